@@ -1,1 +1,27 @@
-//! Placeholder.
+//! What wale does: it archives and fetches WAL, takes, restores and lists base backups.
+//!
+//! This is the only room where archive, cluster and storage meet. It knows nothing of HTTP, flags, the environment
+//! or global state: whoever calls it hands in typed options and gets back a report or an [`OpError`].
+//!
+//! In each operation folder `plan.rs` decides (pure), `run.rs` acts and `report.rs` is what the caller gets.
+//!
+//! The invariant every operation keeps: **success is a promise**. A push reports success only after the store
+//! confirmed that the object is durable, because PostgreSQL deletes its own copy on the strength of it; a fetch
+//! delivers only bytes that were verified before the first one went out; absence is claimed only when it is proven.
+
+pub mod archive;
+pub mod backup_fetch;
+pub mod backup_list;
+pub mod backup_push;
+pub mod clock;
+pub mod error;
+pub mod retry;
+pub mod wal_fetch;
+pub mod wal_push;
+
+#[cfg(test)]
+mod testing;
+
+pub use archive::{Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal};
+pub use clock::Clock;
+pub use error::{Kind, Level, OpError, Retry};

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Throwaway PostgreSQL clusters, sidecars and small clients for the integration tests.
+//!
+//! Everything here is synchronous and built on real programs: the servers that
+//! `scripts/pg-matrix.sh` installs, Debian's `psql`, `wget`, `curl` and `busybox`, and the `wale`
+//! binary under test. PostgreSQL refuses to run as root, so as root the servers (and by default the
+//! sidecars) are started through `runuser` as the user `postgres`.
+//!
+//! Invariants: no fixed ports, no sleeps (wait for a condition, with a limit), every process that a
+//! value started is killed when the value is dropped, and a skip is written where
+//! `scripts/test.sh` counts it.
+
+mod cluster;
+mod http;
+mod sandbox;
+mod servers;
+mod sidecar;
+mod wait;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use http::{Reply, get, request};
+pub use sandbox::{Sandbox, run, run_as_postgres, shell};
+pub use servers::{Server, client_tool, server, skip};
+pub use sidecar::{Exit, Sidecar, SidecarOptions, wale_command};
+pub use wait::{free_port, wait_until};

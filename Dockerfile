@@ -1,0 +1,12 @@
+# The image: one static binary, called `wale` and `wal-e`, and the public CA roots. Nothing else:
+# no shell, no libc, no package to patch. `make image` lays out the folder this file copies
+# (scripts/image.sh): the binary is built outside, so that the image needs no toolchain.
+FROM scratch
+COPY rootfs/ /
+ENV PATH=/usr/local/bin
+EXPOSE 5000
+# Runs as any uid, with a read-only root file system: wale writes only to the data directory, the WAL
+# directory and, with WALE_FILE_PREFIX, the archive.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=24h CMD ["wale", "client", "ready"]
+ENTRYPOINT ["wale"]
+CMD ["serve"]

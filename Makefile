@@ -1,0 +1,43 @@
+# The front door. `make` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help demo build check test test-matrix bench image docs clean
+
+TARGET := x86_64-unknown-linux-gnu
+STATIC := target/$(TARGET)/release/wale
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+build: ## the static binary, target/…/release/wale
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) -p wale
+
+demo: ## the main job from nothing: archive, back up, lose everything, restore (KEEP=1 leaves it running)
+	@bash scripts/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@bash scripts/demo.sh $(abspath $(STATIC))
+
+check: ## format, lints and the tests that need no server
+	@bash scripts/test.sh quick
+
+test: ## everything: format, lints, unit tests, integration tests on real servers
+	@bash scripts/setup.sh test
+	@bash scripts/test.sh
+
+test-matrix: ## the integration tests on every major from 10 to 18
+	@PG_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/setup.sh test
+	@WALE_TEST_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/test.sh
+
+bench: ## first figures against pg_basebackup and pgBackRest
+	@bash scripts/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	@bash bench/run.sh $(abspath $(STATIC))
+
+image: ## the container image wale:latest (podman or docker)
+	@$(MAKE) --no-print-directory build
+	@bash scripts/image.sh $(abspath $(STATIC))
+
+docs: ## write the generated reference pages
+	cargo run -q -p xtask -- docs
+
+clean:
+	cargo clean

@@ -1,0 +1,172 @@
+//! What the server tells about itself.
+
+use std::collections::BTreeMap;
+
+use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize};
+
+use super::connection::{Control, get};
+use super::options::ConnectOptions;
+use crate::error::ClusterError;
+
+/// Settings that recovery compares with the primary's or cannot do without. Recorded with a base backup.
+const ENFORCED_SETTINGS: [&str; 8] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "wal_level",
+    "track_commit_timestamp",
+    "shared_preload_libraries",
+];
+
+/// What identifies a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// `server_version_num`, e.g. 150018.
+    pub version_num: u32,
+    /// The major version.
+    pub major: MajorVersion,
+    /// The cluster's identity, from its control file.
+    pub system_identifier: SystemIdentifier,
+    /// Size of a WAL segment.
+    pub wal_segment_size: WalSegmentSize,
+    /// The timeline of the last checkpoint.
+    pub timeline: TimelineId,
+    /// Whether it is a standby (or in archive recovery).
+    pub in_recovery: bool,
+    /// PGDATA as the server sees it; `None` where the user may not know it. In a container of its own the
+    /// server sees it under another path than we do.
+    pub data_directory: Option<String>,
+    /// Whether pages carry checksums.
+    pub data_checksums: bool,
+}
+
+/// The extensions of all databases of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtensionInventory {
+    /// Database → extension → version. A database without extensions has an empty map.
+    pub databases: BTreeMap<String, BTreeMap<String, String>>,
+    /// Databases that could not be asked, and why.
+    pub failures: BTreeMap<String, String>,
+}
+
+impl Control {
+    /// Asks the server who it is. Needs no privileges.
+    ///
+    /// # Errors
+    /// When the session is lost, or the server is of a version that wale does not know.
+    pub async fn facts(&self) -> Result<ServerFacts, ClusterError> {
+        let during = "asking the server for its facts";
+        let sql = "SELECT pg_catalog.current_setting('server_version_num')::int,
+                    (pg_catalog.pg_control_system()).system_identifier,
+                    (pg_catalog.pg_control_init()).bytes_per_wal_segment,
+                    (pg_catalog.pg_control_init()).data_page_checksum_version,
+                    (pg_catalog.pg_control_checkpoint()).timeline_id,
+                    pg_catalog.pg_is_in_recovery()";
+        let row = self.query_one(during, sql, &[]).await?;
+        let strange = |reason: String| ClusterError::UnexpectedAnswer { during, reason };
+        let version_num = u32::try_from(get::<i32>(&row, 0, during)?).unwrap_or(0);
+        let segment_bytes = u64::try_from(get::<i32>(&row, 2, during)?).unwrap_or(0);
+        Ok(ServerFacts {
+            version_num,
+            major: MajorVersion::from_server_version_num(version_num).map_err(|_| {
+                ClusterError::UnsupportedServer {
+                    version_num: version_num.to_string(),
+                }
+            })?,
+            system_identifier: SystemIdentifier::from_sql(get(&row, 1, during)?),
+            wal_segment_size: WalSegmentSize::new(segment_bytes)
+                .map_err(|error| strange(error.to_string()))?,
+            timeline: u32::try_from(get::<i32>(&row, 4, during)?)
+                .ok()
+                .and_then(TimelineId::new)
+                .ok_or_else(|| strange("timeline 0".to_owned()))?,
+            in_recovery: get(&row, 5, during)?,
+            data_directory: self.data_directory().await?,
+            data_checksums: get::<i32>(&row, 3, during)? != 0,
+        })
+    }
+
+    /// Only superusers and members of `pg_read_all_settings` may know it; for others it is not listed.
+    async fn data_directory(&self) -> Result<Option<String>, ClusterError> {
+        let settings = self.settings(&["data_directory"]).await?;
+        Ok(settings.into_values().next())
+    }
+
+    /// Settings by name, as PostgreSQL prints them without units. Those that do not exist in this version, or
+    /// that the user may not see, are missing.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn settings(&self, names: &[&str]) -> Result<BTreeMap<String, String>, ClusterError> {
+        let during = "reading settings";
+        let sql = "SELECT name, setting FROM pg_catalog.pg_settings
+                   WHERE name = ANY ($1) AND setting IS NOT NULL";
+        let rows = self.query(during, sql, &[&names]).await?;
+        rows.iter()
+            .map(|row| Ok((get(row, 0, during)?, get(row, 1, during)?)))
+            .collect()
+    }
+
+    /// The settings that a recovered server must not have smaller, or must have at all: recorded with a
+    /// base backup.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn enforced_settings(&self) -> Result<BTreeMap<String, String>, ClusterError> {
+        self.settings(&ENFORCED_SETTINGS).await
+    }
+
+    /// The databases that take connections, templates aside.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn databases(&self) -> Result<Vec<String>, ClusterError> {
+        let during = "listing the databases";
+        let sql = "SELECT datname::text FROM pg_catalog.pg_database
+                   WHERE datallowconn AND NOT datistemplate ORDER BY 1";
+        let rows = self.query(during, sql, &[]).await?;
+        rows.iter().map(|row| get(row, 0, during)).collect()
+    }
+
+    /// The extensions of every database, with versions: one short session for each, one after the other.
+    /// `options` are those of this session; only the database is changed.
+    ///
+    /// # Errors
+    /// When the databases cannot be listed. A database that cannot be asked is recorded as a failure.
+    pub async fn extensions(
+        &self,
+        options: &ConnectOptions,
+    ) -> Result<ExtensionInventory, ClusterError> {
+        let mut inventory = ExtensionInventory::default();
+        for database in self.databases().await? {
+            match extensions_of(&options.with_database(&database)).await {
+                Ok(extensions) => {
+                    inventory.databases.insert(database, extensions);
+                }
+                Err(error) => {
+                    let reason = match error.detail() {
+                        Some(detail) => format!("{error}: {detail}"),
+                        None => error.to_string(),
+                    };
+                    inventory.failures.insert(database, reason);
+                }
+            }
+        }
+        Ok(inventory)
+    }
+}
+
+async fn extensions_of(options: &ConnectOptions) -> Result<BTreeMap<String, String>, ClusterError> {
+    let during = "listing extensions";
+    let control = Control::connect(options).await?;
+    let sql = "SELECT extname::text, extversion FROM pg_catalog.pg_extension";
+    let rows = control.query(during, sql, &[]).await?;
+    let extensions = rows
+        .iter()
+        .map(|row| Ok((get(row, 0, during)?, get(row, 1, during)?)))
+        .collect();
+    control.close().await;
+    extensions
+}

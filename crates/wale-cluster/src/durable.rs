@@ -1,0 +1,340 @@
+//! Writes that survive a crash, and that appear whole or not at all.
+//!
+//! The only module of this room that changes files by path (the other is [`crate::restore_tree`], for the
+//! many files of a restore, which are flushed together at the end by [`sync_tree`]).
+//!
+//! ```text
+//! temp file in the same folder → write → fsync → rename → fsync of the folder
+//! ```
+//!
+//! Invariants: the final name never shows half a file; a failure or a drop before `commit` removes the temp
+//! file; a crash leaves at most a file whose name [`is_temporary_name`] knows, which a walk of the data
+//! directory leaves out and a look at an empty directory overlooks.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use crate::owner::Owner;
+
+const TEMPORARY_SUFFIX: &str = ".wale-tmp";
+
+/// Longest part of the final name that is repeated in the temp name: NAME_MAX is 255 bytes, and dot, process
+/// id, counter and suffix take less than 55.
+const NAME_PART_MAX: usize = 200;
+
+/// How many names are tried when an earlier process (in a container often with the same id) left its own.
+const NAME_TRIES: usize = 1000;
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a file name is one of this module's temp files.
+#[must_use]
+pub fn is_temporary_name(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)
+}
+
+/// A file on its way to its final name.
+///
+/// Dropping it without [`commit`](Self::commit) removes it.
+#[derive(Debug)]
+pub struct PendingFile {
+    file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+    done: bool,
+}
+
+impl PendingFile {
+    /// Makes the temp file beside `target`, with these permission bits and this owner.
+    ///
+    /// # Errors
+    /// When the folder does not exist or may not be written to.
+    pub fn create(target: &Path, mode: u32, owner: Option<Owner>) -> io::Result<Self> {
+        let (file, temporary) = create_temporary(target, mode)?;
+        let pending = Self {
+            file,
+            temporary,
+            target: target.to_path_buf(),
+            done: false,
+        };
+        pending
+            .file
+            .set_permissions(std::fs::Permissions::from_mode(mode))?;
+        if let Some(owner) = owner {
+            owner.give(&pending.file)?;
+        }
+        Ok(pending)
+    }
+
+    /// The name that it will have.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Flushes it and moves it to its final name, over whatever is there.
+    ///
+    /// # Errors
+    /// When a write that the kernel had accepted fails after all, or the rename does. Nothing is then
+    /// under the final name that was not there before, unless only the flush of the folder failed.
+    pub fn commit(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.temporary, &self.target)?;
+        self.done = true;
+        sync_directory(folder_of(&self.target))
+    }
+
+    /// Flushes it and moves it to its final name, where nothing may be.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); `AlreadyExists` when the name is taken.
+    pub fn commit_new(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
+            Ok(()) => self.done = true,
+            // File systems without the flag: a hard link refuses an existing name just as well.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                std::fs::hard_link(&self.temporary, &self.target)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let target = self.target.clone();
+        drop(self);
+        sync_directory(folder_of(&target))
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for PendingFile {
+    fn drop(&mut self) {
+        if !self.done {
+            // Nobody can be told here; the name is one that every reader overlooks.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Writes a small file whole: the old content or the new, never a mixture.
+///
+/// # Errors
+/// As [`PendingFile::create`] and [`PendingFile::commit`].
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let mut pending = PendingFile::create(path, mode, owner)?;
+    pending.write_all(bytes)?;
+    pending.commit()
+}
+
+/// Writes a small file whole, where nothing may be yet.
+///
+/// # Errors
+/// As [`write_atomic`]; `AlreadyExists` when the name is taken.
+pub fn create_new_atomic(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<Owner>,
+) -> io::Result<()> {
+    let mut pending = PendingFile::create(path, mode, owner)?;
+    pending.write_all(bytes)?;
+    pending.commit_new()
+}
+
+/// Removes a file (or symbolic link) and flushes its folder. `false`: it was not there.
+///
+/// # Errors
+/// When it is a directory, or may not be removed.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {
+            sync_directory(folder_of(path))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Flushes a folder, so that the names made or changed in it survive a power cut.
+///
+/// # Errors
+/// When it cannot be opened or flushed. A file system that cannot flush folders at all is not an error
+/// (PostgreSQL holds it the same way, `fsync_fname_ext` in `fd.c`).
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    let folder = File::open(path)?;
+    match rustix::fs::fsync(&folder) {
+        Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Flushes everything beneath a folder that lies on the same file system: one `syncfs`, which reports
+/// write errors from Linux 5.8 on; file by file where there is no `syncfs`.
+///
+/// Other file systems (a tablespace, a `pg_wal` elsewhere) need a call of their own: symbolic links are not
+/// followed.
+///
+/// # Errors
+/// When a write that the kernel had accepted fails after all.
+pub fn sync_tree(path: &Path) -> io::Result<()> {
+    let folder = File::open(path)?;
+    match rustix::fs::syncfs(&folder) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP | Errno::PERM) => sync_each(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn sync_each(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_each(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_directory(folder)
+}
+
+fn create_temporary(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path has no file name"))?
+        .to_string_lossy();
+    let part = &name[..name.floor_char_boundary(NAME_PART_MAX)];
+    let process = std::process::id();
+    for _ in 0..NAME_TRIES {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary =
+            target.with_file_name(format!(".{part}.{process}.{number}{TEMPORARY_SUFFIX}"));
+        let result = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary);
+        match result {
+            Ok(file) => return Ok((file, temporary)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "too many temporary files were left in the folder",
+    ))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_write_replaces_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomic(&path, b"one", 0o600, None).unwrap();
+        write_atomic(&path, b"two", 0o640, Some(Owner::of_process())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn an_existing_name_is_not_overwritten_by_create_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        create_new_atomic(&path, b"one", 0o600, None).unwrap();
+        let error = create_new_atomic(&path, b"two", 0o600, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_dropped_file_never_appears() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut pending = PendingFile::create(&path, 0o600, None).unwrap();
+        pending.write_all(b"half").unwrap();
+        let left = names(folder.path());
+        assert_eq!(left.len(), 1);
+        assert!(is_temporary_name(&left[0]), "{left:?}");
+        drop(pending);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn long_names_still_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ä".repeat(120));
+        write_atomic(&path, b"x", 0o600, None).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn removing_tells_whether_it_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(!remove(&path).unwrap());
+        write_atomic(&path, b"x", 0o600, None).unwrap();
+        assert!(remove(&path).unwrap());
+        assert!(remove(folder.path()).is_err());
+    }
+
+    #[test]
+    fn both_ways_to_flush_a_tree_work() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        write_atomic(&folder.path().join("sub/file"), b"x", 0o600, None).unwrap();
+        sync_tree(folder.path()).unwrap();
+        sync_each(folder.path()).unwrap();
+        assert!(sync_tree(&folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn foreign_names_are_not_taken_for_temp_files() {
+        let cases = [
+            (".PG_VERSION.1.0.wale-tmp", true),
+            ("PG_VERSION", false),
+            ("x.wale-tmp", false),
+            (".hidden", false),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(is_temporary_name(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Compression codecs as `io::Write` and `io::Read` adapters: one object, one compressed stream.
+//!
+//! The extension of an object's name says its codec, always; nothing is guessed from the content.
+//!
+//! Refuses to know: names of objects, encryption, where the bytes come from or go to.
+//!
+//! Invariants:
+//! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
+//! * Dropping an [`Encoder`] without [`Encoder::finish`] leaves a stream that no decoder accepts
+//!   (except `none`, which has no end mark: there the store's own length is the proof).
+//! * A decoder ends (`Ok(0)`) only when the frame is whole, its checksum matched, **and** the source is
+//!   at its end. Truncation and trailing bytes are errors, so a reader that reached the end has
+//!   seen everything there is.
+//! * An error of the source passes through a decoder unchanged; damage found by the decoder is
+//!   `InvalidData` or `UnexpectedEof`. A failed decoder stays failed.
+//!
+//! Memory per open adapter, at the default settings:
+//!
+//! | codec | encoder | decoder |
+//! |---|---|---|
+//! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above 128 MiB) + 0.25 MiB |
+//! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
+//! | none | 0 | 0 |
+
+mod lz4;
+mod strict;
+mod zstd_frame;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A compression method, known by the extension it gives to an object's name.
+///
+/// ```
+/// use wale_format::Codec;
+/// assert_eq!("zstd".parse(), Ok(Codec::Zstd));
+/// assert_eq!(Codec::Zstd.to_string(), "zstd");
+/// assert_eq!(Codec::from_extension("lzo"), Some(Codec::Lzo));
+/// ```
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// No compression: the bytes as they are, and no extension.
+    None,
+    /// One Zstandard frame, extension `zst`. What wale writes unless told otherwise.
+    #[default]
+    Zstd,
+    /// One LZ4 frame, extension `lz4`. WAL-G's default.
+    Lz4,
+    /// One lzop stream, extension `lzo`. All that WAL-E knows.
+    Lzo,
+    /// One brotli stream, extension `br`. WAL-G's option.
+    Brotli,
+    /// One stream of the old LZMA-alone format, extension `lzma`. WAL-G's option; it is not xz.
+    Lzma,
+}
+
+impl Codec {
+    /// Every codec that has a name.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Zstd,
+        Self::Lz4,
+        Self::Lzo,
+        Self::Brotli,
+        Self::Lzma,
+    ];
+
+    /// The codecs that [`decoder`] opens, in the order in which a look-up should try them.
+    pub const ALL_READABLE: [Self; 3] = [Self::Zstd, Self::Lz4, Self::None];
+
+    /// The extension without its dot; empty for [`Codec::None`].
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Zstd => "zst",
+            Self::Lz4 => "lz4",
+            Self::Lzo => "lzo",
+            Self::Brotli => "br",
+            Self::Lzma => "lzma",
+        }
+    }
+
+    /// What is appended to an object's name: the dot and the extension, or nothing.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Zstd => ".zst",
+            Self::Lz4 => ".lz4",
+            Self::Lzo => ".lzo",
+            Self::Brotli => ".br",
+            Self::Lzma => ".lzma",
+        }
+    }
+
+    /// The codec of an extension (without dot). Empty means [`Codec::None`]; an unknown one is `None`.
+    #[must_use]
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|codec| codec.extension() == extension)
+    }
+
+    /// The name used in settings and documents, lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Lzo => "lzo",
+            Self::Brotli => "brotli",
+            Self::Lzma => "lzma",
+        }
+    }
+
+    /// Whether [`encoder`] accepts this codec.
+    #[must_use]
+    pub const fn can_write(self) -> bool {
+        matches!(self, Self::None | Self::Zstd | Self::Lz4)
+    }
+
+    /// Whether [`decoder`] accepts this codec.
+    #[must_use]
+    pub const fn can_read(self) -> bool {
+        matches!(self, Self::None | Self::Zstd | Self::Lz4)
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Codec {
+    type Err = CodecError;
+
+    fn from_str(text: &str) -> Result<Self, CodecError> {
+        Self::ALL
+            .into_iter()
+            .find(|codec| codec.name() == text)
+            .ok_or_else(|| CodecError::UnknownName {
+                name: text.to_owned(),
+            })
+    }
+}
+
+/// Why a codec cannot be used. Damage in a stream is not here: it is an `io::Error` of the reader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The codec is known by name and extension, but this version cannot read it.
+    #[error("{codec} is not readable yet")]
+    NotYet {
+        /// The codec of the object.
+        codec: Codec,
+    },
+    /// The codec is known by name and extension, but this version cannot write it.
+    #[error("{codec} cannot be written by this version, only zstd, lz4 and none")]
+    NotWritable {
+        /// The codec that was asked for.
+        codec: Codec,
+    },
+    /// No codec has this name.
+    #[error("unknown compression \"{name}\", known are none, zstd, lz4, lzo, brotli and lzma")]
+    UnknownName {
+        /// The name as given.
+        name: String,
+    },
+    /// The codec has no such level.
+    #[error("{codec} has no compression level {level}{}", if *.codec == Codec::Zstd { ", only -7 to 19" } else { "" })]
+    Level {
+        /// The codec.
+        codec: Codec,
+        /// The level that was asked for.
+        level: i32,
+    },
+    /// The codec library could not be set up, in practice for want of memory.
+    #[error("{codec} could not be set up: {reason}")]
+    SetUp {
+        /// The codec.
+        codec: Codec,
+        /// The library's words.
+        reason: String,
+    },
+}
+
+impl From<CodecError> for io::Error {
+    fn from(error: CodecError) -> Self {
+        let kind = match &error {
+            CodecError::NotYet { .. } | CodecError::NotWritable { .. } => {
+                io::ErrorKind::Unsupported
+            }
+            CodecError::UnknownName { .. } | CodecError::Level { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            CodecError::SetUp { .. } => io::ErrorKind::OutOfMemory,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// A codec and how hard it should try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CodecSettings {
+    /// The codec; zstd by default.
+    pub codec: Codec,
+    /// The codec's own level, or `None` for its default. Only zstd has levels: -7 (fastest) to 19.
+    pub level: Option<i32>,
+}
+
+impl CodecSettings {
+    /// zstd's default: measured on PostgreSQL pages and on WAL, level 3 is slower and not smaller.
+    pub const DEFAULT_ZSTD_LEVEL: i32 = 1;
+
+    /// Settings that [`encoder`] accepts.
+    ///
+    /// # Errors
+    /// When the codec cannot be written or has no such level.
+    pub fn new(codec: Codec, level: Option<i32>) -> Result<Self, CodecError> {
+        let settings = Self { codec, level };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Says whether [`encoder`] accepts these settings.
+    ///
+    /// # Errors
+    /// When the codec cannot be written or has no such level.
+    pub fn check(self) -> Result<(), CodecError> {
+        let codec = self.codec;
+        if !codec.can_write() {
+            return Err(CodecError::NotWritable { codec });
+        }
+        match self.level {
+            None => Ok(()),
+            // Level 20 and above need a window of up to 128 MiB and some 700 MiB while writing.
+            Some(-7..=19) if codec == Codec::Zstd => Ok(()),
+            Some(level) => Err(CodecError::Level { codec, level }),
+        }
+    }
+}
+
+impl From<Codec> for CodecSettings {
+    fn from(codec: Codec) -> Self {
+        Self { codec, level: None }
+    }
+}
+
+/// Compresses what is written to it into `W`, as one frame.
+///
+/// Only [`Encoder::finish`] makes the stream whole.
+pub struct Encoder<W: Write> {
+    inner: Inner<W>,
+}
+
+enum Inner<W: Write> {
+    Plain(W),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+}
+
+impl<W: Write> fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codec = match &self.inner {
+            Inner::Plain(_) => Codec::None,
+            Inner::Zstd(_) => Codec::Zstd,
+            Inner::Lz4(_) => Codec::Lz4,
+        };
+        f.debug_struct("Encoder")
+            .field("codec", &codec)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens an encoder that writes into `sink`.
+///
+/// Write pieces of 64 KiB and more where possible; the encoder adds no buffer in front of its own.
+///
+/// # Errors
+/// When the settings are not acceptable ([`CodecSettings::check`]) or the codec cannot be set up.
+pub fn encoder<W: Write + Send + 'static>(
+    settings: CodecSettings,
+    sink: W,
+) -> Result<Encoder<W>, CodecError> {
+    settings.check()?;
+    let inner = match settings.codec {
+        Codec::Zstd => {
+            let level = settings.level.unwrap_or(CodecSettings::DEFAULT_ZSTD_LEVEL);
+            Inner::Zstd(zstd_frame::encoder(sink, level).map_err(|error| {
+                CodecError::SetUp {
+                    codec: Codec::Zstd,
+                    reason: error.to_string(),
+                }
+            })?)
+        }
+        Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
+        Codec::None => Inner::Plain(sink),
+        codec @ (Codec::Lzo | Codec::Brotli | Codec::Lzma) => {
+            return Err(CodecError::NotWritable { codec });
+        }
+    };
+    Ok(Encoder { inner })
+}
+
+impl<W: Write> Encoder<W> {
+    /// Ends the frame and gives the sink back, not flushed.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(self) -> io::Result<W> {
+        match self.inner {
+            Inner::Plain(sink) => Ok(sink),
+            Inner::Zstd(encoder) => encoder.finish(),
+            Inner::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+        }
+    }
+
+    /// The sink, to look at (for example at how much it has taken).
+    #[must_use]
+    pub fn get_ref(&self) -> &W {
+        match &self.inner {
+            Inner::Plain(sink) => sink,
+            Inner::Zstd(encoder) => encoder.get_ref(),
+            Inner::Lz4(encoder) => encoder.get_ref(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Inner::Plain(sink) => sink.write(bytes),
+            Inner::Zstd(encoder) => encoder.write(bytes),
+            Inner::Lz4(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Plain(sink) => sink.flush(),
+            Inner::Zstd(encoder) => encoder.flush(),
+            Inner::Lz4(encoder) => encoder.flush(),
+        }
+    }
+}
+
+/// Opens a decoder over `source`; it reads the source to its end and checks that nothing follows.
+///
+/// # Errors
+/// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
+/// While reading: the source's own errors unchanged, `UnexpectedEof` for a truncated stream,
+/// `InvalidData` for a damaged one or for bytes after its end.
+pub fn decoder<R: Read + Send + 'static>(
+    codec: Codec,
+    source: R,
+) -> io::Result<Box<dyn Read + Send>> {
+    match codec {
+        Codec::None => Ok(Box::new(source)),
+        Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source)?)),
+        Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
+        Codec::Lzo | Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

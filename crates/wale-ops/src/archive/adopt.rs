@@ -1,0 +1,125 @@
+//! Adopting a prefix that WAL-E or WAL-G made: it has WAL and base backups, but no identity.
+//!
+//! The identity is taken from the cluster, and held against the newest WAL object that can be read, so that nobody
+//! starts to write into a stranger's archive. Objects whose codec this version cannot read prove nothing; if there
+//! is nothing else, adoption is refused rather than believed.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use wale_format::layout::{self, ArchiveKey};
+use wale_format::{ArchiveIdentity, Codec};
+use wale_pg::ArchiveFileName;
+use wale_storage::ObjectMeta;
+
+use super::identity::foreign_cluster;
+use super::read::damaged;
+use super::{Archive, ClusterIdentity, StoredWal};
+use crate::error::{Kind, OpError, Result};
+
+/// What a prefix without identity holds.
+pub(super) enum Survey {
+    /// Nothing of ours or of WAL-E's or WAL-G's.
+    Empty,
+    /// An archive.
+    InUse(Contents),
+}
+
+/// What was seen in an archive without identity.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The codecs of its WAL.
+    pub(super) codecs: BTreeSet<Codec>,
+    /// The newest segment that this version can read.
+    newest_readable: Option<StoredWal>,
+    /// The newest segment of all.
+    newest: Option<StoredWal>,
+    /// Whether there is a base backup.
+    has_backup: bool,
+}
+
+impl Archive {
+    /// Looks through the whole prefix once. Only an archive without identity pays for this, and only until it has
+    /// one.
+    pub(super) async fn survey(&self) -> Result<Survey> {
+        let mut contents = Contents::default();
+        for prefix in [layout::WAL_PREFIX, layout::BACKUP_PREFIX] {
+            let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+            let mut listing = self.store().list(prefix).await.map_err(failed)?;
+            while let Some(meta) = listing.try_next().await.map_err(failed)? {
+                contents.add(meta);
+            }
+        }
+        let empty = contents.codecs.is_empty() && !contents.has_backup;
+        Ok(if empty { Survey::Empty } else { Survey::InUse(contents) })
+    }
+
+    /// Refuses `cluster` when the archive's newest segment is another cluster's, or cannot be read.
+    pub(super) async fn check_adoption(&self, contents: &Contents, cluster: &ClusterIdentity) -> Result<()> {
+        let Some(stored) = &contents.newest_readable else {
+            return contents.newest.as_ref().map_or(Ok(()), |stored| Err(unreadable(stored)));
+        };
+        let header = self.read_wal_header(stored).await.map_err(|error| {
+            if error.kind != Kind::CorruptData {
+                return error;
+            }
+            OpError::new(Kind::CorruptData, format!("could not tell whose archive {} is", self.location()))
+                .detail(format!("Its newest WAL object {} cannot be read; it may be encrypted.", stored.key))
+                .hint("give the key that the archive was written with, or use a new prefix")
+                .source(error)
+        })?;
+        if header.system_identifier != cluster.system_identifier {
+            return Err(foreign_cluster(header.system_identifier, cluster.system_identifier, &self.location()));
+        }
+        if u64::from(header.segment_size) != cluster.wal_segment_size.bytes() {
+            return Err(damaged(&stored.key, "its WAL segment size is not the cluster's"));
+        }
+        Ok(())
+    }
+}
+
+impl Contents {
+    fn add(&mut self, meta: ObjectMeta) {
+        match layout::parse(&meta.key.to_string()) {
+            ArchiveKey::Wal { name, codec, .. } => {
+                self.codecs.insert(codec);
+                if name.is_segment() {
+                    self.add_segment(name, codec, meta);
+                }
+            }
+            ArchiveKey::Sentinel(_) => self.has_backup = true,
+            _ => {}
+        }
+    }
+
+    fn add_segment(&mut self, name: ArchiveFileName, codec: Codec, meta: ObjectMeta) {
+        let stored = StoredWal { name, key: meta.key, codec, size: meta.size, modified: meta.modified };
+        if codec.can_read() {
+            keep_newer(&mut self.newest_readable, &stored);
+        }
+        keep_newer(&mut self.newest, &stored);
+    }
+}
+
+/// Newer by the store's time; of equal times (a copied archive) the greater name.
+fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
+    let age = |stored: &StoredWal| -> (DateTime<Utc>, ArchiveFileName) { (stored.modified, stored.name) };
+    if kept.as_ref().is_none_or(|kept| age(candidate) > age(kept)) {
+        *kept = Some(candidate.clone());
+    }
+}
+
+fn unreadable(stored: &StoredWal) -> OpError {
+    OpError::new(
+        Kind::Configuration,
+        format!("the archive's WAL is compressed with {}, which this version cannot read yet", stored.codec.name()),
+    )
+    .detail(format!("Whose archive it is cannot be checked; the newest WAL object is {}.", stored.key))
+    .hint("use a version of wale that reads this codec, or a new prefix")
+}
+
+/// The identity that `cluster` claims the archive with.
+pub(super) fn new_identity(archive: &Archive, cluster: &ClusterIdentity, codecs: BTreeSet<Codec>) -> ArchiveIdentity {
+    todo!()
+}

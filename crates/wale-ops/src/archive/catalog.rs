@@ -1,0 +1,124 @@
+//! The catalog: which base backups the archive has, by their sentinels.
+//!
+//! A backup exists if its sentinel exists, whoever made it. A sentinel that cannot be read is listed as damaged with
+//! the reason and never hides the others. The newest backup is the one that *ended* last by its own record: names
+//! order by position, which says nothing across timelines, and a store's modification times change when a bucket is
+//! copied, so they are only the fall-back.
+
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_format::layout::{self, ArchiveKey};
+use wale_format::{BackupName, Sentinel};
+use wale_storage::{ObjectKey, ObjectMeta};
+
+use super::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// Sentinels read at the same time. They are small; 8 hide a store's latency well enough.
+const READ_AT_ONCE: usize = 8;
+
+/// All base backups, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// By recorded time, oldest first; damaged ones by the store's time.
+    pub backups: Vec<BackupEntry>,
+}
+
+/// One base backup.
+#[derive(Clone, Debug)]
+pub struct BackupEntry {
+    /// Its name.
+    pub name: BackupName,
+    /// What its sentinel says.
+    pub sentinel: SentinelRecord,
+    /// When the store says the sentinel was written.
+    pub modified: DateTime<Utc>,
+    /// When the backup ended: as recorded, else `modified`.
+    pub time: DateTime<Utc>,
+}
+
+/// A sentinel, or why there is none to work with.
+#[derive(Clone, Debug)]
+pub enum SentinelRecord {
+    /// It was read.
+    Readable(Box<Sentinel>),
+    /// It exists, but cannot be used, for this reason.
+    Damaged(String),
+}
+
+impl BackupEntry {
+    /// The sentinel, if it could be read.
+    #[must_use]
+    pub fn readable(&self) -> Option<&Sentinel> {
+        match &self.sentinel {
+            SentinelRecord::Readable(sentinel) => Some(sentinel),
+            SentinelRecord::Damaged(_) => None,
+        }
+    }
+}
+
+impl Catalog {
+    /// The backup that ended last, among those whose sentinel can be read.
+    #[must_use]
+    pub fn latest(&self) -> Option<&BackupEntry> {
+        self.backups.iter().rev().find(|entry| entry.readable().is_some())
+    }
+
+    /// The backup of that name.
+    #[must_use]
+    pub fn find(&self, name: &BackupName) -> Option<&BackupEntry> {
+        self.backups.iter().find(|entry| entry.name == *name)
+    }
+}
+
+impl Archive {
+    /// Reads the catalog: one listing, then every sentinel.
+    ///
+    /// # Errors
+    /// The store's failures. A damaged sentinel is no failure.
+    pub async fn catalog(&self) -> Result<Catalog> {
+        let prefix = layout::BACKUP_PREFIX;
+        let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+        let listing = self.store().list(prefix).await.map_err(failed)?;
+        let sentinels: Vec<(BackupName, ObjectMeta)> = listing
+            .map_err(failed)
+            .try_filter_map(|meta| async move {
+                Ok(match layout::parse(&meta.key.to_string()) {
+                    ArchiveKey::Sentinel(name) => Some((name, meta)),
+                    _ => None,
+                })
+            })
+            .try_collect()
+            .await?;
+        let read = sentinels.into_iter().map(|(name, meta)| self.read_entry(name, meta));
+        let entries: Vec<Option<BackupEntry>> = stream::iter(read).buffered(READ_AT_ONCE).try_collect().await?;
+        let mut backups: Vec<BackupEntry> = entries.into_iter().flatten().collect();
+        backups.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
+        Ok(Catalog { backups })
+    }
+
+    /// One sentinel; `None` when it was deleted since the listing.
+    async fn read_entry(&self, name: BackupName, meta: ObjectMeta) -> Result<Option<BackupEntry>> {
+        let modified = meta.modified;
+        let sentinel = match self.read_sentinel(&meta.key).await {
+            Ok(Some(sentinel)) => SentinelRecord::Readable(Box::new(sentinel)),
+            Ok(None) => return Ok(None),
+            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::PermissionDenied | Kind::LocalIo) => {
+                SentinelRecord::Damaged(error.chain())
+            }
+            Err(error) => return Err(error),
+        };
+        let time = match &sentinel {
+            SentinelRecord::Readable(sentinel) => recorded_stop_time(sentinel).unwrap_or(modified),
+            SentinelRecord::Damaged(_) => modified,
+        };
+        Ok(Some(BackupEntry { name, sentinel, modified, time }))
+    }
+
+    async fn read_sentinel(&self, key: &ObjectKey) -> Result<Option<Sentinel>> {
+        let Some(bytes) = self.read_small(key).await? else { return Ok(None) };
+        Sentinel::parse(&bytes)
+            .map(Some)
+            .map_err(|e| OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")).source(e))
+    }
+}

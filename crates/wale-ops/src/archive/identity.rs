@@ -1,0 +1,147 @@
+//! Whose archive it is: `wale.json`, made by create-if-absent, checked before anything is written.
+//!
+//! Two sidecars that start at the same moment on one empty prefix both try to create the object; the store lets
+//! exactly one succeed, and the other reads the winner's and finds out whether it is its own cluster.
+
+use std::collections::BTreeSet;
+
+use wale_format::{ArchiveIdentity, Codec, layout};
+use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
+use wale_storage::{PutOutcome, body_from};
+
+use super::Archive;
+use super::adopt::Survey;
+use crate::error::{Kind, OpError, Result};
+
+/// What a cluster says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// The number that initdb gave to the cluster.
+    pub system_identifier: SystemIdentifier,
+    /// The major version, where it is known.
+    pub major: Option<MajorVersion>,
+    /// The size of its WAL segments.
+    pub wal_segment_size: WalSegmentSize,
+}
+
+impl Archive {
+    /// The identity, or `None` when the archive has none yet. Remembered after the first success.
+    ///
+    /// # Errors
+    /// The store cannot answer, or `wale.json` is damaged.
+    pub async fn identity(&self) -> Result<Option<ArchiveIdentity>> {
+        let mut cached = self.inner.identity.lock().await;
+        if cached.is_none() {
+            *cached = self.read_identity().await?;
+        }
+        Ok(cached.clone())
+    }
+
+    /// The identity as the store has it now.
+    ///
+    /// # Errors
+    /// As [`Archive::identity`].
+    pub async fn read_identity(&self) -> Result<Option<ArchiveIdentity>> {
+        let key = Self::key(layout::IDENTITY)?;
+        let Some(bytes) = self.read_small(&key).await? else { return Ok(None) };
+        let identity = ArchiveIdentity::parse(&bytes).map_err(|e| {
+            OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}"))
+                .hint("repair or restore wale.json; never delete it from an archive in use")
+                .source(e)
+        })?;
+        Ok(Some(identity))
+    }
+
+    /// Makes sure that the archive belongs to `cluster`: compares, or claims an empty prefix, or adopts a prefix
+    /// that WAL-E or WAL-G made.
+    ///
+    /// # Errors
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; the store's failures.
+    pub async fn ensure_identity(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+        let mut cached = self.inner.identity.lock().await;
+        if let Some(identity) = cached.as_ref().filter(|known| compare(known, cluster, "").is_ok()) {
+            return Ok(identity.clone());
+        }
+        // Unknown, or remembered as another cluster's: the prefix may have been emptied and claimed anew meanwhile.
+        let identity = match self.read_identity().await? {
+            Some(identity) => identity,
+            None => self.claim(cluster).await?,
+        };
+        compare(&identity, cluster, &self.location())?;
+        *cached = Some(identity.clone());
+        Ok(identity)
+    }
+
+    /// Creates the identity of an archive that has none. Returns the one that is there afterwards, which may be
+    /// another sidecar's.
+    async fn claim(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+        let mut codecs = BTreeSet::from([self.codec().codec]);
+        match self.survey().await? {
+            Survey::Empty => {}
+            Survey::InUse(contents) => {
+                self.check_adoption(&contents, cluster).await?;
+                tracing::info!(archive = %self.location(), "adopts an archive that has no identity yet");
+                codecs.extend(contents.codecs);
+            }
+        }
+        let identity = new_identity(self, cluster, codecs);
+        let key = Self::key(layout::IDENTITY)?;
+        let outcome = self.store().put_if_absent(&key, body_from(identity.to_json().into())).await;
+        match outcome {
+            Ok(PutOutcome::Created(_)) => Ok(identity),
+            // Somebody was faster (or our own earlier attempt lost its reply): the stored one counts.
+            Ok(PutOutcome::Exists) => self.read_identity().await?.ok_or_else(|| {
+                OpError::new(Kind::StorageUnavailable, format!("object {key} exists, but cannot be read"))
+            }),
+            Err(error) => Err(OpError::from_store(error, format_args!("create {key}"))),
+        }
+    }
+
+    /// Records that objects compressed with `codec` are in the archive from now on.
+    ///
+    /// Two writers that add different codecs at the same moment may lose one of the two additions; the look-up
+    /// asks for every codec anyway, so the record is a help and not a condition.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn note_codec(&self, codec: Codec) -> Result<()> {
+        let mut cached = self.inner.identity.lock().await;
+        if cached.as_ref().is_some_and(|known| known.codecs.contains(&codec)) {
+            return Ok(());
+        }
+        let Some(mut identity) = self.read_identity().await? else { return Ok(()) };
+        if identity.codecs.insert(codec) {
+            let key = Self::key(layout::IDENTITY)?;
+            let body = body_from(identity.to_json().into());
+            self.store().put(&key, body).await.map_err(|e| OpError::from_store(e, format_args!("rewrite {key}")))?;
+        }
+        *cached = Some(identity);
+        Ok(())
+    }
+}
+
+/// Refuses a cluster that is not the archive's own.
+fn compare(identity: &ArchiveIdentity, cluster: &ClusterIdentity, location: &str) -> Result<()> {
+    if identity.system_identifier != cluster.system_identifier {
+        return Err(foreign_cluster(identity.system_identifier, cluster.system_identifier, location));
+    }
+    if identity.wal_segment_size != cluster.wal_segment_size.bytes() {
+        return Err(OpError::new(Kind::ArchiveMismatch, format!("the WAL segment size is not the one of {location}"))
+            .detail(format!(
+                "The archive has segments of {} bytes, the cluster of {} bytes.",
+                identity.wal_segment_size,
+                cluster.wal_segment_size.bytes()
+            ))
+            .hint("use a new prefix after the segment size was changed"));
+    }
+    Ok(())
+}
+
+/// The error for data of another cluster than the archive's.
+pub(crate) fn foreign_cluster(archive: SystemIdentifier, cluster: SystemIdentifier, location: &str) -> OpError {
+    OpError::new(Kind::ArchiveMismatch, format!("the archive {location} belongs to another cluster"))
+        .detail(format!(
+            "Its system identifier is {archive}; the data to be archived comes from system identifier {cluster}."
+        ))
+        .hint("give each cluster a prefix of its own; after pg_upgrade or initdb use a new prefix")
+}

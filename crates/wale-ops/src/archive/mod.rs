@@ -1,0 +1,111 @@
+//! The archive: one prefix in one store, bound to one cluster.
+//!
+//! It knows where things lie (by `wale_format::layout`), whose they are (the identity) and what is there (WAL
+//! look-up and the catalog of base backups). It does not know how a segment or a backup is made.
+//!
+//! Invariants: an error of the store is never taken for absence; nothing that exists is overwritten, except the
+//! identity when a codec is added to it; an archive serves one system identifier only.
+
+mod adopt;
+mod catalog;
+mod identity;
+mod read;
+mod wal;
+
+use std::fmt;
+use std::sync::Arc;
+
+use wale_format::{ArchiveIdentity, CodecSettings};
+use wale_pipeline::MemoryBudget;
+use wale_storage::{ObjectKey, Store};
+
+pub use catalog::{BackupEntry, Catalog, SentinelRecord};
+pub use identity::ClusterIdentity;
+pub use wal::StoredWal;
+
+use crate::clock::Clock;
+use crate::error::{OpError, Result};
+
+/// What an [`Archive`] is made of.
+#[derive(Debug)]
+pub struct ArchiveOptions {
+    /// The store, already rooted at the archive's prefix.
+    pub store: Arc<dyn Store>,
+    /// How new objects are compressed.
+    pub codec: CodecSettings,
+    /// The time of day.
+    pub clock: Clock,
+    /// The budget that every buffer of the size of a segment or a partition is taken from.
+    pub budget: MemoryBudget,
+    /// Who writes, for the identity: `wale 1.2.3`.
+    pub created_by: String,
+}
+
+/// A handle on the archive; clones share it.
+#[derive(Clone)]
+pub struct Archive {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    codec: CodecSettings,
+    clock: Clock,
+    budget: MemoryBudget,
+    created_by: String,
+    /// The identity as last read. The lock is held over the first read and the claim, so that a hundred pushes at
+    /// start make one request.
+    identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
+}
+
+impl Archive {
+    /// A handle on the archive; asks the store nothing yet.
+    #[must_use]
+    pub fn open(options: ArchiveOptions) -> Self {
+        let ArchiveOptions { store, codec, clock, budget, created_by } = options;
+        let identity = tokio::sync::Mutex::new(None);
+        Self { inner: Arc::new(Inner { store, codec, clock, budget, created_by, identity }) }
+    }
+
+    /// The store under the archive.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// How new objects are compressed.
+    #[must_use]
+    pub fn codec(&self) -> &CodecSettings {
+        &self.inner.codec
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The budget of large buffers.
+    #[must_use]
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.inner.budget
+    }
+
+    /// Where the archive is, printable, without secrets.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.inner.store.location()
+    }
+
+    /// The key of an object by its path below the prefix. Only paths that wale itself composed come here, so a path
+    /// that is no key is a bug.
+    pub fn key(path: &str) -> Result<ObjectKey> {
+        ObjectKey::new(path).map_err(|e| OpError::internal(format!("composed the impossible key {path:?}")).source(e))
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("location", &self.location()).field("codec", &self.inner.codec).finish()
+    }
+}

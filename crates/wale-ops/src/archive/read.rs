@@ -1,0 +1,106 @@
+//! Reading stored objects: small ones whole, compressed ones through their codec on a blocking thread.
+//!
+//! Its whole worth is to tell three things apart that all look like an I/O error to a decoder: the store stopped
+//! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use wale_format::Codec;
+use wale_pipeline::StreamReader;
+use wale_storage::{ObjectKey, StoreError};
+
+use super::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// Chunks of a stored object that wait between the store and a decoder. A store's chunk is at most 1 MiB, so 2 of
+/// them make 2 MiB for each open object.
+const CHUNKS_AHEAD: usize = 2;
+
+/// Small objects (identity, sentinels, manifests aside) are refused above this: 64 MiB. WAL-G's old sentinels list
+/// every file, which makes some tens of MiB.
+const SMALL_OBJECT_MAX: u64 = 64 << 20;
+
+impl Archive {
+    /// The whole of a small object, or `None` when the store says that it does not exist.
+    pub(crate) async fn read_small(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
+        match wale_storage::read_all(self.store(), key, SMALL_OBJECT_MAX).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(OpError::from_store(error, format_args!("read {key}"))),
+        }
+    }
+
+    /// Opens `key`, decodes it and lets `consume` read the plain bytes on a blocking thread.
+    ///
+    /// Errors of the store keep their kind; whatever else goes wrong while reading is damage of the object. An
+    /// [`OpError`] of `consume` itself is returned as it is.
+    pub(crate) async fn decode<T, F>(&self, key: &ObjectKey, codec: Codec, consume: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        refuse_unreadable(key, codec)?;
+        let object = self.store().get(key).await.map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
+        let source = StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current());
+        let result = tokio::task::spawn_blocking(move || {
+            let mut plain = wale_format::decoder(codec, source)?;
+            consume(&mut plain)
+        })
+        .await
+        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?;
+        match result {
+            Ok(value) => Ok(value),
+            Err(ConsumeError::Refused(error)) => Err(error),
+            Err(ConsumeError::Read(error)) => Err(read_failed(key, error)),
+        }
+    }
+}
+
+/// An error of the store passes through a decoder as it is; everything else is the decoder's own complaint.
+pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
+    match error.downcast::<StoreError>() {
+        Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),
+        Err(error) => damaged(key, "it cannot be decoded").source(error),
+    }
+}
+
+/// Why a consumer of decoded bytes stopped.
+#[derive(Debug)]
+pub(crate) enum ConsumeError {
+    /// Reading failed: the store's fault or damage.
+    Read(io::Error),
+    /// The bytes came, but the consumer will not have them, or could not go on.
+    Refused(OpError),
+}
+
+impl From<io::Error> for ConsumeError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<OpError> for ConsumeError {
+    fn from(error: OpError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// The error for stored bytes that are not what they should be.
+pub(crate) fn damaged(key: &ObjectKey, why: impl std::fmt::Display) -> OpError {
+    OpError::new(Kind::CorruptData, format!("object {key} is damaged: {why}"))
+        .hint("restore the object from another copy of the archive, or take a new base backup")
+}
+
+/// Refuses a codec that this version knows by name only.
+pub(crate) fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
+    if codec.can_read() {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::Configuration,
+        format!("object {key} is compressed with {}, which this version cannot read yet", codec.name()),
+    )
+    .hint("use a version of wale that reads this codec, or the tool that wrote the archive"))
+}

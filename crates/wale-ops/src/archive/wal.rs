@@ -1,0 +1,76 @@
+//! Looking for WAL in the archive, under whatever codec it was stored.
+
+use std::io::Read;
+
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
+use wale_format::{Codec, layout};
+use wale_pg::{ArchiveFileName, WalPageHeader};
+use wale_storage::ObjectKey;
+
+use super::Archive;
+use super::read::{ConsumeError, damaged};
+use crate::error::{OpError, Result};
+
+/// A WAL object that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWal {
+    /// What it holds.
+    pub name: ArchiveFileName,
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Its stored size in bytes.
+    pub size: u64,
+    /// When the store says it was written.
+    pub modified: DateTime<Utc>,
+}
+
+impl Archive {
+    /// Where `name` is stored. Under several codecs at once, the configured one is preferred, then one that can be
+    /// read.
+    ///
+    /// # Errors
+    /// Any failure of the store, even for one codec of several: an unanswered question is not an absence.
+    pub async fn find_wal(&self, name: &ArchiveFileName) -> Result<Option<StoredWal>> {
+        Ok(self.find_wal_copies(name).await?.into_iter().next())
+    }
+
+    /// All objects that hold `name`, in the order in which they should be read. One request for each known codec,
+    /// all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the
+    /// identity are not all there can be.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        let questions = self.codecs_in_order().into_iter().map(|codec| self.head_wal(name, codec));
+        Ok(try_join_all(questions).await?.into_iter().flatten().collect())
+    }
+
+    async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
+        let key = Self::key(&layout::wal(name, codec))?;
+        let meta = self.store().head(&key).await.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        Ok(meta.map(|meta| StoredWal { name: *name, key, codec, size: meta.size, modified: meta.modified }))
+    }
+
+    /// Every codec: the configured one first, then those that can be read, then the others.
+    fn codecs_in_order(&self) -> Vec<Codec> {
+        let own = self.codec().codec;
+        let mut codecs: Vec<Codec> = Codec::ALL.into_iter().filter(|codec| *codec != own).collect();
+        codecs.sort_by_key(|codec| !codec.can_read());
+        codecs.insert(0, own);
+        codecs
+    }
+
+    /// The first page's header of a stored segment; only its beginning is fetched.
+    pub(crate) async fn read_wal_header(&self, stored: &StoredWal) -> Result<WalPageHeader> {
+        let key = stored.key.clone();
+        self.decode(&stored.key, stored.codec, move |plain| {
+            let mut head = [0; WalPageHeader::LENGTH];
+            plain.read_exact(&mut head)?;
+            WalPageHeader::parse(&head).map_err(|e| ConsumeError::Refused(damaged(&key, &e).source(e)))
+        })
+        .await
+    }
+}

@@ -1,0 +1,30 @@
+//! `backup-fetch` and the sidecar's RESTORE: a base backup out of the archive into an empty directory.
+//!
+//! Everything that can be refused is refused before the first write. From then on a marker says that a restore is
+//! half done, and `global/pg_control` is missing: a server cannot start from the directory until it is whole.
+//!
+//! ```text
+//! catalog + target facts → plan (pure, all refusals) → marker Running → PG_VERSION, directories, links
+//!   → partitions in parallel: get → decompress → untar → file, crc checked against the manifest
+//!   → every file of the manifest has arrived once → [configuration, recovery settings] → one flush
+//!   → global/pg_control by rename → marker removed, or Done
+//! ```
+//!
+//! This module refuses to know how recovery settings are written (wale-cluster) and when a restore is wanted.
+
+mod cluster;
+mod extract;
+mod facts;
+mod ledger;
+mod options;
+pub mod plan;
+mod report;
+mod run;
+mod target;
+pub mod timelines;
+mod wipe;
+
+pub use cluster::restore_cluster;
+pub use options::{BackupSelector, Options, RestoreAs, RestoreClusterOptions, TablespaceSource};
+pub use report::{RestoreClusterOutcome, RestoreReport};
+pub use run::run;

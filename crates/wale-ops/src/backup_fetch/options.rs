@@ -1,0 +1,112 @@
+//! What a caller may choose about a restore.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use wale_cluster::Owner;
+use wale_format::BackupName;
+
+use crate::backup_push::default_workers;
+
+/// Which backup to restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupSelector {
+    /// The backup that ended last.
+    Latest,
+    /// This one.
+    Name(BackupName),
+}
+
+impl FromStr for BackupSelector {
+    type Err = String;
+
+    /// `LATEST` in any case, or a backup's full name.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.eq_ignore_ascii_case("latest") {
+            return Ok(Self::Latest);
+        }
+        BackupName::parse(text)
+            .map(Self::Name)
+            .map_err(|error| format!("\"{text}\" is neither LATEST nor the name of a backup: {error}"))
+    }
+}
+
+impl std::fmt::Display for BackupSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Latest => f.write_str("LATEST"),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// The tablespace that a mapping speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TablespaceSource {
+    /// By object identifier.
+    Oid(u32),
+    /// By its location when the backup was made.
+    Location(PathBuf),
+}
+
+/// What a caller may choose about the files of a restore.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data directory to make: missing or empty.
+    pub target: PathBuf,
+    /// Which backup.
+    pub selector: BackupSelector,
+    /// Partitions read at the same time.
+    pub workers: usize,
+    /// Tablespaces that go elsewhere, and the existing, empty directory of each.
+    pub tablespace_mapping: Vec<(TablespaceSource, PathBuf)>,
+    /// Owner of the files; `None` is the owner of the target (or of its parent).
+    pub owner: Option<Owner>,
+    /// Name of the sidecar's lock file, which may lie in an otherwise empty target.
+    pub lock_file_name: Option<String>,
+    /// Where `pg_wal` shall be a link to; `None` makes it a directory.
+    pub pg_wal_link: Option<PathBuf>,
+}
+
+impl Options {
+    /// The latest backup into `target`, nothing mapped.
+    #[must_use]
+    pub fn new(target: PathBuf) -> Self {
+        Self {
+            target,
+            selector: BackupSelector::Latest,
+            workers: default_workers(),
+            tablespace_mapping: Vec::new(),
+            owner: None,
+            lock_file_name: Some("wale_init_lockfile".to_owned()),
+            pg_wal_link: None,
+        }
+    }
+}
+
+/// What the restored cluster shall become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestoreAs {
+    /// A cluster of its own: recovery ends at the target, or at the end of the archive.
+    #[default]
+    Primary,
+    /// A standby: recovery goes on until it is promoted.
+    Standby,
+}
+
+/// What the sidecar's RESTORE needs to know.
+#[derive(Debug, Clone)]
+pub struct RestoreClusterOptions {
+    /// The files.
+    pub fetch: Options,
+    /// `restore_command`, complete.
+    pub restore_command: String,
+    /// Lines that the user adds to the recovery settings, as written.
+    pub recovery_addition: String,
+    /// What the cluster shall become.
+    pub restore_as: RestoreAs,
+    /// Directory whose `*.conf` are copied into the data directory.
+    pub configuration_directory: Option<PathBuf>,
+    /// Name of this host, recorded in the marker.
+    pub host_name: String,
+}

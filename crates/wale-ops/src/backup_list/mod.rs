@@ -1,0 +1,9 @@
+//! `backup-list`: what base backups the archive has.
+//!
+//! A backup is listed when its sentinel exists, whoever made it. Nothing is written.
+
+mod report;
+mod run;
+
+pub use report::BackupSummary;
+pub use run::run;

@@ -1,0 +1,47 @@
+//! One line of the list: WAL-E's columns and ours.
+
+use chrono::{DateTime, Utc};
+use wale_format::BackupName;
+use wale_pg::{Lsn, MajorVersion, TimelineId};
+
+/// One base backup of the archive.
+///
+/// WAL-E's seven columns are always there as text, empty where the sentinel does not say; the others only where the
+/// maker of the backup recorded them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackupSummary {
+    /// The backup's name.
+    pub name: BackupName,
+    /// When the sentinel was stored, by the store's clock.
+    pub modified: DateTime<Utc>,
+    /// WAL-E's `expanded_size_bytes`: bytes of the files; `None` where the maker did not say.
+    pub expanded_size_bytes: Option<u64>,
+    /// WAL-E's `wal_segment_backup_start`, from the name.
+    pub start_segment: String,
+    /// WAL-E's `wal_segment_offset_backup_start`, from the name; decimal, opaque, may be empty.
+    pub start_offset: String,
+    /// WAL-E's `wal_segment_backup_stop`; may be empty.
+    pub stop_segment: String,
+    /// WAL-E's `wal_segment_offset_backup_stop`; decimal, may be empty.
+    pub stop_offset: String,
+    /// When the backup began.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When the backup ended: the time by which "the latest backup" is chosen.
+    pub stop_time: Option<DateTime<Utc>>,
+    /// Start position.
+    pub start_lsn: Option<Lsn>,
+    /// Stop position.
+    pub stop_lsn: Option<Lsn>,
+    /// Timeline of the start position.
+    pub timeline: TimelineId,
+    /// Major version of the server.
+    pub major: Option<MajorVersion>,
+    /// Number of files.
+    pub files: Option<u64>,
+    /// Bytes of the partitions as stored.
+    pub stored_bytes: Option<u64>,
+    /// Pages that were damaged when the backup was made.
+    pub damaged_pages: u64,
+    /// Whether wale made it: only then is there a manifest to check a restore against.
+    pub wale: bool,
+}

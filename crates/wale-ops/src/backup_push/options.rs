@@ -1,0 +1,79 @@
+//! What a caller may choose about a base backup.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wale_cluster::{Checkpoint, ConnectOptions};
+
+/// How long the segments of a backup may take to reach the archive after the server ended the backup.
+///
+/// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
+/// works; on a standby the primary may need its `archive_timeout`.
+pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// What a page whose checksum stays wrong does to the backup. It is never silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DamagedPagePolicy {
+    /// The backup succeeds; the page is logged, counted in the report and recorded in the sentinel.
+    #[default]
+    Record,
+    /// The backup fails with the first such page.
+    Fail,
+}
+
+/// What a caller may choose about a base backup.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The cluster's data directory, as this process sees it.
+    pub data_directory: PathBuf,
+    /// The cluster's WAL directory, as this process sees it; only read, to say why a segment is not archived yet.
+    pub wal_directory: PathBuf,
+    /// How to reach the server of that data directory.
+    pub connect: ConnectOptions,
+    /// Partitions made at the same time.
+    pub workers: usize,
+    /// Whether the server hurries with the checkpoint that starts the backup.
+    pub checkpoint: Checkpoint,
+    /// First word of the backup's label as the server records it.
+    pub label_prefix: String,
+    /// How long to wait, after the end of the backup, for its segments to reach the archive.
+    pub wal_wait_limit: Duration,
+    /// What a damaged page does.
+    pub damaged_pages: DamagedPagePolicy,
+    /// Upper bound of bytes read from the data directory per second, all workers together.
+    pub read_rate_limit: Option<u64>,
+    /// Files at the top of the data directory that belong to the sidecar, not to the cluster (the lock file).
+    pub ignore: Vec<String>,
+    /// Host name that the sentinel shall carry.
+    pub host_name: String,
+    /// Version of this program, recorded in the sentinel.
+    pub wale_version: String,
+}
+
+impl Options {
+    /// The documented defaults for the cluster in `data_directory`.
+    #[must_use]
+    pub fn new(data_directory: PathBuf, connect: ConnectOptions) -> Self {
+        let wal_directory = data_directory.join("pg_wal");
+        Self {
+            data_directory,
+            wal_directory,
+            connect,
+            workers: default_workers(),
+            checkpoint: Checkpoint::Fast,
+            label_prefix: "wale".to_owned(),
+            wal_wait_limit: DEFAULT_WAL_WAIT_LIMIT,
+            damaged_pages: DamagedPagePolicy::default(),
+            read_rate_limit: None,
+            ignore: vec!["wale_init_lockfile".to_owned()],
+            host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            wale_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// One worker per processor: a worker is busy with its codec nearly all of its time.
+#[must_use]
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}

@@ -1,0 +1,362 @@
+//! One partition: files of the data directory → tar → codec → chunks. Runs on a blocking thread.
+//!
+//! Each file is opened once; the size that the open file has then is the size in the tar header. From there on the
+//! server may do what it likes: what it appends is cut off, what it truncates is filled with zeros, a file that is
+//! gone before it is opened is left out. Replay from the backup's start mends all three, as it does after
+//! `pg_basebackup`. The CRC is that of the bytes stored, not of the bytes read.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use rustix::fs::{Mode, OFlags};
+use wale_format::tar::{Meta, TarWriter};
+use wale_pg::{Lsn, page, relation};
+use wale_pipeline::{CancellationToken, Progress};
+
+use super::options::DamagedPagePolicy;
+use super::pages::{PageChecker, PageFindings, Reread};
+use super::report::DamagedPage;
+use super::throttle::Throttle;
+use crate::error::{Kind, OpError, io_kind};
+
+/// Bytes read at once: large enough that the system calls do not count, a multiple of the page size.
+pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// A file to copy, as the listing saw it.
+#[derive(Debug, Clone)]
+pub(super) struct SourceFile {
+    /// Path relative to the data directory.
+    pub(super) relative: String,
+    /// Path to open.
+    pub(super) absolute: PathBuf,
+    /// Size when it was listed.
+    pub(super) size: u64,
+}
+
+/// A file as it was stored: what the manifest says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileRecord {
+    /// Path relative to the data directory.
+    pub(super) path: String,
+    /// Bytes stored.
+    pub(super) size: u64,
+    /// Time of the last change.
+    pub(super) mtime: DateTime<Utc>,
+    /// Of the bytes stored.
+    pub(super) crc32c: u32,
+}
+
+/// What a partition was made of.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The files, in the order of the tar.
+    pub(super) files: Vec<FileRecord>,
+    /// Tar members, directories included.
+    pub(super) members: u64,
+    /// Files that were gone.
+    pub(super) vanished: u64,
+    /// The first damaged pages.
+    pub(super) damaged: Vec<DamagedPage>,
+    /// All damaged pages.
+    pub(super) damaged_count: u64,
+}
+
+/// Why a partition could not be filled.
+#[derive(Debug)]
+pub(super) enum FillError {
+    /// The data directory's side: this is the error to report.
+    Source(OpError),
+    /// The archive's side: the put knows why.
+    Sink(io::Error),
+}
+
+impl From<io::Error> for FillError {
+    /// Only writes into the sink use `?` on a bare I/O error; reads name their file first.
+    fn from(error: io::Error) -> Self {
+        Self::Sink(error)
+    }
+}
+
+/// How the files of one backup are read.
+pub(super) struct Reader<'a> {
+    /// Page LSNs from here on are not checked; `None` where the cluster has no page checksums.
+    pub(super) verify_from: Option<PageVerification>,
+    /// What a damaged page does.
+    pub(super) policy: DamagedPagePolicy,
+    /// Bound of the bytes read per second.
+    pub(super) throttle: &'a Throttle,
+    /// Stops the work between two pieces.
+    pub(super) cancel: &'a CancellationToken,
+    /// Counts the bytes and files read.
+    pub(super) share: ProgressShare<'a>,
+    buffer: Vec<u8>,
+}
+
+/// What the verification of pages needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageVerification {
+    /// The backup's start position.
+    pub(super) start_lsn: Lsn,
+    /// Blocks per file of a relation, from `pg_control`.
+    pub(super) blocks_per_segment: u32,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        verify_from: Option<PageVerification>,
+        policy: DamagedPagePolicy,
+        throttle: &'a Throttle,
+        cancel: &'a CancellationToken,
+        share: ProgressShare<'a>,
+    ) -> Self {
+        Self { verify_from, policy, throttle, cancel, share, buffer: vec![0; READ_BYTES] }
+    }
+
+    /// Another attempt for the same partition begins.
+    pub(super) fn begin_again(&mut self) {
+        self.share.begin_again();
+    }
+
+    /// Copies one file into `tar` and notes it in `contents`.
+    pub(super) fn copy<W: Write>(
+        &mut self,
+        source: &SourceFile,
+        tar: &mut TarWriter<W>,
+        contents: &mut Contents,
+    ) -> Result<(), FillError> {
+        if self.cancel.is_cancelled() {
+            return Err(FillError::Source(cancelled()));
+        }
+        let Some((file, metadata)) = open(source).map_err(FillError::Source)? else {
+            tracing::debug!(file = source.relative, "vanished before it was read");
+            contents.vanished += 1;
+            self.share.add_bytes(source.size);
+            return Ok(());
+        };
+        let size = metadata.len();
+        tar.file_header(&source.relative, size, &meta_of(&metadata))?;
+        let mut crc = Crc32c::new();
+        let findings = self.copy_body(source, &file, size, tar, &mut crc)?;
+        tar.pad()?;
+        self.note_findings(&source.relative, findings, contents).map_err(FillError::Source)?;
+        self.share.add_file();
+        contents.members += 1;
+        contents.files.push(FileRecord {
+            path: source.relative.clone(),
+            size,
+            mtime: modified(&metadata),
+            crc32c: crc.finish(),
+        });
+        Ok(())
+    }
+
+    fn copy_body<W: Write>(
+        &mut self,
+        source: &SourceFile,
+        file: &File,
+        size: u64,
+        tar: &mut TarWriter<W>,
+        crc: &mut Crc32c,
+    ) -> Result<PageFindings, FillError> {
+        let mut checker = self.checker(&source.relative, file);
+        let mut offset = 0u64;
+        while offset < size {
+            if self.cancel.is_cancelled() {
+                return Err(FillError::Source(cancelled()));
+            }
+            let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(READ_BYTES);
+            self.throttle.take(wanted as u64, self.cancel);
+            let piece = &mut self.buffer[..wanted];
+            let got = read_full(file, piece).map_err(|(error, got)| {
+                FillError::Source(unreadable(&error, &source.relative, offset + got as u64))
+            })?;
+            // Truncated by the server: the header has promised the size, zeros keep the promise.
+            piece[got..].fill(0);
+            if let Some(checker) = &mut checker {
+                checker
+                    .check_piece(&mut piece[..got], offset)
+                    .map_err(|error| FillError::Source(unreadable(&error, &source.relative, offset)))?;
+            }
+            crc.update(piece);
+            tar.write_all(piece)?;
+            offset += wanted as u64;
+            self.share.add_bytes(wanted as u64);
+        }
+        Ok(checker.map(PageChecker::finish).unwrap_or_default())
+    }
+
+    fn checker<'f>(&self, relative: &'f str, file: &'f File) -> Option<PageChecker<'f, &'f File>> {
+        let verification = self.verify_from?;
+        if !relation::has_page_checksums(relative) {
+            return None;
+        }
+        let name = relative.rsplit('/').next().unwrap_or(relative);
+        let first_block = relation::RelationFile::parse(name)?.first_block(verification.blocks_per_segment)?;
+        let first_block = u64::from(first_block);
+        Some(PageChecker::new(relative, verification.start_lsn, first_block, file))
+    }
+
+    fn note_findings(&self, path: &str, findings: PageFindings, contents: &mut Contents) -> Result<(), OpError> {
+        let Some(first) = findings.damaged.first() else { return Ok(()) };
+        let message = format!("page checksum is wrong in block {} of \"{path}\"", first.block);
+        if self.policy == DamagedPagePolicy::Fail {
+            return Err(OpError::new(Kind::CorruptData, message)
+                .detail(format!("{} pages of this file are damaged.", findings.damaged_count))
+                .hint("restore the file from an older backup or repair the relation; set the policy to record to \
+                       take a backup of what is left"));
+        }
+        tracing::warn!(file = path, block = first.block, pages = findings.damaged_count, "{message}");
+        contents.damaged.extend(findings.damaged);
+        contents.damaged_count += findings.damaged_count;
+        Ok(())
+    }
+}
+
+impl Reread for &File {
+    fn reread(&mut self, page: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut got = 0;
+        while got < page.len() {
+            match self.read_at(&mut page[got..], offset + got as u64) {
+                Ok(0) => break,
+                Ok(count) => got += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(got)
+    }
+}
+
+/// A partition's part of the progress. A second attempt of the same partition counts only what is new.
+pub(super) struct ProgressShare<'a> {
+    progress: &'a Progress,
+    bytes: Counted,
+    files: Counted,
+}
+
+#[derive(Default)]
+struct Counted {
+    now: u64,
+    reported: u64,
+}
+
+impl Counted {
+    /// Adds and returns what was not reported yet.
+    fn add(&mut self, count: u64) -> u64 {
+        self.now += count;
+        let news = self.now.saturating_sub(self.reported);
+        self.reported += news;
+        news
+    }
+}
+
+impl<'a> ProgressShare<'a> {
+    pub(super) fn new(progress: &'a Progress) -> Self {
+        Self { progress, bytes: Counted::default(), files: Counted::default() }
+    }
+
+    /// Another attempt begins: what was reported already is not reported again.
+    fn begin_again(&mut self) {
+        self.bytes.now = 0;
+        self.files.now = 0;
+    }
+
+    fn add_bytes(&mut self, count: u64) {
+        self.progress.add(self.bytes.add(count));
+    }
+
+    fn add_file(&mut self) {
+        self.progress.add_files(self.files.add(1));
+    }
+}
+
+/// CRC-32C as the manifest has it.
+pub(crate) struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    pub(crate) fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> u32 {
+        u32::try_from(self.0.finalize()).expect("a 32-bit checksum fits in 32 bits")
+    }
+
+    /// Of one slice.
+    pub(crate) fn of(bytes: &[u8]) -> u32 {
+        let mut crc = Self::new();
+        crc.update(bytes);
+        crc.finish()
+    }
+}
+
+/// The error of work that was told to stop.
+pub(crate) fn cancelled() -> OpError {
+    OpError::new(Kind::Cancelled, "cancelled")
+}
+
+/// Opens a listed file; `None` when it is gone, or something else has taken its name.
+fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpError> {
+    let could_not = |error: io::Error| OpError::from_io(error, format_args!("open \"{}\"", source.relative));
+    // NONBLOCK: a FIFO under the name of a file must not hang the backup. It means nothing for a regular file.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open::<&Path>(&source.absolute, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        // A folder on the way may have gone too.
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(could_not(error.into())),
+    };
+    let metadata = file.metadata().map_err(could_not)?;
+    if !metadata.is_file() {
+        return Err(OpError::new(Kind::LocalIo, format!("\"{}\" is not a regular file any more", source.relative)));
+    }
+    Ok(Some((file, metadata)))
+}
+
+/// Fills `piece` unless the file ends before; on an error also says how far it came.
+fn read_full(mut file: &File, piece: &mut [u8]) -> Result<usize, (io::Error, usize)> {
+    let mut got = 0;
+    while got < piece.len() {
+        match file.read(&mut piece[got..]) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((error, got)),
+        }
+    }
+    Ok(got)
+}
+
+/// A read error is never skipped: nobody could tell later which bytes of the backup were made up.
+fn unreadable(error: &io::Error, path: &str, offset: u64) -> OpError {
+    let block = offset / page::SIZE as u64;
+    let kind = match io_kind(error) {
+        Kind::PermissionDenied => Kind::PermissionDenied,
+        _ => Kind::LocalIo,
+    };
+    OpError::new(kind, format!("could not read block {block} of \"{path}\": {error}"))
+        .detail(format!("The read failed at byte {offset} of the file."))
+        .hint("check the medium; the backup was given up, the archive keeps the earlier ones")
+}
+
+/// The tar header's view of a file.
+pub(super) fn meta_of(metadata: &std::fs::Metadata) -> Meta {
+    Meta {
+        mode: metadata.mode() & 0o7777,
+        uid: u64::from(metadata.uid()),
+        gid: u64::from(metadata.gid()),
+        mtime: u64::try_from(metadata.mtime()).unwrap_or(0),
+    }
+}
+
+fn modified(metadata: &std::fs::Metadata) -> DateTime<Utc> {
+    let nanoseconds = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
+    DateTime::from_timestamp(metadata.mtime(), nanoseconds).unwrap_or_default()
+}

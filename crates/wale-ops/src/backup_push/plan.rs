@@ -1,0 +1,201 @@
+//! The decisions of a base backup, without I/O: may it begin, where does it go, which WAL does it need.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use wale_format::BackupName;
+use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
+
+use crate::error::{Kind, OpError, Result};
+
+/// Objects of an unfinished backup that are younger than this may belong to a backup that runs elsewhere now (two
+/// standbys of one primary can have the same start position).
+const LEFTOVER_QUIET: TimeDelta = TimeDelta::minutes(2);
+
+/// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
+const SEGMENTS_MAX: u64 = 1 << 20;
+
+/// What identifies a cluster, as the server or its data directory tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// Identifier made by initdb.
+    pub system_identifier: SystemIdentifier,
+    /// Major version.
+    pub major: MajorVersion,
+    /// WAL segment size.
+    pub segment_size: WalSegmentSize,
+}
+
+/// Refuses a server that is not the one of the data directory: a wrong host name would else make a backup of one
+/// cluster's files with another cluster's positions.
+///
+/// # Errors
+///
+/// [`Kind::ArchiveMismatch`] when any fact differs.
+pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<()> {
+    let differing = if server.system_identifier != directory.system_identifier {
+        ("system identifier", server.system_identifier.to_string(), directory.system_identifier.to_string())
+    } else if server.major != directory.major {
+        ("major version", server.major.to_string(), directory.major.to_string())
+    } else if server.segment_size != directory.segment_size {
+        ("WAL segment size", server.segment_size.bytes().to_string(), directory.segment_size.bytes().to_string())
+    } else {
+        return Ok(());
+    };
+    let (what, there, here) = differing;
+    Err(OpError::new(Kind::ArchiveMismatch, format!("the server is not the one of the data directory: {what} differs"))
+        .detail(format!("The server has {there}, the data directory has {here}."))
+        .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
+}
+
+/// What the archive has under the name of a new backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Whether the sentinel exists.
+    pub sentinel: bool,
+    /// When the newest object of the folder was stored, if there is any.
+    pub newest_object: Option<DateTime<Utc>>,
+}
+
+/// Whether a new backup may use its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing is there.
+    Free,
+    /// An earlier attempt died there: its objects are removed first.
+    Leftover,
+}
+
+/// Decides whether a new backup named `name` may be written.
+///
+/// # Errors
+///
+/// [`Kind::ArchiveConflict`] when such a backup exists; [`Kind::Busy`] when another one may be running.
+pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>) -> Result<Place> {
+    if occupancy.sentinel {
+        return Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
+            .detail("A backup that begins at the same position has the same name; on a standby the position is that \
+                     of the last restartpoint.")
+            .hint("wait until the standby has made a new restartpoint, or take the backup on the primary"));
+    }
+    match occupancy.newest_object {
+        None => Ok(Place::Free),
+        Some(newest) if now.signed_duration_since(newest).abs() < LEFTOVER_QUIET => {
+            Err(OpError::new(Kind::Busy, format!("another backup named {name} may be running"))
+                .detail(format!("Its newest object was stored at {newest}."))
+                .hint("repeat the request in two minutes; what an attempt that died left is removed then"))
+        }
+        Some(_) => Ok(Place::Leftover),
+    }
+}
+
+/// Refuses a backup during which the timeline changed: a standby was promoted, and replay from the start would end on
+/// a history of which the later files are not a part.
+///
+/// # Errors
+///
+/// [`Kind::PostgresUnavailable`], because a new backup can succeed.
+pub fn same_timeline(start: TimelineId, label: TimelineId, stop: TimelineId) -> Result<()> {
+    if start == label && label == stop {
+        return Ok(());
+    }
+    Err(OpError::new(Kind::PostgresUnavailable, "the timeline changed while the backup ran: the backup is void")
+        .detail(format!("It started on timeline {start}, its label says {label}, it stopped on {stop}."))
+        .hint("take the backup again; the server was promoted or follows another primary now"))
+}
+
+/// The segments that a restore of the backup must find: from the one that holds `start` to the last one that holds a
+/// byte before `stop`. On a segment's first byte the segment before it is the last.
+///
+/// # Errors
+///
+/// [`Kind::CorruptData`] when the positions are no range.
+pub fn required_segments(
+    timeline: TimelineId,
+    start: Lsn,
+    stop: Lsn,
+    size: WalSegmentSize,
+) -> Result<Vec<WalSegmentName>> {
+    let nonsense = || OpError::new(Kind::CorruptData, format!("the server ended the backup at {stop}, before {start}"));
+    let last_byte = stop.as_u64().checked_sub(1).ok_or_else(nonsense)?;
+    let first = size.segment_number(start);
+    let last = size.segment_number(Lsn::new(last_byte)).max(first);
+    if stop < start || last - first >= SEGMENTS_MAX {
+        return Err(nonsense());
+    }
+    (first..=last)
+        .map(|number| WalSegmentName::from_number(timeline, number, size).map_err(|error| nonsense().source(error)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).unwrap()
+    }
+
+    fn lsn(text: &str) -> Lsn {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_backup_needs_every_segment_from_start_to_the_byte_before_stop() {
+        let cases = [
+            ("0/2000028", "0/2000100", &["000000010000000000000002"][..]),
+            ("0/2000028", "0/3000000", &["000000010000000000000002"]),
+            ("0/2000028", "0/3000001", &["000000010000000000000002", "000000010000000000000003"]),
+            ("0/FF000028", "1/1000", &["0000000100000000000000FF", "000000010000000100000000"]),
+        ];
+        for (start, stop, expected) in cases {
+            let names = required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT).unwrap();
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            assert_eq!(names, expected, "{start}..{stop}");
+        }
+        for (start, stop) in [("0/2000028", "0/0"), ("0/2000028", "0/1000000"), ("0/28", "FFFFFFFF/0")] {
+            let error = required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT).unwrap_err();
+            assert_eq!(error.kind, Kind::CorruptData, "{start}..{stop}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_free_left_over_or_taken() {
+        let name = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(1);
+        let at = |minutes| Some(now - TimeDelta::minutes(minutes));
+        let cases = [
+            (false, None, Ok(Place::Free)),
+            (false, at(5), Ok(Place::Leftover)),
+            (false, at(1), Err(Kind::Busy)),
+            (false, at(-1), Err(Kind::Busy)),
+            (true, at(60), Err(Kind::ArchiveConflict)),
+            (true, None, Err(Kind::ArchiveConflict)),
+        ];
+        for (sentinel, newest_object, expected) in cases {
+            let place = judge_place(&name, &Occupancy { sentinel, newest_object }, now);
+            assert_eq!(place.map_err(|error| error.kind), expected, "{sentinel} {newest_object:?}");
+        }
+    }
+
+    #[test]
+    fn a_promotion_voids_the_backup() {
+        let (one, two) = (timeline(1), timeline(2));
+        assert!(same_timeline(one, one, one).is_ok());
+        for (start, label, stop) in [(one, one, two), (one, two, two), (two, one, one)] {
+            assert_eq!(same_timeline(start, label, stop).unwrap_err().kind, Kind::PostgresUnavailable);
+        }
+    }
+
+    #[test]
+    fn the_server_must_be_the_one_of_the_data_directory() {
+        let facts = |id, major, size| ClusterFacts {
+            system_identifier: SystemIdentifier::new(id),
+            major: MajorVersion::parse(major).unwrap(),
+            segment_size: WalSegmentSize::new(size).unwrap(),
+        };
+        let here = facts(1, "15", 16 << 20);
+        assert!(same_cluster(&here, &here).is_ok());
+        for there in [facts(2, "15", 16 << 20), facts(1, "14", 16 << 20), facts(1, "15", 1 << 20)] {
+            assert_eq!(same_cluster(&there, &here).unwrap_err().kind, Kind::ArchiveMismatch, "{there:?}");
+        }
+    }
+}

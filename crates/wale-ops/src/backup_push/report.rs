@@ -1,0 +1,79 @@
+//! What a base backup tells its user.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use wale_format::BackupName;
+use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentName};
+
+/// A backup that the server has started: its start position is fixed.
+///
+/// From this moment on every segment that the cluster finishes belongs to what a restore of this backup needs.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// The backup's name.
+    pub name: BackupName,
+    /// Position from which a restore replays.
+    pub start_lsn: Lsn,
+    /// Timeline of that position.
+    pub timeline: TimelineId,
+    /// When the server said that the backup has begun.
+    pub started_at: DateTime<Utc>,
+}
+
+/// A page whose checksum stayed wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DamagedPage {
+    /// File relative to the data directory.
+    pub path: String,
+    /// Block number, counted over the whole relation.
+    pub block: u64,
+}
+
+/// A base backup that is complete in the archive.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// The backup's name.
+    pub name: BackupName,
+    /// Major version of the server.
+    pub major: MajorVersion,
+    /// Timeline of start and stop.
+    pub timeline: TimelineId,
+    /// Position from which a restore replays.
+    pub start_lsn: Lsn,
+    /// Position that a restore must reach before the data is consistent.
+    pub stop_lsn: Lsn,
+    /// First segment that a restore needs.
+    pub first_segment: WalSegmentName,
+    /// Last segment that a restore needs.
+    pub last_segment: WalSegmentName,
+    /// When the server said that the backup has begun.
+    pub started_at: DateTime<Utc>,
+    /// When the server said that the backup has ended.
+    pub stopped_at: DateTime<Utc>,
+    /// Files in the backup.
+    pub files: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// Bytes of the partitions as stored.
+    pub bytes_stored: u64,
+    /// Number of partitions.
+    pub partitions: u64,
+    /// Files that the server removed between the listing and the reading: normal.
+    pub vanished_files: u64,
+    /// Pages whose checksum stayed wrong, all of them counted.
+    pub damaged_pages: u64,
+    /// The first of those pages.
+    pub damaged: Vec<DamagedPage>,
+    /// Symbolic links in the data directory that are not part of the backup.
+    pub skipped_links: Vec<String>,
+    /// Time from start to stop, as the server saw it.
+    pub copy_duration: Duration,
+    /// Time spent waiting for segments to reach the archive.
+    pub wal_wait: Duration,
+    /// Time of the whole operation.
+    pub duration: Duration,
+    /// Sentences for the user: what deserves a look although the backup succeeded.
+    pub warnings: Vec<String>,
+}

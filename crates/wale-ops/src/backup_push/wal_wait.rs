@@ -1,0 +1,94 @@
+//! Waiting until every segment that the backup needs is itself in the archive.
+//!
+//! The server was told not to wait (`wait_for_archive = false`): the sidecar *is* the archive, and must go on serving
+//! pushes meanwhile. No connection to the server is needed any more. The wait has a limit and says in the log which
+//! segment is missing and why, because a backup that waits in silence looks like one that hangs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wale_cluster::{ArchiveStatus, WalDirectory};
+use wale_pg::{ArchiveFileName, WalSegmentName};
+use wale_pipeline::CancellationToken;
+
+use super::partition::cancelled;
+use crate::archive::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// First and longest pause between two looks. A look is one round of requests for one segment.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two lines in the log.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// Waits for `segments`, in their order, for at most `limit`. Returns how long it took.
+pub(super) async fn wait_for_segments(
+    archive: &Archive,
+    segments: &[WalSegmentName],
+    wal_directory: &Path,
+    limit: Duration,
+    cancel: &CancellationToken,
+) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut next_line = begun + LOG_EVERY;
+    let mut trouble: Option<OpError> = None;
+    for &segment in segments {
+        let name = ArchiveFileName::Segment(segment);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match archive.find_wal(&name).await {
+                Ok(Some(_)) => break,
+                Ok(None) => trouble = None,
+                // The store may come back within the limit.
+                Err(error) if error.kind == Kind::StorageUnavailable => trouble = Some(error),
+                Err(error) => return Err(error),
+            }
+            let now = Instant::now();
+            if now.duration_since(begun) >= limit {
+                return Err(gave_up(segment, wal_directory, limit, trouble).await);
+            }
+            if now >= next_line {
+                let why = reason(wal_directory, segment).await;
+                tracing::info!(
+                    %segment,
+                    waited_s = now.duration_since(begun).as_secs(),
+                    "base backup waits for segment {segment} to reach the archive: {why}"
+                );
+                next_line = now + LOG_EVERY;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Err(cancelled()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+    Ok(begun.elapsed())
+}
+
+async fn gave_up(segment: WalSegmentName, wal_directory: &Path, limit: Duration, trouble: Option<OpError>) -> OpError {
+    if let Some(error) = trouble {
+        return error;
+    }
+    OpError::new(Kind::PostgresUnavailable, format!("segment {segment} did not reach the archive within {limit:?}"))
+        .detail(format!("The base backup cannot be restored without it: {}.", reason(wal_directory, segment).await))
+        .hint("check archive_mode, archive_command and the server's log; on a standby the segment comes when the \
+               primary has filled or switched it")
+}
+
+/// Why a segment is not archived yet, as far as the WAL directory tells.
+async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
+    let path = wal_directory.to_owned();
+    let look = move || {
+        let directory = WalDirectory::open(&path)?;
+        directory.status(&ArchiveFileName::Segment(segment))
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(ArchiveStatus::Ready)) => "the server has it ready, but its archive_command has not delivered it".to_owned(),
+        Ok(Ok(ArchiveStatus::Done)) => "the server believes that it is archived; it went elsewhere".to_owned(),
+        Ok(Ok(_)) => "the server has not handed it to its archiver yet".to_owned(),
+        Ok(Err(error)) => format!("the WAL directory cannot be read ({error})"),
+        Err(_) => "the WAL directory cannot be read".to_owned(),
+    }
+}

@@ -1,0 +1,389 @@
+//! The one error of this room, and the one table that says what each kind of error means.
+//!
+//! A lower room's error is a situation; here it becomes three voices for the operator (message, detail, hint) and a
+//! [`Kind`]. The kind decides everything else: exit status, HTTP status, whether a retry can help and how loudly it
+//! is logged. Nobody else may map an error to a status.
+//!
+//! Invariants: no exit status is above 125, because PostgreSQL's archiver aborts on those and does not count the
+//! failure; `Display` prints the message only, the chain is printed once, by the top.
+
+use std::error::Error;
+use std::fmt;
+
+use wale_cluster::{ClusterError, Situation};
+use wale_storage::StoreError;
+
+/// What kind of failure it is, from the caller's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The archive does not have it, or the file to push does not exist.
+    NotFound,
+    /// The request makes no sense as it was given.
+    Usage,
+    /// A name is none of the forms that PostgreSQL archives.
+    InvalidName,
+    /// Stored or local bytes are damaged: wrong size, wrong header, broken checksum, a gap.
+    CorruptData,
+    /// The data belongs to another cluster, version or timeline than the archive.
+    ArchiveMismatch,
+    /// A bug in wale.
+    Internal,
+    /// It would overwrite, or contradict, what is already in the archive.
+    ArchiveConflict,
+    /// The target already holds something.
+    NotEmpty,
+    /// A local file or folder could not be read or written.
+    LocalIo,
+    /// The local disk or the store is full.
+    DiskFull,
+    /// The store cannot answer now.
+    StorageUnavailable,
+    /// The PostgreSQL server cannot answer now.
+    PostgresUnavailable,
+    /// Another operation of the same kind is running.
+    Busy,
+    /// wale is shutting down and starts nothing new.
+    Draining,
+    /// A local file or the store refuses access.
+    PermissionDenied,
+    /// A setting is wrong, or names something this version cannot do.
+    Configuration,
+    /// The operation was cancelled before its end.
+    Cancelled,
+}
+
+/// Whether doing the same again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same request will fail the same way.
+    No,
+    /// The same request may succeed later, without anybody's help.
+    Yes,
+    /// The same request may succeed after the operator repaired something.
+    Operator,
+}
+
+/// How loudly a failure is logged where it is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Normal in daily work.
+    Info,
+    /// Worth a look; an error once the retry budget is spent.
+    Warn,
+    /// Somebody must act.
+    Error,
+}
+
+/// One row of the error table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The kind that the row describes.
+    pub kind: Kind,
+    /// The stable name of the kind, as in metrics, JSON and the documentation.
+    pub name: &'static str,
+    /// Whether a retry helps.
+    pub retry: Retry,
+    /// The exit status, from sysexits(3), never above 125.
+    pub exit_status: u8,
+    /// The HTTP status.
+    pub http_status: u16,
+    /// The log level.
+    pub level: Level,
+}
+
+const fn row(kind: Kind, name: &'static str, retry: Retry, exit_status: u8, http_status: u16, level: Level) -> Row {
+    Row { kind, name, retry, exit_status, http_status, level }
+}
+
+/// The error table, in the order of [`Kind`]. The errors page is generated from it.
+pub const TABLE: [Row; 17] = [
+    row(Kind::NotFound, "not-found", Retry::No, 1, 404, Level::Info),
+    row(Kind::Usage, "usage", Retry::No, 64, 400, Level::Error),
+    row(Kind::InvalidName, "invalid-name", Retry::No, 64, 400, Level::Error),
+    row(Kind::CorruptData, "corrupt-data", Retry::No, 65, 500, Level::Error),
+    row(Kind::ArchiveMismatch, "archive-mismatch", Retry::No, 65, 409, Level::Error),
+    row(Kind::Internal, "internal", Retry::No, 70, 500, Level::Error),
+    row(Kind::ArchiveConflict, "archive-conflict", Retry::No, 73, 409, Level::Error),
+    row(Kind::NotEmpty, "not-empty", Retry::No, 73, 409, Level::Error),
+    row(Kind::LocalIo, "local-io", Retry::Operator, 74, 500, Level::Error),
+    row(Kind::DiskFull, "disk-full", Retry::Operator, 74, 507, Level::Error),
+    row(Kind::StorageUnavailable, "storage-unavailable", Retry::Yes, 75, 503, Level::Warn),
+    row(Kind::PostgresUnavailable, "postgres-unavailable", Retry::Yes, 75, 503, Level::Warn),
+    row(Kind::Busy, "busy", Retry::Yes, 75, 503, Level::Warn),
+    row(Kind::Draining, "draining", Retry::Yes, 75, 503, Level::Warn),
+    row(Kind::PermissionDenied, "permission-denied", Retry::Operator, 77, 500, Level::Error),
+    row(Kind::Configuration, "configuration", Retry::Operator, 78, 500, Level::Error),
+    row(Kind::Cancelled, "cancelled", Retry::Yes, 75, 503, Level::Warn),
+];
+
+impl Kind {
+    /// The row of this kind in [`TABLE`].
+    #[must_use]
+    pub const fn row(self) -> &'static Row {
+        // The order of the table is the order of the enum; a test holds it.
+        &TABLE[self as usize]
+    }
+
+    /// The exit status of a command that fails with this kind, 1 to 125.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        self.row().exit_status
+    }
+
+    /// The HTTP status of a reply that reports this kind.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        self.row().http_status
+    }
+
+    /// The stable name, in lower case with hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Whether the same request may succeed later without anybody's help.
+    #[must_use]
+    pub const fn retryable(self) -> bool {
+        matches!(self.row().retry, Retry::Yes)
+    }
+
+    /// How loudly to log it.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        self.row().level
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A failed operation, in the three voices of PostgreSQL's own messages.
+#[derive(Debug)]
+pub struct OpError {
+    /// What kind of failure it is; decides statuses and level.
+    pub kind: Kind,
+    /// Lower case, one line, no full stop, names the object.
+    pub message: String,
+    /// Facts, as a sentence.
+    pub detail: Option<String>,
+    /// What to do, in the imperative.
+    pub hint: Option<String>,
+    /// The lower room's error.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The result of an operation.
+pub type Result<T, E = OpError> = std::result::Result<T, E>;
+
+impl OpError {
+    /// An error of `kind` with its message.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: None, hint: None, source: None }
+    }
+
+    /// Adds the facts.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// A bug: something that cannot happen did.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message).hint("report this as a bug of wale, with the log around it")
+    }
+
+    /// The message followed by the messages of all causes, separated by `: `. For the top, which prints it once.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source.as_deref().map(|e| e as &dyn Error);
+        while let Some(error) = cause {
+            let line = error.to_string();
+            // Some libraries repeat their cause in their own text: once is enough.
+            if !text.ends_with(&line) {
+                text.push_str(": ");
+                text.push_str(&line);
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The same error once more, for several callers that share one result. The causes survive as text only, since
+    /// boxed errors cannot be cloned.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let causes = self.chain();
+        let causes = causes.strip_prefix(&self.message).unwrap_or_default().trim_start_matches(": ");
+        Self {
+            kind: self.kind,
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            hint: self.hint.clone(),
+            source: (!causes.is_empty()).then(|| causes.to_owned().into()),
+        }
+    }
+
+    /// The error for a failure of the store while doing `what` (for example `read wal_005/….zst`).
+    #[must_use]
+    pub fn from_store(error: StoreError, what: impl fmt::Display) -> Self {
+        let kind = store_kind(&error);
+        let hint = match kind {
+            Kind::StorageUnavailable => Some("check that the store can be reached; the request may be repeated"),
+            Kind::DiskFull => Some("free space in the store, then repeat the request"),
+            Kind::PermissionDenied => Some("check the credentials or the owner and mode of the archive"),
+            Kind::CorruptData => Some("check the store's medium; take a new base backup if the object is lost"),
+            _ => None,
+        };
+        let mut result = Self::new(kind, format!("could not {what}")).source(error);
+        result.hint = hint.map(str::to_owned);
+        result
+    }
+
+    /// The error for a failure of the cluster's files or server while doing `what`.
+    #[must_use]
+    pub fn from_cluster(error: ClusterError, what: impl fmt::Display) -> Self {
+        let mut result = Self::new(cluster_kind(&error), format!("could not {what}"));
+        result.detail = error.detail();
+        result.hint = error.hint();
+        result.source(error)
+    }
+
+    /// The error for a failed local file operation while doing `what`.
+    #[must_use]
+    pub fn from_io(error: std::io::Error, what: impl fmt::Display) -> Self {
+        Self::new(io_kind(&error), format!("could not {what}")).source(error)
+    }
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for OpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+/// The kind of a failed local file operation. A missing file is [`Kind::LocalIo`] here: `NotFound` means "not in the
+/// archive", and a missing folder must never be taken for that.
+#[must_use]
+pub fn io_kind(error: &std::io::Error) -> Kind {
+    use std::io::ErrorKind as E;
+    match error.kind() {
+        E::PermissionDenied | E::ReadOnlyFilesystem => Kind::PermissionDenied,
+        E::StorageFull | E::QuotaExceeded | E::FileTooLarge => Kind::DiskFull,
+        _ => Kind::LocalIo,
+    }
+}
+
+/// The kind of a failure of the store.
+#[must_use]
+pub fn store_kind(error: &StoreError) -> Kind {
+    match error {
+        StoreError::NotFound { .. } => Kind::NotFound,
+        StoreError::Full { .. } => Kind::DiskFull,
+        StoreError::PermissionDenied { .. } => Kind::PermissionDenied,
+        StoreError::Damaged { .. } => Kind::CorruptData,
+        StoreError::Unavailable { .. } => Kind::StorageUnavailable,
+        StoreError::InvalidKey { .. } => Kind::Internal,
+        other if other.is_transient() => Kind::StorageUnavailable,
+        _ => Kind::LocalIo,
+    }
+}
+
+/// The kind of a failure of the cluster's files or server. A missing file is [`Kind::LocalIo`], as in [`io_kind`];
+/// `wal-push`, whose caller named the file, says `NotFound` itself.
+#[must_use]
+pub fn cluster_kind(error: &ClusterError) -> Kind {
+    match error.situation() {
+        Situation::NotFound | Situation::LocalIo => Kind::LocalIo,
+        Situation::DiskFull => Kind::DiskFull,
+        Situation::PermissionDenied => Kind::PermissionDenied,
+        Situation::CorruptData => Kind::CorruptData,
+        Situation::Configuration => Kind::Configuration,
+        Situation::PostgresUnavailable | Situation::ServerError => Kind::PostgresUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_kinds_and_holds_the_promises() {
+        let golden = "\
+not-found 1 404 No
+usage 64 400 No
+invalid-name 64 400 No
+corrupt-data 65 500 No
+archive-mismatch 65 409 No
+internal 70 500 No
+archive-conflict 73 409 No
+not-empty 73 409 No
+local-io 74 500 Operator
+disk-full 74 507 Operator
+storage-unavailable 75 503 Yes
+postgres-unavailable 75 503 Yes
+busy 75 503 Yes
+draining 75 503 Yes
+permission-denied 77 500 Operator
+configuration 78 500 Operator
+cancelled 75 503 Yes
+";
+        let mut shown = String::new();
+        for (position, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.kind as usize, position, "{}", row.name);
+            assert_eq!(row.kind.name(), row.name);
+            assert!((1..=125).contains(&row.exit_status), "{}", row.name);
+            assert!((400..600).contains(&row.http_status), "{}", row.name);
+            assert_eq!(row.kind.retryable(), row.http_status == 503, "{}", row.name);
+            shown += &format!("{} {} {} {:?}\n", row.name, row.exit_status, row.http_status, row.retry);
+        }
+        assert_eq!(shown, golden);
+    }
+
+    #[test]
+    fn the_three_voices_stay_apart_and_the_chain_is_printed_once() {
+        let io = std::io::Error::other("no such device");
+        let error = OpError::from_io(io, "read wal_005/x").detail("It is gone.").hint("look for it");
+        assert_eq!(error.to_string(), "could not read wal_005/x");
+        assert_eq!(error.chain(), "could not read wal_005/x: no such device");
+        let copy = error.duplicate();
+        assert_eq!(copy.chain(), error.chain());
+        assert_eq!((copy.kind, copy.detail, copy.hint), (error.kind, error.detail, error.hint));
+    }
+
+    #[test]
+    fn a_missing_local_file_is_never_absence_from_the_archive() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_eq!(io_kind(&missing()), Kind::LocalIo);
+        let error = ClusterError::Io { action: "open", path: "/x".into(), source: missing() };
+        assert_eq!(cluster_kind(&error), Kind::LocalIo);
+        assert_eq!(io_kind(&std::io::Error::from(std::io::ErrorKind::StorageFull)), Kind::DiskFull);
+    }
+}

@@ -1,0 +1,29 @@
+//! `wal-push`: one finished WAL file from the WAL directory into the archive.
+//!
+//! ```text
+//! WalDirectory::open_file   regular file, handed over by PostgreSQL        → 404, 409
+//! plan::inspect             size, header, name, system identifier          → 500 damaged, 409 other cluster
+//! Archive::ensure_identity  claim, adopt or compare                        → 409 other cluster
+//! Archive::find_wal_copies  there already: same bytes is success           → 409 other bytes
+//! read → encode → bounded channel → put_if_absent                          → 200 after the store confirmed
+//! ```
+//!
+//! Invariants: nothing stored is ever overwritten; success is reported only after the store confirmed; the bytes
+//! that were stored are those of one unchanged file; files in the WAL directory are only read, the archive status
+//! included, which belongs to PostgreSQL alone.
+//!
+//! [`run`] is one push. [`Pusher`] is the long-lived form, which shares pushes of one name, looks ahead and
+//! remembers.
+
+mod compare;
+mod memory;
+pub mod plan;
+mod pusher;
+mod report;
+mod run;
+mod source;
+mod upload;
+
+pub use pusher::{Pusher, PusherOptions};
+pub use report::{PushOutcome, PushReport, PusherStats};
+pub use run::{PushOptions, run, run_path};

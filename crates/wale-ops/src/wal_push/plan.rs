@@ -1,0 +1,151 @@
+//! The decisions of `wal-push`, as pure functions of what was read.
+
+use wale_pg::{
+    ArchiveFileName, ControlFile, HeaderExpectation, TimelineHistory, WalHeaderError, WalPageHeader, WalSegmentSize,
+};
+
+use crate::archive::ClusterIdentity;
+use crate::error::{Kind, OpError, Result};
+
+/// History files are a few lines; PostgreSQL reads them whole. 1 MiB is some ten thousand timeline switches.
+pub const HISTORY_FILE_MAX: u64 = 1 << 20;
+
+/// What is known about the cluster that a file comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// `pg_control`'s word, where it can be read.
+    pub control: Option<ClusterIdentity>,
+    /// The word of the file's own header, or of another segment of the same WAL directory.
+    pub header: Option<ClusterIdentity>,
+}
+
+/// What `pg_control` says about the cluster.
+#[must_use]
+pub fn cluster_of_control(control: &ControlFile) -> ClusterIdentity {
+    ClusterIdentity {
+        system_identifier: control.system_identifier,
+        major: control.major(),
+        wal_segment_size: control.wal_segment_size,
+    }
+}
+
+/// What a segment's header says about the cluster; `None` when its segment size is impossible.
+#[must_use]
+pub fn cluster_of_header(header: &WalPageHeader) -> Option<ClusterIdentity> {
+    Some(ClusterIdentity {
+        system_identifier: header.system_identifier,
+        major: header.major(),
+        wal_segment_size: WalSegmentSize::new(u64::from(header.segment_size)).ok()?,
+    })
+}
+
+/// Checks a segment (or partial segment) by its first page and its size, and returns what the header says about the
+/// cluster. Whether that is the archive's cluster is the identity's business.
+///
+/// # Errors
+/// [`Kind::CorruptData`] for what PostgreSQL would not have handed over: wrong size, no WAL, another segment's bytes
+/// under this name.
+pub fn check_segment(name: &ArchiveFileName, head: &[u8], file_size: u64) -> Result<ClusterIdentity> {
+    let segment = name.segment().ok_or_else(|| OpError::internal(format!("{name} is no segment")))?;
+    let expectation = HeaderExpectation { system_identifier: None, segment_size: None, file_size };
+    let header = WalPageHeader::verify(head, &segment, &expectation).map_err(|error| segment_error(name, error))?;
+    cluster_of_header(&header).ok_or_else(|| {
+        OpError::new(Kind::CorruptData, format!("{name} is not a valid WAL segment"))
+            .detail(format!("Its header claims a segment size of {} bytes.", header.segment_size))
+    })
+}
+
+fn segment_error(name: &ArchiveFileName, error: WalHeaderError) -> OpError {
+    OpError::new(Kind::CorruptData, format!("{name} is not a valid WAL segment"))
+        .detail(format!("{}.", sentence(&error.to_string())))
+        .hint("it was not archived; look at the file in the WAL directory and at the server's log")
+        .source(error)
+}
+
+/// Checks a timeline history file or a backup history file.
+///
+/// # Errors
+/// [`Kind::CorruptData`] when it is not one.
+pub fn check_history(name: &ArchiveFileName, content: &[u8]) -> Result<()> {
+    let wrong = |why: String| {
+        OpError::new(Kind::CorruptData, format!("{name} is not a valid history file")).detail(format!("{why}."))
+    };
+    match name {
+        ArchiveFileName::TimelineHistory(timeline) => {
+            let text = std::str::from_utf8(content).map_err(|e| wrong(sentence(&e.to_string())))?;
+            TimelineHistory::parse(*timeline, text).map_err(|e| wrong(sentence(&e.to_string())).source(e))?;
+            Ok(())
+        }
+        // Only the beginning is fixed in every version; the label in it is free text in any encoding.
+        ArchiveFileName::BackupHistory { .. } if content.starts_with(b"START WAL LOCATION: ") => Ok(()),
+        ArchiveFileName::BackupHistory { .. } => Err(wrong("It does not begin with START WAL LOCATION".to_owned())),
+        ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_) => {
+            Err(OpError::internal(format!("{name} is no history file")))
+        }
+    }
+}
+
+/// Which cluster a file comes from, from all that is known. `None` when nothing is.
+///
+/// # Errors
+/// [`Kind::ArchiveMismatch`] when `pg_control` and the WAL disagree: the WAL directory belongs to another data
+/// directory.
+pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<ClusterIdentity>> {
+    let (Some(control), Some(header)) = (origin.control, origin.header) else {
+        return Ok(origin.header.or(origin.control));
+    };
+    if control.system_identifier != header.system_identifier || control.wal_segment_size != header.wal_segment_size {
+        return Err(OpError::new(Kind::ArchiveMismatch, format!("{name} does not belong to the data directory"))
+            .detail(format!(
+                "pg_control has system identifier {} and segments of {} bytes, the WAL has {} and {} bytes.",
+                control.system_identifier,
+                control.wal_segment_size.bytes(),
+                header.system_identifier,
+                header.wal_segment_size.bytes()
+            ))
+            .hint("let PGDATA and PGWAL name the same cluster"));
+    }
+    Ok(Some(ClusterIdentity { major: header.major.or(control.major), ..header }))
+}
+
+/// What to do about a name, knowing how the objects that hold it already compare with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing holds it: upload.
+    Upload,
+    /// The object at this position holds the same bytes.
+    Same(usize),
+    /// Its name is taken by other bytes, and it is a partial segment: store it beside.
+    KeepBeside,
+    /// Its name is taken by other bytes, in the object at this position: refuse.
+    Conflict(usize),
+}
+
+/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. One equal copy
+/// is enough, since a reader may get it.
+#[must_use]
+pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
+    if let Some(position) = same.iter().position(|same| *same) {
+        return Decision::Same(position);
+    }
+    match (same.is_empty(), name) {
+        (true, _) => Decision::Upload,
+        // Two servers promoted from one timeline may leave different bytes under one partial name. Refusing the
+        // second for ever would block its archiver, and no recovery asks for a partial segment by itself.
+        (false, ArchiveFileName::Partial(_)) => Decision::KeepBeside,
+        (false, _) => Decision::Conflict(0),
+    }
+}
+
+/// Which files may be pushed ahead of `requested`: the first `window` of the other ready ones, in PostgreSQL's order.
+/// Those already pushed count, too: wale never runs further ahead than the window, whatever it remembers.
+#[must_use]
+pub fn look_ahead(ready: &[ArchiveFileName], requested: &ArchiveFileName, window: usize) -> Vec<ArchiveFileName> {
+    ready.iter().filter(|name| *name != requested).take(window).copied().collect()
+}
+
+/// The first letter in upper case.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

@@ -1,0 +1,374 @@
+//! The long-lived pusher of one WAL directory: what a sidecar answers PostgreSQL's archiver with.
+//!
+//! ```text
+//! push(n) ─┬─ remembered, file unchanged ───────────────▶ answer at once
+//!          ├─ being pushed ──▶ share its result
+//!          └─ else one task: permit ▶ run ▶ remember ───▶ answer all who wait
+//!      and, beside it: the next ready files, through permits of their own
+//! ```
+//!
+//! A request never waits behind work that nobody asked for: looking ahead has permits of its own and begins only
+//! when one is free, so a push ahead that exists is running. A failed push ahead is forgotten, and the request for
+//! that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
+//!
+//! It decides nothing about data (that is [`super::run`]) and writes nothing into the WAL directory.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use wale_cluster::{FileStamp, WalDirectory};
+use wale_pg::ArchiveFileName;
+
+use super::plan;
+use super::report::{PushOutcome, PushReport, PusherStats};
+use super::run::{PushOptions, blocking, run_stamped};
+use crate::archive::Archive;
+use crate::error::{Kind, OpError, Result};
+use crate::retry::RetryBudget;
+
+/// Results remembered: 1,024 of some 200 bytes. PostgreSQL asks for a file within a few pushes of its look-ahead.
+const REMEMBERED_MAX: usize = 1024;
+
+/// Ready files kept from one reading of `archive_status`, so that a backlog of 10,000 files is not read and sorted
+/// anew for each push.
+const BACKLOG_MAX: usize = 1024;
+
+/// What a caller may choose about a [`Pusher`].
+#[derive(Clone, Debug)]
+pub struct PusherOptions {
+    /// How many ready files are pushed ahead of the one that is asked for; 0 switches it off.
+    pub look_ahead: usize,
+    /// How many requested files are pushed at the same time. The files pushed ahead come on top.
+    pub concurrent: usize,
+    /// The cluster's data directory, if it can be seen: its `pg_control` must agree with the WAL.
+    pub data_directory: Option<PathBuf>,
+    /// How long an outage of the store is waited out within one request.
+    pub retry: RetryBudget,
+}
+
+impl Default for PusherOptions {
+    /// Two files ahead, four requests at once (six pushes of less than 4 MiB each), no data directory.
+    fn default() -> Self {
+        let PushOptions { data_directory, retry } = PushOptions::default();
+        Self { look_ahead: 2, concurrent: 4, data_directory, retry }
+    }
+}
+
+/// Pushes the files of one WAL directory. To be kept for as long as the sidecar runs.
+#[derive(Debug)]
+pub struct Pusher {
+    shared: Arc<Shared>,
+    tasks: Mutex<Tasks>,
+    look_ahead: usize,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    archive: Archive,
+    directory: WalDirectory,
+    options: PushOptions,
+    requested: Arc<Semaphore>,
+    ahead: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_flight: HashMap<ArchiveFileName, Flight>,
+    remembered: HashMap<ArchiveFileName, (FileStamp, PushReport)>,
+    /// The remembered names, oldest first.
+    order: VecDeque<ArchiveFileName>,
+    /// Ready files in PostgreSQL's order, as last read; those asked for since are taken out.
+    backlog: VecDeque<ArchiveFileName>,
+    stats: PusherStats,
+}
+
+/// A push that runs or waits for its permit.
+#[derive(Clone, Debug)]
+struct Flight {
+    outcome: watch::Receiver<Option<Arc<Result<PushReport>>>>,
+    ahead: bool,
+}
+
+impl Pusher {
+    /// A pusher of `directory` into `archive`.
+    #[must_use]
+    pub fn new(archive: Archive, directory: WalDirectory, options: PusherOptions) -> Self {
+        let PusherOptions { look_ahead, concurrent, data_directory, retry } = options;
+        let shared = Shared {
+            archive,
+            directory,
+            options: PushOptions { data_directory, retry },
+            requested: Arc::new(Semaphore::new(concurrent.max(1))),
+            ahead: Arc::new(Semaphore::new(look_ahead)),
+            state: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), tasks: Mutex::default(), look_ahead }
+    }
+
+    /// Pushes `name`, or shares the push of it that runs, or remembers it. Dropping the future does not stop the
+    /// push: the next request for the file finds its result.
+    ///
+    /// # Errors
+    /// As [`super::run`]; [`Kind::Draining`] once [`Pusher::drain`] was called.
+    pub async fn push(&self, name: &ArchiveFileName) -> Result<PushReport> {
+        let result = self.answer(name).await;
+        let now = self.shared.archive.clock().now();
+        let stats = &mut self.shared.lock().stats;
+        match &result {
+            Ok(_) => stats.requests_ok += 1,
+            Err(error) => {
+                *stats.failures.entry(error.kind).or_default() += 1;
+                stats.last_failure = Some(now);
+                stats.last_failure_text = Some(error.chain());
+            }
+        }
+        result
+    }
+
+    async fn answer(&self, name: &ArchiveFileName) -> Result<PushReport> {
+        if let Some(report) = self.shared.remembered(name).await {
+            self.begin_look_ahead(*name);
+            self.shared.lock().stats.look_ahead_hits += 1;
+            return Ok(report);
+        }
+        let flight = self.join_or_begin(name)?;
+        self.begin_look_ahead(*name);
+        let result = flight.landed().await;
+        match result {
+            // What was tried ahead of the request may have failed for being early.
+            Err(error) if flight.ahead => {
+                tracing::debug!(%name, error = %error.chain(), "the push ahead failed, pushes again");
+                self.join_or_begin(name)?.landed().await
+            }
+            Ok(report) if flight.ahead => {
+                self.shared.lock().stats.look_ahead_hits += 1;
+                Ok(report)
+            }
+            other => other,
+        }
+    }
+
+    /// Starts nothing new and waits until every push that runs has ended. Requests fail from now on.
+    pub async fn drain(&self) {
+        let mut set = {
+            let mut tasks = self.tasks();
+            tasks.draining = true;
+            std::mem::take(&mut tasks.set)
+        };
+        while let Some(ended) = set.join_next().await {
+            report_panic(ended);
+        }
+    }
+
+    /// The counters so far.
+    #[must_use]
+    pub fn stats(&self) -> PusherStats {
+        let state = self.shared.lock();
+        PusherStats { in_flight: state.in_flight.len(), ..state.stats.clone() }
+    }
+
+    /// The flight of `name`, begun if there is none.
+    fn join_or_begin(&self, name: &ArchiveFileName) -> Result<Flight> {
+        let mut tasks = self.tasks();
+        if tasks.draining {
+            return Err(OpError::new(Kind::Draining, format!("{name} is not pushed, because wale is shutting down"))
+                .hint("PostgreSQL keeps the file and asks again"));
+        }
+        let mut state = self.shared.lock();
+        if let Some(flight) = state.in_flight.get(name) {
+            return Ok(flight.clone());
+        }
+        Ok(self.shared.take_off(&mut state, &mut tasks.set, *name, None))
+    }
+
+    /// Begins pushes of the next ready files, in a task, since it reads a folder.
+    fn begin_look_ahead(&self, requested: ArchiveFileName) {
+        let mut tasks = self.tasks();
+        while let Some(ended) = tasks.set.try_join_next() {
+            report_panic(ended);
+        }
+        if self.look_ahead == 0 || tasks.draining {
+            return;
+        }
+        let (shared, window) = (Arc::clone(&self.shared), self.look_ahead);
+        tasks.set.spawn(async move {
+            // The pushes are children of this task: it ends when they have ended, and drain waits for it.
+            let mut children = JoinSet::new();
+            shared.look_ahead(&requested, window, &mut children).await;
+            while let Some(ended) = children.join_next().await {
+                report_panic(ended);
+            }
+        });
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// Waits for the end of the push.
+    async fn landed(&self) -> Result<PushReport> {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(landed) => match landed.as_deref() {
+                Some(Ok(report)) => Ok(report.clone()),
+                Some(Err(error)) => Err(error.duplicate()),
+                None => Err(OpError::internal("a push ended without a result")),
+            },
+            Err(_) => Err(OpError::new(Kind::Cancelled, "the push was stopped before its end")),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers and spawns the push of `name`. With a permit it is one ahead of a request.
+    fn take_off(
+        self: &Arc<Self>,
+        state: &mut State,
+        tasks: &mut JoinSet<()>,
+        name: ArchiveFileName,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Flight {
+        let (sender, outcome) = watch::channel(None);
+        let flight = Flight { outcome, ahead: permit.is_some() };
+        state.in_flight.insert(name, flight.clone());
+        let landing = Landing { shared: Arc::clone(self), name };
+        tasks.spawn(async move {
+            let shared = Arc::clone(&landing.shared);
+            let ahead = permit.is_some();
+            let _permit = match permit {
+                Some(permit) => Ok(permit),
+                None => Arc::clone(&shared.requested).acquire_owned().await,
+            };
+            let result = run_stamped(&shared.archive, &shared.directory, &name, &shared.options).await;
+            let result = shared.note(result, ahead);
+            // Off the list before anybody is told: whoever asks next must not join a push that has ended.
+            drop(landing);
+            sender.send_replace(Some(Arc::new(result)));
+        });
+        flight
+    }
+
+    /// Remembers and counts what a push brought.
+    fn note(&self, result: Result<(PushReport, FileStamp)>, ahead: bool) -> Result<PushReport> {
+        let now = self.archive.clock().now();
+        let mut state = self.lock();
+        let stats = &mut state.stats;
+        let (report, stamp) = match result {
+            Ok(done) => done,
+            Err(error) => {
+                stats.look_ahead_failures += u64::from(ahead);
+                return Err(error);
+            }
+        };
+        match report.outcome {
+            PushOutcome::Stored => stats.uploads += 1,
+            PushOutcome::AlreadyStored => stats.already_stored += 1,
+            PushOutcome::KeptBeside => stats.kept_beside += 1,
+        }
+        if report.outcome != PushOutcome::AlreadyStored {
+            stats.bytes_plain += report.bytes_plain;
+            stats.bytes_stored += report.bytes_stored;
+        }
+        stats.push_time += report.duration;
+        stats.last_success = Some(now);
+        stats.last_archived = Some(report.name);
+        state.remember(stamp, report.clone());
+        Ok(report)
+    }
+
+    /// The remembered result of `name`, if the file is still the one that was pushed.
+    async fn remembered(&self, name: &ArchiveFileName) -> Option<PushReport> {
+        let (stamp, report) = self.lock().remembered.get(name).cloned()?;
+        let (directory, name) = (self.directory.clone(), *name);
+        let opened = tokio::task::spawn_blocking(move || directory.open_file(&name)).await.ok()?.ok()?;
+        (opened.stamp == stamp).then_some(report)
+    }
+
+    /// Begins pushes of the ready files that follow `requested`, as far as permits go.
+    async fn look_ahead(self: &Arc<Self>, requested: &ArchiveFileName, window: usize, children: &mut JoinSet<()>) {
+        let stale = {
+            let mut state = self.lock();
+            state.backlog.retain(|name| name != requested);
+            state.backlog.len() < window
+        };
+        if stale {
+            let directory = self.directory.clone();
+            let read = blocking(move || {
+                directory.ready().map_err(|e| OpError::from_cluster(e, "list the files that are ready to be archived"))
+            });
+            match read.await {
+                Ok(ready) => {
+                    self.lock().backlog = ready.into_iter().filter(|n| n != requested).take(BACKLOG_MAX).collect();
+                }
+                Err(error) => tracing::debug!(error = %error.chain(), "does not look ahead"),
+            }
+        }
+        let mut state = self.lock();
+        let candidates = plan::look_ahead(state.backlog.make_contiguous(), requested, window);
+        for name in candidates {
+            if state.remembered.contains_key(&name) || state.in_flight.contains_key(&name) {
+                continue;
+            }
+            let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else { break };
+            self.take_off(&mut state, children, name, Some(permit));
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, stamp: FileStamp, report: PushReport) {
+        let name = report.name;
+        if self.remembered.insert(name, (stamp, report)).is_none() {
+            self.order.push_back(name);
+        }
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remembered.remove(&oldest);
+        }
+    }
+}
+
+/// Takes a push off the list of those in flight, however it ends.
+#[derive(Debug)]
+struct Landing {
+    shared: Arc<Shared>,
+    name: ArchiveFileName,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.in_flight.remove(&self.name);
+        // Whatever came of it, a file that was pushed ahead and is not remembered is not tried ahead again until
+        // the ready files are read anew.
+        if !state.remembered.contains_key(&self.name) {
+            let name = self.name;
+            state.backlog.retain(|waiting| *waiting != name);
+        }
+    }
+}
+
+fn report_panic(ended: std::result::Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a push panicked; report this as a bug of wale");
+    }
+}

@@ -1,0 +1,123 @@
+//! The backup label: where recovery from a base backup begins.
+//!
+//! The text is PostgreSQL's (`build_backup_content` in `src/backend/access/transam/xlogbackup.c`, before 15 in
+//! `xlog.c`). It is stored in the backup byte for byte as the server returned it; this decodes it, never prints it.
+
+use crate::lsn::Lsn;
+use crate::text_form::{excerpt, parse_plain_decimal};
+use crate::timeline::TimelineId;
+use crate::wal_segment::WalSegmentName;
+
+/// What a backup label says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupLabel {
+    /// Where recovery begins: the redo position of the backup's checkpoint.
+    pub start_lsn: Lsn,
+    /// The segment of that position.
+    pub start_segment: WalSegmentName,
+    /// The position of the checkpoint record.
+    pub checkpoint_lsn: Lsn,
+    /// The kind of server.
+    pub backup_from: BackupFrom,
+    /// When the backup began, as the server prints it in its own `log_timezone`.
+    pub start_time: String,
+    /// The name given to the backup.
+    pub label: String,
+    /// The timeline, written from 11 on; always that of the segment.
+    pub start_timeline: Option<TimelineId>,
+}
+
+/// The kind of server a backup was taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupFrom {
+    /// A primary; up to 13 the text calls it master.
+    Primary,
+    /// A standby.
+    Standby,
+}
+
+impl BackupLabel {
+    /// Reads a label. Lines it does not know are passed over, as new versions add some.
+    ///
+    /// # Errors
+    /// When a line is missing or damaged, or the label is one of an incremental backup.
+    pub fn parse(text: &str) -> Result<Self, BackupLabelError> {
+        // The label itself is the user's text: only the first line of each kind is PostgreSQL's.
+        let line = |key: &'static str| {
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        };
+        let required = |key: &'static str| line(key).ok_or(BackupLabelError::Missing { line: key });
+        let damaged = |key: &'static str, value: &str| BackupLabelError::Damaged { line: key, value: excerpt(value) };
+
+        if line("INCREMENTAL FROM LSN").is_some() {
+            return Err(BackupLabelError::Incremental);
+        }
+        let start = required(START)?;
+        let (start_lsn, start_segment) = parse_start(start).ok_or_else(|| damaged(START, start))?;
+        let checkpoint = required(CHECKPOINT)?;
+        let from = required(FROM)?;
+        let start_timeline = match line(TIMELINE) {
+            Some(value) => {
+                let timeline = parse_plain_decimal(value).and_then(TimelineId::new);
+                let timeline = timeline.ok_or_else(|| damaged(TIMELINE, value))?;
+                if timeline != start_segment.timeline() {
+                    return Err(damaged(TIMELINE, value));
+                }
+                Some(timeline)
+            }
+            None => None,
+        };
+        Ok(Self {
+            start_lsn,
+            start_segment,
+            checkpoint_lsn: Lsn::parse(checkpoint).map_err(|_| damaged(CHECKPOINT, checkpoint))?,
+            backup_from: match from {
+                "primary" | "master" => BackupFrom::Primary,
+                "standby" => BackupFrom::Standby,
+                other => return Err(damaged(FROM, other)),
+            },
+            start_time: required("START TIME")?.to_owned(),
+            label: required("LABEL")?.to_owned(),
+            start_timeline,
+        })
+    }
+
+    /// The timeline the backup was taken on.
+    pub const fn timeline(&self) -> TimelineId {
+        self.start_segment.timeline()
+    }
+}
+
+const START: &str = "START WAL LOCATION";
+const CHECKPOINT: &str = "CHECKPOINT LOCATION";
+const FROM: &str = "BACKUP FROM";
+const TIMELINE: &str = "START TIMELINE";
+
+/// `0/2000028 (file 000000010000000000000002)`
+fn parse_start(value: &str) -> Option<(Lsn, WalSegmentName)> {
+    let (lsn, file) = value.split_once(' ')?;
+    let segment = file.strip_prefix("(file ")?.strip_suffix(')')?;
+    Some((Lsn::parse(lsn).ok()?, WalSegmentName::parse_exact(segment)?))
+}
+
+/// Why a text is not a backup label.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackupLabelError {
+    /// A line is not there.
+    #[error("the backup label has no line {line:?}")]
+    Missing {
+        /// The beginning of the line.
+        line: &'static str,
+    },
+    /// A line says what it cannot say.
+    #[error("the backup label says {line:?} {value:?}")]
+    Damaged {
+        /// The beginning of the line.
+        line: &'static str,
+        /// The rest of it, shortened.
+        value: String,
+    },
+    /// The label of an incremental backup: a server does not start on it before `pg_combinebackup`.
+    #[error("the backup label is that of an incremental backup")]
+    Incremental,
+}

@@ -1,0 +1,116 @@
+//! The files of relations: their names, and which paths of a data directory hold pages.
+//!
+//! A pure classification of texts, after `src/common/relpath.c` and `src/backend/storage/file/reinit.c` (10 to 18).
+//! A path is relative to the data directory, with slashes; a tablespace is reached as `pg_tblspc/<oid>/…`.
+
+use crate::text_form::parse_plain_decimal;
+
+/// A part of a relation that has files of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fork {
+    /// The data itself.
+    Main,
+    /// The free space map, `_fsm`.
+    FreeSpaceMap,
+    /// The visibility map, `_vm`.
+    VisibilityMap,
+    /// The empty form of an unlogged relation, `_init`.
+    Init,
+}
+
+impl Fork {
+    fn parse(suffix: &str) -> Option<Self> {
+        match suffix {
+            "fsm" => Some(Self::FreeSpaceMap),
+            "vm" => Some(Self::VisibilityMap),
+            "init" => Some(Self::Init),
+            _ => None,
+        }
+    }
+}
+
+/// What the name of a relation's file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelationFile {
+    /// The relation's file number (`relfilenode`): often, but not always, its object identifier.
+    pub oid: u32,
+    /// The fork.
+    pub fork: Fork,
+    /// Which file of the fork, counted from 0; each but the last is full.
+    pub segment: u32,
+    /// Whether the relation is a session's temporary one: then it is worthless after a restart.
+    pub temporary: bool,
+}
+
+impl RelationFile {
+    /// Reads a file name: `<oid>[_<fork>][.<segment>]`, and `t<backend>_<oid>…` for a temporary relation.
+    ///
+    /// ```
+    /// use wale_pg::relation::{Fork, RelationFile};
+    /// let file = RelationFile::parse("16384_fsm.2").unwrap();
+    /// assert_eq!((file.oid, file.fork, file.segment), (16384, Fork::FreeSpaceMap, 2));
+    /// assert_eq!(RelationFile::parse("pg_filenode.map"), None);
+    /// ```
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (temporary, name) = match file_name.strip_prefix('t') {
+            Some(rest) => {
+                let (backend, name) = rest.split_once('_')?;
+                parse_plain_decimal::<u32>(backend)?;
+                (true, name)
+            }
+            None => (false, file_name),
+        };
+        let (name, segment) = match name.split_once('.') {
+            // The first file has no number.
+            Some((name, segment)) => (name, parse_plain_decimal(segment).filter(|segment| *segment != 0)?),
+            None => (name, 0),
+        };
+        let (oid, fork) = match name.split_once('_') {
+            Some((oid, fork)) => (oid, Fork::parse(fork)?),
+            None => (name, Fork::Main),
+        };
+        let oid = parse_plain_decimal(oid).filter(|oid| *oid != 0)?;
+        Some(Self { oid, fork, segment, temporary })
+    }
+
+    /// The number, in the whole fork, of the file's first page. `blocks_per_segment` is the control file's. `None` for
+    /// a file that no relation can have, beyond 2^32 pages.
+    pub fn first_block(&self, blocks_per_segment: u32) -> Option<u32> {
+        self.segment.checked_mul(blocks_per_segment)
+    }
+}
+
+/// Whether a directory is one in which a database, or the cluster, keeps relations: `global`, `base/<oid>` or
+/// `pg_tblspc/<oid>/PG_…/<oid>`.
+pub fn is_relation_directory(relative_path: &str) -> bool {
+    relative_path == "global" || is_database_directory(relative_path)
+}
+
+/// Whether a directory is one of a database: `base/<oid>` or `pg_tblspc/<oid>/PG_…/<oid>`.
+pub fn is_database_directory(relative_path: &str) -> bool {
+    let mut parts = relative_path.split('/');
+    let numbered = |part: Option<&str>| part.is_some_and(is_oid);
+    let found = match parts.next() {
+        Some("base") => numbered(parts.next()),
+        Some("pg_tblspc") => {
+            numbered(parts.next())
+                && parts.next().is_some_and(|version| version.starts_with("PG_"))
+                && numbered(parts.next())
+        }
+        _ => false,
+    };
+    found && parts.next().is_none()
+}
+
+/// Whether a file consists of pages that carry checksums where a cluster has them: the files of permanent relations,
+/// and no other file beside them.
+pub fn has_page_checksums(relative_path: &str) -> bool {
+    let Some((directory, name)) = relative_path.rsplit_once('/') else {
+        return false;
+    };
+    is_relation_directory(directory) && RelationFile::parse(name).is_some_and(|file| !file.temporary)
+}
+
+pub(crate) fn is_oid(text: &str) -> bool {
+    parse_plain_decimal::<u32>(text).is_some_and(|oid| oid != 0)
+}

@@ -1,0 +1,261 @@
+//! The header of a WAL segment's first page, and whether it belongs to the name under which it was handed over.
+//!
+//! PostgreSQL's `XLogLongPageHeaderData` (`src/include/access/xlog_internal.h`, 10 to 18), little endian, 40 bytes:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 2 | magic, one per major version |
+//! | 2 | 2 | flags; 0x0002 is set on the first page of every segment |
+//! | 4 | 4 | timeline |
+//! | 8 | 8 | position of the page |
+//! | 16 | 4 | rest of a record continued from the page before |
+//! | 24 | 8 | system identifier |
+//! | 32 | 4 | segment size |
+//! | 36 | 4 | WAL block size |
+//!
+//! The check needs nothing but these bytes, the name and the file's size: it reads no WAL record.
+
+use crate::lsn::Lsn;
+use crate::major_version::MajorVersion;
+use crate::system_identifier::SystemIdentifier;
+use crate::wal_segment::{WalSegmentError, WalSegmentName, WalSegmentSize};
+
+/// `XLP_LONG_HEADER`: the page header is the long form.
+const LONG_HEADER: u16 = 0x0002;
+
+/// `XLOG_PAGE_MAGIC` of each major version, as read from the segments of running servers.
+const MAGICS: [(u16, u32); 9] = [
+    (0xD097, 10),
+    (0xD098, 11),
+    (0xD101, 12),
+    (0xD106, 13),
+    (0xD10D, 14),
+    (0xD110, 15),
+    (0xD113, 16),
+    (0xD116, 17),
+    (0xD118, 18),
+];
+
+/// The header of the first page of a WAL segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalPageHeader {
+    /// The page magic: tells the major version, see [`WalPageHeader::major`].
+    pub magic: u16,
+    /// Flags; bit 0x0002 says that the header is a long one.
+    pub info: u16,
+    /// The timeline of the first record. It may be older than the timeline in the segment's name: the first segment
+    /// after a promotion begins as a copy of the old timeline's last.
+    pub timeline: u32,
+    /// The position of the page: the beginning of the segment.
+    pub page_address: Lsn,
+    /// The cluster that wrote the segment.
+    pub system_identifier: SystemIdentifier,
+    /// The segment size in bytes, unchecked.
+    pub segment_size: u32,
+    /// The size of a WAL page in bytes, unchecked; 8192 unless the server was compiled otherwise.
+    pub block_size: u32,
+}
+
+/// What is known of a segment apart from its content and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderExpectation {
+    /// The cluster it must be of; `None` when not known yet.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// The cluster's segment size; `None` when not known: then the header's own must fit the file.
+    pub segment_size: Option<WalSegmentSize>,
+    /// The size of the file in bytes.
+    pub file_size: u64,
+}
+
+impl WalPageHeader {
+    /// The bytes of the header, and so the fewest that [`WalPageHeader::parse`] needs.
+    pub const LENGTH: usize = 40;
+
+    /// Decodes the first bytes of a segment. What comes back has a known magic and the long form.
+    ///
+    /// # Errors
+    /// When there are fewer than 40 bytes, all of them are zero, the magic is of no supported version, or the header
+    /// is not a long one.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WalHeaderError> {
+        let too_short = WalHeaderError::TooShort { length: bytes.len() };
+        let header: &[u8; Self::LENGTH] = bytes.first_chunk().ok_or(too_short)?;
+        let header = Self {
+            magic: u16::from_le_bytes(field(header, 0)),
+            info: u16::from_le_bytes(field(header, 2)),
+            timeline: u32::from_le_bytes(field(header, 4)),
+            page_address: Lsn::new(u64::from_le_bytes(field(header, 8))),
+            system_identifier: SystemIdentifier::new(u64::from_le_bytes(field(header, 24))),
+            segment_size: u32::from_le_bytes(field(header, 32)),
+            block_size: u32::from_le_bytes(field(header, 36)),
+        };
+        header.check_form()?;
+        Ok(header)
+    }
+
+    /// The major version whose magic the header carries.
+    pub fn major(&self) -> Option<MajorVersion> {
+        let (_, major) = MAGICS.iter().find(|(magic, _)| *magic == self.magic)?;
+        MajorVersion::new(*major).ok()
+    }
+
+    /// Whether the header belongs to a file of this name, and to the cluster that is expected.
+    ///
+    /// Checked in this order: size of the file, zeros, magic, long form, position, system identifier, segment size
+    /// and block size, timeline.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn check(&self, name: &WalSegmentName, expectation: &HeaderExpectation) -> Result<(), WalHeaderError> {
+        let size = match expectation.segment_size {
+            Some(size) => size,
+            None => self.own_segment_size()?,
+        };
+        check_file_size(expectation.file_size, size)?;
+        self.check_form()?;
+        let expected = name.start_lsn(size).map_err(WalHeaderError::ImpossibleName)?;
+        if self.page_address != expected {
+            return Err(WalHeaderError::WrongPageAddress { found: self.page_address, expected });
+        }
+        match expectation.system_identifier {
+            Some(expected) if expected != self.system_identifier => {
+                return Err(WalHeaderError::WrongSystemIdentifier { found: self.system_identifier, expected });
+            }
+            _ => {}
+        }
+        if self.own_segment_size()? != size {
+            return Err(WalHeaderError::WrongSegmentSize { found: self.segment_size, expected: Some(size) });
+        }
+        // XLOG_BLCKSZ is chosen when the server is compiled, from 1 to 64 kB.
+        if !(self.block_size.is_power_of_two() && (1 << 10..=1 << 16).contains(&self.block_size)) {
+            return Err(WalHeaderError::WrongBlockSize { found: self.block_size });
+        }
+        if self.timeline == 0 || self.timeline > name.timeline().get() {
+            return Err(WalHeaderError::WrongTimeline { found: self.timeline, named: name.timeline().get() });
+        }
+        Ok(())
+    }
+
+    /// [`WalPageHeader::parse`] and [`WalPageHeader::check`] in one, with the file's size checked before anything else.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(
+        bytes: &[u8],
+        name: &WalSegmentName,
+        expectation: &HeaderExpectation,
+    ) -> Result<Self, WalHeaderError> {
+        if let Some(size) = expectation.segment_size {
+            check_file_size(expectation.file_size, size)?;
+        }
+        let header = Self::parse(bytes)?;
+        header.check(name, expectation)?;
+        Ok(header)
+    }
+
+    fn check_form(&self) -> Result<(), WalHeaderError> {
+        if self.magic == 0 && self.info == 0 && self.page_address == Lsn::new(0) && self.system_identifier.as_u64() == 0
+        {
+            return Err(WalHeaderError::AllZero);
+        }
+        if self.major().is_none() {
+            return Err(WalHeaderError::UnknownMagic { found: self.magic });
+        }
+        if self.info & LONG_HEADER == 0 {
+            return Err(WalHeaderError::NotLongHeader { info: self.info });
+        }
+        Ok(())
+    }
+
+    fn own_segment_size(&self) -> Result<WalSegmentSize, WalHeaderError> {
+        WalSegmentSize::new(self.segment_size.into())
+            .map_err(|_| WalHeaderError::WrongSegmentSize { found: self.segment_size, expected: None })
+    }
+}
+
+fn check_file_size(found: u64, expected: WalSegmentSize) -> Result<(), WalHeaderError> {
+    if found == expected.bytes() {
+        Ok(())
+    } else {
+        Err(WalHeaderError::WrongSize { found, expected: expected.bytes() })
+    }
+}
+
+/// The bytes of a field of the fixed-size header; offsets are the constants of the table above.
+fn field<const SIZE: usize>(header: &[u8; WalPageHeader::LENGTH], offset: usize) -> [u8; SIZE] {
+    std::array::from_fn(|index| header[offset + index])
+}
+
+/// Why a file is not the WAL segment that its name says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalHeaderError {
+    /// Fewer bytes than a header has.
+    #[error("the WAL segment ends after {length} bytes, within its header")]
+    TooShort {
+        /// The bytes there were.
+        length: usize,
+    },
+    /// The file has another size than the cluster's segments.
+    #[error("the WAL segment has {found} bytes instead of {expected}")]
+    WrongSize {
+        /// The file's size in bytes.
+        found: u64,
+        /// The segment size in bytes.
+        expected: u64,
+    },
+    /// A file that was made, or recycled, and never written.
+    #[error("the WAL segment begins with zeros")]
+    AllZero,
+    /// No WAL, or WAL of a version that is not supported.
+    #[error("the WAL segment has the unknown page magic {found:04X}")]
+    UnknownMagic {
+        /// The magic in the file.
+        found: u16,
+    },
+    /// The first page lacks the long header, so it is not a first page.
+    #[error("the first page of the WAL segment has no long header (flags {info:04X})")]
+    NotLongHeader {
+        /// The flags in the file.
+        info: u16,
+    },
+    /// The name cannot be one of this cluster.
+    #[error(transparent)]
+    ImpossibleName(WalSegmentError),
+    /// The content is another segment's: a recycled file, or a file under a wrong name.
+    #[error("the WAL segment begins at {found} instead of {expected}")]
+    WrongPageAddress {
+        /// The position in the file.
+        found: Lsn,
+        /// The position that the name says.
+        expected: Lsn,
+    },
+    /// The segment is another cluster's.
+    #[error("the WAL segment is of the cluster with system identifier {found}, not {expected}")]
+    WrongSystemIdentifier {
+        /// The identifier in the file.
+        found: SystemIdentifier,
+        /// The identifier of the expected cluster.
+        expected: SystemIdentifier,
+    },
+    /// The header's segment size is another than the cluster's, or none at all.
+    #[error("the header of the WAL segment says that segments have {found} bytes")]
+    WrongSegmentSize {
+        /// The size in the header, in bytes.
+        found: u32,
+        /// The cluster's, where it is known.
+        expected: Option<WalSegmentSize>,
+    },
+    /// No server can be compiled with such WAL pages.
+    #[error("the header of the WAL segment says that WAL pages have {found} bytes")]
+    WrongBlockSize {
+        /// The size in the header, in bytes.
+        found: u32,
+    },
+    /// The content is of a younger timeline than the name.
+    #[error("the WAL segment is of timeline {found}, its name says {named}")]
+    WrongTimeline {
+        /// The timeline in the file.
+        found: u32,
+        /// The timeline in the name.
+        named: u32,
+    },
+}

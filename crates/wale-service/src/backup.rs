@@ -1,0 +1,396 @@
+//! One base backup at a time, whoever asks: the schedule, a client, or the start of `BACKUP_PUSH`.
+//!
+//! It refuses to know what a backup is. The advisory lock on the server, which wale-ops takes, covers other processes;
+//! this covers the ones inside.
+//!
+//! Invariants: a backup belongs to a task of its own, so that a client who hangs up does not end it; the task is
+//! tracked and joined at the end; whatever becomes of the task, the place for the next backup is free afterwards.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wale_ops::backup_push::{self, BackupReport};
+use wale_ops::{Archive, Clock, Kind, OpError, Progress};
+
+use crate::journal::{BackupRecord, FailureRecord, Journal};
+use crate::lifecycle::{Lifecycle, Topic};
+use crate::metrics::Metrics;
+
+/// Who asked for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    Schedule,
+    Request,
+    FirstBackup,
+}
+
+impl Trigger {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Request => "request",
+            Self::FirstBackup => "first-backup",
+        }
+    }
+}
+
+/// Called once, when the server has fixed the backup's start position.
+pub(crate) type OnStarted = Box<dyn FnOnce() + Send>;
+
+/// Whoever can take a base backup. The service needs no more of it than this.
+pub(crate) trait TakeBackup: Send + Sync {
+    fn take(
+        &self,
+        progress: Progress,
+        cancel: CancellationToken,
+        on_started: OnStarted,
+    ) -> BoxFuture<'static, Result<BackupRecord, OpError>>;
+}
+
+/// The real thing.
+pub(crate) struct ClusterBackup {
+    pub(crate) archive: Archive,
+    pub(crate) options: backup_push::Options,
+}
+
+impl TakeBackup for ClusterBackup {
+    fn take(
+        &self,
+        progress: Progress,
+        cancel: CancellationToken,
+        on_started: OnStarted,
+    ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
+        let archive = self.archive.clone();
+        let options = self.options.clone();
+        Box::pin(async move {
+            let report = backup_push::run(&archive, &options, &progress, &cancel, |_| on_started()).await?;
+            Ok(record_of(report))
+        })
+    }
+}
+
+fn record_of(report: BackupReport) -> BackupRecord {
+    BackupRecord {
+        name: report.name.to_string(),
+        started_at: report.started_at,
+        stopped_at: report.stopped_at,
+        duration: report.duration,
+        files: report.files,
+        bytes: report.bytes,
+        stored_bytes: report.bytes_stored,
+        damaged_pages: report.damaged_pages,
+        warnings: report.warnings,
+    }
+}
+
+/// How a backup ended; shared by all who wait for it.
+pub(crate) type Ended = Arc<Result<BackupRecord, OpError>>;
+
+/// The backup that runs now.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) trigger: Trigger,
+    pub(crate) since: DateTime<Utc>,
+    pub(crate) progress: Progress,
+}
+
+/// A claim to the end of one backup.
+#[derive(Debug)]
+pub(crate) struct Ticket(watch::Receiver<Option<Ended>>);
+
+impl Ticket {
+    /// Waits for the end.
+    pub(crate) async fn ended(mut self) -> Ended {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or_else(|| Arc::new(Err(died()))),
+            Err(_) => Arc::new(Err(died())),
+        }
+    }
+}
+
+fn died() -> OpError {
+    OpError::internal("the base backup's task ended without a result")
+}
+
+/// The place where the one backup runs.
+#[derive(Clone)]
+pub(crate) struct Backups {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    taker: Box<dyn TakeBackup>,
+    life: Lifecycle,
+    journal: Arc<Journal>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    running: Mutex<Option<Running>>,
+}
+
+/// What the place needs.
+pub(crate) struct BackupsOptions {
+    pub(crate) taker: Box<dyn TakeBackup>,
+    pub(crate) life: Lifecycle,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Backups {
+    pub(crate) fn new(options: BackupsOptions) -> Self {
+        let BackupsOptions { taker, life, journal, metrics, clock, tasks } = options;
+        let cancel = CancellationToken::new();
+        let running = Mutex::new(None);
+        Self { inner: Arc::new(Inner { taker, life, journal, metrics, clock, tasks, cancel, running }) }
+    }
+
+    /// The backup that runs now.
+    pub(crate) fn running(&self) -> Option<Running> {
+        self.inner.place().clone()
+    }
+
+    /// Begins a backup.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` while another one runs or before the database may start, `Draining` after shutdown was asked for.
+    pub(crate) fn begin(&self, trigger: Trigger, on_started: OnStarted) -> Result<Ticket, OpError> {
+        let inner = &self.inner;
+        let mut place = inner.place();
+        if inner.cancel.is_cancelled() {
+            return Err(OpError::new(Kind::Draining, "no base backup is begun while the sidecar shuts down"));
+        }
+        if !inner.life.takes_backups() {
+            let phase = inner.life.phase().name();
+            return Err(OpError::new(Kind::Busy, format!("no base backup is begun while the sidecar is {phase}")));
+        }
+        if let Some(other) = place.as_ref() {
+            return Err(OpError::new(Kind::Busy, "another base backup is running")
+                .detail(format!("It was begun by {} at {}.", other.trigger.name(), other.since.to_rfc3339()))
+                .hint("wait for its end; /status shows how far it is"));
+        }
+        let running = Running { trigger, since: inner.clock.now(), progress: Progress::new() };
+        *place = Some(running.clone());
+        drop(place);
+        let (sender, receiver) = watch::channel(None);
+        let leave = LeavePlace(Arc::clone(inner));
+        let work = inner.taker.take(running.progress, inner.cancel.child_token(), on_started);
+        inner.tasks.spawn(async move {
+            let ended = work.await;
+            leave.0.record(trigger, &ended);
+            // The place is free before anybody hears of the end: who tries again at once must not find it taken.
+            drop(leave);
+            sender.send_replace(Some(Arc::new(ended)));
+        });
+        Ok(Ticket(receiver))
+    }
+
+    /// Ends a running backup cleanly and begins no other. The task is joined with the others.
+    pub(crate) fn stop(&self) {
+        self.inner.cancel.cancel();
+    }
+}
+
+struct LeavePlace(Arc<Inner>);
+
+impl Drop for LeavePlace {
+    fn drop(&mut self) {
+        *self.0.place() = None;
+    }
+}
+
+impl Inner {
+    fn place(&self) -> MutexGuard<'_, Option<Running>> {
+        // Only whole values are assigned.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, trigger: Trigger, ended: &Result<BackupRecord, OpError>) {
+        let now = self.clock.now();
+        match ended {
+            Ok(done) => {
+                tracing::info!(
+                    backup = done.name, trigger = trigger.name(), bytes = done.bytes, stored_bytes = done.stored_bytes,
+                    duration = ?done.duration, "base backup is complete"
+                );
+                for warning in &done.warnings {
+                    tracing::warn!(backup = done.name, "{warning}");
+                }
+                self.metrics.backup_done(done.bytes, done.stored_bytes, done.duration, done.stopped_at);
+                self.journal.note(|entries| entries.last_backup = Some(done.clone()));
+                self.life.resolve(Topic::Backup);
+            }
+            Err(error) if error.kind == Kind::Cancelled => {
+                tracing::info!(trigger = trigger.name(), "base backup was cancelled");
+                self.metrics.backup_not_done("cancelled");
+            }
+            Err(error) => {
+                tracing::error!(
+                    trigger = trigger.name(), kind = error.kind.name(), detail = error.detail, hint = error.hint,
+                    "base backup failed: {}", error.chain()
+                );
+                self.metrics.backup_not_done("failed");
+                let record = FailureRecord::new(format!("base backup ({})", trigger.name()), error, now);
+                self.journal.note(|entries| entries.last_backup_failure = Some(record));
+                self.life.complain(Topic::Backup, error.chain());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A backup that does what a test says.
+
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// One scripted attempt.
+    pub(crate) enum Act {
+        /// Begins and succeeds.
+        Succeed,
+        /// Fails before it begins.
+        Fail(Kind),
+        /// Begins, then waits to be cancelled.
+        Hang,
+        /// The task dies.
+        Panic,
+    }
+
+    #[derive(Clone)]
+    pub(crate) struct Scripted {
+        acts: Arc<Mutex<VecDeque<Act>>>,
+        pub(crate) taken: watch::Sender<usize>,
+    }
+
+    impl Scripted {
+        pub(crate) fn new(acts: impl IntoIterator<Item = Act>) -> Self {
+            Self { acts: Arc::new(Mutex::new(acts.into_iter().collect())), taken: watch::Sender::new(0) }
+        }
+    }
+
+    impl TakeBackup for Scripted {
+        fn take(
+            &self,
+            _progress: Progress,
+            cancel: CancellationToken,
+            on_started: OnStarted,
+        ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
+            let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Succeed);
+            let taken = self.taken.clone();
+            Box::pin(async move {
+                taken.send_modify(|count| *count += 1);
+                match act {
+                    Act::Succeed => on_started(),
+                    Act::Fail(kind) => return Err(OpError::new(kind, "as the script says")),
+                    Act::Hang => {
+                        on_started();
+                        cancel.cancelled().await;
+                        return Err(OpError::new(Kind::Cancelled, "cancelled"));
+                    }
+                    Act::Panic => panic!("as the script says"),
+                }
+                Ok(done())
+            })
+        }
+    }
+
+    pub(crate) fn done() -> BackupRecord {
+        BackupRecord {
+            name: "base_000000010000000000000002_00000040".into(),
+            started_at: DateTime::UNIX_EPOCH,
+            stopped_at: DateTime::UNIX_EPOCH,
+            duration: Duration::from_secs(1),
+            files: 1,
+            bytes: 2,
+            stored_bytes: 1,
+            damaged_pages: 0,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn backups(taker: Scripted) -> (Backups, Lifecycle, Arc<Journal>) {
+        let life = Lifecycle::new();
+        life.ready();
+        let journal = Arc::new(Journal::default());
+        let backups = Backups::new(BackupsOptions {
+            taker: Box::new(taker),
+            life: life.clone(),
+            journal: Arc::clone(&journal),
+            metrics: Arc::new(Metrics::new("test")),
+            clock: Clock::System,
+            tasks: TaskTracker::new(),
+        });
+        (backups, life, journal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Act, Scripted, backups, done};
+    use super::*;
+    use crate::lifecycle::Phase;
+
+    fn nothing() -> OnStarted {
+        Box::new(|| {})
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_and_the_place_is_free_afterwards() {
+        let (backups, _, journal) = backups(Scripted::new([Act::Hang, Act::Succeed]));
+        let first = backups.begin(Trigger::Request, nothing()).unwrap();
+        assert_eq!(backups.begin(Trigger::Schedule, nothing()).unwrap_err().kind, Kind::Busy);
+        assert_eq!(backups.running().unwrap().trigger, Trigger::Request);
+        backups.stop();
+        assert_eq!(first.ended().await.as_ref().as_ref().unwrap_err().kind, Kind::Cancelled);
+        assert!(backups.running().is_none());
+        assert_eq!(backups.begin(Trigger::Request, nothing()).unwrap_err().kind, Kind::Draining);
+        assert!(journal.entries().last_backup_failure.is_none(), "a cancelled backup did not fail");
+    }
+
+    #[tokio::test]
+    async fn failure_degrades_and_success_heals() {
+        let (backups, life, journal) = backups(Scripted::new([Act::Fail(Kind::PostgresUnavailable), Act::Succeed]));
+        let failed = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        assert!(failed.is_err());
+        assert_eq!(life.phase(), Phase::Degraded);
+        let ended = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        assert_eq!(ended.as_ref().as_ref().unwrap(), &done());
+        assert_eq!(life.phase(), Phase::Ready);
+        assert_eq!(journal.entries().last_backup, Some(done()));
+        assert!(journal.entries().last_backup_failure.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_dies_frees_the_place_and_is_told() {
+        let (backups, ..) = backups(Scripted::new([Act::Panic, Act::Succeed]));
+        let ended = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        assert_eq!(ended.as_ref().as_ref().unwrap_err().kind, Kind::Internal);
+        assert!(backups.begin(Trigger::Request, nothing()).unwrap().ended().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_does_not_end_the_backup() {
+        let taker = Scripted::new([Act::Hang]);
+        let (backups, ..) = backups(taker);
+        drop(backups.begin(Trigger::Request, nothing()).unwrap());
+        tokio::task::yield_now().await;
+        assert!(backups.running().is_some());
+    }
+
+    #[tokio::test]
+    async fn none_before_the_database_may_start() {
+        let (backups, life, _) = backups(Scripted::new([]));
+        life.draining();
+        assert_eq!(backups.begin(Trigger::Request, nothing()).unwrap_err().kind, Kind::Busy);
+    }
+}

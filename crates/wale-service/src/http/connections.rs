@@ -1,0 +1,216 @@
+//! Which connections are open, which of them wait for a request, and which must make room.
+//!
+//! It refuses to know what is asked for. Invariants: never more than `hard` connections; above `soft` the one that has
+//! waited longest without a whole request makes room for a new one, so that neither a thousand idle connections nor
+//! slowly sent heads keep PostgreSQL's push out; a connection that is being answered is never evicted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// All open connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    soft: usize,
+    hard: usize,
+    table: Mutex<Table>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Counts up with every change, so that "waited longest" needs no clock.
+    tick: u64,
+    open: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The tick since which it waits for a request; none while one is answered.
+    idle_since: Option<u64>,
+    evict: CancellationToken,
+}
+
+/// One open connection; dropping it takes it out of the table.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    id: u64,
+    evict: CancellationToken,
+    inner: Arc<Inner>,
+}
+
+/// While this lives its connection is being answered. Held by the reply's body, so until its last byte.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    id: u64,
+    inner: Arc<Inner>,
+}
+
+impl Connections {
+    pub(crate) fn new(soft: usize, hard: usize) -> Self {
+        let hard = hard.max(1);
+        let inner = Inner { soft: soft.clamp(1, hard), hard, table: Mutex::default(), freed: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A place for a new connection; waits while all `hard` places are being answered.
+    pub(crate) async fn enter(&self) -> Slot {
+        loop {
+            let freed = self.inner.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(slot) = self.try_enter() {
+                return slot;
+            }
+            freed.await;
+        }
+    }
+
+    fn try_enter(&self) -> Option<Slot> {
+        let mut table = self.inner.lock();
+        if table.open.len() >= self.inner.soft {
+            table.evict_longest_idle();
+        }
+        // An evicted connection is still in the table until its task has ended; that is soon, and `freed` tells.
+        if table.open.len() >= self.inner.hard {
+            return None;
+        }
+        table.tick += 1;
+        let id = table.tick;
+        let evict = CancellationToken::new();
+        table.open.insert(id, Entry { idle_since: Some(id), evict: evict.clone() });
+        Some(Slot { id, evict, inner: Arc::clone(&self.inner) })
+    }
+
+    /// Whether there are so many that only the archive's routes and the probes are answered.
+    pub(crate) fn crowded(&self) -> bool {
+        self.inner.lock().open.len() > self.inner.soft
+    }
+
+    /// Open connections.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().open.len()
+    }
+
+    /// Lets every connection go that waits for a request.
+    pub(crate) fn evict_idle(&self) {
+        let table = self.inner.lock();
+        for entry in table.open.values().filter(|entry| entry.idle_since.is_some()) {
+            entry.evict.cancel();
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Every change of the table is a single assignment: a panic elsewhere leaves it whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn evict_longest_idle(&mut self) {
+        let waiting = self.open.values().filter(|entry| !entry.evict.is_cancelled());
+        let longest = waiting.filter_map(|entry| Some((entry.idle_since?, entry))).min_by_key(|(since, _)| *since);
+        if let Some((_, entry)) = longest {
+            entry.evict.cancel();
+        }
+    }
+}
+
+impl Slot {
+    /// Done when the connection must make room.
+    pub(crate) async fn evicted(&self) {
+        self.evict.cancelled().await;
+    }
+
+    /// Marks the connection as being answered until the returned guard goes.
+    pub(crate) fn busy(&self) -> Busy {
+        let mut table = self.inner.lock();
+        if let Some(entry) = table.open.get_mut(&self.id) {
+            entry.idle_since = None;
+        }
+        Busy { id: self.id, inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.inner.lock().open.remove(&self.id);
+        self.inner.freed.notify_one();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut table = self.inner.lock();
+        table.tick += 1;
+        let tick = table.tick;
+        if let Some(entry) = table.open.get_mut(&self.id) {
+            entry.idle_since = Some(tick);
+            // Somebody may wait for a place that this connection can now give up.
+            drop(table);
+            self.inner.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_waiting_makes_room_and_a_busy_one_never() {
+        let connections = Connections::new(2, 4);
+        let first = connections.try_enter().unwrap();
+        let second = connections.try_enter().unwrap();
+        let answering = first.busy();
+        let third = connections.try_enter().unwrap();
+        assert!(!first.evict.is_cancelled(), "it is being answered");
+        assert!(second.evict.is_cancelled());
+        assert!(!third.evict.is_cancelled());
+        drop(second);
+        drop(answering);
+        let fourth = connections.try_enter().unwrap();
+        assert!(third.evict.is_cancelled(), "the first one began to wait later");
+        assert!(!first.evict.is_cancelled());
+        drop((first, third, fourth));
+        assert_eq!(connections.len(), 0);
+    }
+
+    #[test]
+    fn above_soft_it_is_crowded_and_above_hard_nobody_enters() {
+        let connections = Connections::new(1, 2);
+        let first = connections.try_enter().unwrap();
+        let _answering = first.busy();
+        assert!(!connections.crowded());
+        let second = connections.try_enter().unwrap();
+        let _answering_too = second.busy();
+        assert!(connections.crowded());
+        assert!(connections.try_enter().is_none());
+        drop(first);
+        assert!(connections.try_enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_newcomer_gets_the_place_of_one_that_became_idle() {
+        let connections = Connections::new(1, 1);
+        let first = connections.try_enter().unwrap();
+        let answering = first.busy();
+        let newcomer = connections.enter();
+        tokio::pin!(newcomer);
+        assert!(futures_util::poll!(newcomer.as_mut()).is_pending());
+        drop(answering);
+        assert!(futures_util::poll!(newcomer.as_mut()).is_pending());
+        assert!(first.evict.is_cancelled());
+        drop(first);
+        newcomer.await;
+    }
+}

@@ -1,0 +1,106 @@
+//! What happened last, for `/status`. Facts only; it refuses to draw conclusions.
+//!
+//! Invariant: nothing in here came from a client unchecked, and no secret is ever put in: texts are messages of
+//! [`OpError`], names are parsed names.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use wale_ops::OpError;
+
+/// A file that became durable, or was found to be.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PushRecord {
+    pub(crate) name: String,
+    pub(crate) outcome: &'static str,
+    pub(crate) at: DateTime<Utc>,
+}
+
+/// Something that failed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FailureRecord {
+    pub(crate) what: String,
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+    pub(crate) at: DateTime<Utc>,
+}
+
+impl FailureRecord {
+    pub(crate) fn new(what: impl Into<String>, error: &OpError, at: DateTime<Utc>) -> Self {
+        Self {
+            what: what.into(),
+            kind: error.kind.name(),
+            message: error.chain(),
+            detail: error.detail.clone(),
+            hint: error.hint.clone(),
+            at,
+        }
+    }
+}
+
+/// A base backup that is complete in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct BackupRecord {
+    pub(crate) name: String,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) stopped_at: DateTime<Utc>,
+    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+    pub(crate) duration: Duration,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) damaged_pages: u64,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What became of a restore.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RestoreRecord {
+    /// `restored` or `already-restored`.
+    pub(crate) outcome: &'static str,
+    pub(crate) backup: String,
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The latest of each.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Entries {
+    pub(crate) last_push: Option<PushRecord>,
+    pub(crate) last_push_failure: Option<FailureRecord>,
+    pub(crate) last_fetch_failure: Option<FailureRecord>,
+    pub(crate) last_backup: Option<BackupRecord>,
+    pub(crate) last_backup_failure: Option<FailureRecord>,
+    pub(crate) skipped_backups: u64,
+    pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
+    pub(crate) restore: Option<RestoreRecord>,
+}
+
+/// The journal of one sidecar.
+#[derive(Debug, Default)]
+pub(crate) struct Journal(Mutex<Entries>);
+
+impl Journal {
+    /// Writes entries.
+    pub(crate) fn note(&self, write: impl FnOnce(&mut Entries)) {
+        write(&mut self.lock());
+    }
+
+    /// A copy of everything.
+    pub(crate) fn entries(&self) -> Entries {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // Entries are replaced one by one: a panic elsewhere leaves them whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}

@@ -1,0 +1,163 @@
+//! What the binary hands over. No names of settings, no environment: typed values only.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wale_ops::Archive;
+use wale_ops::backup_fetch::RestoreClusterOptions;
+use wale_ops::backup_push;
+use wale_ops::wal_fetch::FetcherOptions;
+use wale_ops::wal_push::PusherOptions;
+
+use crate::Schedule;
+
+/// Everything one sidecar needs to run.
+pub struct ServiceOptions {
+    /// Address and port to listen on. Port 0 lets the system choose (tests).
+    pub listen: SocketAddr,
+    /// What happens before the database may start.
+    pub mode: StartMode,
+    /// The file whose removal tells the database container to go on. Need not exist, now or ever.
+    pub lock_file: PathBuf,
+    /// When base backups are taken; `None` takes none by itself.
+    pub schedule: Option<Schedule>,
+    /// How long a shutdown goes on serving pushes while the database is still stopping.
+    pub grace: Duration,
+    /// Asked for on every route but `/ping` and the probes, when set.
+    pub token: Option<HttpToken>,
+    /// The archive, opened.
+    pub archive: Archive,
+    /// Options of the long-lived pusher.
+    pub pusher: PusherOptions,
+    /// Options of the long-lived fetcher.
+    pub fetcher: FetcherOptions,
+    /// Options of every base backup, scheduled or asked for.
+    pub backup: backup_push::Options,
+    /// The WAL directory as this process sees it.
+    pub wal_directory: PathBuf,
+    /// The data directory as this process sees it; its `postmaster.pid` is read while stopping.
+    pub data_directory: PathBuf,
+    /// Limits of the HTTP endpoint.
+    pub limits: HttpLimits,
+    /// wale's own version, for `/status` and `/metrics`.
+    pub version: &'static str,
+}
+
+/// What happens before the database may start. The original's `START_MODE`.
+pub enum StartMode {
+    /// Listen, then let the database go on.
+    ContinuousBackup,
+    /// As above, and take a base backup as soon as the server accepts connections.
+    BackupPush,
+    /// Restore first; the database goes on when the cluster is whole.
+    Restore(RestoreClusterOptions),
+}
+
+impl StartMode {
+    /// The name used in `/status` and in logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ContinuousBackup => "continuous-backup",
+            Self::BackupPush => "backup-push",
+            Self::Restore(_) => "restore",
+        }
+    }
+}
+
+/// Limits of the HTTP endpoint. Every queue and buffer has its bound here.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Time for a whole request head, counted from the connection's start or the end of the reply before; so it is
+    /// also the time an idle connection is kept. 10 s.
+    pub head_timeout: Duration,
+    /// Bytes of one request head, 16 KiB; more is 431. Not below 8 KiB.
+    pub head_bytes: usize,
+    /// Bytes of path and query, 8 KiB; more is 414.
+    pub url_bytes: usize,
+    /// Bytes of a request body, which no route wants, 64 KiB; more is 413.
+    pub body_bytes: usize,
+    /// Time for a request body, 10 s; later is 408.
+    pub body_timeout: Duration,
+    /// Time a client may take without reading anything of a reply, 60 s.
+    pub write_stall: Duration,
+    /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
+    /// makes room, and only the archive's routes, `/ping` and the probes are answered.
+    pub soft_connections: usize,
+    /// No more connections than this, 512. Beyond it the kernel's queue holds new ones until one of ours ends.
+    /// Memory of connections: 512 × (16 KiB read + 16 KiB write) = 16 MiB.
+    pub hard_connections: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            head_bytes: 16 << 10,
+            url_bytes: 8 << 10,
+            body_bytes: 64 << 10,
+            body_timeout: Duration::from_secs(10),
+            write_stall: Duration::from_mins(1),
+            soft_connections: 256,
+            hard_connections: 512,
+        }
+    }
+}
+
+/// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).
+#[derive(Clone)]
+pub struct HttpToken(String);
+
+impl HttpToken {
+    /// Takes a token of visible ASCII characters.
+    ///
+    /// # Errors
+    ///
+    /// When the token is empty or holds a space, a control or a non-ASCII character: it could not be sent.
+    pub fn new(token: String) -> Result<Self, String> {
+        if token.is_empty() {
+            return Err("the HTTP token is empty".to_owned());
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("the HTTP token holds a character that is not visible ASCII".to_owned());
+        }
+        Ok(Self(token))
+    }
+
+    /// Whether `shown` is the token. Takes the same time wherever the two differ.
+    pub(crate) fn matches(&self, shown: &[u8]) -> bool {
+        let expected = self.0.as_bytes();
+        // The length is not the secret; every byte of the expected token is looked at in any case.
+        let mut difference = u8::from(expected.len() != shown.len());
+        for (index, byte) in expected.iter().enumerate() {
+            difference |= byte ^ shown.get(index).copied().unwrap_or(0);
+        }
+        std::hint::black_box(difference) == 0
+    }
+}
+
+impl fmt::Debug for HttpToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("HttpToken(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_compared_whole_and_never_printed() {
+        let token = HttpToken::new("s3cret".to_owned()).unwrap();
+        let cases = [("s3cret", true), ("s3cre", false), ("s3crets", false), ("", false), ("S3CRET", false)];
+        for (shown, expected) in cases {
+            assert_eq!(token.matches(shown.as_bytes()), expected, "{shown}");
+        }
+        assert!(!format!("{token:?}").contains("s3cret"));
+        for bad in ["", "a b", "a\n", "ü"] {
+            assert!(HttpToken::new(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+}

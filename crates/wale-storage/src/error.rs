@@ -1,0 +1,178 @@
+//! What can go wrong with a store, as situations and not as sources.
+//!
+//! The variants are what the caller must tell apart to act; the cause (an `errno`, later an HTTP status)
+//! is kept as the error's source. Messages name the object or the place and never hold a secret.
+
+use crate::ObjectKey;
+
+/// The cause of an error, whatever its type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an operation on a store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store was asked, and does not have this object.
+    #[error("object {key} does not exist")]
+    NotFound {
+        /// The object asked for.
+        key: ObjectKey,
+    },
+    /// The store could not be asked, or did not answer: a folder that is not mounted, a network that is
+    /// away, a server that is busy. It says nothing about the object, and asking again may help.
+    #[error("{location} is not available: {reason}")]
+    Unavailable {
+        /// The store, as [`crate::Store::location`] prints it.
+        location: String,
+        /// What was seen, in lower case.
+        reason: String,
+        /// The cause, where there is one.
+        source: Option<BoxError>,
+    },
+    /// There is no room left: the device, the quota or the table of inodes is full.
+    #[error("no space left for {what}")]
+    Full {
+        /// The object or folder that found no room.
+        what: String,
+        /// The cause, where there is one.
+        source: Option<BoxError>,
+    },
+    /// The store refuses this to us: access rights, or a read-only file system.
+    #[error("permission denied for {what}")]
+    PermissionDenied {
+        /// The object or folder that was refused.
+        what: String,
+        /// The cause, where there is one.
+        source: Option<BoxError>,
+    },
+    /// The object's bytes are not those the store announced.
+    #[error("object {key} is damaged: {reason}")]
+    Damaged {
+        /// The object that was read.
+        key: ObjectKey,
+        /// What does not fit, with numbers.
+        reason: String,
+    },
+    /// The body handed to a put failed, so nothing was stored. The fault lies with the source of the bytes.
+    #[error("the content of object {key} could not be produced")]
+    BodyFailed {
+        /// The object that was to be stored.
+        key: ObjectKey,
+        /// What the body said.
+        source: BodyError,
+    },
+    /// The text cannot be an object's name, or not in this store.
+    #[error("invalid object name {key:?}: {reason}")]
+    InvalidKey {
+        /// The text that was refused.
+        key: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+    /// The store answered with a failure that is none of the above, such as a read error of the device.
+    #[error("input/output error with {what}")]
+    Io {
+        /// The object or folder concerned.
+        what: String,
+        /// The cause.
+        source: BoxError,
+    },
+}
+
+impl StoreError {
+    /// Whether asking again, unchanged and soon, may succeed. A full store is not transient: it waits for
+    /// an operator, who takes longer than a retry should.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Whether the store was asked and does not have the object.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// An [`StoreError::Unavailable`] without a cause.
+    pub fn unavailable(location: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            location: location.into(),
+            reason: reason.into(),
+            source: None,
+        }
+    }
+}
+
+/// Why the body of a put ended early. A body that yields this stores nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BodyError(BoxError);
+
+impl BodyError {
+    /// Wraps any error, or a text. The original can be had back with [`BodyError::get_ref`].
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+
+    /// The original error, for a caller that wants to downcast it.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self.0.as_ref()
+    }
+
+    /// The original error.
+    #[must_use]
+    pub fn into_inner(self) -> BoxError {
+        self.0
+    }
+}
+
+impl From<std::io::Error> for BodyError {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<String> for BodyError {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&str> for BodyError {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unavailable_is_transient() {
+        let key = ObjectKey::new("a").expect("valid");
+        let full = StoreError::Full {
+            what: "object a".into(),
+            source: None,
+        };
+        assert!(StoreError::unavailable("file:///x", "gone").is_transient());
+        assert!(!full.is_transient());
+        assert!(!StoreError::NotFound { key: key.clone() }.is_transient());
+        assert!(StoreError::NotFound { key }.is_not_found());
+    }
+
+    #[test]
+    fn messages_are_one_line_and_name_the_object() {
+        let key = ObjectKey::new("wal/a").expect("valid");
+        let error = StoreError::BodyFailed {
+            key,
+            source: BodyError::new("reader gave up"),
+        };
+        assert_eq!(
+            error.to_string(),
+            "the content of object wal/a could not be produced"
+        );
+        let source = std::error::Error::source(&error).expect("has a source");
+        assert_eq!(source.to_string(), "reader gave up");
+    }
+}

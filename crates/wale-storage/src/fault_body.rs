@@ -1,0 +1,1 @@
+//! Bodies that are cut or garbled on their way.

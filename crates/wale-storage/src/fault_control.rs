@@ -1,0 +1,1 @@
+//! Faults read from a file.

@@ -1,0 +1,234 @@
+//! The one interface of the room, and the values that pass through it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::{BodyError, ObjectKey, StoreError};
+
+/// The content of an object on its way into a store. Ending without an error means that it is complete;
+/// an error means that nothing may appear under the object's name.
+pub type Body = BoxStream<'static, Result<Bytes, BodyError>>;
+
+/// The content of an object on its way out of a store.
+pub type ObjectStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// A body of one piece.
+#[must_use]
+pub fn body_from(bytes: Bytes) -> Body {
+    futures_util::stream::once(std::future::ready(Ok(bytes))).boxed()
+}
+
+/// What a store knows of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: DateTime<Utc>,
+}
+
+/// What became of a [`Store::put_if_absent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object did not exist, and is now stored.
+    Created(ObjectMeta),
+    /// An object of this name exists, durably, and was left as it is. Its content may or may not be the
+    /// same: the caller compares.
+    Exists,
+}
+
+/// An object that is being read.
+pub struct Object {
+    /// What it is. The body yields exactly `meta.size` bytes or an error.
+    pub meta: ObjectMeta,
+    /// Its content.
+    pub body: ObjectStream,
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object")
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Object storage in six verbs.
+///
+/// Every error is a [`StoreError`]; each verb names those that are its own. Any verb may fail with
+/// [`StoreError::Unavailable`], [`StoreError::PermissionDenied`] and [`StoreError::Io`]. Futures may be
+/// dropped at any point: an unfinished put then leaves nothing behind under its name.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Stores an object unless one of that name exists. The body is not read when it is known early that
+    /// the object exists. The answer is given when object or predecessor are durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BodyFailed`] when the body ends in an error, [`StoreError::Full`] when there is no
+    /// room. In both cases nothing is visible under the name. After any other error the outcome is
+    /// unknown, and the caller asks again.
+    async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError>;
+
+    /// Stores an object, in place of one of that name if there is any. The answer is given when the
+    /// object is durable; until then readers see the former object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put_if_absent`].
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError>;
+
+    /// Opens an object for reading. An object that is replaced or deleted while it is read stays
+    /// readable as it was, or its body ends in an error.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`]; from the body [`StoreError::Damaged`] when it is shorter than announced.
+    async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError>;
+
+    /// What is known of an object, `None` when it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every verb.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// The objects whose key starts with `prefix`, at any depth, in the order of the keys' bytes. The
+    /// prefix is text and may end in the middle of a component; the empty one lists everything. Objects
+    /// stored or deleted meanwhile may or may not be listed. After an error the list ends.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InvalidKey`] when no key could start with this prefix.
+    async fn list(
+        &self,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError>;
+
+    /// Deletes an object, durably. That it does not exist is no error.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every verb.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Where the store is, for messages; no secret.
+    fn location(&self) -> String;
+
+    /// Whether the store can be asked at all, at the cost of one small request.
+    ///
+    /// # Errors
+    ///
+    /// What any verb would say of a store out of reach.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A shared store is a store.
+#[async_trait]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        (**self).put_if_absent(key, body).await
+    }
+
+    async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
+        (**self).put(key, body).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
+        (**self).get(key).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        (**self).head(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        (**self).list(prefix).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        (**self).delete(key).await
+    }
+
+    fn location(&self) -> String {
+        (**self).location()
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        (**self).check().await
+    }
+}
+
+/// Reads a small object whole: a sentinel, an identity, a manifest.
+///
+/// # Errors
+///
+/// Those of [`Store::get`], and [`StoreError::Damaged`] when the object is longer than `bytes_max`, so
+/// that a wrong object under a known name cannot fill the memory.
+pub async fn read_all<S: Store + ?Sized>(
+    store: &S,
+    key: &ObjectKey,
+    bytes_max: u64,
+) -> Result<Bytes, StoreError> {
+    let too_long = |found: u64| StoreError::Damaged {
+        key: key.clone(),
+        reason: format!("it has {found} bytes or more, and at most {bytes_max} were expected"),
+    };
+    let mut object = store.get(key).await?;
+    if object.meta.size > bytes_max {
+        return Err(too_long(object.meta.size));
+    }
+    let mut content = BytesMut::new();
+    while let Some(piece) = object.body.try_next().await? {
+        content.extend_from_slice(&piece);
+        if content.len() as u64 > bytes_max {
+            return Err(too_long(content.len() as u64));
+        }
+    }
+    Ok(content.freeze())
+}
+
+/// Checks that a key could start with this text.
+pub(crate) fn check_prefix(prefix: &str) -> Result<(), StoreError> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    // What follows the last slash may be the start of anything, so it is judged with a letter after it.
+    ObjectKey::new(&format!("{prefix}x")).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    #[test]
+    fn prefixes() {
+        for prefix in ["", "a", "a/", "a/b", ".", "a/.", "a/.."] {
+            check_prefix(prefix).expect(prefix);
+        }
+        for prefix in ["/", "/a", "a//", "../", "./a", "a/../b", "\n"] {
+            check_prefix(prefix).expect_err(prefix);
+        }
+    }
+
+    #[tokio::test]
+    async fn read_all_is_bounded() {
+        let store = MemoryStore::new();
+        let key = ObjectKey::new("a").expect("valid");
+        store.insert(&key, "12345");
+        assert_eq!(read_all(&store, &key, 5).await.expect("fits"), "12345");
+        let error = read_all(&store, &key, 4).await.expect_err("too long");
+        assert!(matches!(error, StoreError::Damaged { .. }));
+    }
+}

@@ -1,0 +1,75 @@
+//! Where the PostgreSQL servers and Debian's client tools are.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The installed server of one major version.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Major version, 10 to 18.
+    pub major: u32,
+    /// The folder that holds `initdb`, `pg_ctl` and `postgres`.
+    pub bin: PathBuf,
+}
+
+impl Server {
+    /// One program of this server.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+}
+
+/// The server of `major`, as `scripts/pg-matrix.sh install` put it under `WALE_TEST_PG`
+/// (default `/var/tmp/wale-pg`).
+///
+/// # Panics
+/// When it is not installed: `make test` installs what the tests need, so its absence is a fault of
+/// the set-up and never a silent skip.
+#[must_use]
+pub fn server(major: u32) -> Server {
+    let root = std::env::var("WALE_TEST_PG").unwrap_or_else(|_| "/var/tmp/wale-pg".into());
+    let bin = Path::new(&root).join(major.to_string()).join("bin");
+    assert!(
+        bin.join("postgres").exists(),
+        "PostgreSQL {major} is not in {root}: run scripts/setup.sh"
+    );
+    Server { major, bin }
+}
+
+/// A PostgreSQL client program of Debian's packages, which `PATH` does not hold
+/// (`pg_verifybackup`, `pg_checksums`, `pg_amcheck`), newest major first.
+///
+/// # Panics
+/// When no installed version has it.
+#[must_use]
+pub fn client_tool(name: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| {
+            entries
+                .flatten()
+                .map(|entry| entry.path().join("bin").join(name))
+                .filter(|path| path.exists())
+                .collect()
+        })
+        .unwrap_or_default();
+    found.sort();
+    found.pop().unwrap_or_else(|| panic!("{name} is not installed: run scripts/setup.sh"))
+}
+
+/// Records that a test was skipped and why, where `scripts/test.sh` counts it
+/// (`WALE_TEST_SKIPS`), and on standard error.
+///
+/// # Panics
+/// When the record cannot be written: a skip is never silent.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("SKIP {test}: {why}");
+    if let Some(path) = std::env::var_os("WALE_TEST_SKIPS") {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("the list of skips can be written");
+        writeln!(file, "{test}: {why}").expect("the list of skips can be written");
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line: what was typed. Two faces, chosen by the name under which the program was
+//! called, with one set of verbs behind them.
+//!
+//! Knows no setting's meaning and starts nothing.
+
+mod verbs;
+mod wal_e;
+mod wale;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use wale_ops::Kind;
+
+use crate::config::Flags;
+pub(crate) use verbs::{
+    BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPush,
+};
+pub(crate) use wale::command;
+
+/// The name under which the program was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// `wale`: the exit statuses of the error table.
+    Wale,
+    /// `wal-e`: WAL-E's shape and statuses.
+    WalE,
+}
+
+impl Face {
+    /// The face for the first argument of the process.
+    fn of(program: Option<&OsString>) -> Self {
+        match program.and_then(|name| Path::new(name).file_name()) {
+            Some(name) if name == "wal-e" => Face::WalE,
+            _ => Face::Wale,
+        }
+    }
+
+    /// The exit status for an error of this kind: the error table's, or WAL-E's, which knows a told
+    /// failure (1) and a bug (2).
+    pub(crate) fn exit_status(self, kind: Kind) -> u8 {
+        match (self, kind) {
+            (Face::Wale, kind) => kind.exit_status(),
+            (Face::WalE, Kind::Internal) => 2,
+            (Face::WalE, _) => 1,
+        }
+    }
+
+    /// The exit status of a command line that makes no sense.
+    fn usage_status(self) -> u8 {
+        match self {
+            Face::Wale => Kind::Usage.exit_status(),
+            Face::WalE => 2,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// No verb: WAL-E's status 127.
+    Missing,
+    Serve,
+    BackupPush(BackupPush),
+    BackupFetch(BackupFetch),
+    BackupList(BackupList),
+    WalPush(WalPush),
+    WalFetch(WalFetch),
+    Client(Client),
+    Config(Config),
+    Version,
+    Reference(Page),
+}
+
+/// A command line that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invocation {
+    /// The name it was called by.
+    pub(crate) face: Face,
+    /// What is to be done.
+    pub(crate) verb: Verb,
+    /// Settings given as flags.
+    pub(crate) flags: Flags,
+}
+
+/// A command line that ends the program at once: help, or a mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Early {
+    /// What to print.
+    pub(crate) text: String,
+    /// On standard output, or on standard error.
+    pub(crate) on_stdout: bool,
+    /// The exit status.
+    pub(crate) status: u8,
+}
+
+impl Early {
+    fn new(face: Face, error: &clap::Error, text: String) -> Self {
+        let asked_for = !error.use_stderr();
+        let status = if asked_for { 0 } else { face.usage_status() };
+        Self { text, on_stdout: asked_for, status }
+    }
+
+    fn of_wale(error: &clap::Error) -> Self {
+        Self::new(Face::Wale, error, error.render().to_string())
+    }
+
+    fn of_wal_e(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let text = match text.strip_prefix("error: ") {
+            Some(rest) => format!("wal-e: error: {rest}"),
+            None => text,
+        };
+        Self::new(Face::WalE, error, text)
+    }
+}
+
+/// Parses the arguments of the process.
+///
+/// # Errors
+/// What to print and how to end, for help and for mistakes.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Early> {
+    match Face::of(arguments.first()) {
+        Face::Wale => wale::parse(arguments),
+        Face::WalE => wal_e::parse(arguments),
+    }
+}
+
+/// Does a command line that was not understood mean to fetch WAL? A mistyped `restore_command` must
+/// not look like the end of the WAL.
+pub(crate) fn looks_like_a_fetch(arguments: &[OsString]) -> bool {
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    has("wal-fetch") || (has("client") && has("fetch"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Tables of command lines.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn parse_words(line: &str) -> Result<Invocation, Early> {
+    parse(line.split_whitespace().map(OsString::from).collect())
+}
+
+fn status(line: &str) -> u8 {
+    parse_words(line).map_or_else(|early| early.status, |_| 255)
+}
+
+#[test]
+fn the_face_follows_the_name() {
+    for (program, face) in [
+        ("wale", Face::Wale),
+        ("/usr/bin/wal-e", Face::WalE),
+        ("./wal-e", Face::WalE),
+        ("wal-e.bin", Face::Wale),
+    ] {
+        assert_eq!(Face::of(Some(&program.into())), face, "{program}");
+    }
+    assert_eq!(Face::of(None), Face::Wale);
+}
+
+#[test]
+fn wal_es_spellings_of_the_pool() {
+    for options in ["-p 0", "-p0", "-p=0", "--prefetch 0", "--prefetch=0", "--pref 0"] {
+        let line = format!("wal-e wal-fetch {options} 000000010000000000000001 pg_wal/RECOVERYXLOG");
+        let Ok(Invocation { verb: Verb::WalFetch(fetch), .. }) = parse_words(&line) else {
+            panic!("{line}: {:?}", parse_words(&line));
+        };
+        assert_eq!(fetch.prefetch, Some(0), "{line}");
+        assert_eq!(fetch.destination, PathBuf::from("pg_wal/RECOVERYXLOG"));
+    }
+    // Options and positional arguments mix in any order.
+    let mixed = parse_words("wal-e wal-push pg_wal/000000010000000000000001 -p=0").unwrap();
+    assert!(matches!(mixed.verb, Verb::WalPush(WalPush { pool_size: Some(0), .. })));
+    let mixed = parse_words("wal-e backup-fetch /d -p 2 LATEST").unwrap();
+    assert!(matches!(mixed.verb, Verb::BackupFetch(f) if f.name == "LATEST"));
+}
+
+#[test]
+fn wal_es_global_options_stand_before_the_verb() {
+    let parsed = parse_words("wal-e --terse --file-prefix file:///a -k KEY backup-list --detail");
+    let parsed = parsed.unwrap();
+    assert_eq!(parsed.flags["WALE_FILE_PREFIX"], "file:///a");
+    assert_eq!(parsed.flags["WALE_LOG"], "warn");
+    assert!(matches!(parsed.verb, Verb::BackupList(BackupList { detail: true, .. })));
+    for (line, expected) in [
+        ("wal-e backup-list --terse", 2),
+        ("wal-e backup-list --file-prefix x", 2),
+        ("wal-e -k a --aws-instance-profile backup-list", 2),
+        ("wal-e nonsense", 2),
+        ("wal-e wal-fetch only-one", 2),
+        ("wal-e backup-push /d --pool-size many", 2),
+        ("wal-e --help", 0),
+        ("wal-e backup-push -h", 0),
+    ] {
+        assert_eq!(status(line), expected, "{line}");
+    }
+    let early = parse_words("wal-e backup-list --terse").unwrap_err();
+    assert!(early.text.starts_with("wal-e: error: ") && !early.on_stdout, "{}", early.text);
+    assert_eq!(parse_words("wal-e").unwrap().verb, Verb::Missing);
+    assert_eq!(parse_words("wal-e version").unwrap().verb, Verb::Version);
+}
+
+#[test]
+fn wales_verbs_and_the_settings_flags() {
+    for line in [
+        "wale --listen-port 5001 serve",
+        "wale serve --listen-port=5001",
+        "wale serve --listen-port 5001",
+    ] {
+        let parsed = parse_words(line).unwrap();
+        assert_eq!(parsed.verb, Verb::Serve);
+        assert_eq!(parsed.flags["WALE_LISTEN_PORT"], "5001", "{line}");
+    }
+    let fetch = parse_words("wale backup-fetch /d LATEST -T /a=/b -T 16384=/c --dry-run").unwrap();
+    let Verb::BackupFetch(fetch) = fetch.verb else { panic!("not a fetch") };
+    assert_eq!(fetch.tablespace_mapping.len(), 2);
+    assert!(fetch.dry_run);
+    let client = parse_words("wale client fetch 00000002.history pg_wal/RECOVERYHISTORY --standby");
+    assert!(matches!(client.unwrap().verb, Verb::Client(Client::Fetch { standby: true, .. })));
+    for (line, expected) in [
+        ("wale", 64),
+        ("wale nonsense", 64),
+        ("wale backup-fetch /d LATEST -T a=b", 64),
+        ("wale serve --http-token x", 64),
+        ("wale --help", 0),
+        ("wale --version", 0),
+    ] {
+        assert_eq!(status(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn the_commands_are_sound() {
+    command().debug_assert();
+    let help = command().render_long_help().to_string();
+    assert!(help.contains("WALE_LISTEN_PORT") && !help.contains("WALE_FAULT_CONTROL"), "{help}");
+}
+
+#[test]
+fn statuses_of_both_faces() {
+    for (kind, wale, wal_e) in [
+        (Kind::NotFound, 1, 1),
+        (Kind::Configuration, 78, 1),
+        (Kind::StorageUnavailable, 75, 1),
+        (Kind::Internal, 70, 2),
+    ] {
+        assert_eq!((Face::Wale.exit_status(kind), Face::WalE.exit_status(kind)), (wale, wal_e));
+    }
+}
+
+#[test]
+fn mistyped_fetches_are_recognised() {
+    let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+    assert!(looks_like_a_fetch(&words("wale wal-fetch --nonsense x y")));
+    assert!(looks_like_a_fetch(&words("wale client fetch x")));
+    assert!(!looks_like_a_fetch(&words("wale client push x")));
+}

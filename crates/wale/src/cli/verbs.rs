@@ -1,0 +1,153 @@
+//! The verbs and their arguments, in the spellings that both faces of the program share.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::config::mapping;
+
+/// `backup-push`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct BackupPush {
+    /// The data directory, absolute; default: PGDATA
+    #[arg(value_name = "PG_CLUSTER_DIRECTORY")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Partitions written at a time
+    #[arg(short = 'p', long, value_name = "N")]
+    pub(crate) pool_size: Option<u16>,
+    /// The most bytes read per second, all workers together
+    #[arg(long, value_name = "BYTES_PER_SECOND")]
+    pub(crate) cluster_read_rate_limit: Option<u64>,
+    /// Back up a stopped cluster (not built yet)
+    #[arg(long, hide = true)]
+    pub(crate) while_offline: bool,
+}
+
+/// `backup-fetch`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct BackupFetch {
+    /// The data directory to make, absolute: missing or empty
+    #[arg(value_name = "PG_CLUSTER_DIRECTORY")]
+    pub(crate) directory: PathBuf,
+    /// A name that backup-list prints, or LATEST
+    #[arg(value_name = "BACKUP_NAME")]
+    pub(crate) name: String,
+    /// Partitions read at a time
+    #[arg(short = 'p', long, value_name = "N")]
+    pub(crate) pool_size: Option<u16>,
+    /// Restore a tablespace elsewhere; OLD is its directory or its OID
+    #[arg(short = 'T', long, value_name = "OLD=NEW", value_parser = parse_mapping)]
+    pub(crate) tablespace_mapping: Vec<(String, PathBuf)>,
+    /// Print the plan and touch nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Accepted for WAL-E's sake: tablespaces need no links beforehand
+    #[arg(long, hide = true)]
+    pub(crate) blind_restore: bool,
+    /// WAL-E's restore specification (not built; use --tablespace-mapping)
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) restore_spec: Option<String>,
+}
+
+/// `backup-list`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct BackupList {
+    /// A full name, or LATEST; default: all
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: Option<String>,
+    /// Fill the columns that come from inside the backup's record
+    #[arg(long)]
+    pub(crate) detail: bool,
+    /// Print everything that is known, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `wal-push`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct WalPush {
+    /// The segment's path (%p), relative to the working directory
+    #[arg(value_name = "WAL_SEGMENT")]
+    pub(crate) path: PathBuf,
+    /// Accepted for WAL-E's sake: one call archives one file
+    #[arg(short = 'p', long, value_name = "N", hide = true)]
+    pub(crate) pool_size: Option<u16>,
+}
+
+/// `wal-fetch`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct WalFetch {
+    /// The file's name (%f)
+    #[arg(value_name = "WAL_SEGMENT")]
+    pub(crate) name: String,
+    /// Where to put it (%p)
+    #[arg(value_name = "WAL_DESTINATION")]
+    pub(crate) destination: PathBuf,
+    /// Accepted for WAL-E's sake: the sidecar fetches ahead, a single call does not
+    #[arg(short = 'p', long, value_name = "N", hide = true)]
+    pub(crate) prefetch: Option<u16>,
+}
+
+/// `client`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Client {
+    /// Ask the sidecar to archive a file: `archive_command = 'wale client push %f'`
+    Push {
+        /// The file's name (%f)
+        name: String,
+        #[command(flatten)]
+        target: ClientTarget,
+    },
+    /// Fetch a file from the sidecar: `restore_command = 'wale client fetch %f "%p"'`
+    Fetch {
+        /// The file's name (%f)
+        name: String,
+        /// Where to put it (%p)
+        path: PathBuf,
+        /// End with 1 instead of 255 when the archive cannot answer: for standbys, which ask again
+        #[arg(long)]
+        standby: bool,
+        #[command(flatten)]
+        target: ClientTarget,
+    },
+}
+
+/// Where the sidecar is, and for how long to wait.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ClientTarget {
+    /// The sidecar's address; default: `WALE_SIDECAR_HOSTNAME` and `WALE_LISTEN_PORT`
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub(crate) url: Option<String>,
+    /// Seconds to wait for the sidecar's answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u32,
+}
+
+/// `config`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Config {
+    /// Print every setting, its value and where the value came from
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A page of the generated reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Page {
+    /// The settings.
+    Settings,
+    /// The kinds of error and their statuses.
+    Errors,
+    /// The command line.
+    Commands,
+}
+
+fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
+    mapping(text).map_err(|bad| match bad.hint {
+        Some(hint) => format!("{}; {hint}", bad.problem),
+        None => bad.problem,
+    })
+}

@@ -1,0 +1,101 @@
+//! The command line of `wale`: its verbs, and a flag for every declared setting that has one.
+
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::verbs::{BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPush};
+use super::{Early, Face, Invocation, Verb};
+use crate::config::{Flags, SETTINGS, Setting};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "wale",
+    about = "Continuous archiving, base backups and restores for PostgreSQL",
+    after_help = "Every setting is also an environment variable; `wale --help` lists the flags, \
+                  `wale config show` the values.",
+    version,
+    infer_long_args = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: WaleVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum WaleVerb {
+    /// Run the sidecar: archive, back up on schedule, restore
+    Serve,
+    /// Take a base backup
+    BackupPush(BackupPush),
+    /// Restore the files of a base backup
+    BackupFetch(BackupFetch),
+    /// List the base backups
+    BackupList(BackupList),
+    /// Archive a file
+    WalPush(WalPush),
+    /// Fetch an archived file
+    WalFetch(WalFetch),
+    /// Ask a running sidecar over HTTP
+    #[command(subcommand)]
+    Client(Client),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the version
+    Version,
+    /// Print a page of the generated reference
+    #[command(hide = true)]
+    Reference {
+        /// The page
+        page: Page,
+    },
+}
+
+/// The command with the settings' flags.
+pub(crate) fn command() -> clap::Command {
+    let with_flag = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
+    with_flag.fold(Arguments::command(), |command, (setting, flag)| {
+        command.arg(
+            Arg::new(setting.name)
+                .long(flag)
+                .global(true)
+                .value_name("VALUE")
+                .help(help(setting))
+                .help_heading(setting.group.title())
+                .hide_short_help(true),
+        )
+    })
+}
+
+fn help(setting: &Setting) -> String {
+    format!("{} [variable: {}]", setting.doc.trim_end_matches('.'), setting.name)
+}
+
+/// Parses the arguments, the program's name first.
+pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
+    let early = |error: clap::Error| Early::of_wale(&error);
+    let matches = command().try_get_matches_from(arguments).map_err(early)?;
+    let flags: Flags = SETTINGS
+        .iter()
+        .filter(|setting| setting.flag.is_some())
+        .filter_map(|setting| {
+            let value: &String = matches.get_one(setting.name)?;
+            Some((setting.name.to_owned(), value.clone()))
+        })
+        .collect();
+    let verb = match Arguments::from_arg_matches(&matches).map_err(early)?.verb {
+        WaleVerb::Serve => Verb::Serve,
+        WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
+        WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
+        WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
+        WaleVerb::WalPush(arguments) => Verb::WalPush(arguments),
+        WaleVerb::WalFetch(arguments) => Verb::WalFetch(arguments),
+        WaleVerb::Client(client) => Verb::Client(client),
+        WaleVerb::Config(config) => Verb::Config(config),
+        WaleVerb::Version => Verb::Version,
+        WaleVerb::Reference { page } => Verb::Reference(page),
+    };
+    Ok(Invocation { face: Face::Wale, verb, flags })
+}

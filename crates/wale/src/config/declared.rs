@@ -1,0 +1,454 @@
+//! The declared list: every setting that wale knows, in one table.
+//!
+//! From this table come the parser, the flags and their help, the reference page
+//! (`docs/reference/settings.md`) and `wale config show`. It refuses to know what a value means to
+//! the rooms: that is `Settings`' business.
+//!
+//! Invariants (tested below): names are unique, flags are unique, defaults parse, documents are
+//! sentences, secrets have no flag (command lines are visible to every user of the host).
+
+use super::value::Unit;
+
+/// The heading under which a setting is listed, and the unit in which mistakes are held against a
+/// verb: a verb fails on a mistake only in a group that it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// Where the archive is and how it is written.
+    Archive,
+    /// The data directory and the WAL directory.
+    Cluster,
+    /// The control connection, libpq's variables.
+    Server,
+    /// The name, address and token under which the sidecar is reached.
+    Endpoint,
+    /// The sidecar: mode, schedule, lock, shutdown.
+    Sidecar,
+    /// Archiving and fetching of WAL.
+    Wal,
+    /// Base backups.
+    Backup,
+    /// Restores and the recovery settings that they write.
+    Restore,
+    /// The program itself: log and configuration file.
+    Program,
+}
+
+impl Group {
+    /// Every group, in the order of the reference page.
+    pub(crate) const ALL: [Group; 9] = [
+        Group::Archive,
+        Group::Cluster,
+        Group::Server,
+        Group::Endpoint,
+        Group::Sidecar,
+        Group::Wal,
+        Group::Backup,
+        Group::Restore,
+        Group::Program,
+    ];
+
+    /// The heading.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Group::Archive => "Archive",
+            Group::Cluster => "Database cluster",
+            Group::Server => "Connection to the server",
+            Group::Endpoint => "Endpoint",
+            Group::Sidecar => "Sidecar",
+            Group::Wal => "WAL",
+            Group::Backup => "Base backups",
+            Group::Restore => "Restore",
+            Group::Program => "Program",
+        }
+    }
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Any text.
+    Text,
+    /// Several lines of text.
+    Lines,
+    /// An absolute path.
+    Path,
+    /// The URL of a place for an archive.
+    Place,
+    /// An IP address.
+    Address,
+    /// A TCP port, 1 to 65535.
+    Port,
+    /// A whole number within bounds, both included.
+    Integer {
+        /// The least value.
+        min: i64,
+        /// The greatest value.
+        max: i64,
+    },
+    /// A number of bytes, with or without a unit.
+    Size,
+    /// A length of time; a plain number counts in this unit.
+    Duration(Unit),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `on` or `off`.
+    Switch,
+    /// Five fields of a cron table, or `off`.
+    Cron,
+    /// A name of the IANA time zone database.
+    Zone,
+    /// A level, or levels per target.
+    LogFilter,
+    /// Known, and refused: the capability is not in this version.
+    NotYet(&'static str),
+}
+
+impl Shape {
+    /// The type as the reference page names it.
+    pub(crate) fn describe(self) -> String {
+        match self {
+            Shape::Text => "text".into(),
+            Shape::Lines => "lines".into(),
+            Shape::Path => "absolute path".into(),
+            Shape::Place => "URL".into(),
+            Shape::Address => "IP address".into(),
+            Shape::Port => "port".into(),
+            Shape::Integer { min, max } => format!("number, {min} to {max}"),
+            Shape::Size => "size".into(),
+            Shape::Duration(unit) => format!("duration, a plain number counts {}", unit.plural()),
+            Shape::Choice(words) => {
+                words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ")
+            }
+            Shape::Switch => "`on`, `off`".into(),
+            Shape::Cron => "cron, five fields, or `off`".into(),
+            Shape::Zone => "time zone name".into(),
+            Shape::LogFilter => "level, or `target=level` pairs".into(),
+            Shape::NotYet(what) => format!("refused, {what} not built yet"),
+        }
+    }
+}
+
+/// What holds when nothing is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Default {
+    /// Nothing.
+    None,
+    /// This text, parsed like any other.
+    Fixed(&'static str),
+    /// Derived from something else, in these words.
+    Derived(&'static str),
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    /// The environment variable, and the key in a configuration file.
+    pub(crate) name: &'static str,
+    /// Its heading.
+    pub(crate) group: Group,
+    /// How its value is written.
+    pub(crate) shape: Shape,
+    /// What holds when it is not set.
+    pub(crate) default: Default,
+    /// One paragraph for the operator.
+    pub(crate) doc: &'static str,
+    /// The first version that knows it.
+    pub(crate) since: &'static str,
+    /// Other names that are read when this one is not set.
+    pub(crate) aliases: &'static [&'static str],
+    /// The long flag of `wale`, without the dashes.
+    pub(crate) flag: Option<&'static str>,
+    /// Never shown; `<name>_FILE` names a file that holds it.
+    pub(crate) secret: bool,
+    /// For tests only: not in the help, in a section of its own on the reference page.
+    pub(crate) hidden: bool,
+}
+
+impl Setting {
+    const fn new(name: &'static str, group: Group, shape: Shape, doc: &'static str) -> Self {
+        let (default, since, aliases) = (Default::None, "0.1.0", &[] as &[&str]);
+        let (flag, secret, hidden) = (None, false, false);
+        Self { name, group, shape, default, doc, since, aliases, flag, secret, hidden }
+    }
+
+    const fn default(mut self, text: &'static str) -> Self {
+        self.default = Default::Fixed(text);
+        self
+    }
+
+    const fn derived(mut self, words: &'static str) -> Self {
+        self.default = Default::Derived(words);
+        self
+    }
+
+    const fn flag(mut self, flag: &'static str) -> Self {
+        self.flag = Some(flag);
+        self
+    }
+
+    const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    const fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
+
+    /// The variable that names a file with the value, for secrets.
+    pub(crate) fn file_variable(&self) -> Option<String> {
+        self.secret.then(|| format!("{}_FILE", self.name))
+    }
+}
+
+/// The setting of that name.
+///
+/// # Panics
+/// When the table has none: a spelling mistake in this program, found by the test that loads the
+/// defaults.
+pub(crate) fn setting(name: &str) -> &'static Setting {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .unwrap_or_else(|| panic!("{name} is not in the declared list of settings"))
+}
+
+const ENCRYPTION: Shape = Shape::NotYet("encryption");
+
+use Group::{Archive, Backup, Cluster, Endpoint, Program, Restore, Server, Sidecar, Wal};
+
+/// The list, in the order of the reference page.
+pub(crate) const SETTINGS: &[Setting] = &[
+    // ------------------------------------------------------------------ archive
+    Setting::new("WALE_FILE_PREFIX", Archive, Shape::Place,
+        "The archive in a mounted directory, as file://localhost/absolute/path; the host is ignored, as by \
+         WAL-E, and a plain absolute path means the same. The directory must exist. Exactly one prefix must be set.")
+        .aliases(&["WALG_FILE_PREFIX"]).flag("file-prefix"),
+    Setting::new("WALE_S3_PREFIX", Archive, Shape::Place,
+        "The archive in S3, as s3://bucket/path. This version knows the setting and refuses it.")
+        .flag("s3-prefix"),
+    Setting::new("WALE_S3_BUCKET", Archive, Shape::Text,
+        "With WALE_S3_PATH another way to write WALE_S3_PREFIX: s3://bucket/path."),
+    Setting::new("WALE_S3_PATH", Archive, Shape::Text,
+        "The path within WALE_S3_BUCKET."),
+    Setting::new("WALE_GS_PREFIX", Archive, Shape::Place,
+        "The archive in Google Cloud Storage, as gs://bucket/path. This version knows the setting and refuses it.")
+        .flag("gs-prefix"),
+    Setting::new("WALE_WABS_PREFIX", Archive, Shape::Place,
+        "The archive in Azure Blob Storage, as wabs://container/path. This version knows the setting and refuses it.")
+        .flag("wabs-prefix"),
+    Setting::new("WALE_SWIFT_PREFIX", Archive, Shape::Place,
+        "The archive in OpenStack Swift, as swift://container/path. This version knows the setting and refuses it.")
+        .flag("swift-prefix"),
+    Setting::new("WALE_COMPRESSION", Archive, Shape::Choice(&["zstd", "lz4", "none", "lzo"]),
+        "How new objects are compressed. Objects that are already in the archive are read whatever they were \
+         written with. `lzo` is known and not built yet.")
+        .default("zstd").flag("compression"),
+    Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: 1, max: 22 },
+        "The level of zstd. Level 1 is the default because higher levels were slower on PostgreSQL's pages \
+         without being smaller. The other codecs have no levels.")
+        .derived("1 for zstd").flag("compression-level"),
+    Setting::new("WALE_MEMORY", Archive, Shape::Size,
+        "The budget for buffers, whatever the size of the database. In a container with a memory limit the \
+         default is half the limit where that is less.")
+        .derived("256MiB, or half the memory limit of the container").flag("memory"),
+    Setting::new("WALE_GPG_KEY_ID", Archive, ENCRYPTION,
+        "WAL-E's OpenPGP key. Refused rather than ignored, so that nobody believes an archive to be encrypted \
+         that is not."),
+    Setting::new("WALE_AGE_RECIPIENTS", Archive, ENCRYPTION,
+        "Public keys of age. Refused rather than ignored."),
+    Setting::new("WALG_PGP_KEY", Archive, ENCRYPTION, "WAL-G's OpenPGP key. Refused rather than ignored.").secret(),
+    Setting::new("WALG_PGP_KEY_PATH", Archive, ENCRYPTION, "WAL-G's OpenPGP key. Refused rather than ignored."),
+    Setting::new("WALG_LIBSODIUM_KEY", Archive, ENCRYPTION, "WAL-G's libsodium key. Refused rather than ignored.")
+        .secret(),
+    Setting::new("WALG_LIBSODIUM_KEY_PATH", Archive, ENCRYPTION,
+        "WAL-G's libsodium key. Refused rather than ignored."),
+    Setting::new("WALE_FAULT_CONTROL", Archive, Shape::Path,
+        "For tests only: a file from which a fault-injecting wrapper around the store takes its orders. \
+         Never set it where data matters.")
+        .hidden(),
+    // ------------------------------------------------------------------ cluster
+    Setting::new("PGDATA", Cluster, Shape::Path,
+        "The data directory, as the sidecar sees it.")
+        .default("/var/lib/postgresql/data").flag("pgdata"),
+    Setting::new("PGWAL", Cluster, Shape::Path,
+        "The WAL directory, as the sidecar sees it.")
+        .derived("$PGDATA/pg_wal").flag("pgwal"),
+    // ------------------------------------------------------------------ server
+    Setting::new("PGHOST", Server, Shape::Text,
+        "The server's host name, address, or the directory of its Unix socket.")
+        .default("localhost"),
+    Setting::new("PGPORT", Server, Shape::Port, "The server's port.").default("5432"),
+    Setting::new("PGUSER", Server, Shape::Text,
+        "The role of the control connection. It needs EXECUTE on the backup functions; a superuser has it.")
+        .default("postgres"),
+    Setting::new("PGPASSWORD", Server, Shape::Text, "The role's password.").secret(),
+    Setting::new("PGPASSFILE", Server, Shape::Path, "libpq's password file.").derived("~/.pgpass"),
+    Setting::new("PGDATABASE", Server, Shape::Text, "The database to connect to.").default("postgres"),
+    Setting::new("PGSSLMODE", Server,
+        Shape::Choice(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
+        "Whether the connection is encrypted and the server's certificate checked, as in libpq.")
+        .default("prefer"),
+    Setting::new("PGSSLROOTCERT", Server, Shape::Path,
+        "The certificates against which the server's is checked, PEM.")
+        .derived("the system's"),
+    Setting::new("PGCONNECT_TIMEOUT", Server, Shape::Duration(Unit::Seconds),
+        "How long one attempt to connect may take.")
+        .default("10s"),
+    // ------------------------------------------------------------------ endpoint
+    Setting::new("WALE_SIDECAR_HOSTNAME", Endpoint, Shape::Text,
+        "The name by which PostgreSQL reaches the sidecar. It goes into restore_command, and `wale client` \
+         connects to it.")
+        .default("localhost").flag("sidecar-hostname"),
+    Setting::new("WALE_LISTEN_ADDRESS", Endpoint, Shape::Address,
+        "The address on which the sidecar listens. All addresses by default: between containers nothing else works.")
+        .default("0.0.0.0").flag("listen-address"),
+    Setting::new("WALE_LISTEN_PORT", Endpoint, Shape::Port,
+        "The port on which the sidecar listens.")
+        .default("5000").flag("listen-port"),
+    Setting::new("WALE_HTTP_TOKEN", Endpoint, Shape::Text,
+        "When set, requests other than the probes must carry it, as a bearer token or as the password of basic \
+         authentication.")
+        .secret(),
+    // ------------------------------------------------------------------ sidecar
+    Setting::new("START_MODE", Sidecar,
+        Shape::Choice(&["CONTINOUS_BACKUP", "CONTINUOUS_BACKUP", "BACKUP_PUSH", "RESTORE"]),
+        "What the sidecar does first: archive and back up on schedule; the same after a base backup at once; or \
+         restore a base backup and then the same. The first spelling is the original's.")
+        .default("CONTINOUS_BACKUP").flag("start-mode"),
+    Setting::new("CRON_TIMING", Sidecar, Shape::Cron,
+        "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
+         `off`, or an empty value, disables the schedule.")
+        .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("TZ", Sidecar, Shape::Zone, "The time zone of CRON_TIMING.").default("UTC"),
+    Setting::new("WALE_INIT_LOCKFILE", Sidecar, Shape::Path,
+        "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")
+        .derived("$PGDATA/wale_init_lockfile").flag("init-lockfile"),
+    Setting::new("WALE_SHUTDOWN_GRACE", Sidecar, Shape::Duration(Unit::Seconds),
+        "How long the sidecar goes on archiving after SIGTERM while the server is still there. Give the \
+         container a longer stop time-out than this.")
+        .default("60s").flag("shutdown-grace"),
+    // ------------------------------------------------------------------ wal
+    Setting::new("WALE_PUSH_LOOK_AHEAD", Wal, Shape::Integer { min: 0, max: 64 },
+        "How many segments that wait in archive_status are archived ahead of PostgreSQL's request. 0 disables it.")
+        .default("4").flag("push-look-ahead"),
+    Setting::new("WALE_FETCH_PREFETCH", Wal, Shape::Integer { min: 0, max: 64 },
+        "How many segments are fetched ahead of recovery's request. 0 disables it.")
+        .default("8").flag("fetch-prefetch"),
+    Setting::new("WALE_FETCH_DEADLINE", Wal, Shape::Duration(Unit::Seconds),
+        "How long a fetch tries to reach the store before it says that it cannot.")
+        .default("60s").flag("fetch-deadline"),
+    Setting::new("WALE_FETCH_STOPS_RECOVERY", Wal, Shape::Switch,
+        "PostgreSQL takes an exit status of 1 to 125 of restore_command as the end of the WAL and promotes. So \
+         wal-fetch ends with 250, which stops the recovery, when the archive cannot answer and the cluster is in \
+         archive recovery and not a standby. `off` gives an ordinary status instead.")
+        .default("on").flag("fetch-stops-recovery"),
+    // ------------------------------------------------------------------ backup
+    Setting::new("WALE_BACKUP_WORKERS", Backup, Shape::Integer { min: 1, max: 64 },
+        "How many partitions of a base backup are written at a time.")
+        .derived("the number of processors, 2 to 8").flag("backup-workers"),
+    Setting::new("WALE_BACKUP_CHECKPOINT", Backup, Shape::Choice(&["fast", "spread"]),
+        "Whether a base backup begins with an immediate checkpoint or waits for a spread one.")
+        .default("fast").flag("backup-checkpoint"),
+    Setting::new("WALE_BACKUP_WAL_TIMEOUT", Backup, Shape::Duration(Unit::Seconds),
+        "How long the end of a base backup waits for its WAL to be in the archive. A backup without its WAL \
+         cannot be restored and is not listed.")
+        .default("1h").flag("backup-wal-timeout"),
+    Setting::new("WALE_BACKUP_READ_RATE", Backup, Shape::Size,
+        "The most bytes per second that a base backup reads from the data directory, all workers together.")
+        .derived("unlimited").flag("backup-read-rate"),
+    Setting::new("WALE_DAMAGED_PAGES", Backup, Shape::Choice(&["record", "fail"]),
+        "What a page whose checksum does not match does to a base backup: `record` writes it into the backup's \
+         record and the log, `fail` ends the backup.")
+        .default("record").flag("damaged-pages"),
+    // ------------------------------------------------------------------ restore
+    Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
+        "The base backup to restore: a full name as `backup-list` prints it, or LATEST.")
+        .default("LATEST").flag("restore-label"),
+    Setting::new("WALE_RESTORE_WORKERS", Restore, Shape::Integer { min: 1, max: 64 },
+        "How many partitions are restored at a time.")
+        .derived("the number of processors, 2 to 8").flag("restore-workers"),
+    Setting::new("WALE_RESTORE_AS", Restore, Shape::Choice(&["primary", "standby"]),
+        "What the restored cluster becomes: `primary` recovers and promotes, `standby` keeps asking for WAL.")
+        .default("primary").flag("restore-as"),
+    Setting::new("WALE_RESTORE_CLIENT", Restore, Shape::Choice(&["wget", "curl", "wale"]),
+        "The program in the database's image with which restore_command fetches WAL from the sidecar.")
+        .default("wget").flag("restore-client"),
+    Setting::new("WALE_RESTORE_COMMAND", Restore, Shape::Text,
+        "The whole restore_command, in place of the one that wale writes. It must end with a status above 125 \
+         when it cannot tell whether the archive has the file.")
+        .flag("restore-command"),
+    Setting::new("RECOVERY_ADDITION", Restore, Shape::Lines,
+        "Lines added to the recovery settings, typically a recovery target, as in \
+         recovery_target_time = '2026-11-22 07:06:29+00'."),
+    Setting::new("PGCONF_BACKUP_DIR", Restore, Shape::Path,
+        "A directory whose *.conf files are copied into the data directory after a restore."),
+    Setting::new("WALE_TABLESPACE_MAPPING", Restore, Shape::Text,
+        "Where tablespaces are restored to, as OLD=NEW pairs separated by commas. OLD is the directory that the \
+         backup records or the tablespace's OID."),
+    // ------------------------------------------------------------------ program
+    Setting::new("WALE_LOG", Program, Shape::LogFilter,
+        "What is logged: error, warn, info, debug or trace, or pairs as in info,wale_storage=debug.")
+        .default("info").flag("log"),
+    Setting::new("WALE_LOG_FORMAT", Program, Shape::Choice(&["text", "json"]),
+        "One line of text or one JSON object for each event, on standard error.")
+        .default("text").flag("log-format"),
+    Setting::new("WALE_CONFIG_FILE", Program, Shape::Path,
+        "A file with lines NAME=value, read where neither a flag nor the environment has a value.")
+        .flag("config-file"),
+];
+
+/// Variables of WAL-E and its relatives that have no effect here, and why. They are known so that
+/// nobody is told about a misspelling.
+pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("WALE_LOG_DESTINATION", "the log goes to standard error"),
+    ("WALE_SYSLOG_FACILITY", "the log goes to standard error"),
+    ("WALE_RETRIES", "retries are bounded by time, not by number"),
+    ("WALE_S3_ENDPOINT", "this version has no S3"),
+    ("WALE_S3_STORAGE_CLASS", "this version has no S3"),
+    ("PGSERVICE", "the service file is not read"),
+    ("PGSSLCERT", "client certificates are not used"),
+    ("PGSSLKEY", "client certificates are not used"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut names = BTreeSet::new();
+        let mut flags = BTreeSet::new();
+        for setting in SETTINGS {
+            assert!(names.insert(setting.name), "{} is declared twice", setting.name);
+            for alias in setting.aliases {
+                assert!(names.insert(alias), "{alias} is declared twice");
+            }
+            if let Some(flag) = setting.flag {
+                assert!(flags.insert(flag), "--{flag} is declared twice");
+            }
+            assert!(setting.doc.ends_with('.'), "{}: the document is a sentence", setting.name);
+            assert!(!setting.since.is_empty());
+            assert!(!(setting.secret && setting.flag.is_some()), "{}: secrets have no flag", setting.name);
+        }
+        for (name, why) in WITHOUT_EFFECT {
+            assert!(names.insert(name), "{name} is declared twice");
+            assert!(!why.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn every_group_has_settings() {
+        for group in Group::ALL {
+            assert!(SETTINGS.iter().any(|s| s.group == group), "{group:?} is empty");
+        }
+    }
+}

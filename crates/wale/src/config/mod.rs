@@ -1,0 +1,351 @@
+//! Settings: the only code that reads the environment, the configuration file and flags.
+//!
+//! [`declared`] is the list; everything else follows from it. [`Settings::load`] reads all of it and
+//! keeps all mistakes; a verb then asks with [`Loaded::require`] for the groups that it uses and gets
+//! either typed values or every mistake together. A wrong schedule never stops a restore at night.
+//!
+//! What the values do is the rooms' business: they receive typed options and never a setting's name.
+
+mod declared;
+mod mistake;
+mod prefix;
+mod reader;
+mod reference;
+mod secret;
+mod show;
+mod source;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wale_ops::{Kind, OpError};
+use wale_service::Schedule;
+
+pub(crate) use declared::{Group, SETTINGS, Setting};
+pub(crate) use prefix::Place;
+pub(crate) use reference::settings_page;
+pub(crate) use secret::Secret;
+pub(crate) use show::{Shown, show_json, show_text};
+pub(crate) use value::mapping;
+
+use mistake::Mistake;
+use prefix::Candidate;
+use reader::Reader;
+use source::Sources;
+use value::BadValue;
+
+/// Values given by flags, by the settings' names.
+pub(crate) type Flags = BTreeMap<String, String>;
+
+/// What the sidecar does first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartMode {
+    /// Archive and back up on schedule.
+    ContinuousBackup,
+    /// The same after a base backup at once.
+    BackupPush,
+    /// Restore first.
+    Restore,
+}
+
+/// Every setting, parsed. Words stand in their declared spelling.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) place: Option<Place>,
+    pub(crate) compression: &'static str,
+    pub(crate) compression_level: Option<i32>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) fault_control: Option<PathBuf>,
+
+    pub(crate) data_directory: PathBuf,
+    pub(crate) wal_directory: PathBuf,
+
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: Option<Secret>,
+    pub(crate) passfile: Option<PathBuf>,
+    pub(crate) database: String,
+    pub(crate) sslmode: &'static str,
+    pub(crate) sslrootcert: Option<PathBuf>,
+    pub(crate) connect_timeout: Duration,
+
+    pub(crate) sidecar_hostname: String,
+    pub(crate) listen_address: IpAddr,
+    pub(crate) listen_port: u16,
+    pub(crate) http_token: Option<Secret>,
+
+    pub(crate) start_mode: StartMode,
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) lock_file: PathBuf,
+    pub(crate) shutdown_grace: Duration,
+
+    pub(crate) push_look_ahead: usize,
+    pub(crate) fetch_prefetch: usize,
+    pub(crate) fetch_deadline: Duration,
+    pub(crate) fetch_stops_recovery: bool,
+
+    pub(crate) backup_workers: usize,
+    pub(crate) backup_checkpoint: &'static str,
+    pub(crate) backup_wal_timeout: Duration,
+    pub(crate) backup_read_rate: Option<u64>,
+    pub(crate) damaged_pages: &'static str,
+
+    pub(crate) restore_label: String,
+    pub(crate) restore_workers: usize,
+    pub(crate) restore_as: &'static str,
+    pub(crate) restore_client: &'static str,
+    pub(crate) restore_command: Option<String>,
+    pub(crate) recovery_addition: String,
+    pub(crate) configuration_directory: Option<PathBuf>,
+    pub(crate) tablespace_mapping: Vec<(String, PathBuf)>,
+
+    pub(crate) log_filter: tracing_subscriber::filter::Targets,
+    pub(crate) log_json: bool,
+}
+
+/// What was read: values, what is wrong with them, and what deserves a warning.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The values; those with mistakes are their defaults.
+    pub(crate) settings: Settings,
+    /// Everything that is wrong.
+    mistakes: Vec<Mistake>,
+    /// Names without effect.
+    pub(crate) warnings: Vec<String>,
+    /// Every setting as `config show` prints it.
+    pub(crate) shown: Vec<Shown>,
+}
+
+impl Loaded {
+    /// Reads the process's environment, the configuration file and these flags.
+    pub(crate) fn of_process(flags: Flags) -> Self {
+        Self::from_sources(Sources::of_process(flags))
+    }
+
+    fn from_sources(sources: Sources) -> Self {
+        let mut reader = Reader::new(sources);
+        let settings = Settings::read(&mut reader);
+        reader.refuse_what_is_not_built();
+        let mut mistakes = reader.mistakes.clone();
+        let shown = SETTINGS.iter().map(|setting| Shown::of(setting, &mut reader)).collect();
+        let warnings = reader.warnings();
+        mistakes.sort_by_key(|mistake| mistake.group);
+        mistakes.dedup();
+        Self { settings, mistakes, warnings, shown }
+    }
+
+    /// The settings for a verb that uses these groups (and [`Group::Program`], which all use).
+    ///
+    /// # Errors
+    /// All mistakes of these groups in one error of kind `Configuration`.
+    pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
+        let matters = |m: &&Mistake| m.group == Group::Program || groups.contains(&m.group);
+        let mistakes: Vec<Mistake> = self.mistakes.iter().filter(matters).cloned().collect();
+        if mistakes.is_empty() { Ok(&self.settings) } else { Err(error(&mistakes)) }
+    }
+
+    /// Every mistake, whatever it concerns.
+    ///
+    /// # Errors
+    /// All of them in one error of kind `Configuration`.
+    pub(crate) fn require_all(&self) -> Result<&Settings, OpError> {
+        self.require(&Group::ALL)
+    }
+}
+
+fn error(mistakes: &[Mistake]) -> OpError {
+    let (message, detail, hint) = mistake::render(mistakes);
+    let mut error = OpError::new(Kind::Configuration, message);
+    error.detail = detail;
+    error.hint = hint;
+    error
+}
+
+impl Settings {
+    fn read(reader: &mut Reader) -> Self {
+        let place = place(reader);
+        let compression = compression(reader);
+        let data_directory = reader.path("PGDATA");
+        let home = reader.home();
+        let workers = default_workers();
+        let format = reader.word("WALE_LOG_FORMAT");
+        Self {
+            place,
+            compression,
+            compression_level: compression_level(reader, compression),
+            memory_bytes: memory(reader),
+            fault_control: reader.optional_path("WALE_FAULT_CONTROL"),
+            wal_directory: reader
+                .optional_path("PGWAL")
+                .unwrap_or_else(|| data_directory.join("pg_wal")),
+            host: reader.text("PGHOST"),
+            port: reader.port("PGPORT"),
+            user: reader.text("PGUSER"),
+            password: reader.secret("PGPASSWORD"),
+            passfile: reader
+                .optional_path("PGPASSFILE")
+                .or_else(|| home.map(|home| home.join(".pgpass"))),
+            database: reader.text("PGDATABASE"),
+            sslmode: reader.word("PGSSLMODE"),
+            sslrootcert: reader.optional_path("PGSSLROOTCERT"),
+            connect_timeout: reader.duration("PGCONNECT_TIMEOUT"),
+            sidecar_hostname: reader.text("WALE_SIDECAR_HOSTNAME"),
+            listen_address: reader
+                .parse("WALE_LISTEN_ADDRESS", value::address)
+                .unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            listen_port: reader.port("WALE_LISTEN_PORT"),
+            http_token: http_token(reader),
+            start_mode: start_mode(reader),
+            schedule: schedule(reader),
+            lock_file: reader
+                .optional_path("WALE_INIT_LOCKFILE")
+                .unwrap_or_else(|| data_directory.join("wale_init_lockfile")),
+            data_directory,
+            shutdown_grace: reader.duration("WALE_SHUTDOWN_GRACE"),
+            push_look_ahead: reader.integer("WALE_PUSH_LOOK_AHEAD"),
+            fetch_prefetch: reader.integer("WALE_FETCH_PREFETCH"),
+            fetch_deadline: reader.duration("WALE_FETCH_DEADLINE"),
+            fetch_stops_recovery: reader.switch("WALE_FETCH_STOPS_RECOVERY"),
+            backup_workers: reader.optional_integer("WALE_BACKUP_WORKERS").unwrap_or(workers),
+            backup_checkpoint: reader.word("WALE_BACKUP_CHECKPOINT"),
+            backup_wal_timeout: reader.duration("WALE_BACKUP_WAL_TIMEOUT"),
+            backup_read_rate: reader.optional_size("WALE_BACKUP_READ_RATE"),
+            damaged_pages: reader.word("WALE_DAMAGED_PAGES"),
+            restore_label: restore_label(reader),
+            restore_workers: reader.optional_integer("WALE_RESTORE_WORKERS").unwrap_or(workers),
+            restore_as: reader.word("WALE_RESTORE_AS"),
+            restore_client: reader.word("WALE_RESTORE_CLIENT"),
+            restore_command: reader.optional_text("WALE_RESTORE_COMMAND"),
+            recovery_addition: reader.optional_text("RECOVERY_ADDITION").unwrap_or_default(),
+            configuration_directory: reader.optional_path("PGCONF_BACKUP_DIR"),
+            tablespace_mapping: reader
+                .parse("WALE_TABLESPACE_MAPPING", value::mappings)
+                .unwrap_or_default(),
+            log_filter: reader.parse("WALE_LOG", value::log_filter).unwrap_or_default(),
+            log_json: format == "json",
+        }
+    }
+}
+
+/// A worker per processor: it is busy with its codec nearly all of its time. Two at least, so that
+/// one reads while the other waits for the disk.
+fn default_workers() -> usize {
+    processors().clamp(2, 8)
+}
+
+/// Processors that this process may use, cgroup limits included.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+fn place(reader: &mut Reader) -> Option<Place> {
+    let names = ["WALE_FILE_PREFIX", "WALE_S3_PREFIX", "WALE_GS_PREFIX", "WALE_WABS_PREFIX"];
+    let mut candidates = Vec::new();
+    for name in names.into_iter().chain(["WALE_SWIFT_PREFIX"]) {
+        if let Some((text, origin)) = reader.set(name) {
+            candidates.push(Candidate { name, text: text.trim().to_owned(), origin });
+        }
+    }
+    if !candidates.iter().any(|candidate| candidate.name == "WALE_S3_PREFIX")
+        && let Some((bucket, origin)) = reader.set("WALE_S3_BUCKET")
+    {
+        let path = reader.optional_text("WALE_S3_PATH").unwrap_or_default();
+        let text = format!("s3://{}/{}", bucket.trim(), path.trim_start_matches('/'));
+        candidates.push(Candidate { name: "WALE_S3_BUCKET", text, origin });
+    }
+    prefix::choose(&candidates).map_err(|mistake| reader.mistakes.push(mistake)).ok()
+}
+
+fn compression(reader: &mut Reader) -> &'static str {
+    let word = reader.word("WALE_COMPRESSION");
+    if word == "lzo" {
+        reader.mistakes.push(
+            Mistake::new(Group::Archive, "WALE_COMPRESSION: lzo is not built yet in this version")
+                .hint("use zstd, lz4 or none"),
+        );
+        return "zstd";
+    }
+    word
+}
+
+fn compression_level(reader: &mut Reader, compression: &str) -> Option<i32> {
+    let level = reader.optional_integer("WALE_COMPRESSION_LEVEL")?;
+    if compression != "zstd" {
+        reader.mistakes.push(
+            Mistake::new(
+                Group::Archive,
+                format!("WALE_COMPRESSION_LEVEL: {compression} has no levels"),
+            )
+            .hint("unset it, or use WALE_COMPRESSION=zstd"),
+        );
+    }
+    Some(level)
+}
+
+/// Below this a base backup with two workers has no buffers: 2 workers × (1 MiB chunk × 8).
+const LEAST_MEMORY_BYTES: u64 = 16 << 20;
+const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+
+fn memory(reader: &mut Reader) -> u64 {
+    let least = |text: &str| match value::size(text)? {
+        bytes if bytes < LEAST_MEMORY_BYTES => {
+            Err(BadValue::new(format!("{text} is too little")).hint("give at least 16MiB"))
+        }
+        bytes => Ok(bytes),
+    };
+    reader.parse("WALE_MEMORY", least).unwrap_or_else(|| default_memory(container_limit()))
+}
+
+fn default_memory(limit: Option<u64>) -> u64 {
+    limit.map_or(DEFAULT_MEMORY_BYTES, |limit| {
+        (limit / 2).clamp(LEAST_MEMORY_BYTES, DEFAULT_MEMORY_BYTES)
+    })
+}
+
+/// The memory limit of the container, cgroup version 2 or 1. Version 1 writes a huge number for
+/// "no limit", which the clamp above takes care of.
+fn container_limit() -> Option<u64> {
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok())
+        .and_then(|text| text.trim().parse().ok())
+}
+
+fn http_token(reader: &mut Reader) -> Option<Secret> {
+    reader.parse("WALE_HTTP_TOKEN", value::token).map(Secret::new)
+}
+
+fn start_mode(reader: &mut Reader) -> StartMode {
+    match reader.word("START_MODE") {
+        "RESTORE" => StartMode::Restore,
+        "BACKUP_PUSH" => StartMode::BackupPush,
+        _ => StartMode::ContinuousBackup,
+    }
+}
+
+fn schedule(reader: &mut Reader) -> Option<Schedule> {
+    let zone = reader.parse("TZ", value::zone).unwrap_or_default();
+    let parse = |text: &str| match text {
+        "" => Ok(None),
+        off if off.eq_ignore_ascii_case("off") => Ok(None),
+        fields => Schedule::parse(fields, zone).map(Some).map_err(|problem| {
+            BadValue::new(problem).hint("write five fields, as in 0 3 * * *, or off")
+        }),
+    };
+    reader.parse("CRON_TIMING", parse).flatten()
+}
+
+fn restore_label(reader: &mut Reader) -> String {
+    let parse = |text: &str| match text.parse::<wale_ops::backup_fetch::BackupSelector>() {
+        Ok(selector) => Ok(selector.to_string()),
+        Err(problem) => Err(BadValue::new(problem).hint("write LATEST, or a name that backup-list prints")),
+    };
+    reader.parse("WALE_RESTORE_LABEL", parse).unwrap_or_else(|| "LATEST".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Which archive is meant: exactly one prefix.
+//!
+//! Knows the spellings of WAL-E and the two variables of the later image; opens nothing.
+
+use std::path::PathBuf;
+
+use super::declared::Group;
+use super::mistake::Mistake;
+use super::source::Origin;
+
+/// Where the archive is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A mounted directory.
+    Directory(PathBuf),
+}
+
+/// One prefix setting that is set.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// The setting's name.
+    pub(crate) name: &'static str,
+    /// Its text.
+    pub(crate) text: String,
+    /// Its origin.
+    pub(crate) origin: Origin,
+}
+
+const ALL: &str = "WALE_FILE_PREFIX, WALE_S3_PREFIX, WALE_GS_PREFIX, WALE_WABS_PREFIX or WALE_SWIFT_PREFIX";
+
+/// Chooses among the prefixes that are set. Where flags name one, the others do not count.
+///
+/// # Errors
+/// When none or several are set, the URL is not understood, or its store is not built yet.
+pub(crate) fn choose(candidates: &[Candidate]) -> Result<Place, Mistake> {
+    let by_flag: Vec<&Candidate> = candidates.iter().filter(|c| c.origin == Origin::Flag).collect();
+    let counted = if by_flag.is_empty() { candidates.iter().collect() } else { by_flag };
+    match counted.as_slice() {
+        [] => Err(Mistake::new(Group::Archive, "no place for the archive is set")
+            .hint(format!("set exactly one of {ALL}, as in WALE_FILE_PREFIX=file://localhost/archive"))),
+        [only] => place(only),
+        several => {
+            let names: Vec<&str> = several.iter().map(|c| c.name).collect();
+            Err(Mistake::new(
+                Group::Archive,
+                format!("several places for the archive are set: {}", names.join(", ")),
+            )
+            .hint("keep exactly one of them"))
+        }
+    }
+}
+
+fn place(candidate: &Candidate) -> Result<Place, Mistake> {
+    let Candidate { name, text, .. } = candidate;
+    let mistake = |problem: &str| Mistake::new(Group::Archive, format!("{name}: {problem}"));
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None if text.starts_with('/') => ("file", text.as_str()),
+        None => {
+            return Err(mistake(&format!("\"{text}\" is not a URL"))
+                .hint("write file://localhost/absolute/path"));
+        }
+    };
+    match scheme {
+        "file" => directory(rest).map(Place::Directory).ok_or_else(|| {
+            mistake(&format!("\"{text}\" has no absolute path"))
+                .hint("write file://localhost/absolute/path")
+        }),
+        "s3" | "gs" | "wabs" | "swift" | "ssh" => {
+            Err(mistake(&format!("stores of type {scheme} are not built yet in this version"))
+                .hint("use WALE_FILE_PREFIX with a mounted directory"))
+        }
+        _ => Err(mistake(&format!("\"{scheme}\" is not a known type of store"))
+            .hint("write file://localhost/absolute/path")),
+    }
+}
+
+/// The path after the host, which is ignored, as by WAL-E. Nothing is percent-decoded, as by WAL-E.
+fn directory(rest: &str) -> Option<PathBuf> {
+    let path = rest.get(rest.find('/')?..)?.trim_end_matches('/');
+    let sound = !path.is_empty() && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+    sound.then(|| PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(name: &'static str, text: &str, origin: Origin) -> Candidate {
+        Candidate { name, text: text.to_owned(), origin }
+    }
+
+    fn choose_file(text: &str) -> Result<Place, Mistake> {
+        let origin = Origin::Environment("WALE_FILE_PREFIX".into());
+        choose(&[candidate("WALE_FILE_PREFIX", text, origin)])
+    }
+
+    #[test]
+    fn spellings_of_a_directory() {
+        for text in
+            ["file://localhost/a/b", "file:///a/b", "file://elsewhere/a/b/", "/a/b", "/a/b//"]
+        {
+            assert_eq!(choose_file(text), Ok(Place::Directory("/a/b".into())), "{text}");
+        }
+        for text in ["file://localhost", "file:///", "/", "a/b", "ftp://x/y", "file:///a/../b"] {
+            assert!(choose_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn exactly_one() {
+        let none = choose(&[]).unwrap_err();
+        assert!(none.hint.unwrap().contains("WALE_SWIFT_PREFIX"));
+        let file = candidate("WALE_FILE_PREFIX", "/a", Origin::Environment("x".into()));
+        let s3 = candidate("WALE_S3_PREFIX", "s3://b/p", Origin::Environment("x".into()));
+        let several = choose(&[file.clone(), s3.clone()]).unwrap_err();
+        assert!(several.text.contains("WALE_FILE_PREFIX, WALE_S3_PREFIX"));
+        let refused = choose(std::slice::from_ref(&s3)).unwrap_err();
+        assert!(refused.text.contains("s3 are not built yet"), "{refused:?}");
+        assert!(refused.hint.unwrap().contains("WALE_FILE_PREFIX"));
+        let flag = Candidate { origin: Origin::Flag, ..file };
+        assert_eq!(choose(&[flag, s3]), Ok(Place::Directory("/a".into())));
+    }
+}

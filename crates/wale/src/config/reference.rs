@@ -1,0 +1,58 @@
+//! The reference page of the settings, generated from the declared list.
+
+use std::fmt::Write;
+
+use super::declared::{Default, Group, SETTINGS, Setting};
+
+const HEAD: &str = "\
+<!-- Generated from the declared list of settings by `cargo run -p xtask -- docs`. Do not edit. -->
+
+# Settings
+
+wale reads a setting from, in this order: a flag, the environment, the configuration file that
+`WALE_CONFIG_FILE` names (lines `NAME=value`), the default. An empty value counts as not set. All
+mistakes are reported together, with exit status 78. `wale config show` prints every setting, its
+value and where the value came from.
+
+Sizes take `B`, `kB`, `MB`, `GB`, `TB` in steps of 1024, as PostgreSQL's. Durations take `ms`, `s`,
+`min`, `h`, `d`. A secret may be read from a file: set `<NAME>_FILE` to its path.
+";
+
+/// The page.
+pub(crate) fn settings_page() -> String {
+    let mut page = HEAD.to_owned();
+    for group in Group::ALL {
+        let _ = writeln!(page, "\n## {}", group.title());
+        for setting in SETTINGS.iter().filter(|s| s.group == group && !s.hidden) {
+            page.push_str(&entry(setting));
+        }
+    }
+    page.push_str("\n## For tests only\n");
+    for setting in SETTINGS.iter().filter(|s| s.hidden) {
+        page.push_str(&entry(setting));
+    }
+    page
+}
+
+fn entry(setting: &Setting) -> String {
+    let mut text = format!("\n### `{}`\n\n{}\n\n", setting.name, setting.doc);
+    let _ = writeln!(text, "* Type: {}", setting.shape.describe());
+    let default = match setting.default {
+        Default::None => "none".to_owned(),
+        Default::Fixed(value) => format!("`{value}`"),
+        Default::Derived(words) => words.to_owned(),
+    };
+    let _ = writeln!(text, "* Default: {default}");
+    if let Some(flag) = setting.flag {
+        let _ = writeln!(text, "* Flag: `--{flag}`");
+    }
+    if let Some(variable) = setting.file_variable() {
+        let _ = writeln!(text, "* Secret; from a file: `{variable}`");
+    }
+    if !setting.aliases.is_empty() {
+        let aliases: Vec<String> = setting.aliases.iter().map(|a| format!("`{a}`")).collect();
+        let _ = writeln!(text, "* Also read: {}", aliases.join(", "));
+    }
+    let _ = writeln!(text, "* Since: {}", setting.since);
+    text
+}

@@ -1,0 +1,313 @@
+//! Where values come from: flags, environment, configuration file, default, in this order.
+//!
+//! The only code of the program that reads the environment. Knows names and texts, not what they
+//! mean. A value is the first that is set; an empty value is not set, except for the schedule, where
+//! the original took an empty value for "no schedule".
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::declared::{SETTINGS, Setting, Shape};
+use super::mistake::Mistake;
+
+/// The variable that names the configuration file.
+pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A flag on the command line.
+    Flag,
+    /// The environment variable of this name.
+    Environment(String),
+    /// This line of the configuration file.
+    File(PathBuf, usize),
+    /// A file that a `_FILE` variable names.
+    SecretFile(PathBuf),
+    /// The declared default.
+    Default,
+    /// Not set, and without a default.
+    Unset,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::SecretFile(path) => write!(f, "file {}", path.display()),
+            Origin::Default => f.write_str("default"),
+            Origin::Unset => f.write_str("unset"),
+        }
+    }
+}
+
+/// A value before it is parsed. `Debug` would show secrets, so there is none.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Raw {
+    /// The text; `None` when unset or when a secret's file cannot be read.
+    pub(crate) text: Option<String>,
+    /// Where it came from.
+    pub(crate) origin: Origin,
+}
+
+/// The three sources above the defaults.
+#[derive(Default)]
+pub(crate) struct Sources {
+    flags: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
+    file: BTreeMap<String, (String, usize)>,
+    file_path: PathBuf,
+    /// What was wrong with the sources themselves.
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+impl Sources {
+    /// The process's environment, these flags (by the settings' names), and the configuration file
+    /// that either of them names.
+    pub(crate) fn of_process(flags: BTreeMap<String, String>) -> Self {
+        let mut sources = Self::new(flags, std::env::vars_os());
+        if let Some(path) = sources.look_up(CONFIG_FILE).text {
+            sources.read_file(Path::new(&path));
+        }
+        sources
+    }
+
+    /// These flags and this environment, no file.
+    pub(crate) fn new(
+        flags: BTreeMap<String, String>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let mut sources = Self { flags, ..Self::default() };
+        for (name, value) in variables {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(sources.environment.insert(name, value)),
+                Err(_) if is_declared(&name) => sources
+                    .mistakes
+                    .push(Mistake::of_program(format!("{name}: the value is not UTF-8"))),
+                Err(_) => {}
+            }
+        }
+        sources
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        self.file_path = path.to_path_buf();
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.take_file(&text),
+            Err(error) => self.mistakes.push(
+                Mistake::of_program(format!(
+                    "{CONFIG_FILE}: could not read \"{}\": {error}",
+                    path.display()
+                ))
+                .hint("name a readable text file, or unset the variable"),
+            ),
+        }
+    }
+
+    /// Takes the lines of a configuration file: `NAME=value`, `#` starts a comment line, one pair
+    /// of quotes around the value is removed.
+    fn take_file(&mut self, text: &str) {
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            if let Some((name, value)) = line.split_once('=') {
+                let value = unquote(value.trim()).to_owned();
+                self.file.insert(name.trim().to_owned(), (value, index + 1));
+            } else {
+                let place = format!("{}:{}", self.file_path.display(), index + 1);
+                self.mistakes.push(
+                    Mistake::of_program(format!("{place}: the line has no \"=\""))
+                        .hint("write NAME=value, and # before a comment"),
+                );
+            }
+        }
+    }
+
+    /// The value of a declared setting, not parsed.
+    pub(crate) fn value(&mut self, setting: &Setting) -> Raw {
+        let direct = self.look_up(setting.name);
+        let Some(variable) = setting.file_variable() else { return direct };
+        let Some(path) = self.look_up(&variable).text else { return direct };
+        if direct.text.is_some() {
+            let text = format!("{} and {variable} are both set", setting.name);
+            self.mistakes.push(Mistake::new(setting.group, text).hint("keep one of them"));
+            return direct;
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                Raw {
+                    text: (!text.is_empty()).then_some(text),
+                    origin: Origin::SecretFile(path.into()),
+                }
+            }
+            Err(error) => {
+                let text = format!("{variable}: could not read \"{path}\": {error}");
+                self.mistakes.push(
+                    Mistake::new(setting.group, text).hint("mount the file, or unset the variable"),
+                );
+                Raw { text: None, origin: Origin::SecretFile(path.into()) }
+            }
+        }
+    }
+
+    /// The first source that sets the name or one of its aliases.
+    fn look_up(&self, name: &str) -> Raw {
+        let declared = SETTINGS.iter().find(|setting| setting.name == name);
+        let empty_counts = declared.is_some_and(|setting| setting.shape == Shape::Cron);
+        let counts = |value: &&String| empty_counts || !value.trim().is_empty();
+        if let Some(text) = self.flags.get(name).filter(counts) {
+            return Raw { text: Some(text.clone()), origin: Origin::Flag };
+        }
+        let aliases = declared.map_or(&[] as &[&str], |setting| setting.aliases);
+        let names = || std::iter::once(name).chain(aliases.iter().copied());
+        for name in names() {
+            if let Some(text) = self.environment.get(name).filter(counts) {
+                let origin = Origin::Environment(name.to_owned());
+                return Raw { text: Some(text.clone()), origin };
+            }
+        }
+        for name in names() {
+            if let Some((text, line)) = self.file.get(name)
+                && counts(&text)
+            {
+                let origin = Origin::File(self.file_path.clone(), *line);
+                return Raw { text: Some(text.clone()), origin };
+            }
+        }
+        Raw { text: None, origin: Origin::Unset }
+    }
+
+    /// The names in the environment and the file, for the search for misspellings.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.environment.keys().chain(self.file.keys()).map(String::as_str)
+    }
+
+    /// Is the name in the configuration file?
+    pub(crate) fn is_in_file(&self, name: &str) -> bool {
+        self.file.contains_key(name)
+    }
+
+    /// The home directory of the user, for libpq's password file.
+    pub(crate) fn home(&self) -> Option<PathBuf> {
+        self.environment.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        flags: &[(&str, &str)],
+        environment: &[(&str, &str)],
+        file: &str,
+    ) -> Self {
+        let flags = flags.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let variables = environment.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let mut sources = Self::new(flags, variables);
+        sources.file_path = "/etc/wale.conf".into();
+        sources.take_file(file);
+        sources
+    }
+}
+
+fn is_declared(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| {
+        setting.name == name
+            || setting.aliases.contains(&name)
+            || setting.file_variable().is_some_and(|variable| variable == name)
+    })
+}
+
+fn unquote(value: &str) -> &str {
+    for quote in ['"', '\''] {
+        if let Some(inner) = value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote)) {
+            return inner;
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::declared::setting;
+    use super::*;
+
+    fn value(sources: &mut Sources, name: &str) -> (Option<String>, String) {
+        let raw = sources.value(setting(name));
+        (raw.text, raw.origin.to_string())
+    }
+
+    #[test]
+    fn precedence() {
+        type Set<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Set, Set, &str, Option<&str>, &str)] = &[
+            (
+                &[("WALE_LOG", "a")],
+                &[("WALE_LOG", "b")],
+                "WALE_LOG=c",
+                Some("a"),
+                "flag",
+            ),
+            (&[], &[("WALE_LOG", "b")], "WALE_LOG=c", Some("b"), "environment WALE_LOG"),
+            (&[], &[], "# comment\nWALE_LOG=c", Some("c"), "/etc/wale.conf:2"),
+            (&[], &[("WALE_LOG", "")], "WALE_LOG = 'c d'", Some("c d"), "/etc/wale.conf:1"),
+            (&[("WALE_LOG", "")], &[("WALE_LOG", "  ")], "WALE_LOG=", None, "unset"),
+        ];
+        for (flags, environment, file, text, origin) in cases {
+            let mut sources = Sources::for_test(flags, environment, file);
+            let expected = (text.map(str::to_owned), (*origin).to_owned());
+            assert_eq!(value(&mut sources, "WALE_LOG"), expected);
+            assert_eq!(sources.mistakes, []);
+        }
+    }
+
+    #[test]
+    fn aliases_are_read_after_the_name() {
+        let both = [("WALG_FILE_PREFIX", "/g"), ("WALE_FILE_PREFIX", "/e")];
+        let mut sources = Sources::for_test(&[], &both, "");
+        assert_eq!(value(&mut sources, "WALE_FILE_PREFIX").0.as_deref(), Some("/e"));
+        let mut sources = Sources::for_test(&[], &both[..1], "");
+        let expected = (Some("/g".to_owned()), "environment WALG_FILE_PREFIX".to_owned());
+        assert_eq!(value(&mut sources, "WALE_FILE_PREFIX"), expected);
+    }
+
+    #[test]
+    fn an_empty_schedule_is_a_value() {
+        let mut sources = Sources::for_test(&[], &[("CRON_TIMING", "")], "");
+        assert_eq!(value(&mut sources, "CRON_TIMING").0.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn secrets_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let path = path.to_str().unwrap();
+        let mut sources = Sources::for_test(&[], &[("WALE_HTTP_TOKEN_FILE", path)], "");
+        assert_eq!(value(&mut sources, "WALE_HTTP_TOKEN").0.as_deref(), Some("s3cret"));
+
+        let both = [("PGPASSWORD", "canary"), ("PGPASSWORD_FILE", path)];
+        let mut sources = Sources::for_test(&[], &both, "");
+        let _ = value(&mut sources, "PGPASSWORD");
+        assert_eq!(sources.mistakes.len(), 1);
+        assert!(!format!("{:?}", sources.mistakes).contains("canary"));
+
+        let missing = [("PGPASSWORD_FILE", "/nonexistent/password")];
+        let mut sources = Sources::for_test(&[], &missing, "");
+        assert_eq!(value(&mut sources, "PGPASSWORD").0, None);
+        assert!(sources.mistakes[0].text.contains("/nonexistent/password"));
+    }
+
+    #[test]
+    fn lines_that_are_no_settings() {
+        let sources = Sources::for_test(&[], &[], "\n# x\nexport A=1\nnonsense\n");
+        assert_eq!(sources.mistakes.len(), 1);
+        assert!(sources.mistakes[0].text.starts_with("/etc/wale.conf:4"));
+        assert!(sources.is_in_file("A"));
+    }
+}

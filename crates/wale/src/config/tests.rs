@@ -1,0 +1,157 @@
+//! Tests of the whole: sources to settings.
+
+use super::*;
+
+fn load(environment: &[(&str, &str)]) -> Loaded {
+    Loaded::from_sources(Sources::for_test(&[], environment, ""))
+}
+
+const ARCHIVE: (&str, &str) = ("WALE_FILE_PREFIX", "file://localhost/archive");
+
+#[test]
+fn defaults_are_the_originals() {
+    let loaded = load(&[ARCHIVE]);
+    let settings = loaded.require_all().unwrap();
+    assert_eq!(settings.start_mode, StartMode::ContinuousBackup);
+    assert_eq!(settings.listen_port, 5000);
+    assert_eq!(settings.data_directory.to_str(), Some("/var/lib/postgresql/data"));
+    assert_eq!(settings.wal_directory.to_str(), Some("/var/lib/postgresql/data/pg_wal"));
+    assert_eq!(settings.lock_file.to_str(), Some("/var/lib/postgresql/data/wale_init_lockfile"));
+    assert_eq!(settings.restore_label, "LATEST");
+    assert_eq!(settings.sidecar_hostname, "localhost");
+    assert_eq!((settings.host.as_str(), settings.port, settings.user.as_str()), ("localhost", 5432, "postgres"));
+    assert_eq!(settings.schedule.as_ref().map(|s| s.text().to_owned()), Some("0 0 * * *".into()));
+    assert_eq!(settings.place, Some(Place::Directory("/archive".into())));
+    assert_eq!((settings.compression, settings.compression_level), ("zstd", None));
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn values_are_parsed() {
+    let loaded = load(&[
+        ARCHIVE,
+        ("START_MODE", "RESTORE"),
+        ("PGDATA", "/data"),
+        ("CRON_TIMING", ""),
+        ("WALE_MEMORY", "64MiB"),
+        ("WALE_SHUTDOWN_GRACE", "2min"),
+        ("WALE_HTTP_TOKEN", "t0ken"),
+        ("RECOVERY_ADDITION", "a = 'b'\nc = 'd'"),
+        ("WALE_TABLESPACE_MAPPING", "16384=/ts"),
+        ("WALE_FETCH_STOPS_RECOVERY", "off"),
+    ]);
+    let settings = loaded.require_all().unwrap();
+    assert_eq!(settings.start_mode, StartMode::Restore);
+    assert_eq!(settings.wal_directory.to_str(), Some("/data/pg_wal"));
+    assert_eq!(settings.lock_file.to_str(), Some("/data/wale_init_lockfile"));
+    assert!(settings.schedule.is_none());
+    assert_eq!(settings.memory_bytes, 64 << 20);
+    assert_eq!(settings.shutdown_grace, Duration::from_secs(120));
+    assert_eq!(settings.http_token.as_ref().map(Secret::reveal), Some("t0ken"));
+    assert_eq!(settings.recovery_addition, "a = 'b'\nc = 'd'");
+    assert_eq!(settings.tablespace_mapping, [("16384".to_owned(), PathBuf::from("/ts"))]);
+    assert!(!settings.fetch_stops_recovery);
+}
+
+#[test]
+fn all_mistakes_are_reported_together() {
+    let loaded = load(&[
+        ("START_MODE", "BACKUP"),
+        ("WALE_LISTEN_PORT", "tcp://10.0.0.1:5000"),
+        ("CRON_TIMING", "0 0 0 * * *"),
+        ("WALE_COMPRESSION", "gzip"),
+        ("WALE_GPG_KEY_ID", "0xAFFE"),
+        ("WALE_MEMORY", "1MB"),
+        ("PGDATA", "data"),
+    ]);
+    let error = loaded.require_all().unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (Kind::Configuration, "configuration: 8 mistakes"));
+    let detail = error.detail.unwrap();
+    for part in [
+        "START_MODE",
+        "CONTINUOUS_BACKUP, BACKUP_PUSH or RESTORE",
+        "enableServiceLinks",
+        "CRON_TIMING",
+        "WALE_COMPRESSION",
+        "encryption is not built yet",
+        "WALE_MEMORY: 1MB is too little",
+        "PGDATA: \"data\" is not an absolute path",
+        "no place for the archive",
+        "WALE_SWIFT_PREFIX",
+    ] {
+        assert!(detail.contains(part), "{part} is not in\n{detail}");
+    }
+}
+
+#[test]
+fn a_verb_fails_only_on_the_groups_that_it_uses() {
+    let loaded = load(&[ARCHIVE, ("CRON_TIMING", "nonsense"), ("WALE_LOG", "loud")]);
+    let error = loaded.require(&[Group::Archive]).unwrap_err();
+    assert!(error.message.contains("WALE_LOG"), "the program's own settings always count");
+    let loaded = load(&[ARCHIVE, ("CRON_TIMING", "nonsense")]);
+    assert!(loaded.require(&[Group::Archive, Group::Wal]).is_ok());
+    assert!(loaded.require(&[Group::Sidecar]).is_err());
+    assert!(load(&[]).require(&[Group::Endpoint]).is_ok(), "the client needs no archive");
+}
+
+#[test]
+fn compression_and_level_fit_together() {
+    for (codec, level, sound) in
+        [("zstd", "3", true), ("zstd", "", true), ("lz4", "", true), ("lz4", "3", false), ("lzo", "", false), ("zstd", "40", false)]
+    {
+        let loaded = load(&[ARCHIVE, ("WALE_COMPRESSION", codec), ("WALE_COMPRESSION_LEVEL", level)]);
+        assert_eq!(loaded.require_all().is_ok(), sound, "{codec} {level}");
+    }
+}
+
+#[test]
+fn the_bucket_variables_build_the_prefix() {
+    let loaded = load(&[("WALE_S3_BUCKET", "b"), ("WALE_S3_PATH", "/p")]);
+    let error = loaded.require_all().unwrap_err();
+    assert!(error.message.contains("s3 are not built yet"), "{}", error.message);
+}
+
+#[test]
+fn memory_follows_the_container() {
+    for (limit, expected) in [
+        (None, 256 << 20),
+        (Some(64 << 20), 32 << 20),
+        (Some(8 << 20), 16 << 20),
+        (Some(8 << 30), 256 << 20),
+        (Some(u64::MAX), 256 << 20),
+    ] {
+        assert_eq!(default_memory(limit), expected, "{limit:?}");
+    }
+}
+
+#[test]
+fn secrets_appear_nowhere() {
+    const CANARY: &str = "canary-7f3a";
+    let secrets: Vec<&Setting> = SETTINGS.iter().filter(|s| s.secret).collect();
+    assert!(secrets.iter().any(|s| s.name == "PGPASSWORD"));
+    let mut environment = vec![ARCHIVE];
+    environment.extend(secrets.iter().map(|s| (s.name, CANARY)));
+    let loaded = load(&environment);
+    let error = loaded.require_all().err().map(|e| format!("{e:?}"));
+    for text in [
+        format!("{loaded:?}"),
+        format!("{error:?}"),
+        show_text(&loaded.shown),
+        show_json(&loaded.shown).to_string(),
+    ] {
+        assert!(!text.contains(CANARY), "{text}");
+    }
+    let text = show_text(&loaded.shown);
+    assert!(text.contains("PGPASSWORD") && text.contains("(secret)"), "{text}");
+    assert!(text.contains("environment PGPASSWORD"), "{text}");
+    // A token that cannot be sent is refused without being quoted.
+    let loaded = load(&[ARCHIVE, ("WALE_HTTP_TOKEN", "canary 7f3a")]);
+    assert!(!format!("{:?}", loaded.require_all().unwrap_err()).contains("canary"));
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/settings.md");
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == settings_page(), "docs/reference/settings.md is stale: run `cargo run -p xtask -- docs`");
+}

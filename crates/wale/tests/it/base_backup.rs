@@ -1,0 +1,305 @@
+//! Base backups and their restores: under write load, with tablespaces and a WAL directory of its own,
+//! damaged pages, owners and modes, several codecs in one archive.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wale_testkit::{Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
+
+use crate::support::{Stage, WALE, fingerprint, majors};
+
+/// `pg_verifybackup` on a restored directory before any server has started on it.
+/// `-n`: the WAL is in the archive, not in the directory.
+fn verify(data: &Path) {
+    run_as_postgres(&client_tool("pg_verifybackup"), &["-n", &data.to_string_lossy()]);
+}
+
+fn fetch(stage: &Stage, name: &str, arguments: &[&str]) -> Cluster {
+    let (cluster, _) = stage.restore_options(name, "");
+    let data = cluster.data.to_string_lossy().into_owned();
+    let mut all = vec!["backup-fetch"];
+    all.extend_from_slice(arguments);
+    all.extend([data.as_str(), "LATEST"]);
+    let exit = stage.sidecar.verb(WALE, "wale", &all);
+    assert_eq!(exit.code(), 0, "backup-fetch: {}", exit.stderr);
+    cluster
+}
+
+/// Chunk-like tables come and go while `body` runs.
+fn under_write_load<T>(cluster: &Cluster, body: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    let old = n - 3;
+                    let statement = format!(
+                        "create table chunk_{worker}_{n} (time timestamptz, v float, s text);\
+                         create index on chunk_{worker}_{n} (time);\
+                         insert into chunk_{worker}_{n} select now(), g, repeat('x', g % 50) \
+                           from generate_series(1, 2000) g;\
+                         insert into t select {worker}, g from generate_series(1, 500) g;\
+                         update t set v = v + 1 where id % 17 = {n} % 17;\
+                         drop table if exists chunk_{worker}_{old}"
+                    );
+                    // A deadlock between the two is theirs to bear.
+                    let _ = cluster.try_sql(&statement);
+                }
+            });
+        }
+        let result = body();
+        stop.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+#[test]
+fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
+    for major in majors() {
+        let stage = Stage::new(&format!("load{major}"), major);
+        let pg = &stage.cluster;
+        pg.sql("create table t (id int, v int); create index on t (id)");
+        pg.sql("insert into t select g, g from generate_series(1, 50000) g");
+        pg.sql("create unlogged table u as select g from generate_series(1, 1000) g");
+        let report = under_write_load(pg, || {
+            pg.sql("select pg_sleep(1)");
+            stage.backup();
+            stage.backup()
+        });
+        assert!(!report.stderr.contains("panicked"), "{}", report.stderr);
+        let noted = fingerprint(pg, "t");
+        pg.switch_wal();
+        pg.wait_archived();
+        let backups = stage.sidecar.get("/backups").json();
+        assert_eq!(backups.as_array().map(Vec::len), Some(2), "{backups}");
+
+        let plain = fetch(&stage, "plain", &[]);
+        verify(&plain.data);
+
+        let (restored, _sidecar) = stage.restore("restored", "", &["archive_mode = off".into()]);
+        restored.start();
+        restored.wait_promoted();
+        assert_eq!(fingerprint(&restored, "t"), noted, "PostgreSQL {major}");
+        assert_eq!(restored.sql("select count(*) from u"), "0", "unlogged tables come back empty");
+        restored.sql("create extension amcheck");
+        restored.sql(
+            "select bt_index_check(c.oid) from pg_class c join pg_am a on a.oid = c.relam \
+             where c.relkind = 'i' and a.amname = 'btree' and c.relpersistence = 'p'",
+        );
+        if major >= 14 {
+            let port = restored.port.to_string();
+            let socket = restored.socket.to_string_lossy().into_owned();
+            let options =
+                ["-h", &socket, "-p", &port, "-U", "postgres", "-d", "postgres", "--heapallindexed"];
+            run_as_postgres(&client_tool("pg_amcheck"), &options);
+        }
+        restored.stop("fast");
+        if major == 15 {
+            let data = restored.data.to_string_lossy().into_owned();
+            run_as_postgres(&client_tool("pg_checksums"), &["--check", "-D", &data]);
+        }
+    }
+}
+
+#[test]
+fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
+    for major in majors() {
+        let options = ClusterOptions { major, separate_wal: true, ..ClusterOptions::default() };
+        let stage = Stage::with(&format!("space{major}"), options, |options| options);
+        let pg = &stage.cluster;
+        let place = stage.sandbox.folder("space one");
+        pg.sql(&format!("create tablespace one location '{}'", place.display()));
+        pg.sql("create table t (v int) tablespace one");
+        pg.sql("insert into t select generate_series(1, 1000)");
+        stage.backup();
+        pg.sql("insert into t select generate_series(1, 500)");
+        let noted = fingerprint(pg, "t");
+        pg.switch_wal();
+        pg.wait_archived();
+
+        let elsewhere = stage.sandbox.folder("space two");
+        let mapping = format!("{}={}", place.display(), elsewhere.display());
+        let plain = fetch(&stage, "plain", &["-T", &mapping]);
+        verify(&plain.data);
+        let oid = pg.sql("select oid from pg_tablespace where spcname = 'one'");
+        let link = std::fs::read_link(plain.data.join("pg_tblspc").join(&oid)).unwrap();
+        assert_eq!(link, elsewhere);
+        let map = std::fs::read_to_string(plain.data.join("tablespace_map")).unwrap();
+        assert!(map.contains("space two") && !map.contains("space one"), "{map}");
+        std::fs::remove_dir_all(&plain.data).unwrap();
+        shell(&format!("rm -rf '{}'/*", elsewhere.display()));
+
+        // The sidecar's RESTORE, with the WAL directory on another volume.
+        let wal = stage.sandbox.folder("restored-wal");
+        let (cluster, options) = stage.restore_options("restored", "");
+        let options = options
+            .set("PGWAL", &wal.to_string_lossy())
+            .set("WALE_TABLESPACE_MAPPING", &mapping);
+        let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
+        sidecar.wait_ready(Duration::from_secs(60));
+        assert_eq!(std::fs::read_link(cluster.data.join("pg_wal")).unwrap(), wal);
+        cluster.configure(&["archive_mode = off".into()]);
+        let origin = shell(&format!("cd '{}' && find . -type f | xargs -d '\\n' md5sum", place.display()));
+        pg.stop("fast");
+        cluster.start();
+        cluster.wait_promoted();
+        assert_eq!(fingerprint(&cluster, "t"), noted, "PostgreSQL {major}");
+        cluster.sql("insert into t values (1)");
+        cluster.sql("checkpoint");
+        let after = shell(&format!("cd '{}' && find . -type f | xargs -d '\\n' md5sum", place.display()));
+        let (origin, after): (Vec<_>, Vec<_>) = (origin.lines().collect(), after.lines().collect());
+        assert_eq!(origin.len(), after.len(), "the origin's tablespace is not the restored one's");
+    }
+}
+
+/// Owner and modes: the images run PostgreSQL as uid 70, 999 or 1000.
+#[test]
+fn a_restore_by_root_belongs_to_the_owner_of_the_target() {
+    if !rustix::process::geteuid().is_root() {
+        wale_testkit::skip("a_restore_by_root_belongs_to_the_owner_of_the_target", "not root");
+        return;
+    }
+    let stage = Stage::new("owner", 15);
+    stage.backup();
+    for uid in [70, 999, 1000] {
+        let target = stage.sandbox.path().join(format!("data-{uid}"));
+        shell(&format!("mkdir -m 0700 {0} && chown {uid}:{uid} {0}", target.display()));
+        let mut options = stage.options.clone();
+        options.as_postgres = false;
+        let exit = wale_testkit::wale_command(WALE, "wale", &options)
+            .args(["backup-fetch", &target.to_string_lossy(), "LATEST"])
+            .output()
+            .unwrap();
+        assert!(exit.status.success(), "{}", String::from_utf8_lossy(&exit.stderr));
+        let odd = run("find", &[&target.to_string_lossy(), "!", "-uid", &uid.to_string()]);
+        assert_eq!(odd, "", "uid {uid}");
+        let odd = run(
+            "find",
+            &[&target.to_string_lossy(), "(", "-type", "f", "!", "-perm", "600", ")", "-o", "(",
+              "-type", "d", "!", "-perm", "700", ")"],
+        );
+        assert_eq!(odd, "", "uid {uid}");
+        assert_eq!(std::fs::metadata(&target).unwrap().mode() & 0o7777, 0o700);
+    }
+}
+
+/// A page that fails its checksum and is older than the backup's start.
+#[test]
+fn a_damaged_page_is_told_and_recorded_or_fails_the_backup_by_policy() {
+    let stage = Stage::new("damage", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g, repeat('x', 500) from generate_series(1, 1000) g");
+    let path = pg.sql("select pg_relation_filepath('t')");
+    pg.stop("fast");
+    let file = pg.data.join(&path);
+    // One byte in the middle of block 2.
+    shell(&format!(
+        "printf '\\377' | dd of={} bs=1 seek=$((2 * 8192 + 5000)) conv=notrunc status=none",
+        file.display()
+    ));
+    pg.start();
+    let exit = stage.backup();
+    assert!(exit.stderr.contains(&path) && exit.stderr.contains("checksum"), "{}", exit.stderr);
+    let data = pg.data.to_string_lossy().into_owned();
+    let strict = stage.options.clone().set("WALE_DAMAGED_PAGES", "fail");
+    let output = wale_testkit::wale_command(WALE, "wale", &strict)
+        .args(["backup-push", &data])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(65), "{stderr}");
+    assert!(stderr.contains(&path), "{stderr}");
+    let backups = stage.sidecar.get("/backups").json();
+    assert_eq!(backups.as_array().map(Vec::len), Some(1), "{backups}");
+}
+
+#[test]
+fn three_codecs_lie_in_one_archive_and_all_restore() {
+    let stage = Stage::new("codecs", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g from generate_series(1, 1000) g");
+    let data = pg.data.to_string_lossy().into_owned();
+    let mut names = Vec::new();
+    for codec in ["none", "lz4", "zstd"] {
+        let options = stage.options.clone().set("WALE_COMPRESSION", codec);
+        // WAL of this codec: a sidecar of its own takes over the port.
+        let status = wale_testkit::wale_command(WALE, "wale", &options)
+            .args(["backup-push", &data])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{codec}");
+        pg.sql("insert into t values (0)");
+        let segment = pg.switch_wal();
+        pg.wait_archived();
+        let pushed = stage.sidecar.get(&format!("/wal/{segment}"));
+        assert_eq!(pushed.status, 200);
+        names.push(stage.sidecar.get("/backups").json()[0]["name"].as_str().map(str::to_owned));
+    }
+    let list = stage.sidecar.verb(WALE, "wal-e", &["backup-list"]);
+    let listed: Vec<&str> =
+        list.stdout.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(listed.len(), 3, "{}", list.stdout);
+    for name in listed {
+        let target = stage.sandbox.folder(&format!("target-{name}"));
+        let path = target.to_string_lossy().into_owned();
+        let exit = stage.sidecar.verb(WALE, "wal-e", &["backup-fetch", &path, name]);
+        assert_eq!(exit.code(), 0, "{}", exit.stderr);
+        verify(&target);
+    }
+}
+
+/// product.md 3.1: nothing in the archive is proprietary. The same lines stand in
+/// `docs/guide/restore-by-hand.md`.
+#[test]
+fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
+    let stage = Stage::new("byhand", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g from generate_series(1, 1000) g");
+    stage.backup();
+    pg.sql("insert into t select generate_series(1, 500)");
+    let noted = fingerprint(pg, "t");
+    pg.switch_wal();
+    pg.wait_archived();
+
+    let (cluster, _) = stage.restore_options("byhand", "");
+    let guide = include_str!("../../../../docs/guide/restore-by-hand.md");
+    let script: Vec<&str> = guide
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    assert!(script.len() >= 2, "the guide has its shell blocks");
+    let output = Command::new("sh")
+        .args(["-euc", &script.join("\n")])
+        .env("ARCHIVE", stage.archive())
+        .env("PGDATA", &cluster.data)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    shell(&format!("chown -R postgres:postgres {}", cluster.data.display()));
+    verify(&cluster.data);
+    cluster.configure(&["archive_mode = off".into()]);
+    cluster.start();
+    cluster.wait_promoted();
+    assert_eq!(fingerprint(&cluster, "t"), noted);
+}
+
+/// The peak of the sidecar's memory does not grow with the database.
+#[test]
+fn the_route_takes_a_backup_and_answers_when_it_is_complete() {
+    let stage = Stage::new("route", 15);
+    stage.cluster.sql("create table t as select g from generate_series(1, 100000) g");
+    let reply = stage.sidecar.get("/backup-push");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let started = stage.sidecar.get("/backup-push?wait=false");
+    assert_eq!(started.status, 202, "{}", started.text());
+    wait_until("the second backup", Duration::from_secs(60), || {
+        (stage.sidecar.get("/backups").json().as_array()?.len() == 2).then_some(())
+    });
+}

@@ -1,0 +1,26 @@
+#!/bin/bash
+# image.sh WALE [TAG] - build the container image from the static binary, with podman (buildah) or docker.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+wale=${1:?usage: image.sh PATH-OF-WALE [TAG]}
+tag=${2:-wale:latest}
+context=$(mktemp -d "${TMPDIR:-/tmp}/wale-image-XXXXXX")
+trap 'rm -rf "$context"' EXIT
+roots=/etc/ssl/certs/ca-certificates.crt
+[ -s "$roots" ] || { echo "image.sh: no CA roots in $roots (package ca-certificates)" >&2; exit 1; }
+if ldd "$wale" >/dev/null 2>&1 && ! ldd "$wale" 2>&1 | grep -q 'statically linked'; then
+  echo "image.sh: $wale is not a static binary: make build" >&2
+  exit 1
+fi
+mkdir -p "$context"/rootfs/usr/local/bin "$context"/rootfs/etc/ssl/certs "$context"/rootfs/tmp
+chmod 1777 "$context/rootfs/tmp"
+install -m 755 "$wale" "$context/rootfs/usr/local/bin/wale"
+ln -s wale "$context/rootfs/usr/local/bin/wal-e"
+install -m 644 "$roots" "$context/rootfs/etc/ssl/certs/ca-certificates.crt"
+install -m 644 Dockerfile "$context/Dockerfile"
+if command -v podman >/dev/null; then
+  # Isolation and network are for RUN lines, and there are none.
+  podman --runtime runc build --isolation chroot --format docker -q -t "$tag" "$context"
+else
+  docker build -q -t "$tag" "$context"
+fi

@@ -1,0 +1,65 @@
+#!/bin/bash
+# setup.sh - install what the demo and the tests need, on Debian. Says what it does; does nothing twice.
+#
+#   setup.sh demo     a PostgreSQL server, psql and wget
+#   setup.sh test     that, and every other program that the tests run, and the servers of the matrix
+#   setup.sh bench    that, and the peers
+#
+# WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
+# PG_MAJORS (default "10 15 18") is which.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+what=${1:-test}
+export WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
+majors=${PG_MAJORS:-"10 15 18"}
+
+say() { printf 'setup: %s\n' "$*"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+packages=()
+need() { # PACKAGE PROGRAM: the package is needed when the program is not there
+  command -v "$2" >/dev/null 2>&1 || packages+=("$1")
+}
+need gcc gcc
+need make make
+need wget wget
+need curl curl
+need postgresql-client psql
+ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 || packages+=(postgresql)
+if [ "$what" != demo ]; then
+  need busybox busybox
+  need zstd zstd
+  need lz4 lz4
+  need python3 python3
+  need npm npm
+  need podman podman
+  need buildah buildah
+  need runc runc
+  need procps ps
+  [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+fi
+if [ "$what" = bench ]; then
+  need pgbackrest pgbackrest
+  [ -x /usr/bin/time ] || packages+=(time)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+  say "installing ${packages[*]}"
+  as_root apt-get update -qq
+  # Debian's postgresql package would start a server of its own: not wanted here.
+  as_root mkdir -p /etc/postgresql-common
+  [ -e /etc/postgresql-common/createcluster.conf ] ||
+    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if [ "$what" != demo ]; then
+  missing=()
+  for major in $majors; do [ -x "$WALE_TEST_PG/$major/bin/postgres" ] || missing+=("$major"); done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "installing PostgreSQL ${missing[*]} in $WALE_TEST_PG"
+    mkdir -p "$WALE_TEST_PG"
+    bash "$here/pg-matrix.sh" install "$WALE_TEST_PG" "${missing[@]}"
+  fi
+fi
+say "ready"

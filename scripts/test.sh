@@ -1,0 +1,62 @@
+#!/bin/bash
+# test.sh - everything a change must pass: format, lints, tidy, generated documents, all tests.
+# Ends with one line: N passed, N failed, N skipped. Every skip is listed with its reason.
+#
+#   test.sh            what `make test` runs (PostgreSQL 10, 15 and 18)
+#   test.sh quick      without the integration tests on real servers
+set -uo pipefail
+cd "$(dirname "$0")/.."
+mode=${1:-all}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+export WALE_TEST_SKIPS=$out/skips WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
+: >"$WALE_TEST_SKIPS"
+failed_steps=0
+step() { # NAME COMMAND...
+  local name=$1 start=$SECONDS
+  shift
+  printf '== %s\n' "$name"
+  if "$@" >"$out/step" 2>&1; then
+    printf '   ok, %ss\n' "$((SECONDS - start))"
+  else
+    cat "$out/step"
+    printf '   FAILED: %s\n' "$name"
+    failed_steps=$((failed_steps + 1))
+  fi
+}
+
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "tidy" cargo run -q --locked -p xtask -- tidy
+step "generated documents are current" cargo run -q --locked -p xtask -- docs --check
+
+printf '== unit tests\n'
+cargo test --workspace --exclude wale --locked --no-fail-fast 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked' 
+unit=${PIPESTATUS[0]}
+cargo test -p wale --bins --locked --no-fail-fast 2>&1 | tee "$out/bin" | grep -E '^(test result|test .* FAILED|error)|panicked'
+bin=${PIPESTATUS[0]}
+it=0
+: >"$out/it"
+if [ "$mode" = all ]; then
+  step "the static binary for the image" make --no-print-directory build
+  export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
+  printf '== integration tests on real servers\n'
+  cargo test -p wale --test it --locked --no-fail-fast -- --test-threads="${WALE_TEST_THREADS:-3}" 2>&1 | tee "$out/it"
+  it=${PIPESTATUS[0]}
+fi
+for part in unit bin; do
+  [ "${!part}" = 0 ] || sed -n '/^failures:/,$p' "$out/$part"
+done
+
+sum() { cat "$out/unit" "$out/bin" "$out/it" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
+passed=$(sum passed)
+failed=$(($(sum failed) + failed_steps))
+# A test program that did not compile or died has no line of its own.
+if [ "$failed" = 0 ] && [ "$unit$bin$it" != 000 ]; then failed=1; fi
+skipped=$(($(sum ignored) + $(wc -l <"$WALE_TEST_SKIPS")))
+if [ -s "$WALE_TEST_SKIPS" ]; then
+  printf '== skipped\n'
+  sort "$WALE_TEST_SKIPS"
+fi
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" = 0 ]
