@@ -61,7 +61,9 @@ impl ArchiveFileName {
         };
         match suffix {
             "partial" => WalSegmentName::parse_exact(stem).map(Self::Partial),
-            "history" => parse_upper_hex8(stem).and_then(TimelineId::new).map(Self::TimelineHistory),
+            "history" => parse_upper_hex8(stem)
+                .and_then(TimelineId::new)
+                .map(Self::TimelineHistory),
             _ => Some(Self::BackupHistory {
                 segment: WalSegmentName::parse_exact(stem)?,
                 offset: parse_upper_hex8(suffix.strip_suffix(".backup")?)?,
@@ -77,7 +79,9 @@ impl ArchiveFileName {
     /// The segment in the name; a timeline history file has none.
     pub const fn segment(&self) -> Option<WalSegmentName> {
         match *self {
-            Self::Segment(segment) | Self::Partial(segment) | Self::BackupHistory { segment, .. } => Some(segment),
+            Self::Segment(segment)
+            | Self::Partial(segment)
+            | Self::BackupHistory { segment, .. } => Some(segment),
             Self::TimelineHistory(_) => None,
         }
     }
@@ -86,7 +90,9 @@ impl ArchiveFileName {
     pub const fn timeline(&self) -> TimelineId {
         match self {
             Self::TimelineHistory(timeline) => *timeline,
-            Self::Segment(segment) | Self::Partial(segment) | Self::BackupHistory { segment, .. } => segment.timeline(),
+            Self::Segment(segment)
+            | Self::Partial(segment)
+            | Self::BackupHistory { segment, .. } => segment.timeline(),
         }
     }
 
@@ -125,7 +131,9 @@ impl fmt::Display for ArchiveFileName {
         match self {
             Self::Segment(segment) => segment.fmt(formatter),
             Self::Partial(segment) => write!(formatter, "{segment}.partial"),
-            Self::BackupHistory { segment, offset } => write!(formatter, "{segment}.{offset:08X}.backup"),
+            Self::BackupHistory { segment, offset } => {
+                write!(formatter, "{segment}.{offset:08X}.backup")
+            }
             Self::TimelineHistory(timeline) => write!(formatter, "{:08X}.history", timeline.get()),
         }
     }
@@ -157,7 +165,9 @@ pub struct InvalidName {
 
 impl InvalidName {
     pub(crate) fn new(text: &str) -> Self {
-        Self { given: excerpt(text) }
+        Self {
+            given: excerpt(text),
+        }
     }
 }
 
@@ -170,10 +180,25 @@ mod tests {
     fn the_four_forms() {
         let segment = WalSegmentName::parse("0000000A00000003000000FE").unwrap();
         for (text, name) in [
-            ("0000000A00000003000000FE", ArchiveFileName::Segment(segment)),
-            ("0000000A00000003000000FE.partial", ArchiveFileName::Partial(segment)),
-            ("0000000A00000003000000FE.00000028.backup", ArchiveFileName::BackupHistory { segment, offset: 0x28 }),
-            ("0000000A.history", ArchiveFileName::TimelineHistory(TimelineId::new(10).unwrap())),
+            (
+                "0000000A00000003000000FE",
+                ArchiveFileName::Segment(segment),
+            ),
+            (
+                "0000000A00000003000000FE.partial",
+                ArchiveFileName::Partial(segment),
+            ),
+            (
+                "0000000A00000003000000FE.00000028.backup",
+                ArchiveFileName::BackupHistory {
+                    segment,
+                    offset: 0x28,
+                },
+            ),
+            (
+                "0000000A.history",
+                ArchiveFileName::TimelineHistory(TimelineId::new(10).unwrap()),
+            ),
         ] {
             assert_eq!(ArchiveFileName::parse(text), Ok(name));
             assert_eq!(name.to_string(), text);
@@ -225,20 +250,36 @@ mod tests {
 
     #[test]
     fn histories_are_archived_first() {
-        let mut names: Vec<ArchiveFileName> =
-            ["000000010000000000000002", "00000002.history", "000000010000000000000001"]
-                .map(|name| name.parse().unwrap())
-                .to_vec();
+        let mut names: Vec<ArchiveFileName> = [
+            "000000010000000000000002",
+            "00000002.history",
+            "000000010000000000000001",
+        ]
+        .map(|name| name.parse().unwrap())
+        .to_vec();
         names.sort_by(ArchiveFileName::cmp_archiving);
         let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["00000002.history", "000000010000000000000001", "000000010000000000000002"]);
+        assert_eq!(
+            texts,
+            [
+                "00000002.history",
+                "000000010000000000000001",
+                "000000010000000000000002"
+            ]
+        );
     }
 
     #[test]
     fn json_is_the_name() {
         let name = ArchiveFileName::parse("00000002.history").unwrap();
-        assert_eq!(serde_json::to_string(&name).unwrap(), "\"00000002.history\"");
-        assert_eq!(serde_json::from_str::<ArchiveFileName>("\"00000002.history\"").unwrap(), name);
+        assert_eq!(
+            serde_json::to_string(&name).unwrap(),
+            "\"00000002.history\""
+        );
+        assert_eq!(
+            serde_json::from_str::<ArchiveFileName>("\"00000002.history\"").unwrap(),
+            name
+        );
         assert!(serde_json::from_str::<ArchiveFileName>("\"../x\"").is_err());
     }
 
@@ -252,7 +293,9 @@ mod tests {
             segment.clone().prop_map(ArchiveFileName::Partial),
             (segment, any::<u32>())
                 .prop_map(|(segment, offset)| ArchiveFileName::BackupHistory { segment, offset }),
-            (1..=u32::MAX).prop_map(|number| ArchiveFileName::TimelineHistory(TimelineId::new(number).unwrap())),
+            (1..=u32::MAX).prop_map(|number| ArchiveFileName::TimelineHistory(
+                TimelineId::new(number).unwrap()
+            )),
         ]
     }
 

@@ -1,14 +1,19 @@
 //! The control file, `global/pg_control`: identity and state of a cluster, as bytes on disk.
 //!
 //! PostgreSQL's `ControlFileData` (`src/include/catalog/pg_control.h`), little endian. The layout follows the field
-//! `pg_control_version`; the offsets in [`Layout`] were read from running servers of every major version. A server
+//! `pg_control_version`; the offsets in `layout.rs` were read from running servers of every major version. A server
 //! rewrites the file in place, so that a reader may see half of a write: the CRC tells, and the reader reads again.
 
+mod layout;
+
+use crate::enforced_settings::{EnforcedSettings, WalLevel};
 use crate::lsn::Lsn;
 use crate::major_version::MajorVersion;
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
 use crate::wal_segment::WalSegmentSize;
+
+use layout::{CATALOG_VERSIONS, LAYOUTS, Layout};
 
 /// What a control file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,135 +88,6 @@ impl ClusterState {
     }
 }
 
-/// The settings of the primary that a standby or a recovery must reach, or recovery stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EnforcedSettings {
-    /// `max_connections`.
-    pub max_connections: i32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: i32,
-    /// `max_wal_senders`, enforced and recorded from 12 on.
-    pub max_wal_senders: Option<i32>,
-    /// `max_prepared_transactions`.
-    pub max_prepared_transactions: i32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_transaction: i32,
-    /// `wal_level`, which must not be minimal.
-    pub wal_level: WalLevel,
-}
-
-impl EnforcedSettings {
-    /// The numbers under the names that PostgreSQL's configuration knows them by.
-    pub fn minimums(&self) -> impl Iterator<Item = (&'static str, i32)> {
-        [
-            ("max_connections", Some(self.max_connections)),
-            ("max_worker_processes", Some(self.max_worker_processes)),
-            ("max_wal_senders", self.max_wal_senders),
-            ("max_prepared_transactions", Some(self.max_prepared_transactions)),
-            ("max_locks_per_transaction", Some(self.max_locks_per_transaction)),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-    }
-}
-
-/// `wal_level`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WalLevel {
-    /// Only what crash recovery needs: no archiving, no base backups.
-    Minimal,
-    /// Enough for archives and standbys.
-    Replica,
-    /// Also for logical decoding.
-    Logical,
-}
-
-impl WalLevel {
-    /// The value as configuration spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Minimal => "minimal",
-            Self::Replica => "replica",
-            Self::Logical => "logical",
-        }
-    }
-}
-
-/// Where the fields are that move between versions: byte offsets.
-struct Layout {
-    version: u32,
-    /// The major versions that write this layout.
-    majors: &'static [u32],
-    redo: usize,
-    min_recovery_point: usize,
-    /// wal_level, wal_log_hints and the settings follow one another from here.
-    wal_level: usize,
-    has_max_wal_senders: bool,
-    /// block size, blocks per segment, WAL block size and WAL segment size follow one another from here.
-    block_size: usize,
-    data_checksum_version: usize,
-    /// The CRC, of all bytes before it.
-    crc: usize,
-}
-
-const LAYOUTS: [Layout; 6] = [
-    // 10 still records the previous checkpoint, eight bytes before redo.
-    Layout {
-        version: 1002,
-        majors: &[10],
-        redo: 48,
-        min_recovery_point: 136,
-        wal_level: 172,
-        has_max_wal_senders: false,
-        block_size: 216,
-        data_checksum_version: 252,
-        crc: 288,
-    },
-    // 11 dropped it.
-    Layout {
-        version: 1100,
-        majors: &[11],
-        redo: 40,
-        min_recovery_point: 128,
-        wal_level: 164,
-        has_max_wal_senders: false,
-        block_size: 208,
-        data_checksum_version: 244,
-        crc: 280,
-    },
-    // 12 widened the next transaction ID and added max_wal_senders.
-    Layout { version: 1201, majors: &[12], ..LAYOUT_FROM_12 },
-    Layout { version: 1300, majors: &[13, 14, 15, 16], ..LAYOUT_FROM_12 },
-    Layout { version: 1700, majors: &[17], ..LAYOUT_FROM_12 },
-    // 18 added default_char_signedness before the CRC.
-    Layout { version: 1800, majors: &[18], crc: 292, ..LAYOUT_FROM_12 },
-];
-
-const LAYOUT_FROM_12: Layout = Layout {
-    version: 0,
-    majors: &[],
-    redo: 40,
-    min_recovery_point: 136,
-    wal_level: 172,
-    has_max_wal_senders: true,
-    block_size: 216,
-    data_checksum_version: 252,
-    crc: 288,
-};
-
-/// The catalog version of each release. Betas have others.
-const CATALOG_VERSIONS: [(u32, u32); 9] = [
-    (201_707_211, 10),
-    (201_809_051, 11),
-    (201_909_212, 12),
-    (202_007_201, 13),
-    (202_107_181, 14),
-    (202_209_061, 15),
-    (202_307_071, 16),
-    (202_406_281, 17),
-    (202_506_291, 18),
-];
-
 impl ControlFile {
     /// The size of the file in bytes, of which a server uses the first few hundred.
     pub const FILE_SIZE: usize = 8192;
@@ -229,14 +105,18 @@ impl ControlFile {
         let version = reader.u32(8)?;
         let Some(layout) = LAYOUTS.iter().find(|layout| layout.version == version) else {
             // A version number is small; with its bytes in the other order it is a multiple of 65536.
-            let foreign = LAYOUTS.iter().any(|layout| layout.version == version.swap_bytes());
+            let foreign = LAYOUTS
+                .iter()
+                .any(|layout| layout.version == version.swap_bytes());
             return Err(if foreign {
                 ControlFileError::ForeignByteOrder
             } else {
                 ControlFileError::UnsupportedVersion { version }
             });
         };
-        let covered = bytes.get(..layout.crc).ok_or(ControlFileError::TooShort { length: bytes.len() })?;
+        let covered = bytes.get(..layout.crc).ok_or(ControlFileError::TooShort {
+            length: bytes.len(),
+        })?;
         let (found, expected) = (reader.u32(layout.crc)?, crc32c(covered));
         if found != expected {
             return Err(ControlFileError::CrcMismatch { found, expected });
@@ -252,19 +132,27 @@ impl ControlFile {
                 .ok()
                 .and_then(|state| ClusterState::ALL.get(state))
                 .copied()
-                .ok_or(ControlFileError::Implausible { field: "state", value: state })?,
+                .ok_or(ControlFileError::Implausible {
+                    field: "state",
+                    value: state,
+                })?,
             time_unix_s: reader.u64(24)?.cast_signed(),
             checkpoint: Lsn::new(reader.u64(32)?),
             redo: Lsn::new(reader.u64(layout.redo)?),
-            timeline: TimelineId::new(timeline)
-                .ok_or(ControlFileError::Implausible { field: "timeline", value: timeline })?,
+            timeline: TimelineId::new(timeline).ok_or(ControlFileError::Implausible {
+                field: "timeline",
+                value: timeline,
+            })?,
             min_recovery_point: Lsn::new(reader.u64(layout.min_recovery_point)?),
             min_recovery_timeline: TimelineId::new(reader.u32(layout.min_recovery_point + 8)?),
             block_size: reader.u32(layout.block_size)?,
             blocks_per_segment: reader.u32(layout.block_size + 4)?,
             wal_block_size: reader.u32(layout.block_size + 8)?,
             wal_segment_size: WalSegmentSize::new(wal_segment_size.into()).map_err(|_| {
-                ControlFileError::Implausible { field: "WAL segment size", value: wal_segment_size }
+                ControlFileError::Implausible {
+                    field: "WAL segment size",
+                    value: wal_segment_size,
+                }
             })?,
             data_checksum_version: reader.u32(layout.data_checksum_version)?,
             settings: reader.settings(layout)?,
@@ -273,12 +161,17 @@ impl ControlFile {
 
     /// The major versions that write a control file of this layout. 1300 is four of them.
     pub fn major_versions(&self) -> &'static [u32] {
-        LAYOUTS.iter().find(|layout| layout.version == self.pg_control_version).map_or(&[], |layout| layout.majors)
+        LAYOUTS
+            .iter()
+            .find(|layout| layout.version == self.pg_control_version)
+            .map_or(&[], |layout| layout.majors)
     }
 
     /// The major version, told by the catalog version; `None` for a catalog that is no release's.
     pub fn major(&self) -> Option<MajorVersion> {
-        let (_, major) = CATALOG_VERSIONS.iter().find(|(catalog, _)| *catalog == self.catalog_version)?;
+        let (_, major) = CATALOG_VERSIONS
+            .iter()
+            .find(|(catalog, _)| *catalog == self.catalog_version)?;
         MajorVersion::new(*major).ok()
     }
 
@@ -305,7 +198,9 @@ impl Reader<'_> {
             .get(offset..)
             .and_then(|rest| rest.first_chunk())
             .copied()
-            .ok_or(ControlFileError::TooShort { length: self.bytes.len() })
+            .ok_or(ControlFileError::TooShort {
+                length: self.bytes.len(),
+            })
     }
 
     fn u32(&self, offset: usize) -> Result<u32, ControlFileError> {
@@ -319,18 +214,30 @@ impl Reader<'_> {
     fn settings(&self, layout: &Layout) -> Result<EnforcedSettings, ControlFileError> {
         let wal_level = self.u32(layout.wal_level)?;
         // Every slot is four bytes; slot 1 is the flag wal_log_hints.
-        let slot = |index: usize| self.array(layout.wal_level + 4 * index).map(i32::from_le_bytes);
+        let slot = |index: usize| {
+            self.array(layout.wal_level + 4 * index)
+                .map(i32::from_le_bytes)
+        };
         let after_senders = if layout.has_max_wal_senders { 5 } else { 4 };
         Ok(EnforcedSettings {
             wal_level: match wal_level {
                 0 => WalLevel::Minimal,
                 1 => WalLevel::Replica,
                 2 => WalLevel::Logical,
-                value => return Err(ControlFileError::Implausible { field: "wal_level", value }),
+                value => {
+                    return Err(ControlFileError::Implausible {
+                        field: "wal_level",
+                        value,
+                    });
+                }
             },
             max_connections: slot(2)?,
             max_worker_processes: slot(3)?,
-            max_wal_senders: if layout.has_max_wal_senders { Some(slot(4)?) } else { None },
+            max_wal_senders: if layout.has_max_wal_senders {
+                Some(slot(4)?)
+            } else {
+                None
+            },
             max_prepared_transactions: slot(after_senders)?,
             max_locks_per_transaction: slot(after_senders + 1)?,
         })
@@ -371,4 +278,228 @@ pub enum ControlFileError {
         /// Its value.
         value: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    macro_rules! golden {
+        ($name:literal) => {
+            include_bytes!(concat!("../testdata/control_file/", $name))
+        };
+    }
+
+    /// Of a real server of each major version: system identifier, checkpoint, redo and time as SQL told them.
+    type Real = (
+        u32,
+        &'static [u8; 512],
+        u64,
+        &'static str,
+        &'static str,
+        i64,
+    );
+
+    #[rustfmt::skip]
+    const REAL: [Real; 9] = [
+        (10, golden!("10"), 7_711_396_035_700_754_494, "0/1AA5100", "0/1AA50C8", 1_795_449_303),
+        (11, golden!("11"), 7_711_396_040_763_099_303, "0/BCFE68", "0/BCFE30", 1_795_449_304),
+        (12, golden!("12"), 7_711_396_046_856_849_622, "0/1ACC168", "0/1ACC130", 1_795_449_305),
+        (13, golden!("13"), 7_711_396_052_198_893_829, "0/4A75408", "0/4A753D0", 1_795_449_307),
+        (14, golden!("14"), 7_711_396_057_318_996_276, "0/1BB4E10", "0/1BB4DD8", 1_795_449_308),
+        (15, golden!("15"), 7_711_396_062_007_654_755, "0/19A14E0", "0/19A14A8", 1_795_449_309),
+        (16, golden!("16"), 7_711_396_069_915_302_323, "0/1991FE8", "0/1991FB0", 1_795_449_311),
+        (17, golden!("17"), 7_711_396_075_767_413_217, "0/1990FB0", "0/1990F58", 1_795_449_312),
+        (18, golden!("18"), 7_711_396_081_182_538_359, "0/19BC5B8", "0/19BC560", 1_795_449_313),
+    ];
+
+    fn settings(max_wal_senders: Option<i32>) -> EnforcedSettings {
+        EnforcedSettings {
+            max_connections: 123,
+            max_worker_processes: 17,
+            max_wal_senders,
+            max_prepared_transactions: 29,
+            max_locks_per_transaction: 71,
+            wal_level: WalLevel::Logical,
+        }
+    }
+
+    /// Puts the right CRC behind altered content.
+    fn seal(bytes: &mut [u8], crc_at: usize) {
+        let crc = crc32c(&bytes[..crc_at]);
+        bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    #[test]
+    fn files_of_real_servers() {
+        for (major, bytes, identifier, checkpoint, redo, written) in REAL {
+            let file = ControlFile::parse(bytes).unwrap();
+            let expected = ControlFile {
+                system_identifier: SystemIdentifier::new(identifier),
+                pg_control_version: file.pg_control_version,
+                catalog_version: file.catalog_version,
+                state: ClusterState::InProduction,
+                time_unix_s: written,
+                checkpoint: checkpoint.parse().unwrap(),
+                redo: redo.parse().unwrap(),
+                timeline: TimelineId::FIRST,
+                min_recovery_point: Lsn::new(0),
+                min_recovery_timeline: None,
+                block_size: 8192,
+                blocks_per_segment: 131_072,
+                wal_block_size: 8192,
+                wal_segment_size: match major {
+                    11 => WalSegmentSize::MIN,
+                    13 => WalSegmentSize::new(64 << 20).unwrap(),
+                    _ => WalSegmentSize::DEFAULT,
+                },
+                data_checksum_version: 1,
+                settings: settings(if major >= 12 { Some(13) } else { None }),
+            };
+            assert_eq!(file, expected, "{major}");
+            assert_eq!(file.major().map(MajorVersion::get), Some(major));
+            assert!(file.major_versions().contains(&major));
+            assert!(file.has_data_checksums());
+        }
+    }
+
+    #[test]
+    fn the_file_of_a_standby() {
+        let file = ControlFile::parse(golden!("15-standby")).unwrap();
+        assert_eq!(file.state, ClusterState::InArchiveRecovery);
+        assert_eq!(file.min_recovery_point, "0/1A07970".parse().unwrap());
+        assert_eq!(file.min_recovery_timeline, Some(TimelineId::FIRST));
+        assert!(!file.state.is_clean_shutdown());
+    }
+
+    #[test]
+    fn all_of_the_file_or_the_needed_part_of_it() {
+        for (major, bytes, ..) in REAL {
+            let end = ControlFile::parse(bytes).unwrap().pg_control_version;
+            let end = LAYOUTS
+                .iter()
+                .find(|layout| layout.version == end)
+                .unwrap()
+                .crc
+                + 4;
+            assert!(ControlFile::parse(&bytes[..end]).is_ok(), "{major}");
+            let mut whole = bytes.to_vec();
+            whole.resize(ControlFile::FILE_SIZE, 0);
+            assert!(ControlFile::parse(&whole).is_ok(), "{major}");
+            for length in [0, 7, 11, 12, 100, end - 4, end - 1] {
+                let result = ControlFile::parse(&bytes[..length]);
+                assert_eq!(
+                    result,
+                    Err(ControlFileError::TooShort { length }),
+                    "{major}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_write_is_a_crc_mismatch() {
+        for (major, bytes, ..) in REAL {
+            let mut torn = *bytes;
+            torn[40] ^= 0xFF;
+            assert!(
+                matches!(
+                    ControlFile::parse(&torn),
+                    Err(ControlFileError::CrcMismatch { .. })
+                ),
+                "{major}"
+            );
+        }
+    }
+
+    #[test]
+    fn impossible_fields_are_told() {
+        let newest = REAL[8].1;
+        for (offset, value, error) in [
+            (
+                8,
+                1900,
+                ControlFileError::UnsupportedVersion { version: 1900 },
+            ),
+            (
+                8,
+                942,
+                ControlFileError::UnsupportedVersion { version: 942 },
+            ),
+            (8, 0, ControlFileError::UnsupportedVersion { version: 0 }),
+            (8, 1800_u32.swap_bytes(), ControlFileError::ForeignByteOrder),
+            (
+                16,
+                7,
+                ControlFileError::Implausible {
+                    field: "state",
+                    value: 7,
+                },
+            ),
+            (
+                48,
+                0,
+                ControlFileError::Implausible {
+                    field: "timeline",
+                    value: 0,
+                },
+            ),
+            (
+                172,
+                3,
+                ControlFileError::Implausible {
+                    field: "wal_level",
+                    value: 3,
+                },
+            ),
+            (
+                228,
+                5,
+                ControlFileError::Implausible {
+                    field: "WAL segment size",
+                    value: 5,
+                },
+            ),
+        ] {
+            let mut altered = *newest;
+            altered[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+            seal(&mut altered, 292);
+            assert_eq!(ControlFile::parse(&altered), Err(error));
+        }
+    }
+
+    #[test]
+    fn the_catalog_of_a_beta_is_no_release() {
+        let mut altered = *REAL[6].1;
+        altered[12] ^= 1;
+        seal(&mut altered, 288);
+        let file = ControlFile::parse(&altered).unwrap();
+        assert_eq!(
+            (file.major(), file.major_versions()),
+            (None, &[13, 14, 15, 16][..])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_is_seen(index in 0..REAL.len(), at in 0_usize..280, bit in 0..8) {
+            let mut altered = *REAL[index].1;
+            altered[at] ^= 1_u8 << bit;
+            prop_assert!(ControlFile::parse(&altered).is_err());
+        }
+
+        #[test]
+        fn no_bytes_panic(index in 0..LAYOUTS.len(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut bytes = bytes;
+            let layout = &LAYOUTS[index];
+            if let Some(version) = bytes.get_mut(8..12) {
+                version.copy_from_slice(&layout.version.to_le_bytes());
+            }
+            if bytes.len() >= layout.crc + 4 {
+                seal(&mut bytes, layout.crc);
+            }
+            let _ = ControlFile::parse(&bytes);
+        }
+    }
 }

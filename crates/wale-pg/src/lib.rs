@@ -7,8 +7,18 @@
 //! Invariants: parse and print are inverses; a name that parses is one PostgreSQL could have written; nothing here
 //! panics whatever the input is. Layouts are those of little-endian servers of PostgreSQL 10 to 18.
 
-// Almost every function of this room is a pure question; saying so two hundred times hides the two that matter.
-#![allow(clippy::must_use_candidate, reason = "the whole crate is pure functions")]
+#![allow(
+    clippy::must_use_candidate,
+    reason = "the crate is pure functions: saying so two hundred times hides the rest"
+)]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "nothing here panics; an expect states why it cannot fail"
+)]
+#![allow(
+    clippy::doc_markdown,
+    reason = "PostgreSQL and TimescaleDB are words, not code"
+)]
 
 mod text_form;
 
@@ -26,6 +36,7 @@ mod tablespace_map;
 mod timeline_history;
 
 mod control_file;
+mod enforced_settings;
 mod wal_header;
 
 pub mod exclusion;
@@ -34,10 +45,13 @@ pub mod relation;
 
 pub use archive_file_name::{ArchiveFileName, InvalidName};
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
-pub use control_file::{ClusterState, ControlFile, ControlFileError, EnforcedSettings, WalLevel};
+pub use control_file::{ClusterState, ControlFile, ControlFileError};
+pub use enforced_settings::{EnforcedSettings, WalLevel};
 pub use lsn::{InvalidLsn, Lsn};
 pub use major_version::{InvalidVersion, MajorVersion};
-pub use recovery_target::{RecoveryTarget, RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS};
+pub use recovery_target::{
+    RecoveryTarget, RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS,
+};
 pub use system_identifier::{InvalidSystemIdentifier, SystemIdentifier};
 pub use tablespace_map::{InvalidTablespaceMap, TablespaceMap};
 pub use timeline::{InvalidTimeline, TimelineId};

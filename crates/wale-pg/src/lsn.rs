@@ -53,12 +53,19 @@ impl Lsn {
     /// When the text is not one to eight hexadecimal digits, a slash, and again one to eight.
     pub fn parse(text: &str) -> Result<Self, InvalidLsn> {
         let half = |digits: &str| -> Option<u64> {
-            let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if valid { u64::from_str_radix(digits, 16).ok() } else { None }
+            let valid = (1..=8).contains(&digits.len())
+                && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if valid {
+                u64::from_str_radix(digits, 16).ok()
+            } else {
+                None
+            }
         };
         text.split_once('/')
             .and_then(|(high, low)| Some(Self(half(high)? << 32 | half(low)?)))
-            .ok_or_else(|| InvalidLsn { given: excerpt(text) })
+            .ok_or_else(|| InvalidLsn {
+                given: excerpt(text),
+            })
     }
 }
 
@@ -108,8 +115,26 @@ mod tests {
             assert_eq!(Lsn::parse(text), Ok(Lsn::new(bytes)));
             assert_eq!(Lsn::new(bytes).to_string(), text);
         }
-        assert_eq!(Lsn::parse("0/00ab"), Ok(Lsn::new(0xAB)), "lower case and leading zeros are read");
-        for wrong in ["", "/", "0", "0/", "/0", "0/0/0", "0/123456789", "+0/1", "0/-1", " 0/0", "0/0\n", "g/0", "0/é"] {
+        assert_eq!(
+            Lsn::parse("0/00ab"),
+            Ok(Lsn::new(0xAB)),
+            "lower case and leading zeros are read"
+        );
+        for wrong in [
+            "",
+            "/",
+            "0",
+            "0/",
+            "/0",
+            "0/0/0",
+            "0/123456789",
+            "+0/1",
+            "0/-1",
+            " 0/0",
+            "0/0\n",
+            "g/0",
+            "0/é",
+        ] {
             assert!(Lsn::parse(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -125,8 +150,14 @@ mod tests {
 
     #[test]
     fn json_is_the_text_form() {
-        assert_eq!(serde_json::to_string(&Lsn::new(0x200_0028)).unwrap(), "\"0/2000028\"");
-        assert_eq!(serde_json::from_str::<Lsn>("\"0/2000028\"").unwrap(), Lsn::new(0x200_0028));
+        assert_eq!(
+            serde_json::to_string(&Lsn::new(0x200_0028)).unwrap(),
+            "\"0/2000028\""
+        );
+        assert_eq!(
+            serde_json::from_str::<Lsn>("\"0/2000028\"").unwrap(),
+            Lsn::new(0x200_0028)
+        );
         assert!(serde_json::from_str::<Lsn>("33554472").is_err());
     }
 

@@ -56,7 +56,9 @@ impl MajorVersion {
         let number = number.strip_suffix('\r').unwrap_or(number);
         match parse_plain_decimal(number) {
             Some(major) => Self::new(major),
-            None => Err(InvalidVersion::NotANumber { given: excerpt(text) }),
+            None => Err(InvalidVersion::NotANumber {
+                given: excerpt(text),
+            }),
         }
     }
 
@@ -155,24 +157,47 @@ mod tests {
             assert_eq!(MajorVersion::parse(&major.to_string()), Ok(major));
         }
         for (text, major) in [("9\n", 9), ("19\n", 19)] {
-            assert_eq!(MajorVersion::parse(text), Err(InvalidVersion::Unsupported { major }));
+            assert_eq!(
+                MajorVersion::parse(text),
+                Err(InvalidVersion::Unsupported { major })
+            );
         }
         for text in ["", "\n", "9.6\n", "15 \n", "15\n\n", "fifteen"] {
-            assert!(matches!(MajorVersion::parse(text), Err(InvalidVersion::NotANumber { .. })), "{text:?}");
+            assert!(
+                matches!(
+                    MajorVersion::parse(text),
+                    Err(InvalidVersion::NotANumber { .. })
+                ),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn server_version_numbers() {
-        for (number, major) in [(100_023, Some(10)), (180_004, Some(18)), (90_624, None), (190_000, None), (0, None)] {
-            assert_eq!(MajorVersion::from_server_version_num(number).ok().map(MajorVersion::get), major);
+        for (number, major) in [
+            (100_023, Some(10)),
+            (180_004, Some(18)),
+            (90_624, None),
+            (190_000, None),
+            (0, None),
+        ] {
+            assert_eq!(
+                MajorVersion::from_server_version_num(number)
+                    .ok()
+                    .map(MajorVersion::get),
+                major
+            );
         }
     }
 
     #[test]
     fn json_is_a_supported_number() {
         assert_eq!(serde_json::to_string(&MajorVersion::NEWEST).unwrap(), "18");
-        assert_eq!(serde_json::from_str::<MajorVersion>("10").unwrap(), MajorVersion::OLDEST);
+        assert_eq!(
+            serde_json::from_str::<MajorVersion>("10").unwrap(),
+            MajorVersion::OLDEST
+        );
         assert!(serde_json::from_str::<MajorVersion>("9").is_err());
     }
 }

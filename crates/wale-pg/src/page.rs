@@ -68,11 +68,23 @@ pub fn check(page: &[u8], block: u32) -> PageState {
         return PageState::Incomplete { length: page.len() };
     };
     if u16::from_le_bytes([page[14], page[15]]) == 0 {
-        return if is_zero(page) { PageState::New } else { PageState::NotZero { lsn: lsn(page) } };
+        return if is_zero(page) {
+            PageState::New
+        } else {
+            PageState::NotZero { lsn: lsn(page) }
+        };
     }
     let found = u16::from_le_bytes([page[8], page[9]]);
     let expected = checksum(page, block);
-    if found == expected { PageState::Valid } else { PageState::Mismatch { found, expected, lsn: lsn(page) } }
+    if found == expected {
+        PageState::Valid
+    } else {
+        PageState::Mismatch {
+            found,
+            expected,
+            lsn: lsn(page),
+        }
+    }
 }
 
 /// The position of the last change to a page: the WAL must be durable up to there before the page is written.
@@ -91,6 +103,7 @@ const ROW_BYTES: usize = LANES * 4;
 const PRIME: u32 = 16_777_619;
 
 /// `checksumBaseOffsets`: where each lane begins.
+#[rustfmt::skip]
 const BASE_OFFSETS: [u32; LANES] = [
     0x5B1F_36E9, 0xB852_5960, 0x02AB_50AA, 0x1DE6_6D2A, 0x79FF_467A, 0x9BB9_F8A3, 0x217E_7CD2, 0x83E1_3D2C,
     0xF8D4_474F, 0xE39E_B970, 0x42C6_AE16, 0x9932_16FA, 0x7B09_3B5D, 0x98DA_FF3C, 0xF718_902A, 0x0B1C_9CDB,
@@ -116,12 +129,20 @@ pub fn checksum(page: &[u8; SIZE], block: u32) -> u16 {
     mix_row(&mut sums, [0; LANES]);
     mix_row(&mut sums, [0; LANES]);
     let folded = sums.into_iter().fold(0, |folded, sum| folded ^ sum);
-    u16::try_from((folded ^ block) % 65_535 + 1).expect("a remainder of 65535 plus one fits 16 bits")
+    u16::try_from((folded ^ block) % 65_535 + 1)
+        .expect("a remainder of 65535 plus one fits 16 bits")
 }
 
 #[inline]
 fn row_words(row: &[u8; ROW_BYTES]) -> [u32; LANES] {
-    std::array::from_fn(|lane| u32::from_le_bytes([row[4 * lane], row[4 * lane + 1], row[4 * lane + 2], row[4 * lane + 3]]))
+    std::array::from_fn(|lane| {
+        u32::from_le_bytes([
+            row[4 * lane],
+            row[4 * lane + 1],
+            row[4 * lane + 2],
+            row[4 * lane + 3],
+        ])
+    })
 }
 
 /// `CHECKSUM_COMP` for each lane.
@@ -134,5 +155,115 @@ fn mix_row(sums: &mut [u32; LANES], words: [u32; LANES]) {
 }
 
 fn is_zero(page: &[u8; SIZE]) -> bool {
-    page.iter().fold(0, |bits, byte| bits | byte) == 0
+    page.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEAP: &[u8; SIZE] = include_bytes!("../testdata/page/heap-3");
+    const INDEX: &[u8; SIZE] = include_bytes!("../testdata/page/index-1");
+    const FSM: &[u8; SIZE] = include_bytes!("../testdata/page/fsm-2");
+
+    #[test]
+    fn pages_of_a_real_server_are_valid() {
+        for (page, block) in [(HEAP, 3), (INDEX, 1), (FSM, 2)] {
+            assert_eq!(check(page, block), PageState::Valid, "block {block}");
+        }
+        assert_eq!(lsn(HEAP), "0/1998800".parse().unwrap());
+    }
+
+    #[test]
+    fn the_block_number_counts() {
+        // As page_checksum() of pageinspect computed them for this page.
+        assert_eq!(checksum(HEAP, 3), 50_097);
+        assert_eq!(checksum(HEAP, 131_075), 50_099);
+        assert_eq!(
+            check(HEAP, 131_075),
+            PageState::Mismatch {
+                found: 50_097,
+                expected: 50_099,
+                lsn: "0/1998800".parse().unwrap()
+            }
+        );
+    }
+
+    #[test]
+    fn a_new_page_is_all_zeros() {
+        let mut page = [0; SIZE];
+        assert_eq!(check(&page, 7), PageState::New);
+        page[SIZE - 1] = 1;
+        assert_eq!(check(&page, 7), PageState::NotZero { lsn: Lsn::new(0) });
+        page[8] = 1;
+        assert!(!check(&page, 7).is_good());
+    }
+
+    #[test]
+    fn half_a_page_is_none() {
+        for length in [0, 1, 4096, SIZE - 1, SIZE + 1] {
+            assert_eq!(check(&vec![1; length], 0), PageState::Incomplete { length });
+        }
+    }
+
+    #[test]
+    fn recovery_replaces_what_changed_since_the_backup_began() {
+        let at = |lsn| PageState::Mismatch {
+            found: 1,
+            expected: 2,
+            lsn: Lsn::new(lsn),
+        };
+        for (state, expected) in [
+            (at(99), false),
+            (at(100), true),
+            (at(101), true),
+            (PageState::NotZero { lsn: Lsn::new(100) }, true),
+            (PageState::NotZero { lsn: Lsn::new(0) }, false),
+            (PageState::Valid, false),
+            (PageState::New, false),
+            (PageState::Incomplete { length: 5 }, false),
+        ] {
+            assert_eq!(
+                state.is_replaced_by_recovery(Lsn::new(100)),
+                expected,
+                "{state:?}"
+            );
+        }
+    }
+
+    /// The algorithm as PostgreSQL's comment describes it, one lane after the other, on a copy without the checksum.
+    fn plain_checksum(page: &[u8; SIZE], block: u32) -> u16 {
+        let mut copy = *page;
+        copy[8..10].fill(0);
+        let mut result = 0;
+        for (lane, base) in BASE_OFFSETS.iter().enumerate() {
+            let mut sum = *base;
+            for round in 0..66 {
+                let at = (round * LANES + lane) * 4;
+                let word = copy
+                    .get(at..at + 4)
+                    .map_or(0, |word| u32::from_le_bytes(word.try_into().unwrap()));
+                let mixed = sum ^ word;
+                sum = mixed.wrapping_mul(PRIME) ^ (mixed >> 17);
+            }
+            result ^= sum;
+        }
+        u16::try_from((result ^ block) % 65_535 + 1).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_sum_is_the_plain_one(seed: [u8; 32], block: u32) {
+            let page: [u8; SIZE] = std::array::from_fn(|at| seed[at % 32].wrapping_mul(u8::try_from(at / 32).unwrap()));
+            prop_assert_eq!(checksum(&page, block), plain_checksum(&page, block));
+        }
+
+        #[test]
+        fn any_flipped_bit_is_seen(at in 0..SIZE, bit in 0..8) {
+            let mut page = *HEAP;
+            page[at] ^= 1_u8 << bit;
+            prop_assert!(!check(&page, 3).is_good());
+        }
+    }
 }

@@ -58,12 +58,16 @@ pub struct RecoveryTarget {
 
 impl Default for RecoveryTarget {
     fn default() -> Self {
-        Self { kind: RecoveryTargetKind::Latest, inclusive: true, timeline: RecoveryTargetTimeline::Latest }
+        Self {
+            kind: RecoveryTargetKind::Latest,
+            inclusive: true,
+            timeline: RecoveryTargetTimeline::Latest,
+        }
     }
 }
 
 impl RecoveryTarget {
-    /// The setting and the plain value that say where recovery ends; `None` for the end of the archive.
+    /// The setting and its plain value that say where recovery ends; `None` for the end of the archive.
     pub fn setting(&self) -> Option<(&'static str, String)> {
         match &self.kind {
             RecoveryTargetKind::Latest => None,
@@ -80,13 +84,15 @@ impl RecoveryTarget {
     pub fn timeline_setting(&self, major: MajorVersion) -> Option<String> {
         match self.timeline {
             RecoveryTargetTimeline::Latest => Some("latest".to_owned()),
-            RecoveryTargetTimeline::Current if major.has_recovery_signal() => Some("current".to_owned()),
+            RecoveryTargetTimeline::Current if major.has_recovery_signal() => {
+                Some("current".to_owned())
+            }
             RecoveryTargetTimeline::Current => None,
             RecoveryTargetTimeline::Id(timeline) => Some(timeline.to_string()),
         }
     }
 
-    /// Whether it can be named beforehand which part of the log recovery will read: everything.
+    /// Whether recovery ends where the archive ends.
     pub const fn is_latest(&self) -> bool {
         matches!(self.kind, RecoveryTargetKind::Latest)
     }
@@ -103,7 +109,85 @@ impl RecoveryTarget {
             let inclusive = if self.inclusive { "on" } else { "off" };
             settings.push(("recovery_target_inclusive", inclusive.to_owned()));
         }
-        settings.extend(self.timeline_setting(major).map(|timeline| ("recovery_target_timeline", timeline)));
+        settings.extend(
+            self.timeline_setting(major)
+                .map(|timeline| ("recovery_target_timeline", timeline)),
+        );
         settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(target: &RecoveryTarget, major: u32) -> Vec<(&'static str, String)> {
+        target.settings(MajorVersion::new(major).unwrap())
+    }
+
+    #[test]
+    fn each_target_is_one_setting() {
+        for (kind, expected, selective) in [
+            (
+                RecoveryTargetKind::Immediate,
+                ("recovery_target", "immediate"),
+                false,
+            ),
+            (
+                RecoveryTargetKind::Time("2026-01-01 00:00+00".into()),
+                ("recovery_target_time", "2026-01-01 00:00+00"),
+                true,
+            ),
+            (
+                RecoveryTargetKind::Xid(731),
+                ("recovery_target_xid", "731"),
+                true,
+            ),
+            (
+                RecoveryTargetKind::Lsn(Lsn::new(0x200_0028)),
+                ("recovery_target_lsn", "0/2000028"),
+                true,
+            ),
+            (
+                RecoveryTargetKind::Name("before".into()),
+                ("recovery_target_name", "before"),
+                false,
+            ),
+        ] {
+            let target = RecoveryTarget {
+                kind,
+                inclusive: false,
+                ..RecoveryTarget::default()
+            };
+            let mut all = vec![(expected.0, expected.1.to_owned())];
+            if selective {
+                all.push(("recovery_target_inclusive", "off".to_owned()));
+            }
+            all.push(("recovery_target_timeline", "latest".to_owned()));
+            assert_eq!(settings(&target, 15), all);
+            assert!(TARGET_SETTINGS.contains(&expected.0));
+        }
+        assert_eq!(RecoveryTarget::default().setting(), None);
+        assert!(RecoveryTarget::default().is_latest());
+    }
+
+    #[test]
+    fn the_timeline_is_named_where_the_version_has_a_word() {
+        let with = |timeline| RecoveryTarget {
+            timeline,
+            ..RecoveryTarget::default()
+        };
+        let named = |value: &str| vec![("recovery_target_timeline", value.to_owned())];
+        assert_eq!(
+            settings(&with(RecoveryTargetTimeline::Latest), 10),
+            named("latest")
+        );
+        assert_eq!(settings(&with(RecoveryTargetTimeline::Current), 11), []);
+        assert_eq!(
+            settings(&with(RecoveryTargetTimeline::Current), 12),
+            named("current")
+        );
+        let tenth = RecoveryTargetTimeline::Id(TimelineId::new(10).unwrap());
+        assert_eq!(settings(&with(tenth), 18), named("10"));
     }
 }

@@ -50,7 +50,11 @@ impl FromStr for SystemIdentifier {
     type Err = InvalidSystemIdentifier;
 
     fn from_str(text: &str) -> Result<Self, InvalidSystemIdentifier> {
-        parse_plain_decimal(text).map(Self).ok_or_else(|| InvalidSystemIdentifier { given: excerpt(text) })
+        parse_plain_decimal(text)
+            .map(Self)
+            .ok_or_else(|| InvalidSystemIdentifier {
+                given: excerpt(text),
+            })
     }
 }
 
@@ -82,7 +86,10 @@ mod tests {
         let identifier = SystemIdentifier::new(7_447_234_573_249_283_074);
         let json = serde_json::to_string(&identifier).unwrap();
         assert_eq!(json, "\"7447234573249283074\"");
-        assert_eq!(serde_json::from_str::<SystemIdentifier>(&json).unwrap(), identifier);
+        assert_eq!(
+            serde_json::from_str::<SystemIdentifier>(&json).unwrap(),
+            identifier
+        );
         assert!(serde_json::from_str::<SystemIdentifier>("7447234573249283074").is_err());
     }
 

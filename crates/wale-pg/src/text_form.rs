@@ -23,13 +23,21 @@ pub(crate) use serde_as_text;
 
 /// Exactly eight upper-case hexadecimal digits, as in every WAL file name.
 pub(crate) fn parse_upper_hex8(digits: &str) -> Option<u32> {
-    let valid = digits.len() == 8 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
-    if valid { u32::from_str_radix(digits, 16).ok() } else { None }
+    let valid = digits.len() == 8
+        && digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+    if valid {
+        u32::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    }
 }
 
 /// A decimal number without sign, blank or superfluous zero, as PostgreSQL prints one.
 pub(crate) fn parse_plain_decimal<T: std::str::FromStr>(digits: &str) -> Option<T> {
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits == "0" || !digits.starts_with('0'));
     if plain { digits.parse().ok() } else { None }
 }
 
@@ -50,7 +58,15 @@ mod tests {
     fn hexadecimal_is_exact() {
         assert_eq!(parse_upper_hex8("0000000F"), Some(15));
         assert_eq!(parse_upper_hex8("FFFFFFFF"), Some(u32::MAX));
-        for wrong in ["", "F", "0000000f", "0000000G", "+000000F", "000000001", "0000000é"] {
+        for wrong in [
+            "",
+            "F",
+            "0000000f",
+            "0000000G",
+            "+000000F",
+            "000000001",
+            "0000000é",
+        ] {
             assert_eq!(parse_upper_hex8(wrong), None, "{wrong:?}");
         }
     }

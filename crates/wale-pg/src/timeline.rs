@@ -67,7 +67,11 @@ impl FromStr for TimelineId {
     type Err = InvalidTimeline;
 
     fn from_str(text: &str) -> Result<Self, InvalidTimeline> {
-        parse_plain_decimal(text).and_then(Self::new).ok_or_else(|| InvalidTimeline { given: excerpt(text) })
+        parse_plain_decimal(text)
+            .and_then(Self::new)
+            .ok_or_else(|| InvalidTimeline {
+                given: excerpt(text),
+            })
     }
 }
 

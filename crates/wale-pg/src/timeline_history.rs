@@ -30,7 +30,10 @@ pub struct ParentTimeline {
 impl TimelineHistory {
     /// The history of a timeline without a history file: it has no parents.
     pub const fn without_parents(timeline: TimelineId) -> Self {
-        Self { timeline, parents: Vec::new() }
+        Self {
+            timeline,
+            parents: Vec::new(),
+        }
     }
 
     /// Reads the content of the timeline's history file.
@@ -44,9 +47,17 @@ impl TimelineHistory {
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
-            let invalid = |problem| InvalidTimelineHistory { timeline, line: excerpt(line), problem };
-            let parent = parse_line(trimmed).ok_or_else(|| invalid("is not a timeline, a position and a reason"))?;
-            if parents.last().is_some_and(|last| last.timeline >= parent.timeline) {
+            let invalid = |problem| InvalidTimelineHistory {
+                timeline,
+                line: excerpt(line),
+                problem,
+            };
+            let parent = parse_line(trimmed)
+                .ok_or_else(|| invalid("is not a timeline, a position and a reason"))?;
+            if parents
+                .last()
+                .is_some_and(|last| last.timeline >= parent.timeline)
+            {
                 return Err(invalid("is not younger than the line before"));
             }
             if parent.timeline >= timeline {
@@ -87,7 +98,10 @@ impl TimelineHistory {
 
     /// Where a parent was left; `None` for the timeline itself and for strangers.
     pub fn switch_lsn(&self, parent: TimelineId) -> Option<Lsn> {
-        self.parents.iter().find(|candidate| candidate.timeline == parent).map(|found| found.switch_lsn)
+        self.parents
+            .iter()
+            .find(|candidate| candidate.timeline == parent)
+            .map(|found| found.switch_lsn)
     }
 }
 
@@ -95,7 +109,9 @@ fn parse_line(line: &str) -> Option<ParentTimeline> {
     // PostgreSQL scans with "%u\t%X/%X", where the tab stands for any blanks.
     let (timeline, rest) = line.split_once(|blank: char| blank.is_ascii_whitespace())?;
     let rest = rest.trim_start();
-    let (lsn, reason) = rest.split_once(|blank: char| blank.is_ascii_whitespace()).unwrap_or((rest, ""));
+    let (lsn, reason) = rest
+        .split_once(|blank: char| blank.is_ascii_whitespace())
+        .unwrap_or((rest, ""));
     Some(ParentTimeline {
         timeline: timeline.parse().ok()?,
         switch_lsn: Lsn::parse(lsn).ok()?,
@@ -113,4 +129,127 @@ pub struct InvalidTimelineHistory {
     pub line: String,
     /// What is wrong with it.
     pub problem: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).unwrap()
+    }
+
+    fn lsn(text: &str) -> Lsn {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn histories_of_real_servers() {
+        // 10 and 18 after a promotion.
+        for (text, switch) in [
+            ("1\t0/1B26040\tno recovery target specified\n", "0/1B26040"),
+            ("1\t0/1A3E060\tno recovery target specified\n", "0/1A3E060"),
+        ] {
+            let history = TimelineHistory::parse(timeline(2), text).unwrap();
+            let reason = "no recovery target specified".to_owned();
+            let parent = ParentTimeline {
+                timeline: timeline(1),
+                switch_lsn: lsn(switch),
+                reason,
+            };
+            assert_eq!(history.parents, [parent]);
+        }
+    }
+
+    #[test]
+    fn comments_and_blanks_are_passed_over() {
+        let text = "# comment\n\n  1\t0/5000000\tbefore 2026-01-01 00:00:00+00\n\t2 1/0\n";
+        let history = TimelineHistory::parse(timeline(5), text).unwrap();
+        assert_eq!(history.parents.len(), 2);
+        assert_eq!(history.parents[0].reason, "before 2026-01-01 00:00:00+00");
+        assert_eq!(history.switch_lsn(timeline(2)), Some(lsn("1/0")));
+        assert_eq!(history.switch_lsn(timeline(5)), None);
+        assert!(
+            TimelineHistory::parse(timeline(1), "")
+                .unwrap()
+                .parents
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn damaged_histories_are_refused() {
+        for text in [
+            "nonsense\n",
+            "1\n",
+            "1\t\n",
+            "1\t0-5000000\tx\n",
+            "0\t0/5000000\tx\n",
+            "1\t0/5000000\tx\n1\t0/6000000\tx\n",
+            "2\t0/5000000\tx\n1\t0/6000000\tx\n",
+            "3\t0/5000000\tx\n",
+            "4\t0/5000000\tx\n",
+        ] {
+            assert!(
+                TimelineHistory::parse(timeline(3), text).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn positions_belong_to_one_timeline() {
+        let history =
+            TimelineHistory::parse(timeline(4), "1\t0/5000000\tx\n3\t0/7000000\tx\n").unwrap();
+        for (position, owner) in [
+            ("0/0", 1),
+            ("0/4FFFFFF", 1),
+            ("0/5000000", 3),
+            ("0/6FFFFFF", 3),
+            ("0/7000000", 4),
+            ("FF/0", 4),
+        ] {
+            assert_eq!(
+                history.timeline_at(lsn(position)),
+                timeline(owner),
+                "{position}"
+            );
+            for candidate in 1..=4 {
+                assert_eq!(
+                    history.contains(timeline(candidate), lsn(position)),
+                    candidate == owner
+                );
+            }
+        }
+        assert!(history.contains_until(timeline(1), lsn("0/5000000")));
+        assert!(!history.contains_until(timeline(1), lsn("0/5000001")));
+        assert!(!history.contains_until(timeline(2), lsn("0/5000001")));
+    }
+
+    #[test]
+    fn a_recovery_may_stop_before_its_own_timeline_began() {
+        // Timeline 2 was followed, but the recovery ended before its switch: 2 owns nothing.
+        let history =
+            TimelineHistory::parse(timeline(3), "1\t0/5000000\tx\n2\t0/4000000\tx\n").unwrap();
+        for (position, owner) in [
+            ("0/3FFFFFF", 1),
+            ("0/4000000", 3),
+            ("0/4800000", 3),
+            ("0/5000000", 3),
+        ] {
+            assert_eq!(
+                history.timeline_at(lsn(position)),
+                timeline(owner),
+                "{position}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = TimelineHistory::parse(timeline(9), &text);
+        }
+    }
 }

@@ -77,7 +77,9 @@ impl WalPageHeader {
     /// When there are fewer than 40 bytes, all of them are zero, the magic is of no supported version, or the header
     /// is not a long one.
     pub fn parse(bytes: &[u8]) -> Result<Self, WalHeaderError> {
-        let too_short = WalHeaderError::TooShort { length: bytes.len() };
+        let too_short = WalHeaderError::TooShort {
+            length: bytes.len(),
+        };
         let header: &[u8; Self::LENGTH] = bytes.first_chunk().ok_or(too_short)?;
         let header = Self {
             magic: u16::from_le_bytes(field(header, 0)),
@@ -105,32 +107,52 @@ impl WalPageHeader {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn check(&self, name: &WalSegmentName, expectation: &HeaderExpectation) -> Result<(), WalHeaderError> {
+    pub fn check(
+        &self,
+        name: &WalSegmentName,
+        expectation: &HeaderExpectation,
+    ) -> Result<(), WalHeaderError> {
         let size = match expectation.segment_size {
             Some(size) => size,
             None => self.own_segment_size()?,
         };
         check_file_size(expectation.file_size, size)?;
         self.check_form()?;
-        let expected = name.start_lsn(size).map_err(WalHeaderError::ImpossibleName)?;
+        let expected = name
+            .start_lsn(size)
+            .map_err(WalHeaderError::ImpossibleName)?;
         if self.page_address != expected {
-            return Err(WalHeaderError::WrongPageAddress { found: self.page_address, expected });
+            return Err(WalHeaderError::WrongPageAddress {
+                found: self.page_address,
+                expected,
+            });
         }
         match expectation.system_identifier {
             Some(expected) if expected != self.system_identifier => {
-                return Err(WalHeaderError::WrongSystemIdentifier { found: self.system_identifier, expected });
+                return Err(WalHeaderError::WrongSystemIdentifier {
+                    found: self.system_identifier,
+                    expected,
+                });
             }
             _ => {}
         }
         if self.own_segment_size()? != size {
-            return Err(WalHeaderError::WrongSegmentSize { found: self.segment_size, expected: Some(size) });
+            return Err(WalHeaderError::WrongSegmentSize {
+                found: self.segment_size,
+                expected: Some(size),
+            });
         }
         // XLOG_BLCKSZ is chosen when the server is compiled, from 1 to 64 kB.
         if !(self.block_size.is_power_of_two() && (1 << 10..=1 << 16).contains(&self.block_size)) {
-            return Err(WalHeaderError::WrongBlockSize { found: self.block_size });
+            return Err(WalHeaderError::WrongBlockSize {
+                found: self.block_size,
+            });
         }
         if self.timeline == 0 || self.timeline > name.timeline().get() {
-            return Err(WalHeaderError::WrongTimeline { found: self.timeline, named: name.timeline().get() });
+            return Err(WalHeaderError::WrongTimeline {
+                found: self.timeline,
+                named: name.timeline().get(),
+            });
         }
         Ok(())
     }
@@ -153,7 +175,10 @@ impl WalPageHeader {
     }
 
     fn check_form(&self) -> Result<(), WalHeaderError> {
-        if self.magic == 0 && self.info == 0 && self.page_address == Lsn::new(0) && self.system_identifier.as_u64() == 0
+        if self.magic == 0
+            && self.info == 0
+            && self.page_address == Lsn::new(0)
+            && self.system_identifier.as_u64() == 0
         {
             return Err(WalHeaderError::AllZero);
         }
@@ -167,8 +192,12 @@ impl WalPageHeader {
     }
 
     fn own_segment_size(&self) -> Result<WalSegmentSize, WalHeaderError> {
-        WalSegmentSize::new(self.segment_size.into())
-            .map_err(|_| WalHeaderError::WrongSegmentSize { found: self.segment_size, expected: None })
+        WalSegmentSize::new(self.segment_size.into()).map_err(|_| {
+            WalHeaderError::WrongSegmentSize {
+                found: self.segment_size,
+                expected: None,
+            }
+        })
     }
 }
 
@@ -176,7 +205,10 @@ fn check_file_size(found: u64, expected: WalSegmentSize) -> Result<(), WalHeader
     if found == expected.bytes() {
         Ok(())
     } else {
-        Err(WalHeaderError::WrongSize { found, expected: expected.bytes() })
+        Err(WalHeaderError::WrongSize {
+            found,
+            expected: expected.bytes(),
+        })
     }
 }
 
@@ -258,4 +290,238 @@ pub enum WalHeaderError {
         /// The timeline in the name.
         named: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeline::TimelineId;
+    use proptest::prelude::*;
+
+    /// Segment size in MiB, name, first bytes: from a real server of each major version.
+    const REAL: [(u32, u64, &str, &[u8; 40]); 9] = [
+        (
+            10,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/10-000000010000000000000001"),
+        ),
+        (
+            11,
+            1,
+            "00000001000000000000000B",
+            include_bytes!("../testdata/wal_header/11-00000001000000000000000B"),
+        ),
+        (
+            12,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/12-000000010000000000000001"),
+        ),
+        (
+            13,
+            64,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/13-000000010000000000000001"),
+        ),
+        (
+            14,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/14-000000010000000000000001"),
+        ),
+        (
+            15,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/15-000000010000000000000001"),
+        ),
+        (
+            16,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/16-000000010000000000000001"),
+        ),
+        (
+            17,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/17-000000010000000000000001"),
+        ),
+        (
+            18,
+            16,
+            "000000010000000000000001",
+            include_bytes!("../testdata/wal_header/18-000000010000000000000001"),
+        ),
+    ];
+
+    const IDENTIFIER: SystemIdentifier = SystemIdentifier::new(7_711_396_062_007_654_755);
+
+    fn name(text: &str) -> WalSegmentName {
+        text.parse().unwrap()
+    }
+
+    fn expected(mebibytes: u64) -> HeaderExpectation {
+        HeaderExpectation {
+            system_identifier: None,
+            segment_size: Some(WalSegmentSize::new(mebibytes << 20).unwrap()),
+            file_size: mebibytes << 20,
+        }
+    }
+
+    /// The header of 15, with bytes replaced, under its own name and with everything known.
+    fn verify_altered(offset: usize, bytes: &[u8]) -> Result<WalPageHeader, WalHeaderError> {
+        let mut header = *REAL[5].3;
+        header[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let known = HeaderExpectation {
+            system_identifier: Some(IDENTIFIER),
+            ..expected(16)
+        };
+        WalPageHeader::verify(&header, &name(REAL[5].2), &known)
+    }
+
+    #[test]
+    fn segments_of_real_servers() {
+        for (major, mebibytes, text, bytes) in REAL {
+            let header = WalPageHeader::verify(bytes, &name(text), &expected(mebibytes)).unwrap();
+            assert_eq!(header.major().map(MajorVersion::get), Some(major));
+            assert_eq!((header.timeline, header.block_size), (1, 8192));
+            let unknown = HeaderExpectation {
+                segment_size: None,
+                ..expected(mebibytes)
+            };
+            assert_eq!(
+                header.check(&name(text), &unknown),
+                Ok(()),
+                "the header knows its own size"
+            );
+        }
+        assert_eq!(
+            verify_altered(0, &[]).map(|header| header.system_identifier),
+            Ok(IDENTIFIER)
+        );
+    }
+
+    #[test]
+    fn each_field_is_checked() {
+        let other = SystemIdentifier::new(1);
+        let start = Lsn::new(16 << 20);
+        let small = Some(WalSegmentSize::DEFAULT);
+        for (offset, bytes, error) in [
+            (
+                0,
+                &[0x17, 0xD1][..],
+                WalHeaderError::UnknownMagic { found: 0xD117 },
+            ),
+            (2, &[0x05, 0], WalHeaderError::NotLongHeader { info: 5 }),
+            (
+                8,
+                &[1],
+                WalHeaderError::WrongPageAddress {
+                    found: Lsn::new((16 << 20) + 1),
+                    expected: start,
+                },
+            ),
+            (
+                24,
+                &[1, 0, 0, 0, 0, 0, 0, 0],
+                WalHeaderError::WrongSystemIdentifier {
+                    found: other,
+                    expected: IDENTIFIER,
+                },
+            ),
+            (
+                32,
+                &[0, 0, 0, 2],
+                WalHeaderError::WrongSegmentSize {
+                    found: 32 << 20,
+                    expected: small,
+                },
+            ),
+            (
+                32,
+                &[1, 0, 0, 1],
+                WalHeaderError::WrongSegmentSize {
+                    found: (16 << 20) + 1,
+                    expected: None,
+                },
+            ),
+            (36, &[1, 32], WalHeaderError::WrongBlockSize { found: 8193 }),
+            (
+                4,
+                &[2],
+                WalHeaderError::WrongTimeline { found: 2, named: 1 },
+            ),
+            (
+                4,
+                &[0],
+                WalHeaderError::WrongTimeline { found: 0, named: 1 },
+            ),
+        ] {
+            assert_eq!(verify_altered(offset, bytes), Err(error));
+        }
+    }
+
+    #[test]
+    fn the_timeline_may_be_older_than_the_name() {
+        let header = WalPageHeader::parse(REAL[5].3).unwrap();
+        let promoted = name(REAL[5].2).with_timeline(TimelineId::new(2).unwrap());
+        assert_eq!(header.check(&promoted, &expected(16)), Ok(()));
+    }
+
+    #[test]
+    fn the_first_thing_wrong_is_the_one_told() {
+        let zeros = [0; 40];
+        let segment = name("000000010000000000000001");
+        let short = HeaderExpectation {
+            file_size: 1000,
+            ..expected(16)
+        };
+        let wrong_size = WalHeaderError::WrongSize {
+            found: 1000,
+            expected: 16 << 20,
+        };
+        assert_eq!(
+            WalPageHeader::verify(&zeros, &segment, &short),
+            Err(wrong_size.clone())
+        );
+        assert_eq!(
+            WalPageHeader::verify(&zeros, &segment, &expected(16)),
+            Err(WalHeaderError::AllZero)
+        );
+        assert_eq!(WalPageHeader::parse(&zeros), Err(WalHeaderError::AllZero));
+        assert_eq!(
+            WalPageHeader::parse(&zeros[1..]),
+            Err(WalHeaderError::TooShort { length: 39 })
+        );
+        let header = WalPageHeader::parse(REAL[5].3).unwrap();
+        assert_eq!(
+            header.check(&name("000000010000000000000009"), &short),
+            Err(wrong_size)
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_none_of_this_cluster_is_told_apart() {
+        let header = WalPageHeader::parse(REAL[5].3).unwrap();
+        let result = header.check(&name("000000010000000000000100"), &expected(16));
+        assert!(
+            matches!(result, Err(WalHeaderError::ImpossibleName(_))),
+            "{result:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), magic in 0_usize..9, log_id: u32) {
+            let mut bytes = bytes;
+            if let Some(start) = bytes.get_mut(..4) {
+                start.copy_from_slice(&REAL[magic].3[..4]);
+            }
+            let segment = name(&format!("00000001{log_id:08X}00000001"));
+            let known = HeaderExpectation { segment_size: None, ..expected(16) };
+            let _ = WalPageHeader::verify(&bytes, &segment, &known);
+        }
+    }
 }

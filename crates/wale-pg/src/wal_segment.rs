@@ -125,10 +125,21 @@ impl WalSegmentName {
     ///
     /// # Errors
     /// When the number is beyond the end of the log.
-    pub fn from_number(timeline: TimelineId, number: u64, size: WalSegmentSize) -> Result<Self, WalSegmentError> {
+    pub fn from_number(
+        timeline: TimelineId,
+        number: u64,
+        size: WalSegmentSize,
+    ) -> Result<Self, WalSegmentError> {
         let per_log_id = size.segments_per_log_id();
-        match (u32::try_from(number / per_log_id), u32::try_from(number % per_log_id)) {
-            (Ok(log_id), Ok(segment)) => Ok(Self { timeline, log_id, segment }),
+        match (
+            u32::try_from(number / per_log_id),
+            u32::try_from(number % per_log_id),
+        ) {
+            (Ok(log_id), Ok(segment)) => Ok(Self {
+                timeline,
+                log_id,
+                segment,
+            }),
             _ => Err(WalSegmentError::EndOfLog { timeline }),
         }
     }
@@ -188,7 +199,13 @@ impl WalSegmentName {
 
 impl fmt::Display for WalSegmentName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:08X}{:08X}{:08X}", self.timeline.get(), self.log_id, self.segment)
+        write!(
+            formatter,
+            "{:08X}{:08X}{:08X}",
+            self.timeline.get(),
+            self.log_id,
+            self.segment
+        )
     }
 }
 
@@ -246,10 +263,16 @@ mod tests {
             assert_eq!(size(mebibytes).segments_per_log_id(), per_log_id);
         }
         for wrong in [0, 1, (1 << 20) - 1, 3 << 20, 1 << 19, 1 << 31, u64::MAX] {
-            assert_eq!(WalSegmentSize::new(wrong), Err(InvalidWalSegmentSize { bytes: wrong }));
+            assert_eq!(
+                WalSegmentSize::new(wrong),
+                Err(InvalidWalSegmentSize { bytes: wrong })
+            );
         }
         assert!(serde_json::from_str::<WalSegmentSize>("3000000").is_err());
-        assert_eq!(serde_json::to_string(&WalSegmentSize::DEFAULT).unwrap(), "16777216");
+        assert_eq!(
+            serde_json::to_string(&WalSegmentSize::DEFAULT).unwrap(),
+            "16777216"
+        );
     }
 
     #[test]
@@ -267,14 +290,20 @@ mod tests {
             let segment = WalSegmentName::from_lsn(TimelineId::FIRST, lsn, size(mebibytes));
             assert_eq!(segment.to_string(), name);
             let start = segment.start_lsn(size(mebibytes)).unwrap();
-            assert_eq!(lsn.bytes_since(start), Some(size(mebibytes).offset_in_segment(lsn)));
+            assert_eq!(
+                lsn.bytes_since(start),
+                Some(size(mebibytes).offset_in_segment(lsn))
+            );
         }
     }
 
     #[test]
     fn a_name_may_belong_to_no_cluster_of_this_size() {
         let name = WalSegmentName::parse("000000010000000000000100").unwrap();
-        assert!(matches!(name.number(size(16)), Err(WalSegmentError::NotOfThisSize { .. })));
+        assert!(matches!(
+            name.number(size(16)),
+            Err(WalSegmentError::NotOfThisSize { .. })
+        ));
         assert!(name.start_lsn(size(16)).is_err() && name.next(size(16)).is_err());
         assert_eq!(name.number(size(1)), Ok(256));
     }
@@ -282,8 +311,16 @@ mod tests {
     #[test]
     fn the_log_has_an_end() {
         let last = WalSegmentName::parse("00000001FFFFFFFF000000FF").unwrap();
-        assert_eq!(last.next(size(16)), Err(WalSegmentError::EndOfLog { timeline: TimelineId::FIRST }));
-        assert_eq!(last.start_lsn(size(16)), Ok(Lsn::new(u64::MAX - (16 << 20) + 1)));
+        assert_eq!(
+            last.next(size(16)),
+            Err(WalSegmentError::EndOfLog {
+                timeline: TimelineId::FIRST
+            })
+        );
+        assert_eq!(
+            last.start_lsn(size(16)),
+            Ok(Lsn::new(u64::MAX - (16 << 20) + 1))
+        );
         assert!(WalSegmentName::from_number(TimelineId::FIRST, u64::MAX, size(16)).is_err());
     }
 

@@ -4,7 +4,9 @@
 #![expect(missing_docs, reason = "a test's name is its documentation")]
 
 mod base_backup;
+mod faults_disk;
 mod faults_http;
+mod faults_identity;
 mod image;
 mod main_job;
 mod recovery_command;

@@ -1,0 +1,273 @@
+//! The fault battery, rows 15 to 21 and 55: full disks, vanished and damaged files, unreadable pages,
+//! targets that must not be restored into.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use wale_testkit::{ClusterOptions, Exit, Sidecar, run, shell, skip, wale_command};
+
+use crate::support::{Stage, WALE};
+
+/// A file system in memory of a few MiB, unmounted when dropped.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(path: &'a Path, options: &str) -> Self {
+        run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &path.to_string_lossy()]);
+        shell(&format!("chown postgres:postgres {0} && chmod 700 {0}", path.display()));
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+fn can_mount(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip(test, "only root can mount a small file system");
+    }
+    root
+}
+
+fn leftovers(folder: &Path) -> String {
+    shell(&format!("find {} -name '*tmp*'", folder.display()))
+}
+
+/// Segments of 1 MiB, so that small disks hold some.
+fn small_segments(name: &str) -> Stage {
+    let cluster = ClusterOptions { segment_mib: 1, ..ClusterOptions::default() };
+    Stage::with(name, cluster, |options| options.set("WALE_COMPRESSION", "none"))
+}
+
+#[test]
+fn fault_15_a_full_wal_volume_does_not_stop_archiving() {
+    if !can_mount("fault_15") {
+        return;
+    }
+    let stage = small_segments("fullwal");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    let bytes = stage.cluster.wal.join(&segment);
+    let place = stage.sandbox.folder("small");
+    let _disk = SmallDisk::mount(&place, "size=1088k");
+    shell(&format!("cp {} {}", bytes.display(), place.display()));
+    shell(&format!("dd if=/dev/zero of={}/filler bs=1k 2>/dev/null || true", place.display()));
+    shell(&format!("chown postgres {}/*", place.display()));
+    let archive = stage.sandbox.folder("other-archive");
+    let options = stage
+        .options
+        .clone()
+        .set("PGWAL", &place.to_string_lossy())
+        .set("WALE_FILE_PREFIX", &format!("file://{}", archive.display()));
+    let file = place.join(&segment).to_string_lossy().into_owned();
+    let output = wale_command(WALE, "wale", &options).args(["wal-push", &file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn fault_16_a_full_archive_is_507_leaves_nothing_and_recovers() {
+    if !can_mount("fault_16") {
+        return;
+    }
+    let stage = small_segments("fullarchive");
+    let first = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    let place = stage.sandbox.folder("small");
+    let _disk = SmallDisk::mount(&place, "size=600k");
+    let port = wale_testkit::free_port();
+    let mut options = stage
+        .options
+        .clone()
+        .set("WALE_FILE_PREFIX", &format!("file://{}", place.display()))
+        .set("WALE_LISTEN_PORT", &port.to_string());
+    options.port = port;
+    let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
+    let reply = sidecar.get(&format!("/wal-push/{first}"));
+    assert_eq!(reply.status, 507, "{}", reply.text());
+    assert_eq!(shell(&format!("find {} -path '*wal_005/*' -type f", place.display())), "");
+    assert_eq!(leftovers(&place), "");
+    run("mount", &["-o", "remount,size=8m", &place.to_string_lossy()]);
+    let reply = sidecar.get(&format!("/wal-push/{first}"));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[test]
+fn fault_18_a_file_that_vanished_is_a_clear_error() {
+    let stage = Stage::new("vanished", 15);
+    let name = "0000000100000000000000AA";
+    std::fs::write(stage.cluster.wal.join(format!("archive_status/{name}.ready")), "").unwrap();
+    let reply = stage.sidecar.get(&format!("/wal-push/{name}"));
+    assert_eq!(reply.status, 404, "{}", reply.text());
+    assert!(reply.text().contains(name), "{}", reply.text());
+    std::fs::remove_file(stage.cluster.wal.join(format!("archive_status/{name}.ready"))).unwrap();
+}
+
+#[test]
+fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
+    let stage = Stage::new("damaged", 15);
+    stage.cluster.sql("create table t (v int)");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    let good = std::fs::read(stage.cluster.wal.join(&segment)).unwrap();
+    let name = "0000000100000000000000AB";
+    let cases: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 5] = [
+        ("truncated", Box::new(|bytes| bytes.truncate(1_000_000))),
+        ("all zeros", Box::new(|bytes| bytes.fill(0))),
+        ("wrong magic", Box::new(|bytes| bytes[0] ^= 0xFF)),
+        ("another position", Box::new(|_| ())),
+        ("empty", Box::new(Vec::clear)),
+    ];
+    let ready = stage.cluster.wal.join(format!("archive_status/{name}.ready"));
+    std::fs::write(&ready, "").unwrap();
+    for (what, damage) in cases {
+        let mut bytes = good.clone();
+        damage(&mut bytes);
+        std::fs::write(stage.cluster.wal.join(name), &bytes).unwrap();
+        shell(&format!("chown postgres {}", stage.cluster.wal.join(name).display()));
+        let reply = stage.sidecar.get(&format!("/wal-push/{name}"));
+        assert_eq!(reply.status, 500, "{what}: {}", reply.text());
+        assert!(reply.text().lines().count() >= 2, "{what}: {}", reply.text());
+        assert_eq!(shell(&format!("find {} -name '*{name}*'", stage.archive().display())), "");
+    }
+    std::fs::remove_file(ready).unwrap();
+    std::fs::remove_file(stage.cluster.wal.join(name)).unwrap();
+}
+
+/// An I/O error under the program: a preloaded library makes reads of one relation file fail.
+#[test]
+fn fault_20_a_page_that_cannot_be_read_fails_the_backup_by_name() {
+    let stage = Stage::new("eio", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g, repeat('x', 500) from generate_series(1, 5000) g");
+    pg.sql("checkpoint");
+    let path = pg.sql("select pg_relation_filepath('t')");
+    let folder = stage.sandbox.folder("shim");
+    let source = folder.join("eio.c");
+    std::fs::write(&source, EIO_SHIM).unwrap();
+    let library = folder.join("eio.so");
+    run("gcc", &["-shared", "-fPIC", "-O1", "-o", &library.to_string_lossy(), &source.to_string_lossy(), "-ldl"]);
+    shell(&format!("chmod 755 {0} && chmod 644 {0}/*", folder.display()));
+    let data = pg.data.to_string_lossy().into_owned();
+    let options = stage
+        .options
+        .clone()
+        .set("LD_PRELOAD", &library.to_string_lossy())
+        .set("EIO_PATH", &format!("{data}/{path}"));
+    let output = wale_command(WALE, "wale", &options).args(["backup-push", &data]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(74), "{stderr}");
+    assert!(stderr.contains(&path), "{stderr}");
+    assert_eq!(stage.sidecar.get("/backups").json().as_array().map(Vec::len), Some(0));
+    assert_eq!(leftovers(&stage.archive()), "");
+    stage.backup();
+}
+
+/// Fails `read` and `pread` on the file `EIO_PATH` from 64 KiB on.
+const EIO_SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int bad(int fd, off_t at, size_t n) {
+  char link[64], path[4096];
+  const char *want = getenv("EIO_PATH");
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(link, path, sizeof path - 1);
+  if (!want || length < 0) return 0;
+  path[length] = 0;
+  return strcmp(path, want) == 0 && at + (off_t)n > 65536;
+}
+ssize_t read(int fd, void *to, size_t n) {
+  static ssize_t (*real)(int, void *, size_t);
+  if (!real) real = dlsym(RTLD_NEXT, "read");
+  if (bad(fd, lseek(fd, 0, SEEK_CUR), n)) { errno = EIO; return -1; }
+  return real(fd, to, n);
+}
+ssize_t pread64(int fd, void *to, size_t n, off_t at) {
+  static ssize_t (*real)(int, void *, size_t, off_t);
+  if (!real) real = dlsym(RTLD_NEXT, "pread64");
+  if (bad(fd, at, n)) { errno = EIO; return -1; }
+  return real(fd, to, n, at);
+}
+"#;
+
+fn fetch_into(stage: &Stage, target: &Path, arguments: &[&str]) -> Exit {
+    let path = target.to_string_lossy().into_owned();
+    let mut all = vec!["backup-fetch"];
+    all.extend_from_slice(arguments);
+    all.extend([path.as_str(), "LATEST"]);
+    stage.sidecar.verb(WALE, "wale", &all)
+}
+
+#[test]
+fn fault_21_a_target_that_cannot_hold_the_backup_fails_early_and_is_not_startable() {
+    if !can_mount("fault_21") {
+        return;
+    }
+    let stage = Stage::new("target", 15);
+    stage.backup();
+    let place = stage.sandbox.folder("small");
+    for (options, what) in [("size=64m,nr_inodes=200", "inodes"), ("size=8m", "space")] {
+        let disk = SmallDisk::mount(&place, options);
+        let exit = fetch_into(&stage, &place, &[]);
+        assert_ne!(exit.code(), 0, "{what}");
+        assert!(exit.stderr.contains("DETAIL") || exit.stderr.contains("HINT"), "{what}: {}", exit.stderr);
+        assert!(!place.join("global/pg_control").exists(), "{what}");
+        drop(disk);
+    }
+    let disk = SmallDisk::mount(&place, "size=256m");
+    run("mount", &["-o", "remount,ro", &place.to_string_lossy()]);
+    let exit = fetch_into(&stage, &place, &[]);
+    assert_ne!(exit.code(), 0, "read-only");
+    assert!(exit.stderr.to_lowercase().contains("read-only"), "{}", exit.stderr);
+    drop(disk);
+}
+
+#[test]
+fn fault_55_a_directory_that_is_not_empty_or_runs_is_refused_before_any_write() {
+    let stage = Stage::new("refuse", 15);
+    let place = stage.sandbox.folder("space");
+    stage.cluster.sql(&format!("create tablespace s location '{}'", place.display()));
+    stage.cluster.sql("create table t (v int) tablespace s");
+    stage.backup();
+
+    let running = fetch_into(&stage, &stage.cluster.data, &[]);
+    assert_eq!(running.code(), 73, "{}", running.stderr);
+    assert!(stage.cluster.is_running());
+
+    let full = stage.sandbox.folder("full");
+    std::fs::write(full.join("precious"), "data").unwrap();
+    let exit = fetch_into(&stage, &full, &[]);
+    assert_eq!(exit.code(), 73, "{}", exit.stderr);
+    assert_eq!(std::fs::read_dir(&full).unwrap().count(), 1);
+
+    // The tablespace's place is that of the running server: not empty.
+    let empty = stage.sandbox.folder("empty");
+    let exit = fetch_into(&stage, &empty, &[]);
+    assert_ne!(exit.code(), 0, "{}", exit.stderr);
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "nothing was written");
+    assert_eq!(stage.cluster.sql("select count(*) from t"), "0");
+}
+
+/// An image file is written in place nowhere: what a cut-off push leaves is never a name of WAL.
+#[test]
+fn a_half_written_object_of_a_dead_process_is_never_served() {
+    let stage = Stage::new("residue", 15);
+    stage.cluster.sql("create table t (v int)");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    let folder = stage.archive().join("wal_005");
+    let next = "0000000100000000000000AC";
+    let residue = std::fs::File::create(folder.join(format!(".{next}.zst.1.1.wale-tmp"))).unwrap();
+    residue.write_all_at(b"half", 0).unwrap();
+    assert_eq!(stage.sidecar.get(&format!("/wal/{next}")).status, 404);
+    assert_eq!(stage.sidecar.get(&format!("/wal-absent/{next}")).status, 200);
+    assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).status, 200);
+}

@@ -1,0 +1,219 @@
+//! The fault battery, rows 37 to 45 and 52: identity, duplicates and conflicts, partial segments, proofs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, get, shell};
+
+use crate::support::{Stage, WALE, archiving};
+
+/// Every object of the archive with its time of change.
+fn objects(archive: &Path) -> BTreeMap<PathBuf, SystemTime> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![archive.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.insert(entry.path(), meta.modified().unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// A stage with one archived segment, whose file is still in `pg_wal`.
+fn with_segment(name: &str) -> (Stage, String) {
+    let stage = Stage::new(name, 15);
+    stage.cluster.sql("create table t as select g from generate_series(1, 1000) g");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    (stage, segment)
+}
+
+#[test]
+fn fault_37_the_same_bytes_pushed_a_hundred_times_are_one_upload_and_success() {
+    let (stage, segment) = with_segment("same");
+    let before = objects(&stage.archive());
+    let port = stage.sidecar.port;
+    let path = format!("/wal-push/{segment}");
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..100).map(|_| scope.spawn(|| get(port, &path).unwrap().status)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), 200);
+        }
+    });
+    assert_eq!(objects(&stage.archive()), before);
+    // And by the verb, from a process that remembers nothing.
+    let file = stage.cluster.wal.join(&segment).to_string_lossy().into_owned();
+    assert_eq!(stage.sidecar.verb(WALE, "wal-e", &["wal-push", &file]).code(), 0);
+    assert_eq!(objects(&stage.archive()), before);
+}
+
+#[test]
+fn fault_38_other_bytes_under_a_stored_name_are_409_and_the_object_stays() {
+    let (mut stage, segment) = with_segment("conflict");
+    let file = stage.cluster.wal.join(&segment);
+    let before = objects(&stage.archive());
+    let good = std::fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    bad[9000] ^= 1;
+    std::fs::write(&file, &bad).unwrap();
+    let reply = stage.sidecar.get(&format!("/wal-push/{segment}"));
+    assert_eq!(reply.status, 409, "{}", reply.text());
+    assert!(reply.text().contains(&segment), "{}", reply.text());
+    assert_eq!(objects(&stage.archive()), before);
+    // A sidecar that remembers nothing says the same, and PostgreSQL keeps the file.
+    stage.sidecar.kill();
+    let sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    assert_eq!(sidecar.get(&format!("/wal-push/{segment}")).status, 409);
+    assert_eq!(sidecar.get(&format!("/wal/{segment}")).body, good);
+    assert!(file.exists());
+    let metrics = sidecar.get("/metrics").text();
+    assert!(metrics.lines().any(|line| line.contains("conflict") && line.ends_with(" 1")), "{metrics}");
+}
+
+#[test]
+fn fault_39_and_41_a_second_cluster_on_one_prefix_is_refused() {
+    let (stage, segment) = with_segment("two");
+    let before = objects(&stage.archive());
+    let sandbox = Sandbox::new("second");
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let prefix = stage.options.environment["WALE_FILE_PREFIX"].clone();
+    let options = SidecarOptions::new(&sandbox, &cluster).set("WALE_FILE_PREFIX", &prefix);
+    cluster.configure(&archiving(options.port));
+    let mut sidecar = Sidecar::launch(&sandbox, WALE, &options);
+    cluster.start();
+    cluster.sql("create table x (v int)");
+    let foreign = cluster.switch_wal();
+    // Refused at start, or (if it serves at all) at every push: nothing of it is stored.
+    let refused_at_start = wale_testkit::wait_until(
+        "the second sidecar to refuse",
+        std::time::Duration::from_secs(30),
+        || match get(options.port, &format!("/wal-push/{foreign}")) {
+            Ok(reply) => {
+                assert_eq!(reply.status, 409, "{}", reply.text());
+                assert!(reply.text().contains("system identifier"), "{}", reply.text());
+                Some(false)
+            }
+            Err(_) => sidecar.log_text().contains("system identifier").then_some(true),
+        },
+    );
+    if refused_at_start {
+        assert_ne!(sidecar.wait_exit(std::time::Duration::from_secs(10)).code(), Some(0));
+    }
+    let data = cluster.data.to_string_lossy().into_owned();
+    let backup = sidecar.verb(WALE, "wale", &["backup-push", &data]);
+    assert_eq!(backup.code(), 65, "{}", backup.stderr);
+    // A segment of the other cluster in the first one's WAL directory.
+    let planted = stage.cluster.wal.join("0000000100000000000000EE");
+    shell(&format!("cp {} {}", cluster.wal.join(&foreign).display(), planted.display()));
+    shell(&format!("touch {}/archive_status/0000000100000000000000EE.ready", stage.cluster.wal.display()));
+    let reply = stage.sidecar.get("/wal-push/0000000100000000000000EE");
+    assert!(matches!(reply.status, 409 | 500), "{}", reply.text());
+    std::fs::remove_file(&planted).unwrap();
+    std::fs::remove_file(
+        stage.cluster.wal.join("archive_status/0000000100000000000000EE.ready"),
+    )
+    .unwrap();
+    assert_eq!(stage.sidecar.get(&format!("/wal-push/{segment}")).status, 200);
+    assert_eq!(objects(&stage.archive()), before);
+}
+
+#[test]
+fn fault_39_two_clusters_that_claim_a_prefix_at_the_same_moment() {
+    for round in 0..3 {
+        let sandbox = Sandbox::new("race");
+        let mut parts = Vec::new();
+        for name in ["a", "b"] {
+            let options = ClusterOptions { name: name.into(), ..ClusterOptions::default() };
+            let cluster = Cluster::init(&sandbox, &options);
+            let options = SidecarOptions::new(&sandbox, &cluster);
+            cluster.configure(&archiving(options.port));
+            let sidecar = Sidecar::start(&sandbox, WALE, &options);
+            parts.push((cluster, sidecar));
+        }
+        for (cluster, _) in &parts {
+            cluster.start();
+        }
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .iter()
+                .map(|(cluster, sidecar)| {
+                    scope.spawn(move || {
+                        let name = cluster.switch_wal();
+                        get(sidecar.port, &format!("/wal-push/{name}")).unwrap().status
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let won = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(won, 1, "round {round}: {statuses:?}");
+        assert!(statuses.contains(&409), "round {round}: {statuses:?}");
+    }
+}
+
+#[test]
+fn fault_45_the_partial_and_the_full_segment_and_two_different_partials_are_all_kept() {
+    let (stage, segment) = with_segment("partials");
+    let wal = &stage.cluster.wal;
+    let partial = format!("{segment}.partial");
+    let full = std::fs::read(wal.join(&segment)).unwrap();
+    let plant = |bytes: &[u8]| {
+        std::fs::write(wal.join(&partial), bytes).unwrap();
+        shell(&format!("chown postgres {}", wal.join(&partial).display()));
+        std::fs::write(wal.join(format!("archive_status/{partial}.ready")), "").unwrap();
+    };
+    let mut first = full.clone();
+    first[100_000..].fill(0);
+    plant(&first);
+    let path = format!("/wal-push/{partial}");
+    assert_eq!(stage.sidecar.get(&path).status, 200);
+    let mut second = full.clone();
+    second[50_000..].fill(0);
+    plant(&second);
+    // Refusing it for ever would block the archiver of the second promotion.
+    assert_eq!(stage.sidecar.get(&path).status, 200);
+    assert_eq!(stage.sidecar.get(&path).status, 200);
+    let kept: Vec<_> = objects(&stage.archive())
+        .into_keys()
+        .filter(|path| path.to_string_lossy().contains(".partial"))
+        .collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).body, full);
+    assert_eq!(stage.sidecar.get(&format!("/wal/{partial}")).body, first);
+}
+
+#[test]
+fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
+    let (stage, segment) = with_segment("absence");
+    let next = "0000000100000000000000F0";
+    let absent = stage.sidecar.get(&format!("/wal-absent/{next}"));
+    assert_eq!(absent.status, 200, "{}", absent.text());
+    assert_eq!(stage.sidecar.get("/wal-absent/00000009.history").status, 200);
+    assert_eq!(stage.sidecar.get(&format!("/wal/{next}")).status, 404);
+    assert_ne!(stage.sidecar.get(&format!("/wal-absent/{segment}")).status, 200);
+    // A volume that is not mounted: the folder is gone, or there and empty.
+    let archive = stage.archive();
+    let aside = stage.sandbox.path().join("aside");
+    std::fs::rename(&archive, &aside).unwrap();
+    let options = stage.options.clone().set("WALE_FETCH_DEADLINE", "1s");
+    let port = free_port();
+    let mut options = options.set("WALE_LISTEN_PORT", &port.to_string());
+    options.port = port;
+    for empty in [false, true] {
+        if empty {
+            let _ = stage.sandbox.folder("archive");
+        }
+        let reply = stage.sidecar.get(&format!("/wal-absent/{next}"));
+        assert!(reply.status >= 500, "empty folder {empty}: {} {}", reply.status, reply.text());
+    }
+    std::fs::remove_dir(&archive).unwrap();
+    std::fs::rename(&aside, &archive).unwrap();
+    assert_eq!(stage.sidecar.get(&format!("/wal-absent/{next}")).status, 200);
+}
