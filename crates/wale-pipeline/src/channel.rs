@@ -149,8 +149,9 @@ mod tests {
     #[tokio::test]
     async fn every_end_is_told_apart() {
         type Ending = fn(ChunkSender);
+        type Item = Result<Bytes, ChunkError>;
         let failed = || Err(ChunkError::Failed("disk on fire".into()));
-        let cases: [(&str, Ending, Option<Result<Bytes, ChunkError>>); 3] = [
+        let cases: [(&str, Ending, Option<Item>); 3] = [
             ("finished", ChunkSender::finish, None),
             ("failed", |s| s.fail("disk on fire".into()), Some(failed())),
             ("dropped", drop, Some(Err(ChunkError::Aborted))),

@@ -15,9 +15,7 @@
 
 pub mod conformance;
 mod error;
-pub mod fault;
-mod fault_body;
-mod fault_control;
+mod fault;
 mod file;
 mod key;
 mod memory;

@@ -161,11 +161,7 @@ impl Store for MemoryStore {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
-        Ok(self
-            .lock()
-            .objects
-            .get(key)
-            .map(|stored| stored.meta(key)))
+        Ok(self.lock().objects.get(key).map(|stored| stored.meta(key)))
     }
 
     async fn list(
@@ -209,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn lists_more_than_a_batch() {
         let store = MemoryStore::new();
-        for n in 0..2 * LIST_BATCH + 1 {
+        for n in 0..=2 * LIST_BATCH {
             store.insert(&ObjectKey::new(&format!("k/{n:06}")).expect("valid"), "");
         }
         let listed: Vec<_> = store

@@ -1,22 +1,47 @@
-//! Retries.
+//! A store that asks again when asking again may help, and gives up on one that is silent.
+//!
+//! Retried are transient failures ([`StoreError::is_transient`]) of head, list, delete, check, of the
+//! opening of an object, and of a put whose body was not touched yet. Never a put that has begun: its
+//! body is consumed, and only the caller can produce it again. Nor a body being read: the caller knows
+//! how much of it he has used.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use std::sync::Arc;
+
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
-use crate::{Body, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::{Body, BodyError, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
 
 /// What is retried, how long, and why.
+///
+/// Pauses grow exponentially and are drawn evenly between nothing and their bound ("full jitter"), so that
+/// many callers that failed together do not come back together. With the defaults a store that is down
+/// sees about a dozen attempts of one call in 30 seconds, and no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Longest time from the first attempt to the last answer of one call.
+    /// Longest time from the start of a call to its answer, pauses included. No attempt is begun that
+    /// could not end in time. 30 s: below the minute after which the callers' clients give up.
     pub deadline: Duration,
-    /// Longest silence of the store within one attempt.
+    /// Longest silence of the store: until it answers a request, and between two pieces of a body or two
+    /// entries of a list. 20 s: a store that says nothing for so long has lost the connection; what
+    /// answers later is too late for the deadline anyway.
     pub stall_timeout: Duration,
-    /// Upper bound of the first pause.
+    /// Longest silence of the store during a put, counted while it is the store's turn and not the
+    /// body's. 2 minutes: a file store writes out at the end what the system has buffered, and 1 GiB at
+    /// 10 MB/s takes 100 s. A put has no other limit, for its length is its body's.
+    pub put_stall_timeout: Duration,
+    /// Bound of the first pause, 100 ms; each further one is twice as long.
     pub first_delay: Duration,
-    /// Upper bound of any pause.
+    /// Bound of any pause, 5 s: when the store is back, nobody waits longer for it.
     pub delay_max: Duration,
-    /// Attempts in all, the first included.
+    /// Attempts in all, the first included; at least one. 20: the bound for stores that fail at once.
     pub attempts_max: u32,
 }
 
@@ -25,10 +50,19 @@ impl Default for RetryPolicy {
         Self {
             deadline: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(20),
+            put_stall_timeout: Duration::from_mins(2),
             first_delay: Duration::from_millis(100),
             delay_max: Duration::from_secs(5),
             attempts_max: 20,
         }
+    }
+}
+
+impl RetryPolicy {
+    /// The longest pause after the given attempt, counted from 1.
+    fn delay_bound(&self, attempt: u32) -> Duration {
+        let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
+        self.first_delay.saturating_mul(factor).min(self.delay_max)
     }
 }
 
@@ -39,38 +73,385 @@ pub struct RetryStore {
     policy: RetryPolicy,
 }
 
+/// The attempts of one call.
+struct Attempts<'a> {
+    policy: &'a RetryPolicy,
+    deadline: Instant,
+    made: u32,
+}
+
+impl Attempts<'_> {
+    /// Waits before the next attempt, or gives the error back when there is to be none.
+    async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.made += 1;
+        if !error.is_transient() || self.made >= self.policy.attempts_max {
+            return Err(error);
+        }
+        let pause = self.policy.delay_bound(self.made).mul_f64(random_share());
+        if Instant::now() + pause >= self.deadline {
+            return Err(error);
+        }
+        tracing::debug!(%error, attempt = self.made, ?pause, "the store is asked again");
+        sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// A number from 0 up to but not including 1. The standard library seeds its hashers at random; that is
+/// all the chance that is needed to keep callers apart.
+fn random_share() -> f64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // 32 bits, because they fit an f64 exactly.
+    let bits = RandomState::new().build_hasher().finish() >> 32;
+    f64::from(u32::try_from(bits).unwrap_or(u32::MAX)) / (f64::from(u32::MAX) + 1.0)
+}
+
 impl RetryStore {
     /// Wraps a store.
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
         Self { inner, policy }
+    }
+
+    fn attempts(&self) -> Attempts<'_> {
+        Attempts {
+            policy: &self.policy,
+            deadline: Instant::now() + self.policy.deadline,
+            made: 0,
+        }
+    }
+
+    /// Makes a request until it succeeds, fails for good, or time is up.
+    async fn request<'a, T>(
+        &self,
+        mut request: impl FnMut() -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            let limit = (Instant::now() + self.policy.stall_timeout).min(attempts.deadline);
+            let result = match timeout_at(limit, request()).await {
+                Ok(result) => result,
+                Err(_) => Err(silent(&self.inner.location(), self.policy.stall_timeout)),
+            };
+            match result {
+                Ok(value) => return Ok(value),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    /// Makes a put, again as long as its body is untouched.
+    async fn upload<'a, T>(
+        &self,
+        body: Body,
+        mut put: impl FnMut(Body) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let body = WatchedBody::new(body);
+        let mut attempts = self.attempts();
+        loop {
+            body.restart();
+            match self.watch(&body, put(body.clone().boxed())).await {
+                Err(error) if !body.is_touched() => attempts.pause(error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits for a put as long as the store moves, or the body does not.
+    async fn watch<T>(
+        &self,
+        body: &WatchedBody,
+        put: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.policy.put_stall_timeout;
+        let mut put = std::pin::pin!(put);
+        loop {
+            let silence = body.silence();
+            if silence >= limit {
+                return Err(silent(&self.inner.location(), limit));
+            }
+            if let Ok(result) = timeout(limit.saturating_sub(silence), &mut put).await {
+                return result;
+            }
+        }
+    }
+
+    /// The same stream, that fails when the store is silent for too long.
+    fn limited<T: Send + 'static>(
+        &self,
+        stream: BoxStream<'static, Result<T, StoreError>>,
+    ) -> BoxStream<'static, Result<T, StoreError>> {
+        let (location, limit) = (self.inner.location(), self.policy.stall_timeout);
+        stream::unfold(Some(stream), move |stream| {
+            let location = location.clone();
+            async move {
+                let mut stream = stream?;
+                match timeout(limit, stream.next()).await {
+                    Ok(item) => item.map(|item| (item, Some(stream))),
+                    Err(_) => Some((Err(silent(&location, limit)), None)),
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+fn silent(location: &str, limit: Duration) -> StoreError {
+    StoreError::unavailable(location, format!("no answer within {limit:?}"))
+}
+
+/// A body that can be lent to several attempts while it is untouched, and that knows whose turn it is.
+#[derive(Clone)]
+struct WatchedBody {
+    shared: Arc<Mutex<Watched>>,
+}
+
+struct Watched {
+    body: Body,
+    touched: bool,
+    turn: Turn,
+}
+
+/// Who has to act for the put to go on.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// The store, since this moment.
+    Store(Instant),
+    /// The producer of the body.
+    Producer,
+}
+
+impl WatchedBody {
+    fn new(body: Body) -> Self {
+        let watched = Watched {
+            body,
+            touched: false,
+            turn: Turn::Store(Instant::now()),
+        };
+        Self {
+            shared: Arc::new(Mutex::new(watched)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_touched(&self) -> bool {
+        self.lock().touched
+    }
+
+    fn restart(&self) {
+        self.lock().turn = Turn::Store(Instant::now());
+    }
+
+    /// How long the store has been silent.
+    fn silence(&self) -> Duration {
+        match self.lock().turn {
+            Turn::Store(since) => since.elapsed(),
+            Turn::Producer => Duration::ZERO,
+        }
+    }
+}
+
+impl Stream for WatchedBody {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut watched = self.lock();
+        watched.touched = true;
+        let poll = watched.body.as_mut().poll_next(context);
+        watched.turn = match poll {
+            Poll::Ready(_) => Turn::Store(Instant::now()),
+            Poll::Pending => Turn::Producer,
+        };
+        poll
     }
 }
 
 #[async_trait]
 impl Store for RetryStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
-        let _ = &self.policy;
-        self.inner.put_if_absent(key, body).await
+        self.upload(body, |body| self.inner.put_if_absent(key, body))
+            .await
     }
+
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
-        self.inner.put(key, body).await
+        self.upload(body, |body| self.inner.put(key, body)).await
     }
+
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        self.inner.get(key).await
+        let object = self.request(|| self.inner.get(key)).await?;
+        Ok(Object {
+            meta: object.meta,
+            body: self.limited(object.body),
+        })
     }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
-        self.inner.head(key).await
+        self.request(|| self.inner.head(key)).await
     }
-    async fn list(&self, prefix: &str) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
-        self.inner.list(prefix).await
+
+    async fn list(
+        &self,
+        prefix: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let entries = self.request(|| self.inner.list(prefix)).await?;
+        Ok(self.limited(entries))
     }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
+        self.request(|| self.inner.delete(key)).await
     }
+
     fn location(&self) -> String {
         self.inner.location()
     }
+
     async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+        self.request(|| self.inner.check()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Fault, FaultPlan, FaultyStore, MemoryStore, Occurrence, Verb, body_from};
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a").expect("valid")
+    }
+
+    fn body() -> Body {
+        body_from(Bytes::from_static(b"content"))
+    }
+
+    fn retried(plan: FaultPlan) -> (Arc<FaultyStore>, RetryStore) {
+        let memory = MemoryStore::new();
+        memory.insert(&key(), "there");
+        let faulty = Arc::new(FaultyStore::new(Arc::new(memory), plan));
+        let store = RetryStore::new(faulty.clone(), RetryPolicy::default());
+        (faulty, store)
+    }
+
+    fn fail(verb: Verb, occurrence: Occurrence, fault: Fault) -> FaultPlan {
+        FaultPlan::new().fail(verb, occurrence, fault)
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        let memory = Arc::new(MemoryStore::new());
+        let store = RetryStore::new(memory, RetryPolicy::default());
+        crate::conformance(Arc::new(store)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_22_transient_failures_are_retried() {
+        let first = Occurrence::Between(1, 3);
+        let (faulty, store) = retried(fail(Verb::Any, first, Fault::Unavailable));
+        store.head(&key()).await.expect("the fourth answers");
+        assert_eq!(faulty.calls(Verb::Head), 4);
+        for verb in [
+            Verb::Get,
+            Verb::List,
+            Verb::Delete,
+            Verb::Check,
+            Verb::Put,
+            Verb::PutIfAbsent,
+        ] {
+            faulty.set_plan(fail(verb, first, Fault::Unavailable));
+            let result = match verb {
+                Verb::Get => store.get(&key()).await.map(drop),
+                Verb::List => store.list("").await.map(drop),
+                Verb::Delete => store.delete(&key()).await,
+                Verb::Check => store.check().await,
+                Verb::Put => store.put(&key(), body()).await.map(drop),
+                _ => store.put_if_absent(&key(), body()).await.map(drop),
+            };
+            result.unwrap_or_else(|error| panic!("{verb:?}: {error}"));
+            assert_eq!(faulty.calls(verb), 4, "{verb:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_23_a_store_that_stays_down_is_not_stormed() {
+        let (faulty, store) = retried(fail(Verb::Any, Occurrence::Always, Fault::Unavailable));
+        let start = Instant::now();
+        let error = store.head(&key()).await.expect_err("it is down");
+        assert!(error.is_transient());
+        assert!(start.elapsed() <= RetryPolicy::default().deadline);
+        let calls = faulty.calls(Verb::Head);
+        assert!((3..=20).contains(&calls), "{calls} calls");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_transient_is_told_at_once() {
+        for fault in [Fault::Full, Fault::PermissionDenied] {
+            let (faulty, store) = retried(fail(Verb::Any, Occurrence::Always, fault));
+            store.head(&key()).await.expect_err("fails");
+            assert_eq!(faulty.calls(Verb::Head), 1);
+        }
+        let (faulty, store) = retried(FaultPlan::new());
+        let absent = ObjectKey::new("b").expect("valid");
+        assert!(store.get(&absent).await.expect_err("absent").is_not_found());
+        assert_eq!(faulty.calls(Verb::Get), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_25_a_put_that_has_begun_is_the_callers() {
+        for fault in [Fault::CutBody(3), Fault::LostReply] {
+            let (faulty, store) = retried(fail(Verb::Put, Occurrence::Always, fault));
+            let error = store.put(&key(), body()).await.expect_err("fails");
+            assert!(error.is_transient());
+            assert_eq!(faulty.calls(Verb::Put), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_26_silence_is_cut_short() {
+        let start = Instant::now();
+        let (faulty, store) = retried(fail(Verb::Head, Occurrence::Nth(1), Fault::Hang));
+        store.head(&key()).await.expect("the second answers");
+        assert_eq!(faulty.calls(Verb::Head), 2);
+        assert!(start.elapsed() >= RetryPolicy::default().stall_timeout);
+
+        let (_, store) = retried(fail(Verb::Put, Occurrence::Always, Fault::Hang));
+        let error = store.put(&key(), body()).await.expect_err("never answers");
+        assert!(error.is_transient());
+        assert!(error.to_string().contains("no answer within"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_is_not_the_stores_silence() {
+        let (_, store) = retried(FaultPlan::new());
+        let hour = Duration::from_hours(1);
+        let chunks = stream::iter(["a", "b"]).then(move |text| async move {
+            sleep(hour).await;
+            Ok(Bytes::from_static(text.as_bytes()))
+        });
+        let meta = store.put(&key(), chunks.boxed()).await.expect("in the end");
+        assert_eq!(meta.size, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_is_an_error() {
+        let store = RetryStore::new(Arc::new(MemoryStore::new()), RetryPolicy::default());
+        let stops = stream::iter([Ok(1)]).chain(stream::pending()).boxed();
+        let items: Vec<Result<i32, StoreError>> = store.limited(stops).collect().await;
+        assert_eq!(items.len(), 2);
+        let error = items[1].as_ref().expect_err("silence");
+        assert!(error.is_transient());
+    }
+
+    #[test]
+    fn pauses_grow_to_their_bound() {
+        let policy = RetryPolicy::default();
+        let bounds: Vec<_> = [1, 2, 3, 6, 7, 100]
+            .map(|attempt| policy.delay_bound(attempt).as_millis())
+            .into();
+        assert_eq!(bounds, [100, 200, 400, 3200, 5000, 5000]);
+        let shares: Vec<_> = (0..100).map(|_| random_share()).collect();
+        assert!(shares.iter().all(|share| (0.0..1.0).contains(share)));
+        assert!(shares.iter().any(|share| *share < 0.5));
+        assert!(shares.iter().any(|share| *share >= 0.5));
     }
 }

@@ -1,1 +1,0 @@
-//! Bodies that are cut or garbled on their way.

@@ -1,1 +1,0 @@
-//! Faults read from a file.
