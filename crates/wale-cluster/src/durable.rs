@@ -24,7 +24,7 @@ use crate::owner::Owner;
 
 const TEMPORARY_SUFFIX: &str = ".wale-tmp";
 
-/// Longest part of the final name that is repeated in the temp name: NAME_MAX is 255 bytes, and dot, process
+/// Longest part of the final name that is repeated in the temp name: `NAME_MAX` is 255 bytes, and dot, process
 /// id, counter and suffix take less than 55.
 const NAME_PART_MAX: usize = 200;
 

@@ -139,7 +139,7 @@ pub enum ClusterError {
     /// A server of a major version that wale does not know.
     #[error("the server has an unsupported version ({version_num})")]
     UnsupportedServer {
-        /// `server_version_num`, or the text of PG_VERSION.
+        /// `server_version_num`, or the text of `PG_VERSION`.
         version_num: String,
     },
     /// The server's answer makes no sense.
@@ -226,7 +226,8 @@ impl ClusterError {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Situation::DiskFull,
                 io::ErrorKind::PermissionDenied => Situation::PermissionDenied,
-                io::ErrorKind::NotFound => Situation::NotFound,
+                // Not `NotFound`: a folder that is missing for a write says nothing about the archive, and
+                // PostgreSQL would take it for the end of the WAL.
                 _ => Situation::LocalIo,
             },
             Self::NotRegular { .. } | Self::NotADirectory { .. } | Self::NameNotUtf8 { .. } => {
@@ -311,6 +312,11 @@ impl ClusterError {
                 "Check user and password, and that the server's pg_hba.conf lets this host in."
                     .to_owned(),
             ),
+            Self::Tls { .. } => Some(
+                "Check sslmode, the file of root certificates (a self-signed certificate must itself \
+                 stand in it), and with verify-full the host's name."
+                    .to_owned(),
+            ),
             Self::NotRegular { .. } => {
                 Some("Remove it; PostgreSQL puts only regular files there.".to_owned())
             }
@@ -362,12 +368,16 @@ mod tests {
             (io::ErrorKind::StorageFull, Situation::DiskFull),
             (io::ErrorKind::QuotaExceeded, Situation::DiskFull),
             (io::ErrorKind::PermissionDenied, Situation::PermissionDenied),
+            (io::ErrorKind::ReadOnlyFilesystem, Situation::LocalIo),
+            (io::ErrorKind::NotFound, Situation::LocalIo),
             (io::ErrorKind::Other, Situation::LocalIo),
         ];
         for (kind, expected) in cases {
             let error = ClusterError::io("write", Path::new("/x"))(io::Error::from(kind));
             assert_eq!(error.situation(), expected, "{kind:?}");
         }
+        let error = ClusterError::io("read", Path::new("/x"))(io::ErrorKind::NotFound.into());
+        assert_eq!(error.situation(), Situation::NotFound);
     }
 
     #[test]

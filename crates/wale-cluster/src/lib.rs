@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`control`] | the SQL connection: facts, settings, extensions, [`RunningBackup`] |
 //! | [`data_directory`] | PGDATA: what is in it, what a base backup takes from it, is a server running |
-//! | [`wal_directory`] | pg_wal: WAL files to archive, their archive status, WAL files put in place |
+//! | [`wal_directory`] | `pg_wal`: WAL files to archive, their archive status, WAL files put in place |
 //! | [`recovery`] | recovery settings of every major version, `restore_command`, configuration files |
 //! | [`restore_tree`] | writing a data directory: nothing escapes, owner and modes are right |
 //! | [`restore_marker`] | the note a restore leaves in PGDATA about itself |

@@ -117,7 +117,9 @@ impl WalDirectory {
             Err(Errno::NXIO) => return Err(not_regular(path, FileKind::Socket)),
             Err(error) => return Err(ClusterError::io("open", &path)(error.into())),
         };
-        let metadata = file.metadata().map_err(ClusterError::io("look at", &path))?;
+        let metadata = file
+            .metadata()
+            .map_err(ClusterError::io("look at", &path))?;
         if !metadata.is_file() {
             return Err(not_regular(path, kind_of(metadata.file_type())));
         }
@@ -192,11 +194,11 @@ impl WalDirectory {
                 continue;
             };
             if let Ok(name) = ArchiveFileName::parse(stem) {
-                names.push((is_not_history(&name), stem.to_owned(), name));
+                names.push(name);
             }
         }
-        names.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        Ok(names.into_iter().map(|(_, _, name)| name).collect())
+        names.sort_by(ArchiveFileName::cmp_archiving);
+        Ok(names)
     }
 
     /// A WAL file on its way into the directory: write to it, then commit. Readable and writable by the
@@ -254,10 +256,6 @@ impl WalDirectory {
             Err(error) => Err(ClusterError::io("open", &self.path)(error.into())),
         }
     }
-}
-
-fn is_not_history(name: &ArchiveFileName) -> bool {
-    !matches!(name, ArchiveFileName::TimelineHistory(_))
 }
 
 fn exists_at(folder: &OwnedFd, name: &str) -> io::Result<bool> {
@@ -330,7 +328,9 @@ mod tests {
         let (folder, directory) = directory();
         let path = folder.path().join(SEGMENT);
         let plant: [(FileKind, &dyn Fn()); 4] = [
-            (FileKind::Symlink, &|| symlink("/etc/passwd", &path).unwrap()),
+            (FileKind::Symlink, &|| {
+                symlink("/etc/passwd", &path).unwrap();
+            }),
             (FileKind::Fifo, &|| {
                 rustix::fs::mknodat(
                     rustix::fs::CWD,

@@ -9,14 +9,32 @@
 //! | [`codec`](mod@codec) | compression as `io::Write` and `io::Read` adapters |
 //! | [`tar`] | streaming tar writer and reader, [`tar::MemberPath`] |
 //! | [`layout`] | names of objects: key ↔ meaning |
-//! | [`sentinel`] | the commit record of a base backup, WAL-G's `metadata.json` |
+//! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
 //! | [`manifest`] | PostgreSQL's `backup_manifest` |
 //! | [`identity`] | `wale.json`: which cluster an archive belongs to |
 //! | [`partition`] | which file goes in which tar |
 
+mod backup_name;
+
 pub mod codec;
+pub mod identity;
+pub mod layout;
+pub mod manifest;
+pub mod metadata;
 pub mod partition;
+pub mod sentinel;
 pub mod tar;
 
+pub use backup_name::{BackupName, InvalidBackupName};
 pub use codec::{Codec, CodecError, CodecSettings, Encoder, decoder, encoder};
+pub use identity::{ArchiveIdentity, Encryption, IdentityError};
+pub use layout::ArchiveKey;
+pub use manifest::{
+    Manifest, ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, WalRange,
+};
+pub use metadata::BackupMetadata;
 pub use partition::{PartitionPlan, PlanLimits, PlannedFile};
+pub use sentinel::{
+    DamagedPage, PartitionRecord, Sentinel, SentinelError, SentinelOrigin, TablespaceRecord,
+    TablespaceSpec, WaleSentinel,
+};

@@ -17,9 +17,9 @@
 //! `O(n log n)`. Weight is size plus [`MEMBER_WEIGHT_BYTES`]: a `TimescaleDB` cluster has 100,000 small
 //! files, and opening one costs about as much as reading 32 KiB.
 //!
-//! Memory: the plan holds one `usize` per file in its partition (`Vec` growth: at most twice), and
-//! while it is made one `u32`-sized order entry rounded to a `usize`: 8 × 2 + 8 = 24 bytes per file,
-//! 2.4 MB for 100,000 files, 24 MB for a million. A partition adds about 64 bytes.
+//! Memory: while it is made, the plan holds an index per file in the order (8 bytes) and one in its
+//! partition (8 bytes, at most doubled by `Vec` growth): 24 bytes per file, 2.4 MB for 100,000 files,
+//! 24 MB for a million. A partition adds about 64 bytes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -104,7 +104,13 @@ impl PartitionPlan {
                 members: vec![index],
             })
             .collect();
-        bins.extend(fill(files, shared, limits.max_bytes, max_members, limits.workers));
+        bins.extend(fill(
+            files,
+            shared,
+            limits.max_bytes,
+            max_members,
+            limits.workers,
+        ));
 
         for bin in &mut bins {
             bin.members.sort_unstable();
@@ -133,7 +139,10 @@ impl PartitionPlan {
 
 /// Whether a file is written after all others.
 fn comes_last(path: &str) -> bool {
-    matches!(path, "global/pg_control" | "backup_label" | "tablespace_map")
+    matches!(
+        path,
+        "global/pg_control" | "backup_label" | "tablespace_map"
+    )
 }
 
 fn weight(size: u64) -> u64 {
@@ -150,9 +159,9 @@ fn fill(
     workers: usize,
 ) -> Vec<Bin> {
     let sum = |cost: fn(u64) -> u64| {
-        order
-            .iter()
-            .fold(0u64, |sum, &index| sum.saturating_add(cost(files[index].size)))
+        order.iter().fold(0u64, |sum, &index| {
+            sum.saturating_add(cost(files[index].size))
+        })
     };
     let for_bytes = sum(|size| size).div_ceil(max_bytes.max(1));
     let for_members = order.len().div_ceil(max_members) as u64;
@@ -179,7 +188,10 @@ fn fill(
         let size = files[index].size;
         let fits = |bin: &Bin| bin.members.len() < max_members && bin.bytes + size <= max_bytes;
         // The least loaded is the emptiest but for the few bytes of member weight, so one try is enough.
-        if !open.peek().is_some_and(|Reverse((_, number))| fits(&bins[*number])) {
+        if !open
+            .peek()
+            .is_some_and(|Reverse((_, number))| fits(&bins[*number]))
+        {
             add(&mut bins, &mut open);
         }
         let Some(Reverse((_, number))) = open.pop() else {
@@ -210,7 +222,13 @@ mod tests {
 
     #[test]
     fn control_file_and_labels_come_last() {
-        let names = ["PG_VERSION", "global/pg_control", "backup_label", "global/1262", "tablespace_map"];
+        let names = [
+            "PG_VERSION",
+            "global/pg_control",
+            "backup_label",
+            "global/1262",
+            "tablespace_map",
+        ];
         let files = names.map(|path| PlannedFile { path, size: 10 });
         let plan = PartitionPlan::new(&files, &PlanLimits::for_total(50, 2));
         assert_eq!(plan.partitions(), [vec![0, 3]]);
@@ -228,12 +246,28 @@ mod tests {
     fn large_files_stand_alone_and_come_first() {
         let gib = 1u64 << 30;
         let files = [
-            PlannedFile { path: "base/1/1", size: 8192 },
-            PlannedFile { path: "base/1/2", size: 3 * gib },
-            PlannedFile { path: "base/1/3", size: gib },
-            PlannedFile { path: "base/1/4", size: 8192 },
+            PlannedFile {
+                path: "base/1/1",
+                size: 8192,
+            },
+            PlannedFile {
+                path: "base/1/2",
+                size: 3 * gib,
+            },
+            PlannedFile {
+                path: "base/1/3",
+                size: gib,
+            },
+            PlannedFile {
+                path: "base/1/4",
+                size: 8192,
+            },
         ];
-        let limits = PlanLimits { max_bytes: gib, max_members: 6144, workers: 2 };
+        let limits = PlanLimits {
+            max_bytes: gib,
+            max_members: 6144,
+            workers: 2,
+        };
         let plan = PartitionPlan::new(&files, &limits);
         assert_eq!(plan.partitions()[0], [1]);
         assert_eq!(plan.partitions()[1], [2]);
@@ -243,8 +277,10 @@ mod tests {
     #[test]
     fn small_cluster_still_feeds_every_worker() {
         let names: Vec<String> = (0..1000).map(|n| format!("base/5/{n}")).collect();
-        let files: Vec<PlannedFile<'_>> =
-            names.iter().map(|path| PlannedFile { path, size: 40_000 }).collect();
+        let files: Vec<PlannedFile<'_>> = names
+            .iter()
+            .map(|path| PlannedFile { path, size: 40_000 })
+            .collect();
         let plan = PartitionPlan::new(&files, &PlanLimits::for_total(40_000_000, 2));
         assert_eq!(sizes(&plan, &files), [20_000_000, 20_000_000]);
     }
@@ -252,10 +288,15 @@ mod tests {
     #[test]
     fn members_are_limited() {
         let names: Vec<String> = (0..7000).map(|n| format!("base/5/{n}")).collect();
-        let files: Vec<PlannedFile<'_>> =
-            names.iter().map(|path| PlannedFile { path, size: 0 }).collect();
+        let files: Vec<PlannedFile<'_>> = names
+            .iter()
+            .map(|path| PlannedFile { path, size: 0 })
+            .collect();
         let plan = PartitionPlan::new(&files, &PlanLimits::for_total(0, 1));
-        assert_eq!(plan.partitions().iter().map(Vec::len).collect::<Vec<_>>(), [3500, 3500]);
+        assert_eq!(
+            plan.partitions().iter().map(Vec::len).collect::<Vec<_>>(),
+            [3500, 3500]
+        );
     }
 
     #[test]

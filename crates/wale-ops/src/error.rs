@@ -91,29 +91,127 @@ pub struct Row {
     pub level: Level,
 }
 
-const fn row(kind: Kind, name: &'static str, retry: Retry, exit_status: u8, http_status: u16, level: Level) -> Row {
-    Row { kind, name, retry, exit_status, http_status, level }
+const fn row(
+    kind: Kind,
+    name: &'static str,
+    retry: Retry,
+    exit_status: u8,
+    http_status: u16,
+    level: Level,
+) -> Row {
+    Row {
+        kind,
+        name,
+        retry,
+        exit_status,
+        http_status,
+        level,
+    }
 }
 
 /// The error table, in the order of [`Kind`]. The errors page is generated from it.
 pub const TABLE: [Row; 17] = [
     row(Kind::NotFound, "not-found", Retry::No, 1, 404, Level::Info),
     row(Kind::Usage, "usage", Retry::No, 64, 400, Level::Error),
-    row(Kind::InvalidName, "invalid-name", Retry::No, 64, 400, Level::Error),
-    row(Kind::CorruptData, "corrupt-data", Retry::No, 65, 500, Level::Error),
-    row(Kind::ArchiveMismatch, "archive-mismatch", Retry::No, 65, 409, Level::Error),
+    row(
+        Kind::InvalidName,
+        "invalid-name",
+        Retry::No,
+        64,
+        400,
+        Level::Error,
+    ),
+    row(
+        Kind::CorruptData,
+        "corrupt-data",
+        Retry::No,
+        65,
+        500,
+        Level::Error,
+    ),
+    row(
+        Kind::ArchiveMismatch,
+        "archive-mismatch",
+        Retry::No,
+        65,
+        409,
+        Level::Error,
+    ),
     row(Kind::Internal, "internal", Retry::No, 70, 500, Level::Error),
-    row(Kind::ArchiveConflict, "archive-conflict", Retry::No, 73, 409, Level::Error),
-    row(Kind::NotEmpty, "not-empty", Retry::No, 73, 409, Level::Error),
-    row(Kind::LocalIo, "local-io", Retry::Operator, 74, 500, Level::Error),
-    row(Kind::DiskFull, "disk-full", Retry::Operator, 74, 507, Level::Error),
-    row(Kind::StorageUnavailable, "storage-unavailable", Retry::Yes, 75, 503, Level::Warn),
-    row(Kind::PostgresUnavailable, "postgres-unavailable", Retry::Yes, 75, 503, Level::Warn),
+    row(
+        Kind::ArchiveConflict,
+        "archive-conflict",
+        Retry::No,
+        73,
+        409,
+        Level::Error,
+    ),
+    row(
+        Kind::NotEmpty,
+        "not-empty",
+        Retry::No,
+        73,
+        409,
+        Level::Error,
+    ),
+    row(
+        Kind::LocalIo,
+        "local-io",
+        Retry::Operator,
+        74,
+        500,
+        Level::Error,
+    ),
+    row(
+        Kind::DiskFull,
+        "disk-full",
+        Retry::Operator,
+        74,
+        507,
+        Level::Error,
+    ),
+    row(
+        Kind::StorageUnavailable,
+        "storage-unavailable",
+        Retry::Yes,
+        75,
+        503,
+        Level::Warn,
+    ),
+    row(
+        Kind::PostgresUnavailable,
+        "postgres-unavailable",
+        Retry::Yes,
+        75,
+        503,
+        Level::Warn,
+    ),
     row(Kind::Busy, "busy", Retry::Yes, 75, 503, Level::Warn),
     row(Kind::Draining, "draining", Retry::Yes, 75, 503, Level::Warn),
-    row(Kind::PermissionDenied, "permission-denied", Retry::Operator, 77, 500, Level::Error),
-    row(Kind::Configuration, "configuration", Retry::Operator, 78, 500, Level::Error),
-    row(Kind::Cancelled, "cancelled", Retry::Yes, 75, 503, Level::Warn),
+    row(
+        Kind::PermissionDenied,
+        "permission-denied",
+        Retry::Operator,
+        77,
+        500,
+        Level::Error,
+    ),
+    row(
+        Kind::Configuration,
+        "configuration",
+        Retry::Operator,
+        78,
+        500,
+        Level::Error,
+    ),
+    row(
+        Kind::Cancelled,
+        "cancelled",
+        Retry::Yes,
+        75,
+        503,
+        Level::Warn,
+    ),
 ];
 
 impl Kind {
@@ -183,7 +281,13 @@ impl OpError {
     /// An error of `kind` with its message.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), detail: None, hint: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            source: None,
+        }
     }
 
     /// Adds the facts.
@@ -210,7 +314,8 @@ impl OpError {
     /// A bug: something that cannot happen did.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, message).hint("report this as a bug of wale, with the log around it")
+        Self::new(Kind::Internal, message)
+            .hint("report this as a bug of wale, with the log around it")
     }
 
     /// The message followed by the messages of all causes, separated by `: `. For the top, which prints it once.
@@ -235,7 +340,10 @@ impl OpError {
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let causes = self.chain();
-        let causes = causes.strip_prefix(&self.message).unwrap_or_default().trim_start_matches(": ");
+        let causes = causes
+            .strip_prefix(&self.message)
+            .unwrap_or_default()
+            .trim_start_matches(": ");
         Self {
             kind: self.kind,
             message: self.message.clone(),
@@ -250,10 +358,16 @@ impl OpError {
     pub fn from_store(error: StoreError, what: impl fmt::Display) -> Self {
         let kind = store_kind(&error);
         let hint = match kind {
-            Kind::StorageUnavailable => Some("check that the store can be reached; the request may be repeated"),
+            Kind::StorageUnavailable => {
+                Some("check that the store can be reached; the request may be repeated")
+            }
             Kind::DiskFull => Some("free space in the store, then repeat the request"),
-            Kind::PermissionDenied => Some("check the credentials or the owner and mode of the archive"),
-            Kind::CorruptData => Some("check the store's medium; take a new base backup if the object is lost"),
+            Kind::PermissionDenied => {
+                Some("check the credentials or the owner and mode of the archive")
+            }
+            Kind::CorruptData => {
+                Some("check the store's medium; take a new base backup if the object is lost")
+            }
             _ => None,
         };
         let mut result = Self::new(kind, format!("could not {what}")).source(error);
@@ -332,6 +446,8 @@ pub fn cluster_kind(error: &ClusterError) -> Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     #[test]
@@ -362,7 +478,12 @@ cancelled 75 503 Yes
             assert!((1..=125).contains(&row.exit_status), "{}", row.name);
             assert!((400..600).contains(&row.http_status), "{}", row.name);
             assert_eq!(row.kind.retryable(), row.http_status == 503, "{}", row.name);
-            shown += &format!("{} {} {} {:?}\n", row.name, row.exit_status, row.http_status, row.retry);
+            writeln!(
+                shown,
+                "{} {} {} {:?}",
+                row.name, row.exit_status, row.http_status, row.retry
+            )
+            .expect("written");
         }
         assert_eq!(shown, golden);
     }
@@ -370,20 +491,32 @@ cancelled 75 503 Yes
     #[test]
     fn the_three_voices_stay_apart_and_the_chain_is_printed_once() {
         let io = std::io::Error::other("no such device");
-        let error = OpError::from_io(io, "read wal_005/x").detail("It is gone.").hint("look for it");
+        let error = OpError::from_io(io, "read wal_005/x")
+            .detail("It is gone.")
+            .hint("look for it");
         assert_eq!(error.to_string(), "could not read wal_005/x");
         assert_eq!(error.chain(), "could not read wal_005/x: no such device");
         let copy = error.duplicate();
         assert_eq!(copy.chain(), error.chain());
-        assert_eq!((copy.kind, copy.detail, copy.hint), (error.kind, error.detail, error.hint));
+        assert_eq!(
+            (copy.kind, copy.detail, copy.hint),
+            (error.kind, error.detail, error.hint)
+        );
     }
 
     #[test]
     fn a_missing_local_file_is_never_absence_from_the_archive() {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
         assert_eq!(io_kind(&missing()), Kind::LocalIo);
-        let error = ClusterError::Io { action: "open", path: "/x".into(), source: missing() };
+        let error = ClusterError::Io {
+            action: "open",
+            path: "/x".into(),
+            source: missing(),
+        };
         assert_eq!(cluster_kind(&error), Kind::LocalIo);
-        assert_eq!(io_kind(&std::io::Error::from(std::io::ErrorKind::StorageFull)), Kind::DiskFull);
+        assert_eq!(
+            io_kind(&std::io::Error::from(std::io::ErrorKind::StorageFull)),
+            Kind::DiskFull
+        );
     }
 }

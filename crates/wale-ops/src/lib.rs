@@ -25,3 +25,6 @@ mod testing;
 pub use archive::{Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal};
 pub use clock::Clock;
 pub use error::{Kind, Level, OpError, Retry};
+// The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
+pub use wale_cluster::{DataDirectory, LockFile, Owner, PostmasterState, WalDirectory};
+pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

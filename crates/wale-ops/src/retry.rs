@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Kind, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// A bounded series of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct RetryBudget {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// An attempt that has not ended by then is given up: a store that never answers must not hold a slot for ever.
+    pub attempt_limit: Duration,
 }
 
 impl RetryBudget {
@@ -32,11 +34,20 @@ impl RetryBudget {
     /// nothing, slow enough that a store in trouble sees no storm (60 s make about 16 requests).
     #[must_use]
     pub const fn within(deadline: Duration) -> Self {
-        Self { deadline, first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(5) }
+        Self {
+            deadline,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+            // 1 GiB, the largest segment, at 2 MB/s; less than the 15 minutes that wget waits.
+            attempt_limit: Duration::from_mins(10),
+        }
     }
 
-    /// Runs `attempt` until it succeeds, fails in a way that a retry cannot help, or the deadline has passed; then
-    /// the last error is returned. The pauses are jittered to half their length.
+    /// Runs `attempt` until it succeeds, fails in a way that a retry cannot help, or the deadline has passed. The
+    /// pauses are jittered to half their length.
+    ///
+    /// # Errors
+    /// The last attempt's.
     pub async fn run<T, F, A>(&self, mut attempt: F) -> Result<T>
     where
         F: FnMut() -> A,
@@ -45,9 +56,10 @@ impl RetryBudget {
         let give_up = Instant::now() + self.deadline;
         let mut pause = self.first_pause;
         loop {
-            let error = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
+            let error = match tokio::time::timeout(self.attempt_limit, attempt()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => no_answer(self.attempt_limit),
             };
             let wait = jittered(pause);
             if !worth_repeating(error.kind) || Instant::now() + wait > give_up {
@@ -58,6 +70,14 @@ impl RetryBudget {
             pause = (pause * 2).min(self.longest_pause);
         }
     }
+}
+
+fn no_answer(limit: Duration) -> OpError {
+    OpError::new(
+        Kind::StorageUnavailable,
+        format!("the store did not answer within {} s", limit.as_secs()),
+    )
+    .hint("check that the store can be reached; the request may be repeated")
 }
 
 /// `Busy`, `Draining` and `Cancelled` help a later request, but not this one.
@@ -77,7 +97,6 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::error::OpError;
 
     #[tokio::test(start_paused = true)]
     async fn only_outages_are_repeated_and_only_within_the_deadline() {
@@ -100,7 +119,11 @@ mod tests {
                     Ok(())
                 })
                 .await;
-            assert_eq!((attempts.into_inner(), result.is_ok()), (expected, succeeds), "{kind}");
+            assert_eq!(
+                (attempts.into_inner(), result.is_ok()),
+                (expected, succeeds),
+                "{kind}"
+            );
         }
     }
 
@@ -108,7 +131,7 @@ mod tests {
     async fn a_dead_store_sees_a_bounded_number_of_requests() {
         let attempts = AtomicU32::new(0);
         let started = Instant::now();
-        let result: Result<()> = RetryBudget::within(Duration::from_secs(60))
+        let result: Result<()> = RetryBudget::within(Duration::from_mins(1))
             .run(|| async {
                 attempts.fetch_add(1, Ordering::Relaxed);
                 Err(OpError::new(Kind::StorageUnavailable, "down"))
@@ -116,6 +139,19 @@ mod tests {
             .await;
         assert!(result.is_err());
         assert!(attempts.into_inner() <= 40);
-        assert!(started.elapsed() <= Duration::from_secs(60));
+        assert!(started.elapsed() <= Duration::from_mins(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_26_an_attempt_that_never_ends_is_given_up() {
+        let started = Instant::now();
+        let result: Result<()> = RetryBudget::within(Duration::from_mins(1))
+            .run(std::future::pending)
+            .await;
+        assert_eq!(
+            result.expect_err("no answer").kind,
+            Kind::StorageUnavailable
+        );
+        assert_eq!(started.elapsed(), Duration::from_mins(10));
     }
 }

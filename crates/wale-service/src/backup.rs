@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use wale_ops::backup_push::{self, BackupReport};
 use wale_ops::{Archive, Clock, Kind, OpError, Progress};
 
-use crate::journal::{BackupRecord, FailureRecord, Journal};
+use crate::journal::{BackupRecord, FailureRecord, Journal, log_failure};
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::Metrics;
 
@@ -67,7 +67,8 @@ impl TakeBackup for ClusterBackup {
         let archive = self.archive.clone();
         let options = self.options.clone();
         Box::pin(async move {
-            let report = backup_push::run(&archive, &options, &progress, &cancel, |_| on_started()).await?;
+            let report =
+                backup_push::run(&archive, &options, &progress, &cancel, |_| on_started()).await?;
             Ok(record_of(report))
         })
     }
@@ -145,10 +146,28 @@ pub(crate) struct BackupsOptions {
 
 impl Backups {
     pub(crate) fn new(options: BackupsOptions) -> Self {
-        let BackupsOptions { taker, life, journal, metrics, clock, tasks } = options;
+        let BackupsOptions {
+            taker,
+            life,
+            journal,
+            metrics,
+            clock,
+            tasks,
+        } = options;
         let cancel = CancellationToken::new();
         let running = Mutex::new(None);
-        Self { inner: Arc::new(Inner { taker, life, journal, metrics, clock, tasks, cancel, running }) }
+        Self {
+            inner: Arc::new(Inner {
+                taker,
+                life,
+                journal,
+                metrics,
+                clock,
+                tasks,
+                cancel,
+                running,
+            }),
+        }
     }
 
     /// The backup that runs now.
@@ -165,29 +184,47 @@ impl Backups {
         let inner = &self.inner;
         let mut place = inner.place();
         if inner.cancel.is_cancelled() {
-            return Err(OpError::new(Kind::Draining, "no base backup is begun while the sidecar shuts down"));
+            return Err(OpError::new(
+                Kind::Draining,
+                "no base backup is begun while the sidecar shuts down",
+            ));
         }
         if !inner.life.takes_backups() {
             let phase = inner.life.phase().name();
-            return Err(OpError::new(Kind::Busy, format!("no base backup is begun while the sidecar is {phase}")));
+            return Err(OpError::new(
+                Kind::Busy,
+                format!("no base backup is begun while the sidecar is {phase}"),
+            ));
         }
         if let Some(other) = place.as_ref() {
             return Err(OpError::new(Kind::Busy, "another base backup is running")
-                .detail(format!("It was begun by {} at {}.", other.trigger.name(), other.since.to_rfc3339()))
+                .detail(format!(
+                    "It was begun by {} at {}.",
+                    other.trigger.name(),
+                    other.since.to_rfc3339()
+                ))
                 .hint("wait for its end; /status shows how far it is"));
         }
-        let running = Running { trigger, since: inner.clock.now(), progress: Progress::new() };
+        let running = Running {
+            trigger,
+            since: inner.clock.now(),
+            progress: Progress::new(),
+        };
         *place = Some(running.clone());
         drop(place);
         let (sender, receiver) = watch::channel(None);
-        let leave = LeavePlace(Arc::clone(inner));
-        let work = inner.taker.take(running.progress, inner.cancel.child_token(), on_started);
+        let task = Task {
+            inner: Arc::clone(inner),
+            ended: None,
+            sender,
+        };
+        let work = inner
+            .taker
+            .take(running.progress, inner.cancel.child_token(), on_started);
         inner.tasks.spawn(async move {
             let ended = work.await;
-            leave.0.record(trigger, &ended);
-            // The place is free before anybody hears of the end: who tries again at once must not find it taken.
-            drop(leave);
-            sender.send_replace(Some(Arc::new(ended)));
+            task.inner.record(trigger, &ended);
+            task.end(ended);
         });
         Ok(Ticket(receiver))
     }
@@ -198,11 +235,25 @@ impl Backups {
     }
 }
 
-struct LeavePlace(Arc<Inner>);
+/// What the task leaves behind, however it ends.
+struct Task {
+    inner: Arc<Inner>,
+    ended: Option<Ended>,
+    sender: watch::Sender<Option<Ended>>,
+}
 
-impl Drop for LeavePlace {
+impl Task {
+    fn end(mut self, ended: Result<BackupRecord, OpError>) {
+        self.ended = Some(Arc::new(ended));
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
-        *self.0.place() = None;
+        // The place is free before anybody hears of the end: who tries again at once must not find it taken.
+        *self.inner.place() = None;
+        let ended = self.ended.take().unwrap_or_else(|| Arc::new(Err(died())));
+        self.sender.send_replace(Some(ended));
     }
 }
 
@@ -223,8 +274,14 @@ impl Inner {
                 for warning in &done.warnings {
                     tracing::warn!(backup = done.name, "{warning}");
                 }
-                self.metrics.backup_done(done.bytes, done.stored_bytes, done.duration, done.stopped_at);
-                self.journal.note(|entries| entries.last_backup = Some(done.clone()));
+                self.metrics.backup_done(
+                    done.bytes,
+                    done.stored_bytes,
+                    done.duration,
+                    done.stopped_at,
+                );
+                self.journal
+                    .note(|entries| entries.last_backup = Some(done.clone()));
                 self.life.resolve(Topic::Backup);
             }
             Err(error) if error.kind == Kind::Cancelled => {
@@ -232,13 +289,12 @@ impl Inner {
                 self.metrics.backup_not_done("cancelled");
             }
             Err(error) => {
-                tracing::error!(
-                    trigger = trigger.name(), kind = error.kind.name(), detail = error.detail, hint = error.hint,
-                    "base backup failed: {}", error.chain()
-                );
+                log_failure(&format!("base backup ({})", trigger.name()), error);
                 self.metrics.backup_not_done("failed");
-                let record = FailureRecord::new(format!("base backup ({})", trigger.name()), error, now);
-                self.journal.note(|entries| entries.last_backup_failure = Some(record));
+                let record =
+                    FailureRecord::new(format!("base backup ({})", trigger.name()), error, now);
+                self.journal
+                    .note(|entries| entries.last_backup_failure = Some(record));
                 self.life.complain(Topic::Backup, error.chain());
             }
         }
@@ -274,7 +330,10 @@ pub(crate) mod testing {
 
     impl Scripted {
         pub(crate) fn new(acts: impl IntoIterator<Item = Act>) -> Self {
-            Self { acts: Arc::new(Mutex::new(acts.into_iter().collect())), taken: watch::Sender::new(0) }
+            Self {
+                acts: Arc::new(Mutex::new(acts.into_iter().collect())),
+                taken: watch::Sender::new(0),
+            }
         }
     }
 
@@ -285,7 +344,12 @@ pub(crate) mod testing {
             cancel: CancellationToken,
             on_started: OnStarted,
         ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
-            let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Succeed);
+            let act = self
+                .acts
+                .lock()
+                .unwrap()
+                .pop_front()
+                .unwrap_or(Act::Succeed);
             let taken = self.taken.clone();
             Box::pin(async move {
                 taken.send_modify(|count| *count += 1);
@@ -348,22 +412,48 @@ mod tests {
     async fn one_at_a_time_and_the_place_is_free_afterwards() {
         let (backups, _, journal) = backups(Scripted::new([Act::Hang, Act::Succeed]));
         let first = backups.begin(Trigger::Request, nothing()).unwrap();
-        assert_eq!(backups.begin(Trigger::Schedule, nothing()).unwrap_err().kind, Kind::Busy);
+        assert_eq!(
+            backups
+                .begin(Trigger::Schedule, nothing())
+                .unwrap_err()
+                .kind,
+            Kind::Busy
+        );
         assert_eq!(backups.running().unwrap().trigger, Trigger::Request);
         backups.stop();
-        assert_eq!(first.ended().await.as_ref().as_ref().unwrap_err().kind, Kind::Cancelled);
+        assert_eq!(
+            first.ended().await.as_ref().as_ref().unwrap_err().kind,
+            Kind::Cancelled
+        );
         assert!(backups.running().is_none());
-        assert_eq!(backups.begin(Trigger::Request, nothing()).unwrap_err().kind, Kind::Draining);
-        assert!(journal.entries().last_backup_failure.is_none(), "a cancelled backup did not fail");
+        assert_eq!(
+            backups.begin(Trigger::Request, nothing()).unwrap_err().kind,
+            Kind::Draining
+        );
+        assert!(
+            journal.entries().last_backup_failure.is_none(),
+            "a cancelled backup did not fail"
+        );
     }
 
     #[tokio::test]
     async fn failure_degrades_and_success_heals() {
-        let (backups, life, journal) = backups(Scripted::new([Act::Fail(Kind::PostgresUnavailable), Act::Succeed]));
-        let failed = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        let (backups, life, journal) = backups(Scripted::new([
+            Act::Fail(Kind::PostgresUnavailable),
+            Act::Succeed,
+        ]));
+        let failed = backups
+            .begin(Trigger::Request, nothing())
+            .unwrap()
+            .ended()
+            .await;
         assert!(failed.is_err());
         assert_eq!(life.phase(), Phase::Degraded);
-        let ended = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        let ended = backups
+            .begin(Trigger::Request, nothing())
+            .unwrap()
+            .ended()
+            .await;
         assert_eq!(ended.as_ref().as_ref().unwrap(), &done());
         assert_eq!(life.phase(), Phase::Ready);
         assert_eq!(journal.entries().last_backup, Some(done()));
@@ -373,9 +463,20 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_dies_frees_the_place_and_is_told() {
         let (backups, ..) = backups(Scripted::new([Act::Panic, Act::Succeed]));
-        let ended = backups.begin(Trigger::Request, nothing()).unwrap().ended().await;
+        let ended = backups
+            .begin(Trigger::Request, nothing())
+            .unwrap()
+            .ended()
+            .await;
         assert_eq!(ended.as_ref().as_ref().unwrap_err().kind, Kind::Internal);
-        assert!(backups.begin(Trigger::Request, nothing()).unwrap().ended().await.is_ok());
+        assert!(
+            backups
+                .begin(Trigger::Request, nothing())
+                .unwrap()
+                .ended()
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
@@ -391,6 +492,9 @@ mod tests {
     async fn none_before_the_database_may_start() {
         let (backups, life, _) = backups(Scripted::new([]));
         life.draining();
-        assert_eq!(backups.begin(Trigger::Request, nothing()).unwrap_err().kind, Kind::Busy);
+        assert_eq!(
+            backups.begin(Trigger::Request, nothing()).unwrap_err().kind,
+            Kind::Busy
+        );
     }
 }

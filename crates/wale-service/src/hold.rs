@@ -44,7 +44,12 @@ impl Hold {
     }
 
     fn new(open: bool, one_request: Duration, limit: Duration) -> Self {
-        Self { open: watch::Sender::new(open), first_held: OnceLock::new(), one_request, limit }
+        Self {
+            open: watch::Sender::new(open),
+            first_held: OnceLock::new(),
+            one_request,
+            limit,
+        }
     }
 
     /// Opens the door for good. Whether it was shut.
@@ -67,7 +72,10 @@ impl Hold {
         let until = limit.min(now + self.one_request);
         let mut receiver = self.open.subscribe();
         // The sender lives in `self`: the only other end of this wait is the time-out.
-        if tokio::time::timeout_at(until, receiver.wait_for(|open| *open)).await.is_ok() {
+        if tokio::time::timeout_at(until, receiver.wait_for(|open| *open))
+            .await
+            .is_ok()
+        {
             return true;
         }
         if until == limit && self.open() {

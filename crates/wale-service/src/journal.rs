@@ -1,4 +1,4 @@
-//! What happened last, for `/status`. Facts only; it refuses to draw conclusions.
+//! What happened last, for `/status` and the log. Facts only; it refuses to draw conclusions.
 //!
 //! Invariant: nothing in here came from a client unchecked, and no secret is ever put in: texts are messages of
 //! [`OpError`], names are parsed names.
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use wale_ops::OpError;
+use wale_ops::{Level, OpError};
 
 /// A file that became durable, or was found to be.
 #[derive(Debug, Clone, Serialize)]
@@ -98,6 +98,21 @@ impl Journal {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // Entries are replaced one by one: a panic elsewhere leaves them whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs a failure where it is handled: once, as loudly as its kind deserves.
+pub(crate) fn log_failure(what: &str, error: &OpError) {
+    let (kind, detail, hint) = (
+        error.kind.name(),
+        error.detail.as_deref(),
+        error.hint.as_deref(),
+    );
+    let text = error.chain();
+    match error.kind.level() {
+        Level::Info => tracing::info!(what, kind, detail, hint, "{text}"),
+        Level::Warn => tracing::warn!(what, kind, detail, hint, "{text}"),
+        Level::Error => tracing::error!(what, kind, detail, hint, "{text}"),
     }
 }
 

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The sidecar: HTTP endpoint, schedule, lifecycle, lock file, metrics.
+//!
+//! It decides nothing about data: every route parses, asks for a [`Permit`], calls one operation of `wale-ops` and
+//! reports what came of it. It refuses to know settings, flags and the environment (the binary hands over
+//! [`ServiceOptions`]), objects, SQL and file formats.
+//!
+//! Invariants: a push is answered with 200 or an error, never with a promise for later; the endpoint listens before
+//! the lock file goes; every task is owned by something that joins it.
+
+mod app;
+mod backup;
+mod drain;
+mod first_backup;
+mod hold;
+mod http;
+mod journal;
+mod lifecycle;
+mod lock;
+mod metrics;
+mod options;
+mod recall;
+mod schedule;
+mod scheduler;
+mod serve;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use lifecycle::{Lifecycle, Permit, Phase, Topic};
+pub use options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+pub use schedule::Schedule;
+pub use serve::{Service, serve};

@@ -35,8 +35,14 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order of life; for metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Restoring, Self::Ready, Self::Degraded, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Restoring,
+        Self::Ready,
+        Self::Degraded,
+        Self::Draining,
+        Self::Stopped,
+    ];
 
     /// Lower-case name, for `/status` and metrics.
     #[must_use]
@@ -116,8 +122,14 @@ impl Lifecycle {
     /// A machine in `Starting`.
     #[must_use]
     pub fn new() -> Self {
-        let state = State { phase: Phase::Starting, reasons: BTreeMap::new() };
-        Self { state: Arc::new(watch::Sender::new(state)), working: Arc::default() }
+        let state = State {
+            phase: Phase::Starting,
+            reasons: BTreeMap::new(),
+        };
+        Self {
+            state: Arc::new(watch::Sender::new(state)),
+            working: Arc::default(),
+        }
     }
 
     /// The phase now.
@@ -140,9 +152,15 @@ impl Lifecycle {
     pub fn admit(&self) -> Result<Permit, Phase> {
         // Counted first: a drain that looks between the two would miss a permit given after its look.
         self.working.fetch_add(1, Ordering::AcqRel);
-        let permit = Permit { working: Arc::clone(&self.working) };
+        let permit = Permit {
+            working: Arc::clone(&self.working),
+        };
         let phase = self.phase();
-        if phase.started() { Ok(permit) } else { Err(phase) }
+        if phase.started() {
+            Ok(permit)
+        } else {
+            Err(phase)
+        }
     }
 
     /// Pieces of archive work under way.
@@ -197,7 +215,8 @@ impl Lifecycle {
     fn advance(&self, to: Phase) {
         self.change(|state| {
             // Degraded is Ready with reasons; anything later is never left towards the left.
-            let forward = to > state.phase && !(to == Phase::Ready && state.phase == Phase::Degraded);
+            let forward =
+                to > state.phase && !(to == Phase::Ready && state.phase == Phase::Degraded);
             if forward {
                 state.phase = to;
             }
@@ -215,7 +234,11 @@ impl Lifecycle {
                 (phase, _) => phase,
             };
             if state.phase != before {
-                tracing::info!(from = before.name(), to = state.phase.name(), "the sidecar changed its phase");
+                tracing::info!(
+                    from = before.name(),
+                    to = state.phase.name(),
+                    "the sidecar changed its phase"
+                );
             }
             changed
         });
@@ -287,7 +310,7 @@ mod tests {
         let life = Lifecycle::new();
         let other = life.clone();
         let waiter = async move { other.wait(Phase::started).await };
-        let (_, ()) = tokio::join!(waiter, async { life.ready() });
+        let ((), ()) = tokio::join!(waiter, async { life.ready() });
         assert!(life.phase().started());
     }
 }

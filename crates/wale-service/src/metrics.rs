@@ -1,4 +1,4 @@
-//! Counters and gauges for Prometheus, in the OpenMetrics text format.
+//! Counters and gauges for Prometheus, in the text format of `OpenMetrics`.
 //!
 //! It refuses to know where numbers come from: others call it with reports, and hand in a [`Scrape`] when the text is
 //! asked for. Invariant: no label takes a value from a client; the set of series is bounded.
@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use wale_ops::wal_push::PusherStats;
 
 use crate::lifecycle::Phase;
 
@@ -41,7 +42,7 @@ struct RequestLabel {
 pub(crate) struct Scrape {
     pub(crate) phase: Phase,
     pub(crate) connections: usize,
-    pub(crate) look_ahead_hits: u64,
+    pub(crate) pusher: PusherStats,
     /// Files that PostgreSQL has marked ready; none when the directory cannot be read.
     pub(crate) ready_files: Option<usize>,
     pub(crate) backup_running: bool,
@@ -53,6 +54,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabel, Counter>,
     pushes: Family<Outcome, Counter>,
+    uploads: Counter,
     push_bytes: Counter,
     push_stored_bytes: Counter,
     push_seconds: Histogram,
@@ -70,7 +72,7 @@ pub(crate) struct Metrics {
     ready_files: Gauge,
     connections: Gauge,
     phase: Family<PhaseLabel, Gauge>,
-    /// Two scrapes at once would add the same look-ahead hits twice.
+    /// Two scrapes at once would add the same counts twice.
     scraping: Mutex<()>,
 }
 
@@ -85,6 +87,7 @@ impl Metrics {
             registry: Registry::with_prefix("wale"),
             requests: Family::default(),
             pushes: Family::default(),
+            uploads: Counter::default(),
             push_bytes: Counter::default(),
             push_stored_bytes: Counter::default(),
             push_seconds: seconds_histogram(),
@@ -112,44 +115,134 @@ impl Metrics {
 
     fn register_wal(&mut self) {
         let r = &mut self.registry;
-        r.register("wal_pushes", "Push requests by outcome", self.pushes.clone());
-        r.register_with_unit("wal_push_plain", "Bytes of pushed files", Unit::Bytes, self.push_bytes.clone());
-        r.register_with_unit("wal_push_stored", "Bytes of pushed objects", Unit::Bytes, self.push_stored_bytes.clone());
-        r.register_with_unit("wal_push", "Time of successful push requests", Unit::Seconds, self.push_seconds.clone());
-        r.register_with_unit("wal_last_push_timestamp", "Unix time of the last successful push", Unit::Seconds, self.last_push.clone());
-        r.register("wal_look_ahead_hits", "Pushes answered from what was pushed ahead", self.look_ahead_hits.clone());
-        r.register("wal_ready_files", "Files PostgreSQL has marked ready and not yet done", self.ready_files.clone());
-        r.register("wal_fetches", "Fetch requests by outcome", self.fetches.clone());
-        r.register_with_unit("wal_fetch", "Bytes of fetched files", Unit::Bytes, self.fetch_bytes.clone());
-        r.register("wal_absences", "Questions for proof of absence by outcome", self.absences.clone());
+        r.register(
+            "wal_pushes",
+            "Push requests by outcome",
+            self.pushes.clone(),
+        );
+        r.register(
+            "wal_uploads",
+            "Files uploaded, for requests and ahead of them",
+            self.uploads.clone(),
+        );
+        r.register_with_unit(
+            "wal_push_plain",
+            "Bytes of uploaded files",
+            Unit::Bytes,
+            self.push_bytes.clone(),
+        );
+        r.register_with_unit(
+            "wal_push_stored",
+            "Bytes of uploaded objects",
+            Unit::Bytes,
+            self.push_stored_bytes.clone(),
+        );
+        r.register_with_unit(
+            "wal_push",
+            "Time of successful push requests",
+            Unit::Seconds,
+            self.push_seconds.clone(),
+        );
+        r.register_with_unit(
+            "wal_last_push_timestamp",
+            "Unix time of the last successful push",
+            Unit::Seconds,
+            self.last_push.clone(),
+        );
+        r.register(
+            "wal_look_ahead_hits",
+            "Pushes answered from what was pushed ahead",
+            self.look_ahead_hits.clone(),
+        );
+        r.register(
+            "wal_ready_files",
+            "Files PostgreSQL has marked ready and not yet done",
+            self.ready_files.clone(),
+        );
+        r.register(
+            "wal_fetches",
+            "Fetch requests by outcome",
+            self.fetches.clone(),
+        );
+        r.register_with_unit(
+            "wal_fetch",
+            "Bytes of fetched files",
+            Unit::Bytes,
+            self.fetch_bytes.clone(),
+        );
+        r.register(
+            "wal_absences",
+            "Questions for proof of absence by outcome",
+            self.absences.clone(),
+        );
     }
 
     fn register_backups(&mut self) {
         let r = &mut self.registry;
         r.register("backups", "Base backups by outcome", self.backups.clone());
-        r.register("backup_running", "Whether a base backup runs", self.backup_running.clone());
-        r.register_with_unit("backup_last_success_timestamp", "Unix time of the end of the last good backup", Unit::Seconds, self.last_backup.clone());
-        r.register_with_unit("backup_last_duration", "Time the last good backup took", Unit::Seconds, self.last_backup_seconds.clone());
-        r.register_with_unit("backup_last_size", "Bytes of the files of the last good backup", Unit::Bytes, self.last_backup_bytes.clone());
-        r.register_with_unit("backup_last_stored", "Bytes the last good backup takes in the archive", Unit::Bytes, self.last_backup_stored_bytes.clone());
+        r.register(
+            "backup_running",
+            "Whether a base backup runs",
+            self.backup_running.clone(),
+        );
+        r.register_with_unit(
+            "backup_last_success_timestamp",
+            "Unix time of the end of the last good backup",
+            Unit::Seconds,
+            self.last_backup.clone(),
+        );
+        r.register_with_unit(
+            "backup_last_duration",
+            "Time the last good backup took",
+            Unit::Seconds,
+            self.last_backup_seconds.clone(),
+        );
+        r.register_with_unit(
+            "backup_last_size",
+            "Bytes of the files of the last good backup",
+            Unit::Bytes,
+            self.last_backup_bytes.clone(),
+        );
+        r.register_with_unit(
+            "backup_last_stored",
+            "Bytes the last good backup takes in the archive",
+            Unit::Bytes,
+            self.last_backup_stored_bytes.clone(),
+        );
     }
 
     fn register_service(&mut self, version: &'static str) {
         let r = &mut self.registry;
-        r.register("http_requests", "Requests by route and status", self.requests.clone());
-        r.register("http_connections", "Open connections", self.connections.clone());
-        r.register("phase", "1 for the phase the sidecar is in, else 0", self.phase.clone());
-        r.register("build", "The running program", Info::new(vec![("version", version)]));
+        r.register(
+            "http_requests",
+            "Requests by route and status",
+            self.requests.clone(),
+        );
+        r.register(
+            "http_connections",
+            "Open connections",
+            self.connections.clone(),
+        );
+        r.register(
+            "phase",
+            "1 for the phase the sidecar is in, else 0",
+            self.phase.clone(),
+        );
+        r.register(
+            "build",
+            "The running program",
+            Info::new(vec![("version", version)]),
+        );
     }
 
     pub(crate) fn request(&self, route: &'static str, status: u16) {
-        self.requests.get_or_create(&RequestLabel { route, status }).inc();
+        self.requests
+            .get_or_create(&RequestLabel { route, status })
+            .inc();
     }
 
-    pub(crate) fn pushed(&self, outcome: &'static str, plain: u64, stored: u64, took: Duration, at: DateTime<Utc>) {
+    pub(crate) fn pushed(&self, outcome: &'static str, took: Duration, at: DateTime<Utc>) {
         self.pushes.get_or_create(&Outcome { outcome }).inc();
-        self.push_bytes.inc_by(plain);
-        self.push_stored_bytes.inc_by(stored);
         self.push_seconds.observe(took.as_secs_f64());
         self.last_push.set(unix_seconds(at));
     }
@@ -170,10 +263,23 @@ impl Metrics {
 
     pub(crate) fn backup_done(&self, bytes: u64, stored: u64, took: Duration, at: DateTime<Utc>) {
         self.backups.get_or_create(&Outcome { outcome: "ok" }).inc();
+        self.recalled_backup(bytes, stored, took, at);
+    }
+
+    /// The last good backup, of this process or an earlier one; counts nothing.
+    pub(crate) fn recalled_backup(
+        &self,
+        bytes: u64,
+        stored: u64,
+        took: Duration,
+        at: DateTime<Utc>,
+    ) {
         self.last_backup.set(unix_seconds(at));
         self.last_backup_seconds.set(took.as_secs_f64());
-        self.last_backup_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.last_backup_stored_bytes.set(i64::try_from(stored).unwrap_or(i64::MAX));
+        self.last_backup_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.last_backup_stored_bytes
+            .set(i64::try_from(stored).unwrap_or(i64::MAX));
     }
 
     /// A backup that did not succeed: `failed`, `cancelled` or `skipped-overlap`.
@@ -185,12 +291,25 @@ impl Metrics {
     pub(crate) fn text(&self, scrape: &Scrape) -> String {
         let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         for phase in Phase::ALL {
-            self.phase.get_or_create(&PhaseLabel { phase: phase.name() }).set(i64::from(phase == scrape.phase));
+            self.phase
+                .get_or_create(&PhaseLabel {
+                    phase: phase.name(),
+                })
+                .set(i64::from(phase == scrape.phase));
         }
-        self.connections.set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
-        self.look_ahead_hits.inc_by(scrape.look_ahead_hits.saturating_sub(self.look_ahead_hits.get()));
+        self.connections
+            .set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
+        let stats = &scrape.pusher;
+        catch_up(&self.uploads, stats.uploads + stats.kept_beside);
+        catch_up(&self.push_bytes, stats.bytes_plain);
+        catch_up(&self.push_stored_bytes, stats.bytes_stored);
+        catch_up(&self.look_ahead_hits, stats.look_ahead_hits);
         // -1 says "cannot be read": 0 would look healthy.
-        self.ready_files.set(scrape.ready_files.map_or(-1, |files| i64::try_from(files).unwrap_or(i64::MAX)));
+        self.ready_files.set(
+            scrape
+                .ready_files
+                .map_or(-1, |files| i64::try_from(files).unwrap_or(i64::MAX)),
+        );
         self.backup_running.set(i64::from(scrape.backup_running));
         let mut out = String::new();
         // Writing to a String cannot fail.
@@ -199,7 +318,15 @@ impl Metrics {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double's 53 bits for 285,000 years")]
+/// Brings a counter to what somebody else has counted.
+fn catch_up(series: &Counter, total: u64) {
+    series.inc_by(total.saturating_sub(series.get()));
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds since 1970 fit a double's 53 bits for 285,000 years"
+)]
 fn unix_seconds(at: DateTime<Utc>) -> f64 {
     at.timestamp_millis() as f64 / 1000.0
 }
@@ -212,14 +339,26 @@ mod tests {
     fn every_series_appears_and_hits_are_not_counted_twice() {
         let metrics = Metrics::new("1.2.3");
         let at = DateTime::from_timestamp(1_700_000_000, 500_000_000).unwrap();
-        metrics.pushed("stored", 16, 4, Duration::from_millis(20), at);
+        metrics.pushed("stored", Duration::from_millis(20), at);
         metrics.push_failed("storage-unavailable");
         metrics.fetched("found", 16);
         metrics.absence("proven");
         metrics.backup_done(100, 50, Duration::from_secs(3), at);
         metrics.backup_not_done("skipped-overlap");
         metrics.request("/ping", 200);
-        let scrape = Scrape { phase: Phase::Ready, connections: 2, look_ahead_hits: 5, ready_files: None, backup_running: true };
+        let pusher = PusherStats {
+            look_ahead_hits: 5,
+            bytes_plain: 16,
+            uploads: 1,
+            ..PusherStats::default()
+        };
+        let scrape = Scrape {
+            phase: Phase::Ready,
+            connections: 2,
+            pusher,
+            ready_files: None,
+            backup_running: true,
+        };
         metrics.text(&scrape);
         let text = metrics.text(&scrape);
         let lines = [
@@ -242,7 +381,10 @@ mod tests {
             "wale_build_info{version=\"1.2.3\"} 1",
         ];
         for line in lines {
-            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "no line {line:?} in\n{text}"
+            );
         }
         assert!(text.ends_with("# EOF\n"));
     }

@@ -41,12 +41,24 @@ impl Schedule {
             ));
         }
         let text = fields.join(" ");
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let parsed = parser.parse(&text).map_err(|error| format!("\"{}\": {error}", text.escape_default()))?;
-        let schedule = Self { text, cron: parsed, zone };
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build();
+        let parsed = parser
+            .parse(&text)
+            .map_err(|error| format!("\"{}\": {error}", text.escape_default()))?;
+        let schedule = Self {
+            text,
+            cron: parsed,
+            zone,
+        };
         // A fixed instant, not the clock: a date that comes at all comes within the search limit from here.
         if schedule.next_after(DateTime::UNIX_EPOCH).is_none() {
-            return Err(format!("\"{}\" names a date that never comes", schedule.text));
+            return Err(format!(
+                "\"{}\" names a date that never comes",
+                schedule.text
+            ));
         }
         Ok(schedule)
     }
@@ -93,12 +105,32 @@ mod tests {
 
     #[test]
     fn five_fields_only() {
-        for good in ["0 0 * * *", " 0\t0 * * *  ", "*/15 * * * *", "0 3 1,15 * SUN", "59 23 31 12 *", "0 0 29 2 *"] {
+        for good in [
+            "0 0 * * *",
+            " 0\t0 * * *  ",
+            "*/15 * * * *",
+            "0 3 1,15 * SUN",
+            "59 23 31 12 *",
+            "0 0 29 2 *",
+        ] {
             assert!(Schedule::parse(good, Tz::UTC).is_ok(), "{good}");
         }
         let bad = [
-            "", "off", "* * * *", "0 0 0 * * *", "0 0 * * * 2026", "@daily", "60 0 * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *",
-            "a b c d e", "0 0 30 2 *", "0 0 31 4,6 *", "0 0 * * 8", "0 0 * * \u{1f600}",
+            "",
+            "off",
+            "* * * *",
+            "0 0 0 * * *",
+            "0 0 * * * 2026",
+            "@daily",
+            "60 0 * * *",
+            "0 24 * * *",
+            "0 0 0 * *",
+            "0 0 * 13 *",
+            "a b c d e",
+            "0 0 30 2 *",
+            "0 0 31 4,6 *",
+            "0 0 * * 8",
+            "0 0 * * \u{1f600}",
         ];
         for text in bad {
             assert!(Schedule::parse(text, Tz::UTC).is_err(), "{text} was taken");
@@ -108,19 +140,58 @@ mod tests {
     #[test]
     fn next_follows_the_zone() {
         let cases = [
-            ("0 0 * * *", Tz::UTC, "2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"),
-            ("0 0 * * *", Tz::UTC, "2026-03-01T00:00:01Z", "2026-03-02T00:00:00Z"),
-            ("0 0 * * *", Tz::Europe__Berlin, "2026-01-10T22:59:59Z", "2026-01-10T23:00:00Z"),
-            ("0 0 * * *", Tz::Europe__Berlin, "2026-07-10T21:59:59Z", "2026-07-10T22:00:00Z"),
+            (
+                "0 0 * * *",
+                Tz::UTC,
+                "2026-03-01T00:00:00Z",
+                "2026-03-02T00:00:00Z",
+            ),
+            (
+                "0 0 * * *",
+                Tz::UTC,
+                "2026-03-01T00:00:01Z",
+                "2026-03-02T00:00:00Z",
+            ),
+            (
+                "0 0 * * *",
+                Tz::Europe__Berlin,
+                "2026-01-10T22:59:59Z",
+                "2026-01-10T23:00:00Z",
+            ),
+            (
+                "0 0 * * *",
+                Tz::Europe__Berlin,
+                "2026-07-10T21:59:59Z",
+                "2026-07-10T22:00:00Z",
+            ),
             // Day of month or day of week: the 15th, or a Monday.
-            ("0 0 15 * 1", Tz::UTC, "2026-06-09T00:00:00Z", "2026-06-15T00:00:00Z"),
-            ("0 0 13 * 1", Tz::UTC, "2026-06-09T00:00:00Z", "2026-06-13T00:00:00Z"),
+            (
+                "0 0 15 * 1",
+                Tz::UTC,
+                "2026-06-09T00:00:00Z",
+                "2026-06-15T00:00:00Z",
+            ),
+            (
+                "0 0 13 * 1",
+                Tz::UTC,
+                "2026-06-09T00:00:00Z",
+                "2026-06-13T00:00:00Z",
+            ),
             // 02:30 does not exist on this night in Berlin: the run is not lost.
-            ("30 2 * * *", Tz::Europe__Berlin, "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z"),
+            (
+                "30 2 * * *",
+                Tz::Europe__Berlin,
+                "2026-03-28T12:00:00Z",
+                "2026-03-29T01:00:00Z",
+            ),
         ];
         for (cron, zone, after, expected) in cases {
             let schedule = Schedule::parse(cron, zone).unwrap();
-            assert_eq!(schedule.next_after(at(after)), Some(at(expected)), "{cron} {zone} {after}");
+            assert_eq!(
+                schedule.next_after(at(after)),
+                Some(at(expected)),
+                "{cron} {zone} {after}"
+            );
         }
     }
 
@@ -129,13 +200,25 @@ mod tests {
         let schedule = Schedule::parse("0 0 * * *", Tz::UTC).unwrap();
         let cases = [
             ("2026-03-01T00:00:02Z", "2026-03-01T23:59:59Z", None),
-            ("2026-03-01T00:00:02Z", "2026-03-02T00:00:00Z", Some("2026-03-02T00:00:00Z")),
-            ("2026-03-01T00:00:02Z", "2026-03-09T12:00:00Z", Some("2026-03-09T00:00:00Z")),
+            (
+                "2026-03-01T00:00:02Z",
+                "2026-03-02T00:00:00Z",
+                Some("2026-03-02T00:00:00Z"),
+            ),
+            (
+                "2026-03-01T00:00:02Z",
+                "2026-03-09T12:00:00Z",
+                Some("2026-03-09T00:00:00Z"),
+            ),
             // A clock that was set back: nothing was missed.
             ("2026-03-09T00:00:00Z", "2026-03-01T00:00:00Z", None),
         ];
         for (last, now, expected) in cases {
-            assert_eq!(schedule.missed_since(at(last), at(now)), expected.map(at), "{last} {now}");
+            assert_eq!(
+                schedule.missed_since(at(last), at(now)),
+                expected.map(at),
+                "{last} {now}"
+            );
         }
     }
 }

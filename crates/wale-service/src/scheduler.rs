@@ -1,15 +1,14 @@
 //! Runs the schedule: waits for slots, catches up once after a pause, tries a failed run again, skips overlaps.
 //!
 //! It refuses to know how a backup is taken and what a cron line means. Invariants: the time of day is only ever
-//! asked of the archive's clock, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that
+//! asked of the clock handed in, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that
 //! slept is noticed; every slot is either run, caught up by one later run, or counted as skipped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio_util::sync::CancellationToken;
-use wale_ops::{Archive, Clock, Kind, OpError};
+use wale_ops::{Clock, Kind};
 
 use crate::backup::{Backups, Trigger};
 use crate::journal::Journal;
@@ -21,7 +20,11 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// Pauses before the second, third and fourth attempt of one slot. The first is short because a server that restarts
 /// is back within it; after the last one the next slot's turn comes.
-const RETRY_PAUSES: [Duration; 3] = [Duration::from_secs(30), Duration::from_mins(2), Duration::from_mins(10)];
+const RETRY_PAUSES: [Duration; 3] = [
+    Duration::from_secs(30),
+    Duration::from_mins(2),
+    Duration::from_mins(10),
+];
 
 /// At most this many skipped slots are counted at once: a schedule of every minute, a day long.
 const SKIPPED_MAX: u32 = 24 * 60;
@@ -30,17 +33,19 @@ const SKIPPED_MAX: u32 = 24 * 60;
 pub(crate) struct Scheduler {
     pub(crate) schedule: Schedule,
     pub(crate) backups: Backups,
-    pub(crate) archive: Archive,
+    pub(crate) clock: Clock,
     pub(crate) journal: Arc<Journal>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) cancel: CancellationToken,
 }
 
 /// What the loop does next.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Run(DateTime<Utc>),
-    Wait { until: DateTime<Utc>, sleep: Duration },
+    Wait {
+        until: DateTime<Utc>,
+        sleep: Duration,
+    },
 }
 
 /// Decides from the clock alone.
@@ -51,25 +56,23 @@ fn next_step(schedule: &Schedule, covered: DateTime<Utc>, now: DateTime<Utc>) ->
     let until = schedule.next_after(covered.max(now))?;
     // Up to 30 s early is impossible, up to a millisecond late is not: the rest of a millisecond is rounded up.
     let sleep = (until - now).to_std().unwrap_or_default() + Duration::from_millis(1);
-    Some(Step::Wait { until, sleep: sleep.min(LOOK) })
+    Some(Step::Wait {
+        until,
+        sleep: sleep.min(LOOK),
+    })
 }
 
 impl Scheduler {
-    /// Runs until cancelled.
-    pub(crate) async fn run(self) {
-        let cancel = self.cancel.clone();
-        // Every await below may be dropped: a backup that was begun belongs to its own task.
-        let _ = cancel.run_until_cancelled(self.turn()).await;
-    }
-
-    async fn turn(&self) {
-        let clock = self.archive.clock();
-        let mut covered = self.last_covered(clock).await;
+    /// Runs for ever; `covered` is until when the schedule is already served. May be dropped at any await: a backup
+    /// that was begun belongs to its own task.
+    pub(crate) async fn run(self, mut covered: DateTime<Utc>) {
+        let clock = &self.clock;
         loop {
             match next_step(&self.schedule, covered, clock.now()) {
                 None => return,
                 Some(Step::Wait { until, sleep }) => {
-                    self.journal.note(|entries| entries.next_scheduled_backup = Some(until));
+                    self.journal
+                        .note(|entries| entries.next_scheduled_backup = Some(until));
                     tokio::time::sleep(sleep).await;
                 }
                 Some(Step::Run(slot)) => {
@@ -78,23 +81,6 @@ impl Scheduler {
                     covered = self.skip_overlapped(covered, clock.now());
                 }
             }
-        }
-    }
-
-    /// Until when the schedule is already served: the newest backup's beginning, else the archive's. The store is asked
-    /// until it answers; without an archive nothing was missed.
-    async fn last_covered(&self, clock: &Clock) -> DateTime<Utc> {
-        let mut pause = Duration::from_secs(5);
-        loop {
-            match base_of(&self.archive).await {
-                // A backup "from the future" of a clock that was set back must not silence the schedule.
-                Ok(base) => return base.unwrap_or_else(|| clock.now()).min(clock.now()),
-                Err(error) => {
-                    tracing::warn!(error = error.chain(), "cannot tell when the last base backup was taken, asking again");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_mins(5));
         }
     }
 
@@ -108,14 +94,22 @@ impl Scheduler {
                 }
                 Err(_) => return,
             };
-            let kind = ticket.ended().await.as_ref().as_ref().err().map(|error| error.kind);
+            let kind = ticket
+                .ended()
+                .await
+                .as_ref()
+                .as_ref()
+                .err()
+                .map(|error| error.kind);
             match (kind, pause) {
                 (None | Some(Kind::Cancelled), _) => return,
                 (Some(_), Some(pause)) => {
                     tracing::info!(%slot, ?pause, "the scheduled base backup is tried again after a pause");
                     tokio::time::sleep(pause).await;
                 }
-                (Some(_), None) => tracing::warn!(%slot, "the scheduled base backup is given up until the next slot"),
+                (Some(_), None) => {
+                    tracing::warn!(%slot, "the scheduled base backup is given up until the next slot");
+                }
             }
         }
     }
@@ -132,7 +126,10 @@ impl Scheduler {
             skipped += 1;
         }
         if skipped > 0 {
-            tracing::warn!(skipped, "slots of the schedule passed while a base backup ran");
+            tracing::warn!(
+                skipped,
+                "slots of the schedule passed while a base backup ran"
+            );
             self.count_skipped(skipped);
         }
         now.max(covered)
@@ -142,17 +139,9 @@ impl Scheduler {
         for _ in 0..skipped {
             self.metrics.backup_not_done("skipped-overlap");
         }
-        self.journal.note(|entries| entries.skipped_backups += u64::from(skipped));
+        self.journal
+            .note(|entries| entries.skipped_backups += u64::from(skipped));
     }
-}
-
-async fn base_of(archive: &Archive) -> Result<Option<DateTime<Utc>>, OpError> {
-    let backups = wale_ops::backup_list::run(archive).await?;
-    let newest = backups.iter().map(|backup| backup.start_time.unwrap_or(backup.modified)).max();
-    if newest.is_some() {
-        return Ok(newest);
-    }
-    Ok(archive.identity().await?.map(|identity| identity.created_at))
 }
 
 #[cfg(test)]
@@ -167,20 +156,53 @@ mod tests {
     fn the_next_step_follows_the_clock() {
         let schedule = Schedule::parse("0 0 * * *", chrono_tz::UTC).unwrap();
         let run = |slot| Some(Step::Run(at(slot)));
-        let wait = |until, sleep| Some(Step::Wait { until: at(until), sleep });
+        let wait = |until, sleep| {
+            Some(Step::Wait {
+                until: at(until),
+                sleep,
+            })
+        };
         let ms = Duration::from_millis;
         let cases = [
-            ("2026-03-01T00:00:05Z", "2026-03-01T10:00:00Z", wait("2026-03-02T00:00:00Z", LOOK)),
-            ("2026-03-01T00:00:05Z", "2026-03-01T23:59:59Z", wait("2026-03-02T00:00:00Z", ms(1001))),
-            ("2026-03-01T00:00:05Z", "2026-03-02T00:00:00Z", run("2026-03-02T00:00:00Z")),
+            (
+                "2026-03-01T00:00:05Z",
+                "2026-03-01T10:00:00Z",
+                wait("2026-03-02T00:00:00Z", LOOK),
+            ),
+            (
+                "2026-03-01T00:00:05Z",
+                "2026-03-01T23:59:59Z",
+                wait("2026-03-02T00:00:00Z", ms(1001)),
+            ),
+            (
+                "2026-03-01T00:00:05Z",
+                "2026-03-02T00:00:00Z",
+                run("2026-03-02T00:00:00Z"),
+            ),
             // Down for days: one run, then the next slot.
-            ("2026-03-01T00:00:05Z", "2026-03-05T10:00:00Z", run("2026-03-05T00:00:00Z")),
-            ("2026-03-05T10:00:00Z", "2026-03-05T10:00:01Z", wait("2026-03-06T00:00:00Z", LOOK)),
+            (
+                "2026-03-01T00:00:05Z",
+                "2026-03-05T10:00:00Z",
+                run("2026-03-05T00:00:00Z"),
+            ),
+            (
+                "2026-03-05T10:00:00Z",
+                "2026-03-05T10:00:01Z",
+                wait("2026-03-06T00:00:00Z", LOOK),
+            ),
             // The clock was set back a day: the slot that was served is not run again.
-            ("2026-03-05T00:00:01Z", "2026-03-04T00:00:00Z", wait("2026-03-06T00:00:00Z", LOOK)),
+            (
+                "2026-03-05T00:00:01Z",
+                "2026-03-04T00:00:00Z",
+                wait("2026-03-06T00:00:00Z", LOOK),
+            ),
         ];
         for (covered, now, expected) in cases {
-            assert_eq!(next_step(&schedule, at(covered), at(now)), expected, "{covered} {now}");
+            assert_eq!(
+                next_step(&schedule, at(covered), at(now)),
+                expected,
+                "{covered} {now}"
+            );
         }
     }
 }

@@ -210,7 +210,8 @@ impl Control {
     /// `Privileges`, with the statement that grants them; `ConnectionLost`.
     pub async fn check_backup_privileges(&self, major: MajorVersion) -> Result<(), ClusterError> {
         let during = "checking the privileges for a base backup";
-        let sql = "SELECT bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
+        let sql =
+            "SELECT bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
                    FROM pg_catalog.unnest($1::text[]) AS f";
         let row = self
             .query_one(during, sql, &[&&signatures(major)[..]])
@@ -310,7 +311,10 @@ mod tests {
             sqlstate: sqlstate.to_owned(),
             message: "the standby was promoted during online backup".to_owned(),
         };
-        assert!(matches!(void(query("55000")), ClusterError::BackupVoid { .. }));
+        assert!(matches!(
+            void(query("55000")),
+            ClusterError::BackupVoid { .. }
+        ));
         assert!(matches!(void(query("57014")), ClusterError::Query { .. }));
     }
 }

@@ -19,12 +19,15 @@ use crate::error::ClusterError;
 
 /// A server that is gone without a word (its host lost power) is noticed after about this long: idle time
 /// and then 3 probes, 10 s apart.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// How long a polite goodbye may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The advisory lock's number: the letters `waleback`.
+const BACKUP_LOCK: i64 = 0x7761_6c65_6261_636b;
 
 /// A session with the server. Dropping it closes the connection.
 #[derive(Debug)]
@@ -92,9 +95,7 @@ impl Control {
             match Self::connect_once(options, *mode).await {
                 Ok(control) => return Ok(control),
                 // Only what another mode may cure: pg_hba.conf may let in with TLS only, or without only.
-                Err(
-                    error @ (ClusterError::Authentication { .. } | ClusterError::Tls { .. }),
-                ) => {
+                Err(error @ (ClusterError::Authentication { .. } | ClusterError::Tls { .. })) => {
                     first_error.get_or_insert(error);
                 }
                 Err(error) => return Err(first_error.unwrap_or(error)),
@@ -127,7 +128,7 @@ impl Control {
         };
         let (client, task) = match tokio::time::timeout(options.connect_timeout, attempt).await {
             Ok(Ok(result)) => result?,
-            Ok(Err(error)) => return Err(connect_error(&error, options, note)),
+            Ok(Err(error)) => return Err(connect_error(&error, options, note.as_ref())),
             Err(_) => {
                 return Err(ClusterError::Unreachable {
                     server: options.server(),
@@ -209,11 +210,9 @@ impl Control {
     /// # Errors
     /// When the session is lost.
     pub async fn try_backup_lock(&self) -> Result<bool, ClusterError> {
-        /// The letters `wale` and `backup` squeezed into 64 bits.
-        const KEY: i64 = 0x7761_6c65_6261_636b;
         let during = "taking the backup lock";
         let sql = "SELECT pg_catalog.pg_try_advisory_lock($1)";
-        let row = self.query_one(during, sql, &[&KEY]).await?;
+        let row = self.query_one(during, sql, &[&BACKUP_LOCK]).await?;
         get(&row, 0, during)
     }
 
@@ -223,10 +222,9 @@ impl Control {
     /// # Errors
     /// When the session is lost.
     pub async fn release_backup_lock(&self) -> Result<bool, ClusterError> {
-        const KEY: i64 = 0x7761_6c65_6261_636b;
         let during = "releasing the backup lock";
         let sql = "SELECT pg_catalog.pg_advisory_unlock($1)";
-        let row = self.query_one(during, sql, &[&KEY]).await?;
+        let row = self.query_one(during, sql, &[&BACKUP_LOCK]).await?;
         get(&row, 0, during)
     }
 
@@ -285,7 +283,11 @@ impl Control {
 }
 
 /// Reads a column by type; a mismatch is the server's strange answer, not a panic.
-pub(super) fn get<'a, T>(row: &'a Row, column: usize, during: &'static str) -> Result<T, ClusterError>
+pub(super) fn get<'a, T>(
+    row: &'a Row,
+    column: usize,
+    during: &'static str,
+) -> Result<T, ClusterError>
 where
     T: tokio_postgres::types::FromSql<'a>,
 {
@@ -368,14 +370,14 @@ where
 fn connect_error(
     error: &tokio_postgres::Error,
     options: &ConnectOptions,
-    note: Option<String>,
+    note: Option<&String>,
 ) -> ClusterError {
     let server = options.server();
     let authentication = |reason: String| ClusterError::Authentication {
         server: options.server(),
         user: options.user.clone(),
         reason,
-        note: note.clone(),
+        note: note.cloned(),
     };
     if let Some(db) = error.as_db_error() {
         let reason = db.message().to_owned();
@@ -400,12 +402,16 @@ fn connect_error(
         };
     }
     // The kinds of the library's errors are private; these texts are fixed in its source (0.7).
+    let cause = || error.source().map_or_else(|| chain(error), chain);
     match error.to_string().as_str() {
         "error performing TLS handshake" => ClusterError::Tls {
             server,
-            reason: chain(error),
+            reason: cause(),
         },
-        "invalid configuration" | "authentication error" => authentication(chain(error)),
+        "invalid configuration" if cause() == "password missing" => {
+            authentication("it asks for a password, and none was given".to_owned())
+        }
+        "invalid configuration" | "authentication error" => authentication(cause()),
         _ => ClusterError::Unreachable {
             server,
             reason: io_cause(error).map_or_else(|| chain(error), ToString::to_string),
@@ -478,11 +484,36 @@ mod tests {
     async fn refused_logins_are_told_from_servers_that_start() {
         use crate::Situation;
         let cases = [
-            ("57P03", "the database system is starting up", Situation::PostgresUnavailable, true),
-            ("53300", "sorry, too many clients already", Situation::PostgresUnavailable, true),
-            ("28P01", "password authentication failed", Situation::PermissionDenied, false),
-            ("28000", "no pg_hba.conf entry", Situation::PermissionDenied, false),
-            ("3D000", "database does not exist", Situation::Configuration, false),
+            (
+                "57P03",
+                "the database system is starting up",
+                Situation::PostgresUnavailable,
+                true,
+            ),
+            (
+                "53300",
+                "sorry, too many clients already",
+                Situation::PostgresUnavailable,
+                true,
+            ),
+            (
+                "28P01",
+                "password authentication failed",
+                Situation::PermissionDenied,
+                false,
+            ),
+            (
+                "28000",
+                "no pg_hba.conf entry",
+                Situation::PermissionDenied,
+                false,
+            ),
+            (
+                "3D000",
+                "database does not exist",
+                Situation::Configuration,
+                false,
+            ),
         ];
         for (sqlstate, message, situation, transient) in cases {
             let port = answer_with(sqlstate, message).await;
@@ -498,7 +529,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let error = Control::connect(&options(port)).await.unwrap_err();
-        assert!(matches!(error, ClusterError::Unreachable { .. }), "{error:?}");
+        assert!(
+            matches!(error, ClusterError::Unreachable { .. }),
+            "{error:?}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let socket = ConnectOptions {
             host: folder.path().display().to_string(),
@@ -506,7 +540,10 @@ mod tests {
             ..options(1)
         };
         let error = Control::connect(&socket).await.unwrap_err();
-        assert!(matches!(error, ClusterError::Unreachable { .. }), "{error:?}");
+        assert!(
+            matches!(error, ClusterError::Unreachable { .. }),
+            "{error:?}"
+        );
     }
 
     #[tokio::test]
@@ -517,7 +554,10 @@ mod tests {
             ..options(listener.local_addr().unwrap().port())
         };
         let error = Control::connect(&silent).await.unwrap_err();
-        assert!(matches!(error, ClusterError::Unreachable { .. }), "{error:?}");
+        assert!(
+            matches!(error, ClusterError::Unreachable { .. }),
+            "{error:?}"
+        );
     }
 
     #[tokio::test]

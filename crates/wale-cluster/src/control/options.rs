@@ -203,7 +203,11 @@ mod tests {
     fn servers_are_named_as_people_write_them() {
         let cases = [
             ("localhost", "localhost:5432", false),
-            ("/var/run/postgresql", "/var/run/postgresql/.s.PGSQL.5432", true),
+            (
+                "/var/run/postgresql",
+                "/var/run/postgresql/.s.PGSQL.5432",
+                true,
+            ),
             ("::1", "[::1]:5432", false),
             ("a,b", "a,b:5432", false),
         ];

@@ -57,7 +57,10 @@ pub(super) fn connector(options: &ConnectOptions) -> Result<MakeRustlsConnect, C
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
             let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-                configuration(format!("key file {} cannot be used: {error}", key.display()))
+                configuration(format!(
+                    "key file {} cannot be used: {error}",
+                    key.display()
+                ))
             })?;
             builder
                 .with_client_auth_cert(chain, key)

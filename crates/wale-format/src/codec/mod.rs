@@ -295,12 +295,12 @@ pub fn encoder<W: Write + Send + 'static>(
     let inner = match settings.codec {
         Codec::Zstd => {
             let level = settings.level.unwrap_or(CodecSettings::DEFAULT_ZSTD_LEVEL);
-            Inner::Zstd(zstd_frame::encoder(sink, level).map_err(|error| {
-                CodecError::SetUp {
+            Inner::Zstd(
+                zstd_frame::encoder(sink, level).map_err(|error| CodecError::SetUp {
                     codec: Codec::Zstd,
                     reason: error.to_string(),
-                }
-            })?)
+                })?,
+            )
         }
         Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
         Codec::None => Inner::Plain(sink),

@@ -14,10 +14,13 @@ pub(super) trait FrameDecoder {
     fn source(&mut self) -> &mut Source;
 }
 
-/// A boxed, buffered source that remembers whether it was the one that failed.
+/// A boxed, buffered source that keeps its own error aside.
+///
+/// The libraries swallow some errors of their source (`lz4_flex` takes `UnexpectedEof` for the end) and
+/// wrap others. So they are shown a stand-in, and the true error is kept for the caller.
 pub(super) struct Source {
     reader: BufReader<Box<dyn Read + Send>>,
-    failed: bool,
+    error: Option<io::Error>,
 }
 
 /// One storage chunk of a good size for the codecs: zstd's own block size is 128 KiB.
@@ -28,24 +31,24 @@ impl Source {
         let reader: Box<dyn Read + Send> = Box::new(reader);
         Self {
             reader: BufReader::with_capacity(SOURCE_BUFFER_BYTES, reader),
-            failed: false,
+            error: None,
         }
     }
 
-    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            self.failed = true;
-        }
-        result
+    fn keep(&mut self, error: io::Error) -> io::Error {
+        self.error = Some(error);
+        io::Error::other("the source failed")
     }
 }
 
 impl Read for Source {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let result = self.reader.read(out);
-        self.note(result)
+        loop {
+            match self.reader.read(out) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| self.keep(error)),
+            }
+        }
     }
 }
 
@@ -54,8 +57,7 @@ impl BufRead for Source {
         // zstd's adapter does not repeat an interrupted read, so it is repeated here.
         while let Err(error) = self.reader.fill_buf() {
             if error.kind() != io::ErrorKind::Interrupted {
-                self.failed = true;
-                return Err(error);
+                return Err(self.keep(error));
             }
         }
         Ok(self.reader.buffer())
@@ -87,38 +89,29 @@ impl<D: FrameDecoder> Strict<D> {
     }
 
     /// Keeps errors of the source as they are; calls everything else damage.
-    fn explain(&mut self, error: io::Error) -> io::Error {
-        if self.decoder.source().failed {
-            return error;
+    fn explain(&mut self, error: &io::Error) -> io::Error {
+        if let Some(own) = self.decoder.source().error.take() {
+            return own;
         }
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            return truncated(D::NAME);
+            return io::Error::new(error.kind(), format!("{} stream is truncated", D::NAME));
         }
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} stream is damaged: {error}", D::NAME),
-        )
+        let message = format!("{} stream is damaged: {error}", D::NAME);
+        io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
     fn check_end(&mut self) -> io::Result<()> {
         if !self.decoder.is_complete() {
-            return Err(truncated(D::NAME));
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if !self.decoder.source().fill_buf()?.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} stream is followed by other bytes", D::NAME),
+                "it is followed by other bytes",
             ));
         }
         Ok(())
     }
-}
-
-fn truncated(name: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        format!("{name} stream is truncated"),
-    )
 }
 
 impl<D: FrameDecoder> Read for Strict<D> {
@@ -139,9 +132,9 @@ impl<D: FrameDecoder> Read for Strict<D> {
         let result = match self.decoder.decode(out) {
             Ok(0) => self.check_end().map(|()| 0),
             Ok(count) => return Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => Err(self.explain(error)),
+            Err(error) => Err(error),
         };
+        let result = result.map_err(|error| self.explain(&error));
         self.state = if result.is_ok() {
             State::Ended
         } else {

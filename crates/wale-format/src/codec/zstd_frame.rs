@@ -17,8 +17,7 @@ pub(super) fn encoder<W: Write>(
 }
 
 pub(super) fn decoder<R: Read + Send + 'static>(source: R) -> io::Result<Strict<ZstdFrame>> {
-    let mut inner =
-        zstd::stream::read::Decoder::with_buffer(Source::new(source))?.single_frame();
+    let mut inner = zstd::stream::read::Decoder::with_buffer(Source::new(source))?.single_frame();
     inner.window_log_max(WINDOW_LOG_MAX)?;
     Ok(Strict::new(ZstdFrame { inner }))
 }

@@ -39,10 +39,20 @@ impl<'a> RawHeader<'a> {
     /// When the checksum does not match the block.
     pub(super) fn parse(block: &'a [u8; BLOCK_BYTES]) -> Result<Self, TarError> {
         let stored = number(&block[CHECKSUM], "checksum")?;
-        let sums = block.iter().enumerate().fold((0i64, 0i64), |sums, (index, &byte)| {
-            let byte = if CHECKSUM.contains(&index) { b' ' } else { byte };
-            (sums.0 + i64::from(byte), sums.1 + i64::from(byte.cast_signed()))
-        });
+        let sums = block
+            .iter()
+            .enumerate()
+            .fold((0i64, 0i64), |sums, (index, &byte)| {
+                let byte = if CHECKSUM.contains(&index) {
+                    b' '
+                } else {
+                    byte
+                };
+                (
+                    sums.0 + i64::from(byte),
+                    sums.1 + i64::from(byte.cast_signed()),
+                )
+            });
         // Some old writers summed signed bytes; GNU tar accepts both, so do we.
         let stored = i64::try_from(stored).unwrap_or(-1);
         if stored != sums.0 && stored != sums.1 {
@@ -98,7 +108,10 @@ impl<'a> RawHeader<'a> {
 
 /// A field up to its first NUL.
 fn text(field: &[u8]) -> &[u8] {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let end = field
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(field.len());
     &field[..end]
 }
 

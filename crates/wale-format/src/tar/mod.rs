@@ -20,8 +20,8 @@
 //! * The same calls on the writer give the same bytes.
 
 mod header;
-mod pax;
 mod path;
+mod pax;
 mod reader;
 mod writer;
 

@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn refused_names() {
         let long = "x".repeat(4097);
-        let cases = ["..", "/..", "../x", "a/../b", "a/..", "//", "//etc", "///x", "a\0b", &long];
+        let cases = [
+            "..", "/..", "../x", "a/../b", "a/..", "//", "//etc", "///x", "a\0b", &long,
+        ];
         for raw in cases {
             assert!(MemberPath::parse(raw).is_err(), "{raw:?}");
         }

@@ -83,13 +83,17 @@ mod tests {
 
     #[test]
     fn records_of_real_writers() {
-        let text = b"28 mtime=1795330815.3033063\n12 path=a=b\n16 SCHILY.x=y\nz\n21 size=8589934592000\n";
+        let text =
+            b"28 mtime=1795330815.3033063\n12 path=a=b\n16 SCHILY.x=y\nz\n22 size=8589934592000\n";
         let records = Records::parse(text).expect("valid");
         assert_eq!(records.mtime, Some(1_795_330_815));
         assert_eq!(records.path.as_deref(), Some(&b"a=b"[..]));
         assert_eq!(records.size, Some(8_589_934_592_000));
         assert_eq!(Records::parse(b"").expect("empty"), Records::default());
-        assert_eq!(Records::parse(b"12 mtime=-5\n").expect("old").mtime, Some(0));
+        assert_eq!(
+            Records::parse(b"12 mtime=-5\n").expect("old").mtime,
+            Some(0)
+        );
     }
 
     #[test]

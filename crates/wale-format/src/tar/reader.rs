@@ -55,10 +55,10 @@ enum State {
     Failed,
 }
 
-/// Reads members one after the other; an iterator, whose items' bodies are read from itself.
+/// Reads members one after the other with [`TarReader::next`]; their bodies with [`Read`].
 ///
 /// A body that is not read, or not to its end, is skipped by the next call. After an error the
-/// iterator is over: only a `None` without an error before it means that the archive was whole.
+/// reader is over: only a `None` without an error before it means that the archive was whole.
 /// Duplicate names are not noticed here (memory is bounded): compare with the manifest.
 ///
 /// ```
@@ -139,8 +139,16 @@ impl<R: Read> TarReader<R> {
                     continue;
                 }
                 _ => {
-                    let name = extended.path.take().or(long_name).unwrap_or_else(|| header.name());
-                    let link = extended.link.take().or(long_link).unwrap_or_else(|| header.link());
+                    let name = extended
+                        .path
+                        .take()
+                        .or(long_name)
+                        .unwrap_or_else(|| header.name());
+                    let link = extended
+                        .link
+                        .take()
+                        .or(long_link)
+                        .unwrap_or_else(|| header.link());
                     return self.member(&header, &name, &link, &extended).map(Some);
                 }
             }
@@ -177,9 +185,18 @@ impl<R: Read> TarReader<R> {
             path,
             kind,
             mode: header.mode()?,
-            uid: extended.uid.or(defaults.uid).map_or_else(|| header.uid(), Ok)?,
-            gid: extended.gid.or(defaults.gid).map_or_else(|| header.gid(), Ok)?,
-            mtime: extended.mtime.or(defaults.mtime).map_or_else(|| header.mtime(), Ok)?,
+            uid: extended
+                .uid
+                .or(defaults.uid)
+                .map_or_else(|| header.uid(), Ok)?,
+            gid: extended
+                .gid
+                .or(defaults.gid)
+                .map_or_else(|| header.gid(), Ok)?,
+            mtime: extended
+                .mtime
+                .or(defaults.mtime)
+                .map_or_else(|| header.mtime(), Ok)?,
         })
     }
 
@@ -219,7 +236,9 @@ impl<R: Read> TarReader<R> {
     fn end(&mut self) -> Result<(), TarError> {
         let second = self.block("the end marks")?;
         if second.iter().any(|&byte| byte != 0) {
-            return Err(TarError::damaged("a single zero block stands before a member"));
+            return Err(TarError::damaged(
+                "a single zero block stands before a member",
+            ));
         }
         let mut tail = 0;
         let mut buffer = [0; 8 << 10];
@@ -258,10 +277,16 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-impl<R: Read> Iterator for TarReader<R> {
-    type Item = Result<Member, TarError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl<R: Read> TarReader<R> {
+    /// The next member; `None` at the end of a whole archive, and after an error.
+    ///
+    /// # Errors
+    /// When the stream is truncated or damaged, holds a member that is refused, or the source fails.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator that is also a reader has two of by_ref, take and chain"
+    )]
+    pub fn next(&mut self) -> Option<Result<Member, TarError>> {
         if !matches!(self.state, State::Members) {
             return None;
         }
@@ -278,7 +303,9 @@ impl<R: Read> Iterator for TarReader<R> {
 impl<R: Read> Read for TarReader<R> {
     /// Reads the current member's body; `Ok(0)` at its end.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let limit = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(out.len());
+        let limit = usize::try_from(self.body_left)
+            .unwrap_or(usize::MAX)
+            .min(out.len());
         if limit == 0 || matches!(self.state, State::Failed) {
             return Ok(0);
         }
@@ -299,9 +326,13 @@ fn kind(flag: u8, name: &[u8], link: &[u8], size: u64) -> Result<MemberKind, Tar
         // Before POSIX a directory was a file whose name ends in a slash.
         b'\0' if name.ends_with(b"/") => MemberKind::Directory,
         b'0' | b'\0' | b'7' => return Ok(MemberKind::File { size }),
-        b'1' => MemberKind::HardLink {
-            target: MemberPath::from_bytes(link)?,
-        },
+        b'1' => {
+            let target = MemberPath::from_bytes(link)?;
+            if target.is_root() {
+                return refuse("it is a hard link to a directory");
+            }
+            MemberKind::HardLink { target }
+        }
         b'2' => match std::str::from_utf8(link) {
             Ok("") => return refuse("it is a symbolic link to nothing"),
             Ok(target) if target.contains('\0') => return refuse("its target holds a NUL byte"),

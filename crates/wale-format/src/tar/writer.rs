@@ -98,7 +98,9 @@ impl<W: Write> TarWriter<W> {
     pub fn symlink(&mut self, path: &str, target: &str, meta: &Meta) -> io::Result<()> {
         let name = checked_entry(path)?;
         if target.is_empty() || target.contains('\0') || target.len() > MemberPath::MAX_BYTES {
-            return Err(refused(format!("symbolic link \"{path}\" has no usable target")));
+            return Err(refused(format!(
+                "symbolic link \"{path}\" has no usable target"
+            )));
         }
         self.header(name.as_str(), target, EntryType::Symlink, 0, meta)
     }
@@ -218,7 +220,7 @@ impl<W: Write> TarWriter<W> {
         header.set_cksum();
         self.put(header.as_bytes())?;
         self.put(text.as_bytes())?;
-        self.put(&ZEROS[..1 + padding(length)])
+        self.put(&ZEROS[..=padding(length)])
     }
 }
 
@@ -258,7 +260,9 @@ fn checked(path: &str) -> io::Result<MemberPath> {
 fn checked_entry(path: &str) -> io::Result<MemberPath> {
     let path = checked(path)?;
     if path.is_root() {
-        return Err(refused("only a directory can be the root of a tar".to_owned()));
+        return Err(refused(
+            "only a directory can be the root of a tar".to_owned(),
+        ));
     }
     Ok(path)
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
+use wale_format::Codec;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::{ArchiveIdentity, Codec};
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, SystemIdentifier};
 use wale_storage::ObjectMeta;
 
 use super::identity::foreign_cluster;
@@ -52,36 +52,78 @@ impl Archive {
             }
         }
         let empty = contents.codecs.is_empty() && !contents.has_backup;
-        Ok(if empty { Survey::Empty } else { Survey::InUse(contents) })
+        Ok(if empty {
+            Survey::Empty
+        } else {
+            Survey::InUse(contents)
+        })
     }
 
     /// Refuses `cluster` when the archive's newest segment is another cluster's, or cannot be read.
-    pub(super) async fn check_adoption(&self, contents: &Contents, cluster: &ClusterIdentity) -> Result<()> {
+    pub(super) async fn check_adoption(
+        &self,
+        contents: &Contents,
+        cluster: &ClusterIdentity,
+    ) -> Result<()> {
         let Some(stored) = &contents.newest_readable else {
-            return contents.newest.as_ref().map_or(Ok(()), |stored| Err(unreadable(stored)));
+            return match &contents.newest {
+                Some(stored) => Err(unreadable(stored)),
+                None => self.check_backups(cluster).await,
+            };
         };
         let header = self.read_wal_header(stored).await.map_err(|error| {
             if error.kind != Kind::CorruptData {
                 return error;
             }
-            OpError::new(Kind::CorruptData, format!("could not tell whose archive {} is", self.location()))
-                .detail(format!("Its newest WAL object {} cannot be read; it may be encrypted.", stored.key))
-                .hint("give the key that the archive was written with, or use a new prefix")
-                .source(error)
+            OpError::new(
+                Kind::CorruptData,
+                format!("could not tell whose archive {} is", self.location()),
+            )
+            .detail(format!(
+                "Its newest WAL object {} cannot be read; it may be encrypted.",
+                stored.key
+            ))
+            .hint("give the key that the archive was written with, or use a new prefix")
+            .source(error)
         })?;
         if header.system_identifier != cluster.system_identifier {
-            return Err(foreign_cluster(header.system_identifier, cluster.system_identifier, &self.location()));
+            return Err(foreign_cluster(
+                header.system_identifier,
+                cluster.system_identifier,
+                &self.location(),
+            ));
         }
         if u64::from(header.segment_size) != cluster.wal_segment_size.bytes() {
-            return Err(damaged(&stored.key, "its WAL segment size is not the cluster's"));
+            return Err(damaged(
+                &stored.key,
+                "its WAL segment size is not the cluster's",
+            ));
         }
         Ok(())
+    }
+
+    /// Without any WAL, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.
+    async fn check_backups(&self, cluster: &ClusterIdentity) -> Result<()> {
+        let catalog = self.catalog().await?;
+        let recorded = catalog
+            .backups
+            .iter()
+            .rev()
+            .find_map(|entry| entry.readable()?.system_identifier);
+        match recorded.map(SystemIdentifier::new) {
+            Some(found) if found != cluster.system_identifier => Err(foreign_cluster(
+                found,
+                cluster.system_identifier,
+                &self.location(),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Contents {
     fn add(&mut self, meta: ObjectMeta) {
-        match layout::parse(&meta.key.to_string()) {
+        match layout::parse(meta.key.as_str()) {
             ArchiveKey::Wal { name, codec, .. } => {
                 self.codecs.insert(codec);
                 if name.is_segment() {
@@ -94,7 +136,13 @@ impl Contents {
     }
 
     fn add_segment(&mut self, name: ArchiveFileName, codec: Codec, meta: ObjectMeta) {
-        let stored = StoredWal { name, key: meta.key, codec, size: meta.size, modified: meta.modified };
+        let stored = StoredWal {
+            name,
+            key: meta.key,
+            codec,
+            size: meta.size,
+            modified: meta.modified,
+        };
         if codec.can_read() {
             keep_newer(&mut self.newest_readable, &stored);
         }
@@ -104,7 +152,8 @@ impl Contents {
 
 /// Newer by the store's time; of equal times (a copied archive) the greater name.
 fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
-    let age = |stored: &StoredWal| -> (DateTime<Utc>, ArchiveFileName) { (stored.modified, stored.name) };
+    let age =
+        |stored: &StoredWal| -> (DateTime<Utc>, ArchiveFileName) { (stored.modified, stored.name) };
     if kept.as_ref().is_none_or(|kept| age(candidate) > age(kept)) {
         *kept = Some(candidate.clone());
     }
@@ -113,13 +162,14 @@ fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
 fn unreadable(stored: &StoredWal) -> OpError {
     OpError::new(
         Kind::Configuration,
-        format!("the archive's WAL is compressed with {}, which this version cannot read yet", stored.codec.name()),
+        format!(
+            "the archive's WAL is compressed with {}, which this version cannot read yet",
+            stored.codec.name()
+        ),
     )
-    .detail(format!("Whose archive it is cannot be checked; the newest WAL object is {}.", stored.key))
+    .detail(format!(
+        "Whose archive it is cannot be checked; the newest WAL object is {}.",
+        stored.key
+    ))
     .hint("use a version of wale that reads this codec, or a new prefix")
-}
-
-/// The identity that `cluster` claims the archive with.
-pub(super) fn new_identity(archive: &Archive, cluster: &ClusterIdentity, codecs: BTreeSet<Codec>) -> ArchiveIdentity {
-    todo!()
 }

@@ -61,7 +61,10 @@ impl Catalog {
     /// The backup that ended last, among those whose sentinel can be read.
     #[must_use]
     pub fn latest(&self) -> Option<&BackupEntry> {
-        self.backups.iter().rev().find(|entry| entry.readable().is_some())
+        self.backups
+            .iter()
+            .rev()
+            .find(|entry| entry.readable().is_some())
     }
 
     /// The backup of that name.
@@ -83,18 +86,41 @@ impl Archive {
         let sentinels: Vec<(BackupName, ObjectMeta)> = listing
             .map_err(failed)
             .try_filter_map(|meta| async move {
-                Ok(match layout::parse(&meta.key.to_string()) {
+                Ok(match layout::parse(meta.key.as_str()) {
                     ArchiveKey::Sentinel(name) => Some((name, meta)),
                     _ => None,
                 })
             })
             .try_collect()
             .await?;
-        let read = sentinels.into_iter().map(|(name, meta)| self.read_entry(name, meta));
-        let entries: Vec<Option<BackupEntry>> = stream::iter(read).buffered(READ_AT_ONCE).try_collect().await?;
+        let read = sentinels
+            .into_iter()
+            .map(|(name, meta)| self.read_entry(name, meta));
+        let entries: Vec<Option<BackupEntry>> = stream::iter(read)
+            .buffered(READ_AT_ONCE)
+            .try_collect()
+            .await?;
         let mut backups: Vec<BackupEntry> = entries.into_iter().flatten().collect();
         backups.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
         Ok(Catalog { backups })
+    }
+
+    /// Whether at least one sentinel can be read now: the proof that an archive without identity is there at all.
+    pub(crate) async fn has_readable_sentinel(&self) -> Result<bool> {
+        let prefix = layout::BACKUP_PREFIX;
+        let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+        let mut listing = self.store().list(prefix).await.map_err(failed)?;
+        while let Some(meta) = listing.try_next().await.map_err(failed)? {
+            if let ArchiveKey::Sentinel(name) = layout::parse(meta.key.as_str())
+                && self
+                    .read_entry(name, meta)
+                    .await?
+                    .is_some_and(|entry| entry.readable().is_some())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One sentinel; `None` when it was deleted since the listing.
@@ -103,22 +129,53 @@ impl Archive {
         let sentinel = match self.read_sentinel(&meta.key).await {
             Ok(Some(sentinel)) => SentinelRecord::Readable(Box::new(sentinel)),
             Ok(None) => return Ok(None),
-            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::PermissionDenied | Kind::LocalIo) => {
+            Err(error)
+                if matches!(
+                    error.kind,
+                    Kind::CorruptData | Kind::PermissionDenied | Kind::LocalIo
+                ) =>
+            {
                 SentinelRecord::Damaged(error.chain())
             }
             Err(error) => return Err(error),
         };
         let time = match &sentinel {
-            SentinelRecord::Readable(sentinel) => recorded_stop_time(sentinel).unwrap_or(modified),
+            SentinelRecord::Readable(sentinel) => {
+                self.stop_time(&name, sentinel).await?.unwrap_or(modified)
+            }
             SentinelRecord::Damaged(_) => modified,
         };
-        Ok(Some(BackupEntry { name, sentinel, modified, time }))
+        Ok(Some(BackupEntry {
+            name,
+            sentinel,
+            modified,
+            time,
+        }))
+    }
+
+    /// When the backup ended, by its own record. WAL-E records no time; WAL-G before 2.0 only in `metadata.json`.
+    async fn stop_time(
+        &self,
+        name: &BackupName,
+        sentinel: &Sentinel,
+    ) -> Result<Option<DateTime<Utc>>> {
+        if sentinel.stopped_at().is_some() || sentinel.lsn.is_none() {
+            return Ok(sentinel.stopped_at());
+        }
+        let key = Self::key(&layout::metadata(name))?;
+        let metadata = self.read_small(&key).await?.unwrap_or_default();
+        let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
+        Ok(metadata
+            .get("finish_time")
+            .and_then(|time| time.as_str()?.parse().ok()))
     }
 
     async fn read_sentinel(&self, key: &ObjectKey) -> Result<Option<Sentinel>> {
-        let Some(bytes) = self.read_small(key).await? else { return Ok(None) };
-        Sentinel::parse(&bytes)
-            .map(Some)
-            .map_err(|e| OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")).source(e))
+        let Some(bytes) = self.read_small(key).await? else {
+            return Ok(None);
+        };
+        Sentinel::parse(&bytes).map(Some).map_err(|e| {
+            OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")).source(e)
+        })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use wale_format::{ArchiveIdentity, Codec, layout};
+use wale_format::{ArchiveIdentity, Codec, Encryption, IdentityError, layout};
 use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
 use wale_storage::{PutOutcome, body_from};
 
@@ -43,11 +43,19 @@ impl Archive {
     /// As [`Archive::identity`].
     pub async fn read_identity(&self) -> Result<Option<ArchiveIdentity>> {
         let key = Self::key(layout::IDENTITY)?;
-        let Some(bytes) = self.read_small(&key).await? else { return Ok(None) };
-        let identity = ArchiveIdentity::parse(&bytes).map_err(|e| {
-            OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}"))
+        let Some(bytes) = self.read_small(&key).await? else {
+            return Ok(None);
+        };
+        let identity = ArchiveIdentity::parse(&bytes).map_err(|error| match error {
+            IdentityError::LaterFormat { .. } => OpError::new(
+                Kind::Configuration,
+                "the archive was made by a later version of wale",
+            )
+            .hint("use that version, or a later one")
+            .source(error),
+            _ => OpError::new(Kind::CorruptData, format!("object {key} is damaged"))
                 .hint("repair or restore wale.json; never delete it from an archive in use")
-                .source(e)
+                .source(error),
         })?;
         Ok(Some(identity))
     }
@@ -59,7 +67,10 @@ impl Archive {
     /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; the store's failures.
     pub async fn ensure_identity(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
         let mut cached = self.inner.identity.lock().await;
-        if let Some(identity) = cached.as_ref().filter(|known| compare(known, cluster, "").is_ok()) {
+        if let Some(identity) = cached
+            .as_ref()
+            .filter(|known| compare(known, cluster, "").is_ok())
+        {
             return Ok(identity.clone());
         }
         // Unknown, or remembered as another cluster's: the prefix may have been emptied and claimed anew meanwhile.
@@ -84,14 +95,30 @@ impl Archive {
                 codecs.extend(contents.codecs);
             }
         }
-        let identity = new_identity(self, cluster, codecs);
+        let identity = ArchiveIdentity {
+            format: ArchiveIdentity::FORMAT,
+            system_identifier: cluster.system_identifier,
+            major: cluster.major,
+            wal_segment_size: cluster.wal_segment_size.bytes(),
+            codecs,
+            encryption: Encryption::None,
+            created_at: self.clock().now(),
+            created_by: self.inner.created_by.clone(),
+            extra: serde_json::Map::new(),
+        };
         let key = Self::key(layout::IDENTITY)?;
-        let outcome = self.store().put_if_absent(&key, body_from(identity.to_json().into())).await;
+        let outcome = self
+            .store()
+            .put_if_absent(&key, body_from(identity.to_json().into()))
+            .await;
         match outcome {
             Ok(PutOutcome::Created(_)) => Ok(identity),
             // Somebody was faster (or our own earlier attempt lost its reply): the stored one counts.
             Ok(PutOutcome::Exists) => self.read_identity().await?.ok_or_else(|| {
-                OpError::new(Kind::StorageUnavailable, format!("object {key} exists, but cannot be read"))
+                OpError::new(
+                    Kind::StorageUnavailable,
+                    format!("object {key} exists, but cannot be read"),
+                )
             }),
             Err(error) => Err(OpError::from_store(error, format_args!("create {key}"))),
         }
@@ -106,14 +133,22 @@ impl Archive {
     /// The store's failures.
     pub async fn note_codec(&self, codec: Codec) -> Result<()> {
         let mut cached = self.inner.identity.lock().await;
-        if cached.as_ref().is_some_and(|known| known.codecs.contains(&codec)) {
+        if cached
+            .as_ref()
+            .is_some_and(|known| known.codecs.contains(&codec))
+        {
             return Ok(());
         }
-        let Some(mut identity) = self.read_identity().await? else { return Ok(()) };
+        let Some(mut identity) = self.read_identity().await? else {
+            return Ok(());
+        };
         if identity.codecs.insert(codec) {
             let key = Self::key(layout::IDENTITY)?;
             let body = body_from(identity.to_json().into());
-            self.store().put(&key, body).await.map_err(|e| OpError::from_store(e, format_args!("rewrite {key}")))?;
+            self.store()
+                .put(&key, body)
+                .await
+                .map_err(|e| OpError::from_store(e, format_args!("rewrite {key}")))?;
         }
         *cached = Some(identity);
         Ok(())
@@ -123,22 +158,33 @@ impl Archive {
 /// Refuses a cluster that is not the archive's own.
 fn compare(identity: &ArchiveIdentity, cluster: &ClusterIdentity, location: &str) -> Result<()> {
     if identity.system_identifier != cluster.system_identifier {
-        return Err(foreign_cluster(identity.system_identifier, cluster.system_identifier, location));
+        return Err(foreign_cluster(
+            identity.system_identifier,
+            cluster.system_identifier,
+            location,
+        ));
     }
     if identity.wal_segment_size != cluster.wal_segment_size.bytes() {
-        return Err(OpError::new(Kind::ArchiveMismatch, format!("the WAL segment size is not the one of {location}"))
-            .detail(format!(
-                "The archive has segments of {} bytes, the cluster of {} bytes.",
-                identity.wal_segment_size,
-                cluster.wal_segment_size.bytes()
-            ))
-            .hint("use a new prefix after the segment size was changed"));
+        return Err(OpError::new(
+            Kind::ArchiveMismatch,
+            format!("the WAL segment size is not the one of {location}"),
+        )
+        .detail(format!(
+            "The archive has segments of {} bytes, the cluster of {} bytes.",
+            identity.wal_segment_size,
+            cluster.wal_segment_size.bytes()
+        ))
+        .hint("use a new prefix after the segment size was changed"));
     }
     Ok(())
 }
 
 /// The error for data of another cluster than the archive's.
-pub(crate) fn foreign_cluster(archive: SystemIdentifier, cluster: SystemIdentifier, location: &str) -> OpError {
+pub(crate) fn foreign_cluster(
+    archive: SystemIdentifier,
+    cluster: SystemIdentifier,
+    location: &str,
+) -> OpError {
     OpError::new(Kind::ArchiveMismatch, format!("the archive {location} belongs to another cluster"))
         .detail(format!(
             "Its system identifier is {archive}; the data to be archived comes from system identifier {cluster}."

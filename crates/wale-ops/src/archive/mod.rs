@@ -10,6 +10,8 @@ mod adopt;
 mod catalog;
 mod identity;
 mod read;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::fmt;
@@ -21,6 +23,7 @@ use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use identity::ClusterIdentity;
+pub(crate) use read::{ConsumeError, damaged, read_failed};
 pub use wal::StoredWal;
 
 use crate::clock::Clock;
@@ -62,9 +65,24 @@ impl Archive {
     /// A handle on the archive; asks the store nothing yet.
     #[must_use]
     pub fn open(options: ArchiveOptions) -> Self {
-        let ArchiveOptions { store, codec, clock, budget, created_by } = options;
+        let ArchiveOptions {
+            store,
+            codec,
+            clock,
+            budget,
+            created_by,
+        } = options;
         let identity = tokio::sync::Mutex::new(None);
-        Self { inner: Arc::new(Inner { store, codec, clock, budget, created_by, identity }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                codec,
+                clock,
+                budget,
+                created_by,
+                identity,
+            }),
+        }
     }
 
     /// The store under the archive.
@@ -97,15 +115,22 @@ impl Archive {
         self.inner.store.location()
     }
 
-    /// The key of an object by its path below the prefix. Only paths that wale itself composed come here, so a path
-    /// that is no key is a bug.
+    /// The key of an object by its path below the prefix. Only paths that wale itself composed come here.
+    ///
+    /// # Errors
+    /// `Internal` for a path that is no key, which is a bug.
     pub fn key(path: &str) -> Result<ObjectKey> {
-        ObjectKey::new(path).map_err(|e| OpError::internal(format!("composed the impossible key {path:?}")).source(e))
+        ObjectKey::new(path).map_err(|e| {
+            OpError::internal(format!("composed the impossible key {path:?}")).source(e)
+        })
     }
 }
 
 impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Archive").field("location", &self.location()).field("codec", &self.inner.codec).finish()
+        f.debug_struct("Archive")
+            .field("location", &self.location())
+            .field("codec", &self.inner.codec)
+            .finish()
     }
 }

@@ -41,9 +41,7 @@ impl Archive {
         T: Send + 'static,
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
-        refuse_unreadable(key, codec)?;
-        let object = self.store().get(key).await.map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
-        let source = StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current());
+        let source = self.open_stored(key, codec).await?;
         let result = tokio::task::spawn_blocking(move || {
             let mut plain = wale_format::decoder(codec, source)?;
             consume(&mut plain)
@@ -56,13 +54,39 @@ impl Archive {
             Err(ConsumeError::Read(error)) => Err(read_failed(key, error)),
         }
     }
+
+    /// The stored bytes of `key`, for a decoder on a blocking thread.
+    pub(crate) async fn open_stored(&self, key: &ObjectKey, codec: Codec) -> Result<StreamReader> {
+        refuse_unreadable(key, codec)?;
+        let object = self
+            .store()
+            .get(key)
+            .await
+            .map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
+        Ok(StreamReader::new(
+            object.body,
+            CHUNKS_AHEAD,
+            &Handle::current(),
+        ))
+    }
 }
 
-/// An error of the store passes through a decoder as it is; everything else is the decoder's own complaint.
+/// An error of the store passes through a decoder as it is. Of the rest only what a decoder says of bytes is damage;
+/// anything else (a forwarder that was stopped, no memory) tells nothing about the object.
 pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     match error.downcast::<StoreError>() {
         Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),
-        Err(error) => damaged(key, "it cannot be decoded").source(error),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            damaged(key, "it cannot be decoded").source(error)
+        }
+        Err(error) => {
+            OpError::new(Kind::StorageUnavailable, format!("could not read {key}")).source(error)
+        }
     }
 }
 
@@ -100,7 +124,10 @@ pub(crate) fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
     }
     Err(OpError::new(
         Kind::Configuration,
-        format!("object {key} is compressed with {}, which this version cannot read yet", codec.name()),
+        format!(
+            "object {key} is compressed with {}, which this version cannot read yet",
+            codec.name()
+        ),
     )
     .hint("use a version of wale that reads this codec, or the tool that wrote the archive"))
 }

@@ -1,7 +1,5 @@
 //! Looking for WAL in the archive, under whatever codec it was stored.
 
-use std::io::Read;
-
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
@@ -44,22 +42,41 @@ impl Archive {
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
-        let questions = self.codecs_in_order().into_iter().map(|codec| self.head_wal(name, codec));
-        Ok(try_join_all(questions).await?.into_iter().flatten().collect())
+        let questions = self
+            .codecs_in_order()
+            .into_iter()
+            .map(|codec| self.head_wal(name, codec));
+        Ok(try_join_all(questions)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
         let key = Self::key(&layout::wal(name, codec))?;
-        let meta = self.store().head(&key).await.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
-        Ok(meta.map(|meta| StoredWal { name: *name, key, codec, size: meta.size, modified: meta.modified }))
+        let meta = self
+            .store()
+            .head(&key)
+            .await
+            .map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        Ok(meta.map(|meta| StoredWal {
+            name: *name,
+            key,
+            codec,
+            size: meta.size,
+            modified: meta.modified,
+        }))
     }
 
     /// Every codec: the configured one first, then those that can be read, then the others.
     fn codecs_in_order(&self) -> Vec<Codec> {
-        let own = self.codec().codec;
-        let mut codecs: Vec<Codec> = Codec::ALL.into_iter().filter(|codec| *codec != own).collect();
-        codecs.sort_by_key(|codec| !codec.can_read());
-        codecs.insert(0, own);
+        let mut codecs = vec![self.codec().codec];
+        for codec in Codec::ALL_READABLE.into_iter().chain(Codec::ALL) {
+            if !codecs.contains(&codec) {
+                codecs.push(codec);
+            }
+        }
         codecs
     }
 
@@ -69,7 +86,8 @@ impl Archive {
         self.decode(&stored.key, stored.codec, move |plain| {
             let mut head = [0; WalPageHeader::LENGTH];
             plain.read_exact(&mut head)?;
-            WalPageHeader::parse(&head).map_err(|e| ConsumeError::Refused(damaged(&key, &e).source(e)))
+            WalPageHeader::parse(&head)
+                .map_err(|e| ConsumeError::Refused(damaged(&key, &e).source(e)))
         })
         .await
     }

@@ -20,7 +20,10 @@ mod options;
 pub mod plan;
 mod report;
 mod run;
+mod source;
 mod target;
+#[cfg(test)]
+mod tests;
 pub mod timelines;
 mod wipe;
 

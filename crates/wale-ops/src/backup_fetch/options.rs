@@ -49,6 +49,15 @@ pub enum TablespaceSource {
     Location(PathBuf),
 }
 
+impl std::fmt::Display for TablespaceSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Oid(oid) => oid.fmt(f),
+            Self::Location(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// What a caller may choose about the files of a restore.
 #[derive(Debug, Clone)]
 pub struct Options {

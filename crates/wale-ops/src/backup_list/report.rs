@@ -44,4 +44,6 @@ pub struct BackupSummary {
     pub damaged_pages: u64,
     /// Whether wale made it: only then is there a manifest to check a restore against.
     pub wale: bool,
+    /// Why the backup cannot be used: its sentinel cannot be read.
+    pub damaged: Option<String>,
 }

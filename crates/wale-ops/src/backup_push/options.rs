@@ -66,7 +66,7 @@ impl Options {
             damaged_pages: DamagedPagePolicy::default(),
             read_rate_limit: None,
             ignore: vec!["wale_init_lockfile".to_owned()],
-            host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host_name: host_name(),
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -76,4 +76,9 @@ impl Options {
 #[must_use]
 pub(crate) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// The kernel's host name: in a container, the container's. Empty where it cannot be read.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }

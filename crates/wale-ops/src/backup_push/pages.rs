@@ -41,7 +41,7 @@ pub(super) struct PageChecker<'a, R> {
     path: &'a str,
     start_lsn: Lsn,
     /// Number, within the relation, of the file's first block.
-    first_block: u64,
+    first_block: u32,
     reread: R,
     patient_pages: u64,
     damaged: Vec<DamagedPage>,
@@ -59,7 +59,7 @@ pub(super) struct PageFindings {
 
 impl<'a, R: Reread> PageChecker<'a, R> {
     /// For the file whose first block is `first_block` of its relation.
-    pub(super) fn new(path: &'a str, start_lsn: Lsn, first_block: u64, reread: R) -> Self {
+    pub(super) fn new(path: &'a str, start_lsn: Lsn, first_block: u32, reread: R) -> Self {
         Self { path, start_lsn, first_block, reread, patient_pages: 0, damaged: Vec::new(), damaged_count: 0 }
     }
 
@@ -67,9 +67,9 @@ impl<'a, R: Reread> PageChecker<'a, R> {
     /// that a later read shows right is replaced in `piece`.
     pub(super) fn check_piece(&mut self, piece: &mut [u8], offset: u64) -> io::Result<()> {
         debug_assert_eq!(offset % page::SIZE as u64, 0, "pieces begin on a page");
-        let first = self.first_block + offset / page::SIZE as u64;
         for (index, bytes) in (0u64..).zip(piece.chunks_exact_mut(page::SIZE)) {
-            let block = first + index;
+            // A relation has less than 2^32 blocks; what a file has beyond belongs to none.
+            let Some(block) = self.block_at(offset / page::SIZE as u64 + index) else { return Ok(()) };
             if self.is_acceptable(bytes, block) {
                 continue;
             }
@@ -86,14 +86,16 @@ impl<'a, R: Reread> PageChecker<'a, R> {
         PageFindings { damaged: self.damaged, damaged_count: self.damaged_count }
     }
 
-    fn is_acceptable(&self, bytes: &[u8], block: u64) -> bool {
-        // A relation has at most 2^32 - 1 blocks; a file name that claims more has no page that could be right.
-        let Ok(block) = u32::try_from(block) else { return false };
+    fn block_at(&self, index: u64) -> Option<u32> {
+        u32::try_from(index).ok().and_then(|index| self.first_block.checked_add(index))
+    }
+
+    fn is_acceptable(&self, bytes: &[u8], block: u32) -> bool {
         let state = page::check(bytes, block);
         state.is_good() || state.is_replaced_by_recovery(self.start_lsn)
     }
 
-    fn read_until_right(&mut self, bytes: &mut [u8], block: u64, at: u64) -> io::Result<bool> {
+    fn read_until_right(&mut self, bytes: &mut [u8], block: u32, at: u64) -> io::Result<bool> {
         self.patient_pages += 1;
         let waits = if self.patient_pages > PATIENT_PAGES_MAX { &[Duration::ZERO] } else { &WAITS[..] };
         let mut again = vec![0u8; page::SIZE];
@@ -111,7 +113,7 @@ impl<'a, R: Reread> PageChecker<'a, R> {
         Ok(false)
     }
 
-    fn remember(&mut self, block: u64) {
+    fn remember(&mut self, block: u32) {
         self.damaged_count += 1;
         if self.damaged.len() < REMEMBERED_PAGES_MAX {
             self.damaged.push(DamagedPage { path: self.path.to_owned(), block });
@@ -155,7 +157,7 @@ mod tests {
         bytes
     }
 
-    fn findings(piece: &mut [u8], first_block: u64, script: Vec<Vec<u8>>) -> PageFindings {
+    fn findings(piece: &mut [u8], first_block: u32, script: Vec<Vec<u8>>) -> PageFindings {
         let mut checker = PageChecker::new("base/1/2", Lsn::new(1000), first_block, Script(script));
         checker.check_piece(piece, 0).unwrap();
         checker.finish()

@@ -195,7 +195,6 @@ impl<'a> Reader<'a> {
         }
         let name = relative.rsplit('/').next().unwrap_or(relative);
         let first_block = relation::RelationFile::parse(name)?.first_block(verification.blocks_per_segment)?;
-        let first_block = u64::from(first_block);
         Some(PageChecker::new(relative, verification.start_lsn, first_block, file))
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use wale_format::BackupName;
+pub use wale_format::sentinel::DamagedPage;
 use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentName};
 
 /// A backup that the server has started: its start position is fixed.
@@ -20,15 +20,6 @@ pub struct Started {
     pub timeline: TimelineId,
     /// When the server said that the backup has begun.
     pub started_at: DateTime<Utc>,
-}
-
-/// A page whose checksum stayed wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DamagedPage {
-    /// File relative to the data directory.
-    pub path: String,
-    /// Block number, counted over the whole relation.
-    pub block: u64,
 }
 
 /// A base backup that is complete in the archive.

@@ -68,6 +68,11 @@ impl Uploads {
         }
     }
 
+    /// From here on nothing is taken back.
+    pub(super) fn keep_all(&self) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn note(&self, key: &ObjectKey) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if !keys.contains(key) {

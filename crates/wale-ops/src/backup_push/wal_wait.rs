@@ -32,18 +32,17 @@ pub(super) async fn wait_for_segments(
 ) -> Result<Duration> {
     let begun = Instant::now();
     let mut next_line = begun + LOG_EVERY;
-    let mut trouble: Option<OpError> = None;
     for &segment in segments {
         let name = ArchiveFileName::Segment(segment);
         let mut pause = FIRST_PAUSE;
         loop {
-            match archive.find_wal(&name).await {
+            let trouble = match archive.find_wal(&name).await {
                 Ok(Some(_)) => break,
-                Ok(None) => trouble = None,
+                Ok(None) => None,
                 // The store may come back within the limit.
-                Err(error) if error.kind == Kind::StorageUnavailable => trouble = Some(error),
+                Err(error) if error.kind == Kind::StorageUnavailable => Some(error),
                 Err(error) => return Err(error),
-            }
+            };
             let now = Instant::now();
             if now.duration_since(begun) >= limit {
                 return Err(gave_up(segment, wal_directory, limit, trouble).await);

@@ -13,7 +13,11 @@ use crate::error::{Kind, OpError, Result};
 ///
 /// # Errors
 /// The store's failures; [`Kind::CorruptData`] when the object cannot be decoded, so that nothing can be said.
-pub(super) async fn same_content(archive: &Archive, source: &Source, stored: &StoredWal) -> Result<bool> {
+pub(super) async fn same_content(
+    archive: &Archive,
+    source: &Source,
+    stored: &StoredWal,
+) -> Result<bool> {
     let local = source.clone();
     archive
         .decode(&stored.key, stored.codec, move |plain| {
@@ -30,9 +34,9 @@ fn same_bytes(local: &Source, plain: &mut dyn Read) -> Result<bool, ConsumeError
     let mut ours = vec![0; READ_BYTES];
     let mut theirs = vec![0; READ_BYTES];
     loop {
-        let count = reader
-            .read(&mut ours)
-            .map_err(|e| ConsumeError::Refused(OpError::from_io(e, format_args!("read {}", local.name))))?;
+        let count = reader.read(&mut ours).map_err(|e| {
+            ConsumeError::Refused(OpError::from_io(e, format_args!("read {}", local.name)))
+        })?;
         if count == 0 {
             // Equal so far, and the file ends here: does the object, too?
             return Ok(plain.read(&mut theirs[..1])? == 0);
@@ -62,8 +66,14 @@ fn explain(source: &Source, stored: &StoredWal, error: OpError) -> OpError {
         return error;
     }
     error
-        .detail(format!("{} is in the archive already, but what is stored cannot be compared with the file.", source.name))
-        .hint(format!("remove or repair {}, then PostgreSQL's next attempt stores it anew", stored.key))
+        .detail(format!(
+            "{} is in the archive already, but what is stored cannot be compared with the file.",
+            source.name
+        ))
+        .hint(format!(
+            "remove or repair {}, then PostgreSQL's next attempt stores it anew",
+            stored.key
+        ))
 }
 
 /// SHA-256 of the file, 64 lower-case hexadecimal digits. Blocks.
@@ -80,5 +90,8 @@ pub(super) fn digest(source: &Source) -> Result<String> {
         hash.update(&buffer[..count]);
     }
     source.check_unchanged()?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let digest = hash.finalize();
+    Ok(digest
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }

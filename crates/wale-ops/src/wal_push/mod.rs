@@ -22,8 +22,11 @@ mod pusher;
 mod report;
 mod run;
 mod source;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use pusher::{Pusher, PusherOptions};
 pub use report::{PushOutcome, PushReport, PusherStats};
+pub(crate) use run::blocking;
 pub use run::{PushOptions, run, run_path};

@@ -1,7 +1,8 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
 use wale_pg::{
-    ArchiveFileName, ControlFile, HeaderExpectation, TimelineHistory, WalHeaderError, WalPageHeader, WalSegmentSize,
+    ArchiveFileName, ControlFile, HeaderExpectation, TimelineHistory, WalHeaderError,
+    WalPageHeader, WalSegmentSize,
 };
 
 use crate::archive::ClusterIdentity;
@@ -45,21 +46,41 @@ pub fn cluster_of_header(header: &WalPageHeader) -> Option<ClusterIdentity> {
 /// # Errors
 /// [`Kind::CorruptData`] for what PostgreSQL would not have handed over: wrong size, no WAL, another segment's bytes
 /// under this name.
-pub fn check_segment(name: &ArchiveFileName, head: &[u8], file_size: u64) -> Result<ClusterIdentity> {
-    let segment = name.segment().ok_or_else(|| OpError::internal(format!("{name} is no segment")))?;
-    let expectation = HeaderExpectation { system_identifier: None, segment_size: None, file_size };
-    let header = WalPageHeader::verify(head, &segment, &expectation).map_err(|error| segment_error(name, error))?;
+pub fn check_segment(
+    name: &ArchiveFileName,
+    head: &[u8],
+    file_size: u64,
+) -> Result<ClusterIdentity> {
+    let segment = name
+        .segment()
+        .ok_or_else(|| OpError::internal(format!("{name} is no segment")))?;
+    let expectation = HeaderExpectation {
+        system_identifier: None,
+        segment_size: None,
+        file_size,
+    };
+    let header = WalPageHeader::verify(head, &segment, &expectation)
+        .map_err(|error| segment_error(name, error))?;
     cluster_of_header(&header).ok_or_else(|| {
-        OpError::new(Kind::CorruptData, format!("{name} is not a valid WAL segment"))
-            .detail(format!("Its header claims a segment size of {} bytes.", header.segment_size))
+        OpError::new(
+            Kind::CorruptData,
+            format!("{name} is not a valid WAL segment"),
+        )
+        .detail(format!(
+            "Its header claims a segment size of {} bytes.",
+            header.segment_size
+        ))
     })
 }
 
 fn segment_error(name: &ArchiveFileName, error: WalHeaderError) -> OpError {
-    OpError::new(Kind::CorruptData, format!("{name} is not a valid WAL segment"))
-        .detail(format!("{}.", sentence(&error.to_string())))
-        .hint("it was not archived; look at the file in the WAL directory and at the server's log")
-        .source(error)
+    OpError::new(
+        Kind::CorruptData,
+        format!("{name} is not a valid WAL segment"),
+    )
+    .detail(format!("{}.", sentence(&error.to_string())))
+    .hint("it was not archived; look at the file in the WAL directory and at the server's log")
+    .source(error)
 }
 
 /// Checks a timeline history file or a backup history file.
@@ -68,17 +89,26 @@ fn segment_error(name: &ArchiveFileName, error: WalHeaderError) -> OpError {
 /// [`Kind::CorruptData`] when it is not one.
 pub fn check_history(name: &ArchiveFileName, content: &[u8]) -> Result<()> {
     let wrong = |why: String| {
-        OpError::new(Kind::CorruptData, format!("{name} is not a valid history file")).detail(format!("{why}."))
+        OpError::new(
+            Kind::CorruptData,
+            format!("{name} is not a valid history file"),
+        )
+        .detail(format!("{why}."))
     };
     match name {
         ArchiveFileName::TimelineHistory(timeline) => {
             let text = std::str::from_utf8(content).map_err(|e| wrong(sentence(&e.to_string())))?;
-            TimelineHistory::parse(*timeline, text).map_err(|e| wrong(sentence(&e.to_string())).source(e))?;
+            TimelineHistory::parse(*timeline, text)
+                .map_err(|e| wrong(sentence(&e.to_string())).source(e))?;
             Ok(())
         }
         // Only the beginning is fixed in every version; the label in it is free text in any encoding.
-        ArchiveFileName::BackupHistory { .. } if content.starts_with(b"START WAL LOCATION: ") => Ok(()),
-        ArchiveFileName::BackupHistory { .. } => Err(wrong("It does not begin with START WAL LOCATION".to_owned())),
+        ArchiveFileName::BackupHistory { .. } if content.starts_with(b"START WAL LOCATION: ") => {
+            Ok(())
+        }
+        ArchiveFileName::BackupHistory { .. } => Err(wrong(
+            "It does not begin with START WAL LOCATION".to_owned(),
+        )),
         ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_) => {
             Err(OpError::internal(format!("{name} is no history file")))
         }
@@ -94,7 +124,9 @@ pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<Clus
     let (Some(control), Some(header)) = (origin.control, origin.header) else {
         return Ok(origin.header.or(origin.control));
     };
-    if control.system_identifier != header.system_identifier || control.wal_segment_size != header.wal_segment_size {
+    if control.system_identifier != header.system_identifier
+        || control.wal_segment_size != header.wal_segment_size
+    {
         return Err(OpError::new(Kind::ArchiveMismatch, format!("{name} does not belong to the data directory"))
             .detail(format!(
                 "pg_control has system identifier {} and segments of {} bytes, the WAL has {} and {} bytes.",
@@ -105,7 +137,10 @@ pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<Clus
             ))
             .hint("let PGDATA and PGWAL name the same cluster"));
     }
-    Ok(Some(ClusterIdentity { major: header.major.or(control.major), ..header }))
+    Ok(Some(ClusterIdentity {
+        major: header.major.or(control.major),
+        ..header
+    }))
 }
 
 /// What to do about a name, knowing how the objects that hold it already compare with the file.
@@ -140,12 +175,23 @@ pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
 /// Which files may be pushed ahead of `requested`: the first `window` of the other ready ones, in PostgreSQL's order.
 /// Those already pushed count, too: wale never runs further ahead than the window, whatever it remembers.
 #[must_use]
-pub fn look_ahead(ready: &[ArchiveFileName], requested: &ArchiveFileName, window: usize) -> Vec<ArchiveFileName> {
-    ready.iter().filter(|name| *name != requested).take(window).copied().collect()
+pub fn look_ahead(
+    ready: &[ArchiveFileName],
+    requested: &ArchiveFileName,
+    window: usize,
+) -> Vec<ArchiveFileName> {
+    ready
+        .iter()
+        .filter(|name| *name != requested)
+        .take(window)
+        .copied()
+        .collect()
 }
 
 /// The first letter in upper case.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }

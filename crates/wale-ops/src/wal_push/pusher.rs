@@ -52,8 +52,16 @@ pub struct PusherOptions {
 impl Default for PusherOptions {
     /// Two files ahead, four requests at once (six pushes of less than 4 MiB each), no data directory.
     fn default() -> Self {
-        let PushOptions { data_directory, retry } = PushOptions::default();
-        Self { look_ahead: 2, concurrent: 4, data_directory, retry }
+        let PushOptions {
+            data_directory,
+            retry,
+        } = PushOptions::default();
+        Self {
+            look_ahead: 2,
+            concurrent: 4,
+            data_directory,
+            retry,
+        }
     }
 }
 
@@ -103,16 +111,28 @@ impl Pusher {
     /// A pusher of `directory` into `archive`.
     #[must_use]
     pub fn new(archive: Archive, directory: WalDirectory, options: PusherOptions) -> Self {
-        let PusherOptions { look_ahead, concurrent, data_directory, retry } = options;
+        let PusherOptions {
+            look_ahead,
+            concurrent,
+            data_directory,
+            retry,
+        } = options;
         let shared = Shared {
             archive,
             directory,
-            options: PushOptions { data_directory, retry },
+            options: PushOptions {
+                data_directory,
+                retry,
+            },
             requested: Arc::new(Semaphore::new(concurrent.max(1))),
             ahead: Arc::new(Semaphore::new(look_ahead)),
             state: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), tasks: Mutex::default(), look_ahead }
+        Self {
+            shared: Arc::new(shared),
+            tasks: Mutex::default(),
+            look_ahead,
+        }
     }
 
     /// Pushes `name`, or shares the push of it that runs, or remembers it. Dropping the future does not stop the
@@ -123,13 +143,14 @@ impl Pusher {
     pub async fn push(&self, name: &ArchiveFileName) -> Result<PushReport> {
         let result = self.answer(name).await;
         let now = self.shared.archive.clock().now();
-        let stats = &mut self.shared.lock().stats;
+        let mut state = self.shared.lock();
+        let counters = &mut state.stats;
         match &result {
-            Ok(_) => stats.requests_ok += 1,
+            Ok(_) => counters.requests_ok += 1,
             Err(error) => {
-                *stats.failures.entry(error.kind).or_default() += 1;
-                stats.last_failure = Some(now);
-                stats.last_failure_text = Some(error.chain());
+                *counters.failures.entry(error.kind).or_default() += 1;
+                counters.last_failure = Some(now);
+                counters.last_failure_text = Some(error.chain());
             }
         }
         result
@@ -174,21 +195,29 @@ impl Pusher {
     #[must_use]
     pub fn stats(&self) -> PusherStats {
         let state = self.shared.lock();
-        PusherStats { in_flight: state.in_flight.len(), ..state.stats.clone() }
+        PusherStats {
+            in_flight: state.in_flight.len(),
+            ..state.stats.clone()
+        }
     }
 
     /// The flight of `name`, begun if there is none.
     fn join_or_begin(&self, name: &ArchiveFileName) -> Result<Flight> {
         let mut tasks = self.tasks();
         if tasks.draining {
-            return Err(OpError::new(Kind::Draining, format!("{name} is not pushed, because wale is shutting down"))
-                .hint("PostgreSQL keeps the file and asks again"));
+            return Err(OpError::new(
+                Kind::Draining,
+                format!("{name} is not pushed, because wale is shutting down"),
+            )
+            .hint("PostgreSQL keeps the file and asks again"));
         }
         let mut state = self.shared.lock();
         if let Some(flight) = state.in_flight.get(name) {
             return Ok(flight.clone());
         }
-        Ok(self.shared.take_off(&mut state, &mut tasks.set, *name, None))
+        Ok(self
+            .shared
+            .take_off(&mut state, &mut tasks.set, *name, None))
     }
 
     /// Begins pushes of the next ready files, in a task, since it reads a folder.
@@ -226,7 +255,10 @@ impl Flight {
                 Some(Err(error)) => Err(error.duplicate()),
                 None => Err(OpError::internal("a push ended without a result")),
             },
-            Err(_) => Err(OpError::new(Kind::Cancelled, "the push was stopped before its end")),
+            Err(_) => Err(OpError::new(
+                Kind::Cancelled,
+                "the push was stopped before its end",
+            )),
         }
     }
 }
@@ -245,9 +277,15 @@ impl Shared {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Flight {
         let (sender, outcome) = watch::channel(None);
-        let flight = Flight { outcome, ahead: permit.is_some() };
+        let flight = Flight {
+            outcome,
+            ahead: permit.is_some(),
+        };
         state.in_flight.insert(name, flight.clone());
-        let landing = Landing { shared: Arc::clone(self), name };
+        let landing = Landing {
+            shared: Arc::clone(self),
+            name,
+        };
         tasks.spawn(async move {
             let shared = Arc::clone(&landing.shared);
             let ahead = permit.is_some();
@@ -255,7 +293,8 @@ impl Shared {
                 Some(permit) => Ok(permit),
                 None => Arc::clone(&shared.requested).acquire_owned().await,
             };
-            let result = run_stamped(&shared.archive, &shared.directory, &name, &shared.options).await;
+            let result =
+                run_stamped(&shared.archive, &shared.directory, &name, &shared.options).await;
             let result = shared.note(result, ahead);
             // Off the list before anybody is told: whoever asks next must not join a push that has ended.
             drop(landing);
@@ -268,26 +307,26 @@ impl Shared {
     fn note(&self, result: Result<(PushReport, FileStamp)>, ahead: bool) -> Result<PushReport> {
         let now = self.archive.clock().now();
         let mut state = self.lock();
-        let stats = &mut state.stats;
+        let counters = &mut state.stats;
         let (report, stamp) = match result {
             Ok(done) => done,
             Err(error) => {
-                stats.look_ahead_failures += u64::from(ahead);
+                counters.look_ahead_failures += u64::from(ahead);
                 return Err(error);
             }
         };
         match report.outcome {
-            PushOutcome::Stored => stats.uploads += 1,
-            PushOutcome::AlreadyStored => stats.already_stored += 1,
-            PushOutcome::KeptBeside => stats.kept_beside += 1,
+            PushOutcome::Stored => counters.uploads += 1,
+            PushOutcome::AlreadyStored => counters.already_stored += 1,
+            PushOutcome::KeptBeside => counters.kept_beside += 1,
         }
         if report.outcome != PushOutcome::AlreadyStored {
-            stats.bytes_plain += report.bytes_plain;
-            stats.bytes_stored += report.bytes_stored;
+            counters.bytes_plain += report.bytes_plain;
+            counters.bytes_stored += report.bytes_stored;
         }
-        stats.push_time += report.duration;
-        stats.last_success = Some(now);
-        stats.last_archived = Some(report.name);
+        counters.push_time += report.duration;
+        counters.last_success = Some(now);
+        counters.last_archived = Some(report.name);
         state.remember(stamp, report.clone());
         Ok(report)
     }
@@ -296,25 +335,39 @@ impl Shared {
     async fn remembered(&self, name: &ArchiveFileName) -> Option<PushReport> {
         let (stamp, report) = self.lock().remembered.get(name).cloned()?;
         let (directory, name) = (self.directory.clone(), *name);
-        let opened = tokio::task::spawn_blocking(move || directory.open_file(&name)).await.ok()?.ok()?;
+        let opened = tokio::task::spawn_blocking(move || directory.open_file(&name))
+            .await
+            .ok()?
+            .ok()?;
         (opened.stamp == stamp).then_some(report)
     }
 
     /// Begins pushes of the ready files that follow `requested`, as far as permits go.
-    async fn look_ahead(self: &Arc<Self>, requested: &ArchiveFileName, window: usize, children: &mut JoinSet<()>) {
-        let stale = {
+    async fn look_ahead(
+        self: &Arc<Self>,
+        requested: &ArchiveFileName,
+        window: usize,
+        children: &mut JoinSet<()>,
+    ) {
+        let is_short = {
             let mut state = self.lock();
             state.backlog.retain(|name| name != requested);
             state.backlog.len() < window
         };
-        if stale {
+        if is_short {
             let directory = self.directory.clone();
             let read = blocking(move || {
-                directory.ready().map_err(|e| OpError::from_cluster(e, "list the files that are ready to be archived"))
+                directory.ready().map_err(|e| {
+                    OpError::from_cluster(e, "list the files that are ready to be archived")
+                })
             });
             match read.await {
                 Ok(ready) => {
-                    self.lock().backlog = ready.into_iter().filter(|n| n != requested).take(BACKLOG_MAX).collect();
+                    self.lock().backlog = ready
+                        .into_iter()
+                        .filter(|n| n != requested)
+                        .take(BACKLOG_MAX)
+                        .collect();
                 }
                 Err(error) => tracing::debug!(error = %error.chain(), "does not look ahead"),
             }
@@ -325,7 +378,9 @@ impl Shared {
             if state.remembered.contains_key(&name) || state.in_flight.contains_key(&name) {
                 continue;
             }
-            let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else { break };
+            let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else {
+                break;
+            };
             self.take_off(&mut state, children, name, Some(permit));
         }
     }

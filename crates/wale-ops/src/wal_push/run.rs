@@ -30,7 +30,10 @@ impl Default for PushOptions {
     /// No data directory, and 20 s of patience: PostgreSQL repeats a failed push by itself, and an archiver that
     /// hears an error soon can be seen to fail.
     fn default() -> Self {
-        Self { data_directory: None, retry: RetryBudget::within(Duration::from_secs(20)) }
+        Self {
+            data_directory: None,
+            retry: RetryBudget::within(Duration::from_secs(20)),
+        }
     }
 }
 
@@ -46,7 +49,9 @@ pub async fn run(
     name: &ArchiveFileName,
     options: &PushOptions,
 ) -> Result<PushReport> {
-    run_stamped(archive, directory, name, options).await.map(|(report, _)| report)
+    run_stamped(archive, directory, name, options)
+        .await
+        .map(|(report, _)| report)
 }
 
 /// Pushes the file at `path`, as WAL-E's verb does: its folder is taken for the WAL directory.
@@ -54,18 +59,28 @@ pub async fn run(
 /// # Errors
 /// As [`run`], and `InvalidName` when the last part of the path is no name that PostgreSQL archives.
 pub async fn run_path(archive: &Archive, path: &Path, options: &PushOptions) -> Result<PushReport> {
-    let text = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let text = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let name = ArchiveFileName::parse(text).map_err(|error| {
-        OpError::new(Kind::InvalidName, format!("{:?} is not the name of a WAL file", path.display().to_string()))
-            .hint("give the path that PostgreSQL put in place of %p")
-            .source(error)
+        OpError::new(
+            Kind::InvalidName,
+            format!(
+                "{:?} is not the name of a WAL file",
+                path.display().to_string()
+            ),
+        )
+        .hint("give the path that PostgreSQL put in place of %p")
+        .source(error)
     })?;
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
     let directory = blocking(move || {
-        WalDirectory::open(&folder).map_err(|e| OpError::from_cluster(e, format_args!("open {}", folder.display())))
+        WalDirectory::open(&folder)
+            .map_err(|e| OpError::from_cluster(e, format_args!("open {}", folder.display())))
     })
     .await?;
     run(archive, &directory, &name, options).await
@@ -126,7 +141,11 @@ async fn claim(archive: &Archive, source: &Source) -> Result<()> {
     archive.note_codec(archive.codec().codec).await
 }
 
-async fn compare_all(archive: &Archive, source: &Source, copies: &[StoredWal]) -> Result<Vec<bool>> {
+async fn compare_all(
+    archive: &Archive,
+    source: &Source,
+    copies: &[StoredWal],
+) -> Result<Vec<bool>> {
     let mut same = Vec::with_capacity(copies.len());
     for stored in copies {
         same.push(same_content(archive, source, stored).await?);
@@ -138,7 +157,11 @@ async fn compare_all(archive: &Archive, source: &Source, copies: &[StoredWal]) -
 async fn store(archive: &Archive, source: &Source) -> Result<Done> {
     let key = Archive::key(&layout::wal(&source.name, archive.codec().codec))?;
     match upload(archive, source, &key).await? {
-        Uploaded::Created { bytes_stored } => Ok(Done { outcome: PushOutcome::Stored, key, bytes_stored }),
+        Uploaded::Created { bytes_stored } => Ok(Done {
+            outcome: PushOutcome::Stored,
+            key,
+            bytes_stored,
+        }),
         Uploaded::Exists => {
             let stored = stat(archive, source, key).await?;
             let same = same_content(archive, source, &stored).await?;
@@ -151,39 +174,75 @@ async fn store(archive: &Archive, source: &Source) -> Result<Done> {
     }
 }
 
-/// Stores a partial segment under its digest. What lies under that key was made from the same bytes.
+/// Stores a partial segment under its digest.
 async fn keep_beside(archive: &Archive, source: &Source) -> Result<Done> {
     let local = source.clone();
     let digest = blocking(move || digest(&local)).await?;
-    let key = Archive::key(&layout::wal_conflicting_partial(&source.name, &digest, archive.codec().codec))?;
+    let key = Archive::key(&layout::wal_conflicting_partial(
+        &source.name,
+        &digest,
+        archive.codec().codec,
+    ))?;
     match upload(archive, source, &key).await? {
         Uploaded::Created { bytes_stored } => {
             tracing::warn!(name = %source.name, %key, "another partial segment has this name; kept beside it");
-            Ok(Done { outcome: PushOutcome::KeptBeside, key, bytes_stored })
+            Ok(Done {
+                outcome: PushOutcome::KeptBeside,
+                key,
+                bytes_stored,
+            })
         }
-        Uploaded::Exists => stat(archive, source, key).await.map(|stored| already(&stored)),
+        // The key holds a part of the digest only, so the bytes have the last word here, too.
+        Uploaded::Exists => {
+            let stored = stat(archive, source, key).await?;
+            if same_content(archive, source, &stored).await? {
+                Ok(already(&stored))
+            } else {
+                Err(conflict(source, &stored.key))
+            }
+        }
     }
 }
 
 /// The object that the store said exists.
 async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<StoredWal> {
-    let meta = archive.store().head(&key).await.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+    let meta = archive
+        .store()
+        .head(&key)
+        .await
+        .map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
     let Some(meta) = meta else {
-        return Err(OpError::new(Kind::StorageUnavailable, format!("object {key} was there and is gone"))
-            .hint("find out who deletes objects of this archive"));
+        return Err(OpError::new(
+            Kind::StorageUnavailable,
+            format!("object {key} was there and is gone"),
+        )
+        .hint("find out who deletes objects of this archive"));
     };
     let codec = archive.codec().codec;
-    Ok(StoredWal { name: source.name, key, codec, size: meta.size, modified: meta.modified })
+    Ok(StoredWal {
+        name: source.name,
+        key,
+        codec,
+        size: meta.size,
+        modified: meta.modified,
+    })
 }
 
 fn already(stored: &StoredWal) -> Done {
-    Done { outcome: PushOutcome::AlreadyStored, key: stored.key.clone(), bytes_stored: stored.size }
+    Done {
+        outcome: PushOutcome::AlreadyStored,
+        key: stored.key.clone(),
+        bytes_stored: stored.size,
+    }
 }
 
 fn conflict(source: &Source, key: &ObjectKey) -> OpError {
     let error = OpError::new(
         Kind::ArchiveConflict,
-        format!("{} is in the archive already, with other content", source.name),
+        format!(
+            "{} is in the archive already, with other content",
+            source.name
+        ),
     )
     .detail(format!("The stored object {key} was left as it is."));
     match source.name {
@@ -200,5 +259,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(|e| OpError::internal("a blocking task panicked").source(e))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| OpError::internal("a blocking task panicked").source(e))?
 }

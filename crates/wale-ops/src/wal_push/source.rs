@@ -41,9 +41,16 @@ impl Source {
         let opened = directory.open_file(name).map_err(|e| open_error(name, e))?;
         refuse_unfinished(directory, name)?;
         let file = Arc::new(opened.file);
-        let mut origin = Origin { control: data_directory.and_then(read_control), header: None };
-        if matches!(name, ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)) {
-            let head = read_head(&file).map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
+        let mut origin = Origin {
+            control: data_directory.and_then(read_control),
+            header: None,
+        };
+        if matches!(
+            name,
+            ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
+        ) {
+            let head =
+                read_head(&file).map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
             origin.header = Some(plan::check_segment(name, &head, opened.size)?);
         } else {
             check_history(name, &file, opened.size)?;
@@ -52,12 +59,23 @@ impl Source {
             }
         }
         let cluster = plan::cluster_of(name, &origin)?;
-        Ok(Self { name: *name, size: opened.size, stamp: opened.stamp, cluster, directory: directory.clone(), file })
+        Ok(Self {
+            name: *name,
+            size: opened.size,
+            stamp: opened.stamp,
+            cluster,
+            directory: directory.clone(),
+            file,
+        })
     }
 
     /// Reads the file from its beginning, exactly `size` bytes.
     pub(super) fn reader(&self) -> SourceReader {
-        SourceReader { file: Arc::clone(&self.file), offset: 0, size: self.size }
+        SourceReader {
+            file: Arc::clone(&self.file),
+            offset: 0,
+            size: self.size,
+        }
     }
 
     /// Makes sure that the file under the name is still the one that was opened.
@@ -67,8 +85,12 @@ impl Source {
     pub(super) fn check_unchanged(&self) -> Result<()> {
         match self.directory.open_file(&self.name) {
             Ok(again) if again.stamp == self.stamp && again.size == self.size => Ok(()),
-            Ok(_) => Err(changed(&self.name).detail("Its size or modification time is not the same.")),
-            Err(ClusterError::NotFound { .. }) => Err(changed(&self.name).detail("It was removed or renamed.")),
+            Ok(_) => {
+                Err(changed(&self.name).detail("Its size or modification time is not the same."))
+            }
+            Err(ClusterError::NotFound { .. }) => {
+                Err(changed(&self.name).detail("It was removed or renamed."))
+            }
             Err(error) => Err(open_error(&self.name, error)),
         }
     }
@@ -83,13 +105,18 @@ pub(super) struct SourceReader {
 
 impl Read for SourceReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX).min(buffer.len());
+        let left = usize::try_from(self.size - self.offset)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if left == 0 {
             return Ok(0);
         }
         let count = self.file.read_at(&mut buffer[..left], self.offset)?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was read",
+            ));
         }
         self.offset += count as u64;
         Ok(count)
@@ -102,23 +129,27 @@ fn refuse_unfinished(directory: &WalDirectory, name: &ArchiveFileName) -> Result
     if !name.is_segment() {
         return Ok(());
     }
-    let status =
-        directory.status(name).map_err(|e| OpError::from_cluster(e, format_args!("read the archive status of {name}")))?;
+    let status = directory
+        .status(name)
+        .map_err(|e| OpError::from_cluster(e, format_args!("read the archive status of {name}")))?;
     match status {
         ArchiveStatus::Ready | ArchiveStatus::Done | ArchiveStatus::NoStatusDirectory => Ok(()),
-        ArchiveStatus::None => {
-            Err(OpError::new(Kind::ArchiveConflict, format!("{name} has not been handed over by PostgreSQL"))
-                .detail("There is neither a .ready nor a .done file for it in archive_status.")
-                .hint("let archive_command push it; pg_switch_wal() ends the current segment"))
-        }
+        ArchiveStatus::None => Err(OpError::new(
+            Kind::ArchiveConflict,
+            format!("{name} has not been handed over by PostgreSQL"),
+        )
+        .detail("There is neither a .ready nor a .done file for it in archive_status.")
+        .hint("let archive_command push it; pg_switch_wal() ends the current segment")),
     }
 }
 
 fn open_error(name: &ArchiveFileName, error: ClusterError) -> OpError {
     match error {
-        ClusterError::NotFound { path } => OpError::new(Kind::NotFound, format!("there is no WAL file {name}"))
-            .detail(format!("{} does not exist.", path.display()))
-            .hint("check that PGWAL is the WAL directory of the server that archives"),
+        ClusterError::NotFound { path } => {
+            OpError::new(Kind::NotFound, format!("there is no WAL file {name}"))
+                .detail(format!("{} does not exist.", path.display()))
+                .hint("check that PGWAL is the WAL directory of the server that archives")
+        }
         other => OpError::from_cluster(other, format_args!("open {name}")),
     }
 }
@@ -144,12 +175,17 @@ fn read_head(file: &File) -> io::Result<Vec<u8>> {
 
 fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
     if size > plan::HISTORY_FILE_MAX {
-        return Err(OpError::new(Kind::CorruptData, format!("{name} is far too large"))
-            .detail(format!("It has {size} bytes; at most {} are expected.", plan::HISTORY_FILE_MAX)));
+        return Err(
+            OpError::new(Kind::CorruptData, format!("{name} is far too large")).detail(format!(
+                "It has {size} bytes; at most {} are expected.",
+                plan::HISTORY_FILE_MAX
+            )),
+        );
     }
     let length = usize::try_from(size).expect("at most 1 MiB");
     let mut content = vec![0; length];
-    file.read_exact_at(&mut content, 0).map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
+    file.read_exact_at(&mut content, 0)
+        .map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
     plan::check_history(name, &content)
 }
 

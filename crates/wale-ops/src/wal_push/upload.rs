@@ -13,7 +13,7 @@ use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 use super::memory::{CHUNK_BYTES, CHUNKS, READ_BYTES};
 use super::source::Source;
 use crate::archive::Archive;
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// How an upload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,27 +28,41 @@ pub(super) enum Uploaded {
 }
 
 /// Uploads `source` under `key`, unless something is there.
-pub(super) async fn upload(archive: &Archive, source: &Source, key: &ObjectKey) -> Result<Uploaded> {
+pub(super) async fn upload(
+    archive: &Archive,
+    source: &Source,
+    key: &ObjectKey,
+) -> Result<Uploaded> {
     let (sender, receiver) = wale_pipeline::channel(CHUNKS);
-    let body = receiver.into_stream().map_err(|e| BodyError::new(e.to_string())).boxed();
+    // Fused: a store that asks once more after the end must hear "end" again.
+    let body = receiver
+        .into_stream()
+        .map_err(|e| BodyError::new(e.to_string()))
+        .fuse()
+        .boxed();
     let local = source.clone();
-    let codec = archive.codec().clone();
+    let codec = *archive.codec();
     let producer = tokio::task::spawn_blocking(move || produce(&local, codec, sender));
     let stored = archive.store().put_if_absent(key, body).await;
     // The body is gone now, so a producer that is still at work fails at its next chunk and ends.
-    let produced = producer
-        .await
-        .map_err(|e| OpError::internal(format!("the reader of {} panicked", source.name)).source(e))?;
+    let reading = producer.await.map_err(|e| {
+        OpError::internal(format!("the reader of {} panicked", source.name)).source(e)
+    })?;
     match stored {
         Ok(PutOutcome::Exists) => Ok(Uploaded::Exists),
-        Ok(PutOutcome::Created(meta)) => match produced {
-            Ok(()) => Ok(Uploaded::Created { bytes_stored: meta.size }),
-            Err(error) => Err(OpError::internal(format!("{key} was stored from an unfinished body")).source(error)),
+        Ok(PutOutcome::Created(meta)) => match reading {
+            Ok(()) => Ok(Uploaded::Created {
+                bytes_stored: meta.size,
+            }),
+            Err(error) => Err(OpError::internal(format!(
+                "{key} was stored from an unfinished body"
+            ))
+            .source(error)),
         },
         // The body's own reason tells more than "the body failed".
-        Err(error @ StoreError::BodyFailed { .. }) => {
-            Err(produced.err().unwrap_or_else(|| OpError::from_store(error, format_args!("store {key}"))))
-        }
+        Err(error @ StoreError::BodyFailed { .. }) => Err(reading
+            .err()
+            .unwrap_or_else(|| OpError::from_store(error, format_args!("store {key}")))),
         Err(error) => Err(OpError::from_store(error, format_args!("store {key}"))),
     }
 }
@@ -57,16 +71,28 @@ pub(super) async fn upload(archive: &Archive, source: &Source, key: &ObjectKey) 
 fn produce(source: &Source, codec: CodecSettings, sender: ChunkSender) -> Result<()> {
     let encode_failed = |e| OpError::from_io(e, format_args!("encode {}", source.name));
     let mut reader = source.reader();
-    let mut encoder = wale_format::encoder(codec, ChunkWriter::new(sender, CHUNK_BYTES)).map_err(encode_failed)?;
+    let mut encoder =
+        wale_format::encoder(codec, ChunkWriter::new(sender, CHUNK_BYTES)).map_err(|e| {
+            OpError::new(
+                Kind::Configuration,
+                format!("could not compress with {}", codec.codec),
+            )
+            .source(e)
+        })?;
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let count = reader.read(&mut buffer).map_err(|e| OpError::from_io(e, format_args!("read {}", source.name)))?;
+        let count = reader
+            .read(&mut buffer)
+            .map_err(|e| OpError::from_io(e, format_args!("read {}", source.name)))?;
         if count == 0 {
             break;
         }
         encoder.write_all(&buffer[..count]).map_err(encode_failed)?;
     }
     source.check_unchanged()?;
-    encoder.finish().and_then(ChunkWriter::finish).map_err(encode_failed)?;
+    encoder
+        .finish()
+        .and_then(ChunkWriter::finish)
+        .map_err(encode_failed)?;
     Ok(())
 }

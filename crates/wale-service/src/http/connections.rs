@@ -56,8 +56,15 @@ pub(crate) struct Busy {
 impl Connections {
     pub(crate) fn new(soft: usize, hard: usize) -> Self {
         let hard = hard.max(1);
-        let inner = Inner { soft: soft.clamp(1, hard), hard, table: Mutex::default(), freed: Notify::new() };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            soft: soft.clamp(1, hard),
+            hard,
+            table: Mutex::default(),
+            freed: Notify::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// A place for a new connection; waits while all `hard` places are being answered.
@@ -85,8 +92,18 @@ impl Connections {
         table.tick += 1;
         let id = table.tick;
         let evict = CancellationToken::new();
-        table.open.insert(id, Entry { idle_since: Some(id), evict: evict.clone() });
-        Some(Slot { id, evict, inner: Arc::clone(&self.inner) })
+        table.open.insert(
+            id,
+            Entry {
+                idle_since: Some(id),
+                evict: evict.clone(),
+            },
+        );
+        Some(Slot {
+            id,
+            evict,
+            inner: Arc::clone(&self.inner),
+        })
     }
 
     /// Whether there are so many that only the archive's routes and the probes are answered.
@@ -102,7 +119,11 @@ impl Connections {
     /// Lets every connection go that waits for a request.
     pub(crate) fn evict_idle(&self) {
         let table = self.inner.lock();
-        for entry in table.open.values().filter(|entry| entry.idle_since.is_some()) {
+        for entry in table
+            .open
+            .values()
+            .filter(|entry| entry.idle_since.is_some())
+        {
             entry.evict.cancel();
         }
     }
@@ -117,8 +138,13 @@ impl Inner {
 
 impl Table {
     fn evict_longest_idle(&mut self) {
-        let waiting = self.open.values().filter(|entry| !entry.evict.is_cancelled());
-        let longest = waiting.filter_map(|entry| Some((entry.idle_since?, entry))).min_by_key(|(since, _)| *since);
+        let waiting = self
+            .open
+            .values()
+            .filter(|entry| !entry.evict.is_cancelled());
+        let longest = waiting
+            .filter_map(|entry| Some((entry.idle_since?, entry)))
+            .min_by_key(|(since, _)| *since);
         if let Some((_, entry)) = longest {
             entry.evict.cancel();
         }
@@ -131,13 +157,25 @@ impl Slot {
         self.evict.cancelled().await;
     }
 
+    /// Whether no request is being answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner
+            .lock()
+            .open
+            .get(&self.id)
+            .is_some_and(|entry| entry.idle_since.is_some())
+    }
+
     /// Marks the connection as being answered until the returned guard goes.
     pub(crate) fn busy(&self) -> Busy {
         let mut table = self.inner.lock();
         if let Some(entry) = table.open.get_mut(&self.id) {
             entry.idle_since = None;
         }
-        Busy { id: self.id, inner: Arc::clone(&self.inner) }
+        Busy {
+            id: self.id,
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
@@ -179,7 +217,10 @@ mod tests {
         drop(second);
         drop(answering);
         let fourth = connections.try_enter().unwrap();
-        assert!(third.evict.is_cancelled(), "the first one began to wait later");
+        assert!(
+            third.evict.is_cancelled(),
+            "the first one began to wait later"
+        );
         assert!(!first.evict.is_cancelled());
         drop((first, third, fourth));
         assert_eq!(connections.len(), 0);

@@ -35,7 +35,11 @@ impl Flushed {
     /// Ready once there was a flush after the one numbered `seen`.
     pub(crate) fn poll_beyond(&self, seen: u64, context: &Context<'_>) -> Poll<()> {
         self.0.waker.register(context.waker());
-        if self.count() > seen { Poll::Ready(()) } else { Poll::Pending }
+        if self.count() > seen {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     fn note(&self) {
@@ -54,7 +58,12 @@ pub(crate) struct ClientSocket {
 
 impl ClientSocket {
     pub(crate) fn new(stream: TcpStream, flushed: Flushed, stall: Duration) -> Self {
-        Self { stream, flushed, stall, stalled: None }
+        Self {
+            stream,
+            flushed,
+            stall,
+            stalled: None,
+        }
     }
 
     /// Ends the connection so that the last reply arrives: closing a socket with unread bytes in it sends a reset, and
@@ -79,26 +88,43 @@ impl ClientSocket {
     }
 
     /// Lets `written` through; arms the stall timer while the client takes nothing.
-    fn watch_stall(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn watch_stall(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
         let deadline = Instant::now() + self.stall;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading its reply")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client stopped reading its reply",
+        )))
     }
 }
 
 impl AsyncRead for ClientSocket {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for ClientSocket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch_stall(context, written)
     }

@@ -16,13 +16,22 @@ pub(crate) fn parse(rest: &str, query: Option<&str>) -> Result<ArchiveFileName, 
     if query.is_some() {
         return Err(refusal(rest, "the address has a query after the name"));
     }
-    if rest.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'%' | b'\\' | b'?' | b'#')) {
-        return Err(refusal(rest, "it holds a character that no archived file's name holds"));
+    if rest
+        .bytes()
+        .any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'%' | b'\\' | b'?' | b'#'))
+    {
+        return Err(refusal(
+            rest,
+            "it holds a character that no archived file's name holds",
+        ));
     }
     let mut last = "";
     for component in rest.split('/') {
         if matches!(component, "" | "." | "..") {
-            return Err(refusal(rest, "a part of the path is empty, \".\" or \"..\""));
+            return Err(refusal(
+                rest,
+                "a part of the path is empty, \".\" or \"..\"",
+            ));
         }
         last = component;
     }
@@ -31,7 +40,11 @@ pub(crate) fn parse(rest: &str, query: Option<&str>) -> Result<ArchiveFileName, 
 
 fn refusal(rest: &str, why: &str) -> OpError {
     // The text is the client's: escaped, and no more of it than a log line bears.
-    let shown: String = rest.chars().take(100).flat_map(char::escape_default).collect();
+    let shown: String = rest
+        .chars()
+        .take(100)
+        .flat_map(char::escape_default)
+        .collect();
     OpError::new(Kind::InvalidName, format!("\"{shown}\" is not the name of an archived file"))
         .detail(format!("{why}."))
         .hint("use %f of archive_command or restore_command: 24 hexadecimal digits, or a .partial, .backup or .history name")
@@ -91,7 +104,11 @@ mod tests {
         for rest in bad {
             let error = parse(&rest, None).unwrap_err();
             assert_eq!(error.kind, Kind::InvalidName, "{rest}");
-            assert!(error.message.is_ascii() && !error.message.contains('\n'), "{}", error.message);
+            assert!(
+                error.message.is_ascii() && !error.message.contains('\n'),
+                "{}",
+                error.message
+            );
             assert!(error.message.len() < 1000);
         }
         assert!(parse(name, Some("")).is_err());

@@ -13,7 +13,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use wale_ops::{Kind, OpError};
 
@@ -36,9 +39,17 @@ const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 /// What goes back to a client.
 pub(crate) enum Reply {
     /// A whole body.
-    Whole { status: StatusCode, media: &'static str, body: Bytes },
+    Whole {
+        status: StatusCode,
+        media: &'static str,
+        body: Bytes,
+    },
     /// A verified file of known length. The permit is held until its last byte.
-    File { size: u64, body: BoxStream<'static, Result<Bytes, OpError>>, permit: Permit },
+    File {
+        size: u64,
+        body: BoxStream<'static, Result<Bytes, OpError>>,
+        permit: Permit,
+    },
     /// A failure.
     Failure(Failure),
 }
@@ -75,7 +86,15 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into(), detail: None, hint: None, allow: None, close: false }
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            allow: None,
+            close: false,
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -111,7 +130,8 @@ impl Failure {
 impl From<&OpError> for Failure {
     fn from(error: &OpError) -> Self {
         // A row that is no status would be a bug of the table, which has its own test; 500 says so to the client.
-        let status = StatusCode::from_u16(error.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(error.kind.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             status,
             kind: error.kind.name(),
@@ -150,11 +170,19 @@ impl Reply {
     }
 
     pub(crate) fn text(status: StatusCode, text: String) -> Self {
-        Self::Whole { status, media: TEXT, body: Bytes::from(text) }
+        Self::Whole {
+            status,
+            media: TEXT,
+            body: Bytes::from(text),
+        }
     }
 
     pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Self {
-        Self::Whole { status, media: JSON, body: Bytes::from(format!("{value}\n")) }
+        Self::Whole {
+            status,
+            media: JSON,
+            body: Bytes::from(format!("{value}\n")),
+        }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -166,19 +194,49 @@ impl Reply {
     }
 
     /// The reply for hyper. `busy` is held until the body's last byte.
-    pub(crate) fn render(self, manner: Manner, voice: Voice, flushed: &Flushed, busy: Option<Busy>) -> Response<ReplyBody> {
+    pub(crate) fn render(
+        self,
+        manner: Manner,
+        voice: Voice,
+        flushed: &Flushed,
+        busy: Option<Busy>,
+    ) -> Response<ReplyBody> {
         let status = self.status();
         let (media, length, content) = match self {
-            Self::Whole { media, body, .. } => (media, body.len() as u64, Content::Whole(Some(body))),
-            Self::File { size, body, permit } => (BINARY, size, Content::File { left: size, body, _permit: permit }),
+            Self::Whole { media, body, .. } => {
+                (media, body.len() as u64, Content::Whole(Some(body)))
+            }
+            Self::File { size, body, permit } => (
+                BINARY,
+                size,
+                Content::File {
+                    left: size,
+                    body,
+                    _permit: permit,
+                },
+            ),
             Self::Failure(failure) => return failure.render(manner, voice, flushed, busy),
         };
-        respond(status, media, length, ReplyBody { content, _busy: busy })
+        respond(
+            status,
+            media,
+            length,
+            ReplyBody {
+                content,
+                _busy: busy,
+            },
+        )
     }
 }
 
 impl Failure {
-    fn render(self, manner: Manner, voice: Voice, flushed: &Flushed, busy: Option<Busy>) -> Response<ReplyBody> {
+    fn render(
+        self,
+        manner: Manner,
+        voice: Voice,
+        flushed: &Flushed,
+        busy: Option<Busy>,
+    ) -> Response<ReplyBody> {
         let (media, body) = match voice {
             Voice::Text => (TEXT, Bytes::from(self.text())),
             Voice::Json => (JSON, Bytes::from(self.json())),
@@ -186,9 +244,24 @@ impl Failure {
         let sent = body.len() as u64;
         let (length, content) = match manner {
             Manner::Plain => (sent, Content::Whole(Some(body))),
-            Manner::CutShort => (sent + 1, Content::CutShort { text: Some(body), flushed: flushed.clone(), seen: None }),
+            Manner::CutShort => (
+                sent + 1,
+                Content::CutShort {
+                    text: Some(body),
+                    flushed: flushed.clone(),
+                    seen: None,
+                },
+            ),
         };
-        let mut response = respond(self.status, media, length, ReplyBody { content, _busy: busy });
+        let mut response = respond(
+            self.status,
+            media,
+            length,
+            ReplyBody {
+                content,
+                _busy: busy,
+            },
+        );
         let headers = response.headers_mut();
         if manner == Manner::CutShort || self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -198,8 +271,14 @@ impl Failure {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // Basic first: wget only knows that one, and takes the first it knows.
-            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"wale\""));
-            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wale\""));
+            headers.append(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"wale\""),
+            );
+            headers.append(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"wale\""),
+            );
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -208,7 +287,12 @@ impl Failure {
     }
 }
 
-fn respond(status: StatusCode, media: &'static str, length: u64, body: ReplyBody) -> Response<ReplyBody> {
+fn respond(
+    status: StatusCode,
+    media: &'static str,
+    length: u64,
+    body: ReplyBody,
+) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -231,8 +315,16 @@ pub(crate) struct ReplyBody {
 
 enum Content {
     Whole(Option<Bytes>),
-    File { left: u64, body: BoxStream<'static, Result<Bytes, OpError>>, _permit: Permit },
-    CutShort { text: Option<Bytes>, flushed: Flushed, seen: Option<u64> },
+    File {
+        left: u64,
+        body: BoxStream<'static, Result<Bytes, OpError>>,
+        _permit: Permit,
+    },
+    CutShort {
+        text: Option<Bytes>,
+        flushed: Flushed,
+        seen: Option<u64>,
+    },
 }
 
 /// What hyper is told when a body cannot go on; it closes the connection, which the client sees as a cut.
@@ -242,16 +334,27 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.content {
-            Content::Whole(body) => Poll::Ready(body.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b)))),
+            Content::Whole(body) => Poll::Ready(
+                body.take()
+                    .filter(|bytes| !bytes.is_empty())
+                    .map(|b| Ok(Frame::data(b))),
+            ),
             Content::File { left, body, .. } => {
                 let Some(piece) = ready!(body.poll_next_unpin(context)) else {
                     return Poll::Ready(None);
                 };
                 Poll::Ready(Some(file_piece(piece, left)))
             }
-            Content::CutShort { text, flushed, seen } => {
+            Content::CutShort {
+                text,
+                flushed,
+                seen,
+            } => {
                 if let Some(text) = text.take() {
                     return Poll::Ready(Some(Ok(Frame::data(text))));
                 }
@@ -273,7 +376,9 @@ impl Body for ReplyBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Whole(body) => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Content::File { left, .. } => SizeHint::with_exact(*left),
             // Not exact: hyper must believe the header.
             Content::CutShort { .. } => SizeHint::default(),
@@ -283,7 +388,10 @@ impl Body for ReplyBody {
 
 fn file_piece(piece: Result<Bytes, OpError>, left: &mut u64) -> Result<Frame<Bytes>, BodyError> {
     let bytes = piece.map_err(|error| {
-        tracing::warn!(error = error.chain(), "a WAL file broke off while it was sent; the client sees a short reply");
+        tracing::warn!(
+            error = error.chain(),
+            "a WAL file broke off while it was sent; the client sees a short reply"
+        );
         Box::new(error) as BodyError
     })?;
     *left = left
@@ -298,15 +406,23 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_then_detail_then_hint() {
-        let error = OpError::new(Kind::NotFound, "it is gone").detail("It was here.").hint("look again");
+        let error = OpError::new(Kind::NotFound, "it is gone")
+            .detail("It was here.")
+            .hint("look again");
         let failure = Failure::from(&error);
         assert_eq!(failure.status, StatusCode::NOT_FOUND);
-        assert_eq!(failure.text(), "it is gone\ndetail: It was here.\nhint: look again\n");
+        assert_eq!(
+            failure.text(),
+            "it is gone\ndetail: It was here.\nhint: look again\n"
+        );
         let value: serde_json::Value = serde_json::from_str(&failure.json()).unwrap();
         assert_eq!(value["kind"], "not-found");
         assert_eq!(value["hint"], "look again");
         let bare = OpError::new(Kind::LocalIo, "could not read it").source("disk on fire");
-        assert_eq!(Failure::from(&bare).text(), "could not read it\ndetail: disk on fire\n");
+        assert_eq!(
+            Failure::from(&bare).text(),
+            "could not read it\ndetail: disk on fire\n"
+        );
     }
 
     #[test]
@@ -315,7 +431,10 @@ mod tests {
         for (manner, extra, close) in [(Manner::CutShort, 1, true), (Manner::Plain, 0, false)] {
             let failure = Failure::new(StatusCode::NOT_FOUND, "not-found", "x");
             let response = failure.render(manner, Voice::Text, &flushed, None);
-            assert_eq!(response.headers()[CONTENT_LENGTH], HeaderValue::from(2_u64 + extra));
+            assert_eq!(
+                response.headers()[CONTENT_LENGTH],
+                HeaderValue::from(2_u64 + extra)
+            );
             assert_eq!(response.headers().contains_key(CONNECTION), close);
         }
     }

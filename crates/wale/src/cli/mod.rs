@@ -98,7 +98,11 @@ impl Early {
     fn new(face: Face, error: &clap::Error, text: String) -> Self {
         let asked_for = !error.use_stderr();
         let status = if asked_for { 0 } else { face.usage_status() };
-        Self { text, on_stdout: asked_for, status }
+        Self {
+            text,
+            on_stdout: asked_for,
+            status,
+        }
     }
 
     fn of_wale(error: &clap::Error) -> Self {

@@ -27,9 +27,21 @@ fn the_face_follows_the_name() {
 
 #[test]
 fn wal_es_spellings_of_the_pool() {
-    for options in ["-p 0", "-p0", "-p=0", "--prefetch 0", "--prefetch=0", "--pref 0"] {
-        let line = format!("wal-e wal-fetch {options} 000000010000000000000001 pg_wal/RECOVERYXLOG");
-        let Ok(Invocation { verb: Verb::WalFetch(fetch), .. }) = parse_words(&line) else {
+    for options in [
+        "-p 0",
+        "-p0",
+        "-p=0",
+        "--prefetch 0",
+        "--prefetch=0",
+        "--pref 0",
+    ] {
+        let line =
+            format!("wal-e wal-fetch {options} 000000010000000000000001 pg_wal/RECOVERYXLOG");
+        let Ok(Invocation {
+            verb: Verb::WalFetch(fetch),
+            ..
+        }) = parse_words(&line)
+        else {
             panic!("{line}: {:?}", parse_words(&line));
         };
         assert_eq!(fetch.prefetch, Some(0), "{line}");
@@ -37,7 +49,13 @@ fn wal_es_spellings_of_the_pool() {
     }
     // Options and positional arguments mix in any order.
     let mixed = parse_words("wal-e wal-push pg_wal/000000010000000000000001 -p=0").unwrap();
-    assert!(matches!(mixed.verb, Verb::WalPush(WalPush { pool_size: Some(0), .. })));
+    assert!(matches!(
+        mixed.verb,
+        Verb::WalPush(WalPush {
+            pool_size: Some(0),
+            ..
+        })
+    ));
     let mixed = parse_words("wal-e backup-fetch /d -p 2 LATEST").unwrap();
     assert!(matches!(mixed.verb, Verb::BackupFetch(f) if f.name == "LATEST"));
 }
@@ -48,7 +66,10 @@ fn wal_es_global_options_stand_before_the_verb() {
     let parsed = parsed.unwrap();
     assert_eq!(parsed.flags["WALE_FILE_PREFIX"], "file:///a");
     assert_eq!(parsed.flags["WALE_LOG"], "warn");
-    assert!(matches!(parsed.verb, Verb::BackupList(BackupList { detail: true, .. })));
+    assert!(matches!(
+        parsed.verb,
+        Verb::BackupList(BackupList { detail: true, .. })
+    ));
     for (line, expected) in [
         ("wal-e backup-list --terse", 2),
         ("wal-e backup-list --file-prefix x", 2),
@@ -62,7 +83,11 @@ fn wal_es_global_options_stand_before_the_verb() {
         assert_eq!(status(line), expected, "{line}");
     }
     let early = parse_words("wal-e backup-list --terse").unwrap_err();
-    assert!(early.text.starts_with("wal-e: error: ") && !early.on_stdout, "{}", early.text);
+    assert!(
+        early.text.starts_with("wal-e: error: ") && !early.on_stdout,
+        "{}",
+        early.text
+    );
     assert_eq!(parse_words("wal-e").unwrap().verb, Verb::Missing);
     assert_eq!(parse_words("wal-e version").unwrap().verb, Verb::Version);
 }
@@ -79,11 +104,16 @@ fn wales_verbs_and_the_settings_flags() {
         assert_eq!(parsed.flags["WALE_LISTEN_PORT"], "5001", "{line}");
     }
     let fetch = parse_words("wale backup-fetch /d LATEST -T /a=/b -T 16384=/c --dry-run").unwrap();
-    let Verb::BackupFetch(fetch) = fetch.verb else { panic!("not a fetch") };
+    let Verb::BackupFetch(fetch) = fetch.verb else {
+        panic!("not a fetch")
+    };
     assert_eq!(fetch.tablespace_mapping.len(), 2);
     assert!(fetch.dry_run);
     let client = parse_words("wale client fetch 00000002.history pg_wal/RECOVERYHISTORY --standby");
-    assert!(matches!(client.unwrap().verb, Verb::Client(Client::Fetch { standby: true, .. })));
+    assert!(matches!(
+        client.unwrap().verb,
+        Verb::Client(Client::Fetch { standby: true, .. })
+    ));
     for (line, expected) in [
         ("wale", 64),
         ("wale nonsense", 64),
@@ -100,7 +130,10 @@ fn wales_verbs_and_the_settings_flags() {
 fn the_commands_are_sound() {
     command().debug_assert();
     let help = command().render_long_help().to_string();
-    assert!(help.contains("WALE_LISTEN_PORT") && !help.contains("WALE_FAULT_CONTROL"), "{help}");
+    assert!(
+        help.contains("WALE_LISTEN_PORT") && !help.contains("WALE_FAULT_CONTROL"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -111,13 +144,20 @@ fn statuses_of_both_faces() {
         (Kind::StorageUnavailable, 75, 1),
         (Kind::Internal, 70, 2),
     ] {
-        assert_eq!((Face::Wale.exit_status(kind), Face::WalE.exit_status(kind)), (wale, wal_e));
+        assert_eq!(
+            (Face::Wale.exit_status(kind), Face::WalE.exit_status(kind)),
+            (wale, wal_e)
+        );
     }
 }
 
 #[test]
 fn mistyped_fetches_are_recognised() {
-    let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(OsString::from)
+            .collect::<Vec<_>>()
+    };
     assert!(looks_like_a_fetch(&words("wale wal-fetch --nonsense x y")));
     assert!(looks_like_a_fetch(&words("wale client fetch x")));
     assert!(!looks_like_a_fetch(&words("wale client push x")));

@@ -12,6 +12,7 @@ use crate::config::Flags;
 #[derive(Debug, Parser)]
 #[command(
     name = "wal-e",
+    bin_name = "wal-e",
     about = "Continuous archiving for PostgreSQL, with the command line of WAL-E",
     infer_long_args = true,
     disable_help_subcommand = true,
@@ -19,7 +20,12 @@ use crate::config::Flags;
 )]
 struct Arguments {
     /// S3 access key; has no effect in this version
-    #[arg(short = 'k', long, value_name = "ID", conflicts_with = "aws_instance_profile")]
+    #[arg(
+        short = 'k',
+        long,
+        value_name = "ID",
+        conflicts_with = "aws_instance_profile"
+    )]
     aws_access_key_id: Option<String>,
     /// Use the role of the instance; has no effect in this version
     #[arg(long)]
@@ -81,7 +87,11 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         Some(WalEVerb::WalPush(arguments)) => Verb::WalPush(arguments),
         Some(WalEVerb::WalFetch(arguments)) => Verb::WalFetch(arguments),
     };
-    Ok(Invocation { face: Face::WalE, verb, flags })
+    Ok(Invocation {
+        face: Face::WalE,
+        verb,
+        flags,
+    })
 }
 
 fn flags(parsed: &Arguments) -> Flags {

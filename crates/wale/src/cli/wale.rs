@@ -9,6 +9,7 @@ use crate::config::{Flags, SETTINGS, Setting};
 #[derive(Debug, Parser)]
 #[command(
     name = "wale",
+    bin_name = "wale",
     about = "Continuous archiving, base backups and restores for PostgreSQL",
     after_help = "Every setting is also an environment variable; `wale --help` lists the flags, \
                   `wale config show` the values.",
@@ -55,7 +56,9 @@ enum WaleVerb {
 
 /// The command with the settings' flags.
 pub(crate) fn command() -> clap::Command {
-    let with_flag = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
+    let with_flag = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting, setting.flag?)));
     with_flag.fold(Arguments::command(), |command, (setting, flag)| {
         command.arg(
             Arg::new(setting.name)
@@ -70,7 +73,11 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn help(setting: &Setting) -> String {
-    format!("{} [variable: {}]", setting.doc.trim_end_matches('.'), setting.name)
+    format!(
+        "{} [variable: {}]",
+        setting.doc.trim_end_matches('.'),
+        setting.name
+    )
 }
 
 /// Parses the arguments, the program's name first.
@@ -97,5 +104,9 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::Version => Verb::Version,
         WaleVerb::Reference { page } => Verb::Reference(page),
     };
-    Ok(Invocation { face: Face::Wale, verb, flags })
+    Ok(Invocation {
+        face: Face::Wale,
+        verb,
+        flags,
+    })
 }

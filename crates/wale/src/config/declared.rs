@@ -116,9 +116,11 @@ impl Shape {
             Shape::Integer { min, max } => format!("number, {min} to {max}"),
             Shape::Size => "size".into(),
             Shape::Duration(unit) => format!("duration, a plain number counts {}", unit.plural()),
-            Shape::Choice(words) => {
-                words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ")
-            }
+            Shape::Choice(words) => words
+                .iter()
+                .map(|w| format!("`{w}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
             Shape::Switch => "`on`, `off`".into(),
             Shape::Cron => "cron, five fields, or `off`".into(),
             Shape::Zone => "time zone name".into(),
@@ -168,7 +170,18 @@ impl Setting {
     const fn new(name: &'static str, group: Group, shape: Shape, doc: &'static str) -> Self {
         let (default, since, aliases) = (Default::None, "0.1.0", &[] as &[&str]);
         let (flag, secret, hidden) = (None, false, false);
-        Self { name, group, shape, default, doc, since, aliases, flag, secret, hidden }
+        Self {
+            name,
+            group,
+            shape,
+            default,
+            doc,
+            since,
+            aliases,
+            flag,
+            secret,
+            hidden,
+        }
     }
 
     const fn default(mut self, text: &'static str) -> Self {
@@ -298,6 +311,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("PGSSLROOTCERT", Server, Shape::Path,
         "The certificates against which the server's is checked, PEM.")
         .derived("the system's"),
+    Setting::new("PGSSLCERT", Server, Shape::Path, "The client's certificate, PEM. Needs PGSSLKEY."),
+    Setting::new("PGSSLKEY", Server, Shape::Path, "The key of the client's certificate, PEM, not encrypted."),
     Setting::new("PGCONNECT_TIMEOUT", Server, Shape::Duration(Unit::Seconds),
         "How long one attempt to connect may take.")
         .default("10s"),
@@ -337,7 +352,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     // ------------------------------------------------------------------ wal
     Setting::new("WALE_PUSH_LOOK_AHEAD", Wal, Shape::Integer { min: 0, max: 64 },
         "How many segments that wait in archive_status are archived ahead of PostgreSQL's request. 0 disables it.")
-        .default("4").flag("push-look-ahead"),
+        .default("2").flag("push-look-ahead"),
     Setting::new("WALE_FETCH_PREFETCH", Wal, Shape::Integer { min: 0, max: 64 },
         "How many segments are fetched ahead of recovery's request. 0 disables it.")
         .default("8").flag("fetch-prefetch"),
@@ -413,8 +428,6 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("WALE_S3_ENDPOINT", "this version has no S3"),
     ("WALE_S3_STORAGE_CLASS", "this version has no S3"),
     ("PGSERVICE", "the service file is not read"),
-    ("PGSSLCERT", "client certificates are not used"),
-    ("PGSSLKEY", "client certificates are not used"),
 ];
 
 #[cfg(test)]
@@ -428,16 +441,28 @@ mod tests {
         let mut names = BTreeSet::new();
         let mut flags = BTreeSet::new();
         for setting in SETTINGS {
-            assert!(names.insert(setting.name), "{} is declared twice", setting.name);
+            assert!(
+                names.insert(setting.name),
+                "{} is declared twice",
+                setting.name
+            );
             for alias in setting.aliases {
                 assert!(names.insert(alias), "{alias} is declared twice");
             }
             if let Some(flag) = setting.flag {
                 assert!(flags.insert(flag), "--{flag} is declared twice");
             }
-            assert!(setting.doc.ends_with('.'), "{}: the document is a sentence", setting.name);
+            assert!(
+                setting.doc.ends_with('.'),
+                "{}: the document is a sentence",
+                setting.name
+            );
             assert!(!setting.since.is_empty());
-            assert!(!(setting.secret && setting.flag.is_some()), "{}: secrets have no flag", setting.name);
+            assert!(
+                !(setting.secret && setting.flag.is_some()),
+                "{}: secrets have no flag",
+                setting.name
+            );
         }
         for (name, why) in WITHOUT_EFFECT {
             assert!(names.insert(name), "{name} is declared twice");
@@ -448,7 +473,10 @@ mod tests {
     #[test]
     fn every_group_has_settings() {
         for group in Group::ALL {
-            assert!(SETTINGS.iter().any(|s| s.group == group), "{group:?} is empty");
+            assert!(
+                SETTINGS.iter().any(|s| s.group == group),
+                "{group:?} is empty"
+            );
         }
     }
 }

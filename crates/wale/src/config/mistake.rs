@@ -16,7 +16,11 @@ pub(crate) struct Mistake {
 impl Mistake {
     /// A mistake in that group.
     pub(crate) fn new(group: Group, text: impl Into<String>) -> Self {
-        Self { group, text: text.into(), hint: None }
+        Self {
+            group,
+            text: text.into(),
+            hint: None,
+        }
     }
 
     /// A mistake that concerns every verb.
@@ -34,7 +38,11 @@ impl Mistake {
 /// One mistake or several in the three voices of an error: message, detail and hint.
 pub(crate) fn render(mistakes: &[Mistake]) -> (String, Option<String>, Option<String>) {
     if let [only] = mistakes {
-        return (format!("configuration: {}", only.text), None, only.hint.clone());
+        return (
+            format!("configuration: {}", only.text),
+            None,
+            only.hint.clone(),
+        );
     }
     let mut detail = Vec::new();
     for mistake in mistakes {
@@ -49,10 +57,7 @@ pub(crate) fn render(mistakes: &[Mistake]) -> (String, Option<String>, Option<St
 }
 
 /// The known name nearest to a misspelt one, if one is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    unknown: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the name may be wrong: enough for a transposed or forgotten part, too little for
     // another name altogether.
     let limit = unknown.len() / 3;
@@ -84,9 +89,13 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in
-            [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "", 3), ("ab", "ba", 2)]
-        {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("abc", "abc", 0),
+            ("abc", "abd", 1),
+            ("abc", "", 3),
+            ("ab", "ba", 2),
+        ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
@@ -108,7 +117,10 @@ mod tests {
     fn one_mistake_is_a_message_and_many_are_a_list() {
         let one = Mistake::of_program("A: bad").hint("do b");
         let (message, detail, hint) = render(std::slice::from_ref(&one));
-        assert_eq!((message.as_str(), detail, hint.as_deref()), ("configuration: A: bad", None, Some("do b")));
+        assert_eq!(
+            (message.as_str(), detail, hint.as_deref()),
+            ("configuration: A: bad", None, Some("do b"))
+        );
         let two = [one, Mistake::of_program("C: worse")];
         let (message, detail, _) = render(&two);
         assert_eq!(message, "configuration: 2 mistakes");

@@ -11,7 +11,6 @@ mod mistake;
 mod prefix;
 mod reader;
 mod reference;
-mod secret;
 mod show;
 mod source;
 mod value;
@@ -21,13 +20,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wale_cluster::Secret;
 use wale_ops::{Kind, OpError};
 use wale_service::Schedule;
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
 pub(crate) use prefix::Place;
 pub(crate) use reference::settings_page;
-pub(crate) use secret::Secret;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use value::mapping;
 
@@ -71,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) database: String,
     pub(crate) sslmode: &'static str,
     pub(crate) sslrootcert: Option<PathBuf>,
+    pub(crate) sslcert: Option<PathBuf>,
+    pub(crate) sslkey: Option<PathBuf>,
     pub(crate) connect_timeout: Duration,
 
     pub(crate) sidecar_hostname: String,
@@ -131,11 +132,19 @@ impl Loaded {
         let settings = Settings::read(&mut reader);
         reader.refuse_what_is_not_built();
         let mut mistakes = reader.mistakes.clone();
-        let shown = SETTINGS.iter().map(|setting| Shown::of(setting, &mut reader)).collect();
+        let shown = SETTINGS
+            .iter()
+            .map(|setting| Shown::of(setting, &mut reader, &settings))
+            .collect();
         let warnings = reader.warnings();
         mistakes.sort_by_key(|mistake| mistake.group);
         mistakes.dedup();
-        Self { settings, mistakes, warnings, shown }
+        Self {
+            settings,
+            mistakes,
+            warnings,
+            shown,
+        }
     }
 
     /// The settings for a verb that uses these groups (and [`Group::Program`], which all use).
@@ -145,7 +154,11 @@ impl Loaded {
     pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
         let matters = |m: &&Mistake| m.group == Group::Program || groups.contains(&m.group);
         let mistakes: Vec<Mistake> = self.mistakes.iter().filter(matters).cloned().collect();
-        if mistakes.is_empty() { Ok(&self.settings) } else { Err(error(&mistakes)) }
+        if mistakes.is_empty() {
+            Ok(&self.settings)
+        } else {
+            Err(error(&mistakes))
+        }
     }
 
     /// Every mistake, whatever it concerns.
@@ -192,6 +205,8 @@ impl Settings {
             database: reader.text("PGDATABASE"),
             sslmode: reader.word("PGSSLMODE"),
             sslrootcert: reader.optional_path("PGSSLROOTCERT"),
+            sslcert: reader.optional_path("PGSSLCERT"),
+            sslkey: reader.optional_path("PGSSLKEY"),
             connect_timeout: reader.duration("PGCONNECT_TIMEOUT"),
             sidecar_hostname: reader.text("WALE_SIDECAR_HOSTNAME"),
             listen_address: reader
@@ -210,22 +225,30 @@ impl Settings {
             fetch_prefetch: reader.integer("WALE_FETCH_PREFETCH"),
             fetch_deadline: reader.duration("WALE_FETCH_DEADLINE"),
             fetch_stops_recovery: reader.switch("WALE_FETCH_STOPS_RECOVERY"),
-            backup_workers: reader.optional_integer("WALE_BACKUP_WORKERS").unwrap_or(workers),
+            backup_workers: reader
+                .optional_integer("WALE_BACKUP_WORKERS")
+                .unwrap_or(workers),
             backup_checkpoint: reader.word("WALE_BACKUP_CHECKPOINT"),
             backup_wal_timeout: reader.duration("WALE_BACKUP_WAL_TIMEOUT"),
             backup_read_rate: reader.optional_size("WALE_BACKUP_READ_RATE"),
             damaged_pages: reader.word("WALE_DAMAGED_PAGES"),
             restore_label: restore_label(reader),
-            restore_workers: reader.optional_integer("WALE_RESTORE_WORKERS").unwrap_or(workers),
+            restore_workers: reader
+                .optional_integer("WALE_RESTORE_WORKERS")
+                .unwrap_or(workers),
             restore_as: reader.word("WALE_RESTORE_AS"),
             restore_client: reader.word("WALE_RESTORE_CLIENT"),
             restore_command: reader.optional_text("WALE_RESTORE_COMMAND"),
-            recovery_addition: reader.optional_text("RECOVERY_ADDITION").unwrap_or_default(),
+            recovery_addition: reader
+                .optional_text("RECOVERY_ADDITION")
+                .unwrap_or_default(),
             configuration_directory: reader.optional_path("PGCONF_BACKUP_DIR"),
             tablespace_mapping: reader
                 .parse("WALE_TABLESPACE_MAPPING", value::mappings)
                 .unwrap_or_default(),
-            log_filter: reader.parse("WALE_LOG", value::log_filter).unwrap_or_default(),
+            log_filter: reader
+                .parse("WALE_LOG", value::log_filter)
+                .unwrap_or_default(),
             log_json: format == "json",
         }
     }
@@ -243,29 +266,49 @@ pub(crate) fn processors() -> usize {
 }
 
 fn place(reader: &mut Reader) -> Option<Place> {
-    let names = ["WALE_FILE_PREFIX", "WALE_S3_PREFIX", "WALE_GS_PREFIX", "WALE_WABS_PREFIX"];
+    let names = [
+        "WALE_FILE_PREFIX",
+        "WALE_S3_PREFIX",
+        "WALE_GS_PREFIX",
+        "WALE_WABS_PREFIX",
+    ];
     let mut candidates = Vec::new();
     for name in names.into_iter().chain(["WALE_SWIFT_PREFIX"]) {
         if let Some((text, origin)) = reader.set(name) {
-            candidates.push(Candidate { name, text: text.trim().to_owned(), origin });
+            candidates.push(Candidate {
+                name,
+                text: text.trim().to_owned(),
+                origin,
+            });
         }
     }
-    if !candidates.iter().any(|candidate| candidate.name == "WALE_S3_PREFIX")
+    if !candidates
+        .iter()
+        .any(|candidate| candidate.name == "WALE_S3_PREFIX")
         && let Some((bucket, origin)) = reader.set("WALE_S3_BUCKET")
     {
         let path = reader.optional_text("WALE_S3_PATH").unwrap_or_default();
         let text = format!("s3://{}/{}", bucket.trim(), path.trim_start_matches('/'));
-        candidates.push(Candidate { name: "WALE_S3_BUCKET", text, origin });
+        candidates.push(Candidate {
+            name: "WALE_S3_BUCKET",
+            text,
+            origin,
+        });
     }
-    prefix::choose(&candidates).map_err(|mistake| reader.mistakes.push(mistake)).ok()
+    prefix::choose(&candidates)
+        .map_err(|mistake| reader.mistakes.push(mistake))
+        .ok()
 }
 
 fn compression(reader: &mut Reader) -> &'static str {
     let word = reader.word("WALE_COMPRESSION");
     if word == "lzo" {
         reader.mistakes.push(
-            Mistake::new(Group::Archive, "WALE_COMPRESSION: lzo is not built yet in this version")
-                .hint("use zstd, lz4 or none"),
+            Mistake::new(
+                Group::Archive,
+                "WALE_COMPRESSION: lzo is not built yet in this version",
+            )
+            .hint("use zstd, lz4 or none"),
         );
         return "zstd";
     }
@@ -297,7 +340,9 @@ fn memory(reader: &mut Reader) -> u64 {
         }
         bytes => Ok(bytes),
     };
-    reader.parse("WALE_MEMORY", least).unwrap_or_else(|| default_memory(container_limit()))
+    reader
+        .parse("WALE_MEMORY", least)
+        .unwrap_or_else(|| default_memory(container_limit()))
 }
 
 fn default_memory(limit: Option<u64>) -> u64 {
@@ -309,14 +354,19 @@ fn default_memory(limit: Option<u64>) -> u64 {
 /// The memory limit of the container, cgroup version 2 or 1. Version 1 writes a huge number for
 /// "no limit", which the clamp above takes care of.
 fn container_limit() -> Option<u64> {
-    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok())
-        .and_then(|text| text.trim().parse().ok())
+    [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|path| std::fs::read_to_string(path).ok())
+    .and_then(|text| text.trim().parse().ok())
 }
 
 fn http_token(reader: &mut Reader) -> Option<Secret> {
-    reader.parse("WALE_HTTP_TOKEN", value::token).map(Secret::new)
+    reader
+        .parse("WALE_HTTP_TOKEN", value::token)
+        .map(Secret::new)
 }
 
 fn start_mode(reader: &mut Reader) -> StartMode {
@@ -342,9 +392,13 @@ fn schedule(reader: &mut Reader) -> Option<Schedule> {
 fn restore_label(reader: &mut Reader) -> String {
     let parse = |text: &str| match text.parse::<wale_ops::backup_fetch::BackupSelector>() {
         Ok(selector) => Ok(selector.to_string()),
-        Err(problem) => Err(BadValue::new(problem).hint("write LATEST, or a name that backup-list prints")),
+        Err(problem) => {
+            Err(BadValue::new(problem).hint("write LATEST, or a name that backup-list prints"))
+        }
     };
-    reader.parse("WALE_RESTORE_LABEL", parse).unwrap_or_else(|| "LATEST".to_owned())
+    reader
+        .parse("WALE_RESTORE_LABEL", parse)
+        .unwrap_or_else(|| "LATEST".to_owned())
 }
 
 #[cfg(test)]

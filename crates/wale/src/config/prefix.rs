@@ -26,24 +26,38 @@ pub(crate) struct Candidate {
     pub(crate) origin: Origin,
 }
 
-const ALL: &str = "WALE_FILE_PREFIX, WALE_S3_PREFIX, WALE_GS_PREFIX, WALE_WABS_PREFIX or WALE_SWIFT_PREFIX";
+const ALL: &str =
+    "WALE_FILE_PREFIX, WALE_S3_PREFIX, WALE_GS_PREFIX, WALE_WABS_PREFIX or WALE_SWIFT_PREFIX";
 
 /// Chooses among the prefixes that are set. Where flags name one, the others do not count.
 ///
 /// # Errors
 /// When none or several are set, the URL is not understood, or its store is not built yet.
 pub(crate) fn choose(candidates: &[Candidate]) -> Result<Place, Mistake> {
-    let by_flag: Vec<&Candidate> = candidates.iter().filter(|c| c.origin == Origin::Flag).collect();
-    let counted = if by_flag.is_empty() { candidates.iter().collect() } else { by_flag };
+    let by_flag: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|c| c.origin == Origin::Flag)
+        .collect();
+    let counted = if by_flag.is_empty() {
+        candidates.iter().collect()
+    } else {
+        by_flag
+    };
     match counted.as_slice() {
-        [] => Err(Mistake::new(Group::Archive, "no place for the archive is set")
-            .hint(format!("set exactly one of {ALL}, as in WALE_FILE_PREFIX=file://localhost/archive"))),
+        [] => Err(
+            Mistake::new(Group::Archive, "no place for the archive is set").hint(format!(
+                "set exactly one of {ALL}, as in WALE_FILE_PREFIX=file://localhost/archive"
+            )),
+        ),
         [only] => place(only),
         several => {
             let names: Vec<&str> = several.iter().map(|c| c.name).collect();
             Err(Mistake::new(
                 Group::Archive,
-                format!("several places for the archive are set: {}", names.join(", ")),
+                format!(
+                    "several places for the archive are set: {}",
+                    names.join(", ")
+                ),
             )
             .hint("keep exactly one of them"))
         }
@@ -66,19 +80,22 @@ fn place(candidate: &Candidate) -> Result<Place, Mistake> {
             mistake(&format!("\"{text}\" has no absolute path"))
                 .hint("write file://localhost/absolute/path")
         }),
-        "s3" | "gs" | "wabs" | "swift" | "ssh" => {
-            Err(mistake(&format!("stores of type {scheme} are not built yet in this version"))
-                .hint("use WALE_FILE_PREFIX with a mounted directory"))
-        }
-        _ => Err(mistake(&format!("\"{scheme}\" is not a known type of store"))
-            .hint("write file://localhost/absolute/path")),
+        "s3" | "gs" | "wabs" | "swift" | "ssh" => Err(mistake(&format!(
+            "stores of type {scheme} are not built yet in this version"
+        ))
+        .hint("use WALE_FILE_PREFIX with a mounted directory")),
+        _ => Err(
+            mistake(&format!("\"{scheme}\" is not a known type of store"))
+                .hint("write file://localhost/absolute/path"),
+        ),
     }
 }
 
 /// The path after the host, which is ignored, as by WAL-E. Nothing is percent-decoded, as by WAL-E.
 fn directory(rest: &str) -> Option<PathBuf> {
     let path = rest.get(rest.find('/')?..)?.trim_end_matches('/');
-    let sound = !path.is_empty() && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+    let sound =
+        !path.is_empty() && !path.contains('\0') && !path.split('/').any(|part| part == "..");
     sound.then(|| PathBuf::from(path))
 }
 
@@ -87,7 +104,11 @@ mod tests {
     use super::*;
 
     fn candidate(name: &'static str, text: &str, origin: Origin) -> Candidate {
-        Candidate { name, text: text.to_owned(), origin }
+        Candidate {
+            name,
+            text: text.to_owned(),
+            origin,
+        }
     }
 
     fn choose_file(text: &str) -> Result<Place, Mistake> {
@@ -97,12 +118,27 @@ mod tests {
 
     #[test]
     fn spellings_of_a_directory() {
-        for text in
-            ["file://localhost/a/b", "file:///a/b", "file://elsewhere/a/b/", "/a/b", "/a/b//"]
-        {
-            assert_eq!(choose_file(text), Ok(Place::Directory("/a/b".into())), "{text}");
+        for text in [
+            "file://localhost/a/b",
+            "file:///a/b",
+            "file://elsewhere/a/b/",
+            "/a/b",
+            "/a/b//",
+        ] {
+            assert_eq!(
+                choose_file(text),
+                Ok(Place::Directory("/a/b".into())),
+                "{text}"
+            );
         }
-        for text in ["file://localhost", "file:///", "/", "a/b", "ftp://x/y", "file:///a/../b"] {
+        for text in [
+            "file://localhost",
+            "file:///",
+            "/",
+            "a/b",
+            "ftp://x/y",
+            "file:///a/../b",
+        ] {
             assert!(choose_file(text).is_err(), "{text}");
         }
     }
@@ -112,13 +148,20 @@ mod tests {
         let none = choose(&[]).unwrap_err();
         assert!(none.hint.unwrap().contains("WALE_SWIFT_PREFIX"));
         let file = candidate("WALE_FILE_PREFIX", "/a", Origin::Environment("x".into()));
-        let s3 = candidate("WALE_S3_PREFIX", "s3://b/p", Origin::Environment("x".into()));
+        let s3 = candidate(
+            "WALE_S3_PREFIX",
+            "s3://b/p",
+            Origin::Environment("x".into()),
+        );
         let several = choose(&[file.clone(), s3.clone()]).unwrap_err();
         assert!(several.text.contains("WALE_FILE_PREFIX, WALE_S3_PREFIX"));
         let refused = choose(std::slice::from_ref(&s3)).unwrap_err();
         assert!(refused.text.contains("s3 are not built yet"), "{refused:?}");
         assert!(refused.hint.unwrap().contains("WALE_FILE_PREFIX"));
-        let flag = Candidate { origin: Origin::Flag, ..file };
+        let flag = Candidate {
+            origin: Origin::Flag,
+            ..file
+        };
         assert_eq!(choose(&[flag, s3]), Ok(Place::Directory("/a".into())));
     }
 }

@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wale_cluster::Secret;
+
 use super::declared::{self, Default, SETTINGS, Setting, Shape, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
-use super::secret::Secret;
 use super::source::{Origin, Raw, Sources};
 use super::value::{self, BadValue, Unit};
 
@@ -36,9 +37,10 @@ impl Reader {
         let raw = self.sources.value(setting);
         self.mistakes.append(&mut self.sources.mistakes);
         match (&raw.text, setting.default) {
-            (None, Default::Fixed(text)) => {
-                Raw { text: Some(text.to_owned()), origin: Origin::Default }
-            }
+            (None, Default::Fixed(text)) => Raw {
+                text: Some(text.to_owned()),
+                origin: Origin::Default,
+            },
             _ => raw,
         }
     }
@@ -64,7 +66,11 @@ impl Reader {
             Err(BadValue { problem, hint }) => {
                 let hint = hint.map(|hint| format!("{hint} ({})", raw.origin));
                 let text = format!("{name}: {problem}");
-                self.mistakes.push(Mistake { group: setting.group, text, hint });
+                self.mistakes.push(Mistake {
+                    group: setting.group,
+                    text,
+                    hint,
+                });
                 match setting.default {
                     Default::Fixed(text) => parse(text).ok(),
                     Default::None | Default::Derived(_) => None,
@@ -75,7 +81,8 @@ impl Reader {
 
     /// The parsed value of a setting that has a fixed default.
     fn defaulted<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, BadValue>) -> T {
-        self.parse(name, parse).expect("a setting with a default that parses, as a test holds")
+        self.parse(name, parse)
+            .expect("a setting with a default that parses, as a test holds")
     }
 
     /// Text, if set.
@@ -136,7 +143,8 @@ impl Reader {
 
     /// A whole number with a default.
     pub(crate) fn integer<T: TryFrom<i64>>(&mut self, name: &str) -> T {
-        self.optional_integer(name).expect("a setting with a default within its bounds")
+        self.optional_integer(name)
+            .expect("a setting with a default within its bounds")
     }
 
     /// One of the declared words, in its declared spelling.
@@ -155,7 +163,9 @@ impl Reader {
     /// Refuses what is known and not built yet: encryption must never be silently off.
     pub(crate) fn refuse_what_is_not_built(&mut self) {
         for setting in SETTINGS {
-            let Shape::NotYet(what) = setting.shape else { continue };
+            let Shape::NotYet(what) = setting.shape else {
+                continue;
+            };
             if self.set(setting.name).is_some() {
                 let text = format!("{}: {what} is not built yet in this version", setting.name);
                 self.mistakes.push(
@@ -179,7 +189,9 @@ impl Reader {
             } else if self.looks_like_ours(name) && !is_known(name) {
                 let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.name));
                 let advice = nearest.map_or_else(String::new, |n| format!("; did you mean {n}?"));
-                warnings.push(format!("{name} is not a known setting and has no effect{advice}"));
+                warnings.push(format!(
+                    "{name} is not a known setting and has no effect{advice}"
+                ));
             }
         }
         warnings
@@ -194,7 +206,9 @@ fn is_known(name: &str) -> bool {
     SETTINGS.iter().any(|setting| {
         setting.name == name
             || setting.aliases.contains(&name)
-            || setting.file_variable().is_some_and(|variable| variable == name)
+            || setting
+                .file_variable()
+                .is_some_and(|variable| variable == name)
     })
 }
 
@@ -236,7 +250,10 @@ mod tests {
     #[test]
     fn every_default_parses() {
         let mut reader = Reader::new(Sources::for_test(&[], &[], ""));
-        for setting in SETTINGS.iter().filter(|s| matches!(s.default, Default::Fixed(_))) {
+        for setting in SETTINGS
+            .iter()
+            .filter(|s| matches!(s.default, Default::Fixed(_)))
+        {
             let name = setting.name;
             match setting.shape {
                 Shape::Path => drop(reader.path(name)),

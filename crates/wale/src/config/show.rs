@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::declared::{Default, Group, Setting};
+use super::Settings;
+use super::declared::{Default, Group, Setting, Shape};
 use super::reader::Reader;
 
 const REDACTED: &str = "(secret)";
@@ -15,35 +16,64 @@ pub(crate) struct Shown {
     group: Group,
     value: Option<String>,
     origin: String,
-    hidden: bool,
+    /// Listed only when somebody sets it.
+    reserved: bool,
 }
 
 impl Shown {
     /// Looks the setting up.
-    pub(super) fn of(setting: &Setting, reader: &mut Reader) -> Self {
+    pub(super) fn of(setting: &Setting, reader: &mut Reader, settings: &Settings) -> Self {
         let raw = reader.raw(setting);
         let (value, origin) = match (raw.text, setting.default) {
             (Some(_), _) if setting.secret => (Some(REDACTED.to_owned()), raw.origin.to_string()),
-            (None, Default::Derived(words)) => (None, format!("default: {words}")),
+            (None, Default::Derived(words)) => {
+                (derived(settings, setting.name), format!("default: {words}"))
+            }
             (text, _) => (text, raw.origin.to_string()),
         };
         let (name, group) = (setting.name, setting.group);
-        Self { name, group, value, origin, hidden: setting.hidden }
+        let reserved = setting.hidden || matches!(setting.shape, Shape::NotYet(_));
+        Self {
+            name,
+            group,
+            value,
+            origin,
+            reserved,
+        }
     }
 
     fn is_listed(&self) -> bool {
-        !self.hidden || self.value.is_some()
+        !self.reserved || self.value.is_some()
     }
 }
 
-/// Lines `NAME = value  # origin`, by group; the text is a valid configuration file as long as no
-/// value has several lines.
+/// What a derived default came to.
+fn derived(settings: &Settings, name: &str) -> Option<String> {
+    Some(match name {
+        "PGWAL" => settings.wal_directory.display().to_string(),
+        "WALE_INIT_LOCKFILE" => settings.lock_file.display().to_string(),
+        "PGPASSFILE" => settings.passfile.as_ref()?.display().to_string(),
+        "WALE_MEMORY" => format!("{}MiB", settings.memory_bytes >> 20),
+        "WALE_BACKUP_WORKERS" => settings.backup_workers.to_string(),
+        "WALE_RESTORE_WORKERS" => settings.restore_workers.to_string(),
+        _ => return None,
+    })
+}
+
+/// Lines `NAME = value # origin`, by group.
 pub(crate) fn show_text(shown: &[Shown]) -> String {
     let listed = || shown.iter().filter(|s| s.is_listed());
     let width = listed().map(|s| s.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     let mut group = None;
-    for Shown { name, group: its, value, origin, .. } in listed() {
+    for Shown {
+        name,
+        group: its,
+        value,
+        origin,
+        ..
+    } in listed()
+    {
         if group != Some(*its) {
             let gap = if group.is_some() { "\n" } else { "" };
             let _ = writeln!(text, "{gap}# {}", its.title());
@@ -58,7 +88,8 @@ pub(crate) fn show_text(shown: &[Shown]) -> String {
 /// The same as a JSON object by name.
 pub(crate) fn show_json(shown: &[Shown]) -> serde_json::Value {
     let entry = |s: &Shown| {
-        let body = serde_json::json!({ "value": s.value, "origin": s.origin, "group": s.group.title() });
+        let body =
+            serde_json::json!({ "value": s.value, "origin": s.origin, "group": s.group.title() });
         (s.name.to_owned(), body)
     };
     serde_json::Value::Object(shown.iter().filter(|s| s.is_listed()).map(entry).collect())

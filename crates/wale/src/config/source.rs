@@ -80,14 +80,19 @@ impl Sources {
         flags: BTreeMap<String, String>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let mut sources = Self { flags, ..Self::default() };
+        let mut sources = Self {
+            flags,
+            ..Self::default()
+        };
         for (name, value) in variables {
-            let Ok(name) = name.into_string() else { continue };
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
             match value.into_string() {
                 Ok(value) => drop(sources.environment.insert(name, value)),
-                Err(_) if is_declared(&name) => sources
-                    .mistakes
-                    .push(Mistake::of_program(format!("{name}: the value is not UTF-8"))),
+                Err(_) if is_declared(&name) => sources.mistakes.push(Mistake::of_program(
+                    format!("{name}: the value is not UTF-8"),
+                )),
                 Err(_) => {}
             }
         }
@@ -133,11 +138,16 @@ impl Sources {
     /// The value of a declared setting, not parsed.
     pub(crate) fn value(&mut self, setting: &Setting) -> Raw {
         let direct = self.look_up(setting.name);
-        let Some(variable) = setting.file_variable() else { return direct };
-        let Some(path) = self.look_up(&variable).text else { return direct };
+        let Some(variable) = setting.file_variable() else {
+            return direct;
+        };
+        let Some(path) = self.look_up(&variable).text else {
+            return direct;
+        };
         if direct.text.is_some() {
             let text = format!("{} and {variable} are both set", setting.name);
-            self.mistakes.push(Mistake::new(setting.group, text).hint("keep one of them"));
+            self.mistakes
+                .push(Mistake::new(setting.group, text).hint("keep one of them"));
             return direct;
         }
         match std::fs::read_to_string(&path) {
@@ -153,7 +163,10 @@ impl Sources {
                 self.mistakes.push(
                     Mistake::new(setting.group, text).hint("mount the file, or unset the variable"),
                 );
-                Raw { text: None, origin: Origin::SecretFile(path.into()) }
+                Raw {
+                    text: None,
+                    origin: Origin::SecretFile(path.into()),
+                }
             }
         }
     }
@@ -164,14 +177,20 @@ impl Sources {
         let empty_counts = declared.is_some_and(|setting| setting.shape == Shape::Cron);
         let counts = |value: &&String| empty_counts || !value.trim().is_empty();
         if let Some(text) = self.flags.get(name).filter(counts) {
-            return Raw { text: Some(text.clone()), origin: Origin::Flag };
+            return Raw {
+                text: Some(text.clone()),
+                origin: Origin::Flag,
+            };
         }
         let aliases = declared.map_or(&[] as &[&str], |setting| setting.aliases);
         let names = || std::iter::once(name).chain(aliases.iter().copied());
         for name in names() {
             if let Some(text) = self.environment.get(name).filter(counts) {
                 let origin = Origin::Environment(name.to_owned());
-                return Raw { text: Some(text.clone()), origin };
+                return Raw {
+                    text: Some(text.clone()),
+                    origin,
+                };
             }
         }
         for name in names() {
@@ -179,15 +198,24 @@ impl Sources {
                 && counts(&text)
             {
                 let origin = Origin::File(self.file_path.clone(), *line);
-                return Raw { text: Some(text.clone()), origin };
+                return Raw {
+                    text: Some(text.clone()),
+                    origin,
+                };
             }
         }
-        Raw { text: None, origin: Origin::Unset }
+        Raw {
+            text: None,
+            origin: Origin::Unset,
+        }
     }
 
     /// The names in the environment and the file, for the search for misspellings.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.environment.keys().chain(self.file.keys()).map(String::as_str)
+        self.environment
+            .keys()
+            .chain(self.file.keys())
+            .map(String::as_str)
     }
 
     /// Is the name in the configuration file?
@@ -197,7 +225,10 @@ impl Sources {
 
     /// The home directory of the user, for libpq's password file.
     pub(crate) fn home(&self) -> Option<PathBuf> {
-        self.environment.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from)
+        self.environment
+            .get("HOME")
+            .filter(|home| home.starts_with('/'))
+            .map(PathBuf::from)
     }
 
     #[cfg(test)]
@@ -206,8 +237,13 @@ impl Sources {
         environment: &[(&str, &str)],
         file: &str,
     ) -> Self {
-        let flags = flags.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let variables = environment.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let flags = flags
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        let variables = environment
+            .iter()
+            .map(|(n, v)| (OsString::from(n), OsString::from(v)));
         let mut sources = Self::new(flags, variables);
         sources.file_path = "/etc/wale.conf".into();
         sources.take_file(file);
@@ -219,13 +255,18 @@ fn is_declared(name: &str) -> bool {
     SETTINGS.iter().any(|setting| {
         setting.name == name
             || setting.aliases.contains(&name)
-            || setting.file_variable().is_some_and(|variable| variable == name)
+            || setting
+                .file_variable()
+                .is_some_and(|variable| variable == name)
     })
 }
 
 fn unquote(value: &str) -> &str {
     for quote in ['"', '\''] {
-        if let Some(inner) = value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote)) {
+        if let Some(inner) = value
+            .strip_prefix(quote)
+            .and_then(|v| v.strip_suffix(quote))
+        {
             return inner;
         }
     }
@@ -253,10 +294,34 @@ mod tests {
                 Some("a"),
                 "flag",
             ),
-            (&[], &[("WALE_LOG", "b")], "WALE_LOG=c", Some("b"), "environment WALE_LOG"),
-            (&[], &[], "# comment\nWALE_LOG=c", Some("c"), "/etc/wale.conf:2"),
-            (&[], &[("WALE_LOG", "")], "WALE_LOG = 'c d'", Some("c d"), "/etc/wale.conf:1"),
-            (&[("WALE_LOG", "")], &[("WALE_LOG", "  ")], "WALE_LOG=", None, "unset"),
+            (
+                &[],
+                &[("WALE_LOG", "b")],
+                "WALE_LOG=c",
+                Some("b"),
+                "environment WALE_LOG",
+            ),
+            (
+                &[],
+                &[],
+                "# comment\nWALE_LOG=c",
+                Some("c"),
+                "/etc/wale.conf:2",
+            ),
+            (
+                &[],
+                &[("WALE_LOG", "")],
+                "WALE_LOG = 'c d'",
+                Some("c d"),
+                "/etc/wale.conf:1",
+            ),
+            (
+                &[("WALE_LOG", "")],
+                &[("WALE_LOG", "  ")],
+                "WALE_LOG=",
+                None,
+                "unset",
+            ),
         ];
         for (flags, environment, file, text, origin) in cases {
             let mut sources = Sources::for_test(flags, environment, file);
@@ -270,9 +335,15 @@ mod tests {
     fn aliases_are_read_after_the_name() {
         let both = [("WALG_FILE_PREFIX", "/g"), ("WALE_FILE_PREFIX", "/e")];
         let mut sources = Sources::for_test(&[], &both, "");
-        assert_eq!(value(&mut sources, "WALE_FILE_PREFIX").0.as_deref(), Some("/e"));
+        assert_eq!(
+            value(&mut sources, "WALE_FILE_PREFIX").0.as_deref(),
+            Some("/e")
+        );
         let mut sources = Sources::for_test(&[], &both[..1], "");
-        let expected = (Some("/g".to_owned()), "environment WALG_FILE_PREFIX".to_owned());
+        let expected = (
+            Some("/g".to_owned()),
+            "environment WALG_FILE_PREFIX".to_owned(),
+        );
         assert_eq!(value(&mut sources, "WALE_FILE_PREFIX"), expected);
     }
 
@@ -289,7 +360,10 @@ mod tests {
         std::fs::write(&path, "s3cret\n").unwrap();
         let path = path.to_str().unwrap();
         let mut sources = Sources::for_test(&[], &[("WALE_HTTP_TOKEN_FILE", path)], "");
-        assert_eq!(value(&mut sources, "WALE_HTTP_TOKEN").0.as_deref(), Some("s3cret"));
+        assert_eq!(
+            value(&mut sources, "WALE_HTTP_TOKEN").0.as_deref(),
+            Some("s3cret")
+        );
 
         let both = [("PGPASSWORD", "canary"), ("PGPASSWORD_FILE", path)];
         let mut sources = Sources::for_test(&[], &both, "");

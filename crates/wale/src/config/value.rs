@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+
 /// Why a text is not a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadValue {
@@ -19,7 +21,10 @@ pub(crate) struct BadValue {
 impl BadValue {
     /// A refusal without advice.
     pub(crate) fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), hint: None }
+        Self {
+            problem: problem.into(),
+            hint: None,
+        }
     }
 
     /// The same with advice.
@@ -112,7 +117,9 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
 pub(crate) fn integer(text: &str, min: i64, max: i64) -> Result<i64, BadValue> {
     match text.parse::<i64>() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
-        Ok(_) => Err(BadValue::new(format!("{text} is not within {min} and {max}"))),
+        Ok(_) => Err(BadValue::new(format!(
+            "{text} is not within {min} and {max}"
+        ))),
         Err(_) => Err(BadValue::new(format!("\"{text}\" is not a whole number"))
             .hint(format!("write a number from {min} to {max}"))),
     }
@@ -141,7 +148,10 @@ pub(crate) fn port(text: &str) -> Result<u16, BadValue> {
 /// # Errors
 /// When the text is none; a name is not resolved.
 pub(crate) fn address(text: &str) -> Result<IpAddr, BadValue> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
     if bare == "*" {
         return Ok(IpAddr::from([0, 0, 0, 0]));
     }
@@ -169,14 +179,15 @@ pub(crate) fn absolute_path(text: &str) -> Result<PathBuf, BadValue> {
 ///
 /// # Errors
 /// When it is none of them; the hint names all.
-pub(crate) fn choice(
-    text: &str,
-    words: &'static [&'static str],
-) -> Result<&'static str, BadValue> {
-    words.iter().find(|word| word.eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
-        BadValue::new(format!("\"{text}\" is not one of its values"))
-            .hint(format!("write {}", one_of(words)))
-    })
+pub(crate) fn choice(text: &str, words: &'static [&'static str]) -> Result<&'static str, BadValue> {
+    words
+        .iter()
+        .find(|word| word.eq_ignore_ascii_case(text))
+        .copied()
+        .ok_or_else(|| {
+            BadValue::new(format!("\"{text}\" is not one of its values"))
+                .hint(format!("write {}", one_of(words)))
+        })
 }
 
 /// `on` and `off`, in the spellings that PostgreSQL takes.
@@ -187,7 +198,9 @@ pub(crate) fn switch(text: &str) -> Result<bool, BadValue> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
         "off" | "false" | "no" | "0" => Ok(false),
-        _ => Err(BadValue::new(format!("\"{text}\" is neither on nor off")).hint("write on or off")),
+        _ => {
+            Err(BadValue::new(format!("\"{text}\" is neither on nor off")).hint("write on or off"))
+        }
     }
 }
 
@@ -208,10 +221,21 @@ pub(crate) fn zone(text: &str) -> Result<chrono_tz::Tz, BadValue> {
 /// # Errors
 /// When a level is unknown.
 pub(crate) fn log_filter(text: &str) -> Result<tracing_subscriber::filter::Targets, BadValue> {
-    text.to_ascii_lowercase().parse().map_err(|_| {
+    let bad = || {
         BadValue::new(format!("\"{text}\" is not a log level"))
             .hint("write error, warn, info, debug or trace, or pairs as in info,wale_storage=debug")
-    })
+    };
+    let lower = text.to_ascii_lowercase();
+    // `Targets` takes a lone word that is no level for a target: a misspelt level would log everything.
+    let is_level =
+        |word: &str| !word.trim().is_empty() && word.trim().parse::<LevelFilter>().is_ok();
+    if lower
+        .split(',')
+        .any(|part| !part.contains('=') && !is_level(part))
+    {
+        return Err(bad());
+    }
+    lower.parse().map_err(|_| bad())
 }
 
 /// A word that can stand in an HTTP header: visible ASCII. The text is a secret and is not quoted.
@@ -222,8 +246,10 @@ pub(crate) fn token(text: &str) -> Result<String, BadValue> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {
-        Err(BadValue::new("the value holds a character that cannot stand in an HTTP header")
-            .hint("use letters, digits and punctuation of ASCII only"))
+        Err(
+            BadValue::new("the value holds a character that cannot stand in an HTTP header")
+                .hint("use letters, digits and punctuation of ASCII only"),
+        )
     }
 }
 
@@ -233,7 +259,10 @@ pub(crate) fn token(text: &str) -> Result<String, BadValue> {
 /// # Errors
 /// When a pair has no `=`, or NEW is not an absolute path.
 pub(crate) fn mappings(text: &str) -> Result<Vec<(String, PathBuf)>, BadValue> {
-    split_unescaped(text, ',').iter().map(|pair| mapping(pair)).collect()
+    split_unescaped(text, ',')
+        .iter()
+        .map(|pair| mapping(pair))
+        .collect()
 }
 
 /// One pair `OLD=NEW`.
@@ -246,10 +275,16 @@ pub(crate) fn mapping(text: &str) -> Result<(String, PathBuf), BadValue> {
             .hint("write OLD=NEW, OLD being a directory or an OID and NEW an absolute path")
     };
     let parts = split_unescaped(text, '=');
-    let [old, new] = parts.as_slice() else { return Err(bad()) };
+    let [old, new] = parts.as_slice() else {
+        return Err(bad());
+    };
     let (old, new) = (unescape(old), unescape(new));
     let old_is_sound = old.starts_with('/') || old.parse::<u32>().is_ok();
-    if old_is_sound && new.starts_with('/') { Ok((old, PathBuf::from(new))) } else { Err(bad()) }
+    if old_is_sound && new.starts_with('/') {
+        Ok((old, PathBuf::from(new)))
+    } else {
+        Err(bad())
+    }
 }
 
 fn split_unescaped(text: &str, separator: char) -> Vec<String> {
@@ -298,7 +333,16 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "MB", "-1", "1.5GB", "1 XB", "99999999999999999999", "20000000TB", "1 2"] {
+        for text in [
+            "",
+            "MB",
+            "-1",
+            "1.5GB",
+            "1 XB",
+            "99999999999999999999",
+            "20000000TB",
+            "1 2",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
     }
@@ -318,7 +362,16 @@ mod tests {
             let expected = Ok(Duration::from_millis(milliseconds));
             assert_eq!(duration(text, Unit::Seconds), expected, "{text}");
         }
-        for text in ["", "s", "-1s", "1.5h", "5 parsecs", "99999999999999d", "500000000d", "1h30"] {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1.5h",
+            "5 parsecs",
+            "99999999999999d",
+            "500000000d",
+            "1h30",
+        ] {
             assert!(duration(text, Unit::Seconds).is_err(), "{text}");
         }
     }
@@ -362,7 +415,9 @@ mod tests {
         assert!(zone("Europe/Berlin").is_ok() && zone(":UTC").is_ok());
         assert!(zone("CET-1CEST").is_err() && zone("Mars/Olympus").is_err());
         assert!(log_filter("info").is_ok() && log_filter("WARN,wale_ops=debug").is_ok());
-        assert!(log_filter("info,wale_ops=shout").is_err());
+        for text in ["info,wale_ops=shout", "loud", "info,", "1x"] {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -376,9 +431,14 @@ mod tests {
     fn tablespace_mappings() {
         let one = ("/old".to_owned(), PathBuf::from("/new"));
         assert_eq!(mappings("/old=/new"), Ok(vec![one.clone()]));
-        assert_eq!(mappings("/old=/new,16384=/n2").unwrap()[1], ("16384".into(), "/n2".into()));
+        assert_eq!(
+            mappings("/old=/new,16384=/n2").unwrap()[1],
+            ("16384".into(), "/n2".into())
+        );
         assert_eq!(mapping("/a\\=b=/c\\,d"), Ok(("/a=b".into(), "/c,d".into())));
-        for text in ["", "/old", "/old=", "=/new", "/old=new", "old=/new", "/a=/b=/c"] {
+        for text in [
+            "", "/old", "/old=", "=/new", "/old=new", "old=/new", "/a=/b=/c",
+        ] {
             assert!(mapping(text).is_err(), "{text}");
         }
     }

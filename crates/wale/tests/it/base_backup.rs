@@ -7,14 +7,19 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wale_testkit::{Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until,
+};
 
 use crate::support::{Stage, WALE, fingerprint, majors};
 
 /// `pg_verifybackup` on a restored directory before any server has started on it.
 /// `-n`: the WAL is in the archive, not in the directory.
 fn verify(data: &Path) {
-    run_as_postgres(&client_tool("pg_verifybackup"), &["-n", &data.to_string_lossy()]);
+    run_as_postgres(
+        &client_tool("pg_verifybackup"),
+        &["-n", &data.to_string_lossy()],
+    );
 }
 
 fn fetch(stage: &Stage, name: &str, arguments: &[&str]) -> Cluster {
@@ -86,7 +91,11 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
         restored.start();
         restored.wait_promoted();
         assert_eq!(fingerprint(&restored, "t"), noted, "PostgreSQL {major}");
-        assert_eq!(restored.sql("select count(*) from u"), "0", "unlogged tables come back empty");
+        assert_eq!(
+            restored.sql("select count(*) from u"),
+            "0",
+            "unlogged tables come back empty"
+        );
         restored.sql("create extension amcheck");
         restored.sql(
             "select bt_index_check(c.oid) from pg_class c join pg_am a on a.oid = c.relam \
@@ -95,8 +104,17 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
         if major >= 14 {
             let port = restored.port.to_string();
             let socket = restored.socket.to_string_lossy().into_owned();
-            let options =
-                ["-h", &socket, "-p", &port, "-U", "postgres", "-d", "postgres", "--heapallindexed"];
+            let options = [
+                "-h",
+                &socket,
+                "-p",
+                &port,
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "--heapallindexed",
+            ];
             run_as_postgres(&client_tool("pg_amcheck"), &options);
         }
         restored.stop("fast");
@@ -110,11 +128,18 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
 #[test]
 fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
     for major in majors() {
-        let options = ClusterOptions { major, separate_wal: true, ..ClusterOptions::default() };
+        let options = ClusterOptions {
+            major,
+            separate_wal: true,
+            ..ClusterOptions::default()
+        };
         let stage = Stage::with(&format!("space{major}"), options, |options| options);
         let pg = &stage.cluster;
         let place = stage.sandbox.folder("space one");
-        pg.sql(&format!("create tablespace one location '{}'", place.display()));
+        pg.sql(&format!(
+            "create tablespace one location '{}'",
+            place.display()
+        ));
         pg.sql("create table t (v int) tablespace one");
         pg.sql("insert into t select generate_series(1, 1000)");
         stage.backup();
@@ -131,7 +156,10 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
         let link = std::fs::read_link(plain.data.join("pg_tblspc").join(&oid)).unwrap();
         assert_eq!(link, elsewhere);
         let map = std::fs::read_to_string(plain.data.join("tablespace_map")).unwrap();
-        assert!(map.contains("space two") && !map.contains("space one"), "{map}");
+        assert!(
+            map.contains("space two") && !map.contains("space one"),
+            "{map}"
+        );
         std::fs::remove_dir_all(&plain.data).unwrap();
         shell(&format!("rm -rf '{}'/*", elsewhere.display()));
 
@@ -143,18 +171,31 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
             .set("WALE_TABLESPACE_MAPPING", &mapping);
         let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
         sidecar.wait_ready(Duration::from_secs(60));
-        assert_eq!(std::fs::read_link(cluster.data.join("pg_wal")).unwrap(), wal);
+        assert_eq!(
+            std::fs::read_link(cluster.data.join("pg_wal")).unwrap(),
+            wal
+        );
         cluster.configure(&["archive_mode = off".into()]);
-        let origin = shell(&format!("cd '{}' && find . -type f | xargs -d '\\n' md5sum", place.display()));
+        let origin = shell(&format!(
+            "cd '{}' && find . -type f | xargs -d '\\n' md5sum",
+            place.display()
+        ));
         pg.stop("fast");
         cluster.start();
         cluster.wait_promoted();
         assert_eq!(fingerprint(&cluster, "t"), noted, "PostgreSQL {major}");
         cluster.sql("insert into t values (1)");
         cluster.sql("checkpoint");
-        let after = shell(&format!("cd '{}' && find . -type f | xargs -d '\\n' md5sum", place.display()));
+        let after = shell(&format!(
+            "cd '{}' && find . -type f | xargs -d '\\n' md5sum",
+            place.display()
+        ));
         let (origin, after): (Vec<_>, Vec<_>) = (origin.lines().collect(), after.lines().collect());
-        assert_eq!(origin.len(), after.len(), "the origin's tablespace is not the restored one's");
+        assert_eq!(
+            origin.len(),
+            after.len(),
+            "the origin's tablespace is not the restored one's"
+        );
     }
 }
 
@@ -162,27 +203,56 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
 #[test]
 fn a_restore_by_root_belongs_to_the_owner_of_the_target() {
     if !rustix::process::geteuid().is_root() {
-        wale_testkit::skip("a_restore_by_root_belongs_to_the_owner_of_the_target", "not root");
+        wale_testkit::skip(
+            "a_restore_by_root_belongs_to_the_owner_of_the_target",
+            "not root",
+        );
         return;
     }
     let stage = Stage::new("owner", 15);
     stage.backup();
     for uid in [70, 999, 1000] {
         let target = stage.sandbox.path().join(format!("data-{uid}"));
-        shell(&format!("mkdir -m 0700 {0} && chown {uid}:{uid} {0}", target.display()));
+        shell(&format!(
+            "mkdir -m 0700 {0} && chown {uid}:{uid} {0}",
+            target.display()
+        ));
         let mut options = stage.options.clone();
         options.as_postgres = false;
         let exit = wale_testkit::wale_command(WALE, "wale", &options)
             .args(["backup-fetch", &target.to_string_lossy(), "LATEST"])
             .output()
             .unwrap();
-        assert!(exit.status.success(), "{}", String::from_utf8_lossy(&exit.stderr));
-        let odd = run("find", &[&target.to_string_lossy(), "!", "-uid", &uid.to_string()]);
+        assert!(
+            exit.status.success(),
+            "{}",
+            String::from_utf8_lossy(&exit.stderr)
+        );
+        let odd = run(
+            "find",
+            &[&target.to_string_lossy(), "!", "-uid", &uid.to_string()],
+        );
         assert_eq!(odd, "", "uid {uid}");
         let odd = run(
             "find",
-            &[&target.to_string_lossy(), "(", "-type", "f", "!", "-perm", "600", ")", "-o", "(",
-              "-type", "d", "!", "-perm", "700", ")"],
+            &[
+                &target.to_string_lossy(),
+                "(",
+                "-type",
+                "f",
+                "!",
+                "-perm",
+                "600",
+                ")",
+                "-o",
+                "(",
+                "-type",
+                "d",
+                "!",
+                "-perm",
+                "700",
+                ")",
+            ],
         );
         assert_eq!(odd, "", "uid {uid}");
         assert_eq!(std::fs::metadata(&target).unwrap().mode() & 0o7777, 0o700);
@@ -205,7 +275,11 @@ fn a_damaged_page_is_told_and_recorded_or_fails_the_backup_by_policy() {
     ));
     pg.start();
     let exit = stage.backup();
-    assert!(exit.stderr.contains(&path) && exit.stderr.contains("checksum"), "{}", exit.stderr);
+    assert!(
+        exit.stderr.contains(&path) && exit.stderr.contains("checksum"),
+        "{}",
+        exit.stderr
+    );
     let data = pg.data.to_string_lossy().into_owned();
     let strict = stage.options.clone().set("WALE_DAMAGED_PAGES", "fail");
     let output = wale_testkit::wale_command(WALE, "wale", &strict)
@@ -239,16 +313,26 @@ fn three_codecs_lie_in_one_archive_and_all_restore() {
         pg.wait_archived();
         let pushed = stage.sidecar.get(&format!("/wal/{segment}"));
         assert_eq!(pushed.status, 200);
-        names.push(stage.sidecar.get("/backups").json()[0]["name"].as_str().map(str::to_owned));
+        names.push(
+            stage.sidecar.get("/backups").json()[0]["name"]
+                .as_str()
+                .map(str::to_owned),
+        );
     }
     let list = stage.sidecar.verb(WALE, "wal-e", &["backup-list"]);
-    let listed: Vec<&str> =
-        list.stdout.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
+    let listed: Vec<&str> = list
+        .stdout
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split('\t').next())
+        .collect();
     assert_eq!(listed.len(), 3, "{}", list.stdout);
     for name in listed {
         let target = stage.sandbox.folder(&format!("target-{name}"));
         let path = target.to_string_lossy().into_owned();
-        let exit = stage.sidecar.verb(WALE, "wal-e", &["backup-fetch", &path, name]);
+        let exit = stage
+            .sidecar
+            .verb(WALE, "wal-e", &["backup-fetch", &path, name]);
         assert_eq!(exit.code(), 0, "{}", exit.stderr);
         verify(&target);
     }
@@ -281,8 +365,15 @@ fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
         .env("PGDATA", &cluster.data)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    shell(&format!("chown -R postgres:postgres {}", cluster.data.display()));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    shell(&format!(
+        "chown -R postgres:postgres {}",
+        cluster.data.display()
+    ));
     verify(&cluster.data);
     cluster.configure(&["archive_mode = off".into()]);
     cluster.start();
@@ -294,7 +385,9 @@ fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
 #[test]
 fn the_route_takes_a_backup_and_answers_when_it_is_complete() {
     let stage = Stage::new("route", 15);
-    stage.cluster.sql("create table t as select g from generate_series(1, 100000) g");
+    stage
+        .cluster
+        .sql("create table t as select g from generate_series(1, 100000) g");
     let reply = stage.sidecar.get("/backup-push");
     assert_eq!(reply.status, 200, "{}", reply.text());
     let started = stage.sidecar.get("/backup-push?wait=false");

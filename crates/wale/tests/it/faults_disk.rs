@@ -13,15 +13,31 @@ struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
     fn mount(path: &'a Path, options: &str) -> Self {
-        run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &path.to_string_lossy()]);
-        shell(&format!("chown postgres:postgres {0} && chmod 700 {0}", path.display()));
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                options,
+                "tmpfs",
+                &path.to_string_lossy(),
+            ],
+        );
+        shell(&format!(
+            "chown postgres:postgres {0} && chmod 700 {0}",
+            path.display()
+        ));
         Self(path)
     }
 }
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0)
+            .status();
     }
 }
 
@@ -39,8 +55,13 @@ fn leftovers(folder: &Path) -> String {
 
 /// Segments of 1 MiB, so that small disks hold some.
 fn small_segments(name: &str) -> Stage {
-    let cluster = ClusterOptions { segment_mib: 1, ..ClusterOptions::default() };
-    Stage::with(name, cluster, |options| options.set("WALE_COMPRESSION", "none"))
+    let cluster = ClusterOptions {
+        segment_mib: 1,
+        ..ClusterOptions::default()
+    };
+    Stage::with(name, cluster, |options| {
+        options.set("WALE_COMPRESSION", "none")
+    })
 }
 
 #[test]
@@ -55,7 +76,10 @@ fn fault_15_a_full_wal_volume_does_not_stop_archiving() {
     let place = stage.sandbox.folder("small");
     let _disk = SmallDisk::mount(&place, "size=1088k");
     shell(&format!("cp {} {}", bytes.display(), place.display()));
-    shell(&format!("dd if=/dev/zero of={}/filler bs=1k 2>/dev/null || true", place.display()));
+    shell(&format!(
+        "dd if=/dev/zero of={}/filler bs=1k 2>/dev/null || true",
+        place.display()
+    ));
     shell(&format!("chown postgres {}/*", place.display()));
     let archive = stage.sandbox.folder("other-archive");
     let options = stage
@@ -64,8 +88,15 @@ fn fault_15_a_full_wal_volume_does_not_stop_archiving() {
         .set("PGWAL", &place.to_string_lossy())
         .set("WALE_FILE_PREFIX", &format!("file://{}", archive.display()));
     let file = place.join(&segment).to_string_lossy().into_owned();
-    let output = wale_command(WALE, "wale", &options).args(["wal-push", &file]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = wale_command(WALE, "wale", &options)
+        .args(["wal-push", &file])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -88,9 +119,18 @@ fn fault_16_a_full_archive_is_507_leaves_nothing_and_recovers() {
     let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
     let reply = sidecar.get(&format!("/wal-push/{first}"));
     assert_eq!(reply.status, 507, "{}", reply.text());
-    assert_eq!(shell(&format!("find {} -path '*wal_005/*' -type f", place.display())), "");
+    assert_eq!(
+        shell(&format!(
+            "find {} -path '*wal_005/*' -type f",
+            place.display()
+        )),
+        ""
+    );
     assert_eq!(leftovers(&place), "");
-    run("mount", &["-o", "remount,size=8m", &place.to_string_lossy()]);
+    run(
+        "mount",
+        &["-o", "remount,size=8m", &place.to_string_lossy()],
+    );
     let reply = sidecar.get(&format!("/wal-push/{first}"));
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
@@ -99,11 +139,24 @@ fn fault_16_a_full_archive_is_507_leaves_nothing_and_recovers() {
 fn fault_18_a_file_that_vanished_is_a_clear_error() {
     let stage = Stage::new("vanished", 15);
     let name = "0000000100000000000000AA";
-    std::fs::write(stage.cluster.wal.join(format!("archive_status/{name}.ready")), "").unwrap();
+    std::fs::write(
+        stage
+            .cluster
+            .wal
+            .join(format!("archive_status/{name}.ready")),
+        "",
+    )
+    .unwrap();
     let reply = stage.sidecar.get(&format!("/wal-push/{name}"));
     assert_eq!(reply.status, 404, "{}", reply.text());
     assert!(reply.text().contains(name), "{}", reply.text());
-    std::fs::remove_file(stage.cluster.wal.join(format!("archive_status/{name}.ready"))).unwrap();
+    std::fs::remove_file(
+        stage
+            .cluster
+            .wal
+            .join(format!("archive_status/{name}.ready")),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -121,17 +174,33 @@ fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
         ("another position", Box::new(|_| ())),
         ("empty", Box::new(Vec::clear)),
     ];
-    let ready = stage.cluster.wal.join(format!("archive_status/{name}.ready"));
+    let ready = stage
+        .cluster
+        .wal
+        .join(format!("archive_status/{name}.ready"));
     std::fs::write(&ready, "").unwrap();
     for (what, damage) in cases {
         let mut bytes = good.clone();
         damage(&mut bytes);
         std::fs::write(stage.cluster.wal.join(name), &bytes).unwrap();
-        shell(&format!("chown postgres {}", stage.cluster.wal.join(name).display()));
+        shell(&format!(
+            "chown postgres {}",
+            stage.cluster.wal.join(name).display()
+        ));
         let reply = stage.sidecar.get(&format!("/wal-push/{name}"));
         assert_eq!(reply.status, 500, "{what}: {}", reply.text());
-        assert!(reply.text().lines().count() >= 2, "{what}: {}", reply.text());
-        assert_eq!(shell(&format!("find {} -name '*{name}*'", stage.archive().display())), "");
+        assert!(
+            reply.text().lines().count() >= 2,
+            "{what}: {}",
+            reply.text()
+        );
+        assert_eq!(
+            shell(&format!(
+                "find {} -name '*{name}*'",
+                stage.archive().display()
+            )),
+            ""
+        );
     }
     std::fs::remove_file(ready).unwrap();
     std::fs::remove_file(stage.cluster.wal.join(name)).unwrap();
@@ -149,19 +218,44 @@ fn fault_20_a_page_that_cannot_be_read_fails_the_backup_by_name() {
     let source = folder.join("eio.c");
     std::fs::write(&source, EIO_SHIM).unwrap();
     let library = folder.join("eio.so");
-    run("gcc", &["-shared", "-fPIC", "-O1", "-o", &library.to_string_lossy(), &source.to_string_lossy(), "-ldl"]);
-    shell(&format!("chmod 755 {0} && chmod 644 {0}/*", folder.display()));
+    run(
+        "gcc",
+        &[
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-o",
+            &library.to_string_lossy(),
+            &source.to_string_lossy(),
+            "-ldl",
+        ],
+    );
+    shell(&format!(
+        "chmod 755 {0} && chmod 644 {0}/*",
+        folder.display()
+    ));
     let data = pg.data.to_string_lossy().into_owned();
     let options = stage
         .options
         .clone()
         .set("LD_PRELOAD", &library.to_string_lossy())
         .set("EIO_PATH", &format!("{data}/{path}"));
-    let output = wale_command(WALE, "wale", &options).args(["backup-push", &data]).output().unwrap();
+    let output = wale_command(WALE, "wale", &options)
+        .args(["backup-push", &data])
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(74), "{stderr}");
     assert!(stderr.contains(&path), "{stderr}");
-    assert_eq!(stage.sidecar.get("/backups").json().as_array().map(Vec::len), Some(0));
+    assert_eq!(
+        stage
+            .sidecar
+            .get("/backups")
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
     assert_eq!(leftovers(&stage.archive()), "");
     stage.backup();
 }
@@ -218,7 +312,11 @@ fn fault_21_a_target_that_cannot_hold_the_backup_fails_early_and_is_not_startabl
         let disk = SmallDisk::mount(&place, options);
         let exit = fetch_into(&stage, &place, &[]);
         assert_ne!(exit.code(), 0, "{what}");
-        assert!(exit.stderr.contains("DETAIL") || exit.stderr.contains("HINT"), "{what}: {}", exit.stderr);
+        assert!(
+            exit.stderr.contains("DETAIL") || exit.stderr.contains("HINT"),
+            "{what}: {}",
+            exit.stderr
+        );
         assert!(!place.join("global/pg_control").exists(), "{what}");
         drop(disk);
     }
@@ -226,7 +324,11 @@ fn fault_21_a_target_that_cannot_hold_the_backup_fails_early_and_is_not_startabl
     run("mount", &["-o", "remount,ro", &place.to_string_lossy()]);
     let exit = fetch_into(&stage, &place, &[]);
     assert_ne!(exit.code(), 0, "read-only");
-    assert!(exit.stderr.to_lowercase().contains("read-only"), "{}", exit.stderr);
+    assert!(
+        exit.stderr.to_lowercase().contains("read-only"),
+        "{}",
+        exit.stderr
+    );
     drop(disk);
 }
 
@@ -234,7 +336,10 @@ fn fault_21_a_target_that_cannot_hold_the_backup_fails_early_and_is_not_startabl
 fn fault_55_a_directory_that_is_not_empty_or_runs_is_refused_before_any_write() {
     let stage = Stage::new("refuse", 15);
     let place = stage.sandbox.folder("space");
-    stage.cluster.sql(&format!("create tablespace s location '{}'", place.display()));
+    stage.cluster.sql(&format!(
+        "create tablespace s location '{}'",
+        place.display()
+    ));
     stage.cluster.sql("create table t (v int) tablespace s");
     stage.backup();
 
@@ -252,7 +357,11 @@ fn fault_55_a_directory_that_is_not_empty_or_runs_is_refused_before_any_write() 
     let empty = stage.sandbox.folder("empty");
     let exit = fetch_into(&stage, &empty, &[]);
     assert_ne!(exit.code(), 0, "{}", exit.stderr);
-    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "nothing was written");
+    assert_eq!(
+        std::fs::read_dir(&empty).unwrap().count(),
+        0,
+        "nothing was written"
+    );
     assert_eq!(stage.cluster.sql("select count(*) from t"), "0");
 }
 
@@ -268,6 +377,9 @@ fn a_half_written_object_of_a_dead_process_is_never_served() {
     let residue = std::fs::File::create(folder.join(format!(".{next}.zst.1.1.wale-tmp"))).unwrap();
     residue.write_all_at(b"half", 0).unwrap();
     assert_eq!(stage.sidecar.get(&format!("/wal/{next}")).status, 404);
-    assert_eq!(stage.sidecar.get(&format!("/wal-absent/{next}")).status, 200);
+    assert_eq!(
+        stage.sidecar.get(&format!("/wal-absent/{next}")).status,
+        200
+    );
     assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).status, 200);
 }

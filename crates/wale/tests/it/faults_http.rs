@@ -12,7 +12,11 @@ use crate::support::Stage;
 const SEGMENT: &str = "000000010000000000000001";
 
 fn ask(port: u16, path: &str) -> Reply {
-    request(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).unwrap()
+    request(
+        port,
+        &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -22,20 +26,51 @@ fn fault_58_a_name_that_is_not_one_of_the_four_forms_is_400_and_touches_no_file(
     let before = shell(&format!("find {} | sort", stage.archive().display()));
     let long = "A".repeat(65);
     let names = [
-        "../x", "..%2fx", "%2e%2e", "%2e%2e%2f000000010000000000000001", "%00", "%252f", "a\\b",
-        "", "/", ".", "..", &long, "0000000100000000000000ab", "00000001000000000000000a",
-        "000000010000000000000001.", "000000010000000000000001.PARTIAL",
-        "000000010000000000000001.partial.partial", "000000000000000000000001",
-        "000000010000000000000001.zst", "00000001.History", "00000000.history",
-        "../pg_wal/000000010000000000000001", "pg_wal/../000000010000000000000001",
-        "./000000010000000000000001", "pg_wal//000000010000000000000001",
-        "00000001000000000000000\u{ff11}", "000000010000000000000001\u{200b}",
-        "000000010000000000000001%0a", "000000010000000000000001;x",
+        "../x",
+        "..%2fx",
+        "%2e%2e",
+        "%2e%2e%2f000000010000000000000001",
+        "%00",
+        "%252f",
+        "a\\b",
+        "",
+        "/",
+        ".",
+        "..",
+        &long,
+        "0000000100000000000000ab",
+        "00000001000000000000000a",
+        "000000010000000000000001.",
+        "000000010000000000000001.PARTIAL",
+        "000000010000000000000001.partial.partial",
+        "000000000000000000000001",
+        "000000010000000000000001.zst",
+        "00000001.History",
+        "00000000.history",
+        "../pg_wal/000000010000000000000001",
+        "pg_wal/../000000010000000000000001",
+        "./000000010000000000000001",
+        "pg_wal//000000010000000000000001",
+        "00000001000000000000000\u{ff11}",
+        "000000010000000000000001\u{200b}",
+        "000000010000000000000001%0a",
+        "000000010000000000000001;x",
     ];
-    for route in ["wal-push", "push", "wal-fetch", "fetch", "wal", "wal-absent"] {
+    for route in [
+        "wal-push",
+        "push",
+        "wal-fetch",
+        "fetch",
+        "wal",
+        "wal-absent",
+    ] {
         for name in names {
             let reply = ask(port, &format!("/{route}/{name}"));
-            assert!(matches!(reply.status, 400 | 404), "{route}/{name}: {}", reply.status);
+            assert!(
+                matches!(reply.status, 400 | 404),
+                "{route}/{name}: {}",
+                reply.status
+            );
             if reply.status == 404 {
                 panic!("{route}/{name:?} was taken for a name");
             }
@@ -66,12 +101,18 @@ fn fault_59_only_a_regular_file_of_the_wal_directory_is_pushed() {
     symlink("/dev/zero", wal.join(planted(0xA4))).unwrap();
     for n in 0xA0..=0xA4 {
         let name = planted(n);
-        shell(&format!("touch {}", wal.join(format!("archive_status/{name}.ready")).display()));
+        shell(&format!(
+            "touch {}",
+            wal.join(format!("archive_status/{name}.ready")).display()
+        ));
         let begun = Instant::now();
         let reply = ask(port, &format!("/wal-push/{name}"));
         assert!(reply.status >= 400, "{name}: {}", reply.status);
         assert!(begun.elapsed() < Duration::from_secs(10), "{name} hung");
-        let found = shell(&format!("find {} -name '*{name}*'", stage.archive().display()));
+        let found = shell(&format!(
+            "find {} -name '*{name}*'",
+            stage.archive().display()
+        ));
         assert_eq!(found, "");
     }
 }
@@ -82,7 +123,9 @@ fn fault_60_idle_and_slow_connections_do_not_delay_a_push() {
     let port = stage.sidecar.port;
     let mut held = Vec::new();
     for n in 0..1000 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { break };
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+            break;
+        };
         if n % 2 == 0 {
             let _ = stream.write_all(b"GET /sta");
         }
@@ -93,10 +136,20 @@ fn fault_60_idle_and_slow_connections_do_not_delay_a_push() {
     let segment = stage.cluster.switch_wal();
     let begun = Instant::now();
     stage.cluster.wait_archived();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!(get(port, &format!("/wal-push/{segment}")).unwrap().status, 200);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        get(port, &format!("/wal-push/{segment}")).unwrap().status,
+        200
+    );
     let status = std::fs::read_to_string(format!("/proc/{}/status", stage.sidecar.pid())).unwrap();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
     let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kib < 128 * 1024, "memory grew to {kib} KiB");
 }
@@ -114,27 +167,51 @@ fn fault_60_pushes_of_one_name_at_once_are_one_push() {
                 scope.spawn(move || get(port, &path).map_or(0, |reply| reply.status))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     // A connection above the cap may be turned away with 503; none gets a wrong answer.
-    assert!(replies.iter().all(|status| matches!(status, 200 | 503)), "{replies:?}");
-    assert!(replies.iter().filter(|status| **status == 200).count() > 50, "{replies:?}");
+    assert!(
+        replies.iter().all(|status| matches!(status, 200 | 503)),
+        "{replies:?}"
+    );
+    assert!(
+        replies.iter().filter(|status| **status == 200).count() > 50,
+        "{replies:?}"
+    );
 }
 
 #[test]
 fn fault_61_malformed_requests_are_refused_and_the_connection_closed() {
     let stage = Stage::new("malformed", 15);
     let port = stage.sidecar.port;
-    let huge = format!("GET /ping HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
+    let huge = format!(
+        "GET /ping HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "a".repeat(1 << 20)
+    );
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100 << 10));
     let cases: [(&str, &str); 9] = [
         ("a header of 1 MiB", &huge),
         ("a URL of 100 KiB", &long),
         ("HTTP/0.9", "GET /ping\r\n\r\n"),
-        ("bad chunk sizes", "POST /backup-push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"),
-        ("length and chunks", "POST /wal-push/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("two lengths", "POST /wal-push/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
-        ("an upgrade", "GET /wal-push/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+        (
+            "bad chunk sizes",
+            "POST /backup-push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        ),
+        (
+            "length and chunks",
+            "POST /wal-push/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+        ),
+        (
+            "two lengths",
+            "POST /wal-push/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        ),
+        (
+            "an upgrade",
+            "GET /wal-push/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        ),
         ("TLS", "\u{16}\u{3}\u{1}\u{0}\u{5}hello\r\n\r\n"),
         ("a broken line", "GET\r\n\r\n"),
     ];
@@ -142,16 +219,28 @@ fn fault_61_malformed_requests_are_refused_and_the_connection_closed() {
         let begun = Instant::now();
         // Reset instead of a reply is a refusal too.
         let reply = request(port, raw);
-        assert!(begun.elapsed() < Duration::from_secs(40), "{what} was not closed");
+        assert!(
+            begun.elapsed() < Duration::from_secs(40),
+            "{what} was not closed"
+        );
         if let Ok(reply) = reply {
-            assert!(reply.status == 0 || (400..600).contains(&reply.status), "{what}: {}", reply.status);
+            assert!(
+                reply.status == 0 || (400..600).contains(&reply.status),
+                "{what}: {}",
+                reply.status
+            );
             let body = reply.text();
-            assert!(!body.contains("pong"), "{what}: a smuggled request was answered: {body}");
+            assert!(
+                !body.contains("pong"),
+                "{what}: a smuggled request was answered: {body}"
+            );
         }
     }
     // Pipelined requests are answered in order or the connection is closed; never mixed up.
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     stream
         .write_all(
             b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -171,13 +260,25 @@ fn methods_other_than_get_and_post_have_no_side_effect() {
     let stage = Stage::new("methods", 15);
     let port = stage.sidecar.port;
     for method in ["HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
-        for path in ["/backup-push", "/wal-push/000000010000000000000001", "/status"] {
+        for path in [
+            "/backup-push",
+            "/wal-push/000000010000000000000001",
+            "/status",
+        ] {
             let raw = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             let reply = request(port, &raw).unwrap();
             assert_eq!(reply.status, 405, "{method} {path}");
         }
     }
-    assert_eq!(stage.sidecar.get("/backups").json().as_array().map(Vec::len), Some(0));
+    assert_eq!(
+        stage
+            .sidecar
+            .get("/backups")
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
 }
 
 /// Plain `curl` exits 0 on every status: on the WAL routes an error must not look like success.
@@ -186,12 +287,23 @@ fn curl_without_f_does_not_exit_0_on_an_error() {
     let stage = Stage::new("curl", 15);
     let url = format!("http://127.0.0.1:{}", stage.sidecar.port);
     let code = |command: &str| -> i32 {
-        shell(&format!("{command} >/dev/null 2>&1 && echo 0 || echo $?")).trim().parse().unwrap()
+        shell(&format!("{command} >/dev/null 2>&1 && echo 0 || echo $?"))
+            .trim()
+            .parse()
+            .unwrap()
     };
-    for path in ["wal-push/0000000100000000000000FF", "wal/0000000100000000000000FF", "wal-push/x"] {
+    for path in [
+        "wal-push/0000000100000000000000FF",
+        "wal/0000000100000000000000FF",
+        "wal-push/x",
+    ] {
         assert_eq!(code(&format!("curl -s {url}/{path}")), 18, "{path}");
         assert_ne!(code(&format!("wget -q -O - {url}/{path}")), 0, "{path}");
-        assert_ne!(code(&format!("busybox wget -q -O - {url}/{path}")), 0, "{path}");
+        assert_ne!(
+            code(&format!("busybox wget -q -O - {url}/{path}")),
+            0,
+            "{path}"
+        );
     }
     assert_eq!(code(&format!("curl -s {url}/ping")), 0);
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, get, shell};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, get, shell,
+};
 
 use crate::support::{Stage, WALE, archiving};
 
@@ -28,7 +30,9 @@ fn objects(archive: &Path) -> BTreeMap<PathBuf, SystemTime> {
 /// A stage with one archived segment, whose file is still in `pg_wal`.
 fn with_segment(name: &str) -> (Stage, String) {
     let stage = Stage::new(name, 15);
-    stage.cluster.sql("create table t as select g from generate_series(1, 1000) g");
+    stage
+        .cluster
+        .sql("create table t as select g from generate_series(1, 1000) g");
     let segment = stage.cluster.switch_wal();
     stage.cluster.wait_archived();
     (stage, segment)
@@ -41,16 +45,28 @@ fn fault_37_the_same_bytes_pushed_a_hundred_times_are_one_upload_and_success() {
     let port = stage.sidecar.port;
     let path = format!("/wal-push/{segment}");
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..100).map(|_| scope.spawn(|| get(port, &path).unwrap().status)).collect();
+        let threads: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| get(port, &path).unwrap().status))
+            .collect();
         for thread in threads {
             assert_eq!(thread.join().unwrap(), 200);
         }
     });
     assert_eq!(objects(&stage.archive()), before);
     // And by the verb, from a process that remembers nothing.
-    let file = stage.cluster.wal.join(&segment).to_string_lossy().into_owned();
-    assert_eq!(stage.sidecar.verb(WALE, "wal-e", &["wal-push", &file]).code(), 0);
+    let file = stage
+        .cluster
+        .wal
+        .join(&segment)
+        .to_string_lossy()
+        .into_owned();
+    assert_eq!(
+        stage
+            .sidecar
+            .verb(WALE, "wal-e", &["wal-push", &file])
+            .code(),
+        0
+    );
     assert_eq!(objects(&stage.archive()), before);
 }
 
@@ -74,7 +90,12 @@ fn fault_38_other_bytes_under_a_stored_name_are_409_and_the_object_stays() {
     assert_eq!(sidecar.get(&format!("/wal/{segment}")).body, good);
     assert!(file.exists());
     let metrics = sidecar.get("/metrics").text();
-    assert!(metrics.lines().any(|line| line.contains("conflict") && line.ends_with(" 1")), "{metrics}");
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line.contains("conflict") && line.ends_with(" 1")),
+        "{metrics}"
+    );
 }
 
 #[test]
@@ -97,30 +118,53 @@ fn fault_39_and_41_a_second_cluster_on_one_prefix_is_refused() {
         || match get(options.port, &format!("/wal-push/{foreign}")) {
             Ok(reply) => {
                 assert_eq!(reply.status, 409, "{}", reply.text());
-                assert!(reply.text().contains("system identifier"), "{}", reply.text());
+                assert!(
+                    reply.text().contains("system identifier"),
+                    "{}",
+                    reply.text()
+                );
                 Some(false)
             }
-            Err(_) => sidecar.log_text().contains("system identifier").then_some(true),
+            Err(_) => sidecar
+                .log_text()
+                .contains("system identifier")
+                .then_some(true),
         },
     );
     if refused_at_start {
-        assert_ne!(sidecar.wait_exit(std::time::Duration::from_secs(10)).code(), Some(0));
+        assert_ne!(
+            sidecar.wait_exit(std::time::Duration::from_secs(10)).code(),
+            Some(0)
+        );
     }
     let data = cluster.data.to_string_lossy().into_owned();
     let backup = sidecar.verb(WALE, "wale", &["backup-push", &data]);
     assert_eq!(backup.code(), 65, "{}", backup.stderr);
     // A segment of the other cluster in the first one's WAL directory.
     let planted = stage.cluster.wal.join("0000000100000000000000EE");
-    shell(&format!("cp {} {}", cluster.wal.join(&foreign).display(), planted.display()));
-    shell(&format!("touch {}/archive_status/0000000100000000000000EE.ready", stage.cluster.wal.display()));
+    shell(&format!(
+        "cp {} {}",
+        cluster.wal.join(&foreign).display(),
+        planted.display()
+    ));
+    shell(&format!(
+        "touch {}/archive_status/0000000100000000000000EE.ready",
+        stage.cluster.wal.display()
+    ));
     let reply = stage.sidecar.get("/wal-push/0000000100000000000000EE");
     assert!(matches!(reply.status, 409 | 500), "{}", reply.text());
     std::fs::remove_file(&planted).unwrap();
     std::fs::remove_file(
-        stage.cluster.wal.join("archive_status/0000000100000000000000EE.ready"),
+        stage
+            .cluster
+            .wal
+            .join("archive_status/0000000100000000000000EE.ready"),
     )
     .unwrap();
-    assert_eq!(stage.sidecar.get(&format!("/wal-push/{segment}")).status, 200);
+    assert_eq!(
+        stage.sidecar.get(&format!("/wal-push/{segment}")).status,
+        200
+    );
     assert_eq!(objects(&stage.archive()), before);
 }
 
@@ -130,7 +174,10 @@ fn fault_39_two_clusters_that_claim_a_prefix_at_the_same_moment() {
         let sandbox = Sandbox::new("race");
         let mut parts = Vec::new();
         for name in ["a", "b"] {
-            let options = ClusterOptions { name: name.into(), ..ClusterOptions::default() };
+            let options = ClusterOptions {
+                name: name.into(),
+                ..ClusterOptions::default()
+            };
             let cluster = Cluster::init(&sandbox, &options);
             let options = SidecarOptions::new(&sandbox, &cluster);
             cluster.configure(&archiving(options.port));
@@ -146,11 +193,16 @@ fn fault_39_two_clusters_that_claim_a_prefix_at_the_same_moment() {
                 .map(|(cluster, sidecar)| {
                     scope.spawn(move || {
                         let name = cluster.switch_wal();
-                        get(sidecar.port, &format!("/wal-push/{name}")).unwrap().status
+                        get(sidecar.port, &format!("/wal-push/{name}"))
+                            .unwrap()
+                            .status
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         let won = statuses.iter().filter(|status| **status == 200).count();
         assert_eq!(won, 1, "round {round}: {statuses:?}");
@@ -195,9 +247,15 @@ fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
     let next = "0000000100000000000000F0";
     let absent = stage.sidecar.get(&format!("/wal-absent/{next}"));
     assert_eq!(absent.status, 200, "{}", absent.text());
-    assert_eq!(stage.sidecar.get("/wal-absent/00000009.history").status, 200);
+    assert_eq!(
+        stage.sidecar.get("/wal-absent/00000009.history").status,
+        200
+    );
     assert_eq!(stage.sidecar.get(&format!("/wal/{next}")).status, 404);
-    assert_ne!(stage.sidecar.get(&format!("/wal-absent/{segment}")).status, 200);
+    assert_ne!(
+        stage.sidecar.get(&format!("/wal-absent/{segment}")).status,
+        200
+    );
     // A volume that is not mounted: the folder is gone, or there and empty.
     let archive = stage.archive();
     let aside = stage.sandbox.path().join("aside");
@@ -211,9 +269,17 @@ fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
             let _ = stage.sandbox.folder("archive");
         }
         let reply = stage.sidecar.get(&format!("/wal-absent/{next}"));
-        assert!(reply.status >= 500, "empty folder {empty}: {} {}", reply.status, reply.text());
+        assert!(
+            reply.status >= 500,
+            "empty folder {empty}: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
     std::fs::remove_dir(&archive).unwrap();
     std::fs::rename(&aside, &archive).unwrap();
-    assert_eq!(stage.sidecar.get(&format!("/wal-absent/{next}")).status, 200);
+    assert_eq!(
+        stage.sidecar.get(&format!("/wal-absent/{next}")).status,
+        200
+    );
 }

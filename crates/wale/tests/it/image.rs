@@ -20,19 +20,39 @@ struct Container {
 impl Container {
     fn start(image: &str, sandbox: &Sandbox, options: &SidecarOptions) -> Self {
         let name = format!("wale-it-{}-{}", std::process::id(), options.port);
-        let uid = shell("id -u postgres; id -g postgres").trim().replace('\n', ":");
+        let uid = shell("id -u postgres; id -g postgres")
+            .trim()
+            .replace('\n', ":");
         let folder = sandbox.path().display();
         let mut command = podman();
-        command.args(["run", "-d", "--name", &name, "--network", "host", "--read-only"]);
-        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]);
+        command.args([
+            "run",
+            "-d",
+            "--name",
+            &name,
+            "--network",
+            "host",
+            "--read-only",
+        ]);
+        command.args([
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1000:1000",
+        ]);
         command.args(["--user", &uid, "-v", &format!("{folder}:{folder}")]);
         for (key, value) in &options.environment {
             command.arg("-e").arg(format!("{key}={value}"));
         }
         output(command.arg(image));
-        let container = Self { name, port: options.port };
+        let container = Self {
+            name,
+            port: options.port,
+        };
         wait_until("the container to listen", Duration::from_secs(60), || {
-            get(container.port, "/ping").ok().filter(|reply| reply.status == 200)
+            get(container.port, "/ping")
+                .ok()
+                .filter(|reply| reply.status == 200)
         });
         container
     }
@@ -69,7 +89,10 @@ fn output(command: &mut Command) -> String {
 
 fn static_binary(test: &str) -> Option<PathBuf> {
     let Some(path) = std::env::var_os("WALE_STATIC") else {
-        skip(test, "WALE_STATIC names no static binary (scripts/test.sh sets it)");
+        skip(
+            test,
+            "WALE_STATIC names no static binary (scripts/test.sh sets it)",
+        );
         return None;
     };
     if !rustix::process::geteuid().is_root() {
@@ -89,7 +112,11 @@ fn the_image_archives_backs_up_lists_and_restores() {
         return;
     };
     let tag = format!("wale-it:{}", std::process::id());
-    shell(&format!("{}/scripts/image.sh {} {tag}", repository().display(), binary.display()));
+    shell(&format!(
+        "{}/scripts/image.sh {} {tag}",
+        repository().display(),
+        binary.display()
+    ));
     let image = format!("localhost/{tag}");
     let size: u64 = output(podman().args(["image", "inspect", "--format", "{{.Size}}", &image]))
         .trim()
@@ -129,7 +156,9 @@ fn the_image_archives_backs_up_lists_and_restores() {
     options.port = port;
     let sidecar = Container::start(&image, &sandbox, &options);
     wait_until("the restore", Duration::from_secs(60), || {
-        get(port, "/startupz").ok().filter(|reply| reply.status == 200)
+        get(port, "/startupz")
+            .ok()
+            .filter(|reply| reply.status == 200)
     });
     restored.configure(&archiving(port));
     restored.start();

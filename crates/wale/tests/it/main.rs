@@ -4,6 +4,8 @@
 #![expect(missing_docs, reason = "a test's name is its documentation")]
 
 mod base_backup;
+mod contract;
+mod faults_crash;
 mod faults_disk;
 mod faults_http;
 mod faults_identity;

@@ -43,7 +43,9 @@ fn archive_back_up_lose_everything_restore_to_a_point_in_time() {
 #[test]
 fn restore_mode_is_idempotent() {
     let stage = Stage::new("idempotent", 15);
-    stage.cluster.sql("create table t as select g from generate_series(1, 100) g");
+    stage
+        .cluster
+        .sql("create table t as select g from generate_series(1, 100) g");
     stage.backup();
     stage.cluster.switch_wal();
     stage.cluster.wait_archived();
@@ -74,18 +76,32 @@ fn restore_mode_never_touches_a_foreign_cluster() {
     let stage = Stage::new("foreign", 15);
     stage.backup();
     let options = stage.options.clone().set("START_MODE", "RESTORE");
-    let before = wale_testkit::shell(&format!("ls -la --full-time {}", stage.cluster.data.display()));
+    let before = wale_testkit::shell(&format!(
+        "ls -la --full-time {}",
+        stage.cluster.data.display()
+    ));
     let mut refused = {
         let mut options = options;
         options.port = wale_testkit::free_port();
         let port = options.port.to_string();
-        Sidecar::launch(&stage.sandbox, WALE, &options.set("WALE_LISTEN_PORT", &port))
+        Sidecar::launch(
+            &stage.sandbox,
+            WALE,
+            &options.set("WALE_LISTEN_PORT", &port),
+        )
     };
     let status = refused.wait_exit(Duration::from_secs(30));
     assert_eq!(status.code(), Some(73), "{}", refused.log_text());
-    let after = wale_testkit::shell(&format!("ls -la --full-time {}", stage.cluster.data.display()));
+    let after = wale_testkit::shell(&format!(
+        "ls -la --full-time {}",
+        stage.cluster.data.display()
+    ));
     assert_eq!(before, after);
-    assert!(refused.log_text().contains("HINT"), "{}", refused.log_text());
+    assert!(
+        refused.log_text().contains("HINT"),
+        "{}",
+        refused.log_text()
+    );
 }
 
 #[test]

@@ -19,7 +19,9 @@ fn stage_with_segments(name: &str, major: u32) -> (Stage, Vec<String>) {
     stage.backup();
     let mut segments = Vec::new();
     for part in 0..6 {
-        stage.cluster.sql(&format!("insert into t select {part} from generate_series(1, 1000)"));
+        stage.cluster.sql(&format!(
+            "insert into t select {part} from generate_series(1, 1000)"
+        ));
         segments.push(stage.cluster.switch_wal());
     }
     stage.cluster.wait_archived();
@@ -60,18 +62,32 @@ fn assert_stops_without_promoting(cluster: &Cluster, why: &str) {
     cluster.launch();
     cluster.wait_stopped(STOPPED);
     let log = cluster.log_text();
-    assert!(!log.contains("selected new timeline"), "{why}: promoted!\n{log}");
+    assert!(
+        !log.contains("selected new timeline"),
+        "{why}: promoted!\n{log}"
+    );
     assert!(log.contains("could not restore file"), "{why}: {log}");
     let signal = ["recovery.signal", "recovery.conf"];
-    assert!(signal.iter().any(|name| cluster.data.join(name).exists()), "{why}: not in recovery");
+    assert!(
+        signal.iter().any(|name| cluster.data.join(name).exists()),
+        "{why}: not in recovery"
+    );
 }
 
 fn object_of(archive: &Path, segment: &str) -> PathBuf {
     let folder = archive.join("wal_005");
-    let found = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+    let found = std::fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
     found
         .into_iter()
-        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(segment))
+        .find(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(segment)
+        })
         .unwrap_or_else(|| panic!("{segment} is not in {}", folder.display()))
 }
 
@@ -90,9 +106,16 @@ fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards()
             let object = object_of(&archive, &segments[3]);
             let aside = stage.sandbox.path().join("aside");
             std::fs::rename(&object, &aside).unwrap();
-            shell(&format!("head -c 300 {} > {}", aside.display(), object.display()));
+            shell(&format!(
+                "head -c 300 {} > {}",
+                aside.display(),
+                object.display()
+            ));
             shell(&format!("chmod 644 {}", object.display()));
-            assert_stops_without_promoting(&cluster, &format!("{major}, {client}, damaged segment"));
+            assert_stops_without_promoting(
+                &cluster,
+                &format!("{major}, {client}, damaged segment"),
+            );
             std::fs::rename(&aside, &object).unwrap();
 
             std::fs::rename(&archive, &gone).unwrap();
@@ -120,7 +143,11 @@ fn a_gap_in_the_archive_is_not_the_end_of_recovery() {
     assert_stops_without_promoting(&cluster, "gap");
     let reply = sidecar.get(&format!("/wal-absent/{}", segments[2]));
     assert_eq!(reply.status, 500, "{}", reply.text());
-    assert!(reply.text().contains(&segments[3]), "names the next one: {}", reply.text());
+    assert!(
+        reply.text().contains(&segments[3]),
+        "names the next one: {}",
+        reply.text()
+    );
 }
 
 #[test]
@@ -132,7 +159,9 @@ fn two_drills_to_two_targets_from_one_backup_both_promoted_into_one_archive() {
         stage.backup();
         let mut targets = Vec::new();
         for part in 0..3 {
-            pg.sql(&format!("insert into t select {part} from generate_series(1, 100)"));
+            pg.sql(&format!(
+                "insert into t select {part} from generate_series(1, 100)"
+            ));
             pg.sql("select pg_sleep(0.1)");
             targets.push((pg.sql("select clock_timestamp()"), fingerprint(pg, "t")));
             pg.sql("select pg_sleep(0.1)");
@@ -148,7 +177,11 @@ fn two_drills_to_two_targets_from_one_backup_both_promoted_into_one_archive() {
             let (cluster, sidecar) = stage.restore(&format!("drill{drill}"), &addition, &[]);
             cluster.start();
             cluster.wait_promoted();
-            assert_eq!(&fingerprint(&cluster, "t"), rows, "PostgreSQL {major}, drill {drill}");
+            assert_eq!(
+                &fingerprint(&cluster, "t"),
+                rows,
+                "PostgreSQL {major}, drill {drill}"
+            );
             cluster.sql("insert into t values (99)");
             let segment = cluster.switch_wal();
             let timeline = format!("{:08X}", drill + 2);
@@ -193,7 +226,11 @@ fn recovery_settings_of_an_earlier_restore_do_not_return() {
         let (second, _sidecar) = stage.restore("second", "", &["archive_mode = off".into()]);
         second.start();
         second.wait_promoted();
-        assert_eq!(second.sql("select count(*) from t"), "3", "PostgreSQL {major}");
+        assert_eq!(
+            second.sql("select count(*) from t"),
+            "3",
+            "PostgreSQL {major}"
+        );
     }
 }
 
@@ -203,7 +240,10 @@ fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery
     for major in majors() {
         let options = ClusterOptions {
             major,
-            configuration: vec!["max_connections = 137".into(), "max_locks_per_transaction = 99".into()],
+            configuration: vec![
+                "max_connections = 137".into(),
+                "max_locks_per_transaction = 99".into(),
+            ],
             ..ClusterOptions::default()
         };
         let stage = Stage::with(&format!("conf{major}"), options, |options| options);
@@ -223,8 +263,11 @@ fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery
             cluster.socket.display()
         );
         std::fs::write(folder.join("postgresql.conf"), text).unwrap();
-        std::fs::write(folder.join("pg_hba.conf"), "local all all trust\nhost all all 127.0.0.1/32 trust\n")
-            .unwrap();
+        std::fs::write(
+            folder.join("pg_hba.conf"),
+            "local all all trust\nhost all all 127.0.0.1/32 trust\n",
+        )
+        .unwrap();
         std::fs::write(folder.join("postgresql.auto.conf"), "work_mem = '7MB'\n").unwrap();
         std::fs::write(folder.join("recovery.conf"), "restore_command = 'false'\n").unwrap();
         shell(&format!("chown -R postgres {}", folder.display()));
@@ -233,9 +276,16 @@ fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery
         sidecar.wait_ready(Duration::from_secs(60));
         cluster.start();
         cluster.wait_promoted();
-        assert_eq!(cluster.sql("select count(*) from t"), "2", "PostgreSQL {major}");
+        assert_eq!(
+            cluster.sql("select count(*) from t"),
+            "2",
+            "PostgreSQL {major}"
+        );
         assert_eq!(cluster.sql("show work_mem"), "7MB");
         let connections: u32 = cluster.sql("show max_connections").parse().unwrap();
-        assert!(connections >= 137, "recovery needs the primary's value: {connections}");
+        assert!(
+            connections >= 137,
+            "recovery needs the primary's value: {connections}"
+        );
     }
 }

@@ -36,7 +36,10 @@ pub fn archiving(port: u16) -> Vec<String> {
 impl Stage {
     /// A stage with default settings.
     pub fn new(name: &str, major: u32) -> Self {
-        let cluster = ClusterOptions { major, ..ClusterOptions::default() };
+        let cluster = ClusterOptions {
+            major,
+            ..ClusterOptions::default()
+        };
         Self::with(name, cluster, |options| options)
     }
 
@@ -52,7 +55,12 @@ impl Stage {
         cluster.configure(&archiving(options.port));
         let sidecar = Sidecar::start(&sandbox, WALE, &options);
         cluster.start();
-        Self { sidecar, cluster, options, sandbox }
+        Self {
+            sidecar,
+            cluster,
+            options,
+            sandbox,
+        }
     }
 
     /// The archive's folder.

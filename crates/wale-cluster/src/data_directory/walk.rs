@@ -1,0 +1,605 @@
+//! The list of everything that belongs into a base backup.
+//!
+//! The server may be running: files and folders that vanish between being listed and being looked at are
+//! normal, replay makes up for them. Every other failure ends the walk, naming the path: a backup must not
+//! silently lack a folder. Which names are left out is decided by [`wale_pg::exclusion`]; this module knows
+//! only what a file system can show: links, mounts, sockets.
+//!
+//! | Found | Listed as |
+//! |---|---|
+//! | regular file, folder | itself |
+//! | `pg_tblspc/<oid>`, a link | a [`Tablespace`]; its `PG_<major>_<catalog>` folder beneath `pg_tblspc/<oid>/` |
+//! | `pg_tblspc/<oid>`, a folder | an ordinary folder (a tablespace in place) |
+//! | `pg_wal`, a link | an empty folder, and [`Listing::pg_wal_link`] |
+//! | another folder whose content is left out, a link | an empty folder |
+//! | any other link | a link, with a warning: what it leads to is not in the backup |
+//! | socket, pipe, device | nothing, with a warning |
+//!
+//! Entries come sorted by path within each folder, a folder before what is in it. Memory: about 200 bytes
+//! for each entry (two paths of some 60 bytes each, 48 bytes of numbers, and overheads), so 20 MB for a
+//! cluster of 100 000 files.
+
+use std::fs::{FileType, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use wale_pg::exclusion::{self, Rule};
+use wale_pg::{MajorVersion, relation};
+
+use super::DataDirectory;
+use crate::error::ClusterError;
+use crate::wal_directory::kind_of;
+
+/// What to walk for.
+#[derive(Clone, Debug)]
+pub struct WalkOptions {
+    /// The major version, which decides what is left out.
+    pub major: MajorVersion,
+    /// More to leave out: paths relative to the data directory, files or whole folders (the lock file, a
+    /// `stats_temp_directory`).
+    pub ignore: Vec<String>,
+}
+
+/// Everything that belongs into a base backup.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// The data directory itself; its relative path is empty.
+    pub root: Entry,
+    /// All else. The entries of a tablespace have relative paths as if it lay in `pg_tblspc/<oid>/`.
+    pub entries: Vec<Entry>,
+    /// Tablespaces that lie elsewhere, by oid. `pg_tblspc/<oid>` itself is no entry.
+    pub tablespaces: Vec<Tablespace>,
+    /// Where `pg_wal` leads, if it is a link.
+    pub pg_wal_link: Option<PathBuf>,
+    /// Number of files, folders and links that the rules leave out (folders count once).
+    pub skipped: u64,
+    /// Number of files and folders that vanished meanwhile.
+    pub vanished: u64,
+    /// What is not in the backup although no rule says so.
+    pub warnings: Vec<WalkWarning>,
+}
+
+/// A file, folder or link that belongs into a base backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Path relative to the data directory, divided by slashes.
+    pub relative: String,
+    /// Where it is now.
+    pub absolute: PathBuf,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Permission bits, as in `st_mode & 07777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of the last change of the content.
+    pub mtime: SystemTime,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File {
+        /// Bytes at the time of the walk; it may grow and shrink.
+        size: u64,
+    },
+    /// A folder, perhaps listed without its content.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// What it holds, as it stands.
+        target: PathBuf,
+    },
+}
+
+/// A tablespace outside of the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// The tablespace's oid.
+    pub oid: u32,
+    /// Where it lies: the link's target.
+    pub location: PathBuf,
+}
+
+/// Something that is not in the backup although no rule says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalkWarning {
+    /// Path relative to the data directory.
+    pub relative: String,
+    /// What it is, and what that means.
+    pub reason: String,
+}
+
+impl Listing {
+    /// Bytes of all files, as they were listed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| match entry.kind {
+                EntryKind::File { size } => size,
+                EntryKind::Directory | EntryKind::Symlink { .. } => 0,
+            })
+            .sum()
+    }
+
+    /// Number of regular files.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        let is_file = |entry: &&Entry| matches!(entry.kind, EntryKind::File { .. });
+        self.entries.iter().filter(is_file).count()
+    }
+}
+
+impl DataDirectory {
+    /// Lists everything that belongs into a base backup. Opens no file.
+    ///
+    /// # Errors
+    /// When something that is there cannot be looked at, or has a name that is not UTF-8.
+    pub fn walk(&self, options: &WalkOptions) -> Result<Listing, ClusterError> {
+        let metadata =
+            std::fs::metadata(&self.path).map_err(ClusterError::io("look at", &self.path))?;
+        let root = entry(
+            String::new(),
+            self.path.clone(),
+            EntryKind::Directory,
+            &metadata,
+        );
+        let mut walker = Walker {
+            options,
+            listing: Listing {
+                root,
+                entries: Vec::new(),
+                tablespaces: Vec::new(),
+                pg_wal_link: None,
+                skipped: 0,
+                vanished: 0,
+                warnings: Vec::new(),
+            },
+        };
+        walker.folder("", &self.path)?;
+        Ok(walker.listing)
+    }
+}
+
+struct Walker<'a> {
+    options: &'a WalkOptions,
+    listing: Listing,
+}
+
+/// A name in a folder, with what the folder says of it.
+struct Found {
+    name: String,
+    path: PathBuf,
+    kind: FileType,
+}
+
+impl Walker<'_> {
+    /// Lists what is in a folder. It may be gone by now; the data directory itself may not.
+    fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
+        let Some(mut found) = found_in(path, relative.is_empty())? else {
+            self.listing.vanished += 1;
+            return Ok(());
+        };
+        if relation::is_database_directory(relative) {
+            let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+            let unlogged: std::collections::BTreeSet<String> = exclusion::unlogged_files(&names)
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
+            found.retain(|found| !unlogged.contains(&found.name));
+            self.listing.skipped += unlogged.len() as u64;
+        }
+        for Found { name, path, kind } in found {
+            let relative = if relative.is_empty() {
+                name
+            } else {
+                format!("{relative}/{name}")
+            };
+            if self.options.ignore.contains(&relative) {
+                self.listing.skipped += 1;
+            } else if kind.is_dir() {
+                self.directory(relative, &path)?;
+            } else if kind.is_symlink() {
+                self.link(relative, &path)?;
+            } else if exclusion::file(&relative, self.options.major) != Rule::Keep {
+                self.listing.skipped += 1;
+            } else if kind.is_file() {
+                self.file(relative, path)?;
+            } else {
+                let reason = format!("it is a {} and is left out", kind_of(kind));
+                self.listing.warnings.push(WalkWarning { relative, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, relative: String, path: PathBuf) -> Result<(), ClusterError> {
+        let Some(metadata) = self.look(&path)? else {
+            return Ok(());
+        };
+        let size = metadata.len();
+        self.push(relative, path, EntryKind::File { size }, &metadata);
+        Ok(())
+    }
+
+    fn directory(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
+        match exclusion::directory(&relative, self.options.major) {
+            Rule::Skip => {
+                self.listing.skipped += 1;
+                Ok(())
+            }
+            Rule::EmptyDirectory => self.emptied(relative, path),
+            Rule::Keep => {
+                let Some(metadata) = self.look(path)? else {
+                    return Ok(());
+                };
+                let kind = EntryKind::Directory;
+                self.push(relative.clone(), path.to_path_buf(), kind, &metadata);
+                self.folder(&relative, path)
+            }
+        }
+    }
+
+    /// A folder, or a link in its place, that is listed without its content. `pg_wal` gets the folders that
+    /// the server needs in it, whether they exist now or not.
+    fn emptied(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(ClusterError::io("look at", path)(error)),
+        };
+        let inside = format!("{relative}/");
+        self.push(
+            relative,
+            path.to_path_buf(),
+            EntryKind::Directory,
+            &metadata,
+        );
+        let major = self.options.major;
+        for folder in exclusion::emptied_directories(major).filter(|f| f.starts_with(&inside)) {
+            let path = path.join(&folder[inside.len()..]);
+            self.push(folder.to_owned(), path, EntryKind::Directory, &metadata);
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
+        let Some(metadata) = self.look(path)? else {
+            return Ok(());
+        };
+        let target = match std::fs::read_link(path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.listing.vanished += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(ClusterError::io("read", path)(error)),
+        };
+        if relative == "pg_wal" {
+            self.listing.pg_wal_link = Some(target);
+            return self.emptied(relative, path);
+        }
+        if let Some(oid) = tablespace_oid(&relative) {
+            return self.tablespace(oid, &relative, path, target);
+        }
+        match exclusion::directory(&relative, self.options.major) {
+            Rule::EmptyDirectory => return self.emptied(relative, path),
+            Rule::Keep if exclusion::file(&relative, self.options.major) == Rule::Keep => {}
+            Rule::Keep | Rule::Skip => {
+                self.listing.skipped += 1;
+                return Ok(());
+            }
+        }
+        self.listing.warnings.push(WalkWarning {
+            relative: relative.clone(),
+            reason: format!(
+                "it is a symbolic link; what it leads to, {}, is not in the backup",
+                target.display()
+            ),
+        });
+        let kind = EntryKind::Symlink { target };
+        self.push(relative, path.to_path_buf(), kind, &metadata);
+        Ok(())
+    }
+
+    /// Only the folder of our version is ours; clusters of other versions may share the location.
+    fn tablespace(
+        &mut self,
+        oid: u32,
+        relative: &str,
+        path: &Path,
+        location: PathBuf,
+    ) -> Result<(), ClusterError> {
+        // A tablespace that is being dropped leaves a link to nowhere for an instant; one that stays like
+        // that is broken in the server too, and has nothing to back up.
+        if !path
+            .try_exists()
+            .map_err(ClusterError::io("look at", path))?
+        {
+            self.listing.warnings.push(WalkWarning {
+                relative: relative.to_owned(),
+                reason: format!(
+                    "the tablespace's folder {} does not exist",
+                    location.display()
+                ),
+            });
+        } else if !path.is_dir() {
+            return Err(ClusterError::NotADirectory { path: location });
+        }
+        self.listing.tablespaces.push(Tablespace { oid, location });
+        self.folder(relative, path)
+    }
+
+    fn look(&mut self, path: &Path) -> Result<Option<Metadata>, ClusterError> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.listing.vanished += 1;
+                Ok(None)
+            }
+            Err(error) => Err(ClusterError::io("look at", path)(error)),
+        }
+    }
+
+    fn push(&mut self, relative: String, path: PathBuf, kind: EntryKind, metadata: &Metadata) {
+        self.listing
+            .entries
+            .push(entry(relative, path, kind, metadata));
+    }
+}
+
+/// The names in a folder, sorted. `None`: it vanished.
+fn found_in(path: &Path, must_exist: bool) -> Result<Option<Vec<Found>>, ClusterError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
+            return Ok(None);
+        }
+        Err(error) => return Err(ClusterError::io("list", path)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(ClusterError::io("list", path))?;
+        let path = entry.path();
+        let Ok(name) = entry.file_name().into_string() else {
+            return Err(ClusterError::NameNotUtf8 { path });
+        };
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(ClusterError::io("look at", &path)(error)),
+        };
+        found.push(Found { name, path, kind });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Some(found))
+}
+
+fn entry(relative: String, absolute: PathBuf, kind: EntryKind, metadata: &Metadata) -> Entry {
+    Entry {
+        relative,
+        absolute,
+        kind,
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        // Linux always has it.
+        mtime: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+    }
+}
+
+fn tablespace_oid(relative: &str) -> Option<u32> {
+    let name = relative.strip_prefix("pg_tblspc/")?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
+    if plain { name.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("data")).unwrap();
+            Self { folder }
+        }
+
+        fn file(&self, path: &str) -> &Self {
+            let path = self.folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"content").unwrap();
+            self
+        }
+
+        fn link(&self, target: &str, path: &str) -> &Self {
+            let path = self.folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(target, path).unwrap();
+            self
+        }
+
+        fn walk(&self, major: u32) -> Result<Listing, ClusterError> {
+            DataDirectory::at(self.folder.path().join("data")).walk(&WalkOptions {
+                major: MajorVersion::new(major).unwrap(),
+                ignore: vec!["lock".to_owned(), "stats".to_owned()],
+            })
+        }
+    }
+
+    fn paths(listing: &Listing) -> Vec<&str> {
+        listing
+            .entries
+            .iter()
+            .map(|entry| entry.relative.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_cluster_is_listed_in_order() {
+        let fixture = Fixture::new();
+        fixture
+            .file("data/PG_VERSION")
+            .file("data/base/1/16384")
+            .file("data/base/1/16384_init")
+            .file("data/base/1/16384_fsm")
+            .file("data/base/1/16385")
+            .file("data/base/1/t3_16390")
+            .file("data/base/pgsql_tmp/pgsql_tmp1.0")
+            .file("data/pg_replslot/slot/state")
+            .file("data/pg_wal/000000010000000000000001")
+            .file("data/postmaster.pid")
+            .file("data/lock")
+            .file("data/stats/global.tmp")
+            .file("data/.unfinished.1.2.wale-tmp");
+        let listing = fixture.walk(17).unwrap();
+        assert_eq!(
+            paths(&listing),
+            [
+                "PG_VERSION",
+                "base",
+                "base/1",
+                "base/1/16384_init",
+                "base/1/16385",
+                "pg_replslot",
+                "pg_wal",
+                "pg_wal/archive_status",
+                "pg_wal/summaries",
+            ]
+        );
+        assert_eq!(listing.files(), 3);
+        assert_eq!(listing.bytes(), 21);
+        assert!(listing.warnings.is_empty());
+        assert_eq!(listing.root.relative, "");
+        let fifteen = fixture.walk(15).unwrap();
+        assert!(!paths(&fifteen).contains(&"pg_wal/summaries"));
+    }
+
+    #[test]
+    fn tablespaces_lie_beneath_their_oid() {
+        let fixture = Fixture::new();
+        let location = fixture.folder.path().join("space");
+        fixture
+            .file("space/PG_15_202209061/5/16400")
+            .file("space/PG_14_202107181/5/1")
+            .file("space/stranger")
+            .file("data/pg_tblspc/99/PG_15_202209061/5/16401")
+            .link(location.to_str().unwrap(), "data/pg_tblspc/16399");
+        let listing = fixture.walk(15).unwrap();
+        assert_eq!(
+            listing.tablespaces,
+            [Tablespace {
+                oid: 16399,
+                location
+            }]
+        );
+        let found = paths(&listing);
+        assert!(found.contains(&"pg_tblspc/16399/PG_15_202209061/5/16400"));
+        assert!(found.contains(&"pg_tblspc/99/PG_15_202209061/5/16401"));
+        assert!(!found.contains(&"pg_tblspc/16399"));
+        assert!(!found.iter().any(|path| path.contains("PG_14")));
+        assert!(
+            !found.iter().any(|path| path.contains("stranger")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_linked_pg_wal_is_an_empty_folder() {
+        let fixture = Fixture::new();
+        fixture
+            .file("wal/000000010000000000000001")
+            .link("../wal", "data/pg_wal")
+            .file("shm/db_0.stat")
+            .link("../shm", "data/pg_stat_tmp");
+        let listing = fixture.walk(15).unwrap();
+        assert_eq!(listing.pg_wal_link.as_deref(), Some(Path::new("../wal")));
+        let found = paths(&listing);
+        assert_eq!(found, ["pg_stat_tmp", "pg_wal", "pg_wal/archive_status"]);
+        let folders = listing.entries.iter().map(|entry| &entry.kind);
+        assert!(
+            folders
+                .into_iter()
+                .all(|kind| *kind == EntryKind::Directory)
+        );
+        assert!(listing.warnings.is_empty());
+    }
+
+    #[test]
+    fn links_and_special_files_are_not_dropped_in_silence() {
+        let fixture = Fixture::new();
+        fixture
+            .file("etc/postgresql.conf")
+            .link("../etc/postgresql.conf", "data/postgresql.conf")
+            .file("elsewhere/1")
+            .link("../../elsewhere", "data/base/5");
+        let socket = fixture.folder.path().join("data/.s.PGSQL.5432");
+        let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let listing = fixture.walk(15).unwrap();
+        let warned: Vec<_> = listing
+            .warnings
+            .iter()
+            .map(|warning| warning.relative.as_str())
+            .collect();
+        assert_eq!(warned, [".s.PGSQL.5432", "base/5", "postgresql.conf"]);
+        assert_eq!(paths(&listing), ["base", "base/5", "postgresql.conf"]);
+        assert_eq!(
+            listing.entries[1].kind,
+            EntryKind::Symlink {
+                target: PathBuf::from("../../elsewhere")
+            }
+        );
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_are_errors() {
+        let fixture = Fixture::new();
+        let name = std::ffi::OsString::from_vec(vec![b'x', 0xff]);
+        std::fs::write(fixture.folder.path().join("data").join(name), b"").unwrap();
+        let error = fixture.walk(15).unwrap_err();
+        assert!(
+            matches!(error, ClusterError::NameNotUtf8 { .. }),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_missing_data_directory_is_an_error() {
+        let fixture = Fixture::new();
+        std::fs::remove_dir(fixture.folder.path().join("data")).unwrap();
+        assert!(matches!(
+            fixture.walk(15),
+            Err(ClusterError::NotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn only_numbers_are_tablespaces() {
+        let cases = [
+            ("pg_tblspc/16384", Some(16384)),
+            ("pg_tblspc/4294967295", Some(u32::MAX)),
+            ("pg_tblspc/4294967296", None),
+            ("pg_tblspc/+1", None),
+            ("pg_tblspc/01", None),
+            ("pg_tblspc/", None),
+            ("pg_tblspc/1/2", None),
+            ("base/1", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(tablespace_oid(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Recovery settings: how a restored cluster gets its WAL, where it stops, and what it becomes.
+//!
+//! | | PostgreSQL 10, 11 | from 12 on |
+//! |---|---|---|
+//! | settings | `recovery.conf` | a marked block at the end of `postgresql.auto.conf`, which is read last |
+//! | recover, then serve | `recovery.conf` alone | `recovery.signal` |
+//! | stay a standby | `standby_mode = 'on'` in it | `standby.signal` |
+//!
+//! From 12 on the settings outlive the promotion, so they lie in the next base backup too: whatever came
+//! with a backup is stripped before new ones are written, and the targets that are not used are set to
+//! nothing, because an included file may hold an old one. The order within the block matters: PostgreSQL
+//! complains about two targets while it reads, so the empty ones come before the one that is meant.
+//!
+//! Refuses to know: where the archive is, and which settings of wale's the values come from.
+
+mod addition;
+mod configuration;
+mod copy;
+mod names;
+mod restore_command;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use wale_pg::{EnforcedSettings, MajorVersion, TARGET_SETTINGS};
+
+use crate::durable;
+use crate::error::ClusterError;
+use crate::owner::Owner;
+
+pub use addition::{SettingMistake, parse_addition};
+pub use configuration::strip;
+pub use copy::copy_configuration;
+pub use restore_command::{RestoreClient, RestoreEndpoint, restore_command};
+
+const AUTO_CONF: &str = "postgresql.auto.conf";
+const RECOVERY_CONF: &str = "recovery.conf";
+const RECOVERY_DONE: &str = "recovery.done";
+const RECOVERY_SIGNAL: &str = "recovery.signal";
+const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// PostgreSQL's own mode for its configuration files.
+const FILE_MODE: u32 = 0o600;
+
+/// What a restored cluster becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// Replays the archive up to the target, or its end, then serves.
+    #[default]
+    Recover,
+    /// Stays a standby that replays what comes into the archive.
+    Standby,
+    /// No recovery settings at all: the data as restored, for an expert's use.
+    None,
+}
+
+/// The recovery settings of one restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverySettings {
+    /// The major version of the restored cluster.
+    pub major: MajorVersion,
+    /// Plain text of `restore_command` (not quoted, `%` already as PostgreSQL wants it).
+    pub restore_command: String,
+    /// Further settings, names and plain values, as [`parse_addition`] gives them. They win.
+    pub target_lines: Vec<(String, String)>,
+    /// `recovery_target_timeline`; `latest` where neither this nor `target_lines` says otherwise.
+    pub timeline: Option<String>,
+    /// What the cluster becomes.
+    pub mode: RecoveryMode,
+    /// What the primary had, from the control file: a server with less refuses to recover.
+    pub minimums: Option<EnforcedSettings>,
+}
+
+/// Writes the recovery settings into a restored data directory: the last step but the removal of the marker.
+///
+/// Whatever recovery settings and signal files are there are removed first, also in the mode
+/// [`RecoveryMode::None`]. Every file is written whole and durably, with mode 0600.
+///
+/// # Errors
+/// When settings are impossible (recovery without a `restore_command`), or a file cannot be written.
+pub fn apply(
+    data_directory: &Path,
+    settings: &RecoverySettings,
+    owner: Option<Owner>,
+) -> Result<(), ClusterError> {
+    let lines = lines(settings)?;
+    for name in [
+        RECOVERY_CONF,
+        RECOVERY_DONE,
+        RECOVERY_SIGNAL,
+        STANDBY_SIGNAL,
+    ] {
+        let path = data_directory.join(name);
+        durable::remove(&path).map_err(ClusterError::io("remove", &path))?;
+    }
+    let write = |name: &str, text: &[u8]| {
+        let path = data_directory.join(name);
+        durable::write_atomic(&path, text, FILE_MODE, owner)
+            .map_err(ClusterError::io("write", &path))
+    };
+    let minimums = configuration::missing_minimums(data_directory, settings.minimums.as_ref())?;
+    let mut block = String::new();
+    if settings.major.has_recovery_signal() {
+        block.push_str(&lines);
+    }
+    block.push_str(&minimums);
+    let before = read_auto_conf(data_directory)?;
+    let after = configuration::with_block(configuration::strip_bytes(&before), &block);
+    if after != before {
+        write(AUTO_CONF, &after)?;
+    }
+    match (settings.mode, settings.major.has_recovery_signal()) {
+        (RecoveryMode::None, _) => Ok(()),
+        (RecoveryMode::Recover, true) => write(RECOVERY_SIGNAL, b""),
+        (RecoveryMode::Standby, true) => write(STANDBY_SIGNAL, b""),
+        (RecoveryMode::Recover | RecoveryMode::Standby, false) => {
+            let text = format!("# Written by wale's restore.\n{lines}");
+            write(RECOVERY_CONF, text.as_bytes())
+        }
+    }
+}
+
+/// Bytes, because values may be in the database's encoding.
+fn read_auto_conf(data_directory: &Path) -> Result<Vec<u8>, ClusterError> {
+    let path = data_directory.join(AUTO_CONF);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(ClusterError::io("read", &path)(error)),
+    }
+}
+
+/// The settings as lines of a configuration file.
+fn lines(settings: &RecoverySettings) -> Result<String, ClusterError> {
+    let mut text = String::new();
+    if settings.mode == RecoveryMode::None {
+        return Ok(text);
+    }
+    let given = |name: &str| settings.target_lines.iter().any(|(given, _)| given == name);
+    let mut line = |name: &str, value: &str| {
+        writeln!(text, "{name} = {}", configuration::quote(value)).expect("text grows");
+    };
+    if !given("restore_command") {
+        if !settings.restore_command.is_empty() {
+            line("restore_command", &settings.restore_command);
+        } else if settings.mode == RecoveryMode::Recover {
+            return Err(ClusterError::Configuration {
+                message: "recovery needs a restore_command".to_owned(),
+                hint: None,
+            });
+        }
+    }
+    if settings.major.has_recovery_signal() {
+        for name in TARGET_SETTINGS.iter().filter(|name| !given(name)) {
+            line(name, "");
+        }
+    } else if settings.mode == RecoveryMode::Standby && !given("standby_mode") {
+        line("standby_mode", "on");
+    }
+    if !given("recovery_target_timeline") {
+        let timeline = settings.timeline.as_deref().unwrap_or("latest");
+        line("recovery_target_timeline", timeline);
+    }
+    // An empty target is said before the one that is meant, as above.
+    let is_empty = |(_, value): &&(String, String)| value.is_empty();
+    for (name, value) in settings.target_lines.iter().filter(is_empty) {
+        line(name, value);
+    }
+    for (name, value) in settings.target_lines.iter().filter(|l| !is_empty(l)) {
+        line(name, value);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use wale_pg::WalLevel;
+
+    use super::*;
+
+    fn settings(major: u32, mode: RecoveryMode, targets: &[(&str, &str)]) -> RecoverySettings {
+        RecoverySettings {
+            major: MajorVersion::new(major).unwrap(),
+            restore_command: "fetch %f \"%p\" 'x'".to_owned(),
+            target_lines: targets
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            timeline: None,
+            mode,
+            minimums: Some(EnforcedSettings {
+                max_connections: 200,
+                max_worker_processes: 8,
+                max_wal_senders: Some(10),
+                max_prepared_transactions: 0,
+                max_locks_per_transaction: 64,
+                wal_level: WalLevel::Replica,
+            }),
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn read(folder: &tempfile::TempDir, name: &str) -> String {
+        std::fs::read_to_string(folder.path().join(name)).unwrap()
+    }
+
+    const ALL_STALE: [&str; 4] = [
+        RECOVERY_CONF,
+        RECOVERY_DONE,
+        RECOVERY_SIGNAL,
+        STANDBY_SIGNAL,
+    ];
+
+    #[test]
+    fn each_version_and_mode_has_its_files() {
+        use RecoveryMode::{None, Recover, Standby};
+        let cases: [(u32, RecoveryMode, &[&str]); 8] = [
+            (10, Recover, &[AUTO_CONF, RECOVERY_CONF]),
+            (11, Standby, &[AUTO_CONF, RECOVERY_CONF]),
+            (11, None, &[AUTO_CONF]),
+            (12, Recover, &[AUTO_CONF, RECOVERY_SIGNAL]),
+            (12, Standby, &[AUTO_CONF, STANDBY_SIGNAL]),
+            (12, None, &[AUTO_CONF]),
+            (18, Recover, &[AUTO_CONF, RECOVERY_SIGNAL]),
+            (18, Standby, &[AUTO_CONF, STANDBY_SIGNAL]),
+        ];
+        for (major, mode, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ALL_STALE {
+                std::fs::write(folder.path().join(name), "stale").unwrap();
+            }
+            apply(
+                folder.path(),
+                &settings(major, mode, &[]),
+                Some(Owner::of_process()),
+            )
+            .unwrap();
+            assert_eq!(names(folder.path()), expected, "{major} {mode:?}");
+            for name in expected {
+                let metadata = std::fs::metadata(folder.path().join(name)).unwrap();
+                assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+                assert!(!read(&folder, name).contains("stale"));
+            }
+        }
+    }
+
+    #[test]
+    fn from_12_on_the_block_is_replaced_and_the_target_comes_last() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(AUTO_CONF),
+            "# head\nwork_mem = '4MB'\nrecovery_target_xid = '5'\n",
+        )
+        .unwrap();
+        let time = ("recovery_target_time", "2026-01-01 00:00:00 UTC");
+        for _ in 0..2 {
+            let settings = settings(15, RecoveryMode::Recover, &[time]);
+            apply(folder.path(), &settings, None).unwrap();
+            assert_eq!(
+                read(&folder, AUTO_CONF),
+                "# head\n\
+                 work_mem = '4MB'\n\
+                 # wale: recovery settings, replaced by the next restore\n\
+                 restore_command = 'fetch %f \"%p\" ''x'''\n\
+                 recovery_target = ''\n\
+                 recovery_target_name = ''\n\
+                 recovery_target_xid = ''\n\
+                 recovery_target_lsn = ''\n\
+                 recovery_target_timeline = 'latest'\n\
+                 recovery_target_time = '2026-01-01 00:00:00 UTC'\n\
+                 max_connections = '200'\n\
+                 # wale: end of recovery settings\n"
+            );
+        }
+    }
+
+    #[test]
+    fn before_12_everything_is_in_recovery_conf() {
+        let folder = tempfile::tempdir().unwrap();
+        let targets = [
+            ("recovery_target_timeline", "3"),
+            ("recovery_target_xid", "7"),
+        ];
+        apply(
+            folder.path(),
+            &settings(11, RecoveryMode::Standby, &targets),
+            None,
+        )
+        .unwrap();
+        assert_eq!(
+            read(&folder, RECOVERY_CONF),
+            "# Written by wale's restore.\n\
+             restore_command = 'fetch %f \"%p\" ''x'''\n\
+             standby_mode = 'on'\n\
+             recovery_target_timeline = '3'\n\
+             recovery_target_xid = '7'\n"
+        );
+        let auto = read(&folder, AUTO_CONF);
+        assert!(auto.contains("max_connections = '200'"), "{auto}");
+        assert!(!auto.contains("restore_command"), "{auto}");
+    }
+
+    #[test]
+    fn recovery_without_a_command_is_refused_before_anything_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(STANDBY_SIGNAL), "").unwrap();
+        let mut settings = settings(15, RecoveryMode::Recover, &[]);
+        settings.restore_command.clear();
+        assert!(apply(folder.path(), &settings, None).is_err());
+        assert_eq!(names(folder.path()), [STANDBY_SIGNAL]);
+        settings.mode = RecoveryMode::Standby;
+        apply(folder.path(), &settings, None).unwrap();
+    }
+}

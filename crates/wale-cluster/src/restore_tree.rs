@@ -1,0 +1,411 @@
+//! Writing the many files of a restore beneath one folder.
+//!
+//! The names come out of an archive that somebody may have tampered with. So every path is walked part by
+//! part from an open folder, and no part may be a symbolic link: nothing can be written outside, whatever
+//! the archive holds and whatever happens in the directory meanwhile. Links that belong there (`pg_tblspc`,
+//! `pg_wal`) are made by [`RestoreTree::symlink`] at the end; a tablespace elsewhere is a tree of its own.
+//!
+//! Files get their mode and owner here, but are **not** flushed: a restore flushes once, at the end, by
+//! [`crate::durable::sync_tree`].
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::ClusterError;
+use crate::owner::Owner;
+
+/// Permission bits of folders that are only implied by the path of a file in them.
+const DIRECTORY_MODE: u32 = 0o700;
+
+const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// A folder to restore into.
+#[derive(Debug)]
+pub struct RestoreTree {
+    root: OwnedFd,
+    path: PathBuf,
+    owner: Option<Owner>,
+}
+
+impl RestoreTree {
+    /// Opens an existing folder. Everything made in it will belong to `owner`, or to this process.
+    ///
+    /// # Errors
+    /// When it does not exist or is no directory. The folder itself may be reached by a link.
+    pub fn open(path: &Path, owner: Option<Owner>) -> Result<Self, ClusterError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(root) => Ok(Self {
+                root,
+                path: path.to_path_buf(),
+                owner,
+            }),
+            Err(Errno::NOTDIR) => Err(ClusterError::NotADirectory {
+                path: path.to_path_buf(),
+            }),
+            Err(error) => Err(ClusterError::io("open", path)(error.into())),
+        }
+    }
+
+    /// Makes the folder if it does not exist (and those above it), and opens it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or something else has its name.
+    pub fn create(path: &Path, mode: u32, owner: Option<Owner>) -> Result<Self, ClusterError> {
+        match std::fs::create_dir_all(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(ClusterError::NotADirectory {
+                    path: path.to_path_buf(),
+                });
+            }
+            Err(error) => return Err(ClusterError::io("write", path)(error)),
+        }
+        let tree = Self::open(path, owner)?;
+        tree.finish(&tree.root, mode)
+            .map_err(ClusterError::io("write", path))?;
+        Ok(tree)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a folder with these permission bits, and those above it; one that exists gets the bits. An empty
+    /// path is the tree itself.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`.
+    pub fn create_directory(&self, relative: &str, mode: u32) -> Result<(), ClusterError> {
+        let mut folder = self.root()?;
+        for part in self.parts(relative)? {
+            folder = self.enter(&folder, part, relative)?;
+        }
+        self.finish(&folder, mode)
+            .map_err(ClusterError::io("write", &self.path.join(relative)))
+    }
+
+    /// Makes an empty file with these permission bits for writing, and the folders above it. A file that
+    /// exists is replaced (not overwritten: who has it open keeps the old one).
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`.
+    pub fn create_file(&self, relative: &str, mode: u32) -> Result<File, ClusterError> {
+        let (folder, name) = self.parent(relative)?;
+        let path = self.path.join(relative);
+        remove_file_at(&folder, name).map_err(ClusterError::io("write", &path))?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(mode & 0o7777))
+            .map_err(|error| ClusterError::io("write", &path)(error.into()))?;
+        self.finish(&file, mode)
+            .map_err(ClusterError::io("write", &path))?;
+        Ok(File::from(file))
+    }
+
+    /// Makes a symbolic link that holds `target` as it stands, replacing a file, a link or an empty folder.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`.
+    pub fn symlink(&self, relative: &str, target: &Path) -> Result<(), ClusterError> {
+        let (folder, name) = self.parent(relative)?;
+        let path = self.path.join(relative);
+        let make = || -> io::Result<()> {
+            match remove_file_at(&folder, name) {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                    rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR)?;
+                }
+                other => other?,
+            }
+            rustix::fs::symlinkat(target, &folder, name)?;
+            if let Some(owner) = self.owner.filter(|_| rustix::process::geteuid().is_root()) {
+                rustix::fs::chownat(
+                    &folder,
+                    name,
+                    Some(rustix::fs::Uid::from_raw(owner.uid)),
+                    Some(rustix::fs::Gid::from_raw(owner.gid)),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
+            }
+            Ok(())
+        };
+        make().map_err(ClusterError::io("write", &path))
+    }
+
+    /// Renames a file within the tree, replacing what has the new name: the last step for
+    /// `global/pg_control`, without which a server does not start. Flushes nothing.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `NotFound`; `Io`.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), ClusterError> {
+        let (from_folder, from_name) = self.parent(from)?;
+        let (to_folder, to_name) = self.parent(to)?;
+        rustix::fs::renameat(&from_folder, from_name, &to_folder, to_name)
+            .map_err(|error| ClusterError::io("rename", &self.path.join(from))(error.into()))
+    }
+
+    /// Removes everything in the tree but the names in `keep` (of its first level): what an interrupted
+    /// restore left. Links are removed, not followed. A folder that cannot be removed because something is
+    /// mounted there is emptied.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn clear(&self, keep: &[&str]) -> Result<(), ClusterError> {
+        let entries =
+            std::fs::read_dir(&self.path).map_err(ClusterError::io("list", &self.path))?;
+        for entry in entries {
+            let entry = entry.map_err(ClusterError::io("list", &self.path))?;
+            let name = entry.file_name();
+            if name == "lost+found" || keep.iter().any(|kept| name == *kept) {
+                continue;
+            }
+            let path = entry.path();
+            remove_all(&path).map_err(ClusterError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn root(&self) -> Result<OwnedFd, ClusterError> {
+        rustix::fs::openat(&self.root, ".", DIRECTORY_FLAGS, Mode::empty())
+            .map_err(|error| ClusterError::io("open", &self.path)(error.into()))
+    }
+
+    /// The parts of a path, each of them a plain name.
+    fn parts<'a>(&self, relative: &'a str) -> Result<Vec<&'a str>, ClusterError> {
+        if relative.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parts: Vec<_> = relative.split('/').collect();
+        let plain = |part: &&str| !matches!(*part, "" | "." | "..") && !part.contains('\0');
+        if parts.iter().all(plain) {
+            Ok(parts)
+        } else {
+            Err(self.outside(relative))
+        }
+    }
+
+    /// The folder that a path's last part lies in, made if need be, and that part.
+    fn parent<'a>(&self, relative: &'a str) -> Result<(OwnedFd, &'a str), ClusterError> {
+        let mut parts = self.parts(relative)?;
+        let name = parts.pop().ok_or_else(|| self.outside(relative))?;
+        let mut folder = self.root()?;
+        for part in parts {
+            folder = self.enter(&folder, part, relative)?;
+        }
+        Ok((folder, name))
+    }
+
+    /// Opens a folder in a folder, made if need be.
+    fn enter(&self, folder: &OwnedFd, part: &str, relative: &str) -> Result<OwnedFd, ClusterError> {
+        let failed =
+            |error: Errno| ClusterError::io("write", &self.path.join(relative))(error.into());
+        match rustix::fs::openat(folder, part, DIRECTORY_FLAGS, Mode::empty()) {
+            Ok(inner) => Ok(inner),
+            Err(Errno::NOENT) => {
+                let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+                match rustix::fs::mkdirat(folder, part, mode) {
+                    // Another thread of the same restore may have been faster.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+                let inner = rustix::fs::openat(folder, part, DIRECTORY_FLAGS, Mode::empty())
+                    .map_err(failed)?;
+                if let Some(owner) = self.owner {
+                    owner
+                        .give(&inner)
+                        .map_err(ClusterError::io("write", &self.path.join(relative)))?;
+                }
+                Ok(inner)
+            }
+            // With NOFOLLOW and DIRECTORY a link is one or the other, depending on the kernel.
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(self.outside(relative)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn finish(&self, file: impl AsFd, mode: u32) -> io::Result<()> {
+        if let Some(owner) = self.owner {
+            owner.give(&file)?;
+        }
+        // After the owner: a change of owner clears set-id bits, and the umask must not count.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
+        Ok(())
+    }
+
+    fn outside(&self, relative: &str) -> ClusterError {
+        ClusterError::OutsideOfTree {
+            root: self.path.clone(),
+            relative: relative.to_owned(),
+        }
+    }
+}
+
+fn remove_file_at(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.is_dir() {
+        return std::fs::remove_file(path);
+    }
+    match std::fs::remove_dir_all(path) {
+        // A mount point, now empty.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            for entry in std::fs::read_dir(path)? {
+                let entry = entry?;
+                if entry.file_name() != "lost+found" {
+                    remove_all(&entry.path())?;
+                }
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, RestoreTree) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let tree = RestoreTree::create(&path, 0o700, Some(Owner::of_process())).unwrap();
+        (folder, tree)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn files_and_folders_get_their_modes() {
+        let (_folder, tree) = tree();
+        let mut file = tree.create_file("base/1/1259", 0o640).unwrap();
+        file.write_all(b"x").unwrap();
+        tree.create_directory("base", 0o750).unwrap();
+        tree.create_directory("", 0o750).unwrap();
+        assert_eq!(mode(&tree.path().join("base/1/1259")), 0o640);
+        assert_eq!(mode(&tree.path().join("base")), 0o750);
+        assert_eq!(mode(&tree.path().join("base/1")), 0o700);
+        assert_eq!(mode(tree.path()), 0o750);
+        tree.create_file("base/1/1259", 0o600).unwrap();
+        assert_eq!(std::fs::read(tree.path().join("base/1/1259")).unwrap(), b"");
+    }
+
+    /// Fault 64 of the battery, the paths.
+    #[test]
+    fn no_path_leads_out() {
+        let (folder, tree) = tree();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        symlink(&outside, tree.path().join("link")).unwrap();
+        symlink("../outside", tree.path().join("relative")).unwrap();
+        let paths = [
+            "../outside/x",
+            "/etc/x",
+            "base/../../outside/x",
+            "base//x",
+            "./x",
+            "base/.",
+            "..",
+            "x\0y",
+            "link/x",
+            "relative/x",
+            "link/sub/x",
+        ];
+        for path in paths {
+            let results = [
+                tree.create_file(path, 0o600).err(),
+                tree.create_directory(path, 0o700).err(),
+                tree.symlink(path, Path::new("/")).err(),
+                tree.rename(path, "y").err(),
+            ];
+            for result in results {
+                assert!(
+                    matches!(result, Some(ClusterError::OutsideOfTree { .. })),
+                    "{path:?}: {result:?}"
+                );
+            }
+        }
+        assert!(tree.create_file("", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_replaces_a_planted_link_and_does_not_follow_it() {
+        let (folder, tree) = tree();
+        let outside = folder.path().join("outside");
+        std::fs::write(&outside, b"old").unwrap();
+        symlink(&outside, tree.path().join("file")).unwrap();
+        let mut file = tree.create_file("file", 0o600).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&outside).unwrap(), b"old");
+        assert!(
+            std::fs::symlink_metadata(tree.path().join("file"))
+                .unwrap()
+                .is_file()
+        );
+    }
+
+    #[test]
+    fn links_replace_empty_folders() {
+        let (_folder, tree) = tree();
+        tree.create_directory("pg_wal", 0o700).unwrap();
+        tree.symlink("pg_wal", Path::new("/wal")).unwrap();
+        tree.symlink("pg_wal", Path::new("/other")).unwrap();
+        let target = std::fs::read_link(tree.path().join("pg_wal")).unwrap();
+        assert_eq!(target, Path::new("/other"));
+        tree.create_file("base/1", 0o600).unwrap();
+        assert!(tree.symlink("base", Path::new("/x")).is_err());
+    }
+
+    #[test]
+    fn clearing_keeps_what_it_is_told() {
+        let (folder, tree) = tree();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), b"").unwrap();
+        tree.create_file("base/1/2", 0o600).unwrap();
+        tree.create_file("wale_restore.json", 0o600).unwrap();
+        tree.create_directory("lost+found", 0o700).unwrap();
+        tree.symlink("pg_wal", &outside).unwrap();
+        tree.clear(&["wale_restore.json"]).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(tree.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["lost+found", "wale_restore.json"]);
+        assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn renaming_makes_a_file_appear_at_once() {
+        let (_folder, tree) = tree();
+        tree.create_file("global/pg_control.new", 0o600).unwrap();
+        tree.rename("global/pg_control.new", "global/pg_control")
+            .unwrap();
+        assert!(tree.path().join("global/pg_control").exists());
+        assert!(matches!(
+            tree.rename("global/none", "global/pg_control"),
+            Err(ClusterError::NotFound { .. })
+        ));
+    }
+}

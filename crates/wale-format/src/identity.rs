@@ -1,0 +1,170 @@
+//! `wale.json`: which cluster an archive belongs to, and what one must know to read it.
+//!
+//! Refuses to know: how it is claimed (create-if-absent) and compared; that is for operations.
+//!
+//! Invariants: parse ∘ print = id; fields of later versions survive a rewrite; a later *format*
+//! is refused, because not knowing what changed is worse than stopping.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use wale_pg::{MajorVersion, SystemIdentifier};
+
+use crate::Codec;
+
+/// How objects are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Encryption {
+    /// Not at all.
+    #[default]
+    None,
+}
+
+/// The content of `wale.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveIdentity {
+    /// Format of the archive; [`ArchiveIdentity::FORMAT`] is the newest this version knows.
+    pub format: u32,
+    /// The cluster. In JSON a string of decimal digits: it does not fit a double.
+    pub system_identifier: SystemIdentifier,
+    /// PostgreSQL's major version, where it was known when the archive was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major: Option<MajorVersion>,
+    /// Bytes of a WAL segment.
+    pub wal_segment_size: u64,
+    /// Every codec that any object of the archive was ever written with.
+    pub codecs: BTreeSet<Codec>,
+    /// How objects are encrypted.
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// When the archive was claimed.
+    pub created_at: DateTime<Utc>,
+    /// What claimed it, for example `wale 0.1.0`.
+    pub created_by: String,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// `wale.json` cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// It is not JSON, or fields are missing or of the wrong type.
+    #[error("wale.json is not readable: {0}")]
+    Invalid(#[from] serde_json::Error),
+    /// It was written by a later version of wale.
+    #[error(
+        "wale.json has format {found}, this version knows {} at most",
+        ArchiveIdentity::FORMAT
+    )]
+    LaterFormat {
+        /// The format it has.
+        found: u32,
+    },
+}
+
+impl ArchiveIdentity {
+    /// The newest format this version reads, and the one it writes.
+    pub const FORMAT: u32 = 1;
+
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// When it is not JSON of this form, or of a later format.
+    pub fn parse(bytes: &[u8]) -> Result<Self, IdentityError> {
+        /// Read first, so that a later format is named as such whatever else it changed.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_slice(bytes)?;
+        if format > Self::FORMAT {
+            return Err(IdentityError::LaterFormat { found: format });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The object's bytes: indented JSON and a newline, for a person reads it too.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json =
+            serde_json::to_vec_pretty(self).expect("string keys and plain values always serialise");
+        json.push(b'\n');
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"{
+  "format": 1,
+  "system_identifier": "7447234573249283074",
+  "major": 15,
+  "wal_segment_size": 16777216,
+  "codecs": [
+    "zstd",
+    "lzo"
+  ],
+  "encryption": "none",
+  "created_at": "2026-01-02T03:04:05Z",
+  "created_by": "wale 0.1.0",
+  "later": {
+    "number": 18446744073709551615
+  }
+}
+"#;
+
+    #[test]
+    fn rewrites_to_the_same_bytes_with_unknown_fields() {
+        let identity = ArchiveIdentity::parse(SAMPLE.as_bytes()).expect("valid");
+        assert_eq!(
+            identity.system_identifier.as_u64(),
+            7_447_234_573_249_283_074
+        );
+        assert_eq!(identity.codecs, BTreeSet::from([Codec::Zstd, Codec::Lzo]));
+        assert_eq!(String::from_utf8(identity.to_json()).expect("text"), SAMPLE);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_understand() {
+        let later = SAMPLE
+            .replace("\"format\": 1", "\"format\": 2")
+            .replace("none", "rot13");
+        assert!(matches!(
+            ArchiveIdentity::parse(later.as_bytes()),
+            Err(IdentityError::LaterFormat { found: 2 })
+        ));
+        let cases = [
+            SAMPLE.replace("none", "rot13"),
+            SAMPLE.replace("\"zstd\"", "\"zip\""),
+            SAMPLE.replace("\"7447234573249283074\"", "7447234573249283074"),
+            SAMPLE.replace("\"major\": 15", "\"major\": 9"),
+            SAMPLE[..SAMPLE.len() - 3].to_owned(),
+            String::new(),
+            "[]".to_owned(),
+        ];
+        for text in cases {
+            assert!(
+                matches!(
+                    ArchiveIdentity::parse(text.as_bytes()),
+                    Err(IdentityError::Invalid(_))
+                ),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_major_version_may_be_unknown() {
+        let identity = ArchiveIdentity::parse(SAMPLE.replace("  \"major\": 15,\n", "").as_bytes())
+            .expect("valid");
+        assert_eq!(identity.major, None);
+    }
+}

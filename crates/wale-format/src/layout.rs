@@ -1,0 +1,529 @@
+//! Names of objects: key ↔ meaning, relative to the prefix of the archive.
+//!
+//! One layout for three tools: WAL-E's tree of version 005, which WAL-G kept. wale adds `wale.json`
+//! at the root and `backup_manifest` beside a backup's partitions, where the deletes of both others
+//! leave no orphan and take no offence.
+//!
+//! ```text
+//! wale.json
+//! basebackups_005/
+//!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
+//!     <backup>/extended_version.txt
+//!     <backup>/metadata.json                      WAL-G's
+//!     <backup>/files_metadata.json                WAL-G's, read only
+//!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
+//! wal_005/
+//!     <segment>[.<ext>]   <segment>.partial[.<ext>]   <segment>.<8 HEX>.backup[.<ext>]   <8 HEX>.history[.<ext>]
+//!     <segment>.partial.<16 hex>[.<ext>]          another partial segment of the same name, other bytes
+//! ```
+//!
+//! Refuses to know: stores, prefixes, encryption (no name tells of it).
+//!
+//! Invariant: bijective. `parse(key).to_key() == Some(key)` for every key that is not
+//! [`ArchiveKey::Unknown`], and `parse(meaning.to_key()) == meaning`. What other tools' readers are
+//! lax about (digits of a partition number, WAL-G 3.0.8's dangling dot) is therefore
+//! [`ArchiveKey::ForeignPartition`] or unknown.
+
+use wale_pg::ArchiveFileName;
+
+use crate::{BackupName, Codec};
+
+/// The object that says whose archive this is.
+pub const IDENTITY: &str = "wale.json";
+/// Where WAL lies.
+pub const WAL_PREFIX: &str = "wal_005/";
+/// Where base backups lie.
+pub const BACKUP_PREFIX: &str = "basebackups_005/";
+
+const SENTINEL_SUFFIX: &str = "_backup_stop_sentinel.json";
+const EXTENDED_VERSION: &str = "extended_version.txt";
+const METADATA: &str = "metadata.json";
+const FILES_METADATA: &str = "files_metadata.json";
+const MANIFEST: &str = "backup_manifest";
+const PARTITIONS: &str = "tar_partitions/";
+/// Hexadecimal digits of a content digest in the name of a conflicting file.
+const CONFLICT_DIGITS: usize = 16;
+
+/// The key of an archived file.
+#[must_use]
+pub fn wal(name: &ArchiveFileName, codec: Codec) -> String {
+    format!("{WAL_PREFIX}{name}{}", codec.suffix())
+}
+
+/// The key for a file whose name is taken by other bytes: in practice the partial segment of a second
+/// promotion from one timeline. The first 16 digits of the plain bytes' SHA-256 tell them apart.
+///
+/// # Panics
+/// When `digest_hex` does not begin with 16 lower-case hexadecimal digits: a bug of the caller.
+#[must_use]
+pub fn wal_conflicting_partial(name: &ArchiveFileName, digest_hex: &str, codec: Codec) -> String {
+    let digits = digest_hex.get(..CONFLICT_DIGITS).unwrap_or_default();
+    assert!(
+        is_conflict(digits),
+        "a content digest begins with 16 lower-case hexadecimal digits"
+    );
+    format!("{WAL_PREFIX}{name}.{digits}{}", codec.suffix())
+}
+
+/// The key of a backup's commit record.
+#[must_use]
+pub fn sentinel(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}{SENTINEL_SUFFIX}")
+}
+
+/// The prefix of everything of a backup but its sentinel; ends in `/`.
+#[must_use]
+pub fn backup_folder(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/")
+}
+
+/// The key of the text that tells the server's version.
+#[must_use]
+pub fn extended_version(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{EXTENDED_VERSION}")
+}
+
+/// The key of WAL-G's `metadata.json`.
+#[must_use]
+pub fn metadata(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{METADATA}")
+}
+
+/// The key of PostgreSQL's `backup_manifest`.
+#[must_use]
+pub fn manifest(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{MANIFEST}")
+}
+
+/// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
+#[must_use]
+pub fn partitions_prefix(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{PARTITIONS}")
+}
+
+/// The key of a partition.
+#[must_use]
+pub fn partition(backup: &BackupName, number: u32, codec: Codec) -> String {
+    format!(
+        "{BACKUP_PREFIX}{backup}/{PARTITIONS}part_{number:08}.tar{}",
+        codec.suffix()
+    )
+}
+
+/// What an object is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ArchiveKey {
+    /// `wale.json`.
+    Identity,
+    /// An archived file.
+    Wal {
+        /// The file's name in PostgreSQL.
+        name: ArchiveFileName,
+        /// How it is compressed.
+        codec: Codec,
+        /// 16 digits of a digest when the object stands beside another of the same name.
+        conflict: Option<String>,
+    },
+    /// The commit record of a backup.
+    Sentinel(BackupName),
+    /// The text that tells the server's version.
+    ExtendedVersion(BackupName),
+    /// WAL-G's small description of a backup.
+    Metadata(BackupName),
+    /// WAL-G's list of files.
+    FilesMetadata(BackupName),
+    /// PostgreSQL's manifest.
+    Manifest(BackupName),
+    /// A partition as WAL-E and wale name them.
+    Partition {
+        /// The backup.
+        backup: BackupName,
+        /// From 0.
+        number: u32,
+        /// How it is compressed.
+        codec: Codec,
+    },
+    /// A partition as WAL-G names them: `part_001`, `copy_3`, `pg_control`, `backup_label`.
+    ForeignPartition {
+        /// The backup.
+        backup: BackupName,
+        /// Name without `.tar` and the codec's extension: ASCII letters, digits and underscores.
+        part: String,
+        /// How it is compressed.
+        codec: Codec,
+    },
+    /// Nothing that this version knows.
+    Unknown,
+}
+
+impl ArchiveKey {
+    /// The key; `None` for [`ArchiveKey::Unknown`].
+    #[must_use]
+    pub fn to_key(&self) -> Option<String> {
+        Some(match self {
+            Self::Identity => IDENTITY.to_owned(),
+            Self::Wal {
+                name,
+                codec,
+                conflict: None,
+            } => wal(name, *codec),
+            Self::Wal {
+                name,
+                codec,
+                conflict: Some(digits),
+            } => wal_conflicting_partial(name, digits, *codec),
+            Self::Sentinel(backup) => sentinel(backup),
+            Self::ExtendedVersion(backup) => extended_version(backup),
+            Self::Metadata(backup) => metadata(backup),
+            Self::FilesMetadata(backup) => format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}"),
+            Self::Manifest(backup) => manifest(backup),
+            Self::Partition {
+                backup,
+                number,
+                codec,
+            } => partition(backup, *number, *codec),
+            Self::ForeignPartition {
+                backup,
+                part,
+                codec,
+            } => format!(
+                "{BACKUP_PREFIX}{backup}/{PARTITIONS}{part}.tar{}",
+                codec.suffix()
+            ),
+            Self::Unknown => return None,
+        })
+    }
+
+    /// The backup that the object belongs to, if any.
+    #[must_use]
+    pub const fn backup(&self) -> Option<&BackupName> {
+        match self {
+            Self::Sentinel(backup)
+            | Self::ExtendedVersion(backup)
+            | Self::Metadata(backup)
+            | Self::FilesMetadata(backup)
+            | Self::Manifest(backup)
+            | Self::Partition { backup, .. }
+            | Self::ForeignPartition { backup, .. } => Some(backup),
+            Self::Identity | Self::Wal { .. } | Self::Unknown => None,
+        }
+    }
+}
+
+/// What a key, relative to the prefix, means. Anything that is not exactly as this room writes it, or
+/// as WAL-G names its partitions, is [`ArchiveKey::Unknown`].
+#[must_use]
+pub fn parse(key: &str) -> ArchiveKey {
+    let found = if key == IDENTITY {
+        Some(ArchiveKey::Identity)
+    } else if let Some(rest) = key.strip_prefix(WAL_PREFIX) {
+        parse_wal(rest)
+    } else if let Some(rest) = key.strip_prefix(BACKUP_PREFIX) {
+        parse_backup(rest)
+    } else {
+        None
+    };
+    found.unwrap_or(ArchiveKey::Unknown)
+}
+
+fn parse_wal(rest: &str) -> Option<ArchiveKey> {
+    let (stem, codec) = split_codec(rest);
+    if let Ok(name) = ArchiveFileName::parse(stem) {
+        return Some(ArchiveKey::Wal {
+            name,
+            codec,
+            conflict: None,
+        });
+    }
+    let (stem, digits) = stem.rsplit_once('.')?;
+    let name = ArchiveFileName::parse(stem).ok()?;
+    is_conflict(digits).then(|| ArchiveKey::Wal {
+        name,
+        codec,
+        conflict: Some(digits.to_owned()),
+    })
+}
+
+fn parse_backup(rest: &str) -> Option<ArchiveKey> {
+    if let Some(name) = rest.strip_suffix(SENTINEL_SUFFIX) {
+        return BackupName::parse(name).ok().map(ArchiveKey::Sentinel);
+    }
+    let (name, rest) = rest.split_once('/')?;
+    let backup = BackupName::parse(name).ok()?;
+    match rest {
+        EXTENDED_VERSION => Some(ArchiveKey::ExtendedVersion(backup)),
+        METADATA => Some(ArchiveKey::Metadata(backup)),
+        FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
+        MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
+    }
+}
+
+fn parse_partition(backup: BackupName, rest: &str) -> Option<ArchiveKey> {
+    let (stem, codec) = split_codec(rest);
+    let part = stem.strip_suffix(".tar")?;
+    if let Some(digits) = part.strip_prefix("part_")
+        && let Ok(number) = digits.parse::<u32>()
+        && format!("{number:08}") == digits
+    {
+        return Some(ArchiveKey::Partition {
+            backup,
+            number,
+            codec,
+        });
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (!part.is_empty() && part.bytes().all(plain)).then(|| ArchiveKey::ForeignPartition {
+        backup,
+        part: part.to_owned(),
+        codec,
+    })
+}
+
+/// Cuts the extension of a codec off; a name without one is not compressed.
+fn split_codec(name: &str) -> (&str, Codec) {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) if !extension.is_empty() => {
+            match Codec::from_extension(extension) {
+                Some(codec) => (stem, codec),
+                None => (name, Codec::None),
+            }
+        }
+        _ => (name, Codec::None),
+    }
+}
+
+fn is_conflict(digits: &str) -> bool {
+    digits.len() == CONFLICT_DIGITS
+        && digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BACKUP: &str = "base_000000010000000000000003_00000040";
+
+    fn backup() -> BackupName {
+        BackupName::parse(BACKUP).expect("a backup name")
+    }
+
+    fn file(name: &str) -> ArchiveFileName {
+        ArchiveFileName::parse(name).expect(name)
+    }
+
+    #[test]
+    fn keys_of_each_meaning() {
+        let segment = file("000000010000000000000003");
+        let partial = file("000000010000000000000003.partial");
+        let history = file("00000002.history");
+        let note = file("000000010000000000000003.00000028.backup");
+        let cases = [
+            (
+                "wal_005/000000010000000000000003.zst",
+                wal(&segment, Codec::Zstd),
+            ),
+            (
+                "wal_005/000000010000000000000003",
+                wal(&segment, Codec::None),
+            ),
+            (
+                "wal_005/000000010000000000000003.lzo",
+                wal(&segment, Codec::Lzo),
+            ),
+            (
+                "wal_005/000000010000000000000003.partial.lz4",
+                wal(&partial, Codec::Lz4),
+            ),
+            ("wal_005/00000002.history", wal(&history, Codec::None)),
+            (
+                "wal_005/000000010000000000000003.00000028.backup.zst",
+                wal(&note, Codec::Zstd),
+            ),
+            (
+                "wal_005/000000010000000000000003.partial.0123456789abcdef.zst",
+                wal_conflicting_partial(&partial, "0123456789abcdef0123", Codec::Zstd),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040_backup_stop_sentinel.json",
+                sentinel(&backup()),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_00000012.tar.zst",
+                partition(&backup(), 12, Codec::Zstd),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/backup_manifest",
+                manifest(&backup()),
+            ),
+        ];
+        for (expected, key) in cases {
+            assert_eq!(key, expected);
+            let meaning = parse(&key);
+            assert_ne!(meaning, ArchiveKey::Unknown, "{key}");
+            assert_eq!(meaning.to_key().as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn keys_of_real_archives() {
+        let folder = format!("basebackups_005/{BACKUP}/");
+        let parts = [
+            (
+                format!("{folder}extended_version.txt"),
+                ArchiveKey::ExtendedVersion(backup()),
+            ),
+            (
+                format!("{folder}metadata.json"),
+                ArchiveKey::Metadata(backup()),
+            ),
+            (
+                format!("{folder}files_metadata.json"),
+                ArchiveKey::FilesMetadata(backup()),
+            ),
+            (
+                format!("{folder}tar_partitions/part_00000000.tar.lzo"),
+                ArchiveKey::Partition {
+                    backup: backup(),
+                    number: 0,
+                    codec: Codec::Lzo,
+                },
+            ),
+            (
+                format!("{folder}tar_partitions/part_001.tar.lz4"),
+                ArchiveKey::ForeignPartition {
+                    backup: backup(),
+                    part: "part_001".into(),
+                    codec: Codec::Lz4,
+                },
+            ),
+            (
+                format!("{folder}tar_partitions/pg_control.tar.br"),
+                ArchiveKey::ForeignPartition {
+                    backup: backup(),
+                    part: "pg_control".into(),
+                    codec: Codec::Brotli,
+                },
+            ),
+        ];
+        for (key, meaning) in parts {
+            assert_eq!(parse(&key), meaning, "{key}");
+            assert_eq!(meaning.backup(), Some(&backup()));
+        }
+    }
+
+    #[test]
+    fn unknown_keys() {
+        let cases = [
+            "",
+            "wale.json/",
+            "/wale.json",
+            "wal_005/",
+            "wal_005",
+            "wal_005/000000010000000000000003.",
+            "wal_005/000000010000000000000003.zst.zst",
+            "wal_005/000000010000000000000003.gz",
+            "wal_005/000000010000000000000003_delta.lz4",
+            "wal_005/000000010000000000000003.json",
+            "wal_005/00000001000000000000000a.zst",
+            "wal_005/x/000000010000000000000003.zst",
+            "wal_005/000000010000000000000003.partial.0123456789ABCDEF.zst",
+            "wal_005/000000010000000000000003.partial.0123456789abcde.zst",
+            "basebackups_005/",
+            "basebackups_005/base_000000010000000000000003_00000040",
+            "basebackups_005/base_000000010000000000000003_00000040/",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_00000000",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/.tar.lzo",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/a/b.tar",
+            "basebackups_005/x_backup_stop_sentinel.json",
+            "catchup_005/base_000000010000000000000003_backup_stop_sentinel.json",
+        ];
+        for key in cases {
+            assert_eq!(parse(key), ArchiveKey::Unknown, "{key}");
+        }
+        assert_eq!(ArchiveKey::Unknown.to_key(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "16 lower-case")]
+    fn a_short_digest_is_a_bug() {
+        let _ = wal_conflicting_partial(
+            &file("000000010000000000000003.partial"),
+            "abc",
+            Codec::Zstd,
+        );
+    }
+
+    fn any_meaning() -> impl Strategy<Value = ArchiveKey> {
+        let codec = prop::sample::select(Codec::ALL.to_vec());
+        let segment = (1u32.., any::<u32>(), any::<u32>())
+            .prop_map(|(timeline, log, seg)| format!("{timeline:08X}{log:08X}{seg:08X}"));
+        let name = (segment.clone(), 0u8..4, any::<u32>()).prop_map(|(segment, form, offset)| {
+            file(&match form {
+                0 => segment,
+                1 => format!("{segment}.partial"),
+                2 => format!("{segment}.{offset:08X}.backup"),
+                _ => format!("{}.history", &segment[..8]),
+            })
+        });
+        let backup = (segment, any::<u64>()).prop_map(|(segment, offset)| {
+            BackupName::new(&wale_pg::WalSegmentName::parse(&segment).unwrap(), offset)
+        });
+        prop_oneof![
+            Just(ArchiveKey::Identity),
+            (name, codec.clone(), prop::option::of("[0-9a-f]{16}")).prop_map(
+                |(name, codec, conflict)| ArchiveKey::Wal {
+                    name,
+                    codec,
+                    conflict
+                }
+            ),
+            backup.clone().prop_map(ArchiveKey::Sentinel),
+            backup.clone().prop_map(ArchiveKey::ExtendedVersion),
+            backup.clone().prop_map(ArchiveKey::Metadata),
+            backup.clone().prop_map(ArchiveKey::FilesMetadata),
+            backup.clone().prop_map(ArchiveKey::Manifest),
+            (backup.clone(), any::<u32>(), codec.clone()).prop_map(|(backup, number, codec)| {
+                ArchiveKey::Partition {
+                    backup,
+                    number,
+                    codec,
+                }
+            }),
+            (
+                backup,
+                "(part_0[0-9]{2}|copy_[0-9]|pg_control|backup_label)",
+                codec
+            )
+                .prop_map(|(backup, part, codec)| ArchiveKey::ForeignPartition {
+                    backup,
+                    part,
+                    codec
+                }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn meaning_to_key_and_back(meaning in any_meaning()) {
+            let key = meaning.to_key().expect("known");
+            prop_assert_eq!(parse(&key), meaning);
+        }
+
+        #[test]
+        fn key_to_meaning_and_back(
+            key in "(wal_005/0000000[1-2]00000000000000[0-9A-F]{2}|basebackups_005/base_000000010000000000000003_00000040[_/])(\\.|partial|history|backup|[0-9a-f]{16}|zst|lzo|tar_partitions/|part_|[0-9]{8}|[0-9]{10}|\\.tar|metadata\\.json){0,6}"
+        ) {
+            if let Some(printed) = parse(&key).to_key() {
+                prop_assert_eq!(printed, key);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! PostgreSQL's `backup_manifest`, written as version 1 and read as version 1 and 2.
+//!
+//! The layout is that of PostgreSQL 13 to 16, byte for byte (`src/backend/backup/backup_manifest.c`,
+//! `escape_json`), so that `pg_verifybackup` of every major proves a restore, also one of a cluster whose
+//! major has no manifest of its own. Version 2 (PostgreSQL 17) adds the system identifier.
+//!
+//! Refuses to know: the file system, and who computes the checksums.
+//!
+//! Invariants: a manifest is accepted only when its own SHA-256 matches; no path occurs twice; times
+//! are UTC, whole seconds.
+//!
+//! Memory: the builder holds the text, about 150 bytes for a file of a user's table (path 24, size 7, fixed
+//! 118): 15 MB for 100,000 files, 150 MB for a million; growth may double that for a moment. A read
+//! [`Manifest`] takes about 130 bytes and the path per file (map node 96, string 24 to 48) beside the text.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use wale_pg::{Lsn, SystemIdentifier, TimelineId};
+
+/// Form of `Last-Modified`; PostgreSQL prints the zone of its own UTC, which is called GMT.
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S GMT";
+
+/// WAL that a backup needs: from `start` up to `end` on one timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalRange {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// First position needed.
+    pub start: Lsn,
+    /// Position behind the last byte needed.
+    pub end: Lsn,
+}
+
+/// Gathers files, in any order, and prints the manifest.
+///
+/// Parallel workers each fill one and [`ManifestBuilder::merge`] them at the end.
+#[derive(Clone, Debug, Default)]
+pub struct ManifestBuilder {
+    /// Entries, each ended by `,\n` but for the last.
+    entries: String,
+    files: u64,
+}
+
+impl ManifestBuilder {
+    /// A manifest without files.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            entries: String::new(),
+            files: 0,
+        }
+    }
+
+    /// Adds a file: path relative to the data directory, size in bytes, time of last modification,
+    /// and CRC-32C of the content as it was archived.
+    pub fn add_file(&mut self, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+        self.begin();
+        self.entries.push_str("{ \"Path\": ");
+        push_json_string(&mut self.entries, path);
+        self.rest(size, modified, crc32c);
+    }
+
+    /// Adds a file whose name may not be UTF-8; such a name is stored as hexadecimal.
+    pub fn add_file_bytes(&mut self, path: &[u8], size: u64, modified: DateTime<Utc>, crc32c: u32) {
+        if let Ok(text) = std::str::from_utf8(path) {
+            return self.add_file(text, size, modified, crc32c);
+        }
+        self.begin();
+        self.entries.push_str("{ \"Encoded-Path\": \"");
+        push_hex(&mut self.entries, path);
+        self.entries.push('"');
+        self.rest(size, modified, crc32c);
+    }
+
+    fn begin(&mut self) {
+        if self.files > 0 {
+            self.entries.push_str(",\n");
+        }
+        self.files += 1;
+    }
+
+    fn rest(&mut self, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+        let time = modified.format(TIME_FORMAT);
+        write!(
+            self.entries,
+            ", \"Size\": {size}, \"Last-Modified\": \"{time}\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \""
+        )
+        .expect("writing to a string does not fail");
+        // PostgreSQL prints the checksum's bytes as they lie in memory: little-endian.
+        push_hex(&mut self.entries, &crc32c.to_le_bytes());
+        self.entries.push_str("\" }");
+    }
+
+    /// Adds all files of another builder.
+    pub fn merge(&mut self, other: Self) {
+        if self.files == 0 {
+            *self = other;
+        } else if other.files > 0 {
+            self.entries.push_str(",\n");
+            self.entries.push_str(&other.entries);
+            self.files += other.files;
+        }
+    }
+
+    /// Number of files so far.
+    #[must_use]
+    pub const fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// The manifest of a backup that needs the WAL of one timeline.
+    #[must_use]
+    pub fn finish(self, timeline: TimelineId, start: Lsn, stop: Lsn) -> Vec<u8> {
+        self.finish_with_ranges(&[WalRange {
+            timeline,
+            start,
+            end: stop,
+        }])
+    }
+
+    /// The manifest of a backup during which the timeline changed: the ranges, newest timeline first as
+    /// PostgreSQL lists them.
+    #[must_use]
+    pub fn finish_with_ranges(self, ranges: &[WalRange]) -> Vec<u8> {
+        let mut text = self.entries;
+        text.insert_str(
+            0,
+            "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n",
+        );
+        text.push_str("\n],\n\"WAL-Ranges\": [\n");
+        for (index, range) in ranges.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ",\n" };
+            write!(
+                text,
+                "{separator}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
+                range.timeline, range.start, range.end
+            )
+            .expect("writing to a string does not fail");
+        }
+        text.push_str("\n],\n");
+        let checksum = Sha256::digest(text.as_bytes());
+        text.push_str("\"Manifest-Checksum\": \"");
+        push_hex(&mut text, &checksum);
+        text.push_str("\"}\n");
+        text.into_bytes()
+    }
+}
+
+/// A manifest that was read and whose own checksum matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// 1 or 2.
+    pub version: u32,
+    /// The cluster; only version 2 says it.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Files by their path relative to the data directory.
+    pub files: BTreeMap<String, ManifestFile>,
+    /// Files whose path is not UTF-8.
+    pub other_files: BTreeMap<Vec<u8>, ManifestFile>,
+    /// The WAL that the backup needs.
+    pub wal_ranges: Vec<WalRange>,
+}
+
+/// One file of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFile {
+    /// Bytes.
+    pub size: u64,
+    /// The CRC-32C, when that is the checksum.
+    pub crc32c: Option<u32>,
+    /// The checksum, whatever its algorithm.
+    pub checksum: ManifestChecksum,
+    /// Time of last modification.
+    pub mtime: DateTime<Utc>,
+}
+
+/// The checksum of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestChecksum {
+    /// None was recorded.
+    None,
+    /// CRC-32C, PostgreSQL's default.
+    Crc32c(u32),
+    /// SHA-224, 28 bytes.
+    Sha224(Box<[u8]>),
+    /// SHA-256, 32 bytes.
+    Sha256(Box<[u8]>),
+    /// SHA-384, 48 bytes.
+    Sha384(Box<[u8]>),
+    /// SHA-512, 64 bytes.
+    Sha512(Box<[u8]>),
+}
+
+/// A manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Its last line is not the one with the checksum: it is truncated, or something else.
+    #[error("backup manifest is truncated: it does not end in the line of its checksum")]
+    Truncated,
+    /// Its checksum does not match its text.
+    #[error("backup manifest is damaged: its checksum does not match")]
+    ChecksumMismatch,
+    /// It is not JSON of a manifest's form.
+    #[error("backup manifest is not readable: {0}")]
+    Invalid(#[from] serde_json::Error),
+    /// Its version is neither 1 nor 2.
+    #[error("backup manifest has version {found}, known are 1 and 2")]
+    UnknownVersion {
+        /// The version it has.
+        found: u32,
+    },
+}
+
+/// Appends a string as PostgreSQL's `escape_json` prints it: `serde_json` escapes the same bytes the same way.
+fn push_json_string(text: &mut String, value: &str) {
+    let quoted = serde_json::to_string(value).expect("a string always serialises");
+    text.push_str(&quoted);
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+#[cfg(test)]
+mod tests;

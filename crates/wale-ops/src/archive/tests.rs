@@ -1,0 +1,355 @@
+//! Rows of the fault battery are named in the tests' names.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use wale_format::{Codec, layout};
+use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
+use super::*;
+use crate::error::Kind;
+use crate::testing::{Bench, SYSTEM_IDENTIFIER, archive, cluster, file_name, segment, segment_of};
+
+const FIRST: &str = "000000010000000000000001";
+const SECOND: &str = "000000010000000000000002";
+
+fn insert(bench: &Bench, key: &str, content: impl Into<bytes::Bytes>) {
+    bench
+        .memory
+        .insert(&ObjectKey::new(key).expect("a key"), content);
+}
+
+#[tokio::test]
+async fn an_empty_prefix_is_claimed_once_and_remembered() {
+    let bench = Bench::new();
+    assert!(bench.archive.identity().await.expect("read").is_none());
+    let claimed = bench
+        .archive
+        .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+        .await
+        .expect("claimed");
+    assert_eq!(claimed.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
+    assert_eq!(claimed.codecs, [Codec::Zstd].into());
+    let calls = bench.faulty.calls(Verb::Any);
+    for _ in 0..100 {
+        bench
+            .archive
+            .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+            .await
+            .expect("known");
+        bench.archive.note_codec(Codec::Zstd).await.expect("known");
+    }
+    assert_eq!(bench.faulty.calls(Verb::Any), calls);
+    assert_eq!(bench.archive.identity().await.expect("read"), Some(claimed));
+}
+
+#[tokio::test]
+async fn row_39_of_two_clusters_at_the_same_moment_one_gets_the_prefix() {
+    let bench = Bench::new();
+    let store = || Arc::new(bench.memory.clone());
+    let (one, two) = (
+        archive(store(), Codec::Zstd, 1 << 20),
+        archive(store(), Codec::Zstd, 1 << 20),
+    );
+    let (mine, yours) = (cluster(1), cluster(2));
+    let (first, second) = tokio::join!(one.ensure_identity(&mine), two.ensure_identity(&yours));
+    let (lucky, refused) = match (first, second) {
+        (Ok(lucky), Err(refused)) | (Err(refused), Ok(lucky)) => (lucky, refused),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused.kind, Kind::ArchiveMismatch);
+    assert!(refused.hint.expect("a hint").contains("prefix of its own"));
+    assert_eq!(one.read_identity().await.expect("read"), Some(lucky));
+}
+
+#[tokio::test]
+async fn row_39_a_loser_of_the_race_reads_the_winner() {
+    let bench = Bench::new();
+    // The other one appears between the look and the claim.
+    let other = archive(Arc::new(bench.memory.clone()), Codec::Zstd, 1 << 20);
+    other.ensure_identity(&cluster(1)).await.expect("claimed");
+    bench
+        .faulty
+        .set_plan(FaultPlan::new().fail(Verb::Get, Occurrence::Nth(1), Fault::Unavailable));
+    let error = bench
+        .archive
+        .ensure_identity(&cluster(1))
+        .await
+        .expect_err("no answer");
+    assert_eq!(
+        error.kind,
+        Kind::StorageUnavailable,
+        "no answer is not an empty prefix"
+    );
+    bench
+        .archive
+        .ensure_identity(&cluster(1))
+        .await
+        .expect("ours");
+    let error = bench
+        .archive
+        .ensure_identity(&cluster(2))
+        .await
+        .expect_err("not yours");
+    assert_eq!(error.kind, Kind::ArchiveMismatch);
+}
+
+#[tokio::test]
+async fn a_lost_reply_to_the_claim_is_made_good() {
+    let bench = Bench::with_plan(FaultPlan::new().fail(
+        Verb::PutIfAbsent,
+        Occurrence::Nth(1),
+        Fault::LostReply,
+    ));
+    let error = bench
+        .archive
+        .ensure_identity(&cluster(1))
+        .await
+        .expect_err("no reply");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    bench
+        .archive
+        .ensure_identity(&cluster(1))
+        .await
+        .expect("it was ours");
+}
+
+#[tokio::test]
+async fn another_segment_size_is_refused() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let wal_segment_size = wale_pg::WalSegmentSize::DEFAULT;
+    let other = ClusterIdentity {
+        wal_segment_size,
+        ..cluster(SYSTEM_IDENTIFIER)
+    };
+    let error = bench
+        .archive
+        .ensure_identity(&other)
+        .await
+        .expect_err("16 MiB");
+    assert_eq!(error.kind, Kind::ArchiveMismatch);
+}
+
+#[tokio::test]
+async fn an_archive_of_another_tool_is_adopted_by_its_own_cluster_only() {
+    struct Case {
+        what: &'static str,
+        wal: Vec<(Codec, u64)>,
+        sentinel: Option<&'static str>,
+        expected: Result<Vec<Codec>, Kind>,
+    }
+    let ours = SYSTEM_IDENTIFIER;
+    let cases = [
+        Case {
+            what: "our WAL",
+            wal: vec![(Codec::Lz4, ours)],
+            sentinel: None,
+            expected: Ok(vec![Codec::Zstd, Codec::Lz4]),
+        },
+        Case {
+            what: "another's WAL",
+            wal: vec![(Codec::Lz4, 1)],
+            sentinel: None,
+            expected: Err(Kind::ArchiveMismatch),
+        },
+        Case {
+            what: "WAL that cannot be read",
+            wal: vec![(Codec::Lzo, ours)],
+            sentinel: None,
+            expected: Err(Kind::Configuration),
+        },
+        Case {
+            what: "old WAL that cannot be read, new that can",
+            wal: vec![(Codec::Lzo, ours), (Codec::None, ours)],
+            sentinel: None,
+            expected: Ok(vec![Codec::None, Codec::Zstd, Codec::Lzo]),
+        },
+        Case {
+            what: "WAL-E's backup",
+            wal: vec![],
+            sentinel: Some("{}"),
+            expected: Ok(vec![Codec::Zstd]),
+        },
+        Case {
+            what: "another's backup",
+            wal: vec![],
+            sentinel: Some(r#"{"LSN":1,"SystemIdentifier":7}"#),
+            expected: Err(Kind::ArchiveMismatch),
+        },
+    ];
+    for case in cases {
+        let bench = Bench::new();
+        for (position, (codec, system_identifier)) in case.wal.iter().enumerate() {
+            let name = [FIRST, SECOND][position];
+            bench.store_wal(name, *codec, &segment_of(*system_identifier, name, 1));
+        }
+        if let Some(sentinel) = case.sentinel {
+            insert(
+                &bench,
+                &format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json"),
+                sentinel,
+            );
+        }
+        let result = bench.archive.ensure_identity(&cluster(ours)).await;
+        let shown = result
+            .map(|i| i.codecs.into_iter().collect::<Vec<_>>())
+            .map_err(|e| e.kind);
+        assert_eq!(shown, case.expected, "{}", case.what);
+        let exists = bench.archive.read_identity().await.expect("read").is_some();
+        assert_eq!(exists, case.expected.is_ok(), "{}", case.what);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_or_later_identity_is_not_overwritten() {
+    for (content, kind) in [
+        ("{", Kind::CorruptData),
+        (r#"{"format":99}"#, Kind::Configuration),
+    ] {
+        let bench = Bench::new();
+        insert(&bench, layout::IDENTITY, content);
+        let error = bench
+            .archive
+            .ensure_identity(&cluster(1))
+            .await
+            .expect_err("unreadable");
+        assert_eq!(error.kind, kind);
+        let key = ObjectKey::new(layout::IDENTITY).expect("a key");
+        assert_eq!(bench.memory.content(&key).expect("there"), content);
+    }
+}
+
+#[tokio::test]
+async fn wal_is_found_under_any_codec_and_an_error_is_no_absence() {
+    let bench = Bench::new();
+    let name = file_name(FIRST);
+    assert_eq!(bench.archive.find_wal(&name).await.expect("asked"), None);
+    for codec in [
+        Codec::Lzma,
+        Codec::Lzo,
+        Codec::None,
+        Codec::Lz4,
+        Codec::Zstd,
+    ] {
+        let key = bench.store_wal(FIRST, codec, &segment(FIRST, 1));
+        let found = bench
+            .archive
+            .find_wal(&name)
+            .await
+            .expect("asked")
+            .expect("found");
+        let expected = if codec == Codec::Lzo {
+            Codec::Lzo
+        } else {
+            codec
+        };
+        assert_eq!((found.codec, found.key), (expected, key));
+    }
+    let copies = bench.archive.find_wal_copies(&name).await.expect("asked");
+    assert_eq!(copies.len(), 5);
+    assert!(copies[..3].iter().all(|copy| copy.codec.can_read()));
+    let questions = Codec::ALL.len() as u64;
+    for nth in 1..=questions {
+        bench.faulty.set_plan(FaultPlan::new().fail(
+            Verb::Head,
+            Occurrence::Nth(nth),
+            Fault::Unavailable,
+        ));
+        let error = bench
+            .archive
+            .find_wal(&file_name(SECOND))
+            .await
+            .expect_err("one question is open");
+        assert_eq!(error.kind, Kind::StorageUnavailable);
+    }
+}
+
+fn wal_g_sentinel(finish: &str) -> String {
+    format!(r#"{{"LSN":1,"FinishLSN":2,"PgVersion":150000,"FinishTime":"{finish}"}}"#)
+}
+
+#[tokio::test]
+async fn the_latest_backup_is_the_one_that_ended_last_by_its_own_record() {
+    let bench = Bench::new();
+    let base = |segment: &str| format!("basebackups_005/base_{segment}_00000040");
+    let at = |hour: i64| DateTime::<Utc>::UNIX_EPOCH + TimeDelta::hours(hour);
+    // Names, times of the store and recorded times all tell another story.
+    bench.memory.set_now(at(1));
+    let late = wal_g_sentinel("1970-01-01T09:00:00Z");
+    insert(
+        &bench,
+        &format!("{}_backup_stop_sentinel.json", base(FIRST)),
+        late,
+    );
+    bench.memory.set_now(at(5));
+    let early = wal_g_sentinel("1970-01-01T02:00:00Z");
+    insert(
+        &bench,
+        &format!("{}_backup_stop_sentinel.json", base(SECOND)),
+        early,
+    );
+    bench.memory.set_now(at(20));
+    insert(
+        &bench,
+        &format!(
+            "{}_backup_stop_sentinel.json",
+            base("000000020000000000000009")
+        ),
+        "not JSON",
+    );
+    bench.memory.set_now(at(7));
+    insert(
+        &bench,
+        &format!(
+            "{}_backup_stop_sentinel.json",
+            base("000000010000000000000008")
+        ),
+        "{}",
+    );
+    insert(
+        &bench,
+        &format!(
+            "{}_backup_stop_sentinel.json",
+            base("000000010000000000000007")
+        ),
+        r#"{"LSN":5}"#,
+    );
+    insert(
+        &bench,
+        &format!("{}/metadata.json", base("000000010000000000000007")),
+        r#"{"finish_time":"1970-01-01T03:00:00Z"}"#,
+    );
+    // Neither a backup without sentinel nor a stranger's object counts.
+    insert(
+        &bench,
+        &format!(
+            "{}/tar_partitions/part_00000000.tar.zst",
+            base("00000001000000000000000A")
+        ),
+        "x",
+    );
+    insert(&bench, "basebackups_005/readme", "x");
+    let catalog = bench.archive.catalog().await.expect("read");
+    let order: Vec<String> = catalog
+        .backups
+        .iter()
+        .map(|b| b.name.segment().to_string()[22..].to_owned())
+        .collect();
+    assert_eq!(order, ["02", "07", "08", "01", "09"]);
+    let latest = catalog.latest().expect("there");
+    assert_eq!(
+        (latest.name.segment().to_string().as_str(), latest.time),
+        (FIRST, at(9))
+    );
+    let damaged = catalog.backups.last().expect("there");
+    assert!(
+        matches!(&damaged.sentinel, SentinelRecord::Damaged(reason) if reason.contains("damaged"))
+    );
+    assert!(catalog.find(&damaged.name).is_some());
+    bench
+        .faulty
+        .set_plan(FaultPlan::new().fail(Verb::Get, Occurrence::Nth(2), Fault::Unavailable));
+    let error = bench.archive.catalog().await.expect_err("no answer");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+}

@@ -1,0 +1,311 @@
+//! The sidecar's RESTORE: the files, the operator's configuration, and recovery settings, once.
+//!
+//! A container restarts, and RESTORE is asked for again. The marker in the data directory decides: done by the same
+//! request means that there is nothing to do (the database may have lived on for a year), half done means again, and
+//! anything else is refused without touching a file.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
+use wale_cluster::{DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState};
+use wale_pg::{
+    ArchiveFileName, ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
+    TimelineHistory, TimelineId,
+};
+use wale_pipeline::{CancellationToken, Progress};
+
+use super::options::{RestoreAs, RestoreClusterOptions};
+use super::report::RestoreClusterOutcome;
+use super::run::{Ending, Finish, Prepared, Restore, prepare, request};
+use super::target::Target;
+use super::timelines::{self, Wish};
+use crate::archive::Archive;
+use crate::backup_push::blocking;
+use crate::error::{Kind, OpError, Result};
+
+/// A history file has one line per timeline.
+const HISTORY_MAX: u64 = 1 << 20;
+
+/// Restores a cluster that will recover from the archive, or finds that it was done before.
+///
+/// # Errors
+///
+/// As [`super::run`]; [`Kind::NotEmpty`] also for a directory that another request, or nobody of us, filled;
+/// [`Kind::Configuration`] for recovery settings that PostgreSQL would refuse; [`Kind::ArchiveMismatch`] for a timeline
+/// that did not grow out of the backup.
+pub async fn restore_cluster(
+    archive: &Archive,
+    options: &RestoreClusterOptions,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<RestoreClusterOutcome> {
+    let request = cluster_request(archive, options);
+    if let Some(marker) = marker(options).await?
+        && marker.state == RestoreState::Done
+    {
+        return already_restored(options, &request, &marker);
+    }
+    let mut prepared = prepare(archive, &options.fetch, progress).await?;
+    let plan = plan_recovery(archive, options, &prepared).await?;
+    prepared.warnings.extend(plan.warnings.iter().cloned());
+    let finish = finishing(options, plan, &prepared);
+    let restore = Restore { archive, options: &options.fetch, progress, cancel };
+    let report = restore.run(prepared, request, &options.host_name, finish, Ending::MarkDone).await?;
+    for warning in &report.warnings {
+        tracing::warn!(backup = %report.backup, "{warning}");
+    }
+    Ok(RestoreClusterOutcome::Restored(Box::new(report)))
+}
+
+fn cluster_request(archive: &Archive, options: &RestoreClusterOptions) -> RestoreRequest {
+    let mut request = request(archive, &options.fetch);
+    request.restore_as = match options.restore_as {
+        RestoreAs::Primary => "recover".to_owned(),
+        RestoreAs::Standby => "standby".to_owned(),
+    };
+    request.recovery_addition.clone_from(&options.recovery_addition);
+    request
+}
+
+async fn marker(options: &RestoreClusterOptions) -> Result<Option<RestoreMarker>> {
+    let target = options.fetch.target.clone();
+    let lock_file = options.fetch.lock_file_name.clone().unwrap_or_default();
+    let content = blocking(move || DataDirectory::open(target)?.content(&lock_file))
+        .await?
+        .map_err(|error| OpError::from_cluster(error, format_args!("look at {}", options.fetch.target.display())))?;
+    Ok(match content {
+        DirectoryContent::Marked(marker) => Some(marker),
+        _ => None,
+    })
+}
+
+fn already_restored(
+    options: &RestoreClusterOptions,
+    request: &RestoreRequest,
+    marker: &RestoreMarker,
+) -> Result<RestoreClusterOutcome> {
+    if marker.request == *request {
+        return Ok(RestoreClusterOutcome::AlreadyRestored { backup: marker.backup.clone() });
+    }
+    let target = options.fetch.target.display();
+    let done = &marker.request;
+    Err(OpError::new(Kind::NotEmpty, format!("\"{target}\" holds a cluster that another request restored"))
+        .detail(format!(
+            "It was restored from {} of {} as \"{}\"; now {} of {} as \"{}\" is asked for, or other recovery settings.",
+            marker.backup, done.archive, done.restore_as, request.label, request.archive, request.restore_as
+        ))
+        .hint(format!(
+            "to keep the cluster, start without RESTORE or with the former request; to restore again, empty {target} first"
+        )))
+}
+
+/// How the restored cluster will recover.
+struct RecoveryPlan {
+    lines: Vec<(String, String)>,
+    warnings: Vec<String>,
+}
+
+/// Checks the recovery settings and the timelines, before the first write.
+async fn plan_recovery(
+    archive: &Archive,
+    options: &RestoreClusterOptions,
+    prepared: &Prepared,
+) -> Result<RecoveryPlan> {
+    let source = &prepared.source;
+    let major = source.major.ok_or_else(|| {
+        OpError::new(Kind::CorruptData, format!("nobody recorded the version of the server of backup {}", source.name))
+            .hint("restore it with backup-fetch and write the recovery settings yourself")
+    })?;
+    let lines = recovery::parse_addition(&options.recovery_addition, major).map_err(|mistakes| {
+        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
+        let error = OpError::new(Kind::Configuration, format!("the recovery settings are wrong: {}", all.join("; ")));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    let target = target_of(&lines);
+    let timeline = timeline_of(&lines)?;
+    let Some(consistent_at) = source.consistent_at(archive).await? else {
+        return Ok(RecoveryPlan { lines, warnings: Vec::new() });
+    };
+    let named = match timeline {
+        RecoveryTargetTimeline::Id(timeline) => Some(timeline),
+        RecoveryTargetTimeline::Latest | RecoveryTargetTimeline::Current => None,
+    };
+    let histories = histories(archive, source.timeline, named).await?;
+    let wish = Wish { backup_timeline: source.timeline, consistent_at, timeline, target: &target };
+    let way = timelines::judge(&wish, &histories)?;
+    let known: Vec<String> = way.known.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        backup = %source.name,
+        backup_timeline = %source.timeline,
+        followed = %way.followed,
+        "the archive knows the timelines {}; recovery will follow timeline {}",
+        known.join(", "),
+        way.followed
+    );
+    Ok(RecoveryPlan { lines, warnings: way.warnings })
+}
+
+fn setting<'a>(lines: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    lines.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+fn target_of(lines: &[(String, String)]) -> RecoveryTargetKind {
+    if let Some(time) = setting(lines, "recovery_target_time") {
+        return RecoveryTargetKind::Time(time.to_owned());
+    }
+    if let Some(lsn) = setting(lines, "recovery_target_lsn").and_then(|text| text.parse().ok()) {
+        return RecoveryTargetKind::Lsn(lsn);
+    }
+    if let Some(xid) = setting(lines, "recovery_target_xid").and_then(|text| text.parse().ok()) {
+        return RecoveryTargetKind::Xid(xid);
+    }
+    if let Some(name) = setting(lines, "recovery_target_name") {
+        return RecoveryTargetKind::Name(name.to_owned());
+    }
+    match setting(lines, "recovery_target") {
+        Some(_) => RecoveryTargetKind::Immediate,
+        None => RecoveryTargetKind::Latest,
+    }
+}
+
+fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
+    match setting(lines, "recovery_target_timeline") {
+        None | Some("latest") => Ok(RecoveryTargetTimeline::Latest),
+        Some("current") => Ok(RecoveryTargetTimeline::Current),
+        Some(text) => text.parse().map(RecoveryTargetTimeline::Id).map_err(|_| {
+            OpError::new(Kind::Configuration, format!("recovery_target_timeline = '{text}' names no timeline"))
+                .hint("write latest, current or the decimal number of a timeline")
+        }),
+    }
+}
+
+/// The histories that a server will be given: upwards from the backup's timeline to the first that is absent, and the
+/// one that is named.
+async fn histories(
+    archive: &Archive,
+    backup: TimelineId,
+    named: Option<TimelineId>,
+) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+    let mut found = BTreeMap::new();
+    if let Some(history) = history(archive, backup).await? {
+        found.insert(backup, history);
+    }
+    let mut next = backup.next();
+    while let Some(timeline) = next {
+        let Some(history) = history(archive, timeline).await? else { break };
+        found.insert(timeline, history);
+        next = timeline.next();
+    }
+    if let Some(named) = named.filter(|named| !found.contains_key(named))
+        && let Some(history) = history(archive, named).await?
+    {
+        found.insert(named, history);
+    }
+    Ok(found)
+}
+
+async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<TimelineHistory>> {
+    let Some(stored) = archive.find_wal(&ArchiveFileName::TimelineHistory(timeline)).await? else { return Ok(None) };
+    let text = archive
+        .decode(&stored.key, stored.codec, |plain| {
+            let mut text = Vec::new();
+            plain.take(HISTORY_MAX).read_to_end(&mut text)?;
+            Ok(text)
+        })
+        .await?;
+    TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
+        .map(Some)
+        .map_err(|error| OpError::new(Kind::CorruptData, format!("object {} is damaged", stored.key)).source(error))
+}
+
+/// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would
+/// undo them.
+fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Prepared) -> Finish {
+    let configuration = options.configuration_directory.clone();
+    let restore_command = options.restore_command.clone();
+    let recorded = prepared.source.wale().map(|wale| wale.settings.clone()).unwrap_or_default();
+    let mode = match options.restore_as {
+        RestoreAs::Primary => RecoveryMode::Recover,
+        RestoreAs::Standby => RecoveryMode::Standby,
+    };
+    let recorded_major = prepared.source.major;
+    let owner = prepared.owner;
+    Box::new(move |target: &Target, control_file: &ControlFile| {
+        let major = version_of(recorded_major, control_file)?;
+        let path = target.path();
+        if let Some(from) = &configuration {
+            let names = recovery::copy_configuration(from, path, major, Some(owner))
+                .map_err(|error| OpError::from_cluster(error, format_args!("copy configuration from {}", from.display())))?;
+            tracing::info!(files = names.join(" "), from = %from.display(), "configuration copied into the data directory");
+        }
+        let settings = RecoverySettings {
+            major,
+            restore_command,
+            target_lines: plan.lines,
+            timeline: None,
+            mode,
+            minimums: Some(raised(control_file.settings, &recorded)),
+        };
+        recovery::apply(path, &settings, Some(owner))
+            .map_err(|error| OpError::from_cluster(error, format_args!("write the recovery settings in {}", path.display())))?;
+        Ok(Vec::new())
+    })
+}
+
+fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Result<MajorVersion> {
+    recorded
+        .or_else(|| control_file.major())
+        .ok_or_else(|| OpError::new(Kind::CorruptData, "the restored cluster has an unknown version"))
+}
+
+/// The larger of what the control file and the sentinel say: either may be older than the WAL that is replayed.
+fn raised(mut settings: EnforcedSettings, recorded: &BTreeMap<String, String>) -> EnforcedSettings {
+    let of = |name: &str| recorded.get(name).and_then(|value| value.parse::<i32>().ok());
+    let raise = |value: &mut i32, name: &str| *value = (*value).max(of(name).unwrap_or(*value));
+    raise(&mut settings.max_connections, "max_connections");
+    raise(&mut settings.max_worker_processes, "max_worker_processes");
+    raise(&mut settings.max_prepared_transactions, "max_prepared_transactions");
+    raise(&mut settings.max_locks_per_transaction, "max_locks_per_transaction");
+    if let Some(senders) = &mut settings.max_wal_senders {
+        raise(senders, "max_wal_senders");
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_and_timeline_are_read_out_of_the_settings() {
+        let line = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let cases = [
+            (vec![], RecoveryTargetKind::Latest, Some(RecoveryTargetTimeline::Latest)),
+            (
+                vec![line("recovery_target_lsn", "0/5000000"), line("recovery_target_timeline", "3")],
+                RecoveryTargetKind::Lsn("0/5000000".parse().unwrap()),
+                Some(RecoveryTargetTimeline::Id(TimelineId::new(3).unwrap())),
+            ),
+            (
+                vec![line("recovery_target", "immediate"), line("recovery_target_timeline", "current")],
+                RecoveryTargetKind::Immediate,
+                Some(RecoveryTargetTimeline::Current),
+            ),
+            (
+                vec![line("recovery_target_time", ""), line("recovery_target_name", "before")],
+                RecoveryTargetKind::Name("before".to_owned()),
+                Some(RecoveryTargetTimeline::Latest),
+            ),
+            (vec![line("recovery_target_timeline", "x")], RecoveryTargetKind::Latest, None),
+        ];
+        for (lines, target, timeline) in cases {
+            assert_eq!(target_of(&lines), target, "{lines:?}");
+            assert_eq!(timeline_of(&lines).ok(), timeline, "{lines:?}");
+        }
+    }
+}

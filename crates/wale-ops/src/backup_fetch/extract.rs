@@ -1,0 +1,218 @@
+//! One partition: plain tar → files. Runs on a blocking thread, several at a time.
+//!
+//! Some files do not go straight to their place: `global/pg_control` is kept until everything else is whole and
+//! flushed, `tablespace_map` until it can be rewritten.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use wale_format::tar::{Member, MemberKind, TarReader};
+use wale_pg::ControlFile;
+use wale_pipeline::{CancellationToken, Progress};
+
+use super::ledger::{Admission, Carrier, Ledger};
+use super::target::Target;
+use crate::archive::ConsumeError;
+use crate::backup_push::{Crc32c, cancelled};
+use crate::error::{Kind, OpError, Result};
+
+/// Bytes written at once.
+const WRITE_BYTES: usize = 1 << 20;
+/// Memory of one worker: the write buffer, 2 MiB of chunks from the store, 1 MiB of the chunk being decoded, and a
+/// decoder's window of 8 MiB at most for archives that other tools wrote at default settings.
+pub(super) const WORKER_BYTES: u64 = WRITE_BYTES as u64 + (2 << 20) + (1 << 20) + (8 << 20);
+/// A file that is kept in memory is at most this large: the control file has 8 KiB, a map one line per tablespace.
+const KEPT_MAX: u64 = 1 << 20;
+
+/// Files that a foreign backup may bring and that would act on the restored cluster: it decides itself how it recovers.
+const FOREIGN_LEFTOVERS: [&str; 5] =
+    ["postmaster.pid", "postmaster.opts", "recovery.signal", "standby.signal", "recovery.conf"];
+
+/// A file that is kept until the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) mode: u32,
+    pub(super) content: Vec<u8>,
+}
+
+/// What the workers of one restore share.
+#[derive(Debug)]
+pub(super) struct Extraction {
+    pub(super) target: Target,
+    pub(super) ledger: Ledger,
+    progress: Progress,
+    /// Whether the backup is one of wale's: then nothing but files and directories is in it.
+    strict: bool,
+    /// Bytes that all files together may have; a foreign backup says so in its sentinel.
+    bytes_max: u64,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    control_file: Mutex<Option<Kept>>,
+    tablespace_map: Mutex<Option<Kept>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Extraction {
+    pub(super) fn new(target: Target, ledger: Ledger, progress: Progress, strict: bool, bytes_max: u64) -> Self {
+        Self {
+            target,
+            ledger,
+            progress,
+            strict,
+            bytes_max,
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            control_file: Mutex::new(None),
+            tablespace_map: Mutex::new(None),
+            warnings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Files and bytes written.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// The control file, if it has come.
+    pub(super) fn take_control_file(&self) -> Option<Kept> {
+        lock(&self.control_file).take()
+    }
+
+    /// The tablespace map, if it has come.
+    pub(super) fn take_tablespace_map(&self) -> Option<Kept> {
+        lock(&self.tablespace_map).take()
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.warnings))
+    }
+
+    /// Writes every member of one partition.
+    pub(super) fn extract(
+        &self,
+        carrier: Carrier,
+        plain: &mut dyn Read,
+        cancel: &CancellationToken,
+    ) -> Result<(), ConsumeError> {
+        let mut tar = TarReader::new(plain);
+        let mut buffer = vec![0u8; WRITE_BYTES];
+        while let Some(member) = tar.next() {
+            let member = member.map_err(std::io::Error::from)?;
+            if cancel.is_cancelled() {
+                return Err(cancelled().into());
+            }
+            match &member.kind {
+                MemberKind::Directory => self.target.directory(member.path.as_str(), member.mode)?,
+                MemberKind::File { size } => {
+                    let size = *size;
+                    self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
+                }
+                MemberKind::Symlink { .. } | MemberKind::HardLink { .. } => self.link(&member)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Links are made by the restore itself, never out of an archive.
+    fn link(&self, member: &Member) -> Result<()> {
+        let path = member.path.as_str();
+        let hard = matches!(member.kind, MemberKind::HardLink { .. });
+        if self.strict || hard {
+            let what = if hard { "hard link" } else { "symbolic link" };
+            return Err(OpError::new(Kind::CorruptData, format!("\"{path}\" is a {what} in the backup, which is refused"))
+                .detail("A link could lead the restore out of the data directory."));
+        }
+        if path != "pg_wal" && !path.starts_with("pg_tblspc/") {
+            lock(&self.warnings).push(format!("the symbolic link \"{path}\" of the backup was not restored"));
+        }
+        Ok(())
+    }
+
+    fn file<R: Read>(
+        &self,
+        carrier: Carrier,
+        member: &Member,
+        size: u64,
+        tar: &mut TarReader<R>,
+        buffer: &mut [u8],
+        cancel: &CancellationToken,
+    ) -> Result<(), ConsumeError> {
+        let path = member.path.as_str();
+        if !self.strict && FOREIGN_LEFTOVERS.contains(&path) {
+            return Ok(());
+        }
+        if self.ledger.admit(path, size, carrier)? == Admission::HaveIt {
+            return Ok(());
+        }
+        let total = self.bytes.fetch_add(size, Ordering::Relaxed).saturating_add(size);
+        if total > self.bytes_max {
+            return Err(OpError::new(Kind::CorruptData, "the partitions hold more than the backup's sentinel says")
+                .detail(format!("\"{path}\" would make it {total} bytes; at most {} are expected.", self.bytes_max))
+                .into());
+        }
+        let arrived = match path {
+            ControlFile::PATH => keep(&self.control_file, member, size, tar),
+            "tablespace_map" => keep(&self.tablespace_map, member, size, tar),
+            _ => self.write(member, size, tar, buffer, cancel),
+        };
+        let arrived = arrived.and_then(|crc| Ok(self.ledger.arrived(path, crc, carrier)?));
+        if let Err(error) = arrived {
+            // Another attempt brings it again.
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(error);
+        }
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.progress.add_files(1);
+        Ok(())
+    }
+
+    /// Writes the body of a member into a file; returns its CRC-32C.
+    fn write<R: Read>(
+        &self,
+        member: &Member,
+        size: u64,
+        tar: &mut TarReader<R>,
+        buffer: &mut [u8],
+        cancel: &CancellationToken,
+    ) -> Result<u32, ConsumeError> {
+        let path = member.path.as_str();
+        let mut file = self.target.file(path, member.mode)?;
+        let mut crc = Crc32c::new();
+        let mut left = size;
+        while left > 0 {
+            if cancel.is_cancelled() {
+                return Err(cancelled().into());
+            }
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = &mut buffer[..wanted];
+            tar.read_exact(piece)?;
+            crc.update(piece);
+            file.write_all(piece).map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))?;
+            left -= wanted as u64;
+            self.progress.add(wanted as u64);
+        }
+        Ok(crc.finish())
+    }
+}
+
+fn keep<R: Read>(
+    place: &Mutex<Option<Kept>>,
+    member: &Member,
+    size: u64,
+    tar: &mut TarReader<R>,
+) -> Result<u32, ConsumeError> {
+    if size > KEPT_MAX {
+        let what = format!("\"{}\" in the backup is far too large", member.path.as_str());
+        return Err(OpError::new(Kind::CorruptData, what).into());
+    }
+    let mut content = Vec::new();
+    tar.read_to_end(&mut content)?;
+    let crc = Crc32c::of(&content);
+    *lock(place) = Some(Kept { mode: member.mode, content });
+    Ok(crc)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,217 @@
+//! What the plan must know about the place of the restore: a look, nothing is written.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use std::os::unix::fs::MetadataExt;
+
+use wale_cluster::{ClusterError, DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreState};
+use wale_pg::ControlFile;
+
+use super::plan::{ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of};
+use super::target::WalPlace;
+use crate::error::{Kind, OpError, Result};
+
+/// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
+const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
+
+/// What the data directory to be is, with the marker of an earlier restore where there is one.
+pub(super) fn target(path: &Path, lock_file_name: &str) -> Result<(TargetState, Option<RestoreMarker>)> {
+    let failed = |error: ClusterError| OpError::from_cluster(error, format_args!("look at {}", path.display()));
+    let directory = DataDirectory::open(path).map_err(failed)?;
+    let postmaster = directory.postmaster().map_err(failed)?;
+    if let Some(file) = postmaster.file().filter(|_| postmaster.may_run()) {
+        return Ok((TargetState::Running(format!("its postmaster.pid names process {}", file.pid)), None));
+    }
+    Ok(match directory.content(lock_file_name).map_err(failed)? {
+        DirectoryContent::Missing => (TargetState::Missing, None),
+        DirectoryContent::Empty => (TargetState::Empty, None),
+        DirectoryContent::Foreign { first } => (TargetState::Occupied(format!("it holds \"{first}\"")), None),
+        DirectoryContent::Cluster { system_identifier: Some(id), .. } => {
+            (TargetState::Occupied(format!("it holds the cluster with the system identifier {id}")), None)
+        }
+        DirectoryContent::Cluster { .. } => (TargetState::Occupied("it holds a cluster".to_owned()), None),
+        DirectoryContent::Marked(marker) => (marked(path, &marker), Some(marker)),
+    })
+}
+
+/// A restore that says it is half done, in which a server has run meanwhile, is nobody's leftover: a server renames or
+/// removes `backup_label` when it has recovered from it.
+fn marked(path: &Path, marker: &RestoreMarker) -> TargetState {
+    let backup = marker.backup.clone();
+    let exists = |name: &str| path.join(name).symlink_metadata().is_ok();
+    match marker.state {
+        RestoreState::Done => TargetState::Done { backup },
+        RestoreState::Running if exists(ControlFile::PATH) && !exists("backup_label") => {
+            TargetState::Occupied("a server was started on a restore that had not ended".to_owned())
+        }
+        RestoreState::Running => TargetState::HalfDone { backup },
+    }
+}
+
+/// The nearest directory that exists, at or above `path`: where the file system can be asked.
+pub(super) fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// The owner that the files shall have, and whether this process can give it to them.
+///
+/// # Errors
+///
+/// [`Kind::PermissionDenied`] when it cannot: PostgreSQL refuses a data directory of another user.
+pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<Owner> {
+    let place = nearest_existing(target);
+    let owner = match wanted {
+        Some(owner) => owner,
+        // A parent such as / or /var/lib says nothing about who shall run the server, unless root has to guess.
+        None if place != target && !rustix::process::geteuid().is_root() => Owner::of_process(),
+        None => Owner::of(&place).map_err(|error| OpError::from_io(error, format_args!("look at {}", place.display())))?,
+    };
+    if owner.is_within_reach() {
+        return Ok(owner);
+    }
+    Err(OpError::new(Kind::PermissionDenied, format!("\"{}\" belongs to another user", target.display()))
+        .detail(format!("Its owner is uid {}, this process is uid {}.", owner.uid, Owner::of_process().uid))
+        .hint("run the restore as that user or as root"))
+}
+
+/// Where the WAL directory goes, when it is not simply a directory in the target.
+pub(super) fn wal_place(target: &Path, wanted: Option<&Path>) -> Option<WalPlace> {
+    let own = target.join("pg_wal");
+    let there = fs::read_link(&own).ok().map(|link| target.join(link));
+    match (wanted, there) {
+        (None, there) => there.map(WalPlace::LinkThere),
+        (Some(wanted), Some(there)) if wanted == there || wanted == own => Some(WalPlace::LinkThere(there)),
+        (Some(wanted), None) if wanted == own => None,
+        (Some(wanted), _) => Some(WalPlace::Link(wanted.to_owned())),
+    }
+}
+
+/// A directory outside of the target that must be there, and empty unless it is among those that are `wiped` first.
+pub(super) fn outside(path: &Path, purpose: String, is_wal: bool, wiped: &[PathBuf]) -> OutsideFacts {
+    let will_be_empty = path.is_dir() && wiped.iter().any(|wiped| wiped == path);
+    let obstacle = if will_be_empty { None } else { obstacle(path, is_wal) };
+    OutsideFacts { path: path.to_owned(), purpose, obstacle }
+}
+
+fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("does not exist".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Some("is not a directory".to_owned()),
+        Err(error) => return Some(format!("cannot be read: {error}")),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let harmless = name == "lost+found"
+            || (is_wal && WAL_SKELETON.contains(&name.as_str()) && obstacle(&entry.path(), false).is_none());
+        if !harmless {
+            return Some(format!("is not empty, it holds \"{name}\""));
+        }
+    }
+    None
+}
+
+/// The volumes that will be written to, with what goes to each: two directories on one file system share its space.
+pub(super) fn volumes(
+    target: &Path,
+    tablespaces: &[PlannedTablespace],
+    manifest: Option<&BTreeMap<String, ExpectedFile>>,
+    bytes_without_manifest: u64,
+) -> Result<Vec<(Volume, Need)>> {
+    let mut by_device: BTreeMap<u64, (Volume, Need)> = BTreeMap::new();
+    let place = nearest_existing(target);
+    let main = device(&place)?;
+    let mut devices = BTreeMap::from([(None, main)]);
+    by_device.insert(main, (volume(&place)?, Need::default()));
+    for space in tablespaces {
+        let number = device(&space.target)?;
+        devices.insert(Some(space.oid), number);
+        if let std::collections::btree_map::Entry::Vacant(entry) = by_device.entry(number) {
+            entry.insert((volume(&space.target)?, Need::default()));
+        }
+    }
+    let mut add = |space: Option<u32>, size: u64| {
+        let number = devices.get(&space).copied().unwrap_or(main);
+        if let Some((_, need)) = by_device.get_mut(&number) {
+            need.add(size);
+        }
+    };
+    match manifest {
+        Some(files) => {
+            for (path, file) in files {
+                add(tablespace_of(path, tablespaces), file.size);
+            }
+        }
+        None => add(None, bytes_without_manifest),
+    }
+    Ok(by_device.into_values().collect())
+}
+
+fn device(path: &Path) -> Result<u64> {
+    let metadata = fs::metadata(path).map_err(|error| OpError::from_io(error, format_args!("look at {}", path.display())))?;
+    Ok(metadata.dev())
+}
+
+fn volume(path: &Path) -> Result<Volume> {
+    let facts = rustix::fs::statvfs(path)
+        .map_err(|error| OpError::from_io(error.into(), format_args!("ask for the free space of {}", path.display())))?;
+    Ok(Volume {
+        path: path.to_owned(),
+        free_bytes: facts.f_bavail.saturating_mul(facts.f_frsize),
+        // Some file systems make inodes as they need them and say 0 of 0.
+        free_files: (facts.f_files > 0).then_some(facts.f_favail),
+        read_only: facts.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_outside_must_exist_and_be_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        make("lost/lost+found");
+        make("full/x");
+        make("wal/archive_status");
+        make("old/archive_status/000000010000000000000001.ready");
+        fs::write(folder.path().join("file"), "").unwrap();
+        // (name, is the WAL directory, acceptable)
+        let cases = [
+            ("missing", false, false),
+            ("file", false, false),
+            ("lost", false, true),
+            ("full", false, false),
+            ("wal", true, true),
+            ("wal", false, false),
+            ("old", true, false),
+        ];
+        for (name, is_wal, acceptable) in cases {
+            let facts = outside(&folder.path().join(name), "x".to_owned(), is_wal, &[]);
+            assert_eq!(facts.obstacle.is_none(), acceptable, "{name}: {:?}", facts.obstacle);
+        }
+    }
+
+    #[test]
+    fn needs_are_counted_per_file_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a/b");
+        let spaces = [PlannedTablespace { oid: 7, origin: "/x".into(), target: folder.path().to_owned() }];
+        let file = |size| ExpectedFile { size, crc32c: None };
+        let manifest = BTreeMap::from([
+            ("base/1/2".to_owned(), file(10)),
+            ("pg_tblspc/7/PG_15_202209061/5/6".to_owned(), file(5000)),
+        ]);
+        let volumes = volumes(&target, &spaces, Some(&manifest), 0).unwrap();
+        assert_eq!(volumes.len(), 1);
+        assert_eq!(volumes[0].1, Need { bytes: 3 * 4096, files: 2 });
+    }
+}

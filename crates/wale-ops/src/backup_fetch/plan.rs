@@ -1,0 +1,415 @@
+//! The decisions of a restore, without I/O: which backup, where its tablespaces go, and everything that can be refused
+//! before the first write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use wale_format::{BackupName, Codec};
+
+use super::options::{BackupSelector, TablespaceSource};
+use crate::archive::{BackupEntry, Catalog, SentinelRecord};
+use crate::error::{Kind, OpError, Result};
+
+/// What the file system needs beyond the bytes: the last block of each file is used up whole.
+const BLOCK_BYTES: u64 = 4096;
+/// Left free on the volume of the data directory: the first WAL segments of recovery go there. 4 × 16 MiB.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// The backup that `selector` means.
+///
+/// # Errors
+///
+/// [`Kind::NotFound`] when there is none; [`Kind::CorruptData`] when its sentinel cannot be read;
+/// [`Kind::Configuration`] for a delta backup.
+pub fn choose<'a>(catalog: &'a Catalog, selector: &BackupSelector) -> Result<&'a BackupEntry> {
+    let entry = match selector {
+        BackupSelector::Latest => catalog.latest().ok_or_else(|| {
+            OpError::new(Kind::NotFound, "the archive has no base backup")
+                .hint("take one with backup-push, or check the archive's prefix")
+        })?,
+        BackupSelector::Name(name) => catalog.find(name).ok_or_else(|| no_such_backup(catalog, name))?,
+    };
+    if let SentinelRecord::Damaged(reason) = &entry.sentinel {
+        return Err(OpError::new(Kind::CorruptData, format!("the sentinel of backup {} is damaged", entry.name))
+            .detail(format!("{reason}."))
+            .hint("restore another backup"));
+    }
+    if entry.name.is_delta() {
+        return Err(OpError::new(
+            Kind::Configuration,
+            format!("backup {} is a delta backup of WAL-G, which this version cannot restore yet", entry.name),
+        )
+        .hint("restore it with WAL-G, or choose a full backup"));
+    }
+    Ok(entry)
+}
+
+fn no_such_backup(catalog: &Catalog, name: &BackupName) -> OpError {
+    let detail = match catalog.latest() {
+        Some(latest) => format!("It has {} backups, the latest is {}.", catalog.backups.len(), latest.name),
+        None => "It has no backup at all.".to_owned(),
+    };
+    OpError::new(Kind::NotFound, format!("the archive has no backup {name}"))
+        .detail(detail)
+        .hint("choose one that backup-list shows, or LATEST")
+}
+
+/// A file as the manifest says it must arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectedFile {
+    /// Size in bytes.
+    pub size: u64,
+    /// Checksum of the content, where the manifest has one of this kind.
+    pub crc32c: Option<u32>,
+}
+
+/// A partition in the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// Its key.
+    pub key: String,
+    /// Its number; WAL-G's `pg_control` and `backup_label` have none.
+    pub number: Option<u32>,
+    /// Its codec.
+    pub codec: Codec,
+    /// Bytes stored.
+    pub size: u64,
+}
+
+/// Compares the partitions that the sentinel recorded (number → bytes stored) with those the archive has.
+///
+/// # Errors
+///
+/// [`Kind::CorruptData`], naming the first partition that is missing, has another size or is one too many.
+pub fn check_parts(backup: &BackupName, recorded: &BTreeMap<u32, u64>, stored: &[StoredPart]) -> Result<()> {
+    let damaged = |what: String| {
+        OpError::new(Kind::CorruptData, format!("backup {backup} is damaged: {what}"))
+            .hint("restore another backup, and find out who deletes or changes objects of the archive")
+    };
+    let mut seen = BTreeSet::new();
+    for part in stored {
+        let Some(&size) = part.number.as_ref().and_then(|number| recorded.get(number)) else {
+            return Err(damaged(format!("object {} is not one of its partitions", part.key)));
+        };
+        if part.size != size {
+            return Err(damaged(format!("object {} has {} bytes instead of {size}", part.key, part.size)));
+        }
+        if !seen.insert(part.number) {
+            return Err(damaged(format!("object {} is there under two codecs", part.key)));
+        }
+    }
+    match recorded.keys().find(|number| !seen.contains(&Some(**number))) {
+        Some(missing) => Err(damaged(format!("partition {missing} of {} is not in the archive", recorded.len()))),
+        None => Ok(()),
+    }
+}
+
+/// A tablespace of the backup and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTablespace {
+    /// Its object identifier, also the name of its link.
+    pub oid: u32,
+    /// Where it was.
+    pub origin: PathBuf,
+    /// Where it goes.
+    pub target: PathBuf,
+}
+
+/// Applies the mapping; also returns sentences about mappings that mean nothing here.
+///
+/// # Errors
+///
+/// [`Kind::Usage`] when a target is not absolute, or two tablespaces would share one.
+pub fn place_tablespaces(
+    recorded: &[(u32, String)],
+    mapping: &[(TablespaceSource, PathBuf)],
+) -> Result<(Vec<PlannedTablespace>, Vec<String>)> {
+    let mut used = vec![false; mapping.len()];
+    let mut planned = Vec::new();
+    let mut targets = BTreeSet::new();
+    for (oid, location) in recorded {
+        let origin = PathBuf::from(location);
+        let found = mapping.iter().position(|(source, _)| match source {
+            TablespaceSource::Oid(wanted) => wanted == oid,
+            TablespaceSource::Location(wanted) => same_path(wanted, &origin),
+        });
+        let target = match found {
+            Some(index) => {
+                used[index] = true;
+                mapping[index].1.clone()
+            }
+            None => origin.clone(),
+        };
+        if !target.is_absolute() {
+            return Err(OpError::new(Kind::Usage, format!("tablespace {oid} cannot go to \"{}\"", target.display()))
+                .hint("name the directory by its absolute path"));
+        }
+        if !targets.insert(target.components().collect::<PathBuf>()) {
+            return Err(OpError::new(Kind::Usage, format!("two tablespaces would go to \"{}\"", target.display()))
+                .hint("give each tablespace an empty directory of its own"));
+        }
+        planned.push(PlannedTablespace { oid: *oid, origin, target });
+    }
+    let idle = mapping.iter().zip(used).filter(|(_, used)| !used);
+    let warnings = idle.map(|((source, _), _)| format!("the backup has no tablespace {}", describe(source))).collect();
+    Ok((planned, warnings))
+}
+
+/// A trailing slash makes no difference.
+fn same_path(one: &Path, other: &Path) -> bool {
+    one.components().eq(other.components())
+}
+
+fn describe(source: &TablespaceSource) -> String {
+    match source {
+        TablespaceSource::Oid(oid) => oid.to_string(),
+        TablespaceSource::Location(path) => format!("at \"{}\"", path.display()),
+    }
+}
+
+/// What the data directory to be was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// It does not exist; its parent does.
+    Missing,
+    /// Nothing is in it (a lock file and `lost+found` do not count).
+    Empty,
+    /// A restore of ours began in it and did not end; nobody has started a server on it.
+    HalfDone {
+        /// The backup of that restore.
+        backup: String,
+    },
+    /// A restore of ours ended in it.
+    Done {
+        /// The backup of that restore.
+        backup: String,
+    },
+    /// Something else is in it; the text says what.
+    Occupied(String),
+    /// A server runs on it; the text says how we know.
+    Running(String),
+}
+
+/// How a restore begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Into nothing.
+    Fresh,
+    /// What an earlier attempt wrote is removed first.
+    AfterWiping,
+}
+
+/// Decides whether the target may be written to.
+///
+/// # Errors
+///
+/// [`Kind::NotEmpty`] when anything is there that a restore would destroy.
+pub fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> {
+    let shown = target.display();
+    let refuse = |message: String| Err(OpError::new(Kind::NotEmpty, message));
+    match state {
+        TargetState::Missing | TargetState::Empty => Ok(Begin::Fresh),
+        TargetState::HalfDone { .. } => Ok(Begin::AfterWiping),
+        TargetState::Done { backup } => refuse(format!("\"{shown}\" holds a cluster that was restored from {backup}"))
+            .map_err(|error| error.hint("start it, or name an empty directory to restore into")),
+        TargetState::Occupied(what) => refuse(format!("\"{shown}\" is not empty: {what}")).map_err(|error| {
+            error.hint("name an empty directory; if the content is no longer needed, remove it yourself first")
+        }),
+        TargetState::Running(how) => refuse(format!("a server is running on \"{shown}\": {how}"))
+            .map_err(|error| error.hint("stop the server and name an empty directory")),
+    }
+}
+
+/// A directory outside of the data directory that the restore will write into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideFacts {
+    /// The directory.
+    pub path: PathBuf,
+    /// What it is for: `tablespace 16384`, `the WAL directory`.
+    pub purpose: String,
+    /// What is in the way: it does not exist, is no directory, or holds something. `None` is as it should be.
+    pub obstacle: Option<String>,
+}
+
+/// Refuses tablespace targets and WAL directories that do not exist or hold something.
+///
+/// # Errors
+///
+/// [`Kind::NotEmpty`], naming the directory.
+pub fn check_outside(directories: &[OutsideFacts]) -> Result<()> {
+    for facts in directories {
+        if let Some(obstacle) = &facts.obstacle {
+            let (path, purpose) = (facts.path.display(), &facts.purpose);
+            return Err(OpError::new(Kind::NotEmpty, format!("\"{path}\", meant for {purpose}, {obstacle}"))
+                .hint("make an empty directory for it, or map it to one (OID=/path or /old=/new)"));
+        }
+    }
+    Ok(())
+}
+
+/// A file system that the restore will write to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// A directory on it, for messages.
+    pub path: PathBuf,
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
+    /// Files that may still be made; `None` where the file system has no such limit.
+    pub free_files: Option<u64>,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// What will be written to one volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes, whole blocks.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+}
+
+impl Need {
+    /// Adds a file of `size` bytes.
+    pub fn add(&mut self, size: u64) {
+        self.bytes += size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+        self.files += 1;
+    }
+}
+
+/// The tablespace that a path of the manifest lies in; `None` is the data directory itself.
+#[must_use]
+pub fn tablespace_of(path: &str, tablespaces: &[PlannedTablespace]) -> Option<u32> {
+    let (oid, _) = path.strip_prefix("pg_tblspc/")?.split_once('/')?;
+    let oid: u32 = oid.parse().ok()?;
+    tablespaces.iter().any(|space| space.oid == oid).then_some(oid)
+}
+
+/// Refuses volumes that are read-only or too small.
+///
+/// # Errors
+///
+/// [`Kind::DiskFull`] or [`Kind::PermissionDenied`], naming the volume and the numbers.
+pub fn check_space(volumes: &[(Volume, Need)]) -> Result<()> {
+    for (volume, need) in volumes {
+        let path = volume.path.display();
+        if volume.read_only {
+            return Err(OpError::new(Kind::PermissionDenied, format!("the file system of \"{path}\" is read-only"))
+                .hint("mount it for writing"));
+        }
+        let wanted = need.bytes.saturating_add(RESERVE_BYTES);
+        if wanted > volume.free_bytes {
+            return Err(OpError::new(Kind::DiskFull, format!("the file system of \"{path}\" is too small for the backup"))
+                .detail(format!("It needs {wanted} bytes and has {} free.", volume.free_bytes))
+                .hint("free or add space; nothing was written"));
+        }
+        if volume.free_files.is_some_and(|free| need.files > free) {
+            return Err(OpError::new(Kind::DiskFull, format!("the file system of \"{path}\" has too few free inodes"))
+                .detail(format!("{} files are to be made.", need.files))
+                .hint("make the file system with more inodes; nothing was written"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> BackupName {
+        BackupName::parse("base_000000010000000000000002_00000040").unwrap()
+    }
+
+    fn part(number: u32, codec: Codec, size: u64) -> StoredPart {
+        StoredPart { key: format!("part_{number}"), number: Some(number), codec, size }
+    }
+
+    #[test]
+    fn partitions_must_be_exactly_those_of_the_sentinel() {
+        let recorded = BTreeMap::from([(0, 10), (1, 20)]);
+        let zstd = Codec::Zstd;
+        check_parts(&name(), &recorded, &[part(1, zstd, 20), part(0, zstd, 10)]).unwrap();
+        let foreign = StoredPart { number: None, ..part(9, zstd, 1) };
+        let cases = [
+            vec![part(0, zstd, 10)],
+            vec![],
+            vec![part(0, zstd, 10), part(1, zstd, 21)],
+            vec![part(0, zstd, 10), part(1, zstd, 20), part(2, zstd, 1)],
+            vec![part(0, zstd, 10), part(1, zstd, 20), part(1, Codec::Lz4, 20)],
+            vec![part(0, zstd, 10), part(1, zstd, 20), foreign],
+        ];
+        for stored in cases {
+            assert_eq!(check_parts(&name(), &recorded, &stored).unwrap_err().kind, Kind::CorruptData, "{stored:?}");
+        }
+    }
+
+    #[test]
+    fn tablespaces_go_where_the_mapping_says_by_oid_or_by_place() {
+        let recorded = [(1, "/a".to_owned()), (2, "/b/".to_owned()), (3, "/c".to_owned())];
+        let mapping = [
+            (TablespaceSource::Oid(1), PathBuf::from("/x")),
+            (TablespaceSource::Location("/b".into()), PathBuf::from("/y")),
+            (TablespaceSource::Oid(9), PathBuf::from("/z")),
+        ];
+        let (planned, warnings) = place_tablespaces(&recorded, &mapping).unwrap();
+        let targets: Vec<_> = planned.iter().map(|space| (space.oid, space.target.to_str().unwrap())).collect();
+        assert_eq!(targets, [(1, "/x"), (2, "/y"), (3, "/c")]);
+        assert_eq!(warnings.len(), 1);
+        for bad in ["relative", "/c", "/c/"] {
+            let mapping = [(TablespaceSource::Oid(1), PathBuf::from(bad))];
+            assert_eq!(place_tablespaces(&recorded, &mapping).unwrap_err().kind, Kind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_an_empty_or_half_done_target_is_written_to() {
+        let cases = [
+            (TargetState::Missing, Ok(Begin::Fresh)),
+            (TargetState::Empty, Ok(Begin::Fresh)),
+            (TargetState::HalfDone { backup: "b".into() }, Ok(Begin::AfterWiping)),
+            (TargetState::Done { backup: "b".into() }, Err(Kind::NotEmpty)),
+            (TargetState::Occupied("it holds \"x\"".into()), Err(Kind::NotEmpty)),
+            (TargetState::Running("pid 1".into()), Err(Kind::NotEmpty)),
+        ];
+        for (state, expected) in cases {
+            let found = judge_target(Path::new("/data"), &state).map_err(|error| error.kind);
+            assert_eq!(found, expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_must_have_room_for_blocks_reserve_and_files() {
+        let mut need = Need::default();
+        for size in [0, 1, 4096, 4097] {
+            need.add(size);
+        }
+        assert_eq!(need, Need { bytes: 4 * 4096, files: 4 });
+        let enough = need.bytes + RESERVE_BYTES;
+        let volume = |free_bytes, free_files, read_only| Volume { path: "/v".into(), free_bytes, free_files, read_only };
+        let cases = [
+            (volume(enough, None, false), None),
+            (volume(enough, Some(4), false), None),
+            (volume(enough - 1, None, false), Some(Kind::DiskFull)),
+            (volume(enough, Some(3), false), Some(Kind::DiskFull)),
+            (volume(enough, None, true), Some(Kind::PermissionDenied)),
+        ];
+        for (volume, expected) in cases {
+            let found = check_space(&[(volume.clone(), need)]).err().map(|error| error.kind);
+            assert_eq!(found, expected, "{volume:?}");
+        }
+    }
+
+    #[test]
+    fn paths_belong_to_the_tablespace_whose_link_they_go_through() {
+        let spaces = [PlannedTablespace { oid: 7, origin: "/a".into(), target: "/b".into() }];
+        let cases = [
+            ("base/1/2", None),
+            ("pg_tblspc/7/PG_15_202209061/5/6", Some(7)),
+            ("pg_tblspc/8/PG_15_202209061/5/6", None),
+            ("pg_tblspc/7", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(tablespace_of(path, &spaces), expected, "{path}");
+        }
+    }
+}

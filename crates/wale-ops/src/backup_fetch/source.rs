@@ -1,0 +1,208 @@
+//! The backup in the archive: its record, its manifest, its partitions. Reads only.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
+use wale_format::layout::{self, ArchiveKey};
+use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
+use wale_pg::{Lsn, MajorVersion, TimelineId};
+use wale_storage::{ObjectKey, StoreError};
+
+use super::options::BackupSelector;
+use super::plan::{self, ExpectedFile, StoredPart};
+use crate::archive::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// A manifest larger than this is refused: 1 GiB is the list of some seven million files.
+const MANIFEST_MAX: u64 = 1 << 30;
+/// `extended_version.txt` has one line.
+const VERSION_TEXT_MAX: u64 = 64 << 10;
+
+/// A backup that may be restored, as far as the archive is concerned.
+pub(super) struct Source {
+    pub(super) name: BackupName,
+    pub(super) sentinel: Sentinel,
+    /// Where somebody recorded it.
+    pub(super) major: Option<MajorVersion>,
+    pub(super) timeline: TimelineId,
+    /// Only backups of wale have one.
+    pub(super) manifest: Option<Manifest>,
+    /// Largest first.
+    pub(super) parts: Vec<StoredPart>,
+}
+
+impl Source {
+    /// Chooses the backup and reads what describes it.
+    pub(super) async fn load(archive: &Archive, selector: &BackupSelector) -> Result<Self> {
+        let catalog = archive.catalog().await?;
+        let entry = plan::choose(&catalog, selector)?;
+        let name = entry.name.clone();
+        let sentinel =
+            entry.readable().cloned().ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
+        let mut parts = stored_parts(archive, &name).await?;
+        parts.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.key.cmp(&other.key)));
+        let manifest = match &sentinel.wale {
+            Some(record) => {
+                let recorded = record.partitions.iter().map(|part| (part.number, part.bytes_stored)).collect();
+                plan::check_parts(&name, &recorded, &parts)?;
+                Some(manifest(archive, &name, record).await?)
+            }
+            None if parts.is_empty() => {
+                return Err(OpError::new(Kind::CorruptData, format!("backup {name} has no partition in the archive")));
+            }
+            None => None,
+        };
+        let major = match recorded_major(&sentinel) {
+            Some(major) => Some(major),
+            None => extended_version(archive, &name).await?,
+        };
+        let timeline = sentinel.wale.as_ref().map_or(name.segment().timeline(), |wale| wale.start_timeline);
+        Ok(Self { name, sentinel, major, timeline, manifest, parts })
+    }
+
+    /// What wale recorded.
+    pub(super) fn wale(&self) -> Option<&WaleSentinel> {
+        self.sentinel.wale.as_ref()
+    }
+
+    /// The files that must arrive, where the backup says so.
+    pub(super) fn expected(&self) -> Option<BTreeMap<String, ExpectedFile>> {
+        let files = &self.manifest.as_ref()?.files;
+        let expect = |file: &wale_format::ManifestFile| ExpectedFile { size: file.size, crc32c: file.crc32c };
+        Some(files.iter().map(|(path, file)| (path.clone(), expect(file))).collect())
+    }
+
+    /// Tablespaces by oid, with the place they had.
+    pub(super) fn tablespaces(&self) -> Result<Vec<(u32, String)>> {
+        if let Some(wale) = self.wale() {
+            return Ok(wale.tablespaces.iter().map(|space| (space.oid, space.location.clone())).collect());
+        }
+        let Some(spec) = self.sentinel.tablespaces() else { return Ok(Vec::new()) };
+        let damaged = |error: String| {
+            OpError::new(Kind::CorruptData, format!("the sentinel of backup {} is damaged: {error}", self.name))
+        };
+        let locations = spec.locations().map_err(|error| damaged(error.to_string()))?;
+        locations
+            .into_iter()
+            .map(|(name, location)| {
+                let oid = name.parse().map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
+                Ok((oid, location))
+            })
+            .collect()
+    }
+
+    /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
+    pub(super) async fn consistent_at(&self, archive: &Archive) -> Result<Option<Lsn>> {
+        if let Some(lsn) = self.sentinel.stop_lsn().or(self.sentinel.start_lsn()) {
+            return Ok(Some(lsn));
+        }
+        let size = match archive.identity().await? {
+            Some(identity) => wale_pg::WalSegmentSize::new(identity.wal_segment_size).unwrap_or(wale_pg::WalSegmentSize::DEFAULT),
+            None => wale_pg::WalSegmentSize::DEFAULT,
+        };
+        Ok(self.name.segment().start_lsn(size).ok())
+    }
+}
+
+fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
+    let of_wal_g = || sentinel.pg_version.and_then(|number| MajorVersion::from_server_version_num(number).ok());
+    sentinel.wale.as_ref().map(|wale| wale.major).or_else(of_wal_g)
+}
+
+async fn stored_parts(archive: &Archive, name: &BackupName) -> Result<Vec<StoredPart>> {
+    let prefix = layout::partitions_prefix(name);
+    let failed = |error| OpError::from_store(error, format_args!("list {prefix}"));
+    let listing = archive.store().list(&prefix).await.map_err(failed)?;
+    listing
+        .map_err(failed)
+        .try_filter_map(|meta| async move {
+            let key = meta.key.to_string();
+            Ok(match layout::parse(&key) {
+                ArchiveKey::Partition { number, codec, .. } => {
+                    Some(StoredPart { key, number: Some(number), codec, size: meta.size })
+                }
+                ArchiveKey::ForeignPartition { codec, .. } => {
+                    Some(StoredPart { key, number: None, codec, size: meta.size })
+                }
+                _ => None,
+            })
+        })
+        .try_collect()
+        .await
+}
+
+async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -> Result<Manifest> {
+    let key = Archive::key(&layout::manifest(name))?;
+    let damaged = |what: String| {
+        OpError::new(Kind::CorruptData, format!("the manifest of backup {name} {what}"))
+            .hint("restore another backup; without the manifest nobody can tell whether this one is whole")
+    };
+    let Some(bytes) = read_whole(archive, &key, MANIFEST_MAX).await? else {
+        return Err(damaged("is not in the archive".to_owned()));
+    };
+    if let Some(expected) = &record.manifest_sha256 {
+        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != *expected {
+            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
+        }
+    }
+    Manifest::parse(&bytes).map_err(|error| damaged("is damaged".to_owned()).source(error))
+}
+
+/// `PostgreSQL 10.23 on x86_64…`: WAL-E records the version nowhere else.
+async fn extended_version(archive: &Archive, name: &BackupName) -> Result<Option<MajorVersion>> {
+    let key = Archive::key(&layout::extended_version(name))?;
+    let Some(bytes) = read_whole(archive, &key, VERSION_TEXT_MAX).await? else { return Ok(None) };
+    Ok(major_of(&String::from_utf8_lossy(&bytes)))
+}
+
+fn major_of(text: &str) -> Option<MajorVersion> {
+    let version = text.strip_prefix("PostgreSQL ")?;
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    MajorVersion::parse(&digits).ok()
+}
+
+/// The whole of an object of at most `most` bytes.
+async fn read_whole(archive: &Archive, key: &ObjectKey, most: u64) -> Result<Option<Vec<u8>>> {
+    let failed = |error| OpError::from_store(error, format_args!("read {key}"));
+    let object = match archive.store().get(key).await {
+        Ok(object) => object,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let size = object.meta.size;
+    let too_large = || OpError::new(Kind::CorruptData, format!("object {key} is far too large"));
+    if size > most {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut body = object.body;
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk.map_err(failed)?);
+        if bytes.len() as u64 > most {
+            return Err(too_large());
+        }
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_out_of_the_servers_text() {
+        let cases = [
+            ("PostgreSQL 10.23 on x86_64-pc-linux-gnu, compiled by gcc", Some(10)),
+            ("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
+            ("PostgreSQL 18beta1 on x", Some(18)),
+            ("PostgreSQL 9.6.1", None),
+            ("EnterpriseDB 15", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(major_of(text).map(MajorVersion::get), expected, "{text:?}");
+        }
+    }
+}

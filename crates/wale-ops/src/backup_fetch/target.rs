@@ -1,0 +1,184 @@
+//! Where the files go: the data directory, the tablespaces elsewhere and the WAL directory elsewhere, each a tree that
+//! nothing leaves. Sync; for blocking threads.
+
+use std::path::{Path, PathBuf};
+
+use wale_cluster::{ClusterError, Owner, RestoreTree, durable};
+use wale_pg::{MajorVersion, exclusion};
+
+use super::plan::PlannedTablespace;
+use crate::error::{OpError, Result};
+
+/// The WAL directory, when it is not simply a directory in the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WalPlace {
+    /// A link to this directory is to be made.
+    Link(PathBuf),
+    /// A link to this directory is there already: an image made it.
+    LinkThere(PathBuf),
+}
+
+impl WalPlace {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Link(path) | Self::LinkThere(path) => path,
+        }
+    }
+}
+
+/// Everything a restore writes into.
+#[derive(Debug)]
+pub(super) struct Target {
+    main: RestoreTree,
+    /// `pg_tblspc/<oid>` and its tree.
+    tablespaces: Vec<(String, RestoreTree)>,
+    wal: Option<RestoreTree>,
+    group_access: bool,
+}
+
+impl Target {
+    /// Opens the trees and makes the links to those outside. The data directory must exist.
+    pub(super) fn open(
+        path: &Path,
+        tablespaces: &[PlannedTablespace],
+        wal: Option<&WalPlace>,
+        major: Option<MajorVersion>,
+        owner: Owner,
+    ) -> Result<Self> {
+        let group_access = major.is_some_and(MajorVersion::has_group_access);
+        let open = || -> Result<Self, ClusterError> {
+            let main = RestoreTree::open(path, Some(owner))?;
+            let mut outside = Vec::new();
+            for space in tablespaces {
+                let link = format!("pg_tblspc/{}", space.oid);
+                let tree = RestoreTree::create(&space.target, 0o700, Some(owner))?;
+                main.symlink(&link, &space.target)?;
+                outside.push((link, tree));
+            }
+            let wal = match wal {
+                None => None,
+                Some(place) => {
+                    if let WalPlace::Link(path) = place {
+                        main.symlink("pg_wal", path)?;
+                    }
+                    Some(RestoreTree::create(place.path(), 0o700, Some(owner))?)
+                }
+            };
+            Ok(Self { main, tablespaces: outside, wal, group_access })
+        };
+        open().map_err(|error| OpError::from_cluster(error, format_args!("prepare {}", path.display())))
+    }
+
+    /// The data directory.
+    pub(super) fn path(&self) -> &Path {
+        self.main.path()
+    }
+
+    /// Makes the directories that a server needs and a backup may lack.
+    pub(super) fn make_skeleton(&self, major: Option<MajorVersion>) -> Result<()> {
+        let own = ["pg_wal", "pg_wal/archive_status", "pg_tblspc", "global"];
+        let needed = major.into_iter().flat_map(exclusion::emptied_directories);
+        for directory in own.into_iter().chain(needed) {
+            self.directory(directory, 0o700)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory with the group bits that the recorded mode has and the version allows.
+    pub(super) fn directory(&self, path: &str, mode: u32) -> Result<()> {
+        let (tree, relative) = self.route(path);
+        tree.create_directory(relative, self.kept(mode, 0o700, 0o050)).map_err(|error| could_not_write(error, path))
+    }
+
+    /// Makes an empty file, likewise.
+    pub(super) fn file(&self, path: &str, mode: u32) -> Result<std::fs::File> {
+        let (tree, relative) = self.route(path);
+        tree.create_file(relative, self.kept(mode, 0o600, 0o040)).map_err(|error| could_not_write(error, path))
+    }
+
+    /// Makes a whole small file.
+    pub(super) fn small_file(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        use std::io::Write as _;
+        let mut file = self.file(path, mode)?;
+        file.write_all(content).map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))
+    }
+
+    /// Flushes every file system written to.
+    pub(super) fn flush(&self) -> Result<()> {
+        let outside = self.tablespaces.iter().map(|(_, tree)| tree).chain(&self.wal);
+        for tree in outside.chain([&self.main]) {
+            let path = tree.path();
+            durable::sync_tree(path).map_err(|error| OpError::from_io(error, format_args!("flush {}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// What a mode keeps of a recorded one: never more than PostgreSQL accepts.
+    fn kept(&self, mode: u32, always: u32, group: u32) -> u32 {
+        if self.group_access { always | (mode & group) } else { always }
+    }
+
+    fn route<'p>(&self, path: &'p str) -> (&RestoreTree, &'p str) {
+        if let Some(wal) = &self.wal
+            && let Some(rest) = below(path, "pg_wal")
+        {
+            return (wal, rest);
+        }
+        for (link, tree) in &self.tablespaces {
+            if let Some(rest) = below(path, link) {
+                return (tree, rest);
+            }
+        }
+        (&self.main, path)
+    }
+}
+
+/// The rest of `path` at or below `folder`.
+fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(folder)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+fn could_not_write(error: ClusterError, path: &str) -> OpError {
+    OpError::from_cluster(error, format_args!("write \"{path}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn files_of_tablespaces_and_wal_go_outside_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (data, space, wal) = (place("data"), place("space"), place("wal"));
+        let spaces = [PlannedTablespace { oid: 7, origin: "/old".into(), target: space.clone() }];
+        let link = WalPlace::Link(wal.clone());
+        let major = MajorVersion::parse("15").unwrap();
+        let owner = Owner::of_process();
+        let target = Target::open(&data, &spaces, Some(&link), Some(major), owner).unwrap();
+        target.make_skeleton(Some(major)).unwrap();
+        target.small_file("pg_tblspc/7/PG_15_1/5/6", 0o644, b"x").unwrap();
+        target.small_file("base/1/2", 0o600, b"y").unwrap();
+        target.directory("", 0o755).unwrap();
+        assert_eq!(std::fs::read(space.join("PG_15_1/5/6")).unwrap(), b"x");
+        assert_eq!(std::fs::read_link(data.join("pg_tblspc/7")).unwrap(), space);
+        assert_eq!(std::fs::read_link(data.join("pg_wal")).unwrap(), wal);
+        assert!(wal.join("archive_status").is_dir() && data.join("pg_notify").is_dir());
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&data), 0o750);
+        assert_eq!(mode(&space.join("PG_15_1/5/6")), 0o640);
+        assert_eq!(mode(&data.join("base/1/2")), 0o600);
+        // Another oid is no way out, and a link that is in the way is not followed.
+        std::os::unix::fs::symlink("/tmp", data.join("pg_tblspc/8")).unwrap();
+        assert!(target.small_file("pg_tblspc/8/x", 0o600, b"").is_err());
+        assert!(target.small_file("pg_tblspc/7/../../x", 0o600, b"").is_err());
+        target.flush().unwrap();
+    }
+}

@@ -1,0 +1,362 @@
+//! Backups made from a fake data directory by the partition code of `backup_push`, restored from a store that fails as
+//! it is told. Real servers are the business of the integration tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::DateTime;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use wale_cluster::{DataDirectory, RestoreState, WalkOptions, restore_marker};
+use wale_format::tar::{Meta, TarWriter};
+use wale_format::{
+    BackupName, Codec, ManifestBuilder, PartitionRecord, Sentinel, SentinelOrigin, TablespaceRecord, WaleSentinel,
+    layout,
+};
+use wale_pg::{ControlFile, MajorVersion, TimelineId};
+use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::{Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb};
+
+use super::{BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome, TablespaceSource};
+use crate::archive::Archive;
+use crate::backup_push::Crc32c;
+use crate::backup_push::testing::{copy_directory, small};
+use crate::error::{Kind, OpError};
+use crate::testing;
+
+const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
+const NAME: &str = "base_000000010000000000000002_00000040";
+const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n";
+
+/// A backup in a memory store, and a folder to restore into.
+struct Bench {
+    memory: MemoryStore,
+    faulty: Arc<FaultyStore>,
+    archive: Archive,
+    folder: TempDir,
+}
+
+fn major() -> MajorVersion {
+    MajorVersion::parse("15").unwrap()
+}
+
+fn name() -> BackupName {
+    BackupName::parse(NAME).unwrap()
+}
+
+/// Files of a cluster with one tablespace.
+fn make_cluster(folder: &Path) -> PathBuf {
+    let data = folder.join("source");
+    let space = folder.join("space/PG_15_202209061/5");
+    for directory in ["base/1", "base/5", "global", "pg_wal/archive_status", "pg_notify", "pg_tblspc"] {
+        fs::create_dir_all(data.join(directory)).unwrap();
+    }
+    fs::create_dir_all(&space).unwrap();
+    std::os::unix::fs::symlink(folder.join("space"), data.join("pg_tblspc/16384")).unwrap();
+    fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+    fs::write(data.join("global/pg_control"), CONTROL_FILE).unwrap();
+    fs::write(data.join("postgresql.conf"), "port = 5432\n").unwrap();
+    fs::write(data.join("pg_wal/000000010000000000000002"), "WAL").unwrap();
+    fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
+    for number in 1..40 {
+        fs::write(data.join(format!("base/1/{number}")), vec![7u8; number * 500]).unwrap();
+    }
+    fs::write(space.join("16400"), vec![9u8; 10_000]).unwrap();
+    data
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let memory = MemoryStore::new();
+        let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
+        let archive = testing::archive(Arc::clone(&faulty) as Arc<dyn Store>, Codec::Zstd, 256 << 20);
+        let bench = Self { memory, faulty, archive, folder: TempDir::new().unwrap() };
+        bench.back_up().await;
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What `backup_push` does between start and commit, without a server.
+    async fn back_up(&self) {
+        let data = make_cluster(self.folder.path());
+        let listing = DataDirectory::at(&data).walk(&WalkOptions { major: major(), ignore: Vec::new() }).unwrap();
+        let (parts, mut files) =
+            copy_directory(&self.archive, name(), listing, Handle::current(), Instant::now()).await.unwrap();
+        let mut partitions: Vec<PartitionRecord> = parts;
+        let map = format!("16384 {}\n", self.path("space").display());
+        let last: [(&str, &[u8]); 3] =
+            [(ControlFile::PATH, CONTROL_FILE), ("backup_label", LABEL.as_bytes()), ("tablespace_map", map.as_bytes())];
+        let number = u32::try_from(partitions.len()).unwrap();
+        let (record, more) = small(&self.archive, &name(), number, &last).await.unwrap();
+        partitions.push(record);
+        files.extend(more);
+        self.commit(partitions, files).await;
+    }
+
+    async fn commit(&self, partitions: Vec<PartitionRecord>, files: Vec<(String, u64, u32)>) {
+        let mut manifest = ManifestBuilder::new();
+        let bytes = files.iter().map(|(_, size, _)| size).sum();
+        let count = files.len() as u64;
+        for (path, size, crc) in files {
+            manifest.add_file(&path, size, DateTime::UNIX_EPOCH, crc);
+        }
+        let timeline = TimelineId::new(1).unwrap();
+        let (start_lsn, stop_lsn) = ("0/2000028".parse().unwrap(), "0/2000100".parse().unwrap());
+        let manifest = manifest.finish(timeline, start_lsn, stop_lsn);
+        let control = ControlFile::parse(CONTROL_FILE).unwrap();
+        let record = WaleSentinel {
+            format_version: WaleSentinel::FORMAT,
+            wale_version: "test".to_owned(),
+            backup_label: LABEL.to_owned(),
+            start_lsn,
+            stop_lsn,
+            start_timeline: timeline,
+            stop_timeline: timeline,
+            start_time: DateTime::UNIX_EPOCH,
+            stop_time: DateTime::UNIX_EPOCH,
+            system_identifier: control.system_identifier,
+            major: major(),
+            wal_segment_size: 16 << 20,
+            data_checksums: false,
+            codec: Codec::Zstd,
+            partitions,
+            tablespaces: vec![TablespaceRecord { oid: 16384, location: self.path("space").display().to_string() }],
+            manifest_sha256: Some(Sha256::digest(&manifest).iter().map(|byte| format!("{byte:02x}")).collect()),
+            settings: [("max_connections".to_owned(), "321".to_owned())].into(),
+            extensions: [].into(),
+            damaged_pages: Vec::new(),
+            files: count,
+            bytes,
+            from_standby: false,
+            pg_wal_link: None,
+            extra: serde_json::Map::new(),
+        };
+        let origin = SentinelOrigin {
+            server_version_num: 150_018,
+            hostname: "h".to_owned(),
+            data_directory: "/data".to_owned(),
+        };
+        let sentinel = Sentinel::new(record, &origin).unwrap();
+        self.insert(&layout::manifest(&name()), manifest);
+        self.insert(&layout::sentinel(&name()), sentinel.to_json());
+    }
+
+    fn insert(&self, key: &str, content: Vec<u8>) {
+        self.memory.insert(&ObjectKey::new(key).unwrap(), content);
+    }
+
+    fn partition_keys(&self) -> Vec<ObjectKey> {
+        let prefix = layout::partitions_prefix(&name());
+        self.memory.keys().into_iter().filter(|key| key.as_str().starts_with(&prefix)).collect()
+    }
+
+    fn options(&self) -> Options {
+        let elsewhere = self.path("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        Options {
+            workers: 2,
+            tablespace_mapping: vec![(TablespaceSource::Oid(16384), elsewhere)],
+            ..Options::new(self.path("target"))
+        }
+    }
+
+    async fn restore(&self, options: &Options) -> Result<super::RestoreReport, OpError> {
+        super::run(&self.archive, options, &Progress::new(), &CancellationToken::new()).await
+    }
+
+    fn assert_restored(&self) {
+        let (source, target) = (self.path("source"), self.path("target"));
+        let same = ["PG_VERSION", "postgresql.conf", "global/pg_control", "base/5/16390", "base/1/1", "base/1/39"];
+        for file in same {
+            assert_eq!(fs::read(source.join(file)).unwrap(), fs::read(target.join(file)).unwrap(), "{file}");
+        }
+        assert_eq!(fs::read(self.path("elsewhere/PG_15_202209061/5/16400")).unwrap(), vec![9u8; 10_000]);
+        assert_eq!(fs::read_link(target.join("pg_tblspc/16384")).unwrap(), self.path("elsewhere"));
+        let map = fs::read_to_string(target.join("tablespace_map")).unwrap();
+        assert_eq!(map, format!("16384 {}\n", self.path("elsewhere").display()));
+        assert!(!target.join("pg_wal/000000010000000000000002").exists());
+        assert!(target.join("pg_wal/archive_status").is_dir() && target.join("pg_notify").is_dir());
+        let manifest = wale_format::Manifest::parse(&fs::read(target.join("backup_manifest")).unwrap()).unwrap();
+        assert_eq!(manifest.files["tablespace_map"].size, map.len() as u64);
+        assert_eq!(manifest.files["tablespace_map"].crc32c, Some(Crc32c::of(map.as_bytes())));
+    }
+
+    /// No server could start here, and the directory says why.
+    fn assert_half_done(&self) {
+        let target = self.path("target");
+        assert!(!target.join(ControlFile::PATH).exists());
+        assert_eq!(restore_marker::read(&target).unwrap().unwrap().state, RestoreState::Running);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_comes_back_byte_by_byte_with_its_tablespace_elsewhere() {
+    let bench = Bench::new().await;
+    let report = bench.restore(&bench.options()).await.unwrap();
+    bench.assert_restored();
+    assert!(report.verified && report.warnings.is_empty(), "{report:?}");
+    assert_eq!(restore_marker::read(&bench.path("target")).unwrap(), None);
+    // Again: it is not empty any more.
+    assert_eq!(bench.restore(&bench.options()).await.unwrap_err().kind, Kind::NotEmpty);
+}
+
+/// faults.md 55 and 28: what is wrong beforehand is refused before any write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_known_beforehand_is_refused_before_any_write() {
+    let bench = Bench::new().await;
+    let good = bench.options();
+    let unmapped = Options { tablespace_mapping: Vec::new(), ..good.clone() };
+    let mapping = |path: &str| vec![(TablespaceSource::Oid(16384), bench.path(path))];
+    let missing = Options { tablespace_mapping: mapping("missing"), ..good.clone() };
+    let other = BackupName::parse("base_000000010000000000000009_00000040").unwrap();
+    let unknown = Options { selector: BackupSelector::Name(other), ..good.clone() };
+    for (options, kind) in [(unmapped, Kind::NotEmpty), (missing, Kind::NotEmpty), (unknown, Kind::NotFound)] {
+        assert_eq!(bench.restore(&options).await.unwrap_err().kind, kind);
+        assert!(!bench.path("target").exists());
+    }
+    for key in bench.partition_keys() {
+        let content = bench.memory.content(&key).unwrap();
+        bench.insert(key.as_str(), content[..content.len() - 1].to_vec());
+        assert_eq!(bench.restore(&good).await.unwrap_err().kind, Kind::CorruptData, "{key}");
+        assert!(!bench.path("target").exists());
+        bench.insert(key.as_str(), content.to_vec());
+    }
+    let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
+    let content = bench.memory.content(&key).unwrap();
+    bench.memory.delete(&key).await.unwrap();
+    assert_eq!(bench.restore(&good).await.unwrap_err().kind, Kind::CorruptData);
+    bench.insert(key.as_str(), content.to_vec());
+    fs::create_dir(bench.path("target")).unwrap();
+    fs::write(bench.path("target/precious"), "x").unwrap();
+    assert_eq!(bench.restore(&good).await.unwrap_err().kind, Kind::NotEmpty);
+    assert_eq!(fs::read_dir(bench.path("target")).unwrap().count(), 1);
+}
+
+/// faults.md 8 and 28: damage found on the way leaves nothing that starts, and the next run begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_and_outages_leave_a_half_done_restore_that_is_redone() {
+    let bench = Bench::new().await;
+    let options = bench.options();
+    for key in bench.partition_keys() {
+        let plan = FaultPlan::new().fail_keys(key.as_str(), Verb::Get, Occurrence::Always, Fault::CorruptByte(60));
+        bench.faulty.set_plan(plan);
+        let error = bench.restore(&options).await.unwrap_err();
+        assert_eq!(error.kind, Kind::CorruptData, "{key}: {error:?}");
+        bench.assert_half_done();
+    }
+    fs::write(bench.path("target/left_by_the_attempt_before"), "x").unwrap();
+    bench.faulty.set_plan(FaultPlan::new());
+    bench.restore(&options).await.unwrap();
+    bench.assert_restored();
+    assert!(!bench.path("target/left_by_the_attempt_before").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_in_the_middle_of_a_partition_is_waited_out() {
+    let bench = Bench::new().await;
+    let prefix = layout::partitions_prefix(&name());
+    let plan = FaultPlan::new().fail_keys(&prefix, Verb::Get, Occurrence::Nth(2), Fault::CutBody(100));
+    bench.faulty.set_plan(plan);
+    bench.restore(&bench.options()).await.unwrap();
+    bench.assert_restored();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_restore_cannot_be_started() {
+    let bench = Bench::new().await;
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let error = super::run(&bench.archive, &bench.options(), &Progress::new(), &cancel).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Cancelled);
+    bench.assert_half_done();
+    // A server that was started nevertheless makes it somebody's: a redo would destroy it.
+    fs::write(bench.path("target/global/pg_control"), CONTROL_FILE).unwrap();
+    assert_eq!(bench.restore(&bench.options()).await.unwrap_err().kind, Kind::NotEmpty);
+}
+
+/// faults.md 64: a partition that somebody tampered with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_members_are_refused() {
+    let meta = Meta { mode: 0o600, ..Meta::default() };
+    type Make = fn(&mut TarWriter<Vec<u8>>, &Meta);
+    let cases: [(&str, Make); 5] = [
+        ("a file that the manifest does not have", |tar, meta| {
+            tar.file_header("base/1/99999", 0, meta).unwrap();
+        }),
+        ("a second copy", |tar, meta| {
+            tar.file_header("postgresql.conf", 12, meta).unwrap();
+            tar.pad().unwrap();
+        }),
+        ("another size", |tar, meta| {
+            tar.file_header("base/1/1", 7, meta).unwrap();
+            tar.pad().unwrap();
+        }),
+        ("a link out", |tar, meta| tar.symlink("base/9", "/tmp", meta).unwrap()),
+        ("a link over the tablespaces", |tar, meta| tar.symlink("pg_tblspc/16384", "/tmp", meta).unwrap()),
+    ];
+    for (what, make) in cases {
+        let bench = Bench::new().await;
+        let mut tar = TarWriter::new(Vec::new());
+        make(&mut tar, &meta);
+        let content = testing::encode(Codec::Zstd, &tar.finish().unwrap());
+        let key = layout::partition(&name(), 90, Codec::Zstd);
+        let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+        let mut changed = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
+        let stored = content.len() as u64;
+        let record = PartitionRecord { number: 90, members: 1, bytes_plain: 0, bytes_stored: stored };
+        changed.wale.as_mut().unwrap().partitions.push(record);
+        bench.insert(&key, content);
+        bench.insert(sentinel.as_str(), changed.to_json());
+        let error = bench.restore(&bench.options()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::CorruptData, "{what}: {error:?}");
+        bench.assert_half_done();
+    }
+}
+
+fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
+    RestoreClusterOptions {
+        fetch: bench.options(),
+        restore_command: "fetch %f %p".to_owned(),
+        recovery_addition: "recovery_target = 'immediate'".to_owned(),
+        restore_as: RestoreAs::Primary,
+        configuration_directory: Some(bench.path("conf")),
+        host_name: "h".to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
+    let bench = Bench::new().await;
+    fs::create_dir(bench.path("conf")).unwrap();
+    fs::write(bench.path("conf/postgresql.conf"), "port = 1\n").unwrap();
+    let options = cluster_options(&bench);
+    let restore = async |options: &RestoreClusterOptions| {
+        super::restore_cluster(&bench.archive, options, &Progress::new(), &CancellationToken::new()).await
+    };
+    let wrong = RestoreClusterOptions { recovery_addition: "recovery_target_tim = 'x'".to_owned(), ..options.clone() };
+    assert_eq!(restore(&wrong).await.unwrap_err().kind, Kind::Configuration);
+    assert!(!bench.path("target").exists());
+
+    assert!(matches!(restore(&options).await.unwrap(), RestoreClusterOutcome::Restored(_)));
+    let target = bench.path("target");
+    assert_eq!(fs::read_to_string(target.join("postgresql.conf")).unwrap(), "port = 1\n");
+    assert!(target.join("recovery.signal").exists());
+    let auto = fs::read_to_string(target.join("postgresql.auto.conf")).unwrap();
+    assert!(auto.contains("fetch %f %p") && auto.contains("immediate") && auto.contains("321"), "{auto}");
+    assert_eq!(restore_marker::read(&target).unwrap().unwrap().state, RestoreState::Done);
+
+    // The database lives on; the container restarts.
+    fs::write(target.join("base/1/new"), "x").unwrap();
+    bench.faulty.set_plan(FaultPlan::new().fail(Verb::Any, Occurrence::Always, Fault::Unavailable));
+    assert!(matches!(restore(&options).await.unwrap(), RestoreClusterOutcome::AlreadyRestored { .. }));
+    let other = RestoreClusterOptions { recovery_addition: String::new(), ..options.clone() };
+    let error = restore(&other).await.unwrap_err();
+    assert_eq!((error.kind, error.hint.is_some()), (Kind::NotEmpty, true));
+    assert!(target.join("base/1/new").exists());
+}

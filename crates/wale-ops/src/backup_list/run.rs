@@ -1,0 +1,77 @@
+//! The catalog as a list. A backup whose sentinel cannot be read is listed by its name: it is there, and an operator
+//! who looks for it must see it.
+
+use wale_format::Sentinel;
+use wale_pg::MajorVersion;
+
+use super::report::BackupSummary;
+use crate::archive::{Archive, BackupEntry, SentinelRecord};
+use crate::error::Result;
+
+/// All base backups of the archive, the one that ended first coming first.
+///
+/// # Errors
+///
+/// Those of the store. One listing and one small read per backup.
+pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
+    Ok(archive.catalog().await?.backups.iter().map(summary).collect())
+}
+
+fn summary(entry: &BackupEntry) -> BackupSummary {
+    let nothing = Sentinel::default();
+    let (sentinel, damaged) = match &entry.sentinel {
+        SentinelRecord::Readable(sentinel) => (sentinel.as_ref(), None),
+        SentinelRecord::Damaged(reason) => (&nothing, Some(reason.clone())),
+    };
+    let wale = sentinel.wale.as_ref();
+    let segment = entry.name.segment();
+    let foreign_major = || sentinel.pg_version.and_then(|number| MajorVersion::from_server_version_num(number).ok());
+    BackupSummary {
+        name: entry.name.clone(),
+        modified: entry.modified,
+        expanded_size_bytes: sentinel.bytes(),
+        start_segment: segment.to_string(),
+        start_offset: entry.name.offset().unwrap_or_default().to_owned(),
+        stop_segment: sentinel.wal_segment_backup_stop.clone().unwrap_or_default(),
+        stop_offset: sentinel.wal_segment_offset_backup_stop.clone().unwrap_or_default(),
+        start_time: sentinel.started_at(),
+        stop_time: sentinel.stopped_at(),
+        start_lsn: sentinel.start_lsn(),
+        stop_lsn: sentinel.stop_lsn(),
+        timeline: wale.map_or(segment.timeline(), |wale| wale.start_timeline),
+        major: wale.map(|wale| wale.major).or_else(foreign_major),
+        files: wale.map(|wale| wale.files),
+        stored_bytes: wale.map(wale_format::WaleSentinel::bytes_stored).or(sentinel.compressed_size),
+        damaged_pages: wale.map_or(0, |wale| wale.damaged_pages.len() as u64),
+        wale: wale.is_some(),
+        damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use wale_format::BackupName;
+
+    use super::*;
+
+    #[test]
+    fn a_foreign_or_damaged_sentinel_still_makes_a_line() {
+        let name = BackupName::parse("base_000000020000000000000003_00000040").unwrap();
+        let text = br#"{"wal_segment_backup_stop": "000000020000000000000003",
+            "wal_segment_offset_backup_stop": "00000256", "expanded_size_bytes": 18075613}"#;
+        let wal_e = Sentinel::parse(text).unwrap();
+        let entry = |sentinel| BackupEntry {
+            name: name.clone(),
+            sentinel,
+            modified: DateTime::UNIX_EPOCH,
+            time: DateTime::UNIX_EPOCH,
+        };
+        let listed = summary(&entry(SentinelRecord::Readable(Box::new(wal_e))));
+        assert_eq!(listed.expanded_size_bytes, Some(18_075_613));
+        assert_eq!((listed.start_offset.as_str(), listed.stop_offset.as_str()), ("00000040", "00000256"));
+        assert_eq!((listed.timeline.get(), listed.wale, listed.damaged), (2, false, None));
+        let listed = summary(&entry(SentinelRecord::Damaged("no JSON".to_owned())));
+        assert_eq!((listed.stop_segment.as_str(), listed.damaged.as_deref()), ("", Some("no JSON")));
+    }
+}

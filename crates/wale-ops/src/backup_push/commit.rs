@@ -1,0 +1,290 @@
+//! The end of a base backup: last partition, manifest, metadata, and the sentinel that commits it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use wale_cluster::StoppedBackup;
+use wale_format::layout::{self, ArchiveKey};
+use wale_format::sentinel::{PartitionRecord, SentinelOrigin, TablespaceRecord, WaleSentinel};
+use wale_format::tar::Meta;
+use wale_format::{BackupMetadata, ManifestBuilder, Sentinel};
+use wale_pg::{ControlFile, WalSegmentName};
+use wale_storage::{PutOutcome, body_from};
+
+use super::copy::{StoredPartition, small_partition};
+use super::options::Options;
+use super::partition::{Contents, Crc32c, FileRecord};
+use super::preflight::Ready;
+use super::report::{BackupReport, DamagedPage, Started};
+use super::run::{Copied, ListingFacts};
+use super::uploads::Uploads;
+use super::place;
+use crate::archive::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// Damaged pages that the sentinel and the report list; all are counted. 10,000 × about 60 bytes.
+const LISTED_PAGES_MAX: usize = 10_000;
+/// Attempts to store the sentinel. Each is one small request.
+const SENTINEL_ATTEMPTS_MAX: u32 = 5;
+const SENTINEL_PAUSE: Duration = Duration::from_secs(2);
+
+/// Everything that is known of a backup whose files are stored.
+pub(super) struct Evidence {
+    ready: Ready,
+    started: Started,
+    stopped: StoppedBackup,
+    stopped_at: DateTime<Utc>,
+    control_bytes: Vec<u8>,
+    listing: ListingFacts,
+    partitions: Vec<PartitionRecord>,
+    files: Vec<FileRecord>,
+    vanished: u64,
+    damaged: Vec<DamagedPage>,
+    damaged_count: u64,
+    manifest_sha256: Option<String>,
+}
+
+impl Evidence {
+    pub(super) fn new(
+        ready: Ready,
+        started: Started,
+        stopped: StoppedBackup,
+        stopped_at: DateTime<Utc>,
+        copied: Copied,
+    ) -> Result<Self> {
+        let Copied { partitions, control_bytes, listing_facts } = copied;
+        let mut evidence = Self {
+            ready,
+            started,
+            stopped,
+            stopped_at,
+            control_bytes,
+            vanished: listing_facts.vanished,
+            listing: listing_facts,
+            partitions: Vec::new(),
+            files: Vec::new(),
+            damaged: Vec::new(),
+            damaged_count: 0,
+            manifest_sha256: None,
+        };
+        for partition in partitions {
+            evidence.add(partition);
+        }
+        let control = ControlFile::parse(&evidence.control_bytes)
+            .map_err(|error| OpError::new(Kind::CorruptData, "global/pg_control is damaged").source(error))?;
+        if control.system_identifier != evidence.ready.facts.system_identifier {
+            return Err(OpError::new(Kind::ArchiveMismatch, "the data directory was exchanged during the backup"));
+        }
+        Ok(evidence)
+    }
+
+    fn add(&mut self, partition: StoredPartition) {
+        let StoredPartition { number, contents, bytes_plain, bytes_stored } = partition;
+        let Contents { files, members, vanished, damaged, damaged_count } = contents;
+        self.partitions.push(PartitionRecord { number, members, bytes_plain, bytes_stored });
+        self.files.extend(files);
+        self.vanished += vanished;
+        self.damaged.extend(damaged);
+        self.damaged.truncate(LISTED_PAGES_MAX);
+        self.damaged_count += damaged_count;
+    }
+
+    /// Stores the partition that must come last: `global/pg_control` as it was read after all other files, and label
+    /// and map byte for byte as the server gave them.
+    pub(super) async fn store_last_partition(&mut self, archive: &Archive, uploads: &Uploads) -> Result<()> {
+        let number = self.partitions.iter().map(|partition| partition.number + 1).max().unwrap_or(0);
+        let codec = *archive.codec();
+        let mtime = u64::try_from(self.stopped_at.timestamp()).unwrap_or(0);
+        let meta = Meta { mode: 0o600, mtime, ..self.ready.owner_meta() };
+        let mut members: Vec<(&str, &[u8], Meta)> = vec![
+            (ControlFile::PATH, &self.control_bytes, meta),
+            ("backup_label", self.stopped.label_text.as_bytes(), meta),
+        ];
+        if !self.stopped.tablespace_map.is_empty() {
+            members.push(("tablespace_map", self.stopped.tablespace_map.as_bytes(), meta));
+        }
+        let records: Vec<FileRecord> = members
+            .iter()
+            .map(|(path, content, _)| FileRecord {
+                path: (*path).to_owned(),
+                size: content.len() as u64,
+                mtime: self.stopped_at,
+                crc32c: Crc32c::of(content),
+            })
+            .collect();
+        let (bytes, bytes_plain) = small_partition(codec, &members)?;
+        let key = layout::partition(&self.started.name, number, codec.codec);
+        let bytes_stored = uploads.put_bytes(&key, bytes.into()).await?;
+        self.partitions.push(PartitionRecord { number, members: records.len() as u64, bytes_plain, bytes_stored });
+        self.files.extend(records);
+        Ok(())
+    }
+
+    /// Stores the manifest: exactly the files that were stored, with the CRC of the bytes stored.
+    pub(super) async fn store_manifest(&mut self, uploads: &Uploads) -> Result<()> {
+        self.files.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut manifest = ManifestBuilder::new();
+        for file in &self.files {
+            manifest.add_file(&file.path, file.size, file.mtime, file.crc32c);
+        }
+        let bytes = manifest.finish(self.started.timeline, self.started.start_lsn, self.stopped.stop_lsn);
+        self.manifest_sha256 = Some(hex(&Sha256::digest(&bytes)));
+        uploads.put_bytes(&layout::manifest(&self.started.name), bytes.into()).await?;
+        Ok(())
+    }
+
+    /// Stores WAL-G's `metadata.json` and returns the sentinel that goes with it.
+    pub(super) async fn store_metadata(
+        &self,
+        archive: &Archive,
+        options: &Options,
+        uploads: &Uploads,
+    ) -> Result<Sentinel> {
+        let record = self.record(archive, options);
+        let data_directory =
+            self.ready.facts.data_directory.clone().unwrap_or_else(|| options.data_directory.display().to_string());
+        let origin = SentinelOrigin {
+            server_version_num: self.ready.facts.version_num,
+            hostname: options.host_name.clone(),
+            data_directory,
+        };
+        let sentinel = Sentinel::new(record, &origin)
+            .map_err(|error| OpError::internal("the sentinel contradicts itself").source(error))?;
+        if let Some(metadata) = BackupMetadata::from_sentinel(&sentinel) {
+            uploads.put_bytes(&layout::metadata(&self.started.name), metadata.to_json().into()).await?;
+        }
+        Ok(sentinel)
+    }
+
+    fn record(&self, archive: &Archive, options: &Options) -> WaleSentinel {
+        let facts = &self.ready.facts;
+        let tablespaces = self.listing.tablespaces.iter();
+        WaleSentinel {
+            format_version: WaleSentinel::FORMAT,
+            wale_version: options.wale_version.clone(),
+            backup_label: self.stopped.label_text.clone(),
+            start_lsn: self.started.start_lsn,
+            stop_lsn: self.stopped.stop_lsn,
+            start_timeline: self.started.timeline,
+            stop_timeline: self.stopped.stop_timeline,
+            start_time: self.started.started_at,
+            stop_time: self.stopped_at,
+            system_identifier: facts.system_identifier,
+            major: facts.major,
+            wal_segment_size: facts.wal_segment_size.bytes(),
+            data_checksums: self.ready.control_file.has_data_checksums(),
+            codec: archive.codec().codec,
+            partitions: self.partitions.clone(),
+            tablespaces: tablespaces.map(|(oid, location)| TablespaceRecord { oid: *oid, location: location.clone() }).collect(),
+            manifest_sha256: self.manifest_sha256.clone(),
+            settings: self.ready.settings.clone(),
+            extensions: self.ready.extensions.clone(),
+            damaged_pages: self.damaged.clone(),
+            files: self.files.len() as u64,
+            bytes: self.bytes(),
+            from_standby: self.stopped.from_standby,
+            pg_wal_link: self.listing.pg_wal_link.clone(),
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// The report; its whole duration is the caller's to say.
+    pub(super) fn report(self, segments: &[WalSegmentName], copy_duration: Duration, wal_wait: Duration) -> BackupReport {
+        let mut warnings = self.listing.warnings.clone();
+        if self.damaged_count > 0 {
+            warnings.push(format!("{} pages have a wrong checksum; a restore brings them back as they are", self.damaged_count));
+        }
+        let first_segment = segments.first().copied().unwrap_or_else(|| self.started.name.segment());
+        BackupReport {
+            major: self.ready.facts.major,
+            timeline: self.started.timeline,
+            start_lsn: self.started.start_lsn,
+            stop_lsn: self.stopped.stop_lsn,
+            first_segment,
+            last_segment: segments.last().copied().unwrap_or(first_segment),
+            started_at: self.started.started_at,
+            stopped_at: self.stopped_at,
+            files: self.files.len() as u64,
+            bytes: self.bytes(),
+            bytes_stored: self.partitions.iter().map(|partition| partition.bytes_stored).sum(),
+            partitions: self.partitions.len() as u64,
+            vanished_files: self.vanished,
+            damaged_pages: self.damaged_count,
+            damaged: self.damaged,
+            skipped_links: self.listing.skipped_links,
+            copy_duration,
+            wal_wait,
+            duration: Duration::ZERO,
+            warnings,
+            name: self.started.name,
+        }
+    }
+}
+
+/// Checks that every partition is in the archive as it was stored, right before the commit: another writer that took
+/// this backup for a leftover would have removed some.
+pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Result<()> {
+    let mut missing: BTreeMap<u32, u64> =
+        evidence.partitions.iter().map(|partition| (partition.number, partition.bytes_stored)).collect();
+    for (key, meta) in place::objects(archive, &evidence.started.name).await? {
+        if let ArchiveKey::Partition { number, .. } = layout::parse(&key)
+            && missing.get(&number) == Some(&meta.size)
+        {
+            missing.remove(&number);
+        }
+    }
+    match missing.keys().next() {
+        None => Ok(()),
+        Some(number) => Err(OpError::new(
+            Kind::StorageUnavailable,
+            format!("partition {number} of backup {} is not in the archive any more", evidence.started.name),
+        )
+        .detail("It was stored, and is gone or changed before the backup could be committed.")
+        .hint("find out who deletes objects of the archive, then take the backup again")),
+    }
+}
+
+/// Commits the backup. From the first attempt on its objects are not taken back any more: the store may have kept the
+/// sentinel although its reply was lost, and a listed backup must be whole.
+pub(super) async fn store_sentinel(
+    archive: &Archive,
+    evidence: &Evidence,
+    sentinel: &Sentinel,
+    uploads: &Uploads,
+) -> Result<()> {
+    uploads.keep_all();
+    let key = Archive::key(&layout::sentinel(&evidence.started.name))?;
+    let bytes = Bytes::from(sentinel.to_json());
+    let mut pause = SENTINEL_PAUSE;
+    for attempt in 1.. {
+        let error = match archive.store().put_if_absent(&key, body_from(bytes.clone())).await {
+            Ok(PutOutcome::Created(_)) => return Ok(()),
+            Ok(PutOutcome::Exists) if archive.read_small(&key).await?.is_some_and(|found| found == bytes) => return Ok(()),
+            Ok(PutOutcome::Exists) => {
+                return Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has {key}")));
+            }
+            Err(error) => OpError::from_store(error, format_args!("store {key}")),
+        };
+        if attempt >= SENTINEL_ATTEMPTS_MAX || !error.kind.retryable() {
+            return Err(error);
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    unreachable!("the loop ends by returning")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,124 @@
+//! What must be true before the server is asked to start a backup.
+//!
+//! The server must be the one of the data directory, the archive must be this cluster's, and no other backup of this
+//! server may be running. Everything here only reads, except the archive's identity, which is claimed on first use.
+
+use std::collections::BTreeMap;
+
+use wale_cluster::{Control, DataDirectory, Owner, ServerFacts};
+use wale_format::tar::Meta;
+use wale_pg::ControlFile;
+
+use super::options::Options;
+use super::plan::{ClusterFacts, same_cluster};
+use crate::archive::{Archive, ClusterIdentity};
+use crate::error::{Kind, OpError, Result};
+
+/// A server that may be backed up, with the session that holds the lock.
+pub(super) struct Ready {
+    /// The session with the lock; taken by the backup that it runs.
+    control: Option<Control>,
+    pub(super) directory: DataDirectory,
+    pub(super) control_file: ControlFile,
+    pub(super) facts: ServerFacts,
+    /// Settings that recovery compares with the primary's.
+    pub(super) settings: BTreeMap<String, String>,
+    /// Database → extension → version.
+    pub(super) extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// For `extended_version.txt`.
+    pub(super) version: String,
+}
+
+impl Ready {
+    /// Owner of the data directory, for the tar members that are made here.
+    pub(super) fn owner_meta(&self) -> Meta {
+        let owner = self.directory.owner().unwrap_or(Owner { uid: 0, gid: 0 });
+        Meta { uid: u64::from(owner.uid), gid: u64::from(owner.gid), ..Meta::default() }
+    }
+
+    /// The session that holds the lock.
+    ///
+    /// # Panics
+    ///
+    /// When it was taken before.
+    pub(super) fn take_control(&mut self) -> Control {
+        self.control.take().expect("a session runs one backup")
+    }
+}
+
+/// Connects and checks.
+pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Ready> {
+    let failed = |error, what: &str| OpError::from_cluster(error, what);
+    let (directory, control_file) = read_directory(options).await?;
+    let control = Control::connect(&options.connect)
+        .await
+        .map_err(|error| failed(error, "connect to the server for a base backup"))?;
+    let facts = control.facts().await.map_err(|error| failed(error, "ask the server who it is"))?;
+    let server = ClusterFacts {
+        system_identifier: facts.system_identifier,
+        major: facts.major,
+        segment_size: facts.wal_segment_size,
+    };
+    let here = ClusterFacts {
+        system_identifier: control_file.system_identifier,
+        // 13 to 16 share a version of the control file; where it cannot tell, the server's word is taken.
+        major: control_file.major().unwrap_or(facts.major),
+        segment_size: control_file.wal_segment_size,
+    };
+    same_cluster(&server, &here)?;
+    archive
+        .ensure_identity(&ClusterIdentity {
+            system_identifier: facts.system_identifier,
+            major: Some(facts.major),
+            wal_segment_size: facts.wal_segment_size,
+        })
+        .await?;
+    control
+        .check_backup_privileges(facts.major)
+        .await
+        .map_err(|error| failed(error, "take a base backup"))?;
+    if !control.try_backup_lock().await.map_err(|error| failed(error, "take the lock of base backups"))? {
+        return Err(OpError::new(Kind::Busy, "another base backup of this server is running")
+            .hint("wait until it ends; pg_locks shows the session that holds the advisory lock"));
+    }
+    let settings = control.enforced_settings().await.map_err(|error| failed(error, "read the server's settings"))?;
+    let extensions = extensions(&control, options).await?;
+    let version = version(&control).await?;
+    Ok(Ready { control: Some(control), directory, control_file, facts, settings, extensions, version })
+}
+
+async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
+    let path = options.data_directory.clone();
+    let read = move || {
+        let directory = DataDirectory::open(&path)?;
+        let control_file = directory.control_file()?;
+        Ok((directory, control_file))
+    };
+    super::blocking(read)
+        .await?
+        .map_err(|error| OpError::from_cluster(error, format_args!("read {}", options.data_directory.display())))
+}
+
+/// A database that cannot be asked does not fail the backup: its extensions are a help, not a need.
+async fn extensions(
+    control: &Control,
+    options: &Options,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+    let inventory = control
+        .extensions(&options.connect)
+        .await
+        .map_err(|error| OpError::from_cluster(error, "list the server's extensions"))?;
+    for (database, reason) in &inventory.failures {
+        tracing::warn!(database, reason, "the extensions of this database are not recorded");
+    }
+    Ok(inventory.databases)
+}
+
+async fn version(control: &Control) -> Result<String> {
+    let name = "server_version";
+    let settings = control
+        .settings(&[name])
+        .await
+        .map_err(|error| OpError::from_cluster(error, "ask the server for its version"))?;
+    Ok(format!("PostgreSQL {}", settings.get(name).map_or("", String::as_str)))
+}

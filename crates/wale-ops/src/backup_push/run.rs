@@ -1,0 +1,306 @@
+//! The straight line of a base backup. What each step may refuse stands in `plan` and `preflight`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use tokio::runtime::Handle;
+use wale_cluster::{Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, restore_marker};
+use wale_format::tar::Meta;
+use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
+use wale_pg::ControlFile;
+use wale_pipeline::{CancellationToken, Progress, run_workers};
+
+use super::commit::{self, Evidence};
+use super::copy::{CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition};
+use super::options::Options;
+use super::partition::{PageVerification, SourceFile, cancelled};
+use super::plan::{self, Place};
+use super::preflight::{self, Ready};
+use super::report::{BackupReport, Started};
+use super::throttle::Throttle;
+use super::uploads::Uploads;
+use super::wal_wait::wait_for_segments;
+use super::{blocking, place};
+use crate::archive::Archive;
+use crate::error::{OpError, Result};
+
+/// Takes a base backup.
+///
+/// `on_started` is called once, when the server has fixed the start position: from then on WAL may be accepted
+/// without a gap before this backup.
+///
+/// # Errors
+///
+/// Any kind. Whatever it is, the archive has no sentinel of this backup afterwards, the server's session is closed, and
+/// the objects written are removed as far as the store allows. The one exception is a store that does not answer
+/// whether the sentinel was stored: then the objects stay, so that a sentinel that did arrive has its backup.
+pub async fn run(
+    archive: &Archive,
+    options: &Options,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    on_started: impl FnOnce(&Started) + Send,
+) -> Result<BackupReport> {
+    let begun = Instant::now();
+    let uploads = Arc::new(Uploads::new(Arc::clone(archive.store())));
+    let backup = Backup { archive, options, progress, cancel, uploads: &uploads };
+    match backup.take(on_started).await {
+        Ok(mut report) => {
+            report.duration = begun.elapsed();
+            Ok(report)
+        }
+        Err(error) => {
+            progress.set_phase("removing what was written");
+            uploads.remove_all().await;
+            Err(error)
+        }
+    }
+}
+
+/// One attempt and what it works with.
+struct Backup<'a> {
+    archive: &'a Archive,
+    options: &'a Options,
+    progress: &'a Progress,
+    cancel: &'a CancellationToken,
+    uploads: &'a Arc<Uploads>,
+}
+
+/// What the copying brought.
+pub(super) struct Copied {
+    pub(super) partitions: Vec<StoredPartition>,
+    pub(super) control_bytes: Vec<u8>,
+    pub(super) listing_facts: ListingFacts,
+}
+
+/// What the listing says beside the files.
+#[derive(Debug, Default)]
+pub(super) struct ListingFacts {
+    pub(super) tablespaces: Vec<(u32, String)>,
+    pub(super) pg_wal_link: Option<String>,
+    pub(super) skipped_links: Vec<String>,
+    pub(super) vanished: u64,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Backup<'_> {
+    async fn take(&self, on_started: impl FnOnce(&Started) + Send) -> Result<BackupReport> {
+        self.progress.set_phase("checking");
+        let ready = self.unless_cancelled(preflight::prepare(self.archive, self.options)).await??;
+        self.progress.set_phase("waiting for the server's checkpoint");
+        let (ready, running, started) = self.start(ready).await?;
+        on_started(&started);
+        tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup started");
+
+        self.occupy(&started.name).await?;
+        let version_key = layout::extended_version(&started.name);
+        self.uploads.put_bytes(&version_key, ready.version.clone().into()).await?;
+
+        let copied = self.copy(&ready, &running, &started).await?;
+        self.progress.set_phase("stopping");
+        let stopped = self
+            .unless_cancelled(running.stop())
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "end the base backup on the server"))?;
+        let stopped_at = self.archive.clock().now();
+        let copy_duration = (stopped_at - started.started_at).to_std().unwrap_or_default();
+        let segments = check_positions(&ready, &started, &stopped)?;
+
+        let mut evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
+        evidence.store_last_partition(self.archive, self.uploads).await?;
+        evidence.store_manifest(self.uploads).await?;
+
+        self.progress.set_phase("waiting for WAL");
+        let limit = self.options.wal_wait_limit;
+        let wal_wait =
+            wait_for_segments(self.archive, &segments, &self.options.wal_directory, limit, self.cancel).await?;
+
+        self.progress.set_phase("committing");
+        commit::check_stored(self.archive, &evidence).await?;
+        let sentinel = evidence.store_metadata(self.archive, self.options, self.uploads).await?;
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        commit::store_sentinel(self.archive, &evidence, &sentinel, self.uploads).await?;
+        self.progress.set_phase("done");
+        Ok(evidence.report(&segments, copy_duration, wal_wait))
+    }
+
+    /// Waits for `work`, or for the cancellation; dropping the work closes the server's session.
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            value = work => Ok(value),
+        }
+    }
+
+    async fn start(&self, mut ready: Ready) -> Result<(Ready, RunningBackup, Started)> {
+        let control = ready.take_control();
+        let now = self.archive.clock().now();
+        let label = format!("{} {}", self.options.label_prefix, now.format("%Y-%m-%dT%H:%M:%SZ"));
+        let running = self
+            .unless_cancelled(RunningBackup::start(control, &label, self.options.checkpoint))
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "start a base backup on the server"))?;
+        let started_at = self.archive.clock().now();
+        // The checkpoint that begins the backup is in the control file now, and with it the timeline.
+        let control_file = self.control_file(&ready).await?;
+        let timeline = control_file.timeline;
+        let size = ready.facts.wal_segment_size;
+        let start_lsn = running.start_lsn();
+        let segment = wale_pg::WalSegmentName::from_lsn(timeline, start_lsn, size);
+        let name = BackupName::new(&segment, size.offset_in_segment(start_lsn));
+        Ok((ready, running, Started { name, start_lsn, timeline, started_at }))
+    }
+
+    async fn control_file(&self, ready: &Ready) -> Result<ControlFile> {
+        let directory = ready.directory.clone();
+        blocking(move || directory.control_file())
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))
+    }
+
+    /// Makes sure that nobody else's objects are under the backup's name.
+    async fn occupy(&self, name: &BackupName) -> Result<()> {
+        let occupancy = place::look(self.archive, name).await?;
+        if plan::judge_place(name, &occupancy, self.archive.clock().now())? == Place::Leftover {
+            tracing::info!(backup = %name, "removing what an unfinished backup of the same name left");
+            place::clear(self.archive, name).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies all files; gives up at once when the server's session ends.
+    async fn copy(&self, ready: &Ready, running: &RunningBackup, started: &Started) -> Result<Copied> {
+        self.progress.set_phase("listing files");
+        let listing = self.list(ready).await?;
+        let (job, parts, listing_facts) = self.plan(ready, started, listing);
+        let job = Arc::new(job);
+        let total: u64 = job.files.iter().map(|file| file.size).sum();
+        self.progress.set_total(total);
+        self.progress.set_total_files(job.files.len() as u64);
+        let workers = self.options.workers.max(1);
+        let _memory = self.unless_cancelled(self.archive.budget().acquire(WORKER_BYTES * workers as u64)).await?;
+        self.progress.set_phase("copying files");
+
+        let token = self.cancel.child_token();
+        let work = {
+            let job = Arc::clone(&job);
+            run_workers(parts, workers, &token, move |part, token| make_partition(&job, &part, &token))
+        };
+        tokio::pin!(work);
+        let partitions = tokio::select! {
+            partitions = &mut work => partitions?,
+            error = running.lost() => {
+                token.cancel();
+                // The workers end at their next piece; what they say about it does not matter any more.
+                let _ = work.await;
+                return Err(OpError::from_cluster(error, "keep the base backup open: it is void"));
+            }
+        };
+        let directory = ready.directory.clone();
+        let (_, control_bytes) = blocking(move || directory.control_bytes())
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))?;
+        Ok(Copied { partitions, control_bytes, listing_facts })
+    }
+
+    async fn list(&self, ready: &Ready) -> Result<Listing> {
+        let directory = ready.directory.clone();
+        let mut ignore = self.options.ignore.clone();
+        // A note about an earlier restore is not part of the cluster.
+        ignore.push(restore_marker::FILE_NAME.to_owned());
+        let walk = WalkOptions { major: ready.facts.major, ignore };
+        blocking(move || directory.walk(&walk))
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "list the files of the data directory"))
+    }
+
+    fn plan(&self, ready: &Ready, started: &Started, listing: Listing) -> (CopyJob, Vec<PartitionJob>, ListingFacts) {
+        let facts = listing_facts(&listing);
+        let (directories, files) = sources(listing);
+        let parts = parts_of(&files, self.options.workers);
+        let verify = ready.control_file.has_data_checksums().then_some(PageVerification {
+            start_lsn: started.start_lsn,
+            blocks_per_segment: ready.control_file.blocks_per_segment,
+        });
+        let job = CopyJob {
+            name: started.name.clone(),
+            codec: *self.archive.codec(),
+            directories,
+            files,
+            verify,
+            policy: self.options.damaged_pages,
+            throttle: Throttle::new(self.options.read_rate_limit, Instant::now()),
+            progress: self.progress.clone(),
+            uploads: Arc::clone(self.uploads),
+            runtime: Handle::current(),
+        };
+        (job, parts, facts)
+    }
+}
+
+/// Checks what the server said at the end against what it said at the beginning; returns the segments that a restore
+/// needs.
+fn check_positions(ready: &Ready, started: &Started, stopped: &StoppedBackup) -> Result<Vec<wale_pg::WalSegmentName>> {
+    plan::same_timeline(started.timeline, stopped.timeline, stopped.stop_timeline)?;
+    plan::required_segments(started.timeline, started.start_lsn, stopped.stop_lsn, ready.facts.wal_segment_size)
+}
+
+fn listing_facts(listing: &Listing) -> ListingFacts {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    ListingFacts {
+        tablespaces: listing.tablespaces.iter().map(|space| (space.oid, text(&space.location))).collect(),
+        pg_wal_link: listing.pg_wal_link.as_deref().map(text),
+        skipped_links: listing
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.kind, EntryKind::Symlink { .. }))
+            .map(|entry| entry.relative.clone())
+            .collect(),
+        vanished: listing.vanished,
+        warnings: listing.warnings.iter().map(|warning| format!("{}: {}", warning.relative, warning.reason)).collect(),
+    }
+}
+
+/// Directories and regular files of the listing. Symbolic links are left out, as `pg_basebackup` does: where they
+/// lead is not part of the cluster, and on another host it is somebody else's file.
+pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile>) {
+    let mut directories = vec![directory(listing.root)];
+    let mut files = Vec::new();
+    for entry in listing.entries {
+        match entry.kind {
+            EntryKind::Directory => directories.push(directory(entry)),
+            EntryKind::File { size } => {
+                files.push(SourceFile { relative: entry.relative, absolute: entry.absolute, size });
+            }
+            EntryKind::Symlink { .. } => {}
+        }
+    }
+    (directories, files)
+}
+
+/// Partition 0 has the directories, the following ones the files; the last one comes later.
+pub(super) fn parts_of(files: &[SourceFile], workers: usize) -> Vec<PartitionJob> {
+    let planned: Vec<PlannedFile<'_>> =
+        files.iter().map(|file| PlannedFile { path: &file.relative, size: file.size }).collect();
+    let total = files.iter().map(|file| file.size).sum();
+    let plan = PartitionPlan::new(&planned, &PlanLimits::for_total(total, workers));
+    let mut parts = vec![PartitionJob { number: 0, files: None }];
+    let files = plan.partitions().iter().cloned().map(Some);
+    parts.extend((1..).zip(files).map(|(number, files)| PartitionJob { number, files }));
+    parts
+}
+
+fn directory(entry: Entry) -> SourceDirectory {
+    let meta = Meta {
+        mode: entry.mode & 0o7777,
+        uid: u64::from(entry.uid),
+        gid: u64::from(entry.gid),
+        mtime: u64::try_from(DateTime::<Utc>::from(entry.mtime).timestamp()).unwrap_or(0),
+    };
+    SourceDirectory { relative: entry.relative, meta }
+}

@@ -1,0 +1,211 @@
+//! Segments fetched ahead of a server that replays: decoded, verified, in memory, and nowhere else.
+//!
+//! It holds at most a window of segments after the last one asked for. What is not asked for is dropped when the
+//! direction changes, when names jump, and after some time without a request, so that memory goes back to the idle
+//! level when recovery is over. A fetch ahead that fails is forgotten: the request asks for itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
+use wale_pipeline::{MemoryBudget, MemoryPermit};
+
+use super::plan;
+use super::report::FetchedWal;
+use super::run::fetch_with_permit;
+use crate::archive::Archive;
+
+/// Segments fetched ahead at the same time. Decoding is what costs, and the server needs a core, too.
+const AT_ONCE: usize = 2;
+
+/// The segments at hand.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    archive: Archive,
+    window: usize,
+    idle: Duration,
+    budget: MemoryBudget,
+    at_once: Arc<Semaphore>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last segment that was delivered, and the segment size.
+    served: Option<(WalSegmentName, WalSegmentSize)>,
+    slots: BTreeMap<WalSegmentName, Slot>,
+    used: Option<Instant>,
+    /// Whether somebody watches for idleness.
+    watched: bool,
+    fetched: u64,
+    tasks: JoinSet<()>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    content: oneshot::Receiver<FetchedWal>,
+    fetch: AbortHandle,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.fetch.abort();
+    }
+}
+
+impl Ahead {
+    pub(super) fn new(
+        archive: Archive,
+        window: usize,
+        budget: MemoryBudget,
+        idle: Duration,
+    ) -> Self {
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        Self {
+            archive,
+            window,
+            idle,
+            budget,
+            at_once,
+            state: Arc::default(),
+        }
+    }
+
+    /// Takes `asked` out of what is at hand, waiting for it if it is on its way. `None`: fetch it yourself. If the
+    /// server is going forward, fetching its next segments begins.
+    pub(super) async fn take(&self, asked: WalSegmentName) -> Option<FetchedWal> {
+        let slot = {
+            let mut state = self.lock();
+            state.used = Some(Instant::now());
+            let slot = state.slots.remove(&asked);
+            self.begin(&mut state, asked);
+            slot
+        };
+        let mut slot = slot?;
+        (&mut slot.content).await.ok()
+    }
+
+    /// Notes that `served` was delivered. A server that did not come from the segment before goes somewhere else.
+    pub(super) fn served(&self, served: WalSegmentName, size: WalSegmentSize) {
+        let mut state = self.lock();
+        let before = state
+            .served
+            .replace((served, size))
+            .map(|(before, _)| before);
+        if before != Some(served) && !plan::follows(before, served, size) {
+            state.slots.clear();
+        }
+    }
+
+    /// Segments fetched ahead so far.
+    pub(super) fn fetched(&self) -> u64 {
+        self.lock().fetched
+    }
+
+    /// Segments at hand or on their way.
+    #[cfg(test)]
+    pub(super) fn at_hand(&self) -> Vec<WalSegmentName> {
+        self.lock().slots.keys().copied().collect()
+    }
+
+    /// Drops everything and waits for the tasks to end.
+    pub(super) async fn drain(&self) {
+        let mut tasks = {
+            let mut state = self.lock();
+            state.draining = true;
+            state.slots.clear();
+            std::mem::take(&mut state.tasks)
+        };
+        tasks.shutdown().await;
+    }
+
+    /// Begins to fetch what follows `asked`, as far as the budget goes; drops what lies elsewhere.
+    fn begin(&self, state: &mut State, asked: WalSegmentName) {
+        while state.tasks.try_join_next().is_some() {}
+        let Some((served, size)) = state.served else {
+            return;
+        };
+        let wanted = plan::ahead_of(Some(served), asked, self.window, size);
+        if wanted.is_empty() || state.draining {
+            return;
+        }
+        state.slots.retain(|name, _| wanted.contains(name));
+        for name in wanted {
+            if state.slots.contains_key(&name) {
+                continue;
+            }
+            // Cut to the budget, a permit would say more than there is.
+            if size.bytes() > self.budget.total() {
+                return;
+            }
+            let Some(permit) = self.budget.try_acquire(size.bytes()) else {
+                break;
+            };
+            let slot = self.fetch(state, name, permit);
+            state.slots.insert(name, slot);
+        }
+        self.watch(state);
+    }
+
+    fn fetch(&self, state: &mut State, name: WalSegmentName, permit: MemoryPermit) -> Slot {
+        let (sender, content) = oneshot::channel();
+        let (archive, at_once, shared) = (
+            self.archive.clone(),
+            Arc::clone(&self.at_once),
+            Arc::clone(&self.state),
+        );
+        let fetch = state.tasks.spawn(async move {
+            // First come, first served: the nearest segment is fetched first.
+            let Ok(_turn) = at_once.acquire_owned().await else {
+                return;
+            };
+            match fetch_with_permit(&archive, &ArchiveFileName::Segment(name), permit).await {
+                Ok(fetched) => {
+                    lock(&shared).fetched += 1;
+                    // Nobody waits any more: it is dropped.
+                    let _ = sender.send(fetched);
+                }
+                Err(error) => {
+                    tracing::debug!(%name, error = %error.chain(), "could not fetch ahead");
+                }
+            }
+        });
+        Slot { content, fetch }
+    }
+
+    /// Makes sure that what is at hand is dropped when nobody asks any more.
+    fn watch(&self, state: &mut State) {
+        if state.watched || state.slots.is_empty() {
+            return;
+        }
+        state.watched = true;
+        let (shared, idle) = (Arc::clone(&self.state), self.idle);
+        state.tasks.spawn(async move {
+            loop {
+                let until = lock(&shared)
+                    .used
+                    .map_or_else(Instant::now, |used| used + idle);
+                tokio::time::sleep_until(until).await;
+                let mut state = lock(&shared);
+                if state.used.is_none_or(|used| used + idle <= Instant::now()) {
+                    state.slots.clear();
+                    state.watched = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,181 @@
+//! The long-lived fetcher: what a sidecar answers a recovering server with.
+//!
+//! An outage of the store is waited out within a deadline, since a server that hears "unavailable" stops. Absence is
+//! answered at once: it is normal and frequent, and a server waits for it at the end of each recovery.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wale_cluster::Owner;
+use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_pipeline::MemoryBudget;
+
+use super::ahead::Ahead;
+use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
+use super::run::{fetch, write_to_path};
+use crate::archive::Archive;
+use crate::error::{Kind, Result};
+use crate::retry::RetryBudget;
+
+/// What a caller may choose about a [`Fetcher`].
+#[derive(Clone, Copy, Debug)]
+pub struct FetcherOptions {
+    /// How many segments are fetched ahead of a server that replays; 0 switches it off.
+    pub prefetch: usize,
+    /// Memory for them, in bytes.
+    pub prefetch_bytes: u64,
+    /// After how much time without a request the memory is given back.
+    pub prefetch_idle: Duration,
+    /// How long an outage of the store is waited out within one request.
+    pub deadline: Duration,
+}
+
+impl Default for FetcherOptions {
+    /// Four segments in 64 MiB (4 x 16 MiB), given back after a minute; 60 s of patience.
+    fn default() -> Self {
+        Self {
+            prefetch: 4,
+            prefetch_bytes: 64 << 20,
+            prefetch_idle: Duration::from_mins(1),
+            deadline: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Fetches WAL for a server in recovery. To be kept for as long as the sidecar runs.
+#[derive(Debug)]
+pub struct Fetcher {
+    archive: Archive,
+    ahead: Option<Ahead>,
+    retry: RetryBudget,
+    stats: Mutex<FetcherStats>,
+}
+
+impl Fetcher {
+    /// A fetcher from `archive`.
+    #[must_use]
+    pub fn new(archive: Archive, options: FetcherOptions) -> Self {
+        let FetcherOptions {
+            prefetch,
+            prefetch_bytes,
+            prefetch_idle,
+            deadline,
+        } = options;
+        let budget = MemoryBudget::new(prefetch_bytes);
+        let ahead =
+            (prefetch > 0).then(|| Ahead::new(archive.clone(), prefetch, budget, prefetch_idle));
+        Self {
+            archive,
+            ahead,
+            retry: RetryBudget::within(deadline),
+            stats: Mutex::default(),
+        }
+    }
+
+    /// As [`super::fetch`], with prefetch and patience.
+    ///
+    /// # Errors
+    /// As [`super::fetch`]; an outage only after the deadline.
+    pub async fn fetch(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        let result = self.fetch_uncounted(name).await;
+        if let Ok(fetched) = &result {
+            let now = self.archive.clock().now();
+            let mut stats = self.stats_mut();
+            stats.delivered += 1;
+            stats.bytes_plain += fetched.size;
+            stats.last_success = Some(now);
+        }
+        self.counted(result)
+    }
+
+    /// As [`super::fetch_to_path`], with prefetch and patience.
+    ///
+    /// # Errors
+    /// As [`super::fetch_to_path`]; an outage only after the deadline.
+    pub async fn fetch_to_path(
+        &self,
+        name: &ArchiveFileName,
+        path: &Path,
+        owner: Option<Owner>,
+    ) -> Result<FetchReport> {
+        let started = Instant::now();
+        let fetched = self.fetch(name).await?;
+        let written = write_to_path(fetched, path, owner, started).await;
+        self.counted(written)
+    }
+
+    /// As [`super::prove_absent`], with patience.
+    ///
+    /// # Errors
+    /// As [`super::prove_absent`]; an outage only after the deadline.
+    pub async fn prove_absent(&self, name: &ArchiveFileName) -> Result<Absence> {
+        let result = self
+            .retry
+            .run(|| super::prove_absent(&self.archive, name))
+            .await;
+        if result.is_ok() {
+            self.stats_mut().proven_absent += 1;
+        }
+        self.counted(result)
+    }
+
+    /// The counters so far.
+    #[must_use]
+    pub fn stats(&self) -> FetcherStats {
+        let prefetched = self.ahead.as_ref().map_or(0, Ahead::fetched);
+        FetcherStats {
+            prefetched,
+            ..self.stats_mut().clone()
+        }
+    }
+
+    /// Stops fetching ahead, gives the memory back and waits for the tasks. Requests are still answered.
+    pub async fn drain(&self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.drain().await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_ref()
+    }
+
+    async fn fetch_uncounted(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
+            return self.retry.run(|| fetch(&self.archive, name)).await;
+        };
+        let fetched = match ahead.take(*segment).await {
+            Some(fetched) => {
+                self.stats_mut().prefetch_hits += 1;
+                fetched
+            }
+            None => self.retry.run(|| fetch(&self.archive, name)).await?,
+        };
+        // A segment that was delivered has the segment size.
+        if let Ok(size) = WalSegmentSize::new(fetched.size) {
+            ahead.served(*segment, size);
+        }
+        Ok(fetched)
+    }
+
+    fn counted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            let now = self.archive.clock().now();
+            let mut stats = self.stats_mut();
+            if error.kind == Kind::NotFound {
+                stats.absent += 1;
+            } else {
+                *stats.failures.entry(error.kind).or_default() += 1;
+                stats.last_failure = Some(now);
+                stats.last_failure_text = Some(error.chain());
+            }
+        }
+        result
+    }
+
+    fn stats_mut(&self) -> MutexGuard<'_, FetcherStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

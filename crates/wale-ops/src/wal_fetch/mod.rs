@@ -1,0 +1,25 @@
+//! `wal-fetch`: one WAL file out of the archive, for a server in recovery.
+//!
+//! PostgreSQL takes an exit status of 1 to 125 of `restore_command` for "not in the archive" and may end recovery
+//! there. So three answers are kept strictly apart: the verified bytes, a *proven* absence, and everything else,
+//! which is an error and never an absence.
+//!
+//! Invariants: every byte of a file was decoded and checked before the first one goes out; a damaged object is an
+//! error that names it and is never delivered; nothing half-written ever has its final name.
+//!
+//! [`fetch`], [`fetch_to_path`] and [`prove_absent`] are single requests. [`Fetcher`] is the long-lived form, which
+//! waits out an outage and fetches ahead of a server that replays.
+
+mod absent;
+mod ahead;
+mod fetcher;
+pub mod plan;
+mod report;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use absent::prove_absent;
+pub use fetcher::{Fetcher, FetcherOptions};
+pub use report::{Absence, FetchReport, FetchedWal, FetcherStats};
+pub use run::{fetch, fetch_to_path, write_to_path};

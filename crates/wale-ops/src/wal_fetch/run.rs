@@ -1,0 +1,409 @@
+//! One fetch: find, decode, verify, and only then deliver.
+//!
+//! A segment is decoded into memory when the budget has room for it. Otherwise (large segments, or a budget in use)
+//! it is decoded twice: once to verify it, once to send it; the second pass must be the same bytes as the first.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
+use wale_cluster::Owner;
+use wale_cluster::durable::PendingFile;
+use wale_format::ArchiveIdentity;
+use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader};
+use wale_storage::ObjectKey;
+
+use super::plan::Expectation;
+use super::report::{FetchReport, FetchedWal};
+use crate::archive::{Archive, ConsumeError, StoredWal, damaged, read_failed};
+use crate::error::{Kind, OpError, Result};
+
+/// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces waiting between the decoder and the receiver in the two-pass way: 4 of 256 KiB make 1 MiB.
+const PIECES_AHEAD: usize = 4;
+
+/// The largest part of the budget that one file may take: a quarter, so that four fetches go on at once.
+const BUDGET_SHARE: u64 = 4;
+
+/// Finds, decodes and verifies `name`. What comes back is known to be right.
+///
+/// # Errors
+/// `NotFound`: no object holds it (see [`super::prove_absent`] for what that is worth). `CorruptData`: what is
+/// stored is not it; the object is named. `Configuration`: stored with a codec that this version cannot read.
+/// `StorageUnavailable` and the like: the store did not answer.
+pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedWal> {
+    let copies = archive.find_wal_copies(name).await?;
+    if copies.is_empty() {
+        return Err(not_found(name));
+    }
+    let mut first_error = None;
+    for stored in &copies {
+        match fetch_copy(archive, stored, archive.budget()).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(error) if error.kind == Kind::CorruptData || error.kind == Kind::Configuration => {
+                // Another copy, under another codec, may be sound.
+                first_error.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| not_found(name)))
+}
+
+/// Fetches `name` and puts it at `path`, whole and durable, or leaves `path` as it is. The file is made in the same
+/// folder under a temporary name, with mode 0600 and, where given, another owner.
+///
+/// # Errors
+/// As [`fetch`], and `LocalIo`, `DiskFull`, `PermissionDenied` for the local side.
+pub async fn fetch_to_path(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    path: &Path,
+    owner: Option<Owner>,
+) -> Result<FetchReport> {
+    let started = Instant::now();
+    let fetched = fetch(archive, name).await?;
+    write_to_path(fetched, path, owner, started).await
+}
+
+/// Puts a fetched file at `path`, as [`fetch_to_path`]. `started` is when the request began.
+///
+/// # Errors
+/// Those of the body and of the local side.
+pub async fn write_to_path(
+    fetched: FetchedWal,
+    path: &Path,
+    owner: Option<Owner>,
+    started: Instant,
+) -> Result<FetchReport> {
+    let FetchedWal {
+        name,
+        size,
+        key,
+        bytes_stored,
+        body,
+        ..
+    } = fetched;
+    let mut source = StreamReader::new(body, 1, &Handle::current());
+    let target = path.to_owned();
+    crate::wal_push::blocking(move || {
+        let failed = |e| local_or_body(e, &target);
+        let mut file = PendingFile::create(&target, 0o600, owner).map_err(failed)?;
+        let written = io::copy(&mut source, &mut file).map_err(failed)?;
+        if written != size {
+            return Err(OpError::internal(format!(
+                "{written} of {size} bytes of {name} were delivered"
+            )));
+        }
+        file.commit().map_err(failed)
+    })
+    .await?;
+    Ok(FetchReport {
+        name,
+        key,
+        bytes_plain: size,
+        bytes_stored,
+        duration: started.elapsed(),
+    })
+}
+
+/// An error of the body is an [`OpError`] in disguise; the rest are the file's.
+fn local_or_body(error: io::Error, path: &Path) -> OpError {
+    error
+        .downcast::<OpError>()
+        .unwrap_or_else(|e| OpError::from_io(e, format_args!("write {}", path.display())))
+}
+
+/// The error for a name that no object has.
+pub(super) fn not_found(name: &ArchiveFileName) -> OpError {
+    OpError::new(Kind::NotFound, format!("{name} is not in the archive"))
+}
+
+/// Decodes and verifies one object, with a buffer from `budget` where it has room.
+async fn fetch_copy(
+    archive: &Archive,
+    stored: &StoredWal,
+    budget: &MemoryBudget,
+) -> Result<FetchedWal> {
+    let expectation = expectation(archive, stored).await?;
+    let result = match buffer_permit(budget, expectation.size_max()) {
+        Some(permit) => fetch_into_memory(archive, stored, expectation, permit).await,
+        None => fetch_in_two_passes(archive, stored, expectation).await,
+    };
+    result.map_err(|error| match error.kind {
+        // It was there a moment ago. That is no absence.
+        Kind::NotFound => OpError::new(
+            Kind::StorageUnavailable,
+            format!("object {} was there and is gone", stored.key),
+        )
+        .hint("find out who deletes objects of this archive")
+        .source(error),
+        _ => error,
+    })
+}
+
+/// What the object must decode to. An archive without identity says it by the object's own header.
+async fn expectation(archive: &Archive, stored: &StoredWal) -> Result<Expectation> {
+    let name = stored.name;
+    if let Some(identity) = archive.identity().await? {
+        return expectation_by(&identity, name);
+    }
+    let mut segment_size = WalSegmentSize::DEFAULT;
+    if matches!(
+        name,
+        ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
+    ) {
+        let header = archive.read_wal_header(stored).await?;
+        segment_size = WalSegmentSize::new(header.segment_size.into())
+            .map_err(|e| damaged(&stored.key, &e).source(e))?;
+    }
+    Ok(Expectation {
+        name,
+        system_identifier: None,
+        segment_size,
+    })
+}
+
+fn expectation_by(identity: &ArchiveIdentity, name: ArchiveFileName) -> Result<Expectation> {
+    let segment_size = WalSegmentSize::new(identity.wal_segment_size).map_err(|e| {
+        OpError::new(
+            Kind::CorruptData,
+            format!("the archive's identity has an impossible segment size: {e}"),
+        )
+    })?;
+    Ok(Expectation {
+        name,
+        system_identifier: Some(identity.system_identifier),
+        segment_size,
+    })
+}
+
+/// Room for `bytes`, if that is a fair share of the budget and free now. Nobody waits: without room there are two
+/// passes.
+fn buffer_permit(budget: &MemoryBudget, bytes: u64) -> Option<MemoryPermit> {
+    (bytes <= budget.total() / BUDGET_SHARE)
+        .then(|| budget.try_acquire(bytes))
+        .flatten()
+}
+
+/// Decodes and verifies a segment into memory under a permit that was taken for it already.
+pub(super) async fn fetch_with_permit(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    permit: MemoryPermit,
+) -> Result<FetchedWal> {
+    let stored = archive
+        .find_wal(name)
+        .await?
+        .ok_or_else(|| not_found(name))?;
+    let expectation = expectation(archive, &stored).await?;
+    if expectation.size_max() > permit.bytes() {
+        return Err(OpError::new(
+            Kind::Busy,
+            format!("no room to fetch {name} ahead"),
+        ));
+    }
+    fetch_into_memory(archive, &stored, expectation, permit).await
+}
+
+async fn fetch_into_memory(
+    archive: &Archive,
+    stored: &StoredWal,
+    expectation: Expectation,
+    permit: MemoryPermit,
+) -> Result<FetchedWal> {
+    let key = stored.key.clone();
+    let content: Bytes = archive
+        .decode(&stored.key, stored.codec, move |plain| {
+            let size_max = expectation.size_max();
+            let mut content = Vec::new();
+            if expectation.is_segment_shaped() {
+                content.reserve_exact(usize::try_from(size_max).unwrap_or(0));
+            }
+            plain.take(size_max).read_to_end(&mut content)?;
+            refuse_surplus(&key, plain, size_max)?;
+            expectation
+                .check(&content, content.len() as u64)
+                .map_err(|why| damaged(&key, why))?;
+            Ok(content.into())
+        })
+        .await?;
+    let size = content.len() as u64;
+    // The permit lives as long as the body.
+    let body = stream::unfold((content, permit), |(mut rest, permit)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        Some((Ok(piece), (rest, permit)))
+    });
+    Ok(delivered(stored, size, body.fuse().boxed()))
+}
+
+async fn fetch_in_two_passes(
+    archive: &Archive,
+    stored: &StoredWal,
+    expectation: Expectation,
+) -> Result<FetchedWal> {
+    let key = stored.key.clone();
+    let seen = archive
+        .decode(&stored.key, stored.codec, move |plain| {
+            verify(&key, plain, &expectation)
+        })
+        .await?;
+    let (sender, receiver) = wale_pipeline::channel(PIECES_AHEAD);
+    let (key, codec) = (stored.key.clone(), stored.codec);
+    let source = archive.open_stored(&key, codec).await?;
+    // Ends by itself when the receiver is dropped: its next send fails.
+    tokio::task::spawn_blocking(move || {
+        let decoder = wale_format::decoder(codec, source).map_err(|e| read_failed(&key, e));
+        match decoder.and_then(|mut plain| send_again(&key, &mut plain, seen, sender)) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "a verified object broke while it was sent");
+            }
+        }
+    });
+    let named = stored.key.clone();
+    let body = receiver.into_stream().map_err(move |error| {
+        OpError::new(
+            Kind::StorageUnavailable,
+            format!("object {named} broke while it was sent"),
+        )
+        .source(error)
+    });
+    Ok(delivered(stored, seen.size, body.fuse().boxed()))
+}
+
+fn delivered(
+    stored: &StoredWal,
+    size: u64,
+    body: futures_util::stream::BoxStream<'static, Result<Bytes, OpError>>,
+) -> FetchedWal {
+    FetchedWal {
+        name: stored.name,
+        size,
+        key: stored.key.to_string(),
+        codec: stored.codec,
+        bytes_stored: stored.size,
+        body,
+    }
+}
+
+/// What the first pass saw.
+#[derive(Clone, Copy)]
+struct Seen {
+    size: u64,
+    checksum: u64,
+}
+
+fn checksum() -> Digest {
+    Digest::new(CrcAlgorithm::Crc32Iscsi)
+}
+
+/// The first pass: reads everything, keeps the beginning.
+fn verify(
+    key: &ObjectKey,
+    plain: &mut dyn Read,
+    expectation: &Expectation,
+) -> Result<Seen, ConsumeError> {
+    let mut head = Vec::new();
+    let mut digest = checksum();
+    let mut size = 0;
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        let count = plain.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        size += count as u64;
+        if size > expectation.size_max() {
+            return Err(too_long(key, expectation.size_max()).into());
+        }
+        let wanted = expectation
+            .head_bytes()
+            .saturating_sub(head.len())
+            .min(count);
+        head.extend_from_slice(&buffer[..wanted]);
+        digest.update(&buffer[..count]);
+    }
+    expectation
+        .check(&head, size)
+        .map_err(|why| damaged(key, why))?;
+    Ok(Seen {
+        size,
+        checksum: digest.finalize(),
+    })
+}
+
+/// The second pass: sends everything, the last piece only when all was as before. Blocks.
+fn send_again(
+    key: &ObjectKey,
+    plain: &mut dyn Read,
+    seen: Seen,
+    mut sender: ChunkSender,
+) -> Result<()> {
+    let mut digest = checksum();
+    let mut size = 0;
+    let mut held = Bytes::new();
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        let count = match plain.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) => {
+                let error = read_failed(key, error);
+                sender.fail(error.chain());
+                return Err(error);
+            }
+        };
+        if count == 0 {
+            break;
+        }
+        size += count as u64;
+        digest.update(&buffer[..count]);
+        if sender
+            .blocking_send(std::mem::replace(
+                &mut held,
+                Bytes::copy_from_slice(&buffer[..count]),
+            ))
+            .is_err()
+        {
+            return Ok(());
+        }
+    }
+    if size != seen.size || digest.finalize() != seen.checksum {
+        let error = damaged(key, "it was not the same when it was read again");
+        sender.fail(error.chain());
+        return Err(error);
+    }
+    if sender.blocking_send(held).is_ok() {
+        sender.finish();
+    }
+    Ok(())
+}
+
+fn refuse_surplus(
+    key: &ObjectKey,
+    plain: &mut dyn Read,
+    size_max: u64,
+) -> Result<(), ConsumeError> {
+    // Reading to the very end is also what makes the decoder check the checksum of the whole.
+    match plain.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(too_long(key, size_max).into()),
+    }
+}
+
+fn too_long(key: &ObjectKey, size_max: u64) -> OpError {
+    damaged(
+        key,
+        format_args!("it decodes to more than {size_max} bytes"),
+    )
+}

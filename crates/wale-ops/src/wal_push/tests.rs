@@ -1,0 +1,649 @@
+//! Rows of the fault battery are named in the tests' names.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use wale_cluster::WalDirectory;
+use wale_format::Codec;
+use wale_pg::WalSegmentSize;
+use wale_storage::{Fault, FaultPlan, Occurrence, Store, Verb};
+
+use super::PushOutcome::{AlreadyStored, KeptBeside, Stored};
+use super::*;
+use crate::archive::ClusterIdentity;
+use crate::error::Kind;
+use crate::testing::{
+    Bench, SEGMENT_BYTES, archive, cluster, content, encode, file_name, once, patient, segment,
+    segment_of,
+};
+use crate::wal_fetch::fetch;
+
+const FIRST: &str = "000000010000000000000001";
+const SECOND: &str = "000000010000000000000002";
+const THIRD: &str = "000000010000000000000003";
+const FOURTH: &str = "000000010000000000000004";
+
+#[tokio::test]
+async fn what_was_pushed_can_be_fetched_and_is_not_pushed_twice() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let report = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("stored");
+    assert_eq!(report.outcome, PushOutcome::Stored);
+    assert_eq!(report.key, format!("wal_005/{FIRST}.zst"));
+    assert_eq!(report.bytes_plain, SEGMENT_BYTES as u64);
+    assert!(report.bytes_stored < report.bytes_plain);
+    let again = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("there");
+    assert_eq!(
+        (again.outcome, again.bytes_stored),
+        (PushOutcome::AlreadyStored, report.bytes_stored)
+    );
+    let fetched = fetch(&bench.archive, &name).await.expect("fetched");
+    assert_eq!(content(fetched).await.expect("whole"), segment(FIRST, 1));
+}
+
+#[tokio::test]
+async fn the_same_bytes_under_another_codec_are_enough() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    bench.claim().await;
+    bench.store_wal(FIRST, Codec::Lz4, &segment(FIRST, 1));
+    let report = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("there");
+    assert_eq!(
+        (report.outcome, report.key),
+        (PushOutcome::AlreadyStored, format!("wal_005/{FIRST}.lz4"))
+    );
+    assert_eq!(bench.wal_keys().len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_codec_is_recorded() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let name = bench.ready_segment(FIRST);
+    let plain = archive(Arc::new(bench.memory.clone()), Codec::None, 64 << 20);
+    run(&plain, &bench.wal, &name, &once())
+        .await
+        .expect("stored");
+    let identity = plain.read_identity().await.expect("read").expect("there");
+    assert_eq!(identity.codecs, [Codec::None, Codec::Zstd].into());
+}
+
+#[tokio::test]
+async fn row_38_other_bytes_under_a_taken_name_are_refused() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("stored");
+    bench.ready(FIRST, &segment(FIRST, 2));
+    let error = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect_err("taken");
+    assert_eq!(error.kind, Kind::ArchiveConflict);
+    assert!(error.message.contains(FIRST) && error.hint.is_some());
+    let fetched = fetch(&bench.archive, &name).await.expect("fetched");
+    assert_eq!(content(fetched).await.expect("whole"), segment(FIRST, 1));
+}
+
+#[tokio::test]
+async fn row_44_a_second_history_of_one_timeline_is_refused() {
+    let bench = Bench::new();
+    bench.ready_segment(FIRST);
+    let name = bench.ready(
+        "00000002.history",
+        b"1\t0/3000000\tno recovery target specified\n",
+    );
+    run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("stored");
+    bench.ready(
+        "00000002.history",
+        b"1\t0/4000000\tno recovery target specified\n",
+    );
+    let error = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect_err("taken");
+    assert_eq!(error.kind, Kind::ArchiveConflict);
+    assert!(error.hint.expect("a hint").contains("timeline 2"));
+}
+
+#[tokio::test]
+async fn row_45_partial_segments_are_kept_beside_each_other_and_beside_the_segment() {
+    let bench = Bench::new();
+    let full = bench.ready_segment(FIRST);
+    let partial_name = format!("{FIRST}.partial");
+    let partial = bench.ready(&partial_name, &segment(&partial_name, 1));
+    let mut outcomes = Vec::new();
+    for (name, seed) in [
+        (&full, None),
+        (&partial, None),
+        (&partial, Some(2)),
+        (&partial, Some(2)),
+        (&partial, Some(1)),
+    ] {
+        if let Some(seed) = seed {
+            bench.write(&partial_name, &segment(&partial_name, seed));
+        }
+        outcomes.push(
+            run(&bench.archive, &bench.wal, name, &once())
+                .await
+                .expect("kept")
+                .outcome,
+        );
+    }
+    assert_eq!(
+        outcomes,
+        [Stored, Stored, KeptBeside, AlreadyStored, AlreadyStored]
+    );
+    assert_eq!(bench.wal_keys().len(), 3);
+}
+
+#[tokio::test]
+async fn rows_41_and_42_another_cluster_is_refused() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let name = bench.ready(FIRST, &segment_of(42, FIRST, 1));
+    let error = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect_err("a stranger");
+    assert_eq!(error.kind, Kind::ArchiveMismatch);
+    assert!(error.detail.expect("a detail").contains("42"));
+    assert!(error.hint.expect("a hint").contains("pg_upgrade"));
+    // Its history file is refused, too: the segment beside it tells whose it is.
+    let history = bench.ready("00000002.history", b"1\t0/3000000\tno\n");
+    let error = run(&bench.archive, &bench.wal, &history, &once())
+        .await
+        .expect_err("a stranger");
+    assert_eq!(error.kind, Kind::ArchiveMismatch);
+    assert!(bench.wal_keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_history_file_of_nobody_knows_whom_does_not_claim_an_archive() {
+    let bench = Bench::new();
+    let history = bench.ready("00000002.history", b"1\t0/3000000\tno\n");
+    let error = run(&bench.archive, &bench.wal, &history, &once())
+        .await
+        .expect_err("unknown");
+    assert_eq!(error.kind, Kind::Configuration);
+    assert!(bench.memory.keys().is_empty());
+}
+
+#[tokio::test]
+async fn row_19_a_file_that_is_not_its_segment_is_refused() {
+    let good = segment(FIRST, 1);
+    let mut magic = good.clone();
+    magic[0] = 0;
+    let mut short_header = good.clone();
+    short_header[2] = 0;
+    let cases: [(&str, &str, Vec<u8>); 10] = [
+        ("empty", FIRST, Vec::new()),
+        ("cut in the header", FIRST, good[..20].to_vec()),
+        ("cut", FIRST, good[..SEGMENT_BYTES - 1].to_vec()),
+        ("zeros", FIRST, vec![0; SEGMENT_BYTES]),
+        ("unknown magic", FIRST, magic),
+        ("no long header", FIRST, short_header),
+        ("another segment", SECOND, good.clone()),
+        (
+            "a partial cut",
+            "000000010000000000000001.partial",
+            good[..4096].to_vec(),
+        ),
+        ("no history", "00000002.history", b"hello".to_vec()),
+        (
+            "no backup history",
+            "000000010000000000000001.00000028.backup",
+            b"\x7fELF".to_vec(),
+        ),
+    ];
+    for (case, name, bytes) in cases {
+        let bench = Bench::new();
+        let name = bench.ready(name, &bytes);
+        let error = run(&bench.archive, &bench.wal, &name, &once())
+            .await
+            .expect_err(case);
+        assert_eq!(error.kind, Kind::CorruptData, "{case}: {error}");
+        assert!(error.message.contains(&name.to_string()), "{case}: {error}");
+        assert!(bench.memory.keys().is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn rows_18_and_59_only_a_regular_file_that_exists_is_pushed() {
+    let bench = Bench::new();
+    let error = run(&bench.archive, &bench.wal, &file_name(FIRST), &once())
+        .await
+        .expect_err("absent");
+    assert_eq!(error.kind, Kind::NotFound);
+    fs::create_dir(bench.folder().join(SECOND)).expect("made");
+    bench.write("elsewhere", &segment(THIRD, 1));
+    symlink(bench.folder().join("elsewhere"), bench.folder().join(THIRD)).expect("made");
+    for name in [SECOND, THIRD] {
+        let error = run(&bench.archive, &bench.wal, &file_name(name), &once())
+            .await
+            .expect_err("not regular");
+        assert_eq!(error.kind, Kind::LocalIo, "{name}");
+    }
+    assert!(bench.memory.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_segment_in_progress_is_not_archived() {
+    let bench = Bench::new();
+    bench.write(FIRST, &segment(FIRST, 1));
+    let error = run(&bench.archive, &bench.wal, &file_name(FIRST), &once())
+        .await
+        .expect_err("in progress");
+    assert_eq!(error.kind, Kind::ArchiveConflict);
+    assert!(
+        error
+            .message
+            .contains("has not been handed over by PostgreSQL")
+    );
+    // A folder without archive_status is no server's own: pg_receivewal's, or a copy.
+    fs::remove_dir(bench.folder().join("archive_status")).expect("removed");
+    run(&bench.archive, &bench.wal, &file_name(FIRST), &once())
+        .await
+        .expect("stored");
+}
+
+#[tokio::test]
+async fn row_18_a_file_that_changes_under_the_read_is_not_archived() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let source = source::Source::open(&bench.wal, &name, None).expect("good");
+    source.check_unchanged().expect("not yet");
+    fs::rename(bench.folder().join(FIRST), bench.folder().join(SECOND)).expect("recycled");
+    let error = source.check_unchanged().expect_err("gone");
+    assert_eq!(error.kind, Kind::LocalIo);
+    bench.write(FIRST, &segment(FIRST, 2));
+    source.check_unchanged().expect_err("another file");
+}
+
+#[tokio::test]
+async fn the_verb_with_a_path_takes_its_folder() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let report = run_path(&bench.archive, &bench.folder().join(FIRST), &once())
+        .await
+        .expect("stored");
+    assert_eq!(report.name, name);
+    for wrong in ["postgresql.conf", "", "..", "00000001000000000000000G"] {
+        let error = run_path(&bench.archive, &bench.folder().join(wrong), &once())
+            .await
+            .expect_err(wrong);
+        assert_eq!(error.kind, Kind::InvalidName, "{wrong}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_4_and_25_a_lost_reply_is_made_good_without_a_second_upload() {
+    let plan = FaultPlan::new().fail_keys(
+        "wal_005/",
+        Verb::PutIfAbsent,
+        Occurrence::Nth(1),
+        Fault::LostReply,
+    );
+    let bench = Bench::with_plan(plan);
+    let name = bench.ready_segment(FIRST);
+    let report = run(&bench.archive, &bench.wal, &name, &patient())
+        .await
+        .expect("stored");
+    assert_eq!(report.outcome, PushOutcome::AlreadyStored);
+    // One for the identity, one for the segment.
+    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_22_an_outage_is_waited_out() {
+    let bench = Bench::with_plan(FaultPlan::new().fail(
+        Verb::Any,
+        Occurrence::Between(1, 4),
+        Fault::Unavailable,
+    ));
+    let name = bench.ready_segment(FIRST);
+    let report = run(&bench.archive, &bench.wal, &name, &patient())
+        .await
+        .expect("stored");
+    assert_eq!(report.outcome, PushOutcome::Stored);
+}
+
+#[tokio::test]
+async fn every_single_fault_fails_or_succeeds_and_the_next_push_succeeds() {
+    for fault in [
+        Fault::Unavailable,
+        Fault::Full,
+        Fault::PermissionDenied,
+        Fault::LostReply,
+        Fault::CutBody(100),
+    ] {
+        for call in 1..40 {
+            let plan = FaultPlan::new().fail(Verb::Any, Occurrence::Nth(call), fault.clone());
+            let bench = Bench::with_plan(plan);
+            let name = bench.ready_segment(FIRST);
+            let first = run(&bench.archive, &bench.wal, &name, &once()).await;
+            if let Err(error) = &first {
+                assert_ne!(
+                    error.kind,
+                    Kind::NotFound,
+                    "call {call}, {fault:?}: {error}"
+                );
+                assert_ne!(
+                    error.kind,
+                    Kind::Internal,
+                    "call {call}, {fault:?}: {error}"
+                );
+            }
+            bench.faulty.set_plan(FaultPlan::new());
+            run(&bench.archive, &bench.wal, &name, &once())
+                .await
+                .expect("the next one");
+            let fetched = fetch(&bench.archive, &name).await.expect("there");
+            assert_eq!(
+                content(fetched).await.expect("whole"),
+                segment(FIRST, 1),
+                "call {call}, {fault:?}"
+            );
+            if first.is_ok() && call > 20 {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn row_16_a_full_store_says_so_and_keeps_nothing() {
+    let plan = FaultPlan::new().fail_keys(
+        "wal_005/",
+        Verb::PutIfAbsent,
+        Occurrence::Always,
+        Fault::Full,
+    );
+    let bench = Bench::with_plan(plan);
+    let name = bench.ready_segment(FIRST);
+    let error = run(&bench.archive, &bench.wal, &name, &patient())
+        .await
+        .expect_err("full");
+    assert_eq!(
+        (error.kind, error.kind.http_status()),
+        (Kind::DiskFull, 507)
+    );
+    assert!(bench.wal_keys().is_empty());
+    bench.faulty.set_plan(FaultPlan::new());
+    run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect("space again");
+}
+
+#[tokio::test]
+async fn what_is_stored_but_damaged_is_neither_acknowledged_nor_overwritten() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let name = bench.ready_segment(FIRST);
+    let mut object = encode(Codec::Zstd, &segment(FIRST, 1));
+    object.truncate(1000);
+    let key = wale_storage::ObjectKey::new(&format!("wal_005/{FIRST}.zst")).expect("a key");
+    bench.memory.insert(&key, object.clone());
+    let error = run(&bench.archive, &bench.wal, &name, &once())
+        .await
+        .expect_err("damaged");
+    assert_eq!(error.kind, Kind::CorruptData);
+    assert!(error.message.contains(key.as_str()) && error.hint.is_some());
+    assert_eq!(bench.memory.content(&key).expect("there"), object);
+}
+
+#[test]
+fn the_word_of_pg_control_and_of_the_wal_must_agree() {
+    let mine = cluster(1);
+    let large = ClusterIdentity {
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        ..mine
+    };
+    let cases = [
+        (None, None, Ok(None)),
+        (Some(mine), None, Ok(Some(mine))),
+        (None, Some(mine), Ok(Some(mine))),
+        (Some(mine), Some(mine), Ok(Some(mine))),
+        (Some(cluster(2)), Some(mine), Err(Kind::ArchiveMismatch)),
+        (Some(large), Some(mine), Err(Kind::ArchiveMismatch)),
+    ];
+    for (control, header, expected) in cases {
+        let found = plan::cluster_of(&file_name(FIRST), &plan::Origin { control, header });
+        assert_eq!(found.map_err(|e| e.kind), expected);
+    }
+}
+
+#[test]
+fn what_is_there_decides() {
+    use super::plan::Decision::{Conflict, KeepBeside, Same, Upload};
+    let cases: [(&[bool], _, _); 5] = [
+        (&[], Upload, Upload),
+        (&[true], Same(0), Same(0)),
+        (&[false, true], Same(1), Same(1)),
+        (&[false], Conflict(0), KeepBeside),
+        (&[false, false], Conflict(0), KeepBeside),
+    ];
+    for (same, segment, partial) in cases {
+        assert_eq!(plan::decide(&file_name(FIRST), same), segment);
+        assert_eq!(
+            plan::decide(&file_name(&format!("{FIRST}.partial")), same),
+            partial
+        );
+    }
+}
+
+#[test]
+fn the_window_counts_what_is_known_and_leaves_out_what_is_asked_for() {
+    let ready = [THIRD, FIRST, SECOND, FOURTH].map(file_name);
+    let ahead = |asked, window| plan::look_ahead(&ready, &file_name(asked), window);
+    assert_eq!(ahead(THIRD, 2), [file_name(FIRST), file_name(SECOND)]);
+    assert_eq!(ahead(SECOND, 2), [file_name(THIRD), file_name(FIRST)]);
+    assert_eq!(ahead(FIRST, 0), []);
+}
+
+fn pusher(bench: &Bench, look_ahead: usize) -> Pusher {
+    let options = PusherOptions {
+        look_ahead,
+        retry: once().retry,
+        ..PusherOptions::default()
+    };
+    Pusher::new(bench.archive.clone(), bench.wal.clone(), options)
+}
+
+#[tokio::test]
+async fn row_37_a_hundred_pushes_of_one_name_are_one_upload() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let pusher = pusher(&bench, 0);
+    let all = (0..100).map(|_| pusher.push(&name));
+    for result in futures_util::future::join_all(all).await {
+        assert_eq!(result.expect("stored").name, name);
+    }
+    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 2);
+    assert_eq!(pusher.stats().uploads, 1);
+    assert_eq!(pusher.stats().requests_ok, 100);
+    assert_eq!(pusher.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn row_37_without_a_pusher_in_common_it_is_one_object() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let all = (0..20).map(|_| async { run(&bench.archive, &bench.wal, &name, &once()).await });
+    let outcomes: Vec<_> = futures_util::future::join_all(all).await;
+    let stored = outcomes
+        .iter()
+        .filter(|o| o.as_ref().expect("done").outcome == PushOutcome::Stored)
+        .count();
+    assert_eq!((stored, bench.wal_keys().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn the_next_ready_files_are_pushed_ahead_and_remembered() {
+    let bench = Bench::new();
+    let [first, second, third, fourth] =
+        [FIRST, SECOND, THIRD, FOURTH].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 2);
+    pusher.push(&first).await.expect("stored");
+    wait_until(|| pusher.stats().uploads == 3).await;
+    assert_eq!(bench.wal_keys().len(), 3, "the window is two");
+    bench.done(&first);
+    let calls = bench.faulty.calls(Verb::Any);
+    let (switch, before) = (bench.faulty.switch(), pusher.stats().look_ahead_hits);
+    switch.set_down(true);
+    pusher.push(&second).await.expect("remembered");
+    pusher.push(&third).await.expect("remembered");
+    assert_eq!(pusher.stats().look_ahead_hits, before + 2);
+    switch.set_down(false);
+    assert!(bench.faulty.calls(Verb::Any) >= calls);
+    pusher.push(&fourth).await.expect("stored");
+    pusher.drain().await;
+    // Nobody but PostgreSQL touches the marks.
+    assert_eq!(bench.wal.ready().expect("read"), [second, third, fourth]);
+}
+
+#[tokio::test]
+async fn a_file_that_changed_since_is_not_answered_from_memory() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let pusher = pusher(&bench, 0);
+    pusher.push(&name).await.expect("stored");
+    fs::remove_file(bench.folder().join(FIRST)).expect("removed");
+    bench.write(FIRST, &segment(FIRST, 2));
+    let error = pusher.push(&name).await.expect_err("another file");
+    assert_eq!(error.kind, Kind::ArchiveConflict);
+    assert_eq!(pusher.stats().failures, [(Kind::ArchiveConflict, 1)].into());
+    assert!(
+        pusher
+            .stats()
+            .last_failure_text
+            .expect("a text")
+            .contains(FIRST)
+    );
+}
+
+#[tokio::test]
+async fn row_5_a_failed_push_ahead_fails_nobody_and_is_done_again_when_asked_for() {
+    let plan = FaultPlan::new().fail_keys(
+        &format!("wal_005/{SECOND}"),
+        Verb::PutIfAbsent,
+        Occurrence::Nth(1),
+        Fault::Unavailable,
+    );
+    let bench = Bench::with_plan(plan);
+    let [first, second] = [FIRST, SECOND].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 1);
+    pusher.push(&first).await.expect("stored");
+    wait_until(|| pusher.stats().look_ahead_failures == 1).await;
+    assert_eq!(bench.wal_keys().len(), 1);
+    pusher.push(&second).await.expect("stored now");
+    assert_eq!(bench.wal_keys().len(), 2);
+    assert!(pusher.stats().failures.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_joins_a_failing_push_ahead_tries_itself() {
+    let hang = Fault::Delay(std::time::Duration::from_millis(50));
+    let key = format!("wal_005/{SECOND}");
+    let plan = FaultPlan::new()
+        .fail_keys(&key, Verb::PutIfAbsent, Occurrence::Nth(1), hang)
+        .fail_keys(
+            &key,
+            Verb::PutIfAbsent,
+            Occurrence::Nth(1),
+            Fault::Unavailable,
+        );
+    let bench = Bench::with_plan(plan);
+    let [first, second] = [FIRST, SECOND].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 1);
+    let (one, two) = tokio::join!(pusher.push(&first), async {
+        wait_until(|| pusher.stats().in_flight == 2 || pusher.stats().look_ahead_failures > 0)
+            .await;
+        pusher.push(&second).await
+    });
+    one.expect("stored");
+    two.expect("stored");
+}
+
+#[tokio::test]
+async fn row_9_draining_finishes_what_runs_and_refuses_what_comes() {
+    let bench = Bench::new();
+    let [first, second] = [FIRST, SECOND].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 1);
+    let (report, ()) = tokio::join!(pusher.push(&first), async {
+        wait_until(|| pusher.stats().in_flight > 0).await;
+        pusher.drain().await;
+    });
+    report.expect("finished");
+    assert_eq!(pusher.stats().in_flight, 0);
+    let error = pusher.push(&second).await;
+    assert!(
+        error.is_ok_and(|r| r.outcome == PushOutcome::Stored)
+            || pusher.stats().failures[&Kind::Draining] == 1
+    );
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_behind_what_is_pushed_ahead() {
+    let plan = FaultPlan::new().fail_keys(
+        &format!("wal_005/{SECOND}"),
+        Verb::PutIfAbsent,
+        Occurrence::Always,
+        Fault::Hang,
+    );
+    let bench = Bench::with_plan(plan);
+    let [first, _, third] = [FIRST, SECOND, THIRD].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 1);
+    pusher.push(&first).await.expect("stored");
+    wait_until(|| pusher.stats().in_flight == 1).await;
+    pusher
+        .push(&third)
+        .await
+        .expect("stored beside the one that hangs");
+}
+
+#[tokio::test]
+async fn a_real_folder_serves_as_well() {
+    let bench = Bench::new();
+    let root = tempfile::tempdir().expect("a folder");
+    let options = wale_storage::FileStoreOptions {
+        root: root.path().join("archive"),
+        create: true,
+    };
+    let store = wale_storage::FileStore::open(options).expect("a store");
+    let archive = archive(Arc::new(store) as Arc<dyn Store>, Codec::Lz4, 64 << 20);
+    let name = bench.ready_segment(FIRST);
+    let wal = WalDirectory::open(bench.folder()).expect("a folder");
+    run(&archive, &wal, &name, &once()).await.expect("stored");
+    assert_eq!(
+        run(&archive, &wal, &name, &once())
+            .await
+            .expect("there")
+            .outcome,
+        PushOutcome::AlreadyStored
+    );
+    assert!(
+        root.path()
+            .join(format!("archive/wal_005/{FIRST}.lz4"))
+            .is_file()
+    );
+    let fetched = fetch(&archive, &name).await.expect("fetched");
+    assert_eq!(content(fetched).await.expect("whole"), segment(FIRST, 1));
+}
+
+/// Waits for a condition that other tasks bring about.
+async fn wait_until(condition: impl Fn() -> bool) {
+    let patience = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while !condition() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    });
+    patience.await.expect("the condition comes true");
+}

@@ -1,0 +1,138 @@
+//! The parts of one sidecar, assembled once and shared by all its tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use wale_ops::wal_fetch::Fetcher;
+use wale_ops::wal_push::Pusher;
+use wale_ops::{Archive, Progress, WalDirectory};
+
+use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
+use crate::hold::Hold;
+use crate::http::Connections;
+use crate::journal::Journal;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::{Metrics, Scrape};
+use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use crate::schedule::Schedule;
+
+/// Lists of backups made at the same time. Each reads every sentinel of the archive.
+const LISTS_AT_ONCE: usize = 2;
+
+/// What every task of the sidecar may use.
+pub(crate) struct App {
+    pub(crate) archive: Archive,
+    pub(crate) pusher: Pusher,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) backups: Backups,
+    pub(crate) life: Lifecycle,
+    pub(crate) hold: Arc<Hold>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connections: Connections,
+    pub(crate) limits: HttpLimits,
+    pub(crate) token: Option<HttpToken>,
+    pub(crate) wal_directory: WalDirectory,
+    pub(crate) data_directory: PathBuf,
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) mode: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) started: Instant,
+    /// How far the restore is, while one runs.
+    pub(crate) restore_progress: Progress,
+    pub(crate) lists: Semaphore,
+    /// When a push was last asked for or ended.
+    pub(crate) push_seen: watch::Sender<Option<Instant>>,
+    /// Tasks that are joined at the end.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl App {
+    /// Assembles the parts. Reads and writes nothing.
+    pub(crate) fn new(options: &ServiceOptions) -> Arc<Self> {
+        let taker = ClusterBackup {
+            archive: options.archive.clone(),
+            options: options.backup.clone(),
+        };
+        Self::with_taker(options, Box::new(taker))
+    }
+
+    pub(crate) fn with_taker(options: &ServiceOptions, taker: Box<dyn TakeBackup>) -> Arc<Self> {
+        let archive = options.archive.clone();
+        let wal_directory = WalDirectory::at(&options.wal_directory);
+        let life = Lifecycle::new();
+        let journal = Arc::new(Journal::default());
+        let metrics = Arc::new(Metrics::new(options.version));
+        let tasks = TaskTracker::new();
+        let backups = Backups::new(BackupsOptions {
+            taker,
+            life: life.clone(),
+            journal: Arc::clone(&journal),
+            metrics: Arc::clone(&metrics),
+            clock: archive.clock().clone(),
+            tasks: tasks.clone(),
+        });
+        let hold = match options.mode {
+            StartMode::BackupPush => Hold::until_the_first_backup(),
+            StartMode::ContinuousBackup | StartMode::Restore(_) => Hold::open_from_the_start(),
+        };
+        Arc::new(Self {
+            pusher: Pusher::new(
+                archive.clone(),
+                wal_directory.clone(),
+                options.pusher.clone(),
+            ),
+            fetcher: Fetcher::new(archive.clone(), options.fetcher),
+            backups,
+            life,
+            hold: Arc::new(hold),
+            journal,
+            metrics,
+            connections: Connections::new(
+                options.limits.soft_connections,
+                options.limits.hard_connections,
+            ),
+            limits: options.limits.clone(),
+            token: options.token.clone(),
+            wal_directory,
+            data_directory: options.data_directory.clone(),
+            schedule: options.schedule.clone(),
+            mode: options.mode.name(),
+            version: options.version,
+            started: Instant::now(),
+            restore_progress: Progress::new(),
+            lists: Semaphore::new(LISTS_AT_ONCE),
+            push_seen: watch::Sender::new(None),
+            tasks,
+            archive,
+        })
+    }
+
+    /// When a push was last asked for or ended.
+    pub(crate) fn last_push(&self) -> Option<Instant> {
+        *self.push_seen.borrow()
+    }
+
+    /// Files that PostgreSQL has marked ready; none when the directory cannot be read.
+    pub(crate) async fn ready_files(&self) -> Option<usize> {
+        let directory = self.wal_directory.clone();
+        let counting =
+            tokio::task::spawn_blocking(move || directory.ready().map(|files| files.len()));
+        // A restore that has not made the directory yet is the usual reason; /status says the phase.
+        counting.await.ok()?.ok()
+    }
+
+    /// What the metrics read at the moment of a scrape.
+    pub(crate) async fn scrape(&self) -> Scrape {
+        Scrape {
+            phase: self.life.phase(),
+            connections: self.connections.len(),
+            pusher: self.pusher.stats(),
+            ready_files: self.ready_files().await,
+            backup_running: self.backups.running().is_some(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Probes, base backups on request, and what the sidecar tells about itself.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use wale_ops::backup_list::{self, BackupSummary};
+use wale_ops::{OpError, ProgressSnapshot};
+use wale_pg::MajorVersion;
+
+use super::reply::{OPENMETRICS, Reply, Voice, busy};
+use crate::app::App;
+use crate::backup::Trigger;
+use crate::journal::{BackupRecord, log_failure};
+use crate::lifecycle::Phase;
+
+/// How long a request for the list of backups waits for its turn.
+const LIST_TURN: Duration = Duration::from_secs(5);
+
+/// `/startupz`: 200 once the database may start.
+pub(crate) fn startup(app: &App) -> Reply {
+    let phase = app.life.phase();
+    probe(phase.started(), format!("{}\n", phase.name()))
+}
+
+/// `/livez`: 200 as long as requests are answered.
+pub(crate) fn live() -> Reply {
+    Reply::line("alive")
+}
+
+/// `/readyz`: 200 when nothing has failed without a success since; else one line per reason.
+pub(crate) fn ready(app: &App) -> Reply {
+    let phase = app.life.phase();
+    let mut text = format!("{}\n", phase.name());
+    for (topic, reason) in app.life.reasons() {
+        text.push_str(topic.name());
+        text.push_str(": ");
+        text.push_str(&reason.replace(['\r', '\n'], " "));
+        text.push('\n');
+    }
+    probe(phase == Phase::Ready, text)
+}
+
+fn probe(well: bool, text: String) -> Reply {
+    Reply::text(
+        if well {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        text,
+    )
+}
+
+/// `/backup-push`: begins a base backup; answers at its end, or at once with `?wait=false`.
+pub(crate) async fn backup_push(
+    app: &App,
+    query: Option<&str>,
+    voice: Voice,
+) -> Result<Reply, OpError> {
+    let waits = match query {
+        None | Some("" | "wait=true" | "wait=1") => true,
+        Some("wait=false" | "wait=0") => false,
+        Some(_) => {
+            return Err(OpError::new(
+                wale_ops::Kind::Usage,
+                "the only parameter of /backup-push is wait=true or wait=false",
+            ));
+        }
+    };
+    let ticket = app.backups.begin(Trigger::Request, Box::new(|| {}))?;
+    if !waits {
+        let value = json!({ "begun": true, "status": "/status" });
+        return Ok(match voice {
+            Voice::Text => Reply::text(
+                StatusCode::ACCEPTED,
+                "base backup begun; see /status\n".to_owned(),
+            ),
+            Voice::Json => Reply::json(StatusCode::ACCEPTED, &value),
+        });
+    }
+    match ticket.ended().await.as_ref() {
+        Ok(record) => Ok(backup_told(record, voice)),
+        Err(error) => Err(error.duplicate()),
+    }
+}
+
+fn backup_told(record: &BackupRecord, voice: Voice) -> Reply {
+    match voice {
+        Voice::Text => Reply::line(format!(
+            "{} is complete: {} files, {} bytes, {} stored, {:.1} s",
+            record.name,
+            record.files,
+            record.bytes,
+            record.stored_bytes,
+            record.duration.as_secs_f64()
+        )),
+        Voice::Json => Reply::json(StatusCode::OK, &json!(record)),
+    }
+}
+
+/// `/backups`: the archive's base backups, oldest first.
+pub(crate) async fn backups(app: &App) -> Result<Reply, OpError> {
+    let turn = tokio::time::timeout(LIST_TURN, app.lists.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        return Err(busy(
+            "other requests are reading the list of backups",
+            "repeat the request",
+        ));
+    };
+    let list = backup_list::run(&app.archive)
+        .await
+        .inspect_err(|error| log_failure("backups", error))?;
+    let list: Vec<Value> = list.iter().map(summary).collect();
+    Ok(Reply::json(StatusCode::OK, &Value::Array(list)))
+}
+
+fn summary(backup: &BackupSummary) -> Value {
+    json!({
+        "name": backup.name.to_string(),
+        "last_modified": backup.modified,
+        "expanded_size_bytes": backup.expanded_size_bytes,
+        "wal_segment_backup_start": backup.start_segment,
+        "wal_segment_offset_backup_start": backup.start_offset,
+        "wal_segment_backup_stop": backup.stop_segment,
+        "wal_segment_offset_backup_stop": backup.stop_offset,
+        "start_time": backup.start_time,
+        "stop_time": backup.stop_time,
+        "start_lsn": backup.start_lsn.map(|lsn| lsn.to_string()),
+        "stop_lsn": backup.stop_lsn.map(|lsn| lsn.to_string()),
+        "timeline": backup.timeline.get(),
+        "major": backup.major.map(MajorVersion::get),
+        "files": backup.files,
+        "stored_bytes": backup.stored_bytes,
+        "damaged_pages": backup.damaged_pages,
+        "made_by_wale": backup.wale,
+    })
+}
+
+/// `/metrics`.
+pub(crate) async fn metrics(app: &App) -> Reply {
+    let text = app.metrics.text(&app.scrape().await);
+    Reply::Whole {
+        status: StatusCode::OK,
+        media: OPENMETRICS,
+        body: text.into(),
+    }
+}
+
+/// `/status`: everything, as JSON.
+pub(crate) async fn status(app: &App) -> Reply {
+    let phase = app.life.phase();
+    let reasons: Value = app
+        .life
+        .reasons()
+        .iter()
+        .map(|(topic, text)| (topic.name().to_owned(), json!(text)))
+        .collect();
+    let entries = app.journal.entries();
+    let running = app.backups.running();
+    let value = json!({
+        "version": app.version,
+        "mode": app.mode,
+        "phase": phase.name(),
+        "reasons": reasons,
+        "uptime_seconds": app.started.elapsed().as_secs(),
+        "archive": archive(app).await,
+        "wal": {
+            "accepted": app.hold.is_open(),
+            "ready_files": app.ready_files().await,
+            "in_flight": app.life.working(),
+            "last_push": entries.last_push,
+            "last_push_failure": entries.last_push_failure,
+            "last_fetch_failure": entries.last_fetch_failure,
+        },
+        "backup": {
+            "running": running.map(|running| json!({
+                "trigger": running.trigger.name(),
+                "since": running.since,
+                "progress": progress(&running.progress.snapshot()),
+            })),
+            "last": entries.last_backup,
+            "last_failure": entries.last_backup_failure,
+        },
+        "schedule": app.schedule.as_ref().map(|schedule| json!({
+            "cron": schedule.text(),
+            "zone": schedule.zone(),
+            "next": entries.next_scheduled_backup,
+            "skipped": entries.skipped_backups,
+        })),
+        "restore": {
+            "running": (phase == Phase::Restoring).then(|| progress(&app.restore_progress.snapshot())),
+            "last": entries.restore,
+        },
+    });
+    Reply::json(StatusCode::OK, &value)
+}
+
+/// Where the archive is and whose it is. A store that does not answer is told, not waited for.
+async fn archive(app: &App) -> Value {
+    let asked = tokio::time::timeout(Duration::from_secs(2), app.archive.identity()).await;
+    let (identity, problem) = match asked {
+        Ok(Ok(identity)) => (identity, None),
+        Ok(Err(error)) => (None, Some(error.chain())),
+        Err(_) => (
+            None,
+            Some("the store did not answer within two seconds".to_owned()),
+        ),
+    };
+    json!({
+        "location": app.archive.location(),
+        "identity": identity.map(|identity| json!({
+            "system_identifier": identity.system_identifier.to_string(),
+            "major": identity.major.map(MajorVersion::get),
+            "wal_segment_size": identity.wal_segment_size,
+            "created_at": identity.created_at,
+        })),
+        "problem": problem,
+    })
+}
+
+fn progress(snapshot: &ProgressSnapshot) -> Value {
+    json!({
+        "phase": snapshot.phase,
+        "done_bytes": snapshot.done_bytes,
+        "total_bytes": snapshot.total_bytes,
+        "files": snapshot.files,
+        "total_files": snapshot.total_files,
+        "elapsed_seconds": snapshot.elapsed.as_secs(),
+    })
+}

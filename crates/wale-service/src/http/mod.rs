@@ -1,0 +1,256 @@
+//! The HTTP endpoint: HTTP/1.0 and 1.1 on hyper, and nothing between it and the routes, because raw paths, limits and
+//! deliberately broken replies must stay in our hands.
+//!
+//! ```text
+//! accept → Connections::enter (makes room) → hyper, limits → guard → routes::find → wal | admit → Reply → socket
+//! ```
+//!
+//! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; no request
+//! elsewhere delays the archive's routes: those are answered however crowded it is.
+
+mod admin;
+mod connections;
+mod guard;
+mod io;
+mod name;
+mod reply;
+mod routes;
+mod wal;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, HeaderMap};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wale_ops::OpError;
+
+pub(crate) use connections::Connections;
+use connections::Slot;
+use io::{ClientSocket, Flushed};
+use reply::{Failure, Manner, Reply, ReplyBody, Voice};
+use routes::{NoRoute, Route};
+use wal::RawName;
+
+use crate::app::App;
+
+/// Accepts and serves connections until `stop`; then lets idle ones go, and the others when their reply is sent.
+/// Returns when all have ended. Dropping the future cuts those that have not.
+pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
+    let mut open = JoinSet::new();
+    loop {
+        // Ended tasks are taken off the set, so that it does not grow.
+        while open.try_join_next().is_some() {}
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else {
+            break;
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: connections that end give some back.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(slot) = stop.run_until_cancelled(app.connections.enter()).await else {
+            break;
+        };
+        open.spawn(connection(
+            stream,
+            peer,
+            slot,
+            Arc::clone(&app),
+            stop.clone(),
+        ));
+    }
+    drop(listener);
+    app.connections.evict_idle();
+    while open.join_next().await.is_some() {}
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Slot,
+    app: Arc<App>,
+    stop: CancellationToken,
+) {
+    // Replies are small and whole: waiting for more to send would only delay them. A failure here harms nothing.
+    let _ = stream.set_nodelay(true);
+    let flushed = Flushed::default();
+    let socket = ClientSocket::new(stream, flushed.clone(), app.limits.write_stall);
+    let slot = Arc::new(slot);
+    let service = {
+        let (app, slot) = (Arc::clone(&app), Arc::clone(&slot));
+        service_fn(move |request| {
+            answer(
+                Arc::clone(&app),
+                Arc::clone(&slot),
+                flushed.clone(),
+                request,
+            )
+        })
+    };
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.limits.head_timeout)
+        .max_buf_size(app.limits.head_bytes.max(8192))
+        .serve_connection(TokioIo::new(socket), service);
+    let ended = {
+        let mut serving = Pin::new(&mut connection);
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = leave(&slot, &stop) => {
+                if slot.is_idle() {
+                    return;
+                }
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        log_ended(peer, &error);
+    }
+    let socket = connection.into_parts().io.into_inner();
+    let mut closing = pin!(socket.close_gently());
+    tokio::select! {
+        () = closing.as_mut() => {}
+        () = slot.evicted() => {}
+    }
+}
+
+/// Done when the connection must end: it is evicted, or the sidecar stops.
+async fn leave(slot: &Slot, stop: &CancellationToken) {
+    tokio::select! {
+        () = slot.evicted() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+fn log_ended(peer: SocketAddr, error: &hyper::Error) {
+    if error.is_parse() || error.is_timeout() {
+        // hyper has answered 400, 414 or 431, or nothing to a head that did not come. Its text holds no client data.
+        tracing::info!(%peer, %error, "a connection was closed: no proper HTTP request came");
+    } else {
+        // A reply cut short on purpose ends here too, as does a client that went away.
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+/// One request, from head to reply.
+async fn answer(
+    app: Arc<App>,
+    slot: Arc<Slot>,
+    flushed: Flushed,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    let busy = slot.busy();
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let found = routes::find(&parts.method, path);
+    let (manner, route) = match found {
+        Ok(route) | Err(NoRoute::Method { route, .. }) => (route.manner(), route.name()),
+        Err(NoRoute::Path) => (Manner::CutShort, "other"),
+    };
+    let voice = voice(&parts.headers);
+    let reply = match admitted(&app, found, &parts, body).await {
+        Ok(route) => dispatch(&app, route, parts.uri.query(), voice)
+            .await
+            .unwrap_or_else(Reply::from),
+        Err(failure) => {
+            tracing::info!(route, status = failure.status.as_u16(), path = %path.escape_default(), "refused: {}", failure.message);
+            Reply::from(failure)
+        }
+    };
+    app.metrics.request(route, reply.status().as_u16());
+    Ok(reply.render(manner, voice, &flushed, Some(busy)))
+}
+
+/// Everything that may refuse a request before its route begins.
+async fn admitted<'a>(
+    app: &App,
+    found: Result<Route<'a>, NoRoute<'a>>,
+    parts: &hyper::http::request::Parts,
+    body: Incoming,
+) -> Result<Route<'a>, Failure> {
+    guard::head(parts, &app.limits)?;
+    guard::body(body, &app.limits).await?;
+    let route = match found {
+        Ok(route) => route,
+        Err(NoRoute::Path) => return Err(no_such_path()),
+        Err(NoRoute::Method { allow, .. }) => {
+            let mut failure = Failure::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "usage",
+                "this address does not take this method",
+            );
+            failure.allow = Some(allow);
+            return Err(failure);
+        }
+    };
+    guard::token(route, &parts.headers, app.token.as_ref())?;
+    guard::origin(route, &parts.headers)?;
+    if !route.is_archive() && !route.is_probe() && app.connections.crowded() {
+        let message = "too many connections are open; only WAL is served";
+        return Err(
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+                .hint("repeat the request")
+                .closing(),
+        );
+    }
+    Ok(route)
+}
+
+fn no_such_path() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "not-found", "there is no such address here").hint(
+        "use /wal-push/<name>, /wal/<name>, /wal-absent/<name>, /wal-fetch/<name>, /backup-push, /backups, /status, \
+         /metrics, /ping, /startupz, /livez or /readyz",
+    )
+}
+
+async fn dispatch(
+    app: &App,
+    route: Route<'_>,
+    query: Option<&str>,
+    voice: Voice,
+) -> Result<Reply, OpError> {
+    let raw = |rest| RawName { rest, query };
+    match route {
+        Route::Ping => Ok(Reply::line("pong")),
+        Route::Startup => Ok(admin::startup(app)),
+        Route::Live => Ok(admin::live()),
+        Route::Ready => Ok(admin::ready(app)),
+        Route::WalPush(rest) => wal::push(app, raw(rest), voice).await,
+        Route::WalFetch(rest) => wal::fetch(app, raw(rest)).await,
+        Route::Wal(rest) => wal::stream(app, raw(rest)).await,
+        Route::WalAbsent(rest) => wal::absent(app, raw(rest)).await,
+        Route::BackupPush => admin::backup_push(app, query, voice).await,
+        Route::Backups => admin::backups(app).await,
+        Route::Status => Ok(admin::status(app).await),
+        Route::Metrics => Ok(admin::metrics(app).await),
+    }
+}
+
+/// JSON where it is asked for by name; `*/*`, which every client sends, is text.
+fn voice(headers: &HeaderMap) -> Voice {
+    let mut accepted = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    if accepted.any(|value| value.to_ascii_lowercase().contains("application/json")) {
+        Voice::Json
+    } else {
+        Voice::Text
+    }
+}

@@ -1,0 +1,205 @@
+//! The one table of routes.
+//!
+//! Pure. Paths are compared raw, as they came. Invariant: only the probes and the JSON routes ever answer a failure in
+//! the plain manner. Everything else, an unknown path included, is cut short: a slip in somebody's `archive_command`
+//! (`/walpush/…`) must not look like success to a `curl` without `-f`.
+
+use hyper::Method;
+
+use super::reply::Manner;
+
+/// What a path asks for. The text is the raw rest behind a WAL route's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    Ping,
+    Startup,
+    Live,
+    Ready,
+    WalPush(&'a str),
+    WalFetch(&'a str),
+    Wal(&'a str),
+    WalAbsent(&'a str),
+    BackupPush,
+    Backups,
+    Status,
+    Metrics,
+}
+
+/// A route that does not exist, or not with this method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoute<'a> {
+    /// No such path.
+    Path,
+    /// The path exists, with these methods.
+    Method {
+        route: Route<'a>,
+        allow: &'static str,
+    },
+}
+
+const GET: &str = "GET";
+const GET_POST: &str = "GET, POST";
+
+/// Finds what a request asks for.
+pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute<'a>> {
+    let rest = |prefix: &str| path.strip_prefix(prefix);
+    let (route, allow) = match path {
+        "/ping" => (Route::Ping, GET),
+        "/startupz" => (Route::Startup, GET),
+        "/livez" => (Route::Live, GET),
+        "/readyz" => (Route::Ready, GET),
+        "/backup-push" => (Route::BackupPush, GET_POST),
+        "/backups" => (Route::Backups, GET),
+        "/status" => (Route::Status, GET),
+        "/metrics" => (Route::Metrics, GET),
+        _ => {
+            if let Some(name) = rest("/wal-push/").or_else(|| rest("/push/")) {
+                (Route::WalPush(name), GET_POST)
+            } else if let Some(name) = rest("/wal-fetch/").or_else(|| rest("/fetch/")) {
+                (Route::WalFetch(name), GET)
+            } else if let Some(name) = rest("/wal-absent/") {
+                (Route::WalAbsent(name), GET)
+            } else if let Some(name) = rest("/wal/") {
+                (Route::Wal(name), GET)
+            } else {
+                return Err(NoRoute::Path);
+            }
+        }
+    };
+    let allowed = *method == Method::GET || (*method == Method::POST && allow == GET_POST);
+    if allowed {
+        Ok(route)
+    } else {
+        Err(NoRoute::Method { route, allow })
+    }
+}
+
+impl Route<'_> {
+    /// The route's name in metrics and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "/ping",
+            Self::Startup => "/startupz",
+            Self::Live => "/livez",
+            Self::Ready => "/readyz",
+            Self::WalPush(_) => "/wal-push",
+            Self::WalFetch(_) => "/wal-fetch",
+            Self::Wal(_) => "/wal",
+            Self::WalAbsent(_) => "/wal-absent",
+            Self::BackupPush => "/backup-push",
+            Self::Backups => "/backups",
+            Self::Status => "/status",
+            Self::Metrics => "/metrics",
+        }
+    }
+
+    /// PostgreSQL waits for these: they are answered however crowded it is.
+    pub(crate) fn is_archive(self) -> bool {
+        matches!(
+            self,
+            Self::WalPush(_) | Self::WalFetch(_) | Self::Wal(_) | Self::WalAbsent(_)
+        )
+    }
+
+    /// Told to anybody, token or not, crowd or not.
+    pub(crate) fn is_probe(self) -> bool {
+        matches!(self, Self::Ping | Self::Startup | Self::Live | Self::Ready)
+    }
+
+    /// A page in somebody's browser must not be able to cause it.
+    pub(crate) fn changes_something(self) -> bool {
+        matches!(
+            self,
+            Self::WalPush(_) | Self::WalFetch(_) | Self::BackupPush
+        )
+    }
+
+    /// How a failure of this route is written.
+    pub(crate) fn manner(self) -> Manner {
+        if self.is_archive() {
+            Manner::CutShort
+        } else {
+            Manner::Plain
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let cases = [
+            ("/ping", Route::Ping),
+            ("/wal-push/a/b", Route::WalPush("a/b")),
+            ("/push/x", Route::WalPush("x")),
+            ("/wal-push/", Route::WalPush("")),
+            ("/wal-fetch/x", Route::WalFetch("x")),
+            ("/fetch/x", Route::WalFetch("x")),
+            ("/wal/x", Route::Wal("x")),
+            ("/wal-absent/x", Route::WalAbsent("x")),
+            ("/backup-push", Route::BackupPush),
+            ("/readyz", Route::Ready),
+        ];
+        for (path, route) in cases {
+            assert_eq!(find(&Method::GET, path), Ok(route), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "*",
+            "/ping/",
+            "/wal-push",
+            "//wal-push/x",
+            "/./ping",
+            "/WAL-PUSH/x",
+            "/wal%2dpush/x",
+            "/backup-push/",
+        ] {
+            assert_eq!(find(&Method::GET, path), Err(NoRoute::Path), "{path}");
+        }
+    }
+
+    #[test]
+    fn row63_other_methods_are_told_which_are_allowed() {
+        let posts = ["/wal-push/x", "/push/x", "/backup-push"];
+        let gets = [
+            "/ping",
+            "/wal-fetch/x",
+            "/wal/x",
+            "/wal-absent/x",
+            "/backups",
+            "/status",
+            "/metrics",
+            "/readyz",
+        ];
+        for path in posts {
+            assert!(find(&Method::POST, path).is_ok(), "{path}");
+        }
+        for path in posts.iter().chain(&gets) {
+            for method in [
+                Method::HEAD,
+                Method::OPTIONS,
+                Method::TRACE,
+                Method::PUT,
+                Method::DELETE,
+                Method::CONNECT,
+            ] {
+                assert!(
+                    matches!(find(&method, path), Err(NoRoute::Method { .. })),
+                    "{method} {path}"
+                );
+            }
+        }
+        for path in gets {
+            assert!(
+                matches!(
+                    find(&Method::POST, path),
+                    Err(NoRoute::Method { allow: "GET", .. })
+                ),
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The archive's routes: what PostgreSQL's archiver and its recovery ask for.
+//!
+//! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and tells what came of it. It
+//! decides nothing about data. Invariant: 200 is answered after the operation succeeded, never instead of it.
+
+use tokio::time::Instant;
+use wale_ops::wal_push::PushReport;
+use wale_ops::{Kind, OpError, Owner};
+use wale_pg::ArchiveFileName;
+
+use super::name;
+use super::reply::{Reply, Voice, busy};
+use crate::app::App;
+use crate::journal::{FailureRecord, PushRecord, log_failure};
+use crate::lifecycle::{Permit, Phase, Topic};
+
+/// The raw part of an address that holds a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawName<'a> {
+    pub(crate) rest: &'a str,
+    pub(crate) query: Option<&'a str>,
+}
+
+impl RawName<'_> {
+    fn parse(self) -> Result<ArchiveFileName, OpError> {
+        name::parse(self.rest, self.query).inspect_err(|error| log_failure("name", error))
+    }
+}
+
+/// Leave to work, or the reason to come again.
+fn admit(app: &App, name: &ArchiveFileName) -> Result<Permit, OpError> {
+    app.life.admit().map_err(|phase| match phase {
+        Phase::Stopped => OpError::new(
+            Kind::Draining,
+            format!("{name} is not served: the sidecar has stopped"),
+        ),
+        phase => busy(
+            format!("{name} is not served while the sidecar is {}", phase.name()),
+            "repeat the request; /startupz tells when the sidecar is ready",
+        ),
+    })
+}
+
+/// `/wal-push/<name>`.
+pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Reply, OpError> {
+    let name = raw.parse()?;
+    let _permit = admit(app, &name)?;
+    let begun = Instant::now();
+    app.push_seen.send_replace(Some(begun));
+    let pushed = if app.hold.pass().await {
+        app.pusher.push(&name).await
+    } else {
+        Err(busy(
+            format!("{name} is not archived before the first base backup has begun"),
+            "let PostgreSQL repeat the request; /status shows what keeps the backup from beginning",
+        ))
+    };
+    app.push_seen.send_replace(Some(Instant::now()));
+    match pushed {
+        Ok(report) => {
+            note_push(app, &report, begun);
+            Ok(told(voice, &report))
+        }
+        Err(error) => {
+            note_push_failure(app, &name, &error);
+            Err(error)
+        }
+    }
+}
+
+fn told(voice: Voice, report: &PushReport) -> Reply {
+    match voice {
+        Voice::Text => Reply::line(format!("{} {}", report.name, report.outcome.name())),
+        Voice::Json => Reply::json(
+            hyper::StatusCode::OK,
+            &serde_json::json!({
+                "name": report.name.to_string(), "outcome": report.outcome.name(), "key": report.key,
+                "bytes": report.bytes_plain, "stored_bytes": report.bytes_stored,
+            }),
+        ),
+    }
+}
+
+fn note_push(app: &App, report: &PushReport, begun: Instant) {
+    let at = app.archive.clock().now();
+    let outcome = report.outcome.name();
+    tracing::info!(
+        name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,
+        duration = ?begun.elapsed(), "WAL file archived"
+    );
+    app.metrics.pushed(outcome, begun.elapsed(), at);
+    let record = PushRecord {
+        name: report.name.to_string(),
+        outcome,
+        at,
+    };
+    app.journal.note(|entries| entries.last_push = Some(record));
+    app.life.resolve(Topic::WalPush);
+}
+
+fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
+    log_failure("wal-push", error);
+    app.metrics.push_failed(error.kind.name());
+    let record = FailureRecord::new(format!("push of {name}"), error, app.archive.clock().now());
+    app.journal
+        .note(|entries| entries.last_push_failure = Some(record));
+    // A file that is not there is the asker's mistake, and while stopping nobody can help any more.
+    if !matches!(
+        error.kind,
+        Kind::NotFound | Kind::Draining | Kind::Cancelled
+    ) {
+        app.life.complain(Topic::WalPush, error.chain());
+    }
+}
+
+/// `/wal/<name>`: the verified bytes, streamed.
+pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
+    let name = raw.parse()?;
+    let permit = admit(app, &name)?;
+    let fetched = app
+        .fetcher
+        .fetch(&name)
+        .await
+        .inspect_err(|error| note_fetch_failure(app, &name, error))?;
+    note_fetch(app, fetched.size);
+    Ok(Reply::File {
+        size: fetched.size,
+        body: fetched.body,
+        permit,
+    })
+}
+
+/// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
+pub(crate) async fn fetch(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
+    let name = raw.parse()?;
+    let _permit = admit(app, &name)?;
+    let path = app.wal_directory.path_of(&name);
+    let owner = Owner::of(app.wal_directory.path()).ok();
+    let fetched = app.fetcher.fetch_to_path(&name, &path, owner).await;
+    let report = fetched.inspect_err(|error| note_fetch_failure(app, &name, error))?;
+    note_fetch(app, report.bytes_plain);
+    Ok(Reply::line(format!("{name} is in place")))
+}
+
+fn note_fetch(app: &App, bytes: u64) {
+    app.metrics.fetched("found", bytes);
+    app.life.resolve(Topic::WalFetch);
+}
+
+fn note_fetch_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
+    app.metrics.fetched(error.kind.name(), 0);
+    if error.kind == Kind::NotFound {
+        // The end of the WAL, and timeline histories that do not exist: recovery asks for them all the time.
+        tracing::debug!(%name, "not in the archive");
+        app.life.resolve(Topic::WalFetch);
+        return;
+    }
+    log_failure("wal-fetch", error);
+    let record = FailureRecord::new(format!("fetch of {name}"), error, app.archive.clock().now());
+    app.journal
+        .note(|entries| entries.last_fetch_failure = Some(record));
+    if error.kind != Kind::Cancelled {
+        app.life.complain(Topic::WalFetch, error.chain());
+    }
+}
+
+/// `/wal-absent/<name>`: 200 only when the store was asked and does not have it.
+pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
+    let name = raw.parse()?;
+    let _permit = admit(app, &name)?;
+    match app.fetcher.prove_absent(&name).await {
+        Ok(_) => {
+            app.metrics.absence("proven");
+            Ok(Reply::line(format!("{name} is not in the archive")))
+        }
+        Err(error) => {
+            app.metrics.absence(error.kind.name());
+            log_failure("wal-absent", &error);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A sidecar's life from the open port to the last joined task.
+//!
+//! ```text
+//! bind → listen → [restore] → ready ─┬─ lock file removed, and every later one
+//!                                    ├─ schedule
+//!                                    └─ first backup (BACKUP_PUSH)
+//! shutdown → draining → pushes served while PostgreSQL stops → pushes in flight → backup stopped → all joined
+//! ```
+//!
+//! Invariants: the port is open before the lock goes (the original did it the other way round, and PostgreSQL took the
+//! refused connections for the end of the WAL); a refused restore leaves the lock where it is; no task outlives
+//! [`Service::run`].
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use wale_ops::backup_fetch::{self, RestoreClusterOptions, RestoreClusterOutcome};
+use wale_ops::{Kind, LockFile, OpError};
+
+use crate::app::App;
+use crate::drain;
+use crate::journal::RestoreRecord;
+use crate::options::{ServiceOptions, StartMode};
+use crate::scheduler::Scheduler;
+use crate::{first_backup, http, lock, recall};
+
+/// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
+/// and the process ends with the error's status.
+const RESTORE_PAUSES: [Duration; 5] = [
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+];
+
+/// How long the tail of a shutdown may take: sending the last replies, ending a backup on the server.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Runs a sidecar until `shutdown` completes and everything has ended in order.
+///
+/// # Errors
+///
+/// `Configuration` when it cannot listen; a refused or failed restore. A shutdown that was asked for is no error.
+pub async fn serve(
+    options: ServiceOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), OpError> {
+    Service::bind(options).await?.run(shutdown).await
+}
+
+/// A sidecar that listens and does not serve yet.
+pub struct Service {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: ServiceOptions,
+    app: Arc<App>,
+}
+
+impl Service {
+    /// Opens the port.
+    ///
+    /// # Errors
+    ///
+    /// `Configuration` when the address cannot be used.
+    pub async fn bind(options: ServiceOptions) -> Result<Self, OpError> {
+        let app = App::new(&options);
+        Self::bind_app(options, app).await
+    }
+
+    pub(crate) async fn bind_app(options: ServiceOptions, app: Arc<App>) -> Result<Self, OpError> {
+        let failed = |error: std::io::Error| {
+            OpError::new(
+                Kind::Configuration,
+                format!("could not listen on {}", options.listen),
+            )
+            .hint("choose another port or address, or stop the program that uses it")
+            .source(error)
+        };
+        let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            address,
+            options,
+            app,
+        })
+    }
+
+    /// Where it listens; tells the port that the system chose for port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` completes and everything has ended in order.
+    ///
+    /// # Errors
+    ///
+    /// A refused or failed restore. A shutdown that was asked for is no error.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), OpError> {
+        let Self {
+            listener,
+            address,
+            options,
+            app,
+        } = self;
+        tracing::info!(%address, mode = app.mode, version = app.version, "the sidecar listens");
+        let stop_http = CancellationToken::new();
+        let stop_work = CancellationToken::new();
+        let http = app
+            .tasks
+            .spawn(http::serve(listener, Arc::clone(&app), stop_http.clone()));
+        let mut shutdown = std::pin::pin!(shutdown);
+        let begun = prepare(&app, &options.mode, shutdown.as_mut()).await;
+        if let Ok(Begun::Serving) = begun {
+            begin_work(&app, &options, &stop_work);
+            shutdown.await;
+            drain::drain(&app, options.grace, &stop_work).await;
+        }
+        app.life.draining();
+        stop_work.cancel();
+        app.backups.stop();
+        stop_http.cancel();
+        // Connections that will not end are cut: their clients see no reply, which is the truth.
+        let cut = http.abort_handle();
+        if tokio::time::timeout(LAST_WORDS, http).await.is_err() {
+            cut.abort();
+        }
+        app.tasks.close();
+        if tokio::time::timeout(LAST_WORDS, app.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = app.tasks.len(),
+                "some work did not end in time and is left to the end of the process"
+            );
+        }
+        app.life.stopped();
+        begun.map(|_| ())
+    }
+}
+
+/// What came of the time before the database may start.
+enum Begun {
+    Serving,
+    /// Shutdown was asked for before.
+    Interrupted,
+}
+
+/// The restore, where one is asked for; then the database may start.
+async fn prepare(
+    app: &App,
+    mode: &StartMode,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Begun, OpError> {
+    if let StartMode::Restore(options) = mode {
+        app.life.restoring();
+        let cancel = CancellationToken::new();
+        let mut restoring = std::pin::pin!(restore(app, options, &cancel));
+        let mut shutdown = std::pin::pin!(shutdown);
+        let restored = tokio::select! {
+            restored = restoring.as_mut() => restored,
+            () = shutdown.as_mut() => {
+                // Cancelled and awaited, not dropped: it ends between two files, with its marker in place.
+                cancel.cancel();
+                return match restoring.await {
+                    Ok(()) => Ok(Begun::Interrupted),
+                    Err(error) if error.kind == Kind::Cancelled => Ok(Begun::Interrupted),
+                    Err(error) => Err(error),
+                };
+            }
+        };
+        restored?;
+    }
+    app.life.ready();
+    Ok(Begun::Serving)
+}
+
+async fn restore(
+    app: &App,
+    options: &RestoreClusterOptions,
+    cancel: &CancellationToken,
+) -> Result<(), OpError> {
+    for pause in RESTORE_PAUSES.into_iter().map(Some).chain([None]) {
+        let restored =
+            backup_fetch::restore_cluster(&app.archive, options, &app.restore_progress, cancel)
+                .await;
+        match (restored, pause) {
+            (Ok(outcome), _) => {
+                note_restore(app, &outcome);
+                return Ok(());
+            }
+            (Err(error), Some(pause)) if error.kind == Kind::StorageUnavailable => {
+                tracing::warn!(
+                    ?pause,
+                    "the restore is tried again after a pause: {}",
+                    error.chain()
+                );
+                if cancel
+                    .run_until_cancelled(tokio::time::sleep(pause))
+                    .await
+                    .is_none()
+                {
+                    return Err(OpError::new(Kind::Cancelled, "the restore was cancelled"));
+                }
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Err(OpError::internal("the restore ended without a result"))
+}
+
+fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
+    let (word, backup, warnings) = match outcome {
+        RestoreClusterOutcome::Restored(report) => (
+            "restored",
+            report.backup.to_string(),
+            report.warnings.clone(),
+        ),
+        RestoreClusterOutcome::AlreadyRestored { backup } => {
+            ("already-restored", backup.clone(), Vec::new())
+        }
+    };
+    tracing::info!(
+        outcome = word,
+        backup,
+        "the data directory is whole: the database may start"
+    );
+    for warning in &warnings {
+        tracing::warn!(backup, "{warning}");
+    }
+    let record = RestoreRecord {
+        outcome: word,
+        backup,
+        at: app.archive.clock().now(),
+        warnings,
+    };
+    app.journal.note(|entries| entries.restore = Some(record));
+}
+
+/// Begins everything that runs beside the endpoint; all of it ends with `stop`.
+fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken) {
+    let begin = |work: futures_util::future::BoxFuture<'static, ()>| {
+        let stop = stop.clone();
+        app.tasks.spawn(async move {
+            // Every one of these may be dropped at any await: backups belong to tasks of their own.
+            let _ = stop.run_until_cancelled(work).await;
+        });
+    };
+    begin(Box::pin(lock::keep_removed(LockFile::new(
+        &options.lock_file,
+    ))));
+    begin(Box::pin(keep_schedule(Arc::clone(app))));
+    if matches!(options.mode, StartMode::BackupPush) {
+        begin(Box::pin(first_backup::run(Arc::clone(app))));
+    }
+}
+
+async fn keep_schedule(app: Arc<App>) {
+    let covered = recall::recall(&app.archive, &app.journal, &app.metrics).await;
+    let Some(schedule) = app.schedule.clone() else {
+        return;
+    };
+    let scheduler = Scheduler {
+        schedule,
+        backups: app.backups.clone(),
+        clock: app.archive.clock().clone(),
+        journal: Arc::clone(&app.journal),
+        metrics: Arc::clone(&app.metrics),
+    };
+    scheduler.run(covered).await;
+}

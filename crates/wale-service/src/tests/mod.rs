@@ -1,0 +1,7 @@
+//! The sidecar from outside: over its socket, with raw bytes and with the clients that people use.
+
+mod abuse;
+mod clients;
+mod life;
+mod support;
+mod wal;

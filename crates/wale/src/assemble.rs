@@ -1,0 +1,271 @@
+//! Settings become the rooms' options. Nothing is decided here; nothing is opened but the store.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wale_cluster::recovery::{RecoveryMode, RestoreClient, RestoreEndpoint, restore_command};
+use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
+use wale_format::{Codec, CodecSettings};
+use wale_ops::backup_fetch::{
+    self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource,
+};
+use wale_ops::backup_push::{self, DamagedPagePolicy};
+use wale_ops::wal_fetch::FetcherOptions;
+use wale_ops::wal_push::PusherOptions;
+use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
+use wale_pipeline::MemoryBudget;
+use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use wale_storage::{FaultyStore, FileStore, FileStoreOptions, RetryPolicy, RetryStore, Store};
+
+use crate::config::{self, Place, Settings};
+
+/// This program's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What prefetched segments may take of the memory budget: a quarter, so that base backups and
+/// pushes keep the rest.
+const PREFETCH_SHARE: u64 = 4;
+
+/// Temporary files of a store that nobody has written to for a day are left over from a crash: no
+/// upload pauses for so long.
+pub(crate) const STALE_AFTER: Duration = Duration::from_hours(24);
+
+/// The archive and the store under it.
+pub(crate) struct Opened {
+    /// The archive.
+    pub(crate) archive: Archive,
+    /// Its store, where it is a directory.
+    pub(crate) files: Arc<FileStore>,
+}
+
+/// Opens the archive with a budget for buffers, bytes. The store is not asked yet.
+///
+/// # Errors
+/// When the place cannot be a store.
+pub(crate) fn archive(settings: &Settings, budget: u64) -> Result<Opened, OpError> {
+    let Some(Place::Directory(root)) = &settings.place else {
+        return Err(OpError::new(
+            Kind::Configuration,
+            "no place for the archive is set",
+        ));
+    };
+    let options = FileStoreOptions {
+        root: root.clone(),
+        create: false,
+    };
+    let failed = |e| OpError::from_store(e, format_args!("open the archive at {}", root.display()));
+    let files = Arc::new(FileStore::open(options).map_err(failed)?);
+    let mut store: Arc<dyn Store> = files.clone();
+    if let Some(control) = &settings.fault_control {
+        tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
+        store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
+    }
+    let store = Arc::new(RetryStore::new(store, RetryPolicy::default()));
+    let archive = Archive::open(ArchiveOptions {
+        store,
+        codec: codec(settings)?,
+        clock: Clock::System,
+        budget: MemoryBudget::new(budget),
+        created_by: format!("wale {VERSION}"),
+    });
+    Ok(Opened { archive, files })
+}
+
+fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
+    let codec = match settings.compression {
+        "lz4" => Codec::Lz4,
+        "none" => Codec::None,
+        _ => Codec::Zstd,
+    };
+    CodecSettings::new(codec, settings.compression_level)
+        .map_err(|e| OpError::new(Kind::Configuration, "the compression cannot be used").source(e))
+}
+
+/// What prefetched segments may take of the sidecar's budget, bytes.
+fn prefetch_memory(settings: &Settings) -> u64 {
+    if settings.fetch_prefetch == 0 {
+        0
+    } else {
+        settings.memory_bytes / PREFETCH_SHARE
+    }
+}
+
+/// What the sidecar has besides: base backups, pushes and fetches, bytes.
+pub(crate) fn working_memory(settings: &Settings) -> u64 {
+    settings.memory_bytes - prefetch_memory(settings)
+}
+
+/// How the control connection is made.
+pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
+    ConnectOptions {
+        host: settings.host.clone(),
+        port: settings.port,
+        user: settings.user.clone(),
+        password: settings.password.clone(),
+        database: settings.database.clone(),
+        sslmode: settings
+            .sslmode
+            .parse::<SslMode>()
+            .expect("the declared words are libpq's"),
+        sslrootcert: settings.sslrootcert.clone(),
+        sslcert: settings.sslcert.clone(),
+        sslkey: settings.sslkey.clone(),
+        passfile: settings.passfile.clone(),
+        application_name: "wale".to_owned(),
+        connect_timeout: settings.connect_timeout,
+    }
+}
+
+/// A base backup of the cluster in `directory`.
+pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Options {
+    let mut options = backup_push::Options::new(directory.to_path_buf(), connect(settings));
+    if directory == settings.data_directory {
+        options.wal_directory.clone_from(&settings.wal_directory);
+    }
+    options.workers = settings.backup_workers;
+    options.checkpoint = match settings.backup_checkpoint {
+        "spread" => Checkpoint::Spread,
+        _ => Checkpoint::Fast,
+    };
+    options.wal_wait_limit = settings.backup_wal_timeout;
+    options.damaged_pages = match settings.damaged_pages {
+        "fail" => DamagedPagePolicy::Fail,
+        _ => DamagedPagePolicy::Record,
+    };
+    options.read_rate_limit = settings.backup_read_rate;
+    options.ignore = lock_file_name(settings, directory).into_iter().collect();
+    options
+}
+
+/// A restore of the files of `selector` into `target`.
+pub(crate) fn fetch(
+    settings: &Settings,
+    target: &Path,
+    selector: BackupSelector,
+) -> backup_fetch::Options {
+    let mut options = backup_fetch::Options::new(target.to_path_buf());
+    options.selector = selector;
+    options.workers = settings.restore_workers;
+    options.tablespace_mapping = mappings(&settings.tablespace_mapping);
+    options.lock_file_name = lock_file_name(settings, target);
+    if target == settings.data_directory && !settings.wal_directory.starts_with(target) {
+        options.pg_wal_link = Some(settings.wal_directory.clone());
+    }
+    options
+}
+
+/// Mappings as the restore takes them.
+pub(crate) fn mappings(pairs: &[(String, PathBuf)]) -> Vec<(TablespaceSource, PathBuf)> {
+    let source = |old: &str| match old.parse() {
+        Ok(oid) => TablespaceSource::Oid(oid),
+        Err(_) => TablespaceSource::Location(PathBuf::from(old)),
+    };
+    pairs
+        .iter()
+        .map(|(old, new)| (source(old), new.clone()))
+        .collect()
+}
+
+/// The lock file's name, if it lies in that directory.
+fn lock_file_name(settings: &Settings, directory: &Path) -> Option<String> {
+    if settings.lock_file.parent() != Some(directory) {
+        return None;
+    }
+    Some(settings.lock_file.file_name()?.to_str()?.to_owned())
+}
+
+fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError> {
+    let selector: BackupSelector = settings
+        .restore_label
+        .parse()
+        .map_err(|problem: String| OpError::new(Kind::Configuration, problem))?;
+    let restore_as = match settings.restore_as {
+        "standby" => RestoreAs::Standby,
+        _ => RestoreAs::Primary,
+    };
+    let command = match &settings.restore_command {
+        Some(command) => command.clone(),
+        None => generated_restore_command(settings, restore_as)?,
+    };
+    let fetch = fetch(settings, &settings.data_directory, selector);
+    // Backups and restores name this host alike.
+    let host_name = backup(settings, &settings.data_directory).host_name;
+    Ok(RestoreClusterOptions {
+        fetch,
+        restore_command: command,
+        recovery_addition: settings.recovery_addition.clone(),
+        restore_as,
+        configuration_directory: settings.configuration_directory.clone(),
+        host_name,
+    })
+}
+
+fn generated_restore_command(
+    settings: &Settings,
+    restore_as: RestoreAs,
+) -> Result<String, OpError> {
+    let client = match settings.restore_client {
+        "curl" => RestoreClient::Curl,
+        "wale" => RestoreClient::Wale,
+        _ => RestoreClient::Wget,
+    };
+    let endpoint = RestoreEndpoint {
+        host: settings.sidecar_hostname.clone(),
+        port: settings.listen_port,
+        token: settings.http_token.clone(),
+    };
+    let mode = match restore_as {
+        RestoreAs::Primary => RecoveryMode::Recover,
+        RestoreAs::Standby => RecoveryMode::Standby,
+    };
+    restore_command(client, &endpoint, mode)
+        .map_err(|e| OpError::from_cluster(e, "compose restore_command"))
+}
+
+/// The sidecar.
+///
+/// # Errors
+/// When settings do not fit together.
+pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOptions, OpError> {
+    let mode = match settings.start_mode {
+        config::StartMode::ContinuousBackup => StartMode::ContinuousBackup,
+        config::StartMode::BackupPush => StartMode::BackupPush,
+        config::StartMode::Restore => StartMode::Restore(restore_cluster(settings)?),
+    };
+    let token = match &settings.http_token {
+        None => None,
+        Some(token) => Some(
+            HttpToken::new(token.expose().to_owned())
+                .map_err(|problem| OpError::new(Kind::Configuration, problem))?,
+        ),
+    };
+    let pusher = PusherOptions {
+        look_ahead: settings.push_look_ahead,
+        data_directory: Some(settings.data_directory.clone()),
+        ..PusherOptions::default()
+    };
+    let fetcher = FetcherOptions {
+        prefetch: settings.fetch_prefetch,
+        prefetch_bytes: prefetch_memory(settings),
+        deadline: settings.fetch_deadline,
+        ..FetcherOptions::default()
+    };
+    Ok(ServiceOptions {
+        listen: SocketAddr::new(settings.listen_address, settings.listen_port),
+        mode,
+        lock_file: settings.lock_file.clone(),
+        schedule: settings.schedule.clone(),
+        grace: settings.shutdown_grace,
+        token,
+        archive,
+        pusher,
+        fetcher,
+        backup: backup(settings, &settings.data_directory),
+        wal_directory: settings.wal_directory.clone(),
+        data_directory: settings.data_directory.clone(),
+        limits: HttpLimits::default(),
+        version: VERSION,
+    })
+}

@@ -1,0 +1,204 @@
+//! One request to the sidecar: HTTP/1.1 over TCP, a connection for each, every step with a limit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use wale_cluster::Secret;
+use wale_ops::{Kind, OpError};
+
+/// Longest time to reach the sidecar: a container that is just starting refuses at once.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest silence within a body.
+const SILENCE_LIMIT: Duration = Duration::from_mins(1);
+/// Most of an error's body that is read for its message.
+const MESSAGE_BYTES: usize = 4096;
+
+/// A sidecar.
+#[derive(Debug)]
+pub(super) struct Server {
+    host: String,
+    port: u16,
+    base: String,
+    token: Option<Secret>,
+    /// Longest time until the answer begins: a push answers when the segment is stored.
+    limit: Duration,
+}
+
+impl Server {
+    pub(super) fn new(host: &str, port: u16, token: Option<Secret>, limit: Duration) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            base: String::new(),
+            token,
+            limit,
+        }
+    }
+
+    /// `http://HOST[:PORT][/BASE]`
+    ///
+    /// # Errors
+    /// When the URL is another.
+    pub(super) fn parse(
+        url: &str,
+        token: Option<Secret>,
+        limit: Duration,
+    ) -> Result<Self, OpError> {
+        let bad = || {
+            OpError::new(
+                Kind::Usage,
+                format!("\"{}\" is not the URL of a sidecar", url.escape_default()),
+            )
+            .hint("write http://HOST:PORT")
+        };
+        let uri: hyper::Uri = url.parse().map_err(|_| bad())?;
+        if uri.scheme_str() != Some("http") || uri.query().is_some() {
+            return Err(bad());
+        }
+        let host = uri
+            .host()
+            .ok_or_else(bad)?
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let mut server = Self::new(host, uri.port_u16().unwrap_or(80), token, limit);
+        uri.path()
+            .trim_end_matches('/')
+            .clone_into(&mut server.base);
+        Ok(server)
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn unavailable(&self, what: &str) -> OpError {
+        OpError::new(
+            Kind::StorageUnavailable,
+            format!("{what} the sidecar at {}", self.authority()),
+        )
+        .hint("check that the sidecar runs, and WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT")
+    }
+
+    /// Asks for a path and returns the reply once its head is there.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be reached or does not answer in time.
+    pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = match timeout(CONNECT_LIMIT, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),
+            Err(_) => return Err(self.unavailable("timed out connecting to")),
+        };
+        // Requests are one small packet; a failure to set the option costs nothing but time.
+        let _ = stream.set_nodelay(true);
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let driver = Driver(tokio::spawn(async move {
+                // Its errors come back through the request or the body.
+                let _ = connection.await;
+            }));
+            let response = sender.send_request(self.request(path)).await?;
+            Ok::<_, hyper::Error>((response, driver))
+        };
+        match timeout(self.limit, exchange).await {
+            Ok(Ok((response, driver))) => {
+                let status = response.status();
+                Ok(Reply {
+                    status,
+                    body: response.into_body(),
+                    _driver: driver,
+                })
+            }
+            Ok(Err(error)) => Err(self.unavailable("got no answer from").source(error)),
+            Err(_) => Err(self.unavailable("timed out waiting for")),
+        }
+    }
+
+    fn request(&self, path: &str) -> Request<Empty<Bytes>> {
+        let mut builder = Request::get(format!("{}{path}", self.base))
+            .header(HOST, self.authority())
+            .header(CONNECTION, "close")
+            .header(USER_AGENT, concat!("wale/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token
+            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+        {
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        builder
+            .body(Empty::new())
+            .expect("the path holds a checked name, the headers are checked text")
+    }
+}
+
+/// The task that moves the connection's bytes; ends with its owner.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A reply whose head is there.
+pub(super) struct Reply {
+    /// Its status.
+    pub(super) status: StatusCode,
+    body: Incoming,
+    _driver: Driver,
+}
+
+impl Reply {
+    /// The exact length that the head declares, bytes.
+    pub(super) fn length(&self) -> Option<u64> {
+        hyper::body::Body::size_hint(&self.body).exact()
+    }
+
+    /// The next piece of the body; `None` at its whole end.
+    ///
+    /// # Errors
+    /// When the connection breaks, is silent, or ends before the declared length.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, OpError> {
+        let broken = || OpError::new(Kind::StorageUnavailable, "the sidecar's reply broke off");
+        loop {
+            match timeout(SILENCE_LIMIT, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(broken().source(error)),
+                Err(_) => return Err(broken().detail("It was silent for a minute.")),
+            }
+        }
+    }
+
+    /// The text of an error reply, for a person. Such replies break off on purpose.
+    pub(super) async fn text(mut self) -> Option<String> {
+        let mut bytes = Vec::new();
+        while let Ok(Some(piece)) = self.next().await {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() >= MESSAGE_BYTES {
+                bytes.truncate(MESSAGE_BYTES);
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+}

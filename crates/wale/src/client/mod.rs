@@ -1,0 +1,158 @@
+//! `wale client`: the sidecar's clients for images that have neither wget nor curl.
+//!
+//! A status is only given where the answer is known. Push: 0 after a 200, and nothing else. Fetch: 0
+//! when the whole body is in place; 1 when the sidecar proved that the archive does not have the
+//! file; 255 in every other case, because PostgreSQL takes 1 to 125 as the end of the WAL. On a
+//! standby the last is 1: PostgreSQL asks again.
+
+mod http;
+mod place;
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use wale_ops::{Kind, OpError};
+
+use crate::cli::{Client, ClientTarget};
+use crate::config::{Group, Loaded, Settings};
+use crate::report::Failure;
+use crate::runtime;
+use http::Server;
+
+/// Stops PostgreSQL's recovery instead of ending it: above 125, and not 126 or 127, which shells use.
+const STOP_RECOVERY: u8 = 255;
+
+/// Runs the verb.
+pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
+    match client {
+        Client::Push { name, target } => {
+            let settings = loaded.require(&[Group::Endpoint])?;
+            let server = server(settings, target)?;
+            Ok(runtime::small()?.block_on(push(&server, name))?)
+        }
+        Client::Fetch {
+            name,
+            path,
+            standby,
+            target,
+        } => {
+            let unknown = if *standby {
+                Kind::NotFound.exit_status()
+            } else {
+                STOP_RECOVERY
+            };
+            let fetched = (|| {
+                let server = server(loaded.require(&[Group::Endpoint])?, target)?;
+                runtime::small()?.block_on(fetch(&server, name, path))
+            })();
+            fetched.map_err(|error: OpError| {
+                let status = if error.kind == Kind::NotFound {
+                    1
+                } else {
+                    unknown
+                };
+                Failure::with_status(error, status)
+            })
+        }
+    }
+}
+
+fn server(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
+    let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
+    let token = settings.http_token.clone();
+    match &target.url {
+        Some(url) => Server::parse(url, token, limit),
+        None => Ok(Server::new(
+            &settings.sidecar_hostname,
+            settings.listen_port,
+            token,
+            limit,
+        )),
+    }
+}
+
+/// A name goes into a URL: only what archive file names consist of. The sidecar checks the rest.
+fn checked(name: &str) -> Result<&str, OpError> {
+    // PostgreSQL passes bare names; scripts of the original pass pg_wal/<name>.
+    let last = name.rsplit('/').next().unwrap_or_default();
+    match last.parse::<wale_pg::ArchiveFileName>() {
+        Ok(_) => Ok(last),
+        Err(error) => Err(OpError::new(
+            Kind::InvalidName,
+            format!(
+                "\"{}\" is no name of an archive file",
+                last.escape_default()
+            ),
+        )
+        .source(error)
+        .hint("pass %f")),
+    }
+}
+
+async fn push(server: &Server, name: &str) -> Result<(), OpError> {
+    let name = checked(name)?;
+    let reply = server.get(&format!("/wal-push/{name}")).await?;
+    if reply.status == StatusCode::OK {
+        return Ok(());
+    }
+    let status = reply.status;
+    let mut error = OpError::new(
+        kind_of(status),
+        format!("the sidecar did not archive {name}: {status}"),
+    );
+    error.detail = reply.text().await;
+    Err(error)
+}
+
+async fn fetch(server: &Server, name: &str, path: &Path) -> Result<(), OpError> {
+    let name = checked(name)?;
+    let reply = server.get(&format!("/wal/{name}")).await?;
+    match reply.status {
+        StatusCode::OK => return place::whole(reply, name, path).await,
+        StatusCode::NOT_FOUND => {}
+        status => {
+            let mut error = OpError::new(
+                kind_of(status),
+                format!("the sidecar did not deliver {name}: {status}"),
+            );
+            error.detail = reply.text().await;
+            return Err(error);
+        }
+    }
+    // A 404 may come from anything between here and the sidecar. Only the proof counts.
+    let proof = server.get(&format!("/wal-absent/{name}")).await?;
+    if proof.status == StatusCode::OK {
+        return Err(OpError::new(
+            Kind::NotFound,
+            format!("{name} is not in the archive"),
+        ));
+    }
+    let status = proof.status;
+    let message = format!("the sidecar did not prove that {name} is absent: {status}");
+    // Never NotFound, whatever the status: that kind stands for the proof.
+    let kind = if status == StatusCode::NOT_FOUND {
+        Kind::StorageUnavailable
+    } else {
+        kind_of(status)
+    };
+    let mut error = OpError::new(kind, message);
+    error.detail = proof.text().await;
+    Err(error)
+}
+
+/// The kind behind a status of the sidecar, as far as it can be told.
+fn kind_of(status: StatusCode) -> Kind {
+    match status.as_u16() {
+        404 => Kind::NotFound,
+        400 => Kind::InvalidName,
+        401 | 403 => Kind::PermissionDenied,
+        409 => Kind::ArchiveConflict,
+        507 => Kind::DiskFull,
+        500 => Kind::CorruptData,
+        _ => Kind::StorageUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! Puts a reply's body in place: whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use wale_cluster::durable::PendingFile;
+use wale_ops::{Kind, OpError};
+
+use super::http::Reply;
+
+/// Mode of WAL files, as PostgreSQL makes them.
+const MODE: u32 = 0o600;
+
+/// Writes the body beside its destination and renames it when every byte of the declared length is
+/// there and flushed.
+///
+/// # Errors
+/// When the length is not declared or not met, or the file cannot be written. Nothing is left then.
+pub(super) async fn whole(mut reply: Reply, name: &str, path: &Path) -> Result<(), OpError> {
+    let Some(length) = reply.length() else {
+        return Err(OpError::new(
+            Kind::CorruptData,
+            format!("the sidecar did not say how long {name} is"),
+        ));
+    };
+    let failed = |error| OpError::from_io(error, format!("write \"{}\"", path.display()));
+    // The owner is whoever runs restore_command: the server's user. The writes go to the page cache,
+    // and nothing else waits on this thread.
+    let mut file = PendingFile::create(path, MODE, None).map_err(failed)?;
+    let mut written: u64 = 0;
+    while let Some(piece) = reply.next().await? {
+        file.write_all(&piece).map_err(failed)?;
+        written += piece.len() as u64;
+    }
+    if written != length {
+        let message = format!("the sidecar sent {written} of {length} bytes of {name}");
+        return Err(OpError::new(Kind::CorruptData, message));
+    }
+    file.commit().map_err(failed)
+}

@@ -1,0 +1,173 @@
+//! The client against a scripted server.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
+use super::*;
+
+const NAME: &str = "000000010000000000000001";
+
+/// Serves these replies, one connection each, and returns what was asked for.
+fn serve(replies: Vec<Vec<u8>>) -> (u16, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let answer = |reply: Vec<u8>| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                head.push(byte[0]);
+            }
+            stream.write_all(&reply).unwrap();
+            String::from_utf8(head).unwrap()
+        };
+        replies.into_iter().map(answer).collect()
+    });
+    (port, thread)
+}
+
+fn reply(status: &str, declared: usize, body: &[u8]) -> Vec<u8> {
+    let mut reply = format!("HTTP/1.1 {status}\r\nContent-Length: {declared}\r\n\r\n").into_bytes();
+    reply.extend_from_slice(body);
+    reply
+}
+
+fn server_at(port: u16) -> Server {
+    let token = Some(wale_cluster::Secret::new("t0ken"));
+    Server::new("127.0.0.1", port, token, Duration::from_secs(10))
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    runtime::small().unwrap().block_on(work)
+}
+
+#[test]
+fn a_push_succeeds_on_200_only() {
+    for (status, kind) in [
+        ("200 OK", None),
+        ("202 Accepted", Some(Kind::StorageUnavailable)),
+        ("204 No Content", Some(Kind::StorageUnavailable)),
+        ("404 Not Found", Some(Kind::NotFound)),
+        ("409 Conflict", Some(Kind::ArchiveConflict)),
+        ("503 Service Unavailable", Some(Kind::StorageUnavailable)),
+    ] {
+        let body: &[u8] = if status.starts_with("204") {
+            b""
+        } else {
+            b"told so\n"
+        };
+        let (port, asked) = serve(vec![reply(status, body.len(), body)]);
+        let result = block_on(push(&server_at(port), &format!("pg_wal/{NAME}")));
+        assert_eq!(result.as_ref().err().map(|e| e.kind), kind, "{status}");
+        let asked = asked.join().unwrap().remove(0);
+        assert!(
+            asked.starts_with(&format!("GET /wal-push/{NAME} HTTP/1.1\r\n")),
+            "{asked}"
+        );
+        assert!(asked.contains("Bearer t0ken"), "{asked}");
+    }
+}
+
+#[test]
+fn a_fetch_is_whole_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("RECOVERYXLOG");
+    for (replies, expected) in [
+        (vec![reply("200 OK", 7, b"segment")], Ok(())),
+        (
+            vec![reply("200 OK", 8, b"segment")],
+            Err(Kind::StorageUnavailable),
+        ),
+        (
+            vec![b"HTTP/1.1 200 OK\r\n\r\nsegment".to_vec()],
+            Err(Kind::CorruptData),
+        ),
+        (
+            vec![reply("503 Busy", 3, b"no\n")],
+            Err(Kind::StorageUnavailable),
+        ),
+        (
+            vec![reply("404 No", 1, b""), reply("200 OK", 0, b"")],
+            Err(Kind::NotFound),
+        ),
+        (
+            vec![reply("404 No", 1, b""), reply("404 No", 0, b"")],
+            Err(Kind::StorageUnavailable),
+        ),
+        (
+            vec![reply("404 No", 1, b""), reply("500 Gap", 0, b"")],
+            Err(Kind::CorruptData),
+        ),
+        (
+            vec![reply("404 No", 1, b""), Vec::new()],
+            Err(Kind::StorageUnavailable),
+        ),
+        (vec![Vec::new()], Err(Kind::StorageUnavailable)),
+    ] {
+        let shown = format!(
+            "{:?}",
+            replies
+                .iter()
+                .map(|r| String::from_utf8_lossy(r))
+                .collect::<Vec<_>>()
+        );
+        let (port, asked) = serve(replies);
+        let result = block_on(fetch(&server_at(port), NAME, &path));
+        assert_eq!(result.map_err(|e| e.kind), expected, "{shown}");
+        asked.join().unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(
+            left.len(),
+            usize::from(expected.is_ok()),
+            "{shown}: {left:?}"
+        );
+        if expected.is_ok() {
+            assert_eq!(std::fs::read(&path).unwrap(), b"segment");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn nobody_listening_is_not_absence() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let folder = tempfile::tempdir().unwrap();
+    let error = block_on(fetch(&server_at(port), NAME, &folder.path().join("x"))).unwrap_err();
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+}
+
+#[test]
+fn names_and_urls() {
+    assert_eq!(
+        checked("pg_wal/00000002.history").unwrap(),
+        "00000002.history"
+    );
+    for name in [
+        "",
+        "..",
+        "x y",
+        "000000010000000000000001/",
+        "%2e",
+        "00000002.HISTORY",
+    ] {
+        assert!(checked(name).is_err(), "{name}");
+    }
+    for url in ["http://h", "http://h:5000/", "http://[::1]:5000/base"] {
+        assert!(
+            Server::parse(url, None, Duration::from_secs(1)).is_ok(),
+            "{url}"
+        );
+    }
+    for url in ["https://h", "h:5000", "", "http://h/?x"] {
+        assert!(
+            Server::parse(url, None, Duration::from_secs(1)).is_err(),
+            "{url}"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! How a failure is told: once, at the top, in PostgreSQL's three voices.
+
+use std::io::Write;
+
+use wale_ops::{Kind, OpError};
+
+/// A failed verb.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What happened.
+    pub(crate) error: OpError,
+    /// The exit status, where it is not the one that follows from the error's kind.
+    pub(crate) status: Option<u8>,
+}
+
+impl Failure {
+    /// A failure with a status of its own.
+    pub(crate) fn with_status(error: OpError, status: u8) -> Self {
+        Self {
+            error,
+            status: Some(status),
+        }
+    }
+}
+
+impl From<OpError> for Failure {
+    fn from(error: OpError) -> Self {
+        Self {
+            error,
+            status: None,
+        }
+    }
+}
+
+/// Tells the error on standard error: as one event of the log where that is JSON, as lines else.
+pub(crate) fn tell(error: &OpError, json: bool) {
+    if json {
+        tracing::error!(
+            kind = error.kind.name(),
+            detail = error.detail.as_deref(),
+            hint = error.hint.as_deref(),
+            "{}",
+            error.chain()
+        );
+    } else {
+        // Nobody is left to be told that standard error is closed.
+        let _ = std::io::stderr().write_all(text(error).as_bytes());
+    }
+}
+
+/// The lines: message with its causes, DETAIL, HINT. Further lines of a voice are indented.
+pub(crate) fn text(error: &OpError) -> String {
+    // What is not in the archive is no error to PostgreSQL, which asks until it hears so.
+    let severity = if error.kind == Kind::NotFound {
+        "INFO"
+    } else {
+        "ERROR"
+    };
+    let mut text = voice(severity, &error.chain());
+    if let Some(detail) = &error.detail {
+        text.push_str(&voice("DETAIL", detail));
+    }
+    if let Some(hint) = &error.hint {
+        text.push_str(&voice("HINT", hint));
+    }
+    text
+}
+
+fn voice(name: &str, words: &str) -> String {
+    let clean: String = words
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    format!("{name}: {}\n", clean.trim_end().replace('\n', "\n    "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_voices() {
+        let cause = std::io::Error::other("connection refused");
+        let error = OpError::new(Kind::StorageUnavailable, "could not read x").source(cause);
+        assert_eq!(
+            text(&error),
+            "ERROR: could not read x: connection refused\n"
+        );
+        let error = error.detail("One.\nTwo.\u{1b}[31m").hint("look at y");
+        let expected = "ERROR: could not read x: connection refused\n\
+                        DETAIL: One.\n    Two.\u{fffd}[31m\nHINT: look at y\n";
+        assert_eq!(text(&error), expected);
+        assert!(text(&OpError::new(Kind::NotFound, "no z")).starts_with("INFO: no z\n"));
+    }
+}

@@ -1,0 +1,155 @@
+//! `backup-fetch`: the files of a base backup into an empty directory, or the plan for that.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use wale_ops::backup_fetch::{self, BackupSelector, Options, RestoreReport, plan};
+use wale_ops::{Archive, BackupEntry, Kind, OpError};
+use wale_pipeline::{CancellationToken, Progress};
+
+use super::print;
+use crate::assemble;
+use crate::cli::BackupFetch;
+use crate::config::{Group, Loaded, Settings};
+use crate::progress::{bytes, duration, watch};
+use crate::report::Failure;
+use crate::runtime::{self, Signals};
+
+/// Runs the verb.
+pub(crate) fn run(
+    arguments: &BackupFetch,
+    loaded: &Loaded,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let settings = loaded.require(&[Group::Archive, Group::Cluster, Group::Restore])?;
+    if arguments.restore_spec.is_some() {
+        let message = "restore specifications are not built in this version";
+        return Err(OpError::new(Kind::Configuration, message)
+            .hint("move tablespaces with --tablespace-mapping OLD=NEW")
+            .into());
+    }
+    let options = options(arguments, settings)?;
+    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    if arguments.dry_run {
+        return print(&runtime::small()?.block_on(preview(&archive, &options))?);
+    }
+    let report = runtime::large(options.workers)?.block_on(fetch(&archive, &options, bar))?;
+    tell(&report);
+    Ok(())
+}
+
+fn options(arguments: &BackupFetch, settings: &Settings) -> Result<Options, OpError> {
+    let usage = |message: String, hint: &str| OpError::new(Kind::Usage, message).hint(hint);
+    let target = &arguments.directory;
+    if !target.is_absolute() {
+        let message = format!("\"{}\" is not an absolute path", target.display());
+        return Err(usage(message, "give the data directory's full path"));
+    }
+    let selector: BackupSelector = arguments
+        .name
+        .parse()
+        .map_err(|problem| usage(problem, "write LATEST or a name that backup-list prints"))?;
+    let mut options = assemble::fetch(settings, target, selector);
+    if let Some(workers) = arguments.pool_size {
+        options.workers = usize::from(workers).clamp(1, 64);
+    }
+    // The command line comes first: the first mapping that names a tablespace decides.
+    let mut mapping = assemble::mappings(&arguments.tablespace_mapping);
+    mapping.append(&mut options.tablespace_mapping);
+    options.tablespace_mapping = mapping;
+    Ok(options)
+}
+
+async fn fetch(
+    archive: &Archive,
+    options: &Options,
+    bar: &ProgressBar,
+) -> Result<RestoreReport, OpError> {
+    let signals = Signals::listen()?;
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    // Boxed: the work's own state is tens of kilobytes.
+    let work = Box::pin(backup_fetch::run(archive, options, &progress, &cancel));
+    signals.cancel(&cancel, watch(bar, &progress, work)).await
+}
+
+fn tell(report: &RestoreReport) {
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    if report.damaged_pages > 0 {
+        let pages = report.damaged_pages;
+        tracing::warn!(
+            pages,
+            "the cluster had damaged pages when the backup was made"
+        );
+    }
+    tracing::info!(
+        backup = %report.backup,
+        target = %report.target.display(),
+        files = report.files,
+        verified = report.verified,
+        "backup-fetch: complete, {} in {}; set restore_command, then start PostgreSQL {}",
+        bytes(report.bytes),
+        duration(report.duration.as_secs()),
+        report.major
+    );
+}
+
+/// The plan, from the archive's records alone: nothing is written, and the target is not looked at.
+async fn preview(archive: &Archive, options: &Options) -> Result<String, OpError> {
+    let catalog = archive.catalog().await?;
+    let entry = plan::choose(&catalog, &options.selector)?;
+    describe(entry, options)
+}
+
+fn describe(entry: &BackupEntry, options: &Options) -> Result<String, OpError> {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    line("backup", entry.name.to_string());
+    line("ended", entry.time.to_rfc3339());
+    line("target", shown(&options.target));
+    if let Some(link) = &options.pg_wal_link {
+        line("pg_wal", format!("a link to {}", shown(link)));
+    }
+    if let Some(sentinel) = entry.readable() {
+        if let Some(size) = sentinel.bytes() {
+            line("size", bytes(size));
+        }
+        if let (Some(start), Some(stop)) = (sentinel.start_lsn(), sentinel.stop_lsn()) {
+            line("positions", format!("{start} to {stop}"));
+        }
+        if let Some(wale) = &sentinel.wale {
+            line("major", wale.major.to_string());
+            line("timeline", wale.start_timeline.to_string());
+            line("files", wale.files.to_string());
+            line("partitions", wale.partitions.len().to_string());
+            let recorded: Vec<(u32, String)> = wale
+                .tablespaces
+                .iter()
+                .map(|space| (space.oid, space.location.clone()))
+                .collect();
+            let (spaces, warnings) =
+                plan::place_tablespaces(&recorded, &options.tablespace_mapping)?;
+            for space in spaces {
+                let places = format!(
+                    "{} from {} to {}",
+                    space.oid,
+                    shown(&space.origin),
+                    shown(&space.target)
+                );
+                line("tablespace", places);
+            }
+            for warning in warnings {
+                line("warning", warning);
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

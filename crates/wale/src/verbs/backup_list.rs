@@ -1,0 +1,240 @@
+//! `backup-list`: WAL-E's table to the byte, or everything that is known as JSON.
+//!
+//! WAL-E writes with Python's `csv` module: tabs between columns, CR LF at the end of lines, quotes
+//! only where a value needs them, the header always. Its file store prints times without a zone,
+//! and without a fraction when that is zero.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, Timelike, Utc};
+use serde_json::{Value, json};
+use wale_format::BackupName;
+use wale_ops::backup_list::BackupSummary;
+use wale_ops::{Archive, Kind, OpError};
+
+use crate::cli::BackupList;
+
+const HEADER: [&str; 7] = [
+    "name",
+    "last_modified",
+    "expanded_size_bytes",
+    "wal_segment_backup_start",
+    "wal_segment_offset_backup_start",
+    "wal_segment_backup_stop",
+    "wal_segment_offset_backup_stop",
+];
+
+/// What to print.
+///
+/// # Errors
+/// A query that is neither LATEST nor a backup's name, and the archive's errors.
+pub(crate) async fn run(archive: &Archive, arguments: &BackupList) -> Result<String, OpError> {
+    let query = arguments.query.as_deref().map(Query::parse).transpose()?;
+    let summaries = wale_ops::backup_list::run(archive).await?;
+    let chosen = choose(summaries, query.as_ref());
+    Ok(if arguments.json {
+        as_json(&chosen)
+    } else {
+        table(&chosen, arguments.detail)
+    })
+}
+
+#[derive(Debug)]
+enum Query {
+    Latest,
+    Name(BackupName),
+}
+
+impl Query {
+    fn parse(text: &str) -> Result<Self, OpError> {
+        if text == "LATEST" {
+            return Ok(Query::Latest);
+        }
+        BackupName::parse(text).map(Query::Name).map_err(|error| {
+            OpError::new(Kind::Usage, "invalid backup query submitted")
+                .detail(format!(
+                    "The submitted query operator was \"{}\".",
+                    text.escape_default()
+                ))
+                .hint("write LATEST or the full name of a backup")
+                .source(error)
+        })
+    }
+}
+
+/// The backups that the query means; they come oldest first.
+fn choose(mut summaries: Vec<BackupSummary>, query: Option<&Query>) -> Vec<BackupSummary> {
+    match query {
+        None => summaries,
+        Some(Query::Latest) => {
+            let mut sound = summaries
+                .into_iter()
+                .filter(|summary| summary.damaged.is_none());
+            sound.next_back().into_iter().collect()
+        }
+        Some(Query::Name(name)) => {
+            summaries.retain(|summary| summary.name == *name);
+            summaries
+        }
+    }
+}
+
+fn table(summaries: &[BackupSummary], detail: bool) -> String {
+    let mut text = HEADER.join("\t") + "\r\n";
+    for summary in summaries {
+        let only_with_detail = |value: String| if detail { value } else { String::new() };
+        let row = [
+            summary.name.to_string(),
+            last_modified(summary.modified),
+            only_with_detail(
+                summary
+                    .expanded_size_bytes
+                    .map_or_else(String::new, |b| b.to_string()),
+            ),
+            summary.start_segment.clone(),
+            summary.start_offset.clone(),
+            only_with_detail(summary.stop_segment.clone()),
+            only_with_detail(summary.stop_offset.clone()),
+        ];
+        text.push_str(&row.map(quoted).join("\t"));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// Python's `datetime.isoformat` of a UTC time without zone.
+fn last_modified(time: DateTime<Utc>) -> String {
+    let microseconds = time.nanosecond() / 1_000;
+    let mut text = time.format("%Y-%m-%dT%H:%M:%S").to_string();
+    if microseconds != 0 {
+        let _ = write!(text, ".{microseconds:06}");
+    }
+    text
+}
+
+/// `csv.QUOTE_MINIMAL`.
+fn quoted(value: String) -> String {
+    if value.contains(['\t', '"', '\r', '\n']) {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    } else {
+        value
+    }
+}
+
+fn as_json(summaries: &[BackupSummary]) -> String {
+    let list: Vec<Value> = summaries.iter().map(summary_json).collect();
+    let mut text = serde_json::to_string_pretty(&list).expect("plain values serialise");
+    text.push('\n');
+    text
+}
+
+fn summary_json(summary: &BackupSummary) -> Value {
+    let time = |t: Option<DateTime<Utc>>| t.map(|t| t.to_rfc3339());
+    json!({
+        "name": summary.name.to_string(),
+        "last_modified": summary.modified.to_rfc3339(),
+        "expanded_size_bytes": summary.expanded_size_bytes,
+        "wal_segment_backup_start": summary.start_segment,
+        "wal_segment_offset_backup_start": summary.start_offset,
+        "wal_segment_backup_stop": summary.stop_segment,
+        "wal_segment_offset_backup_stop": summary.stop_offset,
+        "start_time": time(summary.start_time),
+        "stop_time": time(summary.stop_time),
+        "start_lsn": summary.start_lsn.map(|lsn| lsn.to_string()),
+        "stop_lsn": summary.stop_lsn.map(|lsn| lsn.to_string()),
+        "timeline": summary.timeline.get(),
+        "major": summary.major.map(wale_pg::MajorVersion::get),
+        "files": summary.files,
+        "stored_bytes": summary.stored_bytes,
+        "damaged_pages": summary.damaged_pages,
+        "made_by_wale": summary.wale,
+        "damaged": summary.damaged,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone;
+    use wale_pg::TimelineId;
+
+    use super::*;
+
+    fn summary(name: &str, second: u32) -> BackupSummary {
+        BackupSummary {
+            name: BackupName::parse(name).unwrap(),
+            modified: Utc.with_ymd_and_hms(2026, 11, 22, 6, 56, second).unwrap(),
+            expanded_size_bytes: Some(24_123_513),
+            start_segment: "00000001000000000000000B".into(),
+            start_offset: "00000040".into(),
+            stop_segment: "00000001000000000000000B".into(),
+            stop_offset: "00000248".into(),
+            start_time: None,
+            stop_time: None,
+            start_lsn: None,
+            stop_lsn: None,
+            timeline: TimelineId::new(1).unwrap(),
+            major: None,
+            files: Some(3),
+            stored_bytes: None,
+            damaged_pages: 0,
+            wale: true,
+            damaged: None,
+        }
+    }
+
+    const A: &str = "base_00000001000000000000000B_00000040";
+    const B: &str = "base_00000001000000000000000C_00000040";
+
+    #[test]
+    fn the_table_is_wal_es() {
+        let header = "name\tlast_modified\texpanded_size_bytes\twal_segment_backup_start\t\
+                      wal_segment_offset_backup_start\twal_segment_backup_stop\t\
+                      wal_segment_offset_backup_stop\r\n";
+        assert_eq!(table(&[], true), header);
+        let rows = [summary(A, 29)];
+        let plain = "\t2026-11-22T06:56:29\t\t00000001000000000000000B\t00000040\t\t\r\n";
+        assert_eq!(table(&rows, false), format!("{header}{A}{plain}"));
+        let detail = "\t2026-11-22T06:56:29\t24123513\t00000001000000000000000B\t00000040\t\
+                      00000001000000000000000B\t00000248\r\n";
+        assert_eq!(table(&rows, true), format!("{header}{A}{detail}"));
+    }
+
+    #[test]
+    fn times_and_quotes_are_pythons() {
+        let time = Utc.with_ymd_and_hms(2026, 11, 22, 6, 56, 47).unwrap();
+        assert_eq!(last_modified(time), "2026-11-22T06:56:47");
+        let time = time + chrono::TimeDelta::nanoseconds(867_021_999);
+        assert_eq!(last_modified(time), "2026-11-22T06:56:47.867021");
+        assert_eq!(quoted("a\"b".into()), "\"a\"\"b\"");
+        assert_eq!(quoted("a b".into()), "a b");
+    }
+
+    #[test]
+    fn queries() {
+        let all = vec![summary(A, 1), summary(B, 2)];
+        let names = |query: Option<&str>| {
+            let query = query.map(|q| Query::parse(q).unwrap());
+            let chosen = choose(all.clone(), query.as_ref());
+            chosen
+                .iter()
+                .map(|s| s.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), [A, B]);
+        assert_eq!(names(Some("LATEST")), [B]);
+        assert_eq!(names(Some(A)), [A]);
+        assert!(names(Some("base_000000010000000000000001_00000040")).is_empty());
+        for text in ["nonsense", "base_", ""] {
+            let error = Query::parse(text).unwrap_err();
+            assert_eq!(error.message, "invalid backup query submitted");
+        }
+    }
+
+    #[test]
+    fn json_is_an_array() {
+        let value: Value = serde_json::from_str(&as_json(&[summary(A, 1)])).unwrap();
+        assert_eq!(value[0]["name"], A);
+        assert_eq!(value[0]["expanded_size_bytes"], 24_123_513);
+        assert_eq!(as_json(&[]), "[]\n");
+    }
+}

@@ -1,0 +1,96 @@
+//! `backup-push`: one base backup now.
+
+use indicatif::ProgressBar;
+use wale_ops::backup_push::BackupReport;
+use wale_ops::{Archive, Kind, OpError};
+use wale_pipeline::{CancellationToken, Progress};
+
+use crate::assemble;
+use crate::cli::BackupPush;
+use crate::config::{Group, Loaded, Settings};
+use crate::progress::{bytes, duration, watch};
+use crate::report::Failure;
+use crate::runtime::{self, Signals};
+
+/// Runs the verb.
+pub(crate) fn run(
+    arguments: &BackupPush,
+    loaded: &Loaded,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let groups = [Group::Archive, Group::Cluster, Group::Server, Group::Backup];
+    let settings = loaded.require(&groups)?;
+    if arguments.while_offline {
+        let message = "backing up a stopped cluster is not built yet in this version";
+        return Err(OpError::new(Kind::Configuration, message)
+            .hint("start the server and leave --while-offline out")
+            .into());
+    }
+    let options = options(arguments, settings)?;
+    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    let report = runtime::large(options.workers)?.block_on(push(&archive, &options, bar))?;
+    tell(&report);
+    Ok(())
+}
+
+fn options(
+    arguments: &BackupPush,
+    settings: &Settings,
+) -> Result<wale_ops::backup_push::Options, OpError> {
+    let directory = arguments
+        .directory
+        .as_ref()
+        .unwrap_or(&settings.data_directory);
+    if !directory.is_absolute() {
+        let message = format!("\"{}\" is not an absolute path", directory.display());
+        return Err(OpError::new(Kind::Usage, message).hint("give the data directory's full path"));
+    }
+    let mut options = assemble::backup(settings, directory);
+    if let Some(workers) = arguments.pool_size {
+        options.workers = usize::from(workers).clamp(1, 64);
+    }
+    if arguments.cluster_read_rate_limit.is_some() {
+        options.read_rate_limit = arguments.cluster_read_rate_limit;
+    }
+    Ok(options)
+}
+
+async fn push(
+    archive: &Archive,
+    options: &wale_ops::backup_push::Options,
+    bar: &ProgressBar,
+) -> Result<BackupReport, OpError> {
+    let signals = Signals::listen()?;
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    let started = |started: &wale_ops::backup_push::Started| {
+        tracing::info!(backup = %started.name, lsn = %started.start_lsn, "backup-push: started");
+    };
+    // Boxed: the work's own state is tens of kilobytes.
+    let work = Box::pin(wale_ops::backup_push::run(
+        archive, options, &progress, &cancel, started,
+    ));
+    signals.cancel(&cancel, watch(bar, &progress, work)).await
+}
+
+fn tell(report: &BackupReport) {
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    if report.damaged_pages > 0 {
+        tracing::warn!(
+            pages = report.damaged_pages,
+            "the cluster has damaged pages; they are in the backup's record"
+        );
+    }
+    tracing::info!(
+        backup = %report.name,
+        start_lsn = %report.start_lsn,
+        stop_lsn = %report.stop_lsn,
+        files = report.files,
+        partitions = report.partitions,
+        "backup-push: complete, {} stored as {} in {}",
+        bytes(report.bytes),
+        bytes(report.bytes_stored),
+        duration(report.duration.as_secs())
+    );
+}

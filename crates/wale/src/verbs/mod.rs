@@ -1,0 +1,88 @@
+//! The verbs: settings in, one operation, exit status out.
+
+mod backup_fetch;
+mod backup_list;
+mod backup_push;
+pub(crate) mod recovery;
+mod reference;
+mod serve;
+mod wal;
+
+use std::io::Write;
+
+use indicatif::ProgressBar;
+use wale_ops::{Kind, OpError};
+
+use crate::assemble::VERSION;
+use crate::cli::{Config, Face, Invocation, Verb};
+use crate::client;
+use crate::config::{Group, Loaded, show_json, show_text};
+use crate::report::Failure;
+use crate::{assemble, runtime};
+
+/// WAL-E's status for a command line without a verb.
+const NO_VERB: u8 = 127;
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// What to tell, and the status to end with.
+pub(crate) fn run(
+    invocation: &Invocation,
+    loaded: &Loaded,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    match &invocation.verb {
+        Verb::Missing => {
+            loaded.require(&[Group::Archive])?;
+            let error = OpError::new(Kind::Usage, "subcommand not implemented");
+            Err(Failure::with_status(
+                error.hint("name a verb; see wal-e --help"),
+                NO_VERB,
+            ))
+        }
+        Verb::Serve => serve::run(loaded),
+        Verb::BackupPush(arguments) => backup_push::run(arguments, loaded, bar),
+        Verb::BackupFetch(arguments) => backup_fetch::run(arguments, loaded, bar),
+        Verb::BackupList(arguments) => {
+            let settings = loaded.require(&[Group::Archive])?;
+            let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+            print(&runtime::small()?.block_on(backup_list::run(&archive, arguments))?)
+        }
+        Verb::WalPush(arguments) => wal::push(arguments, loaded),
+        Verb::WalFetch(arguments) => wal::fetch(arguments, invocation.face, loaded),
+        Verb::Client(arguments) => client::run(arguments, loaded),
+        Verb::Config(Config::Show { json }) => show(loaded, *json),
+        Verb::Version => print(&match invocation.face {
+            Face::Wale => format!("wale {VERSION}\n"),
+            Face::WalE => format!("{VERSION}\n"),
+        }),
+        Verb::Reference(page) => print(&reference::page(*page)),
+    }
+}
+
+/// Shows the settings, and fails when there are mistakes: the same status as the sidecar's start.
+fn show(loaded: &Loaded, json: bool) -> Result<(), Failure> {
+    let text = if json {
+        format!("{:#}\n", show_json(&loaded.shown))
+    } else {
+        show_text(&loaded.shown)
+    };
+    print(&text)?;
+    loaded.require_all()?;
+    Ok(())
+}
+
+/// Prints on standard output. Whoever reads it may have seen enough.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(OpError::from_io(error, "write to standard output").into())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,115 @@
+//! Pages of the reference that follow from the program's own tables.
+
+use std::fmt::Write;
+
+use wale_ops::error::TABLE;
+use wale_ops::{Level, Retry};
+
+use crate::cli::{self, Page};
+use crate::config::settings_page;
+
+const GENERATED: &str = "by `cargo run -p xtask -- docs`. Do not edit. -->";
+
+/// The page's text, Markdown.
+pub(crate) fn page(page: Page) -> String {
+    match page {
+        Page::Settings => settings_page(),
+        Page::Errors => errors_page(),
+        Page::Commands => commands_page(),
+    }
+}
+
+fn errors_page() -> String {
+    let mut page = format!(
+        "<!-- Generated from the table of errors {GENERATED}\n\n# Errors and statuses\n\n\
+         Every failure has a kind; the kind decides the exit status of `wale`, the HTTP status of the\n\
+         sidecar and the level in the log. No exit status is above 125: there PostgreSQL's archiver\n\
+         would stop and not count the failure.\n\n\
+         | Kind | Retry helps | Exit | HTTP | Level |\n|---|---|---|---|---|\n"
+    );
+    for row in &TABLE {
+        let retry = match row.retry {
+            Retry::No => "no",
+            Retry::Yes => "yes",
+            Retry::Operator => "after a repair",
+        };
+        let level = match row.level {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        let (name, exit, http) = (row.name, row.exit_status, row.http_status);
+        let _ = writeln!(page, "| {name} | {retry} | {exit} | {http} | {level} |");
+    }
+    page.push_str(
+        "\nExceptions:\n\n\
+         * Called as `wal-e`, the statuses are WAL-E's: 0 done, 1 a told failure, 2 a bug or a mistake on\n  \
+           the command line, 127 no verb.\n\
+         * `wal-fetch` ends with 250, which stops the recovery instead of ending it, when the archive\n  \
+           cannot answer and the cluster is in archive recovery and not a standby. On a standby it ends\n  \
+           with 1 and PostgreSQL asks again. `WALE_FETCH_STOPS_RECOVERY=off` switches 250 off.\n\
+         * `wale client fetch` ends with 1 when the sidecar proved that the archive does not have the\n  \
+           file, and with 255 (1 with `--standby`) when it cannot tell.\n",
+    );
+    page
+}
+
+fn commands_page() -> String {
+    let mut page = format!("<!-- Generated from the command line {GENERATED}\n\n# Commands\n\n");
+    page.push_str(
+        "Flags of settings are accepted by every verb; they are on the page of the settings.\n",
+    );
+    let mut command = cli::command();
+    command.build();
+    describe(&command, "", &mut page);
+    page
+}
+
+fn describe(command: &clap::Command, above: &str, page: &mut String) {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let name = format!("{above}{}", verb.get_name());
+        if verb.has_subcommands() {
+            describe(verb, &format!("{name} "), page);
+            continue;
+        }
+        let about = verb
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let _ = writeln!(page, "\n## `wale {name}`\n\n{about}.\n");
+        let own = |argument: &&clap::Arg| {
+            !argument.is_hide_set() && !argument.is_global_set() && argument.get_id() != "help"
+        };
+        for argument in verb.get_arguments().filter(own) {
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let short = argument
+                .get_short()
+                .map_or_else(String::new, |s| format!("`-{s}`, "));
+            let _ = writeln!(page, "* {short}`{argument}` {help}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pages_are_current() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference");
+        for (file, name) in [
+            ("settings.md", Page::Settings),
+            ("errors.md", Page::Errors),
+            ("commands.md", Page::Commands),
+        ] {
+            let committed = std::fs::read_to_string(format!("{folder}/{file}")).unwrap_or_default();
+            assert!(
+                committed == page(name),
+                "docs/reference/{file} is stale: run `make docs`"
+            );
+        }
+    }
+}

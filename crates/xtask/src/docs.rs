@@ -1,0 +1,65 @@
+//! The generated pages. The program prints them; this writes them where they are committed.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Page of `wale reference` and its file below `docs/reference`.
+const PAGES: [(&str, &str); 3] = [
+    ("settings", "settings.md"),
+    ("errors", "errors.md"),
+    ("commands", "commands.md"),
+];
+
+/// Writes every page.
+pub(crate) fn write(root: &Path) -> Result<String, String> {
+    let folder = root.join("docs/reference");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    for (page, file) in PAGES {
+        let path = folder.join(file);
+        std::fs::write(&path, text(root, page)?).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(format!("wrote {} pages to docs/reference", PAGES.len()))
+}
+
+/// Compares every page with the committed one.
+pub(crate) fn check(root: &Path) -> Result<String, String> {
+    let mut stale = Vec::new();
+    for (page, file) in PAGES {
+        let committed = std::fs::read_to_string(root.join("docs/reference").join(file));
+        if committed.unwrap_or_default() != text(root, page)? {
+            stale.push(file);
+        }
+    }
+    if stale.is_empty() {
+        Ok("the generated pages are current".to_owned())
+    } else {
+        Err(format!(
+            "stale: {}; run `cargo run -p xtask -- docs`",
+            stale.join(", ")
+        ))
+    }
+}
+
+fn text(root: &Path, page: &str) -> Result<String, String> {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let output = Command::new(cargo)
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "wale",
+            "--",
+            "reference",
+            page,
+        ])
+        .current_dir(root)
+        .output()
+        .map_err(|e| format!("{cargo}: {e}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "wale reference {page}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    String::from_utf8(output.stdout).map_err(|e| format!("wale reference {page}: {e}"))
+}

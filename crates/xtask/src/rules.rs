@@ -1,0 +1,102 @@
+//! The rules, as tables. Each says why.
+
+/// Longest file, in lines.
+pub(crate) const FILE_LINES_MAX: usize = 1000;
+
+/// Longest function, in lines. `ARCHITECTURE.md` aims at 70; beyond 100 it fails.
+pub(crate) const FUNCTION_LINES_MAX: usize = 100;
+
+/// Which rooms a room may depend on: arrows point down only.
+pub(crate) const MAY_USE: [(&str, &[&str]); 10] = [
+    ("wale-pg", &[]),
+    ("wale-storage", &[]),
+    ("wale-format", &["wale-pg"]),
+    ("wale-cluster", &["wale-pg"]),
+    ("wale-pipeline", &["wale-format", "wale-pg"]),
+    (
+        "wale-ops",
+        &[
+            "wale-pg",
+            "wale-format",
+            "wale-storage",
+            "wale-cluster",
+            "wale-pipeline",
+        ],
+    ),
+    ("wale-service", &["wale-pg", "wale-ops"]),
+    (
+        "wale",
+        &[
+            "wale-pg",
+            "wale-format",
+            "wale-storage",
+            "wale-cluster",
+            "wale-pipeline",
+            "wale-ops",
+            "wale-service",
+        ],
+    ),
+    ("wale-testkit", &["wale-pg", "wale-format", "wale-storage"]),
+    ("xtask", &[]),
+];
+
+/// Words that no line of shipped code may hold.
+pub(crate) struct Ban {
+    /// The words.
+    pub(crate) words: &'static [&'static str],
+    /// Paths in which they are allowed, by prefix.
+    pub(crate) except: &'static [&'static str],
+    /// Why they are banned.
+    pub(crate) why: &'static str,
+}
+
+/// Rooms that are not shipped.
+const DEV: [&str; 2] = ["crates/wale-testkit/", "crates/xtask/"];
+
+/// The bans.
+pub(crate) const BANS: &[Ban] = &[
+    Ban {
+        words: &["todo!(", "unimplemented!(", "dbg!("],
+        except: &[DEV[1]],
+        why: "unfinished code is not merged",
+    },
+    Ban {
+        words: &["env::var(", "env::var_os(", "env::vars(", "env::vars_os("],
+        except: &["crates/wale/src/config/", DEV[0], DEV[1]],
+        why: "only wale/src/config reads the environment",
+    },
+    Ban {
+        words: &["println!(", "eprintln!(", "print!(", "eprint!("],
+        except: &["crates/wale/src/", DEV[0], DEV[1]],
+        why: "only the command prints; the rooms report or log",
+    },
+    Ban {
+        words: &[
+            "fs::write(",
+            "fs::rename(",
+            "File::create(",
+            "File::create_new(",
+            "fs::copy(",
+            "fs::remove_file(",
+        ],
+        except: &[
+            "crates/wale-cluster/src/durable.rs",
+            // A restore writes a whole tree and flushes it once, at its end.
+            "crates/wale-cluster/src/restore_tree.rs",
+            "crates/wale-storage/src/file/",
+            DEV[0],
+            DEV[1],
+        ],
+        why: "files appear durably or not at all: use wale_cluster::durable",
+    },
+];
+
+/// Words that no `plan.rs` may hold: a plan is a pure value.
+pub(crate) const IMPURE: [&str; 6] = [
+    "async fn",
+    ".await",
+    "tokio::",
+    "wale_storage",
+    "wale_cluster",
+    "std::fs",
+];

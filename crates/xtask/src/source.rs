@@ -1,0 +1,147 @@
+//! A source file as the rules see it: its lines, and where its tests begin.
+
+use std::path::Path;
+
+/// A Rust source file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Its path relative to the repository, with `/`.
+    pub(crate) path: String,
+    lines: Vec<String>,
+    /// The index of the first line of its tests; everything is, in a file of tests.
+    tests_from: usize,
+}
+
+impl Source {
+    /// Splits the text.
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let is_of_tests = matches!(name, "tests.rs" | "testing.rs")
+            || path.contains("/tests/")
+            || path.contains("/benches/")
+            || path.contains("/examples/");
+        let tests_from = if is_of_tests {
+            0
+        } else {
+            lines
+                .windows(2)
+                .position(|pair| {
+                    pair[0].trim() == "#[cfg(test)]" && pair[1].trim_start().starts_with("mod ")
+                })
+                .unwrap_or(lines.len())
+        };
+        Self {
+            path: path.to_owned(),
+            lines,
+            tests_from,
+        }
+    }
+
+    /// Every file below `crates/`.
+    pub(crate) fn all(root: &Path) -> Result<Vec<Self>, String> {
+        let mut found = Vec::new();
+        collect(root, &root.join("crates"), &mut found)?;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// The name of the crate's folder.
+    pub(crate) fn room(&self) -> &str {
+        self.path.split('/').nth(1).unwrap_or_default()
+    }
+
+    /// Number of lines.
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The first line.
+    pub(crate) fn first(&self) -> &str {
+        self.lines.first().map_or("", String::as_str)
+    }
+
+    /// Lines with their numbers, without comments and tests.
+    pub(crate) fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
+        numbered(&self.lines[..self.tests_from])
+    }
+
+    /// Every function by its first line's number, and its length in lines. Relies on rustfmt: a
+    /// body ends with a brace at the indentation of its `fn`.
+    pub(crate) fn functions(&self) -> Vec<(usize, usize)> {
+        let mut functions = Vec::new();
+        for (index, line) in self.lines.iter().enumerate() {
+            let bare = line.trim_start();
+            if !is_function(bare) {
+                continue;
+            }
+            let end = format!("{}}}", &line[..line.len() - bare.len()]);
+            if let Some(length) = self.lines[index..].iter().position(|line| *line == end) {
+                functions.push((index + 1, length + 1));
+            }
+        }
+        functions
+    }
+}
+
+fn is_function(line: &str) -> bool {
+    let words = line.split_whitespace();
+    let mut words = words
+        .skip_while(|word| matches!(*word, "async" | "const" | "pub") || word.starts_with("pub("));
+    words.next() == Some("fn")
+}
+
+fn numbered(lines: &[String]) -> impl Iterator<Item = (usize, &str)> {
+    let code = |(index, line): (usize, &'_ String)| {
+        let line = line.trim_start();
+        (!line.starts_with("//")).then_some(index + 1)
+    };
+    lines
+        .iter()
+        .enumerate()
+        .filter_map(move |(index, line)| code((index, line)).map(|number| (number, line.as_str())))
+}
+
+fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            collect(root, &path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).map_err(failed)?;
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            found.push(Source::new(&relative.to_string_lossy(), &text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "//! Doc.\nfn a() {\n    b();\n}\n\n#[cfg(test)]\nmod tests {\n    fn t() {}\n}\n";
+
+    #[test]
+    fn tests_are_told_from_the_rest() {
+        let source = Source::new("crates/wale-pg/src/a.rs", TEXT);
+        assert_eq!(source.room(), "wale-pg");
+        assert_eq!(source.shipped().count(), 4);
+        assert_eq!(
+            Source::new("crates/wale/tests/it/a.rs", TEXT)
+                .shipped()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn functions_have_lengths() {
+        let source = Source::new("crates/a/src/a.rs", TEXT);
+        assert_eq!(source.functions(), [(2, 3)]);
+        assert!(is_function("pub(crate) async fn x("));
+        assert!(!is_function("function()"));
+    }
+}

@@ -1,0 +1,194 @@
+//! Checks the rules and names every place that breaks one.
+
+use std::path::Path;
+
+use crate::rules::{BANS, FILE_LINES_MAX, FUNCTION_LINES_MAX, IMPURE, MAY_USE};
+use crate::source::Source;
+
+/// Checks the repository.
+pub(crate) fn run(root: &Path) -> Result<String, String> {
+    let sources = Source::all(root)?;
+    let mut problems: Vec<String> = sources.iter().flat_map(problems_of).collect();
+    for (room, allowed) in MAY_USE {
+        let path = root.join("crates").join(room).join("Cargo.toml");
+        let manifest =
+            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        problems.extend(forbidden(room, &manifest, allowed));
+    }
+    if problems.is_empty() {
+        Ok(format!("tidy: {} files, nothing to say", sources.len()))
+    } else {
+        let count = problems.len();
+        Err(format!("{}\ntidy: {count} problems", problems.join("\n")))
+    }
+}
+
+fn problems_of(source: &Source) -> Vec<String> {
+    let path = &source.path;
+    let mut problems = Vec::new();
+    if source.len() > FILE_LINES_MAX {
+        problems.push(format!(
+            "{path}: {} lines, at most {FILE_LINES_MAX}",
+            source.len()
+        ));
+    }
+    if !source.first().starts_with("//!") && !source.first().starts_with("#!") {
+        problems.push(format!(
+            "{path}:1: a module begins with what it is for (//!)"
+        ));
+    }
+    for (line, length) in source.functions() {
+        if length > FUNCTION_LINES_MAX {
+            problems.push(format!(
+                "{path}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}"
+            ));
+        }
+    }
+    for ban in BANS
+        .iter()
+        .filter(|ban| !ban.except.iter().any(|place| path.starts_with(place)))
+    {
+        for (number, line) in source.shipped() {
+            if let Some(word) = ban.words.iter().find(|word| holds(line, word)) {
+                problems.push(format!("{path}:{number}: {word}…): {}", ban.why));
+            }
+        }
+    }
+    if path.ends_with("/plan.rs") {
+        for (number, line) in source.shipped() {
+            if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
+                problems.push(format!("{path}:{number}: {word}: a plan is a pure value"));
+            }
+        }
+    }
+    if source.room().starts_with("wale") && !MAY_USE.iter().any(|(room, _)| *room == source.room())
+    {
+        problems.push(format!(
+            "{path}: {} has no line in the table of directions",
+            source.room()
+        ));
+    }
+    problems
+}
+
+/// Does the line hold the words, not as the end of a longer name?
+fn holds(line: &str, words: &str) -> bool {
+    line.match_indices(words).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|character| character.is_alphanumeric() || character == '_')
+    })
+}
+
+/// Dependencies on rooms that a room may not see; those for its tests do not ship and do not count.
+fn forbidden(room: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
+    let mut section = "";
+    let mut problems = Vec::new();
+    for line in manifest.lines() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            section = line;
+            continue;
+        }
+        let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
+        let is_room = name.starts_with("wale-") || name == "wale" || name == "xtask";
+        if section == "[dependencies]" && is_room && !allowed.contains(&name) {
+            problems.push(format!(
+                "crates/{room}/Cargo.toml: {room} may not depend on {name}"
+            ));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(path: &str, text: &str) -> String {
+        problems_of(&Source::new(path, text)).join("\n")
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named() {
+        let cases = [
+            ("crates/wale-ops/src/a.rs", "fn a() {}", "what it is for"),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nfn a() { todo!() }",
+                "unfinished",
+            ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nlet x = std::env::var(\"X\");",
+                "environment",
+            ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nstd::fs::write(p, b)?;",
+                "durably",
+            ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nprintln!(\"x\");",
+                "only the command prints",
+            ),
+            (
+                "crates/wale-ops/src/x/plan.rs",
+                "//! D.\nasync fn a() {}",
+                "pure value",
+            ),
+            ("crates/wale-new/src/a.rs", "//! D.", "no line in the table"),
+        ];
+        for (path, text, part) in cases {
+            assert!(
+                said(path, text).contains(part),
+                "{path} {text}: {}",
+                said(path, text)
+            );
+        }
+        let long = "//! D.\n".to_owned() + &"x();\n".repeat(FILE_LINES_MAX);
+        assert!(said("crates/wale/src/a.rs", &long).contains("1001 lines"));
+        let function = format!(
+            "//! D.\nfn a() {{\n{}}}\n",
+            "    x();\n".repeat(FUNCTION_LINES_MAX)
+        );
+        assert!(said("crates/wale/src/a.rs", &function).contains("a function of 102 lines"));
+    }
+
+    #[test]
+    fn what_is_allowed_is_not_named() {
+        for (path, text) in [
+            (
+                "crates/wale/src/config/source.rs",
+                "//! D.\nlet x = std::env::vars_os();",
+            ),
+            (
+                "crates/wale-cluster/src/durable.rs",
+                "//! D.\nfs::rename(a, b)?;",
+            ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nPendingFile::create(p)?;",
+            ),
+            ("crates/wale-ops/src/a.rs", "//! D.\n// todo!() is banned\n"),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\n#[cfg(test)]\nmod tests {\n    std::fs::write(a, b);\n}",
+            ),
+            ("crates/wale/tests/it/a.rs", "//! D.\nstd::fs::write(a, b);"),
+        ] {
+            assert_eq!(said(path, text), "", "{path} {text}");
+        }
+    }
+
+    #[test]
+    fn arrows_point_down_only() {
+        let manifest = "[dependencies]\nwale-pg.workspace = true\nwale-storage = { path = \"x\" }\nbytes.workspace = true\n\
+                        [dev-dependencies]\nwale-testkit.workspace = true\n";
+        let problems = forbidden("wale-cluster", manifest, &["wale-pg"]);
+        assert_eq!(
+            problems,
+            ["crates/wale-cluster/Cargo.toml: wale-cluster may not depend on wale-storage"]
+        );
+    }
+}
