@@ -22,7 +22,9 @@ pub mod wal_push;
 #[cfg(test)]
 mod testing;
 
-pub use archive::{Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal};
+pub use archive::{
+    Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal,
+};
 pub use clock::Clock;
 pub use error::{Kind, Level, OpError, Retry};
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.

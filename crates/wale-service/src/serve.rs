@@ -38,6 +38,9 @@ const RESTORE_PAUSES: [Duration; 5] = [
     Duration::from_mins(1),
 ];
 
+/// The word for a restore that this process has done.
+const RESTORED: &str = "restored";
+
 /// How long the tail of a shutdown may take: sending the last replies, ending a backup on the server.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -218,11 +221,9 @@ async fn restore(
 
 fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
     let (word, backup, warnings) = match outcome {
-        RestoreClusterOutcome::Restored(report) => (
-            "restored",
-            report.backup.to_string(),
-            report.warnings.clone(),
-        ),
+        RestoreClusterOutcome::Restored(report) => {
+            (RESTORED, report.backup.to_string(), report.warnings.clone())
+        }
         RestoreClusterOutcome::AlreadyRestored { backup } => {
             ("already-restored", backup.clone(), Vec::new())
         }
@@ -263,7 +264,12 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
 }
 
 async fn keep_schedule(app: Arc<App>) {
-    let covered = recall::recall(&app.archive, &app.journal, &app.metrics).await;
+    let mut covered = recall::recall(&app.archive, &app.journal, &app.metrics).await;
+    let restore = app.journal.entries().restore;
+    if restore.is_some_and(|restore| restore.outcome == RESTORED) {
+        // What was missed belongs to the cluster's life before: a copy that has yet to recover owes no backup.
+        covered = app.archive.clock().now();
+    }
     let Some(schedule) = app.schedule.clone() else {
         return;
     };

@@ -32,6 +32,9 @@ const PREFETCH_SHARE: u64 = 4;
 /// upload pauses for so long.
 pub(crate) const STALE_AFTER: Duration = Duration::from_hours(24);
 
+/// What stands for libpq's unlimited `connect_timeout`.
+const LONGEST_CONNECT: Duration = Duration::from_mins(10);
+
 /// The archive and the store under it.
 pub(crate) struct Opened {
     /// The archive.
@@ -114,7 +117,11 @@ pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
         sslkey: settings.sslkey.clone(),
         passfile: settings.passfile.clone(),
         application_name: "wale".to_owned(),
-        connect_timeout: settings.connect_timeout,
+        connect_timeout: match settings.connect_timeout {
+            // libpq's 0 waits for ever; nothing of ours does.
+            Duration::ZERO => LONGEST_CONNECT,
+            limit => limit,
+        },
     }
 }
 

@@ -18,9 +18,9 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use wale_ops::Kind;
 
-use cli::{Early, Invocation, Verb};
+use cli::{Client, Early, Invocation, Verb};
 use config::Loaded;
-use report::Failure;
+use report::{Absence, Failure};
 use verbs::recovery::{self, Role};
 
 fn main() -> ExitCode {
@@ -47,9 +47,17 @@ fn run(invocation: &Invocation) -> u8 {
     match verbs::run(invocation, &loaded, &bar) {
         Ok(()) => 0,
         Err(Failure { error, status }) => {
-            report::tell(&error, json);
+            report::tell(&error, absence(&invocation.verb), json);
             status.unwrap_or_else(|| invocation.face.exit_status(error.kind))
         }
+    }
+}
+
+/// PostgreSQL asks `restore_command` for files until one is absent.
+fn absence(verb: &Verb) -> Absence {
+    match verb {
+        Verb::WalFetch(_) | Verb::Client(Client::Fetch { .. }) => Absence::Normal,
+        _ => Absence::Wrong,
     }
 }
 

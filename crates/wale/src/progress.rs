@@ -86,7 +86,12 @@ fn line(now: &ProgressSnapshot, earlier: &ProgressSnapshot) -> String {
             reason = "bounded"
         )]
         let (rate, seconds) = (rate as u64, seconds as u64);
-        let _ = write!(text, ", {}/s, {} left", bytes(rate), duration(seconds));
+        let _ = write!(
+            text,
+            ", {}/s, {} left",
+            bytes(rate),
+            duration(Duration::from_secs(seconds))
+        );
     }
     text
 }
@@ -107,9 +112,11 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Seconds for a person: `12s`, `3min 5s`, `2h 7min`.
-pub(crate) fn duration(seconds: u64) -> String {
+/// A length of time for a person: `1.2s`, `12s`, `3min 5s`, `2h 7min`.
+pub(crate) fn duration(length: Duration) -> String {
+    let seconds = length.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) if s < 10 => format!("{:.1}s", length.as_secs_f64()),
         (0, 0, s) => format!("{s}s"),
         (0, m, s) => format!("{m}min {s}s"),
         (h, m, _) => format!("{h}h {m}min"),
@@ -133,8 +140,13 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (185, "3min 5s"), (7620, "2h 7min")] {
-            assert_eq!(duration(seconds), text);
+        for (seconds, text) in [
+            (0, "0.0s"),
+            (59, "59s"),
+            (185, "3min 5s"),
+            (7620, "2h 7min"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
     }
 

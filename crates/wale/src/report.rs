@@ -32,9 +32,21 @@ impl From<OpError> for Failure {
     }
 }
 
+/// Whether a verb's caller expects to hear that something is not in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// PostgreSQL asks until it hears so: no error.
+    Normal,
+    /// A person named something that is not there.
+    Wrong,
+}
+
 /// Tells the error on standard error: as one event of the log where that is JSON, as lines else.
-pub(crate) fn tell(error: &OpError, json: bool) {
-    if json {
+pub(crate) fn tell(error: &OpError, absence: Absence, json: bool) {
+    let normal = is_normal(error, absence);
+    if json && normal {
+        tracing::info!(kind = error.kind.name(), "{}", error.chain());
+    } else if json {
         tracing::error!(
             kind = error.kind.name(),
             detail = error.detail.as_deref(),
@@ -44,14 +56,13 @@ pub(crate) fn tell(error: &OpError, json: bool) {
         );
     } else {
         // Nobody is left to be told that standard error is closed.
-        let _ = std::io::stderr().write_all(text(error).as_bytes());
+        let _ = std::io::stderr().write_all(text(error, absence).as_bytes());
     }
 }
 
 /// The lines: message with its causes, DETAIL, HINT. Further lines of a voice are indented.
-pub(crate) fn text(error: &OpError) -> String {
-    // What is not in the archive is no error to PostgreSQL, which asks until it hears so.
-    let severity = if error.kind == Kind::NotFound {
+pub(crate) fn text(error: &OpError, absence: Absence) -> String {
+    let severity = if is_normal(error, absence) {
         "INFO"
     } else {
         "ERROR"
@@ -64,6 +75,10 @@ pub(crate) fn text(error: &OpError) -> String {
         text.push_str(&voice("HINT", hint));
     }
     text
+}
+
+fn is_normal(error: &OpError, absence: Absence) -> bool {
+    error.kind == Kind::NotFound && absence == Absence::Normal
 }
 
 fn voice(name: &str, words: &str) -> String {
@@ -89,13 +104,15 @@ mod tests {
         let cause = std::io::Error::other("connection refused");
         let error = OpError::new(Kind::StorageUnavailable, "could not read x").source(cause);
         assert_eq!(
-            text(&error),
+            text(&error, Absence::Wrong),
             "ERROR: could not read x: connection refused\n"
         );
         let error = error.detail("One.\nTwo.\u{1b}[31m").hint("look at y");
         let expected = "ERROR: could not read x: connection refused\n\
                         DETAIL: One.\n    Two.\u{fffd}[31m\nHINT: look at y\n";
-        assert_eq!(text(&error), expected);
-        assert!(text(&OpError::new(Kind::NotFound, "no z")).starts_with("INFO: no z\n"));
+        assert_eq!(text(&error, Absence::Wrong), expected);
+        let absent = OpError::new(Kind::NotFound, "no z");
+        assert_eq!(text(&absent, Absence::Normal), "INFO: no z\n");
+        assert_eq!(text(&absent, Absence::Wrong), "ERROR: no z\n");
     }
 }

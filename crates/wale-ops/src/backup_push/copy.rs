@@ -122,7 +122,9 @@ fn attempt_partition(
 ) -> Result<StoredPartition> {
     let key = layout::partition(&job.name, part.number, job.codec.codec);
     let (sender, receiver) = wale_pipeline::channel(CHANNEL_CHUNKS);
-    let body: Body = receiver.into_stream().map(|chunk| chunk.map_err(|e| BodyError::new(e.to_string()))).boxed();
+    // Fused: a store may look at the body once more after its end.
+    let chunks = receiver.into_stream().fuse();
+    let body: Body = chunks.map(|chunk| chunk.map_err(|error| BodyError::new(error.to_string()))).boxed();
     let uploads = Arc::clone(&job.uploads);
     let put = job.runtime.spawn(async move { uploads.put(&key, body, attempt).await });
 

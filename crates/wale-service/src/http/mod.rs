@@ -169,12 +169,26 @@ async fn answer(
             .await
             .unwrap_or_else(Reply::from),
         Err(failure) => {
-            tracing::info!(route, status = failure.status.as_u16(), path = %path.escape_default(), "refused: {}", failure.message);
+            tracing::info!(
+                route,
+                status = failure.status.as_u16(),
+                path = shown(path),
+                "refused: {}",
+                failure.message
+            );
             Reply::from(failure)
         }
     };
     app.metrics.request(route, reply.status().as_u16());
     Ok(reply.render(manner, voice, &flushed, Some(busy)))
+}
+
+/// The client's text for a log line: escaped, and no more of it than a line bears.
+fn shown(path: &str) -> String {
+    path.chars()
+        .take(100)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 /// Everything that may refuse a request before its route begins.

@@ -6,7 +6,7 @@ use wale_ops::Kind;
 use wale_ops::backup_fetch::{Options, RestoreAs, RestoreClusterOptions};
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
-use super::support::{Bench, bench, bench_over, eventually, segment, serving};
+use super::support::{Bench, bench, bench_at, bench_over, eventually, segment, serving};
 use crate::backup::testing::{Act, Scripted};
 use crate::{Phase, StartMode};
 
@@ -295,14 +295,53 @@ async fn row12_a_new_sidecar_goes_on_where_the_old_one_was() {
     assert_eq!(first.get(&format!("/wal-push/{name}")).await.status(), 200);
     let memory = std::sync::Arc::clone(&first.memory);
     first.stop().await.unwrap();
+    let backup = "base_000000010000000000000001_00000040";
+    let sentinel = format!("basebackups_005/{backup}_backup_stop_sentinel.json");
+    let content = format!(
+        r#"{{"wal_segment_backup_stop": "{name}", "wal_segment_offset_backup_stop": "00000312",
+            "expanded_size_bytes": 4711, "spec": {{"base_prefix": "/data", "tablespaces": []}}}}"#
+    );
+    memory.insert(
+        &wale_storage::ObjectKey::new(&sentinel).unwrap(),
+        content.into_bytes(),
+    );
     let second = bench_over(memory).start(None).await;
     second.app.life.wait(Phase::started).await;
     assert!(second.get(&format!("/wal/{name}")).await.bytes() == bytes);
+    eventually("the last backup is remembered", || async {
+        second.status().await["backup"]["last"]["name"] == backup
+    })
+    .await;
+    assert_eq!(second.status().await["backup"]["last"]["bytes"], 4711);
     second.segment(1);
     let again = second.get(&format!("/wal-push/{name}")).await;
     assert_eq!(
         (again.status(), again.body()),
         (200, format!("{name} already-stored\n"))
     );
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_missed_while_down_is_caught_up_once() {
+    let memory = std::sync::Arc::new(wale_storage::MemoryStore::new());
+    let clock = wale_ops::Clock::fixed("2026-03-01T10:00:00Z".parse().unwrap());
+    let first = bench_at(std::sync::Arc::clone(&memory), clock.clone())
+        .start(None)
+        .await;
+    first.app.life.wait(Phase::started).await;
+    let (name, _) = first.segment(1);
+    assert_eq!(first.get(&format!("/wal-push/{name}")).await.status(), 200);
+    first.stop().await.unwrap();
+    clock.advance(chrono::TimeDelta::days(3));
+    let mut bench = bench_at(memory, clock);
+    bench.options.schedule = Some(crate::Schedule::parse("0 0 * * *", chrono_tz::UTC).unwrap());
+    let script = Scripted::new([]);
+    let second = bench.start(Some(script.clone())).await;
+    eventually("the next run is known", || async {
+        second.status().await["schedule"]["next"] == "2026-03-05T00:00:00Z"
+    })
+    .await;
+    assert_eq!(*script.taken.borrow(), 1);
     second.stop().await.unwrap();
 }

@@ -52,6 +52,11 @@ pub(super) fn bench() -> Bench {
 
 /// A second sidecar over the first one's archive.
 pub(super) fn bench_over(memory: Arc<MemoryStore>) -> Bench {
+    bench_at(memory, Clock::System)
+}
+
+/// The same at another time.
+pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let wal = data.join("pg_wal");
@@ -66,7 +71,7 @@ pub(super) fn bench_over(memory: Arc<MemoryStore>) -> Bench {
             codec: Codec::Zstd,
             level: None,
         },
-        clock: Clock::System,
+        clock,
         budget: MemoryBudget::new(64 << 20),
         created_by: "test".into(),
     });

@@ -291,7 +291,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The data directory, as the sidecar sees it.")
         .default("/var/lib/postgresql/data").flag("pgdata"),
     Setting::new("PGWAL", Cluster, Shape::Path,
-        "The WAL directory, as the sidecar sees it.")
+        "The WAL directory, as the sidecar sees it. When it lies outside of the data directory, a restore makes pg_wal \
+         a link to it, so it must have the same path for the server.")
         .derived("$PGDATA/pg_wal").flag("pgwal"),
     // ------------------------------------------------------------------ server
     Setting::new("PGHOST", Server, Shape::Text,

@@ -91,7 +91,7 @@ fn tell(report: &RestoreReport) {
         verified = report.verified,
         "backup-fetch: complete, {} in {}; set restore_command, then start PostgreSQL {}",
         bytes(report.bytes),
-        duration(report.duration.as_secs()),
+        duration(report.duration),
         report.major
     );
 }

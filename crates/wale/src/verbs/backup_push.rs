@@ -62,12 +62,13 @@ async fn push(
 ) -> Result<BackupReport, OpError> {
     let signals = Signals::listen()?;
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
-    let started = |started: &wale_ops::backup_push::Started| {
-        tracing::info!(backup = %started.name, lsn = %started.start_lsn, "backup-push: started");
-    };
     // Boxed: the work's own state is tens of kilobytes.
     let work = Box::pin(wale_ops::backup_push::run(
-        archive, options, &progress, &cancel, started,
+        archive,
+        options,
+        &progress,
+        &cancel,
+        |_| {},
     ));
     signals.cancel(&cancel, watch(bar, &progress, work)).await
 }
@@ -91,6 +92,6 @@ fn tell(report: &BackupReport) {
         "backup-push: complete, {} stored as {} in {}",
         bytes(report.bytes),
         bytes(report.bytes_stored),
-        duration(report.duration.as_secs())
+        duration(report.duration)
     );
 }
