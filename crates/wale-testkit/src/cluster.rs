@@ -170,9 +170,13 @@ impl Cluster {
             .is_ok_and(|output| output.status.success())
     }
 
+    /// A server that has said its last word does not come up any more. (The pid file says nothing
+    /// in the first moments.)
     fn assert_running(&self) {
-        let gone = !self.data.join("postmaster.pid").exists() && !self.is_running();
-        assert!(!gone, "the server stopped: {}", self.log_text());
+        let log = self.log_text();
+        let last = log.lines().last().unwrap_or_default();
+        let ended = last.contains("database system is shut down") || last.contains("FATAL:  data directory");
+        assert!(!ended, "the server stopped: {log}");
     }
 
     /// Waits until the server has stopped by itself.

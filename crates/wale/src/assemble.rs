@@ -43,11 +43,46 @@ pub(crate) struct Opened {
     pub(crate) files: Arc<FileStore>,
 }
 
-/// Opens the archive with a budget for buffers, bytes. The store is not asked yet.
+/// Bounds within which a verb uses the archive.
+pub(crate) struct Bounds {
+    memory_bytes: u64,
+    store: RetryPolicy,
+}
+
+impl Bounds {
+    /// Those of a verb that has the whole memory to itself.
+    pub(crate) fn of_verb(settings: &Settings) -> Self {
+        Self {
+            memory_bytes: settings.memory_bytes,
+            store: RetryPolicy::default(),
+        }
+    }
+
+    /// Those of a single fetch, which must answer by its deadline.
+    pub(crate) fn of_fetch(settings: &Settings) -> Self {
+        let store = RetryPolicy::default();
+        let deadline = store.deadline.min(settings.fetch_deadline);
+        Self {
+            memory_bytes: settings.memory_bytes,
+            store: RetryPolicy { deadline, ..store },
+        }
+    }
+
+    /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.
+    pub(crate) fn of_sidecar(settings: &Settings) -> Self {
+        let memory_bytes = settings.memory_bytes - prefetch_memory(settings);
+        Self {
+            memory_bytes,
+            ..Self::of_fetch(settings)
+        }
+    }
+}
+
+/// Opens the archive. The store is not asked yet.
 ///
 /// # Errors
 /// When the place cannot be a store.
-pub(crate) fn archive(settings: &Settings, budget: u64) -> Result<Opened, OpError> {
+pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpError> {
     let Some(Place::Directory(root)) = &settings.place else {
         return Err(OpError::new(
             Kind::Configuration,
@@ -65,12 +100,12 @@ pub(crate) fn archive(settings: &Settings, budget: u64) -> Result<Opened, OpErro
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
         store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
     }
-    let store = Arc::new(RetryStore::new(store, RetryPolicy::default()));
+    let store = Arc::new(RetryStore::new(store, bounds.store));
     let archive = Archive::open(ArchiveOptions {
         store,
         codec: codec(settings)?,
         clock: Clock::System,
-        budget: MemoryBudget::new(budget),
+        budget: MemoryBudget::new(bounds.memory_bytes),
         created_by: format!("wale {VERSION}"),
     });
     Ok(Opened { archive, files })
@@ -93,11 +128,6 @@ fn prefetch_memory(settings: &Settings) -> u64 {
     } else {
         settings.memory_bytes / PREFETCH_SHARE
     }
-}
-
-/// What the sidecar has besides: base backups, pushes and fetches, bytes.
-pub(crate) fn working_memory(settings: &Settings) -> u64 {
-    settings.memory_bytes - prefetch_memory(settings)
 }
 
 /// How the control connection is made.

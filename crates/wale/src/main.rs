@@ -35,12 +35,12 @@ fn main() -> ExitCode {
 }
 
 fn run(invocation: &Invocation) -> u8 {
-    let mut loaded = Loaded::of_process(invocation.flags.clone());
+    let loaded = Loaded::of_process(invocation.flags.clone());
     let bar = ProgressBar::hidden();
     let json = loaded.settings.log_json;
     logging::install(loaded.settings.log_filter.clone(), json, bar.clone());
-    if !matches!(invocation.verb, Verb::Reference(_) | Verb::Version) {
-        for warning in std::mem::take(&mut loaded.warnings) {
+    if warns(&invocation.verb) {
+        for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
     }
@@ -51,6 +51,19 @@ fn run(invocation: &Invocation) -> u8 {
             status.unwrap_or_else(|| invocation.face.exit_status(error.kind))
         }
     }
+}
+
+/// Whether a verb tells about settings without effect: not those that PostgreSQL runs for every
+/// segment, whose output fills the server's log.
+fn warns(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Serve
+            | Verb::BackupPush(_)
+            | Verb::BackupFetch(_)
+            | Verb::BackupList(_)
+            | Verb::Config(_)
+    )
 }
 
 /// PostgreSQL asks `restore_command` for files until one is absent.

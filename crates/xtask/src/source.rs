@@ -18,6 +18,7 @@ impl Source {
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let name = path.rsplit('/').next().unwrap_or_default();
         let is_of_tests = matches!(name, "tests.rs" | "testing.rs")
+            || name.ends_with("_tests.rs")
             || path.contains("/tests/")
             || path.contains("/benches/")
             || path.contains("/examples/");

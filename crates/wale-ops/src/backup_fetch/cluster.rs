@@ -10,8 +10,8 @@ use std::io::Read;
 use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
 use wale_cluster::{DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState};
 use wale_pg::{
-    ArchiveFileName, ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
-    TimelineHistory, TimelineId,
+    ArchiveFileName, ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind,
+    RecoveryTargetTimeline, TimelineHistory, TimelineId,
 };
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -50,8 +50,21 @@ pub async fn restore_cluster(
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
     let finish = finishing(options, plan, &prepared);
-    let restore = Restore { archive, options: &options.fetch, progress, cancel };
-    let report = restore.run(prepared, request, &options.host_name, finish, Ending::MarkDone).await?;
+    let restore = Restore {
+        archive,
+        options: &options.fetch,
+        progress,
+        cancel,
+    };
+    let report = restore
+        .run(
+            prepared,
+            request,
+            &options.host_name,
+            finish,
+            Ending::MarkDone,
+        )
+        .await?;
     for warning in &report.warnings {
         tracing::warn!(backup = %report.backup, "{warning}");
     }
@@ -64,7 +77,9 @@ fn cluster_request(archive: &Archive, options: &RestoreClusterOptions) -> Restor
         RestoreAs::Primary => "recover".to_owned(),
         RestoreAs::Standby => "standby".to_owned(),
     };
-    request.recovery_addition.clone_from(&options.recovery_addition);
+    request
+        .recovery_addition
+        .clone_from(&options.recovery_addition);
     request
 }
 
@@ -73,7 +88,12 @@ async fn marker(options: &RestoreClusterOptions) -> Result<Option<RestoreMarker>
     let lock_file = options.fetch.lock_file_name.clone().unwrap_or_default();
     let content = blocking(move || DataDirectory::open(target)?.content(&lock_file))
         .await?
-        .map_err(|error| OpError::from_cluster(error, format_args!("look at {}", options.fetch.target.display())))?;
+        .map_err(|error| {
+            OpError::from_cluster(
+                error,
+                format_args!("look at {}", options.fetch.target.display()),
+            )
+        })?;
     Ok(match content {
         DirectoryContent::Marked(marker) => Some(marker),
         _ => None,
@@ -86,7 +106,9 @@ fn already_restored(
     marker: &RestoreMarker,
 ) -> Result<RestoreClusterOutcome> {
     if marker.request == *request {
-        return Ok(RestoreClusterOutcome::AlreadyRestored { backup: marker.backup.clone() });
+        return Ok(RestoreClusterOutcome::AlreadyRestored {
+            backup: marker.backup.clone(),
+        });
     }
     let target = options.fetch.target.display();
     let done = &marker.request;
@@ -114,29 +136,47 @@ async fn plan_recovery(
 ) -> Result<RecoveryPlan> {
     let source = &prepared.source;
     let major = source.major.ok_or_else(|| {
-        OpError::new(Kind::CorruptData, format!("nobody recorded the version of the server of backup {}", source.name))
-            .hint("restore it with backup-fetch and write the recovery settings yourself")
+        OpError::new(
+            Kind::CorruptData,
+            format!(
+                "nobody recorded the version of the server of backup {}",
+                source.name
+            ),
+        )
+        .hint("restore it with backup-fetch and write the recovery settings yourself")
     })?;
-    let lines = recovery::parse_addition(&options.recovery_addition, major).map_err(|mistakes| {
-        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-        let error = OpError::new(Kind::Configuration, format!("the recovery settings are wrong: {}", all.join("; ")));
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
+    let lines =
+        recovery::parse_addition(&options.recovery_addition, major).map_err(|mistakes| {
+            let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
+            let error = OpError::new(
+                Kind::Configuration,
+                format!("the recovery settings are wrong: {}", all.join("; ")),
+            );
+            match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
     let target = target_of(&lines);
     let timeline = timeline_of(&lines)?;
     let Some(consistent_at) = source.consistent_at(archive).await? else {
-        return Ok(RecoveryPlan { lines, warnings: Vec::new() });
+        return Ok(RecoveryPlan {
+            lines,
+            warnings: Vec::new(),
+        });
     };
     let named = match timeline {
         RecoveryTargetTimeline::Id(timeline) => Some(timeline),
         RecoveryTargetTimeline::Latest | RecoveryTargetTimeline::Current => None,
     };
     let histories = histories(archive, source.timeline, named).await?;
-    let wish = Wish { backup_timeline: source.timeline, consistent_at, timeline, target: &target };
+    let wish = Wish {
+        backup_timeline: source.timeline,
+        consistent_at,
+        timeline,
+        target: &target,
+    };
     let way = timelines::judge(&wish, &histories)?;
     let known: Vec<String> = way.known.iter().map(ToString::to_string).collect();
     tracing::info!(
@@ -147,11 +187,19 @@ async fn plan_recovery(
         known.join(", "),
         way.followed
     );
-    Ok(RecoveryPlan { lines, warnings: way.warnings })
+    Ok(RecoveryPlan {
+        lines,
+        warnings: way.warnings,
+    })
 }
 
 fn setting<'a>(lines: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    lines.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    lines
+        .iter()
+        .rev()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.as_str())
+        .filter(|value| !value.is_empty())
 }
 
 fn target_of(lines: &[(String, String)]) -> RecoveryTargetKind {
@@ -178,8 +226,11 @@ fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
         None | Some("latest") => Ok(RecoveryTargetTimeline::Latest),
         Some("current") => Ok(RecoveryTargetTimeline::Current),
         Some(text) => text.parse().map(RecoveryTargetTimeline::Id).map_err(|_| {
-            OpError::new(Kind::Configuration, format!("recovery_target_timeline = '{text}' names no timeline"))
-                .hint("write latest, current or the decimal number of a timeline")
+            OpError::new(
+                Kind::Configuration,
+                format!("recovery_target_timeline = '{text}' names no timeline"),
+            )
+            .hint("write latest, current or the decimal number of a timeline")
         }),
     }
 }
@@ -197,7 +248,9 @@ async fn histories(
     }
     let mut next = backup.next();
     while let Some(timeline) = next {
-        let Some(history) = history(archive, timeline).await? else { break };
+        let Some(history) = history(archive, timeline).await? else {
+            break;
+        };
         found.insert(timeline, history);
         next = timeline.next();
     }
@@ -210,7 +263,12 @@ async fn histories(
 }
 
 async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<TimelineHistory>> {
-    let Some(stored) = archive.find_wal(&ArchiveFileName::TimelineHistory(timeline)).await? else { return Ok(None) };
+    let Some(stored) = archive
+        .find_wal(&ArchiveFileName::TimelineHistory(timeline))
+        .await?
+    else {
+        return Ok(None);
+    };
     let text = archive
         .decode(&stored.key, stored.codec, |plain| {
             let mut text = Vec::new();
@@ -220,7 +278,13 @@ async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<Timel
         .await?;
     TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
         .map(Some)
-        .map_err(|error| OpError::new(Kind::CorruptData, format!("object {} is damaged", stored.key)).source(error))
+        .map_err(|error| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("object {} is damaged", stored.key),
+            )
+            .source(error)
+        })
 }
 
 /// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would
@@ -228,7 +292,11 @@ async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<Timel
 fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Prepared) -> Finish {
     let configuration = options.configuration_directory.clone();
     let restore_command = options.restore_command.clone();
-    let recorded = prepared.source.wale().map(|wale| wale.settings.clone()).unwrap_or_default();
+    let recorded = prepared
+        .source
+        .wale()
+        .map(|wale| wale.settings.clone())
+        .unwrap_or_default();
     let mode = match options.restore_as {
         RestoreAs::Primary => RecoveryMode::Recover,
         RestoreAs::Standby => RecoveryMode::Standby,
@@ -239,8 +307,13 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
         if let Some(from) = &configuration {
-            let names = recovery::copy_configuration(from, path, major, Some(owner))
-                .map_err(|error| OpError::from_cluster(error, format_args!("copy configuration from {}", from.display())))?;
+            let names =
+                recovery::copy_configuration(from, path, major, Some(owner)).map_err(|error| {
+                    OpError::from_cluster(
+                        error,
+                        format_args!("copy configuration from {}", from.display()),
+                    )
+                })?;
             tracing::info!(files = names.join(" "), from = %from.display(), "configuration copied into the data directory");
         }
         let settings = RecoverySettings {
@@ -251,26 +324,43 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
             mode,
             minimums: Some(raised(control_file.settings, &recorded)),
         };
-        recovery::apply(path, &settings, Some(owner))
-            .map_err(|error| OpError::from_cluster(error, format_args!("write the recovery settings in {}", path.display())))?;
+        recovery::apply(path, &settings, Some(owner)).map_err(|error| {
+            OpError::from_cluster(
+                error,
+                format_args!("write the recovery settings in {}", path.display()),
+            )
+        })?;
         Ok(Vec::new())
     })
 }
 
 fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Result<MajorVersion> {
-    recorded
-        .or_else(|| control_file.major())
-        .ok_or_else(|| OpError::new(Kind::CorruptData, "the restored cluster has an unknown version"))
+    recorded.or_else(|| control_file.major()).ok_or_else(|| {
+        OpError::new(
+            Kind::CorruptData,
+            "the restored cluster has an unknown version",
+        )
+    })
 }
 
 /// The larger of what the control file and the sentinel say: either may be older than the WAL that is replayed.
 fn raised(mut settings: EnforcedSettings, recorded: &BTreeMap<String, String>) -> EnforcedSettings {
-    let of = |name: &str| recorded.get(name).and_then(|value| value.parse::<i32>().ok());
+    let of = |name: &str| {
+        recorded
+            .get(name)
+            .and_then(|value| value.parse::<i32>().ok())
+    };
     let raise = |value: &mut i32, name: &str| *value = (*value).max(of(name).unwrap_or(*value));
     raise(&mut settings.max_connections, "max_connections");
     raise(&mut settings.max_worker_processes, "max_worker_processes");
-    raise(&mut settings.max_prepared_transactions, "max_prepared_transactions");
-    raise(&mut settings.max_locks_per_transaction, "max_locks_per_transaction");
+    raise(
+        &mut settings.max_prepared_transactions,
+        "max_prepared_transactions",
+    );
+    raise(
+        &mut settings.max_locks_per_transaction,
+        "max_locks_per_transaction",
+    );
     if let Some(senders) = &mut settings.max_wal_senders {
         raise(senders, "max_wal_senders");
     }
@@ -285,23 +375,40 @@ mod tests {
     fn target_and_timeline_are_read_out_of_the_settings() {
         let line = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let cases = [
-            (vec![], RecoveryTargetKind::Latest, Some(RecoveryTargetTimeline::Latest)),
             (
-                vec![line("recovery_target_lsn", "0/5000000"), line("recovery_target_timeline", "3")],
+                vec![],
+                RecoveryTargetKind::Latest,
+                Some(RecoveryTargetTimeline::Latest),
+            ),
+            (
+                vec![
+                    line("recovery_target_lsn", "0/5000000"),
+                    line("recovery_target_timeline", "3"),
+                ],
                 RecoveryTargetKind::Lsn("0/5000000".parse().unwrap()),
                 Some(RecoveryTargetTimeline::Id(TimelineId::new(3).unwrap())),
             ),
             (
-                vec![line("recovery_target", "immediate"), line("recovery_target_timeline", "current")],
+                vec![
+                    line("recovery_target", "immediate"),
+                    line("recovery_target_timeline", "current"),
+                ],
                 RecoveryTargetKind::Immediate,
                 Some(RecoveryTargetTimeline::Current),
             ),
             (
-                vec![line("recovery_target_time", ""), line("recovery_target_name", "before")],
+                vec![
+                    line("recovery_target_time", ""),
+                    line("recovery_target_name", "before"),
+                ],
                 RecoveryTargetKind::Name("before".to_owned()),
                 Some(RecoveryTargetTimeline::Latest),
             ),
-            (vec![line("recovery_target_timeline", "x")], RecoveryTargetKind::Latest, None),
+            (
+                vec![line("recovery_target_timeline", "x")],
+                RecoveryTargetKind::Latest,
+                None,
+            ),
         ];
         for (lines, target, timeline) in cases {
             assert_eq!(target_of(&lines), target, "{lines:?}");

@@ -26,8 +26,13 @@ pub(super) const WORKER_BYTES: u64 = WRITE_BYTES as u64 + (2 << 20) + (1 << 20) 
 const KEPT_MAX: u64 = 1 << 20;
 
 /// Files that a foreign backup may bring and that would act on the restored cluster: it decides itself how it recovers.
-const FOREIGN_LEFTOVERS: [&str; 5] =
-    ["postmaster.pid", "postmaster.opts", "recovery.signal", "standby.signal", "recovery.conf"];
+const FOREIGN_LEFTOVERS: [&str; 5] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "recovery.signal",
+    "standby.signal",
+    "recovery.conf",
+];
 
 /// A file that is kept until the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +59,13 @@ pub(super) struct Extraction {
 }
 
 impl Extraction {
-    pub(super) fn new(target: Target, ledger: Ledger, progress: Progress, strict: bool, bytes_max: u64) -> Self {
+    pub(super) fn new(
+        target: Target,
+        ledger: Ledger,
+        progress: Progress,
+        strict: bool,
+        bytes_max: u64,
+    ) -> Self {
         Self {
             target,
             ledger,
@@ -71,7 +82,10 @@ impl Extraction {
 
     /// Files and bytes written.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        (
+            self.files.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
     }
 
     /// The control file, if it has come.
@@ -103,7 +117,9 @@ impl Extraction {
                 return Err(cancelled().into());
             }
             match &member.kind {
-                MemberKind::Directory => self.target.directory(member.path.as_str(), member.mode)?,
+                MemberKind::Directory => {
+                    self.target.directory(member.path.as_str(), member.mode)?;
+                }
                 MemberKind::File { size } => {
                     let size = *size;
                     self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
@@ -120,11 +136,16 @@ impl Extraction {
         let hard = matches!(member.kind, MemberKind::HardLink { .. });
         if self.strict || hard {
             let what = if hard { "hard link" } else { "symbolic link" };
-            return Err(OpError::new(Kind::CorruptData, format!("\"{path}\" is a {what} in the backup, which is refused"))
-                .detail("A link could lead the restore out of the data directory."));
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!("\"{path}\" is a {what} in the backup, which is refused"),
+            )
+            .detail("A link could lead the restore out of the data directory."));
         }
         if path != "pg_wal" && !path.starts_with("pg_tblspc/") {
-            lock(&self.warnings).push(format!("the symbolic link \"{path}\" of the backup was not restored"));
+            lock(&self.warnings).push(format!(
+                "the symbolic link \"{path}\" of the backup was not restored"
+            ));
         }
         Ok(())
     }
@@ -145,11 +166,20 @@ impl Extraction {
         if self.ledger.admit(path, size, carrier)? == Admission::HaveIt {
             return Ok(());
         }
-        let total = self.bytes.fetch_add(size, Ordering::Relaxed).saturating_add(size);
+        let total = self
+            .bytes
+            .fetch_add(size, Ordering::Relaxed)
+            .saturating_add(size);
         if total > self.bytes_max {
-            return Err(OpError::new(Kind::CorruptData, "the partitions hold more than the backup's sentinel says")
-                .detail(format!("\"{path}\" would make it {total} bytes; at most {} are expected.", self.bytes_max))
-                .into());
+            return Err(OpError::new(
+                Kind::CorruptData,
+                "the partitions hold more than the backup's sentinel says",
+            )
+            .detail(format!(
+                "\"{path}\" would make it {total} bytes; at most {} are expected.",
+                self.bytes_max
+            ))
+            .into());
         }
         let arrived = match path {
             ControlFile::PATH => keep(&self.control_file, member, size, tar),
@@ -184,11 +214,14 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(cancelled().into());
             }
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let wanted = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let piece = &mut buffer[..wanted];
             tar.read_exact(piece)?;
             crc.update(piece);
-            file.write_all(piece).map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))?;
+            file.write_all(piece)
+                .map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))?;
             left -= wanted as u64;
             self.progress.add(wanted as u64);
         }
@@ -203,13 +236,19 @@ fn keep<R: Read>(
     tar: &mut TarReader<R>,
 ) -> Result<u32, ConsumeError> {
     if size > KEPT_MAX {
-        let what = format!("\"{}\" in the backup is far too large", member.path.as_str());
+        let what = format!(
+            "\"{}\" in the backup is far too large",
+            member.path.as_str()
+        );
         return Err(OpError::new(Kind::CorruptData, what).into());
     }
     let mut content = Vec::new();
     tar.read_to_end(&mut content)?;
     let crc = Crc32c::of(&content);
-    *lock(place) = Some(Kept { mode: member.mode, content });
+    *lock(place) = Some(Kept {
+        mode: member.mode,
+        content,
+    });
     Ok(crc)
 }
 

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use std::os::unix::fs::MetadataExt;
 
-use wale_cluster::{ClusterError, DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreState};
+use wale_cluster::{
+    ClusterError, DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreState,
+};
 use wale_pg::ControlFile;
 
-use super::plan::{ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of};
+use super::plan::{
+    ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of,
+};
 use super::target::WalPlace;
 use crate::error::{Kind, OpError, Result};
 
@@ -18,21 +22,39 @@ use crate::error::{Kind, OpError, Result};
 const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
 
 /// What the data directory to be is, with the marker of an earlier restore where there is one.
-pub(super) fn target(path: &Path, lock_file_name: &str) -> Result<(TargetState, Option<RestoreMarker>)> {
-    let failed = |error: ClusterError| OpError::from_cluster(error, format_args!("look at {}", path.display()));
+pub(super) fn target(
+    path: &Path,
+    lock_file_name: &str,
+) -> Result<(TargetState, Option<RestoreMarker>)> {
+    let failed = |error: ClusterError| {
+        OpError::from_cluster(error, format_args!("look at {}", path.display()))
+    };
     let directory = DataDirectory::open(path).map_err(failed)?;
     let postmaster = directory.postmaster().map_err(failed)?;
     if let Some(file) = postmaster.file().filter(|_| postmaster.may_run()) {
-        return Ok((TargetState::Running(format!("its postmaster.pid names process {}", file.pid)), None));
+        return Ok((
+            TargetState::Running(format!("its postmaster.pid names process {}", file.pid)),
+            None,
+        ));
     }
     Ok(match directory.content(lock_file_name).map_err(failed)? {
         DirectoryContent::Missing => (TargetState::Missing, None),
         DirectoryContent::Empty => (TargetState::Empty, None),
-        DirectoryContent::Foreign { first } => (TargetState::Occupied(format!("it holds \"{first}\"")), None),
-        DirectoryContent::Cluster { system_identifier: Some(id), .. } => {
-            (TargetState::Occupied(format!("it holds the cluster with the system identifier {id}")), None)
+        DirectoryContent::Foreign { first } => {
+            (TargetState::Occupied(format!("it holds \"{first}\"")), None)
         }
-        DirectoryContent::Cluster { .. } => (TargetState::Occupied("it holds a cluster".to_owned()), None),
+        DirectoryContent::Cluster {
+            system_identifier: Some(id),
+            ..
+        } => (
+            TargetState::Occupied(format!(
+                "it holds the cluster with the system identifier {id}"
+            )),
+            None,
+        ),
+        DirectoryContent::Cluster { .. } => {
+            (TargetState::Occupied("it holds a cluster".to_owned()), None)
+        }
         DirectoryContent::Marked(marker) => (marked(path, &marker), Some(marker)),
     })
 }
@@ -53,7 +75,10 @@ fn marked(path: &Path, marker: &RestoreMarker) -> TargetState {
 
 /// The nearest directory that exists, at or above `path`: where the file system can be asked.
 pub(super) fn nearest_existing(path: &Path) -> PathBuf {
-    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/")).to_owned()
+    path.ancestors()
+        .find(|ancestor| ancestor.is_dir())
+        .unwrap_or(Path::new("/"))
+        .to_owned()
 }
 
 /// The owner that the files shall have, and whether this process can give it to them.
@@ -67,14 +92,23 @@ pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<Owner> {
         Some(owner) => owner,
         // A parent such as / or /var/lib says nothing about who shall run the server, unless root has to guess.
         None if place != target && !rustix::process::geteuid().is_root() => Owner::of_process(),
-        None => Owner::of(&place).map_err(|error| OpError::from_io(error, format_args!("look at {}", place.display())))?,
+        None => Owner::of(&place).map_err(|error| {
+            OpError::from_io(error, format_args!("look at {}", place.display()))
+        })?,
     };
     if owner.is_within_reach() {
         return Ok(owner);
     }
-    Err(OpError::new(Kind::PermissionDenied, format!("\"{}\" belongs to another user", target.display()))
-        .detail(format!("Its owner is uid {}, this process is uid {}.", owner.uid, Owner::of_process().uid))
-        .hint("run the restore as that user or as root"))
+    Err(OpError::new(
+        Kind::PermissionDenied,
+        format!("\"{}\" belongs to another user", target.display()),
+    )
+    .detail(format!(
+        "Its owner is uid {}, this process is uid {}.",
+        owner.uid,
+        Owner::of_process().uid
+    ))
+    .hint("run the restore as that user or as root"))
 }
 
 /// Where the WAL directory goes, when it is not simply a directory in the target.
@@ -83,30 +117,51 @@ pub(super) fn wal_place(target: &Path, wanted: Option<&Path>) -> Option<WalPlace
     let there = fs::read_link(&own).ok().map(|link| target.join(link));
     match (wanted, there) {
         (None, there) => there.map(WalPlace::LinkThere),
-        (Some(wanted), Some(there)) if wanted == there || wanted == own => Some(WalPlace::LinkThere(there)),
+        (Some(wanted), Some(there)) if wanted == there || wanted == own => {
+            Some(WalPlace::LinkThere(there))
+        }
         (Some(wanted), None) if wanted == own => None,
         (Some(wanted), _) => Some(WalPlace::Link(wanted.to_owned())),
     }
 }
 
 /// A directory outside of the target that must be there, and empty unless it is among those that are `wiped` first.
-pub(super) fn outside(path: &Path, purpose: String, is_wal: bool, wiped: &[PathBuf]) -> OutsideFacts {
+pub(super) fn outside(
+    path: &Path,
+    purpose: String,
+    is_wal: bool,
+    wiped: &[PathBuf],
+) -> OutsideFacts {
     let will_be_empty = path.is_dir() && wiped.iter().any(|wiped| wiped == path);
-    let obstacle = if will_be_empty { None } else { obstacle(path, is_wal) };
-    OutsideFacts { path: path.to_owned(), purpose, obstacle }
+    let obstacle = if will_be_empty {
+        None
+    } else {
+        obstacle(path, is_wal)
+    };
+    OutsideFacts {
+        path: path.to_owned(),
+        purpose,
+        obstacle,
+    }
 }
 
 fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some("does not exist".to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Some("is not a directory".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Some("does not exist".to_owned());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Some("is not a directory".to_owned());
+        }
         Err(error) => return Some(format!("cannot be read: {error}")),
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let harmless = name == "lost+found"
-            || (is_wal && WAL_SKELETON.contains(&name.as_str()) && obstacle(&entry.path(), false).is_none());
+            || (is_wal
+                && WAL_SKELETON.contains(&name.as_str())
+                && obstacle(&entry.path(), false).is_none());
         if !harmless {
             return Some(format!("is not empty, it holds \"{name}\""));
         }
@@ -151,13 +206,18 @@ pub(super) fn volumes(
 }
 
 fn device(path: &Path) -> Result<u64> {
-    let metadata = fs::metadata(path).map_err(|error| OpError::from_io(error, format_args!("look at {}", path.display())))?;
+    let metadata = fs::metadata(path)
+        .map_err(|error| OpError::from_io(error, format_args!("look at {}", path.display())))?;
     Ok(metadata.dev())
 }
 
 fn volume(path: &Path) -> Result<Volume> {
-    let facts = rustix::fs::statvfs(path)
-        .map_err(|error| OpError::from_io(error.into(), format_args!("ask for the free space of {}", path.display())))?;
+    let facts = rustix::fs::statvfs(path).map_err(|error| {
+        OpError::from_io(
+            error.into(),
+            format_args!("ask for the free space of {}", path.display()),
+        )
+    })?;
     Ok(Volume {
         path: path.to_owned(),
         free_bytes: facts.f_bavail.saturating_mul(facts.f_frsize),
@@ -196,7 +256,12 @@ mod tests {
         ];
         for (name, is_wal, acceptable) in cases {
             let facts = outside(&folder.path().join(name), "x".to_owned(), is_wal, &[]);
-            assert_eq!(facts.obstacle.is_none(), acceptable, "{name}: {:?}", facts.obstacle);
+            assert_eq!(
+                facts.obstacle.is_none(),
+                acceptable,
+                "{name}: {:?}",
+                facts.obstacle
+            );
         }
     }
 
@@ -204,7 +269,11 @@ mod tests {
     fn needs_are_counted_per_file_system() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a/b");
-        let spaces = [PlannedTablespace { oid: 7, origin: "/x".into(), target: folder.path().to_owned() }];
+        let spaces = [PlannedTablespace {
+            oid: 7,
+            origin: "/x".into(),
+            target: folder.path().to_owned(),
+        }];
         let file = |size| ExpectedFile { size, crc32c: None };
         let manifest = BTreeMap::from([
             ("base/1/2".to_owned(), file(10)),
@@ -212,6 +281,12 @@ mod tests {
         ]);
         let volumes = volumes(&target, &spaces, Some(&manifest), 0).unwrap();
         assert_eq!(volumes.len(), 1);
-        assert_eq!(volumes[0].1, Need { bytes: 3 * 4096, files: 2 });
+        assert_eq!(
+            volumes[0].1,
+            Need {
+                bytes: 3 * 4096,
+                files: 2
+            }
+        );
     }
 }

@@ -46,8 +46,21 @@ impl Ledger {
     pub(super) fn new(manifest: Option<BTreeMap<String, ExpectedFile>>) -> Self {
         let has_manifest = manifest.is_some();
         let items = manifest.unwrap_or_default().into_iter();
-        let items = items.map(|(path, expected)| (path, Item { expected: Some(expected), arrived: None })).collect();
-        Self { has_manifest, items: Mutex::new(items) }
+        let items = items
+            .map(|(path, expected)| {
+                (
+                    path,
+                    Item {
+                        expected: Some(expected),
+                        arrived: None,
+                    },
+                )
+            })
+            .collect();
+        Self {
+            has_manifest,
+            items: Mutex::new(items),
+        }
     }
 
     /// Asks whether the file may be written.
@@ -58,29 +71,42 @@ impl Ledger {
             Entry::Vacant(_) if self.has_manifest => {
                 return Err(refused(path, carrier, "the manifest does not have it"));
             }
-            Entry::Vacant(entry) => entry.insert(Item { expected: None, arrived: None }),
+            Entry::Vacant(entry) => entry.insert(Item {
+                expected: None,
+                arrived: None,
+            }),
         };
         if let Some(expected) = &item.expected
             && expected.size != size
         {
-            return Err(refused(path, carrier, &format!("it has {size} bytes, the manifest says {}", expected.size)));
+            return Err(refused(
+                path,
+                carrier,
+                &format!("it has {size} bytes, the manifest says {}", expected.size),
+            ));
         }
         match item.arrived {
             None => Ok(Admission::Write),
-            Some(earlier) if earlier.partition == carrier.partition && earlier.attempt < carrier.attempt => {
+            Some(earlier)
+                if earlier.partition == carrier.partition && earlier.attempt < carrier.attempt =>
+            {
                 item.arrived = Some(carrier);
                 Ok(Admission::HaveIt)
             }
-            Some(earlier) => {
-                Err(refused(path, carrier, &format!("it came already, in partition {}", earlier.partition)))
-            }
+            Some(earlier) => Err(refused(
+                path,
+                carrier,
+                &format!("it came already, in partition {}", earlier.partition),
+            )),
         }
     }
 
     /// Notes that the file is written, with the CRC-32C of what was written.
     pub(super) fn arrived(&self, path: &str, crc32c: u32, carrier: Carrier) -> Result<()> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        let item = items.get_mut(path).ok_or_else(|| OpError::internal(format!("\"{path}\" was never admitted")))?;
+        let item = items
+            .get_mut(path)
+            .ok_or_else(|| OpError::internal(format!("\"{path}\" was never admitted")))?;
         if let Some(expected) = item.expected.as_ref().and_then(|expected| expected.crc32c)
             && expected != crc32c
         {
@@ -94,18 +120,33 @@ impl Ledger {
     /// Whether every file of the manifest has arrived.
     pub(super) fn check_complete(&self) -> Result<()> {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut missing = items.iter().filter(|(_, item)| item.arrived.is_none()).map(|(path, _)| path);
-        let Some(first) = missing.next() else { return Ok(()) };
+        let mut missing = items
+            .iter()
+            .filter(|(_, item)| item.arrived.is_none())
+            .map(|(path, _)| path);
+        let Some(first) = missing.next() else {
+            return Ok(());
+        };
         let more = missing.count();
-        Err(OpError::new(Kind::CorruptData, format!("the backup lacks \"{first}\""))
-            .detail(format!("The manifest has it, no partition brought it; {more} more files are missing."))
-            .hint("restore another backup; this one was damaged in the archive"))
+        Err(
+            OpError::new(Kind::CorruptData, format!("the backup lacks \"{first}\""))
+                .detail(format!(
+                    "The manifest has it, no partition brought it; {more} more files are missing."
+                ))
+                .hint("restore another backup; this one was damaged in the archive"),
+        )
     }
 }
 
 fn refused(path: &str, carrier: Carrier, why: &str) -> OpError {
-    OpError::new(Kind::CorruptData, format!("\"{path}\" in partition {} is not the file of the manifest: {why}", carrier.partition))
-        .hint("restore another backup; this one was damaged in the archive")
+    OpError::new(
+        Kind::CorruptData,
+        format!(
+            "\"{path}\" in partition {} is not the file of the manifest: {why}",
+            carrier.partition
+        ),
+    )
+    .hint("restore another backup; this one was damaged in the archive")
 }
 
 #[cfg(test)]
@@ -114,7 +155,10 @@ mod tests {
 
     fn manifest() -> BTreeMap<String, ExpectedFile> {
         let expect = |size, crc32c| ExpectedFile { size, crc32c };
-        BTreeMap::from([("a".to_owned(), expect(1, Some(7))), ("b".to_owned(), expect(2, None))])
+        BTreeMap::from([
+            ("a".to_owned(), expect(1, Some(7))),
+            ("b".to_owned(), expect(2, None)),
+        ])
     }
 
     fn carrier(partition: u32, attempt: u32) -> Carrier {
@@ -124,14 +168,23 @@ mod tests {
     #[test]
     fn each_file_of_the_manifest_arrives_exactly_once() {
         let ledger = Ledger::new(Some(manifest()));
-        assert_eq!(ledger.admit("a", 1, carrier(0, 1)).unwrap(), Admission::Write);
+        assert_eq!(
+            ledger.admit("a", 1, carrier(0, 1)).unwrap(),
+            Admission::Write
+        );
         assert!(ledger.check_complete().is_err());
         ledger.arrived("a", 7, carrier(0, 1)).unwrap();
-        assert_eq!(ledger.admit("b", 2, carrier(1, 1)).unwrap(), Admission::Write);
+        assert_eq!(
+            ledger.admit("b", 2, carrier(1, 1)).unwrap(),
+            Admission::Write
+        );
         ledger.arrived("b", 99, carrier(1, 1)).unwrap();
         ledger.check_complete().unwrap();
         // Another attempt at the same partition skips it; twice in one attempt, or elsewhere, is damage.
-        assert_eq!(ledger.admit("a", 1, carrier(0, 2)).unwrap(), Admission::HaveIt);
+        assert_eq!(
+            ledger.admit("a", 1, carrier(0, 2)).unwrap(),
+            Admission::HaveIt
+        );
         assert!(ledger.admit("a", 1, carrier(0, 2)).is_err());
         assert!(ledger.admit("b", 2, carrier(2, 1)).is_err());
     }
@@ -140,17 +193,33 @@ mod tests {
     fn strangers_wrong_sizes_and_wrong_sums_are_refused() {
         let ledger = Ledger::new(Some(manifest()));
         for (path, size) in [("c", 1), ("a", 2), ("A", 1)] {
-            assert_eq!(ledger.admit(path, size, carrier(0, 1)).unwrap_err().kind, Kind::CorruptData, "{path}");
+            assert_eq!(
+                ledger.admit(path, size, carrier(0, 1)).unwrap_err().kind,
+                Kind::CorruptData,
+                "{path}"
+            );
         }
         ledger.admit("a", 1, carrier(0, 1)).unwrap();
-        assert_eq!(ledger.arrived("a", 8, carrier(0, 1)).unwrap_err().kind, Kind::CorruptData);
-        assert!(ledger.check_complete().unwrap_err().message.contains("\"a\""));
+        assert_eq!(
+            ledger.arrived("a", 8, carrier(0, 1)).unwrap_err().kind,
+            Kind::CorruptData
+        );
+        assert!(
+            ledger
+                .check_complete()
+                .unwrap_err()
+                .message
+                .contains("\"a\"")
+        );
     }
 
     #[test]
     fn without_a_manifest_everything_is_let_in_once() {
         let ledger = Ledger::new(None);
-        assert_eq!(ledger.admit("x", 5, carrier(3, 1)).unwrap(), Admission::Write);
+        assert_eq!(
+            ledger.admit("x", 5, carrier(3, 1)).unwrap(),
+            Admission::Write
+        );
         ledger.arrived("x", 1, carrier(3, 1)).unwrap();
         ledger.check_complete().unwrap();
         assert!(ledger.admit("x", 5, carrier(4, 1)).is_err());

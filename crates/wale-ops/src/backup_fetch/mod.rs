@@ -25,6 +25,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 pub mod timelines;
+mod whole;
 mod wipe;
 
 pub use cluster::restore_cluster;

@@ -25,9 +25,9 @@ impl FromStr for BackupSelector {
         if text.eq_ignore_ascii_case("latest") {
             return Ok(Self::Latest);
         }
-        BackupName::parse(text)
-            .map(Self::Name)
-            .map_err(|error| format!("\"{text}\" is neither LATEST nor the name of a backup: {error}"))
+        BackupName::parse(text).map(Self::Name).map_err(|error| {
+            format!("\"{text}\" is neither LATEST nor the name of a backup: {error}")
+        })
     }
 }
 

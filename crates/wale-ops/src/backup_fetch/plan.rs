@@ -27,17 +27,25 @@ pub fn choose<'a>(catalog: &'a Catalog, selector: &BackupSelector) -> Result<&'a
             OpError::new(Kind::NotFound, "the archive has no base backup")
                 .hint("take one with backup-push, or check the archive's prefix")
         })?,
-        BackupSelector::Name(name) => catalog.find(name).ok_or_else(|| no_such_backup(catalog, name))?,
+        BackupSelector::Name(name) => catalog
+            .find(name)
+            .ok_or_else(|| no_such_backup(catalog, name))?,
     };
     if let SentinelRecord::Damaged(reason) = &entry.sentinel {
-        return Err(OpError::new(Kind::CorruptData, format!("the sentinel of backup {} is damaged", entry.name))
-            .detail(format!("{reason}."))
-            .hint("restore another backup"));
+        return Err(OpError::new(
+            Kind::CorruptData,
+            format!("the sentinel of backup {} is damaged", entry.name),
+        )
+        .detail(format!("{reason}."))
+        .hint("restore another backup"));
     }
     if entry.name.is_delta() {
         return Err(OpError::new(
             Kind::Configuration,
-            format!("backup {} is a delta backup of WAL-G, which this version cannot restore yet", entry.name),
+            format!(
+                "backup {} is a delta backup of WAL-G, which this version cannot restore yet",
+                entry.name
+            ),
         )
         .hint("restore it with WAL-G, or choose a full backup"));
     }
@@ -46,7 +54,11 @@ pub fn choose<'a>(catalog: &'a Catalog, selector: &BackupSelector) -> Result<&'a
 
 fn no_such_backup(catalog: &Catalog, name: &BackupName) -> OpError {
     let detail = match catalog.latest() {
-        Some(latest) => format!("It has {} backups, the latest is {}.", catalog.backups.len(), latest.name),
+        Some(latest) => format!(
+            "It has {} backups, the latest is {}.",
+            catalog.backups.len(),
+            latest.name
+        ),
         None => "It has no backup at all.".to_owned(),
     };
     OpError::new(Kind::NotFound, format!("the archive has no backup {name}"))
@@ -81,25 +93,47 @@ pub struct StoredPart {
 /// # Errors
 ///
 /// [`Kind::CorruptData`], naming the first partition that is missing, has another size or is one too many.
-pub fn check_parts(backup: &BackupName, recorded: &BTreeMap<u32, u64>, stored: &[StoredPart]) -> Result<()> {
+pub fn check_parts(
+    backup: &BackupName,
+    recorded: &BTreeMap<u32, u64>,
+    stored: &[StoredPart],
+) -> Result<()> {
     let damaged = |what: String| {
-        OpError::new(Kind::CorruptData, format!("backup {backup} is damaged: {what}"))
-            .hint("restore another backup, and find out who deletes or changes objects of the archive")
+        OpError::new(
+            Kind::CorruptData,
+            format!("backup {backup} is damaged: {what}"),
+        )
+        .hint("restore another backup, and find out who deletes or changes objects of the archive")
     };
     let mut seen = BTreeSet::new();
     for part in stored {
         let Some(&size) = part.number.as_ref().and_then(|number| recorded.get(number)) else {
-            return Err(damaged(format!("object {} is not one of its partitions", part.key)));
+            return Err(damaged(format!(
+                "object {} is not one of its partitions",
+                part.key
+            )));
         };
         if part.size != size {
-            return Err(damaged(format!("object {} has {} bytes instead of {size}", part.key, part.size)));
+            return Err(damaged(format!(
+                "object {} has {} bytes instead of {size}",
+                part.key, part.size
+            )));
         }
         if !seen.insert(part.number) {
-            return Err(damaged(format!("object {} is there under two codecs", part.key)));
+            return Err(damaged(format!(
+                "object {} is there under two codecs",
+                part.key
+            )));
         }
     }
-    match recorded.keys().find(|number| !seen.contains(&Some(**number))) {
-        Some(missing) => Err(damaged(format!("partition {missing} of {} is not in the archive", recorded.len()))),
+    match recorded
+        .keys()
+        .find(|number| !seen.contains(&Some(**number)))
+    {
+        Some(missing) => Err(damaged(format!(
+            "partition {missing} of {} is not in the archive",
+            recorded.len()
+        ))),
         None => Ok(()),
     }
 }
@@ -141,17 +175,29 @@ pub fn place_tablespaces(
             None => origin.clone(),
         };
         if !target.is_absolute() {
-            return Err(OpError::new(Kind::Usage, format!("tablespace {oid} cannot go to \"{}\"", target.display()))
-                .hint("name the directory by its absolute path"));
+            return Err(OpError::new(
+                Kind::Usage,
+                format!("tablespace {oid} cannot go to \"{}\"", target.display()),
+            )
+            .hint("name the directory by its absolute path"));
         }
         if !targets.insert(target.components().collect::<PathBuf>()) {
-            return Err(OpError::new(Kind::Usage, format!("two tablespaces would go to \"{}\"", target.display()))
-                .hint("give each tablespace an empty directory of its own"));
+            return Err(OpError::new(
+                Kind::Usage,
+                format!("two tablespaces would go to \"{}\"", target.display()),
+            )
+            .hint("give each tablespace an empty directory of its own"));
         }
-        planned.push(PlannedTablespace { oid: *oid, origin, target });
+        planned.push(PlannedTablespace {
+            oid: *oid,
+            origin,
+            target,
+        });
     }
     let idle = mapping.iter().zip(used).filter(|(_, used)| !used);
-    let warnings = idle.map(|((source, _), _)| format!("the backup has no tablespace {}", describe(source))).collect();
+    let warnings = idle
+        .map(|((source, _), _)| format!("the backup has no tablespace {}", describe(source)))
+        .collect();
     Ok((planned, warnings))
 }
 
@@ -240,8 +286,11 @@ pub fn check_outside(directories: &[OutsideFacts]) -> Result<()> {
     for facts in directories {
         if let Some(obstacle) = &facts.obstacle {
             let (path, purpose) = (facts.path.display(), &facts.purpose);
-            return Err(OpError::new(Kind::NotEmpty, format!("\"{path}\", meant for {purpose}, {obstacle}"))
-                .hint("make an empty directory for it, or map it to one (OID=/path or /old=/new)"));
+            return Err(OpError::new(
+                Kind::NotEmpty,
+                format!("\"{path}\", meant for {purpose}, {obstacle}"),
+            )
+            .hint("make an empty directory for it, or map it to one (OID=/path or /old=/new)"));
         }
     }
     Ok(())
@@ -282,7 +331,10 @@ impl Need {
 pub fn tablespace_of(path: &str, tablespaces: &[PlannedTablespace]) -> Option<u32> {
     let (oid, _) = path.strip_prefix("pg_tblspc/")?.split_once('/')?;
     let oid: u32 = oid.parse().ok()?;
-    tablespaces.iter().any(|space| space.oid == oid).then_some(oid)
+    tablespaces
+        .iter()
+        .any(|space| space.oid == oid)
+        .then_some(oid)
 }
 
 /// Refuses volumes that are read-only or too small.
@@ -294,19 +346,31 @@ pub fn check_space(volumes: &[(Volume, Need)]) -> Result<()> {
     for (volume, need) in volumes {
         let path = volume.path.display();
         if volume.read_only {
-            return Err(OpError::new(Kind::PermissionDenied, format!("the file system of \"{path}\" is read-only"))
-                .hint("mount it for writing"));
+            return Err(OpError::new(
+                Kind::PermissionDenied,
+                format!("the file system of \"{path}\" is read-only"),
+            )
+            .hint("mount it for writing"));
         }
         let wanted = need.bytes.saturating_add(RESERVE_BYTES);
         if wanted > volume.free_bytes {
-            return Err(OpError::new(Kind::DiskFull, format!("the file system of \"{path}\" is too small for the backup"))
-                .detail(format!("It needs {wanted} bytes and has {} free.", volume.free_bytes))
-                .hint("free or add space; nothing was written"));
+            return Err(OpError::new(
+                Kind::DiskFull,
+                format!("the file system of \"{path}\" is too small for the backup"),
+            )
+            .detail(format!(
+                "It needs {wanted} bytes and has {} free.",
+                volume.free_bytes
+            ))
+            .hint("free or add space; nothing was written"));
         }
         if volume.free_files.is_some_and(|free| need.files > free) {
-            return Err(OpError::new(Kind::DiskFull, format!("the file system of \"{path}\" has too few free inodes"))
-                .detail(format!("{} files are to be made.", need.files))
-                .hint("make the file system with more inodes; nothing was written"));
+            return Err(OpError::new(
+                Kind::DiskFull,
+                format!("the file system of \"{path}\" has too few free inodes"),
+            )
+            .detail(format!("{} files are to be made.", need.files))
+            .hint("make the file system with more inodes; nothing was written"));
         }
     }
     Ok(())
@@ -321,7 +385,12 @@ mod tests {
     }
 
     fn part(number: u32, codec: Codec, size: u64) -> StoredPart {
-        StoredPart { key: format!("part_{number}"), number: Some(number), codec, size }
+        StoredPart {
+            key: format!("part_{number}"),
+            number: Some(number),
+            codec,
+            size,
+        }
     }
 
     #[test]
@@ -329,35 +398,57 @@ mod tests {
         let recorded = BTreeMap::from([(0, 10), (1, 20)]);
         let zstd = Codec::Zstd;
         check_parts(&name(), &recorded, &[part(1, zstd, 20), part(0, zstd, 10)]).unwrap();
-        let foreign = StoredPart { number: None, ..part(9, zstd, 1) };
+        let foreign = StoredPart {
+            number: None,
+            ..part(9, zstd, 1)
+        };
         let cases = [
             vec![part(0, zstd, 10)],
             vec![],
             vec![part(0, zstd, 10), part(1, zstd, 21)],
             vec![part(0, zstd, 10), part(1, zstd, 20), part(2, zstd, 1)],
-            vec![part(0, zstd, 10), part(1, zstd, 20), part(1, Codec::Lz4, 20)],
+            vec![
+                part(0, zstd, 10),
+                part(1, zstd, 20),
+                part(1, Codec::Lz4, 20),
+            ],
             vec![part(0, zstd, 10), part(1, zstd, 20), foreign],
         ];
         for stored in cases {
-            assert_eq!(check_parts(&name(), &recorded, &stored).unwrap_err().kind, Kind::CorruptData, "{stored:?}");
+            assert_eq!(
+                check_parts(&name(), &recorded, &stored).unwrap_err().kind,
+                Kind::CorruptData,
+                "{stored:?}"
+            );
         }
     }
 
     #[test]
     fn tablespaces_go_where_the_mapping_says_by_oid_or_by_place() {
-        let recorded = [(1, "/a".to_owned()), (2, "/b/".to_owned()), (3, "/c".to_owned())];
+        let recorded = [
+            (1, "/a".to_owned()),
+            (2, "/b/".to_owned()),
+            (3, "/c".to_owned()),
+        ];
         let mapping = [
             (TablespaceSource::Oid(1), PathBuf::from("/x")),
             (TablespaceSource::Location("/b".into()), PathBuf::from("/y")),
             (TablespaceSource::Oid(9), PathBuf::from("/z")),
         ];
         let (planned, warnings) = place_tablespaces(&recorded, &mapping).unwrap();
-        let targets: Vec<_> = planned.iter().map(|space| (space.oid, space.target.to_str().unwrap())).collect();
+        let targets: Vec<_> = planned
+            .iter()
+            .map(|space| (space.oid, space.target.to_str().unwrap()))
+            .collect();
         assert_eq!(targets, [(1, "/x"), (2, "/y"), (3, "/c")]);
         assert_eq!(warnings.len(), 1);
         for bad in ["relative", "/c", "/c/"] {
             let mapping = [(TablespaceSource::Oid(1), PathBuf::from(bad))];
-            assert_eq!(place_tablespaces(&recorded, &mapping).unwrap_err().kind, Kind::Usage, "{bad}");
+            assert_eq!(
+                place_tablespaces(&recorded, &mapping).unwrap_err().kind,
+                Kind::Usage,
+                "{bad}"
+            );
         }
     }
 
@@ -366,9 +457,18 @@ mod tests {
         let cases = [
             (TargetState::Missing, Ok(Begin::Fresh)),
             (TargetState::Empty, Ok(Begin::Fresh)),
-            (TargetState::HalfDone { backup: "b".into() }, Ok(Begin::AfterWiping)),
-            (TargetState::Done { backup: "b".into() }, Err(Kind::NotEmpty)),
-            (TargetState::Occupied("it holds \"x\"".into()), Err(Kind::NotEmpty)),
+            (
+                TargetState::HalfDone { backup: "b".into() },
+                Ok(Begin::AfterWiping),
+            ),
+            (
+                TargetState::Done { backup: "b".into() },
+                Err(Kind::NotEmpty),
+            ),
+            (
+                TargetState::Occupied("it holds \"x\"".into()),
+                Err(Kind::NotEmpty),
+            ),
             (TargetState::Running("pid 1".into()), Err(Kind::NotEmpty)),
         ];
         for (state, expected) in cases {
@@ -383,9 +483,20 @@ mod tests {
         for size in [0, 1, 4096, 4097] {
             need.add(size);
         }
-        assert_eq!(need, Need { bytes: 4 * 4096, files: 4 });
+        assert_eq!(
+            need,
+            Need {
+                bytes: 4 * 4096,
+                files: 4
+            }
+        );
         let enough = need.bytes + RESERVE_BYTES;
-        let volume = |free_bytes, free_files, read_only| Volume { path: "/v".into(), free_bytes, free_files, read_only };
+        let volume = |free_bytes, free_files, read_only| Volume {
+            path: "/v".into(),
+            free_bytes,
+            free_files,
+            read_only,
+        };
         let cases = [
             (volume(enough, None, false), None),
             (volume(enough, Some(4), false), None),
@@ -394,14 +505,20 @@ mod tests {
             (volume(enough, None, true), Some(Kind::PermissionDenied)),
         ];
         for (volume, expected) in cases {
-            let found = check_space(&[(volume.clone(), need)]).err().map(|error| error.kind);
+            let found = check_space(&[(volume.clone(), need)])
+                .err()
+                .map(|error| error.kind);
             assert_eq!(found, expected, "{volume:?}");
         }
     }
 
     #[test]
     fn paths_belong_to_the_tablespace_whose_link_they_go_through() {
-        let spaces = [PlannedTablespace { oid: 7, origin: "/a".into(), target: "/b".into() }];
+        let spaces = [PlannedTablespace {
+            oid: 7,
+            origin: "/a".into(),
+            target: "/b".into(),
+        }];
         let cases = [
             ("base/1/2", None),
             ("pg_tblspc/7/PG_15_202209061/5/6", Some(7)),

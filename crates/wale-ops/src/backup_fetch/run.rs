@@ -1,25 +1,25 @@
 //! The straight line of a restore. What may be refused stands in `plan`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, durable, restore_marker};
-use wale_format::ManifestBuilder;
-use wale_pg::{ControlFile, TablespaceMap};
+use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
+use wale_pg::{ControlFile, MajorVersion};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::extract::{Extraction, Kept, WORKER_BYTES};
+use super::extract::{Extraction, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::Options;
 use super::plan::{self, Begin, PlannedTablespace, StoredPart};
 use super::report::RestoreReport;
 use super::source::Source;
 use super::target::{Target, WalPlace};
+use super::whole::Whole;
 use super::{facts, wipe};
 use crate::archive::Archive;
-use crate::backup_push::{Crc32c, blocking, cancelled};
+use crate::backup_push::{blocking, cancelled};
 use crate::error::{Kind, OpError, Result};
 
 /// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
@@ -44,9 +44,16 @@ pub async fn run(
 ) -> Result<RestoreReport> {
     let request = request(archive, options);
     let prepared = prepare(archive, options, progress).await?;
-    let restore = Restore { archive, options, progress, cancel };
+    let restore = Restore {
+        archive,
+        options,
+        progress,
+        cancel,
+    };
     let nothing: Finish = Box::new(|_, _| Ok(Vec::new()));
-    restore.run(prepared, request, "", nothing, Ending::RemoveMarker).await
+    restore
+        .run(prepared, request, "", nothing, Ending::RemoveMarker)
+        .await
 }
 
 /// What is asked for, as the marker keeps it.
@@ -58,7 +65,9 @@ pub(super) fn request(archive: &Archive, options: &Options) -> RestoreRequest {
         ..RestoreRequest::default()
     };
     for (source, target) in &options.tablespace_mapping {
-        request.other.insert(format!("tablespace {source}"), target.display().to_string());
+        request
+            .other
+            .insert(format!("tablespace {source}"), target.display().to_string());
     }
     request
 }
@@ -86,23 +95,42 @@ pub(super) struct Prepared {
 }
 
 /// Everything that can be refused, in the order in which the reasons matter. Writes nothing.
-pub(super) async fn prepare(archive: &Archive, options: &Options, progress: &Progress) -> Result<Prepared> {
+pub(super) async fn prepare(
+    archive: &Archive,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Prepared> {
     progress.set_phase("checking");
     let (target, lock_file) = (options.target.clone(), lock_file_name(options));
     let (state, _) = blocking(move || facts::target(&target, &lock_file)).await??;
     let begin = plan::judge_target(&options.target, &state)?;
     let owner = facts::owner(options.owner, &options.target)?;
     let source = Source::load(archive, &options.selector).await?;
-    let (tablespaces, mut warnings) = plan::place_tablespaces(&source.tablespaces()?, &options.tablespace_mapping)?;
+    let (tablespaces, mut warnings) =
+        plan::place_tablespaces(&source.tablespaces()?, &options.tablespace_mapping)?;
     let wal = facts::wal_place(&options.target, options.pg_wal_link.as_deref());
 
-    let wiped = if begin == Begin::AfterWiping { wipe::outside_of(&options.target) } else { Vec::new() };
+    let wiped = if begin == Begin::AfterWiping {
+        wipe::outside_of(&options.target)
+    } else {
+        Vec::new()
+    };
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in &tablespaces {
-        outside.push(facts::outside(&space.target, format!("tablespace {}", space.oid), false, &wiped));
+        outside.push(facts::outside(
+            &space.target,
+            format!("tablespace {}", space.oid),
+            false,
+            &wiped,
+        ));
     }
     if let Some(wal) = &wal {
-        outside.push(facts::outside(wal.path(), "the WAL directory".to_owned(), true, &[]));
+        outside.push(facts::outside(
+            wal.path(),
+            "the WAL directory".to_owned(),
+            true,
+            &[],
+        ));
     }
     plan::check_outside(&outside)?;
     if begin == Begin::Fresh {
@@ -112,26 +140,47 @@ pub(super) async fn prepare(archive: &Archive, options: &Options, progress: &Pro
         if !part.codec.can_read() {
             return Err(OpError::new(
                 Kind::Configuration,
-                format!("backup {} is compressed with {}, which this version cannot read yet", source.name, part.codec),
+                format!(
+                    "backup {} is compressed with {}, which this version cannot read yet",
+                    source.name, part.codec
+                ),
             )
-            .hint("use a version of wale that reads this codec, or the tool that made the backup"));
+            .hint(
+                "use a version of wale that reads this codec, or the tool that made the backup",
+            ));
         }
     }
-    warnings.extend(warnings_about(&source, &options.pg_wal_link));
-    Ok(Prepared { source, tablespaces, wal, owner, begin, warnings })
+    warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
+    Ok(Prepared {
+        source,
+        tablespaces,
+        wal,
+        owner,
+        begin,
+        warnings,
+    })
 }
 
 fn lock_file_name(options: &Options) -> String {
     options.lock_file_name.clone().unwrap_or_default()
 }
 
-fn check_space(options: &Options, source: &Source, tablespaces: &[PlannedTablespace]) -> Result<()> {
+fn check_space(
+    options: &Options,
+    source: &Source,
+    tablespaces: &[PlannedTablespace],
+) -> Result<()> {
     let bytes = source.sentinel.bytes().unwrap_or(0);
-    let volumes = facts::volumes(&options.target, tablespaces, source.expected().as_ref(), bytes)?;
+    let volumes = facts::volumes(
+        &options.target,
+        tablespaces,
+        source.expected().as_ref(),
+        bytes,
+    )?;
     plan::check_space(&volumes)
 }
 
-fn warnings_about(source: &Source, pg_wal_link: &Option<PathBuf>) -> Vec<String> {
+fn warnings_about(source: &Source, pg_wal_link: Option<&Path>) -> Vec<String> {
     let mut warnings = Vec::new();
     let Some(wale) = source.wale() else {
         warnings.push(format!(
@@ -149,7 +198,9 @@ fn warnings_about(source: &Source, pg_wal_link: &Option<PathBuf>) -> Vec<String>
         ));
     }
     if let (Some(link), None) = (&wale.pg_wal_link, pg_wal_link) {
-        warnings.push(format!("pg_wal was a link to \"{link}\" when the backup was made; it is a directory now"));
+        warnings.push(format!(
+            "pg_wal was a link to \"{link}\" when the backup was made; it is a directory now"
+        ));
     }
     warnings
 }
@@ -173,7 +224,50 @@ impl Restore<'_> {
         ending: Ending,
     ) -> Result<RestoreReport> {
         let begun = Instant::now();
-        let mut marker = RestoreMarker {
+        let marker = self.marker(&prepared, request, host);
+        let target = self.open(&prepared, marker.clone()).await?;
+        let extraction = Arc::new(self.extraction(&prepared, target));
+        self.progress.set_phase("restoring files");
+        self.fetch_all(&prepared.source.parts, &extraction).await?;
+        if self.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        self.progress.set_phase("flushing");
+        let prepared = Arc::new(prepared);
+        let finished = RestoreMarker {
+            state: RestoreState::Done,
+            finished_at: Some(self.archive.clock().now()),
+            ..marker
+        };
+        let (whole, parts) = (Arc::clone(&prepared), Arc::clone(&extraction));
+        let (control_file, more) = blocking(move || {
+            let whole = Whole {
+                extraction: &parts,
+                source: &whole.source,
+                tablespaces: &whole.tablespaces,
+                owner: whole.owner,
+            };
+            let done = whole.complete(finish)?;
+            end(&parts.target, &finished, ending)?;
+            Ok::<_, OpError>(done)
+        })
+        .await??;
+        let major = prepared.source.major.or_else(|| control_file.major());
+        let major = major.ok_or_else(|| {
+            OpError::new(
+                Kind::CorruptData,
+                "the restored cluster has an unknown version",
+            )
+        })?;
+        self.progress.set_phase("done");
+        let mut report = self.report(&prepared, major, extraction.counts());
+        report.warnings.extend(more);
+        report.duration = begun.elapsed();
+        Ok(report)
+    }
+
+    fn marker(&self, prepared: &Prepared, request: RestoreRequest, host: &str) -> RestoreMarker {
+        RestoreMarker {
             format: restore_marker::FORMAT,
             state: RestoreState::Running,
             request,
@@ -182,52 +276,36 @@ impl Restore<'_> {
             finished_at: None,
             host: host.to_owned(),
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let target = self.open(&prepared, marker.clone()).await?;
-        let extraction = Arc::new(self.extraction(&prepared, target));
-        self.progress.set_phase("restoring files");
-        self.fetch_all(&prepared.source.parts, &extraction).await?;
-        if self.cancel.is_cancelled() {
-            return Err(cancelled());
         }
+    }
 
-        self.progress.set_phase("flushing");
-        let Prepared { source, tablespaces, owner, mut warnings, .. } = prepared;
-        let (files, bytes) = extraction.counts();
-        let bytes_stored = source.parts.iter().map(|part| part.size).sum();
-        let verified = source.manifest.is_some();
-        let (name, sentinel, timeline) = (source.name.clone(), source.sentinel.clone(), source.timeline);
-        let spaces = tablespaces.iter().map(|space| (space.oid, space.target.clone())).collect();
-        let finished_at = self.archive.clock().now();
-        let (major, more) = blocking(move || {
-            let whole = Whole { extraction: &extraction, source: &source, tablespaces: &tablespaces, owner };
-            let (control_file, more) = whole.complete(finish)?;
-            marker.state = RestoreState::Done;
-            marker.finished_at = Some(finished_at);
-            end(&extraction.target, &marker, ending)?;
-            let major = source.major.or_else(|| control_file.major());
-            Ok::<_, OpError>((major, more))
-        })
-        .await??;
-        warnings.extend(more);
-        let major = major.ok_or_else(|| OpError::new(Kind::CorruptData, "the restored cluster has an unknown version"))?;
-        self.progress.set_phase("done");
-        Ok(RestoreReport {
+    fn report(
+        &self,
+        prepared: &Prepared,
+        major: MajorVersion,
+        (files, bytes): (u64, u64),
+    ) -> RestoreReport {
+        let source = &prepared.source;
+        let damaged = source.wale().map_or(0, |wale| wale.damaged_pages.len());
+        let spaces = prepared.tablespaces.iter();
+        RestoreReport {
+            backup: source.name.clone(),
             target: self.options.target.clone(),
             major,
-            timeline,
-            start_lsn: sentinel.start_lsn(),
-            stop_lsn: sentinel.stop_lsn(),
+            timeline: source.timeline,
+            start_lsn: source.sentinel.start_lsn(),
+            stop_lsn: source.sentinel.stop_lsn(),
             files,
             bytes,
-            bytes_stored,
-            verified,
-            damaged_pages: sentinel.wale.as_ref().map_or(0, |wale| wale.damaged_pages.len() as u64),
-            tablespaces: spaces,
-            duration: begun.elapsed(),
-            warnings,
-            backup: name,
-        })
+            bytes_stored: source.parts.iter().map(|part| part.size).sum(),
+            verified: source.manifest.is_some(),
+            damaged_pages: damaged as u64,
+            tablespaces: spaces
+                .map(|space| (space.oid, space.target.clone()))
+                .collect(),
+            duration: Duration::ZERO,
+            warnings: prepared.warnings.clone(),
+        }
     }
 
     /// Marks the target as half done, wipes it where it was that before, and makes what comes before the files.
@@ -237,8 +315,11 @@ impl Restore<'_> {
         let (tablespaces, wal) = (prepared.tablespaces.clone(), prepared.wal.clone());
         let lock_file = lock_file_name(self.options);
         blocking(move || {
-            let failed = |error, path: &PathBuf| OpError::from_cluster(error, format_args!("write {}", path.display()));
-            wale_cluster::RestoreTree::create(&path, 0o700, Some(owner)).map_err(|error| failed(error, &path))?;
+            let failed = |error, path: &PathBuf| {
+                OpError::from_cluster(error, format_args!("write {}", path.display()))
+            };
+            wale_cluster::RestoreTree::create(&path, 0o700, Some(owner))
+                .map_err(|error| failed(error, &path))?;
             restore_marker::write(&path, &marker).map_err(|error| failed(error, &path))?;
             if begin == Begin::AfterWiping {
                 wipe::wipe(&path, &lock_file, owner)?;
@@ -273,7 +354,13 @@ impl Restore<'_> {
             Some(bytes) if !strict => bytes.saturating_mul(2).saturating_add(FOREIGN_SLACK_BYTES),
             _ => u64::MAX,
         };
-        Extraction::new(target, Ledger::new(expected), self.progress.clone(), strict, bytes_max)
+        Extraction::new(
+            target,
+            Ledger::new(expected),
+            self.progress.clone(),
+            strict,
+            bytes_max,
+        )
     }
 
     /// All partitions, some at a time; the first error stops the others and is returned when they have ended.
@@ -281,10 +368,16 @@ impl Restore<'_> {
         let workers = self.options.workers.max(1);
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
-        let _memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64).await;
+        let _memory = self
+            .archive
+            .budget()
+            .acquire(WORKER_BYTES * workers as u64)
+            .await;
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
-        let work: Vec<_> =
-            (0u32..).zip(parts).map(|(number, part)| self.fetch(number, part, extraction, &token)).collect();
+        let work: Vec<_> = (0u32..)
+            .zip(parts)
+            .map(|(number, part)| self.fetch(number, part, extraction, &token))
+            .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
         let mut outcome = Ok(());
         while let Some(result) = results.next().await {
@@ -314,7 +407,8 @@ impl Restore<'_> {
             }
             let carrier = Carrier { partition, attempt };
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
-            let consume = move |plain: &mut dyn std::io::Read| extraction.extract(carrier, plain, &stop);
+            let consume =
+                move |plain: &mut dyn std::io::Read| extraction.extract(carrier, plain, &stop);
             match self.archive.decode(&key, part.codec, consume).await {
                 Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(%key, attempt, error = %error.chain(), "partition is fetched again");
@@ -331,102 +425,13 @@ impl Restore<'_> {
     }
 }
 
-/// The files are all there: what makes a startable cluster of them. Sync.
-struct Whole<'a> {
-    extraction: &'a Extraction,
-    source: &'a Source,
-    tablespaces: &'a [PlannedTablespace],
-    pub(super) owner: Owner,
-}
-
-impl Whole<'_> {
-    fn complete(&self, finish: Finish) -> Result<(ControlFile, Vec<String>)> {
-        let target = &self.extraction.target;
-        self.extraction.ledger.check_complete()?;
-        let kept = self.extraction.take_control_file().ok_or_else(|| {
-            OpError::new(Kind::CorruptData, format!("backup {} has no global/pg_control", self.source.name))
-        })?;
-        let control_file = self.check_control_file(&kept)?;
-        let mut warnings = self.extraction.take_warnings();
-        let map = self.write_tablespace_map(&control_file)?;
-        self.write_manifest(map.as_deref())?;
-        warnings.extend(finish(target, &control_file)?);
-        target.flush()?;
-        // From this rename on a server can start.
-        let path = target.path().join(ControlFile::PATH);
-        durable::write_atomic(&path, &kept.content, 0o600, Some(self.owner))
-            .map_err(|error| OpError::from_io(error, format_args!("write {}", path.display())))?;
-        Ok((control_file, warnings))
-    }
-
-    fn check_control_file(&self, kept: &Kept) -> Result<ControlFile> {
-        let control_file = ControlFile::parse(&kept.content).map_err(|error| {
-            OpError::new(Kind::CorruptData, format!("global/pg_control in backup {} is damaged", self.source.name))
-                .source(error)
-        })?;
-        match self.source.sentinel.system_identifier {
-            Some(expected) if expected != control_file.system_identifier.as_u64() => {
-                Err(OpError::new(Kind::CorruptData, format!("backup {} holds another cluster's files", self.source.name))
-                    .detail(format!(
-                        "Its sentinel says system identifier {expected}, its control file {}.",
-                        control_file.system_identifier
-                    )))
-            }
-            _ => Ok(control_file),
-        }
-    }
-
-    /// Writes the map with the places of this restore. The server makes the links from it when recovery begins, so with
-    /// the old places it would go to the original's tablespaces without a word.
-    fn write_tablespace_map(&self, control_file: &ControlFile) -> Result<Option<Vec<u8>>> {
-        let Some(kept) = self.extraction.take_tablespace_map().filter(|kept| !kept.content.is_empty()) else {
-            return Ok(None);
-        };
-        let damaged = |reason: String| {
-            OpError::new(Kind::CorruptData, format!("the tablespace map of backup {} is damaged: {reason}", self.source.name))
-        };
-        let content = if self.tablespaces.iter().all(|space| space.origin == space.target) {
-            kept.content
-        } else {
-            let major = self.source.major.or_else(|| control_file.major());
-            let major = major.ok_or_else(|| damaged("the server's version is not known".to_owned()))?;
-            let text = String::from_utf8(kept.content).map_err(|error| damaged(error.to_string()))?;
-            let mut map = TablespaceMap::parse(&text, major).map_err(|error| damaged(error.to_string()))?;
-            for (oid, path) in &mut map.entries {
-                if let Some(space) = self.tablespaces.iter().find(|space| space.oid == *oid) {
-                    *path = space.target.to_string_lossy().into_owned();
-                }
-            }
-            map.to_text(major).into_bytes()
-        };
-        self.extraction.target.small_file("tablespace_map", kept.mode, &content)?;
-        Ok(Some(content))
-    }
-
-    /// Writes the manifest into the directory, with the entry of the map as it is now, so that `pg_verifybackup`
-    /// proves the restore.
-    fn write_manifest(&self, map: Option<&[u8]>) -> Result<()> {
-        let Some(manifest) = &self.source.manifest else { return Ok(()) };
-        let mut builder = ManifestBuilder::new();
-        for (path, file) in &manifest.files {
-            let (size, crc32c) = match map {
-                Some(map) if path == "tablespace_map" => (map.len() as u64, Some(Crc32c::of(map))),
-                _ => (file.size, file.crc32c),
-            };
-            // wale writes no other kind of checksum.
-            let crc32c = crc32c.ok_or_else(|| OpError::internal(format!("the manifest has no CRC-32C of \"{path}\"")))?;
-            builder.add_file(path, size, file.mtime, crc32c);
-        }
-        let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
-        self.extraction.target.small_file("backup_manifest", 0o600, &bytes)
-    }
-}
-
 fn end(target: &Target, marker: &RestoreMarker, ending: Ending) -> Result<()> {
     let path = target.path();
     let result = match ending {
         Ending::RemoveMarker => restore_marker::remove(path).map(drop),
         Ending::MarkDone => restore_marker::write(path, marker),
     };
-    result.map_err(|error| OpError::from_cluster(error, format_args!("end the restore in {}", path.display())))
+    result.map_err(|error| {
+        OpError::from_cluster(error, format_args!("end the restore in {}", path.display()))
+    })
 }

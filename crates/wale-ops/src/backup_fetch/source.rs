@@ -12,6 +12,7 @@ use wale_storage::{ObjectKey, StoreError};
 use super::options::BackupSelector;
 use super::plan::{self, ExpectedFile, StoredPart};
 use crate::archive::Archive;
+use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
 
 /// A manifest larger than this is refused: 1 GiB is the list of some seven million files.
@@ -38,18 +39,32 @@ impl Source {
         let catalog = archive.catalog().await?;
         let entry = plan::choose(&catalog, selector)?;
         let name = entry.name.clone();
-        let sentinel =
-            entry.readable().cloned().ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
+        let sentinel = entry
+            .readable()
+            .cloned()
+            .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
         let mut parts = stored_parts(archive, &name).await?;
-        parts.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.key.cmp(&other.key)));
+        parts.sort_by(|one, other| {
+            other
+                .size
+                .cmp(&one.size)
+                .then_with(|| one.key.cmp(&other.key))
+        });
         let manifest = match &sentinel.wale {
             Some(record) => {
-                let recorded = record.partitions.iter().map(|part| (part.number, part.bytes_stored)).collect();
+                let recorded = record
+                    .partitions
+                    .iter()
+                    .map(|part| (part.number, part.bytes_stored))
+                    .collect();
                 plan::check_parts(&name, &recorded, &parts)?;
                 Some(manifest(archive, &name, record).await?)
             }
             None if parts.is_empty() => {
-                return Err(OpError::new(Kind::CorruptData, format!("backup {name} has no partition in the archive")));
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("backup {name} has no partition in the archive"),
+                ));
             }
             None => None,
         };
@@ -57,8 +72,18 @@ impl Source {
             Some(major) => Some(major),
             None => extended_version(archive, &name).await?,
         };
-        let timeline = sentinel.wale.as_ref().map_or(name.segment().timeline(), |wale| wale.start_timeline);
-        Ok(Self { name, sentinel, major, timeline, manifest, parts })
+        let timeline = sentinel
+            .wale
+            .as_ref()
+            .map_or(name.segment().timeline(), |wale| wale.start_timeline);
+        Ok(Self {
+            name,
+            sentinel,
+            major,
+            timeline,
+            manifest,
+            parts,
+        })
     }
 
     /// What wale recorded.
@@ -69,24 +94,45 @@ impl Source {
     /// The files that must arrive, where the backup says so.
     pub(super) fn expected(&self) -> Option<BTreeMap<String, ExpectedFile>> {
         let files = &self.manifest.as_ref()?.files;
-        let expect = |file: &wale_format::ManifestFile| ExpectedFile { size: file.size, crc32c: file.crc32c };
-        Some(files.iter().map(|(path, file)| (path.clone(), expect(file))).collect())
+        let expect = |file: &wale_format::ManifestFile| ExpectedFile {
+            size: file.size,
+            crc32c: file.crc32c,
+        };
+        Some(
+            files
+                .iter()
+                .map(|(path, file)| (path.clone(), expect(file)))
+                .collect(),
+        )
     }
 
     /// Tablespaces by oid, with the place they had.
     pub(super) fn tablespaces(&self) -> Result<Vec<(u32, String)>> {
         if let Some(wale) = self.wale() {
-            return Ok(wale.tablespaces.iter().map(|space| (space.oid, space.location.clone())).collect());
+            return Ok(wale
+                .tablespaces
+                .iter()
+                .map(|space| (space.oid, space.location.clone()))
+                .collect());
         }
-        let Some(spec) = self.sentinel.tablespaces() else { return Ok(Vec::new()) };
-        let damaged = |error: String| {
-            OpError::new(Kind::CorruptData, format!("the sentinel of backup {} is damaged: {error}", self.name))
+        let Some(spec) = self.sentinel.tablespaces() else {
+            return Ok(Vec::new());
         };
-        let locations = spec.locations().map_err(|error| damaged(error.to_string()))?;
+        let damaged = |error: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the sentinel of backup {} is damaged: {error}", self.name),
+            )
+        };
+        let locations = spec
+            .locations()
+            .map_err(|error| damaged(error.to_string()))?;
         locations
             .into_iter()
             .map(|(name, location)| {
-                let oid = name.parse().map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
+                let oid = name
+                    .parse()
+                    .map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
                 Ok((oid, location))
             })
             .collect()
@@ -98,7 +144,8 @@ impl Source {
             return Ok(Some(lsn));
         }
         let size = match archive.identity().await? {
-            Some(identity) => wale_pg::WalSegmentSize::new(identity.wal_segment_size).unwrap_or(wale_pg::WalSegmentSize::DEFAULT),
+            Some(identity) => wale_pg::WalSegmentSize::new(identity.wal_segment_size)
+                .unwrap_or(wale_pg::WalSegmentSize::DEFAULT),
             None => wale_pg::WalSegmentSize::DEFAULT,
         };
         Ok(self.name.segment().start_lsn(size).ok())
@@ -106,8 +153,16 @@ impl Source {
 }
 
 fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
-    let of_wal_g = || sentinel.pg_version.and_then(|number| MajorVersion::from_server_version_num(number).ok());
-    sentinel.wale.as_ref().map(|wale| wale.major).or_else(of_wal_g)
+    let of_wal_g = || {
+        sentinel
+            .pg_version
+            .and_then(|number| MajorVersion::from_server_version_num(number).ok())
+    };
+    sentinel
+        .wale
+        .as_ref()
+        .map(|wale| wale.major)
+        .or_else(of_wal_g)
 }
 
 async fn stored_parts(archive: &Archive, name: &BackupName) -> Result<Vec<StoredPart>> {
@@ -119,12 +174,18 @@ async fn stored_parts(archive: &Archive, name: &BackupName) -> Result<Vec<Stored
         .try_filter_map(|meta| async move {
             let key = meta.key.to_string();
             Ok(match layout::parse(&key) {
-                ArchiveKey::Partition { number, codec, .. } => {
-                    Some(StoredPart { key, number: Some(number), codec, size: meta.size })
-                }
-                ArchiveKey::ForeignPartition { codec, .. } => {
-                    Some(StoredPart { key, number: None, codec, size: meta.size })
-                }
+                ArchiveKey::Partition { number, codec, .. } => Some(StoredPart {
+                    key,
+                    number: Some(number),
+                    codec,
+                    size: meta.size,
+                }),
+                ArchiveKey::ForeignPartition { codec, .. } => Some(StoredPart {
+                    key,
+                    number: None,
+                    codec,
+                    size: meta.size,
+                }),
                 _ => None,
             })
         })
@@ -142,7 +203,7 @@ async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -
         return Err(damaged("is not in the archive".to_owned()));
     };
     if let Some(expected) = &record.manifest_sha256 {
-        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&Sha256::digest(&bytes));
         if found != *expected {
             return Err(damaged("is not the one the sentinel speaks of".to_owned()));
         }
@@ -153,7 +214,9 @@ async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -
 /// `PostgreSQL 10.23 on x86_64…`: WAL-E records the version nowhere else.
 async fn extended_version(archive: &Archive, name: &BackupName) -> Result<Option<MajorVersion>> {
     let key = Archive::key(&layout::extended_version(name))?;
-    let Some(bytes) = read_whole(archive, &key, VERSION_TEXT_MAX).await? else { return Ok(None) };
+    let Some(bytes) = read_whole(archive, &key, VERSION_TEXT_MAX).await? else {
+        return Ok(None);
+    };
     Ok(major_of(&String::from_utf8_lossy(&bytes)))
 }
 
@@ -194,7 +257,10 @@ mod tests {
     #[test]
     fn the_major_version_is_read_out_of_the_servers_text() {
         let cases = [
-            ("PostgreSQL 10.23 on x86_64-pc-linux-gnu, compiled by gcc", Some(10)),
+            (
+                "PostgreSQL 10.23 on x86_64-pc-linux-gnu, compiled by gcc",
+                Some(10),
+            ),
             ("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
             ("PostgreSQL 18beta1 on x", Some(18)),
             ("PostgreSQL 9.6.1", None),

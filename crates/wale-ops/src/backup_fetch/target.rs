@@ -64,9 +64,16 @@ impl Target {
                     Some(RestoreTree::create(place.path(), 0o700, Some(owner))?)
                 }
             };
-            Ok(Self { main, tablespaces: outside, wal, group_access })
+            Ok(Self {
+                main,
+                tablespaces: outside,
+                wal,
+                group_access,
+            })
         };
-        open().map_err(|error| OpError::from_cluster(error, format_args!("prepare {}", path.display())))
+        open().map_err(|error| {
+            OpError::from_cluster(error, format_args!("prepare {}", path.display()))
+        })
     }
 
     /// The data directory.
@@ -87,35 +94,48 @@ impl Target {
     /// Makes a directory with the group bits that the recorded mode has and the version allows.
     pub(super) fn directory(&self, path: &str, mode: u32) -> Result<()> {
         let (tree, relative) = self.route(path);
-        tree.create_directory(relative, self.kept(mode, 0o700, 0o050)).map_err(|error| could_not_write(error, path))
+        tree.create_directory(relative, self.kept(mode, 0o700, 0o050))
+            .map_err(|error| could_not_write(error, path))
     }
 
     /// Makes an empty file, likewise.
     pub(super) fn file(&self, path: &str, mode: u32) -> Result<std::fs::File> {
         let (tree, relative) = self.route(path);
-        tree.create_file(relative, self.kept(mode, 0o600, 0o040)).map_err(|error| could_not_write(error, path))
+        tree.create_file(relative, self.kept(mode, 0o600, 0o040))
+            .map_err(|error| could_not_write(error, path))
     }
 
     /// Makes a whole small file.
     pub(super) fn small_file(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         use std::io::Write as _;
         let mut file = self.file(path, mode)?;
-        file.write_all(content).map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))
+        file.write_all(content)
+            .map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))
     }
 
     /// Flushes every file system written to.
     pub(super) fn flush(&self) -> Result<()> {
-        let outside = self.tablespaces.iter().map(|(_, tree)| tree).chain(&self.wal);
+        let outside = self
+            .tablespaces
+            .iter()
+            .map(|(_, tree)| tree)
+            .chain(&self.wal);
         for tree in outside.chain([&self.main]) {
             let path = tree.path();
-            durable::sync_tree(path).map_err(|error| OpError::from_io(error, format_args!("flush {}", path.display())))?;
+            durable::sync_tree(path).map_err(|error| {
+                OpError::from_io(error, format_args!("flush {}", path.display()))
+            })?;
         }
         Ok(())
     }
 
     /// What a mode keeps of a recorded one: never more than PostgreSQL accepts.
     fn kept(&self, mode: u32, always: u32, group: u32) -> u32 {
-        if self.group_access { always | (mode & group) } else { always }
+        if self.group_access {
+            always | (mode & group)
+        } else {
+            always
+        }
     }
 
     fn route<'p>(&self, path: &'p str) -> (&RestoreTree, &'p str) {
@@ -136,7 +156,11 @@ impl Target {
 /// The rest of `path` at or below `folder`.
 fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(folder)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    if rest.is_empty() {
+        Some(rest)
+    } else {
+        rest.strip_prefix('/')
+    }
 }
 
 fn could_not_write(error: ClusterError, path: &str) -> OpError {
@@ -158,13 +182,19 @@ mod tests {
             path
         };
         let (data, space, wal) = (place("data"), place("space"), place("wal"));
-        let spaces = [PlannedTablespace { oid: 7, origin: "/old".into(), target: space.clone() }];
+        let spaces = [PlannedTablespace {
+            oid: 7,
+            origin: "/old".into(),
+            target: space.clone(),
+        }];
         let link = WalPlace::Link(wal.clone());
         let major = MajorVersion::parse("15").unwrap();
         let owner = Owner::of_process();
         let target = Target::open(&data, &spaces, Some(&link), Some(major), owner).unwrap();
         target.make_skeleton(Some(major)).unwrap();
-        target.small_file("pg_tblspc/7/PG_15_1/5/6", 0o644, b"x").unwrap();
+        target
+            .small_file("pg_tblspc/7/PG_15_1/5/6", 0o644, b"x")
+            .unwrap();
         target.small_file("base/1/2", 0o600, b"y").unwrap();
         target.directory("", 0o755).unwrap();
         assert_eq!(std::fs::read(space.join("PG_15_1/5/6")).unwrap(), b"x");
@@ -178,7 +208,11 @@ mod tests {
         // Another oid is no way out, and a link that is in the way is not followed.
         std::os::unix::fs::symlink("/tmp", data.join("pg_tblspc/8")).unwrap();
         assert!(target.small_file("pg_tblspc/8/x", 0o600, b"").is_err());
-        assert!(target.small_file("pg_tblspc/7/../../x", 0o600, b"").is_err());
+        assert!(
+            target
+                .small_file("pg_tblspc/7/../../x", 0o600, b"")
+                .is_err()
+        );
         target.flush().unwrap();
     }
 }

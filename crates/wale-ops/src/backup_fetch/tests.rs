@@ -13,17 +13,22 @@ use tokio::runtime::Handle;
 use wale_cluster::{DataDirectory, RestoreState, WalkOptions, restore_marker};
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{
-    BackupName, Codec, ManifestBuilder, PartitionRecord, Sentinel, SentinelOrigin, TablespaceRecord, WaleSentinel,
-    layout,
+    BackupName, Codec, ManifestBuilder, PartitionRecord, Sentinel, SentinelOrigin,
+    TablespaceRecord, WaleSentinel, layout,
 };
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress};
-use wale_storage::{Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb};
+use wale_storage::{
+    Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
+};
 
-use super::{BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome, TablespaceSource};
+use super::{
+    BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome,
+    TablespaceSource,
+};
 use crate::archive::Archive;
-use crate::backup_push::Crc32c;
 use crate::backup_push::testing::{copy_directory, small};
+use crate::backup_push::{Crc32c, hex};
 use crate::error::{Kind, OpError};
 use crate::testing;
 
@@ -51,7 +56,14 @@ fn name() -> BackupName {
 fn make_cluster(folder: &Path) -> PathBuf {
     let data = folder.join("source");
     let space = folder.join("space/PG_15_202209061/5");
-    for directory in ["base/1", "base/5", "global", "pg_wal/archive_status", "pg_notify", "pg_tblspc"] {
+    for directory in [
+        "base/1",
+        "base/5",
+        "global",
+        "pg_wal/archive_status",
+        "pg_notify",
+        "pg_tblspc",
+    ] {
         fs::create_dir_all(data.join(directory)).unwrap();
     }
     fs::create_dir_all(&space).unwrap();
@@ -62,7 +74,11 @@ fn make_cluster(folder: &Path) -> PathBuf {
     fs::write(data.join("pg_wal/000000010000000000000002"), "WAL").unwrap();
     fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
     for number in 1..40 {
-        fs::write(data.join(format!("base/1/{number}")), vec![7u8; number * 500]).unwrap();
+        fs::write(
+            data.join(format!("base/1/{number}")),
+            vec![7u8; number * 500],
+        )
+        .unwrap();
     }
     fs::write(space.join("16400"), vec![9u8; 10_000]).unwrap();
     data
@@ -72,8 +88,17 @@ impl Bench {
     async fn new() -> Self {
         let memory = MemoryStore::new();
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
-        let archive = testing::archive(Arc::clone(&faulty) as Arc<dyn Store>, Codec::Zstd, 256 << 20);
-        let bench = Self { memory, faulty, archive, folder: TempDir::new().unwrap() };
+        let archive = testing::archive(
+            Arc::clone(&faulty) as Arc<dyn Store>,
+            Codec::Zstd,
+            256 << 20,
+        );
+        let bench = Self {
+            memory,
+            faulty,
+            archive,
+            folder: TempDir::new().unwrap(),
+        };
         bench.back_up().await;
         bench
     }
@@ -85,21 +110,36 @@ impl Bench {
     /// What `backup_push` does between start and commit, without a server.
     async fn back_up(&self) {
         let data = make_cluster(self.folder.path());
-        let listing = DataDirectory::at(&data).walk(&WalkOptions { major: major(), ignore: Vec::new() }).unwrap();
-        let (parts, mut files) =
-            copy_directory(&self.archive, name(), listing, Handle::current(), Instant::now()).await.unwrap();
+        let listing = DataDirectory::at(&data)
+            .walk(&WalkOptions {
+                major: major(),
+                ignore: Vec::new(),
+            })
+            .unwrap();
+        let (parts, mut files) = copy_directory(
+            &self.archive,
+            name(),
+            listing,
+            Handle::current(),
+            Instant::now(),
+        )
+        .await
+        .unwrap();
         let mut partitions: Vec<PartitionRecord> = parts;
         let map = format!("16384 {}\n", self.path("space").display());
-        let last: [(&str, &[u8]); 3] =
-            [(ControlFile::PATH, CONTROL_FILE), ("backup_label", LABEL.as_bytes()), ("tablespace_map", map.as_bytes())];
+        let last: [(&str, &[u8]); 3] = [
+            (ControlFile::PATH, CONTROL_FILE),
+            ("backup_label", LABEL.as_bytes()),
+            ("tablespace_map", map.as_bytes()),
+        ];
         let number = u32::try_from(partitions.len()).unwrap();
         let (record, more) = small(&self.archive, &name(), number, &last).await.unwrap();
         partitions.push(record);
         files.extend(more);
-        self.commit(partitions, files).await;
+        self.commit(partitions, files);
     }
 
-    async fn commit(&self, partitions: Vec<PartitionRecord>, files: Vec<(String, u64, u32)>) {
+    fn commit(&self, partitions: Vec<PartitionRecord>, files: Vec<(String, u64, u32)>) {
         let mut manifest = ManifestBuilder::new();
         let bytes = files.iter().map(|(_, size, _)| size).sum();
         let count = files.len() as u64;
@@ -126,8 +166,11 @@ impl Bench {
             data_checksums: false,
             codec: Codec::Zstd,
             partitions,
-            tablespaces: vec![TablespaceRecord { oid: 16384, location: self.path("space").display().to_string() }],
-            manifest_sha256: Some(Sha256::digest(&manifest).iter().map(|byte| format!("{byte:02x}")).collect()),
+            tablespaces: vec![TablespaceRecord {
+                oid: 16384,
+                location: self.path("space").display().to_string(),
+            }],
+            manifest_sha256: Some(hex(&Sha256::digest(&manifest))),
             settings: [("max_connections".to_owned(), "321".to_owned())].into(),
             extensions: [].into(),
             damaged_pages: Vec::new(),
@@ -153,7 +196,11 @@ impl Bench {
 
     fn partition_keys(&self) -> Vec<ObjectKey> {
         let prefix = layout::partitions_prefix(&name());
-        self.memory.keys().into_iter().filter(|key| key.as_str().starts_with(&prefix)).collect()
+        self.memory
+            .keys()
+            .into_iter()
+            .filter(|key| key.as_str().starts_with(&prefix))
+            .collect()
     }
 
     fn options(&self) -> Options {
@@ -167,31 +214,62 @@ impl Bench {
     }
 
     async fn restore(&self, options: &Options) -> Result<super::RestoreReport, OpError> {
-        super::run(&self.archive, options, &Progress::new(), &CancellationToken::new()).await
+        super::run(
+            &self.archive,
+            options,
+            &Progress::new(),
+            &CancellationToken::new(),
+        )
+        .await
     }
 
     fn assert_restored(&self) {
         let (source, target) = (self.path("source"), self.path("target"));
-        let same = ["PG_VERSION", "postgresql.conf", "global/pg_control", "base/5/16390", "base/1/1", "base/1/39"];
+        let same = [
+            "PG_VERSION",
+            "postgresql.conf",
+            "global/pg_control",
+            "base/5/16390",
+            "base/1/1",
+            "base/1/39",
+        ];
         for file in same {
-            assert_eq!(fs::read(source.join(file)).unwrap(), fs::read(target.join(file)).unwrap(), "{file}");
+            assert_eq!(
+                fs::read(source.join(file)).unwrap(),
+                fs::read(target.join(file)).unwrap(),
+                "{file}"
+            );
         }
-        assert_eq!(fs::read(self.path("elsewhere/PG_15_202209061/5/16400")).unwrap(), vec![9u8; 10_000]);
-        assert_eq!(fs::read_link(target.join("pg_tblspc/16384")).unwrap(), self.path("elsewhere"));
+        assert_eq!(
+            fs::read(self.path("elsewhere/PG_15_202209061/5/16400")).unwrap(),
+            vec![9u8; 10_000]
+        );
+        assert_eq!(
+            fs::read_link(target.join("pg_tblspc/16384")).unwrap(),
+            self.path("elsewhere")
+        );
         let map = fs::read_to_string(target.join("tablespace_map")).unwrap();
         assert_eq!(map, format!("16384 {}\n", self.path("elsewhere").display()));
         assert!(!target.join("pg_wal/000000010000000000000002").exists());
         assert!(target.join("pg_wal/archive_status").is_dir() && target.join("pg_notify").is_dir());
-        let manifest = wale_format::Manifest::parse(&fs::read(target.join("backup_manifest")).unwrap()).unwrap();
+        let manifest =
+            wale_format::Manifest::parse(&fs::read(target.join("backup_manifest")).unwrap())
+                .unwrap();
         assert_eq!(manifest.files["tablespace_map"].size, map.len() as u64);
-        assert_eq!(manifest.files["tablespace_map"].crc32c, Some(Crc32c::of(map.as_bytes())));
+        assert_eq!(
+            manifest.files["tablespace_map"].crc32c,
+            Some(Crc32c::of(map.as_bytes()))
+        );
     }
 
     /// No server could start here, and the directory says why.
     fn assert_half_done(&self) {
         let target = self.path("target");
         assert!(!target.join(ControlFile::PATH).exists());
-        assert_eq!(restore_marker::read(&target).unwrap().unwrap().state, RestoreState::Running);
+        assert_eq!(
+            restore_marker::read(&target).unwrap().unwrap().state,
+            RestoreState::Running
+        );
     }
 }
 
@@ -203,7 +281,10 @@ async fn a_backup_comes_back_byte_by_byte_with_its_tablespace_elsewhere() {
     assert!(report.verified && report.warnings.is_empty(), "{report:?}");
     assert_eq!(restore_marker::read(&bench.path("target")).unwrap(), None);
     // Again: it is not empty any more.
-    assert_eq!(bench.restore(&bench.options()).await.unwrap_err().kind, Kind::NotEmpty);
+    assert_eq!(
+        bench.restore(&bench.options()).await.unwrap_err().kind,
+        Kind::NotEmpty
+    );
 }
 
 /// faults.md 55 and 28: what is wrong beforehand is refused before any write.
@@ -211,26 +292,46 @@ async fn a_backup_comes_back_byte_by_byte_with_its_tablespace_elsewhere() {
 async fn what_can_be_known_beforehand_is_refused_before_any_write() {
     let bench = Bench::new().await;
     let good = bench.options();
-    let unmapped = Options { tablespace_mapping: Vec::new(), ..good.clone() };
+    let unmapped = Options {
+        tablespace_mapping: Vec::new(),
+        ..good.clone()
+    };
     let mapping = |path: &str| vec![(TablespaceSource::Oid(16384), bench.path(path))];
-    let missing = Options { tablespace_mapping: mapping("missing"), ..good.clone() };
+    let missing = Options {
+        tablespace_mapping: mapping("missing"),
+        ..good.clone()
+    };
     let other = BackupName::parse("base_000000010000000000000009_00000040").unwrap();
-    let unknown = Options { selector: BackupSelector::Name(other), ..good.clone() };
-    for (options, kind) in [(unmapped, Kind::NotEmpty), (missing, Kind::NotEmpty), (unknown, Kind::NotFound)] {
+    let unknown = Options {
+        selector: BackupSelector::Name(other),
+        ..good.clone()
+    };
+    for (options, kind) in [
+        (unmapped, Kind::NotEmpty),
+        (missing, Kind::NotEmpty),
+        (unknown, Kind::NotFound),
+    ] {
         assert_eq!(bench.restore(&options).await.unwrap_err().kind, kind);
         assert!(!bench.path("target").exists());
     }
     for key in bench.partition_keys() {
         let content = bench.memory.content(&key).unwrap();
         bench.insert(key.as_str(), content[..content.len() - 1].to_vec());
-        assert_eq!(bench.restore(&good).await.unwrap_err().kind, Kind::CorruptData, "{key}");
+        assert_eq!(
+            bench.restore(&good).await.unwrap_err().kind,
+            Kind::CorruptData,
+            "{key}"
+        );
         assert!(!bench.path("target").exists());
         bench.insert(key.as_str(), content.to_vec());
     }
     let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
     let content = bench.memory.content(&key).unwrap();
     bench.memory.delete(&key).await.unwrap();
-    assert_eq!(bench.restore(&good).await.unwrap_err().kind, Kind::CorruptData);
+    assert_eq!(
+        bench.restore(&good).await.unwrap_err().kind,
+        Kind::CorruptData
+    );
     bench.insert(key.as_str(), content.to_vec());
     fs::create_dir(bench.path("target")).unwrap();
     fs::write(bench.path("target/precious"), "x").unwrap();
@@ -244,7 +345,12 @@ async fn damage_and_outages_leave_a_half_done_restore_that_is_redone() {
     let bench = Bench::new().await;
     let options = bench.options();
     for key in bench.partition_keys() {
-        let plan = FaultPlan::new().fail_keys(key.as_str(), Verb::Get, Occurrence::Always, Fault::CorruptByte(60));
+        let plan = FaultPlan::new().fail_keys(
+            key.as_str(),
+            Verb::Get,
+            Occurrence::Always,
+            Fault::CorruptByte(60),
+        );
         bench.faulty.set_plan(plan);
         let error = bench.restore(&options).await.unwrap_err();
         assert_eq!(error.kind, Kind::CorruptData, "{key}: {error:?}");
@@ -261,7 +367,8 @@ async fn damage_and_outages_leave_a_half_done_restore_that_is_redone() {
 async fn an_outage_in_the_middle_of_a_partition_is_waited_out() {
     let bench = Bench::new().await;
     let prefix = layout::partitions_prefix(&name());
-    let plan = FaultPlan::new().fail_keys(&prefix, Verb::Get, Occurrence::Nth(2), Fault::CutBody(100));
+    let plan =
+        FaultPlan::new().fail_keys(&prefix, Verb::Get, Occurrence::Nth(2), Fault::CutBody(100));
     bench.faulty.set_plan(plan);
     bench.restore(&bench.options()).await.unwrap();
     bench.assert_restored();
@@ -272,19 +379,27 @@ async fn a_cancelled_restore_cannot_be_started() {
     let bench = Bench::new().await;
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let error = super::run(&bench.archive, &bench.options(), &Progress::new(), &cancel).await.unwrap_err();
+    let error = super::run(&bench.archive, &bench.options(), &Progress::new(), &cancel)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Cancelled);
     bench.assert_half_done();
     // A server that was started nevertheless makes it somebody's: a redo would destroy it.
     fs::write(bench.path("target/global/pg_control"), CONTROL_FILE).unwrap();
-    assert_eq!(bench.restore(&bench.options()).await.unwrap_err().kind, Kind::NotEmpty);
+    assert_eq!(
+        bench.restore(&bench.options()).await.unwrap_err().kind,
+        Kind::NotEmpty
+    );
 }
 
 /// faults.md 64: a partition that somebody tampered with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_members_are_refused() {
-    let meta = Meta { mode: 0o600, ..Meta::default() };
     type Make = fn(&mut TarWriter<Vec<u8>>, &Meta);
+    let meta = Meta {
+        mode: 0o600,
+        ..Meta::default()
+    };
     let cases: [(&str, Make); 5] = [
         ("a file that the manifest does not have", |tar, meta| {
             tar.file_header("base/1/99999", 0, meta).unwrap();
@@ -297,8 +412,12 @@ async fn hostile_members_are_refused() {
             tar.file_header("base/1/1", 7, meta).unwrap();
             tar.pad().unwrap();
         }),
-        ("a link out", |tar, meta| tar.symlink("base/9", "/tmp", meta).unwrap()),
-        ("a link over the tablespaces", |tar, meta| tar.symlink("pg_tblspc/16384", "/tmp", meta).unwrap()),
+        ("a link out", |tar, meta| {
+            tar.symlink("base/9", "/tmp", meta).unwrap();
+        }),
+        ("a link over the tablespaces", |tar, meta| {
+            tar.symlink("pg_tblspc/16384", "/tmp", meta).unwrap();
+        }),
     ];
     for (what, make) in cases {
         let bench = Bench::new().await;
@@ -309,7 +428,12 @@ async fn hostile_members_are_refused() {
         let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
         let mut changed = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
         let stored = content.len() as u64;
-        let record = PartitionRecord { number: 90, members: 1, bytes_plain: 0, bytes_stored: stored };
+        let record = PartitionRecord {
+            number: 90,
+            members: 1,
+            bytes_plain: 0,
+            bytes_stored: stored,
+        };
         changed.wale.as_mut().unwrap().partitions.push(record);
         bench.insert(&key, content);
         bench.insert(sentinel.as_str(), changed.to_json());
@@ -337,26 +461,76 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     fs::write(bench.path("conf/postgresql.conf"), "port = 1\n").unwrap();
     let options = cluster_options(&bench);
     let restore = async |options: &RestoreClusterOptions| {
-        super::restore_cluster(&bench.archive, options, &Progress::new(), &CancellationToken::new()).await
+        super::restore_cluster(
+            &bench.archive,
+            options,
+            &Progress::new(),
+            &CancellationToken::new(),
+        )
+        .await
     };
-    let wrong = RestoreClusterOptions { recovery_addition: "recovery_target_tim = 'x'".to_owned(), ..options.clone() };
+    let wrong = RestoreClusterOptions {
+        recovery_addition: "recovery_target_tim = 'x'".to_owned(),
+        ..options.clone()
+    };
     assert_eq!(restore(&wrong).await.unwrap_err().kind, Kind::Configuration);
     assert!(!bench.path("target").exists());
 
-    assert!(matches!(restore(&options).await.unwrap(), RestoreClusterOutcome::Restored(_)));
+    assert!(matches!(
+        restore(&options).await.unwrap(),
+        RestoreClusterOutcome::Restored(_)
+    ));
     let target = bench.path("target");
-    assert_eq!(fs::read_to_string(target.join("postgresql.conf")).unwrap(), "port = 1\n");
+    assert_eq!(
+        fs::read_to_string(target.join("postgresql.conf")).unwrap(),
+        "port = 1\n"
+    );
     assert!(target.join("recovery.signal").exists());
     let auto = fs::read_to_string(target.join("postgresql.auto.conf")).unwrap();
-    assert!(auto.contains("fetch %f %p") && auto.contains("immediate") && auto.contains("321"), "{auto}");
-    assert_eq!(restore_marker::read(&target).unwrap().unwrap().state, RestoreState::Done);
+    assert!(
+        auto.contains("fetch %f %p") && auto.contains("immediate") && auto.contains("321"),
+        "{auto}"
+    );
+    assert_eq!(
+        restore_marker::read(&target).unwrap().unwrap().state,
+        RestoreState::Done
+    );
 
     // The database lives on; the container restarts.
     fs::write(target.join("base/1/new"), "x").unwrap();
-    bench.faulty.set_plan(FaultPlan::new().fail(Verb::Any, Occurrence::Always, Fault::Unavailable));
-    assert!(matches!(restore(&options).await.unwrap(), RestoreClusterOutcome::AlreadyRestored { .. }));
-    let other = RestoreClusterOptions { recovery_addition: String::new(), ..options.clone() };
+    bench
+        .faulty
+        .set_plan(FaultPlan::new().fail(Verb::Any, Occurrence::Always, Fault::Unavailable));
+    assert!(matches!(
+        restore(&options).await.unwrap(),
+        RestoreClusterOutcome::AlreadyRestored { .. }
+    ));
+    let other = RestoreClusterOptions {
+        recovery_addition: String::new(),
+        ..options.clone()
+    };
     let error = restore(&other).await.unwrap_err();
     assert_eq!((error.kind, error.hint.is_some()), (Kind::NotEmpty, true));
     assert!(target.join("base/1/new").exists());
+}
+
+/// The service runs each of them as a task.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn operations_can_be_tasks(
+    archive: &Archive,
+    options: &RestoreClusterOptions,
+    push: &crate::backup_push::Options,
+) {
+    fn task<T: Send>(_: T) {}
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    task(super::run(archive, &options.fetch, &progress, &cancel));
+    task(super::restore_cluster(archive, options, &progress, &cancel));
+    task(crate::backup_push::run(
+        archive,
+        push,
+        &progress,
+        &cancel,
+        |_| {},
+    ));
+    task(crate::backup_list::run(archive));
 }

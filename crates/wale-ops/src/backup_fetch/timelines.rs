@@ -51,11 +51,17 @@ pub fn judge(wish: &Wish<'_>, histories: &BTreeMap<TimelineId, TimelineHistory>)
         RecoveryTargetTimeline::Id(timeline) => timeline,
         RecoveryTargetTimeline::Latest => latest_asked_for(wish.backup_timeline, histories),
     };
-    let mut way = Way { followed, known, warnings: Vec::new() };
+    let mut way = Way {
+        followed,
+        known,
+        warnings: Vec::new(),
+    };
     if followed == wish.backup_timeline {
         return Ok(way);
     }
-    let history = histories.get(&followed).ok_or_else(|| unknown(followed, &way.known))?;
+    let history = histories
+        .get(&followed)
+        .ok_or_else(|| unknown(followed, &way.known))?;
     if !history.contains_until(wish.backup_timeline, wish.consistent_at) {
         return Err(stranger(wish, history));
     }
@@ -64,7 +70,10 @@ pub fn judge(wish: &Wish<'_>, histories: &BTreeMap<TimelineId, TimelineHistory>)
 }
 
 /// The timeline that `latest` means to a server: it asks upwards and stops at the first absence.
-fn latest_asked_for(backup: TimelineId, histories: &BTreeMap<TimelineId, TimelineHistory>) -> TimelineId {
+fn latest_asked_for(
+    backup: TimelineId,
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
+) -> TimelineId {
     let mut newest = backup;
     while let Some(next) = newest.next().filter(|next| histories.contains_key(next)) {
         newest = next;
@@ -74,9 +83,12 @@ fn latest_asked_for(backup: TimelineId, histories: &BTreeMap<TimelineId, Timelin
 
 fn unknown(timeline: TimelineId, known: &[TimelineId]) -> OpError {
     let known: Vec<String> = known.iter().map(ToString::to_string).collect();
-    OpError::new(Kind::ArchiveMismatch, format!("the archive has no history of timeline {timeline}"))
-        .detail(format!("It knows the timelines {}.", known.join(", ")))
-        .hint("name one of these in recovery_target_timeline, or leave it out")
+    OpError::new(
+        Kind::ArchiveMismatch,
+        format!("the archive has no history of timeline {timeline}"),
+    )
+    .detail(format!("It knows the timelines {}.", known.join(", ")))
+    .hint("name one of these in recovery_target_timeline, or leave it out")
 }
 
 fn stranger(wish: &Wish<'_>, history: &TimelineHistory) -> OpError {
@@ -109,10 +121,12 @@ fn left_behind(wish: &Wish<'_>, history: &TimelineHistory) -> Option<String> {
             "recovery follows timeline {followed}, which leaves timeline {backup} at {fork}; what timeline {backup} has \
              after that is not recovered; {stay}"
         )),
-        RecoveryTargetKind::Time(_) | RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => Some(format!(
-            "recovery follows timeline {followed}, which leaves timeline {backup} at {fork}; if the target lies after \
+        RecoveryTargetKind::Time(_) | RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => {
+            Some(format!(
+                "recovery follows timeline {followed}, which leaves timeline {backup} at {fork}; if the target lies after \
              that on timeline {backup} it is never reached; {stay}"
-        )),
+            ))
+        }
     }
 }
 
@@ -127,8 +141,39 @@ mod tests {
     fn histories(texts: &[(u32, &str)]) -> BTreeMap<TimelineId, TimelineHistory> {
         texts
             .iter()
-            .map(|&(number, text)| (timeline(number), TimelineHistory::parse(timeline(number), text).unwrap()))
+            .map(|&(number, text)| {
+                (
+                    timeline(number),
+                    TimelineHistory::parse(timeline(number), text).unwrap(),
+                )
+            })
             .collect()
+    }
+
+    /// Histories, wished timeline, target, followed or refusal, warned.
+    type Case<'a> = (
+        &'a [(u32, &'a str)],
+        RecoveryTargetTimeline,
+        &'a RecoveryTargetKind,
+        Result<u32, Kind>,
+        bool,
+    );
+
+    fn check(number: usize, (texts, wished, target, expected, warned): &Case<'_>) {
+        let wish = Wish {
+            backup_timeline: timeline(1),
+            consistent_at: "0/4000100".parse().unwrap(),
+            timeline: *wished,
+            target,
+        };
+        match (judge(&wish, &histories(texts)), expected) {
+            (Ok(way), Ok(followed)) => {
+                assert_eq!(way.followed, timeline(*followed), "case {number}");
+                assert_eq!(!way.warnings.is_empty(), *warned, "case {number}");
+            }
+            (Err(error), Err(kind)) => assert_eq!(error.kind, *kind, "case {number}"),
+            (found, _) => panic!("case {number}: {found:?}"),
+        }
     }
 
     #[test]
@@ -136,43 +181,50 @@ mod tests {
         let two = "1\t0/5000000\tno recovery target specified\n";
         let three = "1\t0/3000000\tbefore the backup\n";
         let four = "1\t0/5000000\tx\n2\t0/6000000\ty\n";
-        let (latest, current) = (RecoveryTargetTimeline::Latest, RecoveryTargetTimeline::Current);
+        let (latest, current) = (
+            RecoveryTargetTimeline::Latest,
+            RecoveryTargetTimeline::Current,
+        );
         let id = |number| RecoveryTargetTimeline::Id(timeline(number));
         let end = RecoveryTargetKind::Latest;
         let before = RecoveryTargetKind::Lsn("0/4800000".parse().unwrap());
         let after = RecoveryTargetKind::Lsn("0/5800000".parse().unwrap());
         let time = RecoveryTargetKind::Time("2026-01-01 00:00:00+00".to_owned());
-        // (histories, wished timeline, target, followed or refusal, warned)
-        let cases: &[(&[(u32, &str)], _, &RecoveryTargetKind, Result<u32, Kind>, bool)] = &[
+        let cases: &[Case<'_>] = &[
             (&[], latest, &end, Ok(1), false),
             (&[(2, two)], latest, &end, Ok(2), true),
             (&[(2, two)], latest, &before, Ok(2), false),
             (&[(2, two)], latest, &after, Ok(2), true),
             (&[(2, two)], latest, &time, Ok(2), true),
-            (&[(2, two)], latest, &RecoveryTargetKind::Immediate, Ok(2), false),
+            (
+                &[(2, two)],
+                latest,
+                &RecoveryTargetKind::Immediate,
+                Ok(2),
+                false,
+            ),
             (&[(2, two)], current, &time, Ok(1), false),
             (&[(2, two)], id(1), &time, Ok(1), false),
             (&[(2, two)], id(7), &time, Err(Kind::ArchiveMismatch), false),
             // A gap ends the search, as it does for the server.
             (&[(2, two), (4, four)], latest, &end, Ok(2), true),
-            (&[(2, two), (3, three)], latest, &end, Err(Kind::ArchiveMismatch), false),
-            (&[(2, two), (3, three), (4, four)], latest, &end, Ok(4), true),
+            (
+                &[(2, two), (3, three)],
+                latest,
+                &end,
+                Err(Kind::ArchiveMismatch),
+                false,
+            ),
+            (
+                &[(2, two), (3, three), (4, four)],
+                latest,
+                &end,
+                Ok(4),
+                true,
+            ),
         ];
-        for (number, (texts, wished, target, expected, warned)) in cases.iter().enumerate() {
-            let wish = Wish {
-                backup_timeline: timeline(1),
-                consistent_at: "0/4000100".parse().unwrap(),
-                timeline: *wished,
-                target,
-            };
-            match (judge(&wish, &histories(texts)), expected) {
-                (Ok(way), Ok(followed)) => {
-                    assert_eq!(way.followed, timeline(*followed), "case {number}");
-                    assert_eq!(!way.warnings.is_empty(), *warned, "case {number}: {:?}", way.warnings);
-                }
-                (Err(error), Err(kind)) => assert_eq!(error.kind, *kind, "case {number}"),
-                (found, _) => panic!("case {number}: {found:?}"),
-            }
+        for (number, case) in cases.iter().enumerate() {
+            check(number, case);
         }
     }
 }

@@ -14,14 +14,22 @@ use crate::error::{OpError, Result};
 
 /// The directories outside that a half-done restore writes into: where its links lead.
 pub(super) fn outside_of(target: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(target.join("pg_tblspc")) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+    let Ok(entries) = fs::read_dir(target.join("pg_tblspc")) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .collect()
 }
 
 /// Removes everything that the restore wrote below `target` and its tablespaces.
 pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<()> {
     let clear = || -> Result<(), ClusterError> {
-        for location in outside_of(target).iter().filter(|location| location.is_dir()) {
+        for location in outside_of(target)
+            .iter()
+            .filter(|location| location.is_dir())
+        {
             let foreign = names_but(location, |name| name.starts_with("PG_"));
             let keep: Vec<&str> = foreign.iter().map(String::as_str).collect();
             RestoreTree::open(location, Some(owner))?.clear(&keep)?;
@@ -33,12 +41,21 @@ pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<
         }
         RestoreTree::open(target, Some(owner))?.clear(&keep)
     };
-    clear().map_err(|error| OpError::from_cluster(error, format_args!("remove the half-done restore in {}", target.display())))
+    clear().map_err(|error| {
+        OpError::from_cluster(
+            error,
+            format_args!("remove the half-done restore in {}", target.display()),
+        )
+    })
 }
 
 fn names_but(folder: &Path, ours: impl Fn(&str) -> bool) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| !ours(name)).collect()
 }
 
@@ -49,8 +66,18 @@ mod tests {
     #[test]
     fn only_what_the_restore_wrote_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let (data, space, wal) = (folder.path().join("data"), folder.path().join("space"), folder.path().join("wal"));
-        for path in ["data/base/1", "data/pg_tblspc", "space/PG_15_1/5", "space/other", "wal/archive_status"] {
+        let (data, space, wal) = (
+            folder.path().join("data"),
+            folder.path().join("space"),
+            folder.path().join("wal"),
+        );
+        for path in [
+            "data/base/1",
+            "data/pg_tblspc",
+            "space/PG_15_1/5",
+            "space/other",
+            "wal/archive_status",
+        ] {
             fs::create_dir_all(folder.path().join(path)).unwrap();
         }
         std::os::unix::fs::symlink(&space, data.join("pg_tblspc/7")).unwrap();

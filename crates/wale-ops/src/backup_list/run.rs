@@ -14,7 +14,13 @@ use crate::error::Result;
 ///
 /// Those of the store. One listing and one small read per backup.
 pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
-    Ok(archive.catalog().await?.backups.iter().map(summary).collect())
+    Ok(archive
+        .catalog()
+        .await?
+        .backups
+        .iter()
+        .map(summary)
+        .collect())
 }
 
 fn summary(entry: &BackupEntry) -> BackupSummary {
@@ -25,7 +31,11 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
     };
     let wale = sentinel.wale.as_ref();
     let segment = entry.name.segment();
-    let foreign_major = || sentinel.pg_version.and_then(|number| MajorVersion::from_server_version_num(number).ok());
+    let foreign_major = || {
+        sentinel
+            .pg_version
+            .and_then(|number| MajorVersion::from_server_version_num(number).ok())
+    };
     BackupSummary {
         name: entry.name.clone(),
         modified: entry.modified,
@@ -33,7 +43,10 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
         start_segment: segment.to_string(),
         start_offset: entry.name.offset().unwrap_or_default().to_owned(),
         stop_segment: sentinel.wal_segment_backup_stop.clone().unwrap_or_default(),
-        stop_offset: sentinel.wal_segment_offset_backup_stop.clone().unwrap_or_default(),
+        stop_offset: sentinel
+            .wal_segment_offset_backup_stop
+            .clone()
+            .unwrap_or_default(),
         start_time: sentinel.started_at(),
         stop_time: sentinel.stopped_at(),
         start_lsn: sentinel.start_lsn(),
@@ -41,7 +54,9 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
         timeline: wale.map_or(segment.timeline(), |wale| wale.start_timeline),
         major: wale.map(|wale| wale.major).or_else(foreign_major),
         files: wale.map(|wale| wale.files),
-        stored_bytes: wale.map(wale_format::WaleSentinel::bytes_stored).or(sentinel.compressed_size),
+        stored_bytes: wale
+            .map(wale_format::WaleSentinel::bytes_stored)
+            .or(sentinel.compressed_size),
         damaged_pages: wale.map_or(0, |wale| wale.damaged_pages.len() as u64),
         wale: wale.is_some(),
         damaged,
@@ -69,9 +84,18 @@ mod tests {
         };
         let listed = summary(&entry(SentinelRecord::Readable(Box::new(wal_e))));
         assert_eq!(listed.expanded_size_bytes, Some(18_075_613));
-        assert_eq!((listed.start_offset.as_str(), listed.stop_offset.as_str()), ("00000040", "00000256"));
-        assert_eq!((listed.timeline.get(), listed.wale, listed.damaged), (2, false, None));
+        assert_eq!(
+            (listed.start_offset.as_str(), listed.stop_offset.as_str()),
+            ("00000040", "00000256")
+        );
+        assert_eq!(
+            (listed.timeline.get(), listed.wale, listed.damaged),
+            (2, false, None)
+        );
         let listed = summary(&entry(SentinelRecord::Damaged("no JSON".to_owned())));
-        assert_eq!((listed.stop_segment.as_str(), listed.damaged.as_deref()), ("", Some("no JSON")));
+        assert_eq!(
+            (listed.stop_segment.as_str(), listed.damaged.as_deref()),
+            ("", Some("no JSON"))
+        );
     }
 }

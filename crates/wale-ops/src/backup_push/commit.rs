@@ -17,11 +17,11 @@ use wale_storage::{PutOutcome, body_from};
 use super::copy::{StoredPartition, small_partition};
 use super::options::Options;
 use super::partition::{Contents, Crc32c, FileRecord};
+use super::place;
 use super::preflight::Ready;
 use super::report::{BackupReport, DamagedPage, Started};
 use super::run::{Copied, ListingFacts};
 use super::uploads::Uploads;
-use super::place;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
@@ -55,7 +55,11 @@ impl Evidence {
         stopped_at: DateTime<Utc>,
         copied: Copied,
     ) -> Result<Self> {
-        let Copied { partitions, control_bytes, listing_facts } = copied;
+        let Copied {
+            partitions,
+            control_bytes,
+            listing_facts,
+        } = copied;
         let mut evidence = Self {
             ready,
             started,
@@ -73,18 +77,38 @@ impl Evidence {
         for partition in partitions {
             evidence.add(partition);
         }
-        let control = ControlFile::parse(&evidence.control_bytes)
-            .map_err(|error| OpError::new(Kind::CorruptData, "global/pg_control is damaged").source(error))?;
+        let control = ControlFile::parse(&evidence.control_bytes).map_err(|error| {
+            OpError::new(Kind::CorruptData, "global/pg_control is damaged").source(error)
+        })?;
         if control.system_identifier != evidence.ready.facts.system_identifier {
-            return Err(OpError::new(Kind::ArchiveMismatch, "the data directory was exchanged during the backup"));
+            return Err(OpError::new(
+                Kind::ArchiveMismatch,
+                "the data directory was exchanged during the backup",
+            ));
         }
         Ok(evidence)
     }
 
     fn add(&mut self, partition: StoredPartition) {
-        let StoredPartition { number, contents, bytes_plain, bytes_stored } = partition;
-        let Contents { files, members, vanished, damaged, damaged_count } = contents;
-        self.partitions.push(PartitionRecord { number, members, bytes_plain, bytes_stored });
+        let StoredPartition {
+            number,
+            contents,
+            bytes_plain,
+            bytes_stored,
+        } = partition;
+        let Contents {
+            files,
+            members,
+            vanished,
+            damaged,
+            damaged_count,
+        } = contents;
+        self.partitions.push(PartitionRecord {
+            number,
+            members,
+            bytes_plain,
+            bytes_stored,
+        });
         self.files.extend(files);
         self.vanished += vanished;
         self.damaged.extend(damaged);
@@ -94,17 +118,34 @@ impl Evidence {
 
     /// Stores the partition that must come last: `global/pg_control` as it was read after all other files, and label
     /// and map byte for byte as the server gave them.
-    pub(super) async fn store_last_partition(&mut self, archive: &Archive, uploads: &Uploads) -> Result<()> {
-        let number = self.partitions.iter().map(|partition| partition.number + 1).max().unwrap_or(0);
+    pub(super) async fn store_last_partition(
+        &mut self,
+        archive: &Archive,
+        uploads: &Uploads,
+    ) -> Result<()> {
+        let number = self
+            .partitions
+            .iter()
+            .map(|partition| partition.number + 1)
+            .max()
+            .unwrap_or(0);
         let codec = *archive.codec();
         let mtime = u64::try_from(self.stopped_at.timestamp()).unwrap_or(0);
-        let meta = Meta { mode: 0o600, mtime, ..self.ready.owner_meta() };
+        let meta = Meta {
+            mode: 0o600,
+            mtime,
+            ..self.ready.owner_meta()
+        };
         let mut members: Vec<(&str, &[u8], Meta)> = vec![
             (ControlFile::PATH, &self.control_bytes, meta),
             ("backup_label", self.stopped.label_text.as_bytes(), meta),
         ];
         if !self.stopped.tablespace_map.is_empty() {
-            members.push(("tablespace_map", self.stopped.tablespace_map.as_bytes(), meta));
+            members.push((
+                "tablespace_map",
+                self.stopped.tablespace_map.as_bytes(),
+                meta,
+            ));
         }
         let records: Vec<FileRecord> = members
             .iter()
@@ -118,7 +159,12 @@ impl Evidence {
         let (bytes, bytes_plain) = small_partition(codec, &members)?;
         let key = layout::partition(&self.started.name, number, codec.codec);
         let bytes_stored = uploads.put_bytes(&key, bytes.into()).await?;
-        self.partitions.push(PartitionRecord { number, members: records.len() as u64, bytes_plain, bytes_stored });
+        self.partitions.push(PartitionRecord {
+            number,
+            members: records.len() as u64,
+            bytes_plain,
+            bytes_stored,
+        });
         self.files.extend(records);
         Ok(())
     }
@@ -130,9 +176,15 @@ impl Evidence {
         for file in &self.files {
             manifest.add_file(&file.path, file.size, file.mtime, file.crc32c);
         }
-        let bytes = manifest.finish(self.started.timeline, self.started.start_lsn, self.stopped.stop_lsn);
+        let bytes = manifest.finish(
+            self.started.timeline,
+            self.started.start_lsn,
+            self.stopped.stop_lsn,
+        );
         self.manifest_sha256 = Some(hex(&Sha256::digest(&bytes)));
-        uploads.put_bytes(&layout::manifest(&self.started.name), bytes.into()).await?;
+        uploads
+            .put_bytes(&layout::manifest(&self.started.name), bytes.into())
+            .await?;
         Ok(())
     }
 
@@ -144,8 +196,12 @@ impl Evidence {
         uploads: &Uploads,
     ) -> Result<Sentinel> {
         let record = self.record(archive, options);
-        let data_directory =
-            self.ready.facts.data_directory.clone().unwrap_or_else(|| options.data_directory.display().to_string());
+        let data_directory = self
+            .ready
+            .facts
+            .data_directory
+            .clone()
+            .unwrap_or_else(|| options.data_directory.display().to_string());
         let origin = SentinelOrigin {
             server_version_num: self.ready.facts.version_num,
             hostname: options.host_name.clone(),
@@ -154,7 +210,12 @@ impl Evidence {
         let sentinel = Sentinel::new(record, &origin)
             .map_err(|error| OpError::internal("the sentinel contradicts itself").source(error))?;
         if let Some(metadata) = BackupMetadata::from_sentinel(&sentinel) {
-            uploads.put_bytes(&layout::metadata(&self.started.name), metadata.to_json().into()).await?;
+            uploads
+                .put_bytes(
+                    &layout::metadata(&self.started.name),
+                    metadata.to_json().into(),
+                )
+                .await?;
         }
         Ok(sentinel)
     }
@@ -178,7 +239,12 @@ impl Evidence {
             data_checksums: self.ready.control_file.has_data_checksums(),
             codec: archive.codec().codec,
             partitions: self.partitions.clone(),
-            tablespaces: tablespaces.map(|(oid, location)| TablespaceRecord { oid: *oid, location: location.clone() }).collect(),
+            tablespaces: tablespaces
+                .map(|(oid, location)| TablespaceRecord {
+                    oid: *oid,
+                    location: location.clone(),
+                })
+                .collect(),
             manifest_sha256: self.manifest_sha256.clone(),
             settings: self.ready.settings.clone(),
             extensions: self.ready.extensions.clone(),
@@ -196,12 +262,23 @@ impl Evidence {
     }
 
     /// The report; its whole duration is the caller's to say.
-    pub(super) fn report(self, segments: &[WalSegmentName], copy_duration: Duration, wal_wait: Duration) -> BackupReport {
+    pub(super) fn report(
+        self,
+        segments: &[WalSegmentName],
+        copy_duration: Duration,
+        wal_wait: Duration,
+    ) -> BackupReport {
         let mut warnings = self.listing.warnings.clone();
         if self.damaged_count > 0 {
-            warnings.push(format!("{} pages have a wrong checksum; a restore brings them back as they are", self.damaged_count));
+            warnings.push(format!(
+                "{} pages have a wrong checksum; a restore brings them back as they are",
+                self.damaged_count
+            ));
         }
-        let first_segment = segments.first().copied().unwrap_or_else(|| self.started.name.segment());
+        let first_segment = segments
+            .first()
+            .copied()
+            .unwrap_or_else(|| self.started.name.segment());
         BackupReport {
             major: self.ready.facts.major,
             timeline: self.started.timeline,
@@ -213,7 +290,11 @@ impl Evidence {
             stopped_at: self.stopped_at,
             files: self.files.len() as u64,
             bytes: self.bytes(),
-            bytes_stored: self.partitions.iter().map(|partition| partition.bytes_stored).sum(),
+            bytes_stored: self
+                .partitions
+                .iter()
+                .map(|partition| partition.bytes_stored)
+                .sum(),
             partitions: self.partitions.len() as u64,
             vanished_files: self.vanished,
             damaged_pages: self.damaged_count,
@@ -231,8 +312,11 @@ impl Evidence {
 /// Checks that every partition is in the archive as it was stored, right before the commit: another writer that took
 /// this backup for a leftover would have removed some.
 pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Result<()> {
-    let mut missing: BTreeMap<u32, u64> =
-        evidence.partitions.iter().map(|partition| (partition.number, partition.bytes_stored)).collect();
+    let mut missing: BTreeMap<u32, u64> = evidence
+        .partitions
+        .iter()
+        .map(|partition| (partition.number, partition.bytes_stored))
+        .collect();
     for (key, meta) in place::objects(archive, &evidence.started.name).await? {
         if let ArchiveKey::Partition { number, .. } = layout::parse(&key)
             && missing.get(&number) == Some(&meta.size)
@@ -244,7 +328,10 @@ pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Resu
         None => Ok(()),
         Some(number) => Err(OpError::new(
             Kind::StorageUnavailable,
-            format!("partition {number} of backup {} is not in the archive any more", evidence.started.name),
+            format!(
+                "partition {number} of backup {} is not in the archive any more",
+                evidence.started.name
+            ),
         )
         .detail("It was stored, and is gone or changed before the backup could be committed.")
         .hint("find out who deletes objects of the archive, then take the backup again")),
@@ -264,11 +351,25 @@ pub(super) async fn store_sentinel(
     let bytes = Bytes::from(sentinel.to_json());
     let mut pause = SENTINEL_PAUSE;
     for attempt in 1.. {
-        let error = match archive.store().put_if_absent(&key, body_from(bytes.clone())).await {
+        let error = match archive
+            .store()
+            .put_if_absent(&key, body_from(bytes.clone()))
+            .await
+        {
             Ok(PutOutcome::Created(_)) => return Ok(()),
-            Ok(PutOutcome::Exists) if archive.read_small(&key).await?.is_some_and(|found| found == bytes) => return Ok(()),
+            Ok(PutOutcome::Exists)
+                if archive
+                    .read_small(&key)
+                    .await?
+                    .is_some_and(|found| found == bytes) =>
+            {
+                return Ok(());
+            }
             Ok(PutOutcome::Exists) => {
-                return Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has {key}")));
+                return Err(OpError::new(
+                    Kind::ArchiveConflict,
+                    format!("the archive already has {key}"),
+                ));
             }
             Err(error) => OpError::from_store(error, format_args!("store {key}")),
         };
@@ -281,10 +382,13 @@ pub(super) async fn store_sentinel(
     unreachable!("the loop ends by returning")
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -20,7 +20,9 @@ use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 use wale_storage::{Body, BodyError};
 
 use super::options::DamagedPagePolicy;
-use super::partition::{Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile, cancelled};
+use super::partition::{
+    Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile, cancelled,
+};
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
 use crate::error::{Kind, OpError, Result};
@@ -30,7 +32,8 @@ const CHANNEL_CHUNKS: usize = 4;
 
 /// Memory of one worker: the read buffer, a codec at its default settings, the chunk being gathered, the chunks in
 /// the channel and the one at the store: 1 + 2 + (1 + 4 + 1) = 9 MiB.
-pub(super) const WORKER_BYTES: u64 = (READ_BYTES + (2 << 20) + (1 + CHANNEL_CHUNKS + 1) * CHUNK_BYTES) as u64;
+pub(super) const WORKER_BYTES: u64 =
+    (READ_BYTES + (2 << 20) + (1 + CHANNEL_CHUNKS + 1) * CHUNK_BYTES) as u64;
 
 /// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
 const ATTEMPTS_MAX: u32 = 5;
@@ -82,12 +85,25 @@ pub(super) struct StoredPartition {
 }
 
 /// Makes and stores one partition. Runs on a blocking thread.
-pub(super) fn make_partition(job: &CopyJob, part: &PartitionJob, cancel: &CancellationToken) -> Result<StoredPartition> {
-    let mut reader =
-        Reader::new(job.verify, job.policy, &job.throttle, cancel, ProgressShare::new(&job.progress));
+pub(super) fn make_partition(
+    job: &CopyJob,
+    part: &PartitionJob,
+    cancel: &CancellationToken,
+) -> Result<StoredPartition> {
+    let mut reader = Reader::new(
+        job.verify,
+        job.policy,
+        &job.throttle,
+        cancel,
+        ProgressShare::new(&job.progress),
+    );
     let mut pause = FIRST_PAUSE;
     for attempt in 1..=ATTEMPTS_MAX {
-        let kind = if attempt == 1 { Attempt::First } else { Attempt::Again };
+        let kind = if attempt == 1 {
+            Attempt::First
+        } else {
+            Attempt::Again
+        };
         match attempt_partition(job, part, &mut reader, kind) {
             Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
                 tracing::warn!(partition = part.number, attempt, error = %error.chain(), "partition is made again");
@@ -124,20 +140,26 @@ fn attempt_partition(
     let (sender, receiver) = wale_pipeline::channel(CHANNEL_CHUNKS);
     // Fused: a store may look at the body once more after its end.
     let chunks = receiver.into_stream().fuse();
-    let body: Body = chunks.map(|chunk| chunk.map_err(|error| BodyError::new(error.to_string()))).boxed();
+    let body: Body = chunks
+        .map(|chunk| chunk.map_err(|error| BodyError::new(error.to_string())))
+        .boxed();
     let uploads = Arc::clone(&job.uploads);
-    let put = job.runtime.spawn(async move { uploads.put(&key, body, attempt).await });
+    let put = job
+        .runtime
+        .spawn(async move { uploads.put(&key, body, attempt).await });
 
     // A fill that fails drops the writer unfinished: the put then sees an aborted body, and nothing appears.
     let filled = fill(job, part, reader, ChunkWriter::new(sender, CHUNK_BYTES));
-    let put = job
-        .runtime
-        .block_on(put)
-        .map_err(|error| OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error))?;
+    let put = job.runtime.block_on(put).map_err(|error| {
+        OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error)
+    })?;
     match (filled, put) {
-        (Ok((contents, bytes_plain)), Ok(bytes_stored)) => {
-            Ok(StoredPartition { number: part.number, contents, bytes_plain, bytes_stored })
-        }
+        (Ok((contents, bytes_plain)), Ok(bytes_stored)) => Ok(StoredPartition {
+            number: part.number,
+            contents,
+            bytes_plain,
+            bytes_stored,
+        }),
         (Err(FillError::Source(error)), _) | (_, Err(error)) => Err(error),
         (Err(FillError::Sink(error)), Ok(_)) => {
             Err(OpError::internal(format!("partition {} was cut short", part.number)).source(error))
@@ -172,7 +194,10 @@ fn fill(
     Ok((contents, bytes_plain))
 }
 
-fn open_encoder<W: Write + Send + 'static>(settings: CodecSettings, sink: W) -> io::Result<wale_format::Encoder<W>> {
+fn open_encoder<W: Write + Send + 'static>(
+    settings: CodecSettings,
+    sink: W,
+) -> io::Result<wale_format::Encoder<W>> {
     encoder(settings, sink).map_err(io::Error::from)
 }
 
@@ -201,7 +226,10 @@ impl<W: Write> Write for CountingWriter<W> {
 }
 
 /// A small partition made in memory from files whose content is at hand: the last one.
-pub(super) fn small_partition(codec: CodecSettings, files: &[(&str, &[u8], Meta)]) -> Result<(Vec<u8>, u64)> {
+pub(super) fn small_partition(
+    codec: CodecSettings,
+    files: &[(&str, &[u8], Meta)],
+) -> Result<(Vec<u8>, u64)> {
     let make = || -> io::Result<(Vec<u8>, u64)> {
         let mut tar = TarWriter::new(CountingWriter::new(open_encoder(codec, Vec::new())?));
         for (path, content, meta) in files {
@@ -213,5 +241,7 @@ pub(super) fn small_partition(codec: CodecSettings, files: &[(&str, &[u8], Meta)
         let count = counting.count;
         Ok((counting.inner.finish()?, count))
     };
-    make().map_err(|error| OpError::internal("could not make the last partition in memory").source(error))
+    make().map_err(|error| {
+        OpError::internal("could not make the last partition in memory").source(error)
+    })
 }

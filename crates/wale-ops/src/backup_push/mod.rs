@@ -30,9 +30,10 @@ mod throttle;
 mod uploads;
 mod wal_wait;
 
+pub(crate) use commit::hex;
 pub(crate) use options::default_workers;
-pub(crate) use partition::{Crc32c, cancelled};
 pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
+pub(crate) use partition::{Crc32c, cancelled};
 pub use report::{BackupReport, DamagedPage, Started};
 pub use run::run;
 pub use wale_cluster::Checkpoint;
@@ -45,7 +46,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| OpError::internal("a thread of a backup or restore panicked").source(error))
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        OpError::internal("a thread of a backup or restore panicked").source(error)
+    })
 }

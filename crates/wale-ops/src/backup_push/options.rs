@@ -9,7 +9,7 @@ use wale_cluster::{Checkpoint, ConnectOptions};
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
 /// works; on a standby the primary may need its `archive_timeout`.
-pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_secs(60 * 60);
+pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
 
 /// What a page whose checksum stays wrong does to the backup. It is never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,5 +80,7 @@ pub(crate) fn default_workers() -> usize {
 
 /// The kernel's host name: in a container, the container's. Empty where it cannot be read.
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
 }

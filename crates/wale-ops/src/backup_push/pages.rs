@@ -60,7 +60,15 @@ pub(super) struct PageFindings {
 impl<'a, R: Reread> PageChecker<'a, R> {
     /// For the file whose first block is `first_block` of its relation.
     pub(super) fn new(path: &'a str, start_lsn: Lsn, first_block: u32, reread: R) -> Self {
-        Self { path, start_lsn, first_block, reread, patient_pages: 0, damaged: Vec::new(), damaged_count: 0 }
+        Self {
+            path,
+            start_lsn,
+            first_block,
+            reread,
+            patient_pages: 0,
+            damaged: Vec::new(),
+            damaged_count: 0,
+        }
     }
 
     /// Checks the whole pages of `piece`, which lies at `offset` (a multiple of the page size) of the file. A page
@@ -69,7 +77,9 @@ impl<'a, R: Reread> PageChecker<'a, R> {
         debug_assert_eq!(offset % page::SIZE as u64, 0, "pieces begin on a page");
         for (index, bytes) in (0u64..).zip(piece.chunks_exact_mut(page::SIZE)) {
             // A relation has less than 2^32 blocks; what a file has beyond belongs to none.
-            let Some(block) = self.block_at(offset / page::SIZE as u64 + index) else { return Ok(()) };
+            let Some(block) = self.block_at(offset / page::SIZE as u64 + index) else {
+                return Ok(());
+            };
             if self.is_acceptable(bytes, block) {
                 continue;
             }
@@ -83,11 +93,16 @@ impl<'a, R: Reread> PageChecker<'a, R> {
 
     /// The findings, when the file has been read.
     pub(super) fn finish(self) -> PageFindings {
-        PageFindings { damaged: self.damaged, damaged_count: self.damaged_count }
+        PageFindings {
+            damaged: self.damaged,
+            damaged_count: self.damaged_count,
+        }
     }
 
     fn block_at(&self, index: u64) -> Option<u32> {
-        u32::try_from(index).ok().and_then(|index| self.first_block.checked_add(index))
+        u32::try_from(index)
+            .ok()
+            .and_then(|index| self.first_block.checked_add(index))
     }
 
     fn is_acceptable(&self, bytes: &[u8], block: u32) -> bool {
@@ -97,7 +112,11 @@ impl<'a, R: Reread> PageChecker<'a, R> {
 
     fn read_until_right(&mut self, bytes: &mut [u8], block: u32, at: u64) -> io::Result<bool> {
         self.patient_pages += 1;
-        let waits = if self.patient_pages > PATIENT_PAGES_MAX { &[Duration::ZERO] } else { &WAITS[..] };
+        let waits = if self.patient_pages > PATIENT_PAGES_MAX {
+            &[Duration::ZERO]
+        } else {
+            &WAITS[..]
+        };
         let mut again = vec![0u8; page::SIZE];
         for wait in waits {
             std::thread::sleep(*wait);
@@ -116,7 +135,10 @@ impl<'a, R: Reread> PageChecker<'a, R> {
     fn remember(&mut self, block: u32) {
         self.damaged_count += 1;
         if self.damaged.len() < REMEMBERED_PAGES_MAX {
-            self.damaged.push(DamagedPage { path: self.path.to_owned(), block });
+            self.damaged.push(DamagedPage {
+                path: self.path.to_owned(),
+                block,
+            });
         }
     }
 }
@@ -130,7 +152,11 @@ mod tests {
 
     impl Reread for Script {
         fn reread(&mut self, page: &mut [u8], _offset: u64) -> io::Result<usize> {
-            let next = if self.0.len() > 1 { self.0.remove(0) } else { self.0[0].clone() };
+            let next = if self.0.len() > 1 {
+                self.0.remove(0)
+            } else {
+                self.0[0].clone()
+            };
             page[..next.len()].copy_from_slice(&next);
             Ok(next.len())
         }
@@ -165,14 +191,27 @@ mod tests {
 
     #[test]
     fn whole_pages_are_right_new_or_newer_than_the_start() {
-        let mut piece = [good(0, 10), vec![0; page::SIZE], torn(2, 1000), vec![9; 100]].concat();
-        assert_eq!(findings(&mut piece, 0, vec![vec![]]), PageFindings::default());
+        let mut piece = [
+            good(0, 10),
+            vec![0; page::SIZE],
+            torn(2, 1000),
+            vec![9; 100],
+        ]
+        .concat();
+        assert_eq!(
+            findings(&mut piece, 0, vec![vec![]]),
+            PageFindings::default()
+        );
     }
 
     #[test]
     fn a_torn_page_is_read_again_and_the_right_bytes_are_kept() {
         let mut piece = [good(131_072, 10), torn(131_073, 10)].concat();
-        let found = findings(&mut piece, 131_072, vec![torn(131_073, 10), good(131_073, 20)]);
+        let found = findings(
+            &mut piece,
+            131_072,
+            vec![torn(131_073, 10), good(131_073, 20)],
+        );
         assert_eq!(found, PageFindings::default());
         assert_eq!(&piece[page::SIZE..], &good(131_073, 20)[..]);
     }
@@ -180,7 +219,10 @@ mod tests {
     #[test]
     fn a_page_that_was_cut_off_does_not_matter() {
         let mut piece = torn(0, 10);
-        assert_eq!(findings(&mut piece, 0, vec![vec![0; 100]]), PageFindings::default());
+        assert_eq!(
+            findings(&mut piece, 0, vec![vec![0; 100]]),
+            PageFindings::default()
+        );
     }
 
     #[test]
@@ -188,6 +230,12 @@ mod tests {
         let mut piece = [good(131_072, 10), torn(131_073, 10)].concat();
         let found = findings(&mut piece, 131_072, vec![torn(131_073, 10)]);
         assert_eq!(found.damaged_count, 1);
-        assert_eq!(found.damaged, vec![DamagedPage { path: "base/1/2".to_owned(), block: 131_073 }]);
+        assert_eq!(
+            found.damaged,
+            vec![DamagedPage {
+                path: "base/1/2".to_owned(),
+                block: 131_073
+            }]
+        );
     }
 }

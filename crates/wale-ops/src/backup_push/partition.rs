@@ -112,7 +112,14 @@ impl<'a> Reader<'a> {
         cancel: &'a CancellationToken,
         share: ProgressShare<'a>,
     ) -> Self {
-        Self { verify_from, policy, throttle, cancel, share, buffer: vec![0; READ_BYTES] }
+        Self {
+            verify_from,
+            policy,
+            throttle,
+            cancel,
+            share,
+            buffer: vec![0; READ_BYTES],
+        }
     }
 
     /// Another attempt for the same partition begins.
@@ -141,7 +148,8 @@ impl<'a> Reader<'a> {
         let mut crc = Crc32c::new();
         let findings = self.copy_body(source, &file, size, tar, &mut crc)?;
         tar.pad()?;
-        self.note_findings(&source.relative, findings, contents).map_err(FillError::Source)?;
+        self.note_findings(&source.relative, findings, contents)
+            .map_err(FillError::Source)?;
         self.share.add_file();
         contents.members += 1;
         contents.files.push(FileRecord {
@@ -167,7 +175,9 @@ impl<'a> Reader<'a> {
             if self.cancel.is_cancelled() {
                 return Err(FillError::Source(cancelled()));
             }
-            let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(READ_BYTES);
+            let wanted = usize::try_from(size - offset)
+                .unwrap_or(usize::MAX)
+                .min(READ_BYTES);
             self.throttle.take(wanted as u64, self.cancel);
             let piece = &mut self.buffer[..wanted];
             let got = read_full(file, piece).map_err(|(error, got)| {
@@ -178,7 +188,9 @@ impl<'a> Reader<'a> {
             if let Some(checker) = &mut checker {
                 checker
                     .check_piece(&mut piece[..got], offset)
-                    .map_err(|error| FillError::Source(unreadable(&error, &source.relative, offset)))?;
+                    .map_err(|error| {
+                        FillError::Source(unreadable(&error, &source.relative, offset))
+                    })?;
             }
             crc.update(piece);
             tar.write_all(piece)?;
@@ -194,20 +206,41 @@ impl<'a> Reader<'a> {
             return None;
         }
         let name = relative.rsplit('/').next().unwrap_or(relative);
-        let first_block = relation::RelationFile::parse(name)?.first_block(verification.blocks_per_segment)?;
-        Some(PageChecker::new(relative, verification.start_lsn, first_block, file))
+        let first_block =
+            relation::RelationFile::parse(name)?.first_block(verification.blocks_per_segment)?;
+        Some(PageChecker::new(
+            relative,
+            verification.start_lsn,
+            first_block,
+            file,
+        ))
     }
 
-    fn note_findings(&self, path: &str, findings: PageFindings, contents: &mut Contents) -> Result<(), OpError> {
-        let Some(first) = findings.damaged.first() else { return Ok(()) };
-        let message = format!("page checksum is wrong in block {} of \"{path}\"", first.block);
+    fn note_findings(
+        &self,
+        path: &str,
+        findings: PageFindings,
+        contents: &mut Contents,
+    ) -> Result<(), OpError> {
+        let Some(first) = findings.damaged.first() else {
+            return Ok(());
+        };
+        let message = format!(
+            "page checksum is wrong in block {} of \"{path}\"",
+            first.block
+        );
         if self.policy == DamagedPagePolicy::Fail {
             return Err(OpError::new(Kind::CorruptData, message)
                 .detail(format!("{} pages of this file are damaged.", findings.damaged_count))
                 .hint("restore the file from an older backup or repair the relation; set the policy to record to \
                        take a backup of what is left"));
         }
-        tracing::warn!(file = path, block = first.block, pages = findings.damaged_count, "{message}");
+        tracing::warn!(
+            file = path,
+            block = first.block,
+            pages = findings.damaged_count,
+            "{message}"
+        );
         contents.damaged.extend(findings.damaged);
         contents.damaged_count += findings.damaged_count;
         Ok(())
@@ -254,7 +287,11 @@ impl Counted {
 
 impl<'a> ProgressShare<'a> {
     pub(super) fn new(progress: &'a Progress) -> Self {
-        Self { progress, bytes: Counted::default(), files: Counted::default() }
+        Self {
+            progress,
+            bytes: Counted::default(),
+            files: Counted::default(),
+        }
     }
 
     /// Another attempt begins: what was reported already is not reported again.
@@ -303,7 +340,8 @@ pub(crate) fn cancelled() -> OpError {
 
 /// Opens a listed file; `None` when it is gone, or something else has taken its name.
 fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpError> {
-    let could_not = |error: io::Error| OpError::from_io(error, format_args!("open \"{}\"", source.relative));
+    let could_not =
+        |error: io::Error| OpError::from_io(error, format_args!("open \"{}\"", source.relative));
     // NONBLOCK: a FIFO under the name of a file must not hang the backup. It means nothing for a regular file.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open::<&Path>(&source.absolute, flags, Mode::empty()) {
@@ -314,7 +352,10 @@ fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpErro
     };
     let metadata = file.metadata().map_err(could_not)?;
     if !metadata.is_file() {
-        return Err(OpError::new(Kind::LocalIo, format!("\"{}\" is not a regular file any more", source.relative)));
+        return Err(OpError::new(
+            Kind::LocalIo,
+            format!("\"{}\" is not a regular file any more", source.relative),
+        ));
     }
     Ok(Some((file, metadata)))
 }
@@ -340,9 +381,12 @@ fn unreadable(error: &io::Error, path: &str, offset: u64) -> OpError {
         Kind::PermissionDenied => Kind::PermissionDenied,
         _ => Kind::LocalIo,
     };
-    OpError::new(kind, format!("could not read block {block} of \"{path}\": {error}"))
-        .detail(format!("The read failed at byte {offset} of the file."))
-        .hint("check the medium; the backup was given up, the archive keeps the earlier ones")
+    OpError::new(
+        kind,
+        format!("could not read block {block} of \"{path}\": {error}"),
+    )
+    .detail(format!("The read failed at byte {offset} of the file."))
+    .hint("check the medium; the backup was given up, the archive keeps the earlier ones")
 }
 
 /// The tar header's view of a file.

@@ -32,18 +32,35 @@ pub struct ClusterFacts {
 /// [`Kind::ArchiveMismatch`] when any fact differs.
 pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<()> {
     let differing = if server.system_identifier != directory.system_identifier {
-        ("system identifier", server.system_identifier.to_string(), directory.system_identifier.to_string())
+        (
+            "system identifier",
+            server.system_identifier.to_string(),
+            directory.system_identifier.to_string(),
+        )
     } else if server.major != directory.major {
-        ("major version", server.major.to_string(), directory.major.to_string())
+        (
+            "major version",
+            server.major.to_string(),
+            directory.major.to_string(),
+        )
     } else if server.segment_size != directory.segment_size {
-        ("WAL segment size", server.segment_size.bytes().to_string(), directory.segment_size.bytes().to_string())
+        (
+            "WAL segment size",
+            server.segment_size.bytes().to_string(),
+            directory.segment_size.bytes().to_string(),
+        )
     } else {
         return Ok(());
     };
     let (what, there, here) = differing;
-    Err(OpError::new(Kind::ArchiveMismatch, format!("the server is not the one of the data directory: {what} differs"))
-        .detail(format!("The server has {there}, the data directory has {here}."))
-        .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
+    Err(OpError::new(
+        Kind::ArchiveMismatch,
+        format!("the server is not the one of the data directory: {what} differs"),
+    )
+    .detail(format!(
+        "The server has {there}, the data directory has {here}."
+    ))
+    .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
 }
 
 /// What the archive has under the name of a new backup.
@@ -79,9 +96,14 @@ pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>)
     match occupancy.newest_object {
         None => Ok(Place::Free),
         Some(newest) if now.signed_duration_since(newest).abs() < LEFTOVER_QUIET => {
-            Err(OpError::new(Kind::Busy, format!("another backup named {name} may be running"))
-                .detail(format!("Its newest object was stored at {newest}."))
-                .hint("repeat the request in two minutes; what an attempt that died left is removed then"))
+            Err(OpError::new(
+                Kind::Busy,
+                format!("another backup named {name} may be running"),
+            )
+            .detail(format!("Its newest object was stored at {newest}."))
+            .hint(
+                "repeat the request in two minutes; what an attempt that died left is removed then",
+            ))
         }
         Some(_) => Ok(Place::Leftover),
     }
@@ -97,9 +119,14 @@ pub fn same_timeline(start: TimelineId, label: TimelineId, stop: TimelineId) -> 
     if start == label && label == stop {
         return Ok(());
     }
-    Err(OpError::new(Kind::PostgresUnavailable, "the timeline changed while the backup ran: the backup is void")
-        .detail(format!("It started on timeline {start}, its label says {label}, it stopped on {stop}."))
-        .hint("take the backup again; the server was promoted or follows another primary now"))
+    Err(OpError::new(
+        Kind::PostgresUnavailable,
+        "the timeline changed while the backup ran: the backup is void",
+    )
+    .detail(format!(
+        "It started on timeline {start}, its label says {label}, it stopped on {stop}."
+    ))
+    .hint("take the backup again; the server was promoted or follows another primary now"))
 }
 
 /// The segments that a restore of the backup must find: from the one that holds `start` to the last one that holds a
@@ -114,7 +141,12 @@ pub fn required_segments(
     stop: Lsn,
     size: WalSegmentSize,
 ) -> Result<Vec<WalSegmentName>> {
-    let nonsense = || OpError::new(Kind::CorruptData, format!("the server ended the backup at {stop}, before {start}"));
+    let nonsense = || {
+        OpError::new(
+            Kind::CorruptData,
+            format!("the server ended the backup at {stop}, before {start}"),
+        )
+    };
     let last_byte = stop.as_u64().checked_sub(1).ok_or_else(nonsense)?;
     let first = size.segment_number(start);
     let last = size.segment_number(Lsn::new(last_byte)).max(first);
@@ -122,7 +154,10 @@ pub fn required_segments(
         return Err(nonsense());
     }
     (first..=last)
-        .map(|number| WalSegmentName::from_number(timeline, number, size).map_err(|error| nonsense().source(error)))
+        .map(|number| {
+            WalSegmentName::from_number(timeline, number, size)
+                .map_err(|error| nonsense().source(error))
+        })
         .collect()
 }
 
@@ -143,16 +178,32 @@ mod tests {
         let cases = [
             ("0/2000028", "0/2000100", &["000000010000000000000002"][..]),
             ("0/2000028", "0/3000000", &["000000010000000000000002"]),
-            ("0/2000028", "0/3000001", &["000000010000000000000002", "000000010000000000000003"]),
-            ("0/FF000028", "1/1000", &["0000000100000000000000FF", "000000010000000100000000"]),
+            (
+                "0/2000028",
+                "0/3000001",
+                &["000000010000000000000002", "000000010000000000000003"],
+            ),
+            (
+                "0/FF000028",
+                "1/1000",
+                &["0000000100000000000000FF", "000000010000000100000000"],
+            ),
         ];
         for (start, stop, expected) in cases {
-            let names = required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT).unwrap();
+            let names =
+                required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT)
+                    .unwrap();
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             assert_eq!(names, expected, "{start}..{stop}");
         }
-        for (start, stop) in [("0/2000028", "0/0"), ("0/2000028", "0/1000000"), ("0/28", "FFFFFFFF/0")] {
-            let error = required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT).unwrap_err();
+        for (start, stop) in [
+            ("0/2000028", "0/0"),
+            ("0/2000028", "0/1000000"),
+            ("0/28", "FFFFFFFF/0"),
+        ] {
+            let error =
+                required_segments(timeline(1), lsn(start), lsn(stop), WalSegmentSize::DEFAULT)
+                    .unwrap_err();
             assert_eq!(error.kind, Kind::CorruptData, "{start}..{stop}");
         }
     }
@@ -171,8 +222,19 @@ mod tests {
             (true, None, Err(Kind::ArchiveConflict)),
         ];
         for (sentinel, newest_object, expected) in cases {
-            let place = judge_place(&name, &Occupancy { sentinel, newest_object }, now);
-            assert_eq!(place.map_err(|error| error.kind), expected, "{sentinel} {newest_object:?}");
+            let place = judge_place(
+                &name,
+                &Occupancy {
+                    sentinel,
+                    newest_object,
+                },
+                now,
+            );
+            assert_eq!(
+                place.map_err(|error| error.kind),
+                expected,
+                "{sentinel} {newest_object:?}"
+            );
         }
     }
 
@@ -181,7 +243,10 @@ mod tests {
         let (one, two) = (timeline(1), timeline(2));
         assert!(same_timeline(one, one, one).is_ok());
         for (start, label, stop) in [(one, one, two), (one, two, two), (two, one, one)] {
-            assert_eq!(same_timeline(start, label, stop).unwrap_err().kind, Kind::PostgresUnavailable);
+            assert_eq!(
+                same_timeline(start, label, stop).unwrap_err().kind,
+                Kind::PostgresUnavailable
+            );
         }
     }
 
@@ -194,8 +259,16 @@ mod tests {
         };
         let here = facts(1, "15", 16 << 20);
         assert!(same_cluster(&here, &here).is_ok());
-        for there in [facts(2, "15", 16 << 20), facts(1, "14", 16 << 20), facts(1, "15", 1 << 20)] {
-            assert_eq!(same_cluster(&there, &here).unwrap_err().kind, Kind::ArchiveMismatch, "{there:?}");
+        for there in [
+            facts(2, "15", 16 << 20),
+            facts(1, "14", 16 << 20),
+            facts(1, "15", 1 << 20),
+        ] {
+            assert_eq!(
+                same_cluster(&there, &here).unwrap_err().kind,
+                Kind::ArchiveMismatch,
+                "{there:?}"
+            );
         }
     }
 }

@@ -33,7 +33,11 @@ impl Ready {
     /// Owner of the data directory, for the tar members that are made here.
     pub(super) fn owner_meta(&self) -> Meta {
         let owner = self.directory.owner().unwrap_or(Owner { uid: 0, gid: 0 });
-        Meta { uid: u64::from(owner.uid), gid: u64::from(owner.gid), ..Meta::default() }
+        Meta {
+            uid: u64::from(owner.uid),
+            gid: u64::from(owner.gid),
+            ..Meta::default()
+        }
     }
 
     /// The session that holds the lock.
@@ -53,7 +57,10 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
     let control = Control::connect(&options.connect)
         .await
         .map_err(|error| failed(error, "connect to the server for a base backup"))?;
-    let facts = control.facts().await.map_err(|error| failed(error, "ask the server who it is"))?;
+    let facts = control
+        .facts()
+        .await
+        .map_err(|error| failed(error, "ask the server who it is"))?;
     let server = ClusterFacts {
         system_identifier: facts.system_identifier,
         major: facts.major,
@@ -77,14 +84,32 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .check_backup_privileges(facts.major)
         .await
         .map_err(|error| failed(error, "take a base backup"))?;
-    if !control.try_backup_lock().await.map_err(|error| failed(error, "take the lock of base backups"))? {
-        return Err(OpError::new(Kind::Busy, "another base backup of this server is running")
-            .hint("wait until it ends; pg_locks shows the session that holds the advisory lock"));
+    if !control
+        .try_backup_lock()
+        .await
+        .map_err(|error| failed(error, "take the lock of base backups"))?
+    {
+        return Err(
+            OpError::new(Kind::Busy, "another base backup of this server is running").hint(
+                "wait until it ends; pg_locks shows the session that holds the advisory lock",
+            ),
+        );
     }
-    let settings = control.enforced_settings().await.map_err(|error| failed(error, "read the server's settings"))?;
+    let settings = control
+        .enforced_settings()
+        .await
+        .map_err(|error| failed(error, "read the server's settings"))?;
     let extensions = extensions(&control, options).await?;
     let version = version(&control).await?;
-    Ok(Ready { control: Some(control), directory, control_file, facts, settings, extensions, version })
+    Ok(Ready {
+        control: Some(control),
+        directory,
+        control_file,
+        facts,
+        settings,
+        extensions,
+        version,
+    })
 }
 
 async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
@@ -94,9 +119,12 @@ async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile
         let control_file = directory.control_file()?;
         Ok((directory, control_file))
     };
-    super::blocking(read)
-        .await?
-        .map_err(|error| OpError::from_cluster(error, format_args!("read {}", options.data_directory.display())))
+    super::blocking(read).await?.map_err(|error| {
+        OpError::from_cluster(
+            error,
+            format_args!("read {}", options.data_directory.display()),
+        )
+    })
 }
 
 /// A database that cannot be asked does not fail the backup: its extensions are a help, not a need.
@@ -109,7 +137,11 @@ async fn extensions(
         .await
         .map_err(|error| OpError::from_cluster(error, "list the server's extensions"))?;
     for (database, reason) in &inventory.failures {
-        tracing::warn!(database, reason, "the extensions of this database are not recorded");
+        tracing::warn!(
+            database,
+            reason,
+            "the extensions of this database are not recorded"
+        );
     }
     Ok(inventory.databases)
 }
@@ -120,5 +152,8 @@ async fn version(control: &Control) -> Result<String> {
         .settings(&[name])
         .await
         .map_err(|error| OpError::from_cluster(error, "ask the server for its version"))?;
-    Ok(format!("PostgreSQL {}", settings.get(name).map_or("", String::as_str)))
+    Ok(format!(
+        "PostgreSQL {}",
+        settings.get(name).map_or("", String::as_str)
+    ))
 }

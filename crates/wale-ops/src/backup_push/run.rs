@@ -6,14 +6,18 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
-use wale_cluster::{Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, restore_marker};
+use wale_cluster::{
+    Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, restore_marker,
+};
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::commit::{self, Evidence};
-use super::copy::{CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition};
+use super::copy::{
+    CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition,
+};
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile, cancelled};
 use super::plan::{self, Place};
@@ -45,7 +49,13 @@ pub async fn run(
 ) -> Result<BackupReport> {
     let begun = Instant::now();
     let uploads = Arc::new(Uploads::new(Arc::clone(archive.store())));
-    let backup = Backup { archive, options, progress, cancel, uploads: &uploads };
+    let backup = Backup {
+        archive,
+        options,
+        progress,
+        cancel,
+        uploads: &uploads,
+    };
     match backup.take(on_started).await {
         Ok(mut report) => {
             report.duration = begun.elapsed();
@@ -88,15 +98,20 @@ pub(super) struct ListingFacts {
 impl Backup<'_> {
     async fn take(&self, on_started: impl FnOnce(&Started) + Send) -> Result<BackupReport> {
         self.progress.set_phase("checking");
-        let ready = self.unless_cancelled(preflight::prepare(self.archive, self.options)).await??;
-        self.progress.set_phase("waiting for the server's checkpoint");
+        let ready = self
+            .unless_cancelled(preflight::prepare(self.archive, self.options))
+            .await??;
+        self.progress
+            .set_phase("waiting for the server's checkpoint");
         let (ready, running, started) = self.start(ready).await?;
         on_started(&started);
         tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup started");
 
         self.occupy(&started.name).await?;
         let version_key = layout::extended_version(&started.name);
-        self.uploads.put_bytes(&version_key, ready.version.clone().into()).await?;
+        self.uploads
+            .put_bytes(&version_key, ready.version.clone().into())
+            .await?;
 
         let copied = self.copy(&ready, &running, &started).await?;
         self.progress.set_phase("stopping");
@@ -105,21 +120,33 @@ impl Backup<'_> {
             .await?
             .map_err(|error| OpError::from_cluster(error, "end the base backup on the server"))?;
         let stopped_at = self.archive.clock().now();
-        let copy_duration = (stopped_at - started.started_at).to_std().unwrap_or_default();
+        let copy_duration = (stopped_at - started.started_at)
+            .to_std()
+            .unwrap_or_default();
         let segments = check_positions(&ready, &started, &stopped)?;
 
         let mut evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
-        evidence.store_last_partition(self.archive, self.uploads).await?;
+        evidence
+            .store_last_partition(self.archive, self.uploads)
+            .await?;
         evidence.store_manifest(self.uploads).await?;
 
         self.progress.set_phase("waiting for WAL");
         let limit = self.options.wal_wait_limit;
-        let wal_wait =
-            wait_for_segments(self.archive, &segments, &self.options.wal_directory, limit, self.cancel).await?;
+        let wal_wait = wait_for_segments(
+            self.archive,
+            &segments,
+            &self.options.wal_directory,
+            limit,
+            self.cancel,
+        )
+        .await?;
 
         self.progress.set_phase("committing");
         commit::check_stored(self.archive, &evidence).await?;
-        let sentinel = evidence.store_metadata(self.archive, self.options, self.uploads).await?;
+        let sentinel = evidence
+            .store_metadata(self.archive, self.options, self.uploads)
+            .await?;
         if self.cancel.is_cancelled() {
             return Err(cancelled());
         }
@@ -140,9 +167,17 @@ impl Backup<'_> {
     async fn start(&self, mut ready: Ready) -> Result<(Ready, RunningBackup, Started)> {
         let control = ready.take_control();
         let now = self.archive.clock().now();
-        let label = format!("{} {}", self.options.label_prefix, now.format("%Y-%m-%dT%H:%M:%SZ"));
+        let label = format!(
+            "{} {}",
+            self.options.label_prefix,
+            now.format("%Y-%m-%dT%H:%M:%SZ")
+        );
         let running = self
-            .unless_cancelled(RunningBackup::start(control, &label, self.options.checkpoint))
+            .unless_cancelled(RunningBackup::start(
+                control,
+                &label,
+                self.options.checkpoint,
+            ))
             .await?
             .map_err(|error| OpError::from_cluster(error, "start a base backup on the server"))?;
         let started_at = self.archive.clock().now();
@@ -153,7 +188,16 @@ impl Backup<'_> {
         let start_lsn = running.start_lsn();
         let segment = wale_pg::WalSegmentName::from_lsn(timeline, start_lsn, size);
         let name = BackupName::new(&segment, size.offset_in_segment(start_lsn));
-        Ok((ready, running, Started { name, start_lsn, timeline, started_at }))
+        Ok((
+            ready,
+            running,
+            Started {
+                name,
+                start_lsn,
+                timeline,
+                started_at,
+            },
+        ))
     }
 
     async fn control_file(&self, ready: &Ready) -> Result<ControlFile> {
@@ -174,7 +218,12 @@ impl Backup<'_> {
     }
 
     /// Copies all files; gives up at once when the server's session ends.
-    async fn copy(&self, ready: &Ready, running: &RunningBackup, started: &Started) -> Result<Copied> {
+    async fn copy(
+        &self,
+        ready: &Ready,
+        running: &RunningBackup,
+        started: &Started,
+    ) -> Result<Copied> {
         self.progress.set_phase("listing files");
         let listing = self.list(ready).await?;
         let (job, parts, listing_facts) = self.plan(ready, started, listing);
@@ -183,13 +232,17 @@ impl Backup<'_> {
         self.progress.set_total(total);
         self.progress.set_total_files(job.files.len() as u64);
         let workers = self.options.workers.max(1);
-        let _memory = self.unless_cancelled(self.archive.budget().acquire(WORKER_BYTES * workers as u64)).await?;
+        let _memory = self
+            .unless_cancelled(self.archive.budget().acquire(WORKER_BYTES * workers as u64))
+            .await?;
         self.progress.set_phase("copying files");
 
         let token = self.cancel.child_token();
         let work = {
             let job = Arc::clone(&job);
-            run_workers(parts, workers, &token, move |part, token| make_partition(&job, &part, &token))
+            run_workers(parts, workers, &token, move |part, token| {
+                make_partition(&job, &part, &token)
+            })
         };
         tokio::pin!(work);
         let partitions = tokio::select! {
@@ -205,7 +258,11 @@ impl Backup<'_> {
         let (_, control_bytes) = blocking(move || directory.control_bytes())
             .await?
             .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))?;
-        Ok(Copied { partitions, control_bytes, listing_facts })
+        Ok(Copied {
+            partitions,
+            control_bytes,
+            listing_facts,
+        })
     }
 
     async fn list(&self, ready: &Ready) -> Result<Listing> {
@@ -213,20 +270,31 @@ impl Backup<'_> {
         let mut ignore = self.options.ignore.clone();
         // A note about an earlier restore is not part of the cluster.
         ignore.push(restore_marker::FILE_NAME.to_owned());
-        let walk = WalkOptions { major: ready.facts.major, ignore };
+        let walk = WalkOptions {
+            major: ready.facts.major,
+            ignore,
+        };
         blocking(move || directory.walk(&walk))
             .await?
             .map_err(|error| OpError::from_cluster(error, "list the files of the data directory"))
     }
 
-    fn plan(&self, ready: &Ready, started: &Started, listing: Listing) -> (CopyJob, Vec<PartitionJob>, ListingFacts) {
+    fn plan(
+        &self,
+        ready: &Ready,
+        started: &Started,
+        listing: Listing,
+    ) -> (CopyJob, Vec<PartitionJob>, ListingFacts) {
         let facts = listing_facts(&listing);
         let (directories, files) = sources(listing);
         let parts = parts_of(&files, self.options.workers);
-        let verify = ready.control_file.has_data_checksums().then_some(PageVerification {
-            start_lsn: started.start_lsn,
-            blocks_per_segment: ready.control_file.blocks_per_segment,
-        });
+        let verify = ready
+            .control_file
+            .has_data_checksums()
+            .then_some(PageVerification {
+                start_lsn: started.start_lsn,
+                blocks_per_segment: ready.control_file.blocks_per_segment,
+            });
         let job = CopyJob {
             name: started.name.clone(),
             codec: *self.archive.codec(),
@@ -245,15 +313,28 @@ impl Backup<'_> {
 
 /// Checks what the server said at the end against what it said at the beginning; returns the segments that a restore
 /// needs.
-fn check_positions(ready: &Ready, started: &Started, stopped: &StoppedBackup) -> Result<Vec<wale_pg::WalSegmentName>> {
+fn check_positions(
+    ready: &Ready,
+    started: &Started,
+    stopped: &StoppedBackup,
+) -> Result<Vec<wale_pg::WalSegmentName>> {
     plan::same_timeline(started.timeline, stopped.timeline, stopped.stop_timeline)?;
-    plan::required_segments(started.timeline, started.start_lsn, stopped.stop_lsn, ready.facts.wal_segment_size)
+    plan::required_segments(
+        started.timeline,
+        started.start_lsn,
+        stopped.stop_lsn,
+        ready.facts.wal_segment_size,
+    )
 }
 
 fn listing_facts(listing: &Listing) -> ListingFacts {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     ListingFacts {
-        tablespaces: listing.tablespaces.iter().map(|space| (space.oid, text(&space.location))).collect(),
+        tablespaces: listing
+            .tablespaces
+            .iter()
+            .map(|space| (space.oid, text(&space.location)))
+            .collect(),
         pg_wal_link: listing.pg_wal_link.as_deref().map(text),
         skipped_links: listing
             .entries
@@ -262,7 +343,11 @@ fn listing_facts(listing: &Listing) -> ListingFacts {
             .map(|entry| entry.relative.clone())
             .collect(),
         vanished: listing.vanished,
-        warnings: listing.warnings.iter().map(|warning| format!("{}: {}", warning.relative, warning.reason)).collect(),
+        warnings: listing
+            .warnings
+            .iter()
+            .map(|warning| format!("{}: {}", warning.relative, warning.reason))
+            .collect(),
     }
 }
 
@@ -275,7 +360,11 @@ pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile
         match entry.kind {
             EntryKind::Directory => directories.push(directory(entry)),
             EntryKind::File { size } => {
-                files.push(SourceFile { relative: entry.relative, absolute: entry.absolute, size });
+                files.push(SourceFile {
+                    relative: entry.relative,
+                    absolute: entry.absolute,
+                    size,
+                });
             }
             EntryKind::Symlink { .. } => {}
         }
@@ -285,13 +374,25 @@ pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile
 
 /// Partition 0 has the directories, the following ones the files; the last one comes later.
 pub(super) fn parts_of(files: &[SourceFile], workers: usize) -> Vec<PartitionJob> {
-    let planned: Vec<PlannedFile<'_>> =
-        files.iter().map(|file| PlannedFile { path: &file.relative, size: file.size }).collect();
+    let planned: Vec<PlannedFile<'_>> = files
+        .iter()
+        .map(|file| PlannedFile {
+            path: &file.relative,
+            size: file.size,
+        })
+        .collect();
     let total = files.iter().map(|file| file.size).sum();
     let plan = PartitionPlan::new(&planned, &PlanLimits::for_total(total, workers));
-    let mut parts = vec![PartitionJob { number: 0, files: None }];
+    let mut parts = vec![PartitionJob {
+        number: 0,
+        files: None,
+    }];
     let files = plan.partitions().iter().cloned().map(Some);
-    parts.extend((1..).zip(files).map(|(number, files)| PartitionJob { number, files }));
+    parts.extend(
+        (1..)
+            .zip(files)
+            .map(|(number, files)| PartitionJob { number, files }),
+    );
     parts
 }
 
@@ -302,5 +403,8 @@ fn directory(entry: Entry) -> SourceDirectory {
         gid: u64::from(entry.gid),
         mtime: u64::try_from(DateTime::<Utc>::from(entry.mtime).timestamp()).unwrap_or(0),
     };
-    SourceDirectory { relative: entry.relative, meta }
+    SourceDirectory {
+        relative: entry.relative,
+        meta,
+    }
 }

@@ -45,7 +45,10 @@ pub(crate) async fn copy_directory(
         runtime,
     });
     let cancel = CancellationToken::new();
-    let made = run_workers(parts, 2, &cancel, move |part, token| make_partition(&job, &part, &token)).await?;
+    let made = run_workers(parts, 2, &cancel, move |part, token| {
+        make_partition(&job, &part, &token)
+    })
+    .await?;
     let mut records = Vec::new();
     let mut stored = Vec::new();
     for partition in made {
@@ -55,7 +58,13 @@ pub(crate) async fn copy_directory(
             bytes_plain: partition.bytes_plain,
             bytes_stored: partition.bytes_stored,
         });
-        stored.extend(partition.contents.files.into_iter().map(|file| (file.path, file.size, file.crc32c)));
+        stored.extend(
+            partition
+                .contents
+                .files
+                .into_iter()
+                .map(|file| (file.path, file.size, file.crc32c)),
+        );
     }
     Ok((records, stored))
 }
@@ -67,13 +76,39 @@ pub(crate) async fn small(
     number: u32,
     files: &[(&str, &[u8])],
 ) -> Result<(PartitionRecord, Vec<StoredFile>)> {
-    let meta = Meta { mode: 0o600, ..Meta::default() };
-    let members: Vec<(&str, &[u8], Meta)> = files.iter().map(|(path, content)| (*path, *content, meta)).collect();
+    let meta = Meta {
+        mode: 0o600,
+        ..Meta::default()
+    };
+    let members: Vec<(&str, &[u8], Meta)> = files
+        .iter()
+        .map(|(path, content)| (*path, *content, meta))
+        .collect();
     let (bytes, bytes_plain) = small_partition(*archive.codec(), &members)?;
     let uploads = Uploads::new(Arc::clone(archive.store()));
-    let bytes_stored =
-        uploads.put_bytes(&layout::partition(name, number, archive.codec().codec), bytes.into()).await?;
-    let stored =
-        files.iter().map(|(path, content)| ((*path).to_owned(), content.len() as u64, Crc32c::of(content))).collect();
-    Ok((PartitionRecord { number, members: files.len() as u64, bytes_plain, bytes_stored }, stored))
+    let bytes_stored = uploads
+        .put_bytes(
+            &layout::partition(name, number, archive.codec().codec),
+            bytes.into(),
+        )
+        .await?;
+    let stored = files
+        .iter()
+        .map(|(path, content)| {
+            (
+                (*path).to_owned(),
+                content.len() as u64,
+                Crc32c::of(content),
+            )
+        })
+        .collect();
+    Ok((
+        PartitionRecord {
+            number,
+            members: files.len() as u64,
+            bytes_plain,
+            bytes_stored,
+        },
+        stored,
+    ))
 }

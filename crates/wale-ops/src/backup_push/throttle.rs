@@ -22,7 +22,10 @@ pub(super) struct Throttle {
 impl Throttle {
     /// No bound when `bytes_per_second` is `None` or 0.
     pub(super) fn new(bytes_per_second: Option<u64>, now: Instant) -> Self {
-        Self { bytes_per_second: bytes_per_second.filter(|&limit| limit > 0), paid_until: Mutex::new(now) }
+        Self {
+            bytes_per_second: bytes_per_second.filter(|&limit| limit > 0),
+            paid_until: Mutex::new(now),
+        }
     }
 
     /// Takes `bytes` and sleeps for as long as they cost, or until cancelled.
@@ -42,10 +45,16 @@ impl Throttle {
 
     /// Books `bytes` and says when they are paid for.
     fn book(&self, bytes: u64, now: Instant) -> Instant {
-        let Some(limit) = self.bytes_per_second else { return now };
-        let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(limit) = self.bytes_per_second else {
+            return now;
+        };
+        let mut paid_until = self
+            .paid_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let cost = Duration::from_nanos(
-            u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(limit)).unwrap_or(u64::MAX),
+            u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(limit))
+                .unwrap_or(u64::MAX),
         );
         *paid_until = (*paid_until).max(now) + cost;
         *paid_until
@@ -60,10 +69,16 @@ mod tests {
     fn bytes_cost_their_share_of_a_second_and_idle_time_is_not_saved() {
         let start = Instant::now();
         let throttle = Throttle::new(Some(1000), start);
-        assert_eq!(throttle.book(500, start), start + Duration::from_millis(500));
+        assert_eq!(
+            throttle.book(500, start),
+            start + Duration::from_millis(500)
+        );
         assert_eq!(throttle.book(500, start), start + Duration::from_secs(1));
         let later = start + Duration::from_secs(10);
-        assert_eq!(throttle.book(100, later), later + Duration::from_millis(100));
+        assert_eq!(
+            throttle.book(100, later),
+            later + Duration::from_millis(100)
+        );
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub(super) enum Attempt {
 impl Uploads {
     /// For a backup into `store`.
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, keys: Mutex::new(Vec::new()) }
+        Self {
+            store,
+            keys: Mutex::new(Vec::new()),
+        }
     }
 
     /// Puts `body` under `key`, which must be free; returns the number of bytes stored.
@@ -38,15 +41,21 @@ impl Uploads {
         let key = Archive::key(key)?;
         self.note(&key);
         if attempt == Attempt::Again {
-            self.store.delete(&key).await.map_err(|error| failed(error, &key))?;
+            self.store
+                .delete(&key)
+                .await
+                .map_err(|error| failed(error, &key))?;
         }
         match self.store.put_if_absent(&key, body).await {
             Ok(PutOutcome::Created(meta)) => Ok(meta.size),
             Ok(PutOutcome::Exists) => {
                 self.forget(&key);
-                Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has {key}"))
-                    .detail("Another backup with the same start position is being written.")
-                    .hint("let only one sidecar at a time take base backups into an archive"))
+                Err(OpError::new(
+                    Kind::ArchiveConflict,
+                    format!("the archive already has {key}"),
+                )
+                .detail("Another backup with the same start position is being written.")
+                .hint("let only one sidecar at a time take base backups into an archive"))
             }
             Err(error) => Err(failed(error, &key)),
         }
@@ -70,7 +79,10 @@ impl Uploads {
 
     /// From here on nothing is taken back.
     pub(super) fn keep_all(&self) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn note(&self, key: &ObjectKey) {
@@ -81,7 +93,10 @@ impl Uploads {
     }
 
     fn forget(&self, key: &ObjectKey) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).retain(|noted| noted != key);
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|noted| noted != key);
     }
 }
 

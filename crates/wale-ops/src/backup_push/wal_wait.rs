@@ -66,7 +66,12 @@ pub(super) async fn wait_for_segments(
     Ok(begun.elapsed())
 }
 
-async fn gave_up(segment: WalSegmentName, wal_directory: &Path, limit: Duration, trouble: Option<OpError>) -> OpError {
+async fn gave_up(
+    segment: WalSegmentName,
+    wal_directory: &Path,
+    limit: Duration,
+    trouble: Option<OpError>,
+) -> OpError {
     if let Some(error) = trouble {
         return error;
     }
@@ -84,8 +89,12 @@ async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
         directory.status(&ArchiveFileName::Segment(segment))
     };
     match tokio::task::spawn_blocking(look).await {
-        Ok(Ok(ArchiveStatus::Ready)) => "the server has it ready, but its archive_command has not delivered it".to_owned(),
-        Ok(Ok(ArchiveStatus::Done)) => "the server believes that it is archived; it went elsewhere".to_owned(),
+        Ok(Ok(ArchiveStatus::Ready)) => {
+            "the server has it ready, but its archive_command has not delivered it".to_owned()
+        }
+        Ok(Ok(ArchiveStatus::Done)) => {
+            "the server believes that it is archived; it went elsewhere".to_owned()
+        }
         Ok(Ok(_)) => "the server has not handed it to its archiver yet".to_owned(),
         Ok(Err(error)) => format!("the WAL directory cannot be read ({error})"),
         Err(_) => "the WAL directory cannot be read".to_owned(),

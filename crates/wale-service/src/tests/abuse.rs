@@ -129,6 +129,24 @@ async fn row60_when_crowded_only_wal_and_probes_are_served() {
     sidecar.stop().await.unwrap();
 }
 
+/// A 4xx and nothing after it.
+async fn refused_and_closed(sidecar: &Sidecar, what: &str, bytes: String) {
+    let reply = sidecar.raw(bytes).await;
+    // HTTP/2's preface gets no reply: it would not be understood. Everything else is a 4xx.
+    let refused =
+        (400..500).contains(&reply.status()) || (what == "HTTP/2 preface" && reply.0.is_empty());
+    assert!(refused, "{what}: {:?}", String::from_utf8_lossy(&reply.0));
+    assert_eq!(
+        reply
+            .0
+            .windows(9)
+            .filter(|nine| nine == b"HTTP/1.1 ")
+            .count(),
+        usize::from(!reply.0.is_empty()),
+        "{what}: one reply, then closed"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn row61_what_is_no_proper_request_is_refused_and_the_connection_closed() {
     let sidecar = serving().await;
@@ -195,20 +213,7 @@ async fn row61_what_is_no_proper_request_is_refused_and_the_connection_closed() 
         ),
     ];
     for (what, bytes) in cases {
-        let reply = sidecar.raw(bytes).await;
-        // HTTP/2's preface gets no reply: it would not be understood. Everything else is a 4xx.
-        let refused = (400..500).contains(&reply.status())
-            || (what == "HTTP/2 preface" && reply.0.is_empty());
-        assert!(refused, "{what}: {:?}", String::from_utf8_lossy(&reply.0));
-        assert_eq!(
-            reply
-                .0
-                .windows(9)
-                .filter(|nine| nine == b"HTTP/1.1 ")
-                .count(),
-            usize::from(!reply.0.is_empty()),
-            "{what}: one reply, then closed"
-        );
+        refused_and_closed(&sidecar, what, bytes).await;
     }
     assert!(sidecar.memory.keys().is_empty(), "no push got through");
     sidecar.stop().await.unwrap();

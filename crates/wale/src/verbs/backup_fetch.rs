@@ -9,7 +9,7 @@ use wale_ops::{Archive, BackupEntry, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::print;
-use crate::assemble;
+use crate::assemble::{self, Bounds};
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings};
 use crate::progress::{bytes, duration, watch};
@@ -30,7 +30,7 @@ pub(crate) fn run(
             .into());
     }
     let options = options(arguments, settings)?;
-    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     if arguments.dry_run {
         return print(&runtime::small()?.block_on(preview(&archive, &options))?);
     }

@@ -5,7 +5,7 @@ use wale_ops::backup_push::BackupReport;
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
-use crate::assemble;
+use crate::assemble::{self, Bounds};
 use crate::cli::BackupPush;
 use crate::config::{Group, Loaded, Settings};
 use crate::progress::{bytes, duration, watch};
@@ -27,7 +27,7 @@ pub(crate) fn run(
             .into());
     }
     let options = options(arguments, settings)?;
-    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     let report = runtime::large(options.workers)?.block_on(push(&archive, &options, bar))?;
     tell(&report);
     Ok(())

@@ -13,7 +13,7 @@ use std::io::Write;
 use indicatif::ProgressBar;
 use wale_ops::{Kind, OpError};
 
-use crate::assemble::VERSION;
+use crate::assemble::{Bounds, VERSION};
 use crate::cli::{Config, Face, Invocation, Verb};
 use crate::client;
 use crate::config::{Group, Loaded, show_json, show_text};
@@ -46,7 +46,7 @@ pub(crate) fn run(
         Verb::BackupFetch(arguments) => backup_fetch::run(arguments, loaded, bar),
         Verb::BackupList(arguments) => {
             let settings = loaded.require(&[Group::Archive])?;
-            let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+            let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
             print(&runtime::small()?.block_on(backup_list::run(&archive, arguments))?)
         }
         Verb::WalPush(arguments) => wal::push(arguments, loaded),

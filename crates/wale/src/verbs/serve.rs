@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wale_ops::OpError;
 use wale_storage::FileStore;
 
-use crate::assemble::{self, STALE_AFTER, VERSION};
+use crate::assemble::{self, Bounds, STALE_AFTER, VERSION};
 use crate::config::{Loaded, Settings};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
@@ -28,7 +28,7 @@ fn streams(settings: &Settings) -> usize {
 
 async fn serve(settings: &Settings) -> Result<(), OpError> {
     let signals = Signals::listen()?;
-    let opened = assemble::archive(settings, assemble::working_memory(settings))?;
+    let opened = assemble::archive(settings, Bounds::of_sidecar(settings))?;
     let options = assemble::service(settings, opened.archive)?;
     tracing::info!(
         version = VERSION,

@@ -11,15 +11,16 @@ use wale_ops::{Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use super::recovery::{self, Role};
+use crate::assemble::{self, Bounds};
 use crate::cli::{Face, WalFetch, WalPush};
 use crate::config::{Group, Loaded};
 use crate::report::Failure;
-use crate::{assemble, runtime};
+use crate::runtime;
 
 /// Archives one file. Success is a promise: PostgreSQL removes its copy.
 pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
-    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     let options = PushOptions {
         data_directory: data_directory(arguments),
         ..PushOptions::default()
@@ -71,7 +72,7 @@ fn fetch_file(arguments: &WalFetch, loaded: &Loaded) -> Result<(), OpError> {
         .hint("pass %f")
         .source(error)
     })?;
-    let archive = assemble::archive(settings, settings.memory_bytes)?.archive;
+    let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
     // One call lives for one file: what it fetched ahead would be thrown away.
     let options = FetcherOptions {
         prefetch: 0,

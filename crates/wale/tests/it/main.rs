@@ -1,7 +1,6 @@
 //! The integration tests: the real program beside real PostgreSQL servers, real `wget`, BusyBox and
 //! `curl`. One binary, one file for each concern. Tests of a row of the fault battery carry its
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
-#![expect(missing_docs, reason = "a test's name is its documentation")]
 
 mod base_backup;
 mod contract;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use wale_testkit::{Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, free_port};
 
 /// The program under test.
-pub const WALE: &str = env!("CARGO_BIN_EXE_wale");
+pub(crate) const WALE: &str = env!("CARGO_BIN_EXE_wale");
 
 /// The majors a test runs on: `WALE_TEST_MAJORS`, else the three that cover the differences.
-pub fn majors() -> Vec<u32> {
+pub(crate) fn majors() -> Vec<u32> {
     std::env::var("WALE_TEST_MAJORS")
         .unwrap_or_else(|_| "10 15 18".into())
         .split_whitespace()
@@ -17,15 +17,15 @@ pub fn majors() -> Vec<u32> {
 }
 
 /// A running cluster whose `archive_command` is wget against a running sidecar.
-pub struct Stage {
-    pub sidecar: Sidecar,
-    pub cluster: Cluster,
-    pub options: SidecarOptions,
-    pub sandbox: Sandbox,
+pub(crate) struct Stage {
+    pub(crate) sidecar: Sidecar,
+    pub(crate) cluster: Cluster,
+    pub(crate) options: SidecarOptions,
+    pub(crate) sandbox: Sandbox,
 }
 
 /// The server's settings for archiving through the sidecar at `port`.
-pub fn archiving(port: u16) -> Vec<String> {
+pub(crate) fn archiving(port: u16) -> Vec<String> {
     vec![
         "wal_level = replica".into(),
         "archive_mode = on".into(),
@@ -35,7 +35,7 @@ pub fn archiving(port: u16) -> Vec<String> {
 
 impl Stage {
     /// A stage with default settings.
-    pub fn new(name: &str, major: u32) -> Self {
+    pub(crate) fn new(name: &str, major: u32) -> Self {
         let cluster = ClusterOptions {
             major,
             ..ClusterOptions::default()
@@ -44,7 +44,7 @@ impl Stage {
     }
 
     /// A stage whose cluster and sidecar the test has a say in.
-    pub fn with(
+    pub(crate) fn with(
         name: &str,
         cluster: ClusterOptions,
         settings: impl FnOnce(SidecarOptions) -> SidecarOptions,
@@ -64,12 +64,12 @@ impl Stage {
     }
 
     /// The archive's folder.
-    pub fn archive(&self) -> std::path::PathBuf {
+    pub(crate) fn archive(&self) -> std::path::PathBuf {
         self.sandbox.path().join("archive")
     }
 
     /// A base backup by `wale backup-push`.
-    pub fn backup(&self) -> Exit {
+    pub(crate) fn backup(&self) -> Exit {
         let data = self.cluster.data.to_string_lossy().into_owned();
         let exit = self.sidecar.verb(WALE, "wale", &["backup-push", &data]);
         assert_eq!(exit.code(), 0, "backup-push: {}", exit.stderr);
@@ -79,7 +79,7 @@ impl Stage {
     /// Restores into a new data directory `name` with a sidecar of its own, waits until the sidecar
     /// says that PostgreSQL may start, and gives the restored cluster a port of its own.
     /// The cluster is not started. `archive` lines replace the archiving of the origin.
-    pub fn restore(&self, name: &str, addition: &str, lines: &[String]) -> (Cluster, Sidecar) {
+    pub(crate) fn restore(&self, name: &str, addition: &str, lines: &[String]) -> (Cluster, Sidecar) {
         let (cluster, options) = self.restore_options(name, addition);
         let sidecar = Sidecar::start(&self.sandbox, WALE, &options);
         sidecar.wait_ready(Duration::from_secs(120));
@@ -90,7 +90,7 @@ impl Stage {
     }
 
     /// The pieces of [`Stage::restore`] before the sidecar is started.
-    pub fn restore_options(&self, name: &str, addition: &str) -> (Cluster, SidecarOptions) {
+    pub(crate) fn restore_options(&self, name: &str, addition: &str) -> (Cluster, SidecarOptions) {
         let cluster = Cluster::at(&self.sandbox, self.cluster.server.major, name, free_port());
         let _ = self.sandbox.folder(name);
         let port = free_port();
@@ -108,6 +108,6 @@ impl Stage {
 }
 
 /// Rows and a checksum of table `t`.
-pub fn fingerprint(cluster: &Cluster, table: &str) -> String {
+pub(crate) fn fingerprint(cluster: &Cluster, table: &str) -> String {
     cluster.sql(&format!("select count(*), coalesce(sum(('x' || substr(md5(r::text), 1, 8))::bit(32)::int::bigint), 0) from {table} r"))
 }

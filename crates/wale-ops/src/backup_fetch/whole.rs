@@ -1,0 +1,142 @@
+//! From files that are all there to a cluster that can be started: map, manifest, the caller's settings, one flush, and
+//! `global/pg_control` last. Sync; for blocking threads.
+
+use wale_cluster::{Owner, durable};
+use wale_format::ManifestBuilder;
+use wale_pg::{ControlFile, TablespaceMap};
+
+use super::extract::{Extraction, Kept};
+use super::plan::PlannedTablespace;
+use super::run::Finish;
+use super::source::Source;
+use crate::backup_push::Crc32c;
+use crate::error::{Kind, OpError, Result};
+
+/// A restore whose partitions have all been read.
+pub(super) struct Whole<'a> {
+    pub(super) extraction: &'a Extraction,
+    pub(super) source: &'a Source,
+    pub(super) tablespaces: &'a [PlannedTablespace],
+    pub(super) owner: Owner,
+}
+
+impl Whole<'_> {
+    /// Does all of it. When this returns, a server can start.
+    pub(super) fn complete(&self, finish: Finish) -> Result<(ControlFile, Vec<String>)> {
+        let target = &self.extraction.target;
+        self.extraction.ledger.check_complete()?;
+        let kept = self.extraction.take_control_file().ok_or_else(|| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("backup {} has no global/pg_control", self.source.name),
+            )
+        })?;
+        let control_file = self.check_control_file(&kept)?;
+        let mut warnings = self.extraction.take_warnings();
+        let map = self.write_tablespace_map(&control_file)?;
+        self.write_manifest(map.as_deref())?;
+        warnings.extend(finish(target, &control_file)?);
+        target.flush()?;
+        // From this rename on a server can start.
+        let path = target.path().join(ControlFile::PATH);
+        durable::write_atomic(&path, &kept.content, 0o600, Some(self.owner))
+            .map_err(|error| OpError::from_io(error, format_args!("write {}", path.display())))?;
+        Ok((control_file, warnings))
+    }
+
+    fn check_control_file(&self, kept: &Kept) -> Result<ControlFile> {
+        let control_file = ControlFile::parse(&kept.content).map_err(|error| {
+            OpError::new(
+                Kind::CorruptData,
+                format!(
+                    "global/pg_control in backup {} is damaged",
+                    self.source.name
+                ),
+            )
+            .source(error)
+        })?;
+        match self.source.sentinel.system_identifier {
+            Some(expected) if expected != control_file.system_identifier.as_u64() => {
+                Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("backup {} holds another cluster's files", self.source.name),
+                )
+                .detail(format!(
+                    "Its sentinel says system identifier {expected}, its control file {}.",
+                    control_file.system_identifier
+                )))
+            }
+            _ => Ok(control_file),
+        }
+    }
+
+    /// Writes the map with the places of this restore. The server makes the links from it when recovery begins, so with
+    /// the old places it would go to the original's tablespaces without a word.
+    fn write_tablespace_map(&self, control_file: &ControlFile) -> Result<Option<Vec<u8>>> {
+        let Some(kept) = self
+            .extraction
+            .take_tablespace_map()
+            .filter(|kept| !kept.content.is_empty())
+        else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!(
+                    "the tablespace map of backup {} is damaged: {reason}",
+                    self.source.name
+                ),
+            )
+        };
+        let content = if self
+            .tablespaces
+            .iter()
+            .all(|space| space.origin == space.target)
+        {
+            kept.content
+        } else {
+            let major = self.source.major.or_else(|| control_file.major());
+            let major =
+                major.ok_or_else(|| damaged("the server's version is not known".to_owned()))?;
+            let text =
+                String::from_utf8(kept.content).map_err(|error| damaged(error.to_string()))?;
+            let mut map =
+                TablespaceMap::parse(&text, major).map_err(|error| damaged(error.to_string()))?;
+            for (oid, path) in &mut map.entries {
+                if let Some(space) = self.tablespaces.iter().find(|space| space.oid == *oid) {
+                    *path = space.target.to_string_lossy().into_owned();
+                }
+            }
+            map.to_text(major).into_bytes()
+        };
+        self.extraction
+            .target
+            .small_file("tablespace_map", kept.mode, &content)?;
+        Ok(Some(content))
+    }
+
+    /// Writes the manifest into the directory, with the entry of the map as it is now, so that `pg_verifybackup`
+    /// proves the restore.
+    fn write_manifest(&self, map: Option<&[u8]>) -> Result<()> {
+        let Some(manifest) = &self.source.manifest else {
+            return Ok(());
+        };
+        let mut builder = ManifestBuilder::new();
+        for (path, file) in &manifest.files {
+            let (size, crc32c) = match map {
+                Some(map) if path == "tablespace_map" => (map.len() as u64, Some(Crc32c::of(map))),
+                _ => (file.size, file.crc32c),
+            };
+            // wale writes no other kind of checksum.
+            let crc32c = crc32c.ok_or_else(|| {
+                OpError::internal(format!("the manifest has no CRC-32C of \"{path}\""))
+            })?;
+            builder.add_file(path, size, file.mtime, crc32c);
+        }
+        let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
+        self.extraction
+            .target
+            .small_file("backup_manifest", 0o600, &bytes)
+    }
+}
