@@ -46,7 +46,7 @@ if [ "$(id -u)" = 0 ]; then chown -R postgres:postgres "$home"; fi
 pgport=$(port)
 walport=$(port)
 export PGDATA=$home/data WALE_FILE_PREFIX=file://$home/archive WALE_LISTEN_PORT=$walport
-export WALE_LISTEN_ADDRESS=127.0.0.1 PGHOST=$home/run PGPORT=$pgport PGUSER=postgres CRON_TIMING=off WALE_LOG=info
+export WALE_SHUTDOWN_GRACE=3s WALE_LISTEN_ADDRESS=127.0.0.1 PGHOST=$home/run PGPORT=$pgport PGUSER=postgres CRON_TIMING=off WALE_LOG=info
 lock=$PGDATA/wale_init_lockfile
 sidecar_pid=
 

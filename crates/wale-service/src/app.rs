@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
-use wale_ops::{Archive, Progress, WalDirectory};
+use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) token: Option<HttpToken>,
     pub(crate) wal_directory: WalDirectory,
     pub(crate) data_directory: PathBuf,
+    /// Where the server listens: asked while draining.
+    pub(crate) connect: ConnectOptions,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
@@ -99,6 +101,7 @@ impl App {
             token: options.token.clone(),
             wal_directory,
             data_directory: options.data_directory.clone(),
+            connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
             mode: options.mode.name(),
             version: options.version,

@@ -2,7 +2,9 @@
 //! stopped together, so the sidecar must outlive the server.
 //!
 //! Readiness goes off at once. Pushes are served while `postmaster.pid` names a server that may run, or pushes still
-//! come, up to the grace. Meanwhile a running backup is ended cleanly and none is begun. With no server and no push for
+//! come, up to the grace. A pid file alone is not believed for long: a server that was killed leaves one behind, and
+//! its process id means nothing in another container. When nothing listens where the server should be either, the
+//! sidecar waits [`UNREACHABLE_QUIET`] only. Meanwhile a running backup is ended cleanly and none is begun. With no server and no push for
 //! [`QUIET`] it ends at once.
 
 use std::time::Duration;
@@ -15,6 +17,10 @@ use crate::server::{self, Server};
 
 /// No push for so long means that none comes any more. PostgreSQL's archiver pauses a second between its attempts.
 const QUIET: Duration = Duration::from_millis(1200);
+
+/// No push for so long, and nothing listens at `PGHOST`, means that the pid file was left by a crash. Longer than
+/// [`QUIET`], because `PGHOST` may be wrong where nobody takes base backups.
+const UNREACHABLE_QUIET: Duration = Duration::from_secs(8);
 
 /// How often the server is looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,19 +36,26 @@ enum Verdict {
 #[derive(Debug, Clone, Copy)]
 struct Found {
     server: Server,
+    listens: bool,
     working: usize,
     /// Time since a push was last under way.
     quiet: Duration,
+    /// Time since the signal.
+    draining: Duration,
 }
 
 fn judge(found: Found) -> Verdict {
-    match found {
-        Found {
-            server: Server::Gone,
-            working: 0,
-            quiet,
-        } if quiet >= QUIET => Verdict::Leave,
-        _ => Verdict::Stay,
+    let enough = match found.server {
+        Server::Gone => QUIET,
+        Server::MayRun if !found.listens && found.draining >= UNREACHABLE_QUIET => {
+            UNREACHABLE_QUIET
+        }
+        Server::MayRun => return Verdict::Stay,
+    };
+    if found.working == 0 && found.quiet >= enough {
+        Verdict::Leave
+    } else {
+        Verdict::Stay
     }
 }
 
@@ -77,6 +90,8 @@ pub(crate) async fn drain(app: &App, grace: Duration, stop_work: &CancellationTo
 }
 
 async fn serve_out(app: &App) {
+    // The wait for a server that does not listen counts from the signal on.
+    let begun = Instant::now();
     let mut last_work = app.last_push().unwrap_or(app.started);
     loop {
         let now = Instant::now();
@@ -86,9 +101,11 @@ async fn serve_out(app: &App) {
         }
         last_work = last_work.max(app.last_push().unwrap_or(last_work));
         let found = Found {
+            listens: app.connect.is_listening().await,
             server: server::look(app.data_directory.clone()).await,
             working,
             quiet: now - last_work,
+            draining: now - begun,
         };
         if judge(found) == Verdict::Leave {
             return;
@@ -103,24 +120,27 @@ mod tests {
 
     #[test]
     fn it_leaves_only_when_all_is_quiet() {
+        let (yes, no, hour) = (true, false, Duration::from_hours(1));
         let cases = [
-            (Server::Gone, 0, QUIET, Verdict::Leave),
-            (Server::Gone, 0, Duration::from_hours(1), Verdict::Leave),
-            (Server::Gone, 0, Duration::ZERO, Verdict::Stay),
-            (Server::Gone, 1, QUIET, Verdict::Stay),
-            (Server::MayRun, 0, Duration::from_hours(1), Verdict::Stay),
-            (Server::MayRun, 3, Duration::ZERO, Verdict::Stay),
+            (Server::Gone, no, 0, QUIET, Verdict::Leave),
+            (Server::Gone, no, 0, hour, Verdict::Leave),
+            (Server::Gone, no, 0, Duration::ZERO, Verdict::Stay),
+            (Server::Gone, no, 1, QUIET, Verdict::Stay),
+            (Server::MayRun, yes, 0, hour, Verdict::Stay),
+            (Server::MayRun, yes, 3, Duration::ZERO, Verdict::Stay),
+            (Server::MayRun, no, 0, QUIET, Verdict::Stay),
+            (Server::MayRun, no, 0, UNREACHABLE_QUIET, Verdict::Leave),
+            (Server::MayRun, no, 1, hour, Verdict::Stay),
         ];
-        for (server, working, quiet, verdict) in cases {
-            assert_eq!(
-                judge(Found {
-                    server,
-                    working,
-                    quiet
-                }),
-                verdict,
-                "{server:?} {working} {quiet:?}"
-            );
+        for (server, listens, working, quiet, verdict) in cases {
+            let found = Found {
+                server,
+                listens,
+                working,
+                quiet,
+                draining: quiet,
+            };
+            assert_eq!(judge(found), verdict, "{found:?}");
         }
     }
 }

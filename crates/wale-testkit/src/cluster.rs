@@ -112,7 +112,10 @@ impl Cluster {
     pub fn configure(&self, lines: &[String]) {
         use std::io::Write;
         let path = self.data.join("postgresql.conf");
-        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("postgresql.conf");
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .expect("postgresql.conf");
         let mut text = format!(
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
              log_min_messages = log\nmax_wal_size = 256MB\n",
@@ -144,27 +147,41 @@ impl Cluster {
     /// When the program cannot be started.
     pub fn launch(&self) {
         let _ = std::fs::remove_file(&self.log);
-        let prefix = self.path_prefix.as_ref().map(|p| format!("{}:", p.display()));
-        let path = format!("PATH={}/usr/local/bin:/usr/bin:/bin", prefix.unwrap_or_default());
+        let prefix = self
+            .path_prefix
+            .as_ref()
+            .map(|p| format!("{}:", p.display()));
+        let path = format!(
+            "PATH={}/usr/local/bin:/usr/bin:/bin",
+            prefix.unwrap_or_default()
+        );
         let status = as_postgres(Path::new("env"))
             .arg(path)
             .arg(self.server.program("pg_ctl"))
-            .arg("-D").arg(&self.data)
-            .arg("-l").arg(&self.log)
+            .arg("-D")
+            .arg(&self.data)
+            .arg("-l")
+            .arg(&self.log)
             .args(["-W", "start"])
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        assert!(status.expect("pg_ctl runs").success(), "pg_ctl start: {}", self.log_text());
+        assert!(
+            status.expect("pg_ctl runs").success(),
+            "pg_ctl start: {}",
+            self.log_text()
+        );
     }
 
     /// Whether a server of this data directory is running.
     #[must_use]
     pub fn is_running(&self) -> bool {
         as_postgres(&self.server.program("pg_ctl"))
-            .arg("-D").arg(&self.data).arg("status")
+            .arg("-D")
+            .arg(&self.data)
+            .arg("status")
             .current_dir("/")
             .output()
             .is_ok_and(|output| output.status.success())
@@ -175,7 +192,8 @@ impl Cluster {
     fn assert_running(&self) {
         let log = self.log_text();
         let last = log.lines().last().unwrap_or_default();
-        let ended = last.contains("database system is shut down") || last.contains("FATAL:  data directory");
+        let ended = last.contains("database system is shut down")
+            || last.contains("FATAL:  data directory");
         assert!(!ended, "the server stopped: {log}");
     }
 
@@ -184,7 +202,9 @@ impl Cluster {
     /// # Panics
     /// When it has not within `limit`.
     pub fn wait_stopped(&self, limit: Duration) {
-        wait_until("the server to stop", limit, || (!self.is_running()).then_some(()));
+        wait_until("the server to stop", limit, || {
+            (!self.is_running()).then_some(())
+        });
     }
 
     /// Waits until recovery is over and the server takes writes.
@@ -203,7 +223,8 @@ impl Cluster {
     /// # Panics
     /// When it fails.
     pub fn sql(&self, text: &str) -> String {
-        self.try_sql(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+        self.try_sql(text)
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     /// As [`Cluster::sql`], with the server's message as error.
@@ -212,15 +233,31 @@ impl Cluster {
     /// psql's standard error.
     pub fn try_sql(&self, text: &str) -> Result<String, String> {
         let output = Command::new("psql")
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres"])
-            .arg("-h").arg(&self.socket)
-            .arg("-p").arg(self.port.to_string())
-            .arg("-c").arg(text)
+            .args([
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+            ])
+            .arg("-h")
+            .arg(&self.socket)
+            .arg("-p")
+            .arg(self.port.to_string())
+            .arg("-c")
+            .arg(text)
             .env("PGCONNECT_TIMEOUT", "10")
             .output()
             .map_err(|error| error.to_string())?;
         if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+            Ok(String::from_utf8_lossy(&output.stdout)
+                .trim_end()
+                .to_owned())
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
@@ -232,7 +269,10 @@ impl Cluster {
     /// When the server does not stop.
     pub fn stop(&self, mode: &str) {
         let data = self.data.to_string_lossy().into_owned();
-        run_as_postgres(&self.server.program("pg_ctl"), &["-D", &data, "-m", mode, "-w", "stop"]);
+        run_as_postgres(
+            &self.server.program("pg_ctl"),
+            &["-D", &data, "-m", mode, "-w", "stop"],
+        );
     }
 
     /// `kill -9` for the postmaster, and waits until its children are gone too.
@@ -240,9 +280,11 @@ impl Cluster {
     /// # Panics
     /// When they stay.
     pub fn kill(&self) {
-        let Some(pid) = self.postmaster_pid() else { return };
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-            .unwrap_or_default();
+        let Some(pid) = self.postmaster_pid() else {
+            return;
+        };
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let mut pids: Vec<i32> = children.split_whitespace().flat_map(str::parse).collect();
         pids.insert(0, pid);
         for one in &pids {
@@ -250,9 +292,11 @@ impl Cluster {
                 let _ = rustix::process::kill_process(one, rustix::process::Signal::KILL);
             }
         }
-        wait_until("the server's processes to end", Duration::from_secs(20), || {
-            pids.iter().all(|p| is_gone(*p)).then_some(())
-        });
+        wait_until(
+            "the server's processes to end",
+            Duration::from_secs(20),
+            || pids.iter().all(|p| is_gone(*p)).then_some(()),
+        );
     }
 
     fn postmaster_pid(&self) -> Option<i32> {
@@ -302,8 +346,11 @@ fn ready_files(wal: &Path) -> Vec<String> {
 }
 
 fn is_gone(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim().starts_with('Z'))
+    })
 }
 
 impl Drop for Cluster {

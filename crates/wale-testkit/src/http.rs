@@ -37,7 +37,10 @@ impl Reply {
 /// # Errors
 /// When the connection is refused or breaks before a byte came.
 pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
-    request(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    request(
+        port,
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+    )
 }
 
 /// Sends `raw` and reads to the end of the connection.
@@ -54,9 +57,16 @@ pub fn request(port: u16, raw: &str) -> std::io::Result<Reply> {
     {
         return Err(error);
     }
-    let split = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(all.len());
+    let split = all
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .unwrap_or(all.len());
     let head = String::from_utf8_lossy(&all[..split]).to_lowercase();
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
     let body = all.get(split + 4..).unwrap_or_default().to_vec();
     Ok(Reply { status, head, body })
 }

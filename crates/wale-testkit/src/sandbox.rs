@@ -21,12 +21,17 @@ impl Sandbox {
     pub fn new(name: &str) -> Self {
         let root = std::env::var("WALE_TEST_DIR").unwrap_or_else(|_| "/var/tmp/wale-it".into());
         std::fs::create_dir_all(&root).expect("the tests' root folder");
-        let folder =
-            tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&root).expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir_in(&root)
+            .expect("a folder");
         let path = folder.path().to_path_buf();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
         give_to_postgres(&path);
-        Self { folder: Some(folder), path }
+        Self {
+            folder: Some(folder),
+            path,
+        }
     }
 
     /// The folder.
@@ -79,7 +84,10 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 /// # Panics
 /// As [`run`].
 pub fn run_as_postgres(program: &Path, arguments: &[&str]) -> String {
-    let output = as_postgres(program).args(arguments).current_dir("/").output();
+    let output = as_postgres(program)
+        .args(arguments)
+        .current_dir("/")
+        .output();
     finish(&program.to_string_lossy(), output)
 }
 

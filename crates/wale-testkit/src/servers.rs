@@ -54,7 +54,9 @@ pub fn client_tool(name: &str) -> PathBuf {
         })
         .unwrap_or_default();
     found.sort();
-    found.pop().unwrap_or_else(|| panic!("{name} is not installed: run scripts/setup.sh"))
+    found
+        .pop()
+        .unwrap_or_else(|| panic!("{name} is not installed: run scripts/setup.sh"))
 }
 
 /// Records that a test was skipped and why, where `scripts/test.sh` counts it

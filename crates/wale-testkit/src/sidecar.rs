@@ -39,7 +39,10 @@ impl SidecarOptions {
             ("WALE_SHUTDOWN_GRACE", "5s".into()),
         ];
         Self {
-            environment: environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            environment: environment
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .collect(),
             port,
             as_postgres: true,
         }
@@ -94,7 +97,9 @@ impl Sidecar {
             if let Some(status) = sidecar.child.try_wait().expect("the sidecar can be asked") {
                 panic!("the sidecar ended, {status}: {}", sidecar.log_text());
             }
-            get(sidecar.port, "/ping").ok().filter(|reply| reply.status == 200)
+            get(sidecar.port, "/ping")
+                .ok()
+                .filter(|reply| reply.status == 200)
         });
         sidecar
     }
@@ -106,7 +111,11 @@ impl Sidecar {
     #[must_use]
     pub fn launch(sandbox: &Sandbox, binary: &str, options: &SidecarOptions) -> Self {
         let log = sandbox.path().join(format!("sidecar-{}.log", options.port));
-        let file = File::options().create(true).append(true).open(&log).expect("the sidecar's log");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the sidecar's log");
         let child = wale_command(binary, "wale", options)
             .arg("serve")
             .stdin(Stdio::null())
@@ -114,7 +123,12 @@ impl Sidecar {
             .stderr(file)
             .spawn()
             .expect("the sidecar starts");
-        Self { child, port: options.port, options: options.clone(), log }
+        Self {
+            child,
+            port: options.port,
+            options: options.clone(),
+            log,
+        }
     }
 
     /// `GET path`.
@@ -132,7 +146,10 @@ impl Sidecar {
     /// When it does not within `limit`.
     pub fn wait_ready(&self, limit: Duration) {
         wait_until("the sidecar to be ready", limit, || {
-            get(self.port, "/startupz").ok().filter(|reply| reply.status == 200).map(drop)
+            get(self.port, "/startupz")
+                .ok()
+                .filter(|reply| reply.status == 200)
+                .map(drop)
         });
     }
 
@@ -167,7 +184,9 @@ impl Sidecar {
     /// # Panics
     /// When it runs on after `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
-        wait_until("the sidecar to end", limit, || self.child.try_wait().expect("it can be asked"))
+        wait_until("the sidecar to end", limit, || {
+            self.child.try_wait().expect("it can be asked")
+        })
     }
 
     /// The process id of wale itself.
@@ -183,7 +202,10 @@ impl Drop for Sidecar {
         if std::thread::panicking() {
             let text = self.log_text();
             let tail: Vec<&str> = text.lines().rev().take(60).collect();
-            eprintln!("--- the sidecar's log, its end first ---\n{}", tail.join("\n"));
+            eprintln!(
+                "--- the sidecar's log, its end first ---\n{}",
+                tail.join("\n")
+            );
         }
     }
 }
@@ -210,12 +232,17 @@ pub fn wale_command(binary: &str, name: &str, options: &SidecarOptions) -> Comma
     let mut command = if options.as_postgres && rustix::process::geteuid().is_root() {
         // setpriv executes the program in its own place, so that the pid is the program's.
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+        command
+            .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
+            .arg(program);
         command
     } else {
         Command::new(program)
     };
-    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").envs(&options.environment);
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .envs(&options.environment);
     command.current_dir("/");
     command
 }
@@ -237,7 +264,10 @@ fn reachable(binary: &str) -> PathBuf {
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }

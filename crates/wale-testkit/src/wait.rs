@@ -23,7 +23,10 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() ->
         if let Some(answer) = condition() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "gave up after {limit:?} waiting for {what}");
+        assert!(
+            Instant::now() < deadline,
+            "gave up after {limit:?} waiting for {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -156,6 +156,30 @@ impl ConnectOptions {
         }
     }
 
+    /// Whether something listens where the server should be: a connection that is opened and closed, a second at
+    /// most. A server that is stopping still listens; one that was killed does not.
+    pub async fn is_listening(&self) -> bool {
+        for host in self.hosts() {
+            let attempt = async {
+                if host.starts_with('/') {
+                    let path = Path::new(host).join(format!(".s.PGSQL.{}", self.port));
+                    tokio::net::UnixStream::connect(path).await.map(drop)
+                } else {
+                    tokio::net::TcpStream::connect((host, self.port))
+                        .await
+                        .map(drop)
+                }
+            };
+            if matches!(
+                tokio::time::timeout(Duration::from_secs(1), attempt).await,
+                Ok(Ok(()))
+            ) {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
         self.host
             .split(',')

@@ -56,7 +56,7 @@ fn restore_mode_is_idempotent() {
     restored.sql("insert into t values (101)");
     // The container restarts: the same request restores nothing again.
     sidecar.kill();
-    let (_, mut options) = stage.restore_options("again", "");
+    let (_same, mut options) = stage.restore_options("again", "");
     options.port = sidecar.port;
     let options = options.set("WALE_LISTEN_PORT", &sidecar.port.to_string());
     let same = Sidecar::start(&stage.sandbox, WALE, &options);
@@ -77,7 +77,7 @@ fn restore_mode_never_touches_a_foreign_cluster() {
     stage.backup();
     let options = stage.options.clone().set("START_MODE", "RESTORE");
     let before = wale_testkit::shell(&format!(
-        "ls -la --full-time {}",
+        "find {} -not -path '*/pg_wal*' -printf '%p %s %T@ %m\n' | sort",
         stage.cluster.data.display()
     ));
     let mut refused = {
@@ -93,7 +93,7 @@ fn restore_mode_never_touches_a_foreign_cluster() {
     let status = refused.wait_exit(Duration::from_secs(30));
     assert_eq!(status.code(), Some(73), "{}", refused.log_text());
     let after = wale_testkit::shell(&format!(
-        "ls -la --full-time {}",
+        "find {} -not -path '*/pg_wal*' -printf '%p %s %T@ %m\n' | sort",
         stage.cluster.data.display()
     ));
     assert_eq!(before, after);

@@ -79,7 +79,12 @@ impl Stage {
     /// Restores into a new data directory `name` with a sidecar of its own, waits until the sidecar
     /// says that PostgreSQL may start, and gives the restored cluster a port of its own.
     /// The cluster is not started. `archive` lines replace the archiving of the origin.
-    pub(crate) fn restore(&self, name: &str, addition: &str, lines: &[String]) -> (Cluster, Sidecar) {
+    pub(crate) fn restore(
+        &self,
+        name: &str,
+        addition: &str,
+        lines: &[String],
+    ) -> (Cluster, Sidecar) {
         let (cluster, options) = self.restore_options(name, addition);
         let sidecar = Sidecar::start(&self.sandbox, WALE, &options);
         sidecar.wait_ready(Duration::from_secs(120));
