@@ -197,13 +197,18 @@ impl Cluster {
         assert!(!ended, "the server stopped: {log}");
     }
 
-    /// Waits until the server has stopped by itself.
+    /// Waits until the server that was launched has stopped by itself.
     ///
     /// # Panics
     /// When it has not within `limit`.
     pub fn wait_stopped(&self, limit: Duration) {
         wait_until("the server to stop", limit, || {
-            (!self.is_running()).then_some(())
+            let log = self.log_text();
+            let said = [
+                "database system is shut down",
+                "could not find the database system",
+            ];
+            (said.iter().any(|words| log.contains(words)) && !self.is_running()).then_some(())
         });
     }
 
@@ -297,6 +302,8 @@ impl Cluster {
             Duration::from_secs(20),
             || pids.iter().all(|p| is_gone(*p)).then_some(()),
         );
+        // As long as nobody has reaped the process, its id counts as alive for the next start.
+        let _ = std::fs::remove_file(self.socket.join(format!(".s.PGSQL.{}.lock", self.port)));
     }
 
     fn postmaster_pid(&self) -> Option<i32> {
@@ -312,11 +319,13 @@ impl Cluster {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Switches the WAL segment and returns the name of the one that was closed.
+    /// Writes a record, switches the WAL segment and returns the name of the one that was closed.
+    /// (Without a record since the last switch the server would not switch.)
     ///
     /// # Panics
     /// When the server refuses.
     pub fn switch_wal(&self) -> String {
+        self.sql("select pg_create_restore_point('switch')");
         self.sql("select pg_walfile_name(pg_switch_wal())")
     }
 

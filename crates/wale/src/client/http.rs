@@ -1,5 +1,6 @@
 //! One request to the sidecar: HTTP/1.1 over TCP, a connection for each, every step with a limit.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,6 +77,16 @@ impl Server {
         Ok(server)
     }
 
+    /// `localhost` is the loopback without asking anybody: an image without files has no hosts file.
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        if self.host == "localhost" {
+            let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            let addresses = loopback.map(|address| SocketAddr::new(address, self.port));
+            return TcpStream::connect(addresses.as_slice()).await;
+        }
+        TcpStream::connect((self.host.as_str(), self.port)).await
+    }
+
     fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -97,7 +108,7 @@ impl Server {
     /// # Errors
     /// When the sidecar cannot be reached or does not answer in time.
     pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let connect = self.connect();
         let stream = match timeout(CONNECT_LIMIT, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),

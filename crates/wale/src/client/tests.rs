@@ -36,7 +36,7 @@ fn reply(status: &str, declared: usize, body: &[u8]) -> Vec<u8> {
 
 fn server_at(port: u16) -> Server {
     let token = Some(wale_cluster::Secret::new("t0ken"));
-    Server::new("127.0.0.1", port, token, Duration::from_secs(10))
+    Server::new("localhost", port, token, Duration::from_secs(10))
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

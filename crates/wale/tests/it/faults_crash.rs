@@ -123,7 +123,8 @@ fn fault_02_and_05_killed_at_random_while_pushing_nothing_acknowledged_is_lost()
     let mut faulty = Faulty::new("storm");
     let cluster = &faulty.stage.cluster;
     let wal = cluster.wal.clone();
-    cluster.sql("alter system set wal_keep_size = '4GB'; select pg_reload_conf()");
+    cluster.sql("alter system set wal_keep_size = '4GB'");
+    cluster.sql("select pg_reload_conf()");
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (sandbox, options) = (&faulty.stage.sandbox, &faulty.stage.options);
     let sidecar = &mut faulty.stage.sidecar;
