@@ -346,7 +346,9 @@ impl Restore<'_> {
         let expected = source.expected();
         let strict = expected.is_some();
         let told = source.sentinel.bytes();
-        self.progress.set_total(told.unwrap_or(0));
+        if let Some(bytes) = told {
+            self.progress.set_total(bytes);
+        }
         if let Some(files) = &expected {
             self.progress.set_total_files(files.len() as u64);
         }
@@ -368,11 +370,10 @@ impl Restore<'_> {
         let workers = self.options.workers.max(1);
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
-        let _memory = self
-            .archive
-            .budget()
-            .acquire(WORKER_BYTES * workers as u64)
-            .await;
+        let _memory = tokio::select! {
+            () = token.cancelled() => return Err(cancelled()),
+            memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64) => memory,
+        };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
         let work: Vec<_> = (0u32..)
             .zip(parts)
