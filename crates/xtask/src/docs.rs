@@ -1,14 +1,19 @@
-//! The generated pages. The program prints them; this writes them where they are committed.
+//! The generated pages. The program prints them, or the tests' names say them; this writes them where they
+//! are committed.
 
 use std::path::Path;
 use std::process::Command;
 
 /// Page of `wale reference` and its file below `docs/reference`.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     ("settings", "settings.md"),
     ("errors", "errors.md"),
     ("commands", "commands.md"),
+    (FAULTS, "faults.md"),
 ];
+
+/// The page that is read off the tests, not printed by the program.
+const FAULTS: &str = "faults";
 
 /// Writes every page.
 pub(crate) fn write(root: &Path) -> Result<String, String> {
@@ -41,6 +46,9 @@ pub(crate) fn check(root: &Path) -> Result<String, String> {
 }
 
 fn text(root: &Path, page: &str) -> Result<String, String> {
+    if page == FAULTS {
+        return crate::faults::page(root);
+    }
     let cargo = option_env!("CARGO").unwrap_or("cargo");
     let output = Command::new(cargo)
         .args([

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md`.
 
 mod docs;
+mod faults;
 mod rules;
 mod source;
 mod tidy;

@@ -47,6 +47,17 @@ impl Source {
         Ok(found)
     }
 
+    /// The names of its functions.
+    pub(crate) fn function_names(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| {
+            let rest = line
+                .trim_start()
+                .trim_start_matches("async ")
+                .strip_prefix("fn ")?;
+            rest.split(['(', '<']).next()
+        })
+    }
+
     /// The name of the crate's folder.
     pub(crate) fn room(&self) -> &str {
         self.path.split('/').nth(1).unwrap_or_default()

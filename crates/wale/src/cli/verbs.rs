@@ -110,6 +110,12 @@ pub(crate) enum Client {
         #[command(flatten)]
         target: ClientTarget,
     },
+    /// End with 0 when the sidecar on this machine says that `PostgreSQL` may start: a container's
+    /// health check
+    Ready {
+        #[command(flatten)]
+        target: ClientTarget,
+    },
 }
 
 /// Where the sidecar is, and for how long to wait.

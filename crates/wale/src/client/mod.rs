@@ -8,6 +8,7 @@
 mod http;
 mod place;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,7 +56,36 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
                 Failure::with_status(error, status)
             })
         }
+        Client::Ready { target } => {
+            let settings = loaded.require(&[Group::Endpoint])?;
+            let server = match target.url {
+                Some(_) => server(settings, target)?,
+                None => here(settings, target),
+            };
+            Ok(runtime::small()?.block_on(ready(&server))?)
+        }
     }
+}
+
+/// The sidecar of this container: where it listens, not the name by which others reach it.
+fn here(settings: &Settings, target: &ClientTarget) -> Server {
+    let address = match settings.listen_address {
+        any if !any.is_unspecified() => any,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
+    Server::new(&address.to_string(), settings.listen_port, None, limit)
+}
+
+async fn ready(server: &Server) -> Result<(), OpError> {
+    let reply = server.get("/startupz").await?;
+    if reply.status == StatusCode::OK {
+        return Ok(());
+    }
+    let mut error = OpError::new(Kind::Busy, "PostgreSQL may not start yet");
+    error.detail = reply.text().await;
+    Err(error)
 }
 
 fn server(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {

@@ -1,0 +1,72 @@
+//! The page that says which test stands for which row of the fault battery, read off the tests' names:
+//! `fault_37_the_same_bytes_…`, `fault_02_and_05_…`, `fault_50_51_53_…`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::source::Source;
+
+/// A test: its name and its file.
+type Test = (String, String);
+
+/// The page.
+pub(crate) fn page(root: &Path) -> Result<String, String> {
+    let mut rows: BTreeMap<u32, Vec<Test>> = BTreeMap::new();
+    for source in Source::all(root)? {
+        for name in source.function_names() {
+            for row in rows_of(name) {
+                rows.entry(row)
+                    .or_default()
+                    .push((name.to_owned(), source.path.clone()));
+            }
+        }
+    }
+    let mut text = String::from(
+        "<!-- Generated from the tests' names by `cargo run -p xtask -- docs`. Do not edit. -->\n\n\
+         # The fault battery\n\n\
+         Rows of the battery of faults and bad input that have a test. A row without one belongs to a\n\
+         capability that does not exist yet.\n\n| row | test | where |\n|---|---|---|\n",
+    );
+    for (row, tests) in rows {
+        for (name, path) in tests {
+            let words = name.split('_').skip(1);
+            let said: Vec<&str> = words
+                .skip_while(|word| *word == "and" || word.parse::<u32>().is_ok())
+                .collect();
+            let _ = writeln!(text, "| {row} | {} | `{path}` |", said.join(" "));
+        }
+    }
+    Ok(text)
+}
+
+/// The rows that a test's name speaks of.
+fn rows_of(name: &str) -> Vec<u32> {
+    let Some(rest) = name
+        .strip_prefix("fault_")
+        .or_else(|| name.strip_prefix("faults_"))
+    else {
+        return Vec::new();
+    };
+    let words = rest.split('_').filter(|word| *word != "and");
+    words.map_while(|word| word.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_the_leading_numbers() {
+        let cases: [(&str, &[u32]); 5] = [
+            ("fault_37_same_bytes", &[37]),
+            ("fault_02_and_05_killed", &[2, 5]),
+            ("fault_50_51_53_the_server", &[50, 51, 53]),
+            ("faults_9", &[9]),
+            ("a_test_37", &[]),
+        ];
+        for (name, rows) in cases {
+            assert_eq!(rows_of(name), rows, "{name}");
+        }
+    }
+}
