@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use wale_cluster::{Control, DataDirectory, Owner, ServerFacts};
+use wale_cluster::{ClusterError, Control, DataDirectory, Owner, ServerFacts, Situation};
 use wale_format::tar::Meta;
 use wale_pg::ControlFile;
 
@@ -119,11 +119,17 @@ async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile
         let control_file = directory.control_file()?;
         Ok((directory, control_file))
     };
-    super::blocking(read).await?.map_err(|error| {
-        OpError::from_cluster(
-            error,
-            format_args!("read {}", options.data_directory.display()),
-        )
+    super::blocking(read).await?.map_err(|error: ClusterError| {
+        let shown = options.data_directory.display();
+        let missing = error.situation() == Situation::NotFound;
+        let error = OpError::from_cluster(error, format_args!("read {shown}"));
+        if missing {
+            // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
+            return error.hint(format!(
+                "let PGDATA name the data directory as it is mounted here; there is no cluster in {shown}"
+            ));
+        }
+        error
     })
 }
 
