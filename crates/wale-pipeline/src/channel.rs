@@ -118,7 +118,7 @@ impl ChunkReceiver {
         }
     }
 
-    /// The chunks as a stream, which ends after the first error.
+    /// The chunks as a stream, which ends after the first error and stays at its end however often it is asked.
     #[must_use]
     pub fn into_stream(self) -> BoxStream<'static, Result<Bytes, ChunkError>> {
         stream::unfold(Some(self), |receiver| async {
@@ -129,6 +129,7 @@ impl ChunkReceiver {
                 Err(error) => Some((Err(error), None)),
             }
         })
+        .fuse()
         .boxed()
     }
 
@@ -165,6 +166,22 @@ mod tests {
             let mut expected = vec![Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))];
             expected.extend(last);
             assert_eq!(drain(receiver).await, expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_stays_at_its_end() {
+        let ends: [(fn(ChunkSender), usize); 2] = [(ChunkSender::finish, 0), (drop, 1)];
+        for (ending, items) in ends {
+            let (sender, receiver) = channel(1);
+            ending(sender);
+            let mut stream = receiver.into_stream();
+            for _ in 0..items {
+                stream.next().await.expect("an error").expect_err("aborted");
+            }
+            for _ in 0..3 {
+                assert!(stream.next().await.is_none());
+            }
         }
     }
 

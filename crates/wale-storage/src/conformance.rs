@@ -63,6 +63,13 @@ async fn created_once(store: &dyn Store) {
     assert_eq!((&meta.key, meta.size), (&key, 5));
     let outcome = store.put_if_absent(&key, body("second")).await;
     assert_eq!(outcome.expect("asks"), PutOutcome::Exists);
+    let fails = stream::iter([Err(BodyError::new("not to be read"))]).boxed();
+    let outcome = store.put_if_absent(&key, fails).await;
+    assert_eq!(
+        outcome.expect("asks"),
+        PutOutcome::Exists,
+        "what exists is told, whatever the body would say"
+    );
     assert_eq!(content(store, &key).await, "first", "the first stays");
     let head = store.head(&key).await.expect("asks").expect("is there");
     assert_eq!((&head.key, head.size), (&key, 5));

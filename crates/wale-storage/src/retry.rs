@@ -191,6 +191,7 @@ impl RetryStore {
                 }
             }
         })
+        .fuse()
         .boxed()
     }
 }

@@ -67,8 +67,9 @@ impl std::fmt::Debug for Object {
 /// dropped at any point: an unfinished put then leaves nothing behind under its name.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Stores an object unless one of that name exists. The body is not read when it is known early that
-    /// the object exists. The answer is given when object or predecessor are durable.
+    /// Stores an object unless one of that name exists. An object that exists before the call is told
+    /// without reading the body; so a body that fails asks for the confirmation alone, and stores nothing.
+    /// The answer is given when object or predecessor are durable.
     ///
     /// # Errors
     ///

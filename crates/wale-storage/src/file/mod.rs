@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, Fuse};
 use futures_util::{StreamExt, TryStreamExt};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -121,9 +121,11 @@ impl FileStore {
     async fn store(
         &self,
         key: &ObjectKey,
-        mut body: Body,
+        body: Body,
         placing: Placing,
     ) -> Result<PutOutcome, StoreError> {
+        // The last piece ends with the body, and then the body is asked once more for a further piece.
+        let mut body = body.fuse();
         let target = key.clone();
         let prepared = self
             .blocking(move |root| prepare(&root, &target, placing))
@@ -171,7 +173,7 @@ fn object(key: &ObjectKey) -> String {
 }
 
 /// Chunks of a body up to a piece; none at its end.
-async fn gather(key: &ObjectKey, body: &mut Body) -> Result<Vec<Bytes>, StoreError> {
+async fn gather(key: &ObjectKey, body: &mut Fuse<Body>) -> Result<Vec<Bytes>, StoreError> {
     let mut pieces = Vec::new();
     let mut bytes = 0;
     while bytes < PIECE_BYTES {
@@ -499,6 +501,19 @@ mod tests {
             let never = stream::poll_fn(|_| panic!("the body is not read")).boxed();
             let outcome = store.put_if_absent(&a, never).await.expect("asked");
             assert_eq!(outcome, PutOutcome::Exists);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ended_body_is_not_polled_again() {
+        let (_folder, store) = temporary();
+        for pieces in [0, 1, 3] {
+            // `unfold` panics when it is polled after its end.
+            let body = stream::unfold(0, move |sent| async move {
+                (sent < pieces).then(|| (Ok(Bytes::from_static(b"x")), sent + 1))
+            });
+            let meta = store.put(&key("a"), body.boxed()).await.expect("stored");
+            assert_eq!(meta.size, pieces);
         }
     }
 

@@ -133,7 +133,7 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
             separate_wal: true,
             ..ClusterOptions::default()
         };
-        let stage = Stage::with(&format!("space{major}"), options, |options| options);
+        let stage = Stage::with(&format!("space{major}"), &options, |options| options);
         let pg = &stage.cluster;
         let place = stage.sandbox.folder("space one");
         pg.sql(&format!(

@@ -8,7 +8,7 @@ use crate::support::{Stage, WALE, archiving};
 
 #[test]
 fn backup_push_mode_takes_a_backup_at_once_while_wal_is_accepted() {
-    let stage = Stage::with("pushmode", ClusterOptions::default(), |options| {
+    let stage = Stage::with("pushmode", &ClusterOptions::default(), |options| {
         options.set("START_MODE", "BACKUP_PUSH")
     });
     wait_until("the backup of BACKUP_PUSH", Duration::from_secs(60), || {
@@ -26,7 +26,7 @@ fn backup_push_mode_takes_a_backup_at_once_while_wal_is_accepted() {
 /// Five fields; the shortest schedule there is.
 #[test]
 fn the_schedule_takes_a_backup() {
-    let stage = Stage::with("cron", ClusterOptions::default(), |options| {
+    let stage = Stage::with("cron", &ClusterOptions::default(), |options| {
         options
             .set("CRON_TIMING", "* * * * *")
             .set("TZ", "Europe/Berlin")
@@ -146,7 +146,7 @@ fn all_wrong_settings_are_told_together() {
 
 #[test]
 fn a_token_guards_every_route_but_the_probes() {
-    let stage = Stage::with("token", ClusterOptions::default(), |options| {
+    let stage = Stage::with("token", &ClusterOptions::default(), |options| {
         options.set("WALE_HTTP_TOKEN", "s3cret-canary")
     });
     assert_eq!(stage.sidecar.get("/ping").status, 200);

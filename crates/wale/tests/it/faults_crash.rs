@@ -21,7 +21,7 @@ impl Faulty {
         let control =
             std::env::temp_dir().join(format!("wale-faults-{name}-{}", std::process::id()));
         std::fs::write(&control, "").unwrap();
-        let stage = Stage::with(name, wale_testkit::ClusterOptions::default(), |options| {
+        let stage = Stage::with(name, &wale_testkit::ClusterOptions::default(), |options| {
             options.set("WALE_FAULT_CONTROL", &control.to_string_lossy())
         });
         stage.cluster.sql("create table t (v int)");

@@ -59,7 +59,7 @@ fn small_segments(name: &str) -> Stage {
         segment_mib: 1,
         ..ClusterOptions::default()
     };
-    Stage::with(name, cluster, |options| {
+    Stage::with(name, &cluster, |options| {
         options.set("WALE_COMPRESSION", "none")
     })
 }
@@ -159,6 +159,9 @@ fn fault_18_a_file_that_vanished_is_a_clear_error() {
     .unwrap();
 }
 
+/// What is done to a good segment.
+type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+
 #[test]
 fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
     let stage = Stage::new("damaged", 15);
@@ -167,7 +170,7 @@ fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
     stage.cluster.wait_archived();
     let good = std::fs::read(stage.cluster.wal.join(&segment)).unwrap();
     let name = "0000000100000000000000AB";
-    let cases: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 5] = [
+    let cases: [(&str, Damage); 5] = [
         ("truncated", Box::new(|bytes| bytes.truncate(1_000_000))),
         ("all zeros", Box::new(|bytes| bytes.fill(0))),
         ("wrong magic", Box::new(|bytes| bytes[0] ^= 0xFF)),

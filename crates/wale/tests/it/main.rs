@@ -3,6 +3,7 @@
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
 
 mod base_backup;
+mod cli;
 mod contract;
 mod faults_crash;
 mod faults_disk;

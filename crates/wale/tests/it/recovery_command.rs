@@ -246,7 +246,7 @@ fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery
             ],
             ..ClusterOptions::default()
         };
-        let stage = Stage::with(&format!("conf{major}"), options, |options| options);
+        let stage = Stage::with(&format!("conf{major}"), &options, |options| options);
         stage.cluster.sql("create table t (v int)");
         stage.backup();
         stage.cluster.sql("insert into t values (1), (2)");

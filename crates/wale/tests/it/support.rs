@@ -40,17 +40,17 @@ impl Stage {
             major,
             ..ClusterOptions::default()
         };
-        Self::with(name, cluster, |options| options)
+        Self::with(name, &cluster, |options| options)
     }
 
     /// A stage whose cluster and sidecar the test has a say in.
     pub(crate) fn with(
         name: &str,
-        cluster: ClusterOptions,
+        cluster: &ClusterOptions,
         settings: impl FnOnce(SidecarOptions) -> SidecarOptions,
     ) -> Self {
         let sandbox = Sandbox::new(name);
-        let cluster = Cluster::init(&sandbox, &cluster);
+        let cluster = Cluster::init(&sandbox, cluster);
         let options = settings(SidecarOptions::new(&sandbox, &cluster));
         cluster.configure(&archiving(options.port));
         let sidecar = Sidecar::start(&sandbox, WALE, &options);
