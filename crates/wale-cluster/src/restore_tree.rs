@@ -5,13 +5,19 @@
 //! the archive holds and whatever happens in the directory meanwhile. Links that belong there (`pg_tblspc`,
 //! `pg_wal`) are made by [`RestoreTree::symlink`] at the end; a tablespace elsewhere is a tree of its own.
 //!
+//! Folders that were walked to stay open, some of them: with 100,000 small files the walks would be most of
+//! the work. A folder that is moved away meanwhile takes its files with it; nothing else is followed.
+//!
 //! Files get their mode and owner here, but are **not** flushed: a restore flushes once, at the end, by
 //! [`crate::durable::sync_tree`].
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,6 +27,9 @@ use crate::owner::Owner;
 
 /// Permission bits of folders that are only implied by the path of a file in them.
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// Folders kept open. A partition goes folder by folder, so a few for each worker are enough.
+const OPEN_FOLDERS_MAX: usize = 64;
 
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -33,6 +42,8 @@ pub struct RestoreTree {
     root: OwnedFd,
     path: PathBuf,
     owner: Option<Owner>,
+    /// By their path in the tree. Emptied whenever a link takes a folder's place or the tree is cleared.
+    open_folders: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 
 impl RestoreTree {
@@ -47,6 +58,7 @@ impl RestoreTree {
                 root,
                 path: path.to_path_buf(),
                 owner,
+                open_folders: Mutex::default(),
             }),
             Err(Errno::NOTDIR) => Err(ClusterError::NotADirectory {
                 path: path.to_path_buf(),
@@ -102,15 +114,48 @@ impl RestoreTree {
     /// `OutsideOfTree` for a path that leads out; `Io`.
     pub fn create_file(&self, relative: &str, mode: u32) -> Result<File, ClusterError> {
         let (folder, name) = self.parent(relative)?;
-        let path = self.path.join(relative);
-        remove_file_at(&folder, name).map_err(ClusterError::io("write", &path))?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(mode & 0o7777))
-            .map_err(|error| ClusterError::io("write", &path)(error.into()))?;
-        self.finish(&file, mode)
-            .map_err(ClusterError::io("write", &path))?;
-        Ok(File::from(file))
+        let open = || rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(mode & 0o7777));
+        let make = || -> io::Result<File> {
+            let file = match open() {
+                Err(Errno::EXIST) => {
+                    remove_file_at(&folder, name)?;
+                    open()?
+                }
+                other => other?,
+            };
+            self.finish(&file, mode)?;
+            Ok(File::from(file))
+        };
+        make().map_err(|error| ClusterError::io("write", &self.path.join(relative))(error))
+    }
+
+    /// Removes a file or a link, durably. Nothing happens where it, or a folder above it, does not exist.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`.
+    pub fn remove_file(&self, relative: &str) -> Result<(), ClusterError> {
+        let mut parts = self.parts(relative)?;
+        let name = parts.pop().ok_or_else(|| self.outside(relative))?;
+        let mut folder = self.root()?;
+        for part in parts {
+            folder = match rustix::fs::openat(&folder, part, DIRECTORY_FLAGS, Mode::empty()) {
+                Ok(inner) => inner,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::LOOP | Errno::NOTDIR) => return Err(self.outside(relative)),
+                Err(error) => {
+                    return Err(ClusterError::io("open", &self.path.join(relative))(
+                        error.into(),
+                    ));
+                }
+            };
+        }
+        let remove = || -> io::Result<()> {
+            remove_file_at(&folder, name)?;
+            sync_folder(&folder)
+        };
+        remove().map_err(ClusterError::io("remove", &self.path.join(relative)))
     }
 
     /// Makes a symbolic link that holds `target` as it stands, replacing a file, a link or an empty folder.
@@ -120,6 +165,7 @@ impl RestoreTree {
     pub fn symlink(&self, relative: &str, target: &Path) -> Result<(), ClusterError> {
         let (folder, name) = self.parent(relative)?;
         let path = self.path.join(relative);
+        self.open_folders().clear();
         let make = || -> io::Result<()> {
             match remove_file_at(&folder, name) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
@@ -150,6 +196,7 @@ impl RestoreTree {
     pub fn rename(&self, from: &str, to: &str) -> Result<(), ClusterError> {
         let (from_folder, from_name) = self.parent(from)?;
         let (to_folder, to_name) = self.parent(to)?;
+        self.open_folders().clear();
         rustix::fs::renameat(&from_folder, from_name, &to_folder, to_name)
             .map_err(|error| ClusterError::io("rename", &self.path.join(from))(error.into()))
     }
@@ -161,12 +208,21 @@ impl RestoreTree {
     /// # Errors
     /// When something cannot be removed.
     pub fn clear(&self, keep: &[&str]) -> Result<(), ClusterError> {
+        self.clear_where(|name| !keep.iter().any(|kept| name == *kept))
+    }
+
+    /// As [`RestoreTree::clear`], for the names of the first level of which `ours` says so.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn clear_where(&self, ours: impl Fn(&OsStr) -> bool) -> Result<(), ClusterError> {
+        self.open_folders().clear();
         let entries =
             std::fs::read_dir(&self.path).map_err(ClusterError::io("list", &self.path))?;
         for entry in entries {
             let entry = entry.map_err(ClusterError::io("list", &self.path))?;
             let name = entry.file_name();
-            if name == "lost+found" || keep.iter().any(|kept| name == *kept) {
+            if name == "lost+found" || !ours(&name) {
                 continue;
             }
             let path = entry.path();
@@ -195,14 +251,30 @@ impl RestoreTree {
     }
 
     /// The folder that a path's last part lies in, made if need be, and that part.
-    fn parent<'a>(&self, relative: &'a str) -> Result<(OwnedFd, &'a str), ClusterError> {
+    fn parent<'a>(&self, relative: &'a str) -> Result<(Arc<OwnedFd>, &'a str), ClusterError> {
         let mut parts = self.parts(relative)?;
         let name = parts.pop().ok_or_else(|| self.outside(relative))?;
+        let above = relative[..relative.len() - name.len()].trim_end_matches('/');
+        if let Some(folder) = self.open_folders().get(above) {
+            return Ok((Arc::clone(folder), name));
+        }
         let mut folder = self.root()?;
         for part in parts {
             folder = self.enter(&folder, part, relative)?;
         }
+        let folder = Arc::new(folder);
+        let mut open = self.open_folders();
+        if open.len() >= OPEN_FOLDERS_MAX {
+            open.clear();
+        }
+        open.insert(above.to_owned(), Arc::clone(&folder));
         Ok((folder, name))
+    }
+
+    fn open_folders(&self) -> MutexGuard<'_, HashMap<String, Arc<OwnedFd>>> {
+        self.open_folders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a folder in a folder, made if need be.
@@ -253,6 +325,14 @@ impl RestoreTree {
 fn remove_file_at(folder: &OwnedFd, name: &str) -> io::Result<()> {
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Some file systems cannot flush folders at all, as in [`crate::durable::sync_directory`].
+fn sync_folder(folder: &OwnedFd) -> io::Result<()> {
+    match rustix::fs::fsync(folder) {
+        Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -228,6 +228,20 @@ pub fn parse(key: &str) -> ArchiveKey {
     found.unwrap_or(ArchiveKey::Unknown)
 }
 
+/// The archived file that an object claims to hold by its name, under whatever extension, known or not. For questions
+/// of absence: an object that cannot be read is still there.
+#[must_use]
+pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
+    let mut stem = key.strip_prefix(WAL_PREFIX)?;
+    loop {
+        // From the longest on: `<segment>.partial.<ext>` is no segment.
+        if let Ok(name) = ArchiveFileName::parse(stem) {
+            return Some(name);
+        }
+        stem = stem.rsplit_once('.')?.0;
+    }
+}
+
 fn parse_wal(rest: &str) -> Option<ArchiveKey> {
     let (stem, codec) = split_codec(rest);
     if let Ok(name) = ArchiveFileName::parse(stem) {
@@ -315,6 +329,30 @@ mod tests {
 
     fn file(name: &str) -> ArchiveFileName {
         ArchiveFileName::parse(name).expect(name)
+    }
+
+    #[test]
+    fn an_object_claims_a_file_under_any_extension() {
+        const SEGMENT: &str = "000000010000000000000003";
+        let cases = [
+            ("", ""),
+            (".zst", ""),
+            (".", ""),
+            (".lzo.gpg", ""),
+            (".zst.age", ""),
+            (".partial", ".partial"),
+            (".partial.0123456789abcdef.zst", ".partial"),
+            (".partial.new", ".partial"),
+            (".00000028.backup.new", ".00000028.backup"),
+        ];
+        for (end, name) in cases {
+            let key = format!("wal_005/{SEGMENT}{end}");
+            let claimed = wal_claim(&key).expect(&key);
+            assert_eq!(claimed, file(&format!("{SEGMENT}{name}")), "{key}");
+        }
+        for key in ["wal_005/", "wal_005/x.zst", "wal_005/0000000A", "wale.json"] {
+            assert_eq!(wal_claim(key), None, "{key}");
+        }
     }
 
     #[test]

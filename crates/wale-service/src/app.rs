@@ -87,7 +87,8 @@ impl App {
                 wal_directory.clone(),
                 options.pusher.clone(),
             ),
-            fetcher: Fetcher::new(archive.clone(), options.fetcher),
+            fetcher: Fetcher::new(archive.clone(), options.fetcher)
+                .beside(options.data_directory.clone()),
             backups,
             life,
             hold: Arc::new(hold),

@@ -206,7 +206,8 @@ impl Cluster {
             let log = self.log_text();
             let said = [
                 "database system is shut down",
-                "could not find the database system",
+                "could not find the database",
+                "could not access the server",
             ];
             (said.iter().any(|words| log.contains(words)) && !self.is_running()).then_some(())
         });

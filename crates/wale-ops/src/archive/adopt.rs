@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use wale_format::Codec;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, SystemIdentifier};
-use wale_storage::ObjectMeta;
+use wale_storage::{ObjectKey, ObjectMeta};
 
 use super::identity::foreign_cluster;
 use super::read::damaged;
@@ -37,6 +37,8 @@ pub(super) struct Contents {
     newest: Option<StoredWal>,
     /// Whether there is a base backup.
     has_backup: bool,
+    /// A WAL object under an extension that this version does not know.
+    stranger: Option<ObjectKey>,
 }
 
 impl Archive {
@@ -51,7 +53,8 @@ impl Archive {
                 contents.add(meta);
             }
         }
-        let empty = contents.codecs.is_empty() && !contents.has_backup;
+        let empty =
+            contents.codecs.is_empty() && !contents.has_backup && contents.stranger.is_none();
         Ok(if empty {
             Survey::Empty
         } else {
@@ -66,9 +69,10 @@ impl Archive {
         cluster: &ClusterIdentity,
     ) -> Result<()> {
         let Some(stored) = &contents.newest_readable else {
-            return match &contents.newest {
-                Some(stored) => Err(unreadable(stored)),
-                None => self.check_backups(cluster).await,
+            return match (&contents.newest, &contents.stranger) {
+                (Some(stored), _) => Err(unreadable(&stored.key, stored.codec.name())),
+                (None, Some(key)) => Err(unreadable(key, "something unknown")),
+                (None, None) => self.check_backups(cluster).await,
             };
         };
         let header = self.read_wal_header(stored).await.map_err(|error| {
@@ -131,6 +135,9 @@ impl Contents {
                 }
             }
             ArchiveKey::Sentinel(_) => self.has_backup = true,
+            ArchiveKey::Unknown if layout::wal_claim(meta.key.as_str()).is_some() => {
+                self.stranger = Some(meta.key);
+            }
             _ => {}
         }
     }
@@ -159,17 +166,13 @@ fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
     }
 }
 
-fn unreadable(stored: &StoredWal) -> OpError {
+fn unreadable(key: &ObjectKey, codec: &str) -> OpError {
     OpError::new(
         Kind::Configuration,
-        format!(
-            "the archive's WAL is compressed with {}, which this version cannot read yet",
-            stored.codec.name()
-        ),
+        format!("the archive's WAL is compressed with {codec}, which this version cannot read yet"),
     )
     .detail(format!(
-        "Whose archive it is cannot be checked; the newest WAL object is {}.",
-        stored.key
+        "Whose archive it is cannot be checked; its newest WAL object is {key}."
     ))
     .hint("use a version of wale that reads this codec, or a new prefix")
 }

@@ -202,6 +202,20 @@ async fn an_archive_of_another_tool_is_adopted_by_its_own_cluster_only() {
 }
 
 #[tokio::test]
+async fn wal_under_an_unknown_extension_is_no_empty_prefix() {
+    let bench = Bench::new();
+    insert(&bench, "wal_005/000000010000000000000001.lzo.gpg", "?");
+    let error = bench
+        .archive
+        .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+        .await
+        .expect_err("nobody knows whose it is");
+    assert_eq!(error.kind, Kind::Configuration);
+    assert!(error.detail.expect("facts").contains(".lzo.gpg"));
+    assert_eq!(bench.archive.read_identity().await.expect("read"), None);
+}
+
+#[tokio::test]
 async fn a_damaged_or_later_identity_is_not_overwritten() {
     for (content, kind) in [
         ("{", Kind::CorruptData),

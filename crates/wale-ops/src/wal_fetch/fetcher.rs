@@ -3,20 +3,23 @@
 //! An outage of the store is waited out within a deadline, since a server that hears "unavailable" stops. Absence is
 //! answered at once: it is normal and frequent, and a server waits for it at the end of each recovery.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_cluster::Owner;
-use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
+use super::absent::prove_absent_for;
 use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, write_to_path};
-use crate::archive::Archive;
+use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, Result};
 use crate::retry::RetryBudget;
+use crate::wal_push::{blocking, read_control};
 
 /// What a caller may choose about a [`Fetcher`].
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,9 @@ pub struct Fetcher {
     ahead: Option<Ahead>,
     retry: RetryBudget,
     stats: Mutex<FetcherStats>,
+    data_directory: Option<PathBuf>,
+    /// Whether archive and data directory were seen to be one cluster's.
+    same_cluster: AtomicBool,
 }
 
 impl Fetcher {
@@ -70,6 +76,18 @@ impl Fetcher {
             ahead,
             retry: RetryBudget::within(deadline),
             stats: Mutex::default(),
+            data_directory: None,
+            same_cluster: AtomicBool::new(false),
+        }
+    }
+
+    /// The same for the server of this data directory: an archive of another cluster is refused, for PostgreSQL takes
+    /// its segments, and their absence, for the end of the WAL. A `pg_control` that cannot be read refuses nothing.
+    #[must_use]
+    pub fn beside(self, data_directory: PathBuf) -> Self {
+        Self {
+            data_directory: Some(data_directory),
+            ..self
         }
     }
 
@@ -110,10 +128,13 @@ impl Fetcher {
     /// # Errors
     /// As [`super::prove_absent`]; an outage only after the deadline.
     pub async fn prove_absent(&self, name: &ArchiveFileName) -> Result<Absence> {
-        let result = self
-            .retry
-            .run(|| super::prove_absent(&self.archive, name))
-            .await;
+        let result = match self.cluster().await {
+            Ok(cluster) => {
+                let prove = || prove_absent_for(&self.archive, name, cluster);
+                self.retry.run(prove).await
+            }
+            Err(error) => Err(error),
+        };
         if result.is_ok() {
             self.stats_mut().proven_absent += 1;
         }
@@ -144,8 +165,10 @@ impl Fetcher {
 
     async fn fetch_uncounted(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
+            self.refuse_foreign().await?;
             return self.retry.run(|| fetch(&self.archive, name)).await;
         };
+        self.refuse_foreign().await?;
         let fetched = match ahead.take(*segment).await {
             Some(fetched) => {
                 self.stats_mut().prefetch_hits += 1;
@@ -158,6 +181,38 @@ impl Fetcher {
             ahead.served(*segment, size);
         }
         Ok(fetched)
+    }
+
+    /// The system identifier of the server beside which this fetcher works, if it can be told.
+    async fn cluster(&self) -> Result<Option<SystemIdentifier>> {
+        let Some(data) = self.data_directory.clone() else {
+            return Ok(None);
+        };
+        let control = blocking(move || Ok(read_control(&data))).await?;
+        Ok(control.map(|cluster| cluster.system_identifier))
+    }
+
+    /// Refuses to deliver from another cluster's archive.
+    async fn refuse_foreign(&self) -> Result<()> {
+        if self.data_directory.is_none() || self.same_cluster.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(cluster) = self.cluster().await? else {
+            return Ok(());
+        };
+        let Some(identity) = self.retry.run(|| self.archive.identity()).await? else {
+            return Ok(());
+        };
+        if identity.system_identifier != cluster {
+            let location = self.archive.location();
+            return Err(foreign_cluster(
+                identity.system_identifier,
+                cluster,
+                &location,
+            ));
+        }
+        self.same_cluster.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn counted<T>(&self, result: Result<T>) -> Result<T> {

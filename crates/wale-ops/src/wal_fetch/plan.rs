@@ -1,8 +1,8 @@
 //! The decisions of `wal-fetch`, as pure functions.
 
 use wale_pg::{
-    ArchiveFileName, HeaderExpectation, Lsn, SystemIdentifier, TimelineId, WalPageHeader,
-    WalSegmentName, WalSegmentSize,
+    ArchiveFileName, HeaderExpectation, Lsn, SystemIdentifier, TimelineHistory, TimelineId,
+    WalPageHeader, WalSegmentName, WalSegmentSize,
 };
 
 use crate::wal_push::plan::{HISTORY_FILE_MAX, check_history};
@@ -73,9 +73,9 @@ impl Expectation {
 /// What the archive has around a segment that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours {
-    /// Whether an earlier segment of the same timeline was seen.
-    pub earlier: bool,
-    /// The first later segment of the same timeline that was seen.
+    /// The last earlier segment of the same timeline.
+    pub earlier: Option<WalSegmentName>,
+    /// The first later segment of the same timeline.
     pub later: Option<WalSegmentName>,
 }
 
@@ -102,22 +102,28 @@ pub fn is_gap(
         (Some(begins), Some(size)) => {
             asked >= WalSegmentName::from_lsn(asked.timeline(), begins, size)
         }
-        _ => neighbours.earlier,
+        _ => neighbours.earlier.is_some(),
     }
 }
 
-/// The log of 4 GiB after the one that a segment lies in: the first 16 digits of its names.
+/// Whether a timeline's way leads through a segment of one of its ancestors, before the switch away from it. Such a
+/// segment existed, so where it is missing the log does not end.
 #[must_use]
-pub fn log_prefixes(segment: WalSegmentName) -> Vec<String> {
-    let text = segment.to_string();
-    let (timeline, log) = (&text[..8], &text[8..16]);
-    let own = format!("{timeline}{log}");
-    let next = u32::from_str_radix(log, 16)
-        .ok()
-        .and_then(|log| log.checked_add(1));
-    std::iter::once(own)
-        .chain(next.map(|log| format!("{timeline}{log:08X}")))
-        .collect()
+pub fn leads_through(
+    history: &TimelineHistory,
+    asked: WalSegmentName,
+    size: WalSegmentSize,
+) -> bool {
+    let mut begins = Lsn::new(0);
+    for parent in &history.parents {
+        if parent.timeline == asked.timeline() {
+            // The segment of the switch itself is the descendant's, who has a copy of its beginning.
+            let segment = |lsn| WalSegmentName::from_lsn(asked.timeline(), lsn, size);
+            return (segment(begins)..segment(parent.switch_lsn)).contains(&asked);
+        }
+        begins = parent.switch_lsn;
+    }
+    false
 }
 
 /// The segments to have at hand after `asked`, nearest first: the next `count`, if the one served before `asked` was

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_format::{Codec, layout};
-use wale_pg::{ArchiveFileName, Lsn, WalSegmentName, WalSegmentSize};
+use wale_pg::{
+    ArchiveFileName, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize,
+};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Store, Verb};
 
 use super::*;
 use crate::error::Kind;
 use crate::testing::{
-    Bench, SEGMENT_BYTES, archive, content, encode, file_name, segment, segment_name, segment_of,
+    Bench, SEGMENT_BYTES, SYSTEM_IDENTIFIER, archive, cluster, content, encode, file_name, segment,
+    segment_name, segment_of,
 };
 
 const FIRST: &str = "000000010000000000000001";
@@ -344,12 +347,126 @@ async fn what_lies_before_the_beginning_of_a_timeline_is_no_gap() {
         .expect_err("a gap");
 }
 
+#[tokio::test]
+async fn row_46_a_hole_before_the_switch_to_a_later_timeline_is_not_the_end() {
+    for identified in [true, false] {
+        let bench = Bench::new();
+        if identified {
+            bench.claim().await;
+        } else {
+            // An archive of another tool: the segment size is told by what there is.
+            let sentinel =
+                format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json");
+            let sentinel = ObjectKey::new(&sentinel).expect("a key");
+            bench.memory.insert(&sentinel, "{}");
+        }
+        // The primary died with segment 2 on its disk; the standby took timeline 2 in segment 3.
+        bench.store_wal(FIRST, Codec::Zstd, &segment(FIRST, 1));
+        prove_absent(&bench.archive, &file_name(SECOND))
+            .await
+            .expect("the end, as far as anybody knows");
+        bench.store_wal("00000002.history", Codec::Zstd, HISTORY.as_bytes());
+        let error = prove_absent(&bench.archive, &file_name(SECOND))
+            .await
+            .expect_err("timeline 2 leads through it");
+        assert_eq!(error.kind, Kind::CorruptData);
+        assert!(error.message.contains("timeline 2"), "{error}");
+        // The old timeline behind the switch, and the new one before and at its beginning, are nobody's way.
+        for end in [
+            THIRD,
+            "000000010000000000000004",
+            "000000020000000000000002",
+            "000000020000000000000003",
+        ] {
+            prove_absent(&bench.archive, &file_name(end))
+                .await
+                .expect(end);
+        }
+    }
+}
+
+#[tokio::test]
+async fn row_46_a_gap_is_seen_however_long_and_wherever_it_begins() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let far = "0000000100000009000000FF";
+    bench.store_wal(FIRST, Codec::Zstd, &segment(FIRST, 1));
+    bench.store_wal(far, Codec::Zstd, b"");
+    let error = prove_absent(&bench.archive, &file_name(SECOND)).await;
+    assert_eq!(error.expect_err("a gap").kind, Kind::CorruptData);
+    // A timeline whose beginning is not known, where archiving was switched on late: a hole at the start of a log.
+    for name in ["0000000200000004000000FF", "000000020000000500000001"] {
+        bench.store_wal(name, Codec::Zstd, b"");
+    }
+    let error = prove_absent(&bench.archive, &file_name("000000020000000500000000")).await;
+    assert_eq!(error.expect_err("a gap").kind, Kind::CorruptData);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_absent() {
+    let bench = Bench::new();
+    bench.claim().await;
+    bench.store_wal(FIRST, Codec::Zstd, &segment(FIRST, 1));
+    let strange = |name: &str| {
+        let key = ObjectKey::new(&format!("wal_005/{name}")).expect("a key");
+        bench.memory.insert(&key, "?");
+    };
+    for end in [".lzo.gpg", ".", ".partial.age"] {
+        strange(&format!("{THIRD}{end}"));
+    }
+    let error = prove_absent(&bench.archive, &file_name(THIRD)).await;
+    let error = error.expect_err("it is there");
+    assert_eq!(error.kind, Kind::Configuration);
+    assert!(error.message.contains(THIRD), "{error}");
+    let error = prove_absent(&bench.archive, &file_name(SECOND)).await;
+    assert_eq!(error.expect_err("a gap").kind, Kind::CorruptData);
+    strange("00000002.history.new");
+    strange(&format!("{FIRST}.partial.0123456789abcdef.zst"));
+    for name in ["00000002.history", &format!("{FIRST}.partial")] {
+        let error = prove_absent(&bench.archive, &file_name(name)).await;
+        assert_eq!(error.expect_err(name).kind, Kind::Configuration);
+    }
+}
+
+#[tokio::test]
+async fn row_41_another_clusters_archive_delivers_and_proves_nothing() {
+    let control: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
+    let own = ControlFile::parse(control).expect("parses");
+    let own = own.system_identifier.as_u64();
+    for (owner, is_own) in [(own, true), (SYSTEM_IDENTIFIER, false)] {
+        let bench = Bench::new();
+        let identity = cluster(owner);
+        bench
+            .archive
+            .ensure_identity(&identity)
+            .await
+            .expect("claimed");
+        bench.store_wal(FIRST, Codec::Zstd, &segment_of(owner, FIRST, 1));
+        let data = bench.folder().join("data");
+        fs::create_dir_all(data.join("global")).expect("made");
+        let fetcher =
+            Fetcher::new(bench.archive.clone(), FetcherOptions::default()).beside(data.clone());
+        // Nothing to compare with: refused is what is known to be wrong.
+        fetcher
+            .prove_absent(&file_name(SECOND))
+            .await
+            .expect("proven");
+        fs::write(data.join(ControlFile::PATH), control).expect("written");
+        let fetched = fetcher.fetch(&file_name(FIRST)).await.map(drop);
+        let proof = fetcher.prove_absent(&file_name(SECOND)).await.map(drop);
+        for answer in [fetched, proof] {
+            let wrong = answer.err().map(|error| error.kind);
+            assert_eq!(wrong, (!is_own).then_some(Kind::ArchiveMismatch));
+        }
+    }
+}
+
 #[test]
 fn gaps() {
     let size = WalSegmentSize::new(1 << 20).expect("a size");
     let begins = Some(Lsn::new(0x30_0000));
-    let neighbours = |earlier, later: bool| plan::Neighbours {
-        earlier,
+    let neighbours = |earlier: bool, later: bool| plan::Neighbours {
+        earlier: earlier.then(|| segment_name("000000020000000000000001")),
         later: later.then(|| segment_name("000000020000000000000009")),
     };
     let cases = [
@@ -416,14 +533,32 @@ fn gaps() {
             "{asked}"
         );
     }
-    assert_eq!(
-        plan::log_prefixes(segment_name("00000001000000FF00000001")),
-        ["00000001000000FF", "0000000100000100"]
-    );
-    assert_eq!(
-        plan::log_prefixes(segment_name("00000001FFFFFFFF00000001")),
-        ["00000001FFFFFFFF"]
-    );
+}
+
+#[test]
+fn ways_of_timelines() {
+    let size = WalSegmentSize::new(1 << 20).expect("a size");
+    // Timeline 2 begins in segment 3, timeline 3 with the first byte of segment 6.
+    let text = "1\t0/300010\tx\n2\t0/600000\tx\n";
+    let history = TimelineHistory::parse(TimelineId::new(3).expect("one"), text).expect("parses");
+    let cases = [
+        ("000000010000000000000002", true),
+        ("000000010000000000000003", false),
+        ("000000010000000000000004", false),
+        ("000000020000000000000002", false),
+        ("000000020000000000000003", true),
+        ("000000020000000000000005", true),
+        ("000000020000000000000006", false),
+        ("000000030000000000000002", false),
+        ("000000030000000000000007", false),
+    ];
+    for (asked, leads) in cases {
+        assert_eq!(
+            plan::leads_through(&history, segment_name(asked), size),
+            leads,
+            "{asked}"
+        );
+    }
 }
 
 #[test]

@@ -36,6 +36,10 @@ const REMEMBERED_MAX: usize = 1024;
 /// anew for each push.
 const BACKLOG_MAX: usize = 1024;
 
+/// Pushes that run or wait for their permit: 1,024 tasks of some KiB. More files than PostgreSQL asks for at a time, and
+/// a bound for clients that ask for names at will and hang up.
+const IN_FLIGHT_MAX: usize = 1024;
+
 /// What a caller may choose about a [`Pusher`].
 #[derive(Clone, Debug)]
 pub struct PusherOptions {
@@ -86,6 +90,8 @@ struct Shared {
     options: PushOptions,
     requested: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
+    /// Held while the ready files are read: a hundred thousand names are not to be in memory once per request.
+    reading: Semaphore,
     state: Mutex<State>,
 }
 
@@ -126,6 +132,7 @@ impl Pusher {
             },
             requested: Arc::new(Semaphore::new(concurrent.max(1))),
             ahead: Arc::new(Semaphore::new(look_ahead)),
+            reading: Semaphore::new(1),
             state: Mutex::default(),
         };
         Self {
@@ -214,6 +221,13 @@ impl Pusher {
         let mut state = self.shared.lock();
         if let Some(flight) = state.in_flight.get(name) {
             return Ok(flight.clone());
+        }
+        if state.in_flight.len() >= IN_FLIGHT_MAX {
+            return Err(OpError::new(
+                Kind::Busy,
+                format!("{name} is not pushed now: {IN_FLIGHT_MAX} other files are"),
+            )
+            .hint("PostgreSQL keeps the file and asks again"));
         }
         Ok(self
             .shared
@@ -354,7 +368,7 @@ impl Shared {
             state.backlog.retain(|name| name != requested);
             state.backlog.len() < window
         };
-        if is_short {
+        if is_short && let Ok(_reading) = self.reading.try_acquire() {
             let directory = self.directory.clone();
             let read = blocking(move || {
                 directory.ready().map_err(|e| {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_format::layout;
 use wale_pg::ArchiveFileName;
-use wale_storage::ObjectKey;
+use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
 use super::compare::{digest, same_content};
 use super::plan::{self, Decision};
@@ -122,7 +123,7 @@ async fn attempt(archive: &Archive, source: &Source) -> Result<Done> {
     let copies = archive.find_wal_copies(&source.name).await?;
     let decision = plan::decide(&source.name, &compare_all(archive, source, &copies).await?);
     match decision {
-        Decision::Same(position) => Ok(already(&copies[position])),
+        Decision::Same(position) => confirm(archive, &copies[position]).await,
         Decision::Conflict(position) => Err(conflict(source, &copies[position].key)),
         Decision::KeepBeside => keep_beside(archive, source).await,
         Decision::Upload => store(archive, source).await,
@@ -212,11 +213,7 @@ async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<Stor
         .await
         .map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
     let Some(meta) = meta else {
-        return Err(OpError::new(
-            Kind::StorageUnavailable,
-            format!("object {key} was there and is gone"),
-        )
-        .hint("find out who deletes objects of this archive"));
+        return Err(gone(&key));
     };
     let codec = archive.codec().codec;
     Ok(StoredWal {
@@ -228,12 +225,40 @@ async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<Stor
     })
 }
 
+/// Acknowledges an object that was found and compared. That it can be read does not make it durable: whoever wrote it
+/// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it, by a
+/// put that has nothing to put.
+async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
+    let nothing = BodyError::new("there is nothing to store");
+    let nothing = stream::iter([Err(nothing)]).boxed();
+    match archive.store().put_if_absent(&stored.key, nothing).await {
+        Ok(PutOutcome::Exists) => Ok(already(stored)),
+        Ok(PutOutcome::Created(_)) => Err(OpError::internal(format!(
+            "the store made {} of nothing",
+            stored.key
+        ))),
+        Err(StoreError::BodyFailed { .. }) => Err(gone(&stored.key)),
+        Err(error) => Err(OpError::from_store(
+            error,
+            format_args!("confirm {}", stored.key),
+        )),
+    }
+}
+
 fn already(stored: &StoredWal) -> Done {
     Done {
         outcome: PushOutcome::AlreadyStored,
         key: stored.key.clone(),
         bytes_stored: stored.size,
     }
+}
+
+fn gone(key: &ObjectKey) -> OpError {
+    OpError::new(
+        Kind::StorageUnavailable,
+        format!("object {key} was there and is gone"),
+    )
+    .hint("find out who deletes objects of this archive")
 }
 
 fn conflict(source: &Source, key: &ObjectKey) -> OpError {

@@ -191,7 +191,7 @@ fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
 
 /// `pg_control`'s word on the cluster. A data directory that cannot be read (a sidecar may see the WAL directory
 /// only) is no failure: the WAL speaks for itself.
-fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
+pub(crate) fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
     match DataDirectory::open(data_directory).and_then(|data| data.control_file()) {
         Ok(control) => Some(plan::cluster_of_control(&control)),
         Err(error) => {

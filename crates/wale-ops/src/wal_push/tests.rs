@@ -47,6 +47,31 @@ async fn what_was_pushed_can_be_fetched_and_is_not_pushed_twice() {
 }
 
 #[tokio::test]
+async fn row_11_what_is_there_already_is_acknowledged_only_when_the_store_confirms_it() {
+    for codec in [Codec::Zstd, Codec::Lz4] {
+        let bench = Bench::new();
+        let name = bench.ready_segment(FIRST);
+        bench.claim().await;
+        // Written by somebody who was killed before his fsync, or by a tool that never calls it.
+        let key = bench.store_wal(FIRST, codec, &segment(FIRST, 1));
+        let before = bench.memory.content(&key);
+        let down = FaultPlan::new().fail(Verb::PutIfAbsent, Occurrence::Always, Fault::Unavailable);
+        bench.faulty.set_plan(down);
+        let error = run(&bench.archive, &bench.wal, &name, &once())
+            .await
+            .expect_err("nobody says that it is durable");
+        assert_eq!(error.kind, Kind::StorageUnavailable);
+        bench.faulty.set_plan(FaultPlan::new());
+        let report = run(&bench.archive, &bench.wal, &name, &once())
+            .await
+            .expect("there");
+        assert_eq!(report.outcome, AlreadyStored);
+        assert_eq!(bench.memory.content(&key), before);
+        assert_eq!(bench.wal_keys().len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn the_same_bytes_under_another_codec_are_enough() {
     let bench = Bench::new();
     let name = bench.ready_segment(FIRST);
@@ -297,8 +322,8 @@ async fn rows_4_and_25_a_lost_reply_is_made_good_without_a_second_upload() {
         .await
         .expect("stored");
     assert_eq!(report.outcome, PushOutcome::AlreadyStored);
-    // One for the identity, one for the segment.
-    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 2);
+    // One for the identity, one for the segment, and one that has nothing to store and asks for the confirmation.
+    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 3);
 }
 
 #[tokio::test(start_paused = true)]

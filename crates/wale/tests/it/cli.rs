@@ -212,7 +212,7 @@ fn progress_is_a_bar_on_a_terminal_and_lines_elsewhere() {
     let words = words.map(|word| format!("'{}'", word.to_string_lossy()));
     let all: Vec<String> = environment.chain(words).collect();
     let line = format!(
-        "env -i {} backup-push --cluster-read-rate-limit 30000000 '{data}'",
+        "env -i TERM=xterm {} backup-push --cluster-read-rate-limit 30000000 '{data}'",
         all.join(" ")
     );
     let output = Command::new("script")
