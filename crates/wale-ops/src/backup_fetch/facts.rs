@@ -156,7 +156,11 @@ fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
         }
         Err(error) => return Some(format!("cannot be read: {error}")),
     };
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return Some(format!("cannot be read: {error}")),
+        };
         let name = entry.file_name().to_string_lossy().into_owned();
         let harmless = name == "lost+found"
             || (is_wal

@@ -113,7 +113,11 @@ impl Ledger {
             let found = format!("its CRC-32C is {crc32c:08x}, the manifest says {expected:08x}");
             return Err(refused(path, carrier, &found));
         }
-        item.arrived = Some(carrier);
+        // Two partitions that bring it at the same time were both let in.
+        if let Some(earlier) = item.arrived.replace(carrier) {
+            let why = format!("it came already, in partition {}", earlier.partition);
+            return Err(refused(path, carrier, &why));
+        }
         Ok(())
     }
 
@@ -223,5 +227,14 @@ mod tests {
         ledger.arrived("x", 1, carrier(3, 1)).unwrap();
         ledger.check_complete().unwrap();
         assert!(ledger.admit("x", 5, carrier(4, 1)).is_err());
+    }
+
+    #[test]
+    fn a_file_that_two_partitions_bring_at_once_is_refused() {
+        let ledger = Ledger::new(None);
+        ledger.admit("x", 5, carrier(3, 1)).unwrap();
+        ledger.admit("x", 5, carrier(4, 1)).unwrap();
+        ledger.arrived("x", 1, carrier(4, 1)).unwrap();
+        assert!(ledger.arrived("x", 1, carrier(3, 1)).is_err());
     }
 }

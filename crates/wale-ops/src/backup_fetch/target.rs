@@ -1,6 +1,7 @@
 //! Where the files go: the data directory, the tablespaces elsewhere and the WAL directory elsewhere, each a tree that
 //! nothing leaves. Sync; for blocking threads.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use wale_cluster::{ClusterError, Owner, RestoreTree, durable};
@@ -120,13 +121,21 @@ impl Target {
             .iter()
             .map(|(_, tree)| tree)
             .chain(&self.wal);
-        for tree in outside.chain([&self.main]) {
-            let path = tree.path();
+        let mounted = self.mounted_wal();
+        let paths = outside.chain([&self.main]).map(RestoreTree::path);
+        for path in paths.chain(mounted.as_deref()) {
             durable::sync_tree(path).map_err(|error| {
                 OpError::from_io(error, format_args!("flush {}", path.display()))
             })?;
         }
         Ok(())
+    }
+
+    /// A `pg_wal` that is a volume of its own, mounted in the data directory.
+    fn mounted_wal(&self) -> Option<PathBuf> {
+        let path = self.path().join("pg_wal");
+        let device = |path: &Path| std::fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
+        (device(&path)? != device(self.path())?).then_some(path)
     }
 
     /// What a mode keeps of a recorded one: never more than PostgreSQL accepts.

@@ -1,6 +1,8 @@
 //! From files that are all there to a cluster that can be started: map, manifest, the caller's settings, one flush, and
 //! `global/pg_control` last. Sync; for blocking threads.
 
+use std::fs;
+
 use wale_cluster::{Owner, durable};
 use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap};
@@ -32,6 +34,7 @@ impl Whole<'_> {
             )
         })?;
         let control_file = self.check_control_file(&kept)?;
+        self.check_label(&control_file)?;
         let mut warnings = self.extraction.take_warnings();
         let map = self.write_tablespace_map(&control_file)?;
         self.write_manifest(map.as_deref())?;
@@ -68,6 +71,22 @@ impl Whole<'_> {
             }
             _ => Ok(control_file),
         }
+    }
+
+    /// Without its label the directory would start from the control file's checkpoint, and be corrupt without a word.
+    /// A copy of a server that was shut down has none and needs none.
+    fn check_label(&self, control_file: &ControlFile) -> Result<()> {
+        let label = self.extraction.target.path().join("backup_label");
+        let is_there = fs::symlink_metadata(label).is_ok_and(|label| label.is_file());
+        if is_there || control_file.state.is_clean_shutdown() {
+            return Ok(());
+        }
+        Err(OpError::new(
+            Kind::CorruptData,
+            format!("backup {} has no backup_label", self.source.name),
+        )
+        .detail("It was taken of a running server: without the label nobody knows where its recovery begins.")
+        .hint("restore another backup; objects of this one are missing in the archive"))
     }
 
     /// Writes the map with the places of this restore. The server makes the links from it when recovery begins, so with

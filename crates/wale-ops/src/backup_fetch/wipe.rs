@@ -5,10 +5,12 @@
 //! in them now is its own. The marker stays until the new attempt replaces it: a crash in here is just another
 //! half-done restore.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use wale_cluster::{ClusterError, Owner, RestoreTree, restore_marker};
+use wale_pg::ControlFile;
 
 use crate::error::{OpError, Result};
 
@@ -20,26 +22,30 @@ pub(super) fn outside_of(target: &Path) -> Vec<PathBuf> {
     entries
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
+        // A restore makes no other links; a relative one would be looked up in this process's own directory.
+        .filter(|location| location.is_absolute())
         .collect()
 }
 
 /// Removes everything that the restore wrote below `target` and its tablespaces.
 pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<()> {
     let clear = || -> Result<(), ClusterError> {
+        let tree = RestoreTree::open(target, Some(owner))?;
+        // First, and durably: without its label a directory that still has a control file starts, and is corrupt.
+        tree.remove_file(ControlFile::PATH)?;
         for location in outside_of(target)
             .iter()
             .filter(|location| location.is_dir())
         {
-            let foreign = names_but(location, |name| name.starts_with("PG_"));
-            let keep: Vec<&str> = foreign.iter().map(String::as_str).collect();
-            RestoreTree::open(location, Some(owner))?.clear(&keep)?;
+            let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(b"PG_");
+            RestoreTree::open(location, Some(owner))?.clear_where(ours)?;
         }
         let mut keep = vec![restore_marker::FILE_NAME, lock_file_name];
         // A link of the WAL directory may have been there before us, and leads to an empty directory.
         if target.join("pg_wal").is_symlink() {
             keep.push("pg_wal");
         }
-        RestoreTree::open(target, Some(owner))?.clear(&keep)
+        tree.clear(&keep)
     };
     clear().map_err(|error| {
         OpError::from_cluster(
@@ -49,19 +55,21 @@ pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<
     })
 }
 
-fn names_but(folder: &Path, ours: impl Fn(&str) -> bool) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let names = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| !ours(name)).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
 
     #[test]
     fn only_what_the_restore_wrote_is_removed() {
@@ -80,17 +88,42 @@ mod tests {
         ] {
             fs::create_dir_all(folder.path().join(path)).unwrap();
         }
-        std::os::unix::fs::symlink(&space, data.join("pg_tblspc/7")).unwrap();
-        std::os::unix::fs::symlink(&wal, data.join("pg_wal")).unwrap();
+        // A name that is not UTF-8 is somebody's, too.
+        fs::write(space.join(OsStr::from_bytes(b"\xFF")), "").unwrap();
+        symlink(&space, data.join("pg_tblspc/7")).unwrap();
+        symlink("../space", data.join("pg_tblspc/8")).unwrap();
+        symlink(&wal, data.join("pg_wal")).unwrap();
         for name in [restore_marker::FILE_NAME, "lock", "PG_VERSION", "base/1/2"] {
             fs::write(data.join(name), "x").unwrap();
         }
         assert_eq!(outside_of(&data), std::slice::from_ref(&space));
         wipe(&data, "lock", Owner::of_process()).unwrap();
-        let mut left = names_but(&data, |_| false);
-        left.sort();
-        assert_eq!(left, ["lock", "pg_wal", restore_marker::FILE_NAME]);
-        assert_eq!(names_but(&space, |_| false), ["other"]);
+        assert_eq!(names(&data), ["lock", "pg_wal", restore_marker::FILE_NAME]);
+        assert_eq!(names(&space), ["other", "\u{FFFD}"]);
         assert!(wal.join("archive_status").is_dir());
+    }
+
+    #[test]
+    fn a_control_file_is_the_first_to_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir_all(data.join("global")).unwrap();
+        fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        for name in ["global/pg_control", "backup_label"] {
+            fs::write(data.join(name), "x").unwrap();
+        }
+        // What cannot be cleared ends the wiping in the middle: a directory that may not be read.
+        symlink(folder.path().join("space"), data.join("pg_tblspc/7")).unwrap();
+        fs::create_dir(folder.path().join("space")).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("pg_control"), "x").unwrap();
+        fs::remove_dir_all(data.join("global")).unwrap();
+        symlink(&elsewhere, data.join("global")).unwrap();
+        assert!(wipe(&data, "lock", Owner::of_process()).is_err());
+        assert!(data.join("backup_label").exists() && elsewhere.join("pg_control").exists());
+        fs::remove_file(data.join("global")).unwrap();
+        wipe(&data, "lock", Owner::of_process()).unwrap();
+        assert_eq!(names(&data), Vec::<String>::new());
     }
 }

@@ -6,7 +6,7 @@
 //! `pg_basebackup`. The CRC is that of the bytes stored, not of the bytes read.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
                 .min(READ_BYTES);
             self.throttle.take(wanted as u64, self.cancel);
             let piece = &mut self.buffer[..wanted];
-            let got = read_full(file, piece).map_err(|(error, got)| {
+            let got = read_full(file, piece, offset).map_err(|(error, got)| {
                 FillError::Source(unreadable(&error, &source.relative, offset + got as u64))
             })?;
             // Truncated by the server: the header has promised the size, zeros keep the promise.
@@ -249,16 +249,7 @@ impl<'a> Reader<'a> {
 
 impl Reread for &File {
     fn reread(&mut self, page: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut got = 0;
-        while got < page.len() {
-            match self.read_at(&mut page[got..], offset + got as u64) {
-                Ok(0) => break,
-                Ok(count) => got += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(got)
+        read_full(self, page, offset).map_err(|(error, _)| error)
     }
 }
 
@@ -360,11 +351,12 @@ fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpErro
     Ok(Some((file, metadata)))
 }
 
-/// Fills `piece` unless the file ends before; on an error also says how far it came.
-fn read_full(mut file: &File, piece: &mut [u8]) -> Result<usize, (io::Error, usize)> {
+/// Fills `piece` from `offset` on unless the file ends before; on an error also says how far it came. By position: a
+/// file that was cut and has grown again must not go on where the cut was.
+fn read_full(file: &File, piece: &mut [u8], offset: u64) -> Result<usize, (io::Error, usize)> {
     let mut got = 0;
     while got < piece.len() {
-        match file.read(&mut piece[got..]) {
+        match file.read_at(&mut piece[got..], offset + got as u64) {
             Ok(0) => break,
             Ok(count) => got += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

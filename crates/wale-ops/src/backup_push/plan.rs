@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
-use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{
+    ClusterState, ControlFile, Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName,
+    WalSegmentSize,
+};
 
 use crate::error::{Kind, OpError, Result};
 
@@ -61,6 +64,44 @@ pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<(
         "The server has {there}, the data directory has {here}."
     ))
     .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
+}
+
+/// Refuses a data directory that belongs to another server of the same cluster, a standby's beside its primary: both
+/// have the same system identifier. Asked when the backup has begun: the checkpoint at which it begins, or a later one,
+/// is in the control file then, and a standby's control file says that it is in recovery.
+///
+/// # Errors
+///
+/// [`Kind::ArchiveMismatch`] when the files are not those that the server writes.
+pub fn same_server(in_recovery: bool, start: Lsn, control: &ControlFile) -> Result<()> {
+    let here_in_recovery = control.state == ClusterState::InArchiveRecovery;
+    let what = if here_in_recovery != in_recovery {
+        let role = |in_recovery| {
+            if in_recovery {
+                "a standby"
+            } else {
+                "a primary"
+            }
+        };
+        format!(
+            "The server is {}, the data directory is that of {}.",
+            role(in_recovery),
+            role(here_in_recovery)
+        )
+    } else if control.redo < start {
+        format!(
+            "The server began the backup at {start}, the last checkpoint of the data directory begins at {}.",
+            control.redo
+        )
+    } else {
+        return Ok(());
+    };
+    Err(OpError::new(
+        Kind::ArchiveMismatch,
+        "the data directory belongs to another server of this cluster",
+    )
+    .detail(what)
+    .hint("let PGHOST and PGPORT name the server whose data directory is mounted here, not the service of the cluster"))
 }
 
 /// What the archive has under the name of a new backup.

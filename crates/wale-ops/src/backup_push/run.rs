@@ -183,6 +183,7 @@ impl Backup<'_> {
         let started_at = self.archive.clock().now();
         // The checkpoint that begins the backup is in the control file now, and with it the timeline.
         let control_file = self.control_file(&ready).await?;
+        plan::same_server(ready.facts.in_recovery, running.start_lsn(), &control_file)?;
         let timeline = control_file.timeline;
         let size = ready.facts.wal_segment_size;
         let start_lsn = running.start_lsn();

@@ -452,9 +452,9 @@ async fn row_41_another_clusters_archive_delivers_and_proves_nothing() {
             .await
             .expect("proven");
         fs::write(data.join(ControlFile::PATH), control).expect("written");
-        let fetched = fetcher.fetch(&file_name(FIRST)).await.map(drop);
+        let delivered = fetcher.fetch(&file_name(FIRST)).await.map(drop);
         let proof = fetcher.prove_absent(&file_name(SECOND)).await.map(drop);
-        for answer in [fetched, proof] {
+        for answer in [delivered, proof] {
             let wrong = answer.err().map(|error| error.kind);
             assert_eq!(wrong, (!is_own).then_some(Kind::ArchiveMismatch));
         }

@@ -38,7 +38,7 @@ const BACKLOG_MAX: usize = 1024;
 
 /// Pushes that run or wait for their permit: 1,024 tasks of some KiB. More files than PostgreSQL asks for at a time, and
 /// a bound for clients that ask for names at will and hang up.
-const IN_FLIGHT_MAX: usize = 1024;
+pub(super) const IN_FLIGHT_MAX: usize = 1024;
 
 /// What a caller may choose about a [`Pusher`].
 #[derive(Clone, Debug)]

@@ -635,6 +635,29 @@ async fn requests_do_not_wait_behind_what_is_pushed_ahead() {
 }
 
 #[tokio::test]
+async fn row_60_pushes_that_wait_are_bounded() {
+    let bench = Bench::new();
+    let pusher = pusher(&bench, 0);
+    let names: Vec<_> = (1..=super::pusher::IN_FLIGHT_MAX + 1)
+        .map(|number| file_name(&format!("00000001{number:08X}00000001")))
+        .collect();
+    let mut pushes: Vec<_> = names
+        .iter()
+        .map(|name| Box::pin(pusher.push(name)))
+        .collect();
+    let mut last = pushes.pop().expect("one");
+    for push in &mut pushes {
+        assert!(futures_util::poll!(push).is_pending());
+    }
+    let error = last.as_mut().await.expect_err("too many");
+    assert_eq!(error.kind, Kind::Busy);
+    // They end (no such file), and there is room again.
+    futures_util::future::join_all(pushes).await;
+    let name = bench.ready_segment(FIRST);
+    pusher.push(&name).await.expect("stored");
+}
+
+#[tokio::test]
 async fn a_real_folder_serves_as_well() {
     let bench = Bench::new();
     let root = tempfile::tempdir().expect("a folder");

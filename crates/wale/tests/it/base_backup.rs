@@ -295,29 +295,25 @@ fn a_damaged_page_is_told_and_recorded_or_fails_the_backup_by_policy() {
 
 #[test]
 fn three_codecs_lie_in_one_archive_and_all_restore() {
-    let stage = Stage::new("codecs", 15);
-    let pg = &stage.cluster;
-    pg.sql("create table t as select g from generate_series(1, 1000) g");
-    let data = pg.data.to_string_lossy().into_owned();
-    let mut names = Vec::new();
-    for codec in ["none", "lz4", "zstd"] {
+    let mut stage = Stage::new("codecs", 15);
+    stage
+        .cluster
+        .sql("create table t as select g from generate_series(1, 1000) g");
+    let data = stage.cluster.data.to_string_lossy().into_owned();
+    for (codec, extension) in [("none", ""), ("lz4", ".lz4"), ("zstd", ".zst")] {
         let options = stage.options.clone().set("WALE_COMPRESSION", codec);
-        // WAL of this codec: a sidecar of its own takes over the port.
-        let status = wale_testkit::wale_command(WALE, "wale", &options)
-            .args(["backup-push", &data])
-            .status()
-            .unwrap();
-        assert!(status.success(), "{codec}");
-        pg.sql("insert into t values (0)");
-        let segment = pg.switch_wal();
-        pg.wait_archived();
-        let pushed = stage.sidecar.get(&format!("/wal/{segment}"));
-        assert_eq!(pushed.status, 200);
-        names.push(
-            stage.sidecar.get("/backups").json()[0]["name"]
-                .as_str()
-                .map(str::to_owned),
-        );
+        stage.sidecar.kill();
+        stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
+        let exit = stage.sidecar.verb(WALE, "wale", &["backup-push", &data]);
+        assert_eq!(exit.code(), 0, "{codec}: {}", exit.stderr);
+        stage.cluster.sql("insert into t values (0)");
+        let segment = stage.cluster.switch_wal();
+        stage.cluster.wait_archived();
+        let object = stage
+            .archive()
+            .join(format!("wal_005/{segment}{extension}"));
+        assert!(object.exists(), "{}", object.display());
+        assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).status, 200);
     }
     let list = stage.sidecar.verb(WALE, "wal-e", &["backup-list"]);
     let listed: Vec<&str> = list
@@ -336,6 +332,59 @@ fn three_codecs_lie_in_one_archive_and_all_restore() {
         assert_eq!(exit.code(), 0, "{}", exit.stderr);
         verify(&target);
     }
+    // The oldest backup, and WAL under three extensions.
+    let oldest = stage.sidecar.get("/backups").json()[0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    stage.options = stage.options.clone().set("WALE_RESTORE_LABEL", &oldest);
+    let (restored, _sidecar) = stage.restore("mixed", "", &["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    assert_eq!(restored.sql("select count(*) from t"), "1003");
+}
+
+/// The sentinel is the last word: it waits until every segment from the start to the stop is stored.
+#[test]
+fn a_backup_is_listed_only_when_its_wal_is_in_the_archive() {
+    let mut stage = Stage::new("walwait", 15);
+    stage.backup();
+    stage.sidecar.kill();
+    let data = stage.cluster.data.to_string_lossy().into_owned();
+    let mut verb = wale_testkit::wale_command(WALE, "wale", &stage.options)
+        .args(["backup-push", &data])
+        .spawn()
+        .unwrap();
+    let count = |pattern: &str| {
+        let archive = stage.archive();
+        shell(&format!(
+            "find {} -name '{pattern}' | wc -l",
+            archive.display()
+        ))
+        .trim()
+        .to_owned()
+    };
+    wait_until("the second manifest", Duration::from_secs(60), || {
+        (count("backup_manifest") == "2").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(
+        count("*sentinel.json"),
+        "1",
+        "nothing archives: the backup must wait"
+    );
+    assert!(verb.try_wait().unwrap().is_none());
+    stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    assert!(verb.wait().unwrap().success());
+    assert_eq!(
+        stage
+            .sidecar
+            .get("/backups")
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
 }
 
 /// product.md 3.1: nothing in the archive is proprietary. The same lines stand in

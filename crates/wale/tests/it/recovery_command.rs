@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wale_testkit::{Cluster, ClusterOptions, Sidecar, SidecarOptions, shell};
+use wale_testkit::{Cluster, ClusterOptions, Sidecar, SidecarOptions, shell, wait_until};
 
-use crate::support::{Stage, WALE, archiving, fingerprint, majors};
+use crate::support::{Stage, WALE, archiving, fingerprint, majors, on_every_major};
 
 const CLIENTS: [&str; 4] = ["wget", "busybox", "curl", "wale"];
 const STOPPED: Duration = Duration::from_secs(90);
@@ -45,12 +45,14 @@ fn programs(stage: &Stage, client: &str) -> PathBuf {
 
 /// Restores with a client, up to the point where the server may be started.
 fn restored(stage: &Stage, name: &str, client: &str) -> (Cluster, Sidecar, SidecarOptions) {
+    fault(stage, "");
     let (mut cluster, options) = stage.restore_options(name, "");
     let setting = if client == "busybox" { "wget" } else { client };
     let options = options
         .set("WALE_RESTORE_CLIENT", setting)
         .set("WALE_FETCH_DEADLINE", "1s")
-        .set("WALE_FETCH_PREFETCH", "0");
+        .set("WALE_FETCH_PREFETCH", "0")
+        .set("WALE_FAULT_CONTROL", &control(stage).to_string_lossy());
     cluster.path_prefix = Some(programs(stage, client));
     let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
     sidecar.wait_ready(Duration::from_secs(60));
@@ -58,8 +60,22 @@ fn restored(stage: &Stage, name: &str, client: &str) -> (Cluster, Sidecar, Sidec
     (cluster, sidecar, options)
 }
 
+/// The file by which the test makes the store fail.
+fn control(stage: &Stage) -> PathBuf {
+    stage.sandbox.path().join("faults")
+}
+
+fn fault(stage: &Stage, text: &str) {
+    std::fs::write(control(stage), text).unwrap();
+    shell(&format!("chmod 644 {}", control(stage).display()));
+}
+
 fn assert_stops_without_promoting(cluster: &Cluster, why: &str) {
     cluster.launch();
+    assert_stopped_without_promoting(cluster, why);
+}
+
+fn assert_stopped_without_promoting(cluster: &Cluster, why: &str) {
     cluster.wait_stopped(STOPPED);
     let log = cluster.log_text();
     assert!(
@@ -94,7 +110,7 @@ fn object_of(archive: &Path, segment: &str) -> PathBuf {
 /// Faults 50, 51, 53: the sidecar is down, the store is down, a segment in the middle is damaged.
 #[test]
 fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards() {
-    for major in majors() {
+    on_every_major(|major| {
         let (stage, segments) = stage_with_segments(&format!("recovery{major}"), major);
         let all = fingerprint(&stage.cluster, "t");
         let archive = stage.archive();
@@ -118,12 +134,32 @@ fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards()
             );
             std::fs::rename(&aside, &object).unwrap();
 
+            fault(&stage, &format!("key=wal_005/{} down", segments[4]));
+            assert_stops_without_promoting(
+                &cluster,
+                &format!("{major}, {client}, the store fails in mid-recovery"),
+            );
+            fault(&stage, "");
+
             std::fs::rename(&archive, &gone).unwrap();
             assert_stops_without_promoting(&cluster, &format!("{major}, {client}, store gone"));
             std::fs::rename(&gone, &archive).unwrap();
 
+            // The sidecar is killed while the server replays.
+            fault(&stage, "get key=wal_005/ slow 300ms");
+            cluster.launch();
+            wait_until("the server to replay", STOPPED, || {
+                cluster
+                    .log_text()
+                    .contains("restored log file")
+                    .then_some(())
+            });
             sidecar.kill();
-            assert_stops_without_promoting(&cluster, &format!("{major}, {client}, sidecar killed"));
+            assert_stopped_without_promoting(
+                &cluster,
+                &format!("{major}, {client}, sidecar killed in mid-recovery"),
+            );
+            fault(&stage, "");
 
             // Back again: every row, and the end of the archive is the end of recovery.
             let _sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
@@ -131,7 +167,7 @@ fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards()
             cluster.wait_promoted();
             assert_eq!(fingerprint(&cluster, "t"), all, "{major}, {client}");
         }
-    }
+    });
 }
 
 /// A segment in the middle that is truly absent is a gap, not the end of the archive.

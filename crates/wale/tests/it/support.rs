@@ -16,6 +16,16 @@ pub(crate) fn majors() -> Vec<u32> {
         .collect()
 }
 
+/// Runs `body` for every major, side by side: for tests that mostly wait.
+pub(crate) fn on_every_major(body: impl Fn(u32) + Sync) {
+    let body = &body;
+    std::thread::scope(|scope| {
+        for major in majors() {
+            scope.spawn(move || body(major));
+        }
+    });
+}
+
 /// A running cluster whose `archive_command` is wget against a running sidecar.
 pub(crate) struct Stage {
     pub(crate) sidecar: Sidecar,
