@@ -34,6 +34,14 @@ pub enum ClusterError {
         /// What was looked at.
         path: PathBuf,
     },
+    /// A tablespace whose files cannot be seen from here.
+    #[error("the files of tablespace {oid} are not in {}", path.display())]
+    TablespaceMissing {
+        /// The tablespace.
+        oid: u32,
+        /// Where its link leads.
+        path: PathBuf,
+    },
     /// The operating system refused or failed.
     #[error("could not {action} {}", path.display())]
     Io {
@@ -230,9 +238,10 @@ impl ClusterError {
                 // PostgreSQL would take it for the end of the WAL.
                 _ => Situation::LocalIo,
             },
-            Self::NotRegular { .. } | Self::NotADirectory { .. } | Self::NameNotUtf8 { .. } => {
-                Situation::LocalIo
-            }
+            Self::NotRegular { .. }
+            | Self::NotADirectory { .. }
+            | Self::NameNotUtf8 { .. }
+            | Self::TablespaceMissing { .. } => Situation::LocalIo,
             Self::Damaged { .. } | Self::OutsideOfTree { .. } => Situation::CorruptData,
             Self::Unreachable { .. } | Self::NotReady { .. } | Self::ConnectionLost { .. } => {
                 Situation::PostgresUnavailable
@@ -267,6 +276,9 @@ impl ClusterError {
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         match self {
+            Self::TablespaceMissing { .. } => Some(
+                "The server has made a folder of its version there, which cannot be seen from here.".to_owned(),
+            ),
             Self::NotRegular { found, .. } => Some(format!("It is a {found}.")),
             Self::Io { source, .. } => Some(sentence(&source.to_string())),
             Self::Damaged { reason, .. }
@@ -320,6 +332,10 @@ impl ClusterError {
             Self::NotRegular { .. } => {
                 Some("Remove it; PostgreSQL puts only regular files there.".to_owned())
             }
+            Self::TablespaceMissing { oid, .. } => Some(format!(
+                "Mount the tablespace's folder here under the same path as at the server. If the tablespace is lost, \
+                 drop it in the server, or remove the link pg_tblspc/{oid} while the server is stopped."
+            )),
             Self::NameNotUtf8 { .. } => {
                 Some("Rename or remove the file; PostgreSQL did not make it.".to_owned())
             }

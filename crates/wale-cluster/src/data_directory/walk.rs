@@ -23,7 +23,7 @@ use std::fs::{FileType, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use wale_pg::exclusion::{self, Rule};
 use wale_pg::{MajorVersion, relation};
@@ -31,6 +31,9 @@ use wale_pg::{MajorVersion, relation};
 use super::DataDirectory;
 use crate::error::ClusterError;
 use crate::wal_directory::kind_of;
+
+/// Between two looks at a tablespace that may just be dropped; the server needs microseconds.
+const DROP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to walk for.
 #[derive(Clone, Debug)]
@@ -316,22 +319,34 @@ impl Walker<'_> {
         path: &Path,
         location: PathBuf,
     ) -> Result<(), ClusterError> {
-        // A tablespace that is being dropped leaves a link to nowhere for an instant; one that stays like
-        // that is broken in the server too, and has nothing to back up.
-        if !path
-            .try_exists()
-            .map_err(ClusterError::io("look at", path))?
-        {
-            self.listing.warnings.push(WalkWarning {
-                relative: relative.to_owned(),
-                reason: format!(
-                    "the tablespace's folder {} does not exist",
-                    location.display()
-                ),
-            });
-        } else if !path.is_dir() {
-            return Err(ClusterError::NotADirectory { path: location });
+        if !has_version_folder(path, self.options.major)? {
+            // The server removes the folder and then the link. A link that stays leads to a folder that is not
+            // visible here, most often a volume that only the server has: the backup would lack all of it.
+            std::thread::sleep(DROP_PAUSE);
+            return match std::fs::symlink_metadata(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.listing.vanished += 1;
+                    Ok(())
+                }
+                _ if has_version_folder(path, self.options.major)? => {
+                    self.tablespace_files(oid, relative, path, location)
+                }
+                _ => Err(ClusterError::TablespaceMissing {
+                    oid,
+                    path: location,
+                }),
+            };
         }
+        self.tablespace_files(oid, relative, path, location)
+    }
+
+    fn tablespace_files(
+        &mut self,
+        oid: u32,
+        relative: &str,
+        path: &Path,
+        location: PathBuf,
+    ) -> Result<(), ClusterError> {
         self.listing.tablespaces.push(Tablespace { oid, location });
         self.folder(relative, path)
     }
@@ -352,6 +367,23 @@ impl Walker<'_> {
             .entries
             .push(entry(relative, path, kind, metadata));
     }
+}
+
+/// Whether a tablespace's location holds the folder that the server made in it for its version.
+fn has_version_folder(path: &Path, major: MajorVersion) -> Result<bool, ClusterError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(ClusterError::io("list", path)(error)),
+    };
+    let prefix = format!("PG_{major}_");
+    for entry in entries {
+        let entry = entry.map_err(ClusterError::io("list", path))?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The names in a folder, sorted. `None`: it vanished.
@@ -584,6 +616,27 @@ mod tests {
             fixture.walk(15),
             Err(ClusterError::NotFound { .. })
         ));
+    }
+
+    #[test]
+    fn a_tablespace_that_cannot_be_seen_ends_the_walk() {
+        let fixture = Fixture::new();
+        fixture
+            .file("data/PG_VERSION")
+            .link("../../space", "data/pg_tblspc/16399");
+        // Not mounted here; mounted empty; the folder of another version only.
+        for path in ["", "space/lost", "space/PG_14_202107181/5/1"] {
+            if !path.is_empty() {
+                fixture.file(path);
+            }
+            let error = fixture.walk(15).unwrap_err();
+            assert!(
+                matches!(error, ClusterError::TablespaceMissing { oid: 16399, .. }),
+                "{error:?}"
+            );
+        }
+        fixture.file("space/PG_15_202209061/5/1");
+        assert_eq!(fixture.walk(15).unwrap().tablespaces.len(), 1);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use wale_cluster::{
     ClusterError, DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreState,
 };
-use wale_pg::ControlFile;
+use wale_format::BackupName;
+use wale_pg::{BackupLabel, ControlFile};
 
 use super::plan::{
     ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of,
@@ -59,18 +60,40 @@ pub(super) fn target(
     })
 }
 
-/// A restore that says it is half done, in which a server has run meanwhile, is nobody's leftover: a server renames or
-/// removes `backup_label` when it has recovered from it.
+/// A restore that says it is half done is only wiped while all that is there can be its own. It writes the control
+/// file as its very last step, beside the label of its backup; a server renames or removes that label when it has
+/// recovered from it. So a control file without that label is that of a cluster which somebody uses.
 fn marked(path: &Path, marker: &RestoreMarker) -> TargetState {
     let backup = marker.backup.clone();
-    let exists = |name: &str| path.join(name).symlink_metadata().is_ok();
     match marker.state {
         RestoreState::Done => TargetState::Done { backup },
-        RestoreState::Running if exists(ControlFile::PATH) && !exists("backup_label") => {
-            TargetState::Occupied("a server was started on a restore that had not ended".to_owned())
+        RestoreState::Running if path.join(ControlFile::PATH).symlink_metadata().is_err() => {
+            TargetState::HalfDone { backup }
         }
-        RestoreState::Running => TargetState::HalfDone { backup },
+        RestoreState::Running => match label_of(path) {
+            None => TargetState::Occupied(
+                "a server was started on a restore that had not ended".to_owned(),
+            ),
+            Some(label) if is_of_backup(&label, &backup) => TargetState::HalfDone { backup },
+            Some(_) => TargetState::Occupied(format!(
+                "a restore of {backup} had not ended in it, and now it holds another cluster"
+            )),
+        },
     }
+}
+
+/// The text of `backup_label`; empty where it cannot be read, `None` where it is not there.
+fn label_of(path: &Path) -> Option<String> {
+    let label = path.join("backup_label");
+    label.symlink_metadata().ok()?;
+    Some(fs::read_to_string(label).unwrap_or_default())
+}
+
+fn is_of_backup(label: &str, backup: &str) -> bool {
+    let (Ok(label), Ok(name)) = (BackupLabel::parse(label), BackupName::parse(backup)) else {
+        return false;
+    };
+    label.start_segment == name.segment()
 }
 
 /// The nearest directory that exists, at or above `path`: where the file system can be asked.
@@ -234,6 +257,40 @@ fn volume(path: &Path) -> Result<Volume> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_that_took_the_place_of_a_half_done_restore_is_not_wiped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let marker = RestoreMarker {
+            format: wale_cluster::restore_marker::FORMAT,
+            state: RestoreState::Running,
+            request: wale_cluster::RestoreRequest::default(),
+            backup: "base_000000010000000000000002_00000040".to_owned(),
+            started_at: chrono::DateTime::UNIX_EPOCH,
+            finished_at: None,
+            host: String::new(),
+            wale_version: String::new(),
+        };
+        let label = |segment: &str| {
+            format!(
+                "START WAL LOCATION: 0/{}000028 (file {segment})\nCHECKPOINT LOCATION: 0/2000060\n\
+                 BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-23 10:00:00 UTC\nLABEL: x\n",
+                &segment[23..]
+            )
+        };
+        let is_half_done = || matches!(marked(path, &marker), TargetState::HalfDone { .. });
+        fs::create_dir(path.join("global")).unwrap();
+        assert!(is_half_done());
+        fs::write(path.join("backup_label"), label("000000010000000000000007")).unwrap();
+        assert!(is_half_done(), "nothing can be started");
+        fs::write(path.join("global/pg_control"), "x").unwrap();
+        assert!(!is_half_done(), "the label of another backup");
+        fs::write(path.join("backup_label"), label("000000010000000000000002")).unwrap();
+        assert!(is_half_done());
+        fs::remove_file(path.join("backup_label")).unwrap();
+        assert!(!is_half_done(), "a server has recovered");
+    }
 
     #[test]
     fn directories_outside_must_exist_and_be_empty() {

@@ -10,7 +10,7 @@ use wale_cluster::StoppedBackup;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::sentinel::{PartitionRecord, SentinelOrigin, TablespaceRecord, WaleSentinel};
 use wale_format::tar::Meta;
-use wale_format::{BackupMetadata, ManifestBuilder, Sentinel};
+use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
 use wale_pg::{ControlFile, WalSegmentName};
 use wale_storage::{PutOutcome, body_from};
 
@@ -45,6 +45,7 @@ pub(super) struct Evidence {
     damaged: Vec<DamagedPage>,
     damaged_count: u64,
     manifest_sha256: Option<String>,
+    manifest_bytes: u64,
 }
 
 impl Evidence {
@@ -73,6 +74,7 @@ impl Evidence {
             damaged: Vec::new(),
             damaged_count: 0,
             manifest_sha256: None,
+            manifest_bytes: 0,
         };
         for partition in partitions {
             evidence.add(partition);
@@ -182,7 +184,7 @@ impl Evidence {
             self.stopped.stop_lsn,
         );
         self.manifest_sha256 = Some(hex(&Sha256::digest(&bytes)));
-        uploads
+        self.manifest_bytes = uploads
             .put_bytes(&layout::manifest(&self.started.name), bytes.into())
             .await?;
         Ok(())
@@ -309,7 +311,7 @@ impl Evidence {
     }
 }
 
-/// Checks that every partition is in the archive as it was stored, right before the commit: another writer that took
+/// Checks that manifest and partitions are in the archive as they were stored, right before the commit: another writer that took
 /// this backup for a leftover would have removed some.
 pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Result<()> {
     let mut missing: BTreeMap<u32, u64> = evidence
@@ -317,7 +319,12 @@ pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Resu
         .iter()
         .map(|partition| (partition.number, partition.bytes_stored))
         .collect();
-    for (key, meta) in place::objects(archive, &evidence.started.name).await? {
+    let objects = place::objects(archive, &evidence.started.name).await?;
+    let manifest = layout::manifest(&evidence.started.name);
+    if objects.get(&manifest).map(|meta| meta.size) != Some(evidence.manifest_bytes) {
+        return Err(gone("the manifest", &evidence.started.name));
+    }
+    for (key, meta) in objects {
         if let ArchiveKey::Partition { number, .. } = layout::parse(&key)
             && missing.get(&number) == Some(&meta.size)
         {
@@ -326,16 +333,17 @@ pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Resu
     }
     match missing.keys().next() {
         None => Ok(()),
-        Some(number) => Err(OpError::new(
-            Kind::StorageUnavailable,
-            format!(
-                "partition {number} of backup {} is not in the archive any more",
-                evidence.started.name
-            ),
-        )
-        .detail("It was stored, and is gone or changed before the backup could be committed.")
-        .hint("find out who deletes objects of the archive, then take the backup again")),
+        Some(number) => Err(gone(&format!("partition {number}"), &evidence.started.name)),
     }
+}
+
+fn gone(what: &str, backup: &BackupName) -> OpError {
+    OpError::new(
+        Kind::StorageUnavailable,
+        format!("{what} of backup {backup} is not in the archive any more"),
+    )
+    .detail("It was stored, and is gone or changed before the backup could be committed.")
+    .hint("find out who deletes objects of the archive, then take the backup again")
 }
 
 /// Commits the backup. From the first attempt on its objects are not taken back any more: the store may have kept the

@@ -292,6 +292,34 @@ mod tests {
     }
 
     #[test]
+    fn a_data_directory_of_another_server_of_the_cluster_is_refused() {
+        let bytes = include_bytes!("../../../wale-pg/testdata/control_file/15");
+        let mut control = ControlFile::parse(bytes).unwrap();
+        control.redo = lsn("0/5000028");
+        // (state here, whether the server is in recovery, start, acceptable)
+        let cases = [
+            (ClusterState::InProduction, false, "0/5000028", true),
+            // Another checkpoint may have come since.
+            (ClusterState::InProduction, false, "0/4000028", true),
+            (ClusterState::InArchiveRecovery, true, "0/5000028", true),
+            // The files of a standby, the positions of its primary; and the other way round.
+            (ClusterState::InArchiveRecovery, false, "0/5000028", false),
+            (ClusterState::InProduction, true, "0/5000028", false),
+            // Another standby, which has not come as far.
+            (ClusterState::InArchiveRecovery, true, "0/6000028", false),
+        ];
+        for (state, in_recovery, start, acceptable) in cases {
+            control.state = state;
+            let result = same_server(in_recovery, lsn(start), &control);
+            assert_eq!(
+                result.is_ok(),
+                acceptable,
+                "{state:?} {in_recovery} {start}"
+            );
+        }
+    }
+
+    #[test]
     fn the_server_must_be_the_one_of_the_data_directory() {
         let facts = |id, major, size| ClusterFacts {
             system_identifier: SystemIdentifier::new(id),

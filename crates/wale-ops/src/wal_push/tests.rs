@@ -641,18 +641,18 @@ async fn row_60_pushes_that_wait_are_bounded() {
     let names: Vec<_> = (1..=super::pusher::IN_FLIGHT_MAX + 1)
         .map(|number| file_name(&format!("00000001{number:08X}00000001")))
         .collect();
-    let mut pushes: Vec<_> = names
+    let mut requests: Vec<_> = names
         .iter()
         .map(|name| Box::pin(pusher.push(name)))
         .collect();
-    let mut last = pushes.pop().expect("one");
-    for push in &mut pushes {
-        assert!(futures_util::poll!(push).is_pending());
+    let mut last = requests.pop().expect("one");
+    for request in &mut requests {
+        assert!(futures_util::poll!(request).is_pending());
     }
     let error = last.as_mut().await.expect_err("too many");
     assert_eq!(error.kind, Kind::Busy);
     // They end (no such file), and there is room again.
-    futures_util::future::join_all(pushes).await;
+    futures_util::future::join_all(requests).await;
     let name = bench.ready_segment(FIRST);
     pusher.push(&name).await.expect("stored");
 }
