@@ -112,7 +112,16 @@ impl Archive {
             .put_if_absent(&key, body_from(identity.to_json().into()))
             .await;
         match outcome {
-            Ok(PutOutcome::Created(_)) => Ok(identity),
+            Ok(PutOutcome::Created(_)) => {
+                // Once in the life of an archive. A second time means that the volume under the prefix is another
+                // one than before, most likely an empty folder where it should be mounted.
+                tracing::warn!(
+                    archive = %self.location(),
+                    system_identifier = %identity.system_identifier,
+                    "a new archive was begun here; if there was one already, check that its volume is mounted"
+                );
+                Ok(identity)
+            }
             // Somebody was faster (or our own earlier attempt lost its reply): the stored one counts.
             Ok(PutOutcome::Exists) => self.read_identity().await?.ok_or_else(|| {
                 OpError::new(

@@ -443,6 +443,31 @@ async fn hostile_members_are_refused() {
     }
 }
 
+/// A foreign backup says of no file that it must come. Without its label it would start, and be corrupt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_backup_without_its_label_is_refused() {
+    let bench = Bench::new().await;
+    let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let mut foreign = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
+    foreign.wale = None;
+    bench.insert(sentinel.as_str(), foreign.to_json());
+    bench.restore(&bench.options()).await.unwrap();
+    fs::remove_dir_all(bench.path("target")).unwrap();
+    fs::remove_dir_all(bench.path("elsewhere")).unwrap();
+
+    let last = bench.partition_keys().pop().unwrap();
+    let mut tar = TarWriter::new(Vec::new());
+    let (path, size) = (ControlFile::PATH, CONTROL_FILE.len() as u64);
+    tar.file_header(path, size, &Meta::default()).unwrap();
+    std::io::Write::write_all(&mut tar, CONTROL_FILE).unwrap();
+    let content = testing::encode(Codec::Zstd, &tar.finish().unwrap());
+    bench.insert(last.as_str(), content);
+    let error = bench.restore(&bench.options()).await.unwrap_err();
+    assert!(error.message.contains("backup_label"), "{error:?}");
+    assert_eq!(error.kind, Kind::CorruptData);
+    bench.assert_half_done();
+}
+
 fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
     RestoreClusterOptions {
         fetch: bench.options(),

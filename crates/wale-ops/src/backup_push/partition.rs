@@ -395,3 +395,20 @@ fn modified(metadata: &std::fs::Metadata) -> DateTime<Utc> {
     let nanoseconds = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
     DateTime::from_timestamp(metadata.mtime(), nanoseconds).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_cut_and_grew_again_is_read_by_position() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), [1u8; 4]).unwrap();
+        let file = File::open(path.path()).unwrap();
+        let mut piece = [0u8; 8];
+        assert_eq!(read_full(&file, &mut piece, 0).unwrap(), 4);
+        std::fs::write(path.path(), [[2u8; 8], [3u8; 8]].concat()).unwrap();
+        assert_eq!(read_full(&file, &mut piece, 8).unwrap(), 8);
+        assert_eq!(piece, [3u8; 8]);
+    }
+}

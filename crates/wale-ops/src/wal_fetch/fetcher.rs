@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wale_cluster::Owner;
+use wale_cluster::{ArchiveStatus, Owner, WalDirectory};
 use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
@@ -17,7 +17,7 @@ use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, write_to_path};
 use crate::archive::{Archive, foreign_cluster};
-use crate::error::{Kind, Result};
+use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 use crate::wal_push::{blocking, read_control};
 
@@ -121,6 +121,34 @@ impl Fetcher {
         let fetched = self.fetch(name).await?;
         let written = write_to_path(fetched, path, owner, started).await;
         self.counted(written)
+    }
+
+    /// Puts a file into the WAL directory, with prefetch and patience: what the original's fetch did.
+    ///
+    /// # Errors
+    /// As [`super::fetch_to_path`]; an archive conflict when the directory has the file and PostgreSQL still waits
+    /// for it to be archived: replacing it could replace the only copy of its bytes.
+    pub async fn fetch_into(
+        &self,
+        name: &ArchiveFileName,
+        directory: &WalDirectory,
+    ) -> Result<FetchReport> {
+        let (looked, asked) = (directory.clone(), *name);
+        let look = move || {
+            let failed = |e| OpError::from_cluster(e, format_args!("look for {asked}"));
+            let waits = looked.status(&asked).map_err(failed)? == ArchiveStatus::Ready
+                && looked.contains(&asked).map_err(failed)?;
+            Ok((waits, Owner::of(looked.path()).ok()))
+        };
+        let (waits, owner) = self.counted(blocking(look).await)?;
+        if waits {
+            let message = format!("{name} is in the WAL directory and waits to be archived");
+            return self.counted(Err(OpError::new(Kind::ArchiveConflict, message)
+                .detail("Its bytes may be nowhere else, so it is not replaced.")
+                .hint("let the archiver push it first; nothing is lost meanwhile")));
+        }
+        self.fetch_to_path(name, &directory.path_of(name), owner)
+            .await
     }
 
     /// As [`super::prove_absent`], with patience.

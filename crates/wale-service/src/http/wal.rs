@@ -5,7 +5,7 @@
 
 use tokio::time::Instant;
 use wale_ops::wal_push::PushReport;
-use wale_ops::{Kind, OpError, Owner};
+use wale_ops::{Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use super::name;
@@ -134,9 +134,7 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
 pub(crate) async fn fetch(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
     let name = raw.parse()?;
     let _permit = admit(app, &name)?;
-    let path = app.wal_directory.path_of(&name);
-    let owner = Owner::of(app.wal_directory.path()).ok();
-    let fetched = app.fetcher.fetch_to_path(&name, &path, owner).await;
+    let fetched = app.fetcher.fetch_into(&name, &app.wal_directory).await;
     let report = fetched.inspect_err(|error| note_fetch_failure(app, &name, error))?;
     note_fetch(app, report.bytes_plain);
     Ok(Reply::line(format!("{name} is in place")))

@@ -94,6 +94,17 @@ fn the_routes_of_the_original_answer() {
         200
     );
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    // Not over a file that still waits to be archived.
+    let ready = stage
+        .cluster
+        .wal
+        .join(format!("archive_status/{segment}.ready"));
+    std::fs::write(&ready, "").unwrap();
+    assert_eq!(
+        stage.sidecar.get(&format!("/wal-fetch/{segment}")).status,
+        409
+    );
+    std::fs::remove_file(&ready).unwrap();
     let body = stage.sidecar.get(&format!("/wal/{segment}"));
     assert!(
         body.head
