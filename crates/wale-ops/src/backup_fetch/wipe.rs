@@ -112,7 +112,7 @@ mod tests {
         for name in ["global/pg_control", "backup_label"] {
             fs::write(data.join(name), "x").unwrap();
         }
-        // What cannot be cleared ends the wiping in the middle: a directory that may not be read.
+        // A way to it that leads outside is not followed, and nothing else is removed before it.
         symlink(folder.path().join("space"), data.join("pg_tblspc/7")).unwrap();
         fs::create_dir(folder.path().join("space")).unwrap();
         let elsewhere = folder.path().join("elsewhere");

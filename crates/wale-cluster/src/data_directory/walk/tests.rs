@@ -1,0 +1,221 @@
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        Self { folder }
+    }
+
+    fn file(&self, path: &str) -> &Self {
+        let path = self.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"content").unwrap();
+        self
+    }
+
+    fn link(&self, target: &str, path: &str) -> &Self {
+        let path = self.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
+        self
+    }
+
+    fn walk(&self, major: u32) -> Result<Listing, ClusterError> {
+        DataDirectory::at(self.folder.path().join("data")).walk(&WalkOptions {
+            major: MajorVersion::new(major).unwrap(),
+            ignore: vec!["lock".to_owned(), "stats".to_owned()],
+        })
+    }
+}
+
+fn paths(listing: &Listing) -> Vec<&str> {
+    listing
+        .entries
+        .iter()
+        .map(|entry| entry.relative.as_str())
+        .collect()
+}
+
+#[test]
+fn a_cluster_is_listed_in_order() {
+    let fixture = Fixture::new();
+    fixture
+        .file("data/PG_VERSION")
+        .file("data/base/1/16384")
+        .file("data/base/1/16384_init")
+        .file("data/base/1/16384_fsm")
+        .file("data/base/1/16385")
+        .file("data/base/1/t3_16390")
+        .file("data/base/pgsql_tmp/pgsql_tmp1.0")
+        .file("data/pg_replslot/slot/state")
+        .file("data/pg_wal/000000010000000000000001")
+        .file("data/postmaster.pid")
+        .file("data/lock")
+        .file("data/stats/global.tmp")
+        .file("data/.unfinished.1.2.wale-tmp");
+    let listing = fixture.walk(17).unwrap();
+    assert_eq!(
+        paths(&listing),
+        [
+            "PG_VERSION",
+            "base",
+            "base/1",
+            "base/1/16384_init",
+            "base/1/16385",
+            "pg_replslot",
+            "pg_wal",
+            "pg_wal/archive_status",
+            "pg_wal/summaries",
+        ]
+    );
+    assert_eq!(listing.files(), 3);
+    assert_eq!(listing.bytes(), 21);
+    assert!(listing.warnings.is_empty());
+    assert_eq!(listing.root.relative, "");
+    let fifteen = fixture.walk(15).unwrap();
+    assert!(!paths(&fifteen).contains(&"pg_wal/summaries"));
+}
+
+#[test]
+fn tablespaces_lie_beneath_their_oid() {
+    let fixture = Fixture::new();
+    let location = fixture.folder.path().join("space");
+    fixture
+        .file("space/PG_15_202209061/5/16400")
+        .file("space/PG_14_202107181/5/1")
+        .file("space/stranger")
+        .file("data/pg_tblspc/99/PG_15_202209061/5/16401")
+        .link(location.to_str().unwrap(), "data/pg_tblspc/16399");
+    let listing = fixture.walk(15).unwrap();
+    assert_eq!(
+        listing.tablespaces,
+        [Tablespace {
+            oid: 16399,
+            location
+        }]
+    );
+    let found = paths(&listing);
+    assert!(found.contains(&"pg_tblspc/16399/PG_15_202209061/5/16400"));
+    assert!(found.contains(&"pg_tblspc/99/PG_15_202209061/5/16401"));
+    assert!(!found.contains(&"pg_tblspc/16399"));
+    assert!(!found.iter().any(|path| path.contains("PG_14")));
+    assert!(
+        !found.iter().any(|path| path.contains("stranger")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_linked_pg_wal_is_an_empty_folder() {
+    let fixture = Fixture::new();
+    fixture
+        .file("wal/000000010000000000000001")
+        .link("../wal", "data/pg_wal")
+        .file("shm/db_0.stat")
+        .link("../shm", "data/pg_stat_tmp");
+    let listing = fixture.walk(15).unwrap();
+    assert_eq!(listing.pg_wal_link.as_deref(), Some(Path::new("../wal")));
+    let found = paths(&listing);
+    assert_eq!(found, ["pg_stat_tmp", "pg_wal", "pg_wal/archive_status"]);
+    let folders = listing.entries.iter().map(|entry| &entry.kind);
+    assert!(
+        folders
+            .into_iter()
+            .all(|kind| *kind == EntryKind::Directory)
+    );
+    assert!(listing.warnings.is_empty());
+}
+
+#[test]
+fn links_and_special_files_are_not_dropped_in_silence() {
+    let fixture = Fixture::new();
+    fixture
+        .file("etc/postgresql.conf")
+        .link("../etc/postgresql.conf", "data/postgresql.conf")
+        .file("elsewhere/1")
+        .link("../../elsewhere", "data/base/5");
+    let socket = fixture.folder.path().join("data/.s.PGSQL.5432");
+    let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let listing = fixture.walk(15).unwrap();
+    let warned: Vec<_> = listing
+        .warnings
+        .iter()
+        .map(|warning| warning.relative.as_str())
+        .collect();
+    assert_eq!(warned, [".s.PGSQL.5432", "base/5", "postgresql.conf"]);
+    assert_eq!(paths(&listing), ["base", "base/5", "postgresql.conf"]);
+    assert_eq!(
+        listing.entries[1].kind,
+        EntryKind::Symlink {
+            target: PathBuf::from("../../elsewhere")
+        }
+    );
+}
+
+#[test]
+fn names_that_are_not_utf8_are_errors() {
+    let fixture = Fixture::new();
+    let name = std::ffi::OsString::from_vec(vec![b'x', 0xff]);
+    std::fs::write(fixture.folder.path().join("data").join(name), b"").unwrap();
+    let error = fixture.walk(15).unwrap_err();
+    assert!(
+        matches!(error, ClusterError::NameNotUtf8 { .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_missing_data_directory_is_an_error() {
+    let fixture = Fixture::new();
+    std::fs::remove_dir(fixture.folder.path().join("data")).unwrap();
+    assert!(matches!(
+        fixture.walk(15),
+        Err(ClusterError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn a_tablespace_that_cannot_be_seen_ends_the_walk() {
+    let fixture = Fixture::new();
+    fixture
+        .file("data/PG_VERSION")
+        .link("../../space", "data/pg_tblspc/16399");
+    // Not mounted here; mounted empty; the folder of another version only.
+    for path in ["", "space/lost", "space/PG_14_202107181/5/1"] {
+        if !path.is_empty() {
+            fixture.file(path);
+        }
+        let error = fixture.walk(15).unwrap_err();
+        assert!(
+            matches!(error, ClusterError::TablespaceMissing { oid: 16399, .. }),
+            "{error:?}"
+        );
+    }
+    fixture.file("space/PG_15_202209061/5/1");
+    assert_eq!(fixture.walk(15).unwrap().tablespaces.len(), 1);
+}
+
+#[test]
+fn only_numbers_are_tablespaces() {
+    let cases = [
+        ("pg_tblspc/16384", Some(16384)),
+        ("pg_tblspc/4294967295", Some(u32::MAX)),
+        ("pg_tblspc/4294967296", None),
+        ("pg_tblspc/+1", None),
+        ("pg_tblspc/01", None),
+        ("pg_tblspc/", None),
+        ("pg_tblspc/1/2", None),
+        ("base/1", None),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(tablespace_oid(path), expected, "{path}");
+    }
+}
