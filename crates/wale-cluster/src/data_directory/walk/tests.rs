@@ -1,3 +1,5 @@
+//! Tests of the walk: real folders, planted files.
+
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
 
