@@ -107,17 +107,19 @@ archive_with() { # COMMAND: the archiver runs it from now on
   sql "alter system set archive_command = '$1'" >/dev/null
   sql "select pg_reload_conf()" >/dev/null
 }
-none_waits() { ! ls "$data"/pg_wal/archive_status/*.ready >/dev/null 2>&1; }
+none_waits() { [ -z "$(find "$data/pg_wal/archive_status" -name '*.ready' -print -quit)" ]; }
 wal_round() { # PEER COMMAND FOLDER: 64 segments through PostgreSQL's own archiver
   local peer=$1 command=$2 folder=$3 n c0 c1 t0 t1 before after rss=0
   archive_with '/bin/false'
-  sql "create table if not exists filler (v text)" >/dev/null
+  sql "drop table if exists filler" >/dev/null 2>&1
+  sql "create table filler (v text)" >/dev/null
   for n in $(seq 64); do
     sql "insert into filler select md5(g::text || random()) from generate_series(1, 90000) g; truncate filler" >/dev/null
     sql "select pg_switch_wal()" >/dev/null
   done
   before=$(du -sm "$folder" | cut -f1)
-  n=$(ls "$data"/pg_wal/archive_status/*.ready | wc -l)
+  n=$(find "$data/pg_wal/archive_status" -name '*.ready' | wc -l)
+  echo "   $n segments wait"
   sync; c0=$(busy); t0=$(date +%s%N)
   archive_with "$command"
   sql "create table wake (); drop table wake; select pg_switch_wal()" >/dev/null

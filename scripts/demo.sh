@@ -77,7 +77,7 @@ CONF
   wait_for 60 "PostgreSQL to answer" psql -XAtc 'select 1'
 }
 sql() { psql -XqAt -v ON_ERROR_STOP=1 -c "$1"; }
-archived() { ! ls "$PGDATA"/pg_wal/archive_status/*.ready >/dev/null 2>&1; }
+archived() { [ -z "$(find "$PGDATA/pg_wal/archive_status" -name '*.ready' -print -quit)" ]; }
 fingerprint() { sql "select count(*) || ' rows, checksum ' || sum(hashtextextended(m::text, 0)) from measurements m"; }
 kill_database() {
   local pid children
