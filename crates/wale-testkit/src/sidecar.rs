@@ -255,12 +255,26 @@ fn reachable(binary: &str) -> PathBuf {
         .get_or_init(|| {
             let root = std::env::var("WALE_TEST_DIR").unwrap_or_else(|_| "/var/tmp/wale-it".into());
             let folder = Path::new(&root).join(format!("bin-{}", std::process::id()));
+            remove_left_behind(Path::new(&root));
             std::fs::create_dir_all(&folder).expect("a folder for the program");
             std::fs::copy(binary, folder.join("wale")).expect("the program can be copied");
             let _ = std::os::unix::fs::symlink("wale", folder.join("wal-e"));
             folder
         })
         .clone()
+}
+
+/// Removes the programs of test runs that are over.
+fn remove_left_behind(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .strip_prefix("bin-")
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use wale_testkit::{
-    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, get, shell,
-};
+use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, shell};
 
 use crate::support::{Stage, WALE, archiving};
 
@@ -243,7 +241,12 @@ fn fault_45_the_partial_and_the_full_segment_and_two_different_partials_are_all_
 
 #[test]
 fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
-    let (stage, segment) = with_segment("absence");
+    let stage = Stage::with("absence", &ClusterOptions::default(), |options| {
+        options.set("WALE_FETCH_DEADLINE", "1s")
+    });
+    stage.cluster.sql("create table t (v int)");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
     let next = "0000000100000000000000F0";
     let absent = stage.sidecar.get(&format!("/wal-absent/{next}"));
     assert_eq!(absent.status, 200, "{}", absent.text());
@@ -260,10 +263,6 @@ fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
     let archive = stage.archive();
     let aside = stage.sandbox.path().join("aside");
     std::fs::rename(&archive, &aside).unwrap();
-    let options = stage.options.clone().set("WALE_FETCH_DEADLINE", "1s");
-    let port = free_port();
-    let mut options = options.set("WALE_LISTEN_PORT", &port.to_string());
-    options.port = port;
     for empty in [false, true] {
         if empty {
             let _ = stage.sandbox.folder("archive");
