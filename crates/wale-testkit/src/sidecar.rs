@@ -189,6 +189,19 @@ impl Sidecar {
         })
     }
 
+    /// The largest resident set it has had, in KiB.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the sidecar runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        number.expect("the kernel tells the peak")
+    }
+
     /// The process id of wale itself.
     #[must_use]
     pub fn pid(&self) -> u32 {

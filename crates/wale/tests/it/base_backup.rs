@@ -430,7 +430,6 @@ fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
     assert_eq!(fingerprint(&cluster, "t"), noted);
 }
 
-/// The peak of the sidecar's memory does not grow with the database.
 #[test]
 fn the_route_takes_a_backup_and_answers_when_it_is_complete() {
     let stage = Stage::new("route", 15);

@@ -368,7 +368,7 @@ fn fault_55_a_directory_that_is_not_empty_or_runs_is_refused_before_any_write() 
     assert_eq!(stage.cluster.sql("select count(*) from t"), "0");
 }
 
-/// An image file is written in place nowhere: what a cut-off push leaves is never a name of WAL.
+/// What a push that was cut off leaves in the archive's folder is never taken for WAL.
 #[test]
 fn a_half_written_object_of_a_dead_process_is_never_served() {
     let stage = Stage::new("residue", 15);

@@ -138,12 +138,7 @@ fn fault_60_idle_and_slow_connections_do_not_delay_a_push() {
         get(port, &format!("/wal-push/{segment}")).unwrap().status,
         200
     );
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stage.sidecar.pid())).unwrap();
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap();
-    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let kib = stage.sidecar.peak_kib();
     assert!(kib < 128 * 1024, "memory grew to {kib} KiB");
 }
 
@@ -192,12 +187,7 @@ fn fault_60_a_thousand_pushes_of_one_name_and_of_a_thousand_names() {
             .all(|status| matches!(status, 404 | 409 | 503 | 0)),
         "{of_many:?}"
     );
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stage.sidecar.pid())).unwrap();
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap();
-    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let kib = stage.sidecar.peak_kib();
     assert!(kib < 128 * 1024, "memory grew to {kib} KiB");
 }
 
