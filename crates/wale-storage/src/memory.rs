@@ -184,6 +184,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn discard_unfinished(
+        &self,
+        _older_than: std::time::Duration,
+    ) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     fn location(&self) -> String {
         "memory".to_owned()
     }

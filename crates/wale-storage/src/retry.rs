@@ -304,6 +304,10 @@ impl Store for RetryStore {
         self.request(|| self.inner.delete(key)).await
     }
 
+    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.discard_unfinished(older_than).await
+    }
+
     fn location(&self) -> String {
         self.inner.location()
     }

@@ -1,6 +1,7 @@
 //! The one interface of the room, and the values that pass through it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -120,6 +121,26 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Only those of every verb.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
+    /// Deletes many objects, in any order, and tells which could not be deleted and why; the others are
+    /// gone. A store that takes several names in one request overrides this.
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
+        let mut failed = Vec::new();
+        for key in keys {
+            if let Err(error) = self.delete(key).await {
+                failed.push((key.clone(), error));
+            }
+        }
+        failed
+    }
+
+    /// Removes what unfinished writes left behind that were last touched `older_than` ago: temporary
+    /// files, multipart uploads. None of it was ever visible. Gives their number.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every verb.
+    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError>;
+
     /// Where the store is, for messages; no secret.
     fn location(&self) -> String;
 
@@ -159,6 +180,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         (**self).delete(key).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
+        (**self).delete_many(keys).await
+    }
+
+    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+        (**self).discard_unfinished(older_than).await
     }
 
     fn location(&self) -> String {

@@ -39,8 +39,8 @@ const LONGEST_CONNECT: Duration = Duration::from_mins(10);
 pub(crate) struct Opened {
     /// The archive.
     pub(crate) archive: Archive,
-    /// Its store, where it is a directory.
-    pub(crate) files: Arc<FileStore>,
+    /// Its store.
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// Bounds within which a verb uses the archive.
@@ -94,21 +94,20 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
         create: false,
     };
     let failed = |e| OpError::from_store(e, format_args!("open the archive at {}", root.display()));
-    let files = Arc::new(FileStore::open(options).map_err(failed)?);
-    let mut store: Arc<dyn Store> = files.clone();
+    let mut store: Arc<dyn Store> = Arc::new(FileStore::open(options).map_err(failed)?);
     if let Some(control) = &settings.fault_control {
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
         store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
     }
-    let store = Arc::new(RetryStore::new(store, bounds.store));
+    let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
     let archive = Archive::open(ArchiveOptions {
-        store,
+        store: store.clone(),
         codec: codec(settings)?,
         clock: Clock::System,
         budget: MemoryBudget::new(bounds.memory_bytes),
         created_by: format!("wale {VERSION}"),
     });
-    Ok(Opened { archive, files })
+    Ok(Opened { archive, store })
 }
 
 fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {

@@ -309,6 +309,10 @@ impl Store for FaultyStore {
         faults.reply(self.inner.delete(key).await)
     }
 
+    async fn discard_unfinished(&self, older_than: std::time::Duration) -> Result<u64, StoreError> {
+        self.inner.discard_unfinished(older_than).await
+    }
+
     fn location(&self) -> String {
         self.inner.location()
     }

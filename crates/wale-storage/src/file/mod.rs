@@ -82,25 +82,6 @@ impl FileStore {
         })
     }
 
-    /// Removes the temporary files that were not written to for `older_than`, and answers their number.
-    ///
-    /// Age alone decides. A process id says nothing about a file on a shared volume: in a container every
-    /// process has the same one. So `older_than` must exceed any pause within an upload that is alive;
-    /// an upload whose file is swept fails, and loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::list`].
-    pub async fn sweep_temporary(&self, older_than: Duration) -> Result<u64, StoreError> {
-        let age = chrono::Duration::from_std(older_than).unwrap_or(chrono::Duration::MAX);
-        let limit = Utc::now().checked_sub_signed(age);
-        self.blocking(move |root| match limit {
-            None => Ok(0),
-            Some(limit) => sweep(&root, limit),
-        })
-        .await
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(Arc<Root>) -> Result<T, StoreError> + Send + 'static,
@@ -280,6 +261,19 @@ impl Store for FileStore {
         self.blocking(move |root| delete(&root, &target)).await
     }
 
+    /// Age alone decides. A process id says nothing about a file on a shared volume: in a container every
+    /// process has the same one. So `older_than` must exceed any pause within an upload that is alive;
+    /// an upload whose file is removed fails, and loses nothing.
+    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+        let age = chrono::Duration::from_std(older_than).unwrap_or(chrono::Duration::MAX);
+        let limit = Utc::now().checked_sub_signed(age);
+        self.blocking(move |root| match limit {
+            None => Ok(0),
+            Some(limit) => sweep(&root, limit),
+        })
+        .await
+    }
+
     fn location(&self) -> String {
         self.root.location().to_owned()
     }
@@ -387,7 +381,7 @@ mod tests {
                 store.list("").await.err(),
                 store.delete(&a).await.err(),
                 store.check().await.err(),
-                store.sweep_temporary(Duration::ZERO).await.err(),
+                store.discard_unfinished(Duration::ZERO).await.err(),
             ];
             for error in errors {
                 assert!(error.expect("fails").is_transient());
@@ -527,16 +521,19 @@ mod tests {
         let listed: Vec<_> = store.list("").await.expect("listed").collect().await;
         assert_eq!(listed.len(), 1);
         let hour = Duration::from_hours(1);
-        assert_eq!(store.sweep_temporary(hour).await.expect("swept"), 0);
+        assert_eq!(store.discard_unfinished(hour).await.expect("swept"), 0);
         let old = std::time::SystemTime::now() - 2 * hour;
         let file = std::fs::File::options()
             .write(true)
             .open(&stale)
             .expect("opens");
         file.set_modified(old).expect("dated");
-        assert_eq!(store.sweep_temporary(hour).await.expect("swept"), 1);
+        assert_eq!(store.discard_unfinished(hour).await.expect("swept"), 1);
         assert_eq!(
-            store.sweep_temporary(Duration::MAX).await.expect("swept"),
+            store
+                .discard_unfinished(Duration::MAX)
+                .await
+                .expect("swept"),
             0
         );
         assert_eq!(tree(folder.path()), ["wal", "wal/a"]);

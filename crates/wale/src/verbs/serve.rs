@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wale_ops::OpError;
-use wale_storage::FileStore;
+use wale_storage::Store;
 
 use crate::assemble::{self, Bounds, STALE_AFTER, VERSION};
 use crate::config::{Loaded, Settings};
@@ -38,7 +38,7 @@ async fn serve(settings: &Settings) -> Result<(), OpError> {
         schedule = settings.schedule.as_ref().map_or("off", |schedule| schedule.text()),
         "starting"
     );
-    let sweep = sweep(opened.files);
+    let sweep = sweep(opened.store);
     signals
         .shut_down(|shutdown| async move {
             // Boxed: the service's own state is tens of kilobytes.
@@ -55,14 +55,14 @@ async fn serve(settings: &Settings) -> Result<(), OpError> {
         .await
 }
 
-/// Removes what crashes left in the archive: hidden files, never an object.
-async fn sweep(files: Arc<FileStore>) {
-    match files.sweep_temporary(STALE_AFTER).await {
+/// Removes what crashes left in the archive: unfinished writes, never an object.
+async fn sweep(store: Arc<dyn Store>) {
+    match store.discard_unfinished(STALE_AFTER).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(
             removed,
-            "removed temporary files that a crash left in the archive"
+            "removed unfinished writes that a crash left in the archive"
         ),
-        Err(error) => tracing::warn!(%error, "could not look for temporary files in the archive"),
+        Err(error) => tracing::warn!(%error, "could not look for unfinished writes in the archive"),
     }
 }
