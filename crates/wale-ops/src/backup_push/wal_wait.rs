@@ -1,14 +1,16 @@
 //! Waiting until every segment that the backup needs is itself in the archive.
 //!
 //! The server was told not to wait (`wait_for_archive = false`): the sidecar *is* the archive, and must go on serving
-//! pushes meanwhile. No connection to the server is needed any more. The wait has a limit and says in the log which
-//! segment is missing and why, because a backup that waits in silence looks like one that hangs.
+//! pushes meanwhile. A segment counts when it is in the archive and the server does not wait for it any more: only its
+//! own archiver's success tells that the bytes are this server's. No connection to the server is needed any more. The
+//! wait has a limit and says in the log which segment is missing and why, because a backup that waits in silence looks
+//! like one that hangs.
 
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wale_cluster::{ArchiveStatus, WalDirectory};
+use wale_cluster::{ArchiveStatus, ClusterError, WalDirectory};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::CancellationToken;
 
@@ -37,7 +39,10 @@ pub(super) async fn wait_for_segments(
         let mut pause = FIRST_PAUSE;
         loop {
             let trouble = match archive.find_wal(&name).await {
-                Ok(Some(_)) => break,
+                // While our server still has it to deliver, what is in the archive may be another server's: of a clone
+                // that went on by itself, whose WAL would not restore this backup.
+                Ok(Some(_)) if !is_waiting(wal_directory, segment).await => break,
+                Ok(Some(_)) => None,
                 Ok(None) => None,
                 // The store may come back within the limit.
                 Err(error) if error.kind == Kind::StorageUnavailable => Some(error),
@@ -81,22 +86,36 @@ async fn gave_up(
                primary has filled or switched it")
 }
 
+/// Whether the server of this WAL directory still waits for the segment to be archived.
+async fn is_waiting(wal_directory: &Path, segment: WalSegmentName) -> bool {
+    matches!(
+        status(wal_directory, segment).await,
+        Some(Ok(ArchiveStatus::Ready))
+    )
+}
+
+/// What the server thinks of the segment; `None` when looking failed.
+async fn status(
+    wal_directory: &Path,
+    segment: WalSegmentName,
+) -> Option<std::result::Result<ArchiveStatus, ClusterError>> {
+    let path = wal_directory.to_owned();
+    let look = move || WalDirectory::open(&path)?.status(&ArchiveFileName::Segment(segment));
+    tokio::task::spawn_blocking(look).await.ok()
+}
+
 /// Why a segment is not archived yet, as far as the WAL directory tells.
 async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
-    let path = wal_directory.to_owned();
-    let look = move || {
-        let directory = WalDirectory::open(&path)?;
-        directory.status(&ArchiveFileName::Segment(segment))
-    };
-    match tokio::task::spawn_blocking(look).await {
-        Ok(Ok(ArchiveStatus::Ready)) => {
-            "the server has it ready, but its archive_command has not delivered it".to_owned()
+    match status(wal_directory, segment).await {
+        Some(Ok(ArchiveStatus::Ready)) => {
+            "the server has it ready, but its archive_command has not delivered it, or was refused"
+                .to_owned()
         }
-        Ok(Ok(ArchiveStatus::Done)) => {
+        Some(Ok(ArchiveStatus::Done)) => {
             "the server believes that it is archived; it went elsewhere".to_owned()
         }
-        Ok(Ok(_)) => "the server has not handed it to its archiver yet".to_owned(),
-        Ok(Err(error)) => format!("the WAL directory cannot be read ({error})"),
-        Err(_) => "the WAL directory cannot be read".to_owned(),
+        Some(Ok(_)) => "the server has not handed it to its archiver yet".to_owned(),
+        Some(Err(error)) => format!("the WAL directory cannot be read ({error})"),
+        None => "the WAL directory cannot be read".to_owned(),
     }
 }

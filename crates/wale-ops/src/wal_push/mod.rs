@@ -10,12 +10,13 @@
 //!
 //! Invariants: nothing stored is ever overwritten; success is reported only after the store confirmed; the bytes
 //! that were stored are those of one unchanged file; files in the WAL directory are only read, the archive status
-//! included, which belongs to PostgreSQL alone.
+//! included, which belongs to PostgreSQL alone; a file that is pushed ahead of its request appears after those before it.
 //!
 //! [`run`] is one push. [`Pusher`] is the long-lived form, which shares pushes of one name, looks ahead and
 //! remembers.
 
 mod compare;
+mod flight;
 mod memory;
 pub mod plan;
 mod pusher;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A request never waits behind work that nobody asked for: looking ahead has permits of its own and begins only
-//! when one is free, so a push ahead that exists is running. A failed push ahead is forgotten, and the request for
-//! that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
+//! when one is free, so a push ahead that exists is running. It ends only after those before it did ([`Turn`]). A
+//! failed push ahead is forgotten, and the request for that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
 //!
 //! It decides nothing about data (that is [`super::run`]) and writes nothing into the WAL directory.
 
@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_pg::ArchiveFileName;
 
+use super::flight::{Flight, Turn};
 use super::plan;
 use super::report::{PushOutcome, PushReport, PusherStats};
 use super::run::{PushOptions, blocking, run_stamped};
@@ -106,11 +107,16 @@ struct State {
     stats: PusherStats,
 }
 
-/// A push that runs or waits for its permit.
-#[derive(Clone, Debug)]
-struct Flight {
-    outcome: watch::Receiver<Option<Arc<Result<PushReport>>>>,
-    ahead: bool,
+/// Why a push begins.
+#[derive(Debug)]
+enum Departure {
+    /// Somebody asks for the file.
+    Requested,
+    /// It is ready, and will be asked for.
+    Ahead {
+        permit: OwnedSemaphorePermit,
+        turn: Turn,
+    },
 }
 
 impl Pusher {
@@ -231,7 +237,7 @@ impl Pusher {
         }
         Ok(self
             .shared
-            .take_off(&mut state, &mut tasks.set, *name, None))
+            .take_off(&mut state, &mut tasks.set, *name, Departure::Requested))
     }
 
     /// Begins pushes of the next ready files, in a task, since it reads a folder.
@@ -259,42 +265,22 @@ impl Pusher {
     }
 }
 
-impl Flight {
-    /// Waits for the end of the push.
-    async fn landed(&self) -> Result<PushReport> {
-        let mut outcome = self.outcome.clone();
-        match outcome.wait_for(Option::is_some).await {
-            Ok(landed) => match landed.as_deref() {
-                Some(Ok(report)) => Ok(report.clone()),
-                Some(Err(error)) => Err(error.duplicate()),
-                None => Err(OpError::internal("a push ended without a result")),
-            },
-            Err(_) => Err(OpError::new(
-                Kind::Cancelled,
-                "the push was stopped before its end",
-            )),
-        }
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers and spawns the push of `name`. With a permit it is one ahead of a request.
+    /// Registers and spawns the push of `name`.
     fn take_off(
         self: &Arc<Self>,
         state: &mut State,
         tasks: &mut JoinSet<()>,
         name: ArchiveFileName,
-        permit: Option<OwnedSemaphorePermit>,
+        departure: Departure,
     ) -> Flight {
         let (sender, outcome) = watch::channel(None);
-        let flight = Flight {
-            outcome,
-            ahead: permit.is_some(),
-        };
+        let ahead = matches!(departure, Departure::Ahead { .. });
+        let flight = Flight { outcome, ahead };
         state.in_flight.insert(name, flight.clone());
         let landing = Landing {
             shared: Arc::clone(self),
@@ -302,13 +288,20 @@ impl Shared {
         };
         tasks.spawn(async move {
             let shared = Arc::clone(&landing.shared);
-            let ahead = permit.is_some();
-            let _permit = match permit {
-                Some(permit) => Ok(permit),
-                None => Arc::clone(&shared.requested).acquire_owned().await,
+            let (_permit, turn) = match departure {
+                Departure::Ahead { permit, turn } => (Ok(permit), turn),
+                Departure::Requested => {
+                    let permit = Arc::clone(&shared.requested).acquire_owned().await;
+                    (permit, Turn::now())
+                }
             };
-            let result =
-                run_stamped(&shared.archive, &shared.directory, &name, &shared.options).await;
+            let Shared {
+                archive,
+                directory,
+                options,
+                ..
+            } = &*shared;
+            let result = run_stamped(archive, directory, &name, options, &turn).await;
             let result = shared.note(result, ahead);
             // Off the list before anybody is told: whoever asks next must not join a push that has ended.
             drop(landing);
@@ -387,15 +380,28 @@ impl Shared {
             }
         }
         let mut state = self.lock();
+        let mut turn = Turn::now();
+        match state.in_flight.get(requested) {
+            Some(flight) => turn.after(*requested, flight.clone()),
+            None if state.remembered.contains_key(requested) => {}
+            // It has failed already, and nothing may come before it.
+            None => return,
+        }
         let candidates = plan::look_ahead(state.backlog.make_contiguous(), requested, window);
         for name in candidates {
-            if state.remembered.contains_key(&name) || state.in_flight.contains_key(&name) {
-                continue;
+            if let Some(flight) = state.in_flight.get(&name) {
+                turn.after(name, flight.clone());
+            } else if !state.remembered.contains_key(&name) {
+                let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else {
+                    break;
+                };
+                let departure = Departure::Ahead {
+                    permit,
+                    turn: turn.clone(),
+                };
+                let flight = self.take_off(&mut state, children, name, departure);
+                turn.after(name, flight);
             }
-            let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else {
-                break;
-            };
-            self.take_off(&mut state, children, name, Some(permit));
         }
     }
 }

@@ -10,6 +10,7 @@ use wale_pg::ArchiveFileName;
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
 use super::compare::{digest, same_content};
+use super::flight::Turn;
 use super::plan::{self, Decision};
 use super::report::{PushOutcome, PushReport};
 use super::source::Source;
@@ -50,7 +51,7 @@ pub async fn run(
     name: &ArchiveFileName,
     options: &PushOptions,
 ) -> Result<PushReport> {
-    run_stamped(archive, directory, name, options)
+    run_stamped(archive, directory, name, options, &Turn::now())
         .await
         .map(|(report, _)| report)
 }
@@ -87,17 +88,22 @@ pub async fn run_path(archive: &Archive, path: &Path, options: &PushOptions) -> 
     run(archive, &directory, &name, options).await
 }
 
-/// As [`run`]; also tells which content of the file was pushed.
+/// As [`run`], but nothing new appears in the archive before `turn` has come; also tells which content of the file was
+/// pushed.
 pub(super) async fn run_stamped(
     archive: &Archive,
     directory: &WalDirectory,
     name: &ArchiveFileName,
     options: &PushOptions,
+    turn: &Turn,
 ) -> Result<(PushReport, FileStamp)> {
     let started = Instant::now();
     let (folder, file, data) = (directory.clone(), *name, options.data_directory.clone());
     let source = blocking(move || Source::open(&folder, &file, data.as_deref())).await?;
-    let done = options.retry.run(|| attempt(archive, &source)).await?;
+    let done = options
+        .retry
+        .run(|| attempt(archive, &source, turn))
+        .await?;
     let report = PushReport {
         name: *name,
         outcome: done.outcome,
@@ -118,15 +124,15 @@ struct Done {
 
 /// One attempt. It begins with a look at the store, because an attempt before it may have stored the object and lost
 /// the reply.
-async fn attempt(archive: &Archive, source: &Source) -> Result<Done> {
+async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     claim(archive, source).await?;
     let copies = archive.find_wal_copies(&source.name).await?;
     let decision = plan::decide(&source.name, &compare_all(archive, source, &copies).await?);
     match decision {
         Decision::Same(position) => confirm(archive, &copies[position]).await,
         Decision::Conflict(position) => Err(conflict(source, &copies[position].key)),
-        Decision::KeepBeside => keep_beside(archive, source).await,
-        Decision::Upload => store(archive, source).await,
+        Decision::KeepBeside => keep_beside(archive, source, turn).await,
+        Decision::Upload => store(archive, source, turn).await,
     }
 }
 
@@ -155,9 +161,9 @@ async fn compare_all(
 }
 
 /// Uploads under the plain name. Somebody else may be faster; then the bytes decide, as if they had been there.
-async fn store(archive: &Archive, source: &Source) -> Result<Done> {
+async fn store(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     let key = Archive::key(&layout::wal(&source.name, archive.codec().codec))?;
-    match upload(archive, source, &key).await? {
+    match upload(archive, source, &key, turn).await? {
         Uploaded::Created { bytes_stored } => Ok(Done {
             outcome: PushOutcome::Stored,
             key,
@@ -168,7 +174,7 @@ async fn store(archive: &Archive, source: &Source) -> Result<Done> {
             let same = same_content(archive, source, &stored).await?;
             match plan::decide(&source.name, &[same]) {
                 Decision::Same(_) => Ok(already(&stored)),
-                Decision::KeepBeside => keep_beside(archive, source).await,
+                Decision::KeepBeside => keep_beside(archive, source, turn).await,
                 Decision::Conflict(_) | Decision::Upload => Err(conflict(source, &stored.key)),
             }
         }
@@ -176,7 +182,7 @@ async fn store(archive: &Archive, source: &Source) -> Result<Done> {
 }
 
 /// Stores a partial segment under its digest.
-async fn keep_beside(archive: &Archive, source: &Source) -> Result<Done> {
+async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     let local = source.clone();
     let digest = blocking(move || digest(&local)).await?;
     let key = Archive::key(&layout::wal_conflicting_partial(
@@ -184,7 +190,7 @@ async fn keep_beside(archive: &Archive, source: &Source) -> Result<Done> {
         &digest,
         archive.codec().codec,
     ))?;
-    match upload(archive, source, &key).await? {
+    match upload(archive, source, &key, turn).await? {
         Uploaded::Created { bytes_stored } => {
             tracing::warn!(name = %source.name, %key, "another partial segment has this name; kept beside it");
             Ok(Done {

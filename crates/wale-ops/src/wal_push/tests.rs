@@ -574,6 +574,56 @@ async fn row_5_a_failed_push_ahead_fails_nobody_and_is_done_again_when_asked_for
 }
 
 #[tokio::test]
+async fn row_40_a_server_that_is_refused_has_pushed_nothing_ahead() {
+    for window in 1..4 {
+        let bench = Bench::new();
+        bench.claim().await;
+        // The other server of the same cluster went on with another history, and was faster with this one.
+        bench.store_wal(SECOND, Codec::Zstd, &segment(SECOND, 7));
+        let [first, second, ..] =
+            [FIRST, SECOND, THIRD, FOURTH].map(|name| bench.ready_segment(name));
+        let pusher = pusher(&bench, window);
+        pusher.push(&first).await.expect("not taken");
+        bench.done(&first);
+        let error = pusher.push(&second).await.expect_err("taken");
+        assert_eq!(error.kind, Kind::ArchiveConflict);
+        pusher.drain().await;
+        let stored = [FIRST, SECOND].map(|name| format!("wal_005/{name}.zst"));
+        assert_eq!(bench.wal_keys(), stored, "window {window}");
+        assert!(pusher.stats().look_ahead_failures > 0, "window {window}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_pushed_ahead_appears_after_what_was_asked_for() {
+    let slow = Fault::Delay(std::time::Duration::from_millis(200));
+    let bench = Bench::with_plan(FaultPlan::new().fail_keys(
+        &format!("wal_005/{FIRST}"),
+        Verb::PutIfAbsent,
+        Occurrence::Nth(1),
+        slow,
+    ));
+    let [first, ..] = [FIRST, SECOND, THIRD].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 2);
+    let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let watched = async {
+        wait_until(|| {
+            let keys = bench.wal_keys();
+            let enough = keys.len() == 3;
+            seen.borrow_mut().insert(keys);
+            enough
+        })
+        .await;
+    };
+    let (report, ()) = tokio::join!(pusher.push(&first), watched);
+    report.expect("stored");
+    let all = [FIRST, SECOND, THIRD].map(|name| format!("wal_005/{name}.zst"));
+    for keys in seen.borrow().iter() {
+        assert_eq!(keys[..], all[..keys.len()], "in order at every moment");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_joins_a_failing_push_ahead_tries_itself() {
     let hang = Fault::Delay(std::time::Duration::from_millis(50));
     let key = format!("wal_005/{SECOND}");

@@ -1,15 +1,16 @@
 //! One upload: file → codec → bounded channel → `put_if_absent`.
 //!
-//! The last chunk is sent only after the file was seen unchanged. A reader that fails before that breaks the body,
+//! The last chunk is sent only after the file was seen unchanged, and the body ends only when the push's turn has come. A reader that fails before that breaks the body,
 //! and a broken body leaves nothing under the final name: that is the store's promise.
 
 use std::io::{Read, Write};
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_format::CodecSettings;
 use wale_pipeline::{ChunkSender, ChunkWriter};
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
+use super::flight::Turn;
 use super::memory::{CHUNK_BYTES, CHUNKS, READ_BYTES};
 use super::source::Source;
 use crate::archive::Archive;
@@ -32,12 +33,17 @@ pub(super) async fn upload(
     archive: &Archive,
     source: &Source,
     key: &ObjectKey,
+    turn: &Turn,
 ) -> Result<Uploaded> {
     let (sender, receiver) = wale_pipeline::channel(CHUNKS);
+    let (name, waiting) = (source.name, turn.clone());
+    let end = stream::once(async move { waiting.arrived(&name).await.err() });
+    let end = end.filter_map(|failed| async { failed.map(|e| Err(BodyError::new(e.to_string()))) });
     // Fused: a store that asks once more after the end must hear "end" again.
     let body = receiver
         .into_stream()
         .map_err(|e| BodyError::new(e.to_string()))
+        .chain(end)
         .fuse()
         .boxed();
     let local = source.clone();
@@ -60,9 +66,11 @@ pub(super) async fn upload(
             .source(error)),
         },
         // The body's own reason tells more than "the body failed".
-        Err(error @ StoreError::BodyFailed { .. }) => Err(reading
-            .err()
-            .unwrap_or_else(|| OpError::from_store(error, format_args!("store {key}")))),
+        Err(error @ StoreError::BodyFailed { .. }) => {
+            reading?;
+            turn.arrived(&source.name).await?;
+            Err(OpError::from_store(error, format_args!("store {key}")))
+        }
         Err(error) => Err(OpError::from_store(error, format_args!("store {key}"))),
     }
 }
