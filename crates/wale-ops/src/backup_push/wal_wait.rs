@@ -42,8 +42,7 @@ pub(super) async fn wait_for_segments(
                 // While our server still has it to deliver, what is in the archive may be another server's: of a clone
                 // that went on by itself, whose WAL would not restore this backup.
                 Ok(Some(_)) if !is_waiting(wal_directory, segment).await => break,
-                Ok(Some(_)) => None,
-                Ok(None) => None,
+                Ok(_) => None,
                 // The store may come back within the limit.
                 Err(error) if error.kind == Kind::StorageUnavailable => Some(error),
                 Err(error) => return Err(error),
