@@ -7,11 +7,16 @@
 #
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default "10 15 18") is which.
+# WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
+# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
 export WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
 majors=${PG_MAJORS:-"10 15 18"}
+tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
+moto=5.2.5
+s3s_fs=0.14.1
 
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -31,6 +36,7 @@ if [ "$what" != demo ]; then
   need zstd zstd
   need lz4 lz4
   need python3 python3
+  python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
   need npm npm
   need podman podman
   need buildah buildah
@@ -60,6 +66,17 @@ if [ "$what" != demo ]; then
     say "installing PostgreSQL ${missing[*]} in $WALE_TEST_PG"
     mkdir -p "$WALE_TEST_PG"
     bash "$here/pg-matrix.sh" install "$WALE_TEST_PG" "${missing[@]}"
+  fi
+fi
+if [ "$what" = test ]; then
+  if ! ls -d "$tools"/moto/lib/python3*/site-packages/moto-$moto.dist-info >/dev/null 2>&1; then
+    say "installing moto $moto in $tools"
+    python3 -m venv --clear "$tools/moto"
+    "$tools/moto/bin/pip" install -q --disable-pip-version-check "moto[server]==$moto"
+  fi
+  if [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3s_fs" ]; then
+    say "compiling s3s-fs $s3s_fs in $tools"
+    cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools"
   fi
 fi
 say "ready"

@@ -39,7 +39,7 @@ impl Reply {
 pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
     request(
         port,
-        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
     )
 }
 
@@ -47,10 +47,10 @@ pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
 ///
 /// # Errors
 /// As [`get`].
-pub fn request(port: u16, raw: &str) -> std::io::Result<Reply> {
+pub fn request(port: u16, raw: impl AsRef<[u8]>) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-    stream.write_all(raw.as_bytes())?;
+    stream.write_all(raw.as_ref())?;
     let mut all = Vec::new();
     if let Err(error) = stream.read_to_end(&mut all)
         && all.is_empty()

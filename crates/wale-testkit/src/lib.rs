@@ -16,6 +16,8 @@ mod servers;
 mod sidecar;
 mod wait;
 
+pub mod s3;
+
 pub use cluster::{Cluster, ClusterOptions};
 pub use http::{Reply, get, request};
 pub use sandbox::{Sandbox, run, run_as_postgres, shell};

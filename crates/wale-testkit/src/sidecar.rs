@@ -54,6 +54,21 @@ impl SidecarOptions {
         self.environment.insert(name.into(), value.into());
         self
     }
+
+    /// Takes a variable away.
+    #[must_use]
+    pub fn unset(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// The same sidecar with its archive in S3, as [`crate::s3::S3Server::settings`] say.
+    #[must_use]
+    pub fn on_s3(self, settings: Vec<(String, String)>) -> Self {
+        let mut options = self.unset("WALE_FILE_PREFIX");
+        options.environment.extend(settings);
+        options
+    }
 }
 
 /// What a verb did.

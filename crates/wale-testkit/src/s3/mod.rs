@@ -1,0 +1,31 @@
+//! S3 for the tests: two real servers on loopback, and a proxy before them that makes the faults.
+//!
+//! Neither server is all of S3, so most tests name the one that has what they need. What was seen of them
+//! (moto 5.2.5, s3s-fs 0.14.1):
+//!
+//! | | moto | s3s-fs |
+//! |---|---|---|
+//! | `If-None-Match: *` on `PutObject` and on `CompleteMultipartUpload` | 412 when the object exists | the same |
+//! | signature, version 4 | never looked at: any key will do | checked: 403 `SignatureDoesNotMatch`, `NotSignedUp` |
+//! | `x-amz-checksum-*`, `Content-MD5` | ignored, also when wrong | checked: 400 `BadDigest` |
+//! | parts below 5 MiB | 400 `EntityTooSmall` | the same |
+//! | `ListMultipartUploads` | yes, but every upload began in November 2010 | 501 `NotImplemented` |
+//! | storage class | any | 400 `InvalidStorageClass` for all but `STANDARD` |
+//! | server-side encryption headers | kept and told, also SSE-C; nothing is encrypted | accepted and forgotten |
+//! | virtual host style | by any first component of the host name | below `--domain` |
+//! | `DeleteObjects`, ranges, `If-Match` | yes | yes |
+//! | credential services | instance metadata (version 2), STS | none |
+//!
+//! Names that end in `.localhost` are not resolved on every machine, so tests of the virtual host style send
+//! their requests through the proxy as an HTTP proxy: then nobody resolves anything.
+
+mod message;
+mod proxy;
+mod rule;
+mod server;
+mod tls;
+
+pub use proxy::{FaultProxy, Partition};
+pub use rule::{Action, Answer, Edit, Fault, Kind, Seen};
+pub use server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+pub use tls::{Authority, TlsIdentity};

@@ -1,0 +1,415 @@
+//! What the proxy sees, what it is told to do about it, and how often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::message::{Head, percent_decode};
+
+/// The verbs of S3, by what a request looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `PutObject`.
+    Put,
+    /// `CreateMultipartUpload`.
+    CreateUpload,
+    /// `UploadPart`.
+    PutPart,
+    /// `CompleteMultipartUpload`.
+    CompleteUpload,
+    /// `AbortMultipartUpload`.
+    AbortUpload,
+    /// `ListMultipartUploads`.
+    ListUploads,
+    /// `GetObject`.
+    Get,
+    /// `HeadObject`.
+    Head,
+    /// `ListObjects`, either version.
+    List,
+    /// `DeleteObject`.
+    Delete,
+    /// `DeleteObjects`.
+    DeleteMany,
+    /// Anything else.
+    Other,
+}
+
+/// A request that the proxy has seen.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which verb it is.
+    pub kind: Kind,
+    /// The object's name within the bucket, decoded; empty for the bucket itself.
+    pub key: String,
+    /// `GET`, `PUT` …
+    pub method: String,
+    /// The path as it was sent, without host and query.
+    pub path: String,
+    /// The query as it was sent.
+    pub query: String,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The status that the client was sent, 0 as long as or because it got none.
+    pub status: u16,
+}
+
+impl Seen {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a request's head. `bucket` is taken off the path where it leads it.
+    pub(super) fn new(head: &Head, bucket: &str) -> Self {
+        let mut words = head.first.split(' ');
+        let method = words.next().unwrap_or_default().to_owned();
+        let target = origin_form(words.next().unwrap_or_default());
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let decoded = percent_decode(path);
+        let decoded = decoded.trim_start_matches('/');
+        let key = match decoded.strip_prefix(bucket) {
+            Some("") => "",
+            Some(rest) if rest.starts_with('/') => &rest[1..],
+            _ => decoded,
+        };
+        Self {
+            kind: kind(&method, key, query),
+            key: key.to_owned(),
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: head
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_lowercase(), value.clone()))
+                .collect(),
+            status: 0,
+        }
+    }
+}
+
+/// The part of a request target that a server wants: a proxy is sent the whole address.
+pub(super) fn origin_form(target: &str) -> &str {
+    let Some((_, rest)) = target.split_once("://") else {
+        return target;
+    };
+    rest.find('/').map_or("/", |slash| &rest[slash..])
+}
+
+fn kind(method: &str, key: &str, query: &str) -> Kind {
+    let has = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
+    match (method, key.is_empty()) {
+        ("PUT", false) if has("partNumber") => Kind::PutPart,
+        ("PUT", false) => Kind::Put,
+        ("POST", false) if has("uploads") => Kind::CreateUpload,
+        ("POST", false) if has("uploadId") => Kind::CompleteUpload,
+        ("DELETE", false) if has("uploadId") => Kind::AbortUpload,
+        ("DELETE", false) => Kind::Delete,
+        ("GET", false) if !has("uploadId") => Kind::Get,
+        ("HEAD", false) => Kind::Head,
+        ("POST", true) if has("delete") => Kind::DeleteMany,
+        ("GET", true) if has("uploads") => Kind::ListUploads,
+        ("GET", true) if has("list-type") || query.is_empty() || has("prefix") => Kind::List,
+        _ => Kind::Other,
+    }
+}
+
+/// Which requests a fault befalls. Without any condition: all.
+#[derive(Debug, Clone, Default)]
+pub struct Fault {
+    kinds: Vec<Kind>,
+    key: Option<String>,
+    after: u32,
+    times: Option<u32>,
+}
+
+impl Fault {
+    /// Every request.
+    #[must_use]
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// Requests of these kinds.
+    #[must_use]
+    pub fn on(kinds: &[Kind]) -> Self {
+        Self {
+            kinds: kinds.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Only those whose key holds this text.
+    #[must_use]
+    pub fn key(mut self, text: &str) -> Self {
+        self.key = Some(text.to_owned());
+        self
+    }
+
+    /// Lets the first `count` of them pass.
+    #[must_use]
+    pub fn after(mut self, count: u32) -> Self {
+        self.after = count;
+        self
+    }
+
+    /// Ends after it befell `count` of them.
+    #[must_use]
+    pub fn times(mut self, count: u32) -> Self {
+        self.times = Some(count);
+        self
+    }
+
+    /// Ends after it befell one.
+    #[must_use]
+    pub fn once(self) -> Self {
+        self.times(1)
+    }
+
+    /// Whether it befalls this request; counts.
+    pub(super) fn befalls(&mut self, seen: &Seen) -> bool {
+        let fits = (self.kinds.is_empty() || self.kinds.contains(&seen.kind))
+            && self.key.as_ref().is_none_or(|text| seen.key.contains(text));
+        if !fits || self.times == Some(0) {
+            return false;
+        }
+        if self.after > 0 {
+            self.after -= 1;
+            return false;
+        }
+        if let Some(times) = &mut self.times {
+            *times -= 1;
+        }
+        true
+    }
+}
+
+/// A change of a body.
+pub type Edit = Arc<dyn Fn(&mut Vec<u8>) + Send + Sync>;
+
+/// What the proxy does to a request.
+#[derive(Clone)]
+pub enum Action {
+    /// Passes it on after a while.
+    Delay(Duration),
+    /// Reads it and never answers.
+    Stall,
+    /// Ends the connection without having read the body; the store hears nothing.
+    CutBefore,
+    /// Ends both connections after so many bytes of the body.
+    CutUpload(u64),
+    /// Lets the store do its work, and ends the connection in place of its reply.
+    LoseReply,
+    /// Ends the connection after so many bytes of the reply's body.
+    CutReply(u64),
+    /// Goes silent after so many bytes of the reply's body.
+    StallReply(u64),
+    /// Answers in the store's place; the store hears nothing.
+    Answer(Answer),
+    /// The same, with an answer that depends on the request.
+    AnswerWith(Arc<dyn Fn(&Seen) -> Answer + Send + Sync>),
+    /// Lets the store do its work, and answers something else.
+    ReplaceReply(Answer),
+    /// Takes a header out of the request.
+    StripHeader(&'static str),
+    /// Changes the body on its way to the store. The length that is declared follows.
+    EditUpload(Edit),
+    /// Changes the body on its way back. The length that is declared follows.
+    EditReply(Edit),
+}
+
+impl std::fmt::Debug for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Action")
+    }
+}
+
+impl Action {
+    /// Flips one bit in the middle of what is uploaded.
+    #[must_use]
+    pub fn garble_upload() -> Self {
+        Self::EditUpload(Arc::new(|body| flip_the_middle(body)))
+    }
+
+    /// Flips one bit in the middle of what is downloaded.
+    #[must_use]
+    pub fn garble_reply() -> Self {
+        Self::EditReply(Arc::new(|body| flip_the_middle(body)))
+    }
+
+    /// Loses one byte from the middle of what is uploaded.
+    #[must_use]
+    pub fn shorten_upload() -> Self {
+        Self::EditUpload(Arc::new(drop_the_middle))
+    }
+
+    /// Loses one byte from the middle of what is downloaded.
+    #[must_use]
+    pub fn shorten_reply() -> Self {
+        Self::EditReply(Arc::new(drop_the_middle))
+    }
+
+    /// Hides the objects whose key holds `text` from a listing.
+    #[must_use]
+    pub fn hide_from_list(text: &str) -> Self {
+        let text = text.to_owned();
+        Self::EditReply(Arc::new(move |body| {
+            let xml = String::from_utf8_lossy(body).into_owned();
+            let mut kept = String::new();
+            for (n, piece) in xml.split("<Contents>").enumerate() {
+                let (entry, rest) = piece.split_once("</Contents>").unwrap_or(("", piece));
+                if n == 0 {
+                    kept.push_str(piece);
+                } else if entry.contains(&text) {
+                    kept.push_str(rest);
+                } else {
+                    kept.push_str("<Contents>");
+                    kept.push_str(piece);
+                }
+            }
+            *body = kept.into_bytes();
+        }))
+    }
+}
+
+fn flip_the_middle(body: &mut [u8]) {
+    let middle = body.len() / 2;
+    if let Some(byte) = body.get_mut(middle) {
+        *byte ^= 1;
+    }
+}
+
+fn drop_the_middle(body: &mut Vec<u8>) {
+    if !body.is_empty() {
+        body.remove(body.len() / 2);
+    }
+}
+
+/// A reply of our own.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// A reply without further headers.
+    #[must_use]
+    pub fn new(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// An error in S3's form.
+    #[must_use]
+    pub fn error(status: u16, code: &str, message: &str) -> Self {
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
+             <RequestId>0000000000000000</RequestId></Error>"
+        );
+        Self::new(status, &body).header("Content-Type", "application/xml")
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The head and the body as they are sent in answer to a request of `method`.
+    pub(super) fn message(&self, method: &str) -> (Head, &[u8]) {
+        let mut headers = self.headers.clone();
+        headers.push(("Content-Length".into(), self.body.len().to_string()));
+        let head = Head {
+            first: format!("HTTP/1.1 {} -", self.status),
+            headers,
+        };
+        let body = if method == "HEAD" { "" } else { &self.body };
+        (head, body.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(first: &str) -> Seen {
+        let head = Head {
+            first: first.into(),
+            headers: Vec::new(),
+        };
+        Seen::new(&head, "bkt")
+    }
+
+    #[test]
+    fn kinds_and_keys() {
+        for (first, kind, key) in [
+            ("PUT /bkt/a/b%20c HTTP/1.1", Kind::Put, "a/b c"),
+            (
+                "PUT /bkt/a?partNumber=1&uploadId=u HTTP/1.1",
+                Kind::PutPart,
+                "a",
+            ),
+            ("POST /bkt/a?uploads HTTP/1.1", Kind::CreateUpload, "a"),
+            ("POST /bkt/a?uploads= HTTP/1.1", Kind::CreateUpload, "a"),
+            ("POST /bkt/a?uploadId=u HTTP/1.1", Kind::CompleteUpload, "a"),
+            ("DELETE /bkt/a?uploadId=u HTTP/1.1", Kind::AbortUpload, "a"),
+            ("DELETE /bkt/a HTTP/1.1", Kind::Delete, "a"),
+            ("POST /bkt?delete HTTP/1.1", Kind::DeleteMany, ""),
+            ("GET /bkt?uploads&prefix=a HTTP/1.1", Kind::ListUploads, ""),
+            ("GET /bkt?list-type=2&prefix=a%2F HTTP/1.1", Kind::List, ""),
+            ("GET /bkt/a HTTP/1.1", Kind::Get, "a"),
+            ("HEAD http://bkt.s3.test:80/a HTTP/1.1", Kind::Head, "a"),
+            (
+                "GET http://bkt.s3.test/?list-type=2 HTTP/1.1",
+                Kind::List,
+                "",
+            ),
+            ("HEAD /bkt HTTP/1.1", Kind::Other, ""),
+        ] {
+            let seen = seen(first);
+            assert_eq!((seen.kind, seen.key.as_str()), (kind, key), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_fault_befalls_what_it_is_told_to() {
+        let mut fault = Fault::on(&[Kind::Put]).key("wal").after(1).times(2);
+        let put = seen("PUT /bkt/wal/1 HTTP/1.1");
+        let befallen: Vec<bool> = (0..5).map(|_| fault.befalls(&put)).collect();
+        assert_eq!(befallen, [false, true, true, false, false]);
+        let mut fault = Fault::on(&[Kind::Put]).key("wal");
+        assert!(!fault.befalls(&seen("GET /bkt/wal/1 HTTP/1.1")));
+        assert!(!fault.befalls(&seen("PUT /bkt/other HTTP/1.1")));
+        assert!(Fault::any().befalls(&put));
+    }
+
+    #[test]
+    fn a_listing_loses_what_is_hidden() {
+        let Action::EditReply(edit) = Action::hide_from_list("b") else {
+            unreachable!("it is an edit");
+        };
+        let mut body = b"<L><Contents><Key>a</Key></Contents><Contents><Key>b</Key></Contents>\
+            <Contents><Key>c</Key></Contents></L>"
+            .to_vec();
+        edit(&mut body);
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            "<L><Contents><Key>a</Key></Contents><Contents><Key>c</Key></Contents></L>"
+        );
+    }
+}
