@@ -39,7 +39,7 @@ impl Reply {
 pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
     request(
         port,
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
     )
 }
 
@@ -47,10 +47,15 @@ pub fn get(port: u16, path: &str) -> std::io::Result<Reply> {
 ///
 /// # Errors
 /// As [`get`].
-pub fn request(port: u16, raw: impl AsRef<[u8]>) -> std::io::Result<Reply> {
+pub fn request(port: u16, raw: &str) -> std::io::Result<Reply> {
+    request_bytes(port, raw.as_bytes())
+}
+
+/// As [`request`], for what is not text.
+pub(crate) fn request_bytes(port: u16, raw: &[u8]) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-    stream.write_all(raw.as_ref())?;
+    stream.write_all(raw)?;
     let mut all = Vec::new();
     if let Err(error) = stream.read_to_end(&mut all)
         && all.is_empty()

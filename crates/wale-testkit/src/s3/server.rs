@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::{Reply, Sandbox, free_port, request, wait_until};
+use crate::http::request_bytes;
+use crate::{Reply, Sandbox, free_port, wait_until};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "bkt";
@@ -115,7 +116,7 @@ impl S3Server {
         )
         .into_bytes();
         message.extend_from_slice(body);
-        request(self.port, &message)
+        request_bytes(self.port, &message)
     }
 
     /// The same, of which nothing but success is expected.
