@@ -14,6 +14,7 @@ mod http;
 mod sandbox;
 mod servers;
 mod sidecar;
+mod volatile;
 mod wait;
 
 pub mod s3;
@@ -23,4 +24,5 @@ pub use http::{Reply, get, request};
 pub use sandbox::{Sandbox, run, run_as_postgres, shell};
 pub use servers::{Server, client_tool, server, skip};
 pub use sidecar::{Exit, Sidecar, SidecarOptions, wale_command};
+pub use volatile::{Loss, VolatileDisk};
 pub use wait::{free_port, wait_until};

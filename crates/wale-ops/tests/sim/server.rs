@@ -50,6 +50,13 @@ impl Server {
     pub(crate) fn new(label: &'static str, system_identifier: u64, lineage: u8) -> Self {
         let folder = TempDir::new().expect("a folder");
         fs::create_dir(folder.path().join("archive_status")).expect("a folder");
+        // A server always has a segment that it has not handed over; it tells whose a history file is.
+        let current = "00000001000000FF000000FF";
+        fs::write(
+            folder.path().join(current),
+            segment(system_identifier, current, lineage),
+        )
+        .expect("written");
         Self {
             label,
             request: None,
