@@ -209,12 +209,11 @@ impl World {
             return;
         }
         let label = server.label;
-        match server.ask(further) {
-            Some(name) => self.note(format!("{label} asks for {name}")),
-            None => {
-                let recycled = server.recycle();
-                self.note(format!("{label} recycles {recycled}"));
-            }
+        if let Some(name) = server.ask(further) {
+            self.note(format!("{label} asks for {name}"));
+        } else {
+            let recycled = server.recycle();
+            self.note(format!("{label} recycles {recycled}"));
         }
     }
 
@@ -268,7 +267,7 @@ impl World {
         let fault = if self.is_down {
             Some(Fault::Unavailable)
         } else if self.random.chance(self.mood.fault_percent) {
-            self.fault_for(&call)
+            Some(self.fault_for(&call))
         } else {
             None
         };
@@ -279,7 +278,7 @@ impl World {
 
     /// Something that can go wrong with this call and that a store may do. A body that arrives garbled and is kept so
     /// is not among them: nobody could tell, and stores are asked for better.
-    fn fault_for(&mut self, call: &Call) -> Option<Fault> {
+    fn fault_for(&mut self, call: &Call) -> Fault {
         let at = self.random.below(SOME_BYTES);
         // Where nothing is compressed there is no checksum, and what a store garbles silently nobody can tell.
         let has_checksum = call.key.ends_with(".zst") || call.key.ends_with(".lz4");
@@ -309,7 +308,7 @@ impl World {
                 Fault::PermissionDenied,
             ],
         };
-        Some(self.random.pick(&faults).clone())
+        self.random.pick(&faults).clone()
     }
 
     /// A key that a stale listing does not have yet.
