@@ -53,6 +53,7 @@ fn codecs(plain: &[u8]) {
             level: Some(3),
         },
         CodecSettings::from(Codec::Lz4),
+        CodecSettings::from(Codec::Lzo),
         CodecSettings::from(Codec::None),
     ];
     for settings in settings {

@@ -113,6 +113,7 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
 fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
     let codec = match settings.compression {
         "lz4" => Codec::Lz4,
+        "lzo" => Codec::Lzo,
         "none" => Codec::None,
         _ => Codec::Zstd,
     };

@@ -20,9 +20,11 @@
 //! |---|---|---|
 //! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above 128 MiB) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
+//! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB for a foreign stream that says so and brings the bytes |
 //! | none | 0 | 0 |
 
 mod lz4;
+mod lzo;
 mod strict;
 mod zstd_frame;
 
@@ -72,7 +74,7 @@ impl Codec {
     ];
 
     /// The codecs that [`decoder`] opens, in the order in which a look-up should try them.
-    pub const ALL_READABLE: [Self; 3] = [Self::Zstd, Self::Lz4, Self::None];
+    pub const ALL_READABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Lzo, Self::None];
 
     /// The extension without its dot; empty for [`Codec::None`].
     #[must_use]
@@ -124,13 +126,13 @@ impl Codec {
     /// Whether [`encoder`] accepts this codec.
     #[must_use]
     pub const fn can_write(self) -> bool {
-        matches!(self, Self::None | Self::Zstd | Self::Lz4)
+        matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
     }
 
     /// Whether [`decoder`] accepts this codec.
     #[must_use]
     pub const fn can_read(self) -> bool {
-        matches!(self, Self::None | Self::Zstd | Self::Lz4)
+        matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
     }
 }
 
@@ -164,7 +166,7 @@ pub enum CodecError {
         codec: Codec,
     },
     /// The codec is known by name and extension, but this version cannot write it.
-    #[error("{codec} cannot be written by this version, only zstd, lz4 and none")]
+    #[error("{codec} cannot be written by this version, only zstd, lz4, lzo and none")]
     NotWritable {
         /// The codec that was asked for.
         codec: Codec,
@@ -266,6 +268,7 @@ enum Inner<W: Write> {
     Plain(W),
     Zstd(zstd::stream::write::Encoder<'static, W>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    Lzo(Box<lzo::LzopEncoder<W>>),
 }
 
 impl<W: Write> fmt::Debug for Encoder<W> {
@@ -274,6 +277,7 @@ impl<W: Write> fmt::Debug for Encoder<W> {
             Inner::Plain(_) => Codec::None,
             Inner::Zstd(_) => Codec::Zstd,
             Inner::Lz4(_) => Codec::Lz4,
+            Inner::Lzo(_) => Codec::Lzo,
         };
         f.debug_struct("Encoder")
             .field("codec", &codec)
@@ -303,8 +307,9 @@ pub fn encoder<W: Write + Send + 'static>(
             )
         }
         Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
+        Codec::Lzo => Inner::Lzo(Box::new(lzo::LzopEncoder::new(sink))),
         Codec::None => Inner::Plain(sink),
-        codec @ (Codec::Lzo | Codec::Brotli | Codec::Lzma) => {
+        codec @ (Codec::Brotli | Codec::Lzma) => {
             return Err(CodecError::NotWritable { codec });
         }
     };
@@ -321,6 +326,7 @@ impl<W: Write> Encoder<W> {
             Inner::Plain(sink) => Ok(sink),
             Inner::Zstd(encoder) => encoder.finish(),
             Inner::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+            Inner::Lzo(encoder) => encoder.finish(),
         }
     }
 
@@ -331,6 +337,7 @@ impl<W: Write> Encoder<W> {
             Inner::Plain(sink) => sink,
             Inner::Zstd(encoder) => encoder.get_ref(),
             Inner::Lz4(encoder) => encoder.get_ref(),
+            Inner::Lzo(encoder) => encoder.get_ref(),
         }
     }
 }
@@ -341,6 +348,7 @@ impl<W: Write> Write for Encoder<W> {
             Inner::Plain(sink) => sink.write(bytes),
             Inner::Zstd(encoder) => encoder.write(bytes),
             Inner::Lz4(encoder) => encoder.write(bytes),
+            Inner::Lzo(encoder) => encoder.write(bytes),
         }
     }
 
@@ -349,6 +357,7 @@ impl<W: Write> Write for Encoder<W> {
             Inner::Plain(sink) => sink.flush(),
             Inner::Zstd(encoder) => encoder.flush(),
             Inner::Lz4(encoder) => encoder.flush(),
+            Inner::Lzo(encoder) => encoder.flush(),
         }
     }
 }
@@ -367,7 +376,8 @@ pub fn decoder<R: Read + Send + 'static>(
         Codec::None => Ok(Box::new(source)),
         Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source)?)),
         Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
-        Codec::Lzo | Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
+        Codec::Lzo => Ok(Box::new(lzo::decoder(source))),
+        Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
     }
 }
 

@@ -140,12 +140,12 @@ async fn a_file_is_put_in_place_whole_and_in_place_of_another() {
 async fn a_codec_that_cannot_be_read_is_named() {
     let bench = Bench::new();
     bench.claim().await;
-    bench.store_wal(FIRST, Codec::Lzo, b"lzop");
+    bench.store_wal(FIRST, Codec::Brotli, b"brotli");
     let error = fetch(&bench.archive, &file_name(FIRST))
         .await
         .expect_err("not yet");
     assert_eq!(error.kind, Kind::Configuration);
-    assert!(error.message.contains("lzo"), "{error}");
+    assert!(error.message.contains("brotli"), "{error}");
 }
 
 #[tokio::test]

@@ -261,7 +261,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .flag("swift-prefix"),
     Setting::new("WALE_COMPRESSION", Archive, Shape::Choice(&["zstd", "lz4", "none", "lzo"]),
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
-         written with. `lzo` is known and not built yet.")
+         written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
         .default("zstd").flag("compression"),
     Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: 1, max: 22 },
         "The level of zstd. Level 1 is the default because higher levels were slower on PostgreSQL's pages \

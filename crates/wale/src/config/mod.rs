@@ -301,18 +301,7 @@ fn place(reader: &mut Reader) -> Option<Place> {
 }
 
 fn compression(reader: &mut Reader) -> &'static str {
-    let word = reader.word("WALE_COMPRESSION");
-    if word == "lzo" {
-        reader.mistakes.push(
-            Mistake::new(
-                Group::Archive,
-                "WALE_COMPRESSION: lzo is not built yet in this version",
-            )
-            .hint("use zstd, lz4 or none"),
-        );
-        return "zstd";
-    }
-    word
+    reader.word("WALE_COMPRESSION")
 }
 
 fn compression_level(reader: &mut Reader, compression: &str) -> Option<i32> {

@@ -141,7 +141,8 @@ fn compression_and_level_fit_together() {
         ("zstd", "", true),
         ("lz4", "", true),
         ("lz4", "3", false),
-        ("lzo", "", false),
+        ("lzo", "", true),
+        ("lzo", "3", false),
         ("zstd", "40", false),
     ] {
         let loaded = load(&[

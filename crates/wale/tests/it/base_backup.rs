@@ -391,7 +391,18 @@ fn a_backup_is_listed_only_when_its_wal_is_in_the_archive() {
 /// `docs/guide/restore-by-hand.md`.
 #[test]
 fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
-    let stage = Stage::new("byhand", 15);
+    restore_by_hand("zstd");
+}
+
+#[test]
+fn a_backup_is_restored_by_hand_with_tar_lzop_and_a_shell() {
+    restore_by_hand("lzo");
+}
+
+fn restore_by_hand(codec: &str) {
+    let stage = Stage::with("byhand", &ClusterOptions::default(), |options| {
+        options.set("WALE_COMPRESSION", codec)
+    });
     let pg = &stage.cluster;
     pg.sql("create table t as select g from generate_series(1, 1000) g");
     stage.backup();
