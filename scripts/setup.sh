@@ -6,17 +6,18 @@
 #   setup.sh bench    that, and the peers
 #
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
-# PG_MAJORS (default "10 15 18") is which.
+# PG_MAJORS (default "10 14 15 18") is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
 export WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
-majors=${PG_MAJORS:-"10 15 18"}
+majors=${PG_MAJORS:-"10 14 15 18"}
 tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
 moto=5.2.5
 s3s_fs=0.14.1
+wal_e=1.1.1
 
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -35,8 +36,11 @@ if [ "$what" != demo ]; then
   need busybox busybox
   need zstd zstd
   need lz4 lz4
+  need lzop lzop
+  need pv pv
   need python3 python3
-  python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+  python3 -c 'import venv, ensurepip' 2>/dev/null && /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
+    packages+=(python3-venv)
   need npm npm
   need podman podman
   need buildah buildah
@@ -73,6 +77,16 @@ if [ "$what" = test ]; then
     say "installing moto $moto in $tools"
     python3 -m venv --clear "$tools/moto"
     "$tools/moto/bin/pip" install -q --disable-pip-version-check "moto[server]==$moto"
+  fi
+  # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
+  if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then
+    if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info >= (3, 12))' 2>/dev/null; then
+      say "installing WAL-E $wal_e in $tools"
+      /usr/bin/python3 -m venv --clear "$tools/wal-e"
+      "$tools/wal-e/bin/pip" install -q --disable-pip-version-check "wal-e[aws]==$wal_e" 'setuptools<81'
+    else
+      say "WAL-E $wal_e needs a Python before 3.12: the tests with it will be skipped"
+    fi
   fi
   if [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3s_fs" ]; then
     say "compiling s3s-fs $s3s_fs in $tools"
