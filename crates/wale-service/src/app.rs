@@ -12,7 +12,7 @@ use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
-use crate::http::Connections;
+use crate::http::{Connections, Tls};
 use crate::journal::Journal;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, Scrape};
@@ -35,6 +35,7 @@ pub(crate) struct App {
     pub(crate) connections: Connections,
     pub(crate) limits: HttpLimits,
     pub(crate) token: Option<HttpToken>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) wal_directory: WalDirectory,
     pub(crate) data_directory: PathBuf,
     /// Where the server listens: asked while draining.
@@ -46,6 +47,8 @@ pub(crate) struct App {
     /// How far the restore is, while one runs.
     pub(crate) restore_progress: Progress,
     pub(crate) lists: Semaphore,
+    /// Turns of the WAL files that are being sent.
+    pub(crate) files: Arc<Semaphore>,
     /// When a push was last asked for or ended.
     pub(crate) push_seen: watch::Sender<Option<Instant>>,
     /// Tasks that are joined at the end.
@@ -100,6 +103,8 @@ impl App {
             ),
             limits: options.limits.clone(),
             token: options.token.clone(),
+            tls: options.tls.clone(),
+            files: Arc::new(Semaphore::new(options.limits.files_at_once.max(1))),
             wal_directory,
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),
@@ -137,6 +142,7 @@ impl App {
             pusher: self.pusher.stats(),
             ready_files: self.ready_files().await,
             backup_running: self.backups.running().is_some(),
+            certificate_expires: self.tls.as_ref().and_then(Tls::expires),
         }
     }
 }

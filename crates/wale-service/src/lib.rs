@@ -26,6 +26,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub use http::Tls;
 pub use lifecycle::{Lifecycle, Permit, Phase, Topic};
 pub use options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
 pub use schedule::Schedule;

@@ -46,6 +46,8 @@ pub(crate) struct Scrape {
     /// Files that PostgreSQL has marked ready; none when the directory cannot be read.
     pub(crate) ready_files: Option<usize>,
     pub(crate) backup_running: bool,
+    /// When the endpoint's certificate ends; none without TLS.
+    pub(crate) certificate_expires: Option<DateTime<Utc>>,
 }
 
 /// All series. Cheap to count into from anywhere.
@@ -71,6 +73,8 @@ pub(crate) struct Metrics {
     backup_running: Gauge,
     ready_files: Gauge,
     connections: Gauge,
+    handshake_failures: Counter,
+    certificate_expiry: FloatGauge,
     phase: Family<PhaseLabel, Gauge>,
     /// Two scrapes at once would add the same counts twice.
     scraping: Mutex<()>,
@@ -104,6 +108,8 @@ impl Metrics {
             backup_running: Gauge::default(),
             ready_files: Gauge::default(),
             connections: Gauge::default(),
+            handshake_failures: Counter::default(),
+            certificate_expiry: FloatGauge::default(),
             phase: Family::default(),
             scraping: Mutex::new(()),
         };
@@ -224,6 +230,17 @@ impl Metrics {
             self.connections.clone(),
         );
         r.register(
+            "tls_handshake_failures",
+            "TLS handshakes that failed",
+            self.handshake_failures.clone(),
+        );
+        r.register_with_unit(
+            "tls_certificate_expiry_timestamp",
+            "Unix time at which the certificate of the endpoint ends, 0 without TLS",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+        r.register(
             "phase",
             "1 for the phase the sidecar is in, else 0",
             self.phase.clone(),
@@ -239,6 +256,10 @@ impl Metrics {
         self.requests
             .get_or_create(&RequestLabel { route, status })
             .inc();
+    }
+
+    pub(crate) fn handshake_failed(&self) {
+        self.handshake_failures.inc();
     }
 
     pub(crate) fn pushed(&self, outcome: &'static str, took: Duration, at: DateTime<Utc>) {
@@ -299,6 +320,8 @@ impl Metrics {
         }
         self.connections
             .set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
+        self.certificate_expiry
+            .set(scrape.certificate_expires.map_or(0.0, unix_seconds));
         let stats = &scrape.pusher;
         catch_up(&self.uploads, stats.uploads + stats.kept_beside);
         catch_up(&self.push_bytes, stats.bytes_plain);
@@ -358,6 +381,7 @@ mod tests {
             pusher,
             ready_files: None,
             backup_running: true,
+            certificate_expires: Some(at),
         };
         metrics.text(&scrape);
         let text = metrics.text(&scrape);
@@ -378,6 +402,8 @@ mod tests {
             "wale_phase{phase=\"ready\"} 1",
             "wale_phase{phase=\"degraded\"} 0",
             "wale_http_requests_total{route=\"/ping\",status=\"200\"} 1",
+            "wale_tls_handshake_failures_total 0",
+            "wale_tls_certificate_expiry_timestamp_seconds 1700000000.5",
             "wale_build_info{version=\"1.2.3\"} 1",
         ];
         for line in lines {

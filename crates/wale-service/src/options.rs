@@ -11,7 +11,7 @@ use wale_ops::backup_push;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 
-use crate::Schedule;
+use crate::{Schedule, Tls};
 
 /// Everything one sidecar needs to run.
 pub struct ServiceOptions {
@@ -27,6 +27,8 @@ pub struct ServiceOptions {
     pub grace: Duration,
     /// Asked for on every route but `/ping` and the probes, when set.
     pub token: Option<HttpToken>,
+    /// Certificate and key; without them the endpoint speaks plain HTTP.
+    pub tls: Option<Tls>,
     /// The archive, opened.
     pub archive: Archive,
     /// Options of the long-lived pusher.
@@ -75,7 +77,7 @@ impl StartMode {
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
     /// Time for a whole request head, counted from the connection's start or the end of the reply before; so it is
-    /// also the time an idle connection is kept. 10 s.
+    /// also the time an idle connection is kept. A TLS handshake has as much again. 10 s.
     pub head_timeout: Duration,
     /// Bytes of one request head, 16 KiB; more is 431. Not below 8 KiB.
     pub head_bytes: usize,
@@ -87,11 +89,16 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// Time a client may take without reading anything of a reply, 60 s.
     pub write_stall: Duration,
+    /// What a client must read on average while it keeps us waiting, 64 KiB/s; the stall time comes on top.
+    pub least_bytes_per_second: u64,
+    /// WAL files that are sent at a time, 16; more wait. Slow readers hold these, and nothing that a push needs. Beyond
+    /// the memory budget each takes 1.5 MiB at most: 16 × 1.5 MiB = 24 MiB.
+    pub files_at_once: usize,
     /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
     /// makes room, and only the archive's routes, `/ping` and the probes are answered.
     pub soft_connections: usize,
     /// No more connections than this, 512. Beyond it the kernel's queue holds new ones until one of ours ends.
-    /// Memory of connections: 512 × (16 KiB read + 16 KiB write) = 16 MiB.
+    /// Memory of connections: 512 × (16 KiB read + 16 KiB write) = 16 MiB; with TLS 24 MiB more.
     pub hard_connections: usize,
 }
 
@@ -104,6 +111,8 @@ impl Default for HttpLimits {
             body_bytes: 64 << 10,
             body_timeout: Duration::from_secs(10),
             write_stall: Duration::from_mins(1),
+            least_bytes_per_second: 64 << 10,
+            files_at_once: 16,
             soft_connections: 256,
             hard_connections: 512,
         }

@@ -112,12 +112,21 @@ impl Service {
             options,
             app,
         } = self;
-        tracing::info!(%address, mode = app.mode, version = app.version, "the sidecar listens");
+        tracing::info!(%address, tls = app.tls.is_some(), mode = app.mode, version = app.version, "the sidecar listens");
         let stop_http = CancellationToken::new();
         let stop_work = CancellationToken::new();
         let http = app
             .tasks
             .spawn(http::serve(listener, Arc::clone(&app), stop_http.clone()));
+        if let Some(tls) = app.tls.clone() {
+            let (clock, stop) = (app.archive.clock().clone(), stop_http.clone());
+            app.tasks.spawn(async move {
+                // It may be dropped at any await: what it takes over, it takes over at once.
+                let _ = stop
+                    .run_until_cancelled(tls.keep_fresh(move || clock.now()))
+                    .await;
+            });
+        }
         let mut shutdown = std::pin::pin!(shutdown);
         let begun = prepare(&app, &options.mode, shutdown.as_mut()).await;
         if let Ok(Begun::Serving) = begun {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wale_cluster::recovery::{RecoveryMode, RestoreClient, RestoreEndpoint, restore_command};
+use wale_cluster::recovery::{
+    RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
+};
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
@@ -16,7 +18,7 @@ use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
-use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
 use wale_storage::{FaultyStore, FileStore, FileStoreOptions, RetryPolicy, RetryStore, Store};
 
 use crate::config::{self, Place, Settings};
@@ -223,7 +225,10 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
         _ => RestoreAs::Primary,
     };
     let command = match &settings.restore_command {
-        Some(command) => command.clone(),
+        Some(command) => RestoreCommand {
+            text: command.clone(),
+            authorization: None,
+        },
         None => generated_restore_command(settings, restore_as)?,
     };
     let fetch = fetch(settings, &settings.data_directory, selector);
@@ -231,7 +236,8 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
     let host_name = backup(settings, &settings.data_directory).host_name;
     Ok(RestoreClusterOptions {
         fetch,
-        restore_command: command,
+        restore_command: command.text,
+        authorization: command.authorization,
         recovery_addition: settings.recovery_addition.clone(),
         restore_as,
         configuration_directory: settings.configuration_directory.clone(),
@@ -242,9 +248,10 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
 fn generated_restore_command(
     settings: &Settings,
     restore_as: RestoreAs,
-) -> Result<String, OpError> {
+) -> Result<RestoreCommand, OpError> {
     let client = match settings.restore_client {
         "curl" => RestoreClient::Curl,
+        "busybox" => RestoreClient::Busybox,
         "wale" => RestoreClient::Wale,
         _ => RestoreClient::Wget,
     };
@@ -252,6 +259,9 @@ fn generated_restore_command(
         host: settings.sidecar_hostname.clone(),
         port: settings.listen_port,
         token: settings.http_token.clone(),
+        tls: settings.tls_files.is_some().then(|| RestoreTls {
+            ca_file: settings.client_ca_file.clone(),
+        }),
     };
     let mode = match restore_as {
         RestoreAs::Primary => RecoveryMode::Recover,
@@ -278,6 +288,10 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
                 .map_err(|problem| OpError::new(Kind::Configuration, problem))?,
         ),
     };
+    let tls = match &settings.tls_files {
+        Some((certificate, key)) => Some(Tls::load(certificate.clone(), key.clone())?),
+        None => None,
+    };
     let pusher = PusherOptions {
         look_ahead: settings.push_look_ahead,
         data_directory: Some(settings.data_directory.clone()),
@@ -296,6 +310,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         schedule: settings.schedule.clone(),
         grace: settings.shutdown_grace,
         token,
+        tls,
         archive,
         pusher,
         fetcher,

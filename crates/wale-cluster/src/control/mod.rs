@@ -19,3 +19,4 @@ pub use backup::{Checkpoint, RunningBackup, StoppedBackup};
 pub use catalog::{ExtensionInventory, ServerFacts};
 pub use connection::{ConnectionWatch, Control};
 pub use options::{ConnectOptions, Secret, SslMode};
+pub use tls::{checking_client, unchecking_client};

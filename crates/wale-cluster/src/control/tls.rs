@@ -9,13 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{
+    WantsClientCert, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -35,23 +38,7 @@ enum Check {
 /// # Errors
 /// When a certificate or key file cannot be used.
 pub(super) fn connector(options: &ConnectOptions) -> Result<MakeRustlsConnect, ClusterError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let check = check_of(options);
-    let (roots, pinned) = match check {
-        Check::Nothing => (RootCertStore::empty(), Vec::new()),
-        Check::Chain | Check::ChainAndName => trusted(options.sslrootcert.as_deref())?,
-    };
-    let verifier = Verifier {
-        provider: Arc::clone(&provider),
-        check,
-        roots,
-        pinned,
-    };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| configuration(format!("TLS cannot be used: {error}")))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+    let builder = builder(check_of(options), options.sslrootcert.as_deref())?;
     let config = match (&options.sslcert, &options.sslkey) {
         (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
@@ -73,6 +60,46 @@ pub(super) fn connector(options: &ConnectOptions) -> Result<MakeRustlsConnect, C
         }
     };
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// A client of another endpoint than PostgreSQL's, by the same rules: chain and name are checked against the
+/// certificates in `roots`, or the system's.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn checking_client(roots: Option<&Path>) -> Result<ClientConfig, ClusterError> {
+    Ok(builder(Check::ChainAndName, roots)?.with_no_client_auth())
+}
+
+/// A client that takes any certificate: for a probe of this container's own endpoint, whose certificate holds the names
+/// by which others reach it. Nothing secret may be sent with it.
+///
+/// # Errors
+/// When TLS cannot be used at all.
+pub fn unchecking_client() -> Result<ClientConfig, ClusterError> {
+    Ok(builder(Check::Nothing, None)?.with_no_client_auth())
+}
+
+fn builder(
+    check: Check,
+    root_file: Option<&Path>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClusterError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (roots, pinned) = match check {
+        Check::Nothing => (RootCertStore::empty(), Vec::new()),
+        Check::Chain | Check::ChainAndName => trusted(root_file)?,
+    };
+    let verifier = Verifier {
+        provider: Arc::clone(&provider),
+        check,
+        roots,
+        pinned,
+    };
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| configuration(format!("TLS cannot be used: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 /// libpq: `require` with a root certificate file is `verify-ca`.

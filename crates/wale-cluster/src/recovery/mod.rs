@@ -32,7 +32,10 @@ use crate::owner::Owner;
 pub use addition::{SettingMistake, parse_addition};
 pub use configuration::strip;
 pub use copy::copy_configuration;
-pub use restore_command::{RestoreClient, RestoreEndpoint, restore_command};
+pub use restore_command::{
+    AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
+    restore_command, write_authorization,
+};
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const RECOVERY_CONF: &str = "recovery.conf";

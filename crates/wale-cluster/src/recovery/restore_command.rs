@@ -6,22 +6,37 @@
 //! the proof becomes status 1. Everything else is 255, on which recovery stops and can be started again. On
 //! a standby everything else is 1 too: there PostgreSQL asks again, for ever.
 //!
-//! The same text serves GNU Wget and BusyBox, whose options differ: both take `-q`, `-O`, `--header`; `-t`
-//! bounds GNU Wget's repetitions of a cut reply (20 by default, over minutes) and means nothing to BusyBox;
-//! `-T` crashes Debian's BusyBox.
+//! Without a token and without TLS the same text serves GNU Wget and BusyBox, whose options differ: both take `-q`,
+//! `-O`, `--header`; `-t` bounds GNU Wget's repetitions of a cut reply (20 by default, over minutes) and means nothing
+//! to BusyBox; `-T` crashes Debian's BusyBox.
+//!
+//! A command line is seen by every user of the host, so the token is not in it: GNU Wget and curl read it from a file
+//! of mode 0600 beside the recovery settings ([`AUTHORIZATION_FILE`]), wale has a setting of its own. BusyBox can take
+//! it on the command line only; that must be asked for by name ([`RestoreClient::Busybox`]). Nor can BusyBox check a
+//! certificate: over TLS Wget's text carries an option that BusyBox does not know, so that it fails instead of trusting
+//! anybody.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-use super::RecoveryMode;
+use super::{FILE_MODE, RecoveryMode};
 use crate::control::Secret;
+use crate::durable;
 use crate::error::ClusterError;
+use crate::owner::Owner;
+
+/// The file in the data directory from which `restore_command` takes the token. `PostgreSQL` runs the command in the data
+/// directory, so the name alone is its path. It is no part of a base backup.
+pub const AUTHORIZATION_FILE: &str = "wale_restore_authorization";
 
 /// The program that the server's image has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestoreClient {
-    /// GNU Wget or BusyBox.
+    /// GNU Wget; also BusyBox, without token and TLS.
     #[default]
     Wget,
+    /// BusyBox's wget, with the token on its command line.
+    Busybox,
     /// curl.
     Curl,
     /// wale itself.
@@ -35,8 +50,26 @@ pub struct RestoreEndpoint {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Bearer token, if the sidecar wants one. It will stand in the configuration in clear text.
+    /// Bearer token, if the sidecar wants one.
     pub token: Option<Secret>,
+    /// TLS, if the sidecar speaks it.
+    pub tls: Option<RestoreTls>,
+}
+
+/// What the server's client needs to know about the sidecar's TLS.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreTls {
+    /// Certificates against which the sidecar's is checked, PEM, as the server sees the file; else the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A `restore_command` and what belongs to it.
+#[derive(Clone, Debug)]
+pub struct RestoreCommand {
+    /// The text, as `PostgreSQL` wants it: `%f` and `%p` stand for name and path, other percent signs are doubled.
+    pub text: String,
+    /// Content of [`AUTHORIZATION_FILE`], where the command reads one.
+    pub authorization: Option<Secret>,
 }
 
 /// Tries of GNU Wget for a reply that is cut: after 1 and after 2 seconds again. A refused connection is not
@@ -46,44 +79,69 @@ const WGET_TRIES: u32 = 3;
 /// Seconds in which curl must have reached the sidecar.
 const CURL_CONNECT_SECONDS: u32 = 30;
 
-/// The text of `restore_command`, as PostgreSQL wants it: `%f` and `%p` stand for name and path, other
-/// percent signs are doubled.
+/// Composes the command.
 ///
 /// # Errors
-/// `Configuration` for a host or token that cannot stand in a shell command safely.
+/// `Configuration` for a host, token or file that cannot stand in a shell command safely, and for BusyBox over TLS.
 pub fn restore_command(
     client: RestoreClient,
     endpoint: &RestoreEndpoint,
     mode: RecoveryMode,
-) -> Result<String, ClusterError> {
+) -> Result<RestoreCommand, ClusterError> {
     let base = base_url(endpoint)?;
-    let header = header(client, endpoint)?;
+    let options = format!(
+        "{}{}",
+        tls_options(client, endpoint)?,
+        token_options(client, endpoint)?
+    );
     let fetch = |path: &str, route: &str| match client {
-        RestoreClient::Wget => {
-            format!("wget -q -t {WGET_TRIES}{header} -O {path} {base}/{route}/%f")
+        RestoreClient::Wget | RestoreClient::Busybox => {
+            format!("wget -q -t {WGET_TRIES}{options} -O {path} {base}/{route}/%f")
         }
         RestoreClient::Curl => format!(
-            "curl -sf --connect-timeout {CURL_CONNECT_SECONDS}{header} -o {path} {base}/{route}/%f"
+            "curl -sf --connect-timeout {CURL_CONNECT_SECONDS}{options} -o {path} {base}/{route}/%f"
         ),
-        RestoreClient::Wale => format!("wale client fetch --url {base} %f {path}"),
+        RestoreClient::Wale => format!("wale client fetch{options} --url {base} %f {path}"),
     };
     let standby = mode == RecoveryMode::Standby;
-    let mut command = fetch("\"%p\"", "wal");
+    let mut text = fetch("\"%p\"", "wal");
     match client {
         // It asks for the proof by itself.
-        RestoreClient::Wale if standby => command.push_str(" --standby"),
+        RestoreClient::Wale if standby => text.push_str(" --standby"),
         RestoreClient::Wale => {}
-        RestoreClient::Wget | RestoreClient::Curl if standby => command.push_str(" || exit 1"),
-        RestoreClient::Wget | RestoreClient::Curl => {
+        _ if standby => text.push_str(" || exit 1"),
+        _ => {
             let proof = fetch("/dev/null", "wal-absent");
-            write!(command, " || {{ {proof} && exit 1; exit 255; }}").expect("text grows");
+            write!(text, " || {{ {proof} && exit 1; exit 255; }}").expect("text grows");
         }
     }
-    Ok(command)
+    Ok(RestoreCommand {
+        text,
+        authorization: authorization(client, endpoint),
+    })
+}
+
+/// Writes [`AUTHORIZATION_FILE`], mode 0600.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_authorization(
+    data_directory: &Path,
+    content: &Secret,
+    owner: Option<Owner>,
+) -> Result<(), ClusterError> {
+    let path = data_directory.join(AUTHORIZATION_FILE);
+    durable::write_atomic(&path, content.expose().as_bytes(), FILE_MODE, owner)
+        .map_err(ClusterError::io("write", &path))
 }
 
 fn base_url(endpoint: &RestoreEndpoint) -> Result<String, ClusterError> {
     let RestoreEndpoint { host, port, .. } = endpoint;
+    let scheme = if endpoint.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     if host.is_empty() || host.starts_with('-') || !host.chars().all(is_plain) {
         return Err(ClusterError::Configuration {
@@ -93,13 +151,53 @@ fn base_url(endpoint: &RestoreEndpoint) -> Result<String, ClusterError> {
     }
     Ok(if host.contains(':') {
         // In quotes because of the brackets, which are a pattern to the shell.
-        format!("\"http://[{host}]:{port}\"")
+        format!("\"{scheme}://[{host}]:{port}\"")
     } else {
-        format!("http://{host}:{port}")
+        format!("{scheme}://{host}:{port}")
     })
 }
 
-fn header(client: RestoreClient, endpoint: &RestoreEndpoint) -> Result<String, ClusterError> {
+fn tls_options(client: RestoreClient, endpoint: &RestoreEndpoint) -> Result<String, ClusterError> {
+    let Some(tls) = &endpoint.tls else {
+        return Ok(String::new());
+    };
+    if client == RestoreClient::Busybox {
+        return Err(ClusterError::Configuration {
+            message: "BusyBox's wget cannot check the certificate of the sidecar".to_owned(),
+            hint: Some(
+                "Bring wale, curl or GNU Wget into the database's image and name it, or go without TLS."
+                    .to_owned(),
+            ),
+        });
+    }
+    let Some(file) = &tls.ca_file else {
+        return Ok(match client {
+            // GNU Wget does so anyway; BusyBox does not know the option, and fails.
+            RestoreClient::Wget => " --check-certificate".to_owned(),
+            _ => String::new(),
+        });
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@=:".contains(c);
+    let file = file
+        .to_str()
+        .filter(|file| file.starts_with('/') && file.chars().all(is_plain))
+        .ok_or_else(|| ClusterError::Configuration {
+            message: format!("{file:?} cannot stand in a restore_command"),
+            hint: Some(
+                "Use an absolute path of ASCII letters, digits and . _ - + @ = : alone.".to_owned(),
+            ),
+        })?;
+    Ok(match client {
+        RestoreClient::Curl => format!(" --cacert {file}"),
+        RestoreClient::Wale => format!(" --client-ca-file {file}"),
+        RestoreClient::Wget | RestoreClient::Busybox => format!(" --ca-certificate={file}"),
+    })
+}
+
+fn token_options(
+    client: RestoreClient,
+    endpoint: &RestoreEndpoint,
+) -> Result<String, ClusterError> {
     let Some(token) = &endpoint.token else {
         return Ok(String::new());
     };
@@ -110,13 +208,30 @@ fn header(client: RestoreClient, endpoint: &RestoreEndpoint) -> Result<String, C
             hint: Some("Use printable ASCII without spaces and single quotes.".to_owned()),
         });
     }
-    let token = token.replace('%', "%%");
     Ok(match client {
-        RestoreClient::Wget => format!(" --header 'Authorization: Bearer {token}'"),
-        RestoreClient::Curl => format!(" -H 'Authorization: Bearer {token}'"),
+        RestoreClient::Wget => format!(" --config={AUTHORIZATION_FILE}"),
+        RestoreClient::Curl => format!(" -K {AUTHORIZATION_FILE}"),
+        RestoreClient::Busybox => {
+            let token = token.replace('%', "%%");
+            format!(" --header 'Authorization: Bearer {token}'")
+        }
         // It has a setting of its own for it, which does not show in the list of processes.
         RestoreClient::Wale => String::new(),
     })
+}
+
+/// A line of GNU Wget's startup file, or of curl's configuration file, in which quotes and backslashes are escaped.
+fn authorization(client: RestoreClient, endpoint: &RestoreEndpoint) -> Option<Secret> {
+    let token = endpoint.token.as_ref()?.expose();
+    match client {
+        RestoreClient::Wget => Some(format!("header = Authorization: Bearer {token}\n")),
+        RestoreClient::Curl => {
+            let token = token.replace('\\', "\\\\").replace('"', "\\\"");
+            Some(format!("header = \"Authorization: Bearer {token}\"\n"))
+        }
+        RestoreClient::Busybox | RestoreClient::Wale => None,
+    }
+    .map(Secret::new)
 }
 
 #[cfg(test)]
@@ -201,6 +316,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port,
             token: None,
+            tls: None,
         }
     }
 
@@ -282,8 +398,8 @@ mod tests {
                     scope.spawn(move || {
                         let folder = data_directory();
                         let server = Server::start(file, proof);
-                        let text = restore_command(*client, &endpoint(server.port), mode).unwrap();
-                        let status = run(&text, bin, folder.path());
+                        let command = restore_command(*client, &endpoint(server.port), mode);
+                        let status = run(&command.unwrap().text, bin, folder.path());
                         assert_eq!(status, expected, "{name}: {what}");
                         if expected == 0 {
                             let path = folder.path().join("pg_wal/RECOVERYXLOG");
@@ -304,13 +420,13 @@ mod tests {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let text = restore_command(client, &endpoint(port), RecoveryMode::Recover).unwrap();
-            assert_eq!(run(&text, &bin, folder.path()), 255, "{name}");
+            let command = restore_command(client, &endpoint(port), RecoveryMode::Recover).unwrap();
+            assert_eq!(run(&command.text, &bin, folder.path()), 255, "{name}");
         }
         // A program that is not there, too: status 127 of the shell is replaced.
         let folder = data_directory();
         let text = restore_command(RestoreClient::Curl, &endpoint(1), RecoveryMode::Recover);
-        let text = text.unwrap().replace("curl", "no-such-program");
+        let text = text.unwrap().text.replace("curl", "no-such-program");
         assert_eq!(run(&text, bins.path(), folder.path()), 255);
     }
 
@@ -321,29 +437,67 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let server = Server::start(WHOLE, PRESENT);
             let endpoint = endpoint(server.port);
-            let text = restore_command(client, &endpoint, RecoveryMode::Recover).unwrap();
-            assert_eq!(run(&text, &bin, folder.path()), 255, "{name}");
+            let command = restore_command(client, &endpoint, RecoveryMode::Recover).unwrap();
+            assert_eq!(run(&command.text, &bin, folder.path()), 255, "{name}");
         }
     }
 
     #[test]
-    fn a_token_reaches_the_server_as_it_is() {
+    fn row62_a_token_reaches_the_server_as_it_is_and_is_on_no_command_line() {
         let folder = data_directory();
         for (name, client, bin) in clients(folder.path()) {
             let server = Server::start(ABSENT, WHOLE);
             let endpoint = RestoreEndpoint {
-                token: Some(Secret::new("a%f$(id)\"\\`!")),
+                token: Some(Secret::new("a%f$(id)\"\\`!#")),
                 ..endpoint(server.port)
             };
-            let text = restore_command(client, &endpoint, RecoveryMode::Recover).unwrap();
-            assert_eq!(run(&text, &bin, folder.path()), 1, "{name}");
+            let client = match name {
+                "busybox" => RestoreClient::Busybox,
+                _ => client,
+            };
+            let command = restore_command(client, &endpoint, RecoveryMode::Recover).unwrap();
+            assert_eq!(command.text.contains("$(id)"), name == "busybox");
+            if let Some(content) = &command.authorization {
+                write_authorization(folder.path(), content, None).unwrap();
+            }
+            assert_eq!(run(&command.text, &bin, folder.path()), 1, "{name}");
             let heads = server.heads.lock().unwrap();
             assert_eq!(heads.len(), 2, "{name}");
             for head in heads.iter() {
-                let line = "Authorization: Bearer a%f$(id)\"\\`!\n";
+                let line = "Authorization: Bearer a%f$(id)\"\\`!#\n";
                 assert!(head.contains(line), "{name}: {head}");
             }
         }
+    }
+
+    /// `BusyBox` neither reads the token's file nor checks certificates: with the words for GNU Wget it must fail, and
+    /// before it has sent anything.
+    #[test]
+    fn row62_busybox_with_wgets_words_fails_and_does_not_end_recovery() {
+        let folder = data_directory();
+        let clients = clients(folder.path());
+        let Some((_, _, bin)) = clients.iter().find(|(name, ..)| *name == "busybox") else {
+            return;
+        };
+        let server = Server::start(ABSENT, WHOLE);
+        let with_token = RestoreEndpoint {
+            token: Some(Secret::new("t0ken")),
+            ..endpoint(server.port)
+        };
+        for ca_file in [None, Some(PathBuf::from("/ca.pem"))] {
+            let over_tls = RestoreEndpoint {
+                tls: Some(RestoreTls { ca_file }),
+                ..endpoint(server.port)
+            };
+            for endpoint in [&with_token, &over_tls] {
+                let command = restore_command(RestoreClient::Wget, endpoint, RecoveryMode::Recover);
+                let status = run(&command.unwrap().text, bin, folder.path());
+                assert_eq!(status, 255, "{endpoint:?}");
+            }
+            let refused = restore_command(RestoreClient::Busybox, &over_tls, RecoveryMode::Recover);
+            assert!(refused.is_err());
+        }
+        assert!(server.heads.lock().unwrap().is_empty());
     }
 
     #[test]
@@ -352,8 +506,9 @@ mod tests {
             host: "sidecar".to_owned(),
             port: 5000,
             token: None,
+            tls: None,
         };
-        let text = |client, mode| restore_command(client, &endpoint, mode).unwrap();
+        let text = |client, mode| restore_command(client, &endpoint, mode).unwrap().text;
         assert_eq!(
             text(RestoreClient::Wget, RecoveryMode::Recover),
             "wget -q -t 3 -O \"%p\" http://sidecar:5000/wal/%f || \
@@ -373,10 +528,51 @@ mod tests {
         );
         let six = RestoreEndpoint {
             host: "::1".to_owned(),
-            ..endpoint
+            ..endpoint.clone()
         };
-        let text = restore_command(RestoreClient::Curl, &six, RecoveryMode::Standby).unwrap();
-        assert!(text.contains(" \"http://[::1]:5000\"/wal/%f "), "{text}");
+        let text = |client, endpoint: &RestoreEndpoint| {
+            restore_command(client, endpoint, RecoveryMode::Standby)
+                .unwrap()
+                .text
+        };
+        let curl = text(RestoreClient::Curl, &six);
+        assert!(curl.contains(" \"http://[::1]:5000\"/wal/%f "), "{curl}");
+        let secured = |ca_file: Option<&str>| RestoreEndpoint {
+            tls: Some(RestoreTls {
+                ca_file: ca_file.map(PathBuf::from),
+            }),
+            token: Some(Secret::new("t0ken")),
+            ..endpoint.clone()
+        };
+        for (client, ca_file, expected) in [
+            (
+                RestoreClient::Wget,
+                None,
+                "wget -q -t 3 --check-certificate --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            ),
+            (
+                RestoreClient::Wget,
+                Some("/ca.pem"),
+                "wget -q -t 3 --ca-certificate=/ca.pem --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            ),
+            (
+                RestoreClient::Curl,
+                Some("/ca.pem"),
+                "curl -sf --connect-timeout 30 --cacert /ca.pem -K wale_restore_authorization -o \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            ),
+            (
+                RestoreClient::Wale,
+                Some("/ca.pem"),
+                "wale client fetch --client-ca-file /ca.pem --url https://sidecar:5000 %f \"%p\" --standby",
+            ),
+        ] {
+            assert_eq!(text(client, &secured(ca_file)), expected);
+        }
+        for ca_file in ["ca.pem", "/a b", "/a;b", "/$(id)", "/a%f", "/ä", "/a'b"] {
+            let endpoint = secured(Some(ca_file));
+            let result = restore_command(RestoreClient::Curl, &endpoint, RecoveryMode::Standby);
+            assert!(result.is_err(), "{ca_file}");
+        }
     }
 
     #[test]
@@ -384,8 +580,7 @@ mod tests {
         for host in ["", "a b", "a;id", "$(id)", "`id`", "-O", "a/b", "a%b", "ä"] {
             let endpoint = RestoreEndpoint {
                 host: host.to_owned(),
-                port: 1,
-                token: None,
+                ..endpoint(1)
             };
             let result = restore_command(RestoreClient::Wget, &endpoint, RecoveryMode::Recover);
             assert!(result.is_err(), "{host:?}");

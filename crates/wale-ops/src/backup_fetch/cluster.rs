@@ -292,6 +292,7 @@ async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<Timel
 fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Prepared) -> Finish {
     let configuration = options.configuration_directory.clone();
     let restore_command = options.restore_command.clone();
+    let authorization = options.authorization.clone();
     let recorded = prepared
         .source
         .wale()
@@ -315,6 +316,14 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                     )
                 })?;
             tracing::info!(files = names.join(" "), from = %from.display(), "configuration copied into the data directory");
+        }
+        if let Some(content) = &authorization {
+            recovery::write_authorization(path, content, Some(owner)).map_err(|error| {
+                OpError::from_cluster(
+                    error,
+                    format_args!("write the sidecar's token into {}", path.display()),
+                )
+            })?;
         }
         let settings = RecoverySettings {
             major,

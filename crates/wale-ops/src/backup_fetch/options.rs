@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use wale_cluster::Owner;
+use wale_cluster::{Owner, Secret};
 use wale_format::BackupName;
 
 use crate::backup_push::default_workers;
@@ -110,6 +110,8 @@ pub struct RestoreClusterOptions {
     pub fetch: Options,
     /// `restore_command`, complete.
     pub restore_command: String,
+    /// Content of the file from which `restore_command` takes the sidecar's token, if it does.
+    pub authorization: Option<Secret>,
     /// Lines that the user adds to the recovery settings, as written.
     pub recovery_addition: String,
     /// What the cluster shall become.

@@ -472,6 +472,7 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
     RestoreClusterOptions {
         fetch: bench.options(),
         restore_command: "fetch %f %p".to_owned(),
+        authorization: None,
         recovery_addition: "recovery_target = 'immediate'".to_owned(),
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 use wale_cluster::{
-    Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, restore_marker,
+    Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery, restore_marker,
 };
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
@@ -269,8 +269,9 @@ impl Backup<'_> {
     async fn list(&self, ready: &Ready) -> Result<Listing> {
         let directory = ready.directory.clone();
         let mut ignore = self.options.ignore.clone();
-        // A note about an earlier restore is not part of the cluster.
+        // A note about an earlier restore is not part of the cluster, and a token of the sidecar's never leaves it.
         ignore.push(restore_marker::FILE_NAME.to_owned());
+        ignore.push(recovery::AUTHORIZATION_FILE.to_owned());
         let walk = WalkOptions {
             major: ready.facts.major,
             ignore,

@@ -2,7 +2,7 @@
 //! deliberately broken replies must stay in our hands.
 //!
 //! ```text
-//! accept → Connections::enter (makes room) → hyper, limits → guard → routes::find → wal | admit → Reply → socket
+//! accept → Connections::enter (makes room) → TLS, if set → hyper, limits → guard → routes::find → wal | admit → Reply → socket
 //! ```
 //!
 //! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; no request
@@ -15,6 +15,8 @@ mod io;
 mod name;
 mod reply;
 mod routes;
+mod tls;
+mod validity;
 mod wal;
 
 use std::convert::Infallible;
@@ -36,9 +38,10 @@ use wale_ops::OpError;
 
 pub(crate) use connections::Connections;
 use connections::Slot;
-use io::{ClientSocket, Flushed};
+use io::{ClientSocket, Flushed, Transport};
 use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 use routes::{NoRoute, Route};
+pub use tls::Tls;
 use wal::RawName;
 
 use crate::app::App;
@@ -87,8 +90,11 @@ async fn connection(
 ) {
     // Replies are small and whole: waiting for more to send would only delay them. A failure here harms nothing.
     let _ = stream.set_nodelay(true);
+    let Some(stream) = secured(stream, peer, &slot, &app, &stop).await else {
+        return;
+    };
     let flushed = Flushed::default();
-    let socket = ClientSocket::new(stream, flushed.clone(), app.limits.write_stall);
+    let socket = ClientSocket::new(stream, flushed.clone(), &app.limits);
     let slot = Arc::new(slot);
     let service = {
         let (app, slot) = (Arc::clone(&app), Arc::clone(&slot));
@@ -128,6 +134,33 @@ async fn connection(
         () = closing.as_mut() => {}
         () = slot.evicted() => {}
     }
+}
+
+/// The connection as the settings want it; `None` when its client does not bring a handshake about in time. Until then
+/// it counts as idle: who only opens connections, or stops in the middle of a handshake, makes room for others.
+async fn secured(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: &Slot,
+    app: &App,
+    stop: &CancellationToken,
+) -> Option<Transport> {
+    let Some(tls) = &app.tls else {
+        return Some(Transport::Plain(stream));
+    };
+    let shaking = tokio::time::timeout(app.limits.head_timeout, tls.accept(stream));
+    let shaken = tokio::select! {
+        shaken = shaking => shaken,
+        () = leave(slot, stop) => return None,
+    };
+    let why = match shaken {
+        Ok(Ok(stream)) => return Some(Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it took too long".to_owned(),
+    };
+    app.metrics.handshake_failed();
+    tracing::info!(%peer, "a TLS handshake failed ({why}); clients must use https:// and trust the certificate");
+    None
 }
 
 /// Done when the connection must end: it is evicted, or the sidecar stops.

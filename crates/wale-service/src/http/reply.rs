@@ -18,6 +18,7 @@ use hyper::header::{
     WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use wale_ops::{Kind, OpError};
 
 use super::connections::Busy;
@@ -44,11 +45,11 @@ pub(crate) enum Reply {
         media: &'static str,
         body: Bytes,
     },
-    /// A verified file of known length. The permit is held until its last byte.
+    /// A verified file of known length. The permit and its turn among the files are held until its last byte.
     File {
         size: u64,
         body: BoxStream<'static, Result<Bytes, OpError>>,
-        permit: Permit,
+        held: (Permit, OwnedSemaphorePermit),
     },
     /// A failure.
     Failure(Failure),
@@ -206,13 +207,13 @@ impl Reply {
             Self::Whole { media, body, .. } => {
                 (media, body.len() as u64, Content::Whole(Some(body)))
             }
-            Self::File { size, body, permit } => (
+            Self::File { size, body, held } => (
                 BINARY,
                 size,
                 Content::File {
                     left: size,
                     body,
-                    _permit: permit,
+                    _held: held,
                 },
             ),
             Self::Failure(failure) => return failure.render(manner, voice, flushed, busy),
@@ -318,7 +319,7 @@ enum Content {
     File {
         left: u64,
         body: BoxStream<'static, Result<Bytes, OpError>>,
-        _permit: Permit,
+        _held: (Permit, OwnedSemaphorePermit),
     },
     CutShort {
         text: Option<Bytes>,

@@ -3,6 +3,9 @@
 //! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and tells what came of it. It
 //! decides nothing about data. Invariant: 200 is answered after the operation succeeded, never instead of it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::time::Instant;
 use wale_ops::wal_push::PushReport;
 use wale_ops::{Kind, OpError};
@@ -13,6 +16,9 @@ use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord, log_failure};
 use crate::lifecycle::{Permit, Phase, Topic};
+
+/// How long a file waits for its turn to be sent. Whoever asks is told then, and may ask again.
+const FILE_TURN: Duration = Duration::from_secs(30);
 
 /// The raw part of an address that holds a name.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +123,15 @@ fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
 pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
     let name = raw.parse()?;
     let permit = admit(app, &name)?;
+    let turn = tokio::time::timeout(FILE_TURN, Arc::clone(&app.files).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
+        return Err(busy(
+            format!(
+                "{name} is not sent: as many files as can be are being sent to clients that read slowly"
+            ),
+            "repeat the request",
+        ));
+    };
     let fetched = app
         .fetcher
         .fetch(&name)
@@ -126,7 +141,7 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
     Ok(Reply::File {
         size: fetched.size,
         body: fetched.body,
-        permit,
+        held: (permit, turn),
     })
 }
 

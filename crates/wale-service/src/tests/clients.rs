@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use super::support::{Sidecar, bench, segment, serving};
 use crate::HttpToken;
 
-async fn run(program: &'static str, arguments: Vec<String>) -> Output {
+pub(super) async fn run(program: &'static str, arguments: Vec<String>) -> Output {
     tokio::task::spawn_blocking(move || {
         Command::new(program)
             .args(arguments)
@@ -17,7 +17,7 @@ async fn run(program: &'static str, arguments: Vec<String>) -> Output {
     .unwrap()
 }
 
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 

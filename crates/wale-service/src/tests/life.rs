@@ -17,6 +17,7 @@ fn restoring(mut bench: Bench) -> Bench {
     bench.options.mode = StartMode::Restore(RestoreClusterOptions {
         fetch: Options::new(data),
         restore_command: "false".into(),
+        authorization: None,
         recovery_addition: String::new(),
         restore_as: RestoreAs::Primary,
         configuration_directory: None,

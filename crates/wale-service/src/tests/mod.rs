@@ -4,4 +4,5 @@ mod abuse;
 mod clients;
 mod life;
 mod support;
+mod tls;
 mod wal;

@@ -89,6 +89,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         schedule: None,
         grace: Duration::from_secs(20),
         token: None,
+        tls: None,
         archive,
         pusher: PusherOptions {
             retry,

@@ -1,6 +1,7 @@
-//! One request to the sidecar: HTTP/1.1 over TCP, a connection for each, every step with a limit.
+//! One request to the sidecar: HTTP/1.1 over TCP or TLS, a connection for each, every step with a limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +11,13 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use wale_cluster::Secret;
 use wale_ops::{Kind, OpError};
 
@@ -30,9 +35,15 @@ pub(super) struct Server {
     port: u16,
     base: String,
     token: Option<Secret>,
+    /// How its certificate is checked; none for plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
     /// Longest time until the answer begins: a push answers when the segment is stored.
     limit: Duration,
 }
+
+/// Plain or TLS, whatever the address says.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Server {
     pub(super) fn new(host: &str, port: u16, token: Option<Secret>, limit: Duration) -> Self {
@@ -41,11 +52,20 @@ impl Server {
             port,
             base: String::new(),
             token,
+            tls: None,
             limit,
         }
     }
 
-    /// `http://HOST[:PORT][/BASE]`
+    /// The same over TLS.
+    pub(super) fn over(self, tls: ClientConfig) -> Self {
+        Self {
+            tls: Some(Arc::new(tls)),
+            ..self
+        }
+    }
+
+    /// `http://HOST[:PORT][/BASE]`, or `https://` with what `tls` makes.
     ///
     /// # Errors
     /// When the URL is another.
@@ -53,16 +73,27 @@ impl Server {
         url: &str,
         token: Option<Secret>,
         limit: Duration,
+        tls: impl FnOnce() -> Result<ClientConfig, OpError>,
     ) -> Result<Self, OpError> {
         let bad = || {
+            let hint = "write http://HOST:PORT or https://HOST:PORT";
             OpError::new(
                 Kind::Usage,
-                format!("\"{}\" is not the URL of a sidecar", url.escape_default()),
+                format!(
+                    "\"{}\" is not the URL of a sidecar",
+                    without_user(url).escape_default()
+                ),
             )
-            .hint("write http://HOST:PORT")
+            .hint(hint)
         };
         let uri: hyper::Uri = url.parse().map_err(|_| bad())?;
-        if uri.scheme_str() != Some("http") || uri.query().is_some() {
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad()),
+        };
+        let has_user = uri.authority().is_some_and(|it| it.as_str().contains('@'));
+        if uri.query().is_some() || has_user {
             return Err(bad());
         }
         let host = uri
@@ -70,11 +101,28 @@ impl Server {
             .ok_or_else(bad)?
             .trim_start_matches('[')
             .trim_end_matches(']');
-        let mut server = Self::new(host, uri.port_u16().unwrap_or(80), token, limit);
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let mut server = Self::new(host, port, token, limit);
+        if secure {
+            server = server.over(tls()?);
+        }
         uri.path()
             .trim_end_matches('/')
             .clone_into(&mut server.base);
         Ok(server)
+    }
+
+    /// Connects, and greets where there is TLS.
+    async fn open(&self) -> std::io::Result<Box<dyn Stream>> {
+        let stream = self.connect().await?;
+        // Requests are one small packet; a failure to set the option costs nothing but time.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(tls));
+        Ok(Box::new(connector.connect(name, stream).await?))
     }
 
     /// `localhost` is the loopback without asking anybody: an image without files has no hosts file.
@@ -100,7 +148,11 @@ impl Server {
             Kind::StorageUnavailable,
             format!("{what} the sidecar at {}", self.authority()),
         )
-        .hint("check that the sidecar runs, and WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT")
+        .hint(if self.tls.is_some() {
+            "check that the sidecar runs and speaks TLS, its name and port, and WALE_CLIENT_CA_FILE"
+        } else {
+            "check that the sidecar runs, and WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT"
+        })
     }
 
     /// Asks for a path and returns the reply once its head is there.
@@ -108,14 +160,11 @@ impl Server {
     /// # Errors
     /// When the sidecar cannot be reached or does not answer in time.
     pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
-        let connect = self.connect();
-        let stream = match timeout(CONNECT_LIMIT, connect).await {
+        let stream = match timeout(CONNECT_LIMIT, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),
             Err(_) => return Err(self.unavailable("timed out connecting to")),
         };
-        // Requests are one small packet; a failure to set the option costs nothing but time.
-        let _ = stream.set_nodelay(true);
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             let driver = Driver(tokio::spawn(async move {
@@ -153,6 +202,16 @@ impl Server {
         builder
             .body(Empty::new())
             .expect("the path holds a checked name, the headers are checked text")
+    }
+}
+
+/// A URL for a message: what stands before the host may hold a password.
+fn without_user(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}…{}", &url[..scheme + 3], &url[at..])
+        }
+        _ => url.to_owned(),
     }
 }
 

@@ -60,22 +60,29 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             let settings = loaded.require(&[Group::Endpoint])?;
             let server = match target.url {
                 Some(_) => server(settings, target)?,
-                None => here(settings, target),
+                None => here(settings, target)?,
             };
             Ok(runtime::small()?.block_on(ready(&server))?)
         }
     }
 }
 
-/// The sidecar of this container: where it listens, not the name by which others reach it.
-fn here(settings: &Settings, target: &ClientTarget) -> Server {
+/// The sidecar of this container: where it listens, not the name by which others reach it. So its certificate, which
+/// holds that name, is not checked; the probe carries no token.
+fn here(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
     let address = match settings.listen_address {
         any if !any.is_unspecified() => any,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
-    Server::new(&address.to_string(), settings.listen_port, None, limit)
+    let server = Server::new(&address.to_string(), settings.listen_port, None, limit);
+    if settings.tls_files.is_none() {
+        return Ok(server);
+    }
+    let tls = wale_cluster::control::unchecking_client()
+        .map_err(|error| OpError::from_cluster(error, "use TLS"))?;
+    Ok(server.over(tls))
 }
 
 async fn ready(server: &Server) -> Result<(), OpError> {
@@ -91,15 +98,20 @@ async fn ready(server: &Server) -> Result<(), OpError> {
 fn server(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
     let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
     let token = settings.http_token.clone();
-    match &target.url {
-        Some(url) => Server::parse(url, token, limit),
-        None => Ok(Server::new(
-            &settings.sidecar_hostname,
-            settings.listen_port,
-            token,
-            limit,
-        )),
+    let tls = || {
+        wale_cluster::control::checking_client(settings.client_ca_file.as_deref()).map_err(
+            |error| OpError::from_cluster(error, "prepare to check the sidecar's certificate"),
+        )
+    };
+    if let Some(url) = &target.url {
+        return Server::parse(url, token, limit, tls);
     }
+    let host = &settings.sidecar_hostname;
+    let server = Server::new(host, settings.listen_port, token, limit);
+    if settings.tls_files.is_some() || settings.client_ca_file.is_some() {
+        return Ok(server.over(tls()?));
+    }
+    Ok(server)
 }
 
 /// A name goes into a URL: only what archive file names consist of. The sidecar checks the rest.

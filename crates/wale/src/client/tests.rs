@@ -158,16 +158,27 @@ fn names_and_urls() {
     ] {
         assert!(checked(name).is_err(), "{name}");
     }
-    for url in ["http://h", "http://h:5000/", "http://[::1]:5000/base"] {
-        assert!(
-            Server::parse(url, None, Duration::from_secs(1)).is_ok(),
-            "{url}"
-        );
+    let parse = |url: &str| {
+        let tls = || Ok(wale_cluster::control::checking_client(None).unwrap());
+        Server::parse(url, None, Duration::from_secs(1), tls)
+    };
+    for url in [
+        "http://h",
+        "http://h:5000/",
+        "http://[::1]:5000/base",
+        "https://h",
+    ] {
+        assert!(parse(url).is_ok(), "{url}");
     }
-    for url in ["https://h", "h:5000", "", "http://h/?x"] {
-        assert!(
-            Server::parse(url, None, Duration::from_secs(1)).is_err(),
-            "{url}"
-        );
+    for url in [
+        "ftp://h",
+        "h:5000",
+        "",
+        "http://h/?x",
+        "http://u:canary@h",
+        "https://canary@h/?",
+    ] {
+        let error = parse(url).err().unwrap_or_else(|| panic!("{url}"));
+        assert!(!error.message.contains("canary"), "{}", error.message);
     }
 }

@@ -332,6 +332,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When set, requests other than the probes must carry it, as a bearer token or as the password of basic \
          authentication.")
         .secret(),
+    Setting::new("WALE_TLS_CERT_FILE", Endpoint, Shape::Path,
+        "The sidecar's certificate, PEM, with intermediate ones after it. With WALE_TLS_KEY_FILE the endpoint speaks \
+         TLS and nothing else on its port. Both files are looked at every 5 seconds: a new pair is taken over without \
+         a restart.")
+        .flag("tls-cert-file"),
+    Setting::new("WALE_TLS_KEY_FILE", Endpoint, Shape::Path,
+        "The key of WALE_TLS_CERT_FILE, PEM, not encrypted, readable by the sidecar's user alone.")
+        .flag("tls-key-file"),
+    Setting::new("WALE_CLIENT_CA_FILE", Endpoint, Shape::Path,
+        "The certificates, PEM, against which clients check the sidecar's, at its path in the database's image. It \
+         goes into restore_command, and `wale client` uses it, with https.")
+        .derived("the system's").flag("client-ca-file"),
     // ------------------------------------------------------------------ sidecar
     Setting::new("START_MODE", Sidecar,
         Shape::Choice(&["CONTINOUS_BACKUP", "CONTINUOUS_BACKUP", "BACKUP_PUSH", "RESTORE"]),
@@ -393,8 +405,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("WALE_RESTORE_AS", Restore, Shape::Choice(&["primary", "standby"]),
         "What the restored cluster becomes: `primary` recovers and promotes, `standby` keeps asking for WAL.")
         .default("primary").flag("restore-as"),
-    Setting::new("WALE_RESTORE_CLIENT", Restore, Shape::Choice(&["wget", "curl", "wale"]),
-        "The program in the database's image with which restore_command fetches WAL from the sidecar.")
+    Setting::new("WALE_RESTORE_CLIENT", Restore, Shape::Choice(&["wget", "curl", "wale", "busybox"]),
+        "The program in the database's image with which restore_command fetches WAL from the sidecar. `wget` is GNU \
+         Wget, and BusyBox's where there is neither token nor TLS. `busybox` is BusyBox's with a token, which every \
+         user of the host can then see in the list of processes; it cannot check a certificate and is refused with TLS.")
         .default("wget").flag("restore-client"),
     Setting::new("WALE_RESTORE_COMMAND", Restore, Shape::Text,
         "The whole restore_command, in place of the one that wale writes. It must end with a status above 125 \

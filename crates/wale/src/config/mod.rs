@@ -78,6 +78,9 @@ pub(crate) struct Settings {
     pub(crate) listen_address: IpAddr,
     pub(crate) listen_port: u16,
     pub(crate) http_token: Option<Secret>,
+    /// Certificate and key of the endpoint.
+    pub(crate) tls_files: Option<(PathBuf, PathBuf)>,
+    pub(crate) client_ca_file: Option<PathBuf>,
 
     pub(crate) start_mode: StartMode,
     pub(crate) schedule: Option<Schedule>,
@@ -214,6 +217,8 @@ impl Settings {
                 .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             listen_port: reader.port("WALE_LISTEN_PORT"),
             http_token: http_token(reader),
+            tls_files: tls_files(reader),
+            client_ca_file: reader.optional_path("WALE_CLIENT_CA_FILE"),
             start_mode: start_mode(reader),
             schedule: schedule(reader),
             lock_file: reader
@@ -356,6 +361,28 @@ fn http_token(reader: &mut Reader) -> Option<Secret> {
     reader
         .parse("WALE_HTTP_TOKEN", value::token)
         .map(Secret::new)
+}
+
+fn tls_files(reader: &mut Reader) -> Option<(PathBuf, PathBuf)> {
+    let names = ["WALE_TLS_CERT_FILE", "WALE_TLS_KEY_FILE"];
+    // One that is set and wrong has its own mistake; only one that is not set is missing.
+    let [certificate_set, key_set] = names.map(|name| reader.set(name).is_some());
+    let [certificate, key] = names.map(|name| reader.optional_path(name));
+    if certificate_set != key_set {
+        let [there, missing] = if certificate_set {
+            names
+        } else {
+            [names[1], names[0]]
+        };
+        reader.mistakes.push(
+            Mistake::new(
+                Group::Endpoint,
+                format!("{missing} is not set, and {there} is"),
+            )
+            .hint("set both for TLS, or neither"),
+        );
+    }
+    certificate.zip(key)
 }
 
 fn start_mode(reader: &mut Reader) -> StartMode {

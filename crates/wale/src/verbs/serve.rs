@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use wale_ops::OpError;
+use wale_service::HttpLimits;
 use wale_storage::Store;
 
 use crate::assemble::{self, Bounds, STALE_AFTER, VERSION};
@@ -17,11 +18,13 @@ pub(crate) fn run(loaded: &Loaded) -> Result<(), Failure> {
 }
 
 /// Partitions and segments that may move at a time: a base backup or a restore, the pushes that are
-/// asked for and those ahead, the fetches that are asked for and those ahead. Requests beyond wait.
+/// asked for and those ahead, the fetches that are asked for and those ahead. Requests beyond wait. Files
+/// that go to slow readers have threads of their own, so that a push never waits for one.
 fn streams(settings: &Settings) -> usize {
     const REQUESTED: usize = 8;
     settings.backup_workers.max(settings.restore_workers)
         + REQUESTED
+        + HttpLimits::default().files_at_once
         + settings.push_look_ahead
         + settings.fetch_prefetch
 }

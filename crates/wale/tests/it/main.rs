@@ -13,3 +13,4 @@ mod image;
 mod main_job;
 mod recovery_command;
 mod support;
+mod tls;

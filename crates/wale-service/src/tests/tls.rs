@@ -1,0 +1,311 @@
+//! The endpoint over TLS, with the clients that people use.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::clients::{run, words};
+use super::support::{Bench, Sidecar, bench, eventually, segment};
+use crate::Tls;
+
+/// A certificate authority, and the files of one certificate for `localhost` and 127.0.0.1.
+struct Files {
+    ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        // Another name than its certificates': OpenSSL takes one that issued itself for self-signed.
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "test authority");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap();
+        let files = Self {
+            ca,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        std::fs::write(files.path("ca.pem"), files.ca.pem()).unwrap();
+        files.renew();
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces certificate and key, each by rename, and returns the certificate.
+    fn renew(&self) -> CertificateDer<'static> {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let parameters = rcgen::CertificateParams::new(names).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, &self.ca).unwrap();
+        for (name, text) in [
+            ("tls.crt", certificate.pem()),
+            ("tls.key", key.serialize_pem()),
+        ] {
+            std::fs::write(self.path("new"), text).unwrap();
+            std::fs::rename(self.path("new"), self.path(name)).unwrap();
+        }
+        certificate.der().clone()
+    }
+
+    fn tls(&self) -> Tls {
+        let every = Duration::from_millis(20);
+        Tls::load_and_look(self.path("tls.crt"), self.path("tls.key"), every).unwrap()
+    }
+
+    /// A client that trusts the authority.
+    fn connect(&self, sidecar: &Sidecar) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(sidecar.address).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        StreamOwned::new(connection, socket)
+    }
+}
+
+fn secured(files: &Files) -> Bench {
+    let mut bench = bench();
+    bench.options.tls = Some(files.tls());
+    bench
+}
+
+fn url(sidecar: &Sidecar, path: &str) -> String {
+    format!("https://localhost:{}{path}", sidecar.address.port())
+}
+
+async fn status_of(program: &'static str, line: String) -> Option<i32> {
+    run(program, words(&line)).await.status.code()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wget_and_curl_push_fetch_and_notice_every_failure_over_tls() {
+    let files = Files::new();
+    let sidecar = secured(&files).start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    let ca = files.path("ca.pem").display().to_string();
+    let out = sidecar.folder.path().join("out");
+    for (number, program, options, output) in [
+        (1, "curl", format!("-s --cacert {ca}"), "-o"),
+        (2, "wget", format!("-q --ca-certificate={ca}"), "-O"),
+    ] {
+        let (name, bytes) = sidecar.segment(number);
+        let ask = |path: String| {
+            format!(
+                "{options} {output} {} {}",
+                out.display(),
+                url(&sidecar, &path)
+            )
+        };
+        assert_eq!(
+            status_of(program, ask(format!("/wal-push/{name}"))).await,
+            Some(0),
+            "{program}"
+        );
+        assert_eq!(
+            status_of(program, ask(format!("/wal/{name}"))).await,
+            Some(0),
+            "{program}"
+        );
+        assert_eq!(std::fs::read(&out).unwrap(), bytes, "{program}");
+        // An error is cut short inside TLS as outside of it.
+        let (missing, _) = segment(9);
+        let cut = if program == "curl" { 18 } else { 8 };
+        for path in [
+            format!("/wal-push/{missing}"),
+            format!("/wal/{missing}"),
+            "/x".to_owned(),
+        ] {
+            assert_eq!(status_of(program, ask(path)).await, Some(cut), "{program}");
+        }
+        // Who does not trust the authority sends nothing.
+        let untrusting = format!(
+            "-q {output} - {}",
+            url(&sidecar, &format!("/wal-push/{name}"))
+        );
+        let refused = if program == "curl" { 60 } else { 5 };
+        assert_eq!(
+            status_of(program, untrusting).await,
+            Some(refused),
+            "{program}"
+        );
+    }
+    let plain = format!("-s http://{}/ping", sidecar.address);
+    assert_ne!(
+        status_of("curl", plain).await,
+        Some(0),
+        "plain HTTP is not answered"
+    );
+    let metrics = run(
+        "curl",
+        words(&format!("-s --cacert {ca} {}", url(&sidecar, "/metrics"))),
+    )
+    .await;
+    let text = String::from_utf8(metrics.stdout).unwrap();
+    let failures = "wale_tls_handshake_failures_total ";
+    let failures = text
+        .lines()
+        .find_map(|line| line.strip_prefix(failures))
+        .unwrap();
+    assert!(failures.parse::<u32>().unwrap() >= 2, "{failures}");
+    assert!(
+        text.contains("wale_tls_certificate_expiry_timestamp_seconds "),
+        "{text}"
+    );
+    assert!(
+        !text.contains("wale_tls_certificate_expiry_timestamp_seconds 0"),
+        "{text}"
+    );
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_taken_over_without_a_restart_and_a_broken_one_never() {
+    let files = Files::new();
+    let sidecar = secured(&files).start(None).await;
+    let shown = || {
+        let mut stream = files.connect(&sidecar);
+        stream
+            .write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        // A clean end, with TLS's own farewell: else this is an error.
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("pong\n"), "{text}");
+        stream.conn.peer_certificates().unwrap()[0]
+            .clone()
+            .into_owned()
+    };
+    let before = shown();
+    std::fs::write(files.path("tls.crt"), "half a certificate").unwrap();
+    assert_eq!(tokio::task::block_in_place(shown), before);
+    let renewed = files.renew();
+    assert_ne!(before, renewed);
+    eventually("the new certificate is shown", || {
+        let is_new = tokio::task::block_in_place(shown) == renewed;
+        async move { is_new }
+    })
+    .await;
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_handshakes_that_do_not_come_keep_no_push_out() {
+    let files = Files::new();
+    let mut bench = secured(&files);
+    bench.options.limits.soft_connections = 20;
+    bench.options.limits.hard_connections = 30;
+    bench.options.limits.head_timeout = Duration::from_millis(500);
+    let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    // Nothing, and the first bytes of a greeting.
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(sidecar.address).unwrap();
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01");
+        }
+        held.push(stream);
+    }
+    let (name, _) = sidecar.segment(1);
+    let ca = files.path("ca.pem").display().to_string();
+    let begun = Instant::now();
+    let push = format!(
+        "-s --cacert {ca} {}",
+        url(&sidecar, &format!("/wal-push/{name}"))
+    );
+    assert_eq!(status_of("curl", push).await, Some(0));
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(sidecar.app.connections.len() <= 30);
+    // Nobody closes them from the other side: the limit does.
+    eventually("all are let go", || async {
+        sidecar.app.connections.len() == 0
+    })
+    .await;
+    drop(held);
+    sidecar.stop().await.unwrap();
+}
+
+/// Asks for a file ten times, more than the kernel buffers, and reads nothing.
+fn ask_and_sleep(stream: &mut impl std::io::Write, name: &str) {
+    let head = format!("GET /wal/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(head.repeat(10).as_bytes()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_clients_that_do_not_read_lose_their_turn_and_hold_no_push() {
+    let files = Files::new();
+    for over_tls in [false, true] {
+        let mut bench = if over_tls { secured(&files) } else { bench() };
+        bench.options.limits.write_stall = Duration::from_millis(500);
+        bench.options.limits.files_at_once = 2;
+        let sidecar = bench.start(None).await;
+        sidecar.app.life.wait(crate::Phase::started).await;
+        let (name, bytes) = sidecar.segment(1);
+        let ca = files.path("ca.pem").display().to_string();
+        let base = if over_tls {
+            url(&sidecar, "")
+        } else {
+            format!("http://{}", sidecar.address)
+        };
+        let push = |name: &str| format!("-s --cacert {ca} {base}/wal-push/{name}");
+        assert_eq!(status_of("curl", push(&name)).await, Some(0));
+        let mut tls = Vec::new();
+        let mut plain = Vec::new();
+        for _ in 0..6 {
+            if over_tls {
+                let mut stream = files.connect(&sidecar);
+                ask_and_sleep(&mut stream, &name);
+                tls.push(stream);
+            } else {
+                let mut stream = TcpStream::connect(sidecar.address).unwrap();
+                ask_and_sleep(&mut stream, &name);
+                plain.push(stream);
+            }
+        }
+        eventually("both turns are taken", || async {
+            sidecar.app.files.available_permits() == 0
+        })
+        .await;
+        let (second, _) = sidecar.segment(2);
+        assert_eq!(
+            status_of("curl", push(&second)).await,
+            Some(0),
+            "pushes have their own turns"
+        );
+        // Everybody who waits for a turn gets one in the end, whoever sleeps before.
+        let out = sidecar.folder.path().join("out");
+        let fetch = format!("-s --cacert {ca} -o {} {base}/wal/{name}", out.display());
+        assert_eq!(status_of("curl", fetch).await, Some(0));
+        assert_eq!(std::fs::read(out).unwrap(), bytes);
+        eventually("all turns are given back", || async {
+            sidecar.app.files.available_permits() == 2
+        })
+        .await;
+        drop((tls, plain));
+        sidecar.stop().await.unwrap();
+    }
+}
