@@ -182,7 +182,7 @@ fn tls_options(client: RestoreClient, endpoint: &RestoreEndpoint) -> Result<Stri
         .to_str()
         .filter(|file| file.starts_with('/') && file.chars().all(is_plain))
         .ok_or_else(|| ClusterError::Configuration {
-            message: format!("{file:?} cannot stand in a restore_command"),
+            message: format!("\"{}\" cannot stand in a restore_command", file.display()),
             hint: Some(
                 "Use an absolute path of ASCII letters, digits and . _ - + @ = : alone.".to_owned(),
             ),

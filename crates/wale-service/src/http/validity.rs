@@ -50,24 +50,14 @@ fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 
 /// A time and what follows it.
 fn time(bytes: &[u8]) -> Option<(DateTime<Utc>, &[u8])> {
-    let (content, rest, century) = match bytes.first()? {
-        &UTC_TIME => {
-            let (content, rest) = element(bytes, UTC_TIME)?;
-            // Years of two digits: 50 and above are the last century's.
-            (
-                content,
-                rest,
-                if *content.first()? >= b'5' {
-                    "19"
-                } else {
-                    "20"
-                },
-            )
-        }
-        _ => {
-            let (content, rest) = element(bytes, GENERALIZED_TIME)?;
-            (content, rest, "")
-        }
+    let (content, rest, century) = if bytes.first() == Some(&UTC_TIME) {
+        let (content, rest) = element(bytes, UTC_TIME)?;
+        // Years of two digits: 50 and above are the last century's.
+        let is_old = *content.first()? >= b'5';
+        (content, rest, if is_old { "19" } else { "20" })
+    } else {
+        let (content, rest) = element(bytes, GENERALIZED_TIME)?;
+        (content, rest, "")
     };
     let text = format!("{century}{}", std::str::from_utf8(content).ok()?);
     let at = NaiveDateTime::parse_from_str(&text, "%Y%m%d%H%M%SZ").ok()?;
