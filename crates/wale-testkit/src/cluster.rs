@@ -269,6 +269,19 @@ impl Cluster {
         }
     }
 
+    /// Promotes a standby and waits until it takes writes.
+    ///
+    /// # Panics
+    /// When it does not within 120 s.
+    pub fn promote(&self) {
+        let data = self.data.to_string_lossy().into_owned();
+        run_as_postgres(
+            &self.server.program("pg_ctl"),
+            &["-D", &data, "-W", "promote"],
+        );
+        self.wait_promoted();
+    }
+
     /// `pg_ctl stop` in `mode` (`fast`, `immediate`, `smart`).
     ///
     /// # Panics

@@ -2,70 +2,15 @@
 //! damaged pages, owners and modes, several codecs in one archive.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wale_testkit::{
-    Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until,
-};
+use wale_testkit::{ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
 
-use crate::support::{Stage, WALE, fingerprint, majors};
-
-/// `pg_verifybackup` on a restored directory before any server has started on it.
-/// `-n`: the WAL is in the archive, not in the directory.
-fn verify(data: &Path) {
-    run_as_postgres(
-        &client_tool("pg_verifybackup"),
-        &["-n", &data.to_string_lossy()],
-    );
-}
-
-fn fetch(stage: &Stage, name: &str, arguments: &[&str]) -> Cluster {
-    let (cluster, _) = stage.restore_options(name, "");
-    let data = cluster.data.to_string_lossy().into_owned();
-    let mut all = vec!["backup-fetch"];
-    all.extend_from_slice(arguments);
-    all.extend([data.as_str(), "LATEST"]);
-    let exit = stage.sidecar.verb(WALE, "wale", &all);
-    assert_eq!(exit.code(), 0, "backup-fetch: {}", exit.stderr);
-    cluster
-}
-
-/// Chunk-like tables come and go while `body` runs.
-fn under_write_load<T>(cluster: &Cluster, body: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for worker in 0..2 {
-            let stop = &stop;
-            scope.spawn(move || {
-                let mut n = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    n += 1;
-                    let old = n - 3;
-                    let statement = format!(
-                        "create table chunk_{worker}_{n} (time timestamptz, v float, s text);\
-                         create index on chunk_{worker}_{n} (time);\
-                         insert into chunk_{worker}_{n} select now(), g, repeat('x', g % 50) \
-                           from generate_series(1, 2000) g;\
-                         insert into t select {worker}, g from generate_series(1, 500) g;\
-                         update t set v = v + 1 where id % 17 = {n} % 17;\
-                         drop table if exists chunk_{worker}_{old}"
-                    );
-                    // A deadlock between the two is theirs to bear.
-                    let _ = cluster.try_sql(&statement);
-                }
-            });
-        }
-        let result = body();
-        stop.store(true, Ordering::Relaxed);
-        result
-    })
-}
+use crate::support::{Stage, WALE, amcheck, fingerprint, majors, under_write_load, verify};
 
 #[test]
-fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
+fn a_backup_under_write_load_restores_verified_and_passes_amcheck_on_every_major() {
     for major in majors() {
         let stage = Stage::new(&format!("load{major}"), major);
         let pg = &stage.cluster;
@@ -84,7 +29,7 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
         let backups = stage.sidecar.get("/backups").json();
         assert_eq!(backups.as_array().map(Vec::len), Some(2), "{backups}");
 
-        let plain = fetch(&stage, "plain", &[]);
+        let plain = stage.fetch("plain", &[]);
         verify(&plain.data);
 
         let (restored, _sidecar) = stage.restore("restored", "", &["archive_mode = off".into()]);
@@ -96,11 +41,7 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
             "0",
             "unlogged tables come back empty"
         );
-        restored.sql("create extension amcheck");
-        restored.sql(
-            "select bt_index_check(c.oid) from pg_class c join pg_am a on a.oid = c.relam \
-             where c.relkind = 'i' and a.amname = 'btree' and c.relpersistence = 'p'",
-        );
+        amcheck(&restored);
         if major >= 14 {
             let port = restored.port.to_string();
             let socket = restored.socket.to_string_lossy().into_owned();
@@ -126,7 +67,7 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck() {
 }
 
 #[test]
-fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
+fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_major() {
     for major in majors() {
         let options = ClusterOptions {
             major,
@@ -150,7 +91,7 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere() {
 
         let elsewhere = stage.sandbox.folder("space two");
         let mapping = format!("{}={}", place.display(), elsewhere.display());
-        let plain = fetch(&stage, "plain", &["-T", &mapping]);
+        let plain = stage.fetch("plain", &["-T", &mapping]);
         verify(&plain.data);
         let oid = pg.sql("select oid from pg_tablespace where spcname = 'one'");
         let link = std::fs::read_link(plain.data.join("pg_tblspc").join(&oid)).unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use wale_testkit::{ClusterOptions, Sidecar, free_port, wait_until, wale_command};
+use wale_testkit::{ClusterOptions, free_port, wait_until, wale_command};
 
-use crate::support::{Stage, WALE, archiving};
+use crate::support::{Stage, WALE};
 
 #[test]
 fn backup_push_mode_takes_a_backup_at_once_while_wal_is_accepted() {
@@ -36,28 +36,6 @@ fn the_schedule_takes_a_backup() {
     });
     let status = stage.sidecar.get("/status").text();
     assert!(status.contains("next"), "{status}");
-}
-
-#[test]
-fn a_standby_is_restored_and_follows() {
-    for major in crate::support::majors() {
-        let stage = Stage::new(&format!("standby{major}"), major);
-        stage.cluster.sql("create table t (v int)");
-        stage.backup();
-        let (standby, options) = stage.restore_options("standby", "");
-        let options = options.set("WALE_RESTORE_AS", "standby");
-        let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
-        sidecar.wait_ready(Duration::from_secs(60));
-        standby.configure(&archiving(options.port));
-        standby.configure(&["hot_standby = on".into()]);
-        standby.start();
-        stage.cluster.sql("insert into t values (1)");
-        stage.cluster.switch_wal();
-        wait_until("the standby to follow", Duration::from_secs(60), || {
-            (standby.try_sql("select count(*) from t").ok()? == "1").then_some(())
-        });
-        assert_eq!(standby.sql("select pg_is_in_recovery()"), "t");
-    }
 }
 
 #[test]

@@ -12,5 +12,6 @@ mod faults_identity;
 mod image;
 mod main_job;
 mod recovery_command;
+mod standby;
 mod support;
 mod tls;

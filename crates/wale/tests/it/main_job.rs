@@ -7,7 +7,7 @@ use wale_testkit::{Sidecar, wait_until};
 use crate::support::{Stage, WALE, fingerprint, majors};
 
 #[test]
-fn archive_back_up_lose_everything_restore_to_a_point_in_time() {
+fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_every_major() {
     for major in majors() {
         let mut stage = Stage::new(&format!("main{major}"), major);
         let pg = &stage.cluster;

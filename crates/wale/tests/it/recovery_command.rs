@@ -109,7 +109,7 @@ fn object_of(archive: &Path, segment: &str) -> PathBuf {
 
 /// Faults 50, 51, 53: the sidecar is down, the store is down, a segment in the middle is damaged.
 #[test]
-fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards() {
+fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards_on_every_major() {
     on_every_major(|major| {
         let (stage, segments) = stage_with_segments(&format!("recovery{major}"), major);
         let all = fingerprint(&stage.cluster, "t");
@@ -172,7 +172,7 @@ fn fault_50_51_53_the_server_stops_and_does_not_promote_and_goes_on_afterwards()
 
 /// A segment in the middle that is truly absent is a gap, not the end of the archive.
 #[test]
-fn a_gap_in_the_archive_is_not_the_end_of_recovery() {
+fn fault_46_a_gap_in_the_archive_is_not_the_end_of_recovery() {
     let (stage, segments) = stage_with_segments("gap", 15);
     let (cluster, sidecar, _) = restored(&stage, "drill", "wget");
     std::fs::remove_file(object_of(&stage.archive(), &segments[2])).unwrap();
@@ -187,7 +187,7 @@ fn a_gap_in_the_archive_is_not_the_end_of_recovery() {
 }
 
 #[test]
-fn two_drills_to_two_targets_from_one_backup_both_promoted_into_one_archive() {
+fn two_drills_to_two_targets_from_one_backup_both_promoted_into_one_archive_on_every_major() {
     for major in majors() {
         let stage = Stage::new(&format!("drills{major}"), major);
         let pg = &stage.cluster;
@@ -232,7 +232,7 @@ fn two_drills_to_two_targets_from_one_backup_both_promoted_into_one_archive() {
 /// postgres.md 3: from 12 on the settings of a recovery stay after promotion, come with the next base
 /// backup, and must not stop the next restore at the old target.
 #[test]
-fn recovery_settings_of_an_earlier_restore_do_not_return() {
+fn recovery_settings_of_an_earlier_restore_do_not_return_on_every_major() {
     for major in majors() {
         let stage = Stage::new(&format!("outlive{major}"), major);
         let pg = &stage.cluster;
@@ -272,7 +272,7 @@ fn recovery_settings_of_an_earlier_restore_do_not_return() {
 
 /// Order of configuration files, and the settings that recovery enforces.
 #[test]
-fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery() {
+fn a_configuration_folder_neither_hides_the_recovery_settings_nor_stops_recovery_on_every_major() {
     for major in majors() {
         let options = ClusterOptions {
             major,

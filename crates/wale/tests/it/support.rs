@@ -1,13 +1,19 @@
 //! The stage on which the tests play: a cluster that archives through a sidecar.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wale_testkit::{Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, free_port};
+use wale_testkit::{
+    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, client_tool, free_port,
+    run_as_postgres, wait_until,
+};
 
 /// The program under test.
 pub(crate) const WALE: &str = env!("CARGO_BIN_EXE_wale");
 
-/// The majors a test runs on: `WALE_TEST_MAJORS`, else the three that cover the differences.
+/// The majors a test runs on: `WALE_TEST_MAJORS`, else the three that cover the differences (docs/decisions). The name of
+/// a test that asks ends with `on_every_major`, by which `make test-matrix` finds it; tidy sees to that.
 pub(crate) fn majors() -> Vec<u32> {
     std::env::var("WALE_TEST_MAJORS")
         .unwrap_or_else(|_| "10 15 18".into())
@@ -104,6 +110,59 @@ impl Stage {
         (cluster, sidecar)
     }
 
+    /// Restores a standby `name`, with a sidecar of its own and the settings `lines`, and starts it. `addition` are further
+    /// recovery settings.
+    pub(crate) fn standby(
+        &self,
+        name: &str,
+        addition: &str,
+        lines: &[String],
+    ) -> (Cluster, Sidecar, SidecarOptions) {
+        self.standby_with(name, addition, lines, &[])
+    }
+
+    /// As [`Stage::standby`], with settings of its sidecar.
+    pub(crate) fn standby_with(
+        &self,
+        name: &str,
+        addition: &str,
+        lines: &[String],
+        settings: &[(&str, &str)],
+    ) -> (Cluster, Sidecar, SidecarOptions) {
+        let (standby, mut options) = self.restore_options(name, addition);
+        for (setting, value) in settings {
+            options = options.set(setting, value);
+        }
+        let options = options.set("WALE_RESTORE_AS", "standby");
+        let sidecar = Sidecar::start(&self.sandbox, WALE, &options);
+        sidecar.wait_ready(Duration::from_secs(120));
+        standby.configure(&archiving(options.port));
+        standby.configure(&["hot_standby = on".into()]);
+        // How often a standby asks the archive anew; 5 s unless told.
+        standby.configure(&["wal_retrieve_retry_interval = 200ms".into()]);
+        standby.configure(lines);
+        standby.start();
+        assert_eq!(standby.sql("select pg_is_in_recovery()"), "t");
+        (standby, sidecar, options)
+    }
+
+    /// The base backup `LATEST`, fetched by the verb into a new directory `name`. Not started.
+    pub(crate) fn fetch(&self, name: &str, arguments: &[&str]) -> Cluster {
+        let (cluster, _) = self.restore_options(name, "");
+        let data = cluster.data.to_string_lossy().into_owned();
+        let mut all = vec!["backup-fetch"];
+        all.extend_from_slice(arguments);
+        all.extend([data.as_str(), "LATEST"]);
+        let exit = self.sidecar.verb(WALE, "wale", &all);
+        assert_eq!(exit.code(), 0, "backup-fetch: {}", exit.stderr);
+        cluster
+    }
+
+    /// Closes the current WAL segment and waits until everything is archived.
+    pub(crate) fn archive_all(&self) -> String {
+        archive_all(&self.cluster)
+    }
+
     /// The pieces of [`Stage::restore`] before the sidecar is started.
     pub(crate) fn restore_options(&self, name: &str, addition: &str) -> (Cluster, SidecarOptions) {
         let cluster = Cluster::at(&self.sandbox, self.cluster.server.major, name, free_port());
@@ -124,5 +183,83 @@ impl Stage {
 
 /// Rows and a checksum of table `t`.
 pub(crate) fn fingerprint(cluster: &Cluster, table: &str) -> String {
-    cluster.sql(&format!("select count(*), coalesce(sum(('x' || substr(md5(r::text), 1, 8))::bit(32)::int::bigint), 0) from {table} r"))
+    cluster.sql(&fingerprint_sql(table))
+}
+
+fn fingerprint_sql(table: &str) -> String {
+    format!(
+        "select count(*), coalesce(sum(('x' || substr(md5(r::text), 1, 8))::bit(32)::int::bigint), 0) from {table} r"
+    )
+}
+
+/// Closes the current WAL segment of `cluster` and waits until everything is archived. Returns the segment's name.
+pub(crate) fn archive_all(cluster: &Cluster) -> String {
+    let segment = cluster.switch_wal();
+    cluster.wait_archived();
+    segment
+}
+
+/// Waits until a standby shows `expected` for [`fingerprint`] of `table`.
+pub(crate) fn wait_fingerprint(standby: &Cluster, table: &str, expected: &str) {
+    wait_until("the standby to follow", Duration::from_secs(120), || {
+        let asked = standby.try_sql(&fingerprint_sql(table));
+        (asked.ok()? == expected).then_some(())
+    });
+}
+
+/// `pg_verifybackup` on a restored directory before any server has started on it.
+/// `-n`: the WAL is in the archive, not in the directory.
+pub(crate) fn verify(data: &Path) {
+    run_as_postgres(
+        &client_tool("pg_verifybackup"),
+        &["-n", &data.to_string_lossy()],
+    );
+}
+
+/// amcheck on every permanent index.
+pub(crate) fn amcheck(cluster: &Cluster) {
+    cluster.sql("create extension if not exists amcheck");
+    cluster.sql(
+        "select bt_index_check(c.oid) from pg_class c join pg_am a on a.oid = c.relam \
+         where c.relkind = 'i' and a.amname = 'btree' and c.relpersistence = 'p'",
+    );
+}
+
+/// Chunk-like tables come and go while `body` runs; table `t (id int, v int)` grows and changes.
+pub(crate) fn under_write_load<T>(cluster: &Cluster, body: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    let old = n - 3;
+                    let statement = format!(
+                        "create table chunk_{worker}_{n} (time timestamptz, v float, s text);\
+                         create index on chunk_{worker}_{n} (time);\
+                         insert into chunk_{worker}_{n} select now(), g, repeat('x', g % 50) \
+                           from generate_series(1, 2000) g;\
+                         insert into t select {worker}, g from generate_series(1, 500) g;\
+                         update t set v = v + 1 where id % 17 = {n} % 17;\
+                         drop table if exists chunk_{worker}_{old}"
+                    );
+                    // A deadlock between the two is theirs to bear.
+                    let _ = cluster.try_sql(&statement);
+                }
+            });
+        }
+        let _stop = StopOnDrop(&stop);
+        body()
+    })
+}
+
+/// Ends the load also when the body panics: the scope would else wait for ever.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
