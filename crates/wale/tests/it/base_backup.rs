@@ -72,6 +72,7 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_ma
         let options = ClusterOptions {
             major,
             separate_wal: true,
+            configuration: vec!["allow_in_place_tablespaces = on".into()],
             ..ClusterOptions::default()
         };
         let stage = Stage::with(&format!("space{major}"), &options, |options| options);
@@ -83,9 +84,12 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_ma
         ));
         pg.sql("create table t (v int) tablespace one");
         pg.sql("insert into t select generate_series(1, 1000)");
+        // A folder in pg_tblspc instead of a link.
+        pg.sql("create tablespace inplace location ''");
+        pg.sql("create table i tablespace inplace as select generate_series(1, 700) v");
         stage.backup();
-        pg.sql("insert into t select generate_series(1, 500)");
-        let noted = fingerprint(pg, "t");
+        pg.sql("insert into t select generate_series(1, 500); insert into i select 0");
+        let noted = [fingerprint(pg, "t"), fingerprint(pg, "i")];
         pg.switch_wal();
         pg.wait_archived();
 
@@ -124,7 +128,8 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_ma
         pg.stop("fast");
         cluster.start();
         cluster.wait_promoted();
-        assert_eq!(fingerprint(&cluster, "t"), noted, "PostgreSQL {major}");
+        let found = [fingerprint(&cluster, "t"), fingerprint(&cluster, "i")];
+        assert_eq!(found, noted, "PostgreSQL {major}");
         cluster.sql("insert into t values (1)");
         cluster.sql("checkpoint");
         let after = shell(&format!(

@@ -8,7 +8,7 @@ use wale_testkit::{Cluster, SidecarOptions, shell, wait_until, wale_command};
 
 use crate::support::{
     Stage, WALE, amcheck, archive_all, fingerprint, on_every_major, under_write_load, verify,
-    wait_fingerprint,
+    wait_fingerprint, wait_streaming,
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -104,6 +104,8 @@ fn a_standby_that_archives_too_is_backed_up_under_load_on_every_major() {
                 "{who}: {status}"
             );
         }
+        let twice = [&stage.sidecar, &sidecar].map(|of| of.log_text().contains("already-stored"));
+        assert!(twice.contains(&true), "both have archived every segment");
         let plain = stage.fetch("plain", &[]);
         verify(&plain.data);
         let label = std::fs::read_to_string(plain.data.join("backup_label")).unwrap();
@@ -206,13 +208,6 @@ fn fault_43_a_standby_that_is_promoted_during_its_backup_on_every_major() {
 fn streaming_from(primary: &Cluster) -> String {
     let port = primary.port;
     format!("primary_conninfo = 'host=127.0.0.1 port={port} user=postgres'")
-}
-
-fn wait_streaming(primary: &Cluster) {
-    wait_until("the standby to stream", LONG, || {
-        let state = primary.sql("select state from pg_stat_replication");
-        (state == "streaming").then_some(())
-    });
 }
 
 /// Waits until the standby has replayed what the primary has written by now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wale_testkit::{
     Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, client_tool, free_port,
-    run_as_postgres, wait_until,
+    run_as_postgres, shell, wait_until,
 };
 
 /// The program under test.
@@ -158,6 +158,23 @@ impl Stage {
         cluster
     }
 
+    /// The WAL objects of the archive: path and time of change.
+    pub(crate) fn wal_objects(&self) -> String {
+        let folder = self.archive().join("wal_005");
+        shell(&format!(
+            "find {} -type f ! -name '.*' -printf '%f %T@\\n' | sort",
+            folder.display()
+        ))
+    }
+
+    /// The WAL files of the archive, without the extension of their codec, in order.
+    pub(crate) fn wal_names(&self) -> Vec<String> {
+        let objects = self.wal_objects();
+        let keys = objects.lines().filter_map(|line| line.split(' ').next());
+        keys.map(|key| key.trim_end_matches(".zst").to_owned())
+            .collect()
+    }
+
     /// Closes the current WAL segment and waits until everything is archived.
     pub(crate) fn archive_all(&self) -> String {
         archive_all(&self.cluster)
@@ -197,6 +214,14 @@ pub(crate) fn archive_all(cluster: &Cluster) -> String {
     let segment = cluster.switch_wal();
     cluster.wait_archived();
     segment
+}
+
+/// Waits until the only standby of `primary` receives WAL as it is written.
+pub(crate) fn wait_streaming(primary: &Cluster) {
+    wait_until("the standby to stream", Duration::from_secs(120), || {
+        let state = primary.sql("select state from pg_stat_replication");
+        (state == "streaming").then_some(())
+    });
 }
 
 /// Waits until a standby shows `expected` for [`fingerprint`] of `table`.
