@@ -23,9 +23,9 @@ test: ## everything: format, lints, unit tests, integration tests on real server
 	@bash scripts/setup.sh test
 	@bash scripts/test.sh
 
-test-matrix: ## the integration tests on every major from 10 to 18
+test-matrix: ## the tests that depend on PostgreSQL's major, on every major from 10 to 18
 	@PG_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/setup.sh test
-	@WALE_TEST_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/test.sh
+	@bash scripts/test.sh matrix
 
 bench: ## first figures against pg_basebackup and pgBackRest
 	@bash scripts/setup.sh bench

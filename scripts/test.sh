@@ -4,6 +4,7 @@
 #
 #   test.sh            what `make test` runs (PostgreSQL 10, 15 and 18)
 #   test.sh quick      without the integration tests on real servers
+#   test.sh matrix     the tests that depend on PostgreSQL's major, on each of WALE_TEST_MAJORS (10 to 18), and nothing else
 set -uo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:-all}
@@ -24,6 +25,35 @@ step() { # NAME COMMAND...
     failed_steps=$((failed_steps + 1))
   fi
 }
+
+# One run for each major, so that each has a line of its own. Tests that run on several majors end with on_every_major.
+matrix() {
+  local major passed failed total_passed=0 total_failed=0 start ended skipped
+  cargo test -p wale --test it --locked --no-run || exit 1
+  for major in ${WALE_TEST_MAJORS:-10 11 12 13 14 15 16 17 18}; do
+    start=$SECONDS
+    WALE_TEST_MAJORS=$major cargo test -q -p wale --test it --locked --no-fail-fast -- on_every_major \
+      --test-threads="${WALE_TEST_THREADS:-3}" >"$out/major" 2>&1
+    ended=$?
+    passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/major")
+    failed=$(sed -n 's/^test result:.* \([0-9]*\) failed.*/\1/p' "$out/major")
+    # A test program that died has no line of its own.
+    if [ "$ended" != 0 ] && [ "${failed:-0}" = 0 ]; then failed=1; fi
+    [ "$ended" = 0 ] || sed -n '/^failures:/,$p' "$out/major"
+    printf 'PostgreSQL %s: %s passed, %s failed, %ss\n' "$major" "${passed:-0}" "${failed:-0}" "$((SECONDS - start))"
+    total_passed=$((total_passed + ${passed:-0}))
+    total_failed=$((total_failed + ${failed:-0}))
+  done
+  skipped=$(wc -l <"$WALE_TEST_SKIPS")
+  sort "$WALE_TEST_SKIPS"
+  printf '\n%s passed, %s failed, %s skipped\n' "$total_passed" "$total_failed" "$skipped"
+  [ "$total_failed" = 0 ] && [ "$total_passed" -gt 0 ]
+}
+
+if [ "$mode" = matrix ]; then
+  matrix
+  exit
+fi
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings

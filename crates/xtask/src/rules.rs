@@ -100,3 +100,12 @@ pub(crate) const IMPURE: [&str; 6] = [
     "wale_cluster",
     "std::fs",
 ];
+
+/// The folder of the integration tests.
+pub(crate) const INTEGRATION: &str = "crates/wale/tests/it/";
+
+/// A test that asks for the majors runs on each of them.
+pub(crate) const ASKS_FOR_MAJORS: [&str; 2] = ["in majors()", "on_every_major(|"];
+
+/// How its name ends: `make test-matrix` runs what has this in its name.
+pub(crate) const EVERY_MAJOR: &str = "_on_every_major";

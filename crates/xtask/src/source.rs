@@ -58,6 +58,23 @@ impl Source {
         })
     }
 
+    /// The functions whose body holds one of `words`, by name and the line of the first word.
+    pub(crate) fn functions_with(&self, words: &[&str]) -> Vec<(usize, &str)> {
+        let mut found = Vec::new();
+        let mut inside = None;
+        for (number, line) in numbered(&self.lines) {
+            let name = line.trim_start().strip_prefix("fn ");
+            if let Some(name) = name.and_then(|rest| rest.split(['(', '<']).next()) {
+                inside = Some(name);
+            } else if words.iter().any(|word| line.contains(word))
+                && let Some(name) = inside.take()
+            {
+                found.push((number, name));
+            }
+        }
+        found
+    }
+
     /// The name of the crate's folder.
     pub(crate) fn room(&self) -> &str {
         self.path.split('/').nth(1).unwrap_or_default()

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::rules::{BANS, FILE_LINES_MAX, FUNCTION_LINES_MAX, IMPURE, MAY_USE};
+use crate::rules::{
+    ASKS_FOR_MAJORS, BANS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_MAX, IMPURE, INTEGRATION,
+    MAY_USE,
+};
 use crate::source::Source;
 
 /// Checks the repository.
@@ -58,6 +61,15 @@ fn problems_of(source: &Source) -> Vec<String> {
         for (number, line) in source.shipped() {
             if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
                 problems.push(format!("{path}:{number}: {word}: a plan is a pure value"));
+            }
+        }
+    }
+    if path.starts_with(INTEGRATION) && !path.ends_with("/support.rs") {
+        for (number, name) in source.functions_with(&ASKS_FOR_MAJORS) {
+            if !name.ends_with(EVERY_MAJOR) {
+                problems.push(format!(
+                    "{path}:{number}: the name of {name} ends with {EVERY_MAJOR}, or make test-matrix does not find it"
+                ));
             }
         }
     }
@@ -138,6 +150,11 @@ mod tests {
                 "pure value",
             ),
             ("crates/wale-new/src/a.rs", "//! D.", "no line in the table"),
+            (
+                "crates/wale/tests/it/a.rs",
+                "//! D.\nfn b_on_every_major() {}\nfn c() {\n    for major in majors() {}\n}",
+                "a.rs:4: the name of c ends",
+            ),
         ];
         for (path, text, part) in cases {
             assert!(
@@ -176,6 +193,10 @@ mod tests {
                 "//! D.\n#[cfg(test)]\nmod tests {\n    std::fs::write(a, b);\n}",
             ),
             ("crates/wale/tests/it/a.rs", "//! D.\nstd::fs::write(a, b);"),
+            (
+                "crates/wale/tests/it/a.rs",
+                "//! D.\nfn a_on_every_major() {\n    on_every_major(|major| b(major));\n}",
+            ),
         ] {
             assert_eq!(said(path, text), "", "{path} {text}");
         }
