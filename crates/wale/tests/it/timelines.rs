@@ -42,11 +42,8 @@ fn three_timelines_branch_and_each_is_restored_to_its_end_on_every_major() {
         first.kill();
         // The promoted server had the first half of the segment that the old one has ended since.
         let names = stage.wal_names();
-        assert!(names.iter().any(|name| *name == full), "{names:?}");
-        assert!(
-            names.iter().any(|name| *name == format!("{full}.partial")),
-            "{names:?}"
-        );
+        assert!(names.contains(&full), "{names:?}");
+        assert!(names.contains(&format!("{full}.partial")), "{names:?}");
 
         let (third, _third_sidecar) = stage.restore("third", "", &[]);
         third.start();
