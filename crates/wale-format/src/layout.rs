@@ -6,12 +6,14 @@
 //!
 //! ```text
 //! wale.json
+//! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
 //!     <backup>/extended_version.txt
 //!     <backup>/metadata.json                      WAL-G's
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
 //!     <segment>[.<ext>]   <segment>.partial[.<ext>]   <segment>.<8 HEX>.backup[.<ext>]   <8 HEX>.history[.<ext>]
@@ -31,6 +33,8 @@ use crate::{BackupName, Codec};
 
 /// The object that says whose archive this is.
 pub const IDENTITY: &str = "wale.json";
+/// The object that is put to learn the store's time of day, and deleted again.
+pub const CLOCK: &str = "wale_clock";
 /// Where WAL lies.
 pub const WAL_PREFIX: &str = "wal_005/";
 /// Where base backups lie.
@@ -41,6 +45,7 @@ const EXTENDED_VERSION: &str = "extended_version.txt";
 const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
+const DELETION: &str = "wale_deletion";
 const PARTITIONS: &str = "tar_partitions/";
 /// Hexadecimal digits of a content digest in the name of a conflicting file.
 const CONFLICT_DIGITS: usize = 16;
@@ -96,6 +101,13 @@ pub fn manifest(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{MANIFEST}")
 }
 
+/// The key of the note that a backup is being deleted. It is there before the sentinel goes, and goes last: what has
+/// the note and no sentinel is no backup that is being written.
+#[must_use]
+pub fn deletion(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{DELETION}")
+}
+
 /// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
 #[must_use]
 pub fn partitions_prefix(backup: &BackupName) -> String {
@@ -136,6 +148,8 @@ pub enum ArchiveKey {
     FilesMetadata(BackupName),
     /// PostgreSQL's manifest.
     Manifest(BackupName),
+    /// The note that a backup is being deleted.
+    Deletion(BackupName),
     /// A partition as WAL-E and wale name them.
     Partition {
         /// The backup.
@@ -179,6 +193,7 @@ impl ArchiveKey {
             Self::Metadata(backup) => metadata(backup),
             Self::FilesMetadata(backup) => format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}"),
             Self::Manifest(backup) => manifest(backup),
+            Self::Deletion(backup) => deletion(backup),
             Self::Partition {
                 backup,
                 number,
@@ -205,6 +220,7 @@ impl ArchiveKey {
             | Self::Metadata(backup)
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
+            | Self::Deletion(backup)
             | Self::Partition { backup, .. }
             | Self::ForeignPartition { backup, .. } => Some(backup),
             Self::Identity | Self::Wal { .. } | Self::Unknown => None,
@@ -242,6 +258,17 @@ pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
     }
 }
 
+/// The backup to which an object belongs by its place, known name or not: its sentinel, or anything in its folder.
+#[must_use]
+pub fn backup_of(key: &str) -> Option<BackupName> {
+    let rest = key.strip_prefix(BACKUP_PREFIX)?;
+    let name = match rest.split_once('/') {
+        Some((name, _)) => name,
+        None => rest.strip_suffix(SENTINEL_SUFFIX)?,
+    };
+    BackupName::parse(name).ok()
+}
+
 fn parse_wal(rest: &str) -> Option<ArchiveKey> {
     let (stem, codec) = split_codec(rest);
     if let Ok(name) = ArchiveFileName::parse(stem) {
@@ -271,6 +298,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         METADATA => Some(ArchiveKey::Metadata(backup)),
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        DELETION => Some(ArchiveKey::Deletion(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
     }
 }
@@ -356,6 +384,20 @@ mod tests {
     }
 
     #[test]
+    fn an_object_belongs_to_a_backup_by_its_place() {
+        for (key, belongs) in [
+            (sentinel(&backup()), true),
+            (manifest(&backup()), true),
+            (format!("{}strange/name", backup_folder(&backup())), true),
+            (format!("{BACKUP_PREFIX}{BACKUP}"), false),
+            (format!("{BACKUP_PREFIX}strange/name"), false),
+            (format!("wal_005/{BACKUP}/x"), false),
+        ] {
+            assert_eq!(backup_of(&key), belongs.then(backup), "{key}");
+        }
+    }
+
+    #[test]
     fn keys_of_each_meaning() {
         let segment = file("000000010000000000000003");
         let partial = file("000000010000000000000003.partial");
@@ -398,6 +440,10 @@ mod tests {
             (
                 "basebackups_005/base_000000010000000000000003_00000040/backup_manifest",
                 manifest(&backup()),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",
+                deletion(&backup()),
             ),
         ];
         for (expected, key) in cases {

@@ -12,10 +12,13 @@
 pub mod archive;
 pub mod backup_fetch;
 pub mod backup_list;
+pub mod backup_mark;
 pub mod backup_push;
 pub mod clock;
 pub mod error;
+pub mod retention;
 pub mod retry;
+pub mod sweep;
 pub mod wal_fetch;
 pub mod wal_push;
 

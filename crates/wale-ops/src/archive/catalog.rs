@@ -35,6 +35,8 @@ pub struct BackupEntry {
     pub modified: DateTime<Utc>,
     /// When the backup ended: as recorded, else `modified`.
     pub time: DateTime<Utc>,
+    /// Whether `time` is recorded in the backup.
+    pub recorded: bool,
 }
 
 /// A sentinel, or why there is none to work with.
@@ -139,17 +141,16 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
-        let time = match &sentinel {
-            SentinelRecord::Readable(sentinel) => {
-                self.stop_time(&name, sentinel).await?.unwrap_or(modified)
-            }
-            SentinelRecord::Damaged(_) => modified,
+        let recorded = match &sentinel {
+            SentinelRecord::Readable(sentinel) => self.stop_time(&name, sentinel).await?,
+            SentinelRecord::Damaged(_) => None,
         };
         Ok(Some(BackupEntry {
             name,
             sentinel,
             modified,
-            time,
+            time: recorded.unwrap_or(modified),
+            recorded: recorded.is_some(),
         }))
     }
 

@@ -1,14 +1,19 @@
 //! Looking for WAL in the archive, under whatever codec it was stored.
 
+use std::io::Read;
+
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
-use wale_pg::{ArchiveFileName, WalPageHeader};
+use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader};
 use wale_storage::ObjectKey;
 
 use super::Archive;
 use super::read::{ConsumeError, damaged};
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
+
+/// A history file has one line per timeline: this is room for tens of thousands.
+const HISTORY_MAX: u64 = 1 << 20;
 
 /// A WAL object that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,36 @@ impl Archive {
             }
         }
         codecs
+    }
+
+    /// The history of a timeline, `None` when the archive has none.
+    ///
+    /// # Errors
+    /// The store's failures; `CorruptData` or `Configuration` when the object is damaged or cannot be read.
+    pub(crate) async fn timeline_history(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<Option<TimelineHistory>> {
+        let name = ArchiveFileName::TimelineHistory(timeline);
+        let Some(stored) = self.find_wal(&name).await? else {
+            return Ok(None);
+        };
+        let text = self
+            .decode(&stored.key, stored.codec, |plain| {
+                let mut text = Vec::new();
+                plain.take(HISTORY_MAX).read_to_end(&mut text)?;
+                Ok(text)
+            })
+            .await?;
+        TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
+            .map(Some)
+            .map_err(|error| {
+                OpError::new(
+                    Kind::CorruptData,
+                    format!("object {} is damaged", stored.key),
+                )
+                .source(error)
+            })
     }
 
     /// The first page's header of a stored segment; only its beginning is fetched.

@@ -5,13 +5,12 @@
 //! anything else is refused without touching a file.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
 use wale_cluster::{DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState};
 use wale_pg::{
-    ArchiveFileName, ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind,
-    RecoveryTargetTimeline, TimelineHistory, TimelineId,
+    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
+    TimelineHistory, TimelineId,
 };
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -23,9 +22,6 @@ use super::timelines::{self, Wish};
 use crate::archive::Archive;
 use crate::backup_push::blocking;
 use crate::error::{Kind, OpError, Result};
-
-/// A history file has one line per timeline.
-const HISTORY_MAX: u64 = 1 << 20;
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.
 ///
@@ -243,48 +239,23 @@ async fn histories(
     named: Option<TimelineId>,
 ) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
     let mut found = BTreeMap::new();
-    if let Some(history) = history(archive, backup).await? {
+    if let Some(history) = archive.timeline_history(backup).await? {
         found.insert(backup, history);
     }
     let mut next = backup.next();
     while let Some(timeline) = next {
-        let Some(history) = history(archive, timeline).await? else {
+        let Some(history) = archive.timeline_history(timeline).await? else {
             break;
         };
         found.insert(timeline, history);
         next = timeline.next();
     }
     if let Some(named) = named.filter(|named| !found.contains_key(named))
-        && let Some(history) = history(archive, named).await?
+        && let Some(history) = archive.timeline_history(named).await?
     {
         found.insert(named, history);
     }
     Ok(found)
-}
-
-async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<TimelineHistory>> {
-    let Some(stored) = archive
-        .find_wal(&ArchiveFileName::TimelineHistory(timeline))
-        .await?
-    else {
-        return Ok(None);
-    };
-    let text = archive
-        .decode(&stored.key, stored.codec, |plain| {
-            let mut text = Vec::new();
-            plain.take(HISTORY_MAX).read_to_end(&mut text)?;
-            Ok(text)
-        })
-        .await?;
-    TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
-        .map(Some)
-        .map_err(|error| {
-            OpError::new(
-                Kind::CorruptData,
-                format!("object {} is damaged", stored.key),
-            )
-            .source(error)
-        })
 }
 
 /// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would

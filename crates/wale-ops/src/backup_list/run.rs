@@ -81,6 +81,7 @@ mod tests {
             sentinel,
             modified: DateTime::UNIX_EPOCH,
             time: DateTime::UNIX_EPOCH,
+            recorded: false,
         };
         let listed = summary(&entry(SentinelRecord::Readable(Box::new(wal_e))));
         assert_eq!(listed.expanded_size_bytes, Some(18_075_613));

@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
 /// What the archive has under `name`.
-pub(super) async fn look(archive: &Archive, name: &BackupName) -> Result<Occupancy> {
+pub(crate) async fn look(archive: &Archive, name: &BackupName) -> Result<Occupancy> {
     let sentinel = Archive::key(&layout::sentinel(name))?;
     let sentinel = archive
         .store()

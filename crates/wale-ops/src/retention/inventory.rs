@@ -1,0 +1,282 @@
+//! Taking stock: what retention must know of the archive before it decides.
+//!
+//! Only facts about backups and timelines are held; WAL objects and partitions, of which there may be millions, are
+//! judged as they are listed. Memory: about 1 KiB for each backup and 4 KiB for each timeline.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_format::layout::{self, ArchiveKey};
+use wale_format::{BackupName, Sentinel};
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_storage::{ObjectMeta, body_from};
+
+use super::plan::{BackupFacts, Unfinished};
+use super::time_of_day::TimeOfDay;
+use super::wal::Histories;
+use crate::archive::{Archive, BackupEntry, SentinelRecord};
+use crate::error::{Kind, OpError, Result};
+
+/// Marks read at the same time, as sentinels are.
+const READ_AT_ONCE: usize = 8;
+
+/// Strange objects that are told of. 1,000 × about 1 KiB of key = 1 MiB at most.
+const STRANGE_MAX: usize = 1000;
+
+/// What an archive holds, as far as retention must know it.
+#[derive(Debug)]
+pub struct Inventory {
+    /// Backups with a sentinel, oldest first.
+    pub backups: Vec<BackupFacts>,
+    /// Backups without one.
+    pub unfinished: Vec<Folder>,
+    /// Objects under the prefix of backups that belong to none, some of them.
+    pub strange: Vec<ObjectMeta>,
+    /// The timelines.
+    pub histories: Histories,
+    /// What time it is.
+    pub time: TimeOfDay,
+}
+
+/// What lies beside where the sentinel of a backup is, or should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// The backup.
+    pub name: BackupName,
+    /// When the newest of its objects was stored.
+    pub touched: DateTime<Utc>,
+    /// Whether a deletion of this backup has begun.
+    pub deletion: bool,
+    /// Whether it has WAL-G's `metadata.json`.
+    metadata: bool,
+    /// Whether its sentinel was seen.
+    pub(crate) sentinel: bool,
+}
+
+impl Inventory {
+    /// Takes stock. `now` is the time that is believed.
+    ///
+    /// # Errors
+    ///
+    /// The store's. What cannot be understood is no error: it is noted as unknown.
+    pub async fn take(archive: &Archive, now: DateTime<Utc>) -> Result<Self> {
+        let mut time = TimeOfDay::new(now);
+        // Folders first: a backup that is completed meanwhile has its sentinel when the catalog is read.
+        let (mut folders, strange) = folders(archive, &mut time).await?;
+        let catalog = archive.catalog().await?;
+        let histories = histories(archive, &mut time).await?;
+        let size = segment_size(archive).await?;
+        let facts = catalog.backups.into_iter().map(|entry| {
+            let folder = folders.remove(&entry.name);
+            facts(archive, entry, folder, size)
+        });
+        let backups: Vec<BackupFacts> = stream::iter(facts.collect::<Vec<_>>())
+            .buffered(READ_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(Self {
+            backups,
+            unfinished: folders.into_values().collect(),
+            strange,
+            histories,
+            time,
+        })
+    }
+
+    /// The unfinished backups that may be being written now.
+    #[must_use]
+    pub fn being_written(&self, grace: TimeDelta) -> Vec<Unfinished> {
+        let alive = |folder: &&Folder| !folder.is_left_over(grace, self.time.now);
+        let alive = self.unfinished.iter().filter(alive);
+        alive
+            .map(|folder| Unfinished {
+                name: folder.name.clone(),
+                touched: folder.touched,
+            })
+            .collect()
+    }
+}
+
+impl Folder {
+    /// Whether nobody writes this backup any more: its deletion has begun, or nothing was stored for `grace`.
+    #[must_use]
+    pub fn is_left_over(&self, grace: TimeDelta, now: DateTime<Utc>) -> bool {
+        !self.sentinel && (self.deletion || now - self.touched >= grace)
+    }
+}
+
+/// All objects under a prefix.
+pub(super) async fn listing<'a>(
+    archive: &Archive,
+    prefix: &'a str,
+) -> Result<BoxStream<'a, Result<ObjectMeta>>> {
+    let failed = move |error| OpError::from_store(error, format_args!("list {prefix}"));
+    let listing = archive.store().list(prefix).await.map_err(failed)?;
+    Ok(listing.map_err(failed).boxed())
+}
+
+/// The store's time of day, by an object that is put for it. Another host's clock may be wrong; the times of objects
+/// are the store's, and can only be compared with that.
+///
+/// # Errors
+///
+/// The store's.
+pub(crate) async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
+    let key = Archive::key(layout::CLOCK)?;
+    let failed = |error| OpError::from_store(error, format_args!("store {key}"));
+    let meta = archive
+        .store()
+        .put(&key, body_from(Bytes::from_static(b"\n")))
+        .await
+        .map_err(failed)?;
+    if let Err(error) = archive.store().delete(&key).await {
+        // It is replaced by the next one.
+        tracing::debug!(%key, %error, "the object that tells the store's time stays");
+    }
+    Ok(meta.modified)
+}
+
+/// Every backup's folder, and some of the objects that are in none.
+pub(crate) async fn folders(
+    archive: &Archive,
+    time: &mut TimeOfDay,
+) -> Result<(BTreeMap<BackupName, Folder>, Vec<ObjectMeta>)> {
+    let mut folders: BTreeMap<BackupName, Folder> = BTreeMap::new();
+    let mut strange = Vec::new();
+    let mut objects = listing(archive, layout::BACKUP_PREFIX).await?;
+    while let Some(meta) = objects.try_next().await? {
+        time.saw(meta.modified);
+        let key = layout::parse(meta.key.as_str());
+        // An object of a strange name in a backup's folder belongs to that backup all the same.
+        let Some(name) = layout::backup_of(meta.key.as_str()) else {
+            strange.push(meta);
+            strange.truncate(STRANGE_MAX);
+            continue;
+        };
+        let folder = folders.entry(name.clone()).or_insert_with(|| Folder {
+            name,
+            touched: meta.modified,
+            deletion: false,
+            metadata: false,
+            sentinel: false,
+        });
+        folder.touched = folder.touched.max(meta.modified);
+        folder.deletion |= matches!(key, ArchiveKey::Deletion(_));
+        folder.metadata |= matches!(key, ArchiveKey::Metadata(_));
+        folder.sentinel |= matches!(key, ArchiveKey::Sentinel(_));
+    }
+    Ok((folders, strange))
+}
+
+async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories> {
+    let mut timelines: Vec<TimelineId> = Vec::new();
+    let mut objects = listing(archive, layout::WAL_PREFIX).await?;
+    while let Some(meta) = objects.try_next().await? {
+        time.saw(meta.modified);
+        if let Some(ArchiveFileName::TimelineHistory(timeline)) =
+            layout::wal_claim(meta.key.as_str())
+        {
+            timelines.push(timeline);
+        }
+    }
+    let mut histories = Histories::new();
+    for timeline in timelines {
+        let history = match archive.timeline_history(timeline).await {
+            Ok(history) => history,
+            // Damaged, encrypted, or compressed as nobody here can read: where it leads is not known.
+            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
+                tracing::warn!(%timeline, "the history of a timeline cannot be read, so its WAL is kept: {}", error.chain());
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        histories.insert(timeline, history);
+    }
+    Ok(histories)
+}
+
+/// The archive's own segment size. WAL-E's archives do not record one until they are adopted.
+async fn segment_size(archive: &Archive) -> Result<Option<WalSegmentSize>> {
+    let identity = archive.identity().await?;
+    Ok(identity.and_then(|identity| WalSegmentSize::new(identity.wal_segment_size).ok()))
+}
+
+async fn facts(
+    archive: &Archive,
+    entry: BackupEntry,
+    folder: Option<Folder>,
+    size: Option<WalSegmentSize>,
+) -> Result<BackupFacts> {
+    let metadata = folder.is_some_and(|folder| folder.metadata);
+    let recorded = entry.recorded;
+    let unreadable = Sentinel::default();
+    let (sentinel, damaged) = match &entry.sentinel {
+        SentinelRecord::Readable(sentinel) => (sentinel.as_ref(), None),
+        SentinelRecord::Damaged(reason) => (&unreadable, Some(reason.clone())),
+    };
+    let marked = is_marked(archive, &entry.name, sentinel, metadata).await?;
+    let own_size = sentinel.wale.as_ref().map(|wale| wale.wal_segment_size);
+    let size = own_size
+        .and_then(|bytes| WalSegmentSize::new(bytes).ok())
+        .or(size);
+    Ok(BackupFacts {
+        time: entry.time,
+        recorded,
+        committed: entry.modified,
+        marked,
+        parent: sentinel.delta_from.clone(),
+        last: last_segment(&entry.name, sentinel, size),
+        size,
+        damaged,
+        name: entry.name,
+    })
+}
+
+/// The last segment that makes the backup consistent; none where it is not known, or lies on another timeline.
+fn last_segment(
+    name: &BackupName,
+    sentinel: &Sentinel,
+    size: Option<WalSegmentSize>,
+) -> Option<WalSegmentName> {
+    let start = name.segment();
+    let by_position = || {
+        let (stop, size) = (sentinel.stop_lsn()?, size?);
+        Some(WalSegmentName::last_needed(start.timeline(), stop, size))
+    };
+    let last = sentinel.stop_segment().or_else(by_position)?;
+    let one_timeline = match &sentinel.wale {
+        Some(wale) => wale.stop_timeline == start.timeline(),
+        None => last.timeline() == start.timeline(),
+    };
+    (one_timeline && last >= start).then_some(last)
+}
+
+/// Whether the backup is marked to be kept, as WAL-G marks it. What `metadata.json` says counts; the sentinel only
+/// repeats what was so when the backup was made.
+async fn is_marked(
+    archive: &Archive,
+    name: &BackupName,
+    sentinel: &Sentinel,
+    metadata: bool,
+) -> Result<bool> {
+    if !metadata {
+        return Ok(sentinel.is_permanent.unwrap_or(false));
+    }
+    let key = Archive::key(&layout::metadata(name))?;
+    let Some(bytes) = archive.read_small(&key).await? else {
+        return Ok(false);
+    };
+    let value: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    let flag = value.as_ref().and_then(|value| value.get("is_permanent"));
+    match flag.map(serde_json::Value::as_bool) {
+        Some(Some(marked)) => Ok(marked),
+        None if value.is_some() => Ok(false),
+        _ => {
+            tracing::warn!(%key, "cannot be read, so the backup counts as marked to be kept");
+            Ok(true)
+        }
+    }
+}

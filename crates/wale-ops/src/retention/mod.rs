@@ -1,0 +1,35 @@
+//! Retention: which base backups and which WAL may go, why, and making them go.
+//!
+//! Deletion is decided first and shown: [`plan`] says of every backup whether it stays and for what reason, [`wal`]
+//! says the same of every WAL object, given the backups that stay. Both are pure. [`run`] takes stock, asks them, and
+//! deletes in an order in which every interruption leaves an archive that keeps its promises.
+//!
+//! Invariants:
+//!
+//! * No WAL that a remaining backup needs is deleted, along all timelines that lead out of it; a backup whose deletion
+//!   the store refused remains, and so does its WAL.
+//! * A backup stops being listed before the first of its other objects goes; a run that was killed is finished by the
+//!   next one.
+//! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
+//! * Backups are ordered by the time at which they ended, never by their names: after `pg_upgrade` positions and
+//!   timelines begin anew.
+//! * What is not understood (names, sentinels, histories) stays, and whatever it could need stays too.
+
+mod inventory;
+pub mod plan;
+pub mod policy;
+mod report;
+mod run;
+#[cfg(test)]
+mod tests;
+mod time_of_day;
+pub mod wal;
+
+pub use inventory::Inventory;
+pub(crate) use inventory::{folders, store_now};
+pub use plan::{BackupFacts, Bound, Request, Unfinished};
+pub use policy::{Policy, WalRetention};
+pub use report::{Line, Refused, Report, What};
+pub(crate) use run::remove_left_over;
+pub use run::{Act, Options, Tell, old_versions, run};
+pub use time_of_day::TimeOfDay;

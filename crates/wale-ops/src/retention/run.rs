@@ -1,0 +1,484 @@
+//! Taking stock, deciding, deleting.
+//!
+//! ```text
+//! what time is it → inventory → decide (pure)
+//!  → each backup that goes, oldest first: note → sentinel → everything else → note
+//!  → what deletions and writers before left half done
+//!  → WAL, judged against the backups that are still there, along each timeline from its beginning
+//! ```
+//!
+//! It may be dropped at any point: what is left is an archive without some backups, and the next run goes on. A store
+//! that refuses one object is asked for the next, once; a store that does not answer ends the run.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::TryStreamExt;
+use wale_format::BackupName;
+use wale_format::layout::{self, ArchiveKey};
+use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
+
+use super::inventory::{Folder, Inventory, listing, store_now};
+use super::plan::{Bound, Decision, Request, Unfinished, decide};
+use super::report::{Line, Refused, Report, What};
+use super::wal::{Need, WalJudge};
+use crate::archive::Archive;
+use crate::error::{Kind, OpError, Result};
+
+/// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.
+const BATCH: usize = 1000;
+
+/// Refused objects that are listed; all are counted. 1,000 × about 1 KiB = 1 MiB.
+const REFUSED_MAX: usize = 1000;
+
+/// Whether to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Only tell what would be done, of every object.
+    Show,
+    /// Delete, and tell of the objects that go.
+    Delete,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What shall go.
+    pub request: Request,
+    /// Whether it goes.
+    pub act: Act,
+    /// How long a backup without a sentinel is taken for one that is being written, counted from its newest object.
+    pub grace: Duration,
+}
+
+/// Receives a line for each object, as it is decided.
+pub type Tell<'a> = &'a mut (dyn FnMut(&Line) + Send);
+
+/// Carries out the request.
+///
+/// # Errors
+///
+/// What [`decide`] refuses; [`Kind::Busy`] when a person asks while a backup is being written; the store's failures.
+/// Objects that the store would not delete are no error: they are in the report.
+pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result<Report> {
+    if matches!(&options.request, Request::Policy(policy) if !policy.is_set()) {
+        return Ok(Report::default());
+    }
+    let now = believed_now(archive, options.act).await?;
+    let inventory = Inventory::take(archive, now).await?;
+    let grace = TimeDelta::from_std(options.grace).unwrap_or(TimeDelta::MAX);
+    let writing = inventory.being_written(grace);
+    let mut run = Run {
+        archive,
+        act: options.act,
+        tell,
+        report: Report::default(),
+    };
+    if let Some(busy) = writing.first()
+        && !matches!(options.request, Request::Policy(_))
+    {
+        let error = is_being_written(busy, options.grace);
+        if options.act == Act::Delete {
+            return Err(error);
+        }
+        run.report.warnings.push(error.chain());
+    }
+    let decisions = decide(
+        &options.request,
+        &inventory.backups,
+        &writing,
+        &inventory.time,
+    )?;
+    let remaining = run.backups(&decisions).await?;
+    for folder in &inventory.unfinished {
+        run.unfinished(folder, grace, now).await?;
+    }
+    if options.request == Request::Everything {
+        let strange = |meta: &ObjectMeta| layout::backup_of(meta.key.as_str()).is_none();
+        run.prefix(layout::BACKUP_PREFIX, EVERYTHING, strange)
+            .await?;
+        run.prefix(layout::WAL_PREFIX, EVERYTHING, |_| true).await?;
+        return Ok(run.report);
+    }
+    for meta in &inventory.strange {
+        run.line(meta, false, UNKNOWN);
+    }
+    let mut needs: Vec<Need> = remaining;
+    needs.extend(writing.iter().map(|unfinished| Need {
+        start: unfinished.name.segment(),
+        last: None,
+        size: None,
+        committed: None,
+    }));
+    let bound = match &options.request {
+        Request::Before(bound) => Some(bound),
+        _ => None,
+    };
+    let judge = WalJudge::new(needs, inventory.histories).before(bound.map(Bound::segment));
+    run.wal(&judge).await?;
+    Ok(run.report)
+}
+
+/// The earlier of the host's time and the store's: a clock that runs ahead makes nothing old. Who only looks writes
+/// nothing, and goes by the host's.
+async fn believed_now(archive: &Archive, act: Act) -> Result<DateTime<Utc>> {
+    let host = archive.clock().now();
+    Ok(match act {
+        Act::Show => host,
+        Act::Delete => host.min(store_now(archive).await?),
+    })
+}
+
+fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
+    OpError::new(
+        Kind::Busy,
+        format!("a base backup is being written: {}", backup.name),
+    )
+    .detail(format!(
+        "It has no sentinel, and its newest object was stored at {}.",
+        backup.touched.to_rfc3339()
+    ))
+    .hint(format!(
+        "wait for its end; what a writer that died left behind counts as one for {} h (WALE_SWEEP_GRACE)",
+        grace.as_secs() / 3600
+    ))
+}
+
+/// Removes the objects of a backup that has no sentinel, if that is still so.
+pub(crate) async fn remove_left_over(
+    archive: &Archive,
+    folder: &Folder,
+    grace: TimeDelta,
+    now: DateTime<Utc>,
+    tell: Tell<'_>,
+) -> Result<Report> {
+    let mut run = Run {
+        archive,
+        act: Act::Delete,
+        tell,
+        report: Report::default(),
+    };
+    run.unfinished(folder, grace, now).await?;
+    Ok(run.report)
+}
+
+struct Run<'a> {
+    archive: &'a Archive,
+    act: Act,
+    tell: Tell<'a>,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// Deletes the backups that go. Returns what those need that are there afterwards: a backup whose sentinel the
+    /// store would not delete is one that can be restored.
+    async fn backups(&mut self, decisions: &[Decision]) -> Result<Vec<Need>> {
+        let mut needs = Vec::new();
+        for decision in decisions {
+            let name = &decision.backup.name;
+            let gone = decision.goes() && self.backup(name).await?;
+            if gone {
+                self.report.deleted.push(name.clone());
+                continue;
+            }
+            let why = if decision.goes() {
+                "the store does not let it be deleted".to_owned()
+            } else {
+                decision.stays.join("; ")
+            };
+            needs.push(if decision.goes() {
+                // It can still be restored, so all of its WAL stays.
+                Need {
+                    last: None,
+                    ..decision.need()
+                }
+            } else {
+                decision.need()
+            });
+            if let Some(damage) = &decision.backup.damaged {
+                self.report
+                    .warnings
+                    .push(format!("backup {name} cannot be used: {damage}"));
+            }
+            if self.act == Act::Show {
+                self.stays(name, &why).await?;
+            }
+            self.report.kept.push((name.clone(), why));
+        }
+        Ok(needs)
+    }
+
+    /// Deletes one backup, its sentinel first. Returns whether it is gone from the list.
+    async fn backup(&mut self, name: &BackupName) -> Result<bool> {
+        let why = "no rule keeps it";
+        let sentinel = Archive::key(&layout::sentinel(name))?;
+        let size = match self.archive.store().head(&sentinel).await {
+            Ok(meta) => meta.map_or(0, |meta| meta.size),
+            Err(error) => {
+                return Err(OpError::from_store(
+                    error,
+                    format_args!("look for {sentinel}"),
+                ));
+            }
+        };
+        self.note_deletion(name).await?;
+        let sentinel = ObjectMeta {
+            key: sentinel,
+            size,
+            modified: DateTime::UNIX_EPOCH,
+        };
+        let refused = self.report.refused_count;
+        self.delete(vec![(sentinel, why.to_owned())]).await?;
+        if self.report.refused_count > refused {
+            return Ok(false);
+        }
+        self.folder(name, why).await?;
+        Ok(true)
+    }
+
+    /// Notes that the deletion begins, so that what is left of it is not taken for a backup that is being written.
+    /// A store that is full or read-only does without.
+    async fn note_deletion(&mut self, name: &BackupName) -> Result<()> {
+        if self.act == Act::Show {
+            return Ok(());
+        }
+        let key = Archive::key(&layout::deletion(name))?;
+        let note = body_from(Bytes::from_static(b"wale deletes this backup\n"));
+        match self.archive.store().put(&key, note).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_transient() => {
+                Err(OpError::from_store(error, format_args!("store {key}")))
+            }
+            Err(error) => {
+                tracing::debug!(%key, %error, "the deletion begins without a note");
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes everything in a backup's folder, the note that it is being deleted last.
+    async fn folder(&mut self, name: &BackupName, why: &str) -> Result<()> {
+        let prefix = layout::backup_folder(name);
+        let mut note = None;
+        let mut batch = Vec::new();
+        let mut objects = listing(self.archive, &prefix).await?;
+        while let Some(meta) = objects.try_next().await? {
+            if matches!(layout::parse(meta.key.as_str()), ArchiveKey::Deletion(_)) {
+                note = Some(meta);
+                continue;
+            }
+            batch.push((meta, why.to_owned()));
+            if batch.len() == BATCH {
+                self.delete(std::mem::take(&mut batch)).await?;
+            }
+        }
+        let refused = self.report.refused_count;
+        self.delete(batch).await?;
+        match note {
+            Some(note) if self.report.refused_count == refused => self.remove_note(note.key).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The note is ours and not worth a word, unless it cannot be removed.
+    async fn remove_note(&mut self, key: ObjectKey) -> Result<()> {
+        if self.act == Act::Show {
+            return Ok(());
+        }
+        match self.archive.store().delete(&key).await {
+            Err(error) if error.is_transient() => {
+                Err(OpError::from_store(error, format_args!("delete {key}")))
+            }
+            Err(error) => {
+                self.refused(key, &error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn refused(&mut self, key: ObjectKey, error: &StoreError) {
+        self.report.refused_count += 1;
+        tracing::warn!(%key, %error, "the store does not let an object be deleted: it is retained");
+        if self.report.refused.len() < REFUSED_MAX {
+            self.report.refused.push(Refused::new(key, error));
+        }
+    }
+
+    /// A backup without a sentinel goes when nobody writes it any more. Asked again right before: a writer may have
+    /// come back, or finished.
+    async fn unfinished(
+        &mut self,
+        folder: &Folder,
+        grace: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let name = &folder.name;
+        if !folder.is_left_over(grace, now) {
+            if self.act == Act::Show {
+                self.stays(name, "it has no sentinel and may be being written")
+                    .await?;
+            }
+            return Ok(());
+        }
+        let sentinel = Archive::key(&layout::sentinel(name))?;
+        let head = self.archive.store().head(&sentinel).await;
+        let head =
+            head.map_err(|error| OpError::from_store(error, format_args!("look for {sentinel}")))?;
+        let prefix = layout::backup_folder(name);
+        let mut objects = listing(self.archive, &prefix).await?;
+        while let Some(meta) = objects.try_next().await? {
+            if !folder.deletion && meta.modified > folder.touched {
+                return Ok(());
+            }
+        }
+        if head.is_some() {
+            return Ok(());
+        }
+        let why = if folder.deletion {
+            "its deletion was interrupted"
+        } else {
+            "it has no sentinel, and nobody has written to it for a long time"
+        };
+        if self.act == Act::Delete {
+            tracing::info!(backup = %name, why, "removing what is left of a base backup");
+        }
+        self.folder(name, why).await
+    }
+
+    /// Tells of the objects of a backup that stays.
+    async fn stays(&mut self, name: &BackupName, why: &str) -> Result<()> {
+        let sentinel = Archive::key(&layout::sentinel(name))?;
+        let head = self.archive.store().head(&sentinel).await;
+        let head =
+            head.map_err(|error| OpError::from_store(error, format_args!("look for {sentinel}")))?;
+        if let Some(meta) = head {
+            self.line(&meta, false, why);
+        }
+        let prefix = layout::backup_folder(name);
+        let mut objects = listing(self.archive, &prefix).await?;
+        while let Some(meta) = objects.try_next().await? {
+            self.line(&meta, false, why);
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects under a prefix that are meant.
+    async fn prefix(
+        &mut self,
+        prefix: &str,
+        why: &str,
+        meant: impl Fn(&ObjectMeta) -> bool + Send,
+    ) -> Result<()> {
+        let mut batch = Vec::new();
+        let mut objects = listing(self.archive, prefix).await?;
+        while let Some(meta) = objects.try_next().await? {
+            if meant(&meta) {
+                batch.push((meta, why.to_owned()));
+            }
+            if batch.len() == BATCH {
+                self.delete(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.delete(batch).await
+    }
+
+    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning.
+    async fn wal(&mut self, judge: &WalJudge) -> Result<()> {
+        let mut batch = Vec::new();
+        let mut objects = listing(self.archive, layout::WAL_PREFIX).await?;
+        while let Some(meta) = objects.try_next().await? {
+            let claimed = layout::wal_claim(meta.key.as_str());
+            let verdict = claimed.map(|name| judge.judge(&name, meta.modified));
+            let (goes, why) = match verdict {
+                Some(verdict) => (verdict.goes(), verdict.words()),
+                None => (false, UNKNOWN),
+            };
+            if goes {
+                batch.push((meta, why.to_owned()));
+            } else if self.act == Act::Show || verdict.is_none() {
+                self.line(&meta, false, why);
+            }
+            if batch.len() == BATCH {
+                self.delete_wal(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.delete_wal(batch).await
+    }
+
+    async fn delete_wal(&mut self, batch: Vec<(ObjectMeta, String)>) -> Result<()> {
+        let before = self.report.objects;
+        let result = self.delete(batch).await;
+        self.report.wal_objects += self.report.objects - before;
+        result
+    }
+
+    /// Deletes objects and tells of each of them. What the store refuses is noted; a store that does not answer ends
+    /// the run.
+    async fn delete(&mut self, batch: Vec<(ObjectMeta, String)>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for (meta, why) in &batch {
+            self.line(meta, true, why);
+        }
+        let mut failed = Vec::new();
+        if self.act == Act::Delete {
+            let keys: Vec<ObjectKey> = batch.iter().map(|(meta, _)| meta.key.clone()).collect();
+            failed = self.archive.store().delete_many(&keys).await;
+        }
+        for (meta, _) in &batch {
+            if !failed.iter().any(|(key, _)| *key == meta.key) {
+                self.report.objects += 1;
+                self.report.bytes += meta.size;
+            }
+        }
+        let mut outage = None;
+        for (key, error) in failed {
+            if error.is_transient() {
+                outage = Some(OpError::from_store(error, format_args!("delete {key}")));
+                continue;
+            }
+            self.refused(key, &error);
+        }
+        outage.map_or(Ok(()), Err)
+    }
+
+    fn line(&mut self, meta: &ObjectMeta, goes: bool, why: &str) {
+        (self.tell)(&Line {
+            key: meta.key.clone(),
+            size: meta.size,
+            what: What::of(meta.key.as_str()),
+            goes,
+            why: why.to_owned(),
+        });
+    }
+}
+
+const EVERYTHING: &str = "everything goes";
+const UNKNOWN: &str = "wale does not know this name";
+
+/// The versions of the layout before WAL-E's last one, 005.
+const OLD_VERSIONS: [&str; 5] = ["000", "001", "002", "003", "004"];
+
+/// `delete old-versions`: everything in layouts that WAL-E used before version 005. Nothing of today is in them.
+///
+/// # Errors
+///
+/// The store's failures.
+pub async fn old_versions(archive: &Archive, act: Act, tell: Tell<'_>) -> Result<Report> {
+    let mut run = Run {
+        archive,
+        act,
+        tell,
+        report: Report::default(),
+    };
+    for version in OLD_VERSIONS {
+        for prefix in [format!("basebackups_{version}/"), format!("wal_{version}/")] {
+            let why = "of an older layout of WAL-E's";
+            run.prefix(&prefix, why, |_| true).await?;
+        }
+    }
+    Ok(run.report)
+}
