@@ -1,6 +1,6 @@
 # The front door. `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-matrix bench image docs clean
+.PHONY: help demo build check test test-matrix soak bench image docs clean
 
 TARGET := x86_64-unknown-linux-gnu
 STATIC := target/$(TARGET)/release/wale
@@ -26,6 +26,10 @@ test: ## everything: format, lints, unit tests, integration tests on real server
 test-matrix: ## the tests that depend on PostgreSQL's major, on every major from 10 to 18
 	@PG_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/setup.sh test
 	@bash scripts/test.sh matrix
+
+soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses of power (SEED=n replays)
+	@bash scripts/setup.sh test
+	@bash scripts/test.sh soak
 
 bench: ## first figures against pg_basebackup and pgBackRest
 	@bash scripts/setup.sh bench

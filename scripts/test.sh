@@ -4,6 +4,7 @@
 #
 #   test.sh            what `make test` runs (PostgreSQL 10, 15 and 18)
 #   test.sh quick      without the integration tests on real servers
+#   test.sh soak       random faults only, many of them; SEED says which
 #   test.sh matrix     the tests that depend on PostgreSQL's major, on each of WALE_TEST_MAJORS (10 to 18), and nothing else
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -50,6 +51,31 @@ matrix() {
   [ "$total_failed" = 0 ] && [ "$total_passed" -gt 0 ]
 }
 
+# The random tests, many times over. One number decides what is simulated, killed and cut off.
+soak() {
+  local seed=${SEED:-$RANDOM$RANDOM} sim it passed failed skipped
+  export WALE_SIM_FIRST=$seed WALE_CAMPAIGN_SEED=$seed WALE_TEST_SEED=$seed
+  export WALE_SIM_RUNS=${WALE_SIM_RUNS:-2000} WALE_CAMPAIGN_KILLS=${WALE_CAMPAIGN_KILLS:-500}
+  export WALE_TEST_POWER_LOSSES=${WALE_TEST_POWER_LOSSES:-60} WALE_TEST_KILLS=${WALE_TEST_KILLS:-100}
+  printf '== simulations, kills and losses of power, SEED=%s\n' "$seed"
+  cargo test -p wale-ops --test sim --locked --no-fail-fast -- --nocapture 2>&1 | tee "$out/soak"
+  sim=${PIPESTATUS[0]}
+  cargo test -p wale --test it --locked --no-fail-fast -- campaign fault_11 fault_02 --nocapture --test-threads=2 \
+    2>&1 | tee -a "$out/soak"
+  it=${PIPESTATUS[0]}
+  passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/soak" | awk '{n += $1} END {print n + 0}')
+  failed=$(sed -n 's/^test result:.* \([0-9]*\) failed.*/\1/p' "$out/soak" | awk '{n += $1} END {print n + 0}')
+  if [ "$failed" = 0 ] && [ "$sim$it" != 00 ]; then failed=1; fi
+  skipped=$(wc -l <"$WALE_TEST_SKIPS")
+  sort "$WALE_TEST_SKIPS"
+  printf '\nSEED=%s: %s passed, %s failed, %s skipped\n' "$seed" "$passed" "$failed" "$skipped"
+  [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+}
+
+if [ "$mode" = soak ]; then
+  soak
+  exit
+fi
 if [ "$mode" = matrix ]; then
   matrix
   exit

@@ -31,6 +31,10 @@ const NAME_PART_MAX: usize = 200;
 /// How many names are tried when an earlier process (in a container often with the same id) left its own.
 const NAME_TRIES: usize = 1000;
 
+/// What `statfs` says of a file system in user space (`FUSE_SUPER_MAGIC` of linux/magic.h). The kernel answers `syncfs`
+/// there without asking it.
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
+
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a file name is one of this module's temp files.
@@ -184,7 +188,7 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Flushes everything beneath a folder that lies on the same file system: one `syncfs`, which reports
-/// write errors from Linux 5.8 on; file by file where there is no `syncfs`.
+/// write errors from Linux 5.8 on; file by file where there is no `syncfs`, or where it does nothing.
 ///
 /// Other file systems (a tablespace, a `pg_wal` elsewhere) need a call of their own: symbolic links are not
 /// followed.
@@ -193,11 +197,16 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// When a write that the kernel had accepted fails after all.
 pub fn sync_tree(path: &Path) -> io::Result<()> {
     let folder = File::open(path)?;
-    match rustix::fs::syncfs(&folder) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP | Errno::PERM) => sync_each(path),
-        Err(error) => Err(error.into()),
+    if rustix::fs::fstatfs(&folder)?.f_type != FUSE {
+        match rustix::fs::syncfs(&folder) {
+            Ok(()) => return Ok(()),
+            Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    sync_each(path)?;
+    // The folder's own name, if the caller has made it.
+    sync_directory(folder_of(path))
 }
 
 fn sync_each(folder: &Path) -> io::Result<()> {

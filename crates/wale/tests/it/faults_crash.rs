@@ -167,7 +167,9 @@ fn fault_02_and_05_killed_at_random_while_pushing_nothing_acknowledged_is_lost()
         acknowledged += 1;
     }
     assert!(acknowledged >= 3, "only {acknowledged}");
-    assert_eq!(faulty.objects("*/.wale-*"), 0);
+    // What the killed ones left unfinished is not visible as an object; the sweep takes it when it is old enough.
+    let listed = faulty.objects("*wal_005/*") - faulty.objects("*wal_005/.*.wale-tmp");
+    assert!(listed >= acknowledged, "{listed} objects");
 }
 
 #[test]

@@ -5,12 +5,15 @@
 mod base_backup;
 mod cli;
 mod contract;
+mod crash_campaign;
 mod faults_crash;
 mod faults_disk;
 mod faults_http;
 mod faults_identity;
 mod image;
 mod main_job;
+mod power_loss;
+mod promises;
 mod recovery_command;
 mod segment_sizes;
 mod standby;

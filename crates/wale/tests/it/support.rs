@@ -182,20 +182,32 @@ impl Stage {
 
     /// The pieces of [`Stage::restore`] before the sidecar is started.
     pub(crate) fn restore_options(&self, name: &str, addition: &str) -> (Cluster, SidecarOptions) {
-        let cluster = Cluster::at(&self.sandbox, self.cluster.server.major, name, free_port());
-        let _ = self.sandbox.folder(name);
-        let port = free_port();
-        let mut options = self.options.clone();
-        options.port = port;
-        let options = options
-            .set("PGDATA", &cluster.data.to_string_lossy())
-            .set("PGWAL", &cluster.data.join("pg_wal").to_string_lossy())
-            .set("PGPORT", &cluster.port.to_string())
-            .set("WALE_LISTEN_PORT", &port.to_string())
-            .set("START_MODE", "RESTORE")
-            .set("RECOVERY_ADDITION", addition);
-        (cluster, options)
+        let major = self.cluster.server.major;
+        restore_options(&self.sandbox, &self.options, major, name, addition)
     }
+}
+
+/// A cluster to be restored, and a sidecar that does it from the archive of `options`.
+pub(crate) fn restore_options(
+    sandbox: &Sandbox,
+    options: &SidecarOptions,
+    major: u32,
+    name: &str,
+    addition: &str,
+) -> (Cluster, SidecarOptions) {
+    let cluster = Cluster::at(sandbox, major, name, free_port());
+    let _ = sandbox.folder(name);
+    let port = free_port();
+    let mut options = options.clone();
+    options.port = port;
+    let options = options
+        .set("PGDATA", &cluster.data.to_string_lossy())
+        .set("PGWAL", &cluster.data.join("pg_wal").to_string_lossy())
+        .set("PGPORT", &cluster.port.to_string())
+        .set("WALE_LISTEN_PORT", &port.to_string())
+        .set("START_MODE", "RESTORE")
+        .set("RECOVERY_ADDITION", addition);
+    (cluster, options)
 }
 
 /// Rows and a checksum of table `t`.
