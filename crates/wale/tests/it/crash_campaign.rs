@@ -264,7 +264,7 @@ impl Campaign<'_> {
             cluster.wait_promoted();
         }
         assert_reached(&cluster, noted);
-        self.clear(cluster);
+        clear(cluster);
         drop(sidecar);
     }
 
@@ -280,7 +280,7 @@ impl Campaign<'_> {
             "select bt_index_check(c.oid) from pg_class c join pg_am a on a.oid = c.relam \
              where c.relkind = 'i' and a.amname = 'btree' and c.relpersistence = 'p'",
         );
-        self.clear(cluster);
+        clear(cluster);
         drop(sidecar);
     }
 
@@ -308,12 +308,12 @@ impl Campaign<'_> {
         });
         noted
     }
+}
 
-    fn clear(&self, cluster: Cluster) {
-        let data = cluster.data.clone();
-        drop(cluster);
-        std::fs::remove_dir_all(data).unwrap();
-    }
+fn clear(cluster: Cluster) {
+    let data = cluster.data.clone();
+    drop(cluster);
+    std::fs::remove_dir_all(data).unwrap();
 }
 
 fn rows(cluster: &Cluster) -> u64 {

@@ -81,17 +81,18 @@ impl Promises {
     /// I1 for every file that was acknowledged since the last look: it can be fetched, byte for byte.
     pub(crate) fn check_new(&mut self, cluster: &Cluster, sidecar: &Sidecar) {
         for name in acknowledged(cluster) {
-            if !self.kept.contains_key(&name) {
-                let local = std::fs::read(cluster.wal.join(&name)).ok();
-                let body = fetch(sidecar, &name);
-                match local {
-                    Some(local) => assert!(body == local, "{name} was acknowledged, and differs"),
-                    // The server removes the history file of a backup when the next one begins; segments it is told
-                    // to keep for long enough.
-                    None => assert!(name.ends_with(".backup"), "the server has removed {name}"),
-                }
-                self.kept.insert(name, digest(&body));
+            if self.kept.contains_key(&name) {
+                continue;
             }
+            let local = std::fs::read(cluster.wal.join(&name)).ok();
+            let body = fetch(sidecar, &name);
+            match local {
+                Some(local) => assert!(body == local, "{name} was acknowledged, and differs"),
+                // The server removes the history file of a backup when the next one begins; segments it is told to
+                // keep for long enough.
+                None => assert!(name.ends_with(".backup"), "the server has removed {name}"),
+            }
+            self.kept.insert(name, digest(&body));
         }
     }
 
