@@ -131,6 +131,25 @@ impl RestoreTree {
         make().map_err(|error| ClusterError::io("write", &self.path.join(relative))(error))
     }
 
+    /// Opens a file for reading. A link is not followed.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`, also for what is no file.
+    pub fn open_file(&self, relative: &str) -> Result<File, ClusterError> {
+        let (folder, name) = self.parent(relative)?;
+        // A pipe without a writer would wait forever.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || -> io::Result<File> {
+            let file = rustix::fs::openat(&folder, name, flags, Mode::empty()).map(File::from)?;
+            if file.metadata()?.is_file() {
+                Ok(file)
+            } else {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        };
+        open().map_err(ClusterError::io("read", &self.path.join(relative)))
+    }
+
     /// Removes a file or a link, durably. Nothing happens where it, or a folder above it, does not exist.
     ///
     /// # Errors
@@ -414,6 +433,7 @@ mod tests {
             let results = [
                 tree.create_file(path, 0o600).err(),
                 tree.create_directory(path, 0o700).err(),
+                tree.open_file(path).err(),
                 tree.symlink(path, Path::new("/")).err(),
                 tree.rename(path, "y").err(),
             ];

@@ -18,6 +18,7 @@ mod configuration;
 mod copy;
 mod names;
 mod restore_command;
+mod stand_in;
 
 use std::fmt::Write as _;
 use std::io;
@@ -36,6 +37,7 @@ pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
     restore_command, write_authorization,
 };
+pub use stand_in::{missing_configuration, write_missing_configuration};
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const RECOVERY_CONF: &str = "recovery.conf";

@@ -5,9 +5,12 @@
 //! anything else is refused without touching a file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
-use wale_cluster::{DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState};
+use wale_cluster::{
+    DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
+};
 use wale_pg::{
     ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
     TimelineHistory, TimelineId,
@@ -296,6 +299,7 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                 )
             })?;
         }
+        let warnings = stand_ins(path, owner)?;
         let settings = RecoverySettings {
             major,
             restore_command,
@@ -310,8 +314,26 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
-        Ok(Vec::new())
+        Ok(warnings)
     })
+}
+
+/// A backup of WAL-E's has no configuration files, one of ours none when they lie outside of the data directory.
+fn stand_ins(path: &Path, owner: Owner) -> Result<Vec<String>> {
+    let written = recovery::write_missing_configuration(path, Some(owner)).map_err(|error| {
+        OpError::from_cluster(
+            error,
+            format_args!("write configuration files in {}", path.display()),
+        )
+    })?;
+    if written.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![format!(
+        "the backup has no {}: files with PostgreSQL's defaults stand in; put your own in their place, or in \
+         PGCONF_BACKUP_DIR before a restore",
+        written.join(", ")
+    )])
 }
 
 fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Result<MajorVersion> {

@@ -3,7 +3,8 @@
 //! Some files do not go straight to their place: `global/pg_control` is kept until everything else is whole and
 //! flushed, `tablespace_map` until it can be rewritten.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::ledger::{Admission, Carrier, Ledger};
+use super::links::ForeignLink;
 use super::target::Target;
 use crate::archive::ConsumeError;
 use crate::backup_push::{Crc32c, cancelled};
@@ -26,13 +28,21 @@ pub(super) const WORKER_BYTES: u64 = WRITE_BYTES as u64 + (2 << 20) + (1 << 20) 
 const KEPT_MAX: u64 = 1 << 20;
 
 /// Files that a foreign backup may bring and that would act on the restored cluster: it decides itself how it recovers.
-const FOREIGN_LEFTOVERS: [&str; 5] = [
+const FOREIGN_LEFTOVERS: [&str; 6] = [
     "postmaster.pid",
     "postmaster.opts",
     "recovery.signal",
     "standby.signal",
     "recovery.conf",
+    // Of the base backup that the source itself once was made from: it says nothing about these files.
+    "backup_manifest",
 ];
+
+/// Symbolic links of a foreign backup, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
+const LINKS_MAX: usize = 10_000;
+
+/// Files that are kept in memory until the end, and so can be no side of a hard link.
+const KEPT: [&str; 2] = [ControlFile::PATH, "tablespace_map"];
 
 /// A file that is kept until the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +65,7 @@ pub(super) struct Extraction {
     bytes: AtomicU64,
     control_file: Mutex<Option<Kept>>,
     tablespace_map: Mutex<Option<Kept>>,
-    warnings: Mutex<Vec<String>>,
+    links: Mutex<Vec<ForeignLink>>,
 }
 
 impl Extraction {
@@ -76,7 +86,7 @@ impl Extraction {
             bytes: AtomicU64::new(0),
             control_file: Mutex::new(None),
             tablespace_map: Mutex::new(None),
-            warnings: Mutex::new(Vec::new()),
+            links: Mutex::new(Vec::new()),
         }
     }
 
@@ -98,8 +108,9 @@ impl Extraction {
         lock(&self.tablespace_map).take()
     }
 
-    pub(super) fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.warnings))
+    /// The symbolic links that a foreign backup brought; they are made when all files are there.
+    pub(super) fn take_links(&self) -> Vec<ForeignLink> {
+        std::mem::take(&mut lock(&self.links))
     }
 
     /// Writes every member of one partition.
@@ -124,30 +135,64 @@ impl Extraction {
                     let size = *size;
                     self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
                 }
-                MemberKind::Symlink { .. } | MemberKind::HardLink { .. } => self.link(&member)?,
+                MemberKind::Symlink { target } => self.symbolic_link(&member, target)?,
+                MemberKind::HardLink { target } => {
+                    self.hard_link(carrier, &member, target.as_str(), &mut buffer, cancel)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Links are made by the restore itself, never out of an archive.
-    fn link(&self, member: &Member) -> Result<()> {
+    /// Our own backups have no links: the restore makes those that belong there. WAL-E's have what lay in the data
+    /// directory; nothing is written through a link, so it is enough to judge them at the end.
+    fn symbolic_link(&self, member: &Member, target: &str) -> Result<()> {
         let path = member.path.as_str();
-        let hard = matches!(member.kind, MemberKind::HardLink { .. });
-        if self.strict || hard {
-            let what = if hard { "hard link" } else { "symbolic link" };
-            return Err(OpError::new(
-                Kind::CorruptData,
-                format!("\"{path}\" is a {what} in the backup, which is refused"),
-            )
-            .detail("A link could lead the restore out of the data directory."));
+        if self.strict {
+            return Err(refused_link(path, "symbolic link"));
         }
-        if path != "pg_wal" && !path.starts_with("pg_tblspc/") {
-            lock(&self.warnings).push(format!(
-                "the symbolic link \"{path}\" of the backup was not restored"
-            ));
+        let link = ForeignLink {
+            path: path.to_owned(),
+            target: target.to_owned(),
+        };
+        let mut links = lock(&self.links);
+        // Another attempt at the same partition brings it again.
+        if !links.contains(&link) {
+            if links.len() >= LINKS_MAX {
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("the backup holds more than {LINKS_MAX} symbolic links"),
+                ));
+            }
+            links.push(link);
         }
         Ok(())
+    }
+
+    /// The second name of a file becomes a file of its own: PostgreSQL never relies on the two being one.
+    fn hard_link(
+        &self,
+        carrier: Carrier,
+        member: &Member,
+        target: &str,
+        buffer: &mut [u8],
+        cancel: &CancellationToken,
+    ) -> Result<(), ConsumeError> {
+        let path = member.path.as_str();
+        if self.strict || [path, target].iter().any(|name| KEPT.contains(name)) {
+            return Err(refused_link(path, "hard link").into());
+        }
+        let source = self.target.open_file(target)?;
+        let failed = |error| OpError::from_io(error, format_args!("read \"{target}\""));
+        let size = source.metadata().map_err(failed)?.len();
+        self.file(
+            carrier,
+            member,
+            size,
+            &mut Local(source, target),
+            buffer,
+            cancel,
+        )
     }
 
     fn file<R: Read>(
@@ -155,7 +200,7 @@ impl Extraction {
         carrier: Carrier,
         member: &Member,
         size: u64,
-        tar: &mut TarReader<R>,
+        body: &mut R,
         buffer: &mut [u8],
         cancel: &CancellationToken,
     ) -> Result<(), ConsumeError> {
@@ -182,9 +227,9 @@ impl Extraction {
             .into());
         }
         let arrived = match path {
-            ControlFile::PATH => keep(&self.control_file, member, size, tar),
-            "tablespace_map" => keep(&self.tablespace_map, member, size, tar),
-            _ => self.write(member, size, tar, buffer, cancel),
+            ControlFile::PATH => keep(&self.control_file, member, size, body),
+            "tablespace_map" => keep(&self.tablespace_map, member, size, body),
+            _ => self.write(member, size, body, buffer, cancel),
         };
         let arrived = arrived.and_then(|crc| Ok(self.ledger.arrived(path, crc, carrier)?));
         if let Err(error) = arrived {
@@ -202,7 +247,7 @@ impl Extraction {
         &self,
         member: &Member,
         size: u64,
-        tar: &mut TarReader<R>,
+        body: &mut R,
         buffer: &mut [u8],
         cancel: &CancellationToken,
     ) -> Result<u32, ConsumeError> {
@@ -218,7 +263,7 @@ impl Extraction {
                 .unwrap_or(usize::MAX)
                 .min(buffer.len());
             let piece = &mut buffer[..wanted];
-            tar.read_exact(piece)?;
+            body.read_exact(piece)?;
             crc.update(piece);
             file.write_all(piece)
                 .map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))?;
@@ -229,11 +274,30 @@ impl Extraction {
     }
 }
 
+fn refused_link(path: &str, what: &str) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        format!("\"{path}\" is a {what} in the backup, which is refused"),
+    )
+    .detail("A link could lead the restore out of the data directory.")
+}
+
+/// A file of the restore itself that is read: its failures are no damage of the archive.
+struct Local<'a>(File, &'a str);
+
+impl Read for Local<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out).map_err(|error| {
+            io::Error::other(format!("could not read \"{}\" again: {error}", self.1))
+        })
+    }
+}
+
 fn keep<R: Read>(
     place: &Mutex<Option<Kept>>,
     member: &Member,
     size: u64,
-    tar: &mut TarReader<R>,
+    body: &mut R,
 ) -> Result<u32, ConsumeError> {
     if size > KEPT_MAX {
         let what = format!(
@@ -243,7 +307,7 @@ fn keep<R: Read>(
         return Err(OpError::new(Kind::CorruptData, what).into());
     }
     let mut content = Vec::new();
-    tar.read_to_end(&mut content)?;
+    body.read_to_end(&mut content)?;
     let crc = Crc32c::of(&content);
     *lock(place) = Some(Kept {
         mode: member.mode,

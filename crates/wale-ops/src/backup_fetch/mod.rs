@@ -16,6 +16,7 @@ mod cluster;
 mod extract;
 mod facts;
 mod ledger;
+mod links;
 mod options;
 pub mod plan;
 mod report;

@@ -50,10 +50,25 @@ pub async fn run(
         progress,
         cancel,
     };
-    let nothing: Finish = Box::new(|_, _| Ok(Vec::new()));
+    let finish: Finish = Box::new(|target, _| missing_configuration(target.path()));
     restore
-        .run(prepared, request, "", nothing, Ending::RemoveMarker)
+        .run(prepared, request, "", finish, Ending::RemoveMarker)
         .await
+}
+
+/// A sentence about the configuration files without which no server starts; WAL-E's backups have none of them.
+fn missing_configuration(path: &Path) -> Result<Vec<String>> {
+    let missing = wale_cluster::recovery::missing_configuration(path).map_err(|error| {
+        OpError::from_cluster(error, format_args!("look at {}", path.display()))
+    })?;
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![format!(
+        "the backup has no {}: put them into {} before you start the server, unless it finds them elsewhere",
+        missing.join(", "),
+        path.display()
+    )])
 }
 
 /// What is asked for, as the marker keeps it.

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
-use wale_pg::{Lsn, MajorVersion, TimelineId};
+use wale_pg::{ArchiveFileName, Lsn, MajorVersion, TimelineId};
 use wale_storage::{ObjectKey, StoreError};
 
 use super::options::BackupSelector;
@@ -143,12 +143,35 @@ impl Source {
         if let Some(lsn) = self.sentinel.stop_lsn().or(self.sentinel.start_lsn()) {
             return Ok(Some(lsn));
         }
-        let size = match archive.identity().await? {
-            Some(identity) => wale_pg::WalSegmentSize::new(identity.wal_segment_size)
-                .unwrap_or(wale_pg::WalSegmentSize::DEFAULT),
-            None => wale_pg::WalSegmentSize::DEFAULT,
+        if self.is_offline() {
+            return Ok(None);
+        }
+        let known = match archive.identity().await? {
+            Some(identity) => Some(identity.wal_segment_size),
+            None => self.segment_size(archive).await?,
         };
+        let size = known.and_then(|bytes| wale_pg::WalSegmentSize::new(bytes).ok());
+        let size = size.unwrap_or(wale_pg::WalSegmentSize::DEFAULT);
         Ok(self.name.segment().start_lsn(size).ok())
+    }
+
+    /// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads
+    /// the wrong digits of the position. So nothing may be concluded from its name.
+    fn is_offline(&self) -> bool {
+        self.sentinel.wale.is_none()
+            && self.sentinel.stop_segment() == Some(self.name.segment())
+            && self.sentinel.wal_segment_offset_backup_stop.as_deref() == self.name.offset()
+    }
+
+    /// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
+    /// read. Only an archive that wale has never written to has no better record.
+    async fn segment_size(&self, archive: &Archive) -> Result<Option<u64>> {
+        let first = ArchiveFileName::Segment(self.name.segment());
+        let Some(stored) = archive.find_wal(&first).await? else {
+            return Ok(None);
+        };
+        let header = archive.read_wal_header(&stored).await;
+        Ok(header.ok().map(|header| u64::from(header.segment_size)))
     }
 }
 

@@ -8,7 +8,7 @@ use wale_cluster::{ClusterError, Owner, RestoreTree, durable};
 use wale_pg::{MajorVersion, exclusion};
 
 use super::plan::PlannedTablespace;
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// The WAL directory, when it is not simply a directory in the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,29 @@ impl Target {
         let (tree, relative) = self.route(path);
         tree.create_file(relative, self.kept(mode, 0o600, 0o040))
             .map_err(|error| could_not_write(error, path))
+    }
+
+    /// Opens a file that an earlier member of the same partition brought.
+    pub(super) fn open_file(&self, path: &str) -> Result<std::fs::File> {
+        let (tree, relative) = self.route(path);
+        tree.open_file(relative).map_err(|error| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the backup has a hard link to \"{path}\", which did not come before it"),
+            )
+            .source(error)
+        })
+    }
+
+    /// Makes a symbolic link in the data directory; `false` when something has its name.
+    pub(super) fn link_inside(&self, path: &str, to: &str) -> Result<bool> {
+        if self.path().join(path).symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        self.main
+            .symlink(path, Path::new(to))
+            .map_err(|error| could_not_write(error, path))?;
+        Ok(true)
     }
 
     /// Makes a whole small file.

@@ -71,6 +71,8 @@ fn make_cluster(folder: &Path) -> PathBuf {
     fs::write(data.join("PG_VERSION"), "15\n").unwrap();
     fs::write(data.join("global/pg_control"), CONTROL_FILE).unwrap();
     fs::write(data.join("postgresql.conf"), "port = 5432\n").unwrap();
+    fs::write(data.join("pg_hba.conf"), "").unwrap();
+    fs::write(data.join("pg_ident.conf"), "").unwrap();
     fs::write(data.join("pg_wal/000000010000000000000002"), "WAL").unwrap();
     fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
     for number in 1..40 {
@@ -559,4 +561,96 @@ fn operations_can_be_tasks(
         |_| {},
     ));
     task(crate::backup_list::run(archive));
+}
+
+/// WAL-E archives a file's second name as a hard link, links to files as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_and_leftovers_of_a_foreign_backup() {
+    let bench = Bench::new().await;
+    let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let mut foreign = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
+    foreign.wale = None;
+    bench.insert(sentinel.as_str(), foreign.to_json());
+    let meta = Meta {
+        mode: 0o600,
+        ..Meta::default()
+    };
+    let partition = |make: &dyn Fn(&mut TarWriter<Vec<u8>>)| {
+        let mut tar = TarWriter::new(Vec::new());
+        make(&mut tar);
+        testing::encode(Codec::Lzo, &as_hard_links(tar.finish().unwrap()))
+    };
+    let content = partition(&|tar| {
+        tar.file_header("extra/one", 5, &meta).unwrap();
+        std::io::Write::write_all(tar, b"bytes").unwrap();
+        tar.symlink("extra/HARD", "extra/one", &meta).unwrap();
+        tar.symlink("extra/inside", "one", &meta).unwrap();
+        tar.symlink("extra/outside", "/etc/passwd", &meta).unwrap();
+        tar.symlink("base/1/1", "2", &meta).unwrap();
+        tar.symlink("pg_wal", "/srv/wal", &meta).unwrap();
+        tar.file_header("backup_manifest", 1, &meta).unwrap();
+        tar.pad().unwrap();
+    });
+    let key = layout::partition(&name(), 90, Codec::Lzo);
+    bench.insert(&key, content);
+    let report = bench.restore(&bench.options()).await.unwrap();
+    let target = bench.path("target");
+    let read = |name: &str| fs::read(target.join(name)).unwrap();
+    assert_eq!(read("extra/HARD"), b"bytes");
+    assert!(
+        target
+            .join("extra/HARD")
+            .symlink_metadata()
+            .unwrap()
+            .is_file()
+    );
+    assert_eq!(
+        fs::read_link(target.join("extra/inside")).unwrap(),
+        Path::new("one")
+    );
+    assert!(target.join("extra/outside").symlink_metadata().is_err());
+    assert!(
+        target
+            .join("base/1/1")
+            .symlink_metadata()
+            .unwrap()
+            .is_file()
+    );
+    assert!(!target.join("backup_manifest").exists());
+    assert!(!report.verified);
+    let told = report.warnings.join("\n");
+    for expected in [
+        "\"extra/outside\" to \"/etc/passwd\" leads out",
+        "\"base/1/1\" to \"2\" was not restored: something else has its name",
+        "pg_wal was a link to \"/srv/wal\"",
+        "has no manifest",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+
+    for (from, to) in [
+        ("extra/HARD", "extra/never"),
+        ("extra/HARD", ControlFile::PATH),
+    ] {
+        fs::remove_dir_all(&target).unwrap();
+        fs::remove_dir_all(bench.path("elsewhere")).unwrap();
+        let content = partition(&|tar| tar.symlink(from, to, &meta).unwrap());
+        bench.insert(&key, content);
+        let error = bench.restore(&bench.options()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::CorruptData, "{to}: {error:?}");
+        bench.assert_half_done();
+    }
+}
+
+/// Makes hard links of the symbolic links whose name says so: our own writer writes none.
+fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
+    for header in archive.chunks_exact_mut(512) {
+        if header.starts_with(b"extra/HARD\0") && header[156] == b'2' {
+            header[156] = b'1';
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().copied().map(u32::from).sum();
+            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    archive
 }

@@ -8,6 +8,7 @@ use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap};
 
 use super::extract::{Extraction, Kept};
+use super::links;
 use super::plan::PlannedTablespace;
 use super::run::Finish;
 use super::source::Source;
@@ -35,7 +36,7 @@ impl Whole<'_> {
         })?;
         let control_file = self.check_control_file(&kept)?;
         self.check_label(&control_file)?;
-        let mut warnings = self.extraction.take_warnings();
+        let mut warnings = links::place(&self.extraction.take_links(), target)?;
         let map = self.write_tablespace_map(&control_file)?;
         self.write_manifest(map.as_deref())?;
         warnings.extend(finish(target, &control_file)?);

@@ -21,3 +21,4 @@ mod support;
 mod targets;
 mod timelines;
 mod tls;
+mod wal_e_golden;
