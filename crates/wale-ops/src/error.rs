@@ -370,6 +370,7 @@ impl OpError {
             }
             _ => None,
         };
+        let hint = error.hint().or(hint);
         let mut result = Self::new(kind, format!("could not {what}")).source(error);
         result.hint = hint.map(str::to_owned);
         result
@@ -421,7 +422,8 @@ pub fn store_kind(error: &StoreError) -> Kind {
     match error {
         StoreError::NotFound { .. } => Kind::NotFound,
         StoreError::Full { .. } => Kind::DiskFull,
-        StoreError::PermissionDenied { .. } => Kind::PermissionDenied,
+        StoreError::PermissionDenied { .. } | StoreError::Retained { .. } => Kind::PermissionDenied,
+        StoreError::Misconfigured { .. } => Kind::Configuration,
         StoreError::Damaged { .. } => Kind::CorruptData,
         StoreError::Unavailable { .. } => Kind::StorageUnavailable,
         StoreError::InvalidKey { .. } => Kind::Internal,

@@ -3,6 +3,8 @@
 //! The variants are what the caller must tell apart to act; the cause (an `errno`, later an HTTP status)
 //! is kept as the error's source. Messages name the object or the place and never hold a secret.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use crate::ObjectKey;
 
 /// The cause of an error, whatever its type.
@@ -68,6 +70,29 @@ pub enum StoreError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// The store, or what stands in its place, cannot be used as it is configured. It says nothing about
+    /// any object, and asking again does not help until somebody changes something.
+    #[error("{location} cannot be used: {reason}")]
+    Misconfigured {
+        /// The store, as [`crate::Store::location`] prints it.
+        location: String,
+        /// What is wrong.
+        problem: Misconfiguration,
+        /// What was seen, in lower case.
+        reason: String,
+        /// The cause, where there is one.
+        source: Option<BoxError>,
+    },
+    /// The store keeps an object from being deleted or replaced for some time.
+    #[error("object {key} is retained{}", until_when(*.until))]
+    Retained {
+        /// The object.
+        key: ObjectKey,
+        /// When the retention ends, where the store says so; a legal hold has no end.
+        until: Option<DateTime<Utc>>,
+        /// The cause.
+        source: BoxError,
+    },
     /// The store answered with a failure that is none of the above, such as a read error of the device.
     #[error("input/output error with {what}")]
     Io {
@@ -78,7 +103,85 @@ pub enum StoreError {
     },
 }
 
+/// Why a store cannot be used as it is configured: each is a situation that another person, or another
+/// command, mends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misconfiguration {
+    /// An option of the store cannot be used.
+    BadOptions,
+    /// The bucket does not exist, or exists no longer.
+    NoSuchBucket,
+    /// The bucket is in another region.
+    OtherRegion,
+    /// The clocks of this host and of the store differ too much for a signature to be accepted.
+    ClockSkew,
+    /// The store does not know the access key.
+    UnknownAccessKey,
+    /// The store computes another signature: the secret belongs to another key, or something on the way
+    /// changes requests.
+    WrongSignature,
+    /// The credentials have expired, and new ones of the same source are no better.
+    ExpiredCredentials,
+    /// There are no credentials: the file, the service or the role that should give them does not.
+    NoCredentials,
+    /// The server's certificate is not trusted: expired, another host's, or signed by nobody known.
+    UntrustedServer,
+    /// The server does not do what was asked of it.
+    Unsupported,
+    /// The object is in a storage class that cannot be read without restoring it first.
+    ArchivedClass,
+}
+
+impl Misconfiguration {
+    /// What to do.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::BadOptions => "correct the option that is named above",
+            Self::NoSuchBucket => {
+                "check the bucket's name and the endpoint; a bucket that was deleted has taken its archive along"
+            }
+            Self::OtherRegion => "set the region in which the bucket is",
+            Self::ClockSkew => "set this host's clock; signatures are accepted for 15 minutes",
+            Self::UnknownAccessKey => {
+                "check the access key, and that it belongs to this endpoint; temporary keys need their session token"
+            }
+            Self::WrongSignature => {
+                "check the secret key, the region and the way in which the endpoint is told the bucket"
+            }
+            Self::ExpiredCredentials => "renew the credentials at their source",
+            Self::NoCredentials => "check the source of the credentials that is named above",
+            Self::UntrustedServer => {
+                "check the endpoint's name and certificate; a private authority is trusted by a CA file"
+            }
+            Self::Unsupported => {
+                "use an endpoint that offers this, or a setting that goes without it"
+            }
+            Self::ArchivedClass => "restore the object into a readable storage class first",
+        }
+    }
+}
+
+fn until_when(moment: Option<DateTime<Utc>>) -> String {
+    moment.map_or_else(String::new, |moment| {
+        format!(
+            " until {}",
+            moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+        )
+    })
+}
+
 impl StoreError {
+    /// What to do, where the situation itself says it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Misconfigured { problem, .. } => Some(problem.hint()),
+            Self::Retained { .. } => Some("wait until the retention has ended"),
+            _ => None,
+        }
+    }
+
     /// Whether asking again, unchanged and soon, may succeed. A full store is not transient: it waits for
     /// an operator, who takes longer than a retry should.
     #[must_use]

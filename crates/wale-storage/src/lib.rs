@@ -1,7 +1,7 @@
-//! Object storage in six verbs, over a file system or memory, with wrappers for faults and retries.
+//! Object storage in six verbs, over S3, a file system or memory, with wrappers for faults and retries.
 //!
 //! ```text
-//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ FileStore | MemoryStore
+//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | FileStore | MemoryStore
 //!              (transient)    (tests only)    (durable before it answers)
 //! ```
 //!
@@ -20,15 +20,20 @@ mod file;
 mod key;
 mod memory;
 mod retry;
+mod s3;
 mod store;
 
 pub use conformance::conformance;
-pub use error::{BodyError, BoxError, StoreError};
+pub use error::{BodyError, BoxError, Misconfiguration, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
 pub use key::ObjectKey;
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};
+pub use s3::{
+    Addressing, CredentialSource, Credentials, Proxies, S3Endpoint, S3Options, S3Store, S3Timeouts,
+    Secret, ServerEncryption, UploadChecksum,
+};
 pub use store::{Body, Object, ObjectMeta, ObjectStream, PutOutcome, Store, body_from, read_all};
 
 /// Pieces in which the stores of this room read and write: 1 MiB is large enough that a hop to a

@@ -73,16 +73,25 @@ pub struct RetryStore {
     policy: RetryPolicy,
 }
 
-/// The attempts of one call.
-struct Attempts<'a> {
+/// The attempts of one call. A store that alone can repeat something, such as a part of an upload that it
+/// holds in memory, counts with this too, so that there is one policy.
+pub(crate) struct Attempts<'a> {
     policy: &'a RetryPolicy,
     deadline: Instant,
     made: u32,
 }
 
-impl Attempts<'_> {
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(policy: &'a RetryPolicy) -> Self {
+        Self {
+            policy,
+            deadline: Instant::now() + policy.deadline,
+            made: 0,
+        }
+    }
+
     /// Waits before the next attempt, or gives the error back when there is to be none.
-    async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
+    pub(crate) async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
         self.made += 1;
         if !error.is_transient() || self.made >= self.policy.attempts_max {
             return Err(error);
@@ -113,11 +122,7 @@ impl RetryStore {
     }
 
     fn attempts(&self) -> Attempts<'_> {
-        Attempts {
-            policy: &self.policy,
-            deadline: Instant::now() + self.policy.deadline,
-            made: 0,
-        }
+        Attempts::new(&self.policy)
     }
 
     /// Makes a request until it succeeds, fails for good, or time is up.
@@ -302,6 +307,33 @@ impl Store for RetryStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.request(|| self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
+        let mut attempts = self.attempts();
+        let mut failed = Vec::new();
+        let mut wanted = keys.to_vec();
+        loop {
+            let left = self.inner.delete_many(&wanted).await;
+            let (again, for_good): (Vec<_>, Vec<_>) = left
+                .into_iter()
+                .partition(|(_, error)| error.is_transient());
+            failed.extend(for_good);
+            let mut again = again.into_iter();
+            let Some((key, error)) = again.next() else {
+                return failed;
+            };
+            // One error of many decides whether there is time left; all are of the same kind.
+            let rest: Vec<_> = again.collect();
+            if let Err(error) = attempts.pause(error).await {
+                failed.push((key, error));
+                failed.extend(rest);
+                return failed;
+            }
+            wanted = std::iter::once(key)
+                .chain(rest.into_iter().map(|(key, _)| key))
+                .collect();
+        }
     }
 
     async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {

@@ -1,0 +1,363 @@
+//! Signed requests of one bucket, and what their answers mean.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
+
+use super::address::{Address, query};
+use super::credentials::{Credentials, Keeper};
+use super::failure::{Asked, Failure, Refusal};
+use super::options::{S3Options, ServerEncryption};
+use super::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, sha256_hex};
+use super::transport::{Answer, Outgoing, Payload, Transport};
+use crate::{ObjectKey, StoreError};
+
+/// An error's body longer than this is not S3's: theirs are some hundred bytes.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// For how long an answer of the bucket proves that it exists. 10 s: a look at an absent object asks twice only when
+/// nothing else was asked before.
+const BUCKET_SEEN_FOR: Duration = Duration::from_secs(10);
+
+/// A bucket and who asks it.
+#[derive(Debug)]
+pub(super) struct Client {
+    transport: Transport,
+    address: Address,
+    region: String,
+    prefix: String,
+    location: String,
+    keeper: Keeper,
+    /// Headers that carry the customer's key, for every request that touches content.
+    customer_key: HeaderMap,
+    bucket_seen: Mutex<Option<Instant>>,
+}
+
+/// A request, not signed yet.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// The object; the bucket itself when there is none.
+    pub(super) key: Option<&'a ObjectKey>,
+    pub(super) query: Vec<(&'a str, &'a str)>,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+    /// The payload's SHA-256, where it is known; otherwise the payload is small and is hashed here.
+    pub(super) sha256: Option<String>,
+    /// How long the server may think.
+    pub(super) answer_limit: Option<Duration>,
+}
+
+impl<'a> Call<'a> {
+    /// A request for an object.
+    pub(super) fn object(method: Method, key: &'a ObjectKey) -> Self {
+        Self {
+            method,
+            key: Some(key),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            payload: Payload::default(),
+            sha256: None,
+            answer_limit: None,
+        }
+    }
+
+    /// A request for the bucket.
+    pub(super) fn bucket(method: Method) -> Self {
+        Self {
+            method,
+            key: None,
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            payload: Payload::default(),
+            sha256: None,
+            answer_limit: None,
+        }
+    }
+
+    /// With this query.
+    pub(super) fn query(mut self, pairs: &[(&'a str, &'a str)]) -> Self {
+        self.query = pairs.to_vec();
+        self
+    }
+
+    /// With this header. The value is one of ours, or was checked where it came in.
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+        self
+    }
+
+    /// With all these headers.
+    pub(super) fn headers(mut self, headers: &HeaderMap) -> Self {
+        for (name, value) in headers {
+            self.headers.insert(name, value.clone());
+        }
+        self
+    }
+
+    /// With this body.
+    pub(super) fn payload(mut self, payload: impl Into<Payload>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    fn asked(&self) -> Asked<'a> {
+        self.key.map_or(Asked::Bucket, Asked::Object)
+    }
+}
+
+impl Client {
+    /// Reads the file of certificates; asks nobody.
+    pub(super) fn new(options: &S3Options) -> Result<Self, String> {
+        let S3Options {
+            bucket,
+            prefix,
+            endpoint,
+            region,
+            ..
+        } = options;
+        let transport = Transport::new(
+            options.ca_file.as_deref(),
+            &options.proxies,
+            options.timeouts.clone(),
+        )?;
+        let keeper = Keeper::new(options.credentials.clone());
+        Ok(Self {
+            transport,
+            address: Address::new(bucket, region, endpoint.as_ref()),
+            region: region.clone(),
+            prefix: prefix.clone(),
+            location: location(bucket, prefix),
+            keeper,
+            customer_key: customer_key(&options.encryption)?,
+            bucket_seen: Mutex::new(None),
+        })
+    }
+
+    /// Where the store is, for messages.
+    pub(super) fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// The path within the bucket below which everything lies.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether bodies go through TLS, which vouches for them.
+    pub(super) fn is_secure(&self) -> bool {
+        self.address.is_secure()
+    }
+
+    /// The headers with which content is encrypted and decrypted by the customer's key; none without one.
+    pub(super) fn customer_key(&self) -> &HeaderMap {
+        &self.customer_key
+    }
+
+    /// The limits in force.
+    pub(super) fn timeouts(&self) -> &super::options::S3Timeouts {
+        self.transport.timeouts()
+    }
+
+    /// The key of an object of the bucket, if it is below the prefix and can be one of ours.
+    pub(super) fn key_of(&self, name: &str) -> Option<ObjectKey> {
+        ObjectKey::new(name.strip_prefix(&self.prefix)?).ok()
+    }
+
+    /// The failure as the room's error.
+    pub(super) fn error(&self, failure: Failure, asked: Asked<'_>) -> StoreError {
+        failure.into_store_error(&self.location, asked)
+    }
+
+    /// Makes a request. Credentials that are refused are renewed once.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let credentials = self.keeper.get().await?;
+        let failure = match self.attempt(call, &credentials).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let is_refused = failure
+            .refusal()
+            .is_some_and(|refusal| refusal.is_of_credentials() || has_no_reason(refusal));
+        if is_refused && let Some(renewed) = self.keeper.other_than(&credentials).await? {
+            tracing::info!(location = %self.location, "the credentials were renewed");
+            return self.attempt(call, &renewed).await;
+        }
+        Err(failure)
+    }
+
+    /// As [`Client::call`], with the room's error.
+    pub(super) async fn request(&self, call: &Call<'_>) -> Result<Answer, StoreError> {
+        self.call(call)
+            .await
+            .map_err(|failure| self.error(failure, call.asked()))
+    }
+
+    async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
+        let mut answer = self.transport.send(self.signed(call, credentials)).await?;
+        if answer.status.is_success() {
+            self.saw_bucket();
+            return Ok(answer);
+        }
+        // An error whose body cannot be read is still the error that its status says.
+        let body = answer.read(ERROR_BYTES_MAX).await.unwrap_or_default();
+        Err(Failure::Refused(Refusal::new(
+            answer.status,
+            &answer.headers,
+            &body,
+        )))
+    }
+
+    fn signed(&self, call: &Call<'_>, credentials: &Credentials) -> Outgoing {
+        let path = match call.key {
+            Some(key) => self.address.object_path(&format!("{}{key}", self.prefix)),
+            None => self.address.bucket_path().to_owned(),
+        };
+        let query = query(&call.query);
+        let digest;
+        let payload = match &call.sha256 {
+            Some(known) => known.as_str(),
+            // Bodies whose digest nobody computed beforehand are those that TLS protects, or short.
+            None if call.payload.len() > 0 && self.is_secure() => UNSIGNED_PAYLOAD,
+            None => {
+                digest = sha256_hex(&call.payload.chunks().concat());
+                &digest
+            }
+        };
+        let mut headers = call.headers.clone();
+        let signer = Signer {
+            credentials,
+            region: &self.region,
+            service: "s3",
+            now: Utc::now(),
+        };
+        let to_sign = ToSign {
+            method: &call.method,
+            authority: &self.address.authority,
+            path: &path,
+            query: &query,
+            payload,
+        };
+        signer.sign(&to_sign, &mut headers);
+        let timeouts = self.transport.timeouts();
+        Outgoing {
+            method: call.method.clone(),
+            url: self.address.url(&path, &query),
+            headers,
+            answer_limit: call
+                .answer_limit
+                .unwrap_or_else(|| timeouts.answer_to_upload(call.payload.len())),
+            payload: call.payload.clone(),
+        }
+    }
+
+    fn saw_bucket(&self) {
+        let mut seen = self
+            .bucket_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(Instant::now());
+    }
+
+    /// Makes sure that the bucket exists, now that an object of it was not found: the answer to HEAD does not say
+    /// which of the two is missing.
+    pub(super) async fn confirm_bucket(&self) -> Result<(), StoreError> {
+        let seen = *self
+            .bucket_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some_and(|seen| seen.elapsed() < BUCKET_SEEN_FOR) {
+            return Ok(());
+        }
+        self.ask_bucket().await
+    }
+
+    /// Lists at most one object: the smallest request whose refusal has a body with a reason.
+    pub(super) async fn ask_bucket(&self) -> Result<(), StoreError> {
+        let call = Call::bucket(Method::GET).query(&[
+            ("list-type", "2"),
+            ("max-keys", "1"),
+            ("prefix", &self.prefix),
+        ]);
+        self.request(&call).await.map(drop)
+    }
+
+    /// Asks for the reason of a refusal that had no body, because it was the answer to HEAD: the same object is
+    /// opened with GET, and what that says counts.
+    pub(super) async fn explain(&self, key: &ObjectKey, failure: Failure) -> StoreError {
+        let is_mute = failure.refusal().is_some_and(|refusal| {
+            refusal.code.is_empty() && !refusal.status.is_server_error() && !refusal.is_absence()
+        });
+        if is_mute {
+            let call = Call::object(Method::GET, key)
+                .headers(&self.customer_key)
+                .header("range", "bytes=0-0");
+            if let Err(reason) = self.call(&call).await
+                && reason
+                    .refusal()
+                    .is_some_and(|refusal| !refusal.code.is_empty())
+            {
+                return self.error(reason, Asked::Object(key));
+            }
+        }
+        self.error(failure, Asked::Object(key))
+    }
+}
+
+/// A bucket and prefix as they are written.
+pub(super) fn location(bucket: &str, prefix: &str) -> String {
+    format!("s3://{bucket}/{prefix}")
+        .trim_end_matches('/')
+        .to_owned()
+}
+
+/// Whether the answer may hide that the credentials are no longer good: HEAD gives a status without a reason.
+fn has_no_reason(refusal: &Refusal) -> bool {
+    refusal.code.is_empty()
+        && matches!(
+            refusal.status,
+            StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED
+        )
+}
+
+/// The three headers of a key that comes with every request.
+fn customer_key(encryption: &ServerEncryption) -> Result<HeaderMap, String> {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use md5::{Digest as _, Md5};
+
+    let mut headers = HeaderMap::new();
+    let ServerEncryption::CustomerKey(key) = encryption else {
+        return Ok(headers);
+    };
+    let bytes = BASE64_STANDARD
+        .decode(key.expose().trim())
+        .map_err(|_| "the customer's key is not base64".to_owned())?;
+    if bytes.len() != 32 {
+        return Err("the customer's key has not 32 bytes".to_owned());
+    }
+    let mut add = |name: &'static str, text: &str| {
+        let mut value = HeaderValue::from_str(text).expect("base64 can stand in a header");
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
+    };
+    add("x-amz-server-side-encryption-customer-algorithm", "AES256");
+    add(
+        "x-amz-server-side-encryption-customer-key",
+        &BASE64_STANDARD.encode(&bytes),
+    );
+    add(
+        "x-amz-server-side-encryption-customer-key-md5",
+        &BASE64_STANDARD.encode(Md5::digest(&bytes)),
+    );
+    Ok(headers)
+}
+
+/// A client that uploads, listings and open objects share.
+pub(super) type SharedClient = Arc<Client>;

@@ -1,0 +1,144 @@
+//! Whether the store keeps the promise that a write with `If-None-Match: *` creates and never replaces.
+//!
+//! A store that does not know the header may ignore it without a word, and every archive on it could be overwritten.
+//! So it is asked, before the first write that depends on it: an object of a name that nobody else has is written
+//! twice. Amazon's own servers document the promise and are not asked. What was found out is kept as long as the
+//! store's value lives.
+
+use http::{Method, StatusCode};
+
+use super::S3Store;
+use super::client::Call;
+use super::failure::{Asked, Failure};
+use super::part::Cutter;
+use super::upload::random_mark;
+use super::xml;
+use crate::{ObjectKey, StoreError, body_from};
+
+/// How names of the objects begin with which a store is tried. They live for some milliseconds.
+const PROBE_PREFIX: &str = "wale_probe_";
+
+impl S3Store {
+    /// Whether `PUT` sees to it that one creates. `false` is told in the log, once.
+    pub(super) async fn creation_is_guarded(&self) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        if inner.is_amazon {
+            return Ok(true);
+        }
+        let found = inner
+            .creation_guarded
+            .get_or_try_init(|| async {
+                let key = probe_key()?;
+                let found = self.probe_creation(&key).await;
+                self.clean_up(&key).await;
+                let is_guarded = found?;
+                if !is_guarded {
+                    tracing::warn!(
+                        location = inner.client.location(),
+                        "the store ignores conditions of a write (If-None-Match): two writers of one name in \
+                         different processes can replace each other's object. Let only one sidecar at a time use \
+                         this archive, or use a store that knows conditional writes",
+                    );
+                }
+                Ok(is_guarded)
+            })
+            .await;
+        found.copied()
+    }
+
+    /// Whether the end of a multipart upload sees to it too; asked when there is one for the first time.
+    pub(super) async fn assembly_is_guarded(&self) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        if inner.is_amazon {
+            return Ok(true);
+        }
+        let found = inner
+            .assembly_guarded
+            .get_or_try_init(|| async {
+                let key = probe_key()?;
+                let found = self.probe_assembly(&key).await;
+                self.clean_up(&key).await;
+                let is_guarded = found?;
+                if !is_guarded {
+                    tracing::info!(
+                        location = inner.client.location(),
+                        "the store ignores conditions at the end of a multipart upload; wale looks before and after",
+                    );
+                }
+                Ok(is_guarded)
+            })
+            .await;
+        found.copied()
+    }
+
+    async fn probe_creation(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        // A name that nobody has: a store that refuses this one understands something else by the header.
+        if !self.is_created(key).await? {
+            return Ok(false);
+        }
+        self.is_created(key).await.map(|created| !created)
+    }
+
+    /// Writes the object if there is none, and tells whether the store did.
+    async fn is_created(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        let call = Call::object(Method::PUT, key)
+            .header("if-none-match", "*")
+            .headers(&inner.object_headers)
+            .headers(inner.client.customer_key());
+        answered(self, key, inner.client.call(&call).await.map(drop))
+    }
+
+    async fn probe_assembly(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        self.is_created(key).await?;
+        let upload = self.begin(key, &random_mark()).await?;
+        let body = body_from(bytes::Bytes::from_static(b"wale"));
+        let mut cutter = Cutter::new(body, inner.checksum, !inner.client.is_secure());
+        let part = cutter.next(inner.slots.hold(1).await).await;
+        let part = part.map_err(|source| StoreError::BodyFailed {
+            key: key.clone(),
+            source,
+        })?;
+        let record = self.put_part(&upload, 1, &part).await?;
+        let id = upload.id.clone();
+        let call = Call::object(Method::POST, key)
+            .query(&[("uploadId", &id)])
+            .header("if-none-match", "*")
+            .headers(inner.client.customer_key())
+            .payload(xml::complete(&[record]));
+        let answer = super::upload::short_answer::<xml::Assembled>(&inner.client, &call).await;
+        answered(self, key, answer.map(drop)).map(|created| !created)
+    }
+
+    async fn clean_up(&self, key: &ObjectKey) {
+        self.discard_abandoned().await;
+        if let Err(error) = self.delete_one(key).await {
+            tracing::debug!(%key, %error, "the object with which the store was tried stays");
+        }
+    }
+}
+
+/// Whether a conditional write was carried out. A store that refuses the header as such carries nothing out and
+/// guards nothing: it is told apart by writing without the header, which is what happens next.
+fn answered(
+    store: &S3Store,
+    key: &ObjectKey,
+    result: Result<(), Failure>,
+) -> Result<bool, StoreError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Failure::Refused(refusal))
+            if refusal.is_existence()
+                || refusal.is_unsupported()
+                || refusal.status == StatusCode::CONFLICT =>
+        {
+            Ok(false)
+        }
+        Err(failure) => Err(store.inner.client.error(failure, Asked::Object(key))),
+    }
+}
+
+fn probe_key() -> Result<ObjectKey, StoreError> {
+    ObjectKey::new(&format!("{PROBE_PREFIX}{}", random_mark()))
+}

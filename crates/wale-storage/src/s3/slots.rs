@@ -1,0 +1,140 @@
+//! The memory of uploads: how large a part is, and how many of them are held at a time.
+//!
+//! A body comes without its length, and S3 wants the length of a part before its first byte. So a part is gathered in
+//! memory, and all of them together stay within a number of bytes that the options give.
+//!
+//! ```text
+//!   memory 64 MiB = 8 slots of 8 MiB       (a slot is an eighth of the memory, 5 to 16 MiB)
+//!     first parts of objects:  any slot
+//!     later parts:             6 of them    so that a base backup never keeps a WAL segment waiting
+//! ```
+//!
+//! A part is one slot long, and twice as long after every 1,000 parts, up to the slots of later parts: with 64 MiB
+//! 8 + 16 + 32 GiB and 7,000 parts of 48 MiB make 384 GiB for one object. Our objects are of 1 GiB or so; a larger
+//! one than fits ends with an error that says what to do.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Parts other than the last are at least as long as this (Amazon S3, "Multipart upload limits").
+const PART_BYTES_MIN: u64 = 5 << 20;
+/// Longer slots gain nothing: a request costs some 20 ms, in which 16 MiB take 160 ms at a gigabit.
+const SLOT_BYTES_MAX: u64 = 16 << 20;
+/// Slots that the memory is divided into.
+const SLOTS: u64 = 8;
+/// Parts of one object (same page).
+pub(super) const PARTS_MAX: u32 = 10_000;
+/// Parts after which they become twice as long.
+const PARTS_OF_ONE_SIZE: u32 = 1000;
+
+/// The slots of all uploads.
+#[derive(Debug)]
+pub(super) struct Slots {
+    slot_bytes: u64,
+    all: Arc<Semaphore>,
+    later: Arc<Semaphore>,
+    later_count: u32,
+}
+
+/// The right to hold a part.
+#[derive(Debug)]
+pub(super) struct Held {
+    _all: OwnedSemaphorePermit,
+    _later: Option<OwnedSemaphorePermit>,
+    /// Length of the part.
+    pub(super) bytes: u64,
+}
+
+impl Slots {
+    /// Divides a memory, of which at least two parts' worth is taken.
+    pub(super) fn new(memory_bytes: u64) -> Self {
+        let slot_bytes = (memory_bytes / SLOTS).clamp(PART_BYTES_MIN, SLOT_BYTES_MAX);
+        let count = u32::try_from(memory_bytes / slot_bytes)
+            .unwrap_or(u32::MAX)
+            .clamp(2, 1 << 16);
+        let later_count = count - (count / 4).max(1);
+        Self {
+            slot_bytes,
+            all: Arc::new(Semaphore::new(count as usize)),
+            later: Arc::new(Semaphore::new(later_count as usize)),
+            later_count,
+        }
+    }
+
+    /// Waits for the memory of the part with this number, counted from 1. Who waits holds at most the part before
+    /// it, which is being sent and needs nothing more; so nobody waits for ever.
+    pub(super) async fn hold(&self, number: u32) -> Held {
+        let wanted = self.slots_of(number);
+        let later = match number {
+            1 => None,
+            _ => Some(acquire(&self.later, wanted).await),
+        };
+        Held {
+            _all: acquire(&self.all, wanted).await,
+            _later: later,
+            bytes: u64::from(wanted) * self.slot_bytes,
+        }
+    }
+
+    fn slots_of(&self, number: u32) -> u32 {
+        let doublings = (number - 1) / PARTS_OF_ONE_SIZE;
+        2_u32.saturating_pow(doublings).min(self.later_count)
+    }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
+    Arc::clone(semaphore)
+        .acquire_many_owned(count)
+        .await
+        .expect("the slots never close their semaphores")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (memory, slot, count, later) in [
+            (0, 5 << 20, 2, 1),
+            (10 << 20, 5 << 20, 2, 1),
+            (64 << 20, 8 << 20, 8, 6),
+            (1 << 30, 16 << 20, 64, 48),
+        ] {
+            let slots = Slots::new(memory);
+            assert_eq!(slots.slot_bytes, slot, "{memory}");
+            assert_eq!(slots.all.available_permits(), count, "{memory}");
+            assert_eq!(slots.later_count, later, "{memory}");
+        }
+    }
+
+    #[test]
+    fn parts_grow() {
+        let slots = Slots::new(64 << 20);
+        let sizes: Vec<_> = [1, 1000, 1001, 2000, 2001, 3001, 9999, 10_000]
+            .map(|number| slots.slots_of(number))
+            .into();
+        assert_eq!(sizes, [1, 1, 2, 2, 4, 6, 6, 6]);
+        let total = |slots: &Slots| -> u64 {
+            (1..=PARTS_MAX)
+                .map(|number| u64::from(slots.slots_of(number)) * slots.slot_bytes)
+                .sum()
+        };
+        assert_eq!(total(&slots) >> 30, 384);
+        // With 1 GiB of memory an object of 5 TiB fits, which is the most that S3 takes.
+        assert!(total(&Slots::new(1 << 30)) >= 5 << 40);
+    }
+
+    #[tokio::test]
+    async fn later_parts_leave_room_for_first_ones() {
+        let slots = Slots::new(0);
+        let later = slots.hold(2).await;
+        assert_eq!(later.bytes, 5 << 20);
+        let mut another = std::pin::pin!(slots.hold(3));
+        assert!(futures_util::poll!(&mut another).is_pending());
+        let first = slots.hold(1).await;
+        drop((later, first));
+        another.await;
+    }
+}

@@ -1,0 +1,342 @@
+//! HTTP: one request, one answer, limits on silence. Knows nothing of S3.
+//!
+//! * Redirects are not followed: a redirect of S3 means another region, and following one could leave TLS.
+//! * Proxies come from the options, never from the environment.
+//! * Trusted are the system's certificates, Mozilla's where the system has none, and those of the options.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, Method, StatusCode};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::failure::{Failure, NoAnswer};
+use super::options::{Proxies, S3Timeouts};
+
+/// Connections that stay open without work. 16: as many as there are transfers at a time in a busy sidecar.
+const IDLE_CONNECTIONS: usize = 16;
+
+/// After this much idleness a connection is closed. 15 s: Amazon closes them after 20.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of a body that are handed over at a time: the step in which its movement is seen.
+const STEP_BYTES: usize = 64 << 10;
+
+/// An HTTP client.
+#[derive(Debug, Clone)]
+pub(super) struct Transport {
+    client: reqwest::Client,
+    timeouts: S3Timeouts,
+}
+
+/// A request that is ready to go.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+    /// How long the server may think after it was handed the body.
+    pub(super) answer_limit: Duration,
+}
+
+/// A body in memory, that can be sent more than once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Payload {
+    chunks: Vec<Bytes>,
+    bytes: u64,
+}
+
+impl Payload {
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        self.bytes += chunk.len() as u64;
+        self.chunks.push(chunk);
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    fn into_body(self, movement: Arc<Movement>) -> reqwest::Body {
+        let steps = self.chunks.into_iter().flat_map(|chunk| {
+            (0..chunk.len())
+                .step_by(STEP_BYTES)
+                .map(move |at| chunk.slice(at..chunk.len().min(at + STEP_BYTES)))
+        });
+        let steps = stream::unfold(Some(steps), move |steps| {
+            let mut steps = steps;
+            let step = steps.as_mut().and_then(Iterator::next);
+            movement.seen(step.is_none());
+            std::future::ready(step.map(|step| (Ok::<_, std::io::Error>(step), steps)))
+        });
+        reqwest::Body::wrap_stream(steps)
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        let mut payload = Self::default();
+        payload.push(bytes);
+        payload
+    }
+}
+
+/// When a body last moved.
+#[derive(Debug)]
+struct Movement {
+    state: Mutex<(Instant, bool)>,
+}
+
+impl Movement {
+    fn new(has_ended: bool) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new((Instant::now(), has_ended)),
+        })
+    }
+
+    fn seen(&self, has_ended: bool) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), has_ended);
+    }
+
+    fn last(&self) -> (Instant, bool) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server's answer, its body unread.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    response: reqwest::Response,
+    stall: Duration,
+}
+
+impl Answer {
+    /// The next piece of the body.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        match timeout(self.stall, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(failure(error)),
+            Err(_) => Err(Failure::NoAnswer(NoAnswer::silence(self.stall))),
+        }
+    }
+
+    /// The whole body, of at most `bytes_max`.
+    pub(super) async fn read(&mut self, bytes_max: usize) -> Result<Bytes, Failure> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(Failure::Nonsense(format!(
+                    "more than {bytes_max} bytes where a short text was expected"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// A header as text.
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Transport {
+    /// Makes a client. The file of certificates is read now.
+    pub(super) fn new(
+        ca_file: Option<&Path>,
+        proxies: &Proxies,
+        timeouts: S3Timeouts,
+    ) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(ca_file)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(timeouts.connect)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .referer(false)
+            .user_agent(concat!("wale/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .no_proxy();
+        for proxy in proxy_rules(proxies)? {
+            builder = builder.proxy(proxy);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be made: {error}"))?;
+        Ok(Self { client, timeouts })
+    }
+
+    /// The limits in force.
+    pub(super) fn timeouts(&self) -> &S3Timeouts {
+        &self.timeouts
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Answer, Failure> {
+        let Outgoing {
+            method,
+            url,
+            headers,
+            payload,
+            answer_limit,
+        } = outgoing;
+        let url = url
+            .parse()
+            .map_err(|error| Failure::Nonsense(format!("not a URL: {error}")))?;
+        let length = payload.len();
+        let movement = Movement::new(length == 0);
+        let mut request = reqwest::Request::new(method.clone(), url);
+        *request.headers_mut() = headers;
+        if length > 0 {
+            request
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, length.into());
+            *request.body_mut() = Some(payload.into_body(Arc::clone(&movement)));
+        } else if method == Method::PUT || method == Method::POST {
+            *request.body_mut() = Some(reqwest::Body::from(Bytes::new()));
+        }
+        let response = self
+            .watch(&movement, answer_limit, self.client.execute(request))
+            .await?;
+        Ok(Answer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            response,
+            stall: self.timeouts.stall,
+        })
+    }
+
+    /// Waits as long as the body moves, and `answer_limit` after its end.
+    async fn watch(
+        &self,
+        movement: &Movement,
+        answer_limit: Duration,
+        call: impl Future<Output = Result<reqwest::Response, reqwest::Error>>,
+    ) -> Result<reqwest::Response, Failure> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let (since, has_ended) = movement.last();
+            let limit = if has_ended {
+                answer_limit
+            } else {
+                self.timeouts.stall
+            };
+            // The first movement waits for the connection, which has its own limit and message.
+            let until = since + limit + self.timeouts.connect;
+            match timeout_at(until, &mut call).await {
+                Ok(result) => return result.map_err(failure),
+                Err(_) if movement.last().0 > since => {}
+                Err(_) => return Err(Failure::NoAnswer(NoAnswer::silence(limit))),
+            }
+        }
+    }
+}
+
+/// What an error of the client means. URLs are left out: they repeat what the message says anyway.
+fn failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    if let Some(reason) = distrust(&error) {
+        return Failure::Untrusted(reason);
+    }
+    let reason = if error.is_timeout() {
+        "the connection could not be made in time"
+    } else if error.is_connect() {
+        "the connection could not be made"
+    } else {
+        "the connection broke"
+    };
+    let mut reason = reason.to_owned();
+    if let Some(root) = root_cause(&error) {
+        reason = format!("{reason}: {root}");
+    }
+    Failure::NoAnswer(NoAnswer { reason })
+}
+
+/// The text of the innermost cause.
+fn root_cause(error: &reqwest::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error)?;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    Some(cause.to_string())
+}
+
+/// Why the server's certificate is not trusted, if that is it.
+fn distrust(error: &reqwest::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        // An I/O error hands out what it wraps by another way than its source.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            Some(
+                tls @ (rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::UnsupportedNameType),
+            ) => return Some(format!("its certificate is refused, {tls}")),
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
+/// Proxies by scheme, as curl has them: a request of each scheme goes through its own.
+fn proxy_rules(proxies: &Proxies) -> Result<Vec<reqwest::Proxy>, String> {
+    let except = || {
+        proxies
+            .except
+            .as_deref()
+            .and_then(reqwest::NoProxy::from_string)
+    };
+    // The URL may hold a password, so the error says no more than that there is one.
+    let mut rules = Vec::new();
+    if let Some(url) = &proxies.http {
+        let rule = reqwest::Proxy::http(url.expose())
+            .map_err(|_| "the proxy for http:// is not a URL".to_owned())?;
+        rules.push(rule.no_proxy(except()));
+    }
+    if let Some(url) = &proxies.https {
+        let rule = reqwest::Proxy::https(url.expose())
+            .map_err(|_| "the proxy for https:// is not a URL".to_owned())?;
+        rules.push(rule.no_proxy(except()));
+    }
+    Ok(rules)
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = ca_file {
+        let shown = path.display();
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| format!("the CA file {shown} cannot be read: {error}"))?;
+        if roots.add_parsable_certificates(certificates).0 == 0 {
+            return Err(format!("the CA file {shown} holds no certificate"));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
