@@ -19,7 +19,10 @@ use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
-use wale_storage::{FaultyStore, FileStore, FileStoreOptions, RetryPolicy, RetryStore, Store};
+use wale_storage::{
+    FaultyStore, FileStore, FileStoreOptions, RetryPolicy, RetryStore, S3Options, S3Store,
+    S3Timeouts, Store,
+};
 
 use crate::config::{self, Place, Settings};
 
@@ -29,6 +32,13 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What prefetched segments may take of the memory budget: a quarter, so that base backups and
 /// pushes keep the rest.
 const PREFETCH_SHARE: u64 = 4;
+
+/// What parts of uploads to S3 may take of the memory budget: a quarter, 64 MiB of the default, which are eight
+/// parts of 8 MiB.
+const UPLOAD_SHARE: u64 = 4;
+
+/// The least that uploads to S3 need: two parts of 5 MiB, one of which is sent while the other is gathered.
+const LEAST_UPLOAD_BYTES: u64 = 10 << 20;
 
 /// Temporary files of a store that nobody has written to for a day are left over from a crash: no
 /// upload pauses for so long.
@@ -85,18 +95,7 @@ impl Bounds {
 /// # Errors
 /// When the place cannot be a store.
 pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpError> {
-    let Some(Place::Directory(root)) = &settings.place else {
-        return Err(OpError::new(
-            Kind::Configuration,
-            "no place for the archive is set",
-        ));
-    };
-    let options = FileStoreOptions {
-        root: root.clone(),
-        create: false,
-    };
-    let failed = |e| OpError::from_store(e, format_args!("open the archive at {}", root.display()));
-    let mut store: Arc<dyn Store> = Arc::new(FileStore::open(options).map_err(failed)?);
+    let (mut store, bounds) = store(settings, bounds)?;
     if let Some(control) = &settings.fault_control {
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
         store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
@@ -111,6 +110,61 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     });
     Ok(Opened { archive, store })
 }
+
+/// The store itself, and what is left of the bounds.
+fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds), OpError> {
+    match (&settings.place, &settings.s3) {
+        (Some(Place::Directory(root)), _) => {
+            let options = FileStoreOptions {
+                root: root.clone(),
+                create: false,
+            };
+            let failed =
+                |e| OpError::from_store(e, format_args!("open the archive at {}", root.display()));
+            Ok((Arc::new(FileStore::open(options).map_err(failed)?), bounds))
+        }
+        (Some(Place::Bucket { bucket, prefix }), Some(s3)) => {
+            let upload_memory_bytes = (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES);
+            let options = S3Options {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                endpoint: s3.endpoint.clone(),
+                region: s3.region.clone(),
+                credentials: s3.credentials.clone(),
+                storage_class: s3.storage_class.clone(),
+                encryption: s3.encryption.clone(),
+                checksum: s3.checksum,
+                ca_file: s3.ca_file.clone(),
+                proxies: s3.proxies.clone(),
+                timeouts: S3Timeouts::default(),
+                retry: bounds.store.clone(),
+                upload_memory_bytes,
+            };
+            let failed = |e| OpError::from_store(e, format_args!("set up the archive in S3"));
+            let store = S3Store::open(&options).map_err(failed)?;
+            let bounds = Bounds {
+                memory_bytes: bounds.memory_bytes.saturating_sub(upload_memory_bytes),
+                store: RetryPolicy {
+                    stall_timeout: S3_SILENCE,
+                    put_stall_timeout: S3_PUT_SILENCE,
+                    ..bounds.store
+                },
+            };
+            Ok((Arc::new(store), bounds))
+        }
+        _ => Err(OpError::new(
+            Kind::Configuration,
+            "no place for the archive is set",
+        )),
+    }
+}
+
+/// Longest silence of a store in S3 as seen from outside. The store limits its own silence, request by request and by
+/// the length of what it sends, and reads a broken body on; so this ends only what would be a fault of ours.
+const S3_SILENCE: Duration = Duration::from_mins(2);
+
+/// The same for a put, which may send parts for as long as a slow link takes.
+const S3_PUT_SILENCE: Duration = Duration::from_mins(30);
 
 fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
     let codec = match settings.compression {

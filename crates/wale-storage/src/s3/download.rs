@@ -1,7 +1,7 @@
 //! Objects on their way out: exactly as many bytes as were announced, of one and the same object.
 //!
 //! A connection that breaks is taken up again behind the last byte, on the condition that the object is still the
-//! one of before (its ETag).
+//! one of before (its `ETag`).
 
 use bytes::Bytes;
 use futures_util::StreamExt;

@@ -90,9 +90,10 @@ impl Refusal {
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned)
         };
-        let request_id = match parsed.request_id.is_empty() {
-            true => header("x-amz-request-id").unwrap_or_default(),
-            false => parsed.request_id,
+        let request_id = if parsed.request_id.is_empty() {
+            header("x-amz-request-id").unwrap_or_default()
+        } else {
+            parsed.request_id
         };
         Self {
             status,
@@ -201,7 +202,7 @@ impl Refusal {
             "RequestTimeTooSkewed" | "RequestExpired" => {
                 (M::ClockSkew, said("the clocks differ too much"))
             }
-            "InvalidAccessKeyId" | "InvalidClientTokenId" => {
+            "InvalidAccessKeyId" | "InvalidClientTokenId" | "NotSignedUp" => {
                 (M::UnknownAccessKey, said("the access key is not known"))
             }
             "SignatureDoesNotMatch" => (M::WrongSignature, said("the signature does not match")),

@@ -62,13 +62,11 @@ impl Cutter {
         let mut is_last = false;
         while payload.len() < held.bytes {
             if self.rest.is_empty() {
-                match self.body.try_next().await? {
-                    Some(chunk) => self.rest = chunk,
-                    None => {
-                        is_last = true;
-                        break;
-                    }
-                }
+                let Some(chunk) = self.body.try_next().await? else {
+                    is_last = true;
+                    break;
+                };
+                self.rest = chunk;
                 continue;
             }
             let room = usize::try_from(held.bytes - payload.len()).unwrap_or(usize::MAX);
@@ -131,14 +129,11 @@ impl Sums {
             ))
         } else if let Some(sum) = self.md5 {
             Some(("content-md5", None, BASE64_STANDARD.encode(sum.finalize())))
-        } else if let Some(sum) = sha256.filter(|_| self.sends_sha256) {
-            Some((
-                "x-amz-checksum-sha256",
-                Some("ChecksumSHA256"),
-                BASE64_STANDARD.encode(sum),
-            ))
         } else {
-            None
+            sha256.filter(|_| self.sends_sha256).map(|sum| {
+                let value = BASE64_STANDARD.encode(sum);
+                ("x-amz-checksum-sha256", Some("ChecksumSHA256"), value)
+            })
         };
         let checksum = checksum.map(|(header, element, value)| Checksum {
             header,

@@ -224,7 +224,7 @@ impl S3Store {
         };
         let stored = self.commit(key, commit, bytes, condition, mark).await?;
         if matches!(stored, Stored::Ours(_)) {
-            upload.is_complete();
+            upload.finished();
         }
         Ok(stored)
     }
@@ -328,7 +328,7 @@ impl S3Store {
             };
             let exists = failure
                 .refusal()
-                .is_some_and(|refusal| refusal.is_existence());
+                .is_some_and(super::failure::Refusal::is_existence);
             if exists || is_doubtful && !failure.is_transient() {
                 if is_doubtful && self.mark_at(key).await?.as_deref() == Some(mark) {
                     return Ok(ours(key, bytes, chrono::Utc::now()));
@@ -458,7 +458,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// There is nothing left to discard.
-    pub(super) fn is_complete(mut self) {
+    pub(super) fn finished(mut self) {
         self.abandoned = None;
     }
 }

@@ -15,6 +15,8 @@ use super::value::Unit;
 pub(crate) enum Group {
     /// Where the archive is and how it is written.
     Archive,
+    /// An archive in S3. Its settings are read only when the archive is there, and count as the archive's.
+    S3,
     /// The data directory and the WAL directory.
     Cluster,
     /// The control connection, libpq's variables.
@@ -35,8 +37,9 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 9] = [
+    pub(crate) const ALL: [Group; 10] = [
         Group::Archive,
+        Group::S3,
         Group::Cluster,
         Group::Server,
         Group::Endpoint,
@@ -51,6 +54,7 @@ impl Group {
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Group::Archive => "Archive",
+            Group::S3 => "Archive in S3",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
             Group::Endpoint => "Endpoint",
@@ -234,7 +238,7 @@ pub(crate) fn setting(name: &str) -> &'static Setting {
 
 const ENCRYPTION: Shape = Shape::NotYet("encryption");
 
-use Group::{Archive, Backup, Cluster, Endpoint, Program, Restore, Server, Sidecar, Wal};
+use Group::{Archive, Backup, Cluster, Endpoint, Program, Restore, S3, Server, Sidecar, Wal};
 
 /// The list, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -244,8 +248,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
          WAL-E, and a plain absolute path means the same. The directory must exist. Exactly one prefix must be set.")
         .aliases(&["WALG_FILE_PREFIX"]).flag("file-prefix"),
     Setting::new("WALE_S3_PREFIX", Archive, Shape::Place,
-        "The archive in S3, as s3://bucket/path. This version knows the setting and refuses it.")
-        .flag("s3-prefix"),
+        "The archive in S3 or a server that speaks like it, as s3://bucket/path. The bucket must exist.")
+        .aliases(&["WALG_S3_PREFIX"]).flag("s3-prefix"),
     Setting::new("WALE_S3_BUCKET", Archive, Shape::Text,
         "With WALE_S3_PATH another way to write WALE_S3_PREFIX: s3://bucket/path."),
     Setting::new("WALE_S3_PATH", Archive, Shape::Text,
@@ -286,6 +290,57 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "For tests only: a file from which a fault-injecting wrapper around the store takes its orders. \
          Never set it where data matters.")
         .hidden(),
+    // ------------------------------------------------------------------ S3
+    Setting::new("WALE_S3_ENDPOINT", S3, Shape::Text,
+        "A server that is not Amazon's, as http[s]+style://host:port. The style says how it is told the bucket: path \
+         (host/bucket), subdomain (bucket.host), or virtualhost (the bucket's name itself is the host). A plain URL \
+         means path.")
+        .aliases(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).flag("s3-endpoint"),
+    Setting::new("AWS_S3_FORCE_PATH_STYLE", S3, Shape::Switch,
+        "WAL-G's way to choose the style of a plain URL: on is path, off is subdomain.")
+        .derived("as WALE_S3_ENDPOINT says").aliases(&["WALG_S3_FORCE_PATH_STYLE"]),
+    Setting::new("AWS_REGION", S3, Shape::Text,
+        "The region of the bucket. It is part of every signature; without WALE_S3_ENDPOINT it must be set.")
+        .derived("us-east-1 with WALE_S3_ENDPOINT").aliases(&["AWS_DEFAULT_REGION"]).flag("aws-region"),
+    Setting::new("AWS_ACCESS_KEY_ID", S3, Shape::Text,
+        "The name of a pair of keys. It needs AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN when the pair is temporary.")
+        .aliases(&["AWS_ACCESS_KEY"]).flag("aws-access-key-id"),
+    Setting::new("AWS_SECRET_ACCESS_KEY", S3, Shape::Text, "The secret of the pair.")
+        .aliases(&["AWS_SECRET_KEY"]).secret(),
+    Setting::new("AWS_SESSION_TOKEN", S3, Shape::Text, "The token of a temporary pair of keys.")
+        .aliases(&["AWS_SECURITY_TOKEN"]).secret(),
+    Setting::new("WALE_S3_STORAGE_CLASS", S3, Shape::Text,
+        "The storage class of new objects, as STANDARD_IA. Classes that must be restored before they are read, \
+         as GLACIER, make an archive that cannot be read when it is needed.")
+        .derived("the bucket's").aliases(&["WALG_S3_STORAGE_CLASS", "S3_STORAGE_CLASS"]),
+    Setting::new("WALE_S3_SSE", S3, Shape::Choice(&["AES256", "aws:kms"]),
+        "Encryption at rest with keys of the store (AES256) or of its key service (aws:kms). WAL-E asked for AES256 \
+         with every object; wale does not unless told, because Amazon encrypts anyway since 2023 and other servers \
+         refuse it.")
+        .derived("the bucket's").aliases(&["WALG_S3_SSE", "S3_SSE"]),
+    Setting::new("WALE_S3_SSE_KMS_KEY_ID", S3, Shape::Text,
+        "The key of the key service; alone it means WALE_S3_SSE=aws:kms.")
+        .derived("the account's").aliases(&["WALG_S3_SSE_KMS_ID", "S3_SSE_KMS_ID"]),
+    Setting::new("WALE_S3_SSE_C_KEY", S3, Shape::Text,
+        "A key of your own for encryption at rest: 32 bytes in base64. The store forgets it after each request; \
+         without it the archive cannot be read by anybody.")
+        .aliases(&["WALG_S3_SSE_C", "S3_SSE_C"]).secret(),
+    Setting::new("WALE_S3_CHECKSUM", S3, Shape::Choice(&["crc32c", "sha256", "md5", "none"]),
+        "What is sent along with each upload so that the store refuses a body that was garbled on its way. Old servers \
+         know md5 only; a few refuse all.")
+        .default("crc32c"),
+    Setting::new("WALE_S3_CA_FILE", S3, Shape::Path,
+        "Certificates, PEM, that are trusted besides the system's.")
+        .aliases(&["WALG_S3_CA_CERT_FILE", "S3_CA_CERT_FILE", "AWS_CA_BUNDLE"]),
+    Setting::new("HTTPS_PROXY", S3, Shape::Text,
+        "The proxy for https:// requests to the store and to services that give credentials, as a URL. It may hold a \
+         user and a password.")
+        .aliases(&["https_proxy"]).secret(),
+    Setting::new("HTTP_PROXY", S3, Shape::Text, "The same for http://.")
+        .aliases(&["http_proxy"]).secret(),
+    Setting::new("NO_PROXY", S3, Shape::Text,
+        "Hosts, domains and networks that are reached without a proxy, separated by commas.")
+        .aliases(&["no_proxy"]),
     // ------------------------------------------------------------------ cluster
     Setting::new("PGDATA", Cluster, Shape::Path,
         "The data directory, as the sidecar sees it.")
@@ -440,8 +495,6 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("WALE_LOG_DESTINATION", "the log goes to standard error"),
     ("WALE_SYSLOG_FACILITY", "the log goes to standard error"),
     ("WALE_RETRIES", "retries are bounded by time, not by number"),
-    ("WALE_S3_ENDPOINT", "this version has no S3"),
-    ("WALE_S3_STORAGE_CLASS", "this version has no S3"),
     ("PGSERVICE", "the service file is not read"),
 ];
 

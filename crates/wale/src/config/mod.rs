@@ -11,6 +11,7 @@ mod mistake;
 mod prefix;
 mod reader;
 mod reference;
+mod s3;
 mod show;
 mod source;
 mod value;
@@ -27,6 +28,7 @@ use wale_service::Schedule;
 pub(crate) use declared::{Group, SETTINGS, Setting};
 pub(crate) use prefix::Place;
 pub(crate) use reference::settings_page;
+pub(crate) use s3::S3Settings;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use value::mapping;
 
@@ -54,6 +56,8 @@ pub(crate) enum StartMode {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) place: Option<Place>,
+    /// Set when the place is a bucket.
+    pub(crate) s3: Option<S3Settings>,
     pub(crate) compression: &'static str,
     pub(crate) compression_level: Option<i32>,
     pub(crate) memory_bytes: u64,
@@ -155,7 +159,12 @@ impl Loaded {
     /// # Errors
     /// All mistakes of these groups in one error of kind `Configuration`.
     pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
-        let matters = |m: &&Mistake| m.group == Group::Program || groups.contains(&m.group);
+        let used = |group| match group {
+            Group::Program => true,
+            Group::S3 => groups.contains(&Group::Archive),
+            group => groups.contains(&group),
+        };
+        let matters = |m: &&Mistake| used(m.group);
         let mistakes: Vec<Mistake> = self.mistakes.iter().filter(matters).cloned().collect();
         if mistakes.is_empty() {
             Ok(&self.settings)
@@ -184,6 +193,7 @@ fn error(mistakes: &[Mistake]) -> OpError {
 impl Settings {
     fn read(reader: &mut Reader) -> Self {
         let place = place(reader);
+        let s3 = matches!(place, Some(Place::Bucket { .. })).then(|| s3::read(reader));
         let compression = compression(reader);
         let data_directory = reader.path("PGDATA");
         let home = reader.home();
@@ -191,6 +201,7 @@ impl Settings {
         let format = reader.word("WALE_LOG_FORMAT");
         Self {
             place,
+            s3,
             compression,
             compression_level: compression_level(reader, compression),
             memory_bytes: memory(reader),

@@ -13,6 +13,13 @@ use super::source::Origin;
 pub(crate) enum Place {
     /// A mounted directory.
     Directory(PathBuf),
+    /// A bucket of S3, and what names in it begin with: nothing, or a path that ends with `/`.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// The path.
+        prefix: String,
+    },
 }
 
 /// One prefix setting that is set.
@@ -80,10 +87,13 @@ fn place(candidate: &Candidate) -> Result<Place, Mistake> {
             mistake(&format!("\"{text}\" has no absolute path"))
                 .hint("write file://localhost/absolute/path")
         }),
-        "s3" | "gs" | "wabs" | "swift" | "ssh" => Err(mistake(&format!(
+        "s3" => bucket(rest).map_err(|problem| {
+            mistake(&format!("\"{text}\" {problem}")).hint("write s3://bucket/path")
+        }),
+        "gs" | "wabs" | "swift" | "ssh" => Err(mistake(&format!(
             "stores of type {scheme} are not built yet in this version"
         ))
-        .hint("use WALE_FILE_PREFIX with a mounted directory")),
+        .hint("use WALE_S3_PREFIX, or WALE_FILE_PREFIX with a mounted directory")),
         _ => Err(
             mistake(&format!("\"{scheme}\" is not a known type of store"))
                 .hint("write file://localhost/absolute/path"),
@@ -97,6 +107,28 @@ fn directory(rest: &str) -> Option<PathBuf> {
     let sound =
         !path.is_empty() && !path.contains('\0') && !path.split('/').any(|part| part == "..");
     sound.then(|| PathBuf::from(path))
+}
+
+/// Bucket and path: slashes before the path do not count, and one follows it, as by WAL-E.
+fn bucket(rest: &str) -> Result<Place, &'static str> {
+    let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if bucket.is_empty() || !bucket.bytes().all(fits) {
+        return Err("has no bucket");
+    }
+    let path = path.trim_matches('/');
+    if path.chars().any(char::is_control) || path.split('/').any(|part| part == "." || part == "..")
+    {
+        return Err("has a path that cannot be the beginning of names");
+    }
+    let prefix = match path {
+        "" => String::new(),
+        path => format!("{path}/"),
+    };
+    Ok(Place::Bucket {
+        bucket: bucket.to_owned(),
+        prefix,
+    })
 }
 
 #[cfg(test)]
@@ -144,6 +176,31 @@ mod tests {
     }
 
     #[test]
+    fn spellings_of_a_bucket() {
+        for (text, bucket, prefix) in [
+            ("s3://b", "b", ""),
+            ("s3://b/", "b", ""),
+            ("s3://b//p", "b", "p/"),
+            ("s3://b.c_d/p/q/", "b.c_d", "p/q/"),
+        ] {
+            let expected = Place::Bucket {
+                bucket: bucket.into(),
+                prefix: prefix.into(),
+            };
+            assert_eq!(choose_file(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "s3://",
+            "s3:///p",
+            "s3://b?/p",
+            "s3://b/../p",
+            "s3://b/a/./c",
+        ] {
+            assert!(choose_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn exactly_one() {
         let none = choose(&[]).unwrap_err();
         assert!(none.hint.unwrap().contains("WALE_SWIFT_PREFIX"));
@@ -155,8 +212,13 @@ mod tests {
         );
         let several = choose(&[file.clone(), s3.clone()]).unwrap_err();
         assert!(several.text.contains("WALE_FILE_PREFIX, WALE_S3_PREFIX"));
-        let refused = choose(std::slice::from_ref(&s3)).unwrap_err();
-        assert!(refused.text.contains("s3 are not built yet"), "{refused:?}");
+        let gs = candidate(
+            "WALE_GS_PREFIX",
+            "gs://b/p",
+            Origin::Environment("x".into()),
+        );
+        let refused = choose(std::slice::from_ref(&gs)).unwrap_err();
+        assert!(refused.text.contains("gs are not built yet"), "{refused:?}");
         assert!(refused.hint.unwrap().contains("WALE_FILE_PREFIX"));
         let flag = Candidate {
             origin: Origin::Flag,

@@ -156,13 +156,34 @@ fn compression_and_level_fit_together() {
 
 #[test]
 fn the_bucket_variables_build_the_prefix() {
-    let loaded = load(&[("WALE_S3_BUCKET", "b"), ("WALE_S3_PATH", "/p")]);
-    let error = loaded.require_all().err().unwrap();
-    assert!(
-        error.message.contains("s3 are not built yet"),
-        "{}",
-        error.message
-    );
+    let loaded = load(&[
+        ("WALE_S3_BUCKET", "b"),
+        ("WALE_S3_PATH", "/p"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+    ]);
+    let settings = loaded.require_all().unwrap();
+    let expected = Place::Bucket {
+        bucket: "b".into(),
+        prefix: "p/".into(),
+    };
+    assert_eq!(settings.place, Some(expected));
+    assert!(!format!("{settings:?}").contains("canary"));
+}
+
+#[test]
+fn mistakes_of_s3_count_when_the_archive_is_there() {
+    let wrong = [("AWS_REGION", "?"), ("WALE_S3_ENDPOINT", "nowhere")];
+    let loaded = load(&[&wrong[..], &[ARCHIVE]].concat());
+    assert!(loaded.require_all().is_ok(), "the archive is a directory");
+    let loaded = load(&[&wrong[..], &[("WALE_S3_PREFIX", "s3://b/p")]].concat());
+    let error = loaded.require(&[Group::Archive]).err().unwrap();
+    let detail = error.detail.unwrap();
+    for name in ["AWS_REGION", "WALE_S3_ENDPOINT", "AWS_ACCESS_KEY_ID"] {
+        assert!(detail.contains(name), "{name} in {detail}");
+    }
+    assert!(loaded.require(&[Group::Server]).is_ok());
 }
 
 #[test]

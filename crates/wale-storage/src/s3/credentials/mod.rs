@@ -53,16 +53,17 @@ impl Keeper {
             return Ok(Arc::clone(credentials));
         }
         let CredentialSource::Static(credentials) = &self.source;
+        if credentials.access_key_id.is_empty() {
+            return Err(Failure::NoCredentials("there is no access key".to_owned()));
+        }
         let credentials = Arc::new(credentials.clone());
         *current = Some(Arc::clone(&credentials));
         Ok(credentials)
     }
 
     /// Other keys of the same source than these, which were refused; `None` when there are none.
-    pub(super) async fn other_than(
-        &self,
-        _refused: &Arc<Credentials>,
-    ) -> Result<Option<Arc<Credentials>>, Failure> {
-        Ok(None)
+    pub(super) fn other_than(&self, refused: &Arc<Credentials>) -> Option<Arc<Credentials>> {
+        let CredentialSource::Static(credentials) = &self.source;
+        (credentials != &**refused).then(|| Arc::new(credentials.clone()))
     }
 }

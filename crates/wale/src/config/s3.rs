@@ -1,0 +1,277 @@
+//! The settings of S3, read only when the archive is there.
+//!
+//! Names are WAL-E's, Amazon's own, or ours where neither has one; WAL-G's are aliases. Files of credentials are not
+//! read here: their content may change while wale runs.
+
+use std::path::PathBuf;
+
+use wale_storage::{
+    Addressing, CredentialSource, Credentials, Proxies, S3Endpoint, Secret, ServerEncryption,
+    UploadChecksum,
+};
+
+use super::declared::{Group, Shape, setting};
+use super::mistake::Mistake;
+use super::reader::Reader;
+use super::value::{self, BadValue};
+
+/// Everything about S3 but the bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct S3Settings {
+    pub(crate) endpoint: Option<S3Endpoint>,
+    pub(crate) region: String,
+    pub(crate) credentials: CredentialSource,
+    pub(crate) storage_class: Option<String>,
+    pub(crate) encryption: ServerEncryption,
+    pub(crate) checksum: UploadChecksum,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) proxies: Proxies,
+}
+
+/// The region that a server which is not Amazon's is told when nobody says another: they expect it or ignore it.
+const REGION_OF_OTHERS: &str = "us-east-1";
+
+/// Reads them. What is wrong is kept as a mistake of the reader, and something harmless stands in its place.
+pub(super) fn read(reader: &mut Reader) -> S3Settings {
+    let endpoint = endpoint(reader);
+    S3Settings {
+        region: region(reader, endpoint.is_some()),
+        endpoint,
+        credentials: credentials(reader),
+        storage_class: reader.parse("WALE_S3_STORAGE_CLASS", header_word),
+        encryption: encryption(reader),
+        checksum: checksum(reader),
+        ca_file: reader.optional_path("WALE_S3_CA_FILE"),
+        proxies: Proxies {
+            http: secret(reader, "HTTP_PROXY"),
+            https: secret(reader, "HTTPS_PROXY"),
+            except: reader.optional_text("NO_PROXY"),
+        },
+    }
+}
+
+fn mistake(reader: &mut Reader, text: impl Into<String>, hint: &str) {
+    let mistake = Mistake::new(Group::S3, text).hint(hint);
+    reader.mistakes.push(mistake);
+}
+
+fn secret(reader: &mut Reader, name: &str) -> Option<Secret> {
+    let text = reader.secret(name)?;
+    Some(Secret::new(text.expose().trim()))
+}
+
+/// A secret that goes into a header.
+fn header_secret(reader: &mut Reader, name: &str) -> Option<Secret> {
+    let secret = secret(reader, name)?;
+    if secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(secret);
+    }
+    let text = format!("{name}: the value holds a character that cannot stand in an HTTP header");
+    mistake(
+        reader,
+        text,
+        "copy it again, without spaces and line breaks",
+    );
+    None
+}
+
+fn header_word(text: &str) -> Result<String, BadValue> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(BadValue::new(format!("\"{text}\" is not a word")).hint("write it without spaces"))
+}
+
+fn endpoint(reader: &mut Reader) -> Option<S3Endpoint> {
+    let endpoint = reader.parse("WALE_S3_ENDPOINT", parse_endpoint)?;
+    match reader.parse("AWS_S3_FORCE_PATH_STYLE", value::switch) {
+        Some(false) if endpoint.addressing == Addressing::Path => Some(S3Endpoint {
+            addressing: Addressing::Subdomain,
+            ..endpoint
+        }),
+        Some(true) => Some(S3Endpoint {
+            addressing: Addressing::Path,
+            ..endpoint
+        }),
+        _ => Some(endpoint),
+    }
+}
+
+/// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL. WAL-E refused a slash at the end;
+/// one is harmless.
+fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
+    let bad = |problem: &str| {
+        BadValue::new(format!("\"{text}\" {problem}")).hint(
+            "write https+path://host:port, with path, virtualhost or subdomain, or a plain URL",
+        )
+    };
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is not a URL"))?;
+    let (protocol, style) = scheme.split_once('+').unwrap_or((scheme, "path"));
+    let secure = match protocol.to_ascii_lowercase().as_str() {
+        "https" => true,
+        "http" => false,
+        _ => return Err(bad("is neither http nor https")),
+    };
+    let addressing = match style.to_ascii_lowercase().as_str() {
+        "path" => Addressing::Path,
+        "subdomain" => Addressing::Subdomain,
+        "virtualhost" => Addressing::BucketIsHost,
+        _ => return Err(bad("has an unknown style")),
+    };
+    let authority = rest.trim_end_matches('/').to_ascii_lowercase();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority.as_str(), None),
+    };
+    let is_host = !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
+    if !is_host {
+        // A user and a password would stand before an @; they are not quoted.
+        return Err(BadValue::new("the endpoint is more than a host and a port")
+            .hint("write no user, no path and no query; keys are settings of their own"));
+    }
+    // The protocol's own port is not part of the Host header, and so not of a signature.
+    let port = match port.map(value::port).transpose()? {
+        Some(443) if secure => None,
+        Some(80) if !secure => None,
+        port => port,
+    };
+    let authority = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    Ok(S3Endpoint {
+        secure,
+        authority,
+        addressing,
+    })
+}
+
+fn region(reader: &mut Reader, has_endpoint: bool) -> String {
+    let parse = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if !text.is_empty() && text.bytes().all(fits) {
+            Ok(text.to_owned())
+        } else {
+            Err(BadValue::new(format!("\"{text}\" is not a region"))
+                .hint("write its name, as in eu-central-1"))
+        }
+    };
+    let is_set = reader.set("AWS_REGION").is_some();
+    let region = reader.parse("AWS_REGION", parse);
+    if !is_set && !has_endpoint {
+        mistake(
+            reader,
+            "AWS_REGION: the region of the bucket is not set",
+            "set AWS_REGION, as in AWS_REGION=eu-central-1, or WALE_S3_ENDPOINT for a server that is not Amazon's",
+        );
+    }
+    region.unwrap_or_else(|| REGION_OF_OTHERS.to_owned())
+}
+
+fn encryption(reader: &mut Reader) -> ServerEncryption {
+    let Shape::Choice(words) = setting("WALE_S3_SSE").shape else {
+        panic!("WALE_S3_SSE is declared as a choice");
+    };
+    let kind = reader.parse("WALE_S3_SSE", |text| value::choice(text, words));
+    let kms_key = reader.parse("WALE_S3_SSE_KMS_KEY_ID", header_word);
+    let customer_key = secret(reader, "WALE_S3_SSE_C_KEY");
+    if customer_key.is_some() && (kind.is_some() || kms_key.is_some()) {
+        mistake(
+            reader,
+            "WALE_S3_SSE_C_KEY: a key of your own and keys of the store are both set",
+            "unset WALE_S3_SSE and WALE_S3_SSE_KMS_KEY_ID, or the key of your own",
+        );
+    }
+    if kms_key.is_some() && kind == Some("AES256") {
+        mistake(
+            reader,
+            "WALE_S3_SSE_KMS_KEY_ID: the key is not used with AES256",
+            "set WALE_S3_SSE=aws:kms, or unset the key",
+        );
+    }
+    match (customer_key, kind, kms_key) {
+        (Some(key), ..) => ServerEncryption::CustomerKey(key),
+        (None, Some("AES256"), _) => ServerEncryption::S3,
+        (None, Some(_), key) => ServerEncryption::Kms(key),
+        (None, None, Some(key)) => ServerEncryption::Kms(Some(key)),
+        (None, None, None) => ServerEncryption::BucketDefault,
+    }
+}
+
+fn checksum(reader: &mut Reader) -> UploadChecksum {
+    match reader.word("WALE_S3_CHECKSUM") {
+        "sha256" => UploadChecksum::Sha256,
+        "md5" => UploadChecksum::Md5,
+        "none" => UploadChecksum::None,
+        _ => UploadChecksum::Crc32c,
+    }
+}
+
+fn credentials(reader: &mut Reader) -> CredentialSource {
+    let id = reader.parse("AWS_ACCESS_KEY_ID", header_word);
+    let key = header_secret(reader, "AWS_SECRET_ACCESS_KEY");
+    let token = header_secret(reader, "AWS_SESSION_TOKEN");
+    if id.is_none() || key.is_none() {
+        mistake(
+            reader,
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: no credentials for S3 are set",
+            "set both",
+        );
+    }
+    CredentialSource::Static(Credentials {
+        access_key_id: id.unwrap_or_default(),
+        secret_access_key: key.unwrap_or_else(|| Secret::new("")),
+        session_token: token,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        use Addressing::{BucketIsHost, Path, Subdomain};
+        for (text, secure, authority, addressing) in [
+            ("http+path://localhost:9000", false, "localhost:9000", Path),
+            (
+                "https+virtualhost://s3.example.org",
+                true,
+                "s3.example.org",
+                BucketIsHost,
+            ),
+            (
+                "https+subdomain://S3.example.org:443",
+                true,
+                "s3.example.org",
+                Subdomain,
+            ),
+            ("http+path://h:80", false, "h", Path),
+            ("https://h:80/", true, "h:80", Path),
+            ("http://[::1]:9000", false, "[::1]:9000", Path),
+            ("http://[::1]", false, "[::1]", Path),
+        ] {
+            let expected = S3Endpoint {
+                secure,
+                authority: authority.into(),
+                addressing,
+            };
+            assert_eq!(parse_endpoint(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "localhost:9000",
+            "ftp://h",
+            "http+dots://h",
+            "http://",
+            "http://h:0",
+            "http://h:x",
+            "http://h/bucket",
+            "http://h?x=y",
+        ] {
+            assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+        let refused = parse_endpoint("https://user:canary@h").unwrap_err();
+        assert!(!format!("{refused:?}").contains("canary"));
+    }
+}
