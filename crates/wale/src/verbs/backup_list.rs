@@ -102,10 +102,21 @@ fn table(summaries: &[BackupSummary], detail: bool) -> String {
     text
 }
 
-/// Python's `datetime.isoformat` of a UTC time without zone.
+/// Python's `datetime.isoformat` of a UTC time without zone, and of a file's time as `os.stat` gives it: seconds in a
+/// double, which knows a time of today to a quarter of a microsecond, rounded to the nearest microsecond.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "Python loses the same digits, and what is cast back lies between 0 and 1,000,000"
+)]
 fn last_modified(time: DateTime<Utc>) -> String {
-    let microseconds = time.nanosecond() / 1_000;
-    let mut text = time.format("%Y-%m-%dT%H:%M:%S").to_string();
+    let seconds = time.timestamp() as f64 + f64::from(time.nanosecond()) * 1e-9;
+    let rounded = (seconds.fract() * 1e6).round_ties_even() as u32;
+    let whole = seconds as i64 + i64::from(rounded / 1_000_000);
+    let whole = DateTime::from_timestamp(whole, 0).unwrap_or(time);
+    let microseconds = rounded % 1_000_000;
+    let mut text = whole.format("%Y-%m-%dT%H:%M:%S").to_string();
     if microseconds != 0 {
         let _ = write!(text, ".{microseconds:06}");
     }
@@ -204,7 +215,9 @@ mod tests {
         let time = Utc.with_ymd_and_hms(2026, 11, 22, 6, 56, 47).unwrap();
         assert_eq!(last_modified(time), "2026-11-22T06:56:47");
         let time = time + chrono::TimeDelta::nanoseconds(867_021_999);
-        assert_eq!(last_modified(time), "2026-11-22T06:56:47.867021");
+        assert_eq!(last_modified(time), "2026-11-22T06:56:47.867022");
+        let time = time - chrono::TimeDelta::nanoseconds(867_021_999 - 999_999_900);
+        assert_eq!(last_modified(time), "2026-11-22T06:56:48");
         assert_eq!(quoted("a\"b".into()), "\"a\"\"b\"");
         assert_eq!(quoted("a b".into()), "a b");
     }

@@ -22,3 +22,4 @@ mod targets;
 mod timelines;
 mod tls;
 mod wal_e_golden;
+mod wal_e_real;

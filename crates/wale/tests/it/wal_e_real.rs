@@ -1,0 +1,247 @@
+//! The real WAL-E 1.1.1 beside wale on one archive: it restores what wale wrote with `WALE_COMPRESSION=lzo`, and what
+//! both wrote in turns. `scripts/setup.sh` installs it where Debian's Python can still run it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use wale_testkit::{
+    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, free_port, run_as_postgres,
+    shell, skip,
+};
+
+use crate::support::{Stage, WALE, archiving, fingerprint};
+
+/// The program, or a counted skip.
+fn program(test: &str) -> Option<PathBuf> {
+    let tools = std::env::var("WALE_TEST_TOOLS").unwrap_or_else(|_| "/var/tmp/wale-tools".into());
+    let program = Path::new(&tools).join("wal-e/bin/wal-e");
+    if program.exists() {
+        return Some(program);
+    }
+    skip(
+        test,
+        "WAL-E 1.1.1 is not installed: it cannot run on Python 3.12 and later",
+    );
+    None
+}
+
+/// WAL-E as the user of one cluster calls it: a script, because a server's archiver calls it too.
+struct RealWalE(PathBuf);
+
+impl RealWalE {
+    fn new(program: &Path, sandbox: &Sandbox, cluster: &Cluster) -> Self {
+        let script = sandbox.path().join("real-wal-e.sh");
+        let text = format!(
+            "#!/bin/sh\nexport PATH=/usr/local/bin:/usr/bin:/bin WALE_LOG_DESTINATION=stderr\n\
+             export PGHOST={} PGPORT={} PGUSER=postgres WALE_FILE_PREFIX=file://localhost{}\nexec {} \"$@\"\n",
+            cluster.socket.display(),
+            cluster.port,
+            sandbox.path().join("archive").display(),
+            program.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(script)
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        run_as_postgres(&self.0, arguments)
+    }
+
+    /// Restores into a new data directory with WAL-E alone, as its manual says, and recovers to the end. `tablespace`
+    /// goes to a new place, for which WAL-E wants the link beforehand.
+    fn restore(
+        &self,
+        stage: &Place<'_>,
+        name: &str,
+        label: &str,
+        tablespace: Option<u32>,
+    ) -> Cluster {
+        let cluster = Cluster::at(stage.sandbox, stage.major, name, free_port());
+        let data = stage.sandbox.folder(name).display().to_string();
+        if let Some(oid) = tablespace {
+            let space = stage.sandbox.folder(&format!("{name}-space"));
+            let _ = stage.sandbox.folder(&format!("{name}/pg_tblspc"));
+            shell(&format!("ln -s {} {data}/pg_tblspc/{oid}", space.display()));
+        }
+        self.run(&["backup-fetch", &data, label]);
+        // WAL-E's trap: with the map the server would go to the original's tablespace.
+        shell(&format!("rm -f {data}/tablespace_map"));
+        let own = cluster.data.join("postgresql.conf");
+        if !own.exists() {
+            std::fs::write(&own, "").unwrap();
+            std::fs::write(cluster.data.join("pg_hba.conf"), "local all all trust\n").unwrap();
+        }
+        cluster.configure(&["archive_mode = off".into()]);
+        let text = format!(
+            "restore_command = '{} wal-fetch -p 0 %f %p'\n",
+            self.0.display()
+        );
+        let file = if stage.major < 12 {
+            "recovery.conf"
+        } else {
+            std::fs::write(cluster.data.join("recovery.signal"), "").unwrap();
+            "postgresql.auto.conf"
+        };
+        std::fs::write(cluster.data.join(file), text).unwrap();
+        shell(&format!(
+            "chown -hR postgres:postgres {data} && chmod 600 {data}/*.conf"
+        ));
+        cluster.start();
+        cluster.wait_promoted();
+        cluster
+    }
+}
+
+struct Place<'a> {
+    sandbox: &'a Sandbox,
+    major: u32,
+}
+
+/// `backup-list` by both: WAL-E lists a folder as the file system gives it, so the order is nobody's promise.
+fn assert_lists_are_equal(real: &RealWalE, ours: impl Fn(&[&str]) -> Exit) {
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let listed = ours(&["backup-list"]);
+    assert_eq!(listed.code(), 0, "{}", listed.stderr);
+    assert_eq!(sorted(&listed.stdout), sorted(&real.run(&["backup-list"])));
+    // On a file prefix WAL-E reads no sentinel and leaves the details empty; wale fills them in.
+    let detail = ["backup-list", "--detail"];
+    let (listed, theirs) = (sorted(&ours(&detail).stdout), sorted(&real.run(&detail)));
+    assert_eq!(listed.len(), theirs.len());
+    for (ours, theirs) in listed.iter().zip(&theirs) {
+        assert_eq!(ours.matches('\t').count(), theirs.matches('\t').count());
+        let mut cells = ours.split('\t').zip(theirs.split('\t'));
+        assert!(
+            cells.all(|(ours, theirs)| theirs.is_empty() || theirs == ours),
+            "{ours}: {theirs}"
+        );
+    }
+}
+
+/// A base backup, its tablespace and its WAL, written by wale with lzo; everything after that is WAL-E's.
+fn restores_what_wale_wrote(test: &str, major: u32) {
+    let Some(program) = program(test) else { return };
+    let options = ClusterOptions {
+        major,
+        ..ClusterOptions::default()
+    };
+    let stage = Stage::with(&format!("reale{major}"), &options, |options| {
+        options.set("WALE_COMPRESSION", "lzo")
+    });
+    let pg = &stage.cluster;
+    let real = RealWalE::new(&program, &stage.sandbox, pg);
+    let space = stage.sandbox.folder("space");
+    pg.sql(&format!(
+        "create tablespace ts location '{}'",
+        space.display()
+    ));
+    pg.sql("create table t as select g, md5(g::text) v from generate_series(1, 50000) g");
+    pg.sql("create table u tablespace ts as select g from generate_series(1, 700) g");
+    stage.backup();
+    pg.sql("insert into t select g, 'after' from generate_series(50001, 60000) g");
+    pg.sql("delete from u where g > 600");
+    pg.switch_wal();
+    pg.wait_archived();
+    let noted = (fingerprint(pg, "t"), fingerprint(pg, "u"));
+    assert_lists_are_equal(&real, |arguments| {
+        stage.sidecar.verb(WALE, "wal-e", arguments)
+    });
+    let oid = pg.sql("select oid from pg_tablespace where spcname = 'ts'");
+    pg.kill();
+    // The original's files must not be what the restored server reads.
+    std::fs::remove_dir_all(&pg.data).unwrap();
+    shell(&format!("rm -rf {}/*", space.display()));
+
+    let place = Place {
+        sandbox: &stage.sandbox,
+        major,
+    };
+    let restored = real.restore(&place, "restored", "LATEST", oid.parse().ok());
+    assert_eq!(
+        (fingerprint(&restored, "t"), fingerprint(&restored, "u")),
+        noted
+    );
+    assert_eq!(restored.sql("select count(*) from t"), "60000");
+    let location = restored.sql(&format!("select pg_tablespace_location({oid})"));
+    assert!(location.ends_with("restored-space"), "{location}");
+}
+
+#[test]
+fn real_wal_e_restores_what_wale_wrote_on_10() {
+    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_10", 10);
+}
+
+#[test]
+fn real_wal_e_restores_what_wale_wrote_on_14() {
+    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_14", 14);
+}
+
+#[test]
+fn real_wal_e_restores_an_archive_that_it_began_and_wale_continued() {
+    let test = "real_wal_e_restores_an_archive_that_it_began_and_wale_continued";
+    let Some(program) = program(test) else { return };
+    let sandbox = Sandbox::new("began");
+    let options = ClusterOptions {
+        major: 14,
+        ..ClusterOptions::default()
+    };
+    let pg = Cluster::init(&sandbox, &options);
+    let sidecar_options = SidecarOptions::new(&sandbox, &pg).set("WALE_COMPRESSION", "lzo");
+    let real = RealWalE::new(&program, &sandbox, &pg);
+    let mut settings = archiving(sidecar_options.port);
+    settings.push(format!(
+        "archive_command = '{} wal-push %p'",
+        real.0.display()
+    ));
+    // WAL-E asks for a spread checkpoint.
+    settings.push("checkpoint_completion_target = 0".into());
+    pg.configure(&settings);
+    pg.start();
+    pg.sql("create table t as select g, md5(g::text) v from generate_series(1, 1000) g");
+    pg.sql("checkpoint");
+    real.run(&["backup-push", &pg.data.to_string_lossy()]);
+    pg.sql("insert into t select g, 'by WAL-E' from generate_series(1001, 1500) g");
+    pg.switch_wal();
+    pg.wait_archived();
+
+    // The image is replaced: from here on wale archives, into the same prefix.
+    let sidecar = Sidecar::start(&sandbox, WALE, &sidecar_options);
+    let command = archiving(sidecar.port).pop().expect("three lines");
+    pg.sql(&format!("alter system set {command}"));
+    pg.sql("select pg_reload_conf()");
+    pg.sql("insert into t select g, 'by wale' from generate_series(1501, 1800) g");
+    pg.switch_wal();
+    pg.wait_archived();
+    let exit = sidecar.verb(WALE, "wal-e", &["backup-push", &pg.data.to_string_lossy()]);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    pg.sql("insert into t select g, 'by wale' from generate_series(1801, 2000) g");
+    pg.switch_wal();
+    pg.wait_archived();
+    let noted = fingerprint(&pg, "t");
+    assert_lists_are_equal(&real, |arguments| sidecar.verb(WALE, "wal-e", arguments));
+    let listed = real.run(&["backup-list"]);
+    let mut names: Vec<&str> = listed
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names.len(), 2, "{listed}");
+    pg.kill();
+
+    let place = Place {
+        sandbox: &sandbox,
+        major: 14,
+    };
+    // wale's backup is the newest; WAL-E's own is restored through the WAL of both.
+    for (name, label) in [("newest", "LATEST"), ("oldest", names[0])] {
+        let restored = real.restore(&place, name, label, None);
+        assert_eq!(fingerprint(&restored, "t"), noted, "{label}");
+        assert_eq!(restored.sql("select count(*) from t"), "2000");
+        restored.stop("immediate");
+    }
+}
