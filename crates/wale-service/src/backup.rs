@@ -132,6 +132,8 @@ struct Inner {
     tasks: TaskTracker,
     cancel: CancellationToken,
     running: Mutex<Option<Running>>,
+    /// How many backups this process has completed.
+    completed: watch::Sender<u64>,
 }
 
 /// What the place needs.
@@ -166,6 +168,7 @@ impl Backups {
                 tasks,
                 cancel,
                 running,
+                completed: watch::Sender::new(0),
             }),
         }
     }
@@ -173,6 +176,11 @@ impl Backups {
     /// The backup that runs now.
     pub(crate) fn running(&self) -> Option<Running> {
         self.inner.place().clone()
+    }
+
+    /// Tells of every backup that is completed from now on.
+    pub(crate) fn completions(&self) -> watch::Receiver<u64> {
+        self.inner.completed.subscribe()
     }
 
     /// Begins a backup.
@@ -283,6 +291,7 @@ impl Inner {
                 self.journal
                     .note(|entries| entries.last_backup = Some(done.clone()));
                 self.life.resolve(Topic::Backup);
+                self.completed.send_modify(|count| *count += 1);
             }
             Err(error) if error.kind == Kind::Cancelled => {
                 tracing::info!(trigger = trigger.name(), "base backup was cancelled");

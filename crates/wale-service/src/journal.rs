@@ -67,6 +67,18 @@ pub(crate) struct RestoreRecord {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What retention did after a base backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RetentionRecord {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) kept_backups: usize,
+    pub(crate) deleted_backups: Vec<String>,
+    pub(crate) deleted_objects: u64,
+    pub(crate) deleted_bytes: u64,
+    /// Objects that the store would not delete.
+    pub(crate) retained_objects: u64,
+}
+
 /// The latest of each.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Entries {
@@ -75,6 +87,8 @@ pub(crate) struct Entries {
     pub(crate) last_fetch_failure: Option<FailureRecord>,
     pub(crate) last_backup: Option<BackupRecord>,
     pub(crate) last_backup_failure: Option<FailureRecord>,
+    pub(crate) last_retention: Option<RetentionRecord>,
+    pub(crate) last_retention_failure: Option<FailureRecord>,
     pub(crate) skipped_backups: u64,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,

@@ -12,6 +12,7 @@ mod backup;
 mod drain;
 mod first_backup;
 mod hold;
+mod housekeeping;
 mod http;
 mod journal;
 mod lifecycle;
@@ -28,6 +29,6 @@ mod tests;
 
 pub use http::Tls;
 pub use lifecycle::{Lifecycle, Permit, Phase, Topic};
-pub use options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use wale_ops::wal_push::PusherStats;
 
+use crate::journal::RetentionRecord;
 use crate::lifecycle::Phase;
 
 type FloatGauge = Gauge<f64, AtomicU64>;
@@ -71,6 +72,11 @@ pub(crate) struct Metrics {
     last_backup_bytes: Gauge,
     last_backup_stored_bytes: Gauge,
     backup_running: Gauge,
+    retentions: Family<Outcome, Counter>,
+    retention_objects: Counter,
+    retention_bytes: Counter,
+    retention_kept: Gauge,
+    last_retention: FloatGauge,
     ready_files: Gauge,
     connections: Gauge,
     handshake_failures: Counter,
@@ -106,6 +112,11 @@ impl Metrics {
             last_backup_bytes: Gauge::default(),
             last_backup_stored_bytes: Gauge::default(),
             backup_running: Gauge::default(),
+            retentions: Family::default(),
+            retention_objects: Counter::default(),
+            retention_bytes: Counter::default(),
+            retention_kept: Gauge::default(),
+            last_retention: FloatGauge::default(),
             ready_files: Gauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -115,6 +126,7 @@ impl Metrics {
         };
         metrics.register_wal();
         metrics.register_backups();
+        metrics.register_retention();
         metrics.register_service(version);
         metrics
     }
@@ -217,6 +229,37 @@ impl Metrics {
         );
     }
 
+    fn register_retention(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "retentions",
+            "Runs of retention by outcome",
+            self.retentions.clone(),
+        );
+        r.register(
+            "retention_deleted_objects",
+            "Objects that retention deleted",
+            self.retention_objects.clone(),
+        );
+        r.register_with_unit(
+            "retention_deleted",
+            "Bytes of objects that retention deleted",
+            Unit::Bytes,
+            self.retention_bytes.clone(),
+        );
+        r.register(
+            "retention_kept_backups",
+            "Base backups that the last run of retention kept",
+            self.retention_kept.clone(),
+        );
+        r.register_with_unit(
+            "retention_last_success_timestamp",
+            "Unix time of the last run of retention without a failure",
+            Unit::Seconds,
+            self.last_retention.clone(),
+        );
+    }
+
     fn register_service(&mut self, version: &'static str) {
         let r = &mut self.registry;
         r.register(
@@ -306,6 +349,25 @@ impl Metrics {
     /// A backup that did not succeed: `failed`, `cancelled` or `skipped-overlap`.
     pub(crate) fn backup_not_done(&self, outcome: &'static str) {
         self.backups.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A run of retention that ended by itself; `retained` when the store would not delete some objects.
+    pub(crate) fn retained(&self, record: &RetentionRecord) {
+        let outcome = match record.retained_objects {
+            0 => "ok",
+            _ => "retained",
+        };
+        self.retentions.get_or_create(&Outcome { outcome }).inc();
+        self.retention_objects.inc_by(record.deleted_objects);
+        self.retention_bytes.inc_by(record.deleted_bytes);
+        self.retention_kept
+            .set(i64::try_from(record.kept_backups).unwrap_or(i64::MAX));
+        self.last_retention.set(unix_seconds(record.at));
+    }
+
+    pub(crate) fn retention_failed(&self) {
+        let outcome = "failed";
+        self.retentions.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The text for Prometheus.

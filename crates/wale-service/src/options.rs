@@ -8,6 +8,7 @@ use std::time::Duration;
 use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
 use wale_ops::backup_push;
+use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 
@@ -35,6 +36,8 @@ pub struct ServiceOptions {
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.
     pub fetcher: FetcherOptions,
+    /// What is deleted, and when.
+    pub housekeeping: Housekeeping,
     /// Options of every base backup, scheduled or asked for.
     pub backup: backup_push::Options,
     /// The WAL directory as this process sees it.
@@ -45,6 +48,15 @@ pub struct ServiceOptions {
     pub limits: HttpLimits,
     /// wale's own version, for `/status` and `/metrics`.
     pub version: &'static str,
+}
+
+/// What the sidecar deletes by itself.
+#[derive(Debug, Clone)]
+pub struct Housekeeping {
+    /// What is kept after each successful base backup. Without a rule nothing is deleted.
+    pub policy: Policy,
+    /// How long nothing may have been stored for a base backup or an upload before it is taken for dead.
+    pub grace: Duration,
 }
 
 /// What happens before the database may start. The original's `START_MODE`.

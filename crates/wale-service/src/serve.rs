@@ -26,7 +26,7 @@ use crate::drain;
 use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
-use crate::{first_backup, http, lock, recall};
+use crate::{first_backup, housekeeping, http, lock, recall};
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
 /// and the process ends with the error's status.
@@ -267,6 +267,10 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
         &options.lock_file,
     ))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
+    begin(Box::pin(housekeeping::keep_house(
+        Arc::clone(app),
+        options.housekeeping.clone(),
+    )));
     if matches!(options.mode, StartMode::BackupPush) {
         begin(Box::pin(first_backup::run(Arc::clone(app))));
     }

@@ -40,19 +40,13 @@ const UPLOAD_SHARE: u64 = 4;
 /// The least that uploads to S3 need: two parts of 5 MiB, one of which is sent while the other is gathered.
 const LEAST_UPLOAD_BYTES: u64 = 10 << 20;
 
-/// Temporary files of a store that nobody has written to for a day are left over from a crash: no
-/// upload pauses for so long.
-pub(crate) const STALE_AFTER: Duration = Duration::from_hours(24);
-
 /// What stands for libpq's unlimited `connect_timeout`.
 const LONGEST_CONNECT: Duration = Duration::from_mins(10);
 
-/// The archive and the store under it.
+/// What was opened.
 pub(crate) struct Opened {
     /// The archive.
     pub(crate) archive: Archive,
-    /// Its store.
-    pub(crate) store: Arc<dyn Store>,
 }
 
 /// Bounds within which a verb uses the archive.
@@ -102,13 +96,13 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     }
     let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
     let archive = Archive::open(ArchiveOptions {
-        store: store.clone(),
+        store,
         codec: codec(settings)?,
         clock: Clock::System,
         budget: MemoryBudget::new(bounds.memory_bytes),
         created_by: format!("wale {VERSION}"),
     });
-    Ok(Opened { archive, store })
+    Ok(Opened { archive })
 }
 
 /// The store itself, and what is left of the bounds.
@@ -230,6 +224,13 @@ pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Opti
     options.read_rate_limit = settings.backup_read_rate;
     options.ignore = lock_file_name(settings, directory).into_iter().collect();
     options
+}
+
+/// How long nothing may have been stored for a backup before it is taken for dead. While its end waits for WAL a
+/// backup that is alive stores nothing.
+pub(crate) fn sweep_grace(settings: &Settings) -> Duration {
+    let waiting = settings.backup_wal_timeout + Duration::from_hours(1);
+    settings.sweep_grace.max(waiting)
 }
 
 /// A restore of the files of `selector` into `target`.
@@ -358,6 +359,10 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         ..FetcherOptions::default()
     };
     Ok(ServiceOptions {
+        housekeeping: wale_service::Housekeeping {
+            policy: settings.retention.clone(),
+            grace: sweep_grace(settings),
+        },
         listen: SocketAddr::new(settings.listen_address, settings.listen_port),
         mode,
         lock_file: settings.lock_file.clone(),

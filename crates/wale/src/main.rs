@@ -62,6 +62,9 @@ fn warns(verb: &Verb) -> bool {
             | Verb::BackupPush(_)
             | Verb::BackupFetch(_)
             | Verb::BackupList(_)
+            | Verb::BackupMark(_)
+            | Verb::Delete(_)
+            | Verb::Retain(_)
             | Verb::Config(_)
     )
 }

@@ -83,6 +83,10 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     };
     let retry = wale_ops::retry::RetryBudget::within(Duration::from_millis(50));
     let options = ServiceOptions {
+        housekeeping: crate::Housekeeping {
+            policy: wale_ops::retention::Policy::default(),
+            grace: Duration::from_hours(24),
+        },
         listen: "127.0.0.1:0".parse().unwrap(),
         mode: StartMode::ContinuousBackup,
         lock_file: data.join("wale_init_lockfile"),

@@ -3,6 +3,7 @@
 //!
 //! Knows no setting's meaning and starts nothing.
 
+mod deletion;
 mod verbs;
 mod wal_e;
 mod wale;
@@ -13,6 +14,7 @@ use std::path::Path;
 use wale_ops::Kind;
 
 use crate::config::Flags;
+pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use verbs::{
     BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPush,
 };
@@ -64,6 +66,9 @@ pub(crate) enum Verb {
     BackupPush(BackupPush),
     BackupFetch(BackupFetch),
     BackupList(BackupList),
+    BackupMark(BackupMark),
+    Delete(Delete),
+    Retain(Retain),
     WalPush(WalPush),
     WalFetch(WalFetch),
     Client(Client),

@@ -162,3 +162,51 @@ fn mistyped_fetches_are_recognised() {
     assert!(looks_like_a_fetch(&words("wale client fetch x")));
     assert!(!looks_like_a_fetch(&words("wale client push x")));
 }
+
+#[test]
+fn deletions_are_dry_unless_confirmed() {
+    // (words after the program, dry run)
+    for (words, dry_run) in [
+        ("delete retain 2", true),
+        ("delete --confirm retain 2", false),
+        ("delete -n --confirm retain 2", true),
+        ("delete --dry-run --confirm everything", true),
+        ("delete --confir everything", false),
+        ("delete --confirm old-versions", false),
+        ("delete before 00000001000000000000000B", true),
+    ] {
+        for program in ["wale", "wal-e"] {
+            let line = format!("{program} {words}");
+            let Ok(Invocation {
+                verb: Verb::Delete(delete),
+                ..
+            }) = parse_words(&line)
+            else {
+                panic!("{line}: {:?}", parse_words(&line));
+            };
+            assert_eq!(delete.act.is_dry_run(), dry_run, "{line}");
+        }
+    }
+    let Verb::Delete(delete) = parse_words("wal-e delete retain -1").unwrap().verb else {
+        panic!("not a deletion")
+    };
+    // A number all the same: the verb refuses it with a reason.
+    assert_eq!(delete.what, DeleteWhat::Retain { count: -1 });
+    let Verb::Retain(retain) = parse_words("wale retain").unwrap().verb else {
+        panic!("not retain")
+    };
+    assert!(retain.act.is_dry_run());
+    for (line, expected) in [
+        ("wal-e delete", 2),
+        ("wal-e delete retain", 2),
+        ("wal-e delete retain many", 2),
+        ("wal-e delete nonsense", 2),
+        ("wal-e retain", 2),
+        ("wal-e backup-mark LATEST", 2),
+        ("wale delete", 64),
+        ("wale delete before", 64),
+        ("wale backup-mark", 64),
+    ] {
+        assert_eq!(status(line), expected, "{line}");
+    }
+}

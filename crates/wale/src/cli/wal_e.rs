@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::deletion::Delete;
 use super::verbs::{BackupFetch, BackupList, BackupPush, WalFetch, WalPush};
 use super::{Early, Face, Invocation, Verb};
 use crate::config::Flags;
@@ -68,6 +69,8 @@ enum WalEVerb {
     BackupFetch(BackupFetch),
     /// List the base backups
     BackupList(BackupList),
+    /// Delete base backups and WAL
+    Delete(Delete),
     /// Archive a file
     WalPush(WalPush),
     /// Fetch an archived file
@@ -84,6 +87,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         Some(WalEVerb::BackupPush(arguments)) => Verb::BackupPush(arguments),
         Some(WalEVerb::BackupFetch(arguments)) => Verb::BackupFetch(arguments),
         Some(WalEVerb::BackupList(arguments)) => Verb::BackupList(arguments),
+        Some(WalEVerb::Delete(arguments)) => Verb::Delete(arguments),
         Some(WalEVerb::WalPush(arguments)) => Verb::WalPush(arguments),
         Some(WalEVerb::WalFetch(arguments)) => Verb::WalFetch(arguments),
     };

@@ -2,6 +2,7 @@
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::deletion::{BackupMark, Delete, Retain};
 use super::verbs::{BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPush};
 use super::{Early, Face, Invocation, Verb};
 use crate::config::{Flags, SETTINGS, Setting};
@@ -34,6 +35,12 @@ enum WaleVerb {
     BackupFetch(BackupFetch),
     /// List the base backups
     BackupList(BackupList),
+    /// Mark a base backup to be kept
+    BackupMark(BackupMark),
+    /// Delete what the retention settings do not keep
+    Retain(Retain),
+    /// Delete base backups and WAL
+    Delete(Delete),
     /// Archive a file
     WalPush(WalPush),
     /// Fetch an archived file
@@ -97,6 +104,9 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
+        WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
+        WaleVerb::Retain(arguments) => Verb::Retain(arguments),
+        WaleVerb::Delete(arguments) => Verb::Delete(arguments),
         WaleVerb::WalPush(arguments) => Verb::WalPush(arguments),
         WaleVerb::WalFetch(arguments) => Verb::WalFetch(arguments),
         WaleVerb::Client(client) => Verb::Client(client),

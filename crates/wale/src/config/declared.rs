@@ -29,6 +29,8 @@ pub(crate) enum Group {
     Wal,
     /// Base backups.
     Backup,
+    /// What is kept, and what may be deleted.
+    Retention,
     /// Restores and the recovery settings that they write.
     Restore,
     /// The program itself: log and configuration file.
@@ -37,7 +39,7 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 10] = [
+    pub(crate) const ALL: [Group; 11] = [
         Group::Archive,
         Group::S3,
         Group::Cluster,
@@ -46,6 +48,7 @@ impl Group {
         Group::Sidecar,
         Group::Wal,
         Group::Backup,
+        Group::Retention,
         Group::Restore,
         Group::Program,
     ];
@@ -61,6 +64,7 @@ impl Group {
             Group::Sidecar => "Sidecar",
             Group::Wal => "WAL",
             Group::Backup => "Base backups",
+            Group::Retention => "Retention",
             Group::Restore => "Restore",
             Group::Program => "Program",
         }
@@ -238,7 +242,9 @@ pub(crate) fn setting(name: &str) -> &'static Setting {
 
 const ENCRYPTION: Shape = Shape::NotYet("encryption");
 
-use Group::{Archive, Backup, Cluster, Endpoint, Program, Restore, S3, Server, Sidecar, Wal};
+use Group::{
+    Archive, Backup, Cluster, Endpoint, Program, Restore, Retention, S3, Server, Sidecar, Wal,
+};
 
 /// The list, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -450,6 +456,35 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "What a page whose checksum does not match does to a base backup: `record` writes it into the backup's \
          record and the log, `fail` ends the backup.")
         .default("record").flag("damaged-pages"),
+    // ------------------------------------------------------------------ retention
+    Setting::new("WALE_RETAIN_BACKUPS", Retention, Shape::Integer { min: 1, max: 100_000 },
+        "Keep so many of the newest base backups. The rules of this section are united: what any of them keeps \
+         stays, with the WAL it needs. Without any rule nothing is ever deleted. They are applied after each \
+         successful base backup, and by `wale retain`.")
+        .flag("retain-backups"),
+    Setting::new("WALE_RETAIN_DAYS", Retention, Shape::Integer { min: 1, max: 36_500 },
+        "Keep every moment of the last so many days recoverable: the base backups that ended within them, and the \
+         newest one before.")
+        .flag("retain-days"),
+    Setting::new("WALE_RETAIN_DAILY", Retention, Shape::Integer { min: 1, max: 36_500 },
+        "Keep the last base backup of each of so many days that have one. Days begin at midnight in the time zone TZ.")
+        .flag("retain-daily"),
+    Setting::new("WALE_RETAIN_WEEKLY", Retention, Shape::Integer { min: 1, max: 5_200 },
+        "Keep the last base backup of each of so many weeks that have one. Weeks begin on Monday.")
+        .flag("retain-weekly"),
+    Setting::new("WALE_RETAIN_MONTHLY", Retention, Shape::Integer { min: 1, max: 1_200 },
+        "Keep the last base backup of each of so many months that have one.")
+        .flag("retain-monthly"),
+    Setting::new("WALE_RETAIN_WAL", Retention, Shape::Choice(&["all", "consistent"]),
+        "How much WAL stays for base backups that only the calendar rules or a mark keep: `all` since their start, \
+         so that every moment since can be recovered, or as much as makes them `consistent`, so that they can be \
+         restored as of their own end (recovery_target = 'immediate').")
+        .default("all").flag("retain-wal"),
+    Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
+        "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
+         upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \
+         longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
         "The base backup to restore: a full name as `backup-list` prints it, or LATEST.")

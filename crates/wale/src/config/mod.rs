@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wale_cluster::Secret;
+use wale_ops::retention::{Policy, WalRetention};
 use wale_ops::{Kind, OpError};
 use wale_service::Schedule;
 
@@ -101,6 +102,9 @@ pub(crate) struct Settings {
     pub(crate) backup_wal_timeout: Duration,
     pub(crate) backup_read_rate: Option<u64>,
     pub(crate) damaged_pages: &'static str,
+
+    pub(crate) retention: Policy,
+    pub(crate) sweep_grace: Duration,
 
     pub(crate) restore_label: String,
     pub(crate) restore_workers: usize,
@@ -248,6 +252,8 @@ impl Settings {
             backup_wal_timeout: reader.duration("WALE_BACKUP_WAL_TIMEOUT"),
             backup_read_rate: reader.optional_size("WALE_BACKUP_READ_RATE"),
             damaged_pages: reader.word("WALE_DAMAGED_PAGES"),
+            retention: retention(reader),
+            sweep_grace: sweep_grace(reader),
             restore_label: restore_label(reader),
             restore_workers: reader
                 .optional_integer("WALE_RESTORE_WORKERS")
@@ -414,6 +420,39 @@ fn schedule(reader: &mut Reader) -> Option<Schedule> {
         }),
     };
     reader.parse("CRON_TIMING", parse).flatten()
+}
+
+fn retention(reader: &mut Reader) -> Policy {
+    Policy {
+        backups: reader.optional_integer("WALE_RETAIN_BACKUPS"),
+        days: reader.optional_integer("WALE_RETAIN_DAYS"),
+        daily: reader.optional_integer("WALE_RETAIN_DAILY"),
+        weekly: reader.optional_integer("WALE_RETAIN_WEEKLY"),
+        monthly: reader.optional_integer("WALE_RETAIN_MONTHLY"),
+        // The schedule's: a backup of midnight belongs to the day that begins.
+        zone: reader.parse("TZ", value::zone).unwrap_or_default(),
+        wal: match reader.word("WALE_RETAIN_WAL") {
+            "consistent" => WalRetention::Consistent,
+            _ => WalRetention::All,
+        },
+    }
+}
+
+/// A backup or an upload that is alive stores something more often than this, whatever its size.
+const LEAST_GRACE: Duration = Duration::from_hours(1);
+
+fn sweep_grace(reader: &mut Reader) -> Duration {
+    let grace = reader.duration("WALE_SWEEP_GRACE");
+    if grace < LEAST_GRACE {
+        reader.mistakes.push(
+            Mistake::new(
+                Group::Retention,
+                "WALE_SWEEP_GRACE: less than 1h would remove uploads that are alive",
+            )
+            .hint("write 1h or more"),
+        );
+    }
+    grace.max(LEAST_GRACE)
 }
 
 fn restore_label(reader: &mut Reader) -> String {

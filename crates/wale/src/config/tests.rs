@@ -226,3 +226,36 @@ fn secrets_appear_nowhere() {
     let loaded = load(&[ARCHIVE, ("WALE_HTTP_TOKEN", "canary 7f3a")]);
     assert!(!format!("{:?}", loaded.require_all().err().unwrap()).contains("canary"));
 }
+
+#[test]
+fn retention_is_off_until_a_rule_is_set() {
+    assert!(!load(&[ARCHIVE]).require_all().unwrap().retention.is_set());
+    let loaded = load(&[
+        ARCHIVE,
+        ("WALE_RETAIN_DAYS", "7"),
+        ("WALE_RETAIN_WEEKLY", "4"),
+        ("WALE_RETAIN_WAL", "consistent"),
+        ("TZ", "Europe/Berlin"),
+        ("WALE_SWEEP_GRACE", "2h"),
+    ]);
+    let settings = loaded.require_all().unwrap();
+    let expected = Policy {
+        days: Some(7),
+        weekly: Some(4),
+        zone: chrono_tz::Europe::Berlin,
+        wal: WalRetention::Consistent,
+        ..Policy::default()
+    };
+    assert_eq!(settings.retention, expected);
+    assert_eq!(settings.sweep_grace, Duration::from_hours(2));
+    for (name, value) in [
+        ("WALE_RETAIN_BACKUPS", "0"),
+        ("WALE_RETAIN_DAYS", "-1"),
+        ("WALE_RETAIN_MONTHLY", "many"),
+        ("WALE_SWEEP_GRACE", "10min"),
+    ] {
+        let loaded = load(&[ARCHIVE, (name, value)]);
+        let error = loaded.require(&[Group::Retention]).expect_err(name);
+        assert!(error.message.contains(name), "{}", error.message);
+    }
+}

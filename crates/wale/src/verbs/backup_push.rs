@@ -2,7 +2,7 @@
 
 use indicatif::ProgressBar;
 use wale_ops::backup_push::BackupReport;
-use wale_ops::{Archive, Kind, OpError};
+use wale_ops::{Archive, Kind, OpError, retention};
 use wale_pipeline::{CancellationToken, Progress};
 
 use crate::assemble::{self, Bounds};
@@ -11,6 +11,7 @@ use crate::config::{Group, Loaded, Settings};
 use crate::progress::{bytes, duration, watch};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
+use crate::verbs::deletion;
 
 /// Runs the verb.
 pub(crate) fn run(
@@ -18,7 +19,13 @@ pub(crate) fn run(
     loaded: &Loaded,
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
-    let groups = [Group::Archive, Group::Cluster, Group::Server, Group::Backup];
+    let groups = [
+        Group::Archive,
+        Group::Cluster,
+        Group::Server,
+        Group::Backup,
+        Group::Retention,
+    ];
     let settings = loaded.require(&groups)?;
     if arguments.while_offline {
         let message = "backing up a stopped cluster is not built yet in this version";
@@ -28,7 +35,13 @@ pub(crate) fn run(
     }
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-    let report = runtime::large(options.workers)?.block_on(push(&archive, &options, bar))?;
+    let retention = retention::Options {
+        request: retention::Request::Policy(settings.retention.clone()),
+        act: retention::Act::Delete,
+        grace: assemble::sweep_grace(settings),
+    };
+    let report =
+        runtime::large(options.workers)?.block_on(push(&archive, &options, &retention, bar))?;
     tell(&report);
     Ok(())
 }
@@ -58,18 +71,21 @@ fn options(
 async fn push(
     archive: &Archive,
     options: &wale_ops::backup_push::Options,
+    retention: &retention::Options,
     bar: &ProgressBar,
 ) -> Result<BackupReport, OpError> {
     let signals = Signals::listen()?;
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     // Boxed: the work's own state is tens of kilobytes.
-    let work = Box::pin(wale_ops::backup_push::run(
-        archive,
-        options,
-        &progress,
-        &cancel,
-        |_| {},
-    ));
+    let work = Box::pin(async {
+        let report =
+            wale_ops::backup_push::run(archive, options, &progress, &cancel, |_| {}).await?;
+        progress.set_phase("deleting what is not kept");
+        // It may be dropped anywhere: the next run goes on.
+        let deletion = deletion::after_backup(archive, retention);
+        let _ = cancel.run_until_cancelled(deletion).await;
+        Ok(report)
+    });
     signals.cancel(&cancel, watch(bar, &progress, work)).await
 }
 

@@ -3,6 +3,7 @@
 mod backup_fetch;
 mod backup_list;
 mod backup_push;
+mod deletion;
 pub(crate) mod recovery;
 mod reference;
 mod serve;
@@ -49,6 +50,9 @@ pub(crate) fn run(
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
             print(&runtime::small()?.block_on(backup_list::run(&archive, arguments))?)
         }
+        Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
+        Verb::Delete(arguments) => deletion::delete(arguments, invocation.face, loaded),
+        Verb::Retain(arguments) => deletion::retain(arguments, invocation.face, loaded),
         Verb::WalPush(arguments) => wal::push(arguments, loaded),
         Verb::WalFetch(arguments) => wal::fetch(arguments, invocation.face, loaded),
         Verb::Client(arguments) => client::run(arguments, loaded),

@@ -1,12 +1,9 @@
 //! `serve`: the sidecar.
 
-use std::sync::Arc;
-
 use wale_ops::OpError;
 use wale_service::HttpLimits;
-use wale_storage::Store;
 
-use crate::assemble::{self, Bounds, STALE_AFTER, VERSION};
+use crate::assemble::{self, Bounds, VERSION};
 use crate::config::{Loaded, Settings};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
@@ -41,31 +38,13 @@ async fn serve(settings: &Settings) -> Result<(), OpError> {
         schedule = settings.schedule.as_ref().map_or("off", |schedule| schedule.text()),
         "starting"
     );
-    let sweep = sweep(opened.store);
     signals
-        .shut_down(|shutdown| async move {
+        .shut_down(|shutdown| {
             // Boxed: the service's own state is tens of kilobytes.
-            let mut service = Box::pin(wale_service::serve(options, async {
+            Box::pin(wale_service::serve(options, async {
                 // A sender that is gone means the same: it lives as long as this work.
                 let _ = shutdown.await;
-            }));
-            tokio::select! {
-                result = &mut service => return result,
-                () = sweep => {}
-            }
-            service.await
+            }))
         })
         .await
-}
-
-/// Removes what crashes left in the archive: unfinished writes, never an object.
-async fn sweep(store: Arc<dyn Store>) {
-    match store.discard_unfinished(STALE_AFTER).await {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(
-            removed,
-            "removed unfinished writes that a crash left in the archive"
-        ),
-        Err(error) => tracing::warn!(%error, "could not look for unfinished writes in the archive"),
-    }
 }
