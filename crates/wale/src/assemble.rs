@@ -11,7 +11,7 @@ use wale_cluster::recovery::{
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
-    self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource,
+    self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
 use wale_ops::backup_push::{self, DamagedPagePolicy};
 use wale_ops::wal_fetch::FetcherOptions;
@@ -292,6 +292,10 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
     Ok(RestoreClusterOptions {
         fetch,
         restore_command: command.text,
+        wal_source: match settings.restore_command {
+            Some(_) => WalSource::Elsewhere,
+            None => WalSource::Archive,
+        },
         authorization: command.authorization,
         recovery_addition: settings.recovery_addition.clone(),
         restore_as,

@@ -17,11 +17,12 @@ use wale_pg::{
 };
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::options::{RestoreAs, RestoreClusterOptions};
+use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Finish, Prepared, Restore, prepare, request};
 use super::target::Target;
 use super::timelines::{self, Wish};
+use super::wal::{self, Need};
 use crate::archive::Archive;
 use crate::backup_push::blocking;
 use crate::error::{Kind, OpError, Result};
@@ -32,7 +33,7 @@ use crate::error::{Kind, OpError, Result};
 ///
 /// As [`super::run`]; [`Kind::NotEmpty`] also for a directory that another request, or nobody of us, filled;
 /// [`Kind::Configuration`] for recovery settings that PostgreSQL would refuse; [`Kind::ArchiveMismatch`] for a timeline
-/// that did not grow out of the backup.
+/// that did not grow out of the backup; [`Kind::CorruptData`] when WAL that the backup needs is not in the archive.
 pub async fn restore_cluster(
     archive: &Archive,
     options: &RestoreClusterOptions,
@@ -186,10 +187,24 @@ async fn plan_recovery(
         known.join(", "),
         way.followed
     );
-    Ok(RecoveryPlan {
-        lines,
-        warnings: way.warnings,
-    })
+    let mut warnings = way.warnings;
+    let streams = ["restore_command", "primary_conninfo"];
+    let wal_source = if streams.iter().any(|name| setting(&lines, name).is_some()) {
+        WalSource::Elsewhere
+    } else {
+        options.wal_source
+    };
+    let need = Need {
+        backup: &source.name,
+        consistent_at,
+        followed: histories
+            .get(&way.followed)
+            .filter(|_| way.followed != source.timeline),
+        size: source.segment_size(archive).await?,
+        source: wal_source,
+    };
+    warnings.extend(wal::look(archive, &need).await?);
+    Ok(RecoveryPlan { lines, warnings })
 }
 
 fn setting<'a>(lines: &'a [(String, String)], name: &str) -> Option<&'a str> {

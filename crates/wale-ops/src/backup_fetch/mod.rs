@@ -19,6 +19,7 @@ mod ledger;
 mod links;
 mod options;
 pub mod plan;
+pub mod reach;
 mod report;
 mod run;
 mod source;
@@ -26,10 +27,13 @@ mod target;
 #[cfg(test)]
 mod tests;
 pub mod timelines;
+mod wal;
 mod whole;
 mod wipe;
 
 pub use cluster::restore_cluster;
-pub use options::{BackupSelector, Options, RestoreAs, RestoreClusterOptions, TablespaceSource};
+pub use options::{
+    BackupSelector, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
+};
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;

@@ -103,6 +103,16 @@ pub enum RestoreAs {
     Standby,
 }
 
+/// Where the restored server gets its WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WalSource {
+    /// From the backup's archive: what is not there, is nowhere.
+    #[default]
+    Archive,
+    /// By a command of the user's own, or from another server.
+    Elsewhere,
+}
+
 /// What the sidecar's RESTORE needs to know.
 #[derive(Debug, Clone)]
 pub struct RestoreClusterOptions {
@@ -110,6 +120,8 @@ pub struct RestoreClusterOptions {
     pub fetch: Options,
     /// `restore_command`, complete.
     pub restore_command: String,
+    /// Where that command looks.
+    pub wal_source: WalSource,
     /// Content of the file from which `restore_command` takes the sidecar's token, if it does.
     pub authorization: Option<Secret>,
     /// Lines that the user adds to the recovery settings, as written.

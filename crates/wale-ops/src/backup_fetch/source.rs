@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
-use wale_pg::{ArchiveFileName, Lsn, MajorVersion, TimelineId};
+use wale_pg::{ArchiveFileName, Lsn, MajorVersion, TimelineId, WalSegmentSize};
 use wale_storage::{ObjectKey, StoreError};
 
 use super::options::BackupSelector;
@@ -146,12 +146,7 @@ impl Source {
         if self.is_offline() {
             return Ok(None);
         }
-        let known = match archive.identity().await? {
-            Some(identity) => Some(identity.wal_segment_size),
-            None => self.segment_size(archive).await?,
-        };
-        let size = known.and_then(|bytes| wale_pg::WalSegmentSize::new(bytes).ok());
-        let size = size.unwrap_or(wale_pg::WalSegmentSize::DEFAULT);
+        let size = self.segment_size(archive).await?;
         Ok(self.name.segment().start_lsn(size).ok())
     }
 
@@ -163,9 +158,22 @@ impl Source {
             && self.sentinel.wal_segment_offset_backup_stop.as_deref() == self.name.offset()
     }
 
+    /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
+    pub(super) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
+        let recorded = if let Some(wale) = self.wale() {
+            Some(wale.wal_segment_size)
+        } else if let Some(identity) = archive.identity().await? {
+            Some(identity.wal_segment_size)
+        } else {
+            self.size_by_first_segment(archive).await?
+        };
+        let size = recorded.and_then(|bytes| WalSegmentSize::new(bytes).ok());
+        Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
+    }
+
     /// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
     /// read. Only an archive that wale has never written to has no better record.
-    async fn segment_size(&self, archive: &Archive) -> Result<Option<u64>> {
+    async fn size_by_first_segment(&self, archive: &Archive) -> Result<Option<u64>> {
         let first = ArchiveFileName::Segment(self.name.segment());
         let Some(stored) = archive.find_wal(&first).await? else {
             return Ok(None);

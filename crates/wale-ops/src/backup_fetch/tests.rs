@@ -24,7 +24,7 @@ use wale_storage::{
 
 use super::{
     BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome,
-    TablespaceSource,
+    TablespaceSource, WalSource,
 };
 use crate::archive::Archive;
 use crate::backup_push::testing::{copy_directory, small};
@@ -474,6 +474,7 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
     RestoreClusterOptions {
         fetch: bench.options(),
         restore_command: "fetch %f %p".to_owned(),
+        wal_source: WalSource::Elsewhere,
         authorization: None,
         recovery_addition: "recovery_target = 'immediate'".to_owned(),
         restore_as: RestoreAs::Primary,
@@ -653,4 +654,39 @@ fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
         }
     }
     archive
+
+/// Row 46: the WAL that the backup needs, and a hole behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
+    let bench = Bench::new().await;
+    fs::create_dir(bench.path("conf")).unwrap();
+    let options = RestoreClusterOptions {
+        wal_source: WalSource::Archive,
+        ..cluster_options(&bench)
+    };
+    let restore = || async {
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        super::restore_cluster(&bench.archive, &options, &progress, &cancel).await
+    };
+    let store = |segment: &str| {
+        let key = ObjectKey::new(&format!("wal_005/{segment}.zst")).unwrap();
+        bench.memory.insert(&key, b"x".to_vec());
+    };
+    store("000000010000000000000001");
+    store("000000010000000000000003");
+    let error = restore().await.unwrap_err();
+    assert_eq!(error.kind, Kind::CorruptData);
+    assert!(
+        error.message.contains("000000010000000000000002"),
+        "{error:?}"
+    );
+    assert!(!bench.options().target.exists(), "nothing was written");
+    store("000000010000000000000002");
+    store("000000010000000000000007");
+    let RestoreClusterOutcome::Restored(report) = restore().await.unwrap() else {
+        panic!("it was not restored before");
+    };
+    let warning = report.warnings.join("\n");
+    let hole = "000000010000000000000004 to 000000010000000000000006";
+    assert!(warning.contains(hole), "{warning}");
 }

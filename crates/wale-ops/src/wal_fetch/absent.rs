@@ -254,7 +254,7 @@ async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<Timel
 
 /// Shows the files that WAL objects claim to hold, under whatever extension, where their names begin with `prefix`; in
 /// order, until `enough`.
-async fn each_wal(
+pub(crate) async fn each_wal(
     archive: &Archive,
     prefix: &str,
     mut enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,

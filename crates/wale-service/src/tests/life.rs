@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wale_ops::Kind;
-use wale_ops::backup_fetch::{Options, RestoreAs, RestoreClusterOptions};
+use wale_ops::backup_fetch::{Options, RestoreAs, RestoreClusterOptions, WalSource};
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
 use super::support::{Bench, bench, bench_at, bench_over, eventually, segment, serving};
@@ -17,6 +17,7 @@ fn restoring(mut bench: Bench) -> Bench {
     bench.options.mode = StartMode::Restore(RestoreClusterOptions {
         fetch: Options::new(data),
         restore_command: "false".into(),
+        wal_source: WalSource::Elsewhere,
         authorization: None,
         recovery_addition: String::new(),
         restore_as: RestoreAs::Primary,

@@ -184,6 +184,28 @@ fn fault_46_a_gap_in_the_archive_is_not_the_end_of_recovery() {
         "names the next one: {}",
         reply.text()
     );
+
+    // Whoever restores now is told where recovery will stop, before it begins.
+    let (_told, told, _) = restored(&stage, "told", "wget");
+    let words = format!("segment {} is missing from the archive", segments[2]);
+    assert!(told.log_text().contains(&words), "{}", told.log_text());
+    // Without the WAL of the backup itself there is nothing to begin.
+    let label = told.get("/backups").json()[0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let own = label["base_".len()..].split('_').next().unwrap().to_owned();
+    std::fs::remove_file(object_of(&stage.archive(), &own)).unwrap();
+    let (cluster, options) = stage.restore_options("hopeless", "");
+    let mut hopeless = Sidecar::launch(&stage.sandbox, WALE, &options);
+    let status = hopeless.wait_exit(STOPPED);
+    assert_eq!(status.code(), Some(65), "{}", hopeless.log_text());
+    assert!(
+        hopeless.log_text().contains(&own),
+        "{}",
+        hopeless.log_text()
+    );
+    assert_eq!(std::fs::read_dir(&cluster.data).unwrap().count(), 0);
 }
 
 #[test]

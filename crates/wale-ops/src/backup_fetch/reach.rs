@@ -1,0 +1,206 @@
+//! How far the WAL of an archive carries a recovery. Pure.
+//!
+//! A recovery's way leads along one timeline up to where the next one left it. What the archive has of each stretch is
+//! seen in the order of the names, one segment at a time, so a log of a million segments needs no memory.
+
+use wale_pg::{TimelineHistory, TimelineId, WalSegmentError, WalSegmentName, WalSegmentSize};
+
+/// A stretch of the way on one timeline, in segment numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The first segment.
+    pub first: u64,
+    /// The first one that no longer belongs to it; `None` where the way is open.
+    pub end: Option<u64>,
+}
+
+/// Segments that are missing, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first one.
+    pub from: WalSegmentName,
+    /// The last one.
+    pub to: WalSegmentName,
+}
+
+/// The way from `begins` on: along its own timeline, or towards the timeline of `followed`. The segment of a switch is
+/// the later timeline's, which has a copy of its beginning.
+///
+/// # Errors
+///
+/// When a name or a switch position lies behind the end of the log.
+pub fn legs(
+    begins: WalSegmentName,
+    followed: Option<&TimelineHistory>,
+    size: WalSegmentSize,
+) -> Result<Vec<Leg>, WalSegmentError> {
+    let mut first = begins.number(size)?;
+    let mut legs = Vec::new();
+    let ancestors = followed.map_or(&[][..], |history| &history.parents);
+    let own = ancestors
+        .iter()
+        .skip_while(|parent| parent.timeline != begins.timeline());
+    for parent in own {
+        let end = size.segment_number(parent.switch_lsn);
+        if end > first {
+            legs.push(Leg {
+                timeline: parent.timeline,
+                first,
+                end: Some(end),
+            });
+            first = end;
+        }
+    }
+    legs.push(Leg {
+        timeline: followed.map_or(begins.timeline(), |history| history.timeline),
+        first,
+        end: None,
+    });
+    Ok(legs)
+}
+
+/// What was seen of a leg so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Walk {
+    leg: Leg,
+    size: WalSegmentSize,
+    next: u64,
+    gap: Option<(u64, u64)>,
+}
+
+impl Walk {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub const fn new(leg: Leg, size: WalSegmentSize) -> Self {
+        Self {
+            leg,
+            size,
+            next: leg.first,
+            gap: None,
+        }
+    }
+
+    /// Takes note of a segment; in the order of their names. `true` when no other is needed.
+    pub fn see(&mut self, segment: WalSegmentName) -> bool {
+        let Ok(number) = segment.number(self.size) else {
+            return false;
+        };
+        if segment.timeline() != self.leg.timeline || number < self.next {
+            return false;
+        }
+        let is_beyond = self.leg.end.is_some_and(|end| number >= end);
+        if number == self.next && !is_beyond {
+            self.next += 1;
+            return self.leg.end == Some(self.next);
+        }
+        // On a closed leg the end says how far the gap goes, whatever comes behind it.
+        if !is_beyond {
+            self.gap = Some((self.next, number - 1));
+        }
+        true
+    }
+
+    /// The first gap of the leg: one with something behind it, or the rest of a leg that has an end.
+    ///
+    /// # Errors
+    ///
+    /// When a number lies behind the end of the log.
+    pub fn gap(&self) -> Result<Option<Gap>, WalSegmentError> {
+        let rest = self.leg.end.filter(|end| self.next < *end);
+        let Some((from, to)) = self.gap.or(rest.map(|end| (self.next, end - 1))) else {
+            return Ok(None);
+        };
+        let name = |number| WalSegmentName::from_number(self.leg.timeline, number, self.size);
+        Ok(Some(Gap {
+            from: name(from)?,
+            to: name(to)?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).unwrap()
+    }
+
+    fn name(on: u32, number: u64) -> WalSegmentName {
+        WalSegmentName::from_number(timeline(on), number, SIZE).unwrap()
+    }
+
+    fn leg(on: u32, first: u64, end: Option<u64>) -> Leg {
+        Leg {
+            timeline: timeline(on),
+            first,
+            end,
+        }
+    }
+
+    #[test]
+    fn the_way_changes_timelines_at_the_segment_of_the_switch() {
+        let text = "1\t0/5000100\ta\n2\t0/7000000\tb\n3\t0/7000200\tc\n";
+        let history = TimelineHistory::parse(timeline(4), text).unwrap();
+        let cases = [
+            (name(1, 2), None, vec![leg(1, 2, None)]),
+            (
+                name(1, 2),
+                Some(&history),
+                vec![leg(1, 2, Some(5)), leg(2, 5, Some(7)), leg(4, 7, None)],
+            ),
+            // Begun in the segment of the switch: that is the next timeline's.
+            (
+                name(1, 5),
+                Some(&history),
+                vec![leg(2, 5, Some(7)), leg(4, 7, None)],
+            ),
+            (name(3, 7), Some(&history), vec![leg(4, 7, None)]),
+        ];
+        for (begins, followed, expected) in cases {
+            assert_eq!(legs(begins, followed, SIZE).unwrap(), expected, "{begins}");
+        }
+    }
+
+    #[test]
+    fn a_gap_has_something_behind_it_or_an_end_that_is_not_reached() {
+        /// A leg, the numbers that are there, the gap.
+        type Case = (Leg, &'static [u64], Option<(u64, u64)>);
+        let cases: [Case; 10] = [
+            (leg(1, 2, None), &[1, 2, 3, 4], None),
+            (leg(1, 2, None), &[], None),
+            (leg(1, 2, None), &[2, 2, 3, 6, 9], Some((4, 5))),
+            (leg(1, 2, None), &[4], Some((2, 3))),
+            (leg(1, 2, Some(5)), &[2, 3, 4], None),
+            (leg(1, 2, Some(5)), &[2, 3, 4, 9], None),
+            (leg(1, 2, Some(5)), &[2, 3], Some((4, 4))),
+            (leg(1, 2, Some(5)), &[2, 9], Some((3, 4))),
+            (leg(1, 2, Some(5)), &[2, 4], Some((3, 3))),
+            (leg(1, 2, Some(5)), &[], Some((2, 4))),
+        ];
+        for (leg, present, expected) in cases {
+            let mut walk = Walk::new(leg, SIZE);
+            let _ = present.iter().any(|number| walk.see(name(1, *number)));
+            let expected = expected.map(|(from, to)| Gap {
+                from: name(1, from),
+                to: name(1, to),
+            });
+            assert_eq!(walk.gap().unwrap(), expected, "{leg:?} {present:?}");
+        }
+    }
+
+    #[test]
+    fn other_timelines_do_not_count_and_names_cross_the_end_of_their_last_part() {
+        let mut walk = Walk::new(leg(2, 0xFE, Some(0x102)), SIZE);
+        assert!(!walk.see(name(1, 0xFE)));
+        let enough: Vec<bool> = (0xFE..0x102)
+            .map(|number| walk.see(name(2, number)))
+            .collect();
+        assert_eq!(enough, [false, false, false, true]);
+        assert_eq!(walk.gap().unwrap(), None);
+    }
+}
