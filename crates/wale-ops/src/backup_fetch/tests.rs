@@ -654,6 +654,7 @@ fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
         }
     }
     archive
+}
 
 /// Row 46: the WAL that the backup needs, and a hole behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
