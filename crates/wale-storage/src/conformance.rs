@@ -20,6 +20,16 @@ const PREFIX: &str = "conformance/";
 ///
 /// Where the store breaks a promise, with the promise as the message.
 pub async fn conformance(store: Arc<dyn Store>) {
+    conformance_with_names(store, 255).await;
+}
+
+/// The same for a store whose names have components of at most `name_bytes`, because it keeps more in a file's name
+/// than the object's.
+///
+/// # Panics
+///
+/// As [`conformance`].
+pub async fn conformance_with_names(store: Arc<dyn Store>, name_bytes: usize) {
     store.check().await.expect("the store can be asked");
     assert!(!store.location().is_empty(), "a store says where it is");
     let found = keys(&*store, PREFIX).await;
@@ -34,7 +44,7 @@ pub async fn conformance(store: Arc<dyn Store>) {
     replaced(&*store).await;
     aborted(&*store).await;
     sizes(&*store).await;
-    unusual_names(&*store).await;
+    unusual_names(&*store, name_bytes).await;
     listed(&*store).await;
     read_while_replaced(&*store).await;
 
@@ -205,8 +215,8 @@ async fn sizes(store: &dyn Store) {
     }
 }
 
-async fn unusual_names(store: &dyn Store) {
-    let long = "n".repeat(255);
+async fn unusual_names(store: &dyn Store, name_bytes: usize) {
+    let long = "n".repeat(name_bytes);
     let names = [
         "with space",
         "per%cent",

@@ -23,7 +23,7 @@ mod retry;
 mod s3;
 mod store;
 
-pub use conformance::conformance;
+pub use conformance::{conformance, conformance_with_names};
 pub use error::{BodyError, BoxError, Misconfiguration, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
@@ -31,8 +31,9 @@ pub use key::ObjectKey;
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{
-    Addressing, CredentialSource, Credentials, Proxies, S3Endpoint, S3Options, S3Store, S3Timeouts,
-    Secret, ServerEncryption, UploadChecksum,
+    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource,
+    Proxies, RoleSource, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption,
+    UploadChecksum, WebIdentitySource,
 };
 pub use store::{Body, Object, ObjectMeta, ObjectStream, PutOutcome, Store, body_from, read_all};
 

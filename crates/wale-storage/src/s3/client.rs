@@ -127,7 +127,7 @@ impl Client {
             &options.proxies,
             options.timeouts.clone(),
         )?;
-        let keeper = Keeper::new(options.credentials.clone());
+        let keeper = Keeper::new(options, transport.clone())?;
         Ok(Self {
             transport,
             address: Address::new(bucket, region, endpoint.as_ref()),
@@ -185,7 +185,7 @@ impl Client {
         let is_refused = failure
             .refusal()
             .is_some_and(|refusal| refusal.is_of_credentials() || has_no_reason(refusal));
-        if is_refused && let Some(renewed) = self.keeper.other_than(&credentials) {
+        if is_refused && let Some(renewed) = self.keeper.other_than(&credentials).await? {
             tracing::info!(location = %self.location, "the credentials were renewed");
             return self.attempt(call, &renewed).await;
         }

@@ -22,7 +22,11 @@ pub(super) enum Failure {
     NoCredentials(String),
     /// The answer is not what the protocol says.
     Nonsense(String),
+    /// The server computed another digest of the body that it stored.
+    Garbled,
 }
+
+const GARBLED: &str = "it received other bytes than were sent";
 
 /// An error that a server told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -104,7 +108,7 @@ impl Refusal {
         }
     }
 
-    fn is(&self, codes: &[&str]) -> bool {
+    pub(super) fn is(&self, codes: &[&str]) -> bool {
         codes.contains(&self.code.as_str())
     }
 
@@ -238,12 +242,25 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::NoAnswer(NoAnswer { reason })
+            | Self::Untrusted(reason)
+            | Self::NoCredentials(reason)
+            | Self::Nonsense(reason) => f.write_str(reason),
+            Self::Garbled => f.write_str(GARBLED),
+        }
+    }
+}
+
 impl Failure {
     /// Whether the same request may succeed soon.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_transient(),
-            Self::NoAnswer(_) | Self::Nonsense(_) => true,
+            Self::NoAnswer(_) | Self::Nonsense(_) | Self::Garbled => true,
             Self::Untrusted(_) | Self::NoCredentials(_) => false,
         }
     }
@@ -273,6 +290,7 @@ impl Failure {
             Self::NoCredentials(reason) => {
                 misconfigured(Misconfiguration::NoCredentials, reason, None)
             }
+            Self::Garbled => StoreError::unavailable(location, GARBLED),
             Self::Nonsense(reason) => {
                 StoreError::unavailable(location, format!("the answer is not S3's: {reason}"))
             }
@@ -307,7 +325,7 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
     }
     if refusal.is_transient() || refusal.is(&["NoSuchUpload"]) {
         let reason = match refusal.status {
-            _ if refusal.is_garbled() => "it received other bytes than were sent",
+            _ if refusal.is_garbled() => GARBLED,
             _ if refusal.is(&["SlowDown"]) => "it asks to be asked less often",
             _ if refusal.is(&["NoSuchUpload"]) => "the unfinished upload was discarded meanwhile",
             _ => "it answers with an error",

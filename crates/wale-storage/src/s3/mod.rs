@@ -12,6 +12,8 @@
 //! * a write is whole or not at all, and durable when it is answered;
 //! * `If-None-Match: *` lets exactly one writer create an object. A store that ignores it is found out before the
 //!   first write (`probe`); then looks before and after the write, and a lock within the process, stand in;
+//! * a body that does not match its checksum is refused. Of a store that accepts it, the digest that it answers with
+//!   (`ETag`) is compared;
 //! * an answer of status 200 may still hold an error, which counts.
 //!
 //! Requests that anybody can repeat are repeated by [`crate::RetryStore`]; parts of an upload, pages of a listing and
@@ -43,7 +45,10 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, Method};
 use tokio::sync::OnceCell;
 
-pub use self::credentials::{CredentialSource, Credentials};
+pub use self::credentials::{
+    ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource, RoleSource,
+    WebIdentitySource,
+};
 pub use self::options::{
     Addressing, Proxies, S3Endpoint, S3Options, S3Timeouts, Secret, ServerEncryption,
     UploadChecksum,
@@ -51,6 +56,7 @@ pub use self::options::{
 
 use self::client::{Call, Client};
 use self::failure::{Asked, Failure};
+use self::probe::BodyCheck;
 use self::slots::Slots;
 use self::upload::{Abandoned, Condition, NameLocks, Stored};
 use crate::store::check_prefix;
@@ -75,6 +81,7 @@ struct Inner {
     is_amazon: bool,
     creation_guarded: OnceCell<bool>,
     assembly_guarded: OnceCell<bool>,
+    body_check: OnceCell<BodyCheck>,
     names: NameLocks,
     abandoned: Abandoned,
     deletes_singly: AtomicBool,
@@ -102,6 +109,7 @@ impl S3Store {
             is_amazon: options.endpoint.is_none(),
             creation_guarded: OnceCell::new(),
             assembly_guarded: OnceCell::new(),
+            body_check: OnceCell::new(),
             names: NameLocks::default(),
             abandoned: Abandoned::default(),
             deletes_singly: AtomicBool::new(false),

@@ -22,6 +22,8 @@ pub(super) struct Part {
     /// For the signature, when TLS does not vouch for the body.
     pub(super) sha256: Option<String>,
     pub(super) checksum: Option<Checksum>,
+    /// What its `ETag` must be, when nothing but that tells whether the store has the right bytes.
+    pub(super) etag: Option<String>,
     /// Whether the body ended with it.
     pub(super) is_last: bool,
     _held: Held,
@@ -40,25 +42,34 @@ pub(super) struct Checksum {
 pub(super) struct Cutter {
     body: Fuse<Body>,
     rest: Bytes,
-    checksum: UploadChecksum,
-    with_sha256: bool,
+    wanted: Wanted,
+}
+
+/// Which sums are taken of a body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// What is sent along.
+    pub(super) checksum: UploadChecksum,
+    /// For the signature.
+    pub(super) sha256: bool,
+    /// For a comparison with the `ETag` of the answer.
+    pub(super) etag: bool,
 }
 
 impl Cutter {
-    /// Cuts `body`. `with_sha256` when signatures cover bodies.
-    pub(super) fn new(body: Body, checksum: UploadChecksum, with_sha256: bool) -> Self {
+    /// Cuts `body`.
+    pub(super) fn new(body: Body, wanted: Wanted) -> Self {
         Self {
             body: body.fuse(),
             rest: Bytes::new(),
-            checksum,
-            with_sha256,
+            wanted,
         }
     }
 
     /// Gathers the next part: as long as its memory, or what is left of the body.
     pub(super) async fn next(&mut self, held: Held) -> Result<Part, BodyError> {
         let mut payload = Payload::default();
-        let mut sums = Sums::new(self.checksum, self.with_sha256);
+        let mut sums = Sums::new(self.wanted);
         let mut is_last = false;
         while payload.len() < held.bytes {
             if self.rest.is_empty() {
@@ -74,11 +85,16 @@ impl Cutter {
             sums.update(&chunk);
             payload.push(chunk);
         }
-        let (sha256, checksum) = sums.finish();
+        let Finished {
+            sha256,
+            checksum,
+            etag,
+        } = sums.finish();
         Ok(Part {
             payload,
             sha256,
             checksum,
+            etag,
             is_last,
             _held: held,
         })
@@ -90,18 +106,27 @@ struct Sums {
     sha256: Option<digest::Context>,
     crc32c: Option<crc_fast::Digest>,
     md5: Option<Md5>,
-    sends_sha256: bool,
+    wanted: Wanted,
+}
+
+/// The sums of a part, as they are used.
+struct Finished {
+    sha256: Option<String>,
+    checksum: Option<Checksum>,
+    etag: Option<String>,
 }
 
 impl Sums {
-    fn new(checksum: UploadChecksum, with_sha256: bool) -> Self {
-        let sends_sha256 = checksum == UploadChecksum::Sha256;
+    fn new(wanted: Wanted) -> Self {
+        let checksum = wanted.checksum;
+        let sha256 = wanted.sha256 || checksum == UploadChecksum::Sha256;
+        let md5 = wanted.etag || checksum == UploadChecksum::Md5;
         Self {
-            sha256: (with_sha256 || sends_sha256).then(|| digest::Context::new(&digest::SHA256)),
+            sha256: sha256.then(|| digest::Context::new(&digest::SHA256)),
             crc32c: (checksum == UploadChecksum::Crc32c)
                 .then(|| crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi)),
-            md5: (checksum == UploadChecksum::Md5).then(Md5::new),
-            sends_sha256,
+            md5: md5.then(Md5::new),
+            wanted,
         }
     }
 
@@ -117,30 +142,37 @@ impl Sums {
         }
     }
 
-    fn finish(self) -> (Option<String>, Option<Checksum>) {
+    fn finish(self) -> Finished {
         let sha256 = self.sha256.map(digest::Context::finish);
-        let checksum = if let Some(sum) = self.crc32c {
-            // The sum has 32 bits; S3 wants them with the highest byte first.
-            let sum = u32::try_from(sum.finalize()).unwrap_or(u32::MAX);
-            Some((
-                "x-amz-checksum-crc32c",
-                Some("ChecksumCRC32C"),
-                BASE64_STANDARD.encode(sum.to_be_bytes()),
-            ))
-        } else if let Some(sum) = self.md5 {
-            Some(("content-md5", None, BASE64_STANDARD.encode(sum.finalize())))
-        } else {
-            sha256.filter(|_| self.sends_sha256).map(|sum| {
+        let md5 = self.md5.map(Md5::finalize);
+        // The sum has 32 bits; S3 wants them with the highest byte first.
+        let crc32c = self.crc32c.map(|sum| {
+            let sum = u32::try_from(sum.finalize()).expect("a CRC-32 has 32 bits");
+            sum.to_be_bytes()
+        });
+        let sent = match self.wanted.checksum {
+            UploadChecksum::Crc32c => crc32c.map(|sum| {
+                let value = BASE64_STANDARD.encode(sum);
+                ("x-amz-checksum-crc32c", Some("ChecksumCRC32C"), value)
+            }),
+            UploadChecksum::Sha256 => sha256.map(|sum| {
                 let value = BASE64_STANDARD.encode(sum);
                 ("x-amz-checksum-sha256", Some("ChecksumSHA256"), value)
-            })
+            }),
+            UploadChecksum::Md5 => {
+                md5.map(|sum| ("content-md5", None, BASE64_STANDARD.encode(sum)))
+            }
+            UploadChecksum::None => None,
         };
-        let checksum = checksum.map(|(header, element, value)| Checksum {
-            header,
-            element,
-            value,
-        });
-        (sha256.map(|sum| hex(sum.as_ref())), checksum)
+        Finished {
+            sha256: sha256.map(|sum| hex(sum.as_ref())),
+            checksum: sent.map(|(header, element, value)| Checksum {
+                header,
+                element,
+                value,
+            }),
+            etag: md5.filter(|_| self.wanted.etag).map(|sum| hex(&sum)),
+        }
     }
 }
 
@@ -149,13 +181,21 @@ mod tests {
     use super::*;
     use crate::s3::slots::Slots;
 
+    fn wanted(checksum: UploadChecksum) -> Wanted {
+        Wanted {
+            checksum,
+            sha256: false,
+            etag: false,
+        }
+    }
+
     async fn cut(chunks: &[usize]) -> Vec<(u64, bool)> {
         let chunks: Vec<_> = chunks
             .iter()
             .map(|size| Ok(Bytes::from(vec![7; *size])))
             .collect();
         let body = futures_util::stream::iter(chunks).boxed();
-        let mut cutter = Cutter::new(body, UploadChecksum::Crc32c, false);
+        let mut cutter = Cutter::new(body, wanted(UploadChecksum::Crc32c));
         let slots = Slots::new(0);
         let mut parts = Vec::new();
         for number in 1.. {
@@ -201,15 +241,28 @@ mod tests {
                 "Zmh6rfhivXdsj8GLjp+OIAiXFIVu4jOzkCpZHQ1fKSU=",
             ),
         ] {
-            let mut sums = Sums::new(checksum, false);
+            let mut sums = Sums::new(wanted(checksum));
             sums.update(&[0; 20]);
             sums.update(&[0; 12]);
-            let (_, sum) = sums.finish();
-            let sum = sum.expect("a sum");
+            let sum = sums.finish().checksum.expect("a sum");
             assert_eq!((sum.header, sum.value.as_str()), (header, value));
         }
-        let (sha256, none) = Sums::new(UploadChecksum::None, true).finish();
-        assert!(none.is_none());
-        assert!(sha256.expect("for the signature").starts_with("e3b0c442"));
+        let finished = Sums::new(Wanted {
+            checksum: UploadChecksum::None,
+            sha256: true,
+            etag: true,
+        })
+        .finish();
+        assert!(finished.checksum.is_none());
+        assert!(
+            finished
+                .sha256
+                .expect("for the signature")
+                .starts_with("e3b0c442")
+        );
+        assert_eq!(
+            finished.etag.expect("for the answer"),
+            "d41d8cd98f00b204e9800998ecf8427e"
+        );
     }
 }

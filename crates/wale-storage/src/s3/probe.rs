@@ -1,19 +1,39 @@
-//! Whether the store keeps the promise that a write with `If-None-Match: *` creates and never replaces.
+//! What the store really does: whether a write with `If-None-Match: *` creates and never replaces, and whether a body
+//! that does not match its checksum is refused.
 //!
 //! A store that does not know the header may ignore it without a word, and every archive on it could be overwritten.
 //! So it is asked, before the first write that depends on it: an object of a name that nobody else has is written
 //! twice. Amazon's own servers document the promise and are not asked. What was found out is kept as long as the
 //! store's value lives.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::{Method, StatusCode};
+use md5::{Digest as _, Md5};
 
 use super::S3Store;
 use super::client::Call;
 use super::failure::{Asked, Failure};
-use super::part::Cutter;
+use super::options::UploadChecksum;
+use super::part::{Cutter, Wanted};
+use super::sign::hex;
 use super::upload::random_mark;
 use super::xml;
 use crate::{ObjectKey, StoreError, body_from};
+
+/// Who sees to it that a stored body is the one that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyCheck {
+    /// The server, by the checksum that comes with it.
+    Server,
+    /// We, by the digest that the server answers with.
+    Answer,
+    /// Nobody.
+    Nobody,
+}
+
+/// The body with which a store is tried.
+const PROBE_BODY: &[u8] = b"wale";
 
 /// How names of the objects begin with which a store is tried. They live for some milliseconds.
 const PROBE_PREFIX: &str = "wale_probe_";
@@ -71,6 +91,82 @@ impl S3Store {
         found.copied()
     }
 
+    /// The sums that are taken of a body for this store.
+    pub(super) async fn wanted_sums(&self) -> Result<Wanted, StoreError> {
+        let inner = &*self.inner;
+        Ok(Wanted {
+            checksum: inner.checksum,
+            sha256: !inner.client.is_secure(),
+            etag: self.body_check().await? == BodyCheck::Answer,
+        })
+    }
+
+    /// Who sees to it that a stored body is the one that was sent.
+    async fn body_check(&self) -> Result<BodyCheck, StoreError> {
+        let inner = &*self.inner;
+        if inner.is_amazon && inner.checksum != UploadChecksum::None {
+            return Ok(BodyCheck::Server);
+        }
+        let found = inner
+            .body_check
+            .get_or_try_init(|| async {
+                let key = probe_key()?;
+                let check = self.probe_body_check(&key).await?;
+                if check != BodyCheck::Server {
+                    // Where the body was accepted the object is there.
+                    self.clean_up(&key).await;
+                }
+                if check == BodyCheck::Nobody {
+                    tracing::warn!(
+                        location = inner.client.location(),
+                        "the store does not compare checksums, and its ETags are no digests: a body that is garbled \
+                         on its way is found when it is read, not before",
+                    );
+                }
+                Ok(check)
+            })
+            .await;
+        found.copied()
+    }
+
+    /// Sends a body with a checksum that is not its own.
+    async fn probe_body_check(&self, key: &ObjectKey) -> Result<BodyCheck, StoreError> {
+        let inner = &*self.inner;
+        let mut call = Call::object(Method::PUT, key)
+            .headers(&inner.object_headers)
+            .headers(inner.client.customer_key())
+            .payload(bytes::Bytes::from_static(PROBE_BODY));
+        let wrong = match inner.checksum {
+            UploadChecksum::Crc32c => Some(("x-amz-checksum-crc32c", "AAAAAA==".to_owned())),
+            UploadChecksum::Sha256 => {
+                Some(("x-amz-checksum-sha256", BASE64_STANDARD.encode([0; 32])))
+            }
+            UploadChecksum::Md5 => Some(("content-md5", BASE64_STANDARD.encode([0; 16]))),
+            UploadChecksum::None => None,
+        };
+        if let Some((header, value)) = wrong {
+            call = call.header(header, &value);
+        }
+        match inner.client.call(&call).await {
+            Ok(answer) => {
+                let digest = hex(&Md5::digest(PROBE_BODY));
+                let etag = answer.header("etag").unwrap_or_default();
+                Ok(if etag.trim_matches('"').eq_ignore_ascii_case(&digest) {
+                    BodyCheck::Answer
+                } else {
+                    BodyCheck::Nobody
+                })
+            }
+            // Codes for this differ; what would have refused the body itself is told by the body itself.
+            Err(Failure::Refused(refusal))
+                if refusal.is_garbled() || refusal.is(&["InvalidRequest", "InvalidArgument"]) =>
+            {
+                Ok(BodyCheck::Server)
+            }
+            Err(failure) => Err(inner.client.error(failure, Asked::Object(key))),
+        }
+    }
+
     async fn probe_creation(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         // A name that nobody has: a store that refuses this one understands something else by the header.
         if !self.is_created(key).await? {
@@ -93,8 +189,8 @@ impl S3Store {
         let inner = &*self.inner;
         self.is_created(key).await?;
         let upload = self.begin(key, &random_mark()).await?;
-        let body = body_from(bytes::Bytes::from_static(b"wale"));
-        let mut cutter = Cutter::new(body, inner.checksum, !inner.client.is_secure());
+        let body = body_from(bytes::Bytes::from_static(PROBE_BODY));
+        let mut cutter = Cutter::new(body, self.wanted_sums().await?);
         let part = cutter.next(inner.slots.hold(1).await).await;
         let part = part.map_err(|source| StoreError::BodyFailed {
             key: key.clone(),

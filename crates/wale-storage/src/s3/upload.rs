@@ -61,6 +61,8 @@ struct Commit<'a> {
     call: Call<'a>,
     /// Whether its answer is an assembled object, or an error, in XML.
     assembles: bool,
+    /// What the object's `ETag` must be, where that is known.
+    etag: Option<String>,
 }
 
 /// What every new object is told.
@@ -116,7 +118,7 @@ impl S3Store {
     ) -> Result<Stored, StoreError> {
         self.discard_abandoned().await;
         let inner = &*self.inner;
-        let mut cutter = Cutter::new(body, inner.checksum, !inner.client.is_secure());
+        let mut cutter = Cutter::new(body, self.wanted_sums().await?);
         let failed = |source| StoreError::BodyFailed {
             key: key.clone(),
             source,
@@ -158,6 +160,7 @@ impl S3Store {
         let commit = Commit {
             call,
             assembles: false,
+            etag: part.etag.clone(),
         };
         self.commit(key, commit, bytes, condition, mark).await
     }
@@ -221,6 +224,7 @@ impl S3Store {
         let commit = Commit {
             call,
             assembles: true,
+            etag: None,
         };
         let stored = self.commit(key, commit, bytes, condition, mark).await?;
         if matches!(stored, Stored::Ours(_)) {
@@ -282,6 +286,7 @@ impl S3Store {
         loop {
             let failure = match client.call(&call).await {
                 Ok(answer) => match answer.header("etag") {
+                    Some(etag) if contradicts(etag, part.etag.as_deref()) => Failure::Garbled,
                     Some(etag) => {
                         let checksum = part
                             .checksum
@@ -316,6 +321,17 @@ impl S3Store {
         let mut is_doubtful = false;
         loop {
             let failure = match self.commit_once(&commit).await {
+                Err(Failure::Garbled) => {
+                    // It bears our mark and the wrong bytes.
+                    self.delete_one(key).await?;
+                    is_doubtful = false;
+                    let error = self
+                        .inner
+                        .client
+                        .error(Failure::Garbled, Asked::Object(key));
+                    attempts.pause(error).await?;
+                    continue;
+                }
                 Ok(modified) if condition == Condition::CreateUnguarded => {
                     // Who stored last before this look has won.
                     return match self.mark_at(key).await? {
@@ -349,6 +365,11 @@ impl S3Store {
     ) -> Result<chrono::DateTime<chrono::Utc>, Failure> {
         let mut answer = self.inner.client.call(&commit.call).await?;
         let modified = super::moment(answer.header("date")).unwrap_or_else(chrono::Utc::now);
+        if let Some(etag) = answer.header("etag")
+            && contradicts(etag, commit.etag.as_deref())
+        {
+            return Err(Failure::Garbled);
+        }
         if commit.assembles {
             let body = answer.read(SHORT_BYTES_MAX).await?;
             let Assembled { etag } = xml::read(&body)?;
@@ -419,6 +440,11 @@ pub(super) async fn long_answer<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Failure> {
     let mut answer = client.call(call).await?;
     xml::read(&answer.read(bytes_max).await?)
+}
+
+/// Whether the store computed another digest of the body than we did.
+fn contradicts(etag: &str, expected: Option<&str>) -> bool {
+    expected.is_some_and(|expected| !etag.trim_matches('"').eq_ignore_ascii_case(expected))
 }
 
 fn ours(key: &ObjectKey, size: u64, modified: chrono::DateTime<chrono::Utc>) -> Stored {

@@ -315,6 +315,35 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .aliases(&["AWS_SECRET_KEY"]).secret(),
     Setting::new("AWS_SESSION_TOKEN", S3, Shape::Text, "The token of a temporary pair of keys.")
         .aliases(&["AWS_SECURITY_TOKEN"]).secret(),
+    Setting::new("AWS_INSTANCE_PROFILE", S3, Shape::Switch,
+        "Whether the keys are those of the instance's role, from its metadata service (version 2 only).")
+        .default("off"),
+    Setting::new("AWS_EC2_METADATA_SERVICE_ENDPOINT", S3, Shape::Text, "Where the metadata service is.")
+        .default("http://169.254.169.254"),
+    Setting::new("AWS_PROFILE", S3, Shape::Text,
+        "The profile of Amazon's shared files from which the keys are taken: keys, or a role for the keys of another \
+         profile or for a web identity. The files are read again when the store refuses the keys.")
+        .derived("default").aliases(&["AWS_DEFAULT_PROFILE"]),
+    Setting::new("AWS_SHARED_CREDENTIALS_FILE", S3, Shape::Path, "The file of profiles with keys.")
+        .derived("~/.aws/credentials"),
+    Setting::new("AWS_CONFIG_FILE", S3, Shape::Path, "The file of profiles with everything else.")
+        .derived("~/.aws/config"),
+    Setting::new("AWS_ROLE_ARN", S3, Shape::Text,
+        "A role that is taken on, for the token in AWS_WEB_IDENTITY_TOKEN_FILE or for the keys that are set."),
+    Setting::new("AWS_ROLE_SESSION_NAME", S3, Shape::Text, "How its session is named.").default("wale"),
+    Setting::new("AWS_WEB_IDENTITY_TOKEN_FILE", S3, Shape::Path,
+        "A file with a token for which Amazon gives the keys of a role, as Kubernetes mounts it. It is read again \
+         for each renewal."),
+    Setting::new("AWS_ENDPOINT_URL_STS", S3, Shape::Text, "The security token service that gives keys of roles.")
+        .derived("the region's"),
+    Setting::new("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", S3, Shape::Text,
+        "Where ECS gives the keys of the task's role. ECS sets it."),
+    Setting::new("AWS_CONTAINER_CREDENTIALS_FULL_URI", S3, Shape::Text,
+        "Where an agent gives the keys of the pod's role. EKS sets it."),
+    Setting::new("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", S3, Shape::Path,
+        "A file with the token for that agent. It is read again for each renewal."),
+    Setting::new("AWS_CONTAINER_AUTHORIZATION_TOKEN", S3, Shape::Text, "The same token as a value.")
+        .secret(),
     Setting::new("WALE_S3_STORAGE_CLASS", S3, Shape::Text,
         "The storage class of new objects, as STANDARD_IA. Classes that must be restored before they are read, \
          as GLACIER, make an archive that cannot be read when it is needed.")

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use wale_storage::{
-    Addressing, CredentialSource, Credentials, Proxies, S3Endpoint, Secret, ServerEncryption,
-    UploadChecksum,
+    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource,
+    Proxies, RoleSource, S3Endpoint, Secret, ServerEncryption, UploadChecksum, WebIdentitySource,
 };
 
 use super::declared::{Group, Shape, setting};
@@ -207,22 +207,162 @@ fn checksum(reader: &mut Reader) -> UploadChecksum {
     }
 }
 
+/// The first source that is set, in Amazon's order; the instance's role only when it is asked for, as by WAL-E.
 fn credentials(reader: &mut Reader) -> CredentialSource {
+    let sts_endpoint = reader.parse("AWS_ENDPOINT_URL_STS", service_url);
+    let keys = keys(reader);
+    let role_arn = reader.parse("AWS_ROLE_ARN", header_word);
+    let session_name = reader.text("AWS_ROLE_SESSION_NAME");
+    let token_file = reader.optional_path("AWS_WEB_IDENTITY_TOKEN_FILE");
+    if reader.switch("AWS_INSTANCE_PROFILE") {
+        let endpoint = reader.parse("AWS_EC2_METADATA_SERVICE_ENDPOINT", service_url);
+        return CredentialSource::Instance(endpoint.unwrap_or_default());
+    }
+    match (keys, role_arn, token_file) {
+        (Some(keys), Some(role_arn), None) => CredentialSource::Role(RoleSource {
+            keys,
+            role_arn,
+            session_name,
+            sts_endpoint,
+        }),
+        (Some(keys), ..) => CredentialSource::Static(keys),
+        (None, Some(role_arn), Some(token_file)) => {
+            CredentialSource::WebIdentity(WebIdentitySource {
+                token_file,
+                role_arn,
+                session_name,
+                sts_endpoint,
+            })
+        }
+        (None, None, Some(_)) => {
+            let text = "AWS_WEB_IDENTITY_TOKEN_FILE: the role is not set";
+            mistake(reader, text, "set AWS_ROLE_ARN");
+            nothing()
+        }
+        (None, ..) => profile(reader, sts_endpoint)
+            .or_else(|| container(reader))
+            .unwrap_or_else(|| {
+                mistake(
+                    reader,
+                    "no credentials for S3 are set",
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or AWS_INSTANCE_PROFILE=on",
+                );
+                nothing()
+            }),
+    }
+}
+
+/// Stands where a mistake was noted.
+fn nothing() -> CredentialSource {
+    CredentialSource::Static(Credentials {
+        access_key_id: String::new(),
+        secret_access_key: Secret::new(""),
+        session_token: None,
+    })
+}
+
+fn keys(reader: &mut Reader) -> Option<Credentials> {
     let id = reader.parse("AWS_ACCESS_KEY_ID", header_word);
     let key = header_secret(reader, "AWS_SECRET_ACCESS_KEY");
     let token = header_secret(reader, "AWS_SESSION_TOKEN");
-    if id.is_none() || key.is_none() {
-        mistake(
-            reader,
-            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: no credentials for S3 are set",
-            "set both",
-        );
+    let one_of_two = match (&id, &key) {
+        (Some(_), None) => Some(("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
+        (None, Some(_)) => Some(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+        _ => None,
+    };
+    if let Some((missing, given)) = one_of_two {
+        let text = format!("{missing}: it is not set, and {given} is");
+        mistake(reader, text, "set both, or neither");
     }
-    CredentialSource::Static(Credentials {
+    (id.is_some() || key.is_some()).then(|| Credentials {
         access_key_id: id.unwrap_or_default(),
         secret_access_key: key.unwrap_or_else(|| Secret::new("")),
         session_token: token,
     })
+}
+
+/// A profile, if one is named, or if Amazon's files are where they usually are.
+fn profile(reader: &mut Reader, sts_endpoint: Option<String>) -> Option<CredentialSource> {
+    let name = reader.optional_text("AWS_PROFILE");
+    let credentials_file = reader.optional_path("AWS_SHARED_CREDENTIALS_FILE");
+    let config_file = reader.optional_path("AWS_CONFIG_FILE");
+    let folder = reader
+        .home()
+        .map_or_else(|| PathBuf::from("/root/.aws"), |home| home.join(".aws"));
+    let usual = folder.join("credentials");
+    let is_wanted =
+        name.is_some() || credentials_file.is_some() || config_file.is_some() || usual.exists();
+    is_wanted.then(|| {
+        CredentialSource::Profile(ProfileSource {
+            name: name.unwrap_or_else(|| "default".to_owned()),
+            credentials_file: credentials_file.unwrap_or(usual),
+            config_file: config_file.unwrap_or_else(|| folder.join("config")),
+            sts_endpoint,
+        })
+    })
+}
+
+/// Where ECS serves the keys of tasks.
+const TASK_SERVICE: &str = "http://169.254.170.2";
+
+fn container(reader: &mut Reader) -> Option<CredentialSource> {
+    let relative = reader.parse("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", |text| {
+        if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(format!("{TASK_SERVICE}{text}"));
+        }
+        Err(BadValue::new("it does not begin with a slash").hint("leave it as ECS has set it"))
+    });
+    let full = reader.parse("AWS_CONTAINER_CREDENTIALS_FULL_URI", nearby_url);
+    let token_file = reader.optional_path("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+    let url = relative.or(full)?;
+    let token = match token_file {
+        Some(path) => Some(ContainerToken::File(path)),
+        None => secret(reader, "AWS_CONTAINER_AUTHORIZATION_TOKEN").map(ContainerToken::Text),
+    };
+    Some(CredentialSource::Container(ContainerSource { url, token }))
+}
+
+fn service_url(text: &str) -> Result<String, BadValue> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(BadValue::new(format!("\"{text}\" is not a URL")).hint("write http://host:port")),
+    }
+}
+
+/// A service on the host or its link, or one that speaks TLS: keys are not asked for in clear across a network.
+fn nearby_url(text: &str) -> Result<String, BadValue> {
+    let url = service_url(text)?;
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Ok(url);
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(inner) => inner.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let is_near = host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| match address {
+                std::net::IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+                std::net::IpAddr::V6(address) => {
+                    address.is_loopback()
+                        || address.is_unique_local()
+                        || address.is_unicast_link_local()
+                }
+            });
+    if is_near {
+        return Ok(url);
+    }
+    Err(
+        BadValue::new(format!("\"{text}\" is neither nearby nor https"))
+            .hint("use an address of the host or its link, or https"),
+    )
 }
 
 #[cfg(test)]
@@ -273,5 +413,26 @@ mod tests {
         }
         let refused = parse_endpoint("https://user:canary@h").unwrap_err();
         assert!(!format!("{refused:?}").contains("canary"));
+    }
+
+    #[test]
+    fn keys_are_not_asked_for_in_clear_across_a_network() {
+        for text in [
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+            "http://127.0.0.1:80/x",
+            "http://localhost:80",
+            "https://example.org/x",
+        ] {
+            assert!(nearby_url(text).is_ok(), "{text}");
+        }
+        for text in [
+            "http://example.org/x",
+            "http://10.0.0.1",
+            "ftp://localhost",
+            "",
+        ] {
+            assert!(nearby_url(text).is_err(), "{text}");
+        }
     }
 }
