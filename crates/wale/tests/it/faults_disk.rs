@@ -368,6 +368,61 @@ fn fault_55_a_directory_that_is_not_empty_or_runs_is_refused_before_any_write() 
     assert_eq!(stage.cluster.sql("select count(*) from t"), "0");
 }
 
+/// The rest of row 55: nothing is written into a directory of another user, one without room for the backup, or beside
+/// a tablespace whose place is missing.
+#[test]
+fn fault_55_another_user_too_little_space_or_a_missing_place_is_refused_before_any_write() {
+    if !can_mount("fault_55_another_user") {
+        return;
+    }
+    let stage = Stage::new("refuse55", 15);
+    let place = stage.sandbox.folder("space");
+    stage.cluster.sql(&format!(
+        "create tablespace s location '{}'",
+        place.display()
+    ));
+    stage.cluster.sql("create table t (v int) tablespace s");
+    stage.backup();
+    let elsewhere = stage.sandbox.folder("elsewhere");
+    let mapping = format!("{}={}", place.display(), elsewhere.display());
+    let mapped = ["--tablespace-mapping", mapping.as_str()];
+    let assert_refused = |target: &Path, arguments: &[&str], code: i32, what: &str| {
+        let exit = fetch_into(&stage, target, arguments);
+        assert_eq!(exit.code(), code, "{what}: {}", exit.stderr);
+        assert!(exit.stderr.contains("HINT"), "{what}: {}", exit.stderr);
+        let left = shell(&format!(
+            "find {} {} -mindepth 1",
+            target.display(),
+            elsewhere.display()
+        ));
+        assert_eq!(left, "", "{what}: something was written");
+    };
+
+    let foreign = stage.sandbox.folder("foreign");
+    shell(&format!(
+        "chown daemon:daemon {0} && chmod 777 {0}",
+        foreign.display()
+    ));
+    assert_refused(&foreign, &mapped, 77, "another user's directory");
+
+    let small = stage.sandbox.folder("small");
+    let disk = SmallDisk::mount(&small, "size=8m");
+    assert_refused(&small, &mapped, 74, "too little space");
+    drop(disk);
+
+    let empty = stage.sandbox.folder("empty");
+    let missing = format!(
+        "{}={}/missing/place",
+        place.display(),
+        stage.sandbox.path().display()
+    );
+    let arguments = ["--tablespace-mapping", missing.as_str()];
+    assert_refused(&empty, &arguments, 73, "a missing place");
+    // With its place it works.
+    let exit = fetch_into(&stage, &empty, &mapped);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+}
+
 /// What a push that was cut off leaves in the archive's folder is never taken for WAL.
 #[test]
 fn a_half_written_object_of_a_dead_process_is_never_served() {

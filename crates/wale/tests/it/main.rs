@@ -10,6 +10,7 @@ mod faults_crash;
 mod faults_disk;
 mod faults_http;
 mod faults_identity;
+mod faults_memory;
 mod image;
 mod main_job;
 mod power_loss;

@@ -1,0 +1,166 @@
+//! The fault battery, row 14: a container's memory limit while pushes come side by side.
+
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use wale_testkit::{
+    ClusterOptions, SidecarOptions, free_port, get, skip, wait_until, wale_command,
+};
+
+use crate::support::{Stage, WALE};
+
+const LIMIT: u64 = 64 << 20;
+
+/// A control group of the kernel with a memory limit, version 2 or 1. Removed when dropped.
+struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    /// `None` where the kernel or the container does not allow one to be made.
+    fn new(name: &str, bytes: u64) -> Option<Self> {
+        let name = format!("wale-{name}-{}", std::process::id());
+        let places = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        places.into_iter().find_map(|(root, limit)| {
+            let place = Path::new(root).join(&name);
+            std::fs::create_dir(&place).ok()?;
+            let made = Self(place);
+            std::fs::write(made.0.join(limit), bytes.to_string()).ok()?;
+            // Swap would hide what the limit is there to show.
+            let _ = std::fs::write(made.0.join("memory.swappiness"), "0");
+            let _ = std::fs::write(made.0.join("memory.swap.max"), "0");
+            Some(made)
+        })
+    }
+
+    /// Starts `wale serve` in the group: a shell joins it and becomes the program.
+    fn serve(&self, options: &SidecarOptions, log: &std::fs::File) -> Child {
+        let wale = wale_command(WALE, "wale", options);
+        let environment = wale
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?)));
+        Command::new("sh")
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.0.join("cgroup.procs"))
+            .arg(wale.get_program())
+            .args(wale.get_args())
+            .arg("serve")
+            .env_clear()
+            .envs(environment)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log.try_clone().unwrap())
+            .spawn()
+            .unwrap()
+    }
+
+    /// How many processes of the group the kernel has killed for want of memory.
+    fn killed(&self) -> u64 {
+        ["memory.oom_control", "memory.events"]
+            .into_iter()
+            .filter_map(|name| std::fs::read_to_string(self.0.join(name)).ok())
+            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// The program in the group; killed when dropped, before the group goes.
+struct Limited {
+    child: Child,
+    group: MemoryLimit,
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Eight pushes of 16 MiB side by side, twice, with every codec, under a limit of 64 MiB: all are stored, nothing is
+/// killed, and what the process itself holds stays below the limit.
+#[test]
+fn fault_14_eight_pushes_at_once_stay_within_64_mib() {
+    let cluster = ClusterOptions {
+        configuration: vec!["wal_keep_size = '1GB'".into()],
+        ..ClusterOptions::default()
+    };
+    let stage = Stage::with("memory", &cluster, |options| options);
+    let pg = &stage.cluster;
+    pg.sql("create table t (v text)");
+    let segments: Vec<String> = (0..16)
+        .map(|_| {
+            pg.sql("insert into t select md5(random()::text) || md5(random()::text) from generate_series(1, 40000)");
+            pg.switch_wal()
+        })
+        .collect();
+    pg.wait_archived();
+    let Some(group) = MemoryLimit::new("14", LIMIT) else {
+        return skip(
+            "fault_14",
+            "no control group with a memory limit can be made here",
+        );
+    };
+    let mut log = tempfile::tempfile().unwrap();
+    let archive = stage.sandbox.folder("limited");
+    let port = free_port();
+    let mut options = stage
+        .options
+        .clone()
+        .set("WALE_FILE_PREFIX", &format!("file://{}", archive.display()))
+        .set("WALE_LISTEN_PORT", &port.to_string())
+        .set("WALE_MEMORY", "32MiB");
+    options.port = port;
+    let limited = Limited {
+        child: group.serve(&options, &log),
+        group,
+    };
+    wait_until("the sidecar to listen", Duration::from_secs(30), || {
+        get(port, "/ping").ok()
+    });
+    for round in segments.chunks(8) {
+        let answers: Vec<u16> = std::thread::scope(|scope| {
+            let clients: Vec<_> = round
+                .iter()
+                .map(|name| scope.spawn(move || get(port, &format!("/wal-push/{name}"))))
+                .collect();
+            let answers = clients.into_iter().map(|client| client.join().unwrap());
+            answers
+                .map(|reply| reply.map_or(0, |reply| reply.status))
+                .collect()
+        });
+        let mut text = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut text).unwrap();
+        assert_eq!(answers, [200; 8], "{text}");
+    }
+    for name in &segments {
+        let reply = get(port, &format!("/wal/{name}")).unwrap();
+        let local = std::fs::read(pg.wal.join(name)).unwrap();
+        assert!(reply.status == 200 && reply.body == local, "{name}");
+    }
+    assert_eq!(limited.group.killed(), 0);
+    let peak = peak_kib(limited.child.id());
+    println!("peak {peak} KiB");
+    assert!(peak < LIMIT / 1024, "{peak} KiB");
+}
