@@ -3,6 +3,7 @@
 //! Some files do not go straight to their place: `global/pg_control` is kept until everything else is whole and
 //! flushed, `tablespace_map` until it can be rewritten.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,10 @@ const FOREIGN_LEFTOVERS: [&str; 6] = [
 /// Symbolic links of a foreign backup, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
 const LINKS_MAX: usize = 10_000;
 
+/// Directories that a backup may bring, at most: a cluster has one for each database in each tablespace and some 30
+/// more. 65,536 × some 100 bytes = 7 MB. (Tests reach a lower one sooner.)
+pub(super) const DIRECTORIES_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 16 };
+
 /// Files that are kept in memory until the end, and so can be no side of a hard link.
 const KEPT: [&str; 2] = [ControlFile::PATH, "tablespace_map"];
 
@@ -66,6 +71,8 @@ pub(super) struct Extraction {
     control_file: Mutex<Option<Kept>>,
     tablespace_map: Mutex<Option<Kept>>,
     links: Mutex<Vec<ForeignLink>>,
+    /// The directories that came: no manifest bounds their number.
+    directories: Mutex<BTreeSet<String>>,
 }
 
 impl Extraction {
@@ -87,6 +94,7 @@ impl Extraction {
             control_file: Mutex::new(None),
             tablespace_map: Mutex::new(None),
             links: Mutex::new(Vec::new()),
+            directories: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -128,9 +136,7 @@ impl Extraction {
                 return Err(cancelled().into());
             }
             match &member.kind {
-                MemberKind::Directory => {
-                    self.target.directory(member.path.as_str(), member.mode)?;
-                }
+                MemberKind::Directory => self.directory(&member)?,
                 MemberKind::File { size } => {
                     let size = *size;
                     self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
@@ -142,6 +148,22 @@ impl Extraction {
             }
         }
         Ok(())
+    }
+
+    fn directory(&self, member: &Member) -> Result<()> {
+        let path = member.path.as_str();
+        let mut directories = lock(&self.directories);
+        if !directories.contains(path) {
+            if directories.len() >= DIRECTORIES_MAX {
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("the backup holds more than {DIRECTORIES_MAX} directories"),
+                ));
+            }
+            directories.insert(path.to_owned());
+        }
+        drop(directories);
+        self.target.directory(path, member.mode)
     }
 
     /// Our own backups have no links: the restore makes those that belong there. WAL-E's have what lay in the data

@@ -10,6 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use super::plan::ExpectedFile;
 use crate::error::{Kind, OpError, Result};
 
+/// Files of a backup without a manifest, at most: more than the tools that write such backups can handle. 2,097,152 × some
+/// 150 bytes = 300 MB.
+const FOREIGN_FILES_MAX: usize = 1 << 21;
+
 /// Which partition brings a file, and at which attempt to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Carrier {
@@ -66,10 +70,17 @@ impl Ledger {
     /// Asks whether the file may be written.
     pub(super) fn admit(&self, path: &str, size: u64, carrier: Carrier) -> Result<Admission> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = items.len();
         let item = match items.entry(path.to_owned()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if self.has_manifest => {
                 return Err(refused(path, carrier, "the manifest does not have it"));
+            }
+            Entry::Vacant(_) if known >= FOREIGN_FILES_MAX => {
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("the backup holds more than {FOREIGN_FILES_MAX} files"),
+                ));
             }
             Entry::Vacant(entry) => entry.insert(Item {
                 expected: None,

@@ -15,6 +15,8 @@
 mod cluster;
 mod extract;
 mod facts;
+#[cfg(test)]
+mod hostile_tests;
 mod ledger;
 mod links;
 mod options;

@@ -37,9 +37,9 @@ const NAME: &str = "base_000000010000000000000002_00000040";
 const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n";
 
 /// A backup in a memory store, and a folder to restore into.
-struct Bench {
-    memory: MemoryStore,
-    faulty: Arc<FaultyStore>,
+pub(super) struct Bench {
+    pub(super) memory: MemoryStore,
+    pub(super) faulty: Arc<FaultyStore>,
     archive: Archive,
     folder: TempDir,
 }
@@ -48,7 +48,7 @@ fn major() -> MajorVersion {
     MajorVersion::parse("15").unwrap()
 }
 
-fn name() -> BackupName {
+pub(super) fn name() -> BackupName {
     BackupName::parse(NAME).unwrap()
 }
 
@@ -87,7 +87,7 @@ fn make_cluster(folder: &Path) -> PathBuf {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let memory = MemoryStore::new();
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
         let archive = testing::archive(
@@ -105,7 +105,7 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -192,7 +192,7 @@ impl Bench {
         self.insert(&layout::sentinel(&name()), sentinel.to_json());
     }
 
-    fn insert(&self, key: &str, content: Vec<u8>) {
+    pub(super) fn insert(&self, key: &str, content: Vec<u8>) {
         self.memory.insert(&ObjectKey::new(key).unwrap(), content);
     }
 
@@ -205,7 +205,7 @@ impl Bench {
             .collect()
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         let elsewhere = self.path("elsewhere");
         fs::create_dir_all(&elsewhere).unwrap();
         Options {
@@ -215,7 +215,7 @@ impl Bench {
         }
     }
 
-    async fn restore(&self, options: &Options) -> Result<super::RestoreReport, OpError> {
+    pub(super) async fn restore(&self, options: &Options) -> Result<super::RestoreReport, OpError> {
         super::run(
             &self.archive,
             options,
@@ -265,7 +265,7 @@ impl Bench {
     }
 
     /// No server could start here, and the directory says why.
-    fn assert_half_done(&self) {
+    pub(super) fn assert_half_done(&self) {
         let target = self.path("target");
         assert!(!target.join(ControlFile::PATH).exists());
         assert_eq!(
@@ -394,7 +394,7 @@ async fn a_cancelled_restore_cannot_be_started() {
     );
 }
 
-/// faults.md 64: a partition that somebody tampered with.
+/// Row 64: a partition that somebody tampered with. More of it stands in `hostile_tests`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_members_are_refused() {
     type Make = fn(&mut TarWriter<Vec<u8>>, &Meta);

@@ -1,0 +1,298 @@
+//! Row 64 of the fault battery: backups that somebody made to do harm. They are refused before they cost memory or disk,
+//! and nothing of them lands outside of the directories of the restore.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use wale_format::{Codec, CodecSettings, PartitionRecord, Sentinel, layout};
+use wale_storage::ObjectKey;
+
+use super::extract::DIRECTORIES_MAX;
+use super::tests::{Bench, name};
+use crate::error::{Kind, OpError};
+use crate::testing;
+
+/// Whose backup it says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// wale's, with a manifest.
+    Wale,
+    /// WAL-E's, without one: more is let in.
+    Other,
+}
+
+/// What becomes of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Refused,
+    /// The restore goes on without it.
+    LeftOut,
+}
+
+/// A header as only a hostile writer makes it: name, type, size and link are taken as they are.
+fn header(name: &[u8], kind: u8, size: &[u8; 12], link: &[u8]) -> [u8; 512] {
+    let mut block = [0; 512];
+    block[..name.len()].copy_from_slice(name);
+    block[100..108].copy_from_slice(b"0000600\0");
+    block[108..116].copy_from_slice(b"0000000\0");
+    block[116..124].copy_from_slice(b"0000000\0");
+    block[124..136].copy_from_slice(size);
+    block[136..148].copy_from_slice(b"00000000000\0");
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link);
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn octal(size: u64) -> [u8; 12] {
+    let text = format!("{size:011o}\0");
+    text.as_bytes().try_into().expect("12 characters")
+}
+
+/// Adds a partition to the bench's backup, and takes the manifest from it if another tool is to have made it.
+fn tamper(bench: &Bench, maker: Maker, stored: Vec<u8>, members: u64) {
+    let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
+    match maker {
+        Maker::Wale => sentinel
+            .wale
+            .as_mut()
+            .unwrap()
+            .partitions
+            .push(PartitionRecord {
+                number: 90,
+                members,
+                bytes_plain: 0,
+                bytes_stored: stored.len() as u64,
+            }),
+        Maker::Other => sentinel.wale = None,
+    }
+    bench.insert(&layout::partition(&name(), 90, Codec::Zstd), stored);
+    bench.insert(key.as_str(), sentinel.to_json());
+}
+
+async fn restore(maker: Maker, plain: &[u8]) -> (Bench, Result<(), OpError>) {
+    let bench = Bench::new().await;
+    tamper(&bench, maker, testing::encode(Codec::Zstd, plain), 1);
+    let result = bench.restore(&bench.options()).await.map(drop);
+    (bench, result)
+}
+
+/// Everything in the bench's folder that is neither source nor target of the restore.
+fn strangers(bench: &Bench) -> Vec<String> {
+    let ours = ["source", "space", "target", "elsewhere"];
+    let names = fs::read_dir(bench.path("")).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| !ours.contains(&name.as_str()))
+        .collect()
+}
+
+/// Bytes of the files below a folder, and how many files and folders there are.
+fn used(folder: &Path) -> (u64, usize) {
+    let mut sum = (0, 0);
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.path().symlink_metadata().unwrap();
+            sum.1 += 1;
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            } else {
+                sum.0 += meta.len();
+            }
+        }
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_64_members_that_lead_out_or_are_no_files_are_refused() {
+    use Fate::{LeftOut, Refused};
+    let none = octal(0);
+    let size = b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff";
+    let cases: [(&str, [u8; 512], Fate); 14] = [
+        (
+            "an absolute name",
+            header(b"//tmp/wale-escaped", b'0', &none, b""),
+            Refused,
+        ),
+        (
+            "a name that goes up",
+            header(b"../escaped", b'0', &none, b""),
+            Refused,
+        ),
+        (
+            "a name that goes up later",
+            header(b"base/1/../../../escaped", b'0', &none, b""),
+            Refused,
+        ),
+        (
+            "a directory that goes up",
+            header(b"../escaped/", b'5', &none, b""),
+            Refused,
+        ),
+        (
+            "a link to the root",
+            header(b"base/9", b'2', &none, b"/"),
+            LeftOut,
+        ),
+        (
+            "a link that goes up",
+            header(b"base/9", b'2', &none, b"../../.."),
+            LeftOut,
+        ),
+        (
+            "a hard link that goes up",
+            header(b"base/9", b'1', &none, b"../../escaped"),
+            Refused,
+        ),
+        (
+            "a hard link to pg_control",
+            header(b"base/9", b'1', &none, b"global/pg_control"),
+            Refused,
+        ),
+        (
+            "a character device",
+            header(b"base/9", b'3', &none, b""),
+            Refused,
+        ),
+        (
+            "a block device",
+            header(b"base/9", b'4', &none, b""),
+            Refused,
+        ),
+        ("a named pipe", header(b"base/9", b'6', &none, b""), Refused),
+        (
+            "something unknown",
+            header(b"base/9", b'Z', &none, b""),
+            Refused,
+        ),
+        (
+            "a second copy",
+            header(b"base/1/1", b'0', &octal(500), b""),
+            Refused,
+        ),
+        (
+            "an impossible size",
+            header(b"base/9", b'0', size, b""),
+            Refused,
+        ),
+    ];
+    for maker in [Maker::Wale, Maker::Other] {
+        for (what, header, fate) in &cases {
+            let mut plain = header.to_vec();
+            plain.resize(512 + 512 + 1024, 0);
+            let (bench, result) = restore(maker, &plain).await;
+            assert_eq!(strangers(&bench), [""; 0], "{maker:?}, {what}");
+            if maker == Maker::Other && *fate == LeftOut {
+                result.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                assert!(
+                    bench.path("target/base/9").symlink_metadata().is_err(),
+                    "{what}"
+                );
+                continue;
+            }
+            let error = result.expect_err(what);
+            assert_eq!(
+                error.kind,
+                Kind::CorruptData,
+                "{maker:?}, {what}: {error:?}"
+            );
+            bench.assert_half_done();
+        }
+    }
+}
+
+/// What is longer or shorter than it says, and small archives that become large.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_64_wrong_lengths_and_bombs_are_refused_before_they_cost_anything() {
+    let large = 4 << 30;
+    let mut cut = header(b"base/1/99999", b'0', &octal(5000), b"").to_vec();
+    cut.extend_from_slice(&[7; 1000]);
+    let mut after_the_end = vec![0; 1024];
+    after_the_end.resize(64 << 20, 0);
+    let cases = [
+        (
+            "another size than the manifest's",
+            header(b"base/1/1", b'0', &octal(7), b"").to_vec(),
+        ),
+        ("a body that is cut", cut),
+        (
+            "4 GiB that nobody announced",
+            header(b"base/1/99999", b'0', &octal(large), b"").to_vec(),
+        ),
+        ("64 MiB of nothing after the end", after_the_end),
+    ];
+    for maker in [Maker::Wale, Maker::Other] {
+        for (what, plain) in &cases {
+            let (bench, result) = restore(maker, plain).await;
+            let error = result.expect_err(what);
+            assert_eq!(
+                error.kind,
+                Kind::CorruptData,
+                "{maker:?}, {what}: {error:?}"
+            );
+            bench.assert_half_done();
+            let (bytes, _) = used(&bench.path("target"));
+            assert!(
+                bytes < 8 << 20,
+                "{maker:?}, {what}: {bytes} bytes were written"
+            );
+        }
+    }
+}
+
+/// A partition of a million members with different names.
+fn a_million(kind: u8) -> Vec<u8> {
+    let settings = CodecSettings::from(Codec::Zstd);
+    let mut stored = wale_format::encoder(settings, Vec::new()).unwrap();
+    let mut many = Vec::new();
+    for number in 0..100 {
+        many.extend_from_slice(&header(
+            format!("base/x/0000/{number:03}").as_bytes(),
+            kind,
+            &octal(0),
+            b"",
+        ));
+    }
+    for number in 0..10_000u32 {
+        let digits = format!("{number:04}");
+        let more: u32 = digits.bytes().map(|digit| u32::from(digit - b'0')).sum();
+        let mut these = many.clone();
+        for block in these.chunks_exact_mut(512) {
+            let sum = str::from_utf8(&block[148..154]).unwrap();
+            let sum = u32::from_str_radix(sum, 8).unwrap() + more;
+            block[7..11].copy_from_slice(digits.as_bytes());
+            block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+        }
+        stored.write_all(&these).unwrap();
+    }
+    stored.finish().unwrap()
+}
+
+/// A million entries: of files none is let in that the manifest does not have, and directories have an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_64_a_million_entries_are_refused_with_bounded_memory_and_disk() {
+    for (maker, kind) in [(Maker::Wale, b'0'), (Maker::Other, b'5')] {
+        let bench = Bench::new().await;
+        tamper(&bench, maker, a_million(kind), 1_000_000);
+        let error = bench
+            .restore(&bench.options())
+            .await
+            .map(drop)
+            .expect_err("a million");
+        assert_eq!(error.kind, Kind::CorruptData, "{maker:?}: {error:?}");
+        bench.assert_half_done();
+        let (_, entries) = used(&bench.path("target"));
+        assert!(
+            entries <= DIRECTORIES_MAX + 2000,
+            "{maker:?}: {entries} entries"
+        );
+    }
+}
