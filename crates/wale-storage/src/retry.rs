@@ -77,17 +77,34 @@ pub struct RetryStore {
 /// holds in memory, counts with this too, so that there is one policy.
 pub(crate) struct Attempts<'a> {
     policy: &'a RetryPolicy,
-    deadline: Instant,
+    /// Set when the first attempt begins, or fails.
+    deadline: Option<Instant>,
     made: u32,
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(policy: &'a RetryPolicy) -> Self {
+    /// Attempts whose time begins now.
+    fn from_now(policy: &'a RetryPolicy) -> Self {
+        Self {
+            deadline: Some(Instant::now() + policy.deadline),
+            ..Self::from_failure(policy)
+        }
+    }
+
+    /// Attempts whose time begins with the first failure: for transfers, which may take as long as they move.
+    pub(crate) fn from_failure(policy: &'a RetryPolicy) -> Self {
         Self {
             policy,
-            deadline: Instant::now() + policy.deadline,
+            deadline: None,
             made: 0,
         }
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let policy = self.policy;
+        *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + policy.deadline)
     }
 
     /// Waits before the next attempt, or gives the error back when there is to be none.
@@ -97,7 +114,7 @@ impl<'a> Attempts<'a> {
             return Err(error);
         }
         let pause = self.policy.delay_bound(self.made).mul_f64(random_share());
-        if Instant::now() + pause >= self.deadline {
+        if Instant::now() + pause >= self.deadline() {
             return Err(error);
         }
         tracing::debug!(%error, attempt = self.made, ?pause, "the store is asked again");
@@ -122,7 +139,7 @@ impl RetryStore {
     }
 
     fn attempts(&self) -> Attempts<'_> {
-        Attempts::new(&self.policy)
+        Attempts::from_now(&self.policy)
     }
 
     /// Makes a request until it succeeds, fails for good, or time is up.
@@ -132,7 +149,7 @@ impl RetryStore {
     ) -> Result<T, StoreError> {
         let mut attempts = self.attempts();
         loop {
-            let limit = (Instant::now() + self.policy.stall_timeout).min(attempts.deadline);
+            let limit = (Instant::now() + self.policy.stall_timeout).min(attempts.deadline());
             let result = match timeout_at(limit, request()).await {
                 Ok(result) => result,
                 Err(_) => Err(silent(&self.inner.location(), self.policy.stall_timeout)),

@@ -93,7 +93,7 @@ impl Reading {
 
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         let retry = self.retry.clone();
-        let mut attempts = Attempts::new(&retry);
+        let mut attempts = Attempts::from_failure(&retry);
         loop {
             let failure = match self.piece().await {
                 Ok(Piece::Bytes(piece)) => return Ok(Some(piece)),

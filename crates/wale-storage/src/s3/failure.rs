@@ -303,7 +303,14 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
         Asked::Object(key) => format!("object {key}"),
         Asked::Bucket => location.to_owned(),
     };
-    if let Some((problem, reason)) = refusal.misconfiguration() {
+    let found = match asked {
+        Asked::Bucket if refusal.is_absence() => {
+            let reason = "the bucket does not exist".to_owned();
+            Some((Misconfiguration::NoSuchBucket, reason))
+        }
+        _ => refusal.misconfiguration(),
+    };
+    if let Some((problem, reason)) = found {
         return StoreError::Misconfigured {
             location: location.to_owned(),
             problem,

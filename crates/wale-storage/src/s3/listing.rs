@@ -67,7 +67,7 @@ impl Listing {
             let Some(token) = self.next.take() else {
                 return Ok(None);
             };
-            let mut attempts = Attempts::new(&self.retry);
+            let mut attempts = Attempts::from_failure(&self.retry);
             let page = loop {
                 match self.ask(Some(&token)).await {
                     Ok(page) => break page,

@@ -202,3 +202,6 @@ fn moment(text: Option<&str>) -> Option<DateTime<Utc>> {
         .ok()
         .map(|moment| moment.to_utc())
 }
+
+#[cfg(test)]
+mod tests;

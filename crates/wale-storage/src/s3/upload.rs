@@ -247,7 +247,7 @@ impl S3Store {
             UploadChecksum::Sha256 => call = call.header("x-amz-checksum-algorithm", "SHA256"),
             UploadChecksum::Md5 | UploadChecksum::None => {}
         }
-        let mut attempts = Attempts::new(&inner.retry);
+        let mut attempts = Attempts::from_failure(&inner.retry);
         loop {
             match short_answer::<Begun>(&inner.client, &call).await {
                 Ok(Begun { upload_id }) => {
@@ -282,7 +282,7 @@ impl S3Store {
         }
         call.sha256.clone_from(&part.sha256);
         call.payload = part.payload.clone();
-        let mut attempts = Attempts::new(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.retry);
         loop {
             let failure = match client.call(&call).await {
                 Ok(answer) => match answer.header("etag") {
@@ -317,7 +317,7 @@ impl S3Store {
         condition: Condition,
         mark: &str,
     ) -> Result<Stored, StoreError> {
-        let mut attempts = Attempts::new(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.retry);
         let mut is_doubtful = false;
         loop {
             let failure = match self.commit_once(&commit).await {
@@ -384,7 +384,7 @@ impl S3Store {
     pub(super) async fn mark_at(&self, key: &ObjectKey) -> Result<Option<String>, StoreError> {
         let client = &self.inner.client;
         let call = Call::object(Method::HEAD, key).headers(client.customer_key());
-        let mut attempts = Attempts::new(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.retry);
         loop {
             match client.call(&call).await {
                 Ok(answer) => {
@@ -402,10 +402,14 @@ impl S3Store {
 
     /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
     pub(super) async fn discard_abandoned(&self) {
-        let abandoned = std::mem::take(&mut *lock(&self.inner.abandoned));
-        for (key, id) in abandoned {
+        loop {
+            let Some((key, id)) = lock(&self.inner.abandoned).pop() else {
+                return;
+            };
             if let Err(error) = self.abort(&key, &id).await {
+                // A store that refuses one would keep the upload at hand waiting for each of the others.
                 tracing::debug!(%key, %error, "an abandoned upload could not be discarded");
+                return;
             }
         }
     }

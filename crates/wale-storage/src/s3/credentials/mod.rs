@@ -24,8 +24,12 @@ use super::transport::Transport;
 /// Temporary keys are renewed when less than this is left of them: a request may take minutes.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 
-/// Keys are not asked for again sooner than this, whatever the store says of them.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Keys that the store refuses are not asked for again sooner than this, so that a store which refuses everything
+/// makes no storm at their source.
+const PAUSE_REFUSED: Duration = Duration::from_secs(1);
+
+/// Keys that are about to end and could not be renewed are asked for again after this.
+const PAUSE_RENEWAL: Duration = Duration::from_secs(10);
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
@@ -183,7 +187,7 @@ impl Keeper {
     pub(super) async fn get(&self) -> Result<Arc<Credentials>, Failure> {
         let mut held = self.held.lock().await;
         if let Some(held) = &*held
-            && (!held.ends_within(RENEW_BEFORE) || held.asked.elapsed() < PAUSE)
+            && (!held.ends_within(RENEW_BEFORE) || held.asked.elapsed() < PAUSE_RENEWAL)
         {
             return Ok(Arc::clone(&held.credentials));
         }
@@ -214,7 +218,7 @@ impl Keeper {
             if held.credentials != *refused {
                 return Ok(Some(Arc::clone(&held.credentials)));
             }
-            if held.asked.elapsed() < PAUSE {
+            if held.asked.elapsed() < PAUSE_REFUSED {
                 return Ok(None);
             }
         }
