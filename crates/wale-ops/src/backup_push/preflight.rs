@@ -95,6 +95,7 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
             ),
         );
     }
+    refuse_without_archiving(&control, facts.in_recovery).await?;
     let settings = control
         .enforced_settings()
         .await
@@ -110,6 +111,24 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         extensions,
         version,
     })
+}
+
+/// A primary that archives nothing would let the backup wait to its limit for WAL that never comes. A standby's WAL may
+/// come from its primary.
+async fn refuse_without_archiving(control: &Control, in_recovery: bool) -> Result<()> {
+    let name = "archive_mode";
+    let settings = control
+        .settings(&[name])
+        .await
+        .map_err(|error| OpError::from_cluster(error, "ask the server for its archive_mode"))?;
+    if in_recovery || settings.get(name).is_none_or(|mode| mode != "off") {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::Configuration,
+        "archive_mode of the server is off: a base backup without its WAL cannot be restored",
+    )
+    .hint("set archive_mode = on and archive_command, and restart the server"))
 }
 
 async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
