@@ -12,7 +12,7 @@
 //!   at its end. Truncation and trailing bytes are errors, so a reader that reached the end has
 //!   seen everything there is.
 //! * An error of the source passes through a decoder unchanged; damage found by the decoder is
-//!   `InvalidData` or `UnexpectedEof`. A failed decoder stays failed.
+//!   `InvalidData` or `UnexpectedEof`, something encrypted in the place of a stream `Unsupported`. A failed decoder stays failed.
 //!
 //! Memory per open adapter, at the default settings:
 //!
@@ -367,7 +367,7 @@ impl<W: Write> Write for Encoder<W> {
 /// # Errors
 /// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
 /// While reading: the source's own errors unchanged, `UnexpectedEof` for a truncated stream,
-/// `InvalidData` for a damaged one or for bytes after its end.
+/// `InvalidData` for a damaged one or for bytes after its end, `Unsupported` for what is encrypted.
 pub fn decoder<R: Read + Send + 'static>(
     codec: Codec,
     source: R,

@@ -88,7 +88,13 @@ impl Archive {
     async fn claim(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
         let mut codecs = BTreeSet::from([self.codec().codec]);
         match self.survey().await? {
-            Survey::Empty => {}
+            // Once in the life of an archive. A second time means that the volume under the prefix is another one
+            // than before, most likely an empty folder where it should be mounted.
+            Survey::Empty => tracing::warn!(
+                archive = %self.location(),
+                system_identifier = %cluster.system_identifier,
+                "a new archive is begun here; if there was one already, check that its volume is mounted"
+            ),
             Survey::InUse(contents) => {
                 self.check_adoption(&contents, cluster).await?;
                 tracing::info!(archive = %self.location(), "adopts an archive that has no identity yet");
@@ -112,16 +118,7 @@ impl Archive {
             .put_if_absent(&key, body_from(identity.to_json().into()))
             .await;
         match outcome {
-            Ok(PutOutcome::Created(_)) => {
-                // Once in the life of an archive. A second time means that the volume under the prefix is another
-                // one than before, most likely an empty folder where it should be mounted.
-                tracing::warn!(
-                    archive = %self.location(),
-                    system_identifier = %identity.system_identifier,
-                    "a new archive was begun here; if there was one already, check that its volume is mounted"
-                );
-                Ok(identity)
-            }
+            Ok(PutOutcome::Created(_)) => Ok(identity),
             // Somebody was faster (or our own earlier attempt lost its reply): the stored one counts.
             Ok(PutOutcome::Exists) => self.read_identity().await?.ok_or_else(|| {
                 OpError::new(

@@ -76,6 +76,11 @@ impl Archive {
 pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     match error.downcast::<StoreError>() {
         Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => OpError::new(
+            Kind::Configuration,
+            format!("object {key} cannot be read: {error}"),
+        )
+        .hint("use a version of wale that reads it, or the tool that wrote the archive"),
         Err(error)
             if matches!(
                 error.kind(),

@@ -65,9 +65,6 @@ pub async fn restore_cluster(
             Ending::MarkDone,
         )
         .await?;
-    for warning in &report.warnings {
-        tracing::warn!(backup = %report.backup, "{warning}");
-    }
     Ok(RestoreClusterOutcome::Restored(Box::new(report)))
 }
 

@@ -143,19 +143,11 @@ impl Source {
         if let Some(lsn) = self.sentinel.stop_lsn().or(self.sentinel.start_lsn()) {
             return Ok(Some(lsn));
         }
-        if self.is_offline() {
+        if is_offline(&self.name, &self.sentinel) {
             return Ok(None);
         }
         let size = self.segment_size(archive).await?;
         Ok(self.name.segment().start_lsn(size).ok())
-    }
-
-    /// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads
-    /// the wrong digits of the position. So nothing may be concluded from its name.
-    fn is_offline(&self) -> bool {
-        self.sentinel.wale.is_none()
-            && self.sentinel.stop_segment() == Some(self.name.segment())
-            && self.sentinel.wal_segment_offset_backup_stop.as_deref() == self.name.offset()
     }
 
     /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
@@ -181,6 +173,14 @@ impl Source {
         let header = archive.read_wal_header(&stored).await;
         Ok(header.ok().map(|header| u64::from(header.segment_size)))
     }
+}
+
+/// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads the wrong
+/// digits of the position. So nothing may be concluded from its name.
+fn is_offline(name: &BackupName, sentinel: &Sentinel) -> bool {
+    sentinel.wale.is_none()
+        && sentinel.stop_segment() == Some(name.segment())
+        && sentinel.wal_segment_offset_backup_stop.as_deref() == name.offset()
 }
 
 fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
@@ -284,6 +284,30 @@ async fn read_whole(archive: &Archive, key: &ObjectKey, most: u64) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backup_of_a_stopped_server_is_known_by_its_end() {
+        let name = BackupName::parse("base_000000010000000000000015_00000015").unwrap();
+        let sentinel = |segment: &str, offset: &str| {
+            let text = format!(
+                r#"{{"wal_segment_backup_stop": "{segment}", "wal_segment_offset_backup_stop": "{offset}"}}"#
+            );
+            Sentinel::parse(text.as_bytes()).unwrap()
+        };
+        let cases = [
+            ("000000010000000000000015", "00000015", true),
+            ("000000010000000000000015", "00000256", false),
+            ("000000010000000000000016", "00000015", false),
+        ];
+        for (segment, offset, expected) in cases {
+            assert_eq!(
+                is_offline(&name, &sentinel(segment, offset)),
+                expected,
+                "{segment} {offset}"
+            );
+        }
+        assert!(!is_offline(&name, &Sentinel::default()));
+    }
 
     #[test]
     fn the_major_version_is_read_out_of_the_servers_text() {

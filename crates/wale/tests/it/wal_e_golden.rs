@@ -13,6 +13,7 @@ use wale_testkit::{
 use crate::support::{WALE, archiving};
 
 const PG10: &str = "pg10-tablespace-gnutar";
+const PG13_ENCRYPTED: &str = "pg13-gpg-walseg1m";
 const PG14: &str = "pg14-two-backups-timeline2";
 const FIRST: &str = "base_000000010000000000000003_00000040";
 const SECOND: &str = "base_000000010000000000000006_00000040";
@@ -265,6 +266,25 @@ fn wal_e_archive_without_configuration_files_starts_with_defaults() {
         "! psql -XAtqw -h 127.0.0.1 -p {port} -U postgres -c 'select 1' 2>&1"
     ));
     assert!(refused.contains("password"), "{refused}");
+}
+
+#[test]
+fn wal_e_archive_that_is_encrypted_is_refused_as_such() {
+    // The server never starts, so any installed one will do for the place.
+    let golden = Golden::new("golden13", PG13_ENCRYPTED, 14);
+    let (cluster, options) = golden.place("refused");
+    let data = cluster.data.to_string_lossy().into_owned();
+    let output = wale_command(WALE, "wale", &options)
+        .args(["backup-fetch", &data, "LATEST"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(
+        told.contains("encrypted with OpenPGP") && !told.contains("damaged"),
+        "{told}"
+    );
+    assert!(!cluster.data.join("global/pg_control").exists());
 }
 
 #[test]

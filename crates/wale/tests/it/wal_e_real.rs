@@ -3,10 +3,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use wale_testkit::{
-    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, free_port, run_as_postgres,
-    shell, skip,
+    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, client_tool, free_port,
+    run_as_postgres, shell, skip,
 };
 
 use crate::support::{Stage, WALE, archiving, fingerprint};
@@ -32,7 +33,7 @@ impl RealWalE {
     fn new(program: &Path, sandbox: &Sandbox, cluster: &Cluster) -> Self {
         let script = sandbox.path().join("real-wal-e.sh");
         let text = format!(
-            "#!/bin/sh\nexport PATH=/usr/local/bin:/usr/bin:/bin WALE_LOG_DESTINATION=stderr\n\
+            "#!/bin/sh\nexport PATH=$EXTRA_PATH/usr/local/bin:/usr/bin:/bin WALE_LOG_DESTINATION=stderr\n\
              export PGHOST={} PGPORT={} PGUSER=postgres WALE_FILE_PREFIX=file://localhost{}\nexec {} \"$@\"\n",
             cluster.socket.display(),
             cluster.port,
@@ -244,4 +245,79 @@ fn real_wal_e_restores_an_archive_that_it_began_and_wale_continued() {
         assert_eq!(restored.sql("select count(*) from t"), "2000");
         restored.stop("immediate");
     }
+}
+
+/// WAL-E takes the name of such a backup from the wrong digits of the position, and the start for the end.
+#[test]
+fn wale_restores_what_real_wal_e_took_of_a_stopped_server() {
+    let test = "wale_restores_what_real_wal_e_took_of_a_stopped_server";
+    let Some(program) = program(test) else { return };
+    let sandbox = Sandbox::new("offline");
+    let pg = Cluster::init(&sandbox, &ClusterOptions::default());
+    let real = RealWalE::new(&program, &sandbox, &pg);
+    let options = SidecarOptions::new(&sandbox, &pg);
+    let mut settings = archiving(options.port);
+    settings.push(format!(
+        "archive_command = '{} wal-push %p'",
+        real.0.display()
+    ));
+    pg.configure(&settings);
+    pg.start();
+    pg.sql("create table t as select g, md5(g::text) v from generate_series(1, 1000) g");
+    pg.stop("fast");
+    // WAL-E asks pg_config where pg_controldata is; the servers of the tests come without either.
+    let controldata = client_tool("pg_controldata");
+    let bin = sandbox.folder("bin");
+    let config = format!(
+        "#!/bin/sh\necho BINDIR = {}\necho VERSION = PostgreSQL 15.20\n",
+        controldata.parent().expect("a folder").display()
+    );
+    std::fs::write(bin.join("pg_config"), config).unwrap();
+    shell(&format!(
+        "chmod -R a+rx {0} && chown -R postgres {0}",
+        bin.display()
+    ));
+    let with_path = format!(
+        "EXTRA_PATH={}: exec {} \"$@\"",
+        bin.display(),
+        real.0.display()
+    );
+    let data = pg.data.to_string_lossy().into_owned();
+    let push = [
+        "-c",
+        &with_path,
+        "sh",
+        "backup-push",
+        "--while-offline",
+        &data,
+    ];
+    run_as_postgres(Path::new("sh"), &push);
+    // The checkpoint of the shutdown lies in a segment that the server archives only after its next start.
+    pg.start();
+    pg.sql("insert into t select g, 'after' from generate_series(1001, 1100) g");
+    pg.switch_wal();
+    pg.wait_archived();
+    let noted = fingerprint(&pg, "t");
+    pg.kill();
+
+    let port = free_port();
+    let restored = Cluster::at(&sandbox, 15, "restored", free_port());
+    let _ = sandbox.folder("restored");
+    let conf = sandbox.folder("conf");
+    std::fs::write(conf.join("postgresql.conf"), "").unwrap();
+    std::fs::write(conf.join("pg_hba.conf"), "local all all trust\n").unwrap();
+    shell(&format!("chown -R postgres {}", conf.display()));
+    let mut options = options
+        .set("START_MODE", "RESTORE")
+        .set("PGDATA", &restored.data.to_string_lossy())
+        .set("PGWAL", &restored.data.join("pg_wal").to_string_lossy())
+        .set("PGCONF_BACKUP_DIR", &conf.to_string_lossy())
+        .set("WALE_LISTEN_PORT", &port.to_string());
+    options.port = port;
+    let sidecar = Sidecar::start(&sandbox, WALE, &options);
+    sidecar.wait_ready(Duration::from_secs(120));
+    restored.configure(&["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    assert_eq!(fingerprint(&restored, "t"), noted);
 }

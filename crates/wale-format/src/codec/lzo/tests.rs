@@ -275,6 +275,17 @@ fn headers_that_no_decoder_of_lzo1x_can_serve_are_refused() {
     }
 }
 
+#[test]
+fn an_encrypted_object_is_not_called_damaged() {
+    for first in [0x84, 0x85, 0x86, 0xC1] {
+        let mut message = vec![first, 0x01, 0x0C, 0x03];
+        message.extend([7; 300]);
+        let error = decode(&message).expect_err("encrypted");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("OpenPGP"), "{error}");
+    }
+}
+
 /// What real lzop makes of a stream; a machine without it skips aloud.
 fn lzop_decodes(stream: &[u8]) -> Option<Vec<u8>> {
     let spawned = Command::new("lzop")
