@@ -43,6 +43,9 @@ pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedW
     if copies.is_empty() {
         return Err(not_found(name));
     }
+    if copies.len() > 1 {
+        refuse_disputed(archive, name, &copies).await?;
+    }
     let mut first_error = None;
     for stored in &copies {
         match fetch_copy(archive, stored, archive.budget()).await {
@@ -55,6 +58,47 @@ pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedW
         }
     }
     Err(first_error.unwrap_or_else(|| not_found(name)))
+}
+
+/// Refuses a name under which different contents are stored, which two servers of one origin can bring about that
+/// compress differently: one of them was acknowledged, and nobody can tell which. Copies that cannot be read do not count.
+async fn refuse_disputed(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    copies: &[StoredWal],
+) -> Result<()> {
+    let mut known: Option<(&StoredWal, (u64, u64))> = None;
+    for stored in copies {
+        let digest = match digest_of(archive, stored).await {
+            Ok(digest) => digest,
+            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => continue,
+            Err(error) => return Err(error),
+        };
+        match known {
+            Some((other, before)) if before != digest => {
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("{name} is in the archive twice, with different contents"),
+                )
+                .detail(format!(
+                    "Objects {} and {} are of two servers that archived into one prefix.",
+                    other.key, stored.key
+                ))
+                .hint("find out which of the two is this server's, and move the other one away"));
+            }
+            _ => known = Some((stored, digest)),
+        }
+    }
+    Ok(())
+}
+
+/// Length and CRC of the plain bytes of a sound object.
+async fn digest_of(archive: &Archive, stored: &StoredWal) -> Result<(u64, u64)> {
+    let expectation = expectation(archive, stored).await?;
+    let key = stored.key.clone();
+    let consume = move |plain: &mut dyn Read| verify(&key, plain, &expectation);
+    let seen = archive.decode(&stored.key, stored.codec, consume).await?;
+    Ok((seen.size, seen.checksum))
 }
 
 /// Fetches `name` and puts it at `path`, whole and durable, or leaves `path` as it is. The file is made in the same
@@ -199,10 +243,12 @@ pub(super) async fn fetch_with_permit(
     name: &ArchiveFileName,
     permit: MemoryPermit,
 ) -> Result<FetchedWal> {
-    let stored = archive
-        .find_wal(name)
-        .await?
-        .ok_or_else(|| not_found(name))?;
+    let mut copies = archive.find_wal_copies(name).await?;
+    let stored = copies.pop().ok_or_else(|| not_found(name))?;
+    if !copies.is_empty() {
+        let message = format!("{name} has several copies, which are compared when it is asked for");
+        return Err(OpError::new(Kind::Busy, message));
+    }
     let expectation = expectation(archive, &stored).await?;
     if expectation.size_max() > permit.bytes() {
         return Err(OpError::new(

@@ -5,7 +5,8 @@
 //! plan::inspect             size, header, name, system identifier          → 500 damaged, 409 other cluster
 //! Archive::ensure_identity  claim, adopt or compare                        → 409 other cluster
 //! Archive::find_wal_copies  there already: same bytes is success           → 409 other bytes
-//! read → encode → bounded channel → put_if_absent                          → 200 after the store confirmed
+//! read → encode → bounded channel → put_if_absent
+//! Archive::find_wal_copies  nobody stored other bytes under another codec  → 200 after the store confirmed
 //! ```
 //!
 //! Invariants: nothing stored is ever overwritten; success is reported only after the store confirmed; the bytes

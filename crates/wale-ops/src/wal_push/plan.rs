@@ -156,19 +156,21 @@ pub enum Decision {
     Conflict(usize),
 }
 
-/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. One equal copy
-/// is enough, since a reader may get it.
+/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. All must, since nobody
+/// knows which of several a reader gets; of partial segments, which no recovery asks for by itself, one is enough.
 #[must_use]
 pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
-    if let Some(position) = same.iter().position(|same| *same) {
-        return Decision::Same(position);
-    }
-    match (same.is_empty(), name) {
-        (true, _) => Decision::Upload,
+    let is_partial = matches!(name, ArchiveFileName::Partial(_));
+    let equal = same.iter().position(|same| *same);
+    let other = same.iter().position(|same| !*same);
+    match (equal, other) {
+        (None, None) => Decision::Upload,
+        (Some(position), None) => Decision::Same(position),
+        (Some(position), Some(_)) if is_partial => Decision::Same(position),
         // Two servers promoted from one timeline may leave different bytes under one partial name. Refusing the
-        // second for ever would block its archiver, and no recovery asks for a partial segment by itself.
-        (false, ArchiveFileName::Partial(_)) => Decision::KeepBeside,
-        (false, _) => Decision::Conflict(0),
+        // second for ever would block its archiver.
+        (None, Some(_)) if is_partial => Decision::KeepBeside,
+        (_, Some(position)) => Decision::Conflict(position),
     }
 }
 

@@ -128,12 +128,29 @@ async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done
     claim(archive, source).await?;
     let copies = archive.find_wal_copies(&source.name).await?;
     let decision = plan::decide(&source.name, &compare_all(archive, source, &copies).await?);
-    match decision {
-        Decision::Same(position) => confirm(archive, &copies[position]).await,
-        Decision::Conflict(position) => Err(conflict(source, &copies[position].key)),
-        Decision::KeepBeside => keep_beside(archive, source, turn).await,
-        Decision::Upload => store(archive, source, turn).await,
+    let done = match decision {
+        Decision::Same(position) => confirm(archive, &copies[position]).await?,
+        Decision::Conflict(position) => return Err(conflict(source, &copies[position].key)),
+        Decision::KeepBeside => return keep_beside(archive, source, turn).await,
+        Decision::Upload => store(archive, source, turn).await?,
+    };
+    refuse_disputed(archive, source, &done.key).await?;
+    Ok(done)
+}
+
+/// Looks once more under the other codecs, now that the object exists. Creating is atomic for one key only: a clone that
+/// compresses otherwise and was as quick has another key. Of two writers at least one sees the other's object here,
+/// so two contents of one name are never both acknowledged.
+async fn refuse_disputed(archive: &Archive, source: &Source, own: &ObjectKey) -> Result<()> {
+    if matches!(source.name, ArchiveFileName::Partial(_)) {
+        return Ok(());
     }
+    for stored in archive.find_wal_copies(&source.name).await? {
+        if stored.key != *own && !same_content(archive, source, &stored).await? {
+            return Err(conflict(source, &stored.key));
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that the archive is this cluster's before anything is written.

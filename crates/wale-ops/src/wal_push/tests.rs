@@ -448,10 +448,11 @@ fn the_word_of_pg_control_and_of_the_wal_must_agree() {
 #[test]
 fn what_is_there_decides() {
     use super::plan::Decision::{Conflict, KeepBeside, Same, Upload};
-    let cases: [(&[bool], _, _); 5] = [
+    let cases: [(&[bool], _, _); 6] = [
         (&[], Upload, Upload),
         (&[true], Same(0), Same(0)),
-        (&[false, true], Same(1), Same(1)),
+        (&[true, true], Same(0), Same(0)),
+        (&[false, true], Conflict(0), Same(1)),
         (&[false], Conflict(0), KeepBeside),
         (&[false, false], Conflict(0), KeepBeside),
     ];

@@ -120,6 +120,25 @@ impl Judge {
         })
     }
 
+    /// Whether different contents are stored under the name, by servers that compress differently. Then nobody can tell
+    /// which was acknowledged, and a fetch may refuse.
+    pub(crate) fn is_disputed(&self, name: &ArchiveFileName) -> bool {
+        let text = name.to_string();
+        let keys = self.memory.keys();
+        let mut contents = keys
+            .iter()
+            .filter_map(|key| match layout::parse(key.as_str()) {
+                ArchiveKey::Wal {
+                    name,
+                    conflict: None,
+                    ..
+                } if name.to_string() == text => decoded(key.as_str(), self.memory.content(key)?),
+                _ => None,
+            });
+        let first = contents.next();
+        contents.any(|other| Some(other) != first)
+    }
+
     /// A fetch that began when the name was (or was not) stored has ended.
     pub(crate) fn fetched(
         &self,

@@ -65,6 +65,9 @@ fn the_promises_hold_whatever_goes_wrong() {
     println!("seeds {seeds:?}");
     let mut all = Summary::default();
     for seed in seeds.clone() {
+        if seed % 500 == 0 {
+            println!("seed {seed}");
+        }
         let one =
             simulate(seed, Lie::None).unwrap_or_else(|broken| panic!("{}", explain(seed, &broken)));
         all.acknowledgements += one.acknowledgements;
@@ -72,6 +75,7 @@ fn the_promises_hold_whatever_goes_wrong() {
         all.faults += one.faults;
         all.crashes += one.crashes;
         all.reads += one.reads;
+        all.disputes += one.disputes;
     }
     println!("{all:?}");
     // A simulation in which nothing happens proves nothing.

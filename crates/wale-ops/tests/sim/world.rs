@@ -19,7 +19,8 @@ use crate::server::{Server, archive};
 
 const CLUSTER: u64 = 7_447_234_573_249_283_074;
 const ANOTHER_CLUSTER: u64 = 7_447_234_573_249_999_999;
-/// Half of the runs without compression, which is quicker.
+/// Each start of a sidecar chooses one: an archive may hold several. Half of the starts compress nothing, which is
+/// quicker.
 const CODECS: [Codec; 4] = [Codec::None, Codec::None, Codec::Lz4, Codec::Zstd];
 /// Steps of one simulation before the faults end.
 const STEPS: u32 = 400;
@@ -36,6 +37,8 @@ pub(crate) struct Summary {
     pub(crate) faults: u64,
     pub(crate) crashes: u64,
     pub(crate) reads: u64,
+    /// Names under which two servers have stored different contents: not both acknowledged, and told as damaged.
+    pub(crate) disputes: u64,
 }
 
 /// A promise that was broken, and how it came to that.
@@ -72,8 +75,6 @@ struct World {
     servers: Vec<Server>,
     readings: Vec<Reading>,
     mood: Mood,
-    /// How every sidecar compresses, when servers differ; otherwise each start chooses.
-    codec: Option<Codec>,
     is_down: bool,
     readers: u32,
     summary: Summary,
@@ -130,7 +131,6 @@ impl World {
                 weights,
             },
             judge: Judge::new(memory.clone()),
-            codec: (servers.len() > 1).then(|| *random.pick(&CODECS)),
             random,
             memory,
             gate,
@@ -191,7 +191,7 @@ impl World {
     }
 
     fn start(&mut self, server: usize) {
-        let codec = self.codec.unwrap_or(*self.random.pick(&CODECS));
+        let codec = *self.random.pick(&CODECS);
         let look_ahead = self.random.index(4);
         let gate = Arc::clone(&self.gate);
         let caller = self.servers[server].start(|caller| gate.door(caller), codec, look_ahead);
@@ -472,6 +472,9 @@ impl World {
             match fetch_whole(&archive, name).await {
                 Ok(bytes) if bytes == **promised => {}
                 Ok(_) => return Err(format!("I1: other bytes of {name} are fetched")),
+                Err(error) if error.kind == Kind::CorruptData && self.judge.is_disputed(name) => {
+                    self.summary.disputes += 1;
+                }
                 Err(error) => return Err(format!("I1: {name} is not fetched: {}", error.chain())),
             }
         }
