@@ -36,6 +36,18 @@ pub struct SweepReport {
 pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     let mut report = SweepReport::default();
     let age = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
+    // First, because a folder that is emptied afterwards goes with its last object.
+    let location = archive.location();
+    report.unfinished = archive
+        .store()
+        .discard_unfinished(grace)
+        .await
+        .map_err(|error| {
+            OpError::from_store(
+                error,
+                format_args!("look for unfinished writes in {location}"),
+            )
+        })?;
     let now = retention::store_now(archive).await?;
     let (folders, _) = retention::folders(archive, &mut TimeOfDay::new(now)).await?;
     for folder in folders.values() {
@@ -48,16 +60,5 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
         report.bytes += removed.bytes;
         report.refused.extend(removed.refused);
     }
-    let location = archive.location();
-    report.unfinished = archive
-        .store()
-        .discard_unfinished(grace)
-        .await
-        .map_err(|error| {
-            OpError::from_store(
-                error,
-                format_args!("look for unfinished writes in {location}"),
-            )
-        })?;
     Ok(report)
 }

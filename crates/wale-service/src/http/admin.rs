@@ -182,6 +182,10 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last": entries.last_backup,
             "last_failure": entries.last_backup_failure,
         },
+        "retention": {
+            "last": entries.last_retention,
+            "last_failure": entries.last_retention_failure,
+        },
         "schedule": app.schedule.as_ref().map(|schedule| json!({
             "cron": schedule.text(),
             "zone": schedule.zone(),

@@ -16,6 +16,7 @@ mod main_job;
 mod power_loss;
 mod promises;
 mod recovery_command;
+mod retention;
 mod segment_sizes;
 mod standby;
 mod support;

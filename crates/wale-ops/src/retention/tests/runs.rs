@@ -380,3 +380,56 @@ async fn a_mark_that_cannot_be_read_counts() {
     world.delete(Request::Retain(1)).await.unwrap();
     assert!(!world.has(&layout::sentinel(first)));
 }
+
+/// The archive of WAL-E's in which a cluster was upgraded: its log began anew, on the timeline that it had begun on.
+#[tokio::test]
+async fn fault_42_after_an_upgrade_on_one_prefix_nothing_new_is_deleted() {
+    let mut world = World::new();
+    world.branches[0].next = 100;
+    for _ in 0..3 {
+        world.wal(2);
+        world.backup(1, false);
+    }
+    world.wal(2);
+    world.branches[0].next = 1;
+    world.wal(3);
+    let before = world.keys();
+    // The new cluster has no backup yet: the one that will be taken may need any of its WAL.
+    world.delete(Request::Retain(1)).await.unwrap();
+    for number in 1..=3 {
+        assert!(
+            world.has(&World::wal_key(world.segment(0, number))),
+            "{number}"
+        );
+    }
+    assert!(world.keys().len() < before.len());
+    let new: Vec<_> = (0..2)
+        .map(|_| {
+            world.wal(2);
+            world.backup(1, false)
+        })
+        .collect();
+    world.wal(2);
+    let end = world.branches[0].next;
+    for request in [
+        Request::Before(Bound::Segment(world.segment(0, 110))),
+        Request::Retain(2),
+        Request::Policy(Policy::newest(2)),
+    ] {
+        world.delete(request.clone()).await.unwrap();
+        for name in &new {
+            assert!(world.has(&layout::sentinel(name)), "{request:?}: {name}");
+        }
+        let first = world.backups[3].start;
+        for number in first..end {
+            let key = World::wal_key(world.segment(0, number));
+            assert!(world.has(&key), "{request:?}: {key}");
+        }
+    }
+    let old = world.backups[..3].iter();
+    assert_eq!(
+        old.filter(|backup| world.has(&layout::sentinel(&backup.name)))
+            .count(),
+        0
+    );
+}
