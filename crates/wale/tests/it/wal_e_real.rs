@@ -1,10 +1,12 @@
 //! The real WAL-E 1.1.1 beside wale on one archive: it restores what wale wrote with `WALE_COMPRESSION=lzo`, and what
 //! both wrote in turns. `scripts/setup.sh` installs it where Debian's Python can still run it.
 
+use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wale_testkit::s3::S3Server;
 use wale_testkit::{
     Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, client_tool, free_port,
     run_as_postgres, shell, skip,
@@ -30,16 +32,32 @@ fn program(test: &str) -> Option<PathBuf> {
 struct RealWalE(PathBuf);
 
 impl RealWalE {
-    fn new(program: &Path, sandbox: &Sandbox, cluster: &Cluster) -> Self {
+    /// On the archive in the sandbox's folder, or where `place` says.
+    fn new(
+        program: &Path,
+        sandbox: &Sandbox,
+        cluster: &Cluster,
+        place: &[(String, String)],
+    ) -> Self {
         let script = sandbox.path().join("real-wal-e.sh");
-        let text = format!(
+        let mut text = format!(
             "#!/bin/sh\nexport PATH=$EXTRA_PATH/usr/local/bin:/usr/bin:/bin WALE_LOG_DESTINATION=stderr\n\
-             export PGHOST={} PGPORT={} PGUSER=postgres WALE_FILE_PREFIX=file://localhost{}\nexec {} \"$@\"\n",
+             export PGHOST={} PGPORT={} PGUSER=postgres WALE_RETRIES=2\n",
             cluster.socket.display(),
             cluster.port,
-            sandbox.path().join("archive").display(),
-            program.display()
         );
+        if place.is_empty() {
+            let archive = sandbox.path().join("archive");
+            let _ = writeln!(
+                text,
+                "export WALE_FILE_PREFIX=file://localhost{}",
+                archive.display()
+            );
+        }
+        for (name, value) in place {
+            let _ = writeln!(text, "export {name}='{value}'");
+        }
+        let _ = writeln!(text, "exec {} \"$@\"", program.display());
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
         Self(script)
@@ -123,18 +141,36 @@ fn assert_lists_are_equal(real: &RealWalE, ours: impl Fn(&[&str]) -> Exit) {
     }
 }
 
+/// A list without the column of the store's times, of which each store has its own form.
+fn without_times(list: &str) -> Vec<String> {
+    let cells = |line: &str| {
+        let mut cells: Vec<&str> = line.split('\t').collect();
+        cells.remove(1);
+        cells.join("\t")
+    };
+    list.lines().map(cells).collect()
+}
+
 /// A base backup, its tablespace and its WAL, written by wale with lzo; everything after that is WAL-E's.
-fn restores_what_wale_wrote(test: &str, major: u32) {
+fn restores_what_wale_wrote(test: &str, major: u32, on_s3: bool) {
     let Some(program) = program(test) else { return };
-    let options = ClusterOptions {
+    let cluster = ClusterOptions {
         major,
         ..ClusterOptions::default()
     };
-    let stage = Stage::with(&format!("reale{major}"), &options, |options| {
+    let cloud = Sandbox::new("cloud");
+    let server = on_s3.then(|| S3Server::moto(&cloud));
+    let bucket = |server: &S3Server| S3Server::settings(server.port(), "some/prefix");
+    let place = server.as_ref().map(bucket).unwrap_or_default();
+    let stage = Stage::with(&format!("reale{major}"), &cluster, |mut options| {
+        if on_s3 {
+            options.environment.remove("WALE_FILE_PREFIX");
+        }
+        options.environment.extend(place.clone());
         options.set("WALE_COMPRESSION", "lzo")
     });
     let pg = &stage.cluster;
-    let real = RealWalE::new(&program, &stage.sandbox, pg);
+    let real = RealWalE::new(&program, &stage.sandbox, pg, &place);
     let space = stage.sandbox.folder("space");
     pg.sql(&format!(
         "create tablespace ts location '{}'",
@@ -148,9 +184,18 @@ fn restores_what_wale_wrote(test: &str, major: u32) {
     pg.switch_wal();
     pg.wait_archived();
     let noted = (fingerprint(pg, "t"), fingerprint(pg, "u"));
-    assert_lists_are_equal(&real, |arguments| {
-        stage.sidecar.verb(WALE, "wal-e", arguments)
-    });
+    if on_s3 {
+        // Here WAL-E reads the sentinel: of ours it takes what is its own.
+        let theirs = real.run(&["backup-list", "--detail"]);
+        let ours = stage
+            .sidecar
+            .verb(WALE, "wal-e", &["backup-list", "--detail"]);
+        assert_eq!(without_times(&ours.stdout), without_times(&theirs));
+    } else {
+        assert_lists_are_equal(&real, |arguments| {
+            stage.sidecar.verb(WALE, "wal-e", arguments)
+        });
+    }
     let oid = pg.sql("select oid from pg_tablespace where spcname = 'ts'");
     pg.kill();
     // The original's files must not be what the restored server reads.
@@ -173,12 +218,17 @@ fn restores_what_wale_wrote(test: &str, major: u32) {
 
 #[test]
 fn real_wal_e_restores_what_wale_wrote_on_10() {
-    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_10", 10);
+    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_10", 10, false);
 }
 
 #[test]
 fn real_wal_e_restores_what_wale_wrote_on_14() {
-    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_14", 14);
+    restores_what_wale_wrote("real_wal_e_restores_what_wale_wrote_on_14", 14, false);
+}
+
+#[test]
+fn real_wal_e_restores_from_s3_what_wale_wrote() {
+    restores_what_wale_wrote("real_wal_e_restores_from_s3_what_wale_wrote", 14, true);
 }
 
 #[test]
@@ -192,7 +242,7 @@ fn real_wal_e_restores_an_archive_that_it_began_and_wale_continued() {
     };
     let pg = Cluster::init(&sandbox, &options);
     let sidecar_options = SidecarOptions::new(&sandbox, &pg).set("WALE_COMPRESSION", "lzo");
-    let real = RealWalE::new(&program, &sandbox, &pg);
+    let real = RealWalE::new(&program, &sandbox, &pg, &[]);
     let mut settings = archiving(sidecar_options.port);
     settings.push(format!(
         "archive_command = '{} wal-push %p'",
@@ -254,7 +304,7 @@ fn wale_restores_what_real_wal_e_took_of_a_stopped_server() {
     let Some(program) = program(test) else { return };
     let sandbox = Sandbox::new("offline");
     let pg = Cluster::init(&sandbox, &ClusterOptions::default());
-    let real = RealWalE::new(&program, &sandbox, &pg);
+    let real = RealWalE::new(&program, &sandbox, &pg, &[]);
     let options = SidecarOptions::new(&sandbox, &pg);
     let mut settings = archiving(options.port);
     settings.push(format!(
