@@ -134,7 +134,12 @@ fn explain(error: &LineError, line: &str) -> Problem {
         );
     }
     let name = whole.split([' ', '\t', '=']).next().unwrap_or_default();
+    // Anything else may hold a password, and an error goes into logs.
+    let is_shown = name.to_ascii_lowercase().starts_with("recovery_target");
     let quoted = || {
+        if !is_shown {
+            return Some(format!("Write {name} = '…', the value in single quotes."));
+        }
         let value = whole[name.len()..]
             .trim_start()
             .trim_start_matches('=')
@@ -151,8 +156,11 @@ fn explain(error: &LineError, line: &str) -> Problem {
             format!("the value of {name} has no closing quote"),
             quoted(),
         ),
-        LineError::Rest(rest) if whole.contains('\'') => {
+        LineError::Rest(rest) if whole.contains('\'') && is_shown => {
             (format!("{rest:?} follows the value of {name}"), None)
+        }
+        LineError::Rest(_) if whole.contains('\'') => {
+            (format!("something follows the value of {name}"), None)
         }
         LineError::NeedsQuotes | LineError::Rest(_) => {
             (format!("the value of {name} needs single quotes"), quoted())
@@ -495,6 +503,22 @@ mod tests {
         #[test]
         fn no_text_breaks_the_parser(text in "[a-z_='\\\\n \n#0-9./:+-]{0,60}") {
             let _ = parse(&text);
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated_in_a_mistake() {
+        for text in [
+            "primary_conninfo = host=a password=canary",
+            "primary_conninfo = 'password=canary",
+            "primary_conninfo = 'host=a' canary",
+            "conninfo = canary",
+            "primary_conninfo = canary\u{1}",
+        ] {
+            let major = MajorVersion::new(15).unwrap();
+            let mistakes = parse_addition(text, major).unwrap_err();
+            let told: Vec<_> = mistakes.iter().map(|m| (m.to_string(), &m.hint)).collect();
+            assert!(!format!("{told:?}").contains("canary"), "{told:?}");
         }
     }
 }

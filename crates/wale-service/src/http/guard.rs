@@ -6,7 +6,10 @@
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{
+    AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
+};
 use hyper::http::request::Parts;
 use hyper::{StatusCode, Version};
 
@@ -74,20 +77,54 @@ pub(crate) async fn body(body: Incoming, limits: &HttpLimits) -> Result<(), Fail
         })
 }
 
-/// Refuses what a browser sends on behalf of another site's page. Our clients are no browsers and send neither header.
+/// Refuses what a browser sends on behalf of a page. Our clients are no browsers: they send neither `Origin` nor
+/// `Sec-Fetch-Site`, nor call themselves Mozilla.
+///
+/// Two dangers. A page of any site can make a browser send a request (an image's address is enough, and over plain HTTP
+/// nothing tells it from a typed one), so nothing that changes something is done for a browser, unless it says that a
+/// person typed the address. And a page whose own name was made to point here (DNS rebinding) can read the reply, WAL
+/// included; for that the name must be one that its owner controls, so a browser must have come by another.
 pub(crate) fn origin(route: Route<'_>, headers: &HeaderMap) -> Result<(), Failure> {
-    let foreign = headers
-        .get(FETCH_SITE)
-        .is_some_and(|site| site != "none" && site != "same-origin");
-    if route.changes_something() && (headers.contains_key(ORIGIN) || foreign) {
-        return Err(Failure::new(
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            "a browser page may not ask for this",
-        )
-        .hint("use curl or wget"));
+    if route.is_probe() {
+        return Ok(());
     }
-    Ok(())
+    let site = headers.get(FETCH_SITE).map(HeaderValue::as_bytes);
+    let is_browser = site.is_some()
+        || headers.contains_key(ORIGIN)
+        || headers
+            .get(USER_AGENT)
+            .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
+    let served = match site {
+        _ if !is_browser => true,
+        _ if headers.contains_key(ORIGIN) && route.changes_something() => false,
+        Some(b"none") => true,
+        _ if route.changes_something() => false,
+        // The browser shows the reply to nobody but the person.
+        Some(b"cross-site" | b"same-site") => true,
+        _ => headers.get(HOST).is_some_and(is_nobodys_name),
+    };
+    if served {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "a browser page may not ask for this",
+    )
+    .hint("use curl or wget, or in a browser the IP address of the sidecar"))
+}
+
+/// Whether nobody can make the name in a `Host` header point to another address: an IP address, or a name without a
+/// dot, which no public domain name is.
+fn is_nobodys_name(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else {
+        return false;
+    };
+    if host.starts_with('[') {
+        return true;
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    !name.contains('.') || name.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 /// Asks for the token, as a bearer token or as the password of basic authentication with any user name.
@@ -222,15 +259,78 @@ mod tests {
     }
 
     #[test]
-    fn row62_a_page_of_another_site_causes_nothing() {
-        let with = |name: &'static str, value: &'static str| {
-            HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
-        };
-        assert!(origin(Route::BackupPush, &with("origin", "http://evil.example")).is_err());
-        assert!(origin(Route::WalPush("x"), &with("origin", "null")).is_err());
-        assert!(origin(Route::BackupPush, &with("sec-fetch-site", "cross-site")).is_err());
-        assert!(origin(Route::BackupPush, &with("sec-fetch-site", "none")).is_ok());
-        assert!(origin(Route::Status, &with("origin", "http://evil.example")).is_ok());
-        assert!(origin(Route::BackupPush, &HeaderMap::new()).is_ok());
+    fn row62_a_page_in_a_browser_causes_nothing_and_reads_no_wal() {
+        let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
+        let evil = "evil.example:5000";
+        let mozilla = ("user-agent", "Mozilla/5.0 (X11) Firefox/140.0");
+        let cases: &[(Route<'_>, &[(&'static str, &'static str)], bool)] = &[
+            // No browser.
+            (backup, &[], true),
+            (
+                push,
+                &[("user-agent", "Wget/1.21"), ("host", "db.example.org:5000")],
+                true,
+            ),
+            (
+                wal,
+                &[("user-agent", "curl/8.5.0"), ("host", "db.example.org")],
+                true,
+            ),
+            // A page of another site.
+            (backup, &[("origin", "http://evil.example")], false),
+            (push, &[("origin", "null")], false),
+            (backup, &[("sec-fetch-site", "cross-site")], false),
+            (backup, &[mozilla, ("host", "10.0.0.5:5000")], false),
+            (push, &[mozilla, ("host", "localhost:5000")], false),
+            // The browser does not show it the reply.
+            (
+                Route::Status,
+                &[("sec-fetch-site", "cross-site"), mozilla],
+                true,
+            ),
+            // A page whose name was made to point here.
+            (
+                backup,
+                &[("sec-fetch-site", "same-origin"), ("host", evil)],
+                false,
+            ),
+            (
+                wal,
+                &[("sec-fetch-site", "same-origin"), ("host", evil)],
+                false,
+            ),
+            (wal, &[mozilla, ("host", evil)], false),
+            (
+                Route::Backups,
+                &[mozilla, ("host", "127.0.0.1.evil.example")],
+                false,
+            ),
+            (Route::Status, &[mozilla], false),
+            // A person.
+            (
+                backup,
+                &[
+                    ("sec-fetch-site", "none"),
+                    mozilla,
+                    ("host", "db.example.org"),
+                ],
+                true,
+            ),
+            (Route::Status, &[mozilla, ("host", "10.0.0.5:5000")], true),
+            (Route::Status, &[mozilla, ("host", "[::1]:5000")], true),
+            (Route::Status, &[mozilla, ("host", "sidecar:5000")], true),
+            (Route::Ready, &[mozilla, ("host", evil)], true),
+        ];
+        for (route, headers, served) in cases {
+            let map = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            let map = HeaderMap::from_iter(map);
+            assert_eq!(
+                origin(*route, &map).is_ok(),
+                *served,
+                "{route:?} {headers:?}"
+            );
+        }
     }
 }

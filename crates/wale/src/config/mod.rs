@@ -10,6 +10,7 @@ mod declared;
 mod mistake;
 mod prefix;
 mod reader;
+mod redact;
 mod reference;
 mod s3;
 mod show;
@@ -138,11 +139,20 @@ impl Loaded {
         Self::from_sources(Sources::of_process(flags))
     }
 
+    /// Reads this environment and this configuration file.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn for_test(environment: &[(&str, &str)], file: &str) -> Self {
+        Self::from_sources(Sources::for_test(&[], environment, file))
+    }
+
     fn from_sources(sources: Sources) -> Self {
         let mut reader = Reader::new(sources);
         let settings = Settings::read(&mut reader);
         reader.refuse_what_is_not_built();
-        let mut mistakes = reader.mistakes.clone();
+        let mut mistakes: Vec<Mistake> = std::mem::take(&mut reader.mistakes)
+            .into_iter()
+            .map(|mistake| reader.without_secrets(mistake))
+            .collect();
         let shown = SETTINGS
             .iter()
             .map(|setting| Shown::of(setting, &mut reader, &settings))

@@ -10,6 +10,7 @@ use wale_cluster::Secret;
 
 use super::declared::{self, Default, SETTINGS, Setting, Shape, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
+use super::redact::{HIDDEN, redact};
 use super::source::{Origin, Raw, Sources};
 use super::value::{self, BadValue, Unit};
 
@@ -173,6 +174,29 @@ impl Reader {
                         .hint("unset it, or wait for the version that has it"),
                 );
             }
+        }
+    }
+
+    /// A mistake as it may be told. Many a parser quotes what it refuses.
+    pub(crate) fn without_secrets(&mut self, mistake: Mistake) -> Mistake {
+        let secrets: Vec<String> = SETTINGS
+            .iter()
+            .filter(|setting| setting.secret)
+            .filter_map(|setting| self.sources.value(setting).text)
+            .flat_map(|text| [text.trim().to_owned(), text])
+            .filter(|text| !text.is_empty())
+            .collect();
+        self.sources.mistakes.clear();
+        let clean = |text: String| {
+            let text = secrets
+                .iter()
+                .fold(text, |text, secret| text.replace(secret.as_str(), HIDDEN));
+            redact(&text)
+        };
+        Mistake {
+            group: mistake.group,
+            text: clean(mistake.text),
+            hint: mistake.hint.map(clean),
         }
     }
 

@@ -1,13 +1,12 @@
 //! `wale config show`: every setting, its value and where the value came from. Secrets are told to
-//! be set, never shown.
+//! be set, never shown, nor are those that stand within other values.
 
 use std::fmt::Write;
 
 use super::Settings;
 use super::declared::{Default, Group, Setting, Shape};
 use super::reader::Reader;
-
-const REDACTED: &str = "(secret)";
+use super::redact::{HIDDEN, redact};
 
 /// One setting as it is shown.
 #[derive(Debug, Clone)]
@@ -25,11 +24,11 @@ impl Shown {
     pub(super) fn of(setting: &Setting, reader: &mut Reader, settings: &Settings) -> Self {
         let raw = reader.raw(setting);
         let (value, origin) = match (raw.text, setting.default) {
-            (Some(_), _) if setting.secret => (Some(REDACTED.to_owned()), raw.origin.to_string()),
+            (Some(_), _) if setting.secret => (Some(HIDDEN.to_owned()), raw.origin.to_string()),
             (None, Default::Derived(words)) => {
                 (derived(settings, setting.name), format!("default: {words}"))
             }
-            (text, _) => (text, raw.origin.to_string()),
+            (text, _) => (text.map(|text| redact(&text)), raw.origin.to_string()),
         };
         let (name, group) = (setting.name, setting.group);
         let reserved = setting.hidden || matches!(setting.shape, Shape::NotYet(_));

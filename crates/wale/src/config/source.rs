@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::declared::{SETTINGS, Setting, Shape};
@@ -150,7 +151,7 @@ impl Sources {
                 .push(Mistake::new(setting.group, text).hint("keep one of them"));
             return direct;
         }
-        match std::fs::read_to_string(&path) {
+        match read_secret(&path) {
             Ok(text) => {
                 let text = text.trim_end_matches(['\r', '\n']).to_owned();
                 Raw {
@@ -231,7 +232,8 @@ impl Sources {
             .map(PathBuf::from)
     }
 
-    #[cfg(test)]
+    /// These texts, with the file as if it were `/etc/wale.conf`.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_test(
         flags: &[(&str, &str)],
         environment: &[(&str, &str)],
@@ -249,6 +251,16 @@ impl Sources {
         sources.take_file(file);
         sources
     }
+}
+
+/// No secret is larger than 64 KiB; a device that never ends may not fill the memory.
+fn read_secret(path: &str) -> std::io::Result<String> {
+    const SECRET_MAX: u64 = 64 << 10;
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(SECRET_MAX)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn is_declared(name: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn load(environment: &[(&str, &str)]) -> Loaded {
-    Loaded::from_sources(Sources::for_test(&[], environment, ""))
+    Loaded::for_test(environment, "")
 }
 
 const ARCHIVE: (&str, &str) = ("WALE_FILE_PREFIX", "file://localhost/archive");

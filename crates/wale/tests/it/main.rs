@@ -17,6 +17,7 @@ mod power_loss;
 mod promises;
 mod recovery_command;
 mod retention;
+mod secrets;
 mod segment_sizes;
 mod standby;
 mod support;

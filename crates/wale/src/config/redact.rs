@@ -1,0 +1,198 @@
+//! What must not be shown although it stands in a setting that is no secret: the user in a URL, a password in
+//! `primary_conninfo`, a header in somebody's own `restore_command`.
+//!
+//! Pure, and on the safe side: it hides too much rather than too little. A secret that is declared as one never comes
+//! here; this is for what people write elsewhere.
+
+/// Stands for what is hidden.
+pub(super) const HIDDEN: &str = "(secret)";
+
+/// Words behind which, after `=` or `:`, something secret stands; in any case, and as the end of a longer word.
+const KEYS: [&str; 5] = ["password", "passwd", "passphrase", "secret", "token"];
+
+/// Words that begin the value of an HTTP header that proves who somebody is.
+const SCHEMES: [&str; 2] = ["bearer ", "basic "];
+
+/// The text as it may be shown.
+pub(super) fn redact(text: &str) -> String {
+    let text = without_users(text);
+    let text = without_values(&text);
+    SCHEMES
+        .iter()
+        .fold(text, |text, scheme| after_word(&text, scheme))
+}
+
+/// Cuts what stands between `://` and the host of every URL.
+fn without_users(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(is_outside).unwrap_or(after.len());
+        let (url, behind) = after.split_at(end);
+        let authority = &url[..url.find('/').unwrap_or(url.len())];
+        // A slash in a password is a mistake of its own, and no reason to show the password.
+        let has_password = authority.split_once(':').is_some_and(|(_, port)| {
+            !authority.starts_with('[') && !port.bytes().all(|b| b.is_ascii_digit())
+        });
+        let host = match (authority.rfind('@'), url.rfind('@')) {
+            (Some(at), _) => Some(at),
+            (None, Some(at)) if has_password => Some(at),
+            _ => None,
+        };
+        match host {
+            Some(at) => {
+                shown.push_str(HIDDEN);
+                shown.push_str(&url[at..]);
+            }
+            None if has_password => {
+                let colon = authority.find(':').unwrap_or(0);
+                shown.push_str(&url[..=colon]);
+                shown.push_str(HIDDEN);
+                shown.push_str(&url[authority.len()..]);
+            }
+            None => shown.push_str(url),
+        }
+        rest = behind;
+    }
+    shown.push_str(&without_scheme(rest));
+    shown
+}
+
+/// The same for words like `user:password@host`, which somebody who forgot the scheme writes.
+fn without_scheme(text: &str) -> String {
+    let hide = |word: &str| match (word.find(':'), word.rfind('@')) {
+        (Some(colon), Some(at)) if colon < at => format!("{HIDDEN}{}", &word[at..]),
+        _ => word.to_owned(),
+    };
+    text.split_inclusive(is_outside)
+        .map(|word| match word.strip_suffix(is_outside) {
+            Some(bare) => hide(bare) + &word[bare.len()..],
+            None => hide(word),
+        })
+        .collect()
+}
+
+/// Where a URL within a text ends.
+fn is_outside(character: char) -> bool {
+    character.is_whitespace() || matches!(character, '"' | '\'' | '`' | '<' | '>' | '|' | ';')
+}
+
+/// Hides the values behind [`KEYS`].
+fn without_values(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mut shown = String::with_capacity(text.len());
+    let mut from = 0;
+    while let Some((at, key)) = next_key(&lower[from..]) {
+        let behind = from + at + key.len();
+        shown.push_str(&text[from..behind]);
+        from = behind;
+        let gap = text[behind..].trim_start_matches([' ', '"', '\'']);
+        let Some(value) = gap.strip_prefix(['=', ':']) else {
+            continue;
+        };
+        let value = value.trim_start_matches([' ', '\t']);
+        let begins = text.len() - value.len();
+        shown.push_str(&text[behind..begins]);
+        shown.push_str(HIDDEN);
+        from = begins + value_length(value);
+    }
+    shown.push_str(&text[from..]);
+    shown
+}
+
+fn next_key(lower: &str) -> Option<(usize, &'static str)> {
+    KEYS.iter()
+        .filter_map(|key| Some((lower.find(key)?, *key)))
+        .min()
+}
+
+/// Quotes may be doubled, once for each language that a value is quoted in: what begins with some ends with as many.
+fn value_length(value: &str) -> usize {
+    let unquoted = value.trim_start_matches(['\'', '"', '\\']);
+    let quotes = &value[..value.len() - unquoted.len()];
+    if quotes.is_empty() {
+        return value.find(is_outside).unwrap_or(value.len());
+    }
+    // Without an end, all of it.
+    let end = unquoted.find(quotes);
+    end.map_or(value.len(), |end| quotes.len() + end + quotes.len())
+}
+
+fn after_word(text: &str, word: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mut shown = String::with_capacity(text.len());
+    let mut from = 0;
+    while let Some(at) = lower[from..].find(word) {
+        let begins = from + at + word.len();
+        shown.push_str(&text[from..begins]);
+        let rest = &text[begins..];
+        let length = rest.find(is_outside).unwrap_or(rest.len());
+        if length > 0 {
+            shown.push_str(HIDDEN);
+        }
+        from = begins + length;
+    }
+    shown.push_str(&text[from..]);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_other_settings_are_hidden_and_the_rest_is_shown() {
+        for (text, shown) in [
+            ("s3://bucket/path", "s3://bucket/path"),
+            ("file://localhost/a/b@c", "file://localhost/a/b@c"),
+            ("https+path://minio:9000/x", "https+path://minio:9000/x"),
+            ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+            ("s3://key:canary@bucket/path", "s3://(secret)@bucket/path"),
+            ("s3://canary@bucket", "s3://(secret)@bucket"),
+            ("s3://key:can/ary@bucket/p", "s3://(secret)@bucket/p"),
+            ("s3://key:canary/p", "s3://key:(secret)/p"),
+            (
+                "a http://u:canary@p:1 b http://u:canary@p c",
+                "a http://(secret)@p:1 b http://(secret)@p c",
+            ),
+            ("recovery_target_name = 'x'", "recovery_target_name = 'x'"),
+            (
+                "primary_conninfo = 'host=a password=canary user=b'",
+                "primary_conninfo = 'host=a password=(secret) user=b'",
+            ),
+            (
+                "primary_conninfo = 'host=a password = ''can ary'' user=b'",
+                "primary_conninfo = 'host=a password = (secret) user=b'",
+            ),
+            (
+                "primary_conninfo = 'password=''can ary",
+                "primary_conninfo = 'password=(secret)",
+            ),
+            ("PASSWORD=canary", "PASSWORD=(secret)"),
+            ("sslpassword=canary\nx", "sslpassword=(secret)\nx"),
+            (
+                "wget --header 'Authorization: Bearer canary' x",
+                "wget --header 'Authorization: Bearer (secret)' x",
+            ),
+            (
+                "curl --oauth2-bearer canary",
+                "curl --oauth2-bearer (secret)",
+            ),
+            (
+                "wget --http-password=canary x",
+                "wget --http-password=(secret) x",
+            ),
+            (
+                "\"key:canary@bucket/p\" is no URL",
+                "\"(secret)@bucket/p\" is no URL",
+            ),
+            ("at 12:00 ask a@b", "at 12:00 ask a@b"),
+            ("a password and nothing", "a password and nothing"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(text), shown, "{text}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Secrets are in no output: every secret setting of the declared list gets a canary, and everything
+//! that wale says, writes or shows is searched for it. A new secret is covered as soon as it is declared.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use wale_testkit::{Sidecar, SidecarOptions, get, request, shell, wait_until, wale_command};
+
+use crate::support::{Stage, WALE};
+
+const CANARY: &str = "c4nary-that-nobody-sees";
+
+/// One setting of the reference page, which is made from the declared list.
+struct Setting {
+    name: String,
+    entry: String,
+}
+
+impl Setting {
+    fn all() -> Vec<Self> {
+        let output = std::process::Command::new(WALE)
+            .args(["reference", "settings"])
+            .output();
+        let page = String::from_utf8(output.unwrap().stdout).unwrap();
+        let entry = |text: &str| {
+            let (name, entry) = text.split_once('`').unwrap();
+            Self {
+                name: name.to_owned(),
+                entry: entry.to_owned(),
+            }
+        };
+        page.split("\n### `").skip(1).map(entry).collect()
+    }
+
+    fn is_secret(&self) -> bool {
+        self.entry.contains("\n* Secret;")
+    }
+
+    /// Known and refused: a sidecar does not start with it.
+    fn is_refused(&self) -> bool {
+        self.entry.contains("\n* Type: refused")
+    }
+
+    fn is_place(&self) -> bool {
+        self.entry.contains("\n* Type: URL")
+    }
+}
+
+fn secrets() -> Vec<Setting> {
+    let secrets: Vec<Setting> = Setting::all()
+        .into_iter()
+        .filter(Setting::is_secret)
+        .collect();
+    for known in ["WALE_HTTP_TOKEN", "PGPASSWORD"] {
+        assert!(secrets.iter().any(|secret| secret.name == known), "{known}");
+    }
+    secrets
+}
+
+/// Fails when the text holds a canary.
+fn assert_clean(what: &str, text: &str) {
+    let found = text.lines().find(|line| line.contains(CANARY));
+    assert_eq!(found, None, "{what}");
+}
+
+/// Runs verbs that end at once and searches what they print.
+fn assert_verbs_are_clean(what: &str, options: &SidecarOptions) {
+    // One mistake is always there: so `serve` ends, and tells all of them.
+    let options = options
+        .clone()
+        .set("START_MODE", "NONSENSE")
+        .set("WALE_LOG", "trace");
+    let verbs: [&[&str]; 6] = [
+        &["serve"],
+        &["config", "show"],
+        &["config", "show", "--json"],
+        &["backup-list"],
+        &["wal-push", "pg_wal/000000010000000000000001"],
+        &[
+            "client",
+            "push",
+            "000000010000000000000001",
+            "--url",
+            "http://127.0.0.1:1",
+        ],
+    ];
+    for verb in verbs {
+        let output = wale_command(WALE, "wale", &options)
+            .args(verb)
+            .output()
+            .unwrap();
+        assert!(
+            !output.stdout.is_empty() || !output.stderr.is_empty(),
+            "{verb:?} said nothing"
+        );
+        assert_clean(
+            &format!("{what}, {verb:?}"),
+            &String::from_utf8_lossy(&output.stdout),
+        );
+        assert_clean(
+            &format!("{what}, {verb:?}"),
+            &String::from_utf8_lossy(&output.stderr),
+        );
+    }
+}
+
+fn options(folder: &Path) -> SidecarOptions {
+    let environment = [
+        ("PGDATA", folder.join("data").to_string_lossy().into_owned()),
+        (
+            "WALE_FILE_PREFIX",
+            format!("file://localhost{}", folder.display()),
+        ),
+        ("PGHOST", "127.0.0.1".into()),
+        ("PGPORT", "1".into()),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value));
+    SidecarOptions {
+        environment: environment.into(),
+        port: 0,
+        as_postgres: false,
+    }
+}
+
+#[test]
+fn no_verb_shows_a_secret_that_is_set_right_wrong_twice_or_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let file = folder.path().join("secret");
+    std::fs::write(&file, format!("{CANARY}\n")).unwrap();
+    let file = file.to_string_lossy();
+    for Setting { name, .. } in secrets() {
+        let in_file = format!("{name}_FILE");
+        let cases = [
+            ("right", options.clone().set(&name, CANARY)),
+            (
+                "wrong",
+                options
+                    .clone()
+                    .set(&name, &format!("{CANARY} \u{1} {CANARY}\nü")),
+            ),
+            ("in a file", options.clone().set(&in_file, &file)),
+            (
+                "twice",
+                options.clone().set(&name, CANARY).set(&in_file, &file),
+            ),
+        ];
+        for (how, options) in cases {
+            assert_verbs_are_clean(&format!("{name} {how}"), &options);
+        }
+    }
+}
+
+#[test]
+fn no_verb_shows_a_password_within_another_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let places: Vec<Setting> = Setting::all()
+        .into_iter()
+        .filter(Setting::is_place)
+        .collect();
+    assert!(places.len() >= 5);
+    for Setting { name, .. } in places {
+        for url in [
+            format!("s3://key:{CANARY}@bucket/path"),
+            format!("file://user:{CANARY}@localhost/nowhere"),
+            format!("what://user:{CANARY}@h"),
+            format!("key:{CANARY}@bucket"),
+            format!("s3://key:{CANARY}"),
+        ] {
+            let options = options.clone().set(&name, &url);
+            assert_verbs_are_clean(&format!("{name}={url}"), &options);
+        }
+    }
+    let addition = "RECOVERY_ADDITION";
+    for (name, value) in [
+        (
+            addition,
+            format!("primary_conninfo = 'host=a password={CANARY}'"),
+        ),
+        (
+            addition,
+            format!("primary_conninfo = host=a password={CANARY}"),
+        ),
+        (
+            addition,
+            format!("recovery_target_time = 'x'\nprimary_conninfo = 'password=''{CANARY}"),
+        ),
+        (
+            "WALE_RESTORE_COMMAND",
+            format!("wget --header 'Authorization: Bearer {CANARY}' x"),
+        ),
+        ("WALE_LISTEN_PORT", format!("http://u:{CANARY}@h")),
+        ("https_proxy", format!("http://user:{CANARY}@127.0.0.1:1")),
+    ] {
+        assert_verbs_are_clean(
+            &format!("{name}={value}"),
+            &options.clone().set(name, &value),
+        );
+    }
+}
+
+/// Every secret that a sidecar can have, all with a canary.
+fn with_canaries(mut options: SidecarOptions) -> SidecarOptions {
+    for secret in secrets().iter().filter(|secret| !secret.is_refused()) {
+        options = options.set(&secret.name, &format!("{CANARY}-{}", secret.name));
+    }
+    options
+        .set("WALE_LOG", "trace")
+        .set("WALE_COMPRESSION", "none")
+}
+
+fn ask(sidecar: &Sidecar, path: &str, token: &str) -> String {
+    let raw = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    let reply = request(sidecar.port, &raw).unwrap();
+    format!("{} {}\n{}", reply.status, reply.head, reply.text())
+}
+
+/// Searches what a sidecar answers, logs and shows of itself to other users.
+fn assert_sidecar_is_clean(what: &str, sidecar: &Sidecar, token: &str) {
+    for path in [
+        "/status",
+        "/metrics",
+        "/backups",
+        "/readyz",
+        "/startupz",
+        "/nothing",
+        "/wal/x",
+    ] {
+        let text = ask(sidecar, path, token);
+        assert!(
+            !text.starts_with("401"),
+            "{path}: the token does not count: {text}"
+        );
+        assert_clean(&format!("{what}, {path}"), &text);
+        assert_clean(
+            &format!("{what}, {path} with a wrong token"),
+            &ask(sidecar, path, "wrong"),
+        );
+    }
+    let line = std::fs::read(format!("/proc/{}/cmdline", sidecar.pid())).unwrap();
+    assert!(line.ends_with(b"serve\0"));
+    assert_clean(
+        &format!("{what}, process list"),
+        &String::from_utf8_lossy(&line),
+    );
+    assert_clean(&format!("{what}, log"), &sidecar.log_text());
+}
+
+/// A sidecar's whole life at the most talkative level: archiving, a backup, a restore, failures.
+#[test]
+fn a_sidecar_says_writes_and_shows_no_secret() {
+    let stage = Stage::with(
+        "secrets",
+        &wale_testkit::ClusterOptions::default(),
+        |options| with_canaries(options),
+    );
+    let token = format!("{CANARY}-WALE_HTTP_TOKEN");
+    let pg = &stage.cluster;
+    let rc = stage.sandbox.path().join("wgetrc");
+    std::fs::write(&rc, format!("header = Authorization: Bearer {token}\n")).unwrap();
+    shell(&format!(
+        "chown postgres {0} && chmod 600 {0}",
+        rc.display()
+    ));
+    let port = stage.sidecar.port;
+    pg.configure(&[format!(
+        "archive_command = 'wget -q --config={} http://127.0.0.1:{port}/wal-push/%f -O -'",
+        rc.display()
+    )]);
+    pg.sql("select pg_reload_conf()");
+    pg.sql("create table t (v int)");
+    stage.backup();
+    pg.switch_wal();
+    pg.wait_archived();
+    assert!(
+        stage.sidecar.log_text().contains(" DEBUG "),
+        "the log is at its most talkative"
+    );
+    assert_sidecar_is_clean("archiving", &stage.sidecar, &token);
+
+    // A standby's connection to its primary has a password, which no line may repeat.
+    let (mut options, cluster) = {
+        let addition = format!("primary_conninfo = 'host=127.0.0.1 password={CANARY}-conninfo'");
+        let (cluster, options) = stage.restore_options("restored", &addition);
+        (options, cluster)
+    };
+    options = options.set("WALE_LOG_FORMAT", "json");
+    let restoring = Sidecar::start(&stage.sandbox, WALE, &options);
+    restoring.wait_ready(Duration::from_secs(60));
+    assert_sidecar_is_clean("restored", &restoring, &token);
+    let conf = std::fs::read_to_string(cluster.data.join("postgresql.auto.conf")).unwrap();
+    assert!(
+        conf.contains(&format!("{CANARY}-conninfo")),
+        "the server needs it: {conf}"
+    );
+    assert!(!conf.contains(&token), "{conf}");
+    for name in [
+        "postgresql.auto.conf",
+        "wale_restore.json",
+        "wale_restore_authorization",
+    ] {
+        let mode = std::fs::metadata(cluster.data.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+    }
+    drop(restoring);
+
+    // What is refused at the restore is told without it.
+    let addition = format!("primary_conninfo = host=a password={CANARY}-conninfo");
+    let (_, options) = stage.restore_options("refused", &addition);
+    let mut refused = Sidecar::launch(&stage.sandbox, WALE, &options);
+    let status = refused.wait_exit(Duration::from_secs(60));
+    assert!(!status.success());
+    let log = refused.log_text();
+    assert!(log.contains("primary_conninfo"), "{log}");
+    assert_clean("a refused restore", &log);
+
+    let archive = stage.archive();
+    assert!(!shell(&format!("grep -rl system_identifier {}", archive.display())).is_empty());
+    let found = shell(&format!("grep -rl {CANARY} {} || true", archive.display()));
+    assert_eq!(found, "", "the archive holds a secret");
+    for arguments in [&["--help"][..], &["serve", "--help"], &["client", "--help"]] {
+        let exit = stage.sidecar.verb(WALE, "wale", arguments);
+        assert_clean("help", &(exit.stdout + &exit.stderr));
+    }
+    wait_until("the sidecar to answer", Duration::from_secs(10), || {
+        get(port, "/ping").ok().filter(|reply| reply.status == 200)
+    });
+}
