@@ -256,7 +256,7 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     let stage = Stage::with(
         "secrets",
         &wale_testkit::ClusterOptions::default(),
-        |options| with_canaries(options),
+        with_canaries,
     );
     let token = format!("{CANARY}-WALE_HTTP_TOKEN");
     let pg = &stage.cluster;
