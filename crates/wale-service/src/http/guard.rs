@@ -258,12 +258,14 @@ mod tests {
         }
     }
 
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
     #[test]
     fn row62_a_page_in_a_browser_causes_nothing_and_reads_no_wal() {
         let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
         let evil = "evil.example:5000";
         let mozilla = ("user-agent", "Mozilla/5.0 (X11) Firefox/140.0");
-        let cases: &[(Route<'_>, &[(&'static str, &'static str)], bool)] = &[
+        let cases: &[(Route<'_>, Headers<'_>, bool)] = &[
             // No browser.
             (backup, &[], true),
             (
@@ -325,7 +327,7 @@ mod tests {
             let map = headers
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            let map = HeaderMap::from_iter(map);
+            let map: HeaderMap = map.collect();
             assert_eq!(
                 origin(*route, &map).is_ok(),
                 *served,
