@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_ops::retention::{self, Act, Options, Report, Request};
-use wale_ops::{Archive, OpError, sweep};
+use wale_ops::{Archive, Kind, OpError, sweep};
 
 use crate::app::App;
 use crate::journal::{FailureRecord, RetentionRecord, log_failure};
@@ -43,6 +43,13 @@ async fn clean(archive: &Archive, grace: Duration) {
             refused = report.refused.len(),
             "removed what crashes left in the archive"
         ),
+        // Whoever may only read restores from this archive: cleaning it is somebody else's.
+        Err(error) if error.kind == Kind::PermissionDenied => {
+            tracing::info!(
+                "the remains of crashes are not looked for: {}",
+                error.chain()
+            );
+        }
         Err(error) => log_failure("sweep", &error),
     }
 }

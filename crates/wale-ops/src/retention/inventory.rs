@@ -67,6 +67,10 @@ impl Inventory {
         // Folders first: a backup that is completed meanwhile has its sentinel when the catalog is read.
         let (mut folders, strange) = folders(archive, &mut time).await?;
         let catalog = archive.catalog().await?;
+        let catalogued = |name: &BackupName| catalog.find(name).is_some();
+        for name in folders.keys().filter(|name| !catalogued(name)) {
+            check_absent(archive, name).await?;
+        }
         let histories = histories(archive, &mut time).await?;
         let size = segment_size(archive).await?;
         let facts = catalog.backups.into_iter().map(|entry| {
@@ -137,6 +141,22 @@ pub(crate) async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
         tracing::debug!(%key, %error, "the object that tells the store's time stays");
     }
     Ok(meta.modified)
+}
+
+/// A listing may be stale. What is taken for a backup without a sentinel is asked for by name, because WAL that a
+/// complete backup needs would go.
+async fn check_absent(archive: &Archive, name: &BackupName) -> Result<()> {
+    let key = Archive::key(&layout::sentinel(name))?;
+    let head = archive.store().head(&key).await;
+    match head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))? {
+        None => Ok(()),
+        Some(_) => Err(OpError::new(
+            Kind::StorageUnavailable,
+            format!("the listing of the archive has no {key}, which exists"),
+        )
+        .detail("The backup was completed just now, or the store lists what was so some time ago.")
+        .hint("run it again later; nothing was deleted")),
+    }
 }
 
 /// Every backup's folder, and some of the objects that are in none.

@@ -433,3 +433,19 @@ async fn fault_42_after_an_upgrade_on_one_prefix_nothing_new_is_deleted() {
         0
     );
 }
+
+#[tokio::test]
+async fn fault_29_a_stale_listing_deletes_nothing() {
+    let world = three();
+    let before = world.snapshot();
+    let hidden = layout::sentinel(&world.backups[1].name);
+    world.faulty.set_plan(FaultPlan::new().fail(
+        Verb::List,
+        Occurrence::Always,
+        Fault::OmitFromList(hidden.clone()),
+    ));
+    let error = world.delete(Request::Retain(2)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    assert!(error.message.contains(&hidden), "{}", error.message);
+    assert_eq!(world.snapshot(), before);
+}
