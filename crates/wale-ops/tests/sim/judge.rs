@@ -4,7 +4,7 @@
 //! * I2: nothing that was stored is ever changed or lost.
 //! * No error is taken for absence: neither by a fetch nor by a proof.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ use bytes::Bytes;
 use wale_format::layout::{self, ArchiveKey};
 use wale_ops::wal_push::PushReport;
 use wale_ops::{Kind, OpError};
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_storage::{MemoryStore, ObjectKey};
+
+use crate::expiry::{Stock, needs};
 
 /// What is wrong, in words.
 pub(crate) type Verdict = Result<(), String>;
@@ -26,6 +28,9 @@ pub(crate) struct Judge {
     seen: BTreeMap<ObjectKey, Bytes>,
     /// Acknowledged files, by name; for partial segments, of which several may have one name, by key.
     promised: BTreeMap<String, (ArchiveFileName, Arc<Vec<u8>>)>,
+    /// Files that retention has removed: no promise holds for them any more.
+    pub(crate) removed: BTreeSet<String>,
+    stock: Stock,
     /// Acknowledgements, repeated ones included.
     pub(crate) acknowledgements: u64,
 }
@@ -36,6 +41,8 @@ impl Judge {
             memory,
             seen: BTreeMap::new(),
             promised: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            stock: Stock::default(),
             acknowledgements: 0,
         }
     }
@@ -44,6 +51,10 @@ impl Judge {
     pub(crate) fn acknowledged(&mut self, report: &PushReport, written: &Arc<Vec<u8>>) -> Verdict {
         self.acknowledgements += 1;
         let name = report.name;
+        if self.removed.contains(&name.to_string()) {
+            // A sidecar that remembers the push may say so, although nobody needs the file any more.
+            return Ok(());
+        }
         self.check_stored(&report.key, written)
             .map_err(|why| format!("I1: {name} was acknowledged, but {why}"))?;
         let promise = if matches!(name, ArchiveFileName::Partial(_)) {
@@ -72,10 +83,14 @@ impl Judge {
         }
     }
 
-    /// Looks at all objects: those that were there before are there unchanged.
+    /// Looks at all objects: WAL that was there before is there unchanged, unless retention removed what no backup needs;
+    /// what is listed as a backup is whole.
     pub(crate) fn look(&mut self) -> Verdict {
         let keys = self.memory.keys();
-        for key in keys.iter().filter(|key| key.as_str() != layout::IDENTITY) {
+        for key in keys
+            .iter()
+            .filter(|key| key.as_str().starts_with(layout::WAL_PREFIX))
+        {
             let content = self.memory.content(key).expect("nobody else is at work");
             match self.seen.get(key) {
                 Some(before) if *before != content => {
@@ -87,14 +102,33 @@ impl Judge {
                 }
             }
         }
-        match self
+        let listed = self.stock.check(&self.memory)?;
+        let gone: Vec<ObjectKey> = self
             .seen
             .keys()
-            .find(|key| keys.binary_search(key).is_err())
-        {
-            Some(key) => Err(format!("I2: {key} is gone")),
-            None => Ok(()),
+            .filter(|key| keys.binary_search(key).is_err())
+            .cloned()
+            .collect();
+        for key in gone {
+            self.seen.remove(&key);
+            let ArchiveKey::Wal { name, .. } = layout::parse(key.as_str()) else {
+                return Err(format!("I2: {key} is gone"));
+            };
+            if name.segment().is_none_or(|segment| needs(&listed, segment)) {
+                return Err(format!(
+                    "I2: {key} is gone, and is needed by one of {listed:?}"
+                ));
+            }
+            self.promised.retain(|_, (promised, _)| *promised != name);
+            self.removed.insert(name.to_string());
         }
+        Ok(())
+    }
+
+    /// An acknowledged segment that a backup can begin in: one of the newest.
+    pub(crate) fn newest_segment(&self) -> Option<WalSegmentName> {
+        let names = self.promised.values().filter(|(name, _)| name.is_segment());
+        names.filter_map(|(name, _)| name.segment()).next_back()
     }
 
     /// The cluster that has claimed the archive.

@@ -2,6 +2,7 @@
 //! the other through a sidecar, and removes or recycles what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     /// What makes its bytes different from those of another server of the same cluster.
     lineage: u8,
     timeline: u32,
+    history: String,
     next: u32,
     codec: Codec,
     look_ahead: usize,
@@ -67,6 +69,7 @@ impl Server {
             system_identifier,
             lineage,
             timeline: 1,
+            history: String::new(),
             next: 1,
             codec: Codec::None,
             look_ahead: 0,
@@ -131,13 +134,14 @@ impl Server {
         );
         let content = segment(self.system_identifier, &last, self.lineage);
         self.write(last, content);
-        let history = format!(
-            "{}\t{:X}/{:X}\tsimulated by {}\n",
-            self.timeline,
-            self.next >> 12,
-            (self.next & 0xFFF) << 20,
-            self.lineage
+        // A history tells of all ancestors.
+        let (line, lsn) = (self.timeline, (self.next >> 12, (self.next & 0xFFF) << 20));
+        let _ = writeln!(
+            self.history,
+            "{line}\t{:X}/{:X}\tsimulated by {}",
+            lsn.0, lsn.1, self.lineage
         );
+        let history = self.history.clone();
         self.timeline += 1;
         self.write(
             format!("{:08X}.history", self.timeline),
@@ -205,7 +209,7 @@ pub(crate) fn archive(store: Arc<dyn Store>, codec: Codec) -> Archive {
     Archive::open(ArchiveOptions {
         store,
         codec: CodecSettings::from(codec),
-        clock: Clock::fixed(chrono::DateTime::UNIX_EPOCH),
+        clock: Clock::fixed(crate::expiry::now()),
         budget: MemoryBudget::new(64 << 20),
         created_by: "wale simulation".to_owned(),
     })

@@ -12,6 +12,7 @@ use wale_ops::{Kind, OpError};
 use wale_pg::ArchiveFileName;
 use wale_storage::{Fault, MemoryStore, Verb};
 
+use crate::expiry;
 use crate::gate::{Call, Gate, Lie};
 use crate::judge::{Judge, Verdict};
 use crate::random::Random;
@@ -22,8 +23,9 @@ const ANOTHER_CLUSTER: u64 = 7_447_234_573_249_999_999;
 /// Each start of a sidecar chooses one: an archive may hold several. Half of the starts compress nothing, which is
 /// quicker.
 const CODECS: [Codec; 4] = [Codec::None, Codec::None, Codec::Lz4, Codec::Zstd];
-/// Steps of one simulation before the faults end.
+/// Steps of one simulation before the faults end; where retention runs, it takes longer until there is something to retain.
 const STEPS: u32 = 400;
+const STEPS_ALONE: u32 = 900;
 /// Steps that are more than enough for everything to end once the faults have ended.
 const HEALED_STEPS_MAX: u32 = 20_000;
 
@@ -39,6 +41,8 @@ pub(crate) struct Summary {
     pub(crate) reads: u64,
     /// Names under which two servers have stored different contents: not both acknowledged, and told as damaged.
     pub(crate) disputes: u64,
+    /// Files of WAL that retention has removed.
+    pub(crate) removed: u64,
 }
 
 /// A promise that was broken, and how it came to that.
@@ -51,7 +55,7 @@ pub(crate) struct Broken {
 /// How often each thing happens in this run; drawn anew for each seed, so that runs differ in kind.
 struct Mood {
     fault_percent: u64,
-    weights: [u64; 8],
+    weights: [u64; 10],
 }
 
 /// What a reader asked for.
@@ -77,6 +81,8 @@ struct World {
     mood: Mood,
     is_down: bool,
     readers: u32,
+    backups: u32,
+    retaining: Option<JoinHandle<Result<(), OpError>>>,
     summary: Summary,
     trace: Vec<String>,
 }
@@ -89,6 +95,7 @@ pub(crate) async fn simulate(seed: u64, lie: Lie) -> Result<Summary, Broken> {
     let mut digest = DefaultHasher::new();
     world.trace.hash(&mut digest);
     world.summary.trace = digest.finish();
+    world.summary.removed = world.judge.removed.len() as u64;
     world.summary.acknowledgements = world.judge.acknowledgements;
     match verdict {
         Ok(()) => Ok(world.summary),
@@ -103,18 +110,21 @@ impl World {
     fn new(seed: u64, lie: Lie) -> Self {
         let mut random = Random::new(seed);
         let memory = MemoryStore::new();
-        memory.set_now(chrono::DateTime::UNIX_EPOCH);
+        memory.set_now(expiry::now());
         let gate = Gate::new(memory.clone(), lie);
         let mut servers = vec![Server::new("a", CLUSTER, 1)];
-        if random.chance(60) {
+        let alone = random.chance(40);
+        if !alone && random.chance(70) {
             // A clone that archives into the same prefix; or the same server seen twice, which is harmless.
             let lineage = if random.chance(80) { 2 } else { 1 };
             servers.push(Server::new("b", CLUSTER, lineage));
         }
-        if random.chance(20) {
+        if !alone && random.chance(40) {
             servers.push(Server::new("c", ANOTHER_CLUSTER, 3));
         }
-        // write, promote, ask, let through, hang up, crash, read, outage.
+        // write, promote, ask, let through, hang up, crash, read, back up, retain, outage. Retention judges by backups of one
+        // history, so it runs where one server is alone.
+        let alone = u64::from(servers.len() == 1);
         let weights = [
             6 + random.below(10),
             random.below(2),
@@ -123,6 +133,8 @@ impl World {
             random.below(6),
             random.below(6),
             random.below(20),
+            alone * (2 + random.below(4)),
+            alone * (2 + random.below(8)),
             random.below(3),
         ];
         Self {
@@ -138,6 +150,8 @@ impl World {
             readings: Vec::new(),
             is_down: false,
             readers: 0,
+            backups: 0,
+            retaining: None,
             summary: Summary::default(),
             trace: Vec::new(),
         }
@@ -148,7 +162,8 @@ impl World {
     }
 
     async fn run(&mut self) -> Verdict {
-        for _ in 0..STEPS {
+        let alone = self.servers.len() == 1;
+        for _ in 0..if alone { STEPS_ALONE } else { STEPS } {
             self.step().await;
             self.settle().await?;
         }
@@ -183,6 +198,8 @@ impl World {
                 self.note(format!("{} is killed", self.servers[server].label));
             }
             6 => self.read(),
+            7 => self.back_up(),
+            8 => self.retain(),
             _ => {
                 self.is_down = !self.is_down;
                 self.note(format!("down: {}", self.is_down));
@@ -214,6 +231,50 @@ impl World {
         } else {
             let recycled = server.recycle();
             self.note(format!("{label} recycles {recycled}"));
+        }
+    }
+
+    fn back_up(&mut self) {
+        if let Some(segment) = self.judge.newest_segment() {
+            self.backups += 1;
+            let name = expiry::put_backup(&self.memory, CLUSTER, segment, self.backups);
+            self.note(format!("{name} is committed"));
+        }
+    }
+
+    /// Begins retention, or kills the one that runs.
+    fn retain(&mut self) {
+        if let Some(running) = &self.retaining {
+            if self.random.chance(20) {
+                running.abort();
+                self.retaining = None;
+                self.summary.crashes += 1;
+                self.note("retention is killed");
+            }
+            return;
+        }
+        self.readers += 1;
+        let caller = format!("k{}", self.readers);
+        self.note(format!("{caller} retains"));
+        self.retaining = Some(expiry::begin(archive(self.gate.door(&caller), Codec::None)));
+    }
+
+    async fn hear_retention(&mut self) -> Verdict {
+        if !self.retaining.as_ref().is_some_and(JoinHandle::is_finished) {
+            return Ok(());
+        }
+        let ended = self.retaining.take().expect("just seen");
+        match ended.await.expect("retention does not panic") {
+            Err(error) if error.kind == Kind::Internal => {
+                Err(format!("retention ended with {}", error.chain()))
+            }
+            result => {
+                self.note(format!(
+                    "retention ends: {:?}",
+                    result.err().map(|error| error.kind)
+                ));
+                Ok(())
+            }
         }
     }
 
@@ -297,6 +358,10 @@ impl World {
                 Fault::Truncate(at),
                 Fault::CorruptByte(at),
             ],
+            // Retention believes the listing: a store whose listing is stale loses what it does not list.
+            Verb::List if call.caller.starts_with('k') => {
+                vec![Fault::Unavailable, Fault::CutBody(at % 3)]
+            }
             Verb::List => vec![
                 Fault::Unavailable,
                 Fault::CutBody(at % 3),
@@ -327,6 +392,7 @@ impl World {
         for server in 0..self.servers.len() {
             self.hear(server).await?;
         }
+        self.hear_retention().await?;
         let (ended, waiting) = std::mem::take(&mut self.readings)
             .into_iter()
             .partition(Reading::has_ended);
@@ -407,7 +473,7 @@ impl World {
                 let result = handle.await.expect("a proof does not panic");
                 let kind = result.as_ref().err().map(|error| error.kind);
                 self.note(format!("{name} is proven absent: {kind:?}"));
-                if result.is_ok() && was_stored {
+                if result.is_ok() && was_stored && !self.judge.removed.contains(&name.to_string()) {
                     return Err(format!("{name} is stored, and was proven absent"));
                 }
                 Ok(())
@@ -424,10 +490,14 @@ impl World {
                 self.start(server);
             }
         }
+        // What the last one left half done, the next one finishes.
+        if self.servers.len() == 1 && self.retaining.is_none() {
+            self.retain();
+        }
         for _ in 0..HEALED_STEPS_MAX {
             self.let_one_through().await;
             self.settle().await?;
-            let mut waiting = !self.readings.is_empty();
+            let mut waiting = !self.readings.is_empty() || self.retaining.is_some();
             for server in 0..self.servers.len() {
                 self.give_up_on_what_is_taken(server);
                 if self.servers[server].request.is_none() {
