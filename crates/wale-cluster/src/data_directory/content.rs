@@ -16,7 +16,7 @@ pub enum DirectoryContent {
     Missing,
     /// Nothing that anybody would miss: at most the lock file, `lost+found`, temp files of wale, and a
     /// `pg_wal` that is an empty folder, a mounted volume or a link to an empty folder (images set it up
-    /// before the database exists).
+    /// before the database exists), and a `pg_tblspc` with nothing but links.
     Empty,
     /// A restore of wale has been here; its marker says what it was asked and how far it came.
     Marked(RestoreMarker),
@@ -64,6 +64,16 @@ impl DataDirectory {
             if name == lock_file || is_nothing(&name) {
                 continue;
             }
+            if name == "pg_tblspc" {
+                match first_that_is_no_link(&self.path.join("pg_tblspc"))? {
+                    None => continue,
+                    Some(inside) => {
+                        return Ok(DirectoryContent::Foreign {
+                            first: format!("pg_tblspc/{inside}"),
+                        });
+                    }
+                }
+            }
             if name == "pg_wal" {
                 match first_inside(&self.path.join("pg_wal"))? {
                     None => continue,
@@ -89,6 +99,19 @@ fn first_inside(folder: &Path) -> Result<Option<String>, ClusterError> {
     }
     let names = sorted_names(folder)?;
     Ok(names.into_iter().find(|name| !is_nothing(name)))
+}
+
+/// The first thing in a folder of tablespaces that is no link. Links alone are the way in which WAL-E is told, before a
+/// restore, where tablespaces go; what they lead to is the restore's to look at.
+fn first_that_is_no_link(folder: &Path) -> Result<Option<String>, ClusterError> {
+    if !std::fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(Some(String::new()));
+    }
+    let names = sorted_names(folder)?;
+    let is_link = |name: &String| folder.join(name).is_symlink();
+    Ok(names
+        .into_iter()
+        .find(|name| !is_nothing(name) && !is_link(name)))
 }
 
 /// Names that stand for nothing: the file system's own, and temp files of a wale that was killed.
@@ -135,7 +158,7 @@ mod tests {
     #[test]
     fn only_directories_without_anything_of_value_are_free() {
         type Prepare = fn(&Path);
-        let cases: [(&str, Prepare, Option<&str>); 9] = [
+        let cases: [(&str, Prepare, Option<&str>); 11] = [
             ("nothing", |_| {}, None),
             (
                 "lock file and lost+found",
@@ -159,6 +182,19 @@ mod tests {
                 "a link to an empty pg_wal",
                 |data| symlink("../wal", data.join("pg_wal")).unwrap(),
                 None,
+            ),
+            (
+                "links of tablespaces, made for a restore",
+                |data| {
+                    std::fs::create_dir(data.join("pg_tblspc")).unwrap();
+                    symlink("/anywhere", data.join("pg_tblspc/16384")).unwrap();
+                },
+                None,
+            ),
+            (
+                "a tablespace in its place",
+                |data| std::fs::create_dir_all(data.join("pg_tblspc/16384")).unwrap(),
+                Some("pg_tblspc/16384"),
             ),
             (
                 "a dangling link",

@@ -13,6 +13,7 @@ use wale_cluster::{
 use wale_format::BackupName;
 use wale_pg::{BackupLabel, ControlFile};
 
+use super::options::TablespaceSource;
 use super::plan::{
     ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of,
 };
@@ -146,6 +147,28 @@ pub(super) fn wal_place(target: &Path, wanted: Option<&Path>) -> Option<WalPlace
         (Some(wanted), None) if wanted == own => None,
         (Some(wanted), _) => Some(WalPlace::Link(wanted.to_owned())),
     }
+}
+
+/// Where links that are already there send tablespaces. WAL-E wants them before a restore and has no other mapping; a
+/// restore of ours that was interrupted left its own.
+pub(super) fn tablespace_links(target: &Path) -> Vec<(TablespaceSource, PathBuf)> {
+    let folder = target.join("pg_tblspc");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Vec::new();
+    };
+    let mut links: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let oid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let location = folder.join(fs::read_link(entry.path()).ok()?);
+            Some((oid, location))
+        })
+        .collect();
+    links.sort();
+    links
+        .into_iter()
+        .map(|(oid, location)| (TablespaceSource::Oid(oid), location))
+        .collect()
 }
 
 /// A directory outside of the target that must be there, and empty unless it is among those that are `wiped` first.

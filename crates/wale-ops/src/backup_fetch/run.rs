@@ -121,8 +121,9 @@ pub(super) async fn prepare(
     let begin = plan::judge_target(&options.target, &state)?;
     let owner = facts::owner(options.owner, &options.target)?;
     let source = Source::load(archive, &options.selector).await?;
-    let (tablespaces, mut warnings) =
-        plan::place_tablespaces(&source.tablespaces()?, &options.tablespace_mapping)?;
+    let mut mapping = options.tablespace_mapping.clone();
+    mapping.extend(facts::tablespace_links(&options.target));
+    let (tablespaces, mut warnings) = plan::place_tablespaces(&source.tablespaces()?, &mapping)?;
     let wal = facts::wal_place(&options.target, options.pg_wal_link.as_deref());
 
     let wiped = if begin == Begin::AfterWiping {

@@ -110,8 +110,18 @@ impl Golden {
     /// By WAL-E's verbs, as its users restore: `backup-fetch`, their own configuration, a `restore_command` that is
     /// `wal-fetch`.
     fn restore_by_verbs(&self, name: &str, label: &str, lines: &[&str]) -> Cluster {
-        let (cluster, options) = self.place(name);
+        let (cluster, mut options) = self.place(name);
         let data = cluster.data.to_string_lossy().into_owned();
+        if options
+            .environment
+            .remove("WALE_TABLESPACE_MAPPING")
+            .is_some()
+        {
+            // WAL-E knows no mapping: the link is made before.
+            let _ = self.sandbox.folder(&format!("{name}/pg_tblspc"));
+            let space = self.sandbox.path().join(format!("{name}-ts1"));
+            shell(&format!("ln -s {} {data}/pg_tblspc/16384", space.display()));
+        }
         let output = wale_command(WALE, "wal-e", &options)
             .args(["backup-fetch", &data, label])
             .output()
@@ -197,6 +207,8 @@ fn wal_e_archive_of_10_with_a_tablespace_to_every_target() {
         cluster.stop("immediate");
     }
     let cluster = golden.restore_by_verbs("verbs", "LATEST", &[]);
+    let location = cluster.sql("select pg_tablespace_location(16384)");
+    assert!(location.ends_with("verbs-ts1"), "{location}");
     assert_eq!(
         (check(&cluster, "t").as_str(), check(&cluster, "u").as_str()),
         (t(3000), U_AT_THE_END)
