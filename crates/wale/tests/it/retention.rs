@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use wale_testkit::s3::S3Server;
 use wale_testkit::{
     ClusterOptions, Sandbox, Sidecar, SidecarOptions, client_tool, run_as_postgres, shell,
     wait_until, wale_command,
@@ -489,4 +490,47 @@ fn fault_03_what_a_crash_left_is_swept_when_the_sidecar_starts() {
     assert!(whole.is_subset(&left));
     assert_eq!(with(&left, fresh).len(), 2, "{left:?}");
     assert_eq!(left.len(), whole.len() + 2, "{left:?}");
+}
+
+#[test]
+fn retention_on_s3_leaves_one_backup_that_restores() {
+    let servers = Sandbox::new("retain-s3-server");
+    let server = S3Server::moto(&servers);
+    let stage = Stage::with("retain-s3", &ClusterOptions::default(), |mut options| {
+        options.environment.remove("WALE_FILE_PREFIX");
+        let settings = S3Server::settings(server.port(), "retained");
+        settings
+            .iter()
+            .fold(options, |options, (name, value)| options.set(name, value))
+            .set("WALE_RETAIN_BACKUPS", "1")
+    });
+    stage
+        .cluster
+        .sql("create table t as select generate_series(1, 1000)");
+    // By the verb, which applies the rules before it ends.
+    for _ in 0..3 {
+        stage.backup();
+        stage.cluster.switch_wal();
+        stage.cluster.wait_archived();
+    }
+    assert_eq!(verify_listed(&stage, "s3"), 1);
+    let told = verb(&stage.options, "wale", "retain --json");
+    let plan: serde_json::Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
+    let objects = plan["objects"].as_array().unwrap();
+    assert!(
+        objects.iter().all(|object| object["fate"] == "keep"),
+        "{plan}"
+    );
+    assert_eq!(plan["kept_backups"].as_array().map(Vec::len), Some(1));
+    let backup = plan["kept_backups"][0]["name"].as_str().unwrap();
+    let first = &backup["base_".len()..][..24];
+    let older = objects.iter().any(|object| {
+        let key = object["key"].as_str().unwrap();
+        key.strip_prefix("wal_005/")
+            .is_some_and(|name| &name[..24] < first)
+    });
+    assert!(!older, "{plan}");
+    let told = verb(&stage.options, "wale", "delete --confirm everything");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert_eq!(stage.sidecar.get("/backups").json(), serde_json::json!([]));
 }
