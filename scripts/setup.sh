@@ -8,7 +8,7 @@
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default "10 14 15 18") is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
-# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once).
+# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once), and cargo-fuzz.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -17,6 +17,7 @@ majors=${PG_MAJORS:-"10 14 15 18"}
 tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
 moto=5.2.5
 s3s_fs=0.14.1
+cargo_fuzz=0.13.2
 wal_e=1.1.1
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -27,6 +28,7 @@ need() { # PACKAGE PROGRAM: the package is needed when the program is not there
   command -v "$2" >/dev/null 2>&1 || packages+=("$1")
 }
 need gcc gcc
+need g++ g++
 need make make
 need wget wget
 need curl curl
@@ -91,6 +93,10 @@ if [ "$what" = test ]; then
   if [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3s_fs" ]; then
     say "compiling s3s-fs $s3s_fs in $tools"
     cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools"
+  fi
+  if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
+    say "compiling cargo-fuzz $cargo_fuzz in $tools"
+    cargo install -q cargo-fuzz@$cargo_fuzz --locked --root "$tools"
   fi
 fi
 say "ready"

@@ -100,15 +100,24 @@ if [ "$mode" = all ]; then
   cargo test -p wale --test it --locked --no-fail-fast -- --test-threads="${WALE_TEST_THREADS:-3}" 2>&1 | tee "$out/it"
   it=${PIPESTATUS[0]}
 fi
+fuzz=0
+: >"$out/fuzz"
+if [ "$mode" = all ] && [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ]; then
+  echo "fuzz targets: WALE_TEST_FUZZ_SECONDS=0" >>"$WALE_TEST_SKIPS"
+elif [ "$mode" = all ]; then
+  printf '== fuzz targets, %s seconds each\n' "${WALE_TEST_FUZZ_SECONDS:-3}"
+  bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}" 2>&1 | tee "$out/fuzz"
+  fuzz=${PIPESTATUS[0]}
+fi
 for part in unit bin; do
   [ "${!part}" = 0 ] || sed -n '/^failures:/,$p' "$out/$part"
 done
 
-sum() { cat "$out/unit" "$out/bin" "$out/it" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
+sum() { cat "$out/unit" "$out/bin" "$out/it" "$out/fuzz" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
 passed=$(sum passed)
 failed=$(($(sum failed) + failed_steps))
 # A test program that did not compile or died has no line of its own.
-if [ "$failed" = 0 ] && [ "$unit$bin$it" != 000 ]; then failed=1; fi
+if [ "$failed" = 0 ] && [ "$unit$bin$it$fuzz" != 0000 ]; then failed=1; fi
 skipped=$(($(sum ignored) + $(wc -l <"$WALE_TEST_SKIPS")))
 if [ -s "$WALE_TEST_SKIPS" ]; then
   printf '== skipped\n'
