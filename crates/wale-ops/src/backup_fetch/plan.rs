@@ -23,10 +23,14 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// [`Kind::Configuration`] for a delta backup.
 pub fn choose<'a>(catalog: &'a Catalog, selector: &BackupSelector) -> Result<&'a BackupEntry> {
     let entry = match selector {
-        BackupSelector::Latest => catalog.latest().ok_or_else(|| {
-            OpError::new(Kind::NotFound, "the archive has no base backup")
-                .hint("take one with backup-push, or check the archive's prefix")
-        })?,
+        // Backups of which none can be read are not the same as no backups.
+        BackupSelector::Latest => catalog
+            .latest()
+            .or_else(|| catalog.backups.last())
+            .ok_or_else(|| {
+                OpError::new(Kind::NotFound, "the archive has no base backup")
+                    .hint("take one with backup-push, or check the archive's prefix")
+            })?,
         BackupSelector::Name(name) => catalog
             .find(name)
             .ok_or_else(|| no_such_backup(catalog, name))?,

@@ -543,6 +543,34 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     assert!(target.join("base/1/new").exists());
 }
 
+/// The first, the second, … call of a restore fails, until one restore is not touched any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_8_whichever_call_of_a_restore_fails_nothing_starts_and_the_next_restore_works() {
+    for call in 1.. {
+        let bench = Bench::new().await;
+        let plan = FaultPlan::new().fail(Verb::Any, Occurrence::Nth(call), Fault::PermissionDenied);
+        let before = bench.faulty.calls(Verb::Any);
+        bench.faulty.set_plan(plan);
+        let result = bench.restore(&bench.options()).await;
+        let calls = bench.faulty.calls(Verb::Any) - before;
+        bench.faulty.set_plan(FaultPlan::new());
+        if let Err(error) = result {
+            let told = matches!(error.kind, Kind::PermissionDenied | Kind::CorruptData);
+            assert!(told, "call {call}: {error:?}");
+            assert!(
+                !bench.path("target").join(ControlFile::PATH).exists(),
+                "call {call}"
+            );
+            bench.restore(&bench.options()).await.unwrap();
+        }
+        bench.assert_restored();
+        if calls < call {
+            assert!(call > 1, "the fault struck nothing at all");
+            break;
+        }
+    }
+}
+
 /// The service runs each of them as a task.
 #[expect(dead_code, reason = "compiling it is the test")]
 fn operations_can_be_tasks(

@@ -763,3 +763,47 @@ async fn row_51_an_outage_is_waited_out_and_then_called_by_its_name() {
     fetcher.prove_absent(&end).await.expect("proven");
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
+
+/// The first, the second, … call fails, until one fetch is not touched any more.
+#[tokio::test]
+async fn row_51_whichever_call_of_a_fetch_fails_it_is_no_absence_and_the_next_fetch_works() {
+    let faults = [
+        Fault::Unavailable,
+        Fault::LostReply,
+        Fault::PermissionDenied,
+        Fault::CutBody(100),
+    ];
+    for fault in faults {
+        let bench = Bench::new();
+        bench.claim().await;
+        let name = file_name(&numbered(1));
+        bench.store_wal(&numbered(1), Codec::Zstd, &segment(&numbered(1), 1));
+        for call in 1.. {
+            let plan = FaultPlan::new().fail(Verb::Any, Occurrence::Nth(call), fault.clone());
+            let before = bench.faulty.calls(Verb::Any);
+            bench.faulty.set_plan(plan);
+            let result = match fetch(&bench.archive, &name).await {
+                Ok(fetched) => content(fetched).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(bytes) => assert!(bytes == segment(&numbered(1), 1), "call {call}, {fault:?}"),
+                Err(error) => assert!(
+                    matches!(
+                        error.kind,
+                        Kind::StorageUnavailable | Kind::PermissionDenied
+                    ),
+                    "call {call}, {fault:?}: {error:?}"
+                ),
+            }
+            let calls = bench.faulty.calls(Verb::Any) - before;
+            bench.faulty.set_plan(FaultPlan::new());
+            let fetched = fetch(&bench.archive, &name).await.expect("the next one");
+            assert!(content(fetched).await.expect("whole") == segment(&numbered(1), 1));
+            if calls < call {
+                assert!(call > 1, "the fault struck nothing at all");
+                break;
+            }
+        }
+    }
+}
