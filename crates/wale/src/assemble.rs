@@ -118,7 +118,7 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
             Ok((Arc::new(FileStore::open(options).map_err(failed)?), bounds))
         }
         (Some(Place::Bucket { bucket, prefix }), Some(s3)) => {
-            let upload_memory_bytes = (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES);
+            let upload_memory_bytes = upload_memory(&bounds);
             let options = S3Options {
                 bucket: bucket.clone(),
                 prefix: prefix.clone(),
@@ -150,6 +150,24 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
             Kind::Configuration,
             "no place for the archive is set",
         )),
+    }
+}
+
+/// What parts of uploads to S3 may take, bytes.
+fn upload_memory(bounds: &Bounds) -> u64 {
+    (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES)
+}
+
+/// How many WAL files may be pushed ahead. Each waits for those before it, and in S3 it holds a part's memory
+/// meanwhile: so many that they take it all would keep the file waiting for which they wait.
+fn look_ahead(settings: &Settings) -> usize {
+    match settings.place {
+        Some(Place::Bucket { .. }) => {
+            let memory = upload_memory(&Bounds::of_sidecar(settings));
+            let most = S3Options::uploads_that_may_wait(memory);
+            settings.push_look_ahead.min(most)
+        }
+        _ => settings.push_look_ahead,
     }
 }
 
@@ -352,7 +370,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         None => None,
     };
     let pusher = PusherOptions {
-        look_ahead: settings.push_look_ahead,
+        look_ahead: look_ahead(settings),
         data_directory: Some(settings.data_directory.clone()),
         ..PusherOptions::default()
     };

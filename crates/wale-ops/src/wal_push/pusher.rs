@@ -102,7 +102,8 @@ struct State {
     remembered: HashMap<ArchiveFileName, (FileStamp, PushReport)>,
     /// The remembered names, oldest first.
     order: VecDeque<ArchiveFileName>,
-    /// Ready files in PostgreSQL's order, as last read; those asked for since are taken out.
+    /// Ready files in PostgreSQL's order, as last read, without those that were pushed and passed since. A file that
+    /// was asked for stays until it is pushed: whatever comes after it must wait for it.
     backlog: VecDeque<ArchiveFileName>,
     stats: PusherStats,
 }
@@ -358,8 +359,15 @@ impl Shared {
     ) {
         let is_short = {
             let mut state = self.lock();
-            state.backlog.retain(|name| name != requested);
-            state.backlog.len() < window
+            let State {
+                backlog,
+                remembered,
+                ..
+            } = &mut *state;
+            backlog.retain(|name| {
+                name.cmp_archiving(requested).is_ge() || !remembered.contains_key(name)
+            });
+            backlog.iter().filter(|name| *name != requested).count() < window
         };
         if is_short && let Ok(_reading) = self.reading.try_acquire() {
             let directory = self.directory.clone();
@@ -370,11 +378,7 @@ impl Shared {
             });
             match read.await {
                 Ok(ready) => {
-                    self.lock().backlog = ready
-                        .into_iter()
-                        .filter(|n| n != requested)
-                        .take(BACKLOG_MAX)
-                        .collect();
+                    self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }
                 Err(error) => tracing::debug!(error = %error.chain(), "does not look ahead"),
             }
@@ -431,11 +435,12 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.in_flight.remove(&self.name);
-        // Whatever came of it, a file that was pushed ahead and is not remembered is not tried ahead again until
-        // the ready files are read anew.
-        if !state.remembered.contains_key(&self.name) {
-            let name = self.name;
-            state.backlog.retain(|waiting| *waiting != name);
+        // A file that failed is not tried ahead again until the ready files are read anew, and nothing that comes
+        // after it may be pushed ahead without it.
+        if !state.remembered.contains_key(&self.name)
+            && let Some(at) = state.backlog.iter().position(|name| *name == self.name)
+        {
+            state.backlog.truncate(at);
         }
     }
 }

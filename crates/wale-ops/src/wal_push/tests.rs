@@ -625,6 +625,26 @@ async fn what_is_pushed_ahead_appears_after_what_was_asked_for() {
 }
 
 #[tokio::test]
+async fn nothing_is_pushed_ahead_of_a_file_that_failed() {
+    let plan = FaultPlan::new().fail_keys(
+        &format!("wal_005/{SECOND}"),
+        Verb::PutIfAbsent,
+        Occurrence::Always,
+        Fault::Unavailable,
+    );
+    let bench = Bench::with_plan(plan);
+    let [first, ..] = [FIRST, SECOND, THIRD, FOURTH].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 2);
+    for _ in 0..5 {
+        let failures = pusher.stats().look_ahead_failures;
+        pusher.push(&first).await.expect("stored or remembered");
+        wait_until(|| pusher.stats().look_ahead_failures > failures).await;
+    }
+    pusher.drain().await;
+    assert_eq!(bench.wal_keys(), [format!("wal_005/{FIRST}.zst")]);
+}
+
+#[tokio::test]
 async fn a_request_that_joins_a_failing_push_ahead_tries_itself() {
     let hang = Fault::Delay(std::time::Duration::from_millis(50));
     let key = format!("wal_005/{SECOND}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::credentials::CredentialSource;
+use super::slots::Slots;
 use crate::RetryPolicy;
 
 /// A text that is never shown: its `Debug` prints nothing of it.
@@ -159,6 +160,16 @@ pub struct S3Options {
     pub retry: RetryPolicy,
     /// What all uploads together may hold in memory, bytes. At least two parts of 5 MiB are taken.
     pub upload_memory_bytes: u64,
+}
+
+impl S3Options {
+    /// How many uploads may be left waiting in the middle of their bodies, for something that another upload must do
+    /// first, when all uploads have this memory. Each of them holds a part's memory; one more, and that other upload
+    /// might find none.
+    #[must_use]
+    pub fn uploads_that_may_wait(upload_memory_bytes: u64) -> usize {
+        Slots::new(upload_memory_bytes).count_of_later() - 1
+    }
 }
 
 #[cfg(test)]

@@ -6,19 +6,21 @@
 //! twice. Amazon's own servers document the promise and are not asked. What was found out is kept as long as the
 //! store's value lives.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{Method, StatusCode};
 use md5::{Digest as _, Md5};
 
-use super::S3Store;
 use super::client::Call;
 use super::failure::{Asked, Failure};
 use super::options::UploadChecksum;
 use super::part::{Cutter, Wanted};
 use super::sign::hex;
-use super::upload::random_mark;
+use super::upload::{Abandoned, Leftover, abandon, random_mark};
 use super::xml;
+use super::{Inner, S3Store};
 use crate::{ObjectKey, StoreError, body_from};
 
 /// Who sees to it that a stored body is the one that was sent.
@@ -48,9 +50,10 @@ impl S3Store {
         let found = inner
             .creation_guarded
             .get_or_try_init(|| async {
-                let key = probe_key()?;
-                let found = self.probe_creation(&key).await;
-                self.clean_up(&key).await;
+                let trial = Trial::new(inner)?;
+                let found = self.probe_creation(&trial.key).await;
+                drop(trial);
+                self.discard_abandoned().await;
                 let is_guarded = found?;
                 if !is_guarded {
                     tracing::warn!(
@@ -75,9 +78,10 @@ impl S3Store {
         let found = inner
             .assembly_guarded
             .get_or_try_init(|| async {
-                let key = probe_key()?;
-                let found = self.probe_assembly(&key).await;
-                self.clean_up(&key).await;
+                let trial = Trial::new(inner)?;
+                let found = self.probe_assembly(&trial.key).await;
+                drop(trial);
+                self.discard_abandoned().await;
                 let is_guarded = found?;
                 if !is_guarded {
                     tracing::info!(
@@ -110,11 +114,14 @@ impl S3Store {
         let found = inner
             .body_check
             .get_or_try_init(|| async {
-                let key = probe_key()?;
-                let check = self.probe_body_check(&key).await?;
-                if check != BodyCheck::Server {
+                let trial = Trial::new(inner)?;
+                let check = self.probe_body_check(&trial.key).await?;
+                if check == BodyCheck::Server {
+                    trial.left_nothing();
+                } else {
                     // Where the body was accepted the object is there.
-                    self.clean_up(&key).await;
+                    drop(trial);
+                    self.discard_abandoned().await;
                 }
                 if check == BodyCheck::Nobody {
                     tracing::warn!(
@@ -206,13 +213,6 @@ impl S3Store {
         let answer = super::upload::short_answer::<xml::Assembled>(&inner.client, &call).await;
         answered(self, key, answer.map(drop)).map(|created| !created)
     }
-
-    async fn clean_up(&self, key: &ObjectKey) {
-        self.discard_abandoned().await;
-        if let Err(error) = self.delete_one(key).await {
-            tracing::debug!(%key, %error, "the object with which the store was tried stays");
-        }
-    }
 }
 
 /// Whether a conditional write was carried out. A store that refuses the header as such carries nothing out and
@@ -235,6 +235,31 @@ fn answered(
     }
 }
 
-fn probe_key() -> Result<ObjectKey, StoreError> {
-    ObjectKey::new(&format!("{PROBE_PREFIX}{}", random_mark()))
+/// The name with which a store is tried. Whatever is there afterwards is discarded, also when nobody waits for the
+/// outcome any more.
+struct Trial {
+    key: ObjectKey,
+    abandoned: Option<Abandoned>,
+}
+
+impl Trial {
+    fn new(inner: &Inner) -> Result<Self, StoreError> {
+        Ok(Self {
+            key: ObjectKey::new(&format!("{PROBE_PREFIX}{}", random_mark()))?,
+            abandoned: Some(Arc::clone(&inner.abandoned)),
+        })
+    }
+
+    /// The store has refused everything.
+    fn left_nothing(mut self) {
+        self.abandoned = None;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.abandoned.take() {
+            abandon(&abandoned, &self.key, Leftover::Object);
+        }
+    }
 }

@@ -62,6 +62,11 @@ impl Slots {
         }
     }
 
+    /// How many later parts can be held at a time; at least one.
+    pub(super) fn count_of_later(&self) -> usize {
+        self.later_count as usize
+    }
+
     /// Waits for the memory of the part with this number, counted from 1. Who waits holds at most the part before
     /// it, which is being sent and needs nothing more; so nobody waits for ever.
     pub(super) async fn hold(&self, number: u32) -> Held {
@@ -105,7 +110,7 @@ mod tests {
             let slots = Slots::new(memory);
             assert_eq!(slots.slot_bytes, slot, "{memory}");
             assert_eq!(slots.all.available_permits(), count, "{memory}");
-            assert_eq!(slots.later_count, later, "{memory}");
+            assert_eq!(slots.count_of_later(), later as usize, "{memory}");
         }
     }
 

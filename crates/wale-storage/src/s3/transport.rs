@@ -73,10 +73,10 @@ impl Payload {
                 .step_by(STEP_BYTES)
                 .map(move |at| chunk.slice(at..chunk.len().min(at + STEP_BYTES)))
         });
-        let steps = stream::unfold(Some(steps), move |steps| {
-            let mut steps = steps;
-            let step = steps.as_mut().and_then(Iterator::next);
-            movement.seen(step.is_none());
+        let steps = stream::unfold(steps.peekable(), move |mut steps| {
+            let step = steps.next();
+            // A client that knows the length does not ask for more after the last byte.
+            movement.seen(steps.peek().is_none());
             std::future::ready(step.map(|step| (Ok::<_, std::io::Error>(step), steps)))
         });
         reqwest::Body::wrap_stream(steps)
@@ -233,7 +233,8 @@ impl Transport {
             } else {
                 self.timeouts.stall
             };
-            // The first movement waits for the connection, which has its own limit and message.
+            // A request without a body waits for the connection, too, and so does the first movement of a body: the
+            // connection has its own limit and message.
             let until = since + limit + self.timeouts.connect;
             match timeout_at(until, &mut call).await {
                 Ok(result) => return result.map_err(failure),
@@ -277,12 +278,7 @@ fn root_cause(error: &reqwest::Error) -> Option<String> {
 fn distrust(error: &reqwest::Error) -> Option<String> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        // An I/O error hands out what it wraps by another way than its source.
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+        match error_of_tls(error) {
             Some(
                 tls @ (rustls::Error::InvalidCertificate(_)
                 | rustls::Error::NoCertificatesPresented
@@ -292,6 +288,19 @@ fn distrust(error: &reqwest::Error) -> Option<String> {
         }
     }
     None
+}
+
+/// The error of TLS that this is or wraps. An I/O error hands out what it wraps by another way than its source, which
+/// leaves that one out; and one may wrap another.
+fn error_of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut inner = error;
+    while let Some(wrapped) = inner
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref)
+    {
+        inner = wrapped;
+    }
+    inner.downcast_ref::<rustls::Error>()
 }
 
 /// Proxies by scheme, as curl has them: a request of each scheme goes through its own.

@@ -203,8 +203,15 @@ impl S3Store {
                         source,
                     })
             };
-            // The part goes out while the next is gathered.
-            let (record, next) = tokio::try_join!(self.put_part(&upload, number, &part), gather)?;
+            // The part goes out while the next is gathered, and its memory is free as soon as it is out: whoever waits
+            // for memory holds none that he does not need.
+            let upload = &upload;
+            let send = async move {
+                let record = self.put_part(upload, number, &part).await;
+                drop(part);
+                record
+            };
+            let (record, next) = tokio::try_join!(send, gather)?;
             records.push(record);
             part = next;
             number += 1;
@@ -403,12 +410,16 @@ impl S3Store {
     /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
     pub(super) async fn discard_abandoned(&self) {
         loop {
-            let Some((key, id)) = lock(&self.inner.abandoned).pop() else {
+            let Some((key, what)) = lock(&self.inner.abandoned).pop() else {
                 return;
             };
-            if let Err(error) = self.abort(&key, &id).await {
+            let discarded = match &what {
+                Leftover::Upload(id) => self.abort(&key, id).await,
+                Leftover::Object => self.delete_one(&key).await,
+            };
+            if let Err(error) = discarded {
                 // A store that refuses one would keep the upload at hand waiting for each of the others.
-                tracing::debug!(%key, %error, "an abandoned upload could not be discarded");
+                tracing::debug!(%key, %error, "what was abandoned could not be discarded");
                 return;
             }
         }
@@ -470,8 +481,25 @@ fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {
     }
 }
 
-/// Uploads whose futures were dropped half-way.
-pub(super) type Abandoned = Arc<Mutex<Vec<(ObjectKey, String)>>>;
+/// What futures that were dropped half-way have left behind.
+pub(super) type Abandoned = Arc<Mutex<Vec<(ObjectKey, Leftover)>>>;
+
+/// What is to be discarded under a name.
+#[derive(Debug)]
+pub(super) enum Leftover {
+    /// The multipart upload with this identifier.
+    Upload(String),
+    /// The object, with which the store was tried.
+    Object,
+}
+
+/// Notes what is to be discarded; what finds no room is found by the sweep.
+pub(super) fn abandon(abandoned: &Abandoned, key: &ObjectKey, what: Leftover) {
+    let mut abandoned = lock(abandoned);
+    if abandoned.len() < ABANDONED_MAX {
+        abandoned.push((key.clone(), what));
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -496,10 +524,8 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(abandoned) = self.abandoned.take() {
-            let mut abandoned = lock(&abandoned);
-            if abandoned.len() < ABANDONED_MAX {
-                abandoned.push((self.key.clone(), std::mem::take(&mut self.id)));
-            }
+            let id = std::mem::take(&mut self.id);
+            abandon(&abandoned, &self.key, Leftover::Upload(id));
         }
     }
 }
