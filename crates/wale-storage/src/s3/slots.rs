@@ -40,10 +40,22 @@ pub(super) struct Slots {
 /// The right to hold a part.
 #[derive(Debug)]
 pub(super) struct Held {
-    _all: OwnedSemaphorePermit,
+    _all: Option<OwnedSemaphorePermit>,
     _later: Option<OwnedSemaphorePermit>,
     /// Length of the part.
     pub(super) bytes: u64,
+}
+
+impl Held {
+    /// A few bytes that are nobody's concern. Trials of the store take no slot: uploads that hold all of them may be
+    /// waiting for the outcome.
+    pub(super) fn trifle(bytes: usize) -> Self {
+        Self {
+            _all: None,
+            _later: None,
+            bytes: bytes as u64 + 1,
+        }
+    }
 }
 
 impl Slots {
@@ -76,7 +88,7 @@ impl Slots {
             _ => Some(acquire(&self.later, wanted).await),
         };
         Held {
-            _all: acquire(&self.all, wanted).await,
+            _all: Some(acquire(&self.all, wanted).await),
             _later: later,
             bytes: u64::from(wanted) * self.slot_bytes,
         }

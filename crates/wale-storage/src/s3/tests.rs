@@ -90,6 +90,13 @@ impl Server {
             let mut created = created.lock().expect("not poisoned");
             match seen.method.as_str() {
                 "DELETE" => answer(204),
+                "POST" if seen.target.ends_with("?uploads=") => {
+                    Reply::Answer(200, Vec::new(), begun())
+                }
+                "POST" => refusal(412, "PreconditionFailed"),
+                _ if seen.target.contains("partNumber") => {
+                    Reply::Answer(200, object("e"), Vec::new())
+                }
                 _ if seen.header("x-amz-checksum-crc32c").is_some() => refusal(400, "BadDigest"),
                 _ if created.contains(&seen.target) => refusal(412, "PreconditionFailed"),
                 _ => {
@@ -212,6 +219,12 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
 
 fn answer(status: u16) -> Reply {
     Reply::Answer(status, Vec::new(), Vec::new())
+}
+
+/// The answer to the beginning of a multipart upload.
+fn begun() -> Vec<u8> {
+    b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
+        .to_vec()
 }
 
 /// The answer of a bucket that is there.
@@ -454,11 +467,9 @@ async fn a_refused_head_is_explained() {
 async fn a_dropped_upload_is_discarded_by_the_next() {
     let server = Server::of_store(|seen| match (seen.method.as_str(), seen.target.as_str()) {
         ("HEAD", _) => answer(404),
-        ("POST", target) if target.ends_with("?uploads=") => Reply::Answer(
-            200,
-            Vec::new(),
-            b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>".to_vec(),
-        ),
+        ("POST", target) if target.ends_with("?uploads=") => {
+            Reply::Answer(200, Vec::new(), begun())
+        }
         ("DELETE", _) => answer(204),
         _ => Reply::Answer(200, object("e"), Vec::new()),
     })
@@ -580,4 +591,41 @@ async fn row_34_what_is_retained_is_told_and_the_rest_is_gone() {
     assert!(failed[1].1.is_transient() && failed.len() == 2);
     let sum = server.seen()[0].header("content-md5");
     assert!(sum.is_some(), "Amazon wants this request to be checked");
+}
+
+#[tokio::test]
+async fn more_uploads_than_memory_wait_for_each_other_and_not_for_ever() {
+    let server = Server::of_store(|seen| match (seen.method.as_str(), seen.target.as_str()) {
+        ("HEAD", _) => answer(404),
+        ("POST", target) if target.ends_with("?uploads=") => {
+            Reply::Answer(200, Vec::new(), begun())
+        }
+        ("POST", _) => Reply::Answer(
+            200,
+            Vec::new(),
+            b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
+                .to_vec(),
+        ),
+        _ => Reply::Answer(200, object("e"), Vec::new()),
+    })
+    .await;
+    let store = server.store();
+    // Two slots of 5 MiB, and six uploads of three parts each, for the first of which the store is still to be tried.
+    let puts = (0..6).map(|n| {
+        let store = store.clone();
+        async move {
+            let key = ObjectKey::new(&format!("k{n}")).expect("valid");
+            let chunks = (0..11).map(|_| Ok(Bytes::from(vec![1; 1 << 20])));
+            let body = stream::iter(chunks).boxed();
+            store.put_if_absent(&key, body).await
+        }
+    });
+    let all = futures_util::future::try_join_all(puts);
+    let limit = Duration::from_secs(30);
+    let outcomes = tokio::time::timeout(limit, all)
+        .await
+        .expect("none waits for ever");
+    for outcome in outcomes.expect("all are stored") {
+        assert!(matches!(outcome, PutOutcome::Created(meta) if meta.size == 11 << 20));
+    }
 }

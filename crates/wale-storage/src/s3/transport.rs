@@ -94,21 +94,37 @@ impl From<Bytes> for Payload {
 /// When a body last moved.
 #[derive(Debug)]
 struct Movement {
-    state: Mutex<(Instant, bool)>,
+    state: Mutex<Moved>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    last: Instant,
+    has_ended: bool,
+    /// Whether the connection stands, because something has moved.
+    is_connected: bool,
 }
 
 impl Movement {
     fn new(has_ended: bool) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new((Instant::now(), has_ended)),
+            state: Mutex::new(Moved {
+                last: Instant::now(),
+                has_ended,
+                is_connected: false,
+            }),
         })
     }
 
     fn seen(&self, has_ended: bool) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), has_ended);
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Moved {
+            last: Instant::now(),
+            has_ended,
+            is_connected: true,
+        };
     }
 
-    fn last(&self) -> (Instant, bool) {
+    fn state(&self) -> Moved {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -227,18 +243,23 @@ impl Transport {
     ) -> Result<reqwest::Response, Failure> {
         let mut call = std::pin::pin!(call);
         loop {
-            let (since, has_ended) = movement.last();
-            let limit = if has_ended {
+            let moved = movement.state();
+            let limit = if moved.has_ended {
                 answer_limit
             } else {
                 self.timeouts.stall
             };
             // A request without a body waits for the connection, too, and so does the first movement of a body: the
             // connection has its own limit and message.
-            let until = since + limit + self.timeouts.connect;
+            let connecting = if moved.is_connected {
+                Duration::ZERO
+            } else {
+                self.timeouts.connect
+            };
+            let until = moved.last + limit + connecting;
             match timeout_at(until, &mut call).await {
                 Ok(result) => return result.map_err(failure),
-                Err(_) if movement.last().0 > since => {}
+                Err(_) if movement.state().last > moved.last => {}
                 Err(_) => return Err(Failure::NoAnswer(NoAnswer::silence(limit))),
             }
         }
