@@ -122,7 +122,7 @@ mod tests {
             let slots = Slots::new(memory);
             assert_eq!(slots.slot_bytes, slot, "{memory}");
             assert_eq!(slots.all.available_permits(), count, "{memory}");
-            assert_eq!(slots.count_of_later(), later as usize, "{memory}");
+            assert_eq!(slots.count_of_later(), later, "{memory}");
         }
     }
 
