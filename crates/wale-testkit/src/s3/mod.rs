@@ -13,6 +13,7 @@
 //! | storage class | any | 400 `InvalidStorageClass` for all but `STANDARD` |
 //! | server-side encryption headers | kept and told, also SSE-C; nothing is encrypted | accepted and forgotten |
 //! | virtual host style | by any first component of the host name | below `--domain` |
+//! | names | any | components up to some 150 bytes: it makes file names of them |
 //! | `DeleteObjects`, ranges, `If-Match` | yes | yes |
 //! | credential services | instance metadata (version 2), STS | none |
 //!

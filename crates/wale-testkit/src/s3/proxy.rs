@@ -43,10 +43,18 @@ pub struct FaultProxy {
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// What is spoken with the client.
+#[derive(Debug)]
+enum Mode {
+    Http,
+    Https(Arc<ServerConfig>),
+    Bytes,
+}
+
 #[derive(Debug)]
 struct Shared {
     server: u16,
-    tls: Option<Arc<ServerConfig>>,
+    mode: Mode,
     stopping: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -70,16 +78,26 @@ impl FaultProxy {
     /// When there is no free port.
     #[must_use]
     pub fn start(server: u16) -> Self {
-        Self::listen(server, None)
+        Self::listen(server, Mode::Http)
     }
 
-    /// The same, with TLS towards the client.
+    /// A proxy that knows nothing of HTTP and carries bytes both ways, for servers that speak something else.
+    /// Only partitions befall it.
+    ///
+    /// # Panics
+    /// As [`FaultProxy::start`].
+    #[must_use]
+    pub fn bytes(server: u16) -> Self {
+        Self::listen(server, Mode::Bytes)
+    }
+
+    /// As [`FaultProxy::start`], with TLS towards the client.
     ///
     /// # Panics
     /// As [`FaultProxy::start`].
     #[must_use]
     pub fn start_tls(server: u16, identity: &TlsIdentity) -> Self {
-        Self::listen(server, Some(identity.server_config()))
+        Self::listen(server, Mode::Https(identity.server_config()))
     }
 
     /// No proxy but a small service of its own, for what no real program can be had: every request is
@@ -89,17 +107,17 @@ impl FaultProxy {
     /// As [`FaultProxy::start`].
     #[must_use]
     pub fn endpoint(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let proxy = Self::listen(0, None);
+        let proxy = Self::listen(0, Mode::Http);
         proxy.fault(Fault::any(), Action::AnswerWith(Arc::new(answer)));
         proxy
     }
 
-    fn listen(server: u16, tls: Option<Arc<ServerConfig>>) -> Self {
+    fn listen(server: u16, mode: Mode) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
         let port = listener.local_addr().expect("a bound address").port();
         let shared = Arc::new(Shared {
             server,
-            tls,
+            mode,
             stopping: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -237,7 +255,7 @@ impl Shared {
         Ok(id)
     }
 
-    fn serve(self: &Arc<Self>, stream: TcpStream) -> Result<()> {
+    fn serve(&self, stream: TcpStream) -> Result<()> {
         let partition = self.lock().partition;
         match partition {
             Some(Partition::Refuse) => return Ok(()),
@@ -245,9 +263,10 @@ impl Shared {
             None => {}
         }
         stream.set_nodelay(true)?;
-        let client = match &self.tls {
-            None => Client::Plain(stream),
-            Some(tls) => {
+        let client = match &self.mode {
+            Mode::Bytes => return self.carry(stream),
+            Mode::Http => Client::Plain(stream),
+            Mode::Https(tls) => {
                 let session = ServerConnection::new(Arc::clone(tls)).map_err(Error::other)?;
                 Client::Tls(Box::new(StreamOwned::new(session, stream)))
             }
@@ -421,23 +440,27 @@ impl Shared {
         Ok(framing != Framing::UntilClose)
     }
 
-    /// Carries bytes both ways between a client that asked for it and the server.
-    fn tunnel(self: &Arc<Self>, mut client: BufReader<Client>, head: &Head) -> Result<()> {
+    /// Opens a tunnel for a client that asked for it.
+    fn tunnel(&self, mut client: BufReader<Client>, head: &Head) -> Result<()> {
         let (request, _) = self.note(head);
-        let mut to_server = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server))?;
-        let registered = self.register(&to_server)?;
         self.answer(&mut client, request, "HEAD", &Answer::new(200, ""))?;
-        let Client::Plain(stream) = client.into_inner() else {
-            return Err(ErrorKind::Unsupported.into());
-        };
-        let (mut from_server, mut to_client) = (to_server.try_clone()?, stream.try_clone()?);
+        match client.into_inner() {
+            Client::Plain(stream) => self.carry(stream),
+            Client::Tls(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Carries bytes both ways between a client and the server.
+    fn carry(&self, mut client: TcpStream) -> Result<()> {
+        let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server))?;
+        let registered = self.register(&server)?;
+        let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
         let back = std::thread::spawn(move || {
             let _ = std::io::copy(&mut from_server, &mut to_client);
             let _ = to_client.shutdown(Shutdown::Both);
         });
-        let mut stream = stream;
-        let _ = std::io::copy(&mut stream, &mut to_server);
-        let _ = to_server.shutdown(Shutdown::Both);
+        let _ = std::io::copy(&mut client, &mut server);
+        let _ = server.shutdown(Shutdown::Both);
         let _ = back.join();
         self.lock().streams.remove(&registered);
         Ok(())

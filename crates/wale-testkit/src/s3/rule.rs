@@ -120,11 +120,15 @@ fn kind(method: &str, key: &str, query: &str) -> Kind {
     }
 }
 
+/// A question about a request.
+type Condition = Arc<dyn Fn(&Seen) -> bool + Send + Sync>;
+
 /// Which requests a fault befalls. Without any condition: all.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Fault {
     kinds: Vec<Kind>,
     key: Option<String>,
+    condition: Option<Condition>,
     after: u32,
     times: Option<u32>,
 }
@@ -152,6 +156,13 @@ impl Fault {
         self
     }
 
+    /// Only those of which this is true.
+    #[must_use]
+    pub fn when(mut self, condition: impl Fn(&Seen) -> bool + Send + Sync + 'static) -> Self {
+        self.condition = Some(Arc::new(condition));
+        self
+    }
+
     /// Lets the first `count` of them pass.
     #[must_use]
     pub fn after(mut self, count: u32) -> Self {
@@ -175,7 +186,8 @@ impl Fault {
     /// Whether it befalls this request; counts.
     pub(super) fn befalls(&mut self, seen: &Seen) -> bool {
         let fits = (self.kinds.is_empty() || self.kinds.contains(&seen.kind))
-            && self.key.as_ref().is_none_or(|text| seen.key.contains(text));
+            && self.key.as_ref().is_none_or(|text| seen.key.contains(text))
+            && self.condition.as_ref().is_none_or(|holds| holds(seen));
         if !fits || self.times == Some(0) {
             return false;
         }
@@ -187,6 +199,12 @@ impl Fault {
             *times -= 1;
         }
         true
+    }
+}
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fault")
     }
 }
 

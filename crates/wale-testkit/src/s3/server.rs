@@ -190,7 +190,10 @@ impl S3Server {
     pub fn tamper(&self, key: &str, content: &[u8]) {
         match &self.root {
             Some(root) => {
-                std::fs::write(root.join(BUCKET).join(key), content).expect("the object");
+                let path = root.join(BUCKET).join(key);
+                let folder = path.parent().expect("it is in the bucket");
+                std::fs::create_dir_all(folder).expect("the object's folder");
+                std::fs::write(path, content).expect("the object");
             }
             None => drop(self.send("PUT", &format!("/{BUCKET}/{key}"), content)),
         }
