@@ -186,7 +186,7 @@ fn fault_27_and_28_garbled_bytes_are_never_acknowledged_nor_delivered() {
         assert_not_delivered(&s3, &segment);
         s3.proxy.clear();
     }
-    // A connection that breaks once is taken up where it broke.
+    // A connection that breaks once is taken up where it broke, by a request for the rest.
     let fault = Fault::on(&[Kind::Get]).key(&segment).once();
     s3.proxy.fault(fault, Action::CutReply(100));
     s3.assert_stored(&segment);

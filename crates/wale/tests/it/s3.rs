@@ -113,11 +113,13 @@ impl Shelf {
             ..ClusterOptions::default()
         };
         let cluster = Cluster::init(&sandbox, &options);
-        // The one that initdb wrote begins at 16 MiB.
-        let name = "000000010000000000000010";
+        // The first is the one that initdb wrote; what follows are files for later segments.
+        let name = "000000010000000000000008";
+        let segment = cluster.wal.join(name);
+        assert!(segment.exists());
         Self {
             sandbox,
-            segment: cluster.wal.join(name),
+            segment,
             name,
             fetched: 0,
         }
