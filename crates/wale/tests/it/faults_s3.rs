@@ -1,4 +1,5 @@
-//! The fault battery on S3, rows 22 to 30 and 35 to 36: a store that fails, lies, garbles, stalls or is out of reach.
+//! The fault battery on S3, rows 22 to 30 and 35 to 36: a store that fails, lies, garbles or is out of reach. (Row 26, one
+//! that stalls, is with the store, whose limits can be set there.)
 
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,11 @@ fn fault_22_and_25_failures_and_lost_replies_end_in_one_object_and_success() {
     s3.proxy.fault(fault, Action::CutUpload(1000));
     assert_eq!(s3.push(&segment), 200);
     s3.assert_stored(&segment);
+    let probes = s3.server.objects_with("wale_probe");
+    assert!(
+        probes.is_empty(),
+        "the store was tried, and {probes:?} left"
+    );
 }
 
 /// How many puts of this object were answered with success.
@@ -81,11 +87,12 @@ fn fault_23_a_store_that_asks_to_slow_down_is_not_stormed_and_archiving_resumes(
         outage < Duration::from_secs(60),
         "it was told after {outage:?}"
     );
-    // Pauses of at most 0.1, 0.2 … 5 s, half of that on average: within 30 s some fifteen attempts of one request. One
-    // push was asked for, two begin ahead of their requests, and twice that for pushes that began anew.
+    // Pauses of at most 0.1, 0.2 … 5 s, half of that on average: within 30 s some fifteen attempts of one request, twenty
+    // at most. A push looks for its name under seven extensions, and three pushes run: the one that was asked for, and
+    // two ahead of their requests.
     let requests = s3.proxy.requests().len();
     assert!(
-        (5..100).contains(&requests),
+        (20..420).contains(&requests),
         "{requests} requests in {outage:?}"
     );
     assert!(s3.metric("wale_wal_ready_files").unwrap() >= 5.0);
@@ -104,49 +111,6 @@ fn fault_23_a_store_that_asks_to_slow_down_is_not_stormed_and_archiving_resumes(
     wait_until("no backlog", LONG, || {
         (s3.metric("wale_wal_ready_files")? == 0.0).then_some(())
     });
-}
-
-#[test]
-fn fault_26_a_store_that_says_nothing_is_given_up_and_asked_again() {
-    let s3 = S3Stage::moto("s3-26");
-    s3.hold_archiver();
-    let first = s3.segment();
-    assert_eq!(s3.push(&first), 200);
-    let segments: Vec<String> = (0..4).map(|_| s3.segment()).collect();
-    let (for_ever, for_once) = segments.split_last().unwrap();
-    // Each kind of request that a push makes is left without an answer once; one put always.
-    for (segment, kind) in for_once.iter().zip([Kind::Put, Kind::Head, Kind::Head]) {
-        let fault = Fault::on(&[kind]).key(segment).once();
-        s3.proxy.fault(fault, Action::Stall);
-    }
-    s3.proxy
-        .fault(Fault::on(&[Kind::Put]).key(for_ever), Action::Stall);
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for segment in for_once {
-            scope.spawn(|| assert_eq!(s3.push(segment), 200, "after one silence"));
-        }
-        let refused = scope.spawn(|| s3.push(for_ever));
-        // A download that stops half-way is read on.
-        let fault = Fault::on(&[Kind::Get]).key(&first).once();
-        s3.proxy.fault(fault, Action::StallReply(100));
-        s3.assert_stored(&first);
-        assert_eq!(
-            refused.join().unwrap(),
-            503,
-            "the client is told to ask again"
-        );
-    });
-    assert!(
-        start.elapsed() < Duration::from_secs(75),
-        "{:?}",
-        start.elapsed()
-    );
-    s3.proxy.clear();
-    for segment in &segments {
-        assert_eq!(s3.push(segment), 200, "the slot is free");
-        s3.assert_stored(segment);
-    }
 }
 
 #[test]
@@ -179,7 +143,8 @@ fn fault_27_and_28_garbled_bytes_are_never_acknowledged_nor_delivered() {
     for action in [
         Action::garble_reply(),
         Action::shorten_reply(),
-        Action::CutReply(100),
+        // With some bytes each time it would be read on to its end.
+        Action::CutReply(0),
     ] {
         s3.proxy
             .fault(Fault::on(&[Kind::Get]).key(&segment), action);
@@ -249,11 +214,6 @@ fn fault_29_and_30_a_stale_list_or_a_store_without_conditions_overwrites_nothing
         line.contains("WARN") && (line.contains("condition") || line.contains("If-None-Match"))
     });
     assert!(warned, "the operator is told: {log}");
-    assert_eq!(
-        s3.server.objects_with("probe"),
-        [""; 0],
-        "the probe leaves nothing"
-    );
 }
 
 fn restart(s3: &mut S3Stage) {

@@ -117,6 +117,9 @@ impl Shelf {
         let name = "000000010000000000000008";
         let segment = cluster.wal.join(name);
         assert!(segment.exists());
+        // PostgreSQL's mark that it is finished.
+        let status = cluster.wal.join("archive_status");
+        std::fs::write(status.join(format!("{name}.ready")), "").unwrap();
         Self {
             sandbox,
             segment,
@@ -219,7 +222,7 @@ fn a_bucket_can_be_the_host_itself() {
     let server = S3Server::moto(&shelf.sandbox);
     let proxy = FaultProxy::start(server.port());
     let bucket = "archive.example.test";
-    server.send("PUT", &format!("/{bucket}"), b"");
+    server.send("PUT", "/archive", b"");
     let through = format!("http://127.0.0.1:{}", proxy.port());
     let changes = [
         ("WALE_S3_PREFIX", "s3://archive.example.test/path"),
@@ -326,7 +329,7 @@ fn credentials_come_from_every_place_that_amazon_knows() {
     let proxy = FaultProxy::start(server.port());
     // What moto has is moto's own: instance metadata and STS. The services of containers are stood in for.
     let container = FaultProxy::endpoint(|seen| {
-        let authorized = seen.header("authorization") == Some("Bearer a-pod-token");
+        let authorized = seen.header("authorization") == Some("a-pod-token");
         if !seen.path.contains("/credentials") || seen.path.contains("/pod") && !authorized {
             return Answer::new(403, "no");
         }
