@@ -410,13 +410,15 @@ impl S3Store {
     /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
     pub(super) async fn discard_abandoned(&self) {
         loop {
-            let Some((key, what)) = lock(&self.inner.abandoned).pop() else {
+            // It stays noted until it is gone: whoever discards it may himself be dropped.
+            let Some((key, what)) = lock(&self.inner.abandoned).last().cloned() else {
                 return;
             };
             let discarded = match &what {
                 Leftover::Upload(id) => self.abort(&key, id).await,
                 Leftover::Object => self.delete_one(&key).await,
             };
+            lock(&self.inner.abandoned).retain(|noted| (&noted.0, &noted.1) != (&key, &what));
             if let Err(error) = discarded {
                 // A store that refuses one would keep the upload at hand waiting for each of the others.
                 tracing::debug!(%key, %error, "what was abandoned could not be discarded");
@@ -485,7 +487,7 @@ fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {
 pub(super) type Abandoned = Arc<Mutex<Vec<(ObjectKey, Leftover)>>>;
 
 /// What is to be discarded under a name.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leftover {
     /// The multipart upload with this identifier.
     Upload(String),
