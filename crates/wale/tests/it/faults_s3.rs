@@ -1,5 +1,4 @@
-//! The fault battery on S3, rows 22 to 30 and 35 to 36: a store that fails, lies, garbles or is out of reach. (Row 26, one
-//! that stalls, is with the store, whose limits can be set there.)
+//! The fault battery on S3, rows 22 to 30 and 35 to 36: a store that fails, lies, garbles or is out of reach.
 
 use std::time::{Duration, Instant};
 

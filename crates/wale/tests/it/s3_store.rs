@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_storage::{
     Addressing, Body, CredentialSource, Credentials, ObjectKey, Proxies, PutOutcome, RetryPolicy,
-    RetryStore, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption, Store,
-    StoreError, UploadChecksum, conformance_with_names, read_all,
+    S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption, Store, StoreError,
+    UploadChecksum, conformance_with_names, read_all,
 };
 use wale_testkit::Sandbox;
 use wale_testkit::s3::{
@@ -191,16 +191,16 @@ async fn fault_34_what_may_not_be_deleted_is_told_and_the_others_are_gone() {
         ),
         ("object-11", "AccessDenied", "Access Denied"),
     ];
-    let mut answer = String::from("<DeleteResult>");
-    for key in &keys {
-        match kept.iter().find(|(name, ..)| *name == key.as_str()) {
-            None => answer.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>")),
-            Some((name, code, message)) => answer.push_str(&format!(
+    let entries: Vec<String> = keys
+        .iter()
+        .map(|key| match kept.iter().find(|(name, ..)| *name == key.as_str()) {
+            None => format!("<Deleted><Key>{key}</Key></Deleted>"),
+            Some((name, code, message)) => format!(
                 "<Error><Key>{name}</Key><Code>{code}</Code><Message>{message}</Message></Error>"
-            )),
-        }
-    }
-    answer.push_str("</DeleteResult>");
+            ),
+        })
+        .collect();
+    let answer = format!("<DeleteResult>{}</DeleteResult>", entries.concat());
     proxy.fault(
         Fault::on(&[Kind::DeleteMany]),
         Action::ReplaceReply(Answer::new(200, &answer)),
