@@ -1,14 +1,18 @@
-//! The log: one line for each event on standard error, as text or as JSON.
+//! The log: one record for each event, on standard error, in the system log or in both.
 //!
-//! Text is `time level target: message key=value …`. Line ends inside an event are escaped, so that
+//! A record is a line of text, a line of JSON, or WAL-E's (see [`wal_e`]). Text is `time level target: message key=value …`. Line ends inside an event are escaped, so that
 //! no input of ours can forge a line. Times are UTC.
+
+mod syslog;
+mod wal_e;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use chrono::{SecondsFormat, Utc};
 use indicatif::ProgressBar;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
@@ -17,22 +21,114 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use syslog::Syslog;
+
+/// How a record is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A line of text.
+    Line,
+    /// A line of JSON.
+    Json,
+    /// WAL-E's record of several lines.
+    WalE,
+}
+
+/// Where the records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destinations {
+    stderr: bool,
+    syslog: bool,
+}
+
+impl Destinations {
+    /// From the words of `WALE_LOG_DESTINATION`; those that are not known count for nothing, as in WAL-E.
+    pub(crate) fn of(words: Option<&str>, format: Format) -> Self {
+        let default = match format {
+            Format::WalE => "stderr,syslog",
+            Format::Line | Format::Json => "stderr",
+        };
+        let words = words.unwrap_or(default);
+        let has = |name: &str| words.split(',').any(|word| word.trim() == name);
+        Self {
+            stderr: has("stderr"),
+            syslog: has("syslog"),
+        }
+    }
+
+    /// Whether anybody can read the records.
+    pub(crate) fn is_nowhere(self) -> bool {
+        !(self.stderr || self.syslog)
+    }
+}
+
+/// What the log is made of.
+pub(crate) struct LogOptions {
+    /// What is logged.
+    pub(crate) filter: Targets,
+    /// How.
+    pub(crate) format: Format,
+    /// Where.
+    pub(crate) destinations: Destinations,
+    /// The facility in the system log.
+    pub(crate) facility: String,
+    /// The system log's socket, where it is not one of the usual.
+    pub(crate) socket: Option<PathBuf>,
+}
+
 /// Installs the log for the process. The bar steps aside while a line is written.
-pub(crate) fn install(filter: Targets, json: bool, bar: ProgressBar) {
+pub(crate) fn install(options: LogOptions, bar: ProgressBar) {
+    let LogOptions {
+        filter,
+        format,
+        destinations,
+        facility,
+        socket,
+    } = options;
     let registry = tracing_subscriber::registry().with(filter);
-    let sink = Sink { bar };
+    let syslog = destinations.syslog.then(|| {
+        let (facility, known) = syslog::facility(&facility);
+        if !known {
+            // WAL-E's words. Nobody is left to be told that standard error is closed.
+            let _ = io::stderr().write_all(b"invalid syslog facility level specified\n");
+        }
+        let program = if format == Format::WalE {
+            "wal-e"
+        } else {
+            "wale"
+        };
+        Syslog::connect(socket, facility, program)
+    });
+    // Without a listener the system log takes nothing. Where it is the only place, the records go to standard
+    // error instead: better there than lost.
+    let listener = syslog.as_ref().is_some_and(Syslog::is_connected);
+    let stderr = destinations.stderr || (destinations.syslog && !listener);
+    let sink = Sink {
+        bar,
+        stderr,
+        syslog,
+    };
     // A second call changes nothing: there is one log.
-    let _ = if json {
-        let layer = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_timer(Time);
-        registry.with(layer.with_writer(sink)).try_init()
-    } else {
-        let layer = tracing_subscriber::fmt::layer()
-            .event_format(Line)
-            .with_ansi(false);
-        registry.with(layer.with_writer(sink)).try_init()
+    let _ = match format {
+        Format::Json => {
+            let layer = tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_timer(Time);
+            registry.with(layer.with_writer(sink)).try_init()
+        }
+        Format::Line => {
+            let layer = tracing_subscriber::fmt::layer()
+                .event_format(Line)
+                .with_ansi(false);
+            registry.with(layer.with_writer(sink)).try_init()
+        }
+        Format::WalE => {
+            let layer = tracing_subscriber::fmt::layer()
+                .event_format(wal_e::Record)
+                .with_ansi(false);
+            registry.with(layer.with_writer(sink)).try_init()
+        }
     };
 }
 
@@ -96,26 +192,46 @@ fn escaped(text: &str) -> String {
     line
 }
 
-/// Standard error, with the bar out of the way.
+/// The destinations, with the bar out of the way.
 struct Sink {
     bar: ProgressBar,
+    stderr: bool,
+    syslog: Option<Syslog>,
 }
 
 impl<'a> MakeWriter<'a> for Sink {
     type Writer = SinkWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        SinkWriter { bar: &self.bar }
+        SinkWriter {
+            sink: self,
+            level: Level::INFO,
+        }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        SinkWriter {
+            sink: self,
+            level: *metadata.level(),
+        }
     }
 }
 
 struct SinkWriter<'a> {
-    bar: &'a ProgressBar,
+    sink: &'a Sink,
+    level: Level,
 }
 
 impl Write for SinkWriter<'_> {
+    /// One call is one record.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bar.suspend(|| io::stderr().write(bytes))
+        if let Some(syslog) = &self.sink.syslog {
+            syslog.send(self.level, &String::from_utf8_lossy(bytes));
+        }
+        if self.sink.stderr {
+            self.sink.bar.suspend(|| io::stderr().write_all(bytes))?;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -126,6 +242,19 @@ impl Write for SinkWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn destinations_are_wal_es_words() {
+        let of = |words, format| {
+            let found = Destinations::of(words, format);
+            (found.stderr, found.syslog)
+        };
+        assert_eq!(of(None, Format::WalE), (true, true));
+        assert_eq!(of(None, Format::Line), (true, false));
+        assert_eq!(of(Some("syslog, stderr"), Format::Line), (true, true));
+        assert_eq!(of(Some("syslog,nonsense"), Format::WalE), (false, true));
+        assert!(Destinations::of(Some("nonsense"), Format::WalE).is_nowhere());
+    }
 
     #[test]
     fn an_event_is_one_line() {

@@ -18,9 +18,10 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use wale_ops::Kind;
 
-use cli::{Client, Early, Invocation, Verb};
-use config::Loaded;
-use report::{Absence, Failure};
+use cli::{Client, Early, Face, Invocation, Verb};
+use config::{Loaded, Several};
+use logging::{Destinations, Format, LogOptions};
+use report::{Absence, Failure, Manner};
 use verbs::recovery::{self, Role};
 
 fn main() -> ExitCode {
@@ -35,10 +36,31 @@ fn main() -> ExitCode {
 }
 
 fn run(invocation: &Invocation) -> u8 {
-    let loaded = Loaded::of_process(invocation.flags.clone());
+    let several = match invocation.face {
+        Face::Wale => Several::Refused,
+        Face::WalE => Several::FirstOfWalE,
+    };
+    let loaded = Loaded::of_process(invocation.flags.clone(), several);
     let bar = ProgressBar::hidden();
-    let json = loaded.settings.log_json;
-    logging::install(loaded.settings.log_filter.clone(), json, bar.clone());
+    let settings = &loaded.settings;
+    let format = match invocation.face {
+        _ if settings.log_json => Format::Json,
+        Face::Wale => Format::Line,
+        Face::WalE => Format::WalE,
+    };
+    let destinations = Destinations::of(settings.log_destination.as_deref(), format);
+    let options = LogOptions {
+        filter: settings.log_filter.clone(),
+        format,
+        destinations,
+        facility: settings.syslog_facility.clone(),
+        socket: settings.syslog_socket.clone(),
+    };
+    logging::install(options, bar.clone());
+    if invocation.face == Face::WalE && starts_aloud(&invocation.verb) {
+        let detail = format!("The subcommand is \"{}\".", invocation.words);
+        tracing::info!(target: "wal_e.main", detail, "starting WAL-E");
+    }
     if warns(&invocation.verb) {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
@@ -47,10 +69,24 @@ fn run(invocation: &Invocation) -> u8 {
     match verbs::run(invocation, &loaded, &bar) {
         Ok(()) => 0,
         Err(Failure { error, status }) => {
-            report::tell(&error, absence(&invocation.verb), json);
+            let manner = match format {
+                _ if destinations.is_nowhere() => Manner::Lines,
+                Format::Line => Manner::Lines,
+                Format::Json => Manner::Event,
+                Format::WalE => Manner::WalE,
+            };
+            report::tell(&error, absence(&invocation.verb), manner);
             status.unwrap_or_else(|| invocation.face.exit_status(error.kind))
         }
     }
+}
+
+/// WAL-E says that it starts, but for the verbs that PostgreSQL runs for every segment.
+fn starts_aloud(verb: &Verb) -> bool {
+    !matches!(
+        verb,
+        Verb::Missing | Verb::Version | Verb::WalPush(_) | Verb::WalFetch(_) | Verb::WalPrefetch(_)
+    )
 }
 
 /// Whether a verb tells about settings without effect: not those that PostgreSQL runs for every
@@ -72,7 +108,9 @@ fn warns(verb: &Verb) -> bool {
 /// PostgreSQL asks `restore_command` for files until one is absent.
 fn absence(verb: &Verb) -> Absence {
     match verb {
-        Verb::WalFetch(_) | Verb::Client(Client::Fetch { .. }) => Absence::Normal,
+        Verb::WalFetch(_) | Verb::WalPrefetch(_) | Verb::Client(Client::Fetch { .. }) => {
+            Absence::Normal
+        }
         _ => Absence::Wrong,
     }
 }

@@ -41,22 +41,63 @@ pub(crate) enum Absence {
     Wrong,
 }
 
-/// Tells the error on standard error: as one event of the log where that is JSON, as lines else.
-pub(crate) fn tell(error: &OpError, absence: Absence, json: bool) {
+/// How a failure is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// As lines on standard error.
+    Lines,
+    /// As one event of the log.
+    Event,
+    /// As a record of WAL-E's log, in the words that are watched for.
+    WalE,
+}
+
+/// Tells the error, once.
+pub(crate) fn tell(error: &OpError, absence: Absence, manner: Manner) {
     let normal = is_normal(error, absence);
-    if json && normal {
-        tracing::info!(kind = error.kind.name(), "{}", error.chain());
-    } else if json {
+    match manner {
+        Manner::Event if normal => {
+            tracing::info!(kind = error.kind.name(), "{}", error.chain());
+        }
+        Manner::Event => {
+            tracing::error!(
+                kind = error.kind.name(),
+                detail = error.detail.as_deref(),
+                hint = error.hint.as_deref(),
+                "{}",
+                error.chain()
+            );
+        }
+        Manner::WalE => tell_as_wal_e(error, normal),
+        // Nobody is left to be told that standard error is closed.
+        Manner::Lines => drop(std::io::stderr().write_all(text(error, absence).as_bytes())),
+    }
+}
+
+fn tell_as_wal_e(error: &OpError, normal: bool) {
+    let (detail, hint) = (error.detail.as_deref(), error.hint.as_deref());
+    if normal {
+        tracing::info!(
+            target: "wal_e.worker.restore",
+            detail = format!("{}.", error.chain()),
+            hint = "PostgreSQL asks for files until one is absent: at the end of the WAL this is as it should be.",
+            "could no longer locate object while performing wal restore"
+        );
+    } else if error.kind == Kind::Internal {
+        let detail = [Some(error.chain().as_str()), detail]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("\n");
         tracing::error!(
-            kind = error.kind.name(),
-            detail = error.detail.as_deref(),
-            hint = error.hint.as_deref(),
-            "{}",
-            error.chain()
+            target: "wal_e.main",
+            severity = "CRITICAL",
+            detail,
+            hint,
+            "An unprocessed exception has avoided all error handling"
         );
     } else {
-        // Nobody is left to be told that standard error is closed.
-        let _ = std::io::stderr().write_all(text(error, absence).as_bytes());
+        tracing::error!(target: "wal_e.main", detail, hint, "{}", error.chain());
     }
 }
 

@@ -13,6 +13,7 @@
 mod absent;
 mod ahead;
 mod fetcher;
+pub mod folder;
 pub mod plan;
 mod report;
 mod run;

@@ -16,7 +16,8 @@ use wale_ops::Kind;
 use crate::config::Flags;
 pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use verbs::{
-    BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPush,
+    BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPrefetch,
+    WalPush,
 };
 pub(crate) use wale::command;
 
@@ -71,6 +72,7 @@ pub(crate) enum Verb {
     Retain(Retain),
     WalPush(WalPush),
     WalFetch(WalFetch),
+    WalPrefetch(WalPrefetch),
     Client(Client),
     Config(Config),
     Version,
@@ -86,6 +88,8 @@ pub(crate) struct Invocation {
     pub(crate) verb: Verb,
     /// Settings given as flags.
     pub(crate) flags: Flags,
+    /// The verb in the words in which it was said: `backup-push`, `delete retain`.
+    pub(crate) words: String,
 }
 
 /// A command line that ends the program at once: help, or a mistake.
@@ -100,27 +104,29 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    fn new(face: Face, error: &clap::Error, text: String) -> Self {
-        let asked_for = !error.use_stderr();
-        let status = if asked_for { 0 } else { face.usage_status() };
+    fn help(text: String) -> Self {
         Self {
             text,
-            on_stdout: asked_for,
-            status,
+            on_stdout: true,
+            status: 0,
+        }
+    }
+
+    fn mistake(face: Face, text: String) -> Self {
+        Self {
+            text,
+            on_stdout: false,
+            status: face.usage_status(),
         }
     }
 
     fn of_wale(error: &clap::Error) -> Self {
-        Self::new(Face::Wale, error, error.render().to_string())
-    }
-
-    fn of_wal_e(error: &clap::Error) -> Self {
         let text = error.render().to_string();
-        let text = match text.strip_prefix("error: ") {
-            Some(rest) => format!("wal-e: error: {rest}"),
-            None => text,
-        };
-        Self::new(Face::WalE, error, text)
+        if error.use_stderr() {
+            Self::mistake(Face::Wale, text)
+        } else {
+            Self::help(text)
+        }
     }
 }
 
@@ -131,7 +137,7 @@ impl Early {
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Early> {
     match Face::of(arguments.first()) {
         Face::Wale => wale::parse(arguments),
-        Face::WalE => wal_e::parse(arguments),
+        Face::WalE => wal_e::parse(&arguments),
     }
 }
 

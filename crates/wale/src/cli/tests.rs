@@ -77,17 +77,39 @@ fn wal_es_global_options_stand_before_the_verb() {
         ("wal-e nonsense", 2),
         ("wal-e wal-fetch only-one", 2),
         ("wal-e backup-push /d --pool-size many", 2),
+        ("wal-e backup-push /d -k KEY", 2),
+        ("wal-e --gs x backup-list", 2),
+        ("wal-e wal-prefetch /d", 2),
+        ("wal-e wal-fetch -p -1 a b", 2),
         ("wal-e --help", 0),
+        ("wal-e --he", 0),
+        ("wal-e wal-fetch only-one --help", 0),
+        ("wal-e wal-fetch --nonsense -h", 0),
+        ("wal-e --nonsense backup-list --help", 0),
         ("wal-e backup-push -h", 0),
     ] {
         assert_eq!(status(line), expected, "{line}");
     }
     let early = parse_words("wal-e backup-list --terse").unwrap_err();
     assert!(
-        early.text.starts_with("wal-e: error: ") && !early.on_stdout,
+        early.text.starts_with("usage: wal-e backup-list ")
+            && early
+                .text
+                .contains("\nwal-e: error: unexpected argument '--terse' found")
+            && !early.on_stdout,
         "{}",
         early.text
     );
+    let help = parse_words("wal-e wal-fetch --nonsense -h").unwrap_err();
+    assert!(
+        help.on_stdout && help.text.contains("WAL_DESTINATION"),
+        "{}",
+        help.text
+    );
+    let said = parse_words("wal-e --aws-i --s3 s3://b/p -a N wal-prefetch /d SEG").unwrap();
+    assert_eq!(said.words, "wal-prefetch");
+    assert_eq!(said.flags["AWS_INSTANCE_PROFILE"], "true");
+    assert_eq!(said.flags["WALE_S3_PREFIX"], "s3://b/p");
     assert_eq!(parse_words("wal-e").unwrap().verb, Verb::Missing);
     assert_eq!(parse_words("wal-e version").unwrap().verb, Verb::Version);
 }

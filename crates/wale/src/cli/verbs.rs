@@ -18,8 +18,8 @@ pub(crate) struct BackupPush {
     /// The most bytes read per second, all workers together
     #[arg(long, value_name = "BYTES_PER_SECOND")]
     pub(crate) cluster_read_rate_limit: Option<u64>,
-    /// Back up a stopped cluster (not built yet)
-    #[arg(long, hide = true)]
+    /// Back up a cluster that is shut down; no server is asked
+    #[arg(long)]
     pub(crate) while_offline: bool,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct BackupFetch {
     /// Print the plan and touch nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Accepted for WAL-E's sake: tablespaces need no links beforehand
-    #[arg(long, hide = true)]
+    /// Make the directories of tablespaces that do not exist
+    #[arg(long)]
     pub(crate) blind_restore: bool,
-    /// WAL-E's restore specification (not built; use --tablespace-mapping)
-    #[arg(long, hide = true, value_name = "FILE")]
+    /// WAL-E's restore specification, JSON that says where tablespaces go; or SOURCE, where they were
+    #[arg(long, value_name = "FILE|SOURCE")]
     pub(crate) restore_spec: Option<String>,
 }
 
@@ -69,9 +69,26 @@ pub(crate) struct WalPush {
     /// The segment's path (%p), relative to the working directory
     #[arg(value_name = "WAL_SEGMENT")]
     pub(crate) path: PathBuf,
-    /// Accepted for WAL-E's sake: one call archives one file
-    #[arg(short = 'p', long, value_name = "N", hide = true)]
+    /// Segments archived in this call: this one, and others that PostgreSQL has ready; default: 1
+    #[arg(short = 'p', long, value_name = "N")]
     pub(crate) pool_size: Option<u16>,
+}
+
+/// `wal-prefetch`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct WalPrefetch {
+    /// The server's WAL directory
+    #[arg(value_name = "BASE_DIRECTORY")]
+    pub(crate) directory: PathBuf,
+    /// The segment's name
+    #[arg(value_name = "SEGMENT")]
+    pub(crate) name: String,
+    /// Further segments, in this order
+    #[arg(long = "and", value_name = "SEGMENT", hide = true)]
+    pub(crate) further: Vec<String>,
+    /// Only segments for which wal-fetch made a place that is still there
+    #[arg(long, hide = true)]
+    pub(crate) placed: bool,
 }
 
 /// `wal-fetch`
@@ -83,8 +100,8 @@ pub(crate) struct WalFetch {
     /// Where to put it (%p)
     #[arg(value_name = "WAL_DESTINATION")]
     pub(crate) destination: PathBuf,
-    /// Accepted for WAL-E's sake: the sidecar fetches ahead, a single call does not
-    #[arg(short = 'p', long, value_name = "N", hide = true)]
+    /// Segments fetched ahead while PostgreSQL replays, 0 for none; default: the setting
+    #[arg(short = 'p', long, value_name = "N")]
     pub(crate) prefetch: Option<u16>,
 }
 

@@ -1,12 +1,14 @@
 //! The command line of WAL-E 1.1: global options before the verb, its options after it.
 //!
 //! Follows the spelling of WAL-E's argparse parser: `-p 0`, `-p0`, `-p=0`, unambiguous prefixes of
-//! long options, usage errors with status 2, no verb with status 127.
+//! long options, help wherever it is asked for, usage errors with status 2, no verb with status 127.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::deletion::Delete;
-use super::verbs::{BackupFetch, BackupList, BackupPush, WalFetch, WalPush};
+use super::verbs::{BackupFetch, BackupList, BackupPush, WalFetch, WalPrefetch, WalPush};
 use super::{Early, Face, Invocation, Verb};
 use crate::config::Flags;
 
@@ -20,7 +22,7 @@ use crate::config::Flags;
     subcommand_required = false
 )]
 struct Arguments {
-    /// S3 access key; has no effect in this version
+    /// The name of the pair of keys for S3
     #[arg(
         short = 'k',
         long,
@@ -28,13 +30,13 @@ struct Arguments {
         conflicts_with = "aws_instance_profile"
     )]
     aws_access_key_id: Option<String>,
-    /// Use the role of the instance; has no effect in this version
+    /// Take the keys for S3 from the role of the instance
     #[arg(long)]
     aws_instance_profile: bool,
     /// Accepted, unused, as in WAL-E
     #[arg(long, value_name = "ID")]
     gs_access_key_id: Option<String>,
-    /// Azure account; has no effect in this version
+    /// Azure account
     #[arg(short = 'a', long, value_name = "NAME")]
     wabs_account_name: Option<String>,
     /// Archive in S3
@@ -75,11 +77,18 @@ enum WalEVerb {
     WalPush(WalPush),
     /// Fetch an archived file
     WalFetch(WalFetch),
+    /// Fetch a segment ahead of recovery; wal-fetch starts it
+    WalPrefetch(WalPrefetch),
 }
 
 /// Parses the arguments, the program's name first.
-pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
-    let parsed = Arguments::try_parse_from(arguments).map_err(|error| Early::of_wal_e(&error))?;
+pub(super) fn parse(arguments: &[OsString]) -> Result<Invocation, Early> {
+    let early = |error: clap::Error| early(arguments, &error);
+    let matches = Arguments::command()
+        .try_get_matches_from(arguments)
+        .map_err(early)?;
+    let words = words(&matches).join(" ");
+    let parsed = Arguments::from_arg_matches(&matches).map_err(early)?;
     let flags = flags(&parsed);
     let verb = match parsed.verb {
         None => Verb::Missing,
@@ -90,12 +99,62 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         Some(WalEVerb::Delete(arguments)) => Verb::Delete(arguments),
         Some(WalEVerb::WalPush(arguments)) => Verb::WalPush(arguments),
         Some(WalEVerb::WalFetch(arguments)) => Verb::WalFetch(arguments),
+        Some(WalEVerb::WalPrefetch(arguments)) => Verb::WalPrefetch(arguments),
     };
     Ok(Invocation {
         face: Face::WalE,
         verb,
         flags,
+        words,
     })
+}
+
+/// The names of the verb and of the verb below it.
+fn words(matches: &ArgMatches) -> Vec<&str> {
+    match matches.subcommand() {
+        None => Vec::new(),
+        Some((name, below)) => std::iter::once(name).chain(words(below)).collect(),
+    }
+}
+
+/// Help if it is asked for anywhere, as argparse answers; else the usage of the verb and the mistake.
+fn early(arguments: &[OsString], error: &clap::Error) -> Early {
+    if !error.use_stderr() {
+        return Early::help(error.render().to_string());
+    }
+    let mut command = meant(arguments);
+    if asks_for_help(arguments) {
+        return Early::help(command.render_help().to_string());
+    }
+    let usage = command.render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).trim_end();
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+    let message = lines.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let text = format!("usage: {usage}\nwal-e: error: {message}\n");
+    Early::mistake(Face::WalE, text)
+}
+
+/// `-h`, `--help` and its prefixes, before the end of the options.
+fn asks_for_help(arguments: &[OsString]) -> bool {
+    let options = arguments.iter().skip(1).take_while(|word| *word != "--");
+    options
+        .filter_map(|word| word.to_str())
+        .any(|word| word == "-h" || word.len() > 2 && "--help".starts_with(word))
+}
+
+/// The verb that these arguments name as far as they can be understood.
+fn meant(arguments: &[OsString]) -> clap::Command {
+    let mut command = Arguments::command();
+    command.build();
+    for word in arguments.iter().skip(1) {
+        if let Some(below) = command.find_subcommand(word) {
+            command = below.clone();
+        }
+    }
+    command
 }
 
 fn flags(parsed: &Arguments) -> Flags {
@@ -105,11 +164,16 @@ fn flags(parsed: &Arguments) -> Flags {
         ("WALE_GS_PREFIX", &parsed.gs_prefix),
         ("WALE_WABS_PREFIX", &parsed.wabs_prefix),
         ("WALE_GPG_KEY_ID", &parsed.gpg_key_id),
+        ("AWS_ACCESS_KEY_ID", &parsed.aws_access_key_id),
+        ("WABS_ACCOUNT_NAME", &parsed.wabs_account_name),
     ];
     let mut flags: Flags = given
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
         .collect();
+    if parsed.aws_instance_profile {
+        flags.insert("AWS_INSTANCE_PROFILE".into(), "true".into());
+    }
     if parsed.terse {
         flags.insert("WALE_LOG".into(), "warn".into());
     }

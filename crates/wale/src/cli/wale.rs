@@ -3,7 +3,9 @@
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::deletion::{BackupMark, Delete, Retain};
-use super::verbs::{BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPush};
+use super::verbs::{
+    BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
+};
 use super::{Early, Face, Invocation, Verb};
 use crate::config::{Flags, SETTINGS, Setting};
 
@@ -45,6 +47,8 @@ enum WaleVerb {
     WalPush(WalPush),
     /// Fetch an archived file
     WalFetch(WalFetch),
+    /// Fetch a segment ahead of recovery; wal-fetch starts it
+    WalPrefetch(WalPrefetch),
     /// Ask a running sidecar over HTTP
     #[command(subcommand)]
     Client(Client),
@@ -109,6 +113,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::Delete(arguments) => Verb::Delete(arguments),
         WaleVerb::WalPush(arguments) => Verb::WalPush(arguments),
         WaleVerb::WalFetch(arguments) => Verb::WalFetch(arguments),
+        WaleVerb::WalPrefetch(arguments) => Verb::WalPrefetch(arguments),
         WaleVerb::Client(client) => Verb::Client(client),
         WaleVerb::Config(config) => Verb::Config(config),
         WaleVerb::Version => Verb::Version,
@@ -118,5 +123,6 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         face: Face::Wale,
         verb,
         flags,
+        words: String::new(),
     })
 }

@@ -548,6 +548,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("WALE_LOG_FORMAT", Program, Shape::Choice(&["text", "json"]),
         "One line of text or one JSON object for each event, on standard error.")
         .default("text").flag("log-format"),
+    Setting::new("WALE_LOG_DESTINATION", Program, Shape::Text,
+        "Where the log goes: `stderr`, `syslog` or both, separated by a comma. Other words are ignored; with no word \
+         that is known only failures are told.")
+        .derived("stderr; stderr,syslog when called as wal-e").flag("log-destination"),
+    Setting::new("WALE_SYSLOG_FACILITY", Program, Shape::Text,
+        "The facility of records in the system log: USER, LOCAL0 to LOCAL7, or another name of syslog's.")
+        .default("USER").flag("syslog-facility"),
+    Setting::new("WALE_SYSLOG_SOCKET", Program, Shape::Path,
+        "For tests only: the socket of the system log.")
+        .hidden(),
     Setting::new("WALE_CONFIG_FILE", Program, Shape::Path,
         "A file with lines NAME=value, read where neither a flag nor the environment has a value.")
         .flag("config-file"),
@@ -556,8 +566,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
 /// Variables of WAL-E and its relatives that have no effect here, and why. They are known so that
 /// nobody is told about a misspelling.
 pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("WALE_LOG_DESTINATION", "the log goes to standard error"),
-    ("WALE_SYSLOG_FACILITY", "the log goes to standard error"),
     ("WALE_RETRIES", "retries are bounded by time, not by number"),
     ("PGSERVICE", "the service file is not read"),
 ];

@@ -28,7 +28,7 @@ use wale_ops::{Kind, OpError};
 use wale_service::Schedule;
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
-pub(crate) use prefix::Place;
+pub(crate) use prefix::{PREFIXES, Place, Several};
 pub(crate) use reference::settings_page;
 pub(crate) use s3::S3Settings;
 pub(crate) use show::{Shown, show_json, show_text};
@@ -118,6 +118,10 @@ pub(crate) struct Settings {
 
     pub(crate) log_filter: tracing_subscriber::filter::Targets,
     pub(crate) log_json: bool,
+    /// The words of the list, if somebody set it.
+    pub(crate) log_destination: Option<String>,
+    pub(crate) syslog_facility: String,
+    pub(crate) syslog_socket: Option<PathBuf>,
 }
 
 /// What was read: values, what is wrong with them, and what deserves a warning.
@@ -135,8 +139,10 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Reads the process's environment, the configuration file and these flags.
-    pub(crate) fn of_process(flags: Flags) -> Self {
-        Self::from_sources(Sources::of_process(flags))
+    pub(crate) fn of_process(flags: Flags, several: Several) -> Self {
+        let mut sources = Sources::of_process(flags);
+        sources.several = several;
+        Self::from_sources(sources)
     }
 
     /// Reads this environment and this configuration file.
@@ -282,6 +288,9 @@ impl Settings {
                 .parse("WALE_LOG", value::log_filter)
                 .unwrap_or_default(),
             log_json: format == "json",
+            log_destination: reader.optional_text("WALE_LOG_DESTINATION"),
+            syslog_facility: reader.text("WALE_SYSLOG_FACILITY"),
+            syslog_socket: reader.optional_path("WALE_SYSLOG_SOCKET"),
         }
     }
 }
@@ -327,7 +336,7 @@ fn place(reader: &mut Reader) -> Option<Place> {
             origin,
         });
     }
-    prefix::choose(&candidates)
+    prefix::choose(&candidates, reader.several())
         .map_err(|mistake| reader.mistakes.push(mistake))
         .ok()
 }

@@ -22,6 +22,26 @@ pub(crate) enum Place {
     },
 }
 
+/// What it means when several prefixes are set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Several {
+    /// A mistake: two archives cannot both be meant.
+    #[default]
+    Refused,
+    /// The first in WAL-E's order, as WAL-E takes it.
+    FirstOfWalE,
+}
+
+/// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
+pub(crate) const PREFIXES: [&str; 6] = [
+    "WALE_FILE_PREFIX",
+    "WALE_GS_PREFIX",
+    "WALE_S3_PREFIX",
+    "WALE_S3_BUCKET",
+    "WALE_SWIFT_PREFIX",
+    "WALE_WABS_PREFIX",
+];
+
 /// One prefix setting that is set.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
@@ -40,7 +60,7 @@ const ALL: &str =
 ///
 /// # Errors
 /// When none or several are set, the URL is not understood, or its store is not built yet.
-pub(crate) fn choose(candidates: &[Candidate]) -> Result<Place, Mistake> {
+pub(crate) fn choose(candidates: &[Candidate], several: Several) -> Result<Place, Mistake> {
     let by_flag: Vec<&Candidate> = candidates
         .iter()
         .filter(|c| c.origin == Origin::Flag)
@@ -57,8 +77,14 @@ pub(crate) fn choose(candidates: &[Candidate]) -> Result<Place, Mistake> {
             )),
         ),
         [only] => place(only),
-        several => {
-            let names: Vec<&str> = several.iter().map(|c| c.name).collect();
+        all if several == Several::FirstOfWalE => {
+            let first = PREFIXES
+                .iter()
+                .find_map(|name| all.iter().find(|candidate| candidate.name == *name));
+            place(first.expect("every prefix stands in the order"))
+        }
+        all => {
+            let names: Vec<&str> = all.iter().map(|c| c.name).collect();
             Err(Mistake::new(
                 Group::Archive,
                 format!(
@@ -145,7 +171,10 @@ mod tests {
 
     fn choose_file(text: &str) -> Result<Place, Mistake> {
         let origin = Origin::Environment("WALE_FILE_PREFIX".into());
-        choose(&[candidate("WALE_FILE_PREFIX", text, origin)])
+        choose(
+            &[candidate("WALE_FILE_PREFIX", text, origin)],
+            Several::Refused,
+        )
     }
 
     #[test]
@@ -202,7 +231,7 @@ mod tests {
 
     #[test]
     fn exactly_one() {
-        let none = choose(&[]).unwrap_err();
+        let none = choose(&[], Several::Refused).unwrap_err();
         assert!(none.hint.unwrap().contains("WALE_SWIFT_PREFIX"));
         let file = candidate("WALE_FILE_PREFIX", "/a", Origin::Environment("x".into()));
         let s3 = candidate(
@@ -210,20 +239,40 @@ mod tests {
             "s3://b/p",
             Origin::Environment("x".into()),
         );
-        let several = choose(&[file.clone(), s3.clone()]).unwrap_err();
+        let several = choose(&[file.clone(), s3.clone()], Several::Refused).unwrap_err();
         assert!(several.text.contains("WALE_FILE_PREFIX, WALE_S3_PREFIX"));
         let gs = candidate(
             "WALE_GS_PREFIX",
             "gs://b/p",
             Origin::Environment("x".into()),
         );
-        let refused = choose(std::slice::from_ref(&gs)).unwrap_err();
+        let refused = choose(std::slice::from_ref(&gs), Several::Refused).unwrap_err();
         assert!(refused.text.contains("gs are not built yet"), "{refused:?}");
         assert!(refused.hint.unwrap().contains("WALE_FILE_PREFIX"));
         let flag = Candidate {
             origin: Origin::Flag,
             ..file
         };
-        assert_eq!(choose(&[flag, s3]), Ok(Place::Directory("/a".into())));
+        let both = [flag, s3];
+        assert_eq!(
+            choose(&both, Several::Refused),
+            Ok(Place::Directory("/a".into()))
+        );
+    }
+
+    #[test]
+    fn wal_e_takes_the_first_in_its_own_order() {
+        let set = |name, text| candidate(name, text, Origin::Environment("x".into()));
+        let s3 = set("WALE_S3_PREFIX", "s3://b/p");
+        let swift = set("WALE_SWIFT_PREFIX", "swift://c/p");
+        let file = set("WALE_FILE_PREFIX", "/a");
+        let chosen = choose(&[swift.clone(), s3.clone()], Several::FirstOfWalE);
+        assert!(matches!(chosen, Ok(Place::Bucket { .. })), "{chosen:?}");
+        let chosen = choose(&[swift, s3, file], Several::FirstOfWalE);
+        assert_eq!(chosen, Ok(Place::Directory("/a".into())));
+        // The scheme decides, not the name of the variable.
+        let wabs = set("WALE_WABS_PREFIX", "s3://b/p");
+        let chosen = choose(&[wabs], Several::FirstOfWalE);
+        assert!(matches!(chosen, Ok(Place::Bucket { .. })), "{chosen:?}");
     }
 }

@@ -10,6 +10,7 @@ use wale_cluster::Secret;
 
 use super::declared::{self, Default, SETTINGS, Setting, Shape, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
+use super::prefix::Several;
 use super::redact::{HIDDEN, redact};
 use super::source::{Origin, Raw, Sources};
 use super::value::{self, BadValue, Unit};
@@ -26,6 +27,11 @@ impl Reader {
     pub(crate) fn new(mut sources: Sources) -> Self {
         let mistakes = std::mem::take(&mut sources.mistakes);
         Self { sources, mistakes }
+    }
+
+    /// What several prefixes mean.
+    pub(crate) fn several(&self) -> Several {
+        self.sources.several
     }
 
     /// The home directory.

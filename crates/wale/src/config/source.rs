@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::declared::{SETTINGS, Setting, Shape};
 use super::mistake::Mistake;
+use super::prefix::Several;
 
 /// The variable that names the configuration file.
 pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
@@ -63,6 +64,8 @@ pub(crate) struct Sources {
     file_path: PathBuf,
     /// What was wrong with the sources themselves.
     pub(crate) mistakes: Vec<Mistake>,
+    /// What several prefixes mean.
+    pub(crate) several: Several,
 }
 
 impl Sources {

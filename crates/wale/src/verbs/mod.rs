@@ -8,6 +8,7 @@ pub(crate) mod recovery;
 mod reference;
 mod serve;
 mod wal;
+mod wal_ahead;
 
 use std::io::Write;
 
@@ -54,7 +55,8 @@ pub(crate) fn run(
         Verb::Delete(arguments) => deletion::delete(arguments, invocation.face, loaded),
         Verb::Retain(arguments) => deletion::retain(arguments, invocation.face, loaded),
         Verb::WalPush(arguments) => wal::push(arguments, loaded),
-        Verb::WalFetch(arguments) => wal::fetch(arguments, invocation.face, loaded),
+        Verb::WalFetch(arguments) => wal::fetch(arguments, invocation, loaded),
+        Verb::WalPrefetch(arguments) => wal_ahead::prefetch(arguments, loaded),
         Verb::Client(arguments) => client::run(arguments, loaded),
         Verb::Config(Config::Show { json }) => show(loaded, *json),
         Verb::Version => print(&match invocation.face {

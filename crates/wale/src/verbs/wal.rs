@@ -3,40 +3,118 @@
 //! Signals keep their default action here: PostgreSQL takes a `restore_command` that SIGTERM killed
 //! for a shutdown, and any status of ours for an answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use wale_ops::wal_fetch::{Fetcher, FetcherOptions};
-use wale_ops::wal_push::{self, PushOptions};
-use wale_ops::{Kind, OpError};
+use wale_cluster::WalDirectory;
+use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions};
+use wale_ops::wal_push::{self, PushOptions, PushReport, Pusher, PusherOptions};
+use wale_ops::{Archive, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use super::recovery::{self, Role};
+use super::wal_ahead::Window;
 use crate::assemble::{self, Bounds};
-use crate::cli::{Face, WalFetch, WalPush};
+use crate::cli::{Invocation, WalFetch, WalPush};
 use crate::config::{Group, Loaded};
 use crate::report::Failure;
 use crate::runtime;
 
-/// Archives one file. Success is a promise: PostgreSQL removes its copy.
+/// Most segments archived in one call.
+const POOL_MAX: usize = 64;
+
+/// Archives one file. Success is a promise about this one: PostgreSQL removes its copy.
 pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-    let options = PushOptions {
-        data_directory: data_directory(arguments),
-        ..PushOptions::default()
-    };
-    let push = wal_push::run_path(&archive, &arguments.path, &options);
-    let report = runtime::small()?.block_on(push)?;
+    let place = archive.location();
+    let name = arguments.path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
     tracing::info!(
-        name = %report.name,
+        target: "wal_e.worker.upload",
+        detail = format!("Uploading \"{}\" to \"{place}\".", arguments.path.display()),
+        action = "push-wal",
+        seg = %name,
+        state = "begin",
+        "begin archiving a file"
+    );
+    let pool = arguments
+        .pool_size
+        .map_or(1, usize::from)
+        .clamp(1, POOL_MAX);
+    let report = if pool > 1 {
+        runtime::large(pool)?.block_on(push_several(archive, arguments, pool - 1))?
+    } else {
+        let options = PushOptions {
+            data_directory: data_directory(arguments),
+            ..PushOptions::default()
+        };
+        let push = wal_push::run_path(&archive, &arguments.path, &options);
+        runtime::small()?.block_on(push)?
+    };
+    let rate = rate(report.bytes_stored, report.duration);
+    tracing::info!(
+        target: "wal_e.worker.upload",
+        detail = format!("Archiving to \"{place}/{}\" complete at {rate}KiB/s.", report.key),
+        action = "push-wal",
+        key = format!("{place}/{}", report.key),
         outcome = report.outcome.name(),
-        key = report.key,
         bytes = report.bytes_plain,
-        stored = report.bytes_stored,
-        ms = report.duration.as_millis(),
-        "wal-push"
+        rate,
+        seg = %report.name,
+        state = "complete",
+        "completed archiving to a file"
     );
     Ok(())
+}
+
+/// Archives the file that is asked for and others that wait. Those are nobody's promise: their marks in
+/// `archive_status` are PostgreSQL's, which asks for each of them in its turn.
+async fn push_several(
+    archive: Archive,
+    arguments: &WalPush,
+    look_ahead: usize,
+) -> Result<PushReport, OpError> {
+    let name = arguments.path.file_name().unwrap_or_default();
+    let name = archive_name(&name.to_string_lossy(), "%p")?;
+    let folder = match arguments.path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let directory = WalDirectory::open(folder)
+        .map_err(|e| OpError::from_cluster(e, format_args!("open {}", folder.display())))?;
+    let options = PusherOptions {
+        look_ahead,
+        data_directory: data_directory(arguments),
+        ..PusherOptions::default()
+    };
+    let pusher = Pusher::new(archive, directory, options);
+    let outcome = pusher.push(&name).await;
+    pusher.drain().await;
+    outcome
+}
+
+/// KiB per second with two digits, as WAL-E writes it: `NaN` where no time passed.
+fn rate(bytes: u64, duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds <= 0.0 {
+        return "NaN".to_owned();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let rate = bytes as f64 / 1024.0 / seconds;
+    format!("{rate:.2}")
+}
+
+fn archive_name(text: &str, placeholder: &str) -> Result<ArchiveFileName, OpError> {
+    text.parse().map_err(|error| {
+        let message = format!(
+            "\"{}\" is no name of an archive file",
+            text.escape_default()
+        );
+        OpError::new(Kind::InvalidName, message)
+            .hint(format!("pass {placeholder}"))
+            .source(error)
+    })
 }
 
 /// The data directory whose `pg_control` must agree with the WAL: the folder above the WAL folder,
@@ -52,55 +130,93 @@ fn data_directory(arguments: &WalPush) -> Option<PathBuf> {
 }
 
 /// Fetches one file. What a failure means to PostgreSQL is decided in [`recovery`].
-pub(crate) fn fetch(arguments: &WalFetch, face: Face, loaded: &Loaded) -> Result<(), Failure> {
-    fetch_file(arguments, loaded).map_err(|error| {
+pub(crate) fn fetch(
+    arguments: &WalFetch,
+    invocation: &Invocation,
+    loaded: &Loaded,
+) -> Result<(), Failure> {
+    fetch_file(arguments, invocation, loaded).map_err(|error| {
         let role = Role::of_destination(&arguments.destination);
         let stops = loaded.settings.fetch_stops_recovery;
-        let status = recovery::status(error.kind, role, stops, face);
+        let status = recovery::status(error.kind, role, stops, invocation.face);
         Failure::with_status(error, status)
     })
 }
 
-fn fetch_file(arguments: &WalFetch, loaded: &Loaded) -> Result<(), OpError> {
+fn fetch_file(
+    arguments: &WalFetch,
+    invocation: &Invocation,
+    loaded: &Loaded,
+) -> Result<(), OpError> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
-    let name: ArchiveFileName = arguments.name.parse().map_err(|error| {
-        let shown = arguments.name.escape_default();
-        OpError::new(
-            Kind::InvalidName,
-            format!("\"{shown}\" is no name of an archive file"),
-        )
-        .hint("pass %f")
-        .source(error)
-    })?;
+    let name = archive_name(&arguments.name, "%f")?;
+    let ahead = arguments
+        .prefetch
+        .map_or(settings.fetch_prefetch, usize::from);
+    let window = Window::new(ahead, &name, &arguments.destination);
+    if let Some(bytes) = window.promote() {
+        tracing::info!(
+            target: "wal_e.worker.restore",
+            action = "wal-fetch",
+            bytes,
+            seg = %name,
+            "promoted prefetched wal segment"
+        );
+        window.advance(bytes, invocation);
+        return Ok(());
+    }
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
-    // One call lives for one file: what it fetched ahead would be thrown away.
-    let options = FetcherOptions {
-        prefetch: 0,
-        deadline: settings.fetch_deadline,
-        ..FetcherOptions::default()
-    };
-    let fetched = runtime::small()?.block_on(async {
-        let fetcher = Fetcher::new(archive, options);
-        match fetcher
-            .fetch_to_path(&name, &arguments.destination, None)
-            .await
-        {
-            // No object under any extension is not yet a proof: there may be a gap, or no archive.
-            Err(absent) if absent.kind == Kind::NotFound => {
-                fetcher.prove_absent(&name).await?;
-                Err(absent)
-            }
-            other => other,
-        }
-    });
+    let place = archive.location();
+    let fetched = runtime::small()?.block_on(fetch_now(
+        archive,
+        settings.fetch_deadline,
+        &name,
+        &arguments.destination,
+    ));
+    match &fetched {
+        Ok(report) => window.advance(report.bytes_plain, invocation),
+        // The end of the WAL: what was fetched ahead will not be asked for.
+        Err(error) if error.kind == Kind::NotFound => window.clean(),
+        Err(_) => {}
+    }
     let report = fetched?;
+    let rate = rate(report.bytes_stored, report.duration);
     tracing::info!(
-        name = %report.name,
-        key = report.key,
+        target: "wal_e.worker.restore",
+        detail = format!(
+            "The file was fetched to \"{}\" at {rate}KiB/s.",
+            arguments.destination.display()
+        ),
+        action = "wal-fetch",
+        key = format!("{place}/{}", report.key),
         bytes = report.bytes_plain,
-        stored = report.bytes_stored,
-        ms = report.duration.as_millis(),
-        "wal-fetch"
+        rate,
+        seg = %report.name,
+        state = "complete",
+        "complete wal restore"
     );
     Ok(())
+}
+
+async fn fetch_now(
+    archive: Archive,
+    deadline: Duration,
+    name: &ArchiveFileName,
+    destination: &Path,
+) -> Result<FetchReport, OpError> {
+    // One call lives for one file: what it fetched ahead into memory would be thrown away.
+    let options = FetcherOptions {
+        prefetch: 0,
+        deadline,
+        ..FetcherOptions::default()
+    };
+    let fetcher = Fetcher::new(archive, options);
+    match fetcher.fetch_to_path(name, destination, None).await {
+        // No object under any extension is not yet a proof: there may be a gap, or no archive.
+        Err(absent) if absent.kind == Kind::NotFound => {
+            fetcher.prove_absent(name).await?;
+            Err(absent)
+        }
+        other => other,
+    }
 }

@@ -29,5 +29,6 @@ mod support;
 mod targets;
 mod timelines;
 mod tls;
+mod wal_e_face;
 mod wal_e_golden;
 mod wal_e_real;
