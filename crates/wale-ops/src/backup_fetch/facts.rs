@@ -191,6 +191,14 @@ pub(super) fn outside(
     }
 }
 
+/// Whether the directory does not exist, and the one above it does.
+pub(super) fn can_be_made(path: &Path) -> bool {
+    let is_missing = path
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    is_missing && path.parent().is_some_and(Path::is_dir)
+}
+
 fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -232,10 +240,11 @@ pub(super) fn volumes(
     let mut devices = BTreeMap::from([(None, main)]);
     by_device.insert(main, (volume(&place)?, Need::default()));
     for space in tablespaces {
-        let number = device(&space.target)?;
+        let place = nearest_existing(&space.target);
+        let number = device(&place)?;
         devices.insert(Some(space.oid), number);
         if let std::collections::btree_map::Entry::Vacant(entry) = by_device.entry(number) {
-            entry.insert((volume(&space.target)?, Need::default()));
+            entry.insert((volume(&place)?, Need::default()));
         }
     }
     let mut add = |space: Option<u32>, size: u64| {

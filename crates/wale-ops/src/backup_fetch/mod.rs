@@ -35,7 +35,8 @@ mod wipe;
 
 pub use cluster::restore_cluster;
 pub use options::{
-    BackupSelector, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
+    BackupSelector, MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource,
+    WalSource,
 };
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;

@@ -58,6 +58,16 @@ impl std::fmt::Display for TablespaceSource {
     }
 }
 
+/// What becomes of a tablespace whose directory does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissingTablespace {
+    /// The restore is refused before anything is written.
+    #[default]
+    Refuse,
+    /// The directory is made, mode 0700, if the one above it exists.
+    Make,
+}
+
 /// What a caller may choose about the files of a restore.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -69,6 +79,8 @@ pub struct Options {
     pub workers: usize,
     /// Tablespaces that go elsewhere, and the existing, empty directory of each.
     pub tablespace_mapping: Vec<(TablespaceSource, PathBuf)>,
+    /// What becomes of a tablespace whose directory does not exist.
+    pub missing_tablespace: MissingTablespace,
     /// Owner of the files; `None` is the owner of the target (or of its parent).
     pub owner: Option<Owner>,
     /// Name of the sidecar's lock file, which may lie in an otherwise empty target.
@@ -86,6 +98,7 @@ impl Options {
             selector: BackupSelector::Latest,
             workers: default_workers(),
             tablespace_mapping: Vec::new(),
+            missing_tablespace: MissingTablespace::default(),
             owner: None,
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,

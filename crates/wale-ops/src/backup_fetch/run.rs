@@ -11,7 +11,7 @@ use wale_pipeline::{CancellationToken, Progress};
 
 use super::extract::{Extraction, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
-use super::options::Options;
+use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin, PlannedTablespace, StoredPart};
 use super::report::RestoreReport;
 use super::source::Source;
@@ -133,6 +133,10 @@ pub(super) async fn prepare(
     };
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in &tablespaces {
+        let makes = options.missing_tablespace == MissingTablespace::Make;
+        if makes && facts::can_be_made(&space.target) {
+            continue;
+        }
         outside.push(facts::outside(
             &space.target,
             format!("tablespace {}", space.oid),

@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use wale_ops::backup_fetch::{self, BackupSelector, Options, RestoreReport, plan};
+use wale_ops::backup_fetch::{
+    self, BackupSelector, MissingTablespace, Options, RestoreReport, plan,
+};
 use wale_ops::{Archive, BackupEntry, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::print;
+use super::{print, restore_spec};
 use crate::assemble::{self, Bounds};
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings};
@@ -23,12 +25,6 @@ pub(crate) fn run(
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     let settings = loaded.require(&[Group::Archive, Group::Cluster, Group::Restore])?;
-    if arguments.restore_spec.is_some() {
-        let message = "restore specifications are not built in this version";
-        return Err(OpError::new(Kind::Configuration, message)
-            .hint("move tablespaces with --tablespace-mapping OLD=NEW")
-            .into());
-    }
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     if arguments.dry_run {
@@ -56,6 +52,13 @@ fn options(arguments: &BackupFetch, settings: &Settings) -> Result<Options, OpEr
     }
     // The command line comes first: the first mapping that names a tablespace decides.
     let mut mapping = assemble::mappings(&arguments.tablespace_mapping);
+    if let Some(specification) = &arguments.restore_spec {
+        mapping.append(&mut restore_spec::read(specification, target)?);
+    }
+    // WAL-E makes the directories that a specification names, and asks for none in a blind restore.
+    if arguments.restore_spec.is_some() || arguments.blind_restore {
+        options.missing_tablespace = MissingTablespace::Make;
+    }
     mapping.append(&mut options.tablespace_mapping);
     options.tablespace_mapping = mapping;
     Ok(options)

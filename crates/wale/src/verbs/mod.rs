@@ -6,6 +6,7 @@ mod backup_push;
 mod deletion;
 pub(crate) mod recovery;
 mod reference;
+mod restore_spec;
 mod serve;
 mod wal;
 mod wal_ahead;
