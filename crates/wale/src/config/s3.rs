@@ -124,6 +124,7 @@ fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
         _ => (authority.as_str(), None),
     };
     let is_host = !host.is_empty()
+        && !authority.contains('@')
         && host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));

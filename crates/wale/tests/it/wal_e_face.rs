@@ -162,6 +162,7 @@ fn defect_15_a_segment_without_archive_status_beside_it_is_pushed() {
     let copy = folder.join(&segments[0]);
     std::fs::copy(stage.cluster.wal.join(&segments[0]), &copy).unwrap();
     let copy = copy.to_string_lossy().into_owned();
+    shell(&format!("chmod 644 {copy}"));
     for pool in ["1", "8"] {
         let arguments = ["wal-push", "-p", pool, &copy];
         let exit = stage.sidecar.verb(WALE, "wal-e", &arguments);
