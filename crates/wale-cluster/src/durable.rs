@@ -159,6 +159,15 @@ pub fn create_new_atomic(
     pending.commit_new()
 }
 
+/// Moves a file that was flushed to another name in the same file system, over whatever is there.
+///
+/// # Errors
+/// When the rename fails: then nothing was moved; or the flush of the folder.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_directory(folder_of(to))
+}
+
 /// Removes a file (or symbolic link) and flushes its folder. `false`: it was not there.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ impl PrefetchFolder {
     /// When the place is not there any more: nobody wants the segment.
     pub fn publish(&self, name: WalSegmentName, place: &Place) -> Result<()> {
         let ready = self.ready(name);
-        let published = fs::rename(&place.file, &ready);
+        let published = durable::rename(&place.file, &ready);
         self.abandon(name);
         published.map_err(|e| OpError::from_io(e, format_args!("move to {}", ready.display())))
     }
@@ -143,17 +143,15 @@ impl PrefetchFolder {
             Err(error) => {
                 if ready.symlink_metadata().is_ok() {
                     tracing::warn!(%name, error = %error.chain(), "a prefetched segment is not used");
-                    let _ = fs::remove_file(&ready);
+                    let _ = durable::remove(&ready);
                 }
                 return None;
             }
         };
-        if let Err(error) = fs::rename(&ready, destination) {
+        if let Err(error) = durable::rename(&ready, destination) {
             tracing::warn!(%name, %error, "a prefetched segment could not be moved into place");
             return None;
         }
-        // The file itself was flushed before it was ready.
-        let _ = destination.parent().map(durable::sync_directory);
         Some(size)
     }
 
@@ -200,7 +198,7 @@ impl PrefetchFolder {
                     continue;
                 };
                 if !wanted.contains(&name) {
-                    let _ = fs::remove_file(entry.path());
+                    let _ = durable::remove(&entry.path());
                     let _ = fs::remove_dir_all(entry.path());
                 }
             }
