@@ -197,6 +197,10 @@ pub struct WaleSentinel {
     /// Whether the backup was taken from a standby.
     #[serde(default)]
     pub from_standby: bool,
+    /// Whether the WAL from start to stop is part of the backup: it was taken of a stopped server, which archives the
+    /// segment of its last checkpoint only after its next start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds_its_wal: bool,
     /// Where `pg_wal` pointed, when it was a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_wal_link: Option<String>,

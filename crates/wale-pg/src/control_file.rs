@@ -182,7 +182,7 @@ impl ControlFile {
 }
 
 /// CRC-32C (Castagnoli), as PostgreSQL computes it (`src/port/pg_crc32c_sb8.c`).
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
     u32::try_from(crc).expect("a 32-bit CRC fits 32 bits")
 }

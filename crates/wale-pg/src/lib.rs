@@ -37,6 +37,7 @@ mod timeline_history;
 
 mod control_file;
 mod enforced_settings;
+mod shutdown_checkpoint;
 mod wal_header;
 
 pub mod exclusion;
@@ -52,6 +53,7 @@ pub use major_version::{InvalidVersion, MajorVersion};
 pub use recovery_target::{
     RecoveryTarget, RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS,
 };
+pub use shutdown_checkpoint::{ShutdownCheckpointError, end_of_shutdown_checkpoint};
 pub use system_identifier::{InvalidSystemIdentifier, SystemIdentifier};
 pub use tablespace_map::{InvalidTablespaceMap, TablespaceMap};
 pub use timeline::{InvalidTimeline, TimelineId};

@@ -52,6 +52,7 @@ fn record() -> WaleSentinel {
         files: 11,
         bytes: 23_935_097,
         from_standby: false,
+        holds_its_wal: false,
         pg_wal_link: None,
         extra: Map::new(),
     }

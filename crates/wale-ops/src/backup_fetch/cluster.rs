@@ -199,6 +199,7 @@ async fn plan_recovery(
             .filter(|_| way.followed != source.timeline),
         size: source.segment_size(archive).await?,
         source: wal_source,
+        holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
     warnings.extend(wal::look(archive, &need).await?);
     Ok(RecoveryPlan { lines, warnings })

@@ -24,6 +24,8 @@ pub(super) struct Need<'a> {
     pub(super) followed: Option<&'a TimelineHistory>,
     pub(super) size: WalSegmentSize,
     pub(super) source: WalSource,
+    /// Whether the backup itself holds what it needs to become consistent.
+    pub(super) holds_its_wal: bool,
 }
 
 /// Looks; returns sentences for the user.
@@ -42,7 +44,9 @@ pub(super) async fn look(archive: &Archive, need: &Need<'_>) -> Result<Vec<Strin
         first: number(begins)?,
         end: Some(number(last)? + 1),
     };
-    if let Some(gap) = gap(archive, own, need.size).await? {
+    if !need.holds_its_wal
+        && let Some(gap) = gap(archive, own, need.size).await?
+    {
         return match need.source {
             WalSource::Archive => Err(refused(need.backup, begins, last, gap)),
             WalSource::Elsewhere => Ok(vec![format!(

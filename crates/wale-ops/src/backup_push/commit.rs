@@ -138,16 +138,14 @@ impl Evidence {
             mtime,
             ..self.ready.owner_meta()
         };
-        let mut members: Vec<(&str, &[u8], Meta)> = vec![
-            (ControlFile::PATH, &self.control_bytes, meta),
-            ("backup_label", self.stopped.label_text.as_bytes(), meta),
-        ];
-        if !self.stopped.tablespace_map.is_empty() {
-            members.push((
-                "tablespace_map",
-                self.stopped.tablespace_map.as_bytes(),
-                meta,
-            ));
+        let (label, map) = (&self.stopped.label_text, &self.stopped.tablespace_map);
+        let mut members: Vec<(&str, &[u8], Meta)> =
+            vec![(ControlFile::PATH, &self.control_bytes, meta)];
+        // A stopped server has no label, and none without tablespaces a map.
+        for (path, text) in [("backup_label", label), ("tablespace_map", map)] {
+            if !text.is_empty() {
+                members.push((path, text.as_bytes(), meta));
+            }
         }
         let records: Vec<FileRecord> = members
             .iter()
@@ -254,9 +252,22 @@ impl Evidence {
             files: self.files.len() as u64,
             bytes: self.bytes(),
             from_standby: self.stopped.from_standby,
+            holds_its_wal: self.stopped.label_text.is_empty(),
             pg_wal_link: self.listing.pg_wal_link.clone(),
             extra: serde_json::Map::new(),
         }
+    }
+
+    /// Whether a file is part of the backup, with so many bytes.
+    pub(super) fn holds(&self, path: &str, size: u64) -> bool {
+        self.files
+            .iter()
+            .any(|file| file.path == path && file.size == size)
+    }
+
+    /// `global/pg_control` as it was read after all other files.
+    pub(super) fn control_bytes(&self) -> &[u8] {
+        &self.control_bytes
     }
 
     fn bytes(&self) -> u64 {

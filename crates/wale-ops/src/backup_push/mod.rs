@@ -11,11 +11,15 @@
 //!   → wait until every segment start..stop is stored → metadata → sentinel → report
 //! ```
 //!
+//! Of a stopped server (`offline`) the control file says what a running one would: there is no label, and the WAL that
+//! holds its last checkpoint goes with the files.
+//!
 //! This module refuses to know where the archive is, how a server is asked to start a backup, and when backups are
 //! due.
 
 mod commit;
 mod copy;
+mod offline;
 mod options;
 mod pages;
 mod partition;
@@ -35,6 +39,7 @@ pub(crate) use options::default_workers;
 pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
 pub(crate) use partition::{Crc32c, cancelled};
 pub use report::{BackupReport, DamagedPage, Started};
+pub use offline::run_offline;
 pub use run::run;
 pub use wale_cluster::Checkpoint;
 

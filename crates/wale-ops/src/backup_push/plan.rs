@@ -131,8 +131,9 @@ pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>)
     if occupancy.sentinel {
         return Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
             .detail("A backup that begins at the same position has the same name; on a standby the position is that \
-                     of the last restartpoint.")
-            .hint("wait until the standby has made a new restartpoint, or take the backup on the primary"));
+                     of the last restartpoint, of a stopped server that of its last checkpoint.")
+            .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; of a server \
+                   that stayed stopped that backup is as good"));
     }
     match occupancy.newest_object {
         None => Ok(Place::Free),

@@ -16,8 +16,8 @@ use crate::error::{Kind, OpError, Result};
 
 /// A server that may be backed up, with the session that holds the lock.
 pub(super) struct Ready {
-    /// The session with the lock; taken by the backup that it runs.
-    control: Option<Control>,
+    /// The session with the lock; taken by the backup that it runs. None of a stopped server.
+    pub(super) control: Option<Control>,
     pub(super) directory: DataDirectory,
     pub(super) control_file: ControlFile,
     pub(super) facts: ServerFacts,
@@ -131,7 +131,7 @@ async fn refuse_without_archiving(control: &Control, in_recovery: bool) -> Resul
     .hint("set archive_mode = on and archive_command, and restart the server"))
 }
 
-async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
+pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
     let path = options.data_directory.clone();
     let read = move || {
         let directory = DataDirectory::open(&path)?;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 use wale_cluster::{
-    Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery, restore_marker,
+    ClusterError, Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery,
+    restore_marker,
 };
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
@@ -47,6 +48,20 @@ pub async fn run(
     cancel: &CancellationToken,
     on_started: impl FnOnce(&Started) + Send,
 ) -> Result<BackupReport> {
+    attempt(archive, options, progress, cancel, async |backup| {
+        backup.take(on_started).await
+    })
+    .await
+}
+
+/// Runs one attempt; removes what it wrote when it fails.
+pub(super) async fn attempt(
+    archive: &Archive,
+    options: &Options,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    take: impl AsyncFnOnce(&Backup<'_>) -> Result<BackupReport>,
+) -> Result<BackupReport> {
     let begun = Instant::now();
     let uploads = Arc::new(Uploads::new(Arc::clone(archive.store())));
     let backup = Backup {
@@ -56,7 +71,7 @@ pub async fn run(
         cancel,
         uploads: &uploads,
     };
-    match backup.take(on_started).await {
+    match take(&backup).await {
         Ok(mut report) => {
             report.duration = begun.elapsed();
             Ok(report)
@@ -70,10 +85,10 @@ pub async fn run(
 }
 
 /// One attempt and what it works with.
-struct Backup<'a> {
-    archive: &'a Archive,
-    options: &'a Options,
-    progress: &'a Progress,
+pub(super) struct Backup<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) options: &'a Options,
+    pub(super) progress: &'a Progress,
     cancel: &'a CancellationToken,
     uploads: &'a Arc<Uploads>,
 }
@@ -107,13 +122,10 @@ impl Backup<'_> {
         on_started(&started);
         tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup started");
 
-        self.occupy(&started.name).await?;
-        let version_key = layout::extended_version(&started.name);
-        self.uploads
-            .put_bytes(&version_key, ready.version.clone().into())
+        self.occupy(&ready, &started.name).await?;
+        let copied = self
+            .copy(&ready, &started, Vec::new(), running.lost())
             .await?;
-
-        let copied = self.copy(&ready, &running, &started).await?;
         self.progress.set_phase("stopping");
         let stopped = self
             .unless_cancelled(running.stop())
@@ -125,11 +137,8 @@ impl Backup<'_> {
             .unwrap_or_default();
         let segments = check_positions(&ready, &started, &stopped)?;
 
-        let mut evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
-        evidence
-            .store_last_partition(self.archive, self.uploads)
-            .await?;
-        evidence.store_manifest(self.uploads).await?;
+        let evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
+        let evidence = self.store_ends(evidence).await?;
 
         self.progress.set_phase("waiting for WAL");
         let limit = self.options.wal_wait_limit;
@@ -142,21 +151,36 @@ impl Backup<'_> {
         )
         .await?;
 
+        self.commit(&evidence).await?;
+        Ok(evidence.report(&segments, copy_duration, wal_wait))
+    }
+
+    /// Stores what can be said only when all files are: the last partition and the manifest.
+    pub(super) async fn store_ends(&self, mut evidence: Evidence) -> Result<Evidence> {
+        evidence
+            .store_last_partition(self.archive, self.uploads)
+            .await?;
+        evidence.store_manifest(self.uploads).await?;
+        Ok(evidence)
+    }
+
+    /// Makes the backup exist.
+    pub(super) async fn commit(&self, evidence: &Evidence) -> Result<()> {
         self.progress.set_phase("committing");
-        commit::check_stored(self.archive, &evidence).await?;
+        commit::check_stored(self.archive, evidence).await?;
         let sentinel = evidence
             .store_metadata(self.archive, self.options, self.uploads)
             .await?;
         if self.cancel.is_cancelled() {
             return Err(cancelled());
         }
-        commit::store_sentinel(self.archive, &evidence, &sentinel, self.uploads).await?;
+        commit::store_sentinel(self.archive, evidence, &sentinel, self.uploads).await?;
         self.progress.set_phase("done");
-        Ok(evidence.report(&segments, copy_duration, wal_wait))
+        Ok(())
     }
 
     /// Waits for `work`, or for the cancellation; dropping the work closes the server's session.
-    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+    pub(super) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(cancelled()),
@@ -208,26 +232,31 @@ impl Backup<'_> {
             .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))
     }
 
-    /// Makes sure that nobody else's objects are under the backup's name.
-    async fn occupy(&self, name: &BackupName) -> Result<()> {
+    /// Makes sure that nobody else's objects are under the backup's name, and puts the first one there.
+    pub(super) async fn occupy(&self, ready: &Ready, name: &BackupName) -> Result<()> {
         let occupancy = place::look(self.archive, name).await?;
         if plan::judge_place(name, &occupancy, self.archive.clock().now())? == Place::Leftover {
             tracing::info!(backup = %name, "removing what an unfinished backup of the same name left");
             place::clear(self.archive, name).await?;
         }
+        let key = layout::extended_version(name);
+        self.uploads
+            .put_bytes(&key, ready.version.clone().into())
+            .await?;
         Ok(())
     }
 
-    /// Copies all files; gives up at once when the server's session ends.
-    async fn copy(
+    /// Copies all files, and `wal` beside those of the listing; gives up at once when the server's session is `lost`.
+    pub(super) async fn copy(
         &self,
         ready: &Ready,
-        running: &RunningBackup,
         started: &Started,
+        wal: Vec<SourceFile>,
+        lost: impl Future<Output = ClusterError>,
     ) -> Result<Copied> {
         self.progress.set_phase("listing files");
         let listing = self.list(ready).await?;
-        let (job, parts, listing_facts) = self.plan(ready, started, listing);
+        let (job, parts, listing_facts) = self.plan(ready, started, listing, wal);
         let job = Arc::new(job);
         let total: u64 = job.files.iter().map(|file| file.size).sum();
         self.progress.set_total(total);
@@ -248,7 +277,7 @@ impl Backup<'_> {
         tokio::pin!(work);
         let partitions = tokio::select! {
             partitions = &mut work => partitions?,
-            error = running.lost() => {
+            error = lost => {
                 token.cancel();
                 // The workers end at their next piece; what they say about it does not matter any more.
                 let _ = work.await;
@@ -286,9 +315,11 @@ impl Backup<'_> {
         ready: &Ready,
         started: &Started,
         listing: Listing,
+        wal: Vec<SourceFile>,
     ) -> (CopyJob, Vec<PartitionJob>, ListingFacts) {
         let facts = listing_facts(&listing);
-        let (directories, files) = sources(listing);
+        let (directories, mut files) = sources(listing);
+        files.extend(wal);
         let parts = parts_of(&files, self.options.workers);
         let verify = ready
             .control_file

@@ -68,6 +68,7 @@ pub(crate) fn put_backup(
         files: 0,
         bytes: 0,
         from_standby: false,
+        holds_its_wal: false,
         pg_wal_link: None,
         extra: serde_json::Map::new(),
     };

@@ -18,8 +18,8 @@ pub(crate) struct BackupPush {
     /// The most bytes read per second, all workers together
     #[arg(long, value_name = "BYTES_PER_SECOND")]
     pub(crate) cluster_read_rate_limit: Option<u64>,
-    /// Back up a stopped cluster (not built yet)
-    #[arg(long, hide = true)]
+    /// Back up a stopped server; its last WAL goes with the files
+    #[arg(long)]
     pub(crate) while_offline: bool,
 }
 

@@ -27,12 +27,6 @@ pub(crate) fn run(
         Group::Retention,
     ];
     let settings = loaded.require(&groups)?;
-    if arguments.while_offline {
-        let message = "backing up a stopped cluster is not built yet in this version";
-        return Err(OpError::new(Kind::Configuration, message)
-            .hint("start the server and leave --while-offline out")
-            .into());
-    }
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     let retention = retention::Options {
@@ -40,8 +34,8 @@ pub(crate) fn run(
         act: retention::Act::Delete,
         grace: assemble::sweep_grace(settings),
     };
-    let report =
-        runtime::large(options.workers)?.block_on(push(&archive, &options, &retention, bar))?;
+    let work = push(&archive, &options, arguments.while_offline, &retention, bar);
+    let report = runtime::large(options.workers)?.block_on(work)?;
     tell(&report);
     Ok(())
 }
@@ -71,6 +65,7 @@ fn options(
 async fn push(
     archive: &Archive,
     options: &wale_ops::backup_push::Options,
+    is_offline: bool,
     retention: &retention::Options,
     bar: &ProgressBar,
 ) -> Result<BackupReport, OpError> {
@@ -78,8 +73,11 @@ async fn push(
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     // Boxed: the work's own state is tens of kilobytes.
     let work = Box::pin(async {
-        let report =
-            wale_ops::backup_push::run(archive, options, &progress, &cancel, |_| {}).await?;
+        let report = if is_offline {
+            wale_ops::backup_push::run_offline(archive, options, &progress, &cancel).await?
+        } else {
+            wale_ops::backup_push::run(archive, options, &progress, &cancel, |_| {}).await?
+        };
         progress.set_phase("deleting what is not kept");
         // It may be dropped anywhere: the next run goes on.
         let deletion = deletion::after_backup(archive, retention);
