@@ -179,7 +179,7 @@ impl Bench {
             files: count,
             bytes,
             from_standby: false,
-        holds_its_wal: false,
+            holds_its_wal: false,
             pg_wal_link: None,
             extra: serde_json::Map::new(),
         };

@@ -35,11 +35,11 @@ mod uploads;
 mod wal_wait;
 
 pub(crate) use commit::hex;
+pub use offline::run_offline;
 pub(crate) use options::default_workers;
 pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
 pub(crate) use partition::{Crc32c, cancelled};
 pub use report::{BackupReport, DamagedPage, Started};
-pub use offline::run_offline;
 pub use run::run;
 pub use wale_cluster::Checkpoint;
 

@@ -148,7 +148,7 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
     let ready = Ready {
         control: None,
         facts: ServerFacts {
-            version_num: major.number() * 10_000,
+            version_num: major.get() * 10_000,
             major,
             system_identifier: control_file.system_identifier,
             wal_segment_size: control_file.wal_segment_size,

@@ -15,6 +15,7 @@ mod faults_s3;
 mod faults_s3_access;
 mod image;
 mod main_job;
+mod offline;
 mod power_loss;
 mod promises;
 mod recovery_command;
