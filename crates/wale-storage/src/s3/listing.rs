@@ -122,7 +122,7 @@ impl Listing {
 }
 
 /// A page of the bucket, and the server's clock.
-async fn page<T: serde::de::DeserializeOwned>(
+async fn page<T: xml::Told>(
     client: &Client,
     query: &[(&str, &str)],
 ) -> Result<(T, DateTime<Utc>), Failure> {

@@ -31,7 +31,7 @@ pub(super) enum BodyCheck {
     Server,
     /// We, by the digest that the server answers with.
     Answer,
-    /// Nobody.
+    /// Nobody, until the object is read back.
     Nobody,
 }
 
@@ -99,10 +99,12 @@ impl S3Store {
     /// The sums that are taken of a body for this store.
     pub(super) async fn wanted_sums(&self) -> Result<Wanted, StoreError> {
         let inner = &*self.inner;
+        let check = self.body_check().await?;
         Ok(Wanted {
             checksum: inner.checksum,
             sha256: !inner.client.is_secure(),
-            etag: self.body_check().await? == BodyCheck::Answer,
+            etag: check == BodyCheck::Answer,
+            whole: check == BodyCheck::Nobody,
         })
     }
 
@@ -127,8 +129,8 @@ impl S3Store {
                 if check == BodyCheck::Nobody {
                     tracing::warn!(
                         location = inner.client.location(),
-                        "the store does not compare checksums, and its ETags are no digests: a body that is garbled \
-                         on its way is found when it is read, not before",
+                        "the store does not compare checksums, and its ETags are no digests: every object is read \
+                         back after it was stored",
                     );
                 }
                 Ok(check)

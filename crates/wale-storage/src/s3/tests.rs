@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+mod lies;
+
 use super::*;
 use crate::{body_from, read_all};
 
@@ -422,7 +424,7 @@ async fn row_27_a_digest_that_differs_is_no_success() {
         .await
         .expect("the second time");
     assert_eq!(meta.size, 4);
-    assert_eq!(server.asked(), ["PUT /b/k", "DELETE /b/k", "PUT /b/k"]);
+    assert_eq!(server.asked(), ["PUT /b/k", "PUT /b/k"]);
 }
 
 #[tokio::test]
