@@ -185,7 +185,8 @@ impl Store for S3Store {
 
     async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
         self.discard_abandoned().await;
-        self.discard_stale_uploads(older_than).await
+        let uploads = self.discard_stale_uploads(older_than).await?;
+        Ok(uploads + self.discard_stale_trials(older_than).await?)
     }
 
     fn location(&self) -> String {

@@ -38,8 +38,9 @@ pub(super) enum BodyCheck {
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
 
-/// How names of the objects begin with which a store is tried. They live for some milliseconds.
-const PROBE_PREFIX: &str = "wale_probe_";
+/// How names of the objects begin with which a store is tried. They live for some milliseconds; those of a process that
+/// was killed are found by the sweep.
+pub(super) const PROBE_PREFIX: &str = "wale_probe_";
 
 impl S3Store {
     /// Whether `PUT` sees to it that one creates. `false` is told in the log, once.

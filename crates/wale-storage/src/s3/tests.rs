@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 mod lies;
+mod sweep;
 
 use super::*;
 use crate::{body_from, read_all};
