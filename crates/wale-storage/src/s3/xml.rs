@@ -32,7 +32,8 @@ impl Told for UploadPage {
 }
 
 impl Told for PartPage {
-    const ROOTS: &'static [&'static str] = &["ListPartsResult"];
+    // The second is moto's.
+    const ROOTS: &'static [&'static str] = &["ListPartsResult", "ListPartsResponse"];
 }
 
 impl Told for Begun {
