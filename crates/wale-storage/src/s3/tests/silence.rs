@@ -20,16 +20,7 @@ fn impatient(server: &Server) -> S3Store {
         attempts_max: 2,
         ..options.retry.clone()
     };
-    let timeouts = S3Timeouts {
-        // Bodies of these tests fit into the system's buffers, for which this is not counted.
-        stall: Duration::from_millis(300),
-        ..options.timeouts.clone()
-    };
-    let options = S3Options {
-        retry,
-        timeouts,
-        ..options
-    };
+    let options = S3Options { retry, ..options };
     S3Store::open(&options).expect("opens")
 }
 
