@@ -158,16 +158,15 @@ fn upload_memory(bounds: &Bounds) -> u64 {
     (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES)
 }
 
-/// How many WAL files may be pushed ahead. Each waits for those before it, and in S3 it holds a part's memory
-/// meanwhile: so many that they take it all would keep the file waiting for which they wait.
-fn look_ahead(settings: &Settings) -> usize {
+/// How many WAL files may be pushed ahead, of those that are wanted. Each waits for those before it, and in S3 it holds
+/// a part's memory meanwhile: so many that they take it all would keep the file waiting for which they wait.
+pub(crate) fn look_ahead(settings: &Settings, bounds: &Bounds, wanted: usize) -> usize {
     match settings.place {
         Some(Place::Bucket { .. }) => {
-            let memory = upload_memory(&Bounds::of_sidecar(settings));
-            let most = S3Options::uploads_that_may_wait(memory);
-            settings.push_look_ahead.min(most)
+            let most = S3Options::uploads_that_may_wait(upload_memory(bounds));
+            wanted.min(most)
         }
-        _ => settings.push_look_ahead,
+        _ => wanted,
     }
 }
 
@@ -370,7 +369,11 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         None => None,
     };
     let pusher = PusherOptions {
-        look_ahead: look_ahead(settings),
+        look_ahead: look_ahead(
+            settings,
+            &Bounds::of_sidecar(settings),
+            settings.push_look_ahead,
+        ),
         data_directory: Some(settings.data_directory.clone()),
         ..PusherOptions::default()
     };
@@ -401,4 +404,37 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         limits: HttpLimits::default(),
         version: VERSION,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Group, Loaded};
+
+    #[test]
+    fn what_is_pushed_ahead_leaves_memory_to_the_file_that_it_waits_for() {
+        let s3 = [
+            ("WALE_S3_PREFIX", "s3://b/p"),
+            ("AWS_REGION", "r"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+        ];
+        let file = [("WALE_FILE_PREFIX", "file:///archive")];
+        for (place, memory, wanted, verb, sidecar) in [
+            (&s3[..], "256MiB", 63, 5, 5),
+            (&s3, "256MiB", 3, 3, 3),
+            // 8 MiB of a verb and 6 MiB of the sidecar: the least, two parts, one of which is for the file itself.
+            (&s3, "32MiB", 15, 0, 0),
+            (&s3, "64MiB", 15, 1, 0),
+            (&s3, "1GiB", 63, 11, 8),
+            (&file, "32MiB", 63, 63, 63),
+        ] {
+            let environment = [place, &[("WALE_MEMORY", memory)]].concat();
+            let loaded = Loaded::for_test(&environment, "");
+            let settings = loaded.require(&[Group::Archive]).expect("they are good");
+            let of = |bounds: Bounds| look_ahead(settings, &bounds, wanted);
+            assert_eq!(of(Bounds::of_verb(settings)), verb, "verb, {memory}");
+            assert_eq!(of(Bounds::of_sidecar(settings)), sidecar, "{memory}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use super::failure::{Asked, Failure, Refusal};
 use super::options::{S3Options, ServerEncryption};
 use super::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, sha256_hex};
 use super::transport::{Answer, Outgoing, Payload, Transport};
+use super::xml::ListPage;
 use crate::{ObjectKey, StoreError};
 
 /// An error's body longer than this is not S3's: theirs are some hundred bytes.
@@ -106,10 +107,6 @@ impl<'a> Call<'a> {
         self.payload = payload.into();
         self
     }
-
-    fn asked(&self) -> Asked<'a> {
-        self.key.map_or(Asked::Bucket, Asked::Object)
-    }
 }
 
 impl Client {
@@ -192,13 +189,6 @@ impl Client {
         Err(failure)
     }
 
-    /// As [`Client::call`], with the room's error.
-    pub(super) async fn request(&self, call: &Call<'_>) -> Result<Answer, StoreError> {
-        self.call(call)
-            .await
-            .map_err(|failure| self.error(failure, call.asked()))
-    }
-
     async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.signed(call, credentials)).await?;
         if answer.status.is_success() {
@@ -278,21 +268,41 @@ impl Client {
         self.ask_bucket().await
     }
 
+    /// Makes sure that an object does not exist, now that somebody said so who may not be the store: the bucket's
+    /// listing must not have it.
+    pub(super) async fn confirm_absence(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let name = format!("{}{key}", self.prefix);
+        // The first name that begins so is the name itself, if it is there.
+        let page = self.first_below(&name).await?;
+        if page.contents.iter().all(|listed| listed.key != name) {
+            return Ok(());
+        }
+        let reason = format!("object {key} is listed, and does not exist when it is asked for");
+        Err(self.error(Failure::Nonsense(reason), Asked::Object(key)))
+    }
+
     /// Lists at most one object: the smallest request whose refusal has a body with a reason.
     pub(super) async fn ask_bucket(&self) -> Result<(), StoreError> {
+        self.first_below(&self.prefix).await.map(drop)
+    }
+
+    async fn first_below(&self, prefix: &str) -> Result<ListPage, StoreError> {
         let call = Call::bucket(Method::GET).query(&[
             ("list-type", "2"),
             ("max-keys", "1"),
-            ("prefix", &self.prefix),
+            ("prefix", prefix),
         ]);
-        self.request(&call).await.map(drop)
+        let page = super::upload::short_answer(self, &call).await;
+        page.map_err(|failure| self.error(failure, Asked::Bucket))
     }
 
     /// Asks for the reason of a refusal that had no body, because it was the answer to HEAD: the same object is
     /// opened with GET, and what that says counts.
     pub(super) async fn explain(&self, key: &ObjectKey, failure: Failure) -> StoreError {
         let is_mute = failure.refusal().is_some_and(|refusal| {
-            refusal.code.is_empty() && !refusal.status.is_server_error() && !refusal.is_absence()
+            refusal.code.is_empty()
+                && !refusal.status.is_server_error()
+                && !refusal.may_be_absence()
         });
         if is_mute {
             let call = Call::object(Method::GET, key)

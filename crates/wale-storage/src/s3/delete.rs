@@ -35,6 +35,9 @@ impl S3Store {
         match client.call(&Call::object(Method::DELETE, key)).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(refusal)) if refusal.is_absence() => Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
+                client.confirm_absence(key).await
+            }
             Err(failure) => {
                 let error = client.error(failure, Asked::Object(key));
                 Err(self.with_retention(error).await)
@@ -109,15 +112,25 @@ impl S3Store {
             .payload(body);
         let result: DeleteResult =
             super::upload::long_answer(client, &call, RESULT_BYTES_MAX).await?;
-        let failed = result.errors.into_iter().filter_map(|not_deleted| {
-            let key = *names.get(&not_deleted.key)?;
+        let mut failed = Vec::new();
+        for not_deleted in result.errors {
+            let key = names.get(&not_deleted.key).copied();
             let refusal = refusal(not_deleted);
-            (!refusal.is_absence()).then(|| {
-                let error = client.error(Failure::Refused(refusal), Asked::Object(key));
-                (key.clone(), error)
-            })
-        });
-        Ok(failed.collect())
+            match key {
+                Some(_) if refusal.is_absence() => {}
+                Some(key) => {
+                    let error = client.error(Failure::Refused(refusal), Asked::Object(key));
+                    failed.push((key.clone(), error));
+                }
+                // An error of nobody's is one of any of them, so none of them counts as deleted.
+                None if refusal.is_absence() => {
+                    let reason = format!("an error of an object that was not named: {refusal}");
+                    return Err(Failure::Nonsense(reason));
+                }
+                None => return Err(Failure::Refused(refusal)),
+            }
+        }
+        Ok(failed)
     }
 
     /// The same error; that an object is retained also says until when, if the store tells.

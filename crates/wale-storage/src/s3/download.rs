@@ -22,7 +22,14 @@ pub(super) async fn open(
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
     let call = Call::object(Method::GET, key).headers(client.customer_key());
-    let answer = client.request(&call).await?;
+    let answer = match client.call(&call).await {
+        Ok(answer) => answer,
+        Err(Failure::Refused(refusal)) if refusal.may_be_absence() && !refusal.is_absence() => {
+            client.confirm_absence(key).await?;
+            return Err(StoreError::NotFound { key: key.clone() });
+        }
+        Err(failure) => return Err(client.error(failure, Asked::Object(key))),
+    };
     let meta = meta(key, &answer).map_err(|failure| client.error(failure, Asked::Object(key)))?;
     let reading = Reading {
         client: client.clone(),

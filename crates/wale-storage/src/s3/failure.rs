@@ -112,8 +112,14 @@ impl Refusal {
         codes.contains(&self.code.as_str())
     }
 
-    /// Whether the object is not there. A bucket that is not there is something else.
+    /// Whether the store says that the object is not there. A bucket that is not there is something else.
     pub(super) fn is_absence(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && self.is(&["NoSuchKey"])
+    }
+
+    /// Whether the object may not be there: the status says so, and no reason comes with it, as in answers to HEAD, or
+    /// one that nobody knows. The page of a gateway that has lost its way to the store looks like this too.
+    pub(super) fn may_be_absence(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && !self.is(&["NoSuchBucket", "NoSuchUpload"])
     }
 
@@ -304,7 +310,7 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
         Asked::Bucket => location.to_owned(),
     };
     let found = match asked {
-        Asked::Bucket if refusal.is_absence() => {
+        Asked::Bucket if refusal.may_be_absence() => {
             let reason = "the bucket does not exist".to_owned();
             Some((Misconfiguration::NoSuchBucket, reason))
         }
@@ -330,7 +336,9 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
             };
         }
     }
-    if refusal.is_transient() || refusal.is(&["NoSuchUpload"]) {
+    // A status of absence without S3's reason is somebody else's word.
+    let is_lost = refusal.may_be_absence();
+    if refusal.is_transient() || is_lost || refusal.is(&["NoSuchUpload"]) {
         let reason = match refusal.status {
             _ if refusal.is_garbled() => GARBLED,
             _ if refusal.is(&["SlowDown"]) => "it asks to be asked less often",
@@ -344,7 +352,8 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
         };
     }
     match refusal.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StoreError::PermissionDenied {
+        // Ceph tells of a full quota with the status of a refusal, so the code counts first.
+        _ if refusal.is(&["XMinioStorageFull", "QuotaExceeded"]) => StoreError::Full {
             what,
             source: Some(Box::new(refusal)),
         },
@@ -352,7 +361,7 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
             what,
             source: Some(Box::new(refusal)),
         },
-        _ if refusal.is(&["XMinioStorageFull", "QuotaExceeded"]) => StoreError::Full {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StoreError::PermissionDenied {
             what,
             source: Some(Box::new(refusal)),
         },
@@ -396,7 +405,8 @@ mod tests {
     fn row_32_each_situation_is_its_own() {
         for (status, code, message, expected) in [
             (404, "NoSuchKey", "", "NotFound"),
-            (404, "", "", "NotFound"),
+            (404, "", "", "Unavailable"),
+            (404, "NotFound", "", "Unavailable"),
             (404, "NoSuchBucket", "", "NoSuchBucket"),
             (404, "NoSuchUpload", "", "Unavailable"),
             (403, "AccessDenied", "Access Denied", "PermissionDenied"),
@@ -424,6 +434,7 @@ mod tests {
             (400, "BadDigest", "", "Unavailable"),
             (409, "ConditionalRequestConflict", "", "Unavailable"),
             (507, "XMinioStorageFull", "", "Full"),
+            (403, "QuotaExceeded", "", "Full"),
             (400, "EntityTooLarge", "", "Io"),
         ] {
             let error = error(status, code, message);

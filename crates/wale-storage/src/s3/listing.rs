@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 
 use super::S3Store;
 use super::client::{Call, SharedClient};
 use super::failure::{Asked, Failure};
+use super::probe::PROBE_PREFIX;
 use super::xml::{self, ListPage, PartPage, Unfinished, UploadPage};
 use super::{Client, moment};
 use crate::retry::Attempts;
@@ -122,7 +123,7 @@ impl Listing {
 }
 
 /// A page of the bucket, and the server's clock.
-async fn page<T: serde::de::DeserializeOwned>(
+async fn page<T: xml::Told>(
     client: &Client,
     query: &[(&str, &str)],
 ) -> Result<(T, DateTime<Utc>), Failure> {
@@ -157,16 +158,41 @@ impl S3Store {
                 Err(failure) => return Err(client.error(failure, Asked::Bucket)),
             };
             let before = now - older_than;
+            let former = (key_marker.clone(), id_marker.clone());
             for upload in &page.uploads {
                 discarded += u64::from(self.discard_if_stale(upload, before).await?);
             }
             match (page.next_key_marker, page.next_upload_id_marker) {
                 (Some(key), id) if page.is_truncated && !key.is_empty() => {
                     (key_marker, id_marker) = (key, id.unwrap_or_default());
+                    // Uploads come in the order of their keys, those of one key by age.
+                    if key_marker < former.0 || (&key_marker, &id_marker) == (&former.0, &former.1)
+                    {
+                        let reason = "a listing of unfinished uploads does not go on".to_owned();
+                        return Err(client.error(Failure::Nonsense(reason), Asked::Bucket));
+                    }
                 }
                 _ => return Ok(discarded),
             }
         }
+    }
+
+    /// Deletes the objects of trials that were killed. Gives their number.
+    pub(super) async fn discard_stale_trials(
+        &self,
+        older_than: Duration,
+    ) -> Result<u64, StoreError> {
+        let inner = &*self.inner;
+        let mut listed = list(&inner.client, PROBE_PREFIX, &inner.retry).await?;
+        let before = Utc::now() - older_than;
+        let mut discarded = 0;
+        while let Some(trial) = listed.try_next().await? {
+            if trial.modified <= before {
+                self.delete_one(&trial.key).await?;
+                discarded += 1;
+            }
+        }
+        Ok(discarded)
     }
 
     async fn discard_if_stale(
@@ -196,14 +222,16 @@ impl S3Store {
     ) -> Result<DateTime<Utc>, StoreError> {
         let client = &*self.inner.client;
         let mut touched = upload.initiated;
-        let mut marker = String::new();
+        let (mut marker, mut last_number) = (String::new(), 0);
         loop {
             let query = [
                 ("uploadId", upload.upload_id.as_str()),
                 ("part-number-marker", marker.as_str()),
             ];
             let given = if marker.is_empty() { 1 } else { 2 };
-            let call = Call::object(Method::GET, key).query(&query[..given]);
+            let call = Call::object(Method::GET, key)
+                .query(&query[..given])
+                .headers(client.customer_key());
             let page: PartPage = match super::upload::long_answer(client, &call, PAGE_BYTES_MAX)
                 .await
             {
@@ -216,9 +244,14 @@ impl S3Store {
             };
             let last = page.parts.iter().map(|part| part.last_modified).max();
             touched = touched.max(last.unwrap_or(touched));
-            match page.next_part_number_marker {
-                Some(next) if page.is_truncated && next != marker => marker = next,
-                _ => return Ok(touched),
+            if !page.is_truncated {
+                return Ok(touched);
+            }
+            let next = page.next_part_number_marker.unwrap_or_default();
+            match next.parse::<u32>() {
+                Ok(number) if number > last_number => (marker, last_number) = (next, number),
+                // Parts that nobody shows may have come a moment ago: what is not understood stays.
+                _ => return Ok(Utc::now()),
             }
         }
     }

@@ -13,7 +13,7 @@
 //! * `If-None-Match: *` lets exactly one writer create an object. A store that ignores it is found out before the
 //!   first write (`probe`); then looks before and after the write, and a lock within the process, stand in;
 //! * a body that does not match its checksum is refused. Of a store that accepts it, the digest that it answers with
-//!   (`ETag`) is compared;
+//!   (`ETag`) is compared, or, where that is none, the object is read back;
 //! * an answer of status 200 may still hold an error, which counts.
 //!
 //! Requests that anybody can repeat are repeated by [`crate::RetryStore`]; parts of an upload, pages of a listing and
@@ -21,6 +21,7 @@
 
 mod address;
 mod client;
+mod commit;
 mod credentials;
 mod delete;
 mod download;
@@ -159,7 +160,7 @@ impl Store for S3Store {
             Ok(answer) => download::meta(key, &answer)
                 .map(Some)
                 .map_err(|failure| client.error(failure, Asked::Object(key))),
-            Err(Failure::Refused(refusal)) if refusal.is_absence() => {
+            Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
                 client.confirm_bucket().await.map(|()| None)
             }
             Err(failure) => Err(client.explain(key, failure).await),
@@ -184,7 +185,8 @@ impl Store for S3Store {
 
     async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
         self.discard_abandoned().await;
-        self.discard_stale_uploads(older_than).await
+        let uploads = self.discard_stale_uploads(older_than).await?;
+        Ok(uploads + self.discard_stale_trials(older_than).await?)
     }
 
     fn location(&self) -> String {

@@ -43,6 +43,34 @@ pub(super) struct Cutter {
     body: Fuse<Body>,
     rest: Bytes,
     wanted: Wanted,
+    whole: Option<Whole>,
+}
+
+/// The sum and the length of a whole body, for a comparison with what is read back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole {
+    crc32c: crc_fast::Digest,
+    bytes: u64,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            crc32c: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi),
+            bytes: 0,
+        }
+    }
+}
+
+impl Whole {
+    pub(super) fn update(&mut self, chunk: &[u8]) {
+        self.crc32c.update(chunk);
+        self.bytes += chunk.len() as u64;
+    }
+
+    pub(super) fn sum(&self) -> (u64, u64) {
+        (self.crc32c.finalize(), self.bytes)
+    }
 }
 
 /// Which sums are taken of a body.
@@ -54,6 +82,8 @@ pub(super) struct Wanted {
     pub(super) sha256: bool,
     /// For a comparison with the `ETag` of the answer.
     pub(super) etag: bool,
+    /// For a comparison with the object itself.
+    pub(super) whole: bool,
 }
 
 impl Cutter {
@@ -63,7 +93,13 @@ impl Cutter {
             body: body.fuse(),
             rest: Bytes::new(),
             wanted,
+            whole: wanted.whole.then(Whole::default),
         }
+    }
+
+    /// The sum of what was cut so far, where one is wanted.
+    pub(super) fn whole(&self) -> Option<Whole> {
+        self.whole
     }
 
     /// Gathers the next part: as long as its memory, or what is left of the body.
@@ -83,6 +119,9 @@ impl Cutter {
             let room = usize::try_from(held.bytes - payload.len()).unwrap_or(usize::MAX);
             let chunk = self.rest.split_to(self.rest.len().min(room));
             sums.update(&chunk);
+            if let Some(whole) = &mut self.whole {
+                whole.update(&chunk);
+            }
             payload.push(chunk);
         }
         let Finished {
@@ -186,6 +225,7 @@ mod tests {
             checksum,
             sha256: false,
             etag: false,
+            whole: false,
         }
     }
 
@@ -251,6 +291,7 @@ mod tests {
             checksum: UploadChecksum::None,
             sha256: true,
             etag: true,
+            whole: false,
         })
         .finish();
         assert!(finished.checksum.is_none());

@@ -31,15 +31,16 @@ pub(super) enum BodyCheck {
     Server,
     /// We, by the digest that the server answers with.
     Answer,
-    /// Nobody.
+    /// Nobody, until the object is read back.
     Nobody,
 }
 
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
 
-/// How names of the objects begin with which a store is tried. They live for some milliseconds.
-const PROBE_PREFIX: &str = "wale_probe_";
+/// How names of the objects begin with which a store is tried. They live for some milliseconds; those of a process that
+/// was killed are found by the sweep.
+pub(super) const PROBE_PREFIX: &str = "wale_probe_";
 
 impl S3Store {
     /// Whether `PUT` sees to it that one creates. `false` is told in the log, once.
@@ -99,10 +100,12 @@ impl S3Store {
     /// The sums that are taken of a body for this store.
     pub(super) async fn wanted_sums(&self) -> Result<Wanted, StoreError> {
         let inner = &*self.inner;
+        let check = self.body_check().await?;
         Ok(Wanted {
             checksum: inner.checksum,
             sha256: !inner.client.is_secure(),
-            etag: self.body_check().await? == BodyCheck::Answer,
+            etag: check == BodyCheck::Answer,
+            whole: check == BodyCheck::Nobody,
         })
     }
 
@@ -127,8 +130,8 @@ impl S3Store {
                 if check == BodyCheck::Nobody {
                     tracing::warn!(
                         location = inner.client.location(),
-                        "the store does not compare checksums, and its ETags are no digests: a body that is garbled \
-                         on its way is found when it is read, not before",
+                        "the store does not compare checksums, and its ETags are no digests: every object is read \
+                         back after it was stored",
                     );
                 }
                 Ok(check)

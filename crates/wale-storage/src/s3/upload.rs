@@ -5,9 +5,7 @@
 //!                 └─ goes on ─▶ create, part 1 ∥ gathering of part 2, …, complete
 //! ```
 //!
-//! The object appears with the last request of either way, and that request carries the condition that none of the
-//! name exists. Every object carries a mark of the upload that made it: when the reply to the last request is lost,
-//! or the store ignores conditions, a look at the mark says whose object is there.
+//! The object appears with the last request of either way (`commit`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +16,18 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::S3Store;
 use super::client::{Call, Client};
+use super::commit::{Commit, contradicts};
 use super::failure::{Asked, Failure};
 use super::options::{S3Options, ServerEncryption, UploadChecksum};
-use super::part::{Cutter, Part};
+use super::part::{Cutter, Part, Whole};
 use super::sign::hex;
 use super::slots::PARTS_MAX;
-use super::xml::{self, Assembled, Begun, PartRecord};
+use super::xml::{self, Begun, PartRecord};
 use crate::retry::Attempts;
 use crate::{Body, ObjectKey, ObjectMeta, StoreError};
 
 /// An answer that names an upload or an object is some hundred bytes long.
-const SHORT_BYTES_MAX: usize = 64 << 10;
+pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
 
 /// The header in which an object remembers the upload that made it.
 pub(super) const MARK_HEADER: &str = "x-amz-meta-wale-upload";
@@ -54,15 +53,6 @@ pub(super) enum Stored {
     Ours(ObjectMeta),
     /// Somebody else's object is there.
     Others,
-}
-
-/// The request that lets the object appear, ready to be made more than once.
-struct Commit<'a> {
-    call: Call<'a>,
-    /// Whether its answer is an assembled object, or an error, in XML.
-    assembles: bool,
-    /// What the object's `ETag` must be, where that is known.
-    etag: Option<String>,
 }
 
 /// What every new object is told.
@@ -129,7 +119,8 @@ impl S3Store {
             .map_err(failed)?;
         let mark = random_mark();
         if first.is_last {
-            return self.put_at_once(key, first, condition, &mark).await;
+            let whole = cutter.whole();
+            return self.put_at_once(key, first, whole, condition, &mark).await;
         }
         self.put_in_parts(key, first, cutter, condition, &mark)
             .await
@@ -139,11 +130,11 @@ impl S3Store {
         &self,
         key: &ObjectKey,
         part: Part,
+        whole: Option<Whole>,
         condition: Condition,
         mark: &str,
     ) -> Result<Stored, StoreError> {
         let inner = &*self.inner;
-        let bytes = part.payload.len();
         let mut call = Call::object(Method::PUT, key)
             .header("content-type", content_type(key))
             .header(MARK_HEADER, mark)
@@ -158,11 +149,16 @@ impl S3Store {
         call.sha256.clone_from(&part.sha256);
         call.payload = part.payload.clone();
         let commit = Commit {
+            key,
             call,
+            condition,
+            mark,
+            bytes: part.payload.len(),
             assembles: false,
             etag: part.etag.clone(),
+            whole,
         };
-        self.commit(key, commit, bytes, condition, mark).await
+        self.commit(&commit).await
     }
 
     async fn put_in_parts(
@@ -225,15 +221,20 @@ impl S3Store {
         call.answer_limit = Some(inner.client.timeouts().assembly);
         if condition == Condition::Create {
             call = call.header("if-none-match", "*");
-        } else if condition == Condition::CreateUnguarded && self.mark_at(key).await?.is_some() {
+        } else if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
             return Ok(Stored::Others);
         }
         let commit = Commit {
+            key,
             call,
+            condition,
+            mark,
+            bytes,
             assembles: true,
             etag: None,
+            whole: cutter.whole(),
         };
-        let stored = self.commit(key, commit, bytes, condition, mark).await?;
+        let stored = self.commit(&commit).await?;
         if matches!(stored, Stored::Ours(_)) {
             upload.finished();
         }
@@ -314,99 +315,6 @@ impl S3Store {
         }
     }
 
-    /// Makes the last request, again as long as that may help. Whether an earlier attempt has stored the object is
-    /// then told by its mark.
-    async fn commit(
-        &self,
-        key: &ObjectKey,
-        commit: Commit<'_>,
-        bytes: u64,
-        condition: Condition,
-        mark: &str,
-    ) -> Result<Stored, StoreError> {
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
-        let mut is_doubtful = false;
-        loop {
-            let failure = match self.commit_once(&commit).await {
-                Err(Failure::Garbled) => {
-                    // It bears our mark and the wrong bytes.
-                    self.delete_one(key).await?;
-                    is_doubtful = false;
-                    let error = self
-                        .inner
-                        .client
-                        .error(Failure::Garbled, Asked::Object(key));
-                    attempts.pause(error).await?;
-                    continue;
-                }
-                Ok(modified) if condition == Condition::CreateUnguarded => {
-                    // Who stored last before this look has won.
-                    return match self.mark_at(key).await? {
-                        Some(found) if found == mark => Ok(ours(key, bytes, modified)),
-                        _ => Ok(Stored::Others),
-                    };
-                }
-                Ok(modified) => return Ok(ours(key, bytes, modified)),
-                Err(failure) => failure,
-            };
-            let exists = failure
-                .refusal()
-                .is_some_and(super::failure::Refusal::is_existence);
-            if exists || is_doubtful && !failure.is_transient() {
-                if is_doubtful && self.mark_at(key).await?.as_deref() == Some(mark) {
-                    return Ok(ours(key, bytes, chrono::Utc::now()));
-                }
-                if exists {
-                    return Ok(Stored::Others);
-                }
-            }
-            is_doubtful |= failure.is_transient();
-            let error = self.inner.client.error(failure, Asked::Object(key));
-            attempts.pause(error).await?;
-        }
-    }
-
-    async fn commit_once(
-        &self,
-        commit: &Commit<'_>,
-    ) -> Result<chrono::DateTime<chrono::Utc>, Failure> {
-        let mut answer = self.inner.client.call(&commit.call).await?;
-        let modified = super::moment(answer.header("date")).unwrap_or_else(chrono::Utc::now);
-        if let Some(etag) = answer.header("etag")
-            && contradicts(etag, commit.etag.as_deref())
-        {
-            return Err(Failure::Garbled);
-        }
-        if commit.assembles {
-            let body = answer.read(SHORT_BYTES_MAX).await?;
-            let Assembled { etag } = xml::read(&body)?;
-            if etag.is_empty() {
-                return Err(Failure::Nonsense("an object without an ETag".to_owned()));
-            }
-        }
-        Ok(modified)
-    }
-
-    /// The mark of the object under a name: `None` when there is no object, empty when it has no mark.
-    pub(super) async fn mark_at(&self, key: &ObjectKey) -> Result<Option<String>, StoreError> {
-        let client = &self.inner.client;
-        let call = Call::object(Method::HEAD, key).headers(client.customer_key());
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
-        loop {
-            match client.call(&call).await {
-                Ok(answer) => {
-                    let mark = answer.header(MARK_HEADER).unwrap_or_default();
-                    return Ok(Some(mark.to_owned()));
-                }
-                Err(Failure::Refused(refusal)) if refusal.is_absence() => return Ok(None),
-                Err(failure) => {
-                    let error = client.explain(key, failure).await;
-                    attempts.pause(error).await?;
-                }
-            }
-        }
-    }
-
     /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
     pub(super) async fn discard_abandoned(&self) {
         loop {
@@ -442,7 +350,7 @@ impl S3Store {
 }
 
 /// Makes a request whose answer is a short text.
-pub(super) async fn short_answer<T: serde::de::DeserializeOwned>(
+pub(super) async fn short_answer<T: xml::Told>(
     client: &Client,
     call: &Call<'_>,
 ) -> Result<T, Failure> {
@@ -450,26 +358,13 @@ pub(super) async fn short_answer<T: serde::de::DeserializeOwned>(
 }
 
 /// Makes a request whose answer is a text of at most that length.
-pub(super) async fn long_answer<T: serde::de::DeserializeOwned>(
+pub(super) async fn long_answer<T: xml::Told>(
     client: &Client,
     call: &Call<'_>,
     bytes_max: usize,
 ) -> Result<T, Failure> {
     let mut answer = client.call(call).await?;
     xml::read(&answer.read(bytes_max).await?)
-}
-
-/// Whether the store computed another digest of the body than we did.
-fn contradicts(etag: &str, expected: Option<&str>) -> bool {
-    expected.is_some_and(|expected| !etag.trim_matches('"').eq_ignore_ascii_case(expected))
-}
-
-fn ours(key: &ObjectKey, size: u64, modified: chrono::DateTime<chrono::Utc>) -> Stored {
-    Stored::Ours(ObjectMeta {
-        key: key.clone(),
-        size,
-        modified,
-    })
 }
 
 fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {

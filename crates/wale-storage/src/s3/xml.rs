@@ -1,6 +1,8 @@
 //! The XML of S3: what is read of its answers, and the two bodies that are written.
 //!
-//! Elements that are not named here are skipped, as the protocol wants it.
+//! Elements that are not named here are skipped, as the protocol wants it. So nearly every page of anybody's would pass
+//! for an empty listing, or for a deletion of which nothing failed: the outermost element must be the one that was
+//! asked for.
 
 use std::fmt::Write as _;
 
@@ -10,7 +12,41 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
 use super::failure::{Failure, Refusal};
+
+/// An answer of status 200.
+pub(super) trait Told: DeserializeOwned {
+    /// The names that its outermost element may have (Amazon S3 API reference, "Response Syntax" of each action).
+    const ROOTS: &'static [&'static str];
+}
+
+impl Told for ListPage {
+    const ROOTS: &'static [&'static str] = &["ListBucketResult"];
+}
+
+impl Told for UploadPage {
+    const ROOTS: &'static [&'static str] = &["ListMultipartUploadsResult"];
+}
+
+impl Told for PartPage {
+    // The second is moto's.
+    const ROOTS: &'static [&'static str] = &["ListPartsResult", "ListPartsResponse"];
+}
+
+impl Told for Begun {
+    const ROOTS: &'static [&'static str] = &["InitiateMultipartUploadResult"];
+}
+
+impl Told for Assembled {
+    const ROOTS: &'static [&'static str] = &["CompleteMultipartUploadResult"];
+}
+
+impl Told for DeleteResult {
+    const ROOTS: &'static [&'static str] = &["DeleteResult"];
+}
 
 /// A page of a listing.
 #[derive(Debug, Default, Deserialize)]
@@ -100,27 +136,36 @@ pub(super) struct NotDeleted {
 }
 
 /// Reads an answer of status 200. S3 begins some answers before it knows how they end, so an error may stand in them.
-pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn read<T: Told>(body: &[u8]) -> Result<T, Failure> {
     let text = std::str::from_utf8(body)
-        .map_err(|_| Failure::Nonsense("the answer is not UTF-8".to_owned()))?;
-    if is_error(text) {
-        let refusal = Refusal::new(StatusCode::OK, &http::HeaderMap::new(), body);
-        return Err(Failure::Refused(refusal));
+        .map_err(|_| Failure::Nonsense("the answer is not UTF-8".to_owned()))?
+        .trim_start();
+    match root(text).as_deref() {
+        Some("Error") => Err(Failure::Refused(Refusal::new(
+            StatusCode::OK,
+            &http::HeaderMap::new(),
+            body,
+        ))),
+        Some(name) if T::ROOTS.contains(&name) => {
+            quick_xml::de::from_str(text).map_err(|error| Failure::Nonsense(error.to_string()))
+        }
+        _ => Err(Failure::Nonsense(format!("it is no {}", T::ROOTS[0]))),
     }
-    quick_xml::de::from_str(text.trim_start()).map_err(|error| Failure::Nonsense(error.to_string()))
 }
 
-/// Whether the outermost element is `Error`.
-fn is_error(text: &str) -> bool {
-    let mut rest = text.trim_start();
-    while let Some(after) = rest.strip_prefix("<?") {
-        rest = after
-            .split_once("?>")
-            .map_or("", |(_, rest)| rest)
-            .trim_start();
+/// The name of the outermost element, without its namespace.
+fn root(text: &str) -> Option<String> {
+    let mut reader = Reader::from_str(text);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(start) | Event::Empty(start) => {
+                return String::from_utf8(start.local_name().as_ref().to_vec()).ok();
+            }
+            Event::Decl(_) | Event::Comment(_) | Event::DocType(_) | Event::PI(_) => {}
+            Event::Text(text) if text.iter().all(u8::is_ascii_whitespace) => {}
+            _ => return None,
+        }
     }
-    rest.strip_prefix("<Error")
-        .is_some_and(|after| after.starts_with(['>', ' ', '/']))
 }
 
 /// A part that was stored.
@@ -215,6 +260,38 @@ mod tests {
         ] {
             assert!(read::<Assembled>(body.as_bytes()).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn fault_24_a_page_of_somebody_else_is_no_answer() {
+        /// Whether a page with this outermost element, and nothing in it, is taken for the answer.
+        fn passes<T: Told>(root: &str, content: &str) -> bool {
+            let page = format!("<?xml version=\"1.0\"?><!-- c -->\n<{root}>{content}</{root}>");
+            read::<T>(page.as_bytes()).is_ok()
+        }
+        fn check<T: Told>(content: &str) {
+            assert!(passes::<T>(T::ROOTS[0], content), "{:?}", T::ROOTS);
+            for other in ["html", "ListAllMyBucketsResult", "Errors", "error"] {
+                assert!(!passes::<T>(other, content), "{other} as {:?}", T::ROOTS);
+            }
+        }
+        check::<ListPage>("");
+        check::<UploadPage>("");
+        check::<PartPage>("");
+        check::<DeleteResult>("");
+        check::<Begun>("<UploadId>u</UploadId>");
+        check::<Assembled>("<ETag>e</ETag>");
+        for body in [
+            "",
+            "<",
+            "text",
+            "<!DOCTYPE html><html></html>",
+            "<a/><ListBucketResult/>",
+        ] {
+            assert!(read::<ListPage>(body.as_bytes()).is_err(), "{body}");
+        }
+        let named = b"<s3:ListBucketResult xmlns:s3=\"x\"></s3:ListBucketResult>";
+        assert!(read::<ListPage>(named).is_ok(), "a namespace may be named");
     }
 
     #[test]

@@ -34,12 +34,24 @@ const REGION_OF_OTHERS: &str = "us-east-1";
 /// Reads them. What is wrong is kept as a mistake of the reader, and something harmless stands in its place.
 pub(super) fn read(reader: &mut Reader) -> S3Settings {
     let endpoint = endpoint(reader);
+    let encryption = encryption(reader);
+    if matches!(encryption, ServerEncryption::CustomerKey(_))
+        && endpoint.as_ref().is_some_and(|endpoint| {
+            !endpoint.secure && host(&endpoint.authority).is_none_or(|host| !is_loopback(host))
+        })
+    {
+        mistake(
+            reader,
+            "WALE_S3_SSE_C_KEY: the key would go over the network in clear",
+            "use an endpoint that begins with https, or let the store keep the key (WALE_S3_SSE)",
+        );
+    }
     S3Settings {
         region: region(reader, endpoint.is_some()),
         endpoint,
         credentials: credentials(reader),
         storage_class: reader.parse("WALE_S3_STORAGE_CLASS", header_word),
-        encryption: encryption(reader),
+        encryption,
         checksum: checksum(reader),
         ca_file: reader.optional_path("WALE_S3_CA_FILE"),
         proxies: Proxies {
@@ -100,6 +112,7 @@ fn endpoint(reader: &mut Reader) -> Option<S3Endpoint> {
 /// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL. WAL-E refused a slash at the end;
 /// one is harmless.
 fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
+    without_user(text)?;
     let bad = |problem: &str| {
         BadValue::new(format!("\"{text}\" {problem}")).hint(
             "write https+path://host:port, with path, virtualhost or subdomain, or a plain URL",
@@ -124,12 +137,10 @@ fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
         _ => (authority.as_str(), None),
     };
     let is_host = !host.is_empty()
-        && !authority.contains('@')
         && host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
     if !is_host {
-        // A user and a password would stand before an @; they are not quoted.
         return Err(BadValue::new("the endpoint is more than a host and a port")
             .hint("write no user, no path and no query; keys are settings of their own"));
     }
@@ -323,16 +334,57 @@ fn container(reader: &mut Reader) -> Option<CredentialSource> {
     Some(CredentialSource::Container(ContainerSource { url, token }))
 }
 
+/// Refuses a URL with a user and a password, which would stand before an `@`, and one that is read in two ways: some
+/// take `\` for `/`. The value is not quoted.
+fn without_user(text: &str) -> Result<(), BadValue> {
+    if !text.contains(['@', '\\']) {
+        return Ok(());
+    }
+    Err(
+        BadValue::new("a URL with a user, or with one of the characters @ and \\, is not used")
+            .hint("write no user and no password; keys are settings of their own"),
+    )
+}
+
 fn service_url(text: &str) -> Result<String, BadValue> {
+    without_user(text)?;
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
     match rest {
-        Some(rest) if !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+        Some(rest)
+            if host(authority(rest)).is_some()
+                && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
             Ok(text.to_owned())
         }
         _ => Err(BadValue::new(format!("\"{text}\" is not a URL")).hint("write http://host:port")),
     }
+}
+
+/// Host and port of what follows the scheme of a URL.
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+/// The host of `host[:port]`, an address of IPv6 without its brackets; none when it is not of that form.
+fn host(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(inner) => inner.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    (!host.is_empty() && is_port).then_some(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// A service on the host or its link, or one that speaks TLS: keys are not asked for in clear across a network.
@@ -341,20 +393,14 @@ fn nearby_url(text: &str) -> Result<String, BadValue> {
     let Some(rest) = url.strip_prefix("http://") else {
         return Ok(url);
     };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(inner) => inner.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    let is_near = host == "localhost"
+    let host = host(authority(rest)).unwrap_or_default();
+    let is_near = is_loopback(host)
         || host
             .parse()
             .is_ok_and(|address: std::net::IpAddr| match address {
-                std::net::IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+                std::net::IpAddr::V4(address) => address.is_link_local(),
                 std::net::IpAddr::V6(address) => {
-                    address.is_loopback()
-                        || address.is_unique_local()
-                        || address.is_unicast_link_local()
+                    address.is_unique_local() || address.is_unicast_link_local()
                 }
             });
     if is_near {
@@ -412,8 +458,54 @@ mod tests {
         ] {
             assert!(parse_endpoint(text).is_err(), "{text}");
         }
-        let refused = parse_endpoint("https://user:canary@h").unwrap_err();
-        assert!(!format!("{refused:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_quoted() {
+        for text in [
+            "https://user:canary@h",
+            "ftp://user:canary@h",
+            "http+dots://user:canary@h",
+            "user:canary@h",
+            "http://127.0.0.1:80@evil/canary",
+            "http://127.0.0.1\\@evil/canary",
+            "http://localhost\\canary",
+        ] {
+            for refused in [
+                parse_endpoint(text).map(drop).unwrap_err(),
+                service_url(text).map(drop).unwrap_err(),
+                nearby_url(text).map(drop).unwrap_err(),
+            ] {
+                assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_ones_own_does_not_go_over_a_network_in_clear() {
+        for (endpoint, is_refused) in [
+            ("http://store.example.org:9000", true),
+            ("http://10.0.0.1", true),
+            ("http+subdomain://localhost.example.org", true),
+            ("https://store.example.org", false),
+            ("http://127.0.0.1:9000", false),
+            ("http://[::1]:9000", false),
+            ("http://localhost", false),
+        ] {
+            let environment = [
+                ("WALE_S3_PREFIX", "s3://b/p"),
+                ("WALE_S3_ENDPOINT", endpoint),
+                ("AWS_ACCESS_KEY_ID", "a"),
+                ("AWS_SECRET_ACCESS_KEY", "s"),
+                (
+                    "WALE_S3_SSE_C_KEY",
+                    "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+                ),
+            ];
+            let loaded = crate::config::Loaded::for_test(&environment, "");
+            let result = loaded.require(&[Group::Archive]);
+            assert_eq!(result.is_err(), is_refused, "{endpoint}");
+        }
     }
 
     #[test]
@@ -430,6 +522,10 @@ mod tests {
         for text in [
             "http://example.org/x",
             "http://10.0.0.1",
+            "http:///x",
+            "http://[::1].example.org/x",
+            "http://localhost:80.example.org/x",
+            "http://example.org?http://localhost/",
             "ftp://localhost",
             "",
         ] {

@@ -42,8 +42,9 @@ pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> 
         .pool_size
         .map_or(1, usize::from)
         .clamp(1, POOL_MAX);
-    let report = if pool > 1 {
-        runtime::large(pool)?.block_on(push_several(archive, arguments, pool - 1))?
+    let look_ahead = assemble::look_ahead(settings, &Bounds::of_verb(settings), pool - 1);
+    let report = if look_ahead > 0 {
+        runtime::large(look_ahead + 1)?.block_on(push_several(archive, arguments, look_ahead))?
     } else {
         let options = PushOptions {
             data_directory: data_directory(arguments),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use wale_testkit::s3::{Answer, FaultProxy, Kind, S3Server, Seen};
 use wale_testkit::{Cluster, ClusterOptions, Sandbox, SidecarOptions, wale_command};
@@ -95,6 +96,42 @@ fn a_backup_of_several_parts_stays_within_its_memory() {
     assert_eq!(s3.server.unfinished(), 0);
     let peak = s3.stage.sidecar.peak_kib();
     assert!(peak < 96 * 1024, "{peak} KiB, with 32 MiB for data");
+}
+
+#[test]
+fn a_push_of_several_segments_never_waits_for_its_own_memory() {
+    let cluster = ClusterOptions::default();
+    // Each segment has four parts of 5 MiB, and there is memory for three of them.
+    let s3 = S3Stage::of(
+        "s3-push-many",
+        |sandbox| S3Server::s3s(sandbox, None),
+        &cluster,
+        |options| {
+            options
+                .set("WALE_MEMORY", "64MiB")
+                .set("WALE_COMPRESSION", "none")
+        },
+    );
+    s3.hold_archiver();
+    let segments: Vec<String> = (0..6).map(|_| s3.segment()).collect();
+    let file = s3.stage.cluster.wal.join(&segments[0]);
+    let mut command = wale_command(WALE, "wale", &s3.stage.options);
+    command.args(["wal-push", "-p", "16", &file.to_string_lossy()]);
+    let mut push = command.spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = push.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > limit {
+            push.kill().unwrap();
+            push.wait().unwrap();
+            panic!("the push waits for ever");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.success(), "{status}");
+    s3.assert_stored(&segments[0]);
 }
 
 /// A cluster that never starts: its first segment is all that is needed to push and to fetch.

@@ -1,5 +1,5 @@
 //! The S3 store against real servers, without a cluster: the suite that every store must pass, many objects, objects of
-//! many parts, deletions that are refused. Row 34 of the fault battery.
+//! many parts, deletions that are refused. Rows 30 and 34 of the fault battery.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_storage::{
-    Addressing, Body, CredentialSource, Credentials, ObjectKey, Proxies, PutOutcome, RetryPolicy,
-    S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption, Store, StoreError,
-    UploadChecksum, conformance_with_names, read_all,
+    Addressing, Body, BodyError, CredentialSource, Credentials, ObjectKey, Proxies, PutOutcome,
+    RetryPolicy, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption, Store,
+    StoreError, UploadChecksum, conformance_with_names, read_all,
 };
 use wale_testkit::Sandbox;
 use wale_testkit::s3::{
@@ -67,11 +67,144 @@ async fn both_servers_pass_the_suite_of_every_store() {
         let mut left = server.objects();
         left.retain(|name| !name.contains("wale_probe_"));
         assert_eq!(left, [""; 0]);
-        assert_eq!(
-            server.unfinished(),
-            0,
-            "uploads that were dropped are aborted"
-        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_fail_or_are_dropped_after_some_parts_are_aborted_by_the_next() {
+    const BEFORE: usize = 12 << 20;
+    let sandbox = Sandbox::new("s3-aborted");
+    for server in [S3Server::moto(&sandbox), S3Server::s3s(&sandbox, None)] {
+        let proxy = FaultProxy::start(server.port());
+        let store = store(proxy.port(), "");
+        let gone = || stream::iter([Err(BodyError::new("the source is gone"))]);
+        let fails = body(BEFORE, 1).chain(gone()).boxed();
+        let error = store.put(&key("a"), fails).await.unwrap_err();
+        assert!(matches!(error, StoreError::BodyFailed { .. }), "{error:?}");
+        assert!(server.unfinished() > 0, "its parts are there");
+        let name = key("b");
+        {
+            let mut dropped = store.put(&name, body(BEFORE, 1).chain(stream::pending()).boxed());
+            while proxy.count(Kind::PutPart, "b") < 2 {
+                let limit = Duration::from_millis(10);
+                let waited = tokio::time::timeout(limit, &mut dropped).await;
+                assert!(waited.is_err(), "the body has no end");
+            }
+        }
+        store.put(&key("c"), body(10, 1)).await.unwrap();
+        assert_eq!(server.unfinished(), 0);
+        for name in ["a", "b"] {
+            assert_eq!(store.head(&key(name)).await.unwrap(), None, "{name}");
+        }
+    }
+}
+
+/// Two sidecars have looked for a name, and neither has found it. The one that stores first has created it; the other
+/// finds that out from the store's answer to its own write, without having looked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_30_of_two_stores_that_create_one_name_the_first_does() {
+    let sandbox = Sandbox::new("s3-race");
+    for server in [S3Server::moto(&sandbox), S3Server::s3s(&sandbox, None)] {
+        let proxy = FaultProxy::start(server.port());
+        for (size, kind) in [(1000, Kind::Put), (12 << 20, Kind::CompleteUpload)] {
+            let (first, second) = (store(proxy.port(), ""), store(proxy.port(), ""));
+            let name = key(&format!("race-{size}"));
+            let (looked, has_looked) = tokio::sync::oneshot::channel();
+            let (released, is_released) = tokio::sync::oneshot::channel();
+            // A body is read after the look.
+            let waits = stream::once(async move {
+                looked.send(()).expect("somebody waits");
+                is_released.await.expect("it is released");
+                Ok(Bytes::new())
+            });
+            let late = {
+                let (name, body) = (name.clone(), waits.chain(body(size, 2)).boxed());
+                tokio::spawn(async move { second.put_if_absent(&name, body).await })
+            };
+            has_looked.await.unwrap();
+            let created = first.put_if_absent(&name, body(size, 1)).await.unwrap();
+            assert!(matches!(created, PutOutcome::Created(_)), "{created:?}");
+            proxy.forget();
+            released.send(()).unwrap();
+            let outcome = late.await.unwrap().unwrap();
+            assert_eq!(outcome, PutOutcome::Exists, "{kind:?}");
+            let asked = proxy.requests();
+            let refused = asked
+                .iter()
+                .find(|seen| seen.kind == kind && seen.key == name.as_str());
+            let refused = refused.expect("a write");
+            assert_eq!(
+                (refused.status, refused.header("if-none-match")),
+                (412, Some("*"))
+            );
+            let read = read_all(&first, &name, 16 << 20).await.unwrap();
+            assert!(read == pattern(0, size, 1), "the first one's bytes stay");
+        }
+    }
+}
+
+/// A kind of request, the headers that it must have, and those that it must not have.
+type KindCase<'a> = (Kind, &'a [&'a str], &'a [&'a str]);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn class_and_encryption_are_told_to_each_request_of_an_upload_that_wants_them() {
+    const CLASS: &str = "x-amz-storage-class";
+    const SSE: &str = "x-amz-server-side-encryption";
+    const KMS: &str = "x-amz-server-side-encryption-aws-kms-key-id";
+    const OURS: [&str; 3] = [
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-server-side-encryption-customer-key-md5",
+    ];
+    let sandbox = Sandbox::new("s3-upload-headers");
+    let server = S3Server::moto(&sandbox);
+    let proxy = FaultProxy::start(server.port());
+    let own_key = Secret::new("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    let cases: [(ServerEncryption, [KindCase<'_>; 3]); 2] = [
+        (
+            ServerEncryption::Kms(Some("alias/wale".into())),
+            [
+                (Kind::CreateUpload, &[CLASS, SSE, KMS], &OURS),
+                (Kind::PutPart, &[], &[CLASS, SSE, KMS]),
+                (Kind::CompleteUpload, &[], &[CLASS, SSE, KMS]),
+            ],
+        ),
+        (
+            ServerEncryption::CustomerKey(own_key),
+            [
+                (
+                    Kind::CreateUpload,
+                    &[CLASS, OURS[0], OURS[1], OURS[2]],
+                    &[SSE, KMS],
+                ),
+                (Kind::PutPart, &OURS, &[CLASS, SSE, KMS]),
+                (Kind::CompleteUpload, &OURS, &[CLASS, SSE, KMS]),
+            ],
+        ),
+    ];
+    for (n, (encryption, kinds)) in cases.into_iter().enumerate() {
+        proxy.forget();
+        let options = S3Options {
+            storage_class: Some("STANDARD_IA".into()),
+            encryption,
+            ..options(proxy.port(), "")
+        };
+        let name = key(&format!("object-{n}"));
+        let store = S3Store::open(&options).unwrap();
+        store.put(&name, body(12 << 20, 0)).await.unwrap();
+        for (kind, present, absent) in kinds {
+            let mut requests = proxy.requests();
+            requests.retain(|seen| seen.kind == kind && seen.key == name.as_str());
+            assert!(!requests.is_empty(), "{kind:?}");
+            for seen in requests {
+                for header in present {
+                    assert!(seen.header(header).is_some(), "{kind:?} has no {header}");
+                }
+                for header in absent {
+                    assert_eq!(seen.header(header), None, "{kind:?} has {header}");
+                }
+            }
+        }
     }
 }
 

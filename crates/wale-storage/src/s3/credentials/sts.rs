@@ -52,6 +52,15 @@ struct ToldError {
     message: String,
 }
 
+impl xml::Told for Response {
+    const ROOTS: &'static [&'static str] =
+        &["AssumeRoleWithWebIdentityResponse", "AssumeRoleResponse"];
+}
+
+impl xml::Told for ErrorResponse {
+    const ROOTS: &'static [&'static str] = &["ErrorResponse"];
+}
+
 /// A role for a token of somebody else's. The request needs no signature.
 pub(super) async fn with_web_identity(
     source: &WebIdentitySource,

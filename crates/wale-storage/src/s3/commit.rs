@@ -1,0 +1,217 @@
+//! The last request of an upload, with which the object appears.
+//!
+//! It carries the condition that none of the name exists. Every object carries a mark of the upload that made it: when
+//! the reply is lost, or the store ignores conditions, a look at the mark says whose object is there. Where the store
+//! does not compare checksums, what it stored is compared with what was sent before anybody is told of success: its
+//! digest, or, where the store tells none, the object itself.
+
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use http::Method;
+
+use super::S3Store;
+use super::client::Call;
+use super::download;
+use super::failure::{Asked, Failure, Refusal};
+use super::part::Whole;
+use super::upload::{Condition, MARK_HEADER, SHORT_BYTES_MAX, Stored};
+use super::xml::{self, Assembled};
+use crate::retry::Attempts;
+use crate::{ObjectKey, ObjectMeta, StoreError};
+
+/// The request that lets the object appear, ready to be made more than once.
+pub(super) struct Commit<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) call: Call<'a>,
+    pub(super) condition: Condition,
+    /// What the object carries.
+    pub(super) mark: &'a str,
+    /// The object's length.
+    pub(super) bytes: u64,
+    /// Whether its answer is an assembled object, or an error, in XML. Such a request succeeds once.
+    pub(super) assembles: bool,
+    /// What the object's `ETag` must be, where that is known.
+    pub(super) etag: Option<String>,
+    /// What the object must be when it is read back, where nothing else tells.
+    pub(super) whole: Option<Whole>,
+}
+
+/// What a look at a name finds.
+pub(super) struct Found {
+    /// Empty when the object has none.
+    mark: String,
+    etag: Option<String>,
+}
+
+impl S3Store {
+    /// Makes the last request, again as long as that may help. Whether an earlier attempt has stored the object is
+    /// then told by its mark.
+    pub(super) async fn commit(&self, commit: &Commit<'_>) -> Result<Stored, StoreError> {
+        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        let mut is_doubtful = false;
+        loop {
+            let failure = match self.commit_once(commit).await {
+                Ok(modified) => match self.look_at(commit, modified).await? {
+                    Some(stored) => return Ok(stored),
+                    None => Failure::Garbled,
+                },
+                Err(failure) => failure,
+            };
+            let exists = failure.refusal().is_some_and(Refusal::is_existence);
+            let failure = if is_doubtful && (exists || !failure.is_transient()) {
+                match self.found_at(commit.key).await? {
+                    Some(found) if found.mark == commit.mark => {
+                        match self.check(commit, &found, Utc::now()).await? {
+                            Some(stored) => return Ok(stored),
+                            None => Failure::Garbled,
+                        }
+                    }
+                    _ => failure,
+                }
+            } else {
+                failure
+            };
+            if matches!(failure, Failure::Garbled) {
+                if !self.take_back(commit).await? {
+                    return Ok(Stored::Others);
+                }
+                is_doubtful = false;
+            } else if exists {
+                return Ok(Stored::Others);
+            }
+            is_doubtful |= failure.is_transient() && !matches!(failure, Failure::Garbled);
+            let is_over = matches!(failure, Failure::Garbled) && commit.assembles;
+            let error = self.inner.client.error(failure, Asked::Object(commit.key));
+            if is_over {
+                return Err(error);
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
+    async fn commit_once(&self, commit: &Commit<'_>) -> Result<DateTime<Utc>, Failure> {
+        let mut answer = self.inner.client.call(&commit.call).await?;
+        let modified = super::moment(answer.header("date")).unwrap_or_else(Utc::now);
+        if let Some(etag) = answer.header("etag")
+            && contradicts(etag, commit.etag.as_deref())
+        {
+            return Err(Failure::Garbled);
+        }
+        if commit.assembles {
+            let body = answer.read(SHORT_BYTES_MAX).await?;
+            let Assembled { etag } = xml::read(&body)?;
+            if etag.is_empty() {
+                return Err(Failure::Nonsense("an object without an ETag".to_owned()));
+            }
+        }
+        Ok(modified)
+    }
+
+    /// What an answer of success is worth; none when the object is garbled.
+    async fn look_at(
+        &self,
+        commit: &Commit<'_>,
+        modified: DateTime<Utc>,
+    ) -> Result<Option<Stored>, StoreError> {
+        if commit.condition != Condition::CreateUnguarded {
+            return self.read_back(commit, modified).await;
+        }
+        // Who stored last before this look has won.
+        match self.found_at(commit.key).await? {
+            Some(found) if found.mark == commit.mark => self.check(commit, &found, modified).await,
+            _ => Ok(Some(Stored::Others)),
+        }
+    }
+
+    /// Compares an object of ours with what was sent; none when it is garbled.
+    async fn check(
+        &self,
+        commit: &Commit<'_>,
+        found: &Found,
+        modified: DateTime<Utc>,
+    ) -> Result<Option<Stored>, StoreError> {
+        let etag = found.etag.as_deref();
+        if etag.is_some_and(|etag| contradicts(etag, commit.etag.as_deref())) {
+            return Ok(None);
+        }
+        self.read_back(commit, modified).await
+    }
+
+    /// Reads the object back, piece by piece, where nothing else tells whether it is what was sent; none when it is
+    /// garbled.
+    async fn read_back(
+        &self,
+        commit: &Commit<'_>,
+        modified: DateTime<Utc>,
+    ) -> Result<Option<Stored>, StoreError> {
+        let Commit { key, bytes, .. } = *commit;
+        if let Some(expected) = commit.whole {
+            let inner = &*self.inner;
+            let object = download::open(&inner.client, key, &inner.retry).await;
+            let mut body = match object {
+                Ok(object) => object.body,
+                Err(StoreError::NotFound { .. }) => {
+                    let reason = format!("object {key} was stored, and is not there");
+                    return Err(StoreError::unavailable(inner.client.location(), reason));
+                }
+                Err(error) => return Err(error),
+            };
+            let mut read = Whole::default();
+            while let Some(piece) = body.try_next().await? {
+                read.update(&piece);
+            }
+            if read.sum() != expected.sum() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Stored::Ours(ObjectMeta {
+            key: key.clone(),
+            size: bytes,
+            modified,
+        })))
+    }
+
+    /// Makes room for another attempt after our object was found garbled: a name that is to be created must be free.
+    /// An object that replaces another is replaced again, so that there is one at every moment. `false` when somebody
+    /// else's object is there.
+    async fn take_back(&self, commit: &Commit<'_>) -> Result<bool, StoreError> {
+        if commit.condition == Condition::Replace {
+            return Ok(true);
+        }
+        match self.found_at(commit.key).await? {
+            Some(found) if found.mark == commit.mark => {
+                self.delete_one(commit.key).await.map(|()| true)
+            }
+            Some(_) => Ok(false),
+            None => Ok(true),
+        }
+    }
+
+    /// The mark and the digest of the object under a name; none when there is no object.
+    pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<Found>, StoreError> {
+        let client = &self.inner.client;
+        let call = Call::object(Method::HEAD, key).headers(client.customer_key());
+        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        loop {
+            match client.call(&call).await {
+                Ok(answer) => {
+                    let mark = answer.header(MARK_HEADER).unwrap_or_default();
+                    return Ok(Some(Found {
+                        mark: mark.to_owned(),
+                        etag: answer.header("etag").map(str::to_owned),
+                    }));
+                }
+                Err(Failure::Refused(refusal)) if refusal.may_be_absence() => return Ok(None),
+                Err(failure) => {
+                    let error = client.explain(key, failure).await;
+                    attempts.pause(error).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the store computed another digest of the body than we did.
+pub(super) fn contradicts(etag: &str, expected: Option<&str>) -> bool {
+    expected.is_some_and(|expected| !etag.trim_matches('"').eq_ignore_ascii_case(expected))
+}
