@@ -1,5 +1,5 @@
 //! The page that says which test stands for which row of the fault battery, read off the tests' names:
-//! `fault_37_the_same_bytes_…`, `fault_02_and_05_…`, `fault_50_51_53_…`; of unit tests `row_29_…`, `rows_4_and_25_…`.
+//! `fault_37_the_same_bytes_…`, `fault_02_and_05_…`, `fault_50_51_53_…`; of unit tests `row_29_…`, `row63_…`, `rows_4_and_25_…`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -46,10 +46,12 @@ pub(crate) fn page(root: &Path) -> Result<String, String> {
 
 /// The rows that a test's name speaks of.
 fn rows_of(name: &str) -> Vec<u32> {
-    let prefixes = ["fault_", "faults_", "row_", "rows_"];
+    // The longer ones first.
+    let prefixes = ["faults", "fault", "rows", "row"];
     let Some(rest) = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)) else {
         return Vec::new();
     };
+    let rest = rest.strip_prefix('_').unwrap_or(rest);
     let words = rest.split('_').filter(|word| *word != "and");
     words.map_while(|word| word.parse().ok()).collect()
 }
@@ -60,12 +62,15 @@ mod tests {
 
     #[test]
     fn rows_are_the_leading_numbers() {
-        let cases: [(&str, &[u32]); 6] = [
+        let cases: [(&str, &[u32]); 9] = [
             ("fault_37_same_bytes", &[37]),
             ("fault_02_and_05_killed", &[2, 5]),
             ("fault_50_51_53_the_server", &[50, 51, 53]),
             ("rows_4_and_25_a_lost_reply", &[4, 25]),
             ("faults_9", &[9]),
+            ("row63_other_methods", &[63]),
+            ("rows41_and_42_another", &[41, 42]),
+            ("rows_of", &[]),
             ("a_test_37", &[]),
         ];
         for (name, rows) in cases {

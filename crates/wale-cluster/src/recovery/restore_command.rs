@@ -354,7 +354,8 @@ mod tests {
             ("curl", "/usr/bin/curl", RestoreClient::Curl),
         ] {
             if !Path::new(program).exists() {
-                println!("SKIPPED: {program} is not installed");
+                let why = format!("{program} is not installed");
+                wale_testkit::skip("restore_command by real clients", &why);
                 continue;
             }
             let folder = bin.join(program.replace('/', "_"));

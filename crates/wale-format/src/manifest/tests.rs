@@ -244,7 +244,8 @@ fn pg_verifybackup(directory: &Path) -> Option<std::process::Output> {
     match Command::new(program).arg("-n").arg(directory).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("SKIPPED: {} cannot be run: {error}", program.display());
+            let why = format!("{} cannot be run: {error}", program.display());
+            wale_testkit::skip("manifests against pg_verifybackup", &why);
             None
         }
     }

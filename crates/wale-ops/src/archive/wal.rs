@@ -1,5 +1,6 @@
 //! Looking for WAL in the archive, under whatever codec it was stored.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +15,10 @@ use crate::error::{Kind, OpError, Result};
 
 /// A history file has one line per timeline: this is room for tens of thousands.
 const HISTORY_MAX: u64 = 1 << 20;
+
+/// After how many missing histories in a row no later one is looked for. Each costs a look-up, which a server waits for
+/// at the end of its recovery, and what loses single files does not lose eight that were written years apart.
+const HISTORIES_MISSING_MAX: u32 = 8;
 
 /// A WAL object that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +118,31 @@ impl Archive {
                 )
                 .source(error)
             })
+    }
+
+    /// The histories of the timelines after this one. They are looked for upwards, over what is missing in between.
+    ///
+    /// # Errors
+    /// As [`Archive::timeline_history`].
+    pub(crate) async fn later_histories(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+        let mut found = BTreeMap::new();
+        let mut missing = 0;
+        for timeline in std::iter::successors(timeline.next(), |timeline| timeline.next()) {
+            match self.timeline_history(timeline).await? {
+                Some(history) => {
+                    missing = 0;
+                    found.insert(timeline, history);
+                }
+                None => missing += 1,
+            }
+            if missing == HISTORIES_MISSING_MAX {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// The first page's header of a stored segment; only its beginning is fetched.

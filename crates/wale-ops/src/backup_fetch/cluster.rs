@@ -247,24 +247,16 @@ fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
     }
 }
 
-/// The histories that a server will be given: upwards from the backup's timeline to the first that is absent, and the
-/// one that is named.
+/// The histories that decide what a server will follow: the backup's timeline and those after it, and the one that is
+/// named.
 async fn histories(
     archive: &Archive,
     backup: TimelineId,
     named: Option<TimelineId>,
 ) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
-    let mut found = BTreeMap::new();
+    let mut found = archive.later_histories(backup).await?;
     if let Some(history) = archive.timeline_history(backup).await? {
         found.insert(backup, history);
-    }
-    let mut next = backup.next();
-    while let Some(timeline) = next {
-        let Some(history) = archive.timeline_history(timeline).await? else {
-            break;
-        };
-        found.insert(timeline, history);
-        next = timeline.next();
     }
     if let Some(named) = named.filter(|named| !found.contains_key(named))
         && let Some(history) = archive.timeline_history(named).await?

@@ -1,7 +1,7 @@
 //! One partition: plain tar → files. Runs on a blocking thread, several at a time.
 //!
 //! Some files do not go straight to their place: `global/pg_control` is kept until everything else is whole and
-//! flushed, `tablespace_map` until it can be rewritten.
+//! flushed, `tablespace_map` until it can be rewritten, second names of files until all files are there.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -39,7 +39,7 @@ const FOREIGN_LEFTOVERS: [&str; 6] = [
     "backup_manifest",
 ];
 
-/// Symbolic links of a foreign backup, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
+/// Links of a foreign backup, of each kind, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
 const LINKS_MAX: usize = 10_000;
 
 /// Directories that a backup may bring, at most: a cluster has one for each database in each tablespace and some 30
@@ -54,6 +54,20 @@ const KEPT: [&str; 2] = [ControlFile::PATH, "tablespace_map"];
 pub(super) struct Kept {
     pub(super) mode: u32,
     pub(super) content: Vec<u8>,
+}
+
+/// A hard link as the backup has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SecondName {
+    partition: u32,
+    member: Member,
+    target: String,
+}
+
+impl SecondName {
+    fn path(&self) -> String {
+        self.member.path.as_str().to_owned()
+    }
 }
 
 /// What the workers of one restore share.
@@ -71,6 +85,7 @@ pub(super) struct Extraction {
     control_file: Mutex<Option<Kept>>,
     tablespace_map: Mutex<Option<Kept>>,
     links: Mutex<Vec<ForeignLink>>,
+    second_names: Mutex<Vec<SecondName>>,
     /// The directories that came: no manifest bounds their number.
     directories: Mutex<BTreeSet<String>>,
 }
@@ -94,6 +109,7 @@ impl Extraction {
             control_file: Mutex::new(None),
             tablespace_map: Mutex::new(None),
             links: Mutex::new(Vec::new()),
+            second_names: Mutex::new(Vec::new()),
             directories: Mutex::new(BTreeSet::new()),
         }
     }
@@ -143,7 +159,8 @@ impl Extraction {
                 }
                 MemberKind::Symlink { target } => self.symbolic_link(&member, target)?,
                 MemberKind::HardLink { target } => {
-                    self.hard_link(carrier, &member, target.as_str(), &mut buffer, cancel)?;
+                    let target = target.clone();
+                    self.hard_link(carrier, member, target.as_str())?;
                 }
             }
         }
@@ -191,30 +208,75 @@ impl Extraction {
         Ok(())
     }
 
-    /// The second name of a file becomes a file of its own: PostgreSQL never relies on the two being one.
-    fn hard_link(
-        &self,
-        carrier: Carrier,
-        member: &Member,
-        target: &str,
-        buffer: &mut [u8],
-        cancel: &CancellationToken,
-    ) -> Result<(), ConsumeError> {
+    /// A second name of a file is noted until all partitions are read: the file may be in another one, which comes later
+    /// or at this moment.
+    fn hard_link(&self, carrier: Carrier, member: Member, target: &str) -> Result<()> {
         let path = member.path.as_str();
         if self.strict || [path, target].iter().any(|name| KEPT.contains(name)) {
-            return Err(refused_link(path, "hard link").into());
+            return Err(refused_link(path, "hard link"));
         }
+        let link = SecondName {
+            partition: carrier.partition,
+            target: target.to_owned(),
+            member,
+        };
+        let mut links = lock(&self.second_names);
+        // Another attempt at the same partition brings it again.
+        if !links.contains(&link) {
+            if links.len() >= LINKS_MAX {
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("the backup holds more than {LINKS_MAX} hard links"),
+                ));
+            }
+            links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Makes the second names of files, which are all there by now. Each becomes a file of its own: PostgreSQL never relies
+    /// on the two being one.
+    pub(super) fn copy_second_names(&self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut *lock(&self.second_names));
+        let mut buffer = vec![0u8; WRITE_BYTES];
+        while !waiting.is_empty() {
+            // What a second name is of may be one itself.
+            let names: BTreeSet<String> = waiting.iter().map(SecondName::path).collect();
+            let (later, now): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|link| names.contains(&link.target));
+            if let (Some(link), true) = (later.first(), now.is_empty()) {
+                let (path, target) = (link.path(), &link.target);
+                return Err(OpError::new(
+                    Kind::CorruptData,
+                    format!("the hard link \"{path}\" to \"{target}\" leads to no file"),
+                ));
+            }
+            for link in now {
+                self.copy_second_name(&link, &mut buffer)?;
+            }
+            waiting = later;
+        }
+        Ok(())
+    }
+
+    fn copy_second_name(&self, link: &SecondName, buffer: &mut [u8]) -> Result<()> {
+        let target = link.target.as_str();
         let source = self.target.open_file(target)?;
         let failed = |error| OpError::from_io(error, format_args!("read \"{target}\""));
         let size = source.metadata().map_err(failed)?.len();
-        self.file(
-            carrier,
-            member,
-            size,
-            &mut Local(source, target),
-            buffer,
-            cancel,
-        )
+        let carrier = Carrier {
+            partition: link.partition,
+            attempt: 1,
+        };
+        // They are few and follow each other: a restore that is cancelled meanwhile ends behind them.
+        let never = CancellationToken::new();
+        let mut source = Local(source, target);
+        self.file(carrier, &link.member, size, &mut source, buffer, &never)
+            .map_err(|error| match error {
+                ConsumeError::Refused(error) => error,
+                ConsumeError::Read(error) => failed(error),
+            })
     }
 
     fn file<R: Read>(

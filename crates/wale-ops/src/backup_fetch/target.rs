@@ -106,13 +106,13 @@ impl Target {
             .map_err(|error| could_not_write(error, path))
     }
 
-    /// Opens a file that an earlier member of the same partition brought.
+    /// Opens a file that a member brought.
     pub(super) fn open_file(&self, path: &str) -> Result<std::fs::File> {
         let (tree, relative) = self.route(path);
         tree.open_file(relative).map_err(|error| {
             OpError::new(
                 Kind::CorruptData,
-                format!("the backup has a hard link to \"{path}\", which did not come before it"),
+                format!("the backup has a hard link to \"{path}\", which it does not have"),
             )
             .source(error)
         })

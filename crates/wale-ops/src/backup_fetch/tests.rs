@@ -660,6 +660,7 @@ async fn links_and_leftovers_of_a_foreign_backup() {
 
     for (from, to) in [
         ("extra/HARD", "extra/never"),
+        ("extra/HARD", "extra/HARD"),
         ("extra/HARD", ControlFile::PATH),
     ] {
         fs::remove_dir_all(&target).unwrap();
@@ -672,10 +673,54 @@ async fn links_and_leftovers_of_a_foreign_backup() {
     }
 }
 
+/// The file and its second names in partitions of their own, in every order and with a name of a name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hard_link_may_lead_into_another_partition() {
+    let meta = Meta {
+        mode: 0o600,
+        ..Meta::default()
+    };
+    let large = vec![7; 4 << 20];
+    for order in [[90, 91], [91, 90]] {
+        let bench = Bench::new().await;
+        let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+        let mut foreign = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
+        foreign.wale = None;
+        bench.insert(sentinel.as_str(), foreign.to_json());
+        let mut file = TarWriter::new(Vec::new());
+        file.file_header("extra/one", large.len() as u64, &meta)
+            .unwrap();
+        std::io::Write::write_all(&mut file, &large).unwrap();
+        file.pad().unwrap();
+        let mut links = TarWriter::new(Vec::new());
+        links.symlink("extra/HARD", "extra/HARD2", &meta).unwrap();
+        links.symlink("extra/HARD2", "extra/one", &meta).unwrap();
+        let parts = [
+            file.finish().unwrap(),
+            as_hard_links(links.finish().unwrap()),
+        ];
+        for (number, part) in order.into_iter().zip(parts) {
+            let key = layout::partition(&name(), number, Codec::Lzo);
+            bench.insert(&key, testing::encode(Codec::Lzo, &part));
+        }
+        for workers in [1, 2] {
+            let mut options = bench.options();
+            options.workers = workers;
+            bench.restore(&options).await.unwrap();
+            for file in ["one", "HARD", "HARD2"] {
+                let path = bench.path("target/extra").join(file);
+                assert!(fs::read(path).unwrap() == large, "{order:?}: {file}");
+            }
+            fs::remove_dir_all(bench.path("target")).unwrap();
+            fs::remove_dir_all(bench.path("elsewhere")).unwrap();
+        }
+    }
+}
+
 /// Makes hard links of the symbolic links whose name says so: our own writer writes none.
 fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
     for header in archive.chunks_exact_mut(512) {
-        if header.starts_with(b"extra/HARD\0") && header[156] == b'2' {
+        if header.starts_with(b"extra/HARD") && header[156] == b'2' {
             header[156] = b'1';
             header[148..156].fill(b' ');
             let sum: u32 = header.iter().copied().map(u32::from).sum();

@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId};
+use wale_pg::{
+    ArchiveFileName, Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId,
+};
 
 use crate::error::{Kind, OpError, Result};
+use crate::wal_fetch::plan::was_before;
 
 /// What a recovery wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub fn judge(wish: &Wish<'_>, histories: &BTreeMap<TimelineId, TimelineHistory>)
     let mut way = Way {
         followed,
         known,
-        warnings: Vec::new(),
+        warnings: Vec::from_iter(lost(wish.backup_timeline, histories)),
     };
     if followed == wish.backup_timeline {
         return Ok(way);
@@ -79,6 +82,25 @@ fn latest_asked_for(
         newest = next;
     }
     newest
+}
+
+/// A warning about the first history that was lost. The server asks for it on its way up, or when it is promoted, and
+/// stops: nobody proves to it that the history never existed.
+fn lost(backup: TimelineId, histories: &BTreeMap<TimelineId, TimelineHistory>) -> Option<String> {
+    let last = *histories.keys().next_back()?;
+    let (lost, later) = std::iter::successors(backup.next(), |timeline| timeline.next())
+        .take_while(|timeline| *timeline < last)
+        .filter(|timeline| !histories.contains_key(timeline))
+        .find_map(|timeline| {
+            let later = histories.values().find(|later| was_before(timeline, later));
+            later.map(|later| (timeline, later.timeline))
+        })?;
+    let name = ArchiveFileName::TimelineHistory;
+    let (lost_name, later_name) = (name(lost), name(later));
+    Some(format!(
+        "{lost_name} is missing from the archive, but {later_name} is there: the server stops where it asks for it; put \
+         it back, or one that has the lines of {later_name} which begin with a timeline before {lost}"
+    ))
 }
 
 fn unknown(timeline: TimelineId, known: &[TimelineId]) -> OpError {
@@ -181,6 +203,7 @@ mod tests {
         let two = "1\t0/5000000\tno recovery target specified\n";
         let three = "1\t0/3000000\tbefore the backup\n";
         let four = "1\t0/5000000\tx\n2\t0/6000000\ty\n";
+        let five = "1\t0/5000000\tz\n";
         let (latest, current) = (
             RecoveryTargetTimeline::Latest,
             RecoveryTargetTimeline::Current,
@@ -208,6 +231,12 @@ mod tests {
             (&[(2, two)], id(7), &time, Err(Kind::ArchiveMismatch), false),
             // A gap ends the search, as it does for the server.
             (&[(2, two), (4, four)], latest, &end, Ok(2), true),
+            // A history that was lost deserves a warning, wherever the server would stop for it.
+            (&[(3, five)], latest, &before, Ok(1), true),
+            (&[(3, five)], current, &before, Ok(1), true),
+            (&[(4, four)], id(4), &before, Ok(4), true),
+            (&[(2, two), (4, four)], id(4), &before, Ok(4), true),
+            (&[(2, two), (3, four)], id(3), &before, Ok(3), false),
             (
                 &[(2, two), (3, three)],
                 latest,

@@ -27,6 +27,7 @@ impl Whole<'_> {
     /// Does all of it. When this returns, a server can start.
     pub(super) fn complete(&self, finish: Finish) -> Result<(ControlFile, Vec<String>)> {
         let target = &self.extraction.target;
+        self.extraction.copy_second_names()?;
         self.extraction.ledger.check_complete()?;
         let kept = self.extraction.take_control_file().ok_or_else(|| {
             OpError::new(

@@ -85,11 +85,13 @@ async fn gave_up(
                primary has filled or switched it")
 }
 
-/// Whether the server of this WAL directory still waits for the segment to be archived.
+/// Whether the server of this WAL directory still waits for the segment to be archived. Where that cannot be seen it may.
 async fn is_waiting(wal_directory: &Path, segment: WalSegmentName) -> bool {
-    matches!(
+    !matches!(
         status(wal_directory, segment).await,
-        Some(Ok(ArchiveStatus::Ready))
+        Some(Ok(ArchiveStatus::Done
+            | ArchiveStatus::None
+            | ArchiveStatus::NoStatusDirectory))
     )
 }
 
@@ -116,5 +118,45 @@ async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
         Some(Ok(_)) => "the server has not handed it to its archiver yet".to_owned(),
         Some(Err(error)) => format!("the WAL directory cannot be read ({error})"),
         None => "the WAL directory cannot be read".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use wale_format::Codec;
+
+    use super::*;
+    use crate::testing::{Bench, segment, segment_name};
+
+    #[tokio::test]
+    async fn a_segment_counts_only_when_the_server_is_seen_not_to_wait_for_it() {
+        const NAME: &str = "000000010000000000000001";
+        let bench = Bench::new();
+        bench.claim().await;
+        bench.store_wal(NAME, Codec::Zstd, &segment(NAME, 1));
+        let folder = bench.folder().join("archive_status");
+        let wait = || async {
+            let cancel = CancellationToken::new();
+            let (limit, segments) = (Duration::ZERO, [segment_name(NAME)]);
+            wait_for_segments(&bench.archive, &segments, bench.folder(), limit, &cancel).await
+        };
+        wait().await.expect("neither ready nor done");
+        fs::write(folder.join(format!("{NAME}.ready")), "").expect("written");
+        let error = wait().await.expect_err("the server waits for it");
+        assert_eq!(error.kind, Kind::PostgresUnavailable);
+        fs::remove_dir_all(&folder).expect("removed");
+        wait().await.expect("no status directory");
+        // It cannot be opened, not even by root.
+        symlink("archive_status", &folder).expect("a link to itself");
+        let error = wait().await.expect_err("nobody can tell");
+        assert_eq!(error.kind, Kind::PostgresUnavailable);
+        assert!(error.detail.expect("why").contains("cannot be read"));
+        fs::remove_file(&folder).expect("removed");
+        fs::create_dir(&folder).expect("made");
+        fs::write(folder.join(format!("{NAME}.done")), "").expect("written");
+        wait().await.expect("done");
     }
 }

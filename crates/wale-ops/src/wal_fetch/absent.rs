@@ -6,8 +6,7 @@
 use futures_util::TryStreamExt;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
-    ArchiveFileName, Lsn, SystemIdentifier, TimelineHistory, TimelineId, WalSegmentName,
-    WalSegmentSize,
+    ArchiveFileName, ControlFile, Lsn, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
 };
 use wale_storage::{ObjectKey, ObjectMeta};
 
@@ -16,35 +15,60 @@ use super::report::Absence;
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
+/// The server that asks, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asker {
+    /// Its cluster.
+    pub(super) cluster: Option<SystemIdentifier>,
+    /// The timeline that it is on, from which it looks for later ones.
+    pub(super) timeline: Option<TimelineId>,
+}
+
+impl Asker {
+    /// The server of a data directory. It begins at the later one of the two timelines, as `StartupXLOG` does.
+    pub(super) fn of(control: &ControlFile) -> Self {
+        let reached = control.min_recovery_timeline.max(Some(control.timeline));
+        Self {
+            cluster: Some(control.system_identifier),
+            timeline: reached,
+        }
+    }
+}
+
 /// Proves that `name` is not in the archive, by three questions:
 ///
 /// 1. Is this the archive? Its identity (or, before there is one, a sentinel) is read now.
 /// 2. Does an object of that name exist, under any codec?
 /// 3. Does a listing of that name agree, whatever the extension? And, for a segment: is none of its timeline behind
-///    it, and does no later timeline's way lead through it?
+///    it, and does no later timeline's way lead through it? For a timeline's history: does no later one show that the
+///    timeline existed?
 ///
 /// # Errors
 /// `ArchiveConflict`: it is there, so ask for it again. `CorruptData`: it is missing from the middle of the log.
 /// `Configuration`: it is there, but cannot be read. `StorageUnavailable` and the like: unsure.
 pub async fn prove_absent(archive: &Archive, name: &ArchiveFileName) -> Result<Absence> {
-    prove_absent_for(archive, name, None).await
+    prove_absent_for(archive, name, Asker::default()).await
 }
 
-/// As [`prove_absent`], for a server whose cluster is known: another cluster's archive proves nothing to it.
+/// As [`prove_absent`], for a server that is known: another cluster's archive proves nothing to it.
 pub(super) async fn prove_absent_for(
     archive: &Archive,
     name: &ArchiveFileName,
-    cluster: Option<SystemIdentifier>,
+    asker: Asker,
 ) -> Result<Absence> {
-    let segment_size = prove_readable(archive, cluster).await?;
+    let segment_size = prove_readable(archive, asker.cluster).await?;
     if let Some(stored) = archive.find_wal(name).await? {
         return Err(present(name, stored.key.as_str()));
     }
     if let Some(key) = listed(archive, name).await? {
         return Err(unsure(name, &key));
     }
-    if let ArchiveFileName::Segment(segment) = name {
-        refuse_gap(archive, *segment, segment_size).await?;
+    match name {
+        ArchiveFileName::Segment(segment) => refuse_gap(archive, *segment, segment_size).await?,
+        ArchiveFileName::TimelineHistory(timeline) => {
+            refuse_lost_history(archive, *timeline, asker).await?;
+        }
+        ArchiveFileName::Partial(_) | ArchiveFileName::BackupHistory { .. } => {}
     }
     Ok(Absence::Proven)
 }
@@ -128,7 +152,13 @@ async fn refuse_gap(
     let later = match neighbours.later {
         Some(later) => {
             let begins = timeline_begins(archive, asked.timeline()).await?;
-            plan::is_gap(asked, neighbours, begins, size).then(|| later.to_string())
+            let is_gap = plan::is_gap(asked, neighbours, begins, size);
+            if !is_gap && begins.is_some() {
+                // It lies before its timeline's beginning, where nobody's way leads through it. Before 14 a server
+                // asks for each of these, so no later timeline is looked for.
+                return Ok(());
+            }
+            is_gap.then(|| later.to_string())
         }
         None => None,
     };
@@ -156,6 +186,54 @@ async fn refuse_gap(
             "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}: set a recovery \
              target up to there, or restore a base backup that begins behind {asked}"
         )))
+}
+
+/// Refuses absence for the history of a timeline that existed.
+///
+/// A server looks for later timelines upwards and stops at the first that is absent. Believing in the absence of one
+/// that was lost, it would end its recovery where its own timeline ends, and begin a second timeline of that number.
+async fn refuse_lost_history(archive: &Archive, asked: TimelineId, asker: Asker) -> Result<()> {
+    // A server looks for later timelines than its own. Without the history of its own it goes on all the same.
+    if asker.timeline.is_some_and(|reached| asked <= reached) {
+        return Ok(());
+    }
+    let later = archive.later_histories(asked).await?;
+    let Some(later) = later
+        .into_values()
+        .find(|history| plan::was_before(asked, history))
+    else {
+        return Ok(());
+    };
+    // Archiving may have begun on this very timeline, whose history was not there to be archived any more. No server can
+    // come from an earlier one then.
+    if asker.timeline.is_none() && !has_earlier_timeline(archive, asked).await? {
+        return Ok(());
+    }
+    let name = ArchiveFileName::TimelineHistory(asked);
+    if let Some(stored) = archive.find_wal(&name).await? {
+        return Err(present(&name, stored.key.as_str()));
+    }
+    let evidence = ArchiveFileName::TimelineHistory(later.timeline);
+    Err(OpError::new(Kind::CorruptData, format!("{name} is missing from the archive, but {evidence} is there"))
+        .detail(format!(
+            "Timelines are numbered one after the other, so timeline {asked} existed. A server that took it for absent \
+             would not look for later ones, and promote without their WAL."
+        ))
+        .hint(format!(
+            "put {name} back; if it exists nowhere, put one there that has the lines of {evidence} which begin with a \
+             timeline before {asked}"
+        )))
+}
+
+/// Whether the archive has WAL of a timeline before this one.
+async fn has_earlier_timeline(archive: &Archive, timeline: TimelineId) -> Result<bool> {
+    let mut first = None;
+    each_wal(archive, "", |listed, _| {
+        first = listed.segment().map(|segment| segment.timeline());
+        first.is_some()
+    })
+    .await?;
+    Ok(first.is_some_and(|first| first < timeline))
 }
 
 /// What there is of its timeline before and behind a segment. The whole timeline is listed up to the first one behind:
@@ -204,7 +282,7 @@ async fn timeline_begins(archive: &Archive, timeline: TimelineId) -> Result<Opti
     if timeline == TimelineId::FIRST {
         return Ok(None);
     }
-    match history(archive, timeline).await {
+    match archive.timeline_history(timeline).await {
         Ok(history) => {
             Ok(history.and_then(|history| history.parents.last().map(|parent| parent.switch_lsn)))
         }
@@ -213,8 +291,7 @@ async fn timeline_begins(archive: &Archive, timeline: TimelineId) -> Result<Opti
     }
 }
 
-/// A later timeline whose way leads through a segment. They are asked for one after the other up to the first that
-/// is not there, as PostgreSQL does when it looks for the latest.
+/// A later timeline whose way leads through a segment.
 async fn descendant(
     archive: &Archive,
     asked: WalSegmentName,
@@ -223,33 +300,11 @@ async fn descendant(
     let Some(size) = size else {
         return Ok(None);
     };
-    let mut timeline = asked.timeline();
-    while let Some(next) = timeline.next() {
-        timeline = next;
-        let Some(history) = history(archive, timeline).await? else {
-            break;
-        };
-        if plan::leads_through(&history, asked, size) {
-            return Ok(Some(timeline));
-        }
-    }
-    Ok(None)
-}
-
-/// The history of a timeline; `None` when the archive does not have it.
-async fn history(archive: &Archive, timeline: TimelineId) -> Result<Option<TimelineHistory>> {
-    let name = ArchiveFileName::TimelineHistory(timeline);
-    let fetched = match super::fetch(archive, &name).await {
-        Ok(fetched) => fetched,
-        Err(error) if error.kind == Kind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let key = fetched.key.clone();
-    let pieces: Vec<_> = fetched.body.try_collect().await?;
-    let text = String::from_utf8_lossy(&pieces.concat()).into_owned();
-    TimelineHistory::parse(timeline, &text)
-        .map(Some)
-        .map_err(|e| OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")))
+    let later = archive.later_histories(asked.timeline()).await?;
+    Ok(later
+        .into_values()
+        .find(|history| plan::leads_through(history, asked, size))
+        .map(|history| history.timeline))
 }
 
 /// Shows the files that WAL objects claim to hold, under whatever extension, where their names begin with `prefix`; in
@@ -270,4 +325,102 @@ pub(crate) async fn each_wal(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_format::Codec;
+
+    use super::*;
+    use crate::testing::{Bench, file_name, segment};
+
+    const ONE: &str = "000000010000000000000001";
+    const TWO: &str = "000000020000000000000003";
+    const SECOND: &str = "1\t0/300000\tx\n";
+    const THIRD: &str = "1\t0/300000\tx\n2\t0/500000\ty\n";
+
+    async fn bench(files: &[(&str, &[u8])]) -> Bench {
+        let bench = Bench::new();
+        bench.claim().await;
+        for (name, bytes) in files {
+            bench.store_wal(name, Codec::Zstd, bytes);
+        }
+        bench
+    }
+
+    fn on(timeline: u32) -> Asker {
+        Asker {
+            cluster: None,
+            timeline: TimelineId::new(timeline),
+        }
+    }
+
+    async fn verdict(bench: &Bench, name: &str, asker: Asker) -> Option<OpError> {
+        prove_absent_for(&bench.archive, &file_name(name), asker)
+            .await
+            .err()
+    }
+
+    #[tokio::test]
+    async fn row_46_a_history_that_was_lost_is_not_absent() {
+        let first = segment(ONE, 1);
+        // Timeline 3 grew out of timeline 2, or beside it out of timeline 1.
+        for third in [THIRD, SECOND] {
+            let bench = bench(&[(ONE, &first), ("00000003.history", third.as_bytes())]).await;
+            for asker in [Asker::default(), on(1)] {
+                let error = verdict(&bench, "00000002.history", asker).await;
+                let error = error.expect("it was lost");
+                assert_eq!(error.kind, Kind::CorruptData);
+                assert!(error.message.contains("00000003.history"), "{error}");
+                assert!(error.hint.is_some());
+                // Behind the last one there is none.
+                assert!(verdict(&bench, "00000004.history", asker).await.is_none());
+            }
+            bench.store_wal("00000002.history", Codec::Zstd, SECOND.as_bytes());
+            let error = verdict(&bench, "00000002.history", on(1)).await;
+            assert_eq!(error.expect("it is there").kind, Kind::ArchiveConflict);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_history_that_no_server_needs_to_go_on_may_be_absent() {
+        // Archiving began on timeline 2, whose history nobody archived.
+        let second = segment(TWO, 1);
+        let files: [(&str, &[u8]); 2] = [(TWO, &second), ("00000003.history", THIRD.as_bytes())];
+        let began = bench(&files).await;
+        let first = segment(ONE, 1);
+        let older = bench(&[files[0], files[1], (ONE, &first)]).await;
+        let cases = [
+            (&began, Asker::default(), true),
+            (&began, on(2), true),
+            (&older, Asker::default(), false),
+            // A server of timeline 2 or 3 asks for it to copy it, and is not led anywhere by it.
+            (&older, on(2), true),
+            (&older, on(3), true),
+        ];
+        for (number, (bench, asker, proven)) in cases.into_iter().enumerate() {
+            let error = verdict(bench, "00000002.history", asker).await;
+            assert_eq!(error.is_none(), proven, "case {number}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn row_46_a_lost_history_hides_no_later_timeline_from_a_segment() {
+        // Timeline 2 leaves timeline 1 in segment 3, and timeline 3 leaves that in segment 5.
+        let (first, second) = (segment(ONE, 1), segment(TWO, 1));
+        let files: [(&str, &[u8]); 3] = [
+            (ONE, &first),
+            (TWO, &second),
+            ("00000003.history", THIRD.as_bytes()),
+        ];
+        let bench = bench(&files).await;
+        for lost in ["000000010000000000000002", "000000020000000000000004"] {
+            let error = verdict(&bench, lost, on(1)).await.expect(lost);
+            assert_eq!(error.kind, Kind::CorruptData);
+            assert!(error.message.contains("timeline 3"), "{error}");
+        }
+        for end in ["000000010000000000000003", "000000020000000000000005"] {
+            assert!(verdict(&bench, end, on(1)).await.is_none(), "{end}");
+        }
+    }
 }

@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wale_cluster::{ArchiveStatus, Owner, WalDirectory};
-use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentSize};
+use wale_cluster::{ArchiveStatus, DataDirectory, Owner, WalDirectory};
+use wale_pg::{ArchiveFileName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
-use super::absent::prove_absent_for;
+use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, write_to_path};
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
-use crate::wal_push::{blocking, read_control};
+use crate::wal_push::blocking;
 
 /// What a caller may choose about a [`Fetcher`].
 #[derive(Clone, Copy, Debug)]
@@ -156,9 +156,9 @@ impl Fetcher {
     /// # Errors
     /// As [`super::prove_absent`]; an outage only after the deadline.
     pub async fn prove_absent(&self, name: &ArchiveFileName) -> Result<Absence> {
-        let result = match self.cluster().await {
-            Ok(cluster) => {
-                let prove = || prove_absent_for(&self.archive, name, cluster);
+        let result = match self.asker().await {
+            Ok(asker) => {
+                let prove = || prove_absent_for(&self.archive, name, asker);
                 self.retry.run(prove).await
             }
             Err(error) => Err(error),
@@ -211,13 +211,20 @@ impl Fetcher {
         Ok(fetched)
     }
 
-    /// The system identifier of the server beside which this fetcher works, if it can be told.
-    async fn cluster(&self) -> Result<Option<SystemIdentifier>> {
+    /// The server beside which this fetcher works, as far as it can be told.
+    async fn asker(&self) -> Result<Asker> {
         let Some(data) = self.data_directory.clone() else {
-            return Ok(None);
+            return Ok(Asker::default());
         };
-        let control = blocking(move || Ok(read_control(&data))).await?;
-        Ok(control.map(|cluster| cluster.system_identifier))
+        let control = move || match DataDirectory::open(&data).and_then(|data| data.control_file())
+        {
+            Ok(control) => Ok(Asker::of(&control)),
+            Err(error) => {
+                tracing::debug!(path = %data.display(), %error, "goes on without pg_control");
+                Ok(Asker::default())
+            }
+        };
+        blocking(control).await
     }
 
     /// Refuses to deliver from another cluster's archive.
@@ -225,7 +232,7 @@ impl Fetcher {
         if self.data_directory.is_none() || self.same_cluster.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let Some(cluster) = self.cluster().await? else {
+        let Some(cluster) = self.asker().await?.cluster else {
             return Ok(());
         };
         let Some(identity) = self.retry.run(|| self.archive.identity()).await? else {

@@ -126,6 +126,16 @@ pub fn leads_through(
     false
 }
 
+/// Whether a later timeline's history shows that a timeline existed before it.
+///
+/// A server takes the first number above its own timeline that has no history yet. So whoever grew out of a timeline
+/// before this one, and has a later number, met this one's history, whether or not it is one of its parents.
+#[must_use]
+pub fn was_before(timeline: TimelineId, later: &TimelineHistory) -> bool {
+    let parents = &later.parents;
+    later.timeline > timeline && parents.iter().any(|parent| parent.timeline < timeline)
+}
+
 /// The segments to have at hand after `asked`, nearest first: the next `count`, if the one served before `asked` was
 /// its predecessor. A server that replays goes forward one by one; `pg_rewind` walks backwards and gets none.
 #[must_use]

@@ -30,7 +30,7 @@ impl Volume {
         if volume.remount() {
             return Some(volume);
         }
-        eprintln!("SKIP {test}: mounting a tmpfs is not permitted here");
+        wale_testkit::skip(test, "mounting a tmpfs is not permitted here");
         None
     }
 

@@ -5,6 +5,7 @@
 //! above 125 stops it, with its files intact and ready to be started again (observed on 11 to 18).
 //! A standby asks again after any status up to 125, so there 1 is right.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use wale_ops::Kind;
@@ -42,7 +43,12 @@ impl Role {
     pub(crate) fn of_directory(directory: &Path) -> Self {
         // Anything but a clear "no such file" counts as there: the status that stops is the safe one.
         let exists = |name: &str| directory.join(name).try_exists().unwrap_or(true);
-        let recovery_conf = std::fs::read_to_string(directory.join("recovery.conf")).ok();
+        let recovery_conf = match std::fs::read(directory.join("recovery.conf")) {
+            // A comment may be in any encoding; the setting that counts is ASCII.
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => Some(String::new()),
+        };
         Self::from_files(
             exists("recovery.signal"),
             exists("standby.signal"),
@@ -174,5 +180,20 @@ mod tests {
         assert_eq!(Role::of_destination(&destination), Role::ArchiveRecovery);
         std::fs::write(data.path().join("standby.signal"), "").unwrap();
         assert_eq!(Role::of_destination(&destination), Role::Standby);
+    }
+
+    #[test]
+    fn a_recovery_conf_that_cannot_be_read_is_one() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("recovery.conf");
+        // A comment in Latin-1.
+        std::fs::write(&path, b"# f\xfcr den Notfall\nrestore_command = 'x'\n").unwrap();
+        assert_eq!(Role::of_directory(data.path()), Role::ArchiveRecovery);
+        std::fs::write(&path, b"# f\xfcr den Notfall\nstandby_mode = on\n").unwrap();
+        assert_eq!(Role::of_directory(data.path()), Role::Standby);
+        // Reading fails, also for root.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(Role::of_directory(data.path()), Role::ArchiveRecovery);
     }
 }

@@ -1,6 +1,6 @@
 //! The fault battery, rows 1 to 13: kill -9 and SIGTERM of the sidecar and of the server, at every step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -97,10 +97,12 @@ fn fault_01_killed_before_the_segment_is_stored_the_retry_stores_it() {
         let path = path.clone();
         std::thread::spawn(move || get(port, &path).map(|reply| reply.status))
     };
-    wait_until("the request to arrive", LONG, || {
-        let status = get(port, "/metrics").ok()?;
-        (status.status == 200).then_some(())
+    // The archiver's own request is there, too.
+    wait_until("the request to be worked on", LONG, || {
+        let status = get(port, "/status").ok()?.json();
+        (status["wal"]["in_flight"].as_u64()? >= 2).then_some(())
     });
+    assert_eq!(faulty.objects(&format!("*wal_005/{segment}*")), 0);
     faulty.stage.sidecar.kill();
     let answer = client.join().unwrap();
     assert!(
@@ -122,7 +124,7 @@ fn fault_02_and_05_killed_at_random_while_pushing_nothing_acknowledged_is_lost()
     println!("WALE_TEST_SEED={seed}");
     let mut faulty = Faulty::new("storm");
     let cluster = &faulty.stage.cluster;
-    let wal = cluster.wal.clone();
+    let (wal, archive) = (cluster.wal.clone(), faulty.stage.archive());
     cluster.sql("alter system set wal_keep_size = '4GB'");
     cluster.sql("select pg_reload_conf()");
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -143,7 +145,17 @@ fn fault_02_and_05_killed_at_random_while_pushing_nothing_acknowledged_is_lost()
             random ^= random << 17;
             std::thread::sleep(Duration::from_millis(50 + random % 350));
             sidecar.kill();
+            let unacknowledged = unacknowledged(&archive, &wal);
             *sidecar = Sidecar::start(sandbox, WALE, options);
+            // What is there without having been promised is whole.
+            for name in unacknowledged {
+                let reply = sidecar.get(&format!("/wal/{name}"));
+                assert_eq!(reply.status, 200, "{name}: {}", reply.text());
+                assert!(
+                    reply.body == std::fs::read(wal.join(&name)).unwrap(),
+                    "{name}"
+                );
+            }
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -170,6 +182,20 @@ fn fault_02_and_05_killed_at_random_while_pushing_nothing_acknowledged_is_lost()
     // What the killed ones left unfinished is not visible as an object; the sweep takes it when it is old enough.
     let listed = faulty.objects("*wal_005/*") - faulty.objects("*wal_005/.*.wale-tmp");
     assert!(listed >= acknowledged, "{listed} objects");
+}
+
+/// The WAL files of which the archive has an object, and which PostgreSQL was not told to be archived.
+fn unacknowledged(archive: &Path, wal: &Path) -> Vec<String> {
+    let marks = wal.join("archive_status");
+    std::fs::read_dir(archive.join("wal_005"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| name.split('.').next().map(str::to_owned))
+        .filter(|name| !marks.join(format!("{name}.done")).exists())
+        .collect()
 }
 
 #[test]
@@ -333,11 +359,11 @@ fn fault_12_the_first_push_after_a_restart_works_by_itself() {
         faulty.stage.cluster.sql("insert into t values (1)");
         faulty.stage.cluster.switch_wal();
         faulty.stage.cluster.wait_archived();
-        let status = faulty.stage.sidecar.get("/status").json();
-        assert!(
-            status["last_backup"].is_object() || faulty.backups() == 1,
-            "{status}"
-        );
+        wait_until("the status to tell of the backup", LONG, || {
+            let status = faulty.stage.sidecar.get("/status").json();
+            status["backup"]["last"].is_object().then_some(())
+        });
+        assert_eq!(faulty.backups(), 1);
     }
 }
 

@@ -138,27 +138,31 @@ fn fault_39_and_41_a_second_cluster_on_one_prefix_is_refused() {
     let data = cluster.data.to_string_lossy().into_owned();
     let backup = sidecar.verb(WALE, "wale", &["backup-push", &data]);
     assert_eq!(backup.code(), 65, "{}", backup.stderr);
-    // A segment of the other cluster in the first one's WAL directory.
-    let planted = stage.cluster.wal.join("0000000100000000000000EE");
+    // A segment of the other cluster in the first one's WAL directory, under its own name.
+    let mut foreign = foreign;
+    while stage.cluster.wal.join(&foreign).exists() {
+        foreign = cluster.switch_wal();
+    }
+    let planted = stage.cluster.wal.join(&foreign);
+    let mark = stage
+        .cluster
+        .wal
+        .join(format!("archive_status/{foreign}.ready"));
     shell(&format!(
-        "cp {} {}",
+        "cp -p {} {}",
         cluster.wal.join(&foreign).display(),
         planted.display()
     ));
-    shell(&format!(
-        "touch {}/archive_status/0000000100000000000000EE.ready",
-        stage.cluster.wal.display()
-    ));
-    let reply = stage.sidecar.get("/wal-push/0000000100000000000000EE");
-    assert!(matches!(reply.status, 409 | 500), "{}", reply.text());
+    std::fs::write(&mark, "").unwrap();
+    let reply = stage.sidecar.get(&format!("/wal-push/{foreign}"));
+    assert_eq!(reply.status, 409, "{}", reply.text());
+    assert!(
+        reply.text().contains("system identifier"),
+        "{}",
+        reply.text()
+    );
     std::fs::remove_file(&planted).unwrap();
-    std::fs::remove_file(
-        stage
-            .cluster
-            .wal
-            .join("archive_status/0000000100000000000000EE.ready"),
-    )
-    .unwrap();
+    std::fs::remove_file(&mark).unwrap();
     assert_eq!(
         stage.sidecar.get(&format!("/wal-push/{segment}")).status,
         200

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use wale_testkit::{Cluster, Sidecar, shell, wait_until};
@@ -42,6 +42,9 @@ impl Random {
 
 /// Rows are written and segments switched until `body` has ended. Nothing is written while `body` holds the lock that it
 /// is given.
+///
+/// # Panics
+/// When nothing was ever written.
 pub(crate) fn under_load<T>(cluster: &Cluster, body: impl FnOnce(&Mutex<()>) -> T) -> T {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -50,21 +53,25 @@ pub(crate) fn under_load<T>(cluster: &Cluster, body: impl FnOnce(&Mutex<()>) -> 
         }
     }
     let (stop, quiet) = (AtomicBool::new(false), Mutex::new(()));
-    std::thread::scope(|scope| {
+    let written = AtomicU64::new(0);
+    let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 // Whoever waits for the lock gets it.
                 std::thread::sleep(Duration::from_millis(5));
                 let _busy = quiet.lock();
                 // The server itself may be the one that was killed just now.
-                let _ = cluster.try_sql(
+                let done = cluster.try_sql(
                     "insert into t select random() * 1e9 from generate_series(1, 2000); select pg_switch_wal()",
                 );
+                written.fetch_add(u64::from(done.is_ok()), Ordering::Relaxed);
             }
         });
         let _stop = Stop(&stop);
         body(&quiet)
-    })
+    });
+    assert!(written.into_inner() > 0, "the load wrote nothing");
+    result
 }
 
 /// What was acknowledged so far, and seen to be stored.

@@ -66,8 +66,12 @@ fn control(stage: &Stage) -> PathBuf {
 }
 
 fn fault(stage: &Stage, text: &str) {
-    std::fs::write(control(stage), text).unwrap();
-    shell(&format!("chmod 644 {}", control(stage).display()));
+    let control = control(stage);
+    let next = control.with_extension("next");
+    std::fs::write(&next, text).unwrap();
+    shell(&format!("chmod 644 {}", next.display()));
+    // Whoever reads it meanwhile sees the whole of it, before or after.
+    std::fs::rename(&next, &control).unwrap();
 }
 
 fn assert_stops_without_promoting(cluster: &Cluster, why: &str) {

@@ -1,7 +1,7 @@
 //! The stage on which the tests play: a cluster that archives through a sidecar.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use wale_testkit::{
@@ -263,11 +263,14 @@ pub(crate) fn amcheck(cluster: &Cluster) {
 }
 
 /// Chunk-like tables come and go while `body` runs; table `t (id int, v int)` grows and changes.
+///
+/// # Panics
+/// When nothing of it succeeded.
 pub(crate) fn under_write_load<T>(cluster: &Cluster, body: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let result = std::thread::scope(|scope| {
         for worker in 0..2 {
-            let stop = &stop;
+            let (stop, written) = (&stop, &written);
             scope.spawn(move || {
                 let mut n = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -283,13 +286,17 @@ pub(crate) fn under_write_load<T>(cluster: &Cluster, body: impl FnOnce() -> T) -
                          drop table if exists chunk_{worker}_{old}"
                     );
                     // A deadlock between the two is theirs to bear.
-                    let _ = cluster.try_sql(&statement);
+                    if cluster.try_sql(&statement).is_ok() {
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
         }
         let _stop = StopOnDrop(&stop);
         body()
-    })
+    });
+    assert!(written.into_inner() > 0, "the load wrote nothing");
+    result
 }
 
 /// Ends the load also when the body panics: the scope would else wait for ever.
