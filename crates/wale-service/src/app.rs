@@ -49,6 +49,8 @@ pub(crate) struct App {
     pub(crate) lists: Semaphore,
     /// Turns of the WAL files that are being sent.
     pub(crate) files: Arc<Semaphore>,
+    /// Places in the queue for such a turn.
+    pub(crate) files_waiting: Semaphore,
     /// When a push was last asked for or ended.
     pub(crate) push_seen: watch::Sender<Option<Instant>>,
     /// Tasks that are joined at the end.
@@ -105,6 +107,7 @@ impl App {
             token: options.token.clone(),
             tls: options.tls.clone(),
             files: Arc::new(Semaphore::new(options.limits.files_at_once.max(1))),
+            files_waiting: Semaphore::new(options.limits.files_waiting.max(1)),
             wal_directory,
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),

@@ -106,11 +106,15 @@ pub struct HttpLimits {
     /// WAL files that are sent at a time, 16; more wait. Slow readers hold these, and nothing that a push needs. Beyond
     /// the memory budget each takes 1.5 MiB at most: 16 × 1.5 MiB = 24 MiB.
     pub files_at_once: usize,
+    /// Requests for WAL files that wait for their turn, 128; one more is turned away at once. With the files that are
+    /// sent that is 144, so that they leave other requests of a recovery some of the 256 connections that they share.
+    pub files_waiting: usize,
     /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
     /// makes room, and only the archive's routes, `/ping` and the probes are answered.
     pub soft_connections: usize,
-    /// No more connections than this, 512. Beyond it the kernel's queue holds new ones until one of ours ends.
-    /// Memory of connections: 512 × (16 KiB read + 16 KiB write) = 16 MiB; with TLS 24 MiB more.
+    /// No more connections than this, 512. Beyond it the kernel's queue holds new ones until one of ours ends. Half of
+    /// them, 256, are answered anything but a push at most.
+    /// Memory of connections: 512 × (16 KiB read + 32 KiB write) = 24 MiB; with TLS 24 MiB more.
     pub hard_connections: usize,
 }
 
@@ -125,6 +129,7 @@ impl Default for HttpLimits {
             write_stall: Duration::from_mins(1),
             least_bytes_per_second: 64 << 10,
             files_at_once: 16,
+            files_waiting: 128,
             soft_connections: 256,
             hard_connections: 512,
         }

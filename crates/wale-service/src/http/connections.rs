@@ -2,7 +2,8 @@
 //!
 //! It refuses to know what is asked for. Invariants: never more than `hard` connections; above `soft` the one that has
 //! waited longest without a whole request makes room for a new one, so that neither a thousand idle connections nor
-//! slowly sent heads keep PostgreSQL's push out; a connection that is being answered is never evicted.
+//! slowly sent heads and bodies keep PostgreSQL's push out; a connection that is being answered is never evicted; of
+//! those at most half of `hard` are answered anything but a push, so that the other half is left for pushes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ pub(crate) struct Connections {
 struct Inner {
     soft: usize,
     hard: usize,
+    /// Most connections that are answered something else than a push.
+    others_max: usize,
     table: Mutex<Table>,
     freed: Notify,
 }
@@ -28,6 +31,8 @@ struct Inner {
 struct Table {
     /// Counts up with every change, so that "waited longest" needs no clock.
     tick: u64,
+    /// Connections that are being answered something else than a push.
+    others: usize,
     open: BTreeMap<u64, Entry>,
 }
 
@@ -50,7 +55,17 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Busy {
     id: u64,
+    share: Share,
     inner: Arc<Inner>,
+}
+
+/// Whose part of the connections a request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// A push: all connections are there for it.
+    Push,
+    /// Anything else, whether it takes long or its client reads slowly.
+    Other,
 }
 
 impl Connections {
@@ -59,6 +74,7 @@ impl Connections {
         let inner = Inner {
             soft: soft.clamp(1, hard),
             hard,
+            others_max: (hard / 2).max(1),
             table: Mutex::default(),
             freed: Notify::new(),
         };
@@ -166,16 +182,24 @@ impl Slot {
             .is_some_and(|entry| entry.idle_since.is_some())
     }
 
-    /// Marks the connection as being answered until the returned guard goes.
-    pub(crate) fn busy(&self) -> Busy {
+    /// Marks the connection as being answered until the returned guard goes. `None` when as many are answered already
+    /// as the share has: the connection goes on counting as idle.
+    pub(crate) fn busy(&self, share: Share) -> Option<Busy> {
         let mut table = self.inner.lock();
+        if share == Share::Other {
+            if table.others >= self.inner.others_max {
+                return None;
+            }
+            table.others += 1;
+        }
         if let Some(entry) = table.open.get_mut(&self.id) {
             entry.idle_since = None;
         }
-        Busy {
+        Some(Busy {
             id: self.id,
+            share,
             inner: Arc::clone(&self.inner),
-        }
+        })
     }
 }
 
@@ -189,6 +213,7 @@ impl Drop for Slot {
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut table = self.inner.lock();
+        table.others -= usize::from(self.share == Share::Other);
         table.tick += 1;
         let tick = table.tick;
         if let Some(entry) = table.open.get_mut(&self.id) {
@@ -209,7 +234,7 @@ mod tests {
         let connections = Connections::new(2, 4);
         let first = connections.try_enter().unwrap();
         let second = connections.try_enter().unwrap();
-        let answering = first.busy();
+        let answering = first.busy(Share::Push);
         let third = connections.try_enter().unwrap();
         assert!(!first.evict.is_cancelled(), "it is being answered");
         assert!(second.evict.is_cancelled());
@@ -230,10 +255,10 @@ mod tests {
     fn above_soft_it_is_crowded_and_above_hard_nobody_enters() {
         let connections = Connections::new(1, 2);
         let first = connections.try_enter().unwrap();
-        let _answering = first.busy();
+        let _answering = first.busy(Share::Push);
         assert!(!connections.crowded());
         let second = connections.try_enter().unwrap();
-        let _answering_too = second.busy();
+        let _answering_too = second.busy(Share::Push);
         assert!(connections.crowded());
         assert!(connections.try_enter().is_none());
         drop(first);
@@ -244,7 +269,7 @@ mod tests {
     async fn a_waiting_newcomer_gets_the_place_of_one_that_became_idle() {
         let connections = Connections::new(1, 1);
         let first = connections.try_enter().unwrap();
-        let answering = first.busy();
+        let answering = first.busy(Share::Push);
         let newcomer = connections.enter();
         tokio::pin!(newcomer);
         assert!(futures_util::poll!(newcomer.as_mut()).is_pending());
@@ -253,5 +278,23 @@ mod tests {
         assert!(first.evict.is_cancelled());
         drop(first);
         newcomer.await;
+    }
+
+    #[test]
+    fn half_of_the_connections_is_left_for_pushes() {
+        let connections = Connections::new(2, 4);
+        let slots: Vec<Slot> = (0..4).filter_map(|_| connections.try_enter()).collect();
+        let others: Vec<Busy> = slots
+            .iter()
+            .filter_map(|slot| slot.busy(Share::Other))
+            .collect();
+        assert_eq!(others.len(), 2);
+        assert!(slots[3].is_idle(), "who was turned away makes room");
+        let push = slots[3].busy(Share::Push);
+        assert!(push.is_some());
+        drop(others);
+        assert!(slots[2].busy(Share::Other).is_some());
+        drop(push);
+        assert!(slots[3].busy(Share::Other).is_some());
     }
 }

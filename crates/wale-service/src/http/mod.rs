@@ -2,11 +2,13 @@
 //! deliberately broken replies must stay in our hands.
 //!
 //! ```text
-//! accept → Connections::enter (makes room) → TLS, if set → hyper, limits → guard → routes::find → wal | admit → Reply → socket
+//! accept → Connections::enter (makes room) → TLS, if set → hyper, limits → routes::find → guard (head, token, origin)
+//!   → the body → Connections: busy → wal | admin → Reply → socket
 //! ```
 //!
-//! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; no request
-//! elsewhere delays the archive's routes: those are answered however crowded it is.
+//! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; nobody who
+//! is refused, or has not sent a whole request, holds a connection that somebody else needs; what is not a push holds
+//! half of the connections at most.
 
 mod admin;
 mod connections;
@@ -25,8 +27,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, HeaderMap};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -37,7 +40,9 @@ use tokio_util::sync::CancellationToken;
 use wale_ops::OpError;
 
 pub(crate) use connections::Connections;
-use connections::Slot;
+#[cfg(test)]
+pub(crate) use connections::Share;
+use connections::{Busy, Slot};
 use io::{ClientSocket, Flushed, Transport};
 use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 use routes::{NoRoute, Route};
@@ -188,7 +193,6 @@ async fn answer(
     flushed: Flushed,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
-    let busy = slot.busy();
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let found = routes::find(&parts.method, path);
@@ -197,10 +201,11 @@ async fn answer(
         Err(NoRoute::Path) => (Manner::CutShort, "other"),
     };
     let voice = voice(&parts.headers);
-    let reply = match admitted(&app, found, &parts, body).await {
-        Ok(route) => dispatch(&app, route, parts.uri.query(), voice)
-            .await
-            .unwrap_or_else(Reply::from),
+    let (reply, busy) = match admitted(&app, &slot, found, &parts, body).await {
+        Ok((route, busy)) => {
+            let reply = dispatch(&app, route, parts.uri.query(), voice).await;
+            (reply.unwrap_or_else(Reply::from), busy)
+        }
         Err(failure) => {
             tracing::info!(
                 route,
@@ -209,11 +214,11 @@ async fn answer(
                 "refused: {}",
                 failure.message
             );
-            Reply::from(failure)
+            (Reply::from(failure), None)
         }
     };
     app.metrics.request(route, reply.status().as_u16());
-    Ok(reply.render(manner, voice, &flushed, Some(busy)))
+    Ok(reply.render(manner, voice, &flushed, busy))
 }
 
 /// The client's text for a log line: escaped, and no more of it than a line bears.
@@ -224,15 +229,39 @@ fn shown(path: &str) -> String {
         .collect()
 }
 
-/// Everything that may refuse a request before its route begins.
+/// Everything that may refuse a request before its route begins. Until here its connection counts as idle, and makes
+/// room when others come: who shows no token, or does not send what was announced, holds nothing. The probes never hold
+/// their connection: their answer is there at once.
 async fn admitted<'a>(
     app: &App,
+    slot: &Slot,
     found: Result<Route<'a>, NoRoute<'a>>,
-    parts: &hyper::http::request::Parts,
+    parts: &Parts,
     body: Incoming,
+) -> Result<(Route<'a>, Option<Busy>), Failure> {
+    let route = match checked(app, found, parts) {
+        Ok(route) => route,
+        // Nothing is read for somebody who is refused, so no further request can follow on this connection.
+        Err(failure) if !body.is_end_stream() => return Err(failure.closing()),
+        Err(failure) => return Err(failure),
+    };
+    guard::body(body, &app.limits).await?;
+    if route.is_probe() {
+        return Ok((route, None));
+    }
+    match slot.busy(route.share()) {
+        Some(busy) => Ok((route, Some(busy))),
+        None => Err(crowded()),
+    }
+}
+
+/// What the head alone can be refused for.
+fn checked<'a>(
+    app: &App,
+    found: Result<Route<'a>, NoRoute<'a>>,
+    parts: &Parts,
 ) -> Result<Route<'a>, Failure> {
     guard::head(parts, &app.limits)?;
-    guard::body(body, &app.limits).await?;
     let route = match found {
         Ok(route) => route,
         Err(NoRoute::Path) => return Err(no_such_path()),
@@ -249,14 +278,16 @@ async fn admitted<'a>(
     guard::token(route, &parts.headers, app.token.as_ref())?;
     guard::origin(route, &parts.headers)?;
     if !route.is_archive() && !route.is_probe() && app.connections.crowded() {
-        let message = "too many connections are open; only WAL is served";
-        return Err(
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-                .hint("repeat the request")
-                .closing(),
-        );
+        return Err(crowded());
     }
     Ok(route)
+}
+
+fn crowded() -> Failure {
+    let message = "too many connections are open; only WAL is served";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+        .hint("repeat the request")
+        .closing()
 }
 
 fn no_such_path() -> Failure {

@@ -34,6 +34,10 @@ pub(crate) const BINARY: &str = "application/octet-stream";
 /// Media type of the metrics.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How much of a file hyper is given at once. What hyper has been given it keeps until the client reads, and after the
+/// last piece without the file's turn: so every connection may hold that much, beside hyper's own 16 KiB.
+const PIECE_BYTES: usize = 16 << 10;
+
 /// Seconds after which a client may try again what was refused for a passing reason.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
@@ -212,6 +216,7 @@ impl Reply {
                 size,
                 Content::File {
                     left: size,
+                    piece: Bytes::new(),
                     body,
                     _held: held,
                 },
@@ -318,6 +323,8 @@ enum Content {
     Whole(Option<Bytes>),
     File {
         left: u64,
+        /// What came of the body and was not handed on.
+        piece: Bytes,
         body: BoxStream<'static, Result<Bytes, OpError>>,
         _held: (Permit, OwnedSemaphorePermit),
     },
@@ -345,10 +352,16 @@ impl Body for ReplyBody {
                     .filter(|bytes| !bytes.is_empty())
                     .map(|b| Ok(Frame::data(b))),
             ),
-            Content::File { left, body, .. } => {
-                let Some(piece) = ready!(body.poll_next_unpin(context)) else {
-                    return Poll::Ready(None);
-                };
+            Content::File {
+                left, piece, body, ..
+            } => {
+                while piece.is_empty() {
+                    match ready!(body.poll_next_unpin(context)) {
+                        Some(Ok(next)) => *piece = next,
+                        Some(Err(error)) => return Poll::Ready(Some(Err(broke_off(error)))),
+                        None => return Poll::Ready(None),
+                    }
+                }
                 Poll::Ready(Some(file_piece(piece, left)))
             }
             Content::CutShort {
@@ -387,18 +400,21 @@ impl Body for ReplyBody {
     }
 }
 
-fn file_piece(piece: Result<Bytes, OpError>, left: &mut u64) -> Result<Frame<Bytes>, BodyError> {
-    let bytes = piece.map_err(|error| {
-        tracing::warn!(
-            error = error.chain(),
-            "a WAL file broke off while it was sent; the client sees a short reply"
-        );
-        Box::new(error) as BodyError
-    })?;
+fn broke_off(error: OpError) -> BodyError {
+    tracing::warn!(
+        error = error.chain(),
+        "a WAL file broke off while it was sent; the client sees a short reply"
+    );
+    Box::new(error)
+}
+
+/// The next piece for hyper. A copy, because a part of the whole would keep all of it in memory.
+fn file_piece(whole: &mut Bytes, left: &mut u64) -> Result<Frame<Bytes>, BodyError> {
+    let piece = whole.split_to(whole.len().min(PIECE_BYTES));
     *left = left
-        .checked_sub(bytes.len() as u64)
+        .checked_sub(piece.len() as u64)
         .ok_or_else(|| BodyError::from("the file brought more bytes than it had announced"))?;
-    Ok(Frame::data(bytes))
+    Ok(Frame::data(Bytes::copy_from_slice(&piece)))
 }
 
 #[cfg(test)]

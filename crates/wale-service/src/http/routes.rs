@@ -6,6 +6,7 @@
 
 use hyper::Method;
 
+use super::connections::Share;
 use super::reply::Manner;
 
 /// What a path asks for. The text is the raw rest behind a WAL route's prefix.
@@ -99,6 +100,14 @@ impl Route<'_> {
             self,
             Self::WalPush(_) | Self::WalFetch(_) | Self::Wal(_) | Self::WalAbsent(_)
         )
+    }
+
+    /// Which of the connections it may hold while it is answered.
+    pub(crate) fn share(self) -> Share {
+        match self {
+            Self::WalPush(_) => Share::Push,
+            _ => Share::Other,
+        }
     }
 
     /// Told to anybody, token or not, crowd or not.

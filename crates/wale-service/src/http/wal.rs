@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use wale_ops::wal_push::PushReport;
 use wale_ops::{Kind, OpError};
@@ -123,15 +124,7 @@ fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
 pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
     let name = raw.parse()?;
     let permit = admit(app, &name)?;
-    let turn = tokio::time::timeout(FILE_TURN, Arc::clone(&app.files).acquire_owned()).await;
-    let Ok(Ok(turn)) = turn else {
-        return Err(busy(
-            format!(
-                "{name} is not sent: as many files as can be are being sent to clients that read slowly"
-            ),
-            "repeat the request",
-        ));
-    };
+    let turn = turn(app, &name).await?;
     let fetched = app
         .fetcher
         .fetch(&name)
@@ -142,6 +135,25 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
         size: fetched.size,
         body: fetched.body,
         held: (permit, turn),
+    })
+}
+
+/// A turn among the files that are being sent. Few enough wait for one that they leave connections for others.
+async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit, OpError> {
+    let turn = match app.files_waiting.try_acquire() {
+        Ok(_place) => {
+            let turn = Arc::clone(&app.files).acquire_owned();
+            tokio::time::timeout(FILE_TURN, turn).await.ok()
+        }
+        Err(_) => None,
+    };
+    turn.and_then(Result::ok).ok_or_else(|| {
+        busy(
+            format!(
+                "{name} is not sent: as many files as can be are being sent to clients that read slowly"
+            ),
+            "repeat the request",
+        )
     })
 }
 

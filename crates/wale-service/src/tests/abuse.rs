@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::support::{Sidecar, bench, serving};
+use super::support::{Sidecar, bench, eventually, serving};
+use crate::HttpToken;
+use crate::http::Share;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row58_tricks_in_the_path_are_400_and_touch_no_file() {
@@ -92,6 +94,70 @@ async fn row60_neither_idle_nor_slow_clients_keep_a_push_out() {
     sidecar.stop().await.unwrap();
 }
 
+/// Requests whose bodies do not come are not whole: they make room like idle connections, and hold nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_bodies_that_do_not_come_keep_no_push_out() {
+    let mut bench = bench();
+    bench.options.limits.soft_connections = 20;
+    bench.options.limits.hard_connections = 30;
+    bench.options.limits.body_timeout = Duration::from_mins(10);
+    let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    let (name, _) = sidecar.segment(1);
+    let head =
+        format!("POST /wal-push/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx");
+    let slow = idle(&sidecar, 100, head.as_bytes());
+    let reply = sidecar.get(&format!("/wal-push/{name}")).await;
+    assert_eq!(reply.status(), 200, "{}", reply.body());
+    assert!(sidecar.app.connections.len() <= 30);
+    drop(slow);
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_without_the_token_no_body_is_waited_for() {
+    let mut bench = bench();
+    bench.options.token = Some(HttpToken::new("s3cret".into()).unwrap());
+    bench.options.limits.body_timeout = Duration::from_mins(10);
+    let sidecar = bench.start(None).await;
+    for path in ["/backup-push", "/wal-push/x"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+        let reply = sidecar.raw(head).await;
+        assert_eq!(reply.status(), 401, "{path}: {}", reply.body());
+    }
+    sidecar.stop().await.unwrap();
+}
+
+/// Who asks for files and reads nothing gets a turn, or a place in the queue, or is turned away.
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_whoever_waits_for_a_file_keeps_no_push_out() {
+    let mut bench = bench();
+    bench.options.limits.soft_connections = 20;
+    bench.options.limits.hard_connections = 30;
+    bench.options.limits.files_at_once = 1;
+    bench.options.limits.files_waiting = 10;
+    let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    let (name, _) = sidecar.segment(1);
+    let pushed = sidecar.get(&format!("/wal-push/{name}")).await;
+    assert_eq!(pushed.status(), 200);
+    // The one turn is somebody else's: all must wait.
+    let turn = sidecar.app.files.acquire().await.unwrap();
+    let head = format!("GET /wal/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let waiting = idle(&sidecar, 100, head.as_bytes());
+    eventually("the queue is full", || async {
+        sidecar.app.files_waiting.available_permits() == 0
+    })
+    .await;
+    assert_eq!(sidecar.get(&format!("/wal/{name}")).await.status(), 503);
+    let (second, _) = sidecar.segment(2);
+    let reply = sidecar.get(&format!("/wal-push/{second}")).await;
+    assert_eq!(reply.status(), 200, "{}", reply.body());
+    drop(turn);
+    drop(waiting);
+    sidecar.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn row60_a_head_that_does_not_come_is_not_waited_for() {
     let mut bench = bench();
@@ -116,7 +182,7 @@ async fn row60_when_crowded_only_wal_and_probes_are_served() {
     sidecar.app.life.wait(crate::Phase::started).await;
     let (name, _) = sidecar.segment(1);
     let crowd = sidecar.app.connections.enter().await;
-    let answering = crowd.busy();
+    let answering = crowd.busy(Share::Other);
     assert_eq!(sidecar.get("/status").await.status(), 503);
     assert_eq!(sidecar.get("/backups").await.status(), 503);
     assert_eq!(sidecar.get("/ping").await.status(), 200);

@@ -249,63 +249,98 @@ async fn row60_handshakes_that_do_not_come_keep_no_push_out() {
     sidecar.stop().await.unwrap();
 }
 
-/// Asks for a file ten times, more than the kernel buffers, and reads nothing.
-fn ask_and_sleep(stream: &mut impl std::io::Write, name: &str) {
+/// Clients that ask for a file again and again and read nothing. 40 files of 1 MiB are more than the kernel can hold
+/// on both sides of a connection: 4 MiB at the sender's, 32 MiB at the receiver's, as Linux comes.
+fn asleep(
+    files: &Files,
+    sidecar: &Sidecar,
+    name: &str,
+    count: usize,
+) -> Vec<Box<dyn std::io::Write>> {
     let head = format!("GET /wal/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
-    stream.write_all(head.repeat(10).as_bytes()).unwrap();
+    let ask = |_| {
+        let mut stream: Box<dyn std::io::Write> = match sidecar.app.tls {
+            Some(_) => Box::new(files.connect(sidecar)),
+            None => Box::new(TcpStream::connect(sidecar.address).unwrap()),
+        };
+        stream.write_all(head.repeat(40).as_bytes()).unwrap();
+        stream
+    };
+    (0..count).map(ask).collect()
+}
+
+/// A sidecar that has stored one segment, whose name it gives, and sends two files at a time.
+async fn sender(files: &Files, over_tls: bool, write_stall: Duration) -> (Sidecar, String) {
+    let mut bench = if over_tls { secured(files) } else { bench() };
+    bench.options.limits.write_stall = write_stall;
+    bench.options.limits.files_at_once = 2;
+    let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    let (name, _) = sidecar.segment(1);
+    let pushed = push(files, &sidecar, &name).await;
+    assert_eq!(pushed, Some(0));
+    (sidecar, name)
+}
+
+async fn push(files: &Files, sidecar: &Sidecar, name: &str) -> Option<i32> {
+    status_of(
+        "curl",
+        asked(files, sidecar, &format!("-s /wal-push/{name}")),
+    )
+    .await
+}
+
+/// curl's words with the path at their end made a whole address.
+fn asked(files: &Files, sidecar: &Sidecar, words: &str) -> String {
+    let (options, path) = words.rsplit_once(' ').unwrap();
+    match sidecar.app.tls {
+        Some(_) => {
+            let ca = files.path("ca.pem").display().to_string();
+            format!("{options} --cacert {ca} {}", url(sidecar, path))
+        }
+        None => format!("{options} http://{}{path}", sidecar.address),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row60_clients_that_do_not_read_lose_their_turn_and_hold_no_push() {
+async fn row60_clients_that_do_not_read_hold_no_push() {
     let files = Files::new();
     for over_tls in [false, true] {
-        let mut bench = if over_tls { secured(&files) } else { bench() };
-        bench.options.limits.write_stall = Duration::from_millis(500);
-        bench.options.limits.files_at_once = 2;
-        let sidecar = bench.start(None).await;
-        sidecar.app.life.wait(crate::Phase::started).await;
-        let (name, bytes) = sidecar.segment(1);
-        let ca = files.path("ca.pem").display().to_string();
-        let base = if over_tls {
-            url(&sidecar, "")
-        } else {
-            format!("http://{}", sidecar.address)
-        };
-        let push = |name: &str| format!("-s --cacert {ca} {base}/wal-push/{name}");
-        assert_eq!(status_of("curl", push(&name)).await, Some(0));
-        let mut tls = Vec::new();
-        let mut plain = Vec::new();
-        for _ in 0..6 {
-            if over_tls {
-                let mut stream = files.connect(&sidecar);
-                ask_and_sleep(&mut stream, &name);
-                tls.push(stream);
-            } else {
-                let mut stream = TcpStream::connect(sidecar.address).unwrap();
-                ask_and_sleep(&mut stream, &name);
-                plain.push(stream);
-            }
-        }
+        // Nobody loses a turn while the test looks.
+        let (sidecar, name) = sender(&files, over_tls, Duration::from_hours(1)).await;
+        let clients = asleep(&files, &sidecar, &name, 6);
         eventually("both turns are taken", || async {
             sidecar.app.files.available_permits() == 0
         })
         .await;
         let (second, _) = sidecar.segment(2);
-        assert_eq!(
-            status_of("curl", push(&second)).await,
-            Some(0),
-            "pushes have their own turns"
-        );
+        assert_eq!(push(&files, &sidecar, &second).await, Some(0));
+        drop(clients);
+        sidecar.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row60_clients_that_do_not_read_lose_their_turn() {
+    let files = Files::new();
+    for over_tls in [false, true] {
+        let (sidecar, name) = sender(&files, over_tls, Duration::from_millis(200)).await;
+        let clients = asleep(&files, &sidecar, &name, 6);
         // Everybody who waits for a turn gets one in the end, whoever sleeps before.
         let out = sidecar.folder.path().join("out");
-        let fetch = format!("-s --cacert {ca} -o {} {base}/wal/{name}", out.display());
-        assert_eq!(status_of("curl", fetch).await, Some(0));
-        assert_eq!(std::fs::read(out).unwrap(), bytes);
-        eventually("all turns are given back", || async {
-            sidecar.app.files.available_permits() == 2
+        let fetch = format!("-s -o {} /wal/{name}", out.display());
+        assert_eq!(
+            status_of("curl", asked(&files, &sidecar, &fetch)).await,
+            Some(0)
+        );
+        assert_eq!(std::fs::read(out).unwrap(), segment(1).1);
+        // They hold on to their connections; it is the sidecar that ends them.
+        eventually("all who sleep are cut", || async {
+            sidecar.app.connections.len() == 0
         })
         .await;
-        drop((tls, plain));
+        assert_eq!(sidecar.app.files.available_permits(), 2);
+        drop(clients);
         sidecar.stop().await.unwrap();
     }
 }
