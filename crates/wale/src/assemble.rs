@@ -105,6 +105,17 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     Ok(Opened { archive })
 }
 
+/// Where the archive is, as its store would print it, without the cost of a store.
+pub(crate) fn location(settings: &Settings) -> String {
+    match &settings.place {
+        Some(Place::Directory(root)) => format!("file://{}", root.display()),
+        Some(Place::Bucket { bucket, prefix }) => format!("s3://{bucket}/{prefix}")
+            .trim_end_matches('/')
+            .to_owned(),
+        None => String::new(),
+    }
+}
+
 /// The store itself, and what is left of the bounds.
 fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds), OpError> {
     match (&settings.place, &settings.s3) {

@@ -68,14 +68,15 @@ fn run(invocation: &Invocation) -> u8 {
     }
     match verbs::run(invocation, &loaded, &bar) {
         Ok(()) => 0,
-        Err(Failure { error, status }) => {
+        Err(failure) => {
             let manner = match format {
                 _ if destinations.is_nowhere() => Manner::Lines,
                 Format::Line => Manner::Lines,
                 Format::Json => Manner::Event,
                 Format::WalE => Manner::WalE,
             };
-            report::tell(&error, absence(&invocation.verb), manner);
+            report::tell(&failure, absence(&invocation.verb), manner);
+            let Failure { error, status, .. } = failure;
             status.unwrap_or_else(|| invocation.face.exit_status(error.kind))
         }
     }

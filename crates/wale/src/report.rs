@@ -4,6 +4,11 @@ use std::io::Write;
 
 use wale_ops::{Kind, OpError};
 
+use crate::verbs::WalObject;
+
+/// WAL-E's name for who fetches WAL, in its log.
+pub(crate) const RESTORER: &str = "wal_e.operator.backup";
+
 /// A failed verb.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -11,6 +16,8 @@ pub(crate) struct Failure {
     pub(crate) error: OpError,
     /// The exit status, where it is not the one that follows from the error's kind.
     pub(crate) status: Option<u8>,
+    /// The WAL file that was looked for, and WAL-E's word for what looked for it.
+    pub(crate) looked_for: Option<(&'static str, WalObject)>,
 }
 
 impl Failure {
@@ -19,6 +26,15 @@ impl Failure {
         Self {
             error,
             status: Some(status),
+            looked_for: None,
+        }
+    }
+
+    /// The same, of an action on a WAL file.
+    pub(crate) fn of(self, action: &'static str, object: WalObject) -> Self {
+        Self {
+            looked_for: Some((action, object)),
+            ..self
         }
     }
 }
@@ -28,6 +44,7 @@ impl From<OpError> for Failure {
         Self {
             error,
             status: None,
+            looked_for: None,
         }
     }
 }
@@ -52,8 +69,9 @@ pub(crate) enum Manner {
     WalE,
 }
 
-/// Tells the error, once.
-pub(crate) fn tell(error: &OpError, absence: Absence, manner: Manner) {
+/// Tells the failure, once.
+pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
+    let error = &failure.error;
     let normal = is_normal(error, absence);
     match manner {
         Manner::Event if normal => {
@@ -68,22 +86,38 @@ pub(crate) fn tell(error: &OpError, absence: Absence, manner: Manner) {
                 error.chain()
             );
         }
-        Manner::WalE => tell_as_wal_e(error, normal),
+        Manner::WalE if normal => tell_absence_as_wal_e(failure),
+        Manner::WalE => tell_as_wal_e(error),
         // Nobody is left to be told that standard error is closed.
         Manner::Lines => drop(std::io::stderr().write_all(text(error, absence).as_bytes())),
     }
 }
 
-fn tell_as_wal_e(error: &OpError, normal: bool) {
+/// The end of the WAL, in the words and with the keys that are watched for.
+fn tell_absence_as_wal_e(failure: &Failure) {
+    let object = failure.looked_for.as_ref();
+    let detail = object.map_or_else(
+        || format!("{}.", failure.error.chain()),
+        |(_, object)| {
+            let key = &object.key;
+            format!("The absolute URI that could not be located is {key}, under any extension.")
+        },
+    );
+    tracing::info!(
+        target: RESTORER,
+        detail,
+        hint = "PostgreSQL asks for files until one is absent: at the end of the WAL this is as it should be.",
+        action = object.map(|(action, _)| *action),
+        key = object.map(|(_, object)| object.key.as_str()),
+        prefix = object.map(|(_, object)| object.prefix.as_str()),
+        seg = object.map(|(_, object)| object.seg.as_str()),
+        "could no longer locate object while performing wal restore"
+    );
+}
+
+fn tell_as_wal_e(error: &OpError) {
     let (detail, hint) = (error.detail.as_deref(), error.hint.as_deref());
-    if normal {
-        tracing::info!(
-            target: "wal_e.worker.restore",
-            detail = format!("{}.", error.chain()),
-            hint = "PostgreSQL asks for files until one is absent: at the end of the WAL this is as it should be.",
-            "could no longer locate object while performing wal restore"
-        );
-    } else if error.kind == Kind::Internal {
+    if error.kind == Kind::Internal {
         let detail = [Some(error.chain().as_str()), detail]
             .into_iter()
             .flatten()

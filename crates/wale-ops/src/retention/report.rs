@@ -82,24 +82,31 @@ pub struct Line {
 pub struct Refused {
     /// The object.
     pub key: ObjectKey,
-    /// The kind of refusal: S3's word for it, else the name of wale's kind of error.
-    pub code: &'static str,
-    /// What the store said.
+    /// The kind of refusal: the store's own code where it gave one, else S3's word for it or the name of wale's kind
+    /// of error.
+    pub code: String,
+    /// What the store said: its own words alone where it gave any.
     pub message: String,
 }
 
 impl Refused {
     pub(super) fn new(key: ObjectKey, error: &StoreError) -> Self {
+        let (told_code, told_message) = error.told_by_s3().unwrap_or_default();
         let code = match error {
+            _ if !told_code.is_empty() => told_code,
             StoreError::PermissionDenied { .. } => "AccessDenied",
             other => store_kind(other).name(),
         };
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(deeper) = cause {
-            message = format!("{message}: {deeper}");
-            cause = deeper.source();
+        let mut message = told_message.to_owned();
+        if message.is_empty() {
+            message = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(deeper) = cause {
+                message = format!("{message}: {deeper}");
+                cause = deeper.source();
+            }
         }
+        let code = code.to_owned();
         Self { key, code, message }
     }
 }

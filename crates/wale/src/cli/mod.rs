@@ -92,6 +92,17 @@ pub(crate) struct Invocation {
     pub(crate) words: String,
 }
 
+impl Invocation {
+    /// The settings given as flags, as options of this face before a verb: a process that is started with them reads
+    /// the same, whatever the environment and a configuration file say.
+    pub(crate) fn options(&self) -> Vec<String> {
+        match self.face {
+            Face::Wale => wale::options(&self.flags),
+            Face::WalE => wal_e::options(&self.flags),
+        }
+    }
+}
+
 /// A command line that ends the program at once: help, or a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Early {

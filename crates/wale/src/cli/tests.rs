@@ -148,6 +148,38 @@ fn wales_verbs_and_the_settings_flags() {
     }
 }
 
+/// What wal-fetch hands to the wal-prefetch that it starts.
+#[test]
+fn flags_survive_as_options_of_the_same_face() {
+    for line in [
+        "wal-e --terse --file-prefix file:///a -k KEY wal-fetch S D",
+        "wal-e --aws-i --s3 s3://b/p -a N --gpg-key-id=K wal-fetch S D",
+        "wal-e --gs-prefix gs://b --wabs-prefix wabs://b wal-fetch S D",
+        "wal-e wal-fetch S D",
+        "wale --file-prefix file:///a wal-fetch S D --fetch-deadline 3s --log trace",
+        "wale --s3-prefix=s3://b/p wal-fetch S D",
+    ] {
+        let parsed = parse_words(line).unwrap();
+        let program = line.split(' ').next().unwrap();
+        let mut words = vec![program.to_owned()];
+        words.extend(parsed.options());
+        words.extend(["wal-prefetch", "--placed", "/d", "S"].map(str::to_owned));
+        let again = parse(words.into_iter().map(OsString::from).collect()).unwrap();
+        assert_eq!(again.flags, parsed.flags, "{line}");
+    }
+}
+
+/// No number of bytes at all is no limit that anybody means.
+#[test]
+fn a_read_rate_of_nothing_is_a_mistake() {
+    let line = |program: &str, rate: u32| {
+        format!("{program} backup-push --cluster-read-rate-limit {rate} /d")
+    };
+    assert_eq!(status(&line("wal-e", 0)), 2);
+    assert_eq!(status(&line("wale", 0)), 64);
+    assert_eq!(status(&line("wal-e", 1)), 255);
+}
+
 #[test]
 fn the_commands_are_sound() {
     command().debug_assert();

@@ -16,7 +16,7 @@ pub(crate) struct BackupPush {
     #[arg(short = 'p', long, value_name = "N")]
     pub(crate) pool_size: Option<u16>,
     /// The most bytes read per second, all workers together
-    #[arg(long, value_name = "BYTES_PER_SECOND")]
+    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) cluster_read_rate_limit: Option<u64>,
     /// Back up a stopped server; its last WAL goes with the files
     #[arg(long)]

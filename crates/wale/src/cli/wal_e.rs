@@ -157,6 +157,23 @@ fn meant(arguments: &[OsString]) -> clap::Command {
     command
 }
 
+/// The same settings as options before a verb.
+pub(super) fn options(flags: &Flags) -> Vec<String> {
+    let option = |(name, value): (&String, &String)| match name.as_str() {
+        "WALE_FILE_PREFIX" => Some(format!("--file-prefix={value}")),
+        "WALE_S3_PREFIX" => Some(format!("--s3-prefix={value}")),
+        "WALE_GS_PREFIX" => Some(format!("--gs-prefix={value}")),
+        "WALE_WABS_PREFIX" => Some(format!("--wabs-prefix={value}")),
+        "WALE_GPG_KEY_ID" => Some(format!("--gpg-key-id={value}")),
+        "AWS_ACCESS_KEY_ID" => Some(format!("--aws-access-key-id={value}")),
+        "WABS_ACCOUNT_NAME" => Some(format!("--wabs-account-name={value}")),
+        "AWS_INSTANCE_PROFILE" => Some("--aws-instance-profile".to_owned()),
+        "WALE_LOG" => Some("--terse".to_owned()),
+        _ => None,
+    };
+    flags.iter().filter_map(option).collect()
+}
+
 fn flags(parsed: &Arguments) -> Flags {
     let given = [
         ("WALE_FILE_PREFIX", &parsed.file_prefix),

@@ -83,6 +83,15 @@ pub(crate) fn command() -> clap::Command {
     })
 }
 
+/// The same settings as options before a verb.
+pub(super) fn options(flags: &Flags) -> Vec<String> {
+    let option = |setting: &Setting| {
+        let value = flags.get(setting.name)?;
+        Some(format!("--{}={value}", setting.flag?))
+    };
+    SETTINGS.iter().filter_map(option).collect()
+}
+
 fn help(setting: &Setting) -> String {
     format!(
         "{} [variable: {}]",

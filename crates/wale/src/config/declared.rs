@@ -283,7 +283,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .derived("256MiB, or half the memory limit of the container").flag("memory"),
     Setting::new("WALE_GPG_KEY_ID", Archive, ENCRYPTION,
         "WAL-E's OpenPGP key. Refused rather than ignored, so that nobody believes an archive to be encrypted \
-         that is not."),
+         that is not. Called as wal-e, an empty value counts too, as in WAL-E."),
     Setting::new("WALE_AGE_RECIPIENTS", Archive, ENCRYPTION,
         "Public keys of age. Refused rather than ignored."),
     Setting::new("WALG_PGP_KEY", Archive, ENCRYPTION, "WAL-G's OpenPGP key. Refused rather than ignored.").secret(),
@@ -567,6 +567,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
 /// nobody is told about a misspelling.
 pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("WALE_RETRIES", "retries are bounded by time, not by number"),
+    (
+        "PGOPTIONS",
+        "the control connection passes no options to the server",
+    ),
     ("PGSERVICE", "the service file is not read"),
 ];
 

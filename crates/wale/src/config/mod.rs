@@ -28,7 +28,7 @@ use wale_ops::{Kind, OpError};
 use wale_service::Schedule;
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
-pub(crate) use prefix::{PREFIXES, Place, Several};
+pub(crate) use prefix::{Place, Several};
 pub(crate) use reference::settings_page;
 pub(crate) use s3::S3Settings;
 pub(crate) use show::{Shown, show_json, show_text};

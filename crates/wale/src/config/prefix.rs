@@ -33,7 +33,7 @@ pub(crate) enum Several {
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
-pub(crate) const PREFIXES: [&str; 6] = [
+const PREFIXES: [&str; 6] = [
     "WALE_FILE_PREFIX",
     "WALE_GS_PREFIX",
     "WALE_S3_PREFIX",

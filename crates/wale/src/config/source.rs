@@ -2,7 +2,7 @@
 //!
 //! The only code of the program that reads the environment. Knows names and texts, not what they
 //! mean. A value is the first that is set; an empty value is not set, except for the schedule, where
-//! the original took an empty value for "no schedule".
+//! the original took an empty value for "no schedule", and for WAL-E's key on WAL-E's command line.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -178,7 +178,10 @@ impl Sources {
     /// The first source that sets the name or one of its aliases.
     fn look_up(&self, name: &str) -> Raw {
         let declared = SETTINGS.iter().find(|setting| setting.name == name);
-        let empty_counts = declared.is_some_and(|setting| setting.shape == Shape::Cron);
+        // An empty key turned encryption on in WAL-E. Whoever calls this WAL-E may not store in clear because of it.
+        let is_wal_es_key = name == "WALE_GPG_KEY_ID" && self.several == Several::FirstOfWalE;
+        let empty_counts =
+            is_wal_es_key || declared.is_some_and(|setting| setting.shape == Shape::Cron);
         let counts = |value: &&String| empty_counts || !value.trim().is_empty();
         if let Some(text) = self.flags.get(name).filter(counts) {
             return Raw {
@@ -366,6 +369,18 @@ mod tests {
     fn an_empty_schedule_is_a_value() {
         let mut sources = Sources::for_test(&[], &[("CRON_TIMING", "")], "");
         assert_eq!(value(&mut sources, "CRON_TIMING").0.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn an_empty_key_is_one_where_wal_e_is_called() {
+        for (several, expected) in [(Several::Refused, None), (Several::FirstOfWalE, Some(""))] {
+            let mut sources = Sources::for_test(&[], &[("WALE_GPG_KEY_ID", "")], "");
+            sources.several = several;
+            assert_eq!(
+                value(&mut sources, "WALE_GPG_KEY_ID").0.as_deref(),
+                expected
+            );
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The fields `detail` and `hint` of an event become those parts, `severity` replaces the level's name, all others
-//! stand in STRUCTURED, sorted. Line ends within a part are followed by eight spaces, so that no input of ours can
+//! stand in STRUCTURED, sorted; what wale knows more of a file than WAL-E does is left out there. Line ends within a part are followed by eight spaces, so that no input of ours can
 //! forge a record.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Fields of records that WAL-E has too, which WAL-E's do not have.
+const OURS: [&str; 2] = ["bytes", "outcome"];
 
 /// WAL-E's format.
 pub(super) struct Record;
@@ -76,7 +79,8 @@ impl Parts {
         }
         let (time, process) = (now.format("%Y-%m-%dT%H:%M:%S%.6f-00"), std::process::id());
         let _ = write!(text, "\nSTRUCTURED: time={time} pid={process}");
-        for (name, value) in &self.fields {
+        let is_wal_es = |name: &&str| !(logger.starts_with("wal_e.") && OURS.contains(name));
+        for (name, value) in self.fields.iter().filter(|(name, _)| is_wal_es(name)) {
             let _ = write!(text, " {name}={value}");
         }
         let mut indented = String::with_capacity(text.len() + 64);
@@ -127,5 +131,30 @@ mod tests {
             said.text("wal_e.worker.upload", Level::ERROR, now),
             expected
         );
+    }
+
+    /// The example of the upload's end: keys sorted, none that WAL-E does not have.
+    #[test]
+    fn what_only_wale_knows_is_not_in_wal_es_records() {
+        let now = "2026-11-22T07:05:19.198765Z".parse().unwrap();
+        let fields = [
+            ("message", "completed archiving to a file"),
+            ("bytes", "16777216"),
+            ("outcome", "stored"),
+            ("prefix", "pfx/"),
+            ("action", "push-wal"),
+            ("state", "complete"),
+        ];
+        let said = |logger: &str| {
+            let fields = fields.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
+            let text = Parts { fields }.text(logger, Level::INFO, now);
+            text.split_once(" action=").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            said("wal_e.worker.upload"),
+            "push-wal prefix=pfx/ state=complete\n"
+        );
+        let own = said("wale_ops");
+        assert!(own.contains("bytes=16777216 outcome=stored"), "{own}");
     }
 }

@@ -1,18 +1,20 @@
 //! `backup-list`: WAL-E's table to the byte, or everything that is known as JSON.
 //!
 //! WAL-E writes with Python's `csv` module: tabs between columns, CR LF at the end of lines, quotes
-//! only where a value needs them, the header always. Its file store prints times without a zone,
-//! and without a fraction when that is zero.
+//! only where a value needs them, the header always. The times are each store's own: S3's as its listing
+//! has them, those of files without a zone, and without a fraction when that is zero. The order is the store's as
+//! well: S3 lists by key, a folder in no order at all. `wale` lists what ended first first, and `wal-e` too where no
+//! store promises another order.
 
 use std::fmt::Write;
 
-use chrono::{DateTime, Timelike, Utc};
+use chrono::{DateTime, SecondsFormat, Timelike, Utc};
 use serde_json::{Value, json};
 use wale_format::BackupName;
 use wale_ops::backup_list::BackupSummary;
 use wale_ops::{Archive, Kind, OpError};
 
-use crate::cli::BackupList;
+use crate::cli::{BackupList, Face};
 
 const HEADER: [&str; 7] = [
     "name",
@@ -28,15 +30,48 @@ const HEADER: [&str; 7] = [
 ///
 /// # Errors
 /// A query that is neither LATEST nor a backup's name, and the archive's errors.
-pub(crate) async fn run(archive: &Archive, arguments: &BackupList) -> Result<String, OpError> {
+pub(crate) async fn run(
+    archive: &Archive,
+    arguments: &BackupList,
+    face: Face,
+) -> Result<String, OpError> {
     let query = arguments.query.as_deref().map(Query::parse).transpose()?;
     let summaries = wale_ops::backup_list::run(archive).await?;
-    let chosen = choose(summaries, query.as_ref());
-    Ok(if arguments.json {
-        as_json(&chosen)
-    } else {
-        table(&chosen, arguments.detail)
-    })
+    let mut chosen = choose(summaries, query.as_ref());
+    if arguments.json {
+        return Ok(as_json(&chosen));
+    }
+    let times = Times::of(&archive.location());
+    if face == Face::WalE && times == Times::S3 {
+        chosen.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+    }
+    Ok(table(&chosen, arguments.detail, times))
+}
+
+/// How a store's times look in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Times {
+    /// As S3 writes them in a listing: `2026-11-22T07:06:24.000Z`.
+    S3,
+    /// As Python writes those of a file: `2026-11-22T06:56:47.867021`.
+    File,
+}
+
+impl Times {
+    fn of(location: &str) -> Self {
+        if location.starts_with("s3://") {
+            Self::S3
+        } else {
+            Self::File
+        }
+    }
+
+    fn text(self, time: DateTime<Utc>) -> String {
+        match self {
+            Self::S3 => time.to_rfc3339_opts(SecondsFormat::Millis, true),
+            Self::File => of_a_file(time),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -79,13 +114,13 @@ fn choose(mut summaries: Vec<BackupSummary>, query: Option<&Query>) -> Vec<Backu
     }
 }
 
-fn table(summaries: &[BackupSummary], detail: bool) -> String {
+fn table(summaries: &[BackupSummary], detail: bool, times: Times) -> String {
     let mut text = HEADER.join("\t") + "\r\n";
     for summary in summaries {
         let only_with_detail = |value: String| if detail { value } else { String::new() };
         let row = [
             summary.name.to_string(),
-            last_modified(summary.modified),
+            times.text(summary.modified),
             only_with_detail(
                 summary
                     .expanded_size_bytes
@@ -110,7 +145,7 @@ fn table(summaries: &[BackupSummary], detail: bool) -> String {
     clippy::cast_sign_loss,
     reason = "Python loses the same digits, and what is cast back lies between 0 and 1,000,000"
 )]
-fn last_modified(time: DateTime<Utc>) -> String {
+fn of_a_file(time: DateTime<Utc>) -> String {
     let seconds = time.timestamp() as f64 + f64::from(time.nanosecond()) * 1e-9;
     let rounded = (seconds.fract() * 1e6).round_ties_even() as u32;
     let whole = seconds as i64 + i64::from(rounded / 1_000_000);
@@ -201,23 +236,47 @@ mod tests {
         let header = "name\tlast_modified\texpanded_size_bytes\twal_segment_backup_start\t\
                       wal_segment_offset_backup_start\twal_segment_backup_stop\t\
                       wal_segment_offset_backup_stop\r\n";
-        assert_eq!(table(&[], true), header);
+        assert_eq!(table(&[], true, Times::File), header);
         let rows = [summary(A, 29)];
         let plain = "\t2026-11-22T06:56:29\t\t00000001000000000000000B\t00000040\t\t\r\n";
-        assert_eq!(table(&rows, false), format!("{header}{A}{plain}"));
+        assert_eq!(
+            table(&rows, false, Times::File),
+            format!("{header}{A}{plain}")
+        );
         let detail = "\t2026-11-22T06:56:29\t24123513\t00000001000000000000000B\t00000040\t\
                       00000001000000000000000B\t00000248\r\n";
-        assert_eq!(table(&rows, true), format!("{header}{A}{detail}"));
+        assert_eq!(
+            table(&rows, true, Times::File),
+            format!("{header}{A}{detail}")
+        );
+        let on_s3 = "\t2026-11-22T06:56:29.000Z\t\t00000001000000000000000B\t00000040\t\t\r\n";
+        assert_eq!(
+            table(&rows, false, Times::S3),
+            format!("{header}{A}{on_s3}")
+        );
+    }
+
+    #[test]
+    fn each_store_has_its_own_times() {
+        let time = Utc.with_ymd_and_hms(2026, 11, 22, 7, 6, 24).unwrap();
+        assert_eq!(
+            Times::of("s3://bkt/pfx").text(time),
+            "2026-11-22T07:06:24.000Z"
+        );
+        assert_eq!(
+            Times::of("file:///archive").text(time),
+            "2026-11-22T07:06:24"
+        );
     }
 
     #[test]
     fn times_and_quotes_are_pythons() {
         let time = Utc.with_ymd_and_hms(2026, 11, 22, 6, 56, 47).unwrap();
-        assert_eq!(last_modified(time), "2026-11-22T06:56:47");
+        assert_eq!(of_a_file(time), "2026-11-22T06:56:47");
         let time = time + chrono::TimeDelta::nanoseconds(867_021_999);
-        assert_eq!(last_modified(time), "2026-11-22T06:56:47.867022");
+        assert_eq!(of_a_file(time), "2026-11-22T06:56:47.867022");
         let time = time - chrono::TimeDelta::nanoseconds(867_021_999 - 999_999_900);
-        assert_eq!(last_modified(time), "2026-11-22T06:56:48");
+        assert_eq!(of_a_file(time), "2026-11-22T06:56:48");
         assert_eq!(quoted("a\"b".into()), "\"a\"\"b\"");
         assert_eq!(quoted("a b".into()), "a b");
     }

@@ -10,6 +10,9 @@ mod restore_spec;
 mod serve;
 mod wal;
 mod wal_ahead;
+mod wal_record;
+
+pub(crate) use wal_record::WalObject;
 
 use std::io::Write;
 
@@ -50,7 +53,8 @@ pub(crate) fn run(
         Verb::BackupList(arguments) => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-            print(&runtime::small()?.block_on(backup_list::run(&archive, arguments))?)
+            let list = backup_list::run(&archive, arguments, invocation.face);
+            print(&runtime::small()?.block_on(list)?)
         }
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
         Verb::Delete(arguments) => deletion::delete(arguments, invocation.face, loaded),

@@ -14,10 +14,11 @@ use wale_pg::ArchiveFileName;
 
 use super::recovery::{self, Role};
 use super::wal_ahead::Window;
+use super::wal_record::WalObject;
 use crate::assemble::{self, Bounds};
-use crate::cli::{Invocation, WalFetch, WalPush};
+use crate::cli::{Face, Invocation, WalFetch, WalPush};
 use crate::config::{Group, Loaded};
-use crate::report::Failure;
+use crate::report::{Failure, RESTORER};
 use crate::runtime;
 
 /// Most segments archived in one call.
@@ -27,17 +28,22 @@ const POOL_MAX: usize = 64;
 pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-    let place = archive.location();
     let name = arguments.path.file_name().unwrap_or_default();
-    let name = name.to_string_lossy();
-    tracing::info!(
-        target: "wal_e.worker.upload",
-        detail = format!("Uploading \"{}\" to \"{place}\".", arguments.path.display()),
-        action = "push-wal",
-        seg = %name,
-        state = "begin",
-        "begin archiving a file"
-    );
+    // What is no name has no object either; it is refused below.
+    if let Ok(name) = name.to_string_lossy().parse() {
+        let object = WalObject::to_push(&archive, &name);
+        tracing::info!(
+            target: "wal_e.worker.upload",
+            detail = format!("Uploading \"{}\" to \"{}\".", arguments.path.display(), object.key),
+            action = "push-wal",
+            key = object.key,
+            prefix = object.prefix,
+            seg = object.seg,
+            state = "begin",
+            "begin archiving a file"
+        );
+    }
+    let location = archive.location();
     let pool = arguments
         .pool_size
         .map_or(1, usize::from)
@@ -54,15 +60,17 @@ pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> 
         runtime::small()?.block_on(push)?
     };
     let rate = rate(report.bytes_stored, report.duration);
+    let object = WalObject::stored(&location, &report.name, &report.key);
     tracing::info!(
         target: "wal_e.worker.upload",
-        detail = format!("Archiving to \"{place}/{}\" complete at {rate}KiB/s.", report.key),
+        detail = format!("Archiving to \"{}\" complete at {rate}KiB/s.", object.key),
         action = "push-wal",
-        key = format!("{place}/{}", report.key),
+        key = object.key,
         outcome = report.outcome.name(),
         bytes = report.bytes_plain,
+        prefix = object.prefix,
         rate,
-        seg = %report.name,
+        seg = object.seg,
         state = "complete",
         "completed archiving to a file"
     );
@@ -136,38 +144,61 @@ pub(crate) fn fetch(
     invocation: &Invocation,
     loaded: &Loaded,
 ) -> Result<(), Failure> {
-    fetch_file(arguments, invocation, loaded).map_err(|error| {
+    let mut looked_for = None;
+    fetch_file(arguments, invocation, loaded, &mut looked_for).map_err(|error| {
         let role = Role::of_destination(&arguments.destination);
         let stops = loaded.settings.fetch_stops_recovery;
         let status = recovery::status(error.kind, role, stops, invocation.face);
-        Failure::with_status(error, status)
+        let failure = Failure::with_status(error, status);
+        match looked_for {
+            Some(object) => failure.of("wal-fetch", object),
+            None => failure,
+        }
     })
 }
+
+/// `looked_for` is what the archive was asked for, if it was.
 
 fn fetch_file(
     arguments: &WalFetch,
     invocation: &Invocation,
     loaded: &Loaded,
+    looked_for: &mut Option<WalObject>,
 ) -> Result<(), OpError> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
     let name = archive_name(&arguments.name, "%f")?;
+    let location = assemble::location(settings);
+    let object = &*looked_for.insert(WalObject::to_fetch(&location, &name));
     let ahead = arguments
         .prefetch
         .map_or(settings.fetch_prefetch, usize::from);
     let window = Window::new(ahead, &name, &arguments.destination);
     if let Some(bytes) = window.promote() {
         tracing::info!(
-            target: "wal_e.worker.restore",
+            target: RESTORER,
             action = "wal-fetch",
             bytes,
-            seg = %name,
+            key = object.key,
+            prefix = object.prefix,
+            seg = object.seg,
             "promoted prefetched wal segment"
         );
         window.advance(bytes, invocation);
         return Ok(());
     }
+    // A line for each file is enough in a server's log, unless somebody reads WAL-E's.
+    if invocation.face == Face::WalE {
+        tracing::info!(
+            target: RESTORER,
+            action = "wal-fetch",
+            key = object.key,
+            prefix = object.prefix,
+            seg = object.seg,
+            state = "begin",
+            "begin wal restore"
+        );
+    }
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
-    let place = archive.location();
     let fetched = runtime::small()?.block_on(fetch_now(
         archive,
         settings.fetch_deadline,
@@ -180,23 +211,27 @@ fn fetch_file(
         Err(error) if error.kind == Kind::NotFound => window.clean(),
         Err(_) => {}
     }
-    let report = fetched?;
+    fetched.map(|report| told_complete(arguments, &location, &report))
+}
+
+fn told_complete(arguments: &WalFetch, location: &str, report: &FetchReport) {
     let rate = rate(report.bytes_stored, report.duration);
+    let object = WalObject::stored(location, &report.name, &report.key);
     tracing::info!(
-        target: "wal_e.worker.restore",
+        target: RESTORER,
         detail = format!(
             "The file was fetched to \"{}\" at {rate}KiB/s.",
             arguments.destination.display()
         ),
         action = "wal-fetch",
-        key = format!("{place}/{}", report.key),
+        key = object.key,
         bytes = report.bytes_plain,
+        prefix = object.prefix,
         rate,
-        seg = %report.name,
+        seg = object.seg,
         state = "complete",
         "complete wal restore"
     );
-    Ok(())
 }
 
 async fn fetch_now(

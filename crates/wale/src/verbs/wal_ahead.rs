@@ -15,14 +15,18 @@ use wale_ops::wal_fetch::{Fetcher, FetcherOptions};
 use wale_ops::{Kind, OpError};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
+use super::wal_record::WalObject;
 use crate::assemble::{self, Bounds};
 use crate::cli::{Face, Invocation, WalPrefetch};
-use crate::config::{Flags, Group, Loaded, PREFIXES};
-use crate::report::Failure;
+use crate::config::{Group, Loaded};
+use crate::report::{Failure, RESTORER};
 use crate::runtime;
 
 /// How long a fetch waits for the same segment that is on its way already: longer than a slow store needs for it.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// WAL-E's word for this verb in its log.
+const ACTION: &str = "wal-prefetch";
 
 /// The name under which PostgreSQL's recovery asks for segments, `xlogarchive.c`.
 const RECOVERY_NAME: &str = "RECOVERYXLOG";
@@ -117,6 +121,8 @@ fn start(
         Face::WalE => "wal-e",
     });
     let (first, further) = placed.split_first().expect("the caller has some");
+    // As options, not as variables: of those an alias or a configuration file might take precedence.
+    command.args(invocation.options());
     command.args(["wal-prefetch", "--placed"]);
     for name in further {
         command.args(["--and", &name.to_string()]);
@@ -129,19 +135,8 @@ fn start(
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    hand_on(&mut command, &invocation.flags);
     // Not waited for: this process ends now, and init takes the child over.
     command.spawn().map(drop)
-}
-
-/// Settings given as flags become variables of the child. A prefix given as a flag is the only one that counts.
-fn hand_on(command: &mut Command, flags: &Flags) {
-    if flags.keys().any(|name| PREFIXES.contains(&name.as_str())) {
-        for name in PREFIXES {
-            command.env_remove(name);
-        }
-    }
-    command.envs(flags);
 }
 
 /// `wal-prefetch`: fetches segments into their places, the nearest first.
@@ -169,10 +164,11 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
         deadline: settings.fetch_deadline,
         ..FetcherOptions::default()
     };
+    let location = archive.location();
     let fetcher = Fetcher::new(archive, options);
     let result = runtime::small()?.block_on(async {
         for name in &names {
-            fetch_ahead(&fetcher, &folder, *name).await?;
+            fetch_ahead(&fetcher, &location, &folder, *name).await?;
         }
         Ok(())
     });
@@ -182,31 +178,45 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
             folder.abandon(name);
         }
     }
-    result.map_err(|error: OpError| match error.kind {
-        Kind::NotFound => Failure::with_status(error, 1),
-        _ => Failure::from(error),
-    })
+    result
 }
 
 async fn fetch_ahead(
     fetcher: &Fetcher,
+    location: &str,
     folder: &PrefetchFolder,
     name: WalSegmentName,
-) -> Result<(), OpError> {
+) -> Result<(), Failure> {
     // No place: wal-fetch was faster, or nobody wants the segment any more.
     let Some(place) = folder.take_place(name) else {
         return Ok(());
     };
     let file = ArchiveFileName::Segment(name);
-    let report = fetcher.fetch_to_path(&file, &place.file, None).await?;
+    let object = WalObject::to_fetch(location, &file);
+    tracing::info!(
+        target: RESTORER,
+        action = ACTION,
+        key = object.key,
+        prefix = object.prefix,
+        seg = object.seg,
+        state = "begin",
+        "begin wal restore"
+    );
+    let fetched = fetcher.fetch_to_path(&file, &place.file, None).await;
+    let report = fetched.map_err(|error| match error.kind {
+        Kind::NotFound => Failure::with_status(error, 1).of(ACTION, object),
+        _ => Failure::from(error),
+    })?;
     if folder.publish(name, &place).is_ok() {
+        let object = WalObject::stored(location, &file, &report.key);
         tracing::info!(
-            target: "wal_e.worker.prefetch",
-            action = "wal-prefetch",
-            key = report.key,
-            seg = %name,
+            target: RESTORER,
+            action = ACTION,
+            key = object.key,
+            prefix = object.prefix,
+            seg = object.seg,
             state = "complete",
-            "complete wal prefetch"
+            "complete wal restore"
         );
     }
     Ok(())

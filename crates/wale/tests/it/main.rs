@@ -30,6 +30,8 @@ mod support;
 mod targets;
 mod timelines;
 mod tls;
+mod wal_e_defects;
 mod wal_e_face;
 mod wal_e_golden;
 mod wal_e_real;
+mod wal_e_statuses;

@@ -28,10 +28,13 @@ const TAIL_BYTES: usize = 16;
 /// After 2^6 = 64 bytes without a copy each step is one byte longer: what does not compress is soon passed.
 const SKIP_SHIFT: u32 = 6;
 
-/// The longest stream that `plain` bytes can become: plain bytes need one byte of length in 255 and a few at the ends,
-/// and a copy is never longer than what it copies.
+/// The longest stream that `plain` bytes can become, as LZO itself reckons it (`LZO.FAQ`): n + n / 16 + 64 + 3.
+///
+/// A copy may be no gain: four bytes from more than 2 KiB back take three, and 19 plain bytes after it two more for
+/// their number. So 23 bytes become 24 at worst, again and again, and the remainder is room for the ends and for the
+/// sixteen bytes that are written at once.
 pub(super) const fn bound(plain: usize) -> usize {
-    plain + plain / 255 + 32
+    plain + plain / 16 + 64 + 3
 }
 
 /// Compresses blocks. Holds the table between blocks, 32 KiB.
@@ -336,6 +339,32 @@ mod tests {
         assert!(round_trip(&far).len() < 300);
     }
 
+    /// Four bytes that stood at least so far back, then bytes that are new, again and again.
+    fn short_copies(length: usize, back: usize, fresh: usize) -> Vec<u8> {
+        let mut fresh_bytes = noise(length + back).into_iter();
+        let mut plain: Vec<u8> = fresh_bytes.by_ref().take(back).collect();
+        while plain.len() < length {
+            let from = plain.len() - back;
+            plain.extend_from_within(from..from + 4);
+            plain.extend(fresh_bytes.by_ref().take(fresh));
+        }
+        plain.truncate(length);
+        plain
+    }
+
+    /// A bound that reckons with plain bytes alone is too small for these: the encoder ran over its end.
+    #[test]
+    fn copies_that_are_no_gain_stay_below_the_bound() {
+        let plain = short_copies(262_144, 2_185, 19);
+        let stream = round_trip(&plain);
+        assert!(
+            stream.len() > plain.len() + plain.len() / 255 + 32,
+            "{}: the pattern is no longer the worst",
+            stream.len()
+        );
+        assert!(stream.len() <= bound(plain.len()), "{}", stream.len());
+    }
+
     #[test]
     fn every_short_input() {
         for length in 0..300 {
@@ -362,6 +391,16 @@ mod tests {
                 }
             }
             round_trip(&plain);
+        }
+
+        #[test]
+        fn no_mixture_of_short_copies_and_new_bytes_is_longer_than_the_bound(
+            length in prop_oneof![1usize..5_000, 200_000usize..=262_144],
+            back in 4usize..49_000,
+            fresh in 0usize..40,
+        ) {
+            let plain = short_copies(length, back, fresh);
+            prop_assert!(round_trip(&plain).len() <= bound(plain.len()));
         }
     }
 }

@@ -174,7 +174,7 @@ async fn fault_34_what_the_store_retains_is_told_and_the_rest_goes() {
     assert_eq!(report.deleted, [world.backups[1].name.clone()]);
     assert_eq!(report.refused.len(), 1);
     assert_eq!(
-        (report.refused[0].key.as_str(), report.refused[0].code),
+        (report.refused[0].key.as_str(), &*report.refused[0].code),
         (sentinel.as_str(), "AccessDenied")
     );
     assert!(world.backups[0].keys.iter().all(|key| world.has(key)));

@@ -12,6 +12,10 @@ use wale_ops::{Kind, OpError};
 use crate::cli::{Deletion, Face};
 use crate::progress::bytes;
 use crate::report::Failure;
+use crate::verbs::wal_record::path_prefix;
+
+/// WAL-E's name for who deletes, in its log.
+const WORKER: &str = "wal_e.worker.base";
 
 /// The status of a run that could not delete everything, of both faces.
 const RETAINED: u8 = 1;
@@ -85,7 +89,7 @@ impl Teller {
                 let detail = format!(
                     "The unexpected key is \"{key}\", and it appears to be of no known kind."
                 );
-                tracing::warn!(detail, "skipping non-qualifying key in 'delete before'");
+                tracing::warn!(target: WORKER, detail, "skipping non-qualifying key in 'delete before'");
             }
             return;
         }
@@ -94,10 +98,10 @@ impl Teller {
         let hint = self
             .dry_run
             .then_some("This is only a dry run -- no actual data is being deleted");
-        if self.dry_run && !tracing::enabled!(Level::INFO) {
-            tracing::warn!(detail, hint, "{message}");
+        if self.dry_run && !tracing::enabled!(target: WORKER, Level::INFO) {
+            tracing::warn!(target: WORKER, detail, hint, "{message}");
         } else {
-            tracing::info!(detail, hint, "{message}");
+            tracing::info!(target: WORKER, detail, hint, "{message}");
         }
     }
 
@@ -128,7 +132,8 @@ impl Teller {
             Voice::Log => tracing::info!("{}", summary(report, self.dry_run)),
         }
         if report.refused_count > 0 && self.voice != Voice::Json {
-            self.write(&refused_table(report));
+            let table = refused_table(report, &self.location);
+            self.write(&table);
         }
         match self.closed {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -178,23 +183,34 @@ pub(super) fn summary(report: &Report, dry_run: bool) -> String {
     )
 }
 
-/// WAL-E's table of what S3 would not delete: tabs, CR LF, as Python's `csv` writes it.
-fn refused_table(report: &Report) -> String {
+/// WAL-E's table of what S3 would not delete: tabs, CR LF, as Python's `csv` writes it, each object by its whole key
+/// in the bucket.
+fn refused_table(report: &Report, location: &str) -> String {
+    let prefix = if location.starts_with("s3://") {
+        path_prefix(location)
+    } else {
+        String::new()
+    };
     let mut text = "key\terror_code\terror_message\r\n".to_owned();
     for refused in &report.refused {
-        let message: String = refused
-            .message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let quoted = if message.contains('"') {
-            format!("\"{}\"", message.replace('"', "\"\""))
-        } else {
-            message
-        };
-        let _ = write!(text, "{}\t{}\t{quoted}\r\n", refused.key, refused.code);
+        let (key, code) = (format!("{prefix}{}", refused.key), &refused.code);
+        let message = quoted(&refused.message);
+        let _ = write!(text, "{key}\t{code}\t{message}\r\n");
     }
     text
+}
+
+/// One line, in quotes where `csv` would set them.
+fn quoted(message: &str) -> String {
+    let clean: String = message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if clean.contains('"') {
+        format!("\"{}\"", clean.replace('"', "\"\""))
+    } else {
+        clean
+    }
 }
 
 fn json_end(report: &Report, told: u64, dry_run: bool) -> String {
@@ -236,7 +252,7 @@ mod tests {
     fn the_refusals_are_wal_es_table() {
         let refused = |message: &str| Refused {
             key: ObjectKey::new("wal_005/x").unwrap(),
-            code: "AccessDenied",
+            code: "AccessDenied".to_owned(),
             message: message.to_owned(),
         };
         let report = Report {
@@ -245,10 +261,20 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(
-            refused_table(&report),
+            refused_table(&report, "file:///archive"),
             "key\terror_code\terror_message\r\nwal_005/x\tAccessDenied\tlocked\r\n\
              wal_005/x\tAccessDenied\t\"a \"\"b\"\" c\"\r\n"
         );
+        for (location, key) in [
+            ("s3://bkt/some/prefix", "some/prefix/wal_005/x"),
+            ("s3://bkt", "wal_005/x"),
+        ] {
+            let table = refused_table(&report, location);
+            assert_eq!(
+                table.lines().nth(1),
+                Some(&*format!("{key}\tAccessDenied\tlocked"))
+            );
+        }
     }
 
     #[test]
