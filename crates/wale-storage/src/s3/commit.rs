@@ -13,7 +13,7 @@ use super::S3Store;
 use super::client::Call;
 use super::download;
 use super::failure::{Asked, Failure, Refusal};
-use super::part::Whole;
+use super::part::{Passing, Whole};
 use super::upload::{Condition, MARK_HEADER, SHORT_BYTES_MAX, Stored};
 use super::xml::{self, Assembled};
 use crate::retry::Attempts;
@@ -156,11 +156,11 @@ impl S3Store {
                 }
                 Err(error) => return Err(error),
             };
-            let mut read = Whole::default();
+            let mut read = Passing::new();
             while let Some(piece) = body.try_next().await? {
                 read.update(&piece);
             }
-            if read.sum() != expected.sum() {
+            if read.whole() != expected {
                 return Ok(None);
             }
         }
