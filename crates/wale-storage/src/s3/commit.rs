@@ -201,7 +201,12 @@ impl S3Store {
                         etag: answer.header("etag").map(str::to_owned),
                     }));
                 }
-                Err(Failure::Refused(refusal)) if refusal.may_be_absence() => return Ok(None),
+                Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
+                    match client.confirm_absence(key).await {
+                        Ok(()) => return Ok(None),
+                        Err(error) => attempts.pause(error).await?,
+                    }
+                }
                 Err(failure) => {
                     let error = client.explain(key, failure).await;
                     attempts.pause(error).await?;

@@ -305,3 +305,20 @@ async fn a_status_of_absence_without_its_reason_is_confirmed_by_the_listing() {
     store.delete(&key()).await.expect("there is nothing");
     assert_eq!(server.asked(), ["GET /b/k", "DELETE /b/k"]);
 }
+
+#[tokio::test]
+async fn row_30_without_conditions_a_page_is_not_believed_that_a_name_is_free() {
+    let there = "<ListBucketResult><Contents><Key>k</Key><Size>1</Size>\
+                 <LastModified>2026-11-23T10:00:00Z</LastModified></Contents></ListBucketResult>";
+    let server = Server::start(move |seen| match seen.method.as_str() {
+        "HEAD" => page(404),
+        "GET" => Reply::Answer(200, Vec::new(), there.into()),
+        "DELETE" => answer(204),
+        _ => Reply::Answer(200, object("opaque"), Vec::new()),
+    });
+    let error = server.store().put_if_absent(&key(), body("text")).await;
+    let error = error.expect_err("it is listed");
+    assert!(error.is_transient(), "{error:?}");
+    let asked = server.asked();
+    assert!(!asked.contains(&"PUT /b/k".to_owned()), "{asked:?}");
+}
