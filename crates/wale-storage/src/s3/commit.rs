@@ -13,7 +13,7 @@ use super::S3Store;
 use super::client::Call;
 use super::download;
 use super::failure::{Asked, Failure, Refusal};
-use super::part::Whole;
+use super::part::{Passing, Whole};
 use super::upload::{Condition, MARK_HEADER, SHORT_BYTES_MAX, Stored};
 use super::xml::{self, Assembled};
 use crate::retry::Attempts;
@@ -156,11 +156,11 @@ impl S3Store {
                 }
                 Err(error) => return Err(error),
             };
-            let mut read = Whole::default();
+            let mut read = Passing::new();
             while let Some(piece) = body.try_next().await? {
                 read.update(&piece);
             }
-            if read.sum() != expected.sum() {
+            if read.whole() != expected {
                 return Ok(None);
             }
         }
@@ -201,7 +201,12 @@ impl S3Store {
                         etag: answer.header("etag").map(str::to_owned),
                     }));
                 }
-                Err(Failure::Refused(refusal)) if refusal.may_be_absence() => return Ok(None),
+                Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
+                    match client.confirm_absence(key).await {
+                        Ok(()) => return Ok(None),
+                        Err(error) => attempts.pause(error).await?,
+                    }
+                }
                 Err(failure) => {
                     let error = client.explain(key, failure).await;
                     attempts.pause(error).await?;

@@ -131,6 +131,8 @@ impl Store for S3Store {
         let condition = if self.creation_is_guarded().await? {
             Condition::Create
         } else {
+            // Nothing but the look keeps this write from another's object, so the listing must agree with it.
+            self.inner.client.confirm_absence(key).await?;
             Condition::CreateUnguarded
         };
         match self.upload(key, body, condition).await? {

@@ -43,33 +43,42 @@ pub(super) struct Cutter {
     body: Fuse<Body>,
     rest: Bytes,
     wanted: Wanted,
-    whole: Option<Whole>,
+    passing: Option<Passing>,
 }
 
-/// The sum and the length of a whole body, for a comparison with what is read back.
-#[derive(Debug, Clone, Copy)]
+/// A whole body, for a comparison with what is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Whole {
+    crc32c: u64,
+    bytes: u64,
+}
+
+/// A whole body that goes by.
+#[derive(Debug)]
+pub(super) struct Passing {
     crc32c: crc_fast::Digest,
     bytes: u64,
 }
 
-impl Default for Whole {
-    fn default() -> Self {
+impl Passing {
+    pub(super) fn new() -> Self {
         Self {
             crc32c: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi),
             bytes: 0,
         }
     }
-}
 
-impl Whole {
     pub(super) fn update(&mut self, chunk: &[u8]) {
         self.crc32c.update(chunk);
         self.bytes += chunk.len() as u64;
     }
 
-    pub(super) fn sum(&self) -> (u64, u64) {
-        (self.crc32c.finalize(), self.bytes)
+    /// What has gone by so far.
+    pub(super) fn whole(&self) -> Whole {
+        Whole {
+            crc32c: self.crc32c.finalize(),
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -93,13 +102,13 @@ impl Cutter {
             body: body.fuse(),
             rest: Bytes::new(),
             wanted,
-            whole: wanted.whole.then(Whole::default),
+            passing: wanted.whole.then(Passing::new),
         }
     }
 
-    /// The sum of what was cut so far, where one is wanted.
+    /// What was cut so far, where it is wanted.
     pub(super) fn whole(&self) -> Option<Whole> {
-        self.whole
+        self.passing.as_ref().map(Passing::whole)
     }
 
     /// Gathers the next part: as long as its memory, or what is left of the body.
@@ -119,8 +128,8 @@ impl Cutter {
             let room = usize::try_from(held.bytes - payload.len()).unwrap_or(usize::MAX);
             let chunk = self.rest.split_to(self.rest.len().min(room));
             sums.update(&chunk);
-            if let Some(whole) = &mut self.whole {
-                whole.update(&chunk);
+            if let Some(passing) = &mut self.passing {
+                passing.update(&chunk);
             }
             payload.push(chunk);
         }

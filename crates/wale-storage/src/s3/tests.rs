@@ -80,7 +80,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_at(Pace::AtOnce, script)
     }
 
@@ -99,7 +99,7 @@ impl Server {
     }
 
     /// A store that answers what the trials of a store ask, and everything else by the script.
-    async fn of_store(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    fn of_store(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::of_store_at(Pace::AtOnce, script)
     }
 
@@ -333,8 +333,7 @@ async fn lost_reply(others: bool) -> Result<PutOutcome, StoreError> {
                 Reply::Answer(200, headers, b"text".to_vec())
             }
         }
-    })
-    .await;
+    });
     let outcome = server.store().put_if_absent(&key(), body("text")).await;
     assert_eq!(
         server
@@ -357,7 +356,7 @@ async fn row_25_the_mark_says_whose_object_is_there() {
 
 #[tokio::test]
 async fn row_26_silence_has_a_limit() {
-    let server = Server::of_store(|_| Reply::Silence).await;
+    let server = Server::of_store(|_| Reply::Silence);
     let error = server.store().head(&key()).await.expect_err("silence");
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("no answer within"), "{error}");
@@ -391,8 +390,7 @@ async fn row_30_a_store_that_ignores_conditions_is_looked_at_before_and_after() 
                 }
             },
         }
-    })
-    .await;
+    });
     let store = server.store();
     let writers = (0..10).map(|n| {
         let store = store.clone();
@@ -430,8 +428,7 @@ async fn a_broken_body_is_read_on() {
             headers.push(("content-range", format!("bytes {at}-{}/{size}", size - 1)));
             Reply::Answer(206, headers, whole[at..].to_vec())
         }
-    })
-    .await;
+    });
     let read = read_all(&server.store(), &key(), 1 << 20)
         .await
         .expect("whole");
@@ -444,8 +441,7 @@ async fn another_object_is_not_read_on() {
     let server = Server::of_store(|seen| match seen.header("range") {
         None => Reply::Cut(object("e"), vec![1; 100], 50),
         Some(_) => refusal(412, "PreconditionFailed"),
-    })
-    .await;
+    });
     let error = read_all(&server.store(), &key(), 1000)
         .await
         .expect_err("half");
@@ -474,8 +470,7 @@ async fn row_27_a_digest_that_differs_is_no_success() {
             };
             Reply::Answer(200, object(wrong.unwrap_or(&right)), Vec::new())
         }
-    })
-    .await;
+    });
     let meta = server
         .store()
         .put(&key(), body("text"))
@@ -490,8 +485,7 @@ async fn row_32_a_bucket_that_is_gone_is_no_absence() {
     let server = Server::start(|seen| match seen.method.as_str() {
         "HEAD" => answer(404),
         _ => refusal(404, "NoSuchBucket"),
-    })
-    .await;
+    });
     let store = server.store();
     for error in [
         store.head(&key()).await.expect_err("no bucket"),
@@ -513,8 +507,7 @@ async fn a_refused_head_is_explained() {
     let server = Server::of_store(|seen| match seen.method.as_str() {
         "HEAD" => answer(403),
         _ => refusal(403, "RequestTimeTooSkewed"),
-    })
-    .await;
+    });
     let error = server.store().head(&key()).await.expect_err("skewed");
     let problem = Misconfiguration::ClockSkew;
     assert!(
@@ -532,8 +525,7 @@ async fn a_dropped_upload_is_discarded_by_the_next() {
         }
         ("DELETE", _) => answer(204),
         _ => Reply::Answer(200, object("e"), Vec::new()),
-    })
-    .await;
+    });
     let store = server.store();
     let full = Bytes::from(vec![1; 6 << 20]);
     let stuck = stream::iter([Ok(full)]).chain(stream::pending()).boxed();
@@ -576,8 +568,7 @@ async fn a_listing_goes_over_pages() {
             page("c", "").replace("<Contents>", &format!("{folder}<Contents>"))
         };
         Reply::Answer(200, Vec::new(), text.into_bytes())
-    })
-    .await;
+    });
     let entries = server.store().list("").await.expect("lists");
     let entries: Vec<_> = entries.try_collect().await.expect("lists");
     let keys: Vec<_> = entries.iter().map(|meta| meta.key.as_str()).collect();
@@ -596,16 +587,14 @@ async fn row_31_refused_keys_are_asked_for_again() {
             r#"{{"AccessKeyId":"K{given}","SecretAccessKey":"canary","Token":"T","Expiration":"2099-01-01T00:00:00Z"}}"#
         );
         Reply::Answer(200, Vec::new(), text.into_bytes())
-    })
-    .await;
+    });
     let server = Server::start(|seen| {
         let authorization = seen.header("authorization").expect("signed");
         if authorization.contains("Credential=K1/") {
             return refusal(400, "ExpiredToken");
         }
         Reply::Answer(200, object("e"), b"text".to_vec())
-    })
-    .await;
+    });
     let source = ContainerSource {
         url: format!("http://127.0.0.1:{}/keys", agent.port),
         token: Some(ContainerToken::Text(Secret::new("t0ken"))),
@@ -627,7 +616,8 @@ async fn row_31_refused_keys_are_asked_for_again() {
 
 #[tokio::test]
 async fn row_34_what_is_retained_is_told_and_the_rest_is_gone() {
-    let server = Server::of_store(|seen| match seen.method.as_str() {
+    let server = Server::of_store(|seen| {
+        match seen.method.as_str() {
         "HEAD" => {
             let mut headers = object("e");
             headers.push(("x-amz-object-lock-retain-until-date", "2027-01-01T00:00:00Z".into()));
@@ -641,8 +631,8 @@ async fn row_34_what_is_retained_is_told_and_the_rest_is_gone() {
               </DeleteResult>"
                 .to_vec(),
         ),
-    })
-    .await;
+    }
+    });
     let keys = ["a", "b", "c"].map(|name| ObjectKey::new(name).expect("valid"));
     let failed = server.store().delete_many(&keys).await;
     let told: Vec<_> = failed.iter().map(|(_, error)| error.to_string()).collect();
@@ -667,8 +657,7 @@ async fn more_uploads_than_memory_wait_for_each_other_and_not_for_ever() {
                 .to_vec(),
         ),
         _ => Reply::Answer(200, object("e"), Vec::new()),
-    })
-    .await;
+    });
     let store = server.store();
     // Two slots of 5 MiB, and six uploads of three parts each, for the first of which the store is still to be tried.
     let puts = (0..6).map(|n| {

@@ -5,7 +5,7 @@ use super::*;
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// A metadata service of version 2: it tells nothing to those without its token, which a plain GET does not obtain.
-async fn metadata() -> Server {
+fn metadata() -> Server {
     Server::start(|seen| {
         let text = |text: &str| Reply::Answer(200, Vec::new(), text.as_bytes().to_vec());
         let is_known = seen.header("x-aws-ec2-metadata-token").as_deref() == Some("s3ssion");
@@ -25,13 +25,12 @@ async fn metadata() -> Server {
             _ => answer(404),
         }
     })
-    .await
 }
 
 #[tokio::test]
 async fn row_31_an_instance_gives_its_keys_for_a_token_that_is_asked_for_first() {
-    let metadata = metadata().await;
-    let server = Server::start(|_| Reply::Answer(200, object("e"), b"text".to_vec())).await;
+    let metadata = metadata();
+    let server = Server::start(|_| Reply::Answer(200, object("e"), b"text".to_vec()));
     let options = S3Options {
         credentials: CredentialSource::Instance(format!("http://127.0.0.1:{}", metadata.port)),
         ..server.options()

@@ -30,7 +30,7 @@ struct Kept {
 /// A store that compares no checksums.
 #[derive(Debug, Default)]
 struct Careless {
-    /// Whether its ETags are digests.
+    /// Whether its `ETag`s are digests.
     has_digests: bool,
     /// Whether it knows conditions.
     has_conditions: bool,
@@ -41,9 +41,9 @@ struct Careless {
 }
 
 impl Careless {
-    async fn start(self) -> Server {
+    fn start(self) -> Server {
         let state = Mutex::new(self);
-        Server::start(move |seen| state.lock().expect("not poisoned").reply(seen)).await
+        Server::start(move |seen| state.lock().expect("not poisoned").reply(seen))
     }
 
     fn reply(&mut self, seen: &Seen) -> Reply {
@@ -139,8 +139,7 @@ async fn row_27_a_garbled_object_whose_reply_was_lost_is_not_acknowledged() {
         fates: [Fate::GarbledAndLost].into(),
         ..Careless::default()
     }
-    .start()
-    .await;
+    .start();
     let store = server.store();
     let outcome = store.put_if_absent(&key(), body("text")).await;
     assert!(matches!(outcome, Ok(PutOutcome::Created(_))), "{outcome:?}");
@@ -158,8 +157,7 @@ async fn row_27_nobody_deletes_what_somebody_else_has_put_over_a_garbled_object(
             fates: [Fate::GarbledAndReplaced].into(),
             ..Careless::default()
         }
-        .start()
-        .await;
+        .start();
         let outcome = server.store().put_if_absent(&key(), body("text")).await;
         assert_eq!(outcome.expect("an answer"), PutOutcome::Exists);
         assert_eq!(writes(&server), ["PUT /b/k"], "{has_digests}");
@@ -178,8 +176,7 @@ async fn row_27_where_nobody_else_tells_objects_are_read_back() {
             fates: [fate].into(),
             ..Careless::default()
         }
-        .start()
-        .await;
+        .start();
         let store = server.store();
         let outcome = store.put_if_absent(&key(), body("text")).await;
         assert!(matches!(outcome, Ok(PutOutcome::Created(_))), "{outcome:?}");
@@ -191,8 +188,7 @@ async fn row_27_where_nobody_else_tells_objects_are_read_back() {
         fates: [Fate::Garbled].into(),
         ..Careless::default()
     }
-    .start()
-    .await;
+    .start();
     let store = server.store();
     store.put(&key(), body("text")).await.expect("stores");
     assert_eq!(writes(&server), ["PUT /b/k", "PUT /b/k"]);
@@ -211,8 +207,7 @@ async fn row_27_a_garbled_object_of_many_parts_is_no_success_and_does_not_stay()
         fates: [Fate::Garbled].into(),
         ..Careless::default()
     }
-    .start()
-    .await;
+    .start();
     let store = server.store();
     let error = store.put_if_absent(&key(), large()).await;
     let error = error.expect_err("it is garbled");
@@ -223,6 +218,8 @@ async fn row_27_a_garbled_object_of_many_parts_is_no_success_and_does_not_stay()
     assert!(matches!(outcome, Ok(PutOutcome::Created(meta)) if meta.size == 6 << 20));
 }
 
+type Listing = Box<dyn Fn() -> Reply + Send + Sync>;
+
 /// A page that a gateway shows to people.
 fn page(status: u16) -> Reply {
     Reply::Answer(status, Vec::new(), b"<html><body>?</body></html>".to_vec())
@@ -230,7 +227,7 @@ fn page(status: u16) -> Reply {
 
 #[tokio::test]
 async fn row_24_a_page_with_status_200_is_no_answer() {
-    let server = Server::start(|_| page(200)).await;
+    let server = Server::start(|_| page(200));
     let store = server.store();
     let listed = store.list("").await.map(drop);
     assert!(listed.expect_err("no listing").is_transient());
@@ -257,8 +254,7 @@ async fn row_34_an_error_that_names_none_of_the_objects_fails_them_all() {
                 "<DeleteResult><Error><Key>{named}</Key><Code>{code}</Code></Error></DeleteResult>"
             );
             Reply::Answer(200, Vec::new(), text.into_bytes())
-        })
-        .await;
+        });
         let keys = ["a b", "c"].map(|name| ObjectKey::new(name).expect("valid"));
         let failed = server.store().delete_many(&keys).await;
         assert_eq!(failed.len(), 2, "{named} {code}: {failed:?}");
@@ -279,7 +275,6 @@ async fn a_status_of_absence_without_its_reason_is_confirmed_by_the_listing() {
                  <LastModified>2026-11-23T10:00:00Z</LastModified></Contents>";
     let longer = "<Contents><Key>k2</Key><Size>1</Size>\
                   <LastModified>2026-11-23T10:00:00Z</LastModified></Contents>";
-    type Listing = Box<dyn Fn() -> Reply + Send + Sync>;
     let cases: [(Listing, bool); 5] = [
         (Box::new(listed("")), true),
         (Box::new(listed(longer)), true),
@@ -288,11 +283,13 @@ async fn a_status_of_absence_without_its_reason_is_confirmed_by_the_listing() {
         (Box::new(|| page(200)), false),
     ];
     for (n, (listing, is_absent)) in cases.into_iter().enumerate() {
-        let server = Server::start(move |seen| match seen.target.starts_with("/b?") {
-            true => listing(),
-            false => page(404),
-        })
-        .await;
+        let server = Server::start(move |seen| {
+            if seen.target.starts_with("/b?") {
+                listing()
+            } else {
+                page(404)
+            }
+        });
         let store = server.store();
         // That the bucket was seen a moment ago is no proof.
         let _ = store.check().await;
@@ -302,9 +299,26 @@ async fn a_status_of_absence_without_its_reason_is_confirmed_by_the_listing() {
         assert_eq!(deleted.is_ok(), is_absent, "{n}: {deleted:?}");
     }
     // S3's own reason is proof enough.
-    let server = Server::start(|_| refusal(404, "NoSuchKey")).await;
+    let server = Server::start(|_| refusal(404, "NoSuchKey"));
     let store = server.store();
     assert!(store.get(&key()).await.expect_err("absent").is_not_found());
     store.delete(&key()).await.expect("there is nothing");
     assert_eq!(server.asked(), ["GET /b/k", "DELETE /b/k"]);
+}
+
+#[tokio::test]
+async fn row_30_without_conditions_a_page_is_not_believed_that_a_name_is_free() {
+    let there = "<ListBucketResult><Contents><Key>k</Key><Size>1</Size>\
+                 <LastModified>2026-11-23T10:00:00Z</LastModified></Contents></ListBucketResult>";
+    let server = Server::start(move |seen| match seen.method.as_str() {
+        "HEAD" => page(404),
+        "GET" => Reply::Answer(200, Vec::new(), there.into()),
+        "DELETE" => answer(204),
+        _ => Reply::Answer(200, object("opaque"), Vec::new()),
+    });
+    let error = server.store().put_if_absent(&key(), body("text")).await;
+    let error = error.expect_err("it is listed");
+    assert!(error.is_transient(), "{error:?}");
+    let asked = server.asked();
+    assert!(!asked.contains(&"PUT /b/k".to_owned()), "{asked:?}");
 }

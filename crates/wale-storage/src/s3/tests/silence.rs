@@ -29,8 +29,7 @@ async fn row_26_a_put_without_an_answer_is_told_and_frees_its_memory() {
     let server = Server::of_store(|seen| match seen.target.as_str() {
         "/b/silent-1" | "/b/silent-2" | "/b/silent-3" => Reply::Silence,
         _ => answer(200),
-    })
-    .await;
+    });
     let store = impatient(&server);
     // Memory is for two bodies.
     let puts = ["silent-1", "silent-2", "silent-3"].map(|name| {
@@ -88,8 +87,7 @@ async fn row_26_a_download_that_stalls_is_read_on() {
             headers.push(("content-range", format!("bytes 150000-{}/{size}", size - 1)));
             Reply::Answer(206, headers, whole[150_000..].to_vec())
         }
-    })
-    .await;
+    });
     let read = read_all(&server.store(), &key(), 1 << 20).await;
     assert!(read.expect("whole") == content, "it differs");
     assert_eq!(server.asked().len(), 2);

@@ -25,8 +25,7 @@ async fn parts_are_asked_for_with_the_customers_key() {
         }
         target if target.starts_with("/b?") => bucket(),
         _ => answer(204),
-    })
-    .await;
+    });
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let options = S3Options {
         encryption: ServerEncryption::CustomerKey(Secret::new(key)),
@@ -63,8 +62,7 @@ async fn an_upload_of_which_not_all_parts_are_shown_stays() {
             }
             target if target.starts_with("/b?") => bucket(),
             _ => answer(204),
-        })
-        .await;
+        });
         let swept = server.store().discard_unfinished(DAY).await;
         assert_eq!(swept.expect("sweeps"), u64::from(!stays), "{rest}");
     }
@@ -84,8 +82,7 @@ async fn a_listing_of_uploads_that_does_not_go_on_has_an_end() {
                 text("<ListPartsResult/>")
             }
             _ => answer(204),
-        })
-        .await;
+        });
         let error = server.store().discard_unfinished(DAY).await;
         let error = error.expect_err("it goes round in a circle");
         assert!(error.to_string().contains("does not go on"), "{error}");
@@ -110,8 +107,7 @@ async fn what_a_killed_trial_left_is_swept() {
             ))
         }
         _ => answer(204),
-    })
-    .await;
+    });
     assert_eq!(
         server
             .store()
