@@ -1,7 +1,9 @@
 //! Where the PostgreSQL servers and Debian's client tools are.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The installed server of one major version.
 #[derive(Debug, Clone)]
@@ -60,18 +62,24 @@ pub fn client_tool(name: &str) -> PathBuf {
 }
 
 /// Records that a test was skipped and why, where `scripts/test.sh` counts it
-/// (`WALE_TEST_SKIPS`), and on standard error.
+/// (`WALE_TEST_SKIPS`), and on standard error. The same words are recorded once.
 ///
 /// # Panics
 /// When the record cannot be written: a skip is never silent.
 pub fn skip(test: &str, why: &str) {
-    eprintln!("SKIP {test}: {why}");
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let words = format!("{test}: {why}");
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.insert(words.clone()) {
+        return;
+    }
+    eprintln!("SKIP {words}");
     if let Some(path) = std::env::var_os("WALE_TEST_SKIPS") {
         let mut file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(path)
             .expect("the list of skips can be written");
-        writeln!(file, "{test}: {why}").expect("the list of skips can be written");
+        writeln!(file, "{words}").expect("the list of skips can be written");
     }
 }

@@ -2,16 +2,18 @@
 //! and while it backs up, the command of a backup and of a restore, the server, the sidecar of a recovery.
 //!
 //! `WALE_CAMPAIGN_KILLS` says how many (30; `make soak` 500), `WALE_CAMPAIGN_SEED` which: kinds and moments follow
-//! from it.
+//! from it. What is looked at afterwards is drawn from a second row of numbers: how many there are depends on how far the
+//! server had come, and would else decide about the next kill.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use wale_testkit::{
-    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, client_tool, run_as_postgres,
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, client_tool, run_as_postgres, shell,
     wait_until, wale_command,
 };
 
@@ -19,6 +21,9 @@ use crate::promises::{Promises, Random, number, under_load, wait_archiving_resum
 use crate::support::{Stage, WALE, restore_options};
 
 const LONG: Duration = Duration::from_secs(90);
+/// What every secret is set to, and which are set: those that change nothing else.
+const CANARY: &str = "c4nary-that-nobody-sees";
+const SECRETS: [&str; 2] = ["PGPASSWORD", "AWS_SECRET_ACCESS_KEY"];
 /// After how many kills a listed backup is restored and started.
 const RESTORE_EVERY: u64 = 50;
 
@@ -49,7 +54,10 @@ struct Campaign<'a> {
     cluster: &'a Cluster,
     sidecar: &'a mut Sidecar,
     archive: &'a Path,
+    /// Decides what is killed and when.
     random: Random,
+    /// Decides what is looked at.
+    looks: Random,
     promises: Promises,
     backups: BTreeSet<String>,
     restores: u64,
@@ -68,7 +76,10 @@ fn a_campaign_of_kills_breaks_no_promise() {
         ..ClusterOptions::default()
     };
     let stage = Stage::with("campaign", &cluster, |options| {
-        options.set("WALE_FETCH_DEADLINE", "1s")
+        SECRETS.iter().fold(
+            options.set("WALE_FETCH_DEADLINE", "1s"),
+            |options, secret| options.set(secret, CANARY),
+        )
     });
     stage.cluster.sql("create table t (v int)");
     stage.backup();
@@ -86,22 +97,24 @@ fn a_campaign_of_kills_breaks_no_promise() {
         sidecar: &mut sidecar,
         archive: &archive,
         random: Random::new(seed),
+        looks: Random::new(!seed),
         promises: Promises::default(),
         backups: BTreeSet::new(),
         restores: 0,
         counts: BTreeMap::new(),
     };
     let started = Instant::now();
+    let victims = victims(&mut campaign.random, kills);
     under_load(&cluster, |quiet| {
-        for kill in 1..=kills {
+        for (kill, victim) in (1..).zip(victims) {
             let begun = Instant::now();
-            let victim = campaign.kill(quiet);
+            campaign.kill_one(victim, quiet);
             campaign.look();
             let (count, time) = campaign.counts.entry(victim).or_default();
             *count += 1;
             *time += begun.elapsed();
             if kill % RESTORE_EVERY == 0 || kill == kills {
-                wait_archiving_resumes(&cluster);
+                campaign.back_up();
                 let _quiet = quiet.lock();
                 campaign.restore_and_start();
             }
@@ -109,7 +122,9 @@ fn a_campaign_of_kills_breaks_no_promise() {
     });
     cluster.switch_wal();
     cluster.wait_archived();
+    campaign.sweep();
     campaign.promises.check_all(&cluster, campaign.sidecar);
+    campaign.assert_no_secret();
     let acknowledged = campaign.promises.kept.len() as u64;
     println!(
         "{kills} kills in {:.0?}: {:.1?}; {acknowledged} acknowledged files, {} backups, {} restores",
@@ -121,9 +136,10 @@ fn a_campaign_of_kills_breaks_no_promise() {
     assert!(acknowledged > kills, "only {acknowledged}");
 }
 
-impl Campaign<'_> {
-    fn kill(&mut self, quiet: &Mutex<()>) -> Victim {
-        let mut left = self.random.below(100);
+/// What is killed, one after the other: drawn by weight, and each kind at least once where there are enough.
+fn victims(random: &mut Random, kills: u64) -> Vec<Victim> {
+    let draw = |_| {
+        let mut left = random.below(100);
         let (victim, _) = VICTIMS
             .into_iter()
             .find(|(_, weight)| {
@@ -132,10 +148,22 @@ impl Campaign<'_> {
                 found
             })
             .expect("the weights are 100 together");
-        self.kill_one(victim, quiet);
         victim
+    };
+    let mut victims: Vec<Victim> = (0..kills).map(draw).collect();
+    for (kind, _) in VICTIMS {
+        let sidecars = victims.iter().filter(|victim| **victim == Victim::Sidecar);
+        if sidecars.count() > 1
+            && !victims.contains(&kind)
+            && let Some(place) = victims.iter().position(|victim| *victim == Victim::Sidecar)
+        {
+            victims[place] = kind;
+        }
     }
+    victims
+}
 
+impl Campaign<'_> {
     fn kill_one(&mut self, victim: Victim, quiet: &Mutex<()>) {
         match victim {
             Victim::Sidecar => self.random.pause(10, 300),
@@ -174,8 +202,9 @@ impl Campaign<'_> {
 
     /// What must hold after each kill.
     fn look(&mut self) {
+        wait_archiving_resumes(self.cluster);
         self.promises.check_new(self.cluster, self.sidecar);
-        self.promises.check_some(self.sidecar, &mut self.random, 5);
+        self.promises.check_some(self.sidecar, &mut self.looks, 5);
         self.promises.check_objects(self.archive);
         let listed = self.sidecar.get("/backups").json();
         let names: BTreeSet<String> = listed
@@ -204,10 +233,63 @@ impl Campaign<'_> {
     fn spawn(&self, arguments: &[&str]) -> Child {
         wale_command(WALE, "wale", self.options)
             .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(self.output())
+            .stderr(self.output())
             .spawn()
             .unwrap()
+    }
+
+    /// Where all commands write.
+    fn output(&self) -> File {
+        let path = self.sandbox.path().join("commands.log");
+        let file = File::options().create(true).append(true).open(path);
+        file.unwrap()
+    }
+
+    /// A backup that nobody kills.
+    fn back_up(&self) {
+        let data = self.cluster.data.to_string_lossy().into_owned();
+        let output = self.spawn(&["backup-push", &data]).wait_with_output();
+        assert!(output.unwrap().status.success(), "the backup fails");
+    }
+
+    /// I4: what the killed ones left unfinished goes when it is old enough, and nothing else.
+    fn sweep(&mut self) {
+        self.promises.check_objects(self.archive);
+        let archive = self.archive.display();
+        self.sidecar.kill();
+        // Everything is three days old now: the grace is an hour at least.
+        shell(&format!(
+            "find {archive} -type f -exec touch -d '3 days ago' {{}} +"
+        ));
+        *self.sidecar = Sidecar::start(self.sandbox, WALE, self.options);
+        // What vanishes while it is looked at is swept.
+        let left = format!(
+            "exec 2>/dev/null; set +e; find {archive} -name '*.wale-tmp'; \
+             for folder in {archive}/basebackups_005/*/; do \
+               sentinel=\"${{folder%/}}_backup_stop_sentinel.json\"; \
+               [ -f \"$sentinel\" ] || find \"$folder\" -type f; \
+             done; true"
+        );
+        wait_until("the leftovers to be swept", LONG, || {
+            shell(&left).is_empty().then_some(())
+        });
+        let listed = self.sidecar.get("/backups").json();
+        assert!(listed.as_array().unwrap().len() >= self.backups.len());
+    }
+
+    /// I5: what was said and written holds no secret.
+    fn assert_no_secret(&self) {
+        for path in ["/status", "/metrics", "/backups"] {
+            let said = self.sidecar.get(path).text();
+            assert!(!said.contains(CANARY), "{path}: {said}");
+        }
+        let found = shell(&format!(
+            "grep -lF {CANARY} {}/*.log || true; grep -rlF {CANARY} {} || true",
+            self.sandbox.path().display(),
+            self.archive.display()
+        ));
+        assert_eq!(found, "");
     }
 
     fn wait_no_backup_on_the_server(&self) {
@@ -268,7 +350,7 @@ impl Campaign<'_> {
         drop(sidecar);
     }
 
-    /// I3: a listed backup restores, recovers to the end and passes amcheck.
+    /// I3: a listed backup restores, is what its manifest says, recovers to the end and passes amcheck.
     fn restore_and_start(&mut self) {
         let noted = self.note();
         let (cluster, _, sidecar) = self.restored();
@@ -291,6 +373,15 @@ impl Campaign<'_> {
         let (cluster, options) = restore_options(self.sandbox, self.options, major, &name, "");
         let sidecar = Sidecar::start(self.sandbox, WALE, &options);
         sidecar.wait_ready(LONG);
+        run_as_postgres(
+            &client_tool("pg_verifybackup"),
+            &[
+                "-n",
+                "-i",
+                "wale_restore.json",
+                &cluster.data.to_string_lossy(),
+            ],
+        );
         cluster.configure(&["archive_mode = off".into()]);
         (cluster, options, sidecar)
     }
