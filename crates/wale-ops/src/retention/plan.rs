@@ -235,7 +235,8 @@ fn by_policy(policy: &Policy, backups: &[BackupFacts], now: DateTime<Utc>) -> Ke
     }
     for (index, backup) in backups.iter().enumerate() {
         if backup.damaged.is_some() {
-            let words = "its record cannot be read; delete it by name if it is of no use";
+            let words =
+                "its record cannot be read; `wale delete target` deletes it if it is of no use";
             kept.entry(index).or_default().push(Reason::onward(words));
         }
     }
