@@ -25,8 +25,8 @@ pub enum Mark {
 ///
 /// # Errors
 ///
-/// [`Kind::NotFound`] when there is no such backup, [`Kind::CorruptData`] when its `metadata.json` is damaged, the
-/// store's failures.
+/// [`Kind::NotFound`] when there is no such backup or it is deleted meanwhile, [`Kind::Busy`] when a deletion of it may
+/// have begun before the mark was there, [`Kind::CorruptData`] when its `metadata.json` is damaged, the store's failures.
 pub async fn run(archive: &Archive, selector: &BackupSelector, mark: Mark) -> Result<BackupName> {
     let catalog = archive.catalog().await?;
     let found = match selector {
@@ -56,7 +56,41 @@ pub async fn run(archive: &Archive, selector: &BackupSelector, mark: Mark) -> Re
         .put(&key, body_from(bytes))
         .await
         .map_err(|error| OpError::from_store(error, format_args!("store {key}")))?;
+    if mark == Mark::Permanent {
+        check_it_stays(archive, &entry.name).await?;
+    }
     Ok(entry.name.clone())
+}
+
+/// A deletion that began before the mark was there has not seen it. It puts its note first and takes it away last, after
+/// the sentinel; so without a note it is over or begins after the mark, and the sentinel, looked for afterwards, tells
+/// which.
+async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
+    let look = async |key: String| {
+        let key = Archive::key(&key)?;
+        let head = archive.store().head(&key).await;
+        head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
+    };
+    let note = look(layout::deletion(name)).await?;
+    if look(layout::sentinel(name)).await?.is_none() {
+        // Else the mark would be all that is left of the backup.
+        let key = Archive::key(&layout::metadata(name))?;
+        let deleted = archive.store().delete(&key).await;
+        deleted.map_err(|error| OpError::from_store(error, format_args!("delete {key}")))?;
+        return Err(OpError::new(
+            Kind::NotFound,
+            format!("backup {name} was deleted while it was marked"),
+        ));
+    }
+    if note.is_some() {
+        return Err(OpError::new(
+            Kind::Busy,
+            format!("backup {name} may be being deleted now"),
+        )
+        .detail("A deletion of it began before it was marked, and may not have seen the mark.")
+        .hint("mark it again when that has ended; one that was interrupted is taken back by the next `wale retain --confirm`"));
+    }
+    Ok(())
 }
 
 /// What WAL-G's object says where the backup has none: the little that is known.

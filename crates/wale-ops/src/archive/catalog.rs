@@ -175,8 +175,24 @@ impl Archive {
         let Some(bytes) = self.read_small(key).await? else {
             return Ok(None);
         };
-        Sentinel::parse(&bytes).map(Some).map_err(|e| {
+        let sentinel = Sentinel::parse(&bytes).map_err(|e| {
             OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")).source(e)
-        })
+        })?;
+        if tells_nothing(&sentinel) {
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!("object {key} is damaged: it tells no position"),
+            ));
+        }
+        Ok(Some(sentinel))
     }
+}
+
+/// Whether a sentinel lacks what every tool has always written: where the backup began or ended. It may be proper JSON
+/// (`{}`), but it is no record of a backup.
+fn tells_nothing(sentinel: &Sentinel) -> bool {
+    sentinel.wal_segment_backup_stop.is_none()
+        && sentinel.lsn.is_none()
+        && sentinel.finish_lsn.is_none()
+        && sentinel.wale.is_none()
 }

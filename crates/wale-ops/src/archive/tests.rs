@@ -168,19 +168,19 @@ async fn an_archive_of_another_tool_is_adopted_by_its_own_cluster_only() {
         Case {
             what: "WAL-E's WAL",
             wal: vec![(Codec::Lzo, ours)],
-            sentinel: Some("{}"),
+            sentinel: Some(r#"{"wal_segment_backup_stop":"000000010000000000000001"}"#),
             expected: Ok(vec![Codec::Zstd, Codec::Lzo]),
         },
         Case {
             what: "another's WAL of WAL-E",
             wal: vec![(Codec::Lzo, 1)],
-            sentinel: Some("{}"),
+            sentinel: Some(r#"{"wal_segment_backup_stop":"000000010000000000000001"}"#),
             expected: Err(Kind::ArchiveMismatch),
         },
         Case {
             what: "WAL-E's backup",
             wal: vec![],
-            sentinel: Some("{}"),
+            sentinel: Some(r#"{"wal_segment_backup_stop":"000000010000000000000001"}"#),
             expected: Ok(vec![Codec::Zstd]),
         },
         Case {
@@ -368,6 +368,12 @@ async fn the_latest_backup_is_the_one_that_ended_last_by_its_own_record() {
         matches!(&damaged.sentinel, SentinelRecord::Damaged(reason) if reason.contains("damaged"))
     );
     assert!(catalog.find(&damaged.name).is_some());
+    // Proper JSON that says nothing is no record of a backup.
+    let empty = &catalog.backups[2].sentinel;
+    assert!(
+        matches!(empty, SentinelRecord::Damaged(reason) if reason.contains("no position")),
+        "{empty:?}"
+    );
     bench
         .faulty
         .set_plan(FaultPlan::new().fail(Verb::Get, Occurrence::Nth(2), Fault::Unavailable));

@@ -40,3 +40,4 @@ pub use options::{
 };
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;
+pub(crate) use source::is_offline;

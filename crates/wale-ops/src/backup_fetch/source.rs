@@ -177,7 +177,7 @@ impl Source {
 
 /// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads the wrong
 /// digits of the position. So nothing may be concluded from its name.
-fn is_offline(name: &BackupName, sentinel: &Sentinel) -> bool {
+pub(crate) fn is_offline(name: &BackupName, sentinel: &Sentinel) -> bool {
     sentinel.wale.is_none()
         && sentinel.stop_segment() == Some(name.segment())
         && sentinel.wal_segment_offset_backup_stop.as_deref() == name.offset()

@@ -18,6 +18,7 @@ use super::plan::{BackupFacts, Unfinished};
 use super::time_of_day::TimeOfDay;
 use super::wal::Histories;
 use crate::archive::{Archive, BackupEntry, SentinelRecord};
+use crate::backup_fetch::is_offline;
 use crate::error::{Kind, OpError, Result};
 
 /// Marks read at the same time, as sentinels are.
@@ -230,7 +231,8 @@ async fn facts(
     folder: Option<Folder>,
     size: Option<WalSegmentSize>,
 ) -> Result<BackupFacts> {
-    let metadata = folder.is_some_and(|folder| folder.metadata);
+    let (metadata, deletion) =
+        folder.map_or((false, false), |folder| (folder.metadata, folder.deletion));
     let recorded = entry.recorded;
     let unreadable = Sentinel::default();
     let (sentinel, damaged) = match &entry.sentinel {
@@ -242,13 +244,17 @@ async fn facts(
     let size = own_size
         .and_then(|bytes| WalSegmentSize::new(bytes).ok())
         .or(size);
+    let misnamed = is_offline(&entry.name, sentinel);
+    let last = last_segment(&entry.name, sentinel, size);
     Ok(BackupFacts {
         time: entry.time,
         recorded,
         committed: entry.modified,
         marked,
+        deletion,
         parent: sentinel.delta_from.clone(),
-        last: last_segment(&entry.name, sentinel, size),
+        last: last.filter(|_| !misnamed),
+        misnamed,
         size,
         damaged,
         name: entry.name,
@@ -285,18 +291,23 @@ async fn is_marked(
     if !metadata {
         return Ok(sentinel.is_permanent.unwrap_or(false));
     }
+    Ok(mark_of(archive, name).await?.unwrap_or(false))
+}
+
+/// What the backup's `metadata.json` says now; none where there is no such object.
+pub(super) async fn mark_of(archive: &Archive, name: &BackupName) -> Result<Option<bool>> {
     let key = Archive::key(&layout::metadata(name))?;
     let Some(bytes) = archive.read_small(&key).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let value: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
     let flag = value.as_ref().and_then(|value| value.get("is_permanent"));
-    match flag.map(serde_json::Value::as_bool) {
-        Some(Some(marked)) => Ok(marked),
-        None if value.is_some() => Ok(false),
+    Ok(Some(match flag.map(serde_json::Value::as_bool) {
+        Some(Some(marked)) => marked,
+        None if value.is_some() => false,
         _ => {
             tracing::warn!(%key, "cannot be read, so the backup counts as marked to be kept");
-            Ok(true)
+            true
         }
-    }
+    }))
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use wale_format::BackupName;
-use wale_pg::{WalSegmentName, WalSegmentSize};
+use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
 use super::policy::{Policy, Reason};
 use super::time_of_day::{SUSPECT, TimeOfDay, check_clock};
@@ -30,12 +30,24 @@ pub struct BackupFacts {
     pub damaged: Option<String>,
     /// Whether it is marked to stay.
     pub marked: bool,
+    /// Whether a deletion of it was begun, and interrupted before anything went.
+    pub deletion: bool,
+    /// Whether its name tells neither where it begins nor on which timeline: WAL-E's backups of a stopped server.
+    pub misnamed: bool,
     /// The backup that this one only holds the changes to.
     pub parent: Option<String>,
     /// The last segment that makes it consistent, on the timeline of its start.
     pub last: Option<WalSegmentName>,
     /// The segment size of its cluster, where it is known.
     pub size: Option<WalSegmentSize>,
+}
+
+impl BackupFacts {
+    /// Whether it only holds the changes to another one.
+    #[must_use]
+    pub fn is_delta(&self) -> bool {
+        self.parent.is_some() || self.name.is_delta()
+    }
 }
 
 /// A backup without a sentinel: being written, or left by a writer that died.
@@ -56,6 +68,8 @@ pub enum Request {
     Retain(u32),
     /// Backups and WAL before this bound.
     Before(Bound),
+    /// This backup, and the WAL that no other one needs.
+    Target(BackupName),
     /// Everything.
     Everything,
 }
@@ -98,17 +112,39 @@ impl Decision {
         self.stays.is_empty()
     }
 
-    /// The WAL that it needs.
+    /// The WAL that it needs: once for each place where it may begin.
     #[must_use]
-    pub fn need(&self) -> Need {
-        Need {
-            start: self.backup.name.segment(),
+    pub fn needs(&self) -> Vec<Need> {
+        let need = |start| Need {
+            start,
             // Where it is not known which WAL makes it consistent, all may be needed for that.
             last: self.backup.last.filter(|_| !self.onward),
             size: self.backup.size,
             committed: Some(self.backup.committed),
+        };
+        if !self.backup.misnamed {
+            return vec![need(self.backup.name.segment())];
         }
+        let named = self.backup.name.segment().timeline();
+        [Some(named), in_decimal(named)]
+            .into_iter()
+            .flatten()
+            .map(|timeline| {
+                need(WalSegmentName::from_lsn(
+                    timeline,
+                    Lsn::new(0),
+                    WalSegmentSize::DEFAULT,
+                ))
+            })
+            .collect()
     }
+}
+
+/// The timeline whose decimal digits are those of a name, where they differ: WAL-E writes the timeline of a stopped
+/// server in decimal.
+fn in_decimal(named: TimelineId) -> Option<TimelineId> {
+    let number = named.to_hex().parse().ok()?;
+    TimelineId::new(number).filter(|&meant| meant != named)
 }
 
 /// Decides about every backup; `backups` come oldest first, and so do the decisions.
@@ -116,7 +152,8 @@ impl Decision {
 /// # Errors
 ///
 /// [`Kind::Usage`] when nothing sensible is asked for, [`Kind::ArchiveConflict`] when it would take the last backup
-/// that can be restored, [`Kind::Busy`] when the clock is behind the archive.
+/// that can be restored, or one by name that must stay, [`Kind::Busy`]
+/// when the clock is behind the archive.
 pub fn decide(
     request: &Request,
     backups: &[BackupFacts],
@@ -124,7 +161,7 @@ pub fn decide(
     time: &TimeOfDay,
 ) -> Result<Vec<Decision>> {
     let now = time.now;
-    if !matches!(request, Request::Everything | Request::Before(_)) {
+    if matches!(request, Request::Policy(_) | Request::Retain(_)) {
         check_clock(backups, now)?;
     }
     let mut kept = match request {
@@ -136,19 +173,23 @@ pub fn decide(
         Request::Retain(0) => return Err(retain_nothing()),
         Request::Retain(count) => by_policy(&Policy::newest(*count), backups, now),
         Request::Before(bound) => not_before(bound, backups),
+        Request::Target(name) => not_target(name, backups),
         Request::Everything => {
             check_marks(backups)?;
             BTreeMap::new()
         }
     };
     if !matches!(request, Request::Everything) {
-        spare_last(backups, &kept)?;
         if let Some(delta) = unfinished.iter().find(|found| found.name.is_delta()) {
             let words = format!("{} is being written and may be based on it", delta.name);
             unite(&mut kept, all(backups, &words));
         }
         keep_marked(backups, request, &mut kept);
         keep_parents(backups, &mut kept);
+        if let Request::Target(name) = request {
+            check_target(name, backups, &kept)?;
+        }
+        spare_last(backups, &kept)?;
     }
     let decision = |(index, backup): (usize, &BackupFacts)| {
         let reasons = kept.remove(&index).unwrap_or_default();
@@ -194,7 +235,8 @@ fn by_policy(policy: &Policy, backups: &[BackupFacts], now: DateTime<Utc>) -> Ke
     }
     for (index, backup) in backups.iter().enumerate() {
         if backup.damaged.is_some() {
-            let words = "its record cannot be read; delete it by name if it is of no use";
+            let words =
+                "its record cannot be read; `wale delete target` deletes it if it is of no use";
             kept.entry(index).or_default().push(Reason::onward(words));
         }
     }
@@ -226,10 +268,40 @@ fn by_time(backups: &[BackupFacts]) -> Vec<Vec<usize>> {
     }
 }
 
+/// All but the one that was named.
+fn not_target(target: &BackupName, backups: &[BackupFacts]) -> Kept {
+    let mut kept = all(backups, "not the one that was named");
+    kept.retain(|&index, _| backups[index].name != *target);
+    kept
+}
+
+/// Whoever names a backup is told why it stays.
+fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &Kept) -> Result<()> {
+    let mut reasons = kept
+        .iter()
+        .filter(|&(&index, _)| backups[index].name == *target)
+        .flat_map(|(_, reasons)| reasons);
+    let Some(reason) = reasons.next() else {
+        return Ok(());
+    };
+    Err(OpError::new(
+        Kind::ArchiveConflict,
+        format!("backup {target} stays: {}", reason.words),
+    )
+    .hint("a mark is taken away with `wale backup-mark --impermanent`; what is based on a backup goes before it"))
+}
+
 /// What `delete before` spares: WAL-E's rule by number, and whatever is younger than the bound. The number alone is
 /// not enough, because after `pg_upgrade` or `initdb` the log may begin anew.
 fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
     let horizon = bound.segment();
+    let named = match bound {
+        Bound::Backup(name) => backups.iter().find(|backup| backup.name == *name),
+        Bound::Segment(_) => None,
+    };
+    // A wrong position decides nothing; the time alone does, where there is one to compare with.
+    let placeless =
+        |backup: &BackupFacts| backup.misnamed || named.is_some_and(|named| named.misnamed);
     let offset = |name: &BackupName| name.offset().and_then(|text| text.parse::<u64>().ok());
     let by_number = |backup: &BackupFacts| {
         let start = backup.name.segment();
@@ -242,18 +314,21 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
             _ => is_before(start, horizon),
         }
     };
-    let time = match bound {
-        Bound::Backup(name) => backups.iter().find(|backup| backup.name == *name),
-        Bound::Segment(_) => None,
-    }
-    .or_else(|| {
-        let later = backups.iter().filter(|backup| !by_number(backup));
-        later.min_by_key(|backup| backup.time)
-    })
-    .map(|backup| backup.time);
+    let time = named
+        .or_else(|| {
+            let placed = backups.iter().filter(|backup| !placeless(backup));
+            let later = placed.filter(|backup| !by_number(backup));
+            later.min_by_key(|backup| backup.time)
+        })
+        .map(|backup| backup.time);
     let mut kept = Kept::new();
     for (index, backup) in backups.iter().enumerate() {
-        if !by_number(backup) {
+        let before = if placeless(backup) {
+            time.is_some_and(|time| backup.time < time)
+        } else {
+            by_number(backup)
+        };
+        if !before {
             kept.insert(index, vec![Reason::onward("not before the bound")]);
         } else if time.is_some_and(|time| backup.time > time) {
             let words = "younger than the bound, although its position is lower";
@@ -340,8 +415,6 @@ fn retain_nothing() -> OpError {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::super::tests::{at, backup};
     use super::*;
 
@@ -490,10 +563,10 @@ mod tests {
         };
         let decisions = decide_at(&Request::Policy(consistent), &backups).unwrap();
         assert_eq!(
-            decisions[0].need().last,
+            decisions[0].needs()[0].last,
             Some(WalSegmentName::parse("000000010000000000000001").unwrap())
         );
-        assert_eq!(decisions[2].need().last, None);
+        assert_eq!(decisions[2].needs()[0].last, None);
     }
 
     #[test]
@@ -518,83 +591,5 @@ mod tests {
         let now = TimeOfDay::new(at("2026-02-01T00:00:00Z"));
         let decisions = decide(&Request::Retain(1), &hourly(3), &[writing], &now).unwrap();
         assert!(gone(&decisions).is_empty());
-    }
-
-    #[test]
-    fn fault_48_a_clock_that_was_set_back_deletes_nothing() {
-        let backups = hourly(3);
-        let newest = backups[2].time;
-        let retain = Request::Retain(1);
-        let within = TimeOfDay::new(newest - TimeDelta::minutes(59));
-        assert_eq!(
-            gone(&decide(&retain, &backups, &[], &within).unwrap()).len(),
-            2
-        );
-        let before = TimeOfDay::new(newest - TimeDelta::days(1));
-        let error = decide(&retain, &backups, &[], &before).unwrap_err();
-        assert_eq!(error.kind, Kind::Busy);
-        assert!(error.hint.is_some() && error.detail.is_some());
-    }
-
-    #[test]
-    fn fault_48_a_clock_that_jumps_forward_makes_nothing_old() {
-        let backups = hourly(3);
-        let policy = Request::Policy(Policy {
-            days: Some(7),
-            ..Policy::default()
-        });
-        // A month later a backup is taken: the cluster was off, or the clock is wrong.
-        let jumped = backups[2].time + TimeDelta::days(30);
-        let mut with_new = backups.clone();
-        with_new.push(BackupFacts {
-            time: jumped,
-            committed: jumped,
-            ..backup(1, 9)
-        });
-        let mut time = TimeOfDay::new(jumped);
-        for backup in &with_new {
-            time.saw(backup.committed);
-        }
-        let decisions = decide(&policy, &with_new, &[], &time).unwrap();
-        assert!(gone(&decisions).is_empty());
-        assert_eq!(decisions[0].stays[0], SUSPECT);
-        // What counts or goes by the calendar does not look at the clock.
-        assert_eq!(
-            gone(&decide(&Request::Retain(1), &with_new, &[], &time).unwrap()).len(),
-            3
-        );
-        // Two days on, nobody has set the clock back.
-        let mut time = TimeOfDay::new(jumped + TimeDelta::days(2));
-        for backup in &with_new {
-            time.saw(backup.committed);
-        }
-        time.saw(jumped + TimeDelta::hours(30));
-        let decisions = decide(&policy, &with_new, &[], &time).unwrap();
-        assert_eq!(gone(&decisions), ["00000001", "00000002"]);
-    }
-
-    #[test]
-    fn a_copied_archive_does_not_make_old_backups_new() {
-        // Two backups of WAL-E's, copied yesterday, beside three with a recorded time that are younger in truth.
-        let mut backups = hourly(5);
-        for old in &mut backups[..2] {
-            old.recorded = false;
-            old.time = at("2026-01-31T00:00:00Z");
-            old.committed = old.time;
-        }
-        backups.sort_by_key(|backup| backup.time);
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(1), &backups).unwrap()),
-            ["00000003", "00000004", "00000001"],
-            "the newest of each kind stays"
-        );
-        // Where they agree, one count holds for all.
-        let mut backups = hourly(5);
-        backups[0].recorded = false;
-        backups[1].recorded = false;
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(1), &backups).unwrap()).len(),
-            4
-        );
     }
 }

@@ -5,7 +5,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pg::ArchiveFileName;
 use wale_storage::{ObjectKey, StoreError};
 
-use crate::error::store_kind;
+use crate::error::{Kind, store_kind};
 
 /// What kind of object a line speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,15 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The store said that it had deleted the object, and has it.
+    pub(super) fn still_there(key: ObjectKey) -> Self {
+        Self {
+            key,
+            code: Kind::ArchiveConflict.name(),
+            message: "the store said that it was deleted, and still has it".to_owned(),
+        }
+    }
+
     pub(super) fn new(key: ObjectKey, error: &StoreError) -> Self {
         let (told_code, told_message) = error.told_by_s3().unwrap_or_default();
         let code = match error {

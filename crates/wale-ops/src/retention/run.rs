@@ -2,14 +2,19 @@
 //!
 //! ```text
 //! what time is it → inventory → decide (pure)
-//!  → each backup that goes, oldest first: note → sentinel → everything else → note
+//!  → each backup that goes: note, then look at its mark again; if one was marked meanwhile, decide again
+//!  → each backup that goes, deltas first: sentinel → everything else → note
 //!  → what deletions and writers before left half done
 //!  → WAL, judged against the backups that are still there, along each timeline from its beginning
 //! ```
 //!
+//! A mark that is set meanwhile is not overlooked: here the note comes first and then the look at the mark, there
+//! ([`crate::backup_mark`]) the mark first and then the look for the note, so at least one side sees the other.
+//!
 //! It may be dropped at any point: what is left is an archive without some backups, and the next run goes on. A store
 //! that refuses one object is asked for the next, once; a store that does not answer ends the run.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +24,7 @@ use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
-use super::inventory::{Folder, Inventory, listing, store_now};
+use super::inventory::{Folder, Inventory, listing, mark_of, store_now};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::wal::{Need, WalJudge};
@@ -59,14 +64,17 @@ pub type Tell<'a> = &'a mut (dyn FnMut(&Line) + Send);
 ///
 /// # Errors
 ///
-/// What [`decide`] refuses; [`Kind::Busy`] when a person asks while a backup is being written; the store's failures.
+/// What [`decide`] refuses; [`Kind::NotFound`] when a backup is named that does not exist; [`Kind::Busy`] when a person asks while a backup is being written; the store's failures.
 /// Objects that the store would not delete are no error: they are in the report.
 pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result<Report> {
     if matches!(&options.request, Request::Policy(policy) if !policy.is_set()) {
         return Ok(Report::default());
     }
     let now = believed_now(archive, options.act).await?;
-    let inventory = Inventory::take(archive, now).await?;
+    let mut inventory = Inventory::take(archive, now).await?;
+    if let Request::Target(name) = &options.request {
+        check_exists(name, &inventory)?;
+    }
     let grace = TimeDelta::from_std(options.grace).unwrap_or(TimeDelta::MAX);
     let writing = inventory.being_written(grace);
     let mut run = Run {
@@ -84,33 +92,21 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
         }
         run.report.warnings.push(error.chain());
     }
-    let decisions = decide(
-        &options.request,
-        &inventory.backups,
-        &writing,
-        &inventory.time,
-    )?;
-    let remaining = run.backups(&decisions).await?;
+    let decisions = run
+        .settle(&options.request, &mut inventory, &writing)
+        .await?;
+    let mut needs = run.backups(&decisions).await?;
     for folder in &inventory.unfinished {
-        run.unfinished(folder, grace, now).await?;
+        needs.extend(run.unfinished(folder, grace, now).await?);
     }
-    if options.request == Request::Everything {
-        let strange = |meta: &ObjectMeta| layout::backup_of(meta.key.as_str()).is_none();
-        run.prefix(layout::BACKUP_PREFIX, EVERYTHING, strange)
-            .await?;
-        run.prefix(layout::WAL_PREFIX, EVERYTHING, |_| true).await?;
+    // What could not go, and what came back to life, can still need its WAL.
+    if options.request == Request::Everything && (needs.is_empty() || options.act == Act::Show) {
+        run.everything_else().await?;
         return Ok(run.report);
     }
     for meta in &inventory.strange {
         run.line(meta, false, UNKNOWN);
     }
-    let mut needs: Vec<Need> = remaining;
-    needs.extend(writing.iter().map(|unfinished| Need {
-        start: unfinished.name.segment(),
-        last: None,
-        size: None,
-        committed: None,
-    }));
     let bound = match &options.request {
         Request::Before(bound) => Some(bound),
         _ => None,
@@ -128,6 +124,19 @@ async fn believed_now(archive: &Archive, act: Act) -> Result<DateTime<Utc>> {
         Act::Show => host,
         Act::Delete => host.min(store_now(archive).await?),
     })
+}
+
+/// A backup that is not listed any more exists, too, as long as its deletion is not finished.
+fn check_exists(name: &BackupName, inventory: &Inventory) -> Result<()> {
+    let mut listed = inventory.backups.iter().map(|backup| &backup.name);
+    let mut left = inventory.unfinished.iter().map(|folder| &folder.name);
+    if listed.any(|one| one == name) || left.any(|one| one == name) {
+        return Ok(());
+    }
+    Err(
+        OpError::new(Kind::NotFound, format!("no backup {name} in the archive"))
+            .hint("backup-list prints the names of all backups"),
+    )
 }
 
 fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
@@ -163,6 +172,11 @@ pub(crate) async fn remove_left_over(
     Ok(run.report)
 }
 
+async fn head(archive: &Archive, key: &ObjectKey) -> Result<Option<ObjectMeta>> {
+    let head = archive.store().head(key).await;
+    head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
+}
+
 struct Run<'a> {
     archive: &'a Archive,
     act: Act,
@@ -171,31 +185,76 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Decides, and before anything goes notes it and looks again whether it was marked to be kept since the inventory.
+    /// If so everything is decided anew: what the marked backup is based on stays with it.
+    async fn settle(
+        &mut self,
+        request: &Request,
+        inventory: &mut Inventory,
+        writing: &[Unfinished],
+    ) -> Result<Vec<Decision>> {
+        let decisions = decide(request, &inventory.backups, writing, &inventory.time)?;
+        if self.act == Act::Show {
+            return Ok(decisions);
+        }
+        let mut late = false;
+        for (decision, facts) in decisions.iter().zip(&mut inventory.backups) {
+            if decision.goes() {
+                self.note_deletion(&facts.name).await?;
+                facts.deletion = true;
+                facts.marked = mark_of(self.archive, &facts.name).await?.unwrap_or(false);
+                late |= facts.marked;
+            }
+        }
+        if !late {
+            return Ok(decisions);
+        }
+        let again = decide(request, &inventory.backups, writing, &inventory.time);
+        if again.is_err() {
+            for facts in inventory.backups.iter().filter(|facts| facts.deletion) {
+                self.take_back(&facts.name).await?;
+            }
+        }
+        again
+    }
+
     /// Deletes the backups that go. Returns what those need that are there afterwards: a backup whose sentinel the
     /// store would not delete is one that can be restored.
     async fn backups(&mut self, decisions: &[Decision]) -> Result<Vec<Need>> {
+        let going = || decisions.iter().filter(|decision| decision.goes());
+        // What holds only changes goes before what it is based on, the youngest first; and where one of them cannot go,
+        // nobody knows how many of the others it still needs.
+        let deltas: Vec<_> = going().filter(|one| one.backup.is_delta()).collect();
+        let mut gone = BTreeSet::new();
+        for decision in deltas.iter().rev() {
+            if self.backup(&decision.backup.name).await? {
+                gone.insert(&decision.backup.name);
+            } else {
+                break;
+            }
+        }
         let mut needs = Vec::new();
         for decision in decisions {
             let name = &decision.backup.name;
-            let gone = decision.goes() && self.backup(name).await?;
-            if gone {
+            let may_go =
+                decision.goes() && !decision.backup.is_delta() && gone.len() == deltas.len();
+            if gone.contains(name) || (may_go && self.backup(name).await?) {
                 self.report.deleted.push(name.clone());
                 continue;
             }
-            let why = if decision.goes() {
-                "the store does not let it be deleted".to_owned()
-            } else {
-                decision.stays.join("; ")
-            };
-            needs.push(if decision.goes() {
+            if decision.backup.deletion {
+                self.take_back(name).await?;
+            }
+            let (why, last) = if decision.goes() {
                 // It can still be restored, so all of its WAL stays.
-                Need {
-                    last: None,
-                    ..decision.need()
-                }
+                ("the store does not let it be deleted".to_owned(), false)
             } else {
-                decision.need()
-            });
+                (decision.stays.join("; "), true)
+            };
+            needs.extend(decision.needs().into_iter().map(|need| Need {
+                last: need.last.filter(|_| last),
+                ..need
+            }));
             if let Some(damage) = &decision.backup.damaged {
                 self.report
                     .warnings
@@ -212,25 +271,23 @@ impl Run<'_> {
     /// Deletes one backup, its sentinel first. Returns whether it is gone from the list.
     async fn backup(&mut self, name: &BackupName) -> Result<bool> {
         let why = "no rule keeps it";
-        let sentinel = Archive::key(&layout::sentinel(name))?;
-        let size = match self.archive.store().head(&sentinel).await {
-            Ok(meta) => meta.map_or(0, |meta| meta.size),
-            Err(error) => {
-                return Err(OpError::from_store(
-                    error,
-                    format_args!("look for {sentinel}"),
-                ));
-            }
-        };
-        self.note_deletion(name).await?;
+        let key = Archive::key(&layout::sentinel(name))?;
+        let size = head(self.archive, &key).await?.map_or(0, |meta| meta.size);
         let sentinel = ObjectMeta {
-            key: sentinel,
+            key: key.clone(),
             size,
             modified: DateTime::UNIX_EPOCH,
         };
         let refused = self.report.refused_count;
         self.delete(vec![(sentinel, why.to_owned())]).await?;
         if self.report.refused_count > refused {
+            return Ok(false);
+        }
+        if self.act == Act::Delete && head(self.archive, &key).await?.is_some() {
+            // Whoever sees it would restore the backup, so the rest stays, too.
+            self.report.objects -= 1;
+            self.report.bytes -= size;
+            self.note_refused(Refused::still_there(key));
             return Ok(false);
         }
         self.folder(name, why).await?;
@@ -281,6 +338,12 @@ impl Run<'_> {
         }
     }
 
+    /// Takes the note of a deletion away from a backup that stays.
+    async fn take_back(&mut self, name: &BackupName) -> Result<()> {
+        self.remove_note(Archive::key(&layout::deletion(name))?)
+            .await
+    }
+
     /// The note is ours and not worth a word, unless it cannot be removed.
     async fn remove_note(&mut self, key: ObjectKey) -> Result<()> {
         if self.act == Act::Show {
@@ -299,42 +362,49 @@ impl Run<'_> {
     }
 
     fn refused(&mut self, key: ObjectKey, error: &StoreError) {
+        self.note_refused(Refused::new(key, error));
+    }
+
+    fn note_refused(&mut self, refused: Refused) {
         self.report.refused_count += 1;
-        tracing::warn!(%key, %error, "the store does not let an object be deleted: it is retained");
+        tracing::warn!(key = %refused.key, error = refused.message, "the store does not let an object be deleted: it is retained");
         if self.report.refused.len() < REFUSED_MAX {
-            self.report.refused.push(Refused::new(key, error));
+            self.report.refused.push(refused);
         }
     }
 
     /// A backup without a sentinel goes when nobody writes it any more. Asked again right before: a writer may have
-    /// come back, or finished.
+    /// come back, or finished. Returns what it needs if it stays.
     async fn unfinished(
         &mut self,
         folder: &Folder,
         grace: TimeDelta,
         now: DateTime<Utc>,
-    ) -> Result<()> {
+    ) -> Result<Option<Need>> {
         let name = &folder.name;
+        let alive = Need {
+            start: name.segment(),
+            last: None,
+            size: None,
+            committed: None,
+        };
         if !folder.is_left_over(grace, now) {
             if self.act == Act::Show {
                 self.stays(name, "it has no sentinel and may be being written")
                     .await?;
             }
-            return Ok(());
+            return Ok(Some(alive));
         }
-        let sentinel = Archive::key(&layout::sentinel(name))?;
-        let head = self.archive.store().head(&sentinel).await;
-        let head =
-            head.map_err(|error| OpError::from_store(error, format_args!("look for {sentinel}")))?;
+        let head = head(self.archive, &Archive::key(&layout::sentinel(name))?).await?;
         let prefix = layout::backup_folder(name);
         let mut objects = listing(self.archive, &prefix).await?;
         while let Some(meta) = objects.try_next().await? {
             if !folder.deletion && meta.modified > folder.touched {
-                return Ok(());
+                return Ok(Some(alive));
             }
         }
         if head.is_some() {
-            return Ok(());
+            return Ok(Some(alive));
         }
         let why = if folder.deletion {
             "its deletion was interrupted"
@@ -344,16 +414,14 @@ impl Run<'_> {
         if self.act == Act::Delete {
             tracing::info!(backup = %name, why, "removing what is left of a base backup");
         }
-        self.folder(name, why).await
+        self.folder(name, why).await?;
+        Ok(None)
     }
 
     /// Tells of the objects of a backup that stays.
     async fn stays(&mut self, name: &BackupName, why: &str) -> Result<()> {
         let sentinel = Archive::key(&layout::sentinel(name))?;
-        let head = self.archive.store().head(&sentinel).await;
-        let head =
-            head.map_err(|error| OpError::from_store(error, format_args!("look for {sentinel}")))?;
-        if let Some(meta) = head {
+        if let Some(meta) = head(self.archive, &sentinel).await? {
             self.line(&meta, false, why);
         }
         let prefix = layout::backup_folder(name);
@@ -362,6 +430,14 @@ impl Run<'_> {
             self.line(&meta, false, why);
         }
         Ok(())
+    }
+
+    /// All WAL, and what belongs to no backup.
+    async fn everything_else(&mut self) -> Result<()> {
+        let strange = |meta: &ObjectMeta| layout::backup_of(meta.key.as_str()).is_none();
+        self.prefix(layout::BACKUP_PREFIX, EVERYTHING, strange)
+            .await?;
+        self.prefix(layout::WAL_PREFIX, EVERYTHING, |_| true).await
     }
 
     /// Deletes the objects under a prefix that are meant.

@@ -31,12 +31,16 @@ pub(super) fn backup(on: u32, number: u32) -> BackupFacts {
         committed: time,
         damaged: None,
         marked: false,
+        deletion: false,
+        misnamed: false,
         parent: None,
         last: Some(segment),
         size: Some(size),
     }
 }
 
+mod marks;
+mod plans;
 mod properties;
 mod runs;
 mod world;

@@ -81,5 +81,5 @@ pub(super) fn check_clock(backups: &[BackupFacts], now: DateTime<Utc>) -> Result
         ahead.time.to_rfc3339(),
         now.to_rfc3339()
     ))
-    .hint("set the clock right; if that backup was taken with a wrong clock, wait until its time has passed or delete it by name"))
+    .hint("set the clock right; if that backup was taken with a wrong clock, wait until its time has passed or delete it with `wale delete target`"))
 }

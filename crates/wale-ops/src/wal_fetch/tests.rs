@@ -18,6 +18,8 @@ use crate::testing::{
 };
 
 const FIRST: &str = "000000010000000000000001";
+/// As little as WAL-E says of a backup.
+const SENTINEL: &str = r#"{"wal_segment_backup_stop":"000000010000000000000001"}"#;
 const SECOND: &str = "000000010000000000000002";
 const THIRD: &str = "000000010000000000000003";
 const HISTORY: &str = "1\t0/300000\tno recovery target specified\n";
@@ -255,7 +257,7 @@ async fn row_52_absence_is_proven_only_by_an_archive_that_answers() {
     let sentinel = format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json");
     bench
         .memory
-        .insert(&ObjectKey::new(&sentinel).expect("a key"), "{}");
+        .insert(&ObjectKey::new(&sentinel).expect("a key"), SENTINEL);
     prove_absent(&bench.archive, &absent).await.expect("proven");
 }
 
@@ -358,7 +360,7 @@ async fn row_46_a_hole_before_the_switch_to_a_later_timeline_is_not_the_end() {
             let sentinel =
                 format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json");
             let sentinel = ObjectKey::new(&sentinel).expect("a key");
-            bench.memory.insert(&sentinel, "{}");
+            bench.memory.insert(&sentinel, SENTINEL);
         }
         // The primary died with segment 2 on its disk; the standby took timeline 2 in segment 3.
         bench.store_wal(FIRST, Codec::Zstd, &segment(FIRST, 1));

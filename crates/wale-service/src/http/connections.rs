@@ -7,9 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A connection is not evicted before it has waited that long: its request may be on its way, or here and not yet read.
+/// So 512 ÷ 50 ms = 10,000 connections a second can be let in and evicted again.
+const SPARED: Duration = Duration::from_millis(50);
 
 /// All open connections.
 #[derive(Debug, Clone)]
@@ -21,6 +27,7 @@ pub(crate) struct Connections {
 struct Inner {
     soft: usize,
     hard: usize,
+    spared: Duration,
     /// Most connections that are answered something else than a push.
     others_max: usize,
     table: Mutex<Table>,
@@ -29,7 +36,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Counts up with every change, so that "waited longest" needs no clock.
+    /// Counts up with every connection.
     tick: u64,
     /// Connections that are being answered something else than a push.
     others: usize,
@@ -38,8 +45,8 @@ struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    /// The tick since which it waits for a request; none while one is answered.
-    idle_since: Option<u64>,
+    /// Since when it waits for a request; none while one is answered.
+    idle_since: Option<Instant>,
     evict: CancellationToken,
 }
 
@@ -70,10 +77,15 @@ pub(crate) enum Share {
 
 impl Connections {
     pub(crate) fn new(soft: usize, hard: usize) -> Self {
+        Self::sparing(soft, hard, SPARED)
+    }
+
+    fn sparing(soft: usize, hard: usize, spared: Duration) -> Self {
         let hard = hard.max(1);
         let inner = Inner {
             soft: soft.clamp(1, hard),
             hard,
+            spared,
             others_max: (hard / 2).max(1),
             table: Mutex::default(),
             freed: Notify::new(),
@@ -83,7 +95,7 @@ impl Connections {
         }
     }
 
-    /// A place for a new connection; waits while all `hard` places are being answered.
+    /// A place for a new connection; waits while all `hard` places are being answered, or are new themselves.
     pub(crate) async fn enter(&self) -> Slot {
         loop {
             let freed = self.inner.freed.notified();
@@ -92,14 +104,15 @@ impl Connections {
             if let Some(slot) = self.try_enter() {
                 return slot;
             }
-            freed.await;
+            // Told that there is room, or a connection is new no more. Which of the two it was the next look shows.
+            let _ = tokio::time::timeout(SPARED, freed).await;
         }
     }
 
     fn try_enter(&self) -> Option<Slot> {
         let mut table = self.inner.lock();
         if table.open.len() >= self.inner.soft {
-            table.evict_longest_idle();
+            table.evict_longest_idle(self.inner.spared);
         }
         // An evicted connection is still in the table until its task has ended; that is soon, and `freed` tells.
         if table.open.len() >= self.inner.hard {
@@ -111,7 +124,7 @@ impl Connections {
         table.open.insert(
             id,
             Entry {
-                idle_since: Some(id),
+                idle_since: Some(Instant::now()),
                 evict: evict.clone(),
             },
         );
@@ -153,7 +166,7 @@ impl Inner {
 }
 
 impl Table {
-    fn evict_longest_idle(&mut self) {
+    fn evict_longest_idle(&mut self, spared: Duration) {
         let waiting = self
             .open
             .values()
@@ -161,7 +174,9 @@ impl Table {
         let longest = waiting
             .filter_map(|entry| Some((entry.idle_since?, entry)))
             .min_by_key(|(since, _)| *since);
-        if let Some((_, entry)) = longest {
+        if let Some((since, entry)) = longest
+            && since.elapsed() >= spared
+        {
             entry.evict.cancel();
         }
     }
@@ -214,10 +229,8 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut table = self.inner.lock();
         table.others -= usize::from(self.share == Share::Other);
-        table.tick += 1;
-        let tick = table.tick;
         if let Some(entry) = table.open.get_mut(&self.id) {
-            entry.idle_since = Some(tick);
+            entry.idle_since = Some(Instant::now());
             // Somebody may wait for a place that this connection can now give up.
             drop(table);
             self.inner.freed.notify_one();
@@ -231,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_longest_waiting_makes_room_and_a_busy_one_never() {
-        let connections = Connections::new(2, 4);
+        let connections = Connections::sparing(2, 4, Duration::ZERO);
         let first = connections.try_enter().unwrap();
         let second = connections.try_enter().unwrap();
         let answering = first.busy(Share::Push);
@@ -253,7 +266,7 @@ mod tests {
 
     #[test]
     fn above_soft_it_is_crowded_and_above_hard_nobody_enters() {
-        let connections = Connections::new(1, 2);
+        let connections = Connections::sparing(1, 2, Duration::ZERO);
         let first = connections.try_enter().unwrap();
         let _answering = first.busy(Share::Push);
         assert!(!connections.crowded());
@@ -267,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_newcomer_gets_the_place_of_one_that_became_idle() {
-        let connections = Connections::new(1, 1);
+        let connections = Connections::sparing(1, 1, Duration::ZERO);
         let first = connections.try_enter().unwrap();
         let answering = first.busy(Share::Push);
         let newcomer = connections.enter();
@@ -282,7 +295,7 @@ mod tests {
 
     #[test]
     fn half_of_the_connections_is_left_for_pushes() {
-        let connections = Connections::new(2, 4);
+        let connections = Connections::sparing(2, 4, Duration::ZERO);
         let slots: Vec<Slot> = (0..4).filter_map(|_| connections.try_enter()).collect();
         let others: Vec<Busy> = slots
             .iter()
@@ -296,5 +309,22 @@ mod tests {
         assert!(slots[2].busy(Share::Other).is_some());
         drop(push);
         assert!(slots[3].busy(Share::Other).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_is_spared_for_a_moment() {
+        let connections = Connections::sparing(1, 2, Duration::from_hours(1));
+        let first = connections.enter().await;
+        let _second = connections.enter().await;
+        assert!(!first.evict.is_cancelled(), "its request may be here");
+        let connections = Connections::new(1, 1);
+        let first = connections.enter().await;
+        // Nothing tells the newcomer but the time.
+        tokio::select! {
+            _ = connections.enter() => panic!("the place is taken"),
+            () = first.evicted() => {}
+        }
+        drop(first);
+        connections.enter().await;
     }
 }

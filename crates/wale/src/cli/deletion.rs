@@ -47,6 +47,12 @@ pub(crate) enum DeleteWhat {
         #[arg(value_name = "NUM_TO_RETAIN", allow_negative_numbers = true)]
         count: i64,
     },
+    /// One base backup, and the WAL that no other one needs
+    Target {
+        /// A name that backup-list prints
+        #[arg(value_name = "BACKUP_NAME")]
+        name: String,
+    },
     /// All base backups and all WAL
     Everything,
     /// What versions of WAL-E before the layout 005 stored

@@ -228,6 +228,11 @@ fn deletions_are_dry_unless_confirmed() {
         ("delete --confir everything", false),
         ("delete --confirm old-versions", false),
         ("delete before 00000001000000000000000B", true),
+        ("delete target base_00000001000000000000000B_00000040", true),
+        (
+            "delete --confirm target base_00000001000000000000000B_00000040",
+            false,
+        ),
     ] {
         for program in ["wale", "wal-e"] {
             let line = format!("{program} {words}");
@@ -259,6 +264,7 @@ fn deletions_are_dry_unless_confirmed() {
         ("wal-e backup-mark LATEST", 2),
         ("wale delete", 64),
         ("wale delete before", 64),
+        ("wale delete target", 64),
         ("wale backup-mark", 64),
     ] {
         assert_eq!(status(line), expected, "{line}");

@@ -110,97 +110,178 @@ fn fault_59_only_a_regular_file_of_the_wal_directory_is_pushed() {
     }
 }
 
-#[test]
-fn fault_60_idle_and_slow_connections_do_not_delay_a_push() {
-    let stage = Stage::new("idle", 15);
-    let port = stage.sidecar.port;
-    let mut held = Vec::new();
-    for n in 0..1000 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-            break;
-        };
-        if n % 2 == 0 {
-            let _ = stream.write_all(b"GET /sta");
-        }
-        held.push(stream);
-    }
-    assert!(held.len() >= 500, "only {} connections", held.len());
-    stage.cluster.sql("create table t (v int)");
-    let segment = stage.cluster.switch_wal();
+/// How long PostgreSQL waits for one push of its own, from the end of a segment to the end of its archiving.
+fn own_push(stage: &Stage) -> Duration {
+    stage
+        .cluster
+        .sql("insert into t select generate_series(1, 1000)");
+    stage.cluster.switch_wal();
     let begun = Instant::now();
     stage.cluster.wait_archived();
-    let took = begun.elapsed();
-    println!("with {} idle connections a push took {took:?}", held.len());
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(
-        get(port, &format!("/wal-push/{segment}")).unwrap().status,
-        200
-    );
-    let kib = stage.sidecar.peak_kib();
-    assert!(kib < 128 * 1024, "memory grew to {kib} KiB");
+    begun.elapsed()
 }
 
-/// A thousand pushes of one name and of a thousand names, all at once: each gets a right answer or is turned away,
-/// memory stays bounded, and PostgreSQL's own push still passes.
-#[test]
-fn fault_60_a_thousand_pushes_of_one_name_and_of_a_thousand_names() {
-    let stage = Stage::new("storm", 15);
-    let port = stage.sidecar.port;
+/// PostgreSQL's own push passes within a second, whoever else is there. The median of five, because this machine may
+/// be busy with other things.
+fn passes_within_a_second(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    println!("{what}: pushes took {times:?}");
+    let median = times[times.len() / 2];
+    assert!(median < Duration::from_secs(1), "{what}: {times:?}");
+}
+
+/// A stage with segments of 1 MiB, which are cheap.
+fn small(name: &str) -> Stage {
+    let options = wale_testkit::ClusterOptions {
+        segment_mib: 1,
+        ..wale_testkit::ClusterOptions::default()
+    };
+    let stage = Stage::with(name, &options, |options| {
+        options.set("WALE_MEMORY", "64MiB")
+    });
     stage.cluster.sql("create table t (v int)");
+    stage
+}
+
+fn check_memory(stage: &Stage) {
+    let kib = stage.sidecar.peak_kib();
+    println!("peak {kib} KiB");
+    // The budget, and 16 files of 1.5 MiB at most beside it, and the program itself.
+    assert!(kib < (64 + 24 + 64) * 1024, "memory grew to {kib} KiB");
+}
+
+/// Connections that send this and then nothing. The sidecar may cut one at any time.
+fn held(port: u16, count: usize, beginning: impl Fn(usize) -> String) -> Vec<TcpStream> {
+    let open = |number| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        let _ = stream.write_all(beginning(number).as_bytes());
+        Some(stream)
+    };
+    let held: Vec<TcpStream> = (0..count).filter_map(open).collect();
+    assert!(held.len() >= count / 2, "only {} connections", held.len());
+    held
+}
+
+#[test]
+fn fault_60_clients_that_hold_connections_do_not_delay_a_push() {
+    let stage = small("idle");
+    let port = stage.sidecar.port;
     let segment = stage.cluster.switch_wal();
     stage.cluster.wait_archived();
-    let one = |_: u32| format!("/wal-push/{segment}");
-    let many = |n: u32| format!("/wal-push/00000001{:08X}{:08X}", 7 + n / 256, n % 256);
-    let burst = |path: &(dyn Fn(u32) -> String + Sync)| -> Vec<u16> {
+    passes_within_a_second("alone", (0..5).map(|_| own_push(&stage)).collect());
+    let silent = |_| String::new();
+    let slow_heads = |_| "GET /sta".to_owned();
+    let slow_bodies = |number| {
+        let path = [
+            "/backup-push",
+            "/wal-push/x",
+            "/push/000000010000000000000001",
+        ][number % 3];
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+    };
+    // 40 files each: more than the kernel keeps for a client that reads nothing.
+    let asleep = |_| format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(40);
+    let kinds: [(&str, usize, &dyn Fn(usize) -> String); 4] = [
+        ("1,000 idle connections", 1000, &silent),
+        ("1,000 slow heads", 1000, &slow_heads),
+        ("600 slow bodies", 600, &slow_bodies),
+        (
+            "600 clients that ask for files and do not read",
+            600,
+            &asleep,
+        ),
+    ];
+    for (what, count, beginning) in kinds {
+        let mut times = Vec::new();
+        // Anew for each push: what is held is let go after ten seconds.
+        for _ in 0..5 {
+            let held = held(port, count, beginning);
+            times.push(own_push(&stage));
+            drop(held);
+        }
+        passes_within_a_second(what, times);
+    }
+    check_memory(&stage);
+}
+
+/// All requests at once, five times, and a push of PostgreSQL's own among each burst. Gives the statuses and the times;
+/// 0 is a client whose connection was closed or reset, as a full queue of the kernel's does.
+fn bursts(stage: &Stage, path: &(dyn Fn(u32) -> String + Sync)) -> (Vec<u16>, Vec<Duration>) {
+    let port = stage.sidecar.port;
+    let mut times = Vec::new();
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
         std::thread::scope(|scope| {
             let ask =
                 |n: u32| scope.spawn(move || get(port, &path(n)).map_or(0, |reply| reply.status));
             let clients: Vec<_> = (0..1000).map(ask).collect();
-            let pushed = stage.cluster.switch_wal();
-            let begun = Instant::now();
-            stage.cluster.wait_archived();
-            println!("among 1,000 requests a push took {:?}", begun.elapsed());
-            assert_eq!(
-                get(port, &format!("/wal-push/{pushed}")).unwrap().status,
-                200
-            );
-            clients
-                .into_iter()
-                .map(|client| client.join().unwrap())
-                .collect()
-        })
+            times.push(own_push(stage));
+            statuses.extend(clients.into_iter().map(|client| client.join().unwrap()));
+        });
+    }
+    (statuses, times)
+}
+
+/// Segments of a log far away that can be pushed. They take no room: only their beginning is there.
+fn far_segments(stage: &Stage, real: &str, count: u32) -> Vec<String> {
+    let wal = &stage.cluster.wal;
+    let mut page = vec![0; 8192];
+    std::fs::File::open(wal.join(real))
+        .and_then(|mut file| file.read_exact(&mut page))
+        .unwrap();
+    let make = |n: u32| {
+        let number = u64::from(0x50 * 4096 + n);
+        let name = format!("00000001{:08X}{:08X}", number / 4096, number % 4096);
+        page[8..16].copy_from_slice(&(number << 20).to_le_bytes());
+        let mut file = std::fs::File::create(wal.join(&name)).unwrap();
+        file.write_all(&page).unwrap();
+        file.set_len(1 << 20).unwrap();
+        // Not ready, or PostgreSQL would push them, too.
+        std::fs::write(wal.join(format!("archive_status/{name}.done")), "").unwrap();
+        name
     };
-    let of_one = burst(&one);
-    assert!(
-        of_one.iter().all(|status| matches!(status, 200 | 503 | 0)),
-        "{of_one:?}"
-    );
-    assert!(
-        of_one.iter().filter(|status| **status == 200).count() > 200,
-        "{of_one:?}"
-    );
-    // Names that PostgreSQL has no file for.
-    let of_many = burst(&many);
-    assert!(
-        of_many
-            .iter()
-            .all(|status| matches!(status, 404 | 409 | 503 | 0)),
-        "{of_many:?}"
-    );
-    let kib = stage.sidecar.peak_kib();
-    assert!(kib < 128 * 1024, "memory grew to {kib} KiB");
+    let names = (0..count).map(make).collect();
+    shell(&format!("chown -R postgres:postgres {}/", wal.display()));
+    names
 }
 
-/// A request for a file of 16 MiB from a client that reads a byte now and then: the kernel's buffers take a part, the
-/// rest waits in the sidecar.
-fn ask_and_read_slowly(port: u16, segment: &str) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let head = format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
-    Some(stream)
+/// A thousand pushes of one name, of a thousand names that are there, and of a thousand that are not, all at once: each
+/// gets a right answer or is turned away, memory stays bounded, and PostgreSQL's own push still passes.
+#[test]
+fn fault_60_a_thousand_pushes_of_one_name_and_of_a_thousand_names() {
+    let stage = small("storm");
+    let segment = stage.cluster.switch_wal();
+    stage.cluster.wait_archived();
+    let real = far_segments(&stage, &segment, 1000);
+    let one = |_: u32| format!("/wal-push/{segment}");
+    let many = |n: u32| format!("/wal-push/{}", real[n as usize]);
+    let absent = |n: u32| format!("/wal-push/00000001{:08X}{:08X}", 0x70 + n / 256, n % 256);
+    let kinds: [(&str, &(dyn Fn(u32) -> String + Sync), &[u16]); 3] = [
+        ("1,000 pushes of one name", &one, &[200, 503, 0]),
+        ("pushes of 1,000 names", &many, &[200, 503, 0]),
+        (
+            "pushes of 1,000 names that are not there",
+            &absent,
+            &[404, 503, 0],
+        ),
+    ];
+    for (what, path, right) in kinds {
+        let (statuses, times) = bursts(&stage, path);
+        let count = |status: u16| statuses.iter().filter(|&&one| one == status).count();
+        for &status in right {
+            println!("{what}: {} times {status}", count(status));
+        }
+        assert!(
+            statuses.iter().all(|status| right.contains(status)),
+            "{what}: {statuses:?}"
+        );
+        assert!(count(right[0]) > 1000, "{what}: {statuses:?}");
+        passes_within_a_second(what, times);
+    }
+    check_memory(&stage);
 }
 
-/// Clients that ask for files and read slowly hold neither the memory nor the threads that a push needs.
+/// Clients that ask for files and read a byte now and then hold neither the memory nor the threads that a push needs.
 #[test]
 fn fault_60_two_hundred_slow_readers_keep_no_push_out() {
     let options = wale_testkit::ClusterOptions::default();
@@ -211,34 +292,24 @@ fn fault_60_two_hundred_slow_readers_keep_no_push_out() {
     stage.cluster.sql("create table t (v int)");
     let segment = stage.cluster.switch_wal();
     stage.cluster.wait_archived();
-    let mut readers: Vec<TcpStream> = (0..200)
-        .filter_map(|_| ask_and_read_slowly(port, &segment))
-        .collect();
-    assert!(readers.len() >= 150, "only {}", readers.len());
+    // 16 MiB each: the kernel's buffers take a part, the rest waits in the sidecar.
+    let mut readers = held(port, 200, |_| {
+        format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n")
+    });
     // Some have had the beginning of their file: the sidecar is busy with them.
     let mut first = [0; 12];
     readers[0].read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
-    let mut slowest = Duration::ZERO;
+    let mut times = Vec::new();
     for _ in 0..5 {
-        stage
-            .cluster
-            .sql("insert into t select generate_series(1, 1000)");
-        let begun = Instant::now();
-        stage.cluster.switch_wal();
-        stage.cluster.wait_archived();
-        slowest = slowest.max(begun.elapsed());
+        times.push(own_push(&stage));
         for reader in &mut readers {
             let _ = reader.set_nonblocking(true);
             let _ = reader.read(&mut [0]);
         }
     }
-    println!("with 200 slow readers the slowest of 5 pushes took {slowest:?}");
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
-    let kib = stage.sidecar.peak_kib();
-    println!("peak {kib} KiB");
-    // The budget, and 16 files of 1.5 MiB at most beside it, and the program itself.
-    assert!(kib < (64 + 24 + 64) * 1024, "memory grew to {kib} KiB");
+    passes_within_a_second("200 slow readers", times);
+    check_memory(&stage);
 }
 
 #[test]

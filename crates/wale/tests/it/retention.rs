@@ -235,6 +235,43 @@ fn the_plan_is_shown_for_every_object_and_a_mark_is_kept() {
     assert_eq!(missing.code, 1, "{missing:?}");
 }
 
+/// An addition to WAL-E's verbs, on both faces.
+#[test]
+fn one_backup_is_deleted_by_name() {
+    let alone = Alone::golden("target");
+    let before = alone.keys();
+    for program in ["wale", "wal-e"] {
+        let told = alone.verb(program, &format!("delete target {FIRST}"));
+        assert_eq!(told.code, 0, "{told:?}");
+        assert_eq!(alone.keys(), before, "a dry run touches nothing");
+    }
+    let told = alone.verb(
+        "wale",
+        "delete --confirm target base_0000000100000000000000AA_00000040",
+    );
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(alone.verb("wale", "delete target LATEST").code, 64);
+    alone.verb("wale", &format!("backup-mark {SECOND}"));
+    let told = alone.verb("wale", &format!("delete --confirm target {SECOND}"));
+    assert_eq!(told.code, 73, "{told:?}");
+    alone.verb("wale", &format!("backup-mark -i {SECOND}"));
+    // The first one needs all WAL from its start on.
+    let told = alone.verb("wale", &format!("delete --confirm target {SECOND}"));
+    assert_eq!(told.code, 0, "{told:?}");
+    let after = alone.keys();
+    assert!(with(&after, SECOND).is_empty(), "{after:?}");
+    let wal = |keys: &BTreeSet<String>| {
+        let of = keys.iter().filter(|key| key.starts_with("wal_005/"));
+        of.filter(|key| key.as_str() >= "wal_005/000000010000000000000003")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(wal(&after), wal(&before));
+    let told = alone.verb("wal-e", &format!("delete --confirm target {FIRST}"));
+    assert_eq!(told.code, 1, "{told:?}");
+    assert!(told.stderr.contains("last backup"), "{told:?}");
+}
+
 #[test]
 fn fault_34_what_the_store_retains_is_told_and_the_rest_goes() {
     let mut alone = Alone::golden("retain-denied");

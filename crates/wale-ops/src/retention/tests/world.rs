@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
 use serde_json::json;
 use wale_format::{BackupName, Codec, CodecSettings, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
-use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey};
+use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
 use super::super::plan::Request;
 use super::super::report::{Line, Report};
@@ -44,7 +45,18 @@ pub(super) struct Made {
     pub(super) time: DateTime<Utc>,
     pub(super) recorded: bool,
     pub(super) marked: bool,
+    pub(super) damaged: bool,
+    /// Index of the backup that it only holds the changes to.
+    pub(super) parent: Option<usize>,
     pub(super) keys: Vec<String>,
+}
+
+/// A backup without a sentinel.
+#[derive(Clone, Debug)]
+pub(super) struct Started {
+    pub(super) branch: usize,
+    pub(super) start: u64,
+    pub(super) time: DateTime<Utc>,
 }
 
 pub(super) struct World {
@@ -55,6 +67,7 @@ pub(super) struct World {
     pub(super) branches: Vec<Branch>,
     pub(super) current: usize,
     pub(super) backups: Vec<Made>,
+    pub(super) unfinished: Vec<Started>,
     clock: Clock,
 }
 
@@ -84,6 +97,7 @@ impl World {
             }],
             current: 0,
             backups: Vec::new(),
+            unfinished: Vec::new(),
             clock,
         };
         let identity = json!({"format": 1, "system_identifier": "7", "wal_segment_size": SIZE.bytes(),
@@ -180,14 +194,76 @@ impl World {
             time: self.time,
             recorded,
             marked: false,
+            damaged: false,
+            parent: None,
         });
         self.pass(TimeDelta::hours(1));
         name
     }
 
+    /// A backup that only holds the changes to another one, as WAL-G names and records it.
+    pub(super) fn delta(&mut self, parent: usize) -> BackupName {
+        let full = self.backup(0, true);
+        let (of, start) = (self.backups[parent].name.clone(), full.segment());
+        let name = format!("base_{start}_D_{}", of.segment());
+        let name = BackupName::parse(&name).expect("a delta's name");
+        let made = self.backups.last_mut().expect("just made");
+        made.parent = Some(parent);
+        made.name = name.clone();
+        let (from, to) = (layout::backup_folder(&full), layout::backup_folder(&name));
+        made.keys = made
+            .keys
+            .iter()
+            .map(|key| key.replace(&from, &to))
+            .collect();
+        let sentinels = (layout::sentinel(&full), layout::sentinel(&name));
+        for (key, content) in self.snapshot() {
+            let moved = if key == sentinels.0 {
+                let mut value: serde_json::Value = serde_json::from_slice(&content).expect("JSON");
+                value["DeltaFrom"] = of.as_str().into();
+                (sentinels.1.clone(), value.to_string().into())
+            } else if key.starts_with(&from) {
+                (key.replace(&from, &to), content)
+            } else {
+                continue;
+            };
+            self.put(&moved.0, moved.1);
+            self.remove(&key);
+        }
+        name
+    }
+
+    pub(super) fn remove(&self, key: &str) {
+        let key = ObjectKey::new(key).expect(key);
+        let deleted = self.memory.delete(&key).now_or_never();
+        deleted.expect("memory does not wait").expect("deleted");
+    }
+
+    /// Spoils the record of a backup.
+    pub(super) fn damage(&mut self, index: usize, text: &'static str) {
+        self.backups[index].damaged = true;
+        self.put(&layout::sentinel(&self.backups[index].name), text);
+    }
+
+    /// The archive as another process sees it, which has no faults.
+    pub(super) fn beside(&self) -> Archive {
+        Archive::open(ArchiveOptions {
+            store: Arc::new(self.memory.clone()),
+            codec: CodecSettings::from(Codec::None),
+            clock: Clock::fixed(self.time),
+            budget: MemoryBudget::new(64 << 20),
+            created_by: "wale test".to_owned(),
+        })
+    }
+
     /// A backup that its writer left when it had stored the first partition.
     pub(super) fn abandoned(&mut self) -> BackupName {
         let segment = self.segment(self.current, self.branches[self.current].next);
+        self.unfinished.push(Started {
+            branch: self.current,
+            start: self.branches[self.current].next,
+            time: self.time,
+        });
         let name = BackupName::new(&segment, 80);
         self.put(&layout::extended_version(&name), "PostgreSQL");
         self.put(&layout::partition(&name, 0, Codec::None), "tar");
@@ -246,6 +322,14 @@ impl World {
     }
 
     pub(super) async fn run(&self, request: Request, act: Act) -> Result<(Report, Vec<Line>)> {
+        Self::run_on(&self.archive, request, act).await
+    }
+
+    pub(super) async fn run_on(
+        archive: &Archive,
+        request: Request,
+        act: Act,
+    ) -> Result<(Report, Vec<Line>)> {
         let options = Options {
             request,
             act,
@@ -253,7 +337,7 @@ impl World {
         };
         let mut lines = Vec::new();
         let mut tell = |line: &Line| lines.push(line.clone());
-        let report = run(&self.archive, &options, &mut tell).await?;
+        let report = run(archive, &options, &mut tell).await?;
         Ok((report, lines))
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn delete(arguments: &Delete, face: Face, loaded: &Loaded) -> Result<
         DeleteWhat::OldVersions => None,
         DeleteWhat::Before { bound } => Some(Request::Before(parse_bound(bound)?)),
         DeleteWhat::Retain { count } => Some(Request::Retain(parse_count(*count)?)),
+        DeleteWhat::Target { name } => Some(Request::Target(parse_target(name)?)),
         DeleteWhat::Everything => Some(Request::Everything),
     };
     let act = act(arguments.act);
@@ -141,6 +142,18 @@ fn parse_bound(text: &str) -> Result<Bound, OpError> {
     })
 }
 
+fn parse_target(text: &str) -> Result<BackupName, OpError> {
+    BackupName::parse(text).map_err(|error| {
+        let shown = text.escape_default();
+        OpError::new(
+            Kind::Usage,
+            format!("\"{shown}\" is no name of a base backup"),
+        )
+        .hint("give the full name as backup-list prints it")
+        .source(error)
+    })
+}
+
 fn parse_count(count: i64) -> Result<u32, OpError> {
     u32::try_from(count)
         .ok()
@@ -164,6 +177,11 @@ mod tests {
         for text in ["", "LATEST", "00000001000000000000000b", "2026-01-01"] {
             let error = parse_bound(text).unwrap_err();
             assert_eq!(error.kind, Kind::Usage, "{text}");
+        }
+        assert!(parse_target(backup).is_ok());
+        // One by one: LATEST would be another one each time.
+        for text in ["", "LATEST", segment] {
+            assert_eq!(parse_target(text).unwrap_err().kind, Kind::Usage, "{text}");
         }
     }
 
