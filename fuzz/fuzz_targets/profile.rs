@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
             config_file: config_file.clone(),
             sts_endpoint: None,
         };
-        let granted = credentials::grant(&source, &transport::Transport, "us-east-1");
+        let granted = credentials::grant(&source, &transport::Transport);
         match runtime.block_on(granted) {
             Ok(granted) => {
                 let keys = granted.credentials;

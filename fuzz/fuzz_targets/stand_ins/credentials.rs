@@ -6,12 +6,16 @@ use chrono::{DateTime, Utc};
 pub(crate) use wale_storage::{Credentials, ProfileSource, WebIdentitySource};
 
 use super::failure::Failure;
+use super::transport::Transport;
 
 #[path = "../../../crates/wale-storage/src/s3/credentials/profile.rs"]
 #[allow(dead_code, reason = "the room's module, as it is")]
 mod profile;
 
-pub(crate) use profile::grant;
+/// What the profile comes to.
+pub(crate) async fn grant(source: &ProfileSource, transport: &Transport) -> Result<Granted, Failure> {
+    profile::grant(source, transport, "us-east-1").await
+}
 
 #[derive(Debug)]
 pub(crate) struct Granted {
