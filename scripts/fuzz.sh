@@ -18,7 +18,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 limits="-rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10"
 
 export CARGO_TARGET_DIR=$build RUSTC_BOOTSTRAP=1
-"$tools/bin/cargo-fuzz" build >"$build.log" 2>&1 || { tail -40 "$build.log"; exit 1; }
+mkdir -p "$build"
+"$tools/bin/cargo-fuzz" build >"$build/fuzz.log" 2>&1 || { tail -40 "$build/fuzz.log"; exit 1; }
 [ $# -gt 0 ] || set -- $(basename -s .rs fuzz_targets/*.rs)
 
 golden=$here/crates/wale-format/testdata

@@ -291,7 +291,7 @@ fn wal_g_sentinel(finish: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_latest_backup_is_the_one_that_ended_last_by_its_own_record() {
+async fn defect_08_the_latest_backup_is_the_one_that_ended_last_by_its_own_record() {
     let bench = Bench::new();
     let base = |segment: &str| format!("basebackups_005/base_{segment}_00000040");
     let at = |hour: i64| DateTime::<Utc>::UNIX_EPOCH + TimeDelta::hours(hour);

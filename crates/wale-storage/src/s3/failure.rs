@@ -304,21 +304,6 @@ impl Failure {
     }
 }
 
-impl StoreError {
-    /// The code and the message with which S3 itself answered, if it was S3 and it did. The message may be empty.
-    #[must_use]
-    pub fn told_by_s3(&self) -> Option<(&str, &str)> {
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            if let Some(refusal) = error.downcast_ref::<Refusal>() {
-                return Some((&refusal.code, &refusal.message));
-            }
-            cause = error.source();
-        }
-        None
-    }
-}
-
 fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
     let what = match asked {
         Asked::Object(key) => format!("object {key}"),

@@ -56,7 +56,7 @@ pub use self::options::{
 };
 
 use self::client::{Call, Client};
-use self::failure::{Asked, Failure};
+use self::failure::{Asked, Failure, Refusal};
 use self::probe::BodyCheck;
 use self::slots::Slots;
 use self::upload::{Abandoned, Condition, NameLocks, Stored};
@@ -197,6 +197,21 @@ impl Store for S3Store {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.client.ask_bucket().await
+    }
+}
+
+impl StoreError {
+    /// The code and the message with which S3 itself answered, if it was S3 and it did. The message may be empty.
+    #[must_use]
+    pub fn told_by_s3(&self) -> Option<(&str, &str)> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                return Some((&refusal.code, &refusal.message));
+            }
+            cause = error.source();
+        }
+        None
     }
 }
 

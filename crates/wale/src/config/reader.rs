@@ -263,6 +263,7 @@ mod tests {
             ("WALE_SERVICE_HOST", "10.0.0.1"),
             ("WALE_HTTP_TOKEN_FILE", "/nonexistent"),
             ("WALE_RETRIES", "3"),
+            ("PGOPTIONS", "-c work_mem=1GB"),
             ("PATH", "/bin"),
         ];
         let sources = Sources::for_test(&[], &environment, "PGHOTS=db");
@@ -271,6 +272,7 @@ mod tests {
             warnings,
             [
                 "PGHOTS is not a known setting and has no effect; did you mean PGHOST?",
+                "PGOPTIONS has no effect: the control connection passes no options to the server",
                 "WALE_FILE_PERFIX is not a known setting and has no effect; did you mean WALE_FILE_PREFIX?",
                 "WALE_RETRIES has no effect: retries are bounded by time, not by number",
             ]

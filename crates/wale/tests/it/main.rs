@@ -24,6 +24,7 @@ mod s3;
 mod s3_stage;
 mod s3_store;
 mod secrets;
+mod secrets_s3;
 mod segment_sizes;
 mod standby;
 mod support;

@@ -73,7 +73,7 @@ fn whole_run(mut s3: S3Stage) {
 }
 
 #[test]
-fn a_backup_of_several_parts_stays_within_its_memory() {
+fn defect_21_a_backup_of_several_parts_stays_within_its_memory() {
     let cluster = ClusterOptions::default();
     let s3 = S3Stage::of(
         "s3-memory",
@@ -291,7 +291,7 @@ fn wal_puts(proxy: &FaultProxy) -> Vec<Seen> {
 }
 
 #[test]
-fn storage_class_and_encryption_are_asked_for_on_every_request_that_needs_them() {
+fn defect_22_storage_class_and_encryption_are_asked_for_on_every_request_that_needs_them() {
     let mut shelf = Shelf::new("s3-headers");
     let server = S3Server::moto(&shelf.sandbox);
     let proxy = FaultProxy::start(server.port());

@@ -2,6 +2,7 @@
 //! that wale says, writes or shows is searched for it. A new secret is covered as soon as it is declared.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,45 +65,95 @@ fn assert_clean(what: &str, text: &str) {
     assert_eq!(found, None, "{what}");
 }
 
-/// Runs verbs that end at once and searches what they print.
+/// Verbs that end at once, by the program's name.
+const VERBS: [(&str, &[&str]); 18] = [
+    ("wale", &["serve"]),
+    ("wale", &["config", "show"]),
+    ("wale", &["config", "show", "--json"]),
+    ("wale", &["backup-list"]),
+    ("wale", &["backup-mark", "LATEST"]),
+    ("wale", &["backup-fetch", "/nowhere/at/all", "LATEST"]),
+    ("wale", &["delete", "--confirm", "everything"]),
+    ("wale", &["retain", "--confirm"]),
+    ("wale", &["wal-push", SEGMENT]),
+    (
+        "wale",
+        &["wal-fetch", "00000002.history", "/nowhere/at/all"],
+    ),
+    (
+        "wale",
+        &[
+            "client",
+            "push",
+            "00000002.history",
+            "--url",
+            "http://127.0.0.1:1",
+        ],
+    ),
+    ("wal-e", &["backup-push", "/nowhere/at/all"]),
+    ("wal-e", &["backup-fetch", "/nowhere/at/all", "LATEST"]),
+    ("wal-e", &["backup-list", "--detail"]),
+    ("wal-e", &["delete", "--confirm", "everything"]),
+    ("wal-e", &["wal-push", SEGMENT]),
+    (
+        "wal-e",
+        &["wal-fetch", "00000002.history", "/nowhere/at/all"],
+    ),
+    (
+        "wal-e",
+        &[
+            "wal-prefetch",
+            "/nowhere/at/all",
+            "000000010000000000000001",
+        ],
+    ),
+];
+
+const SEGMENT: &str = "pg_wal/000000010000000000000001";
+
+/// Runs verbs that end at once and searches what they print and send to the system log.
 fn assert_verbs_are_clean(what: &str, options: &SidecarOptions) {
+    assert_these_are_clean(what, options, &VERBS);
+}
+
+fn assert_these_are_clean(what: &str, options: &SidecarOptions, verbs: &[(&str, &[&str])]) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("log");
+    let syslog = UnixDatagram::bind(&socket).unwrap();
+    syslog.set_nonblocking(true).unwrap();
     // One mistake is always there: so `serve` ends, and tells all of them.
     let options = options
         .clone()
         .set("START_MODE", "NONSENSE")
-        .set("WALE_LOG", "trace");
-    let verbs: [&[&str]; 6] = [
-        &["serve"],
-        &["config", "show"],
-        &["config", "show", "--json"],
-        &["backup-list"],
-        &["wal-push", "pg_wal/000000010000000000000001"],
-        &[
-            "client",
-            "push",
-            "000000010000000000000001",
-            "--url",
-            "http://127.0.0.1:1",
-        ],
-    ];
-    for verb in verbs {
-        let output = wale_command(WALE, "wale", &options)
-            .args(verb)
+        .set("WALE_LOG", "trace")
+        // Nothing can be proved about an archive that is not there, however long one tries.
+        .set("WALE_FETCH_DEADLINE", "1ms")
+        .set("WALE_LOG_DESTINATION", "stderr,syslog")
+        .set("WALE_SYSLOG_SOCKET", &socket.to_string_lossy());
+    let mut heard = 0;
+    for (program, verb) in verbs {
+        let output = wale_command(WALE, program, &options)
+            .args(*verb)
             .output()
             .unwrap();
+        let what = format!("{what}, {program} {verb:?}");
         assert!(
             !output.stdout.is_empty() || !output.stderr.is_empty(),
-            "{verb:?} said nothing"
+            "{what} said nothing"
         );
-        assert_clean(
-            &format!("{what}, {verb:?}"),
-            &String::from_utf8_lossy(&output.stdout),
-        );
-        assert_clean(
-            &format!("{what}, {verb:?}"),
-            &String::from_utf8_lossy(&output.stderr),
-        );
+        assert_clean(&what, &String::from_utf8_lossy(&output.stdout));
+        assert_clean(&what, &String::from_utf8_lossy(&output.stderr));
+        let mut record = [0; 16 << 10];
+        while let Ok(length) = syslog.recv(&mut record) {
+            assert_clean(&what, &String::from_utf8_lossy(&record[..length]));
+            heard += 1;
+        }
     }
+    let logs = verbs.iter().any(|(program, _)| *program == "wal-e");
+    assert!(
+        heard > 0 || !logs,
+        "{what}: nothing was sent to the system log"
+    );
 }
 
 fn options(folder: &Path) -> SidecarOptions {
@@ -164,7 +215,8 @@ fn no_verb_shows_a_password_within_another_setting() {
     for Setting { name, .. } in places {
         for url in [
             format!("s3://key:{CANARY}@bucket/path"),
-            format!("file://user:{CANARY}@localhost/nowhere"),
+            // A folder that is there: one that is not is asked for again and again.
+            format!("file://user:{CANARY}@localhost{}", folder.path().display()),
             format!("what://user:{CANARY}@h"),
             format!("key:{CANARY}@bucket"),
             format!("s3://key:{CANARY}"),
@@ -198,6 +250,35 @@ fn no_verb_shows_a_password_within_another_setting() {
             &format!("{name}={value}"),
             &options.clone().set(name, &value),
         );
+    }
+}
+
+/// What is told of an address that holds a password, whether it is refused or used.
+#[test]
+fn no_verb_shows_a_password_within_an_address_of_s3() {
+    let folder = tempfile::tempdir().unwrap();
+    let s3 = options(folder.path())
+        .unset("WALE_FILE_PREFIX")
+        .set("WALE_S3_PREFIX", "s3://bucket/path")
+        .set("AWS_REGION", "us-east-1")
+        .set("AWS_ACCESS_KEY_ID", "id")
+        .set("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-key"))
+        .set("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/wale");
+    for name in [
+        "WALE_S3_ENDPOINT",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ] {
+        for url in [
+            format!("http://user:{CANARY}@127.0.0.1:1"),
+            format!("https+path://{CANARY}@h"),
+            format!("https://user:{CANARY}@h:nonsense/x?y=z"),
+        ] {
+            let options = s3.clone().set(name, &url);
+            // Those that look at the settings; the others would ask a server that is not there.
+            assert_these_are_clean(&format!("{name}={url}"), &options, &VERBS[..3]);
+        }
     }
 }
 

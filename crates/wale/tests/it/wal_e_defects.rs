@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use wale_testkit::{Cluster, Exit, shell, wait_until, wale_command};
+use wale_testkit::s3::S3Server;
+use wale_testkit::{Cluster, Exit, Sandbox, SidecarOptions, shell, wait_until, wale_command};
 
 use crate::support::{Stage, WALE, fingerprint};
 
@@ -191,6 +192,22 @@ fn defect_06_a_specification_restores_to_the_directory_argument_and_makes_tables
     assert!(restored.sql(&location).ends_with("made-by-spec"));
     restored.stop("immediate");
 
+    // The specification comes before a link that is there already, where WAL-E crashed. What it led to is not touched.
+    let linked = stage.sandbox.folder("linked");
+    let elsewhere = stage.sandbox.folder("elsewhere");
+    std::fs::write(elsewhere.join("precious"), "x").unwrap();
+    shell(&format!(
+        "mkdir {0}/pg_tblspc && ln -s {1} {0}/pg_tblspc/{oid} && chown -hR postgres {0}",
+        linked.display(),
+        elsewhere.display()
+    ));
+    let file = specification(&linked, &stage.sandbox.path().join("made-anew"));
+    let (_, exit) = fetch(&stage, "linked", &["--restore-spec", &file]);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    let link = std::fs::read_link(linked.join("pg_tblspc").join(&oid)).unwrap();
+    assert!(link.ends_with("made-anew"), "{}", link.display());
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1);
+
     // The original is lost, its tablespace's directory too: missing links are WAL-E's status 1, unless it is told.
     pg.kill();
     shell(&format!("rm -rf {}", space.display()));
@@ -237,4 +254,40 @@ fn defect_16_a_socket_is_left_out_and_an_unreadable_file_fails_the_backup_by_nam
     std::fs::remove_file(&secret).unwrap();
     let exit = wal_e(&stage, &push);
     assert_eq!(exit.code(), 0, "{}", exit.stderr);
+}
+
+/// A hundred retries of two minutes looked like a hang; a key that is wrong stays wrong.
+#[test]
+fn defect_20_wrong_credentials_are_told_at_once() {
+    let sandbox = Sandbox::new("wrongkeys");
+    // It checks signatures.
+    let server = S3Server::s3s(&sandbox, None);
+    let options = SidecarOptions {
+        environment: S3Server::settings(server.port(), "path")
+            .into_iter()
+            .collect(),
+        port: 0,
+        as_postgres: false,
+    }
+    .set("WALE_LOG_DESTINATION", "stderr")
+    .set("WALE_RETRIES", "100");
+    for (name, value) in [
+        ("AWS_SECRET_ACCESS_KEY", "another"),
+        ("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN"),
+    ] {
+        let start = Instant::now();
+        let output = wale_command(WALE, "wal-e", &options.clone().set(name, value))
+            .arg("backup-list")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("        HINT: "), "{told}");
+        assert!(
+            told.contains("WALE_RETRIES has no effect"),
+            "said once: {told}"
+        );
+        // Far less than the time for which an outage is waited out.
+        assert!(start.elapsed() < Duration::from_secs(20), "{told}");
+    }
 }

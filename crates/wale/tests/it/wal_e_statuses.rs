@@ -2,6 +2,9 @@
 
 use wale_testkit::{ClusterOptions, Exit, SidecarOptions, free_port, wale_command};
 
+use wale_testkit::s3::{Action, Answer, Fault, Kind};
+
+use crate::s3_stage::{PATH, S3Stage};
 use crate::support::{Stage, WALE};
 
 /// The archive has no such segment.
@@ -139,6 +142,40 @@ fn wal_e_s_statuses_beside_a_server() {
         let exit = run(&stage.options, arguments);
         assert_eq!(exit.code(), status, "{arguments:?}: {}", exit.stderr);
     }
+}
+
+/// The table is what scripts read: the key as the bucket has it, and S3's own code and words.
+#[test]
+fn what_s3_will_not_delete_is_told_in_wal_e_s_table() {
+    let s3 = S3Stage::moto("refusedtable");
+    s3.segment();
+    s3.stage.backup();
+    s3.segment();
+    s3.stage.backup();
+    s3.stage.cluster.wait_archived();
+    let mut wal = s3.server.objects_with("/wal_005/");
+    wal.sort();
+    let kept = &wal[0];
+    assert!(kept.starts_with(&format!("{PATH}/wal_005/")), "{kept}");
+    let (code, words) = (
+        "AccessDenied",
+        "Access Denied because object protected by object lock.",
+    );
+    let answer = format!(
+        "<DeleteResult><Error><Key>{kept}</Key><Code>{code}</Code><Message>{words}</Message></Error></DeleteResult>"
+    );
+    s3.proxy.fault(
+        Fault::on(&[Kind::DeleteMany]),
+        Action::ReplaceReply(Answer::new(200, &answer)),
+    );
+    let exit = run(&s3.stage.options, &["delete", "--confirm", "retain", "1"]);
+    assert_eq!(exit.code(), 1, "{}", exit.stderr);
+    assert_eq!(
+        exit.stdout,
+        format!("key\terror_code\terror_message\r\n{kept}\t{code}\t{words}\r\n"),
+        "{}",
+        exit.stderr
+    );
 }
 
 /// The records of a log, each with the keys of its STRUCTURED part, without time and process.

@@ -137,7 +137,7 @@ fn a_linked_pg_wal_is_an_empty_folder() {
 }
 
 #[test]
-fn links_and_special_files_are_not_dropped_in_silence() {
+fn defect_10_links_and_special_files_are_not_dropped_in_silence() {
     let fixture = Fixture::new();
     fixture
         .file("etc/postgresql.conf")
