@@ -94,7 +94,7 @@ impl Refused {
     pub(super) fn still_there(key: ObjectKey) -> Self {
         Self {
             key,
-            code: Kind::ArchiveConflict.name(),
+            code: Kind::ArchiveConflict.name().to_owned(),
             message: "the store said that it was deleted, and still has it".to_owned(),
         }
     }
