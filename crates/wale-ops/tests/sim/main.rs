@@ -96,6 +96,19 @@ fn a_seed_replays_exactly() {
     for seed in [3, 4, 5] {
         let first = simulate(seed, Lie::None).expect("the promises hold");
         let again = simulate(seed, Lie::None).expect("as before");
+        let parted = first
+            .trace
+            .iter()
+            .zip(&again.trace)
+            .position(|(one, other)| one != other);
+        let shown = parted.map(|at| {
+            (
+                at,
+                &first.trace[at.saturating_sub(5)..=at],
+                &again.trace[at],
+            )
+        });
+        assert_eq!(shown, None, "seed {seed}: the runs part there");
         assert_eq!(first, again, "seed {seed}");
     }
 }

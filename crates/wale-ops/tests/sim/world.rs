@@ -1,6 +1,5 @@
 //! One simulation: servers, sidecars, readers and a store, moved one step at a time by one seed.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,8 @@ const HEALED_STEPS_MAX: u32 = 20_000;
 /// What a simulation came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// A digest of everything that happened, in order.
-    pub(crate) trace: u64,
+    /// Everything that happened, in order.
+    pub(crate) trace: Vec<String>,
     pub(crate) acknowledgements: u64,
     pub(crate) refusals: u64,
     pub(crate) faults: u64,
@@ -92,13 +91,13 @@ struct World {
 pub(crate) async fn simulate(seed: u64, lie: Lie) -> Result<Summary, Broken> {
     let mut world = World::new(seed, lie);
     let verdict = world.run().await;
-    let mut digest = DefaultHasher::new();
-    world.trace.hash(&mut digest);
-    world.summary.trace = digest.finish();
     world.summary.removed = world.judge.removed.len() as u64;
     world.summary.acknowledgements = world.judge.acknowledgements;
     match verdict {
-        Ok(()) => Ok(world.summary),
+        Ok(()) => Ok(Summary {
+            trace: world.trace,
+            ..world.summary
+        }),
         Err(why) => Err(Broken {
             why,
             trace: world.trace,
@@ -495,6 +494,8 @@ impl World {
             self.retain();
         }
         for _ in 0..HEALED_STEPS_MAX {
+            // Two things at a time would race: what was asked for below has begun before anything is let through.
+            self.settle().await?;
             self.let_one_through().await;
             self.settle().await?;
             let mut waiting = !self.readings.is_empty() || self.retaining.is_some();
