@@ -19,6 +19,7 @@ mod lifecycle;
 mod lock;
 mod metrics;
 mod options;
+mod ownership;
 mod recall;
 mod schedule;
 mod scheduler;

@@ -73,6 +73,8 @@ pub enum Topic {
     WalFetch,
     /// The latest base backup failed, or the first one has not begun yet.
     Backup,
+    /// The archive belongs to another cluster than the data directory.
+    Identity,
 }
 
 impl Topic {
@@ -83,6 +85,7 @@ impl Topic {
             Self::WalPush => "wal-push",
             Self::WalFetch => "wal-fetch",
             Self::Backup => "backup-push",
+            Self::Identity => "identity",
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, shell};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, shell, wait_until,
+};
 
 use crate::support::{Stage, WALE, archiving};
 
@@ -105,36 +107,30 @@ fn fault_39_and_41_a_second_cluster_on_one_prefix_is_refused() {
     let prefix = stage.options.environment["WALE_FILE_PREFIX"].clone();
     let options = SidecarOptions::new(&sandbox, &cluster).set("WALE_FILE_PREFIX", &prefix);
     cluster.configure(&archiving(options.port));
-    let mut sidecar = Sidecar::launch(&sandbox, WALE, &options);
+    let sidecar = Sidecar::start(&sandbox, WALE, &options);
+    // Told at the start, before the server has anything to push; and nothing of it is stored, whatever it pushes.
+    wait_until(
+        "the second sidecar to tell",
+        Duration::from_secs(30),
+        || {
+            let reply = sidecar.get("/readyz");
+            let is_told = reply.status == 503 && reply.text().contains("identity: the archive");
+            is_told.then_some(())
+        },
+    );
+    let log = sidecar.log_text();
+    assert!(log.contains("belongs to another cluster"), "{log}");
+    assert!(log.contains("a prefix of its own"), "{log}");
     cluster.start();
     cluster.sql("create table x (v int)");
     let foreign = cluster.switch_wal();
-    // Refused at start, or (if it serves at all) at every push: nothing of it is stored.
-    let refused_at_start = wale_testkit::wait_until(
-        "the second sidecar to refuse",
-        std::time::Duration::from_secs(30),
-        || match get(options.port, &format!("/wal-push/{foreign}")) {
-            Ok(reply) => {
-                assert_eq!(reply.status, 409, "{}", reply.text());
-                assert!(
-                    reply.text().contains("system identifier"),
-                    "{}",
-                    reply.text()
-                );
-                Some(false)
-            }
-            Err(_) => sidecar
-                .log_text()
-                .contains("system identifier")
-                .then_some(true),
-        },
+    let reply = sidecar.get(&format!("/wal-push/{foreign}"));
+    assert_eq!(reply.status, 409, "{}", reply.text());
+    assert!(
+        reply.text().contains("system identifier"),
+        "{}",
+        reply.text()
     );
-    if refused_at_start {
-        assert_ne!(
-            sidecar.wait_exit(std::time::Duration::from_secs(10)).code(),
-            Some(0)
-        );
-    }
     let data = cluster.data.to_string_lossy().into_owned();
     let backup = sidecar.verb(WALE, "wale", &["backup-push", &data]);
     assert_eq!(backup.code(), 65, "{}", backup.stderr);
