@@ -21,6 +21,7 @@ mod metrics;
 mod options;
 mod ownership;
 mod recall;
+mod recoverable;
 mod schedule;
 mod scheduler;
 mod serve;

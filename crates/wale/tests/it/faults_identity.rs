@@ -1,4 +1,4 @@
-//! The fault battery, rows 37 to 45 and 52: identity, duplicates and conflicts, partial segments, proofs.
+//! The fault battery, rows 37 to 46 and 52: identity, duplicates and conflicts, partial segments, gaps, proofs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -237,6 +237,54 @@ fn fault_45_the_partial_and_the_full_segment_and_two_different_partials_are_all_
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).body, full);
     assert_eq!(stage.sidecar.get(&format!("/wal/{partial}")).body, first);
+}
+
+#[test]
+fn fault_46_a_gap_is_told_in_status_until_the_next_backup() {
+    let (mut stage, _) = with_segment("gap-told");
+    stage.backup();
+    let segments: Vec<String> = (0..5)
+        .map(|part| {
+            stage.cluster.sql(&format!("insert into t select {part}"));
+            stage.cluster.switch_wal()
+        })
+        .collect();
+    stage.cluster.wait_archived();
+    for lost in &segments[1..3] {
+        let object = stage.archive().join(format!("wal_005/{lost}.zst"));
+        std::fs::remove_file(object).unwrap();
+    }
+    // A sidecar looks when it starts.
+    stage.sidecar.kill();
+    stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    let sidecar = &stage.sidecar;
+    let recoverable = |is_told: &dyn Fn(&serde_json::Value) -> bool| {
+        wait_until("the look for gaps", Duration::from_secs(60), || {
+            let found = sidecar.get("/status").json()["recoverable"].clone();
+            (!found.is_null() && is_told(&found)).then_some(found)
+        })
+    };
+    let gauge = |expected: u32| {
+        let line = format!("wale_wal_gap_segments {expected}");
+        let metrics = sidecar.get("/metrics").text();
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    };
+    let told = recoverable(&|_| true);
+    assert_eq!(told["until"], segments[0], "{told}");
+    assert_eq!(told["gap"]["from"], segments[1], "{told}");
+    assert_eq!(told["gap"]["to"], segments[2], "{told}");
+    assert!(told["checked_at"].is_string(), "{told}");
+    gauge(2);
+    let log = sidecar.log_text();
+    assert!(log.contains("WAL is missing from the archive"), "{log}");
+    // The next base backup leaves it behind.
+    let backup = sidecar.get("/backup-push");
+    assert_eq!(backup.status, 200, "{}", backup.text());
+    let healed = recoverable(&|found| found["gap"].is_null());
+    assert_ne!(healed["backup"], told["backup"]);
+    gauge(0);
+    let log = sidecar.log_text();
+    assert!(log.contains("no WAL is missing any more"), "{log}");
 }
 
 #[test]
