@@ -9,6 +9,7 @@
 
 mod app;
 mod backup;
+mod contact;
 mod drain;
 mod first_backup;
 mod hold;

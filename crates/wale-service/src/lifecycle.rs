@@ -75,6 +75,8 @@ pub enum Topic {
     Backup,
     /// The archive belongs to another cluster than the data directory.
     Identity,
+    /// The server was reached before, and cannot be reached any more.
+    Server,
 }
 
 impl Topic {
@@ -86,6 +88,7 @@ impl Topic {
             Self::WalFetch => "wal-fetch",
             Self::Backup => "backup-push",
             Self::Identity => "identity",
+            Self::Server => "server",
         }
     }
 }
