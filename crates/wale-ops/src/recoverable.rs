@@ -173,9 +173,9 @@ mod tests {
     #[tokio::test]
     async fn row_46_the_first_gap_behind_the_newest_backup_is_found_and_the_next_backup_leaves_it()
     {
-        let backup = on(1, &[2]);
-        // Numbers that are there, the last one before the gap, the gap.
+        /// Numbers that are there, the last one before the gap, the gap.
         type Case = (&'static [u32], Option<u32>, Option<(u32, u32)>);
+        let backup = on(1, &[2]);
         let cases: [Case; 5] = [
             (&[1, 2, 3, 4], Some(4), None),
             (&[2, 3, 6, 7, 9], Some(3), Some((4, 5))),
