@@ -17,6 +17,10 @@ use crate::journal::{GapRecord, RecoverableRecord, log_failure};
 /// look-ups under each of the codecs' names.
 const EVERY: Duration = Duration::from_hours(1);
 
+/// Between two looks while something is missing: whoever puts segments back wants to see that it was right, and the old
+/// primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
+const EVERY_WHILE_MISSING: Duration = Duration::from_mins(10);
+
 /// The pause after a look that failed, doubled up to [`EVERY`].
 const AGAIN: Duration = Duration::from_mins(1);
 
@@ -29,7 +33,10 @@ pub(crate) async fn watch(app: Arc<App>) {
             Ok(found) => {
                 note(&app, found.as_ref());
                 again = AGAIN;
-                EVERY
+                match found.and_then(|found| found.gap) {
+                    Some(_) => EVERY_WHILE_MISSING,
+                    None => EVERY,
+                }
             }
             Err(error) => {
                 log_failure("the look for gaps in the WAL", &error);
