@@ -16,6 +16,8 @@ pub mod backup_mark;
 pub mod backup_push;
 pub mod clock;
 pub mod error;
+pub mod ownership;
+pub mod recoverable;
 pub mod retention;
 pub mod retry;
 pub mod sweep;

@@ -79,6 +79,24 @@ pub(crate) struct RetentionRecord {
     pub(crate) retained_objects: u64,
 }
 
+/// How far the archive carries a recovery from its newest base backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RecoverableRecord {
+    pub(crate) backup: String,
+    /// The last segment before anything is missing; none where the first one is.
+    pub(crate) until: Option<String>,
+    pub(crate) gap: Option<GapRecord>,
+    pub(crate) checked_at: DateTime<Utc>,
+}
+
+/// Segments that are missing, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct GapRecord {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) segments: u64,
+}
+
 /// The latest of each.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Entries {
@@ -89,6 +107,7 @@ pub(crate) struct Entries {
     pub(crate) last_backup_failure: Option<FailureRecord>,
     pub(crate) last_retention: Option<RetentionRecord>,
     pub(crate) last_retention_failure: Option<FailureRecord>,
+    pub(crate) recoverable: Option<RecoverableRecord>,
     pub(crate) skipped_backups: u64,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,

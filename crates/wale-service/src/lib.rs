@@ -9,6 +9,7 @@
 
 mod app;
 mod backup;
+mod contact;
 mod drain;
 mod first_backup;
 mod hold;
@@ -19,7 +20,9 @@ mod lifecycle;
 mod lock;
 mod metrics;
 mod options;
+mod ownership;
 mod recall;
+mod recoverable;
 mod schedule;
 mod scheduler;
 mod serve;

@@ -73,6 +73,10 @@ pub enum Topic {
     WalFetch,
     /// The latest base backup failed, or the first one has not begun yet.
     Backup,
+    /// The archive belongs to another cluster than the data directory.
+    Identity,
+    /// The server was reached before, and cannot be reached any more.
+    Server,
 }
 
 impl Topic {
@@ -83,6 +87,8 @@ impl Topic {
             Self::WalPush => "wal-push",
             Self::WalFetch => "wal-fetch",
             Self::Backup => "backup-push",
+            Self::Identity => "identity",
+            Self::Server => "server",
         }
     }
 }

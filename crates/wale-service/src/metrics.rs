@@ -78,6 +78,7 @@ pub(crate) struct Metrics {
     retention_kept: Gauge,
     last_retention: FloatGauge,
     ready_files: Gauge,
+    gap: Gauge,
     connections: Gauge,
     handshake_failures: Counter,
     certificate_expiry: FloatGauge,
@@ -118,6 +119,7 @@ impl Metrics {
             retention_kept: Gauge::default(),
             last_retention: FloatGauge::default(),
             ready_files: Gauge::default(),
+            gap: Gauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
             certificate_expiry: FloatGauge::default(),
@@ -176,6 +178,11 @@ impl Metrics {
             "wal_ready_files",
             "Files PostgreSQL has marked ready and not yet done",
             self.ready_files.clone(),
+        );
+        r.register(
+            "wal_gap_segments",
+            "WAL segments of the first gap behind the newest base backup, as of the last look",
+            self.gap.clone(),
         );
         r.register(
             "wal_fetches",
@@ -365,6 +372,11 @@ impl Metrics {
         self.last_retention.set(unix_seconds(record.at));
     }
 
+    /// How many segments are missing behind the newest base backup.
+    pub(crate) fn gap(&self, segments: u64) {
+        self.gap.set(i64::try_from(segments).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn retention_failed(&self) {
         let outcome = "failed";
         self.retentions.get_or_create(&Outcome { outcome }).inc();
@@ -431,6 +443,7 @@ mod tests {
         metrics.backup_done(100, 50, Duration::from_secs(3), at);
         metrics.backup_not_done("skipped-overlap");
         metrics.request("/ping", 200);
+        metrics.gap(3);
         let pusher = PusherStats {
             look_ahead_hits: 5,
             bytes_plain: 16,
@@ -455,6 +468,7 @@ mod tests {
             "wale_wal_last_push_timestamp_seconds 1700000000.5",
             "wale_wal_look_ahead_hits_total 5",
             "wale_wal_ready_files -1",
+            "wale_wal_gap_segments 3",
             "wale_wal_fetches_total{outcome=\"found\"} 1",
             "wale_wal_absences_total{outcome=\"proven\"} 1",
             "wale_backups_total{outcome=\"ok\"} 1",

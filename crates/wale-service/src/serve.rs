@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bind → listen → [restore] → ready ─┬─ lock file removed, and every later one
+//!                                    ├─ whose archive it is, and whether WAL is missing, whether the server is there
 //!                                    ├─ schedule
 //!                                    └─ first backup (BACKUP_PUSH)
 //! shutdown → draining → pushes served while PostgreSQL stops → pushes in flight → backup stopped → all joined
@@ -26,7 +27,7 @@ use crate::drain;
 use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
-use crate::{first_backup, housekeeping, http, lock, recall};
+use crate::{contact, first_backup, housekeeping, http, lock, ownership, recall, recoverable};
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
 /// and the process ends with the error's status.
@@ -266,6 +267,9 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(lock::keep_removed(LockFile::new(
         &options.lock_file,
     ))));
+    begin(Box::pin(ownership::watch(Arc::clone(app))));
+    begin(Box::pin(recoverable::watch(Arc::clone(app))));
+    begin(Box::pin(contact::watch(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),

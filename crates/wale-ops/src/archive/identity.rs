@@ -83,6 +83,19 @@ impl Archive {
         Ok(identity)
     }
 
+    /// Compares the archive's identity, as the store has it now, with `cluster`; claims nothing. `false` while the archive
+    /// has none.
+    ///
+    /// # Errors
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; the store's failures.
+    pub async fn belongs_to(&self, cluster: &ClusterIdentity) -> Result<bool> {
+        let Some(identity) = self.read_identity().await? else {
+            return Ok(false);
+        };
+        compare(&identity, cluster, &self.location())?;
+        Ok(true)
+    }
+
     /// Creates the identity of an archive that has none. Returns the one that is there afterwards, which may be
     /// another sidecar's.
     async fn claim(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {

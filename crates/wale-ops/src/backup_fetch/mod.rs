@@ -24,12 +24,12 @@ pub mod plan;
 pub mod reach;
 mod report;
 mod run;
-mod source;
+pub(crate) mod source;
 mod target;
 #[cfg(test)]
 mod tests;
 pub mod timelines;
-mod wal;
+pub(crate) mod wal;
 mod whole;
 mod wipe;
 

@@ -25,6 +25,17 @@ pub struct Gap {
     pub to: WalSegmentName,
 }
 
+impl Gap {
+    /// How many segments are missing.
+    ///
+    /// # Errors
+    ///
+    /// When no segment of this size has one of the names.
+    pub fn segments(&self, size: WalSegmentSize) -> Result<u64, WalSegmentError> {
+        Ok(self.to.number(size)? - self.from.number(size)? + 1)
+    }
+}
+
 /// The way from `begins` on: along its own timeline, or towards the timeline of `followed`. The segment of a switch is
 /// the later timeline's, which has a copy of its beginning.
 ///
@@ -100,6 +111,18 @@ impl Walk {
             self.gap = Some((self.next, number - 1));
         }
         true
+    }
+
+    /// The last segment before which, and including which, nothing of the leg is missing; `None` where the first one is.
+    ///
+    /// # Errors
+    ///
+    /// When a number lies behind the end of the log.
+    pub fn reached(&self) -> Result<Option<WalSegmentName>, WalSegmentError> {
+        if self.next == self.leg.first {
+            return Ok(None);
+        }
+        WalSegmentName::from_number(self.leg.timeline, self.next - 1, self.size).map(Some)
     }
 
     /// The first gap of the leg: one with something behind it, or the rest of a leg that has an end.
@@ -190,6 +213,17 @@ mod tests {
                 to: name(1, to),
             });
             assert_eq!(walk.gap().unwrap(), expected, "{leg:?} {present:?}");
+            let missing = expected.map(|gap| gap.segments(SIZE).unwrap());
+            let reached = walk.reached().unwrap();
+            match (expected, missing) {
+                (Some(gap), Some(missing)) => {
+                    let [from, to] = [gap.from, gap.to].map(|name| name.number(SIZE).unwrap());
+                    assert_eq!(missing, to - from + 1, "{leg:?} {present:?}");
+                    let before = (from > leg.first).then(|| name(1, from - 1));
+                    assert_eq!(reached, before, "{leg:?} {present:?}");
+                }
+                _ => assert_eq!(reached.is_none(), present.is_empty(), "{leg:?} {present:?}"),
+            }
         }
     }
 

@@ -140,39 +140,57 @@ impl Source {
 
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
     pub(super) async fn consistent_at(&self, archive: &Archive) -> Result<Option<Lsn>> {
-        if let Some(lsn) = self.sentinel.stop_lsn().or(self.sentinel.start_lsn()) {
-            return Ok(Some(lsn));
-        }
-        if is_offline(&self.name, &self.sentinel) {
-            return Ok(None);
-        }
-        let size = self.segment_size(archive).await?;
-        Ok(self.name.segment().start_lsn(size).ok())
+        consistent_at(archive, &self.name, &self.sentinel).await
     }
 
     /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
     pub(super) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
-        let recorded = if let Some(wale) = self.wale() {
-            Some(wale.wal_segment_size)
-        } else if let Some(identity) = archive.identity().await? {
-            Some(identity.wal_segment_size)
-        } else {
-            self.size_by_first_segment(archive).await?
-        };
-        let size = recorded.and_then(|bytes| WalSegmentSize::new(bytes).ok());
-        Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
+        segment_size(archive, &self.name, &self.sentinel).await
     }
+}
 
-    /// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
-    /// read. Only an archive that wale has never written to has no better record.
-    async fn size_by_first_segment(&self, archive: &Archive) -> Result<Option<u64>> {
-        let first = ArchiveFileName::Segment(self.name.segment());
-        let Some(stored) = archive.find_wal(&first).await? else {
-            return Ok(None);
-        };
-        let header = archive.read_wal_header(&stored).await;
-        Ok(header.ok().map(|header| u64::from(header.segment_size)))
+/// As [`Source::consistent_at`], of a backup by its sentinel alone.
+pub(crate) async fn consistent_at(
+    archive: &Archive,
+    name: &BackupName,
+    sentinel: &Sentinel,
+) -> Result<Option<Lsn>> {
+    if let Some(lsn) = sentinel.stop_lsn().or(sentinel.start_lsn()) {
+        return Ok(Some(lsn));
     }
+    if is_offline(name, sentinel) {
+        return Ok(None);
+    }
+    let size = segment_size(archive, name, sentinel).await?;
+    Ok(name.segment().start_lsn(size).ok())
+}
+
+/// As [`Source::segment_size`], of a backup by its sentinel alone.
+pub(crate) async fn segment_size(
+    archive: &Archive,
+    name: &BackupName,
+    sentinel: &Sentinel,
+) -> Result<WalSegmentSize> {
+    let recorded = if let Some(wale) = &sentinel.wale {
+        Some(wale.wal_segment_size)
+    } else if let Some(identity) = archive.identity().await? {
+        Some(identity.wal_segment_size)
+    } else {
+        size_by_first_segment(archive, name).await?
+    };
+    let size = recorded.and_then(|bytes| WalSegmentSize::new(bytes).ok());
+    Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
+}
+
+/// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
+/// read. Only an archive that wale has never written to has no better record.
+async fn size_by_first_segment(archive: &Archive, name: &BackupName) -> Result<Option<u64>> {
+    let first = ArchiveFileName::Segment(name.segment());
+    let Some(stored) = archive.find_wal(&first).await? else {
+        return Ok(None);
+    };
+    let header = archive.read_wal_header(&stored).await;
+    Ok(header.ok().map(|header| u64::from(header.segment_size)))
 }
 
 /// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads the wrong

@@ -68,6 +68,15 @@ pub(super) async fn look(archive: &Archive, need: &Need<'_>) -> Result<Vec<Strin
 
 /// The first gap of a leg. A listing alone proves nothing: what it lacks is asked for by name.
 async fn gap(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Option<Gap>> {
+    let walk = walk(archive, leg, size).await?;
+    let Some(gap) = walk.gap().map_err(behind_the_log)? else {
+        return Ok(None);
+    };
+    Ok(is_missing(archive, gap).await?.then_some(gap))
+}
+
+/// What the listing has of a leg.
+pub(crate) async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     let mut walk = Walk::new(leg, size);
     let prefix = prefix(leg, size).map_err(behind_the_log)?;
     each_wal(archive, &prefix, |listed, _| match listed {
@@ -75,11 +84,13 @@ async fn gap(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Option
         _ => false,
     })
     .await?;
-    let Some(gap) = walk.gap().map_err(behind_the_log)? else {
-        return Ok(None);
-    };
+    Ok(walk)
+}
+
+/// Whether the store has nothing under the name with which a gap begins.
+pub(crate) async fn is_missing(archive: &Archive, gap: Gap) -> Result<bool> {
     let named = ArchiveFileName::Segment(gap.from);
-    Ok(archive.find_wal(&named).await?.is_none().then_some(gap))
+    Ok(archive.find_wal(&named).await?.is_none())
 }
 
 /// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.
@@ -120,7 +131,7 @@ fn refused(backup: &BackupName, first: WalSegmentName, last: WalSegmentName, gap
     )
 }
 
-fn behind_the_log(error: WalSegmentError) -> OpError {
+pub(crate) fn behind_the_log(error: WalSegmentError) -> OpError {
     OpError::new(
         Kind::CorruptData,
         "the archive names a WAL position that does not exist",

@@ -182,6 +182,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last": entries.last_backup,
             "last_failure": entries.last_backup_failure,
         },
+        "recoverable": entries.recoverable,
         "retention": {
             "last": entries.last_retention,
             "last_failure": entries.last_retention_failure,

@@ -6,3 +6,4 @@ mod life;
 mod support;
 mod tls;
 mod wal;
+mod watches;

@@ -1,10 +1,12 @@
-//! The fault battery, rows 37 to 45 and 52: identity, duplicates and conflicts, partial segments, proofs.
+//! The fault battery, rows 37 to 46 and 52: identity, duplicates and conflicts, partial segments, gaps, proofs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, shell};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, shell, wait_until,
+};
 
 use crate::support::{Stage, WALE, archiving};
 
@@ -105,36 +107,30 @@ fn fault_39_and_41_a_second_cluster_on_one_prefix_is_refused() {
     let prefix = stage.options.environment["WALE_FILE_PREFIX"].clone();
     let options = SidecarOptions::new(&sandbox, &cluster).set("WALE_FILE_PREFIX", &prefix);
     cluster.configure(&archiving(options.port));
-    let mut sidecar = Sidecar::launch(&sandbox, WALE, &options);
+    let sidecar = Sidecar::start(&sandbox, WALE, &options);
+    // Told at the start, before the server has anything to push; and nothing of it is stored, whatever it pushes.
+    wait_until(
+        "the second sidecar to tell",
+        Duration::from_secs(30),
+        || {
+            let reply = sidecar.get("/readyz");
+            let is_told = reply.status == 503 && reply.text().contains("identity: the archive");
+            is_told.then_some(())
+        },
+    );
+    let log = sidecar.log_text();
+    assert!(log.contains("belongs to another cluster"), "{log}");
+    assert!(log.contains("a prefix of its own"), "{log}");
     cluster.start();
     cluster.sql("create table x (v int)");
     let foreign = cluster.switch_wal();
-    // Refused at start, or (if it serves at all) at every push: nothing of it is stored.
-    let refused_at_start = wale_testkit::wait_until(
-        "the second sidecar to refuse",
-        std::time::Duration::from_secs(30),
-        || match get(options.port, &format!("/wal-push/{foreign}")) {
-            Ok(reply) => {
-                assert_eq!(reply.status, 409, "{}", reply.text());
-                assert!(
-                    reply.text().contains("system identifier"),
-                    "{}",
-                    reply.text()
-                );
-                Some(false)
-            }
-            Err(_) => sidecar
-                .log_text()
-                .contains("system identifier")
-                .then_some(true),
-        },
+    let reply = sidecar.get(&format!("/wal-push/{foreign}"));
+    assert_eq!(reply.status, 409, "{}", reply.text());
+    assert!(
+        reply.text().contains("system identifier"),
+        "{}",
+        reply.text()
     );
-    if refused_at_start {
-        assert_ne!(
-            sidecar.wait_exit(std::time::Duration::from_secs(10)).code(),
-            Some(0)
-        );
-    }
     let data = cluster.data.to_string_lossy().into_owned();
     let backup = sidecar.verb(WALE, "wale", &["backup-push", &data]);
     assert_eq!(backup.code(), 65, "{}", backup.stderr);
@@ -241,6 +237,54 @@ fn fault_45_the_partial_and_the_full_segment_and_two_different_partials_are_all_
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).body, full);
     assert_eq!(stage.sidecar.get(&format!("/wal/{partial}")).body, first);
+}
+
+#[test]
+fn fault_46_a_gap_is_told_in_status_until_the_next_backup() {
+    let (mut stage, _) = with_segment("gap-told");
+    stage.backup();
+    let segments: Vec<String> = (0..5)
+        .map(|part| {
+            stage.cluster.sql(&format!("insert into t select {part}"));
+            stage.cluster.switch_wal()
+        })
+        .collect();
+    stage.cluster.wait_archived();
+    for lost in &segments[1..3] {
+        let object = stage.archive().join(format!("wal_005/{lost}.zst"));
+        std::fs::remove_file(object).unwrap();
+    }
+    // A sidecar looks when it starts.
+    stage.sidecar.kill();
+    stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    let sidecar = &stage.sidecar;
+    let recoverable = |is_told: &dyn Fn(&serde_json::Value) -> bool| {
+        wait_until("the look for gaps", Duration::from_secs(60), || {
+            let found = sidecar.get("/status").json()["recoverable"].clone();
+            (!found.is_null() && is_told(&found)).then_some(found)
+        })
+    };
+    let gauge = |expected: u32| {
+        let line = format!("wale_wal_gap_segments {expected}");
+        let metrics = sidecar.get("/metrics").text();
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    };
+    let told = recoverable(&|_| true);
+    assert_eq!(told["until"], segments[0], "{told}");
+    assert_eq!(told["gap"]["from"], segments[1], "{told}");
+    assert_eq!(told["gap"]["to"], segments[2], "{told}");
+    assert!(told["checked_at"].is_string(), "{told}");
+    gauge(2);
+    let log = sidecar.log_text();
+    assert!(log.contains("WAL is missing from the archive"), "{log}");
+    // The next base backup leaves it behind.
+    let backup = sidecar.get("/backup-push");
+    assert_eq!(backup.status, 200, "{}", backup.text());
+    let healed = recoverable(&|found| found["gap"].is_null());
+    assert_ne!(healed["backup"], told["backup"]);
+    gauge(0);
+    let log = sidecar.log_text();
+    assert!(log.contains("no WAL is missing any more"), "{log}");
 }
 
 #[test]

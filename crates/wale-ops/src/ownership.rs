@@ -1,0 +1,84 @@
+//! Whether an archive and a data directory belong together, asked before anything is pushed or restored. Reads only.
+//!
+//! It refuses nothing by itself: every push, fetch and base backup compares what it handles.
+
+use std::path::Path;
+
+use crate::archive::Archive;
+use crate::error::Result;
+use crate::wal_push::{blocking, read_control};
+
+/// What is known of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The archive is this cluster's.
+    Own,
+    /// One of the two says nothing yet: the archive has no identity, or there is no `pg_control` to be read.
+    Open,
+}
+
+/// Compares `pg_control` with the archive's identity as it is now. One small request, none without `pg_control`.
+///
+/// # Errors
+///
+/// [`Kind::ArchiveMismatch`](crate::Kind::ArchiveMismatch) when the archive belongs to another cluster; the store's.
+pub async fn check(archive: &Archive, data_directory: &Path) -> Result<Ownership> {
+    let data_directory = data_directory.to_path_buf();
+    let Some(cluster) = blocking(move || Ok(read_control(&data_directory))).await? else {
+        return Ok(Ownership::Open);
+    };
+    Ok(if archive.belongs_to(&cluster).await? {
+        Ownership::Own
+    } else {
+        Ownership::Open
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use wale_format::layout;
+    use wale_pg::ControlFile;
+    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::testing::Bench;
+    use crate::wal_push::plan::cluster_of_control;
+
+    const CONTROL: &[u8] = include_bytes!("../../wale-pg/testdata/control_file/15");
+
+    #[tokio::test]
+    async fn row_39_another_clusters_archive_is_told_before_anything_is_pushed() {
+        let bench = Bench::new();
+        let data = bench.folder().join("data");
+        let look = async || {
+            let looked = check(&bench.archive, &data).await;
+            looked.map_err(|error| error.kind)
+        };
+        fs::create_dir_all(data.join("global")).expect("made");
+        assert_eq!(look().await, Ok(Ownership::Open), "there is no pg_control");
+        fs::write(data.join(ControlFile::PATH), CONTROL).expect("written");
+        assert_eq!(look().await, Ok(Ownership::Open), "there is no identity");
+        assert!(
+            bench.memory.keys().is_empty(),
+            "a look must not claim the archive"
+        );
+        bench.claim().await;
+        assert_eq!(look().await, Err(Kind::ArchiveMismatch));
+        // Silence of the store is no mismatch.
+        let silence = FaultPlan::new().fail(Verb::Get, Occurrence::Always, Fault::Unavailable);
+        bench.faulty.set_plan(silence);
+        assert_eq!(look().await, Err(Kind::StorageUnavailable));
+        bench.faulty.set_plan(FaultPlan::new());
+        // The prefix is put right: what is compared is what the store has now.
+        let own = cluster_of_control(&ControlFile::parse(CONTROL).expect("parses"));
+        let right = Bench::new();
+        right.archive.ensure_identity(&own).await.expect("claimed");
+        let key = Archive::key(layout::IDENTITY).expect("a key");
+        let identity = right.memory.content(&key).expect("claimed");
+        bench.memory.insert(&key, identity);
+        assert_eq!(look().await, Ok(Ownership::Own));
+    }
+}

@@ -1,0 +1,254 @@
+//! How far the archive carries a recovery from its newest base backup, and the first gap on its way. Reads only.
+//!
+//! A gap that nobody knows of is found by the restore. It is closed by putting the segments back, or left behind by the
+//! next base backup. Where the way leads, and what is a gap, the restore says: this asks the same questions early.
+
+use wale_format::{BackupName, Sentinel};
+use wale_pg::{
+    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName,
+    WalSegmentSize,
+};
+
+use crate::archive::Archive;
+use crate::backup_fetch::reach::{self, Gap, Leg, Walk};
+use crate::backup_fetch::timelines::{self, Wish};
+use crate::backup_fetch::{source, wal};
+use crate::error::{Kind, OpError, Result};
+
+/// How often the log is listed anew because the listing lacked what the store has.
+const LOOKS: usize = 3;
+
+/// How far a recovery gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recoverable {
+    /// The newest base backup that can be used.
+    pub backup: BackupName,
+    /// The segment with which its recovery begins.
+    pub from: WalSegmentName,
+    /// The last segment before anything is missing; `None` where the first one is missing.
+    pub until: Option<WalSegmentName>,
+    /// The first segments that are missing.
+    pub gap: Option<Gap>,
+    /// How many segments the gap has; 0 without one.
+    pub missing: u64,
+}
+
+/// Looks along the way from the newest usable base backup to the end of the newest timeline that grew out of it. `None`
+/// while there is no such backup.
+///
+/// Costs a read of every sentinel, a listing of the timelines on the way, and a look-up for each timeline that there
+/// might be.
+///
+/// # Errors
+///
+/// The store's. [`Kind::StorageUnavailable`] also when its listing keeps contradicting its look-ups.
+pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
+    let catalog = archive.catalog().await?;
+    for entry in catalog.backups.iter().rev() {
+        if let Some(sentinel) = entry.readable()
+            && let Some(consistent_at) =
+                source::consistent_at(archive, &entry.name, sentinel).await?
+        {
+            return look(archive, &entry.name, sentinel, consistent_at)
+                .await
+                .map(Some);
+        }
+    }
+    Ok(None)
+}
+
+async fn look(
+    archive: &Archive,
+    backup: &BackupName,
+    sentinel: &Sentinel,
+    consistent_at: Lsn,
+) -> Result<Recoverable> {
+    let size = source::segment_size(archive, backup, sentinel).await?;
+    let followed = followed(archive, backup, consistent_at).await?;
+    let mut found = Recoverable {
+        backup: backup.clone(),
+        from: backup.segment(),
+        until: None,
+        gap: None,
+        missing: 0,
+    };
+    let legs = reach::legs(backup.segment(), followed.as_ref(), size);
+    for leg in legs.map_err(wal::behind_the_log)? {
+        let walk = see(archive, leg, size).await?;
+        let reached = walk.reached().map_err(wal::behind_the_log)?;
+        found.until = reached.or(found.until);
+        if let Some(gap) = walk.gap().map_err(wal::behind_the_log)? {
+            found.gap = Some(gap);
+            found.missing = gap.segments(size).map_err(wal::behind_the_log)?;
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The history of the timeline that a recovery to the latest position follows; `None` for the backup's own. One that left
+/// the backup's timeline before the backup was complete is not followed.
+async fn followed(
+    archive: &Archive,
+    backup: &BackupName,
+    consistent_at: Lsn,
+) -> Result<Option<TimelineHistory>> {
+    let own = backup.segment().timeline();
+    let mut histories = archive.later_histories(own).await?;
+    let wish = Wish {
+        backup_timeline: own,
+        consistent_at,
+        timeline: RecoveryTargetTimeline::Latest,
+        target: &RecoveryTargetKind::Latest,
+    };
+    match timelines::judge(&wish, &histories) {
+        Ok(way) => Ok(histories.remove(&way.followed)),
+        Err(error) if error.kind == Kind::ArchiveMismatch => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the archive has of a leg. A gap that it shows is confirmed by name.
+async fn see(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
+    for _ in 0..LOOKS {
+        let walk = wal::walk(archive, leg, size).await?;
+        match walk.gap().map_err(wal::behind_the_log)? {
+            // Archived meanwhile, or the listing is behind.
+            Some(gap) if !wal::is_missing(archive, gap).await? => {}
+            _ => return Ok(walk),
+        }
+    }
+    Err(OpError::new(
+        Kind::StorageUnavailable,
+        format!(
+            "the listing of timeline {} lacks segments that the store has",
+            leg.timeline
+        ),
+    )
+    .hint("ask again; if this persists, look at the store"))
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_format::{Codec, layout};
+    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
+    use super::*;
+    use crate::testing::{Bench, file_name, segment_name};
+
+    /// An archive with a backup in each of these segments, in this order, and these WAL files.
+    async fn bench(backups: &[&str], files: &[&str]) -> Bench {
+        let bench = Bench::new();
+        bench.claim().await;
+        for (number, segment) in backups.iter().enumerate() {
+            let name = BackupName::parse(&format!("base_{segment}_00000040")).expect("a name");
+            let sentinel = format!(
+                r#"{{"wal_segment_backup_stop": "{segment}", "wal_segment_offset_backup_stop": "00000256",
+                    "FinishTime": "2026-03-0{}T00:00:00Z"}}"#,
+                number + 1
+            );
+            let key = Archive::key(&layout::sentinel(&name)).expect("a key");
+            bench.memory.insert(&key, sentinel.into_bytes());
+        }
+        for name in files {
+            bench.store_wal(name, Codec::Zstd, b"not looked into");
+        }
+        bench
+    }
+
+    fn on(timeline: u32, numbers: &[u32]) -> Vec<String> {
+        let name = |number| format!("{timeline:08X}00000000{number:08X}");
+        numbers.iter().map(name).collect()
+    }
+
+    /// What is found: the last segment before the gap, and its ends.
+    async fn found(bench: &Bench) -> (Option<String>, Option<(String, String)>, u64) {
+        let found = run(&bench.archive).await.expect("found").expect("a backup");
+        let gap = found
+            .gap
+            .map(|gap| (gap.from.to_string(), gap.to.to_string()));
+        (found.until.map(|name| name.to_string()), gap, found.missing)
+    }
+
+    #[tokio::test]
+    async fn row_46_the_first_gap_behind_the_newest_backup_is_found_and_the_next_backup_leaves_it()
+    {
+        /// Numbers that are there, the last one before the gap, the gap.
+        type Case = (&'static [u32], Option<u32>, Option<(u32, u32)>);
+        let backup = on(1, &[2]);
+        let cases: [Case; 5] = [
+            (&[1, 2, 3, 4], Some(4), None),
+            (&[2, 3, 6, 7, 9], Some(3), Some((4, 5))),
+            (&[3, 4], None, Some((2, 2))),
+            (&[], None, None),
+            // What lies before the backup is of no use to it.
+            (&[0, 2, 3], Some(3), None),
+        ];
+        let name = |number| on(1, &[number]).remove(0);
+        for (numbers, until, gap) in cases {
+            let files = on(1, numbers);
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            let bench = bench(&[&backup[0]], &files).await;
+            let missing = gap.map_or(0, |(from, to)| u64::from(to - from + 1));
+            let gap = gap.map(|(from, to)| (name(from), name(to)));
+            assert_eq!(
+                found(&bench).await,
+                (until.map(name), gap, missing),
+                "{numbers:?}"
+            );
+        }
+        let files = on(1, &[2, 3, 6, 7]);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let bench = bench(&[&backup[0], &name(6)], &files).await;
+        let report = run(&bench.archive).await.expect("found").expect("a backup");
+        assert_eq!(report.from, segment_name(&name(6)));
+        assert_eq!(found(&bench).await, (Some(name(7)), None, 0));
+    }
+
+    #[tokio::test]
+    async fn row_46_the_way_leads_along_the_timelines_that_grew_out_of_the_backup() {
+        let backup = on(1, &[2]).remove(0);
+        let history = |bench: &Bench, text: &str| {
+            bench.store_wal("00000002.history", Codec::Zstd, text.as_bytes());
+        };
+        let files = [on(1, &[2, 3, 4]), on(2, &[4, 5, 7])].concat();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let told = bench(&[&backup], &files).await;
+        // 1 MiB a segment: timeline 2 begins in segment 4.
+        history(&told, "1\t0/400100\tx\n");
+        let gap = on(2, &[6]).remove(0);
+        let expected = (Some(on(2, &[5]).remove(0)), Some((gap.clone(), gap)), 1);
+        assert_eq!(found(&told).await, expected);
+        // The end of timeline 1 is missing.
+        let key = Archive::key(&layout::wal(&file_name(&on(1, &[3])[0]), Codec::Zstd));
+        told.archive
+            .store()
+            .delete(&key.expect("a key"))
+            .await
+            .expect("deleted");
+        let gap = on(1, &[3]).remove(0);
+        let expected = (Some(backup.clone()), Some((gap.clone(), gap)), 1);
+        assert_eq!(found(&told).await, expected);
+        // A timeline that left before the backup is nobody's way.
+        let stranger = bench(&[&backup], &files).await;
+        history(&stranger, "1\t0/100100\tx\n");
+        assert_eq!(
+            found(&stranger).await,
+            (Some(on(1, &[4]).remove(0)), None, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_a_backup_and_one_that_is_silent_show_no_gap() {
+        let files = on(1, &[2, 4]);
+        let bench = bench(&[], &[&files[0], &files[1]]).await;
+        assert_eq!(run(&bench.archive).await.expect("read"), None);
+        for verb in [Verb::List, Verb::Head] {
+            let bench = self::bench(&[&files[0]], &[&files[0], &files[1]]).await;
+            let silence = FaultPlan::new().fail(verb, Occurrence::Always, Fault::Unavailable);
+            bench.faulty.set_plan(silence);
+            let error = run(&bench.archive).await.expect_err("silent");
+            assert_eq!(error.kind, Kind::StorageUnavailable);
+        }
+    }
+}

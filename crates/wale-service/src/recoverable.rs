@@ -1,0 +1,95 @@
+//! Whether WAL is missing behind the newest base backup: looked at when the sidecar starts, after each base backup and
+//! from time to time, and told in `/status`, by a metric and in the log.
+//!
+//! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it; a look that
+//! fails leaves what was known. Everything may be dropped at any await.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wale_ops::recoverable::{self, Recoverable};
+
+use crate::app::App;
+use crate::journal::{GapRecord, RecoverableRecord, log_failure};
+
+/// Between two looks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an hour,
+/// 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow, eight
+/// look-ups under each of the codecs' names.
+const EVERY: Duration = Duration::from_hours(1);
+
+/// Between two looks while something is missing: whoever puts segments back wants to see that it was right, and the old
+/// primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
+const EVERY_WHILE_MISSING: Duration = Duration::from_mins(10);
+
+/// The pause after a look that failed, doubled up to [`EVERY`].
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// Looks for ever.
+pub(crate) async fn watch(app: Arc<App>) {
+    let mut completions = app.backups.completions();
+    let mut again = AGAIN;
+    loop {
+        let pause = match recoverable::run(&app.archive).await {
+            Ok(found) => {
+                note(&app, found.as_ref());
+                again = AGAIN;
+                match found.and_then(|found| found.gap) {
+                    Some(_) => EVERY_WHILE_MISSING,
+                    None => EVERY,
+                }
+            }
+            Err(error) => {
+                log_failure("the look for gaps in the WAL", &error);
+                let pause = again;
+                again = (again * 2).min(EVERY);
+                pause
+            }
+        };
+        // A base backup may leave the gap behind. Their sender lives as long as the application does.
+        let _ = tokio::time::timeout(pause, completions.changed()).await;
+    }
+}
+
+fn note(app: &App, found: Option<&Recoverable>) {
+    let before = app.journal.entries().recoverable;
+    let record = found.map(|found| RecoverableRecord {
+        backup: found.backup.to_string(),
+        until: found.until.map(|name| name.to_string()),
+        gap: found.gap.map(|gap| GapRecord {
+            from: gap.from.to_string(),
+            to: gap.to.to_string(),
+            segments: found.missing,
+        }),
+        checked_at: app.archive.clock().now(),
+    });
+    let known = before.and_then(|before| before.gap);
+    let gap = record.as_ref().and_then(|record| record.gap.clone());
+    tell(known.as_ref(), record.as_ref());
+    app.metrics.gap(gap.as_ref().map_or(0, |gap| gap.segments));
+    app.journal.note(|entries| entries.recoverable = record);
+}
+
+/// Says in the log what has changed.
+fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
+    let gap = record.and_then(|record| record.gap.as_ref());
+    if gap == known {
+        return;
+    }
+    if let (Some(record), Some(gap)) = (record, gap) {
+        tracing::warn!(
+            backup = record.backup,
+            from = gap.from,
+            to = gap.to,
+            segments = gap.segments,
+            recoverable_until = record.until,
+            hint = "put the segments back if they exist anywhere, and take a base backup now",
+            "WAL is missing from the archive: recovery ends before it"
+        );
+    } else if let Some(record) = record {
+        tracing::info!(
+            backup = record.backup,
+            recoverable_until = record.until,
+            "no WAL is missing any more behind the newest base backup"
+        );
+    }
+}
