@@ -87,9 +87,9 @@ fn latest_asked_for(
 /// A warning about the first history that was lost. The server asks for it on its way up, or when it is promoted, and
 /// stops: nobody proves to it that the history never existed.
 fn lost(backup: TimelineId, histories: &BTreeMap<TimelineId, TimelineHistory>) -> Option<String> {
-    let last = *histories.keys().next_back()?;
+    let newest = *histories.keys().next_back()?;
     let (lost, later) = std::iter::successors(backup.next(), |timeline| timeline.next())
-        .take_while(|timeline| *timeline < last)
+        .take_while(|timeline| *timeline < newest)
         .filter(|timeline| !histories.contains_key(timeline))
         .find_map(|timeline| {
             let later = histories.values().find(|later| was_before(timeline, later));

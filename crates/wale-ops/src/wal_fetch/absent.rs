@@ -54,9 +54,9 @@ pub async fn prove_absent(archive: &Archive, name: &ArchiveFileName) -> Result<A
 pub(super) async fn prove_absent_for(
     archive: &Archive,
     name: &ArchiveFileName,
-    asker: Asker,
+    server: Asker,
 ) -> Result<Absence> {
-    let segment_size = prove_readable(archive, asker.cluster).await?;
+    let segment_size = prove_readable(archive, server.cluster).await?;
     if let Some(stored) = archive.find_wal(name).await? {
         return Err(present(name, stored.key.as_str()));
     }
@@ -66,7 +66,7 @@ pub(super) async fn prove_absent_for(
     match name {
         ArchiveFileName::Segment(segment) => refuse_gap(archive, *segment, segment_size).await?,
         ArchiveFileName::TimelineHistory(timeline) => {
-            refuse_lost_history(archive, *timeline, asker).await?;
+            refuse_lost_history(archive, *timeline, server).await?;
         }
         ArchiveFileName::Partial(_) | ArchiveFileName::BackupHistory { .. } => {}
     }
@@ -192,9 +192,9 @@ async fn refuse_gap(
 ///
 /// A server looks for later timelines upwards and stops at the first that is absent. Believing in the absence of one
 /// that was lost, it would end its recovery where its own timeline ends, and begin a second timeline of that number.
-async fn refuse_lost_history(archive: &Archive, asked: TimelineId, asker: Asker) -> Result<()> {
+async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker) -> Result<()> {
     // A server looks for later timelines than its own. Without the history of its own it goes on all the same.
-    if asker.timeline.is_some_and(|reached| asked <= reached) {
+    if server.timeline.is_some_and(|reached| asked <= reached) {
         return Ok(());
     }
     let later = archive.later_histories(asked).await?;
@@ -206,7 +206,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, asker: Asker)
     };
     // Archiving may have begun on this very timeline, whose history was not there to be archived any more. No server can
     // come from an earlier one then.
-    if asker.timeline.is_none() && !has_earlier_timeline(archive, asked).await? {
+    if server.timeline.is_none() && !has_earlier_timeline(archive, asked).await? {
         return Ok(());
     }
     let name = ArchiveFileName::TimelineHistory(asked);
@@ -229,7 +229,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, asker: Asker)
 async fn has_earlier_timeline(archive: &Archive, timeline: TimelineId) -> Result<bool> {
     let mut first = None;
     each_wal(archive, "", |listed, _| {
-        first = listed.segment().map(|segment| segment.timeline());
+        first = listed.segment().map(WalSegmentName::timeline);
         first.is_some()
     })
     .await?;
@@ -355,8 +355,8 @@ mod tests {
         }
     }
 
-    async fn verdict(bench: &Bench, name: &str, asker: Asker) -> Option<OpError> {
-        prove_absent_for(&bench.archive, &file_name(name), asker)
+    async fn verdict(bench: &Bench, name: &str, server: Asker) -> Option<OpError> {
+        prove_absent_for(&bench.archive, &file_name(name), server)
             .await
             .err()
     }
@@ -367,14 +367,14 @@ mod tests {
         // Timeline 3 grew out of timeline 2, or beside it out of timeline 1.
         for third in [THIRD, SECOND] {
             let bench = bench(&[(ONE, &first), ("00000003.history", third.as_bytes())]).await;
-            for asker in [Asker::default(), on(1)] {
-                let error = verdict(&bench, "00000002.history", asker).await;
+            for server in [Asker::default(), on(1)] {
+                let error = verdict(&bench, "00000002.history", server).await;
                 let error = error.expect("it was lost");
                 assert_eq!(error.kind, Kind::CorruptData);
                 assert!(error.message.contains("00000003.history"), "{error}");
                 assert!(error.hint.is_some());
                 // Behind the last one there is none.
-                assert!(verdict(&bench, "00000004.history", asker).await.is_none());
+                assert!(verdict(&bench, "00000004.history", server).await.is_none());
             }
             bench.store_wal("00000002.history", Codec::Zstd, SECOND.as_bytes());
             let error = verdict(&bench, "00000002.history", on(1)).await;
@@ -398,8 +398,8 @@ mod tests {
             (&older, on(2), true),
             (&older, on(3), true),
         ];
-        for (number, (bench, asker, proven)) in cases.into_iter().enumerate() {
-            let error = verdict(bench, "00000002.history", asker).await;
+        for (number, (bench, server, proven)) in cases.into_iter().enumerate() {
+            let error = verdict(bench, "00000002.history", server).await;
             assert_eq!(error.is_none(), proven, "case {number}: {error:?}");
         }
     }

@@ -21,6 +21,9 @@ use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 use crate::wal_push::blocking;
 
+/// What a server has in its data directory while it recovers from an archive.
+const SIGNALS: [&str; 3] = ["recovery.signal", "standby.signal", "recovery.conf"];
+
 /// What a caller may choose about a [`Fetcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct FetcherOptions {
@@ -216,15 +219,7 @@ impl Fetcher {
         let Some(data) = self.data_directory.clone() else {
             return Ok(Asker::default());
         };
-        let control = move || match DataDirectory::open(&data).and_then(|data| data.control_file())
-        {
-            Ok(control) => Ok(Asker::of(&control)),
-            Err(error) => {
-                tracing::debug!(path = %data.display(), %error, "goes on without pg_control");
-                Ok(Asker::default())
-            }
-        };
-        blocking(control).await
+        blocking(move || Ok(asker_of(&data))).await
     }
 
     /// Refuses to deliver from another cluster's archive.
@@ -267,5 +262,51 @@ impl Fetcher {
 
     fn stats_mut(&self) -> MutexGuard<'_, FetcherStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server of a data directory, as far as it can be told.
+fn asker_of(data: &Path) -> Asker {
+    let control = match DataDirectory::open(data).and_then(|data| data.control_file()) {
+        Ok(control) => control,
+        Err(error) => {
+            tracing::debug!(path = %data.display(), %error, "goes on without pg_control");
+            return Asker::default();
+        }
+    };
+    let asker = Asker::of(&control);
+    if SIGNALS.iter().any(|name| data.join(name).exists()) {
+        return asker;
+    }
+    // It does not recover: the one that asks is another server of this cluster, on whatever timeline.
+    Asker {
+        timeline: None,
+        ..asker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use wale_pg::{ControlFile, TimelineId};
+
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_recovers_is_known_to_be_the_one_that_asks() {
+        let data = tempfile::tempdir().expect("made");
+        assert!(asker_of(data.path()).cluster.is_none());
+        fs::create_dir(data.path().join("global")).expect("made");
+        let control = include_bytes!("../../../wale-pg/testdata/control_file/15");
+        fs::write(data.path().join(ControlFile::PATH), control).expect("written");
+        let asker = asker_of(data.path());
+        assert!(asker.cluster.is_some() && asker.timeline.is_none());
+        for signal in SIGNALS {
+            let path = data.path().join(signal);
+            fs::write(&path, "").expect("written");
+            assert_eq!(asker_of(data.path()).timeline, Some(TimelineId::FIRST));
+            fs::remove_file(&path).expect("removed");
+        }
     }
 }

@@ -81,7 +81,26 @@ fn three_timelines_branch_and_each_is_restored_to_its_end_on_every_major() {
                 "PostgreSQL {major}: {name}"
             );
         }
+        assert_a_lost_history_stops_the_server(&stage, &end_of_3);
     });
+}
+
+/// A server that took timeline 2 for absent would promote at the end of timeline 1.
+fn assert_a_lost_history_stops_the_server(stage: &Stage, end_of_3: &str) {
+    let history = stage.archive().join("wal_005/00000002.history.zst");
+    let aside = stage.sandbox.path().join("aside");
+    std::fs::rename(&history, &aside).unwrap();
+    let (restored, sidecar) = stage.restore("lost", "", &["archive_mode = off".into()]);
+    let told = sidecar.log_text();
+    assert!(told.contains("00000002.history is missing"), "{told}");
+    restored.launch();
+    restored.wait_stopped(LONG);
+    let log = restored.log_text();
+    assert!(!log.contains("selected new timeline"), "{log}");
+    std::fs::rename(&aside, &history).unwrap();
+    restored.start();
+    restored.wait_promoted();
+    assert_eq!(fingerprint(&restored, "t"), end_of_3);
 }
 
 /// Row 44: two standbys that did not see each other take timeline 2. Who archives first has it; the other one is refused
