@@ -53,7 +53,7 @@ pub async fn serve(
     options: ServiceOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpError> {
-    Service::bind(options).await?.run(shutdown).await
+    Service::bind(options)?.run(shutdown).await
 }
 
 /// A sidecar that listens and does not serve yet.
@@ -80,17 +80,17 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Service {
-    /// Opens the port.
+    /// Opens the port. Called within a runtime.
     ///
     /// # Errors
     ///
     /// `Configuration` when the address cannot be used.
-    pub async fn bind(options: ServiceOptions) -> Result<Self, OpError> {
+    pub fn bind(options: ServiceOptions) -> Result<Self, OpError> {
         let app = App::new(&options);
-        Self::bind_app(options, app).await
+        Self::bind_app(options, app)
     }
 
-    pub(crate) async fn bind_app(options: ServiceOptions, app: Arc<App>) -> Result<Self, OpError> {
+    pub(crate) fn bind_app(options: ServiceOptions, app: Arc<App>) -> Result<Self, OpError> {
         let failed = |error: std::io::Error| {
             OpError::new(
                 Kind::Configuration,
