@@ -88,7 +88,7 @@ async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
             format!("backup {name} may be being deleted now"),
         )
         .detail("A deletion of it began before it was marked, and may not have seen the mark.")
-        .hint("mark it again when that has ended; one that was interrupted is taken back by the next `wale retain --confirm`"));
+        .hint("mark it again when that has ended; one that was interrupted is taken back by the next deletion, which spares what is marked"));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use wale_ops::backup_fetch::{self, RestoreClusterOptions, RestoreClusterOutcome};
 use wale_ops::{Kind, LockFile, OpError};
@@ -54,7 +54,7 @@ pub async fn serve(
     options: ServiceOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpError> {
-    Service::bind(options).await?.run(shutdown).await
+    Service::bind(options)?.run(shutdown).await
 }
 
 /// A sidecar that listens and does not serve yet.
@@ -65,18 +65,33 @@ pub struct Service {
     app: Arc<App>,
 }
 
+/// Connections that the kernel holds until we take them. Beyond that it ignores new ones, and a client tries again after
+/// a second: too late for a push beside a crowd that comes at once. The usual 128 are too few for that.
+const BACKLOG: u32 = 1024;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As every server does: a restart need not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 impl Service {
-    /// Opens the port.
+    /// Opens the port. Called within a runtime.
     ///
     /// # Errors
     ///
     /// `Configuration` when the address cannot be used.
-    pub async fn bind(options: ServiceOptions) -> Result<Self, OpError> {
+    pub fn bind(options: ServiceOptions) -> Result<Self, OpError> {
         let app = App::new(&options);
-        Self::bind_app(options, app).await
+        Self::bind_app(options, app)
     }
 
-    pub(crate) async fn bind_app(options: ServiceOptions, app: Arc<App>) -> Result<Self, OpError> {
+    pub(crate) fn bind_app(options: ServiceOptions, app: Arc<App>) -> Result<Self, OpError> {
         let failed = |error: std::io::Error| {
             OpError::new(
                 Kind::Configuration,
@@ -85,7 +100,7 @@ impl Service {
             .hint("choose another port or address, or stop the program that uses it")
             .source(error)
         };
-        let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+        let listener = listen(options.listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self {
             listener,

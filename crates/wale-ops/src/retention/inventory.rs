@@ -14,7 +14,7 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::{ObjectMeta, body_from};
 
-use super::plan::{BackupFacts, Unfinished};
+use super::plan::{BackupFacts, Place, Unfinished};
 use super::time_of_day::TimeOfDay;
 use super::wal::Histories;
 use crate::archive::{Archive, BackupEntry, SentinelRecord};
@@ -244,7 +244,11 @@ async fn facts(
     let size = own_size
         .and_then(|bytes| WalSegmentSize::new(bytes).ok())
         .or(size);
-    let misnamed = is_offline(&entry.name, sentinel);
+    let place = if is_offline(&entry.name, sentinel) {
+        Place::Unknown
+    } else {
+        Place::Named
+    };
     let last = last_segment(&entry.name, sentinel, size);
     Ok(BackupFacts {
         time: entry.time,
@@ -253,8 +257,8 @@ async fn facts(
         marked,
         deletion,
         parent: sentinel.delta_from.clone(),
-        last: last.filter(|_| !misnamed),
-        misnamed,
+        last: last.filter(|_| place == Place::Named),
+        place,
         size,
         damaged,
         name: entry.name,

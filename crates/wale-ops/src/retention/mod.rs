@@ -27,7 +27,7 @@ pub mod wal;
 
 pub use inventory::Inventory;
 pub(crate) use inventory::{folders, store_now};
-pub use plan::{BackupFacts, Bound, Request, Unfinished};
+pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};
 pub use policy::{Policy, WalRetention};
 pub use report::{Line, Refused, Report, What};
 pub(crate) use run::remove_left_over;

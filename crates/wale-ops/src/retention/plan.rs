@@ -32,14 +32,23 @@ pub struct BackupFacts {
     pub marked: bool,
     /// Whether a deletion of it was begun, and interrupted before anything went.
     pub deletion: bool,
-    /// Whether its name tells neither where it begins nor on which timeline: WAL-E's backups of a stopped server.
-    pub misnamed: bool,
+    /// Where it begins.
+    pub place: Place,
     /// The backup that this one only holds the changes to.
     pub parent: Option<String>,
     /// The last segment that makes it consistent, on the timeline of its start.
     pub last: Option<WalSegmentName>,
     /// The segment size of its cluster, where it is known.
     pub size: Option<WalSegmentSize>,
+}
+
+/// Where in the log a backup begins, and on which timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where its name says.
+    Named,
+    /// Nobody knows: WAL-E names its backup of a stopped server wrongly.
+    Unknown,
 }
 
 impl BackupFacts {
@@ -122,7 +131,7 @@ impl Decision {
             size: self.backup.size,
             committed: Some(self.backup.committed),
         };
-        if !self.backup.misnamed {
+        if self.backup.place == Place::Named {
             return vec![need(self.backup.name.segment())];
         }
         let named = self.backup.name.segment().timeline();
@@ -300,8 +309,8 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
         Bound::Segment(_) => None,
     };
     // A wrong position decides nothing; the time alone does, where there is one to compare with.
-    let placeless =
-        |backup: &BackupFacts| backup.misnamed || named.is_some_and(|named| named.misnamed);
+    let is_unplaced = |backup: &BackupFacts| backup.place == Place::Unknown;
+    let placeless = |backup: &BackupFacts| is_unplaced(backup) || named.is_some_and(is_unplaced);
     let offset = |name: &BackupName| name.offset().and_then(|text| text.parse::<u64>().ok());
     let by_number = |backup: &BackupFacts| {
         let start = backup.name.segment();

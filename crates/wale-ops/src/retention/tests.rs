@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
-use super::plan::BackupFacts;
+use super::plan::{BackupFacts, Place};
 
 pub(super) fn at(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")
@@ -32,7 +32,7 @@ pub(super) fn backup(on: u32, number: u32) -> BackupFacts {
         damaged: None,
         marked: false,
         deletion: false,
-        misnamed: false,
+        place: Place::Named,
         parent: None,
         last: Some(segment),
         size: Some(size),

@@ -120,6 +120,8 @@ async fn connection(
     let ended = {
         let mut serving = Pin::new(&mut connection);
         tokio::select! {
+            // First, so that a request that is here already is answered, whoever must make room.
+            biased;
             ended = serving.as_mut() => ended,
             () = leave(&slot, &stop) => {
                 if slot.is_idle() {

@@ -119,6 +119,10 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
 
 impl Bench {
     /// Starts the sidecar, with real backups or with scripted ones.
+    #[expect(
+        clippy::unused_async,
+        reason = "what it binds belongs to the runtime that awaits it"
+    )]
     pub(super) async fn start(self, script: Option<Scripted>) -> Sidecar {
         let Self {
             options,
@@ -130,7 +134,7 @@ impl Bench {
             Some(script) => App::with_taker(&options, Box::new(script)),
             None => App::new(&options),
         };
-        let service = Service::bind_app(options, Arc::clone(&app)).await.unwrap();
+        let service = Service::bind_app(options, Arc::clone(&app)).unwrap();
         let address = service.local_addr();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.run(async move {

@@ -150,8 +150,11 @@ fn check_memory(stage: &Stage) {
     assert!(kib < (64 + 24 + 64) * 1024, "memory grew to {kib} KiB");
 }
 
+/// What the connection with a number sends.
+type Beginning<'a> = &'a dyn Fn(usize) -> String;
+
 /// Connections that send this and then nothing. The sidecar may cut one at any time.
-fn held(port: u16, count: usize, beginning: impl Fn(usize) -> String) -> Vec<TcpStream> {
+fn held(port: u16, count: usize, beginning: Beginning<'_>) -> Vec<TcpStream> {
     let open = |number| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         let _ = stream.write_all(beginning(number).as_bytes());
@@ -181,7 +184,7 @@ fn fault_60_clients_that_hold_connections_do_not_delay_a_push() {
     };
     // 40 files each: more than the kernel keeps for a client that reads nothing.
     let asleep = |_| format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(40);
-    let kinds: [(&str, usize, &dyn Fn(usize) -> String); 4] = [
+    let kinds: [(&str, usize, Beginning<'_>); 4] = [
         ("1,000 idle connections", 1000, &silent),
         ("1,000 slow heads", 1000, &slow_heads),
         ("600 slow bodies", 600, &slow_bodies),
@@ -204,9 +207,12 @@ fn fault_60_clients_that_hold_connections_do_not_delay_a_push() {
     check_memory(&stage);
 }
 
+/// The path of the request with a number.
+type Path<'a> = &'a (dyn Fn(u32) -> String + Sync);
+
 /// All requests at once, five times, and a push of PostgreSQL's own among each burst. Gives the statuses and the times;
 /// 0 is a client whose connection was closed or reset, as a full queue of the kernel's does.
-fn bursts(stage: &Stage, path: &(dyn Fn(u32) -> String + Sync)) -> (Vec<u16>, Vec<Duration>) {
+fn bursts(stage: &Stage, path: Path<'_>) -> (Vec<u16>, Vec<Duration>) {
     let port = stage.sidecar.port;
     let mut times = Vec::new();
     let mut statuses = Vec::new();
@@ -256,7 +262,7 @@ fn fault_60_a_thousand_pushes_of_one_name_and_of_a_thousand_names() {
     let one = |_: u32| format!("/wal-push/{segment}");
     let many = |n: u32| format!("/wal-push/{}", real[n as usize]);
     let absent = |n: u32| format!("/wal-push/00000001{:08X}{:08X}", 0x70 + n / 256, n % 256);
-    let kinds: [(&str, &(dyn Fn(u32) -> String + Sync), &[u16]); 3] = [
+    let kinds: [(&str, Path<'_>, &[u16]); 3] = [
         ("1,000 pushes of one name", &one, &[200, 503, 0]),
         ("pushes of 1,000 names", &many, &[200, 503, 0]),
         (
@@ -293,7 +299,7 @@ fn fault_60_two_hundred_slow_readers_keep_no_push_out() {
     let segment = stage.cluster.switch_wal();
     stage.cluster.wait_archived();
     // 16 MiB each: the kernel's buffers take a part, the rest waits in the sidecar.
-    let mut readers = held(port, 200, |_| {
+    let mut readers = held(port, 200, &|_| {
         format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n")
     });
     // Some have had the beginning of their file: the sidecar is busy with them.

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
-use super::super::plan::{BackupFacts, Bound, Decision, Request, decide};
+use super::super::plan::{BackupFacts, Bound, Decision, Place, Request, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::{SUSPECT, TimeOfDay};
 use super::{at, backup, segment, timeline};
@@ -82,7 +82,7 @@ fn a_wrong_name_tells_neither_position_nor_timeline() {
     let mut backups = hourly(4);
     // Of a stopped server on timeline 10, which WAL-E writes in decimal; its position is far too high.
     backups[1].name = BackupName::parse("base_0000001000000000000000F0_000000F0").unwrap();
-    backups[1].misnamed = true;
+    backups[1].place = Place::Unknown;
     backups[1].last = None;
     let decisions = decide_at(&Request::Retain(3), &backups).unwrap();
     let mut starts: Vec<WalSegmentName> = Vec::new();

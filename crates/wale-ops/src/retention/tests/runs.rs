@@ -192,6 +192,63 @@ async fn fault_34_what_the_store_retains_is_told_and_the_rest_goes() {
 }
 
 #[tokio::test]
+async fn fault_34_not_even_everything_takes_the_wal_of_a_backup_that_the_store_retains() {
+    let world = three();
+    let sentinel = layout::sentinel(&world.backups[0].name);
+    let locked = Fault::PermissionDenied;
+    world.faulty.set_plan(FaultPlan::new().fail_keys(
+        &sentinel,
+        Verb::Delete,
+        Occurrence::Always,
+        locked,
+    ));
+    let report = world.delete(Request::Everything).await.unwrap();
+    assert_eq!((report.deleted.len(), report.refused_count), (2, 1));
+    assert!(world.backups[0].keys.iter().all(|key| world.has(key)));
+    assert_eq!(segments(&world), (4..=17).collect::<Vec<_>>());
+}
+
+/// What holds only changes is never listed without what it is based on, wherever a deletion is killed or refused.
+#[tokio::test]
+async fn fault_07_a_delta_goes_before_what_it_is_based_on() {
+    let chain = || {
+        let mut world = World::new();
+        world.backup(0, true);
+        world.delta(0);
+        world.delta(1);
+        world.backup(0, true);
+        world
+    };
+    let has_parents = |world: &World| {
+        let listed = |index: usize| world.has(&layout::sentinel(&world.backups[index].name));
+        (1..3).all(|index| !listed(index) || listed(index - 1))
+    };
+    for step in 1.. {
+        let world = chain();
+        world.faulty.set_plan(FaultPlan::new().fail(
+            Verb::Any,
+            Occurrence::From(step),
+            Fault::Unavailable,
+        ));
+        let killed = world.delete(Request::Retain(1)).await;
+        assert!(has_parents(&world), "step {step}");
+        if killed.is_ok() {
+            break;
+        }
+    }
+    let world = chain();
+    let locked = layout::sentinel(&world.backups[2].name);
+    world.faulty.set_plan(FaultPlan::new().fail_keys(
+        &locked,
+        Verb::Delete,
+        Occurrence::Always,
+        Fault::PermissionDenied,
+    ));
+    let report = world.delete(Request::Retain(1)).await.unwrap();
+    assert!(report.deleted.is_empty() && has_parents(&world));
+}
+
+#[tokio::test]
 async fn fault_49_nothing_is_deleted_by_hand_while_a_backup_is_written() {
     let mut world = three();
     let abandoned = world.abandoned();
