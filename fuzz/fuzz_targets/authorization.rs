@@ -64,8 +64,9 @@ mod routes {
 }
 
 const TOKEN: &str = "s3cret";
-/// The token at each of the three places that it may have in a group of base64.
-const ENCODED: [&str; 3] = ["czNjcmV0", "MzY3JldA", "zM2NyZX"];
+/// The token at each of the three places that it may have in a group of base64, without letters of which a part are
+/// other bits: those before it, and those that nobody reads at the end.
+const ENCODED: [&str; 3] = ["czNjcmV0", "MzY3Jld", "zM2NyZX"];
 
 fuzz_target!(|data: &[u8]| {
     let Ok(value) = HeaderValue::from_bytes(data) else {

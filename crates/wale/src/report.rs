@@ -17,7 +17,7 @@ pub(crate) struct Failure {
     /// The exit status, where it is not the one that follows from the error's kind.
     pub(crate) status: Option<u8>,
     /// The WAL file that was looked for, and WAL-E's word for what looked for it.
-    pub(crate) looked_for: Option<(&'static str, WalObject)>,
+    pub(crate) looked_for: Option<Box<(&'static str, WalObject)>>,
 }
 
 impl Failure {
@@ -33,7 +33,7 @@ impl Failure {
     /// The same, of an action on a WAL file.
     pub(crate) fn of(self, action: &'static str, object: WalObject) -> Self {
         Self {
-            looked_for: Some((action, object)),
+            looked_for: Some(Box::new((action, object))),
             ..self
         }
     }
@@ -95,7 +95,7 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
 
 /// The end of the WAL, in the words and with the keys that are watched for.
 fn tell_absence_as_wal_e(failure: &Failure) {
-    let object = failure.looked_for.as_ref();
+    let object = failure.looked_for.as_deref();
     let detail = object.map_or_else(
         || format!("{}.", failure.error.chain()),
         |(_, object)| {

@@ -158,7 +158,6 @@ pub(crate) fn fetch(
 }
 
 /// `looked_for` is what the archive was asked for, if it was.
-
 fn fetch_file(
     arguments: &WalFetch,
     invocation: &Invocation,

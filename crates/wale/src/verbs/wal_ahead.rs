@@ -202,8 +202,8 @@ async fn fetch_ahead(
         state = "begin",
         "begin wal restore"
     );
-    let fetched = fetcher.fetch_to_path(&file, &place.file, None).await;
-    let report = fetched.map_err(|error| match error.kind {
+    let result = fetcher.fetch_to_path(&file, &place.file, None).await;
+    let report = result.map_err(|error| match error.kind {
         Kind::NotFound => Failure::with_status(error, 1).of(ACTION, object),
         _ => Failure::from(error),
     })?;

@@ -29,6 +29,15 @@ fn gone(path: &Path) {
     });
 }
 
+/// Whether a process fetches ahead into the folder.
+fn is_prefetching(folder: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .any(|line| line.contains("wal-prefetch") && line.contains(folder))
+}
+
 #[test]
 fn fault_54_prefetch_goes_forward_with_recovery_only_and_leaves_nothing() {
     let stage = Stage::new("prefetch", 15);
@@ -67,11 +76,16 @@ fn fault_54_prefetch_goes_forward_with_recovery_only_and_leaves_nothing() {
     assert_eq!(fetch(ABSENT, "RECOVERYXLOG").code(), 1);
     gone(&wal.join(".wal-e"));
     let folder = wal.to_string_lossy().into_owned();
+    // As it ends it gives up the places of its segments, those that are made below too.
+    wait_until("no prefetch to run", Duration::from_secs(20), || {
+        (!is_prefetching(&folder)).then_some(())
+    });
     let prefetch = |name: &str| {
         let arguments = ["wal-prefetch", &folder, name];
         stage.sidecar.verb(WALE, "wal-e", &arguments)
     };
-    assert_eq!(prefetch(&segments[2]).code(), 0);
+    let exit = prefetch(&segments[2]);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
     assert!(wal.join(".wal-e/prefetch").join(&segments[2]).exists());
     assert_eq!(fetch("00000002.history", "RECOVERYHISTORY").code(), 1);
     gone(&wal.join(".wal-e"));

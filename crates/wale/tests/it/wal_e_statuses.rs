@@ -22,6 +22,9 @@ fn run(options: &SidecarOptions, arguments: &[&str]) -> Exit {
     }
 }
 
+/// Settings, arguments, the status, and a word of what is told.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], i32, &'a str);
+
 /// What cannot be configured: WAL-E's 1, and before it the mistakes of the command line, 2.
 #[test]
 fn wal_e_s_statuses_of_what_is_configured_wrongly() {
@@ -36,7 +39,6 @@ fn wal_e_s_statuses_of_what_is_configured_wrongly() {
         port: 0,
         as_postgres: false,
     };
-    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], i32, &'a str);
     let here: (&str, &str) = ("WALE_FILE_PREFIX", &archive);
     let s3 = ("WALE_S3_PREFIX", "s3://bucket/path");
     let (id, key) = (
