@@ -146,7 +146,11 @@ mod tests {
         let first = record.len().min(PAGE as usize - begin);
         log[begin..begin + first].copy_from_slice(&record[..first]);
         let next = at - at % u64::from(PAGE) + u64::from(PAGE);
-        let header = if next.is_multiple_of(SIZE.bytes()) { 40 } else { 24 };
+        let header = if next.is_multiple_of(SIZE.bytes()) {
+            40
+        } else {
+            24
+        };
         let from = PAGE as usize + header;
         log[from..from + record.len() - first].copy_from_slice(&record[first..]);
         log
