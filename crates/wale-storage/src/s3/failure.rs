@@ -254,8 +254,9 @@ impl std::fmt::Display for Failure {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::NoAnswer(NoAnswer { reason })
             | Self::Untrusted(reason)
-            | Self::NoCredentials(reason)
-            | Self::Nonsense(reason) => f.write_str(reason),
+            | Self::NoCredentials(reason) => f.write_str(reason),
+            // It may quote what came.
+            Self::Nonsense(reason) => f.write_str(&one_line(reason)),
             Self::Garbled => f.write_str(GARBLED),
         }
     }
@@ -298,6 +299,7 @@ impl Failure {
             }
             Self::Garbled => StoreError::unavailable(location, GARBLED),
             Self::Nonsense(reason) => {
+                let reason = one_line(&reason);
                 StoreError::unavailable(location, format!("the answer is not S3's: {reason}"))
             }
         }
@@ -398,6 +400,17 @@ mod tests {
             StoreError::Retained { .. } => "Retained".into(),
             StoreError::Io { .. } => "Io".into(),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// Found by the fuzz target `s3_xml`: a parser's error quotes what came.
+    #[test]
+    fn what_came_instead_of_an_answer_is_told_in_one_line() {
+        let told =
+            || Failure::Nonsense("expected `</N>`, but `</N\u{1b}[0m\n>` was found".to_owned());
+        let error = told().into_store_error("s3://bucket", Asked::Bucket);
+        for text in [told().to_string(), error.to_string()] {
+            assert!(!text.contains(char::is_control), "{text:?}");
         }
     }
 

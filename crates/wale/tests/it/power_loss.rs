@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use wale_testkit::{
     ClusterOptions, Loss, Sandbox, Sidecar, SidecarOptions, VolatileDisk, client_tool,
-    run_as_postgres, skip, wale_command,
+    run_as_postgres, skip, wait_until, wale_command,
 };
 
 use crate::promises::{Promises, Random, number, under_load};
@@ -186,9 +187,16 @@ fn fault_11_and_08_a_power_loss_leaves_a_restore_whole_or_not_startable() {
     let path = target.to_string_lossy().into_owned();
     let restore = ["backup-fetch", &path, "LATEST"];
     let mut unfinished = 0;
-    for _ in 0..number("WALE_TEST_POWER_LOSSES", 6) {
+    for round in 0..number("WALE_TEST_POWER_LOSSES", 6) {
         let mut process = spawn(&stage.options, &restore);
-        power.random.pause(50, 1500);
+        if round == 0 {
+            // At least one is cut off, however quick the machine is.
+            wait_until("the restore to begin", Duration::from_secs(60), || {
+                target.exists().then_some(())
+            });
+        } else {
+            power.random.pause(50, 1500);
+        }
         power.cut();
         process.kill().unwrap();
         process.wait().unwrap();

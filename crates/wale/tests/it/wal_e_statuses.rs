@@ -155,10 +155,14 @@ fn what_s3_will_not_delete_is_told_in_wal_e_s_table() {
     s3.segment();
     s3.stage.backup();
     s3.stage.cluster.wait_archived();
-    let mut wal = s3.server.objects_with("/wal_005/");
-    wal.sort();
-    let kept = &wal[0];
-    assert!(kept.starts_with(&format!("{PATH}/wal_005/")), "{kept}");
+    // The first request to delete is for the sentinel of the older backup.
+    let mut sentinels = s3.server.objects_with("_backup_stop_sentinel.json");
+    sentinels.sort();
+    let kept = &sentinels[0];
+    assert!(
+        kept.starts_with(&format!("{PATH}/basebackups_005/")),
+        "{kept}"
+    );
     let (code, words) = (
         "AccessDenied",
         "Access Denied because object protected by object lock.",
@@ -167,7 +171,7 @@ fn what_s3_will_not_delete_is_told_in_wal_e_s_table() {
         "<DeleteResult><Error><Key>{kept}</Key><Code>{code}</Code><Message>{words}</Message></Error></DeleteResult>"
     );
     s3.proxy.fault(
-        Fault::on(&[Kind::DeleteMany]),
+        Fault::on(&[Kind::DeleteMany]).once(),
         Action::ReplaceReply(Answer::new(200, &answer)),
     );
     let exit = run(&s3.stage.options, &["delete", "--confirm", "retain", "1"]);
