@@ -343,6 +343,8 @@ impl Restore<'_> {
             restore_marker::write(&path, &marker).map_err(|error| failed(error, &path))?;
             if begin == Begin::AfterWiping {
                 wipe::wipe(&path, &lock_file, owner)?;
+            } else {
+                wipe::remove_temporary(&path, owner)?;
             }
             let target = Target::open(&path, &tablespaces, wal.as_ref(), major, owner)?;
             if let Some(major) = major {

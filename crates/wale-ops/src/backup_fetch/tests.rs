@@ -366,6 +366,18 @@ async fn damage_and_outages_leave_a_half_done_restore_that_is_redone() {
     assert!(!bench.path("target/left_by_the_attempt_before").exists());
 }
 
+/// Found by the campaign of kills: a restore that was killed while it wrote its marker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_8_temp_files_of_a_killed_restore_do_not_stay() {
+    let bench = Bench::new().await;
+    fs::create_dir(bench.path("target")).unwrap();
+    let left = bench.path("target/.wale_restore.json.30865.0.wale-tmp");
+    fs::write(&left, "{").unwrap();
+    bench.restore(&bench.options()).await.unwrap();
+    bench.assert_restored();
+    assert!(!left.exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_in_the_middle_of_a_partition_is_waited_out() {
     let bench = Bench::new().await;

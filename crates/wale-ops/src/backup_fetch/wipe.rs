@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::{ClusterError, Owner, RestoreTree, restore_marker};
+use wale_cluster::{ClusterError, Owner, RestoreTree, durable, restore_marker};
 use wale_pg::ControlFile;
 
 use crate::error::{OpError, Result};
@@ -53,6 +53,20 @@ pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<
             format_args!("remove the half-done restore in {}", target.display()),
         )
     })
+}
+
+/// Removes the temp files of a restore that was killed before its marker was there. They count as nothing when the
+/// directory is looked at, and would stay in the restored one.
+pub(super) fn remove_temporary(target: &Path, owner: Owner) -> Result<()> {
+    let ours = |name: &OsStr| name.to_str().is_some_and(durable::is_temporary_name);
+    RestoreTree::open(target, Some(owner))
+        .and_then(|tree| tree.clear_where(ours))
+        .map_err(|error| {
+            OpError::from_cluster(
+                error,
+                format_args!("remove temp files in {}", target.display()),
+            )
+        })
 }
 
 #[cfg(test)]

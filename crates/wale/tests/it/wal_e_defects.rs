@@ -48,35 +48,6 @@ fn assert_not_startable(data: &Path) {
 }
 
 #[test]
-fn defect_03_a_push_of_several_stores_several() {
-    let stage = Stage::new("severalstored", 15);
-    stage
-        .cluster
-        .sql("alter system set archive_command = 'false'");
-    stage.cluster.sql("select pg_reload_conf()");
-    stage.cluster.sql("create table t (v int)");
-    let segments: Vec<String> = (0..3)
-        .map(|_| {
-            stage.cluster.sql("insert into t values (1)");
-            stage.cluster.switch_wal()
-        })
-        .collect();
-    let marks = stage.cluster.wal.join("archive_status");
-    let is_ready = |name: &String| marks.join(format!("{name}.ready")).exists();
-    wait_until("the segments are ready", Duration::from_secs(20), || {
-        segments.iter().all(is_ready).then_some(())
-    });
-    let path = stage.cluster.wal.join(&segments[0]);
-    let pushed = wal_e(&stage, &["wal-push", "-p", "4", &path.to_string_lossy()]);
-    assert_eq!(pushed.code(), 0, "{}", pushed.stderr);
-    let stored = stage.wal_names();
-    assert!(
-        segments.iter().all(|segment| stored.contains(segment)),
-        "{segments:?}: {stored:?}"
-    );
-}
-
-#[test]
 fn defect_04_a_second_backup_is_refused_and_the_first_goes_on() {
     let stage = Stage::new("twobackups", 15);
     let data = stage.cluster.data.to_string_lossy().into_owned();
