@@ -104,7 +104,10 @@ impl Refusal {
             code: one_line(&parsed.code),
             message: one_line(&parsed.message),
             request_id: one_line(&request_id),
-            region: parsed.region.or_else(|| header("x-amz-bucket-region")),
+            region: parsed
+                .region
+                .or_else(|| header("x-amz-bucket-region"))
+                .map(|region| one_line(&region)),
         }
     }
 
@@ -406,11 +409,17 @@ mod tests {
     /// Found by the fuzz target `s3_xml`: a parser's error quotes what came.
     #[test]
     fn what_came_instead_of_an_answer_is_told_in_one_line() {
-        let told =
-            || Failure::Nonsense("expected `</N>`, but `</N\u{1b}[0m\n>` was found".to_owned());
-        let error = told().into_store_error("s3://bucket", Asked::Bucket);
-        for text in [told().to_string(), error.to_string()] {
-            assert!(!text.contains(char::is_control), "{text:?}");
+        let nonsense = Failure::Nonsense("expected `</N>`, `</N\u{1b}[0m\n>` was found".to_owned());
+        let body =
+            b"<Error><Code>A\rB</Code><Message>a\nb</Message><Region>eu\rcentral-1</Region></Error>";
+        let (status, headers) = (StatusCode::MOVED_PERMANENTLY, http::HeaderMap::new());
+        let refused = Failure::Refused(Refusal::new(status, &headers, body));
+        for failure in [nonsense, refused] {
+            let told = failure.to_string();
+            let error = failure.into_store_error("s3://bucket", Asked::Bucket);
+            for text in [told, error.to_string()] {
+                assert!(!text.contains(char::is_control), "{text:?}");
+            }
         }
     }
 
