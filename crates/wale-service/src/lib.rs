@@ -35,6 +35,6 @@ mod tests;
 
 pub use http::Tls;
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
-pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode};
+pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

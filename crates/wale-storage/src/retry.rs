@@ -117,7 +117,7 @@ impl<'a> Attempts<'a> {
         if Instant::now() + pause >= self.deadline() {
             return Err(error);
         }
-        tracing::debug!(%error, attempt = self.made, ?pause, "the store is asked again");
+        tracing::debug!(%error, attempt = self.made, pause_seconds = pause.as_secs_f64(), "the store is asked again");
         sleep(pause).await;
         Ok(())
     }
