@@ -86,6 +86,19 @@ step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tidy" cargo run -q --locked -p xtask -- tidy
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check
 
+deny=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}/bin/cargo-deny
+if [ -x "$deny" ]; then
+  step "licences, sources and bans" "$deny" --locked --offline check licenses sources bans
+  # The database of advisories is a repository of its own.
+  if "$deny" fetch db >/dev/null 2>&1; then
+    step "advisories" "$deny" --locked check --disable-fetch advisories
+  else
+    echo "advisories: the database cannot be reached from here" >>"$WALE_TEST_SKIPS"
+  fi
+else
+  echo "licences, sources and bans: no cargo-deny (scripts/setup.sh test installs it)" >>"$WALE_TEST_SKIPS"
+fi
+
 # The test programs, not the compiler, are told that they may say how long each test took.
 host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1"
