@@ -146,11 +146,9 @@ fn the_image_archives_backs_up_lists_and_restores() {
     assert!(list.starts_with("name\tlast_modified\t"), "{list}");
     assert!(sidecar.exec(&["wale", "client", "ready"]).len() < 200);
     // The image says whose work it holds.
-    let bill: serde_json::Value = serde_json::from_str(&sidecar.copy_out(
-        &sandbox,
-        "usr/share/doc/wale/sbom.cdx.json",
-    ))
-    .unwrap();
+    let bill: serde_json::Value =
+        serde_json::from_str(&sidecar.copy_out(&sandbox, "usr/share/doc/wale/sbom.cdx.json"))
+            .unwrap();
     assert_eq!(bill["bomFormat"], "CycloneDX");
     assert!(bill["components"].as_array().unwrap().len() > 100);
     let terms = sidecar.copy_out(&sandbox, "usr/share/doc/wale/THIRD-PARTY-NOTICES.txt");
