@@ -1,4 +1,4 @@
-//! What the shipped binary is made of: a bill of materials (CycloneDX 1.5, JSON) and the licences of others, both from
+//! What the shipped binary is made of: a bill of materials (`CycloneDX` 1.5, JSON) and the licences of others, both from
 //! Cargo's own metadata and the sources that Cargo has on this machine. The image carries them.
 
 use std::collections::{BTreeMap, BTreeSet};
