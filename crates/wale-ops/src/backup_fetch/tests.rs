@@ -180,6 +180,7 @@ impl Bench {
             bytes,
             from_standby: false,
             holds_its_wal: false,
+            requested_over_http: false,
             pg_wal_link: None,
             extra: serde_json::Map::new(),
         };
