@@ -1,5 +1,6 @@
 //! `wale`: flags and settings in, rooms assembled, exit status out. No logic of its own.
 
+mod allocator;
 mod assemble;
 mod cli;
 mod client;
@@ -24,18 +25,18 @@ use logging::{Destinations, Format, LogOptions};
 use report::{Absence, Failure, Manner};
 use verbs::recovery::{self, Role};
 
-/// glibc's own allocator keeps what large buffers leave behind, in an arena for each thread: beside a budget of 128 MiB
-/// the process grew beyond 256 MiB. The figures are in docs/decisions/README.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // One implementation of cryptography for every connection, chosen before there is any. A second
     // call would be a bug and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(arguments.clone()) {
-        Ok(invocation) => ExitCode::from(run(&invocation)),
+        Ok(invocation) => {
+            if matches!(invocation.verb, Verb::Serve) {
+                allocator::settle();
+            }
+            ExitCode::from(run(&invocation))
+        }
         Err(early) => ExitCode::from(end_early(&early, &arguments)),
     }
 }

@@ -1,4 +1,4 @@
-//! The fault battery, row 14: a container's memory limit while pushes come side by side.
+//! The fault battery, rows 14 and 88: a container's memory limit while pushes or reads come side by side.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -163,4 +163,55 @@ fn fault_14_eight_pushes_at_once_stay_within_64_mib() {
     let peak = peak_kib(limited.child.id());
     println!("peak {peak} KiB");
     assert!(peak < LIMIT / 1024, "{peak} KiB");
+}
+
+/// Row 88: a neighbour asks 200 times at once, again and again, for one segment: nothing is killed, and what the process
+/// holds stays below the limit of its container, of which its budget is half.
+#[test]
+fn fault_88_two_hundred_requests_at_once_stay_within_256_mib() {
+    const FLOOD_LIMIT: u64 = 256 << 20;
+    let stage = Stage::with("flood", &ClusterOptions::default(), |options| options);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g, md5(random()::text) m from generate_series(1, 200000) g");
+    let name = pg.switch_wal();
+    pg.wait_archived();
+    let Some(group) = MemoryLimit::new("88", FLOOD_LIMIT) else {
+        return skip(
+            "fault_88",
+            "no control group with a memory limit can be made here",
+        );
+    };
+    let log = tempfile::tempfile().unwrap();
+    let port = free_port();
+    let mut options = stage
+        .options
+        .clone()
+        .set("WALE_LISTEN_PORT", &port.to_string())
+        .set("WALE_MEMORY", "128MiB");
+    options.port = port;
+    let limited = Limited {
+        child: group.serve(&options, &log),
+        group,
+    };
+    wait_until("the sidecar to listen", Duration::from_secs(60), || {
+        get(port, "/ping").ok()
+    });
+    let path = format!("/wal/{name}");
+    let served: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..200)
+            .map(|_| scope.spawn(|| (0..3).filter(|_| asked(port, &path)).count()))
+            .collect();
+        let served = clients.into_iter().map(|client| client.join().unwrap());
+        served.sum()
+    });
+    assert_eq!(limited.group.killed(), 0);
+    let peak = peak_kib(limited.child.id());
+    println!("{served} of 600 were served, peak {peak} KiB");
+    assert!(served > 0 && peak < FLOOD_LIMIT / 1024, "{peak} KiB");
+    assert_eq!(get(port, "/ping").unwrap().status, 200);
+}
+
+/// Whether the whole file came; the rest are told to come again.
+fn asked(port: u16, path: &str) -> bool {
+    get(port, path).is_ok_and(|reply| reply.status == 200 && !reply.body.is_empty())
 }
