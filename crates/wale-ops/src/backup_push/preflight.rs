@@ -141,7 +141,13 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
     super::blocking(read).await?.map_err(|error: ClusterError| {
         let shown = options.data_directory.display();
         let missing = error.situation() == Situation::NotFound;
+        let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });
         let error = OpError::from_cluster(error, format_args!("read {shown}"));
+        if is_unknown {
+            return error
+                .detail("What a base backup must know of the server cannot be read. Nothing was written; WAL is archived all the same.")
+                .hint("use a version of wale that knows this server");
+        }
         if missing {
             // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
             return error.hint(format!(
