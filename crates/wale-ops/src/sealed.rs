@@ -51,7 +51,10 @@ pub async fn look(archive: &Archive) -> Result<Option<SealedWal>> {
         match layout::parse(meta.key.as_str()) {
             ArchiveKey::Wal { name, codec, .. } if codec.can_read() => {
                 seen.is_readable = true;
-                if newest.as_ref().is_none_or(|newest| newest.modified <= meta.modified) {
+                if newest
+                    .as_ref()
+                    .is_none_or(|newest| newest.modified <= meta.modified)
+                {
                     newest = Some(StoredWal {
                         name,
                         key: meta.key,

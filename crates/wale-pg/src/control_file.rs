@@ -438,7 +438,10 @@ mod tests {
         let mut beta = nineteen();
         beta[8..12].copy_from_slice(&1902_u32.to_le_bytes());
         let beta = ControlFile::parse(&beta);
-        assert_eq!(beta, Err(ControlFileError::UnsupportedVersion { version: 1902 }));
+        assert_eq!(
+            beta,
+            Err(ControlFileError::UnsupportedVersion { version: 1902 })
+        );
     }
 
     #[test]

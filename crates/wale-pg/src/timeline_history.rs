@@ -103,7 +103,9 @@ impl TimelineHistory {
             .way()
             .zip(other.way())
             .position(|(own, others)| own != others)?;
-        let begin = at.checked_sub(1).and_then(|before| self.parents.get(before));
+        let begin = at
+            .checked_sub(1)
+            .and_then(|before| self.parents.get(before));
         let (own, others) = (self.way().nth(at)?, other.way().nth(at)?);
         // Of the timelines after that one, one that was left before its own beginning owns nothing, so the smallest
         // switch counts.

@@ -30,7 +30,10 @@ pub(crate) async fn watch_server(app: Arc<App>) {
                 if said != known
                     && let Some(said) = &said
                 {
-                    tracing::warn!(hint = "use a version of wale that knows this server", "{said}");
+                    tracing::warn!(
+                        hint = "use a version of wale that knows this server",
+                        "{said}"
+                    );
                 }
                 app.metrics.unknown_server(said.is_some());
                 app.journal.note(|entries| entries.unknown_server = said);
@@ -60,7 +63,8 @@ pub(crate) async fn look_for_sealed(app: Arc<App>) {
                     segments: found.segments,
                     example: found.example,
                 };
-                app.journal.note(|entries| entries.sealed_wal = Some(record));
+                app.journal
+                    .note(|entries| entries.sealed_wal = Some(record));
                 return;
             }
             Err(error) => log_failure("the look for WAL that cannot be read", &error),

@@ -92,11 +92,19 @@ mod tests {
         std::fs::write(folder.path().join(ControlFile::PATH), bytes).unwrap();
         let error = directory.control_file().unwrap_err();
         assert!(
-            matches!(error, ClusterError::UnsupportedControlFile { version: 2000, .. }),
+            matches!(
+                error,
+                ClusterError::UnsupportedControlFile { version: 2000, .. }
+            ),
             "{error:?}"
         );
         assert_eq!(directory.newer_version(), None);
-        for (text, expected) in [("20\n", Some(20)), ("19\n", None), ("9.6\n", None), ("x", None)] {
+        for (text, expected) in [
+            ("20\n", Some(20)),
+            ("19\n", None),
+            ("9.6\n", None),
+            ("x", None),
+        ] {
             std::fs::write(folder.path().join("PG_VERSION"), text).unwrap();
             assert_eq!(directory.newer_version(), expected, "{text:?}");
         }

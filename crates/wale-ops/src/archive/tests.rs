@@ -53,7 +53,11 @@ async fn fault_68_an_archive_that_was_emptied_is_not_begun_anew_by_the_same_proc
     let key = Archive::key(layout::IDENTITY).expect("a key");
     let content = bench.memory.content(&key).expect("there");
     bench.memory.delete(&key).await.expect("deleted");
-    let error = bench.archive.ensure_identity(&mine).await.expect_err("gone");
+    let error = bench
+        .archive
+        .ensure_identity(&mine)
+        .await
+        .expect_err("gone");
     assert_eq!(error.kind, Kind::StorageUnavailable);
     assert!(error.message.contains("was there and is gone"), "{error}");
     assert!(error.hint.is_some());
@@ -69,7 +73,11 @@ async fn fault_68_an_archive_that_was_emptied_is_not_begun_anew_by_the_same_proc
     let other = archive(Arc::new(bench.memory.clone()), Codec::Zstd, 1 << 20);
     other.ensure_still_there().await.expect("never seen");
     other.ensure_identity(&mine).await.expect("claimed");
-    bench.archive.ensure_identity(&mine).await.expect("there again");
+    bench
+        .archive
+        .ensure_identity(&mine)
+        .await
+        .expect("there again");
 }
 
 #[tokio::test]

@@ -230,7 +230,10 @@ impl<'a> Reader<'a> {
         };
         // From 19 on checksums can be switched off while the server runs; the control file says so before the first page
         // is written without one.
-        let control = self.verify_from.as_ref().map(|pages| pages.directory.control_file());
+        let control = self
+            .verify_from
+            .as_ref()
+            .map(|pages| pages.directory.control_file());
         if control.is_some_and(|control| control.is_ok_and(|control| !control.has_data_checksums()))
         {
             tracing::info!(

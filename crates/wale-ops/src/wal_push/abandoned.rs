@@ -45,7 +45,12 @@ pub(super) async fn settle(
         Abandoned::Conflict => Ok(None),
         Abandoned::NothingMore => {
             let done = confirm(archive, &copies[0]).await?;
-            tell(source, &fork, &done, "the server's copy holds nothing that the stored one lacks");
+            tell(
+                source,
+                &fork,
+                &done,
+                "the server's copy holds nothing that the stored one lacks",
+            );
             Ok(Some(done))
         }
         Abandoned::Keep => {
@@ -55,7 +60,12 @@ pub(super) async fn settle(
             if done.outcome == PushOutcome::Stored {
                 done.outcome = PushOutcome::KeptBeside;
             }
-            tell(source, &fork, &done, "the server's copy holds more and is kept as a partial segment");
+            tell(
+                source,
+                &fork,
+                &done,
+                "the server's copy holds more and is kept as a partial segment",
+            );
             Ok(Some(done))
         }
     }
@@ -76,16 +86,17 @@ pub(super) async fn excuse(
         return Ok(None);
     };
     let done = confirm(archive, stored).await?;
-    tell(source, &fork, &done, "the server never wrote this file as that segment");
+    tell(
+        source,
+        &fork,
+        &done,
+        "the server never wrote this file as that segment",
+    );
     Ok(Some(done))
 }
 
 /// Where the server has left the timeline of `segment`, if that is before the segment's end.
-async fn fork(
-    archive: &Archive,
-    source: &Source,
-    segment: WalSegmentName,
-) -> Result<Option<Fork>> {
+async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Result<Option<Fork>> {
     let Ok(size) = WalSegmentSize::new(source.size) else {
         return Ok(None);
     };
@@ -204,7 +215,11 @@ mod tests {
         other[SWITCH + 100] ^= 1;
         let third = push(&bench, FIRST, &other).await.expect("acknowledged");
         assert_eq!(third.outcome, PushOutcome::KeptBeside);
-        assert!(third.key.starts_with(&format!("wal_005/{partial}.")), "{}", third.key);
+        assert!(
+            third.key.starts_with(&format!("wal_005/{partial}.")),
+            "{}",
+            third.key
+        );
         assert_eq!(bench.wal_keys().len(), 4);
     }
 
@@ -221,7 +236,10 @@ mod tests {
         }
         // Behind the switch nothing of the old timeline is on the server's way.
         let report = push(&bench, SECOND, &ends_at(&whole, 9000)).await;
-        assert_eq!(report.expect("acknowledged").outcome, PushOutcome::AlreadyStored);
+        assert_eq!(
+            report.expect("acknowledged").outcome,
+            PushOutcome::AlreadyStored
+        );
         assert_eq!(bench.wal_keys(), keys);
         let other = segment(SECOND, 7);
         let report = push(&bench, SECOND, &other).await.expect("acknowledged");
@@ -296,7 +314,10 @@ mod tests {
         bench.write("00000002.history", HISTORY);
         bench.store_wal(SECOND, Codec::Zstd, &segment(SECOND, 1));
         let report = push(&bench, SECOND, &vec![0; SEGMENT_BYTES]).await;
-        assert_eq!(report.expect("acknowledged").outcome, PushOutcome::AlreadyStored);
+        assert_eq!(
+            report.expect("acknowledged").outcome,
+            PushOutcome::AlreadyStored
+        );
     }
 
     #[test]

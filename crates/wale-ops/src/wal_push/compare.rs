@@ -52,7 +52,10 @@ pub(super) async fn first_difference(
     match difference {
         Some(0 | 1) if is_segment && stored.codec == Codec::None => Err(OpError::new(
             Kind::Configuration,
-            format!("object {} holds no WAL of this server; it may be encrypted", stored.key),
+            format!(
+                "object {} holds no WAL of this server; it may be encrypted",
+                stored.key
+            ),
         )
         .hint("use the tool that wrote it")),
         _ => Ok(difference),

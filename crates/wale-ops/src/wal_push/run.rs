@@ -235,11 +235,7 @@ struct Copy {
     same: bool,
 }
 
-async fn compare_all(
-    archive: &Archive,
-    source: &Source,
-    copies: Vec<StoredWal>,
-) -> Result<Copies> {
+async fn compare_all(archive: &Archive, source: &Source, copies: Vec<StoredWal>) -> Result<Copies> {
     let (mut readable, mut sealed) = (Vec::new(), Vec::new());
     for stored in copies {
         match same_content(archive, source, &stored).await {

@@ -66,7 +66,8 @@ impl Source {
             match plan::check_segment(name, &head, opened.size) {
                 Ok(header) => {
                     if header.major.is_none() {
-                        newer = data_directory.and_then(|path| DataDirectory::at(path).newer_version());
+                        newer =
+                            data_directory.and_then(|path| DataDirectory::at(path).newer_version());
                         if newer.is_none() {
                             let magic = u16::from_le_bytes([head[0], head[1]]);
                             return Err(plan::unknown_magic(name, magic));

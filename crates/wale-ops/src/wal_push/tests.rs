@@ -656,7 +656,10 @@ async fn fault_96_an_object_that_cannot_be_read_counts_as_not_archived() {
         let again = run(&bench.archive, &bench.wal, &name, &once()).await;
         assert_eq!(again.expect("there").outcome, AlreadyStored);
         let fetched = fetch(&bench.archive, &name).await.expect("readable");
-        assert_eq!(crate::testing::content(fetched).await.expect("whole"), plain);
+        assert_eq!(
+            crate::testing::content(fetched).await.expect("whole"),
+            plain
+        );
     }
 }
 

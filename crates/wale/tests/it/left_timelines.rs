@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wale_testkit::{Cluster, shell, wait_until};
+use wale_testkit::{Cluster, Sidecar, shell, wait_until};
 
 use crate::support::{Stage, fingerprint};
 
@@ -69,7 +69,11 @@ fn fault_106_archiving_goes_on_over_files_of_a_timeline_that_the_server_has_left
         .filter(|line| !before.lines().any(|known| known == *line))
         .filter_map(|line| line.split(' ').next())
         .collect();
-    assert!(before.lines().all(|known| after.lines().any(|line| line == known)));
+    assert!(
+        before
+            .lines()
+            .all(|known| after.lines().any(|line| line == known))
+    );
     let partial = format!("{forked}.partial.zst");
     assert_eq!(new, [partial, format!("{own}.zst")]);
     let fetched = stage.sandbox.path().join("partial");
@@ -80,21 +84,13 @@ fn fault_106_archiving_goes_on_over_files_of_a_timeline_that_the_server_has_left
     ));
     assert_eq!(sha(&fetched), kept, "nothing is lost");
     let log = sidecar.log_text();
-    assert!(log.contains("is acknowledged although the file is not the stored one"), "{log}");
+    assert!(
+        log.contains("is acknowledged although the file is not the stored one"),
+        "{log}"
+    );
     assert!(log.contains("This is safe"), "{log}");
 
-    // A file whose name nobody archived stays damaged, and so does one of the server's own timeline.
-    for timeline in ["00000001", "00000002"] {
-        let name = format!("{timeline}00000000000000F0");
-        let file = second.wal.join(&name);
-        shell(&format!("head -c {bytes} /dev/zero > {}", file.display()));
-        std::fs::write(mark(&second, &name), "").unwrap();
-        let reply = sidecar.get(&format!("/wal-push/{name}"));
-        assert_eq!(reply.status, 500, "{}", reply.text());
-        assert!(reply.text().contains("begins with zeros"), "{}", reply.text());
-        std::fs::remove_file(mark(&second, &name)).unwrap();
-        std::fs::remove_file(file).unwrap();
-    }
+    assert_damaged_files_stay_refused(&second, &sidecar);
     let end_of_2 = fingerprint(&second, "t");
     second.kill();
     drop(sidecar);
@@ -107,6 +103,25 @@ fn fault_106_archiving_goes_on_over_files_of_a_timeline_that_the_server_has_left
         restored.wait_promoted();
         assert_eq!(&fingerprint(&restored, "t"), expected, "{name}");
         restored.kill();
+    }
+}
+
+/// A file whose name nobody archived stays damaged, and so does one of the server's own timeline.
+fn assert_damaged_files_stay_refused(second: &Cluster, sidecar: &Sidecar) {
+    for timeline in ["00000001", "00000002"] {
+        let name = format!("{timeline}00000000000000F0");
+        let file = second.wal.join(&name);
+        shell(&format!("head -c 16777216 /dev/zero > {}", file.display()));
+        std::fs::write(mark(second, &name), "").unwrap();
+        let reply = sidecar.get(&format!("/wal-push/{name}"));
+        assert_eq!(reply.status, 500, "{}", reply.text());
+        assert!(
+            reply.text().contains("begins with zeros"),
+            "{}",
+            reply.text()
+        );
+        std::fs::remove_file(mark(second, &name)).unwrap();
+        std::fs::remove_file(file).unwrap();
     }
 }
 
@@ -133,10 +148,18 @@ fn faults_67_and_68_a_lost_object_is_stored_again_and_an_emptied_archive_is_not_
     let waiting = server.switch_wal();
     let reply = stage.sidecar.get(&format!("/wal-push/{waiting}"));
     assert_eq!(reply.status, 503, "{}", reply.text());
-    assert!(reply.text().contains("was there and is gone"), "{}", reply.text());
+    assert!(
+        reply.text().contains("was there and is gone"),
+        "{}",
+        reply.text()
+    );
     let probe = stage.sidecar.get("/readyz");
     assert_eq!(probe.status, 503);
-    assert!(probe.text().contains("was there and is gone"), "{}", probe.text());
+    assert!(
+        probe.text().contains("was there and is gone"),
+        "{}",
+        probe.text()
+    );
     let left = std::fs::read_dir(&archive).unwrap().count();
     assert_eq!(left, 0, "nothing was written");
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use super::super::strict::{FrameDecoder, Source, Strict};
 use super::header::{self, Header, damaged};
-use super::{MAGIC, BLOCK_MAX_BYTES, adler32, crc32, flag};
+use super::{BLOCK_MAX_BYTES, MAGIC, adler32, crc32, flag};
 
 /// Plain bytes that one byte of an LZO1X stream can stand for: a zero byte in the extension of a length.
 const EXPANSION_MAX: usize = 255;
