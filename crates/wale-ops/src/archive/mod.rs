@@ -24,7 +24,7 @@ use wale_storage::{ObjectKey, Store};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use identity::ClusterIdentity;
 pub(crate) use identity::foreign_cluster;
-pub(crate) use read::{ConsumeError, damaged, read_failed};
+pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};
 pub use wal::StoredWal;
 
 use crate::clock::Clock;

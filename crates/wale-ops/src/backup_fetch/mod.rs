@@ -25,6 +25,7 @@ pub mod reach;
 mod report;
 mod run;
 pub(crate) mod source;
+mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -41,3 +42,4 @@ pub use options::{
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;
 pub(crate) use source::is_offline;
+pub use tablespaces::{NamedBy, PlannedTablespace, RecordedTablespace, place_tablespaces};

@@ -171,6 +171,7 @@ impl Bench {
             tablespaces: vec![TablespaceRecord {
                 oid: 16384,
                 location: self.path("space").display().to_string(),
+                inside: None,
             }],
             manifest_sha256: Some(hex(&Sha256::digest(&manifest))),
             settings: [("max_connections".to_owned(), "321".to_owned())].into(),
@@ -181,7 +182,6 @@ impl Bench {
             from_standby: false,
             holds_its_wal: false,
             pg_wal_link: None,
-            extra: serde_json::Map::new(),
         };
         let origin = SentinelOrigin {
             server_version_num: 150_018,

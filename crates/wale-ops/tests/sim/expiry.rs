@@ -70,7 +70,6 @@ pub(crate) fn put_backup(
         from_standby: false,
         holds_its_wal: false,
         pg_wal_link: None,
-        extra: serde_json::Map::new(),
     };
     let origin = SentinelOrigin {
         server_version_num: 150_000,
