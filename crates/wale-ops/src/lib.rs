@@ -28,7 +28,8 @@ pub mod wal_push;
 mod testing;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
+    StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Kind, Level, OpError, Retry};

@@ -180,6 +180,7 @@ pub(super) async fn prepare(
             ));
         }
     }
+    warnings.extend(source.passed_over.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
     check_unnamed(archive, &source, &tablespaces, owner).await?;
     Ok(Prepared {
