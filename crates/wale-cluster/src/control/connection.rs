@@ -355,6 +355,13 @@ fn configuration(
     let mut note = None;
     if let Some(password) = &options.password {
         config.password(password.expose());
+    } else if let Some(path) = &options.password_file {
+        match passfile::read_alone(path) {
+            Ok(password) => {
+                config.password(password.expose());
+            }
+            Err(reason) => note = Some(reason),
+        }
     } else if let Some(path) = &options.passfile {
         // libpq looks each host up; one password for all of them is what the client library can hold.
         let host = options.hosts().next().unwrap_or("localhost");

@@ -16,7 +16,7 @@ use crate::error::{Kind, OpError, Result};
 /// A history file has one line per timeline: this is room for tens of thousands.
 const HISTORY_MAX: u64 = 1 << 20;
 
-/// What all later histories together may have: 48 bytes for each line, which are kept, and the text of its reason, which
+/// What all histories that are read together may have: 48 bytes for each line, which are kept, and the text of its reason, which
 /// is not. Timeline 1,500 has come after some 1,100,000 lines with 25 letters of reason: 80 MiB.
 const HISTORIES_COST_MAX: usize = 96 << 20;
 
@@ -130,9 +130,32 @@ impl Archive {
             })
     }
 
-    /// The histories of the timelines after this one. They are looked for upwards, over what is missing in between.
+    /// As [`Archive::timeline_history`], of one of several, which have bounds together. Only timelines and positions are
+    /// kept: the servers' words about them could be a megabyte each.
     ///
-    /// Only timelines and positions are kept: the servers' words about them could be a megabyte each.
+    /// # Errors
+    /// As there; `CorruptData` also when they are far more than any archive has.
+    pub(crate) async fn history_within(
+        &self,
+        timeline: TimelineId,
+        bounds: &mut HistoryBounds,
+    ) -> Result<Option<TimelineHistory>> {
+        if bounds.left == 0 {
+            // Whether it is there is all that can be said: reading is over.
+            let name = ArchiveFileName::TimelineHistory(timeline);
+            return match self.find_wal(&name).await? {
+                None => Ok(None),
+                Some(_) => Err(too_long(timeline)),
+            };
+        }
+        let mut history = self.timeline_history(timeline).await?;
+        if let Some(history) = &mut history {
+            bounds.charge(history)?;
+        }
+        Ok(history)
+    }
+
+    /// The histories of the timelines after this one. They are looked for upwards, over what is missing in between.
     ///
     /// # Errors
     /// As [`Archive::timeline_history`]; `CorruptData` when they are far more than any archive has.
@@ -141,19 +164,11 @@ impl Archive {
         timeline: TimelineId,
     ) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
         let mut found = BTreeMap::new();
-        let (mut missing, mut cost) = (0, 0);
+        let (mut missing, mut bounds) = (0, HistoryBounds::default());
         for timeline in std::iter::successors(timeline.next(), |timeline| timeline.next()) {
-            match self.timeline_history(timeline).await? {
-                Some(mut history) => {
+            match self.history_within(timeline, &mut bounds).await? {
+                Some(history) => {
                     missing = 0;
-                    cost += cost_of(&mut history);
-                    if cost > HISTORIES_COST_MAX {
-                        return Err(OpError::new(
-                            Kind::CorruptData,
-                            format!("the histories of timelines up to {timeline} in the archive are far too long"),
-                        )
-                        .hint("find out who stores histories of timelines that never were"));
-                    }
                     found.insert(timeline, history);
                 }
                 None => missing += 1,
@@ -178,10 +193,64 @@ impl Archive {
     }
 }
 
-/// What a history costs to read, and lets its reasons go.
-fn cost_of(history: &mut TimelineHistory) -> usize {
-    let parents = history.parents.iter_mut();
-    parents
-        .map(|parent| size_of::<ParentTimeline>() + std::mem::take(&mut parent.reason).len())
-        .sum()
+/// What several histories may still cost.
+#[derive(Debug)]
+pub(crate) struct HistoryBounds {
+    left: usize,
+}
+
+impl Default for HistoryBounds {
+    fn default() -> Self {
+        Self {
+            left: HISTORIES_COST_MAX,
+        }
+    }
+}
+
+impl HistoryBounds {
+    /// Counts a history and lets its reasons go.
+    fn charge(&mut self, history: &mut TimelineHistory) -> Result<()> {
+        let parents = history.parents.iter_mut();
+        let cost: usize = parents
+            .map(|parent| size_of::<ParentTimeline>() + std::mem::take(&mut parent.reason).len())
+            .sum();
+        self.left = self.left.saturating_sub(cost);
+        if self.left == 0 {
+            return Err(too_long(history.timeline));
+        }
+        Ok(())
+    }
+}
+
+fn too_long(timeline: TimelineId) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        format!(
+            "the histories of timelines up to {timeline} in the archive are far too long together"
+        ),
+    )
+    .hint("find out who stores histories of timelines that never were")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_92_histories_have_a_bound_together() {
+        let timeline = TimelineId::new(9).unwrap();
+        let text = format!("1\t0/1000000\t{}\n", "x".repeat(1 << 20));
+        let history = TimelineHistory::parse(timeline, &text).unwrap();
+        let mut bounds = HistoryBounds::default();
+        let charged = (0..1000)
+            .map(|_| {
+                let mut one = history.clone();
+                bounds.charge(&mut one).map(|()| one)
+            })
+            .take_while(Result::is_ok)
+            .flatten();
+        let kept: Vec<_> = charged.collect();
+        assert!((90..100).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().all(|one| one.parents[0].reason.is_empty()));
+    }
 }

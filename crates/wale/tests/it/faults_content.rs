@@ -80,7 +80,9 @@ fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_noth
         pg.data.display()
     ));
     // What a database in another encoding stores in the shared catalogues, no UTF-8 database can show.
-    pg.sql("create database l1 encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'");
+    pg.sql(
+        "create database l1 encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'",
+    );
     let script = stage.sandbox.path().join("odd.sql");
     let mut text = b"create database \"caf\xe9\"; create tablespace odd location '".to_vec();
     text.extend(place.as_os_str().as_bytes());
@@ -89,7 +91,16 @@ fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_noth
     let psql = |database: &str| {
         let mut command = Command::new("psql");
         command
-            .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"])
+            .args([
+                "-Xq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                database,
+                "-h",
+            ])
             .arg(&pg.socket)
             .args(["-p", &pg.port.to_string()])
             .env("PGCLIENTENCODING", "SQL_ASCII");
@@ -112,9 +123,15 @@ fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_noth
     });
     let exit = stage.backup();
     for database in ["app", "caf\\xe9"] {
-        assert!(exit.stderr.contains(database), "{database}: {}", exit.stderr);
+        assert!(
+            exit.stderr.contains(database),
+            "{database}: {}",
+            exit.stderr
+        );
     }
-    pg.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like 'begin; lock%'");
+    pg.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where query like 'begin; lock%'",
+    );
     holder.wait().unwrap();
     stage.archive_all();
     pg.stop("fast");
@@ -185,7 +202,10 @@ fn fault_82_a_restore_by_root_follows_the_owner_of_the_directory_above() {
     }
     let stage = Stage::new("owner82", 15);
     stage.backup();
-    for (uid, told) in [(999, "the owner of"), (0, "PostgreSQL refuses to run as root")] {
+    for (uid, told) in [
+        (999, "the owner of"),
+        (0, "PostgreSQL refuses to run as root"),
+    ] {
         let volume = stage.sandbox.folder(&format!("volume{uid}"));
         shell(&format!("chown {uid}:{uid} {}", volume.display()));
         let target = volume.join("pgdata");
