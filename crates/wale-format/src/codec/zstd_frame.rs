@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn fault_92_a_window_that_is_too_large_is_no_damage() {
-        let bytes = frame(|encoder| encoder.window_log(27).unwrap(), &[1; 100_000]);
+        let bytes = frame(|encoder| encoder.window_log(27).unwrap(), &vec![1; 100_000]);
         let read = |window_max| {
             let mut plain = Vec::new();
             decoder(io::Cursor::new(bytes.clone()), window_max)

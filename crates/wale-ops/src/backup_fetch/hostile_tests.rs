@@ -311,7 +311,7 @@ fn place_tablespace(bench: &Bench, maker: Maker, location: &str) {
     entry(&mut sentinel.wal_g_spec);
     match maker {
         Maker::Wale => {
-            sentinel.wale.as_mut().unwrap().tablespaces[0].location = location.to_owned()
+            sentinel.wale.as_mut().unwrap().tablespaces[0].location = location.to_owned();
         }
         Maker::Other => sentinel.wale = None,
     }

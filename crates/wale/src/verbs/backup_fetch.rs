@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingTablespace, Options, RecordedTablespace, RestoreReport, plan,
+    self, BackupSelector, MissingTablespace, Options, RecordedTablespace, RestoreReport,
 };
 use wale_ops::{Archive, BackupEntry, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
