@@ -199,6 +199,7 @@ pub struct TablespaceEntry {
 
 /// Our own record of a backup: the object `wale` in the sentinel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct WaleSentinel {
     /// Format of this record; [`WaleSentinel::FORMAT`] is the newest this version knows.
     pub format_version: u32,
@@ -270,6 +271,10 @@ pub struct WaleSentinel {
     /// segment of its last checkpoint only after its next start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holds_its_wal: bool,
+    /// Whether the backup was requested over HTTP, by whoever could reach the sidecar: retention counts it only when it
+    /// began long enough after the one before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested_over_http: bool,
     /// Where `pg_wal` pointed, when it was a symbolic link.
     #[serde(
         default,

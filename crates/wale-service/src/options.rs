@@ -38,6 +38,8 @@ pub struct ServiceOptions {
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.
     pub fetcher: FetcherOptions,
+    /// How long after the beginning of the newest base backup another one may be requested over HTTP; zero is at once.
+    pub backup_request_interval: Duration,
     /// What is deleted, and when.
     pub housekeeping: Housekeeping,
     /// Options of every base backup, scheduled or asked for.
@@ -59,6 +61,8 @@ pub struct Housekeeping {
     pub policy: Policy,
     /// How long nothing may have been stored for a base backup or an upload before it is taken for dead.
     pub grace: Duration,
+    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    pub request_interval: Duration,
 }
 
 /// What happens before the database may start. The original's `START_MODE`.

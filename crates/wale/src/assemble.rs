@@ -400,7 +400,9 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         housekeeping: wale_service::Housekeeping {
             policy: settings.retention.clone(),
             grace: sweep_grace(settings),
+            request_interval: settings.retain_request_interval,
         },
+        backup_request_interval: settings.backup_request_interval,
         listen: SocketAddr::new(settings.listen_address, settings.listen_port),
         mode,
         lock_file: settings.lock_file.clone(),

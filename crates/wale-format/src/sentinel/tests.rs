@@ -55,6 +55,7 @@ fn record() -> WaleSentinel {
         bytes: 23_935_097,
         from_standby: false,
         holds_its_wal: false,
+        requested_over_http: false,
         pg_wal_link: None,
     }
 }

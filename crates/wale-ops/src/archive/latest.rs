@@ -212,10 +212,7 @@ struct Family {
 
 impl Family {
     async fn of(archive: &Archive, catalog: &Catalog) -> Result<Self> {
-        let mut endings = Vec::with_capacity(catalog.backups.len());
-        for entry in &catalog.backups {
-            endings.push(archive.ending(entry).await?);
-        }
+        let endings = archive.endings(&catalog.backups).await?;
         let timelines: BTreeSet<TimelineId> = endings
             .iter()
             .flatten()

@@ -181,6 +181,7 @@ impl Bench {
             bytes,
             from_standby: false,
             holds_its_wal: false,
+            requested_over_http: false,
             pg_wal_link: None,
         };
         let origin = SentinelOrigin {

@@ -248,6 +248,7 @@ impl Evidence {
             bytes: self.bytes(),
             from_standby: self.stopped.from_standby,
             holds_its_wal: self.stopped.label_text.is_empty(),
+            requested_over_http: options.requested_over_http,
             pg_wal_link: self.listing.pg_wal_link.clone(),
         }
     }

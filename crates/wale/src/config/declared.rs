@@ -447,6 +447,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
          `off`, or an empty value, disables the schedule.")
         .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("WALE_BACKUP_REQUEST_INTERVAL", Sidecar, Shape::Duration(Unit::Seconds),
+        "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
+         answers 503. 0 takes one whenever it is asked for.")
+        .default("0"),
     Setting::new("TZ", Sidecar, Shape::Zone, "The time zone of CRON_TIMING.").default("UTC"),
     Setting::new("WALE_INIT_LOCKFILE", Sidecar, Shape::Path,
         "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")
@@ -512,6 +516,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
          so that every moment since can be recovered, or as much as makes them `consistent`, so that they can be \
          restored as of their own end (recovery_target = 'immediate').")
         .default("all").flag("retain-wal"),
+    Setting::new("WALE_RETAIN_REQUEST_INTERVAL", Retention, Shape::Duration(Unit::Seconds),
+        "How long after the base backup before it a base backup must have begun that was requested over HTTP, for the \
+         rules to count it. One that came sooner is not counted and stays as long as the one before it: asking often \
+         pushes no other backup out. 0 counts every one.")
+        .default("20h"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
         "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
          upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \

@@ -93,6 +93,7 @@ pub(crate) struct Settings {
 
     pub(crate) start_mode: StartMode,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) backup_request_interval: Duration,
     pub(crate) lock_file: PathBuf,
     pub(crate) shutdown_grace: Duration,
 
@@ -108,6 +109,7 @@ pub(crate) struct Settings {
     pub(crate) damaged_pages: &'static str,
 
     pub(crate) retention: Policy,
+    pub(crate) retain_request_interval: Duration,
     pub(crate) sweep_grace: Duration,
 
     pub(crate) restore_label: String,
@@ -277,6 +279,8 @@ impl Settings {
             backup_read_rate: reader.optional_size("WALE_BACKUP_READ_RATE"),
             damaged_pages: reader.word("WALE_DAMAGED_PAGES"),
             retention: retention(reader),
+            retain_request_interval: reader.duration("WALE_RETAIN_REQUEST_INTERVAL"),
+            backup_request_interval: reader.duration("WALE_BACKUP_REQUEST_INTERVAL"),
             sweep_grace: sweep_grace(reader),
             restore_label: restore_label(reader),
             restore_workers: reader
