@@ -521,7 +521,7 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = text::encode(&mut out, &self.registry);
         match dialect {
-            Dialect::OpenMetrics => known(&out).map(|line| format!("{line}\n")).collect(),
+            Dialect::OpenMetrics => known(&out).flat_map(|line| [line, "\n"]).collect(),
             Dialect::Text => older_text(&out),
         }
     }

@@ -52,7 +52,10 @@ impl Hosts {
             return Ok(());
         }
         // A whole address in the request's first line counts, too: some servers behind proxies believe that one.
-        let written = parts.uri.authority().map(|authority| authority.as_str());
+        let written = parts
+            .uri
+            .authority()
+            .map(hyper::http::uri::Authority::as_str);
         let is_own = host.to_str().is_ok_and(|host| self.accepts(host))
             && written.is_none_or(|written| self.accepts(written));
         let is_browser = is_browser(headers);
