@@ -10,7 +10,7 @@ use std::path::Path;
 
 use wale_cluster::durable;
 use wale_ops::{Kind, OpError};
-use wale_pg::{ArchiveFileName, TimelineHistory};
+use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId};
 
 /// Mode of WAL files, as PostgreSQL makes them.
 const MODE: u32 = 0o600;
@@ -21,9 +21,15 @@ const HISTORY_BYTES_MAX: u64 = 1 << 20;
 /// Puts the history in place of what the archive could not give. `error` says why it could not.
 ///
 /// # Errors
-/// `error` itself: where it proves that the archive does not have the file, where something else than a history was asked
+/// That there is none, for timeline 1. Else `error` itself: where it proves that the archive does not have the file, where something else than a history was asked
 /// for, and where no whole history lies beside `destination`.
 pub(crate) fn instead(error: OpError, name: &str, destination: &Path) -> Result<(), OpError> {
+    if error.kind != Kind::NotFound && is_of_the_first_timeline(name) {
+        tracing::warn!(error = %error.chain(), "the archive does not answer");
+        let message = format!("{name} is not in the archive");
+        return Err(OpError::new(Kind::NotFound, message)
+            .detail("Timeline 1 has no history, so nobody needs to be asked."));
+    }
     let Some(text) = at_hand(name, destination).filter(|_| error.kind != Kind::NotFound) else {
         return Err(error);
     };
@@ -36,6 +42,14 @@ pub(crate) fn instead(error: OpError, name: &str, destination: &Path) -> Result<
         "the archive does not answer; {name} is taken from pg_wal, where it lies already"
     );
     Ok(())
+}
+
+/// PostgreSQL asks for the history of its parent also where that is timeline 1.
+pub(crate) fn is_of_the_first_timeline(name: &str) -> bool {
+    matches!(
+        name.parse(),
+        Ok(ArchiveFileName::TimelineHistory(TimelineId::FIRST))
+    )
 }
 
 /// The whole history of that name beside `destination`, unless it is `destination` itself.
@@ -85,6 +99,8 @@ mod tests {
         assert!(!destination.exists());
         instead(down(), NAME, &destination).unwrap();
         assert_eq!(std::fs::read_to_string(&destination).unwrap(), WHOLE);
+        let first = instead(down(), "00000001.history", &destination).unwrap_err();
+        assert_eq!(first.kind, Kind::NotFound);
         // Never a segment: the one in pg_wal may be recycled, or half of what the archive has.
         let segment = "000000010000000000000003";
         std::fs::write(folder.path().join(segment), "x").unwrap();

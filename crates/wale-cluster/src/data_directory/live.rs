@@ -60,8 +60,13 @@ fn refusal(role: RecoveryRole, status: Option<&str>, state: ClusterState) -> Opt
         (Some("starting"), ClusterState::InCrashRecovery) => {
             Some("its server recovers from a crash, not from an archive")
         }
-        (Some("starting"), _) | (Some("standby"), ClusterState::InArchiveRecovery) => None,
-        (Some("standby"), _) => Some("its pg_control does not say that the server is in recovery"),
+        // A hot standby that takes connections is `ready`, too.
+        (Some("starting"), _) | (Some("standby" | "ready"), ClusterState::InArchiveRecovery) => {
+            None
+        }
+        (Some("standby" | "ready"), _) => {
+            Some("its pg_control does not say that the server is in recovery")
+        }
         _ => Some("its postmaster.pid does not say that the server is in recovery"),
     }
 }
@@ -83,6 +88,8 @@ mod tests {
             (Other, "standby", InArchiveRecovery, false),
             (Standby, "standby", InProduction, false),
             (Standby, "standby", InArchiveRecovery, true),
+            (Standby, "ready", InArchiveRecovery, true),
+            (Other, "ready", InArchiveRecovery, false),
             (ArchiveRecovery, "standby", InArchiveRecovery, true),
             // A restored backup: pg_control is the primary's until the first checkpoint was read.
             (ArchiveRecovery, "starting", InProduction, true),

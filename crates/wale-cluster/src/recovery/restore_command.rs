@@ -9,7 +9,8 @@
 //! One file is never worth a stop: the history of a timeline that lies in `pg_wal` already. PostgreSQL asks for it once
 //! more at the end of recovery, when its signal file is gone; a server that was stopped there would begin with crash
 //! recovery, beyond its target and on the old timeline. So where the archive cannot answer, the command takes it from
-//! `pg_wal`, as PostgreSQL itself does after status 1. Never a segment: the one in `pg_wal` may be recycled.
+//! `pg_wal`, as PostgreSQL itself does after status 1. Never a segment: the one in `pg_wal` may be recycled. Timeline 1 has
+//! no history, and is asked for all the same: its absence needs no proof.
 //!
 //! Without a token and without TLS the same text serves GNU Wget and BusyBox, whose options differ: both take `-q`,
 //! `-O`, `--header`; `-t` bounds GNU Wget's repetitions of a cut reply (20 by default, over minutes) and means nothing
@@ -81,9 +82,9 @@ pub struct RestoreCommand {
 /// repeated.
 const WGET_TRIES: u32 = 3;
 
-/// Takes a history that lies in `pg_wal`. The command runs in the data directory.
-const HISTORY_BESIDE: &str =
-    "case %f in *.history) test -s pg_wal/%f && cp pg_wal/%f \"%p\" && exit 0;; esac";
+/// Takes a history that lies in `pg_wal`; the command runs in the data directory. Timeline 1 has none, ever.
+const HISTORY_BESIDE: &str = "case %f in 00000001.history) exit 1;; \
+     *.history) test -s pg_wal/%f && cp pg_wal/%f \"%p\" && exit 0;; esac";
 
 /// Seconds in which curl must have reached the sidecar.
 const CURL_CONNECT_SECONDS: u32 = 30;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
-use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
 use super::absent::{Asker, prove_absent_for};
@@ -362,12 +362,14 @@ impl Patience {
 
 /// How the server of a data directory takes an outage.
 fn patience_of(data: &Path, name: &ArchiveFileName) -> Patience {
-    // PostgreSQL takes a history that it has, when the archive does not answer: at its promotion it asks for one.
-    let has_history = || {
-        let is_history = matches!(name, ArchiveFileName::TimelineHistory(_));
-        is_history && data.join("pg_wal").join(name.to_string()).is_file()
+    // PostgreSQL takes a history that it has, when the archive does not answer: at its promotion it asks for its parent's,
+    // also where that is timeline 1, which has none.
+    let does_without = || match name {
+        ArchiveFileName::TimelineHistory(TimelineId::FIRST) => true,
+        ArchiveFileName::TimelineHistory(_) => data.join("pg_wal").join(name.to_string()).is_file(),
+        _ => false,
     };
-    if RecoveryRole::of_directory(data) == RecoveryRole::Standby || has_history() {
+    if RecoveryRole::of_directory(data) == RecoveryRole::Standby || does_without() {
         Patience::ShortTry
     } else {
         Patience::Outage
@@ -409,7 +411,7 @@ fn asker_of(data: &Path) -> Asker {
 mod tests {
     use std::fs;
 
-    use wale_pg::{ControlFile, TimelineId};
+    use wale_pg::ControlFile;
 
     use super::*;
 

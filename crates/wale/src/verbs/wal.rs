@@ -243,7 +243,9 @@ async fn fetch_now(
     destination: &Path,
 ) -> Result<FetchReport, OpError> {
     let role = Role::of_destination(destination);
-    let has_it = history_beside::at_hand(&name.to_string(), destination).is_some();
+    let text = name.to_string();
+    let has_it = history_beside::is_of_the_first_timeline(&text)
+        || history_beside::at_hand(&text, destination).is_some();
     // One call lives for one file: what it fetched ahead into memory would be thrown away.
     let options = FetcherOptions {
         prefetch: 0,

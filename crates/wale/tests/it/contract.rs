@@ -69,7 +69,8 @@ fn the_routes_of_the_original_answer() {
     let fetch = |name: &str| stage.sidecar.get(&format!("/wal-fetch/{name}"));
     assert_eq!(fetch(&segment).status, 409);
     stage.cluster.stop("fast");
-    std::fs::remove_file(&file).unwrap();
+    // The last checkpoint may have recycled it.
+    let _ = std::fs::remove_file(&file);
     assert_eq!(fetch(&segment).status, 200);
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
     // Not over a file that still waits to be archived.

@@ -17,16 +17,26 @@ fn deaf() -> Vec<String> {
     vec!["archive_mode = off".into()]
 }
 
-/// The history for which a server at the end of its recovery asks once more.
-const PARENT: &str = "00000002.history";
-
-/// A program in a folder of its own: does `first` when the server that calls it has lost its signal file and asks for the
-/// parent's history, and is then the `real` program. `mark` is made at that moment.
-fn ambush(stage: &Stage, name: &str, program: &str, first: &str, real: &str) -> (PathBuf, PathBuf) {
-    let folder = stage.sandbox.folder(name);
+/// A server that lies in wait: `program` in a folder of its own does `first` when the server that calls it has lost its
+/// signal file and asks for the history of timeline `parent`; then it is the `real` program. The mark that is returned
+/// is made at that moment.
+fn ambush(
+    stage: &Stage,
+    cluster: &mut Cluster,
+    parent: u32,
+    (program, real): (&str, &str),
+    first: &str,
+) -> PathBuf {
+    let name = cluster
+        .data
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let folder = stage.sandbox.folder(&format!("bin-{name}"));
     let mark = folder.join("mark");
     let text = format!(
-        "#!/bin/sh\ncase \"$*\" in *{PARENT}*)\n\
+        "#!/bin/sh\ncase \"$*\" in *{parent:08X}.history*)\n\
          if [ ! -e recovery.signal ] && [ ! -e recovery.conf ]; then {first}; : >{mark}; fi;;\nesac\n\
          exec {real} \"$@\"\n",
         mark = mark.display()
@@ -34,7 +44,8 @@ fn ambush(stage: &Stage, name: &str, program: &str, first: &str, real: &str) -> 
     let path = folder.join(program);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    (folder, mark)
+    cluster.path_prefix = Some(folder);
+    mark
 }
 
 /// `kill -9`, and waits until the process answers nobody any more.
@@ -70,21 +81,22 @@ fn fault_104_the_sidecar_goes_away_at_the_moment_of_promotion_on_every_major() {
         second.wait_archived();
         second.kill();
 
-        let check = |cluster: &Cluster, mark: &Path, what: &str| {
+        let check = |cluster: &Cluster, mark: &Path, parent: u32, what: &str| {
+            let what = format!("PostgreSQL {major}, {what}, from timeline {parent}");
             cluster.start();
             cluster.wait_promoted();
-            assert!(mark.exists(), "{what}: the sidecar did not go away");
+            assert!(mark.exists(), "{what}: nobody went away");
             let rows = cluster.sql("select string_agg(v::text, ',' order by v) from t");
-            assert_eq!(rows, "1,2", "{what}");
+            assert_eq!(rows, if parent == 1 { "1" } else { "1,2" }, "{what}");
             let segment = cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
             assert!(segment.starts_with("00000003"), "{what}: {segment}");
         };
         let wale = wale_for_postgres(&stage);
         let clients = [
-            ("wget", "wget", "/usr/bin/wget".to_owned()),
-            ("busybox", "wget", "/bin/busybox wget".to_owned()),
-            ("curl", "curl", "/usr/bin/curl".to_owned()),
-            ("wale", "wale", wale.clone()),
+            ("wget", "wget", "/usr/bin/wget"),
+            ("busybox", "wget", "/bin/busybox wget"),
+            ("curl", "curl", "/usr/bin/curl"),
+            ("wale", "wale", &wale),
         ];
         // The command's text depends on the client, the moment on the major.
         let all = if major == 15 {
@@ -92,26 +104,32 @@ fn fault_104_the_sidecar_goes_away_at_the_moment_of_promotion_on_every_major() {
         } else {
             &clients[..1]
         };
-        for (name, program, real) in all {
-            let (mut cluster, options) = stage.restore_options(name, &to("two"));
-            let options = options.set("WALE_RESTORE_CLIENT", program);
-            let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
-            sidecar.wait_ready(LONG);
-            cluster.configure(&deaf());
-            let folder = format!("bin-{name}");
-            let (folder, mark) = ambush(&stage, &folder, program, &kill(sidecar.pid()), real);
-            cluster.path_prefix = Some(folder);
-            check(&cluster, &mark, &format!("PostgreSQL {major}, {name}"));
+        for (client, program, real) in all {
+            for (parent, place) in [(1, "one"), (2, "two")] {
+                let addition = format!("{}\nrecovery_target_timeline = '{parent}'", to(place));
+                let name = format!("{client}-{place}");
+                let (mut cluster, options) = stage.restore_options(&name, &addition);
+                let options = options.set("WALE_RESTORE_CLIENT", program);
+                let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
+                sidecar.wait_ready(LONG);
+                cluster.configure(&deaf());
+                let end = kill(sidecar.pid());
+                let mark = ambush(&stage, &mut cluster, parent, (program, real), &end);
+                check(&cluster, &mark, parent, client);
+            }
         }
         if major < 12 {
             return;
         }
         let archive = stage.archive();
         let away = format!("mv {0} {0}.away", archive.display());
-        let (folder, mark) = ambush(&stage, "bin-verb", "wale", &away, &wale);
-        let mut cluster = by_verb(&stage, "verb", "wale", &to("two"));
-        cluster.path_prefix = Some(folder);
-        check(&cluster, &mark, &format!("PostgreSQL {major}, wal-fetch"));
+        for (parent, place) in [(1, "one"), (2, "two")] {
+            let addition = format!("{}\nrecovery_target_timeline = '{parent}'", to(place));
+            let mut cluster = by_verb(&stage, &format!("verb-{place}"), "wale", &addition);
+            let mark = ambush(&stage, &mut cluster, parent, ("wale", &wale), &away);
+            check(&cluster, &mark, parent, "wal-fetch");
+            shell(&format!("mv {0}.away {0}", archive.display()));
+        }
     });
 }
 

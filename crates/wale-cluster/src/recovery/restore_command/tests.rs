@@ -210,6 +210,7 @@ fn fault_104_a_history_in_pg_wal_stands_in_for_a_sidecar_that_is_down() {
         let history = "00000002.history";
         let status = |file| run_for(file, &command.text, &bin, folder.path());
         assert_eq!(status(history), 255, "{name}: none there");
+        assert_eq!(status("00000001.history"), 1, "{name}: there is none, ever");
         std::fs::write(wal.join(history), "").unwrap();
         assert_eq!(status(history), 255, "{name}: an empty one");
         std::fs::write(wal.join(history), "1\t0/3000000\tx\n").unwrap();
@@ -304,7 +305,7 @@ fn the_texts() {
         text(RestoreClient::Wget, RecoveryMode::Recover),
         "wget -q -t 3 -O \"%p\" http://sidecar:5000/wal/%f || \
          { wget -q -t 3 -O /dev/null http://sidecar:5000/wal-absent/%f && exit 1; \
-         case %f in *.history) test -s pg_wal/%f && cp pg_wal/%f \"%p\" && exit 0;; esac; exit 255; }"
+         case %f in 00000001.history) exit 1;; *.history) test -s pg_wal/%f && cp pg_wal/%f \"%p\" && exit 0;; esac; exit 255; }"
     );
     assert_eq!(
         text(RestoreClient::Curl, RecoveryMode::Standby),
