@@ -27,7 +27,9 @@ use crate::drain;
 use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
-use crate::{contact, first_backup, housekeeping, http, lock, ownership, recall, recoverable};
+use crate::{
+    contact, first_backup, housekeeping, http, lock, ownership, recall, recoverable, store_trial,
+};
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
 /// and the process ends with the error's status.
@@ -286,6 +288,10 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
+    // A restore may have come from an archive that is somebody else's: there the first push tries the store.
+    if !matches!(options.mode, StartMode::Restore(_)) {
+        begin(Box::pin(store_trial::run(Arc::clone(app))));
+    }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),
         options.housekeeping.clone(),

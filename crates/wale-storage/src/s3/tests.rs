@@ -15,6 +15,7 @@ mod keys;
 mod lies;
 mod silence;
 mod sweep;
+mod truth;
 
 use super::*;
 use crate::{body_from, read_all};
@@ -118,10 +119,12 @@ impl Server {
                 "POST" if seen.target.ends_with("?uploads=") => {
                     Reply::Answer(200, Vec::new(), begun())
                 }
-                "POST" => refusal(412, "PreconditionFailed"),
-                _ if seen.target.contains("partNumber") => {
-                    Reply::Answer(200, object("e"), Vec::new())
+                "POST" if created.contains(&seen.target) => refusal(412, "PreconditionFailed"),
+                "POST" => {
+                    created.push(seen.target.clone());
+                    Reply::Answer(200, Vec::new(), assembled())
                 }
+                _ if seen.target.contains("partNumber") => stored(),
                 _ if seen.header("x-amz-checksum-crc32c").is_some() => refusal(400, "BadDigest"),
                 _ if created.contains(&seen.target) => refusal(412, "PreconditionFailed"),
                 _ => {
@@ -151,6 +154,7 @@ impl Server {
             endpoint: Some(S3Endpoint {
                 secure: false,
                 authority: format!("127.0.0.1:{}", self.port),
+                path: String::new(),
                 addressing: Addressing::Path,
             }),
             region: "us-east-1".into(),
@@ -285,6 +289,16 @@ fn answer(status: u16) -> Reply {
 fn begun() -> Vec<u8> {
     b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
         .to_vec()
+}
+
+/// The answer to its end.
+fn assembled() -> Vec<u8> {
+    b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>".to_vec()
+}
+
+/// The answer to a body that was taken.
+fn stored() -> Reply {
+    Reply::Answer(200, object("e"), Vec::new())
 }
 
 /// The answer of a bucket that is there.

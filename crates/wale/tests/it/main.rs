@@ -13,6 +13,7 @@ mod faults_identity;
 mod faults_memory;
 mod faults_s3;
 mod faults_s3_access;
+mod faults_s3_truth;
 mod image;
 mod main_job;
 mod offline;
