@@ -2,10 +2,10 @@
 //!
 //! It carries the condition that none of the name exists. Every object carries a mark of the upload that made it: when
 //! in doubt, a look at the mark says whose object is there. In doubt is an answer without the store's own mark (`ETag`),
-//! for anybody can send one; the success of an end that had to be repeated, for some servers tell it although they have
-//! assembled nothing; and any success of a store that ignores conditions. Where the store does not compare checksums,
-//! what it stored is compared with what was sent before anybody is told of success: its digest, or, where the store
-//! tells none, the object itself.
+//! for anybody can send one; the success of the end of an upload, which some servers tell although they have assembled
+//! nothing, when a former end was lost; and any success of a store that ignores conditions. Where the store does not
+//! compare checksums, what it stored is compared with what was sent before anybody is told of success: its digest, or,
+//! where the store tells none, the object itself.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -71,7 +71,7 @@ impl S3Store {
         let mut is_doubtful = false;
         loop {
             let failure = match self.commit_once(commit).await {
-                Ok(told) => match self.worth(commit, &told, is_doubtful).await? {
+                Ok(told) => match self.worth(commit, &told).await? {
                     Worth::Stored(stored) => return Ok(stored),
                     Worth::Garbled => Failure::Garbled,
                     Worth::Nothing => Failure::Unkept,
@@ -138,15 +138,11 @@ impl S3Store {
     }
 
     /// What an answer of success is worth, after a look where it is in doubt.
-    async fn worth(
-        &self,
-        commit: &Commit<'_>,
-        told: &Told,
-        is_repeated: bool,
-    ) -> Result<Worth, StoreError> {
+    async fn worth(&self, commit: &Commit<'_>, told: &Told) -> Result<Worth, StoreError> {
+        // The end that was lost may have been another upload's, of another process: every end is looked at.
         let in_doubt = commit.condition == Condition::CreateUnguarded
             || !told.is_the_stores
-            || (commit.assembles && is_repeated);
+            || commit.assembles;
         let worth = |stored: Option<Stored>| stored.map_or(Worth::Garbled, Worth::Stored);
         if !in_doubt {
             return self.read_back(commit, told.modified).await.map(worth);

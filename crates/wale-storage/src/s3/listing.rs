@@ -193,7 +193,8 @@ async fn page<T: xml::Told>(client: &Client, query: &[(&str, &str)]) -> Result<P
 }
 
 impl S3Store {
-    /// Discards the unfinished uploads below the prefix that nobody has touched for so long. Gives their number.
+    /// Discards the unfinished uploads of names of ours below the prefix that nobody has touched for so long. Gives their
+    /// number.
     pub(super) async fn discard_stale_uploads(
         &self,
         older_than: Duration,
@@ -275,9 +276,13 @@ impl S3Store {
         if upload.initiated > before {
             return Ok(false);
         }
-        let Some(key) = self.inner.client.key_of(&upload.key) else {
+        let inner = &*self.inner;
+        let Some(key) = inner.client.key_of(&upload.key) else {
             return Ok(false);
         };
+        if !(inner.is_own_name)(key.as_str()) && !key.as_str().starts_with(PROBE_PREFIX) {
+            return Ok(false);
+        }
         if self.last_touched(&key, upload).await? > before {
             return Ok(false);
         }

@@ -182,7 +182,7 @@ impl S3Server {
         };
         wait_until("the server to make the bucket", STARTS_WITHIN, || {
             let (status, _) = server.signed("PUT", &format!("/{BUCKET}"));
-            (status == 200).then_some(())
+            matches!(status, 200 | 409).then_some(())
         });
         server
     }
@@ -295,7 +295,7 @@ impl S3Server {
                     name.starts_with(".upload")
                 })
                 .count(),
-            Behind::Unsigned | Behind::Signed => self.list("UploadId", "uploads").len(),
+            Behind::Unsigned | Behind::Signed => self.list("UploadId", "uploads=").len(),
         }
     }
 

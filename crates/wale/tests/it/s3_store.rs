@@ -45,6 +45,7 @@ fn options(port: u16, prefix: &str) -> S3Options {
         timeouts: S3Timeouts::default(),
         retry: RetryPolicy::default(),
         upload_memory_bytes: 32 << 20,
+        is_own_name: |_| true,
     }
 }
 

@@ -114,10 +114,18 @@ async fn ended_twice(assembles: Option<usize>) -> Result<PutOutcome, StoreError>
 }
 
 #[tokio::test]
-async fn fault_113_the_success_of_an_end_that_was_repeated_is_looked_at() {
+async fn fault_113_the_success_of_an_end_is_looked_at() {
     let error = ended_twice(None).await.expect_err("nothing is there");
     assert!(error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("is not there"), "{error}");
+    // Of an upload whose own end was not lost, too.
+    let keeps = keeps_uploads();
+    let server = Server::of_store(move |seen| match (seen.method.as_str(), keeps(seen)) {
+        ("HEAD", _) => answer(404),
+        (_, reply) => reply,
+    });
+    let outcome = server.store().put_if_absent(&key(), large()).await;
+    assert!(outcome.expect_err("nothing is there").is_transient());
     for assembles in [1, 2] {
         let outcome = ended_twice(Some(assembles)).await;
         assert!(
@@ -129,14 +137,7 @@ async fn fault_113_the_success_of_an_end_that_was_repeated_is_looked_at() {
 
 #[tokio::test]
 async fn fault_112_a_request_without_a_body_tells_its_length() {
-    let server = Server::of_store(|seen| match (seen.method.as_str(), seen.target.as_str()) {
-        ("HEAD", _) => answer(404),
-        ("POST", target) if target.ends_with("?uploads=") => {
-            Reply::Answer(200, Vec::new(), begun())
-        }
-        ("POST", _) => Reply::Answer(200, Vec::new(), assembled()),
-        _ => stored(),
-    });
+    let server = Server::of_store(keeps_uploads());
     let outcome = server.store().put_if_absent(&key(), large()).await;
     assert!(matches!(outcome, Ok(PutOutcome::Created(_))), "{outcome:?}");
     let mut empty = 0;
@@ -253,15 +254,14 @@ async fn fault_98_a_store_that_refuses_checksums_names_the_setting() {
 
 #[tokio::test]
 async fn fault_115_another_root_begins_an_upload_and_no_upload_is_no_error() {
-    let server = Server::of_store(|seen| match (seen.method.as_str(), seen.target.as_str()) {
-        ("HEAD", _) => answer(404),
+    let keeps = keeps_uploads();
+    let server = Server::of_store(move |seen| match (seen.method.as_str(), keeps(seen)) {
         ("GET", _) => refusal(404, "NoSuchUpload"),
-        ("POST", target) if target.ends_with("?uploads=") => {
+        ("POST", _) if seen.target.ends_with("?uploads=") => {
             let text = "<InitiateMultipartUpload><UploadId>u</UploadId></InitiateMultipartUpload>";
             Reply::Answer(200, Vec::new(), text.into())
         }
-        ("POST", _) => Reply::Answer(200, Vec::new(), assembled()),
-        _ => stored(),
+        (_, reply) => reply,
     });
     let store = server.store();
     let outcome = store.put_if_absent(&key(), large()).await;
