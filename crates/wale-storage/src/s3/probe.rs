@@ -40,9 +40,9 @@ pub(super) enum BodyCheck {
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
 
-/// Writers of one name at the same time. 8: as many connections as a busy sidecar has anyway, and a store that looks
-/// first and writes later lets a second one in as soon as two of them have looked.
-const WRITERS: usize = 8;
+/// Writers of one name at the same time. 4: a store that looks first and writes later lets a second one in as soon as two
+/// of them have looked, and a `wal-push` of one segment pays for no more connections than that.
+const WRITERS: usize = 4;
 
 /// How names of the objects begin with which a store is tried. They live for some milliseconds; those of a process that
 /// was killed are found by the sweep.

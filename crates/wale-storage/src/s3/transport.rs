@@ -410,3 +410,27 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
         .with_no_client_auth();
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Secret;
+    use super::*;
+
+    #[test]
+    fn fault_101_a_star_keeps_addresses_from_the_proxy_too() {
+        for (except, rules) in [
+            (None, 2),
+            (Some("*"), 0),
+            (Some("localhost, *"), 0),
+            (Some("*.example.org,10.0.0.0/8"), 2),
+        ] {
+            let proxies = Proxies {
+                http: Some(Secret::new("http://proxy:3128")),
+                https: Some(Secret::new("socks5h://proxy:1080")),
+                except: except.map(str::to_owned),
+            };
+            let found = proxy_rules(&proxies).expect("both are URLs");
+            assert_eq!(found.len(), rules, "{except:?}");
+        }
+    }
+}
