@@ -33,6 +33,7 @@ mod server;
 mod store_trial;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub use http::Tls;
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};

@@ -104,6 +104,10 @@ fn place(candidate: &Candidate) -> Result<Place, Mistake> {
         "WALE_S3_PREFIX" | "WALE_S3_BUCKET" => "write s3://bucket/path",
         _ => "write file://localhost/absolute/path",
     };
+    if text.starts_with(['"', '\'']) {
+        return Err(mistake("the value stands in quotes, which are part of it")
+            .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"));
+    }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
         None if text.starts_with('/') && *name == "WALE_FILE_PREFIX" => ("file", text.as_str()),
