@@ -158,8 +158,8 @@ impl S3Server {
         // It knows one pair of keys, and takes another from who asks before it starts.
         let keys = sandbox.path().join("s3rver-keys.js");
         let text = format!(
-            "require({:?}).DUMMY_ACCOUNT.createKeyPair({ACCESS_KEY:?}, {SECRET_KEY:?});",
-            package.join("lib/models/account.js")
+            "require(\"{}\").DUMMY_ACCOUNT.createKeyPair({ACCESS_KEY:?}, {SECRET_KEY:?});",
+            package.join("lib/models/account.js").display()
         );
         std::fs::write(&keys, text).expect("a file of the sandbox");
         let mut command = Command::new("node");
