@@ -51,7 +51,7 @@ const STANDBY_SIGNAL: &str = "standby.signal";
 /// behind its target, and stops for one that is missing there, although it would never have come to it.
 const PREFETCHES_SINCE: u32 = 15;
 
-/// PostgreSQL's own mode for its configuration files.
+/// The mode of a file that holds a secret.
 const FILE_MODE: u32 = 0o600;
 
 /// What a restored cluster becomes.
@@ -107,7 +107,7 @@ pub fn apply(
     }
     let write = |name: &str, text: &[u8]| {
         let path = data_directory.join(name);
-        durable::write_atomic(&path, text, FILE_MODE, owner)
+        durable::write_atomic(&path, text, durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))
     };
     let minimums = configuration::missing_minimums(data_directory, settings.minimums.as_ref())?;
