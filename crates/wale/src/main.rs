@@ -1,10 +1,10 @@
 //! `wale`: flags and settings in, rooms assembled, exit status out. No logic of its own.
 
-mod allocator;
 mod assemble;
 mod cli;
 mod client;
 mod config;
+mod history_beside;
 mod logging;
 mod progress;
 mod report;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match cli::parse(arguments.clone()) {
         Ok(invocation) => {
             if matches!(invocation.verb, Verb::Serve) {
-                allocator::settle();
+                config::allocator::settle();
             }
             ExitCode::from(run(&invocation))
         }
@@ -115,6 +115,10 @@ fn warns(verb: &Verb) -> bool {
 /// PostgreSQL asks `restore_command` for files until one is absent.
 fn absence(verb: &Verb) -> Absence {
     match verb {
+        Verb::Client(Client::Fetch { standby: true, .. }) => Absence::Awaited,
+        Verb::WalFetch(fetch) if Role::of_destination(&fetch.destination) == Role::Standby => {
+            Absence::Awaited
+        }
         Verb::WalFetch(_) | Verb::WalPrefetch(_) | Verb::Client(Client::Fetch { .. }) => {
             Absence::Normal
         }
