@@ -88,6 +88,8 @@ pub(super) struct Extraction {
     second_names: Mutex<Vec<SecondName>>,
     /// The directories that came: no manifest bounds their number.
     directories: Mutex<BTreeSet<String>>,
+    /// Members of a foreign backup's list that have not come yet.
+    listed: Mutex<BTreeSet<String>>,
 }
 
 impl Extraction {
@@ -97,6 +99,7 @@ impl Extraction {
         progress: Progress,
         strict: bool,
         bytes_max: u64,
+        listed: BTreeSet<String>,
     ) -> Self {
         Self {
             target,
@@ -111,6 +114,7 @@ impl Extraction {
             links: Mutex::new(Vec::new()),
             second_names: Mutex::new(Vec::new()),
             directories: Mutex::new(BTreeSet::new()),
+            listed: Mutex::new(listed),
         }
     }
 
@@ -137,6 +141,22 @@ impl Extraction {
         std::mem::take(&mut lock(&self.links))
     }
 
+    /// Whether every member that the maker of a foreign backup listed has come.
+    pub(super) fn check_listed(&self) -> Result<()> {
+        let missing = lock(&self.listed);
+        let Some(first) = missing.first() else {
+            return Ok(());
+        };
+        Err(
+            OpError::new(Kind::CorruptData, format!("the backup lacks \"{first}\""))
+                .detail(format!(
+                    "The list of its files has it, no partition brought it; {} more are missing.",
+                    missing.len() - 1
+                ))
+                .hint("restore another backup; this one was damaged in the archive"),
+        )
+    }
+
     /// Writes every member of one partition.
     pub(super) fn extract(
         &self,
@@ -151,6 +171,7 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(cancelled().into());
             }
+            lock(&self.listed).remove(member.path.as_str());
             match &member.kind {
                 MemberKind::Directory => self.directory(&member)?,
                 MemberKind::File { size } => {

@@ -12,13 +12,14 @@ use wale_pipeline::{CancellationToken, Progress};
 use super::extract::{Extraction, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
-use super::plan::{self, Begin, PlannedTablespace, StoredPart};
+use super::plan::{self, Begin, PlannedTablespace};
 use super::report::RestoreReport;
 use super::source::Source;
 use super::target::{Target, WalPlace};
 use super::whole::Whole;
 use super::{facts, wipe};
 use crate::archive::Archive;
+use crate::archive::parts::StoredPart;
 use crate::backup_push::{blocking, cancelled};
 use crate::error::{Kind, OpError, Result};
 
@@ -385,6 +386,7 @@ impl Restore<'_> {
             self.progress.clone(),
             strict,
             bytes_max,
+            source.listed.clone(),
         )
     }
 
