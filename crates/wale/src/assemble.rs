@@ -215,6 +215,7 @@ pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
         port: settings.port,
         user: settings.user.clone(),
         password: settings.password.clone(),
+        password_file: settings.password_file.clone(),
         database: settings.database.clone(),
         sslmode: settings
             .sslmode
@@ -372,6 +373,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         None => None,
         Some(token) => Some(
             HttpToken::new(token.expose().to_owned())
+                .map(|token| token.kept_in(settings.http_token_file.clone()))
                 .map_err(|problem| OpError::new(Kind::Configuration, problem))?,
         ),
     };

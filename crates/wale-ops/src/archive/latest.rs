@@ -10,7 +10,7 @@ use wale_pg::TimelineId;
 
 use super::condition::Look;
 use super::lineage::{Ending, Histories, Lineage};
-use super::wal::HISTORIES_MISSING_MAX;
+use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 
@@ -176,6 +176,7 @@ impl Archive {
     async fn histories_around(&self, backups: &BTreeSet<TimelineId>) -> Result<Histories> {
         let mut found = Histories::new();
         let mut looked_up_to = None;
+        let mut bounds = HistoryBounds::default();
         for &start in backups {
             if looked_up_to >= Some(start) {
                 continue;
@@ -188,7 +189,7 @@ impl Archive {
             };
             let mut missing = 0;
             for timeline in std::iter::successors(first, |timeline| timeline.next()) {
-                let history = self.timeline_history(timeline).await;
+                let history = self.history_within(timeline, &mut bounds).await;
                 looked_up_to = Some(timeline);
                 match history {
                     Ok(None) if !backups.contains(&timeline) => missing += 1,

@@ -6,9 +6,15 @@ use futures_util::TryStreamExt;
 use serde::Deserialize;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Codec, Sentinel};
+use wale_storage::ObjectKey;
 
 use super::Archive;
+use super::catalog::SENTINEL_MAX;
 use crate::error::{Kind, OpError, Result};
+
+/// A list of members larger than this is refused, as a sentinel that holds one: some 150 bytes for each file make 64 MiB
+/// for 400,000 files. As much again is kept of it until the restore is done.
+const LIST_MAX: u64 = SENTINEL_MAX;
 
 /// Names in messages that were not understood, at most; the others are counted.
 const STRANGE_TOLD: usize = 3;
@@ -86,6 +92,9 @@ impl MemberList {
         list.members.extend(here.map(|(name, _)| clean(&name)));
         list.members.remove("");
         list.members.remove(".");
+        // JSON of WAL-G's has this in the place of bytes that are not UTF-8.
+        list.members
+            .retain(|name| !name.contains(char::REPLACEMENT_CHARACTER));
         list
     }
 }
@@ -139,23 +148,46 @@ impl Archive {
             .hint("restore another backup; without the list nobody can tell whether this one is whole")
         };
         // Before WAL-G 2.0 the list was in the sentinel itself.
-        let of_sentinel = |field: &str| sentinel.extra.get(field).filter(|value| !value.is_null());
-        if of_sentinel("Files").is_some() || of_sentinel("TarFileSets").is_some() {
-            let value = serde_json::Value::Object(sentinel.extra.clone());
-            let raw = serde_json::from_value(value)
-                .map_err(|error| damaged("cannot be read").source(error))?;
-            return Ok(Some(MemberList::of(raw)));
+        if sentinel.version.is_none() {
+            let record = Self::key(&layout::sentinel(name))?;
+            let raw = self.raw_list(&record).await?;
+            if let Some(raw) = raw.filter(|raw| raw.files.is_some() || raw.sets.is_some()) {
+                return Ok(Some(MemberList::of(raw)));
+            }
         }
         if sentinel.files_metadata_disabled == Some(true) {
             return Ok(None);
         }
-        match self.read_small(&key).await? {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map(|raw| Some(MemberList::of(raw)))
-                .map_err(|error| damaged("cannot be read").source(error)),
-            None if sentinel.version >= Some(2) => Err(damaged("is not in the archive")),
-            None => Ok(None),
+        match self.raw_list(&key).await {
+            Ok(Some(raw)) => Ok(Some(MemberList::of(raw))),
+            Ok(None) if sentinel.version >= Some(2) => Err(damaged("is not in the archive")),
+            Ok(None) => Ok(None),
+            Err(error) if error.kind == Kind::CorruptData => {
+                Err(damaged("cannot be read").source(error))
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// A list of members as it is stored. Its text is taken from the memory budget while it is read.
+    async fn raw_list(&self, key: &ObjectKey) -> Result<Option<RawList>> {
+        let head = self.store().head(key).await;
+        let head =
+            head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))?;
+        let Some(meta) = head else {
+            return Ok(None);
+        };
+        let _memory = self.budget().acquire(meta.size.min(LIST_MAX)).await;
+        let Some(bytes) = self.read_up_to(key, LIST_MAX).await? else {
+            return Ok(None);
+        };
+        tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes))
+            .await
+            .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?
+            .map(Some)
+            .map_err(|error| {
+                OpError::new(Kind::CorruptData, format!("object {key} is damaged")).source(error)
+            })
     }
 
     /// Holds the partitions against what their maker recorded, and gives them.

@@ -18,7 +18,7 @@ use super::branches::Branch;
 use super::plan::{BackupFacts, Place, Unfinished};
 use super::time_of_day::TimeOfDay;
 use crate::archive::lineage::{Histories, Lineage};
-use crate::archive::{Archive, BackupEntry, SentinelRecord, is_offline};
+use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};
 use crate::error::{Kind, OpError, Result};
 
 /// Marks read at the same time, as sentinels are.
@@ -212,8 +212,9 @@ async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories>
         }
     }
     let mut histories = Histories::new();
+    let mut bounds = HistoryBounds::default();
     for timeline in timelines {
-        let history = match archive.timeline_history(timeline).await {
+        let history = match archive.history_within(timeline, &mut bounds).await {
             Ok(history) => history,
             // Damaged, encrypted, or compressed as nobody here can read: where it leads is not known.
             Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {

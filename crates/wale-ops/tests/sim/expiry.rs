@@ -71,7 +71,6 @@ pub(crate) fn put_backup(
         holds_its_wal: false,
         requested_over_http: false,
         pg_wal_link: None,
-        extra: serde_json::Map::new(),
     };
     let origin = SentinelOrigin {
         server_version_num: 150_000,

@@ -240,6 +240,9 @@ pub(crate) fn setting(name: &str) -> &'static Setting {
         .unwrap_or_else(|| panic!("{name} is not in the declared list of settings"))
 }
 
+/// The levels that the codec takes: see `wale_format::CodecSettings`. A test holds the two together.
+const ZSTD_LEVELS: (i64, i64) = (-7, 19);
+
 const ENCRYPTION: Shape = Shape::NotYet("encryption");
 
 use Group::{
@@ -273,7 +276,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
         .default("zstd").flag("compression"),
-    Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: 1, max: 22 },
+    Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: ZSTD_LEVELS.0, max: ZSTD_LEVELS.1 },
         "The level of zstd. Level 1 is the default because higher levels were slower on PostgreSQL's pages \
          without being smaller. The other codecs have no levels.")
         .derived("1 for zstd").flag("compression-level"),
@@ -588,6 +591,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_levels_are_those_of_the_codec() {
+        let takes = |level: i64| {
+            let level = i32::try_from(level).unwrap();
+            wale_format::CodecSettings::new(wale_format::Codec::Zstd, Some(level)).is_ok()
+        };
+        let (least, most) = ZSTD_LEVELS;
+        assert!((least..=most).all(takes));
+        assert!(!takes(least - 1) && !takes(most + 1));
+    }
 
     #[test]
     fn the_table_is_sound() {
