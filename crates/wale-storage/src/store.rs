@@ -114,6 +114,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError>;
 
+    /// As [`Store::list`], of the keys behind `after` alone, which need not exist. A store that can begin there at little
+    /// cost overrides this; whoever looks for the next few keys asks so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let after = after.to_owned();
+        let is_behind =
+            move |meta: &ObjectMeta| std::future::ready(meta.key.as_str() > after.as_str());
+        Ok(self.list(prefix).await?.try_filter(is_behind).boxed())
+    }
+
     /// Deletes an object, durably. That it does not exist is no error.
     ///
     /// # Errors
@@ -150,6 +167,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// What any verb would say of a store out of reach.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Finds out what the store does that writes depend on, by writing, and warns in the log of what it does not do.
+    /// Writes find it out by themselves; this is for a program that tells it at its start.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::put_if_absent`].
+    async fn try_out(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A shared store is a store.
@@ -178,6 +205,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).list(prefix).await
     }
 
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        (**self).list_after(prefix, after).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         (**self).delete(key).await
     }
@@ -196,6 +231,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await
+    }
+
+    async fn try_out(&self) -> Result<(), StoreError> {
+        (**self).try_out().await
     }
 }
 

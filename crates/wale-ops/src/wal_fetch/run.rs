@@ -12,7 +12,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 use wale_cluster::Owner;
-use wale_cluster::durable::PendingFile;
+use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, WalSegmentSize};
 use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader};
@@ -40,14 +40,23 @@ const BUDGET_SHARE: u64 = 4;
 /// `StorageUnavailable` and the like: the store did not answer.
 pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedWal> {
     let copies = archive.find_wal_copies(name).await?;
+    fetch_found(archive, name, &copies).await
+}
+
+/// As [`fetch`], of what a look has found.
+pub(super) async fn fetch_found(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    copies: &[StoredWal],
+) -> Result<FetchedWal> {
     if copies.is_empty() {
         return Err(not_found(name));
     }
     if copies.len() > 1 {
-        refuse_disputed(archive, name, &copies).await?;
+        refuse_disputed(archive, name, copies).await?;
     }
     let mut first_error = None;
-    for stored in &copies {
+    for stored in copies {
         match fetch_copy(archive, stored, archive.budget()).await {
             Ok(fetched) => return Ok(fetched),
             Err(error) if error.kind == Kind::CorruptData || error.kind == Kind::Configuration => {
@@ -139,7 +148,7 @@ pub async fn write_to_path(
     let target = path.to_owned();
     crate::wal_push::blocking(move || {
         let failed = |e| local_or_body(e, &target);
-        let mut file = PendingFile::create(&target, 0o600, owner).map_err(failed)?;
+        let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
         let written = io::copy(&mut source, &mut file).map_err(failed)?;
         if written != size {
             return Err(OpError::internal(format!(
