@@ -68,7 +68,10 @@ impl Source {
         });
         let manifest = match &sentinel.wale {
             Some(record) => Some(manifest(archive, &name, record).await?),
-            None => None,
+            None => {
+                archive.check_clear(&name, &parts).await?;
+                None
+            }
         };
         let major = match recorded_major(&sentinel) {
             Some(major) => Some(major),
