@@ -118,6 +118,41 @@ impl Control {
         self.settings(&ENFORCED_SETTINGS).await
     }
 
+    /// Whether the server is in recovery, as a standby is.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn is_in_recovery(&self) -> Result<bool, ClusterError> {
+        let during = "asking the server whether it is in recovery";
+        let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+        let row = self.query_one(during, sql, &[]).await?;
+        get(&row, 0, during)
+    }
+
+    /// Takes a setting out of `postgresql.auto.conf`. Needs a superuser, or from 15 on the right to do so with this setting.
+    ///
+    /// # Errors
+    /// When the role may not, the server forbids it (`allow_alter_system`), or the session is lost.
+    pub async fn reset_setting(&self, name: &str) -> Result<(), ClusterError> {
+        let during = "ALTER SYSTEM RESET";
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        // A command takes no parameters; a name that is more than letters is none of PostgreSQL's.
+        if !name.split('.').all(is_part) {
+            return Err(ClusterError::Configuration {
+                message: format!("{name:?} is no name of a setting"),
+                hint: None,
+            });
+        }
+        self.query(during, &format!("ALTER SYSTEM RESET {name}"), &[])
+            .await
+            .map(drop)
+    }
+
     /// The databases that take connections, templates aside.
     ///
     /// # Errors

@@ -253,6 +253,8 @@ mod tests {
             finished_at: None,
             host: String::new(),
             wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
         };
         let restored = content_after(|data| {
             std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();

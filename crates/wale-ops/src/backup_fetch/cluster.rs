@@ -12,14 +12,15 @@ use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
 };
 use wale_pg::{
-    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
-    TimelineHistory, TimelineId,
+    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetTimeline, TimelineHistory,
+    TimelineId,
 };
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::aim::{Aim, setting};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Finish, Prepared, Restore, prepare, request};
+use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
 use super::target::Target;
 use super::timelines::{self, Wish};
 use super::wal::{self, Need};
@@ -49,6 +50,9 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
+    for note in &prepared.notes {
+        tracing::info!(backup = %prepared.source.name, "{note}");
+    }
     let finish = finishing(options, plan, &prepared);
     let restore = Restore {
         archive,
@@ -76,7 +80,7 @@ fn cluster_request(archive: &Archive, options: &RestoreClusterOptions) -> Restor
     };
     request
         .recovery_addition
-        .clone_from(&options.recovery_addition);
+        .clone_from(&options.fetch.recovery_addition);
     request
 }
 
@@ -142,20 +146,8 @@ async fn plan_recovery(
         )
         .hint("restore it with backup-fetch and write the recovery settings yourself")
     })?;
-    let lines =
-        recovery::parse_addition(&options.recovery_addition, major).map_err(|mistakes| {
-            let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-            let error = OpError::new(
-                Kind::Configuration,
-                format!("the recovery settings are wrong: {}", all.join("; ")),
-            );
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
-    let target = target_of(&lines);
+    let lines = checked_addition(&options.fetch.recovery_addition, major)?;
+    let target = Aim::of_lines(&lines).kind;
     let timeline = timeline_of(&lines)?;
     let Some(consistent_at) = source.consistent_at(archive).await? else {
         return Ok(RecoveryPlan {
@@ -205,32 +197,24 @@ async fn plan_recovery(
     Ok(RecoveryPlan { lines, warnings })
 }
 
-fn setting<'a>(lines: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    lines
-        .iter()
-        .rev()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
-        .filter(|value| !value.is_empty())
-}
-
-fn target_of(lines: &[(String, String)]) -> RecoveryTargetKind {
-    if let Some(time) = setting(lines, "recovery_target_time") {
-        return RecoveryTargetKind::Time(time.to_owned());
-    }
-    if let Some(lsn) = setting(lines, "recovery_target_lsn").and_then(|text| text.parse().ok()) {
-        return RecoveryTargetKind::Lsn(lsn);
-    }
-    if let Some(xid) = setting(lines, "recovery_target_xid").and_then(|text| text.parse().ok()) {
-        return RecoveryTargetKind::Xid(xid);
-    }
-    if let Some(name) = setting(lines, "recovery_target_name") {
-        return RecoveryTargetKind::Name(name.to_owned());
-    }
-    match setting(lines, "recovery_target") {
-        Some(_) => RecoveryTargetKind::Immediate,
-        None => RecoveryTargetKind::Latest,
-    }
+/// The added settings, checked as the server would.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`] with all mistakes.
+pub(super) fn checked_addition(text: &str, major: MajorVersion) -> Result<Vec<(String, String)>> {
+    recovery::parse_addition(text, major).map_err(|mistakes| {
+        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
+        let error = OpError::new(
+            Kind::Configuration,
+            format!("the recovery settings are wrong: {}", all.join("; ")),
+        );
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
 }
 
 fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
@@ -312,16 +296,48 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
             timeline: None,
             mode,
             minimums: Some(raised(control_file.settings, &recorded)),
+            preload_libraries: recorded.get("shared_preload_libraries").cloned(),
         };
-        recovery::apply(path, &settings, Some(owner)).map_err(|error| {
+        let applied = recovery::apply(path, &settings, Some(owner)).map_err(|error| {
             OpError::from_cluster(
                 error,
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
-        Ok(warnings)
+        Ok(Finished {
+            notes: notes_about(&applied),
+            written: applied.written,
+            jobs_held: applied.jobs_held,
+            warnings,
+        })
     })
 }
+
+/// What the user should know about settings that are not recovery's own.
+fn notes_about(applied: &recovery::Applied) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(libraries) = &applied.preload_libraries {
+        notes.push(format!(
+            "the configuration lacks libraries that the backup's server had loaded: shared_preload_libraries = '{libraries}' \
+             is written into postgresql.auto.conf"
+        ));
+    }
+    if applied.jobs_held {
+        notes.push(jobs_held());
+    }
+    notes
+}
+
+/// A retention job that dropped what is being recovered would run within seconds of the promotion.
+fn jobs_held() -> String {
+    let setting = recovery::TIMESCALEDB_WORKERS;
+    format!(
+        "TimescaleDB's background jobs are held until you release them: {setting} = 0 is written into \
+         postgresql.auto.conf. Look at the data, stop the jobs that must not run (select alter_job(job_id, scheduled => \
+         false)), then ALTER SYSTEM RESET {setting} and restart the server"
+    )
+}
+
 
 /// A backup of WAL-E's has no configuration files, one of ours none when they lie outside of the data directory.
 fn stand_ins(path: &Path, owner: Owner) -> Result<Vec<String>> {

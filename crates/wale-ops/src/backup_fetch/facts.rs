@@ -303,6 +303,8 @@ mod tests {
             finished_at: None,
             host: String::new(),
             wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
         };
         let label = |segment: &str| {
             format!(

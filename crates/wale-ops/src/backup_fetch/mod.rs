@@ -12,6 +12,7 @@
 //!
 //! This module refuses to know how recovery settings are written (wale-cluster) and when a restore is wanted.
 
+pub mod aim;
 mod cluster;
 mod extract;
 mod facts;
@@ -38,6 +39,6 @@ pub use options::{
     BackupSelector, MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource,
     WalSource,
 };
-pub use report::{RestoreClusterOutcome, RestoreReport};
-pub use run::run;
+pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
+pub use run::{preview, run};
 pub(crate) use source::is_offline;

@@ -11,7 +11,7 @@ use crate::backup_push::default_workers;
 /// Which backup to restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupSelector {
-    /// The backup that ended last.
+    /// The backup that ended last; with a time or a position as target, the last that ended before it.
     Latest,
     /// This one.
     Name(BackupName),
@@ -87,6 +87,9 @@ pub struct Options {
     pub lock_file_name: Option<String>,
     /// Where `pg_wal` shall be a link to; `None` makes it a directory.
     pub pg_wal_link: Option<PathBuf>,
+    /// Recovery settings that the user adds, as written. They decide which backup may be restored; RESTORE also writes
+    /// them.
+    pub recovery_addition: String,
 }
 
 impl Options {
@@ -102,6 +105,7 @@ impl Options {
             owner: None,
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,
+            recovery_addition: String::new(),
         }
     }
 }
@@ -137,8 +141,6 @@ pub struct RestoreClusterOptions {
     pub wal_source: WalSource,
     /// Content of the file from which `restore_command` takes the sidecar's token, if it does.
     pub authorization: Option<Secret>,
-    /// Lines that the user adds to the recovery settings, as written.
-    pub recovery_addition: String,
     /// What the cluster shall become.
     pub restore_as: RestoreAs,
     /// Directory whose `*.conf` are copied into the data directory.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use wale_format::layout::{self, ArchiveKey};
@@ -9,6 +10,7 @@ use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
 use wale_pg::{ArchiveFileName, Lsn, MajorVersion, TimelineId, WalSegmentSize};
 use wale_storage::{ObjectKey, StoreError};
 
+use super::aim::{self, Aim, Notes};
 use super::options::BackupSelector;
 use super::plan::{self, ExpectedFile, StoredPart};
 use crate::archive::Archive;
@@ -23,6 +25,8 @@ const VERSION_TEXT_MAX: u64 = 64 << 10;
 /// A backup that may be restored, as far as the archive is concerned.
 pub(super) struct Source {
     pub(super) name: BackupName,
+    /// When it ended, or its record was stored.
+    pub(super) ended: DateTime<Utc>,
     pub(super) sentinel: Sentinel,
     /// Where somebody recorded it.
     pub(super) major: Option<MajorVersion>,
@@ -31,13 +35,20 @@ pub(super) struct Source {
     pub(super) manifest: Option<Manifest>,
     /// Largest first.
     pub(super) parts: Vec<StoredPart>,
+    /// What was decided when it was chosen.
+    pub(super) notes: Notes,
 }
 
 impl Source {
     /// Chooses the backup and reads what describes it.
-    pub(super) async fn load(archive: &Archive, selector: &BackupSelector) -> Result<Self> {
+    pub(super) async fn load(
+        archive: &Archive,
+        selector: &BackupSelector,
+        aim: &Aim,
+    ) -> Result<Self> {
         let catalog = archive.catalog().await?;
-        let entry = plan::choose(&catalog, selector)?;
+        let found = plan::choose(&catalog, selector)?;
+        let (entry, notes) = aim::of_selector(&catalog, selector, found, aim)?;
         let name = entry.name.clone();
         let sentinel = entry
             .readable()
@@ -78,11 +89,13 @@ impl Source {
             .map_or(name.segment().timeline(), |wale| wale.start_timeline);
         Ok(Self {
             name,
+            ended: entry.time,
             sentinel,
             major,
             timeline,
             manifest,
             parts,
+            notes,
         })
     }
 
