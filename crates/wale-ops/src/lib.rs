@@ -17,6 +17,7 @@ pub mod backup_push;
 pub mod clock;
 pub mod error;
 pub mod ownership;
+pub mod promotion;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
@@ -28,7 +29,8 @@ pub mod wal_push;
 mod testing;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
+    StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Kind, Level, OpError, Retry};

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use wale_cluster::recovery::{self, WrittenSetting};
 use wale_cluster::{
-    ClusterError, ConnectOptions, Control, RestoreMarker, RestoreState, restore_marker,
+    ClusterError, ConnectOptions, Control, DataDirectory, RestoreMarker, RestoreState,
+    restore_marker,
 };
 
-use crate::error::{Kind, OpError, Result};
+use crate::error::{OpError, Result};
 
 /// What a data directory says about its recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Look {
     /// The restored server has not ended its recovery.
     Waiting,
     /// It has; this is to be taken back.
-    Ended(Pending),
+    Ended(Box<Pending>),
 }
 
 /// Settings that have done their work.
@@ -66,7 +67,7 @@ fn look_at(data_directory: &Path) -> std::result::Result<Look, ClusterError> {
     if written.is_empty() {
         written = recovery::block_settings(data_directory)?;
     }
-    Ok(Look::Ended(Pending { marker, written }))
+    Ok(Look::Ended(Box::new(Pending { marker, written })))
 }
 
 /// Takes the settings back and notes it in the marker. May be repeated after a failure.
@@ -80,15 +81,19 @@ pub async fn take_back(
     pending: Pending,
     now: DateTime<Utc>,
 ) -> Result<TakenBack> {
-    let Pending { mut marker, written } = pending;
+    let Pending {
+        mut marker,
+        written,
+    } = pending;
     let own = written.clone();
-    let names = on_files(data_directory, "read the settings in", move |path| {
-        recovery::only_ours(path, &own)
+    let (names, started) = on_files(data_directory, "read the settings in", move |path| {
+        Ok((recovery::only_ours(path, &own)?, server_started(path)?))
     })
     .await?;
     let before = names.clone();
-    if !names.is_empty()
-        && let Err(error) = reset(connect, &names).await
+    if let Some(started) = started
+        && !names.is_empty()
+        && let Err(error) = reset(connect, &names, started).await
     {
         tracing::debug!(%error, "ALTER SYSTEM RESET is not to be had: postgresql.auto.conf is edited");
     }
@@ -108,20 +113,28 @@ pub async fn take_back(
     Ok(TakenBack { at: now, settings })
 }
 
+/// By the server, if it is the one of this directory: the role may reach another one, where the same settings are at work.
 async fn reset(
     connect: &ConnectOptions,
     names: &[String],
+    started: DateTime<Utc>,
 ) -> std::result::Result<(), ClusterError> {
     let control = Control::connect(connect).await?;
-    // A server that the role reaches and that is in recovery is another one than the directory's.
-    if control.is_in_recovery().await? {
-        return Ok(());
-    }
-    for name in names {
-        control.reset_setting(name).await?;
+    if control.started().await?.timestamp() == started.timestamp() {
+        for name in names {
+            control.reset_setting(name).await?;
+        }
     }
     control.close().await;
     Ok(())
+}
+
+/// When the server of this directory started, as its `postmaster.pid` says to the second.
+fn server_started(
+    data_directory: &Path,
+) -> std::result::Result<Option<DateTime<Utc>>, ClusterError> {
+    let postmaster = DataDirectory::at(data_directory).postmaster()?;
+    Ok(postmaster.file().and_then(|file| file.started))
 }
 
 async fn on_files<T: Send + 'static>(
@@ -135,6 +148,7 @@ async fn on_files<T: Send + 'static>(
             OpError::from_cluster(error, format_args!("{what} {}", path.display()))
         })
     });
-    done.await
-        .map_err(|error| OpError::new(Kind::Internal, "a task ended without a result").source(error))?
+    done.await.map_err(|error| {
+        OpError::internal("a thread that looked at recovery settings panicked").source(error)
+    })?
 }

@@ -21,6 +21,7 @@ mod lock;
 mod metrics;
 mod options;
 mod ownership;
+mod promotion;
 mod recall;
 mod recoverable;
 mod schedule;

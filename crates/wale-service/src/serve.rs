@@ -27,7 +27,9 @@ use crate::drain;
 use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
-use crate::{contact, first_backup, housekeeping, http, lock, ownership, recall, recoverable};
+use crate::{
+    contact, first_backup, housekeeping, http, lock, ownership, promotion, recall, recoverable,
+};
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
 /// and the process ends with the error's status.
@@ -253,11 +255,18 @@ fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
             ("already-restored", backup.clone(), Vec::new())
         }
     };
+    let notes = match outcome {
+        RestoreClusterOutcome::Restored(report) => report.notes.clone(),
+        RestoreClusterOutcome::AlreadyRestored { .. } => Vec::new(),
+    };
     tracing::info!(
         outcome = word,
         backup,
         "the data directory is whole: the database may start"
     );
+    for note in &notes {
+        tracing::info!(backup, "{note}");
+    }
     for warning in &warnings {
         tracing::warn!(backup, "{warning}");
     }
@@ -265,6 +274,7 @@ fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
         outcome: word,
         backup,
         at: app.archive.clock().now(),
+        notes,
         warnings,
     };
     app.journal.note(|entries| entries.restore = Some(record));
@@ -285,6 +295,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
+    begin(Box::pin(promotion::watch(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),

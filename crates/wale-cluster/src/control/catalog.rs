@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize};
 
 use super::connection::{Control, get};
@@ -118,15 +119,22 @@ impl Control {
         self.settings(&ENFORCED_SETTINGS).await
     }
 
-    /// Whether the server is in recovery, as a standby is.
+    /// When the server started, by the clock of its host.
     ///
     /// # Errors
     /// When the session is lost.
-    pub async fn is_in_recovery(&self) -> Result<bool, ClusterError> {
-        let during = "asking the server whether it is in recovery";
-        let sql = "SELECT pg_catalog.pg_is_in_recovery()";
+    pub async fn started(&self) -> Result<DateTime<Utc>, ClusterError> {
+        let during = "asking the server when it started";
+        let sql = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())";
         let row = self.query_one(during, sql, &[]).await?;
-        get(&row, 0, during)
+        let seconds: f64 = get(&row, 0, during)?;
+        // Whole seconds and below 2^53 for the next 285 million years.
+        #[expect(clippy::cast_possible_truncation, reason = "a time in seconds")]
+        let whole = seconds.floor() as i64;
+        DateTime::from_timestamp(whole, 0).ok_or(ClusterError::UnexpectedAnswer {
+            during,
+            reason: format!("{seconds} is no time"),
+        })
     }
 
     /// Takes a setting out of `postgresql.auto.conf`. Needs a superuser, or from 15 on the right to do so with this setting.

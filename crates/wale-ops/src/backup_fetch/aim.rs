@@ -1,15 +1,18 @@
-//! Where a recovery shall end, and which backups end before that. Pure.
+//! Where a recovery shall end, and which backups end before that.
 //!
 //! A server that recovers from a backup which ended after its target stops at the first commit after the backup, or at its
-//! end, and promotes: a later state than was asked for, without a word. So such a backup is refused. Only a time and a
-//! position can be compared; where a name or a transaction lies stands in the WAL alone, and the user is told so.
+//! end, and promotes: a later state than was asked for, without a word. So such a backup is refused, and `LATEST` is the
+//! newest that ends before the target. Only a time and a position can be compared; where a name or a transaction lies
+//! stands in the WAL alone, and the user is told so.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 use wale_cluster::recovery;
-use wale_pg::{Lsn, RecoveryTargetKind};
+use wale_format::BackupName;
+use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};
 
-use super::options::BackupSelector;
-use crate::archive::{BackupEntry, Catalog};
+use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Wanted};
 use crate::error::{Kind, OpError, Result};
 
 /// Where a recovery shall end.
@@ -17,21 +20,8 @@ use crate::error::{Kind, OpError, Result};
 pub struct Aim {
     /// As PostgreSQL says it.
     pub kind: RecoveryTargetKind,
-}
-
-/// Whether a backup ended before the aim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    Before,
-    After,
-    NotKnown,
-}
-
-/// What can be compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bound {
-    Time(DateTime<Utc>),
-    Position(Lsn),
+    /// The timeline that is named by its number.
+    pub timeline: Option<TimelineId>,
 }
 
 /// What was decided about the backup, for the user.
@@ -41,6 +31,21 @@ pub struct Notes {
     pub notes: Vec<String>,
     /// Sentences about what deserves a look.
     pub warnings: Vec<String>,
+}
+
+/// What can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Time(DateTime<Utc>),
+    Position(Lsn),
+}
+
+/// Whether a backup ended before the aim, and when or where it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ends {
+    Before(String),
+    After(String),
+    NotKnown(String),
 }
 
 impl Aim {
@@ -55,6 +60,7 @@ impl Aim {
     pub fn of_lines(lines: &[(String, String)]) -> Self {
         Self {
             kind: target_of(lines),
+            timeline: setting(lines, "recovery_target_timeline").and_then(|text| text.parse().ok()),
         }
     }
 
@@ -76,190 +82,195 @@ impl Aim {
         }
     }
 
-    /// The newest of `candidates`, newest first, that ends before the aim. Where none is known to, the newest of which it
-    /// is not known; `None` where every one ends after the aim, or there is none.
-    pub fn newest_before<'a>(
-        &self,
-        candidates: impl Iterator<Item = &'a BackupEntry>,
-    ) -> Option<&'a BackupEntry> {
-        let Some(bound) = self.bound() else {
-            return candidates.into_iter().next();
-        };
-        let mut perhaps = None;
-        for entry in candidates {
-            match ends(entry, bound) {
-                Ends::Before => return Some(entry),
-                Ends::NotKnown => perhaps = perhaps.or(Some(entry)),
-                Ends::After => {}
-            }
-        }
-        perhaps
-    }
-
-    /// Judges the chosen backup; `candidates`, newest first, are those that might be named instead.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Configuration`] when the backup ends after the aim.
-    pub fn judge<'a>(
-        &self,
-        chosen: &BackupEntry,
-        candidates: impl Iterator<Item = &'a BackupEntry>,
-    ) -> Result<Notes> {
-        let mut notes = Notes::default();
-        let name = &chosen.name;
-        let ended = chosen
-            .time
-            .to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        match (self.bound(), &self.kind) {
-            (Some(bound), _) => match ends(chosen, bound) {
-                Ends::Before => {}
-                Ends::After => return Err(self.refusal(chosen, bound, candidates)),
-                Ends::NotKnown => notes.warnings.push(format!(
-                    "when backup {name} ended is not recorded; the store has had its record since {ended}: if {} lies before \
-                     its end, recovery ends after the target",
-                    self.shown()
-                )),
-            },
-            (None, RecoveryTargetKind::Immediate | RecoveryTargetKind::Latest) => {}
-            (None, RecoveryTargetKind::Time(_)) => notes.notes.push(format!(
-                "only the server can tell when {} is: if that lies before the end of backup {name} at {ended}, name an older \
-                 backup; a time in the form 2026-01-31 17:00:00+00 is compared",
+    /// What deserves to be told of a backup whose end cannot be compared.
+    fn unknown(&self, entry: &BackupEntry) -> Option<String> {
+        let (name, ended) = (&entry.name, shown_time(entry.time));
+        match &self.kind {
+            RecoveryTargetKind::Immediate
+            | RecoveryTargetKind::Latest
+            | RecoveryTargetKind::Lsn(_) => None,
+            RecoveryTargetKind::Time(_) => Some(format!(
+                "only the server can tell when {} is: if that lies before the end of backup {name} at {ended}, recovery ends \
+                 after it; a time in the form 2026-01-31 17:00:00+00 is compared",
                 self.shown()
             )),
-            (None, _) => notes.notes.push(format!(
+            RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => Some(format!(
                 "where {} lies is not known without reading the WAL: if it lies before the end of backup {name} at {ended}, \
                  recovery does not stop there; then name an older backup",
                 self.shown()
             )),
         }
-        Ok(notes)
-    }
-
-    fn refusal<'a>(
-        &self,
-        chosen: &BackupEntry,
-        bound: Bound,
-        candidates: impl Iterator<Item = &'a BackupEntry>,
-    ) -> OpError {
-        let mut before = candidates.filter(|entry| ends(entry, bound) == Ends::Before);
-        let error = OpError::new(
-            Kind::Configuration,
-            format!("backup {} ends after {}", chosen.name, self.shown()),
-        )
-        .detail(format!(
-            "It ended at {}; a recovery from it would go beyond the target.",
-            end_of(chosen, bound)
-        ));
-        match before.next() {
-            Some(entry) => error.hint(format!(
-                "restore {}, the newest backup that ends before the target (at {}), or LATEST, which means that one here",
-                entry.name,
-                end_of(entry, bound)
-            )),
-            None => error.hint("no backup of the archive ends before the target: choose a later target"),
-        }
     }
 }
 
-/// The refusal of LATEST where every backup ends after the aim.
-fn none_before(aim: &Aim, oldest: &BackupEntry, bound: Bound) -> OpError {
-    OpError::new(
+/// The backup that is meant, with an aim that it can reach.
+///
+/// # Errors
+///
+/// As [`Archive::choose`]; [`Kind::Configuration`] when the backup ends after the aim, or every backup does.
+pub(super) async fn choose(
+    archive: &Archive,
+    catalog: &Catalog,
+    selector: &BackupSelector,
+    aim: &Aim,
+) -> Result<(Chosen, Notes)> {
+    let Some(bound) = aim.bound() else {
+        let chosen = match (selector, aim.timeline) {
+            (BackupSelector::Latest, Some(_)) => latest(archive, catalog, aim, &|_| None).await?,
+            _ => archive.choose(catalog, selector).await?,
+        };
+        let notes = Notes {
+            notes: aim.unknown(&chosen.entry).into_iter().collect(),
+            ..Notes::default()
+        };
+        return Ok((chosen, notes));
+    };
+    let ends = all_ends(archive, catalog, bound).await?;
+    let not_before = |entry: &BackupEntry| match ends.get(&entry.name) {
+        Some(Ends::Before(_)) => None,
+        Some(Ends::After(end)) => Some(format!("it ends at {end}, after {}", aim.shown())),
+        Some(Ends::NotKnown(_)) | None => Some(format!(
+            "whether it ends before {} is not recorded",
+            aim.shown()
+        )),
+    };
+    if let BackupSelector::Name(_) = selector {
+        let chosen = archive.choose(catalog, selector).await?;
+        return match ends.get(&chosen.entry.name) {
+            Some(Ends::After(end)) => {
+                let better = latest(archive, catalog, aim, &not_before).await.ok();
+                Err(refusal(
+                    aim,
+                    &chosen.entry,
+                    end,
+                    better.map(|better| better.entry.name),
+                ))
+            }
+            Some(Ends::NotKnown(since)) => {
+                let notes = warned(aim, &chosen.entry, since);
+                Ok((chosen, notes))
+            }
+            Some(Ends::Before(_)) | None => Ok((chosen, Notes::default())),
+        };
+    }
+    let error = match latest(archive, catalog, aim, &not_before).await {
+        Ok(chosen) => return Ok((chosen, Notes::default())),
+        Err(error) => error,
+    };
+    // None is known to end before the aim; perhaps one does.
+    let after = |entry: &BackupEntry| match ends.get(&entry.name) {
+        Some(Ends::After(_)) => not_before(entry),
+        _ => None,
+    };
+    if let Ok(chosen) = latest(archive, catalog, aim, &after).await {
+        let notes = match ends.get(&chosen.entry.name) {
+            Some(Ends::NotKnown(since)) => warned(aim, &chosen.entry, since),
+            _ => Notes::default(),
+        };
+        return Ok((chosen, notes));
+    }
+    // Without the aim, is there one? Then the aim is what is wrong.
+    match latest(archive, catalog, aim, &|_| None).await {
+        Ok(_) => Err(none_before(aim, catalog, &ends)),
+        Err(_) => Err(error),
+    }
+}
+
+async fn latest(
+    archive: &Archive,
+    catalog: &Catalog,
+    aim: &Aim,
+    unfit: &(dyn Fn(&BackupEntry) -> Option<String> + Sync),
+) -> Result<Chosen> {
+    let wanted = Wanted {
+        timeline: aim.timeline,
+        unfit,
+    };
+    archive.latest(catalog, &wanted).await
+}
+
+async fn all_ends(
+    archive: &Archive,
+    catalog: &Catalog,
+    bound: Bound,
+) -> Result<BTreeMap<BackupName, Ends>> {
+    let mut all = BTreeMap::new();
+    for entry in &catalog.backups {
+        let position = match bound {
+            Bound::Position(_) => archive.ending(entry).await?.and_then(|ending| ending.at),
+            Bound::Time(_) => None,
+        };
+        all.insert(entry.name.clone(), ends(entry, position, bound));
+    }
+    Ok(all)
+}
+
+fn ends(entry: &BackupEntry, position: Option<Lsn>, bound: Bound) -> Ends {
+    let time = shown_time(entry.time);
+    match bound {
+        Bound::Time(target) if entry.time <= target => Ends::Before(time),
+        Bound::Time(_) if entry.recorded => Ends::After(time),
+        // The record was stored after the backup's end: this is an upper bound and no more.
+        Bound::Time(_) => Ends::NotKnown(format!("the store has had its record since {time}")),
+        Bound::Position(target) => match position {
+            Some(end) if end <= target => Ends::Before(end.to_string()),
+            Some(end) => Ends::After(end.to_string()),
+            None => Ends::NotKnown("its record tells no position".to_owned()),
+        },
+    }
+}
+
+fn shown_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+fn warned(aim: &Aim, entry: &BackupEntry, since: &str) -> Notes {
+    let warning = format!(
+        "where backup {} ended is not recorded ({since}): if {} lies before its end, recovery ends after the target",
+        entry.name,
+        aim.shown()
+    );
+    Notes {
+        warnings: vec![warning],
+        ..Notes::default()
+    }
+}
+
+fn refusal(aim: &Aim, entry: &BackupEntry, end: &str, better: Option<BackupName>) -> OpError {
+    let error = OpError::new(
         Kind::Configuration,
-        format!("no backup of the archive ends before {}", aim.shown()),
+        format!("backup {} ends after {}", entry.name, aim.shown()),
     )
     .detail(format!(
-        "The oldest, {}, ended at {}.",
-        oldest.name,
-        end_of(oldest, bound)
-    ))
-    .hint("choose a later target")
-}
-
-/// The backup that `LATEST` means with this aim, and what the user should know. `None`: there is no backup at all.
-///
-/// # Errors
-///
-/// [`Kind::Configuration`] when every backup ends after the aim.
-pub fn latest<'a>(catalog: &'a Catalog, aim: &Aim) -> Result<Option<(&'a BackupEntry, Notes)>> {
-    let Some(newest) = candidates(catalog).next() else {
-        return Ok(None);
-    };
-    let Some(entry) = aim.newest_before(candidates(catalog)) else {
-        let oldest = candidates(catalog).last().unwrap_or(newest);
-        return match aim.bound() {
-            Some(bound) => Err(none_before(aim, oldest, bound)),
-            None => Ok(None),
-        };
-    };
-    let mut notes = aim.judge(entry, candidates(catalog))?;
-    if entry.name != newest.name {
-        notes.notes.push(format!(
-            "LATEST is backup {} here: it is the newest that ends before {}; the newest of all, {}, ends after it",
-            entry.name,
-            aim.shown(),
-            newest.name
-        ));
-    }
-    Ok(Some((entry, notes)))
-}
-
-/// Judges a backup that was named.
-///
-/// # Errors
-///
-/// As [`Aim::judge`].
-pub fn named(catalog: &Catalog, entry: &BackupEntry, aim: &Aim) -> Result<Notes> {
-    aim.judge(entry, candidates(catalog))
-}
-
-/// What may be restored, newest first.
-fn candidates(catalog: &Catalog) -> impl Iterator<Item = &BackupEntry> {
-    let restorable = |entry: &&BackupEntry| entry.readable().is_some() && !entry.name.is_delta();
-    catalog.backups.iter().rev().filter(restorable)
-}
-
-/// The word for both: `LATEST` chooses, a name is judged.
-///
-/// # Errors
-///
-/// As [`latest`] and [`named`].
-pub fn of_selector<'a>(
-    catalog: &'a Catalog,
-    selector: &BackupSelector,
-    found: &'a BackupEntry,
-    aim: &Aim,
-) -> Result<(&'a BackupEntry, Notes)> {
-    match selector {
-        BackupSelector::Latest => Ok(latest(catalog, aim)?.unwrap_or((found, Notes::default()))),
-        BackupSelector::Name(_) => Ok((found, named(catalog, found, aim)?)),
+        "It ended at {end}; a recovery from it would go beyond the target."
+    ));
+    match better {
+        Some(better) => error.hint(format!(
+            "restore {better}, the newest backup that ends before the target, or LATEST, which means that one with this target"
+        )),
+        None => error.hint("no other backup is known to end before the target: choose a later target"),
     }
 }
 
-fn ends(entry: &BackupEntry, bound: Bound) -> Ends {
-    let judged = |before: bool| if before { Ends::Before } else { Ends::After };
-    match bound {
-        Bound::Time(time) if entry.recorded => judged(entry.time <= time),
-        // The record was stored after the backup's end, so this is an upper bound and no more.
-        Bound::Time(time) if entry.time <= time => Ends::Before,
-        Bound::Time(_) => Ends::NotKnown,
-        Bound::Position(position) => entry
-            .readable()
-            .and_then(wale_format::Sentinel::stop_lsn)
-            .map_or(Ends::NotKnown, |end| judged(end <= position)),
-    }
-}
-
-fn end_of(entry: &BackupEntry, bound: Bound) -> String {
-    let position = entry
-        .readable()
-        .and_then(wale_format::Sentinel::stop_lsn)
-        .filter(|_| matches!(bound, Bound::Position(_)));
-    match position {
-        Some(position) => position.to_string(),
-        None => entry
-            .time
-            .to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+fn none_before(aim: &Aim, catalog: &Catalog, ends: &BTreeMap<BackupName, Ends>) -> OpError {
+    let error = OpError::new(
+        Kind::Configuration,
+        format!(
+            "no base backup that leads there ends before {}",
+            aim.shown()
+        ),
+    )
+    .hint("choose a later target");
+    let oldest = catalog
+        .backups
+        .first()
+        .and_then(|entry| Some((entry, ends.get(&entry.name)?)));
+    match oldest {
+        Some((entry, Ends::Before(end) | Ends::After(end))) => error.detail(format!(
+            "The oldest backup of the archive, {}, ended at {end}.",
+            entry.name
+        )),
+        _ => error,
     }
 }
 
@@ -289,5 +300,131 @@ fn target_of(lines: &[(String, String)]) -> RecoveryTargetKind {
     match setting(lines, "recovery_target") {
         Some(_) => RecoveryTargetKind::Immediate,
         None => RecoveryTargetKind::Latest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_format::{Codec, layout};
+
+    use super::*;
+    use crate::testing::Bench;
+
+    const FIRST: &str = "base_000000010000000000000002_00000040";
+    const SECOND: &str = "base_000000010000000000000006_00000040";
+    const ABANDONED: &str = "base_000000010000000000000008_00000040";
+
+    /// Backups that end on the 1st, 2nd and 3rd of March at noon, in segments of 1 MiB; the last behind a fork. `Recorded`
+    /// is what WAL-G writes, the other what WAL-E does.
+    async fn bench(is_recorded: bool) -> Bench {
+        let bench = Bench::new();
+        bench.claim().await;
+        for (day, name) in (1..).zip([FIRST, SECOND, ABANDONED]) {
+            let name = BackupName::parse(name).unwrap();
+            let time = if is_recorded {
+                format!(r#", "FinishTime": "2026-03-0{day}T12:00:00Z""#)
+            } else {
+                String::new()
+            };
+            let sentinel = format!(
+                r#"{{"wal_segment_backup_stop": "{}", "wal_segment_offset_backup_stop": "00000256"{time}}}"#,
+                name.segment()
+            );
+            let key = Archive::key(&layout::sentinel(&name)).unwrap();
+            bench.memory.insert(&key, sentinel.into_bytes());
+        }
+        bench.store_wal("00000002.history", Codec::Zstd, b"1\t0/700100\tx\n");
+        bench
+    }
+
+    async fn chosen(bench: &Bench, selector: &str, addition: &str) -> Result<(String, Notes)> {
+        let catalog = bench.archive.catalog().await?;
+        let selector: BackupSelector = selector.parse().unwrap();
+        let (chosen, mut notes) =
+            choose(&bench.archive, &catalog, &selector, &Aim::of(addition)).await?;
+        notes.warnings.extend(chosen.passed_over);
+        Ok((chosen.entry.name.to_string(), notes))
+    }
+
+    fn time(text: &str) -> String {
+        format!("recovery_target_time = '{text}'\nrecovery_target_action = 'promote'")
+    }
+
+    #[tokio::test]
+    async fn fault_76_a_backup_that_ends_after_the_target_is_refused_and_latest_is_the_one_before()
+    {
+        let bench = bench(true).await;
+        let cases = [
+            (time("2026-03-02 12:00:00+00"), SECOND),
+            (time("2026-03-02 13:59:59 Europe/Berlin"), SECOND),
+            (time("2026-03-02 11:59:59Z"), FIRST),
+            (time("2026-03-02 12:00:00+02"), FIRST),
+            ("recovery_target_lsn = '0/600100'".to_owned(), SECOND),
+            ("recovery_target_lsn = '0/6000FF'".to_owned(), FIRST),
+            // The abandoned branch, by its timeline.
+            (
+                "recovery_target_lsn = '0/900000'\nrecovery_target_timeline = '1'".to_owned(),
+                ABANDONED,
+            ),
+        ];
+        for (addition, expected) in cases {
+            let (found, notes) = chosen(&bench, "LATEST", &addition).await.unwrap();
+            assert_eq!(found, expected, "{addition}");
+            let says = notes
+                .warnings
+                .iter()
+                .any(|text| text.contains("after the target"));
+            assert_eq!(says, expected == FIRST, "{notes:?}");
+            assert!(
+                chosen(&bench, expected, &addition).await.is_ok(),
+                "{addition}"
+            );
+        }
+        for addition in [
+            time("2026-03-02 11:59:59Z"),
+            "recovery_target_lsn = '0/500000'".to_owned(),
+        ] {
+            let error = chosen(&bench, SECOND, &addition).await.unwrap_err();
+            assert_eq!(error.kind, Kind::Configuration);
+            assert!(error.message.contains(SECOND), "{error:?}");
+            assert!(error.hint.unwrap().contains(FIRST));
+        }
+        for addition in [
+            time("2026-02-28 12:00:00Z"),
+            "recovery_target_lsn = '0/100'".to_owned(),
+        ] {
+            let error = chosen(&bench, "LATEST", &addition).await.unwrap_err();
+            assert_eq!(error.kind, Kind::Configuration, "{error:?}");
+            assert!(error.detail.unwrap().contains(FIRST));
+        }
+    }
+
+    #[tokio::test]
+    async fn fault_76_what_is_not_known_is_said() {
+        let bench = bench(true).await;
+        for addition in [
+            "recovery_target_name = 'x'",
+            "recovery_target_xid = '7'",
+            "recovery_target_time = '1 March 2026 11:00 UTC'",
+        ] {
+            for selector in ["LATEST", SECOND] {
+                let (found, notes) = chosen(&bench, selector, addition).await.unwrap();
+                assert_eq!(
+                    (found.as_str(), notes.notes.len()),
+                    (SECOND, 1),
+                    "{addition}"
+                );
+            }
+        }
+        for addition in ["", "recovery_target = 'immediate'"] {
+            let (_, notes) = chosen(&bench, SECOND, addition).await.unwrap();
+            assert_eq!(notes, Notes::default(), "{addition}");
+        }
+        // WAL-E records no time: the store's, which here is later than the target, is an upper bound.
+        let bench = self::bench(false).await;
+        let (_, notes) = chosen(&bench, "LATEST", &time("2001-01-01 00:00:00Z"))
+            .await
+            .unwrap();
+        assert!(notes.warnings[0].contains("is not recorded"), "{notes:?}");
     }
 }

@@ -50,9 +50,6 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
-    for note in &prepared.notes {
-        tracing::info!(backup = %prepared.source.name, "{note}");
-    }
     let finish = finishing(options, plan, &prepared);
     let restore = Restore {
         archive,
@@ -96,7 +93,7 @@ async fn marker(options: &RestoreClusterOptions) -> Result<Option<RestoreMarker>
             )
         })?;
     Ok(match content {
-        DirectoryContent::Marked(marker) => Some(marker),
+        DirectoryContent::Marked(marker) => Some(*marker),
         _ => None,
     })
 }
@@ -337,7 +334,6 @@ fn jobs_held() -> String {
          false)), then ALTER SYSTEM RESET {setting} and restart the server"
     )
 }
-
 
 /// A backup of WAL-E's has no configuration files, one of ours none when they lie outside of the data directory.
 fn stand_ins(path: &Path, owner: Owner) -> Result<Vec<String>> {

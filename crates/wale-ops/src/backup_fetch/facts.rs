@@ -57,7 +57,7 @@ pub(super) fn target(
         DirectoryContent::Cluster { .. } => {
             (TargetState::Occupied("it holds a cluster".to_owned()), None)
         }
-        DirectoryContent::Marked(marker) => (marked(path, &marker), Some(marker)),
+        DirectoryContent::Marked(marker) => (marked(path, &marker), Some(*marker)),
     })
 }
 
