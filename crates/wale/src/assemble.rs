@@ -312,7 +312,8 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
     };
     let command = match &settings.restore_command {
         Some(command) => RestoreCommand {
-            text: command.clone(),
+            // A YAML block ends with a line break; one within is refused.
+            text: command.trim_end().to_owned(),
             authorization: None,
         },
         None => generated_restore_command(settings, restore_as)?,

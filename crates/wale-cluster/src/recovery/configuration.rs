@@ -210,15 +210,15 @@ pub(super) fn missing_minimums(
 }
 
 /// PostgreSQL's own limit of files that include files is 10.
-const INCLUDE_DEPTH: u32 = 10;
+pub(super) const INCLUDE_DEPTH: u32 = 10;
 
 /// Bytes of one configuration file. PostgreSQL's own, full of comments, has 30 KiB; 4 MiB is a hundred times that.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Files that a configuration consists of, and their bytes altogether: 1,000 opened files, and 4 × 4 MiB that are read.
 /// A file that includes itself a hundred times would else be read 100^10 times.
-const FILES_MAX: u32 = 1000;
-const BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
+pub(super) const FILES_MAX: u32 = 1000;
+pub(super) const BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
 
 /// What a configuration sets, as far as somebody asked for it.
 #[derive(Debug, Default)]
@@ -362,7 +362,7 @@ pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, ClusterError>
 }
 
 /// The files that `include_dir` reads: `*.conf`, no dot files, in order.
-fn configuration_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn configuration_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
         .take(FILES_MAX as usize)

@@ -34,7 +34,7 @@ use crate::owner::Owner;
 
 pub use addition::{SettingMistake, parse_addition, read_addition};
 pub use configuration::strip;
-pub use copy::copy_configuration;
+pub use copy::{ConfigurationSet, own_configuration, read_configuration};
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
@@ -212,9 +212,14 @@ fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, 
     let given = |name: &str| settings.target_lines.iter().any(|(given, _)| given == name);
     let mut line = |name: &str, value: &str| lines.push((name.to_owned(), value.to_owned()));
     if !given("restore_command") {
-        check_command(settings)?;
+        check_command(&settings.restore_command)?;
         if !settings.restore_command.is_empty() {
             line("restore_command", &settings.restore_command);
+        } else if settings.mode == RecoveryMode::Recover {
+            return Err(ClusterError::Configuration {
+                message: "recovery needs a restore_command".to_owned(),
+                hint: None,
+            });
         }
     }
     if settings.major.has_recovery_signal() {
@@ -245,20 +250,16 @@ fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, 
     Ok(lines)
 }
 
-/// A line break could be written as `\n`, but the next `ALTER SYSTEM` would write it as it is, and no server would start
-/// from that file again.
-fn check_command(settings: &RecoverySettings) -> Result<(), ClusterError> {
-    let command = &settings.restore_command;
+/// Whether a `restore_command` can be written. A line break could be, as `\n`, but the next `ALTER SYSTEM` would write it as
+/// it is, and no server would start from that file again.
+///
+/// # Errors
+/// `Configuration`, when it holds a control character.
+pub fn check_command(command: &str) -> Result<(), ClusterError> {
     if command.chars().any(char::is_control) {
         return Err(ClusterError::Configuration {
             message: "restore_command holds a line break or another control character".to_owned(),
             hint: Some("Write it in one line; `;` and `&&` divide commands.".to_owned()),
-        });
-    }
-    if command.is_empty() && settings.mode == RecoveryMode::Recover {
-        return Err(ClusterError::Configuration {
-            message: "recovery needs a restore_command".to_owned(),
-            hint: None,
         });
     }
     Ok(())
@@ -430,5 +431,60 @@ mod tests {
         assert_eq!(names(folder.path()), [STANDBY_SIGNAL]);
         settings.mode = RecoveryMode::Standby;
         apply(folder.path(), &settings, None).unwrap();
+    }
+
+    #[test]
+    fn fault_83_a_command_over_several_lines_is_refused_before_anything_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(STANDBY_SIGNAL), "").unwrap();
+        let mut settings = settings(15, RecoveryMode::Recover, &[]);
+        settings.restore_command = "test -e /x\nexit 255".to_owned();
+        let error = apply(folder.path(), &settings, None).unwrap_err();
+        assert!(error.to_string().contains("line break"), "{error}");
+        assert_eq!(names(folder.path()), [STANDBY_SIGNAL]);
+    }
+
+    #[test]
+    fn fault_75_every_setting_is_written_so_that_none_that_was_left_acts() {
+        for (major, mode) in [(12, RecoveryMode::Recover), (18, RecoveryMode::Standby)] {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = settings(major, mode, &[("recovery_target_xid", "7")]);
+            let applied = apply(folder.path(), &settings, None).unwrap();
+            for name in names::all(settings.major) {
+                let lines = applied.written.iter().filter(|line| line.name == name);
+                assert_eq!(lines.count(), 1, "{major}: {name}");
+            }
+            let text = read(&folder, AUTO_CONF);
+            let first_target = text.find("recovery_target_time = ''").unwrap();
+            assert!(first_target < text.find("recovery_target_xid = '7'").unwrap());
+        }
+    }
+
+    #[test]
+    fn fault_84_jobs_are_held_where_a_target_is_set_and_timescaledb_is_loaded() {
+        let target = ("recovery_target_xid", "7");
+        let cases: [(&[(&str, &str)], Option<&str>, bool); 4] = [
+            (&[target], Some("timescaledb"), true),
+            (&[target], Some("pg_stat_statements"), false),
+            (&[], Some("timescaledb"), false),
+            (&[("recovery_target_xid", "")], Some("timescaledb"), false),
+        ];
+        for (major, (targets, libraries, held)) in [11, 15]
+            .into_iter()
+            .flat_map(|major| cases.map(|case| (major, case)))
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let mut settings = settings(major, RecoveryMode::Recover, targets);
+            settings.preload_libraries = libraries.map(str::to_owned);
+            let applied = apply(folder.path(), &settings, None).unwrap();
+            assert_eq!(applied.jobs_held, held);
+            let text = read(&folder, AUTO_CONF);
+            assert_eq!(
+                text.contains("timescaledb.max_background_workers = '0'"),
+                held,
+                "{text}"
+            );
+            assert!(text.contains("shared_preload_libraries = '"), "{text}");
+        }
     }
 }

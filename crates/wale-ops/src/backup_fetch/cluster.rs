@@ -7,18 +7,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
+use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
 };
 use wale_pg::{
-    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetTimeline, TimelineHistory,
-    TimelineId,
+    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
+    TimelineHistory, TimelineId,
 };
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::{Aim, setting};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
+use super::raised;
 use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
 use super::target::Target;
@@ -50,22 +51,30 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
-    let finish = finishing(options, plan, &prepared);
+    let (reader, listener) = raised::channel();
+    let way = plan.way.clone();
+    let finish = finishing(options, plan, &prepared, listener);
     let restore = Restore {
         archive,
         options: &options.fetch,
         progress,
         cancel,
     };
-    let report = restore
-        .run(
-            prepared,
-            request,
-            &options.host_name,
-            finish,
-            Ending::MarkDone,
-        )
-        .await?;
+    let ending = Ending::MarkDone;
+    let work = restore.run(prepared, request, &options.host_name, finish, ending);
+    // Beside the files, and dropped with them.
+    let reading = async {
+        if let Some(way) = way {
+            reader.read(archive, way).await;
+        } else {
+            drop(reader);
+        }
+        std::future::pending::<()>().await;
+    };
+    let report = tokio::select! {
+        report = work => report?,
+        () = reading => return Err(OpError::internal("a restore lost its work")),
+    };
     Ok(RestoreClusterOutcome::Restored(Box::new(report)))
 }
 
@@ -123,6 +132,9 @@ fn already_restored(
 /// How the restored cluster will recover.
 struct RecoveryPlan {
     lines: Vec<(String, String)>,
+    configuration: Option<ConfigurationSet>,
+    /// The way that the recovery goes, where it is known.
+    way: Option<raised::Way>,
     warnings: Vec<String>,
 }
 
@@ -144,11 +156,16 @@ async fn plan_recovery(
         .hint("restore it with backup-fetch and write the recovery settings yourself")
     })?;
     let lines = checked_addition(&options.fetch.recovery_addition, major)?;
+    recovery::check_command(&options.restore_command)
+        .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
+    let configuration = configuration(options, major).await?;
     let target = Aim::of_lines(&lines).kind;
     let timeline = timeline_of(&lines)?;
     let Some(consistent_at) = source.consistent_at(archive).await? else {
         return Ok(RecoveryPlan {
             lines,
+            configuration,
+            way: None,
             warnings: Vec::new(),
         });
     };
@@ -191,7 +208,22 @@ async fn plan_recovery(
         holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
     warnings.extend(wal::look(archive, &need).await?);
-    Ok(RecoveryPlan { lines, warnings })
+    let way = raised::Way {
+        begins: source.name.segment(),
+        followed: need.followed.cloned(),
+        size: need.size,
+        until: match &target {
+            RecoveryTargetKind::Lsn(lsn) => Some(*lsn),
+            RecoveryTargetKind::Immediate => Some(consistent_at),
+            _ => None,
+        },
+    };
+    Ok(RecoveryPlan {
+        lines,
+        configuration,
+        way: Some(way),
+        warnings,
+    })
 }
 
 /// The added settings, checked as the server would.
@@ -249,8 +281,12 @@ async fn histories(
 
 /// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would
 /// undo them.
-fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Prepared) -> Finish {
-    let configuration = options.configuration_directory.clone();
+fn finishing(
+    options: &RestoreClusterOptions,
+    plan: RecoveryPlan,
+    prepared: &Prepared,
+    listener: raised::Listener,
+) -> Finish {
     let restore_command = options.restore_command.clone();
     let authorization = options.authorization.clone();
     let recorded = prepared
@@ -267,16 +303,7 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
     Box::new(move |target: &Target, control_file: &ControlFile| {
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
-        if let Some(from) = &configuration {
-            let names =
-                recovery::copy_configuration(from, path, major, Some(owner)).map_err(|error| {
-                    OpError::from_cluster(
-                        error,
-                        format_args!("copy configuration from {}", from.display()),
-                    )
-                })?;
-            tracing::info!(files = names.join(" "), from = %from.display(), "configuration copied into the data directory");
-        }
+        let mut notes = take_configuration(plan.configuration, path, owner)?;
         if let Some(content) = &authorization {
             recovery::write_authorization(path, content, Some(owner)).map_err(|error| {
                 OpError::from_cluster(
@@ -285,14 +312,17 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                 )
             })?;
         }
-        let warnings = stand_ins(path, owner)?;
+        let mut warnings = stand_ins(path, owner)?;
+        let (told, unread) = listener.wait();
+        warnings.extend(unread);
+        let minimums = minimums(control_file.settings, &recorded, told.settings);
         let settings = RecoverySettings {
             major,
             restore_command,
             target_lines: plan.lines,
             timeline: None,
             mode,
-            minimums: Some(raised(control_file.settings, &recorded)),
+            minimums: Some(minimums),
             preload_libraries: recorded.get("shared_preload_libraries").cloned(),
         };
         let applied = recovery::apply(path, &settings, Some(owner)).map_err(|error| {
@@ -301,12 +331,59 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
+        notes.extend(notes_about(&applied));
         Ok(Finished {
-            notes: notes_about(&applied),
+            notes,
             written: applied.written,
             jobs_held: applied.jobs_held,
             warnings,
         })
+    })
+}
+
+/// Writes the operator's configuration, or makes the backup's the restored cluster's own. Says what was not taken over.
+fn take_configuration(
+    set: Option<ConfigurationSet>,
+    path: &Path,
+    owner: Owner,
+) -> Result<Vec<String>> {
+    let failed = |error| {
+        OpError::from_cluster(
+            error,
+            format_args!("write configuration files in {}", path.display()),
+        )
+    };
+    let mut said = Vec::new();
+    if let Some(set) = set {
+        set.write(path, Some(owner)).map_err(failed)?;
+        let names: Vec<&str> = set.names().collect();
+        tracing::info!(
+            files = names.join(" "),
+            "configuration copied into the data directory"
+        );
+        said.extend(set.said);
+    }
+    said.extend(recovery::own_configuration(path, Some(owner)).map_err(failed)?);
+    Ok(said)
+}
+
+/// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
+async fn configuration(
+    options: &RestoreClusterOptions,
+    major: MajorVersion,
+) -> Result<Option<ConfigurationSet>> {
+    let Some(from) = options.configuration_directory.clone() else {
+        return Ok(None);
+    };
+    let shown = from.display().to_string();
+    let set = blocking(move || recovery::read_configuration(&from, major)).await?;
+    set.map(Some).map_err(|error| {
+        OpError::new(
+            Kind::Configuration,
+            format!("the configuration in {shown} cannot be taken over"),
+        )
+        .hint("let PGCONF_BACKUP_DIR name a folder that this user can read; nothing was written")
+        .source(error)
     })
 }
 
@@ -362,28 +439,35 @@ fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Res
     })
 }
 
-/// The larger of what the control file and the sentinel say: either may be older than the WAL that is replayed.
-fn raised(mut settings: EnforcedSettings, recorded: &BTreeMap<String, String>) -> EnforcedSettings {
+/// The largest of what the control file, the sentinel and the archive's WAL say: recovery comes to each of them.
+fn minimums(
+    settings: EnforcedSettings,
+    recorded: &BTreeMap<String, String>,
+    told: Option<EnforcedSettings>,
+) -> EnforcedSettings {
     let of = |name: &str| {
         recorded
             .get(name)
             .and_then(|value| value.parse::<i32>().ok())
     };
-    let raise = |value: &mut i32, name: &str| *value = (*value).max(of(name).unwrap_or(*value));
-    raise(&mut settings.max_connections, "max_connections");
-    raise(&mut settings.max_worker_processes, "max_worker_processes");
-    raise(
-        &mut settings.max_prepared_transactions,
-        "max_prepared_transactions",
-    );
-    raise(
-        &mut settings.max_locks_per_transaction,
-        "max_locks_per_transaction",
-    );
-    if let Some(senders) = &mut settings.max_wal_senders {
-        raise(senders, "max_wal_senders");
-    }
-    settings
+    let raised = |value: i32, name: &str| value.max(of(name).unwrap_or(value));
+    let recorded = EnforcedSettings {
+        max_connections: raised(settings.max_connections, "max_connections"),
+        max_worker_processes: raised(settings.max_worker_processes, "max_worker_processes"),
+        max_wal_senders: settings
+            .max_wal_senders
+            .map(|senders| raised(senders, "max_wal_senders")),
+        max_prepared_transactions: raised(
+            settings.max_prepared_transactions,
+            "max_prepared_transactions",
+        ),
+        max_locks_per_transaction: raised(
+            settings.max_locks_per_transaction,
+            "max_locks_per_transaction",
+        ),
+        wal_level: settings.wal_level,
+    };
+    told.map_or(recorded, |told| recorded.larger(told))
 }
 
 #[cfg(test)]
@@ -430,7 +514,7 @@ mod tests {
             ),
         ];
         for (lines, target, timeline) in cases {
-            assert_eq!(target_of(&lines), target, "{lines:?}");
+            assert_eq!(Aim::of_lines(&lines).kind, target, "{lines:?}");
             assert_eq!(timeline_of(&lines).ok(), timeline, "{lines:?}");
         }
     }

@@ -22,6 +22,7 @@ mod ledger;
 mod links;
 mod options;
 pub mod plan;
+mod raised;
 mod report;
 mod run;
 mod source;

@@ -101,6 +101,12 @@ fn tell(report: &RestoreReport) {
         duration(report.duration),
         report.major
     );
+    if report.major.has_recovery_signal() {
+        tracing::info!(
+            "after the promotion take your recovery settings out of postgresql.auto.conf (ALTER SYSTEM RESET restore_command, \
+             and so for each recovery_target setting): a standby that is cloned with them promotes itself"
+        );
+    }
 }
 
 /// The plan, after every check that the run makes. Nothing is written.

@@ -19,6 +19,7 @@ mod offline;
 mod power_loss;
 mod promises;
 mod recovery_command;
+mod restored_settings;
 mod retention;
 mod s3;
 mod s3_stage;
