@@ -204,9 +204,21 @@ pub struct WaleSentinel {
     /// Where `pg_wal` pointed, when it was a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_wal_link: Option<String>,
+    /// The server's configuration, where it lay outside of the data directory and could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationRecord>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// The server's configuration, stored beside the backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationRecord {
+    /// The folder in which it lay.
+    pub origin: String,
+    /// SHA-256 of the object, lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// One partition as it was stored.

@@ -8,6 +8,7 @@
 //! the lock file goes; every task is owned by something that joins it.
 
 mod app;
+mod archiver;
 mod backup;
 mod contact;
 mod drain;
@@ -22,6 +23,8 @@ mod metrics;
 mod options;
 mod ownership;
 mod promotion;
+mod quiet;
+mod reach;
 mod recall;
 mod recoverable;
 mod schedule;
@@ -32,7 +35,7 @@ mod server;
 mod tests;
 
 pub use http::Tls;
-pub use lifecycle::{Lifecycle, Permit, Phase, Topic};
+pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
 pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use wale_pg::MajorVersion;
 
 use super::configuration::{
@@ -54,7 +55,76 @@ pub struct ConfigurationSet {
     pub said: Vec<String>,
 }
 
+/// A file as it is stored: as text, or where its encoding is another than UTF-8, in hexadecimal.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Stored {
+    Text(String),
+    Hex(String),
+}
+
+/// A set as it is stored.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct StoredSet {
+    files: BTreeMap<String, Stored>,
+    said: Vec<String>,
+}
+
 impl ConfigurationSet {
+    /// JSON of [`ConfigurationSet::from_json`] is never larger: each byte in two digits, in bounds that hold for the files.
+    pub const JSON_BYTES_MAX: u64 = 3 * BYTES_MAX;
+
+    /// As JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let stored = |bytes: &Vec<u8>| match String::from_utf8(bytes.clone()) {
+            Ok(text) => Stored::Text(text),
+            Err(error) => Stored::Hex(hex(error.as_bytes())),
+        };
+        let set = StoredSet {
+            files: self
+                .files
+                .iter()
+                .map(|(name, bytes)| (name.clone(), stored(bytes)))
+                .collect(),
+            said: self.said.clone(),
+        };
+        serde_json::to_vec_pretty(&set).expect("text keys and values are always JSON")
+    }
+
+    /// From JSON. Names are paths in a data directory: whatever leads out of it is refused when it is written.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(json: &[u8]) -> Result<Self, String> {
+        let set: StoredSet = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let mut files = BTreeMap::new();
+        for (name, stored) in set.files {
+            let file = name.rsplit('/').next().unwrap_or_default();
+            if !is_configuration_name(file) && !name.contains('/') {
+                return Err(format!("{name:?} is no configuration file"));
+            }
+            let bytes = match stored {
+                Stored::Text(text) => text.into_bytes(),
+                Stored::Hex(digits) => {
+                    unhex(&digits).ok_or_else(|| format!("{name:?} is not hexadecimal"))?
+                }
+            };
+            files.insert(name, bytes);
+        }
+        Ok(Self {
+            files,
+            said: set.said,
+        })
+    }
+
+    /// Whether the main file is among them.
+    #[must_use]
+    pub fn has_main(&self) -> bool {
+        self.files.contains_key(MAIN)
+    }
+
     /// The files' paths in the data directory, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
@@ -68,15 +138,35 @@ impl ConfigurationSet {
     pub fn write(&self, data_directory: &Path, owner: Option<Owner>) -> Result<(), ClusterError> {
         let tree = crate::RestoreTree::open(data_directory, owner)?;
         for (name, bytes) in &self.files {
-            if let Some((folder, _)) = name.rsplit_once('/') {
-                tree.create_directory(folder, 0o700)?;
-            }
+            // The tree lets nothing lead out of it; the file as such is written by rename.
+            drop(tree.create_file(name, FILE_MODE)?);
             let path = data_directory.join(name);
             durable::write_atomic(&path, bytes, FILE_MODE, owner)
                 .map_err(ClusterError::io("write", &path))?;
         }
         Ok(())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs
+        .map(|pair| {
+            u8::from_str_radix(
+                str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?,
+                16,
+            )
+            .ok()
+        })
+        .collect()
 }
 
 /// Reads a folder's `*.conf`, its `conf.d` and what its files include inside of it, and makes them fit for a restored
@@ -585,5 +675,26 @@ mod tests {
                 .all(|line| line == "port = 1" || line.starts_with(NOT_TAKEN)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn fault_79_a_set_is_stored_and_read_back_and_leads_nowhere_else() {
+        let folder = Folder::new();
+        folder.put("postgresql.conf", "port = 1\n");
+        std::fs::write(folder.from().join("latin.conf"), b"a.b = 'gr\xfcn'\n").unwrap();
+        folder.put("conf.d/1.conf", "work_mem = '5MB'\n");
+        let set = folder.read(15);
+        assert!(set.has_main());
+        assert_eq!(ConfigurationSet::from_json(&set.to_json()), Ok(set));
+        assert!(ConfigurationSet::from_json(b"{").is_err());
+        assert!(
+            ConfigurationSet::from_json(br#"{"files": {"PG_VERSION": {"text": "x"}}}"#).is_err()
+        );
+        let evil = br#"{"files": {"../evil.conf": {"text": "x"}}}"#;
+        let set = ConfigurationSet::from_json(evil).unwrap();
+        let data = folder.0.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        assert!(set.write(&data, None).is_err());
+        assert!(!folder.0.path().join("evil.conf").exists());
     }
 }

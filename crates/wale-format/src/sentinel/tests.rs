@@ -54,6 +54,7 @@ fn record() -> WaleSentinel {
         from_standby: false,
         holds_its_wal: false,
         pg_wal_link: None,
+        configuration: None,
         extra: Map::new(),
     }
 }

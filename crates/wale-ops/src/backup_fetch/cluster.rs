@@ -22,6 +22,7 @@ use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
+use super::source::Source;
 use super::target::Target;
 use super::timelines::{self, Wish};
 use super::wal::{self, Need};
@@ -158,7 +159,7 @@ async fn plan_recovery(
     let lines = checked_addition(&options.fetch.recovery_addition, major)?;
     recovery::check_command(&options.restore_command)
         .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
-    let configuration = configuration(options, major).await?;
+    let configuration = configuration(archive, options, source, major).await?;
     let target = Aim::of_lines(&lines).kind;
     let timeline = timeline_of(&lines)?;
     let Some(consistent_at) = source.consistent_at(archive).await? else {
@@ -369,11 +370,19 @@ fn take_configuration(
 
 /// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
 async fn configuration(
+    archive: &Archive,
     options: &RestoreClusterOptions,
+    source: &Source,
     major: MajorVersion,
 ) -> Result<Option<ConfigurationSet>> {
     let Some(from) = options.configuration_directory.clone() else {
-        return Ok(None);
+        let Some((origin, mut set)) = source.configuration(archive).await? else {
+            return Ok(None);
+        };
+        set.said.push(format!(
+            "the configuration lay in {origin} when the backup was made: it is written into the data directory"
+        ));
+        return Ok(Some(set));
     };
     let shown = from.display().to_string();
     let set = blocking(move || recovery::read_configuration(&from, major)).await?;

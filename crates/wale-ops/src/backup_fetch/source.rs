@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use wale_cluster::recovery::ConfigurationSet;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentSize};
@@ -97,6 +98,33 @@ impl Source {
             parts,
             notes,
         })
+    }
+
+    /// The configuration that lay outside of the data directory, where the backup has it; and the folder in which it lay.
+    pub(super) async fn configuration(
+        &self,
+        archive: &Archive,
+    ) -> Result<Option<(String, ConfigurationSet)>> {
+        let Some(record) = self.wale().and_then(|wale| wale.configuration.as_ref()) else {
+            return Ok(None);
+        };
+        let key = Archive::key(&layout::configuration(&self.name))?;
+        let damaged = |what: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the configuration of backup {} {what}", self.name),
+            )
+            .hint("name a folder with your own in PGCONF_BACKUP_DIR, and restore again")
+        };
+        let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
+            return Err(damaged("is not in the archive".to_owned()));
+        };
+        if hex(&Sha256::digest(&bytes)) != record.sha256 {
+            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
+        }
+        let set = ConfigurationSet::from_json(&bytes)
+            .map_err(|error| damaged(format!("is damaged: {error}")))?;
+        Ok(Some((record.origin.clone(), set)))
     }
 
     /// What wale recorded.

@@ -181,6 +181,7 @@ impl Bench {
             from_standby: false,
             holds_its_wal: false,
             pg_wal_link: None,
+            configuration: None,
             extra: serde_json::Map::new(),
         };
         let origin = SentinelOrigin {

@@ -70,6 +70,7 @@ pub(crate) fn put_backup(
         from_standby: false,
         holds_its_wal: false,
         pg_wal_link: None,
+        configuration: None,
         extra: serde_json::Map::new(),
     };
     let origin = SentinelOrigin {

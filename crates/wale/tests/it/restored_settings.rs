@@ -164,3 +164,89 @@ fn cloned_stays_a_standby(stage: &Stage, primary: &Cluster) {
     assert_eq!(clone.sql("select pg_is_in_recovery()"), "t");
     clone.stop("immediate");
 }
+
+/// Rows 78 and 84 over one run: the operator's folder is another server's, and what the primary had is not in it.
+#[test]
+fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
+    let stage = Stage::new("own", 15);
+    let pg = &stage.cluster;
+    pg.configure(&["shared_preload_libraries = 'pg_stat_statements'".into()]);
+    pg.stop("fast");
+    pg.start();
+    pg.sql("create table t (v int); create extension pg_stat_statements");
+    stage.backup();
+    // Raised after the backup: only the WAL tells.
+    pg.configure(&["max_worker_processes = 23".into()]);
+    pg.stop("fast");
+    pg.start();
+    pg.sql("insert into t values (1)");
+    stage.archive_all();
+
+    let (restored, options) = stage.restore_options("restored", "");
+    let folder = stage.sandbox.folder("etc");
+    let put = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    put(
+        "postgresql.conf",
+        &format!(
+            "data_directory = '{}'\nhba_file = '{}'\nexternal_pid_file = '{}'\ninclude_dir = 'conf.d'\ninclude '/dev/zero'\n",
+            pg.data.display(),
+            folder.join("rules.conf").display(),
+            folder.join("own.pid").display()
+        ),
+    );
+    put(
+        "rules.conf",
+        "local all all trust\nhost all all 127.0.0.1/32 trust\n",
+    );
+    put("start.conf", "auto\n");
+    put("conf.d/10.conf", "work_mem = '5MB'\n");
+    wale_testkit::shell(&format!(
+        "chown -R postgres {0} && chmod -R u+rwX,go+rX {0}",
+        folder.display()
+    ));
+    let missing = options
+        .clone()
+        .set("PGCONF_BACKUP_DIR", "/nonexistent/folder");
+    let mut refused = wale_testkit::Sidecar::launch(&stage.sandbox, WALE, &missing);
+    assert_eq!(
+        refused.wait_exit(LONG).code(),
+        Some(78),
+        "{}",
+        refused.log_text()
+    );
+    assert!(
+        !restored.data.join("PG_VERSION").exists(),
+        "nothing was written"
+    );
+    let options = options.set("PGCONF_BACKUP_DIR", &folder.to_string_lossy());
+    let sidecar = wale_testkit::Sidecar::start(&stage.sandbox, WALE, &options);
+    sidecar.wait_ready(LONG);
+    let log = sidecar.log_text();
+    for word in [
+        "data_directory = ",
+        "external_pid_file = ",
+        "/dev/zero",
+        "start.conf",
+        "pg_stat_statements",
+    ] {
+        assert!(log.contains(word), "{word}: {log}");
+    }
+    restored.configure(&["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    let shown = |name: &str| restored.sql(&format!("show {name}"));
+    assert_eq!(shown("data_directory"), restored.data.to_string_lossy());
+    assert_eq!(
+        shown("hba_file"),
+        restored.data.join("pg_hba.conf").to_string_lossy()
+    );
+    assert_eq!(shown("external_pid_file"), "");
+    assert_eq!(shown("work_mem"), "5MB");
+    assert_eq!(shown("shared_preload_libraries"), "pg_stat_statements");
+    assert_eq!(shown("max_worker_processes"), "23");
+    assert_eq!(restored.sql("select count(*) from t"), "1");
+}
