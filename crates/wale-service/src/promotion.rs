@@ -22,26 +22,28 @@ const AFTER_FAILURE: Duration = Duration::from_mins(1);
 pub(crate) async fn watch(app: Arc<App>) {
     let mut is_told = false;
     loop {
-        let looked = promotion::look(&app.data_directory).await;
-        let failure = match looked {
+        let pending = match promotion::look(&app.data_directory).await {
             Ok(Look::Nothing) => return,
             Ok(Look::Waiting) => {
                 tokio::time::sleep(EVERY).await;
                 continue;
             }
-            Ok(Look::Ended(pending)) => match take_back(&app, *pending).await {
-                Ok(()) => return,
-                Err(error) => error,
-            },
-            Err(error) => error,
+            Ok(Look::Ended(pending)) => pending,
+            Err(error) => {
+                // Whoever needs the directory tells; this may be none that was ever restored.
+                tracing::debug!("no look at the recovery settings: {}", error.chain());
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
         };
-        if is_told {
-            tracing::debug!("the recovery settings are still there: {}", failure.chain());
-        } else {
+        let Err(error) = take_back(&app, *pending).await else {
+            return;
+        };
+        if !is_told {
             tracing::warn!(
                 hint = "remove them yourself before a standby is cloned: ALTER SYSTEM RESET recovery_target_time, and so on",
                 "the recovery settings of the restore could not be taken back: {}",
-                failure.chain()
+                error.chain()
             );
         }
         is_told = true;
@@ -52,6 +54,9 @@ pub(crate) async fn watch(app: Arc<App>) {
 async fn take_back(app: &App, pending: Pending) -> Result<(), wale_ops::OpError> {
     let now = app.archive.clock().now();
     let done = promotion::take_back(&app.data_directory, &app.connect, pending, now).await?;
+    if done.settings.is_empty() {
+        return Ok(());
+    }
     tracing::info!(
         settings = done.settings.join(" "),
         "the recovery of the restored server has ended: the settings that steered it are taken out of postgresql.auto.conf"

@@ -252,13 +252,13 @@ fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
         RestoreClusterOutcome::Restored(report) => {
             (RESTORED, report.backup.to_string(), report.warnings.clone())
         }
-        RestoreClusterOutcome::AlreadyRestored { backup } => {
+        RestoreClusterOutcome::AlreadyRestored { backup, .. } => {
             ("already-restored", backup.clone(), Vec::new())
         }
     };
     let notes = match outcome {
         RestoreClusterOutcome::Restored(report) => report.notes.clone(),
-        RestoreClusterOutcome::AlreadyRestored { .. } => Vec::new(),
+        RestoreClusterOutcome::AlreadyRestored { notes, .. } => notes.clone(),
     };
     tracing::info!(
         outcome = word,

@@ -40,7 +40,9 @@ pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
     restore_command, write_authorization,
 };
-pub use settled::{WrittenSetting, block_settings, has_ended, left_over, only_ours, take_back};
+pub use settled::{
+    WrittenSetting, block_settings, has_ended, is_written, left_over, only_ours, take_back,
+};
 pub use stand_in::{missing_configuration, write_missing_configuration};
 pub use target_time::instant;
 

@@ -87,6 +87,13 @@ pub fn left_over(
         .collect())
 }
 
+/// Whether a setting stands in `postgresql.auto.conf` as it was written; `false` where that cannot be read.
+#[must_use]
+pub fn is_written(data_directory: &Path, setting: &WrittenSetting) -> bool {
+    super::read_auto_conf(data_directory)
+        .is_ok_and(|text| settings_of(&text).any(|line| line == *setting))
+}
+
 /// Of [`left_over`] those names that no line sets to another value: `ALTER SYSTEM RESET` takes every line of a name.
 ///
 /// # Errors

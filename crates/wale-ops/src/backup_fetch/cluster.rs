@@ -116,6 +116,7 @@ fn already_restored(
     if marker.request == *request {
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
+            notes: still_held(options, marker),
         });
     }
     let target = options.fetch.target.display();
@@ -128,6 +129,18 @@ fn already_restored(
         .hint(format!(
             "to keep the cluster, start without RESTORE or with the former request; to restore again, empty {target} first"
         )))
+}
+
+/// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.
+fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<String> {
+    let held = marker
+        .written
+        .iter()
+        .find(|setting| setting.name == recovery::TIMESCALEDB_WORKERS);
+    held.filter(|setting| recovery::is_written(&options.fetch.target, setting))
+        .map(|_| jobs_held())
+        .into_iter()
+        .collect()
 }
 
 /// How the restored cluster will recover.

@@ -19,6 +19,7 @@ mod facts;
 #[cfg(test)]
 mod hostile_tests;
 mod ledger;
+mod libraries;
 mod links;
 mod options;
 pub mod plan;

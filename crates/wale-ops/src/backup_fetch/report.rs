@@ -80,5 +80,7 @@ pub enum RestoreClusterOutcome {
     AlreadyRestored {
         /// The backup that run restored.
         backup: String,
+        /// Sentences about what is still as the restore left it.
+        notes: Vec<String>,
     },
 }

@@ -20,7 +20,7 @@ use super::report::{Preview, RestoreReport};
 use super::source::Source;
 use super::target::{Target, WalPlace};
 use super::whole::Whole;
-use super::{facts, wipe};
+use super::{facts, libraries, wipe};
 use crate::archive::Archive;
 use crate::backup_push::{blocking, cancelled};
 use crate::error::{Kind, OpError, Result};
@@ -235,8 +235,14 @@ pub(super) async fn prepare(
     }
     warnings.extend(source.notes.warnings.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
+    let mut notes = source.notes.notes.clone();
+    if let Some(record) = source.wale() {
+        let loaded = libraries::Record::of(record);
+        notes.extend(libraries::notes(&loaded));
+        warnings.extend(libraries::missing(&loaded, record.major));
+    }
     Ok(Prepared {
-        notes: source.notes.notes.clone(),
+        notes,
         source,
         tablespaces,
         wal,

@@ -155,7 +155,11 @@ fn cloned_stays_a_standby(stage: &Stage, primary: &Cluster) {
             "fast",
         ],
     );
-    clone.configure(&[]);
+    // What was left in postgresql.conf is the operator's, and acts on a standby.
+    clone.configure(&[
+        "recovery_min_apply_delay = 0".into(),
+        "restore_command = ''".into(),
+    ]);
     clone.start();
     primary.sql("insert into t values (10)");
     wait_until("the clone to follow", LONG, || {
