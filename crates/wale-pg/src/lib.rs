@@ -40,6 +40,7 @@ mod enforced_settings;
 mod shutdown_checkpoint;
 mod wal_header;
 
+pub mod byte_text;
 pub mod exclusion;
 pub mod page;
 mod parameter_change;

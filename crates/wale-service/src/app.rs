@@ -47,6 +47,8 @@ pub(crate) struct App {
     /// Where the server listens: asked while draining.
     pub(crate) connect: ConnectOptions,
     pub(crate) schedule: Option<Schedule>,
+    /// How long after the beginning of the newest base backup another one may be requested.
+    pub(crate) backup_request_interval: Duration,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) started: Instant,
@@ -125,6 +127,7 @@ impl App {
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
+            backup_request_interval: options.backup_request_interval,
             mode: options.mode.name(),
             version: options.version,
             started: Instant::now(),

@@ -45,6 +45,7 @@ pub(crate) type OnStarted = Box<dyn FnOnce() + Send>;
 pub(crate) trait TakeBackup: Send + Sync {
     fn take(
         &self,
+        trigger: Trigger,
         progress: Progress,
         cancel: CancellationToken,
         on_started: OnStarted,
@@ -60,12 +61,14 @@ pub(crate) struct ClusterBackup {
 impl TakeBackup for ClusterBackup {
     fn take(
         &self,
+        trigger: Trigger,
         progress: Progress,
         cancel: CancellationToken,
         on_started: OnStarted,
     ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
         let archive = self.archive.clone();
-        let options = self.options.clone();
+        let mut options = self.options.clone();
+        options.requested_over_http = trigger == Trigger::Request;
         Box::pin(async move {
             let report =
                 backup_push::run(&archive, &options, &progress, &cancel, |_| on_started()).await?;
@@ -226,9 +229,10 @@ impl Backups {
             ended: None,
             sender,
         };
+        let cancel = inner.cancel.child_token();
         let work = inner
             .taker
-            .take(running.progress, inner.cancel.child_token(), on_started);
+            .take(trigger, running.progress, cancel, on_started);
         inner.tasks.spawn(async move {
             let ended = work.await;
             task.inner.record(trigger, &ended);
@@ -349,6 +353,7 @@ pub(crate) mod testing {
     impl TakeBackup for Scripted {
         fn take(
             &self,
+            _trigger: Trigger,
             _progress: Progress,
             cancel: CancellationToken,
             on_started: OnStarted,

@@ -96,6 +96,9 @@ impl<D: FrameDecoder> Strict<D> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return io::Error::new(error.kind(), format!("{} stream is truncated", D::NAME));
         }
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            return io::Error::new(error.kind(), error.to_string());
+        }
         if error.kind() == io::ErrorKind::Unsupported {
             let message = format!("no {} stream: {error}", D::NAME);
             return io::Error::new(error.kind(), message);

@@ -31,7 +31,8 @@ pub use identity::ClusterIdentity;
 pub(crate) use identity::foreign_cluster;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
-pub(crate) use read::{ConsumeError, damaged, read_failed};
+pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};
+pub(crate) use wal::HistoryBounds;
 pub use wal::StoredWal;
 
 use crate::clock::Clock;

@@ -194,12 +194,13 @@ async fn all_ends(
     catalog: &Catalog,
     bound: Bound,
 ) -> Result<BTreeMap<BackupName, Ends>> {
+    let positions = match bound {
+        Bound::Position(_) => archive.endings(&catalog.backups).await?,
+        Bound::Time(_) => vec![None; catalog.backups.len()],
+    };
     let mut all = BTreeMap::new();
-    for entry in &catalog.backups {
-        let position = match bound {
-            Bound::Position(_) => archive.ending(entry).await?.and_then(|ending| ending.at),
-            Bound::Time(_) => None,
-        };
+    for (entry, ending) in catalog.backups.iter().zip(positions) {
+        let position = ending.and_then(|ending| ending.at);
         all.insert(entry.name.clone(), ends(entry, position, bound));
     }
     Ok(all)

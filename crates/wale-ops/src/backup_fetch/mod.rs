@@ -27,6 +27,7 @@ mod raised;
 mod report;
 mod run;
 mod source;
+mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -42,3 +43,4 @@ pub use options::{
 };
 pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
 pub use run::{preview, run};
+pub use tablespaces::{NamedBy, PlannedTablespace, RecordedTablespace, place_tablespaces};

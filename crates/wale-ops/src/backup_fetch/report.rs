@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, MajorVersion, TimelineId};
 
-use super::plan::PlannedTablespace;
+use super::tablespaces::PlannedTablespace;
 
 /// A data directory that is whole.
 #[derive(Debug, Clone)]

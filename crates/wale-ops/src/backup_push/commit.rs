@@ -8,12 +8,10 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use wale_cluster::StoppedBackup;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::sentinel::{
-    ConfigurationRecord, PartitionRecord, SentinelOrigin, TablespaceRecord, WaleSentinel,
-};
+use wale_format::sentinel::{ConfigurationRecord, PartitionRecord, SentinelOrigin, WaleSentinel};
 use wale_format::tar::Meta;
 use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
-use wale_pg::{ControlFile, WalSegmentName};
+use wale_pg::{ControlFile, WalSegmentName, byte_text};
 use wale_storage::{PutOutcome, body_from};
 
 use super::copy::{StoredPartition, small_partition};
@@ -138,17 +136,18 @@ impl Evidence {
         let codec = *archive.codec();
         let mtime = u64::try_from(self.stopped_at.timestamp()).unwrap_or(0);
         let meta = Meta {
-            mode: 0o600,
+            mode: self.ready.file_mode(),
             mtime,
             ..self.ready.owner_meta()
         };
-        let (label, map) = (&self.stopped.label_text, &self.stopped.tablespace_map);
+        let label = self.stopped.label_text.as_bytes();
+        let map = byte_text::to_bytes(&self.stopped.tablespace_map);
         let mut members: Vec<(&str, &[u8], Meta)> =
             vec![(ControlFile::PATH, &self.control_bytes, meta)];
         // A stopped server has no label, and none without tablespaces a map.
-        for (path, text) in [("backup_label", label), ("tablespace_map", map)] {
-            if !text.is_empty() {
-                members.push((path, text.as_bytes(), meta));
+        for (path, content) in [("backup_label", label), ("tablespace_map", &*map)] {
+            if !content.is_empty() {
+                members.push((path, content, meta));
             }
         }
         let records: Vec<FileRecord> = members
@@ -242,7 +241,6 @@ impl Evidence {
 
     fn record(&self, archive: &Archive, options: &Options) -> WaleSentinel {
         let facts = &self.ready.facts;
-        let tablespaces = self.listing.tablespaces.iter();
         WaleSentinel {
             format_version: WaleSentinel::FORMAT,
             wale_version: options.wale_version.clone(),
@@ -259,12 +257,7 @@ impl Evidence {
             data_checksums: self.ready.control_file.has_data_checksums(),
             codec: archive.codec().codec,
             partitions: self.partitions.clone(),
-            tablespaces: tablespaces
-                .map(|(oid, location)| TablespaceRecord {
-                    oid: *oid,
-                    location: location.clone(),
-                })
-                .collect(),
+            tablespaces: self.listing.tablespaces.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
             settings: self.ready.settings.clone(),
             extensions: self.ready.extensions.clone(),
@@ -273,9 +266,9 @@ impl Evidence {
             bytes: self.bytes(),
             from_standby: self.stopped.from_standby,
             holds_its_wal: self.stopped.label_text.is_empty(),
+            requested_over_http: options.requested_over_http,
             pg_wal_link: self.listing.pg_wal_link.clone(),
             configuration: self.configuration.clone(),
-            extra: serde_json::Map::new(),
         }
     }
 
@@ -399,7 +392,7 @@ pub(super) async fn store_sentinel(
             Ok(PutOutcome::Created(_)) => return Ok(()),
             Ok(PutOutcome::Exists)
                 if archive
-                    .read_small(&key)
+                    .read_up_to(&key, bytes.len() as u64)
                     .await?
                     .is_some_and(|found| found == bytes) =>
             {

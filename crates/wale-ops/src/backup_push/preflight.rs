@@ -43,6 +43,14 @@ impl Ready {
         }
     }
 
+    /// Permission bits of files that are made here, as the server would make them: readable for the group where the
+    /// data directory is.
+    pub(super) fn file_mode(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = std::fs::metadata(self.directory.path()).map_or(0, |metadata| metadata.mode());
+        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+    }
+
     /// The session that holds the lock.
     ///
     /// # Panics
@@ -157,15 +165,21 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
     })
 }
 
-/// A database that cannot be asked does not fail the backup: its extensions are a help, not a need.
+/// A database that cannot be asked does not fail the backup, nor a catalogue that somebody has locked: the extensions
+/// are a help, not a need.
 async fn extensions(
     control: &Control,
     options: &Options,
 ) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
-    let inventory = control
-        .extensions(&options.connect)
-        .await
-        .map_err(|error| OpError::from_cluster(error, "list the server's extensions"))?;
+    let inventory = match control.extensions(&options.connect).await {
+        Ok(inventory) => inventory,
+        Err(error @ ClusterError::Query { .. }) => {
+            let error = OpError::from_cluster(error, "list the server's extensions");
+            tracing::warn!(error = %error.chain(), "the extensions are not recorded");
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(OpError::from_cluster(error, "list the server's extensions")),
+    };
     for (database, reason) in &inventory.failures {
         tracing::warn!(
             database,

@@ -11,10 +11,12 @@
 //! * A backup stops being listed before the first of its other objects goes; a run that was killed is finished by the
 //!   next one.
 //! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
+//! * The rules count along the line to the newest timeline, and on each abandoned branch by itself.
 //! * Backups are ordered by the time at which they ended, never by their names: after `pg_upgrade` positions and
 //!   timelines begin anew.
 //! * What is not understood (names, sentinels, histories) stays, and whatever it could need stays too.
 
+mod branches;
 mod inventory;
 pub mod plan;
 pub mod policy;
@@ -25,6 +27,7 @@ mod tests;
 mod time_of_day;
 pub mod wal;
 
+pub use branches::{Branch, DEFAULT_REQUEST_INTERVAL};
 pub use inventory::Inventory;
 pub(crate) use inventory::{folders, store_now};
 pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};

@@ -144,10 +144,11 @@ fn describe(preview: &Preview, options: &Options) -> String {
     line("partitions", preview.partitions.to_string());
     for space in &preview.tablespaces {
         let places = format!(
-            "{} from {} to {}",
+            "{} from {} to {} (named by {})",
             space.oid,
             shown(&space.origin),
-            shown(&space.target)
+            shown(&space.target),
+            space.named_by
         );
         line("tablespace", places);
     }

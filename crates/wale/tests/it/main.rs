@@ -6,6 +6,7 @@ mod base_backup;
 mod cli;
 mod contract;
 mod crash_campaign;
+mod faults_content;
 mod faults_crash;
 mod faults_disk;
 mod faults_http;
