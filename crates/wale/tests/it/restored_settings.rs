@@ -254,3 +254,54 @@ fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
     assert_eq!(shown("max_worker_processes"), "23");
     assert_eq!(restored.sql("select count(*) from t"), "1");
 }
+
+/// Row 79: as on Debian, no configuration file lies in the data directory.
+#[test]
+fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
+    let stage = Stage::new("elsewhere", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t (v int); insert into t values (1)");
+    pg.stop("fast");
+    let folder = stage.sandbox.folder("etc");
+    let (data, etc) = (pg.data.display(), folder.display());
+    wale_testkit::shell(&format!(
+        "mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf {etc} && mkdir {etc}/conf.d && \
+         echo \"work_mem = '5MB'\" > {etc}/conf.d/10.conf && \
+         printf \"data_directory = '{data}'\\nhba_file = '{etc}/pg_hba.conf'\\nident_file = '{etc}/pg_ident.conf'\\n\
+         include_dir = 'conf.d'\\n\" >> {etc}/postgresql.conf && chown -R postgres {etc}"
+    ));
+    let log = folder.join("server.log");
+    run_as_postgres(
+        &pg.server.program("pg_ctl"),
+        &[
+            "-D",
+            &folder.to_string_lossy(),
+            "-l",
+            &log.to_string_lossy(),
+            "-w",
+            "start",
+        ],
+    );
+    let exit = stage.backup();
+    let said = "the server's configuration lies outside of the data directory: it is stored";
+    assert!(exit.stderr.contains(said), "{}", exit.stderr);
+    stage.archive_all();
+    run_as_postgres(
+        &pg.server.program("pg_ctl"),
+        &["-D", &folder.to_string_lossy(), "-m", "fast", "-w", "stop"],
+    );
+
+    let (restored, sidecar) = stage.restore("restored", "", &["archive_mode = off".into()]);
+    let log = sidecar.log_text();
+    assert!(log.contains("the configuration lay in"), "{log}");
+    restored.start();
+    restored.wait_promoted();
+    let shown = |name: &str| restored.sql(&format!("show {name}"));
+    assert_eq!(shown("data_directory"), restored.data.to_string_lossy());
+    assert_eq!(
+        shown("config_file"),
+        restored.data.join("postgresql.conf").to_string_lossy()
+    );
+    assert_eq!(shown("work_mem"), "5MB");
+    assert_eq!(restored.sql("select count(*) from t"), "1");
+}
