@@ -157,6 +157,14 @@ pub enum ClusterError {
         /// `server_version_num`, or the text of `PG_VERSION`.
         version_num: String,
     },
+    /// A control file whose layout wale does not know: of a newer major version, or of a beta.
+    #[error("{} has the layout {version}, which this version of wale does not know", path.display())]
+    UnsupportedControlFile {
+        /// The file.
+        path: PathBuf,
+        /// Its `pg_control_version`.
+        version: u32,
+    },
     /// The server's answer makes no sense.
     #[error("the server gave an answer that could not be understood while {during}")]
     UnexpectedAnswer {
@@ -256,6 +264,7 @@ impl ClusterError {
             Self::Authentication { .. } | Self::Privileges { .. } => Situation::PermissionDenied,
             Self::Tls { .. }
             | Self::UnsupportedServer { .. }
+            | Self::UnsupportedControlFile { .. }
             | Self::Configuration { .. }
             | Self::RecoverySettings { .. } => Situation::Configuration,
             Self::Query { .. } | Self::BackupVoid { .. } | Self::UnexpectedAnswer { .. } => {

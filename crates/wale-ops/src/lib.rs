@@ -21,7 +21,9 @@ pub mod promotion;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
+pub mod sealed;
 pub mod sweep;
+pub mod unknown_server;
 pub mod wal_fetch;
 pub mod wal_push;
 

@@ -31,8 +31,10 @@ mod schedule;
 mod scheduler;
 mod serve;
 mod server;
+mod store_trial;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub use http::Tls;
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};

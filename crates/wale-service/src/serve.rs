@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
-    recall, recoverable,
+    recall, recoverable, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -297,10 +297,16 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
     begin(Box::pin(promotion::watch(Arc::clone(app))));
+    begin(Box::pin(unknown::watch_server(Arc::clone(app))));
+    begin(Box::pin(unknown::look_for_sealed(Arc::clone(app))));
     begin(Box::pin(reach::watch(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));
     begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
+    // A restore may have come from an archive that is somebody else's: there the first push tries the store.
+    if !matches!(options.mode, StartMode::Restore(_)) {
+        begin(Box::pin(store_trial::run(Arc::clone(app))));
+    }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),
         options.housekeeping.clone(),

@@ -9,6 +9,7 @@ use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
+use wale_format::layout::{self, ArchiveKey};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
@@ -144,6 +145,7 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
                 timeouts: S3Timeouts::default(),
                 retry: bounds.store.clone(),
                 upload_memory_bytes,
+                is_own_name: |name| layout::parse(name) != ArchiveKey::Unknown,
             };
             let failed = |e| OpError::from_store(e, format_args!("set up the archive in S3"));
             let store = S3Store::open(&options).map_err(failed)?;

@@ -13,11 +13,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wale_pg::MajorVersion;
 
+use super::RECOVERY_CONF;
 use super::configuration::{
     BYTES_MAX, FILES_MAX, INCLUDE_DEPTH, Setting, configuration_files, is_configuration_name,
     parse_line, read_bounded,
 };
-use super::{FILE_MODE, RECOVERY_CONF};
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
@@ -139,9 +139,9 @@ impl ConfigurationSet {
         let tree = crate::RestoreTree::open(data_directory, owner)?;
         for (name, bytes) in &self.files {
             // The tree lets nothing lead out of it; the file as such is written by rename.
-            drop(tree.create_file(name, FILE_MODE)?);
+            drop(tree.create_file(name, 0o600)?);
             let path = data_directory.join(name);
-            durable::write_atomic(&path, bytes, FILE_MODE, owner)
+            durable::write_atomic(&path, bytes, durable::mode_beside(&path), owner)
                 .map_err(ClusterError::io("write", &path))?;
         }
         Ok(())
@@ -252,7 +252,7 @@ pub fn own_configuration(
         Edit::Comment
     });
     if !said.is_empty() {
-        durable::write_atomic(&path, &after, FILE_MODE, owner)
+        durable::write_atomic(&path, &after, durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))?;
     }
     Ok(said)

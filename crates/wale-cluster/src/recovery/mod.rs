@@ -52,7 +52,7 @@ const RECOVERY_DONE: &str = "recovery.done";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
 
-/// PostgreSQL's own mode for its configuration files.
+/// The mode of a file that holds a secret.
 const FILE_MODE: u32 = 0o600;
 
 /// What a restored cluster becomes.
@@ -122,7 +122,7 @@ pub fn apply(
     }
     let write = |name: &str, text: &[u8]| {
         let path = data_directory.join(name);
-        durable::write_atomic(&path, text, FILE_MODE, owner)
+        durable::write_atomic(&path, text, durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))
     };
     let configured = configuration::configured(data_directory, &READ)?;

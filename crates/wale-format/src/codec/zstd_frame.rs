@@ -57,6 +57,7 @@ pub(super) struct ZstdFrame {
 
 impl FrameDecoder for ZstdFrame {
     const NAME: &'static str = "zstd";
+    const MAGIC: &'static [u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.inner.read(out).map_err(|error| {

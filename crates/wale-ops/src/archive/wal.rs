@@ -6,7 +6,9 @@ use std::io::Read;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
-use wale_pg::{ArchiveFileName, ParentTimeline, TimelineHistory, TimelineId, WalPageHeader};
+use wale_pg::{
+    ArchiveFileName, ParentTimeline, TimelineHistory, TimelineId, WalHeaderError, WalPageHeader,
+};
 use wale_storage::ObjectKey;
 
 use super::Archive;
@@ -182,12 +184,22 @@ impl Archive {
 
     /// The first page's header of a stored segment; only its beginning is fetched.
     pub(crate) async fn read_wal_header(&self, stored: &StoredWal) -> Result<WalPageHeader> {
-        let key = stored.key.clone();
+        let (key, codec) = (stored.key.clone(), stored.codec);
         self.decode(&stored.key, stored.codec, move |plain| {
             let mut head = [0; WalPageHeader::LENGTH];
             plain.read_exact(&mut head)?;
-            WalPageHeader::parse(&head)
-                .map_err(|e| ConsumeError::Refused(damaged(&key, &e).source(e)))
+            WalPageHeader::parse(&head).map_err(|error| {
+                ConsumeError::Refused(match error {
+                    // No codec tells what an object without one is: encrypted, or no WAL at all.
+                    WalHeaderError::UnknownMagic { .. } if codec == Codec::None => OpError::new(
+                        Kind::Configuration,
+                        format!("object {key} holds no WAL; it may be encrypted"),
+                    )
+                    .hint("use the tool that wrote it")
+                    .source(error),
+                    error => damaged(&key, &error).source(error),
+                })
+            })
         })
         .await
     }

@@ -90,7 +90,23 @@ impl Evidence {
                 "the data directory was exchanged during the backup",
             ));
         }
+        evidence.judge_checksums(&control);
         Ok(evidence)
+    }
+
+    /// Pages are judged only where checksums were on when the backup began and are on when it ends: from 19 on they can be
+    /// switched while the server runs, and a page without the right one is no damage then.
+    fn judge_checksums(&mut self, at_the_end: &ControlFile) {
+        if !self.ready.control_file.has_data_checksums() || at_the_end.has_data_checksums() {
+            return;
+        }
+        self.ready.control_file.data_checksum_version = at_the_end.data_checksum_version;
+        self.damaged.clear();
+        self.damaged_count = 0;
+        self.listing.warnings.push(
+            "page checksums were switched while the base backup ran: its pages were not judged"
+                .to_owned(),
+        );
     }
 
     fn add(&mut self, partition: StoredPartition) {

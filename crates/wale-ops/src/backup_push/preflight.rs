@@ -46,9 +46,7 @@ impl Ready {
     /// Permission bits of files that are made here, as the server would make them: readable for the group where the
     /// data directory is.
     pub(super) fn file_mode(&self) -> u32 {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = std::fs::metadata(self.directory.path()).map_or(0, |metadata| metadata.mode());
-        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+        wale_cluster::durable::mode_beside(&self.directory.path().join(ControlFile::PATH))
     }
 
     /// The session that holds the lock.
@@ -154,7 +152,13 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
     super::blocking(read).await?.map_err(|error: ClusterError| {
         let shown = options.data_directory.display();
         let missing = error.situation() == Situation::NotFound;
+        let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });
         let error = OpError::from_cluster(error, format_args!("read {shown}"));
+        if is_unknown {
+            return error
+                .detail("What a base backup must know of the server cannot be read. Nothing was written; WAL is archived all the same.")
+                .hint("use a version of wale that knows this server");
+        }
         if missing {
             // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
             return error.hint(format!(

@@ -328,6 +328,7 @@ impl Backup<'_> {
             .then_some(PageVerification {
                 start_lsn: started.start_lsn,
                 blocks_per_segment: ready.control_file.blocks_per_segment,
+                directory: ready.directory.clone(),
             });
         let job = CopyJob {
             name: started.name.clone(),

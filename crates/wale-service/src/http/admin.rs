@@ -223,6 +223,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "phase": phase.name(),
         "reasons": by_topic(&|complaint| complaint.reason.clone()),
         "reasons_since": by_topic(&|complaint| app.began(complaint.lasting)),
+        "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
         "wal": {
@@ -232,6 +233,8 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_push": entries.last_push,
             "last_push_failure": entries.last_push_failure,
             "last_fetch_failure": entries.last_fetch_failure,
+            "sealed": entries.sealed_wal,
+            "stored_beside_sealed": app.pusher.stats().beside_sealed,
         },
         "backup": {
             "running": running.map(|running| json!({

@@ -48,6 +48,9 @@ pub struct S3Endpoint {
     pub secure: bool,
     /// Host and, where it is not the protocol's own, `:port`.
     pub authority: String,
+    /// What every path begins with: empty, or a slash and what follows it, without one at the end. Gateways have it
+    /// that serve more than S3.
+    pub path: String,
     /// How it is told the bucket.
     pub addressing: Addressing,
 }
@@ -160,6 +163,9 @@ pub struct S3Options {
     pub retry: RetryPolicy,
     /// What all uploads together may hold in memory, bytes. At least two parts of 5 MiB are taken.
     pub upload_memory_bytes: u64,
+    /// Whether an object of this name, without the prefix, is one of those that this program stores. Unfinished uploads
+    /// of others are not swept: a prefix may be shared.
+    pub is_own_name: fn(&str) -> bool,
 }
 
 impl S3Options {
