@@ -130,7 +130,7 @@ impl ConfigurationSet {
         self.files.keys().map(String::as_str)
     }
 
-    /// Writes them over what came with the backup, whole and durably, with mode 0600. To be done after the data and before
+    /// Writes them over what came with the backup, whole and durably. To be done after the data and before
     /// [`super::apply`]: a `postgresql.auto.conf` among them would undo the recovery settings.
     ///
     /// # Errors
