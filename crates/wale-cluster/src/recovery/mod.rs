@@ -19,6 +19,7 @@ mod copy;
 mod names;
 mod preload;
 mod restore_command;
+mod running_target;
 mod settled;
 mod stand_in;
 mod target_time;
@@ -40,6 +41,7 @@ pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
     restore_command, write_authorization,
 };
+pub use running_target::surely_has_target;
 pub use settled::{
     WrittenSetting, block_settings, has_ended, is_written, left_over, only_ours, take_back,
 };
@@ -51,6 +53,10 @@ const RECOVERY_CONF: &str = "recovery.conf";
 const RECOVERY_DONE: &str = "recovery.done";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// The first major version whose recovery reads ahead of what it replays (`recovery_prefetch`). It asks for segments far
+/// behind its target, and stops for one that is missing there, although it would never have come to it.
+const PREFETCHES_SINCE: u32 = 15;
 
 /// The mode of a file that holds a secret.
 const FILE_MODE: u32 = 0o600;
@@ -241,6 +247,15 @@ fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, 
         let name = "recovery_target_timeline";
         line(name, timeline.unwrap_or(neutral(name)));
     }
+    let names_target = |(name, value): &(String, String)| {
+        !value.is_empty() && TARGET_SETTINGS.contains(&name.as_str())
+    };
+    if settings.major.get() >= PREFETCHES_SINCE
+        && settings.target_lines.iter().any(names_target)
+        && !given("recovery_prefetch")
+    {
+        line("recovery_prefetch", "off");
+    }
     // An empty target is said before the one that is meant, as above.
     let is_empty = |(_, value): &&(String, String)| value.is_empty();
     for (name, value) in settings.target_lines.iter().filter(is_empty) {
@@ -390,11 +405,40 @@ mod tests {
                  primary_slot_name = ''\n\
                  promote_trigger_file = ''\n\
                  recovery_target_timeline = 'latest'\n\
+                 recovery_prefetch = 'off'\n\
                  recovery_target_time = '2026-01-01 00:00:00 UTC'\n\
                  max_connections = '200'\n\
                  # wale: end of recovery settings\n"
             );
         }
+    }
+
+    /// Row 72, the settings' part.
+    #[test]
+    fn fault_72_with_a_target_the_recovery_does_not_read_ahead_of_what_it_replays() {
+        use RecoveryMode::{Recover, Standby};
+        let prefetch = |major: u32, mode, targets: &[(&str, &str)]| -> Vec<String> {
+            let text = lines(&settings(major, mode, targets)).unwrap();
+            let of_prefetch = text.lines().filter(|line| line.contains("prefetch"));
+            of_prefetch.map(str::to_owned).collect()
+        };
+        let target = ("recovery_target", "immediate");
+        assert_eq!(
+            prefetch(15, Recover, &[target]),
+            ["recovery_prefetch = 'off'"]
+        );
+        assert_eq!(
+            prefetch(18, Standby, &[target]),
+            ["recovery_prefetch = 'off'"]
+        );
+        assert!(prefetch(14, Recover, &[target]).is_empty());
+        assert!(prefetch(15, Recover, &[("recovery_target_timeline", "1")]).is_empty());
+        assert!(prefetch(15, Recover, &[("recovery_target_xid", "")]).is_empty());
+        let own = ("recovery_prefetch", "try");
+        assert_eq!(
+            prefetch(15, Recover, &[target, own]),
+            ["recovery_prefetch = 'try'"]
+        );
     }
 
     #[test]

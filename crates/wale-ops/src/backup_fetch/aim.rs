@@ -12,7 +12,7 @@ use wale_cluster::recovery;
 use wale_format::BackupName;
 use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};
 
-use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Wanted};
+use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Look, Wanted};
 use crate::error::{Kind, OpError, Result};
 
 /// Where a recovery shall end.
@@ -22,6 +22,8 @@ pub struct Aim {
     pub kind: RecoveryTargetKind,
     /// The timeline that is named by its number.
     pub timeline: Option<TimelineId>,
+    /// How much of a backup is looked at before `LATEST` means it.
+    pub look: Look,
 }
 
 /// What was decided about the backup, for the user.
@@ -115,9 +117,9 @@ pub(super) async fn choose(
     aim: &Aim,
 ) -> Result<(Chosen, Notes)> {
     let Some(bound) = aim.bound() else {
-        let chosen = match (selector, aim.timeline) {
-            (BackupSelector::Latest, Some(_)) => latest(archive, catalog, aim, &|_| None).await?,
-            _ => archive.choose(catalog, selector).await?,
+        let chosen = match selector {
+            BackupSelector::Latest => latest(archive, catalog, aim, &|_| None).await?,
+            BackupSelector::Name(_) => archive.choose(catalog, selector).await?,
         };
         let notes = Notes {
             notes: aim.unknown(&chosen.entry).into_iter().collect(),
@@ -185,6 +187,7 @@ async fn latest(
     let wanted = Wanted {
         timeline: aim.timeline,
         unfit,
+        look: aim.look,
     };
     archive.latest(catalog, &wanted).await
 }
@@ -341,8 +344,11 @@ mod tests {
     async fn chosen(bench: &Bench, selector: &str, addition: &str) -> Result<(String, Notes)> {
         let catalog = bench.archive.catalog().await?;
         let selector: BackupSelector = selector.parse().unwrap();
-        let (chosen, mut notes) =
-            choose(&bench.archive, &catalog, &selector, &Aim::of(addition)).await?;
+        let aim = Aim {
+            look: Look::Record,
+            ..Aim::of(addition)
+        };
+        let (chosen, mut notes) = choose(&bench.archive, &catalog, &selector, &aim).await?;
         notes.warnings.extend(chosen.passed_over);
         Ok((chosen.entry.name.to_string(), notes))
     }

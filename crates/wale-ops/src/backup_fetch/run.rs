@@ -15,7 +15,7 @@ use super::cluster::checked_addition;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
-use super::plan::{self, Begin, StoredPart};
+use super::plan::{self, Begin};
 use super::report::{Preview, RestoreReport};
 use super::source::Source;
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
@@ -23,6 +23,7 @@ use super::target::{Target, WalPlace};
 use super::whole::Whole;
 use super::{facts, libraries, wipe};
 use crate::archive::Archive;
+use crate::archive::parts::StoredPart;
 use crate::backup_push::{blocking, cancelled};
 use crate::error::{Kind, OpError, Result};
 
@@ -518,6 +519,7 @@ impl Restore<'_> {
             self.progress.clone(),
             strict,
             limits,
+            source.listed.clone(),
         )
     }
 

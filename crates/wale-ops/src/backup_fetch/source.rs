@@ -1,15 +1,15 @@
 //! The backup in the archive: its record, its manifest, its partitions. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
-use wale_format::layout::{self, ArchiveKey};
+use wale_format::layout;
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
@@ -17,8 +17,9 @@ use wale_storage::{ObjectKey, StoreError};
 
 use super::aim::{self, Aim, Notes};
 use super::extract::WORKER_BYTES;
-use super::plan::{self, ExpectedFile, StoredPart};
+use super::plan::ExpectedFile;
 use super::tablespaces::RecordedTablespace;
+use crate::archive::parts::StoredPart;
 use crate::archive::{Archive, BackupSelector, ConsumeError};
 use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
@@ -45,6 +46,8 @@ pub(super) struct Source {
     pub(super) parts: Vec<StoredPart>,
     /// What was decided when it was chosen.
     pub(super) notes: Notes,
+    /// The members that some partition must hold, where their maker listed them.
+    pub(super) listed: BTreeSet<String>,
 }
 
 impl Source {
@@ -63,7 +66,10 @@ impl Source {
             .readable()
             .cloned()
             .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
-        let mut parts = stored_parts(archive, &name).await?;
+        let list = archive.member_list(&name, &sentinel).await?;
+        let mut parts = archive
+            .checked_parts(&name, &sentinel, list.as_ref())
+            .await?;
         parts.sort_by(|one, other| {
             other
                 .size
@@ -71,21 +77,7 @@ impl Source {
                 .then_with(|| one.key.cmp(&other.key))
         });
         let manifest = match &sentinel.wale {
-            Some(record) => {
-                let recorded = record
-                    .partitions
-                    .iter()
-                    .map(|part| (part.number, part.bytes_stored))
-                    .collect();
-                plan::check_parts(&name, &recorded, &parts)?;
-                Some(manifest(archive, &name, record).await?)
-            }
-            None if parts.is_empty() => {
-                return Err(OpError::new(
-                    Kind::CorruptData,
-                    format!("backup {name} has no partition in the archive"),
-                ));
-            }
+            Some(record) => Some(manifest(archive, &name, record).await?),
             None => None,
         };
         let major = match recorded_major(&sentinel) {
@@ -105,6 +97,7 @@ impl Source {
             manifest,
             parts,
             notes,
+            listed: list.map(|list| list.members).unwrap_or_default(),
         })
     }
 
@@ -269,34 +262,6 @@ fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
         .as_ref()
         .map(|wale| wale.major)
         .or_else(of_wal_g)
-}
-
-async fn stored_parts(archive: &Archive, name: &BackupName) -> Result<Vec<StoredPart>> {
-    let prefix = layout::partitions_prefix(name);
-    let failed = |error| OpError::from_store(error, format_args!("list {prefix}"));
-    let listing = archive.store().list(&prefix).await.map_err(failed)?;
-    listing
-        .map_err(failed)
-        .try_filter_map(|meta| async move {
-            let key = meta.key.to_string();
-            Ok(match layout::parse(&key) {
-                ArchiveKey::Partition { number, codec, .. } => Some(StoredPart {
-                    key,
-                    number: Some(number),
-                    codec,
-                    size: meta.size,
-                }),
-                ArchiveKey::ForeignPartition { codec, .. } => Some(StoredPart {
-                    key,
-                    number: None,
-                    codec,
-                    size: meta.size,
-                }),
-                _ => None,
-            })
-        })
-        .try_collect()
-        .await
 }
 
 async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -> Result<Manifest> {
