@@ -63,6 +63,7 @@ impl Aim {
         Self {
             kind: target_of(lines),
             timeline: setting(lines, "recovery_target_timeline").and_then(|text| text.parse().ok()),
+            look: Look::Whole,
         }
     }
 
