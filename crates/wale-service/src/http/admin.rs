@@ -268,7 +268,11 @@ pub(crate) async fn status(app: &App) -> Reply {
 
 /// Where the archive is and whose it is. A store that does not answer is told, not waited for.
 async fn archive(app: &App) -> Value {
-    let asked = tokio::time::timeout(Duration::from_secs(2), app.archive.identity()).await;
+    let ask = async {
+        app.archive.ensure_still_there().await?;
+        app.archive.identity().await
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(2), ask).await;
     let (identity, problem) = match asked {
         Ok(Ok(identity)) => (identity, None),
         Ok(Err(error)) => (None, Some(error.chain())),
