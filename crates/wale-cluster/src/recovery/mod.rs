@@ -418,7 +418,7 @@ mod tests {
     fn fault_72_with_a_target_the_recovery_does_not_read_ahead_of_what_it_replays() {
         use RecoveryMode::{Recover, Standby};
         let prefetch = |major: u32, mode, targets: &[(&str, &str)]| -> Vec<String> {
-            let text = lines(&settings(major, mode, targets)).unwrap();
+            let text = text_of(&recovery_lines(&settings(major, mode, targets)).unwrap());
             let of_prefetch = text.lines().filter(|line| line.contains("prefetch"));
             of_prefetch.map(str::to_owned).collect()
         };
