@@ -232,7 +232,8 @@ fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, 
     }
     if settings.major.has_recovery_signal() {
         let left = |name: &&str| {
-            *name != "recovery_target_timeline"
+            // How recovery reads ahead says nothing about where it ends; see below.
+            !matches!(*name, "recovery_target_timeline" | "recovery_prefetch")
                 && !given(name)
                 && (*name != "restore_command" || settings.restore_command.is_empty())
         };
