@@ -13,6 +13,7 @@
 //!     <backup>/metadata.json                      WAL-G's
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
@@ -45,6 +46,7 @@ const EXTENDED_VERSION: &str = "extended_version.txt";
 const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
+const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
 const PARTITIONS: &str = "tar_partitions/";
 /// Hexadecimal digits of a content digest in the name of a conflicting file.
@@ -108,6 +110,13 @@ pub fn deletion(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{DELETION}")
 }
 
+/// The key of the claim on a backup's name: whoever has it writes the backup, or removes what is left of it. Beside a
+/// sentinel it means nothing.
+#[must_use]
+pub fn attempt(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{ATTEMPT}")
+}
+
 /// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
 #[must_use]
 pub fn partitions_prefix(backup: &BackupName) -> String {
@@ -148,6 +157,8 @@ pub enum ArchiveKey {
     FilesMetadata(BackupName),
     /// PostgreSQL's manifest.
     Manifest(BackupName),
+    /// The claim on a backup's name.
+    Attempt(BackupName),
     /// The note that a backup is being deleted.
     Deletion(BackupName),
     /// A partition as WAL-E and wale name them.
@@ -193,6 +204,7 @@ impl ArchiveKey {
             Self::Metadata(backup) => metadata(backup),
             Self::FilesMetadata(backup) => format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}"),
             Self::Manifest(backup) => manifest(backup),
+            Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Partition {
                 backup,
@@ -220,6 +232,7 @@ impl ArchiveKey {
             | Self::Metadata(backup)
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
+            | Self::Attempt(backup)
             | Self::Deletion(backup)
             | Self::Partition { backup, .. }
             | Self::ForeignPartition { backup, .. } => Some(backup),
@@ -298,6 +311,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         METADATA => Some(ArchiveKey::Metadata(backup)),
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
     }
@@ -440,6 +454,10 @@ mod tests {
             (
                 "basebackups_005/base_000000010000000000000003_00000040/backup_manifest",
                 manifest(&backup()),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",
+                attempt(&backup()),
             ),
             (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",

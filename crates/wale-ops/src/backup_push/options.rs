@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use wale_cluster::{Checkpoint, ConnectOptions};
 
+use crate::claim::host_name;
+
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
@@ -76,11 +78,4 @@ impl Options {
 #[must_use]
 pub(crate) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-/// The kernel's host name: in a container, the container's. Empty where it cannot be read.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use wale_cluster::{
     ClusterError, Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery,
     restore_marker,
@@ -21,7 +22,7 @@ use super::copy::{
 };
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile, cancelled};
-use super::plan::{self, Place};
+use super::plan;
 use super::preflight::{self, Ready};
 use super::report::{BackupReport, Started};
 use super::throttle::Throttle;
@@ -64,24 +65,49 @@ pub(super) async fn attempt(
 ) -> Result<BackupReport> {
     let begun = Instant::now();
     let uploads = Arc::new(Uploads::new(Arc::clone(archive.store())));
+    let (stop, done) = (cancel.child_token(), CancellationToken::new());
+    let claimed = Notify::new();
     let backup = Backup {
         archive,
         options,
         progress,
-        cancel,
+        cancel: &stop,
         uploads: &uploads,
+        claimed: &claimed,
     };
-    match take(&backup).await {
+    let work = async {
+        let taken = take(&backup).await;
+        done.cancel();
+        taken
+    };
+    let (taken, kept) = tokio::join!(work, keep_claim(&uploads, &claimed, &done, &stop));
+    match taken {
         Ok(mut report) => {
+            uploads.release().await;
             report.duration = begun.elapsed();
             Ok(report)
         }
         Err(error) => {
             progress.set_phase("removing what was written");
             uploads.remove_all().await;
-            Err(error)
+            // Whoever lost the claim was stopped for that; what the work says about it is not the reason.
+            Err(kept.err().unwrap_or(error))
         }
     }
+}
+
+/// Refreshes the claim on the backup's name while the work goes on. When it is lost, the work is stopped.
+async fn keep_claim(
+    uploads: &Uploads,
+    claimed: &Notify,
+    done: &CancellationToken,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let waiting = done.run_until_cancelled(claimed.notified()).await;
+    let (Some(()), Some(claim)) = (waiting, uploads.claim()) else {
+        return Ok(());
+    };
+    claim.keep(done).await.inspect_err(|_| stop.cancel())
 }
 
 /// One attempt and what it works with.
@@ -91,6 +117,8 @@ pub(super) struct Backup<'a> {
     pub(super) progress: &'a Progress,
     cancel: &'a CancellationToken,
     uploads: &'a Arc<Uploads>,
+    /// Rings when there is a claim to be kept.
+    claimed: &'a Notify,
 }
 
 /// What the copying brought.
@@ -232,13 +260,11 @@ impl Backup<'_> {
             .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))
     }
 
-    /// Makes sure that nobody else's objects are under the backup's name, and puts the first one there.
+    /// Takes the backup's name, makes sure that nobody else's objects are under it, and puts the first one there.
     pub(super) async fn occupy(&self, ready: &Ready, name: &BackupName) -> Result<()> {
-        let occupancy = place::look(self.archive, name).await?;
-        if plan::judge_place(name, &occupancy, self.archive.clock().now())? == Place::Leftover {
-            tracing::info!(backup = %name, "removing what an unfinished backup of the same name left");
-            place::clear(self.archive, name).await?;
-        }
+        let claim = place::occupy(self.archive, name).await?;
+        self.uploads.claimed(claim);
+        self.claimed.notify_one();
         let key = layout::extended_version(name);
         self.uploads
             .put_bytes(&key, ready.version.clone().into())
