@@ -44,6 +44,16 @@ pub(crate) fn is_dead(refreshed: DateTime<Utc>, store_now: DateTime<Utc>) -> boo
     store_now - refreshed >= DEAD_AFTER
 }
 
+/// Whether whoever has the claim `key` removes what lies under the name: then everybody who wants that may go on.
+///
+/// # Errors
+///
+/// The store's.
+pub(crate) async fn is_removal(archive: &Archive, key: &str) -> Result<bool> {
+    let found = archive.read_small(&Archive::key(key)?).await?;
+    Ok(found.is_some_and(|found| is_for(&found, Purpose::Remove)))
+}
+
 /// The store's time of day, by an object that is put for it. Another host's clock may be wrong; the times of objects
 /// are the store's, and can only be compared with that.
 ///
@@ -63,6 +73,25 @@ pub(crate) async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
         tracing::debug!(%key, %error, "the object that tells the store's time stays");
     }
     Ok(meta.modified)
+}
+
+/// What a claim is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To write under the name.
+    Write,
+    /// To remove what lies under it. Two who do that do not disturb each other, so the second takes over at once: a
+    /// deletion that was killed is finished by the next run.
+    Remove,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Remove => "remove",
+        }
+    }
 }
 
 /// What came of asking for a claim.
@@ -104,11 +133,11 @@ impl Claim {
     /// # Errors
     ///
     /// The store's.
-    pub(crate) async fn take(archive: &Archive, key: &str) -> Result<Taken> {
+    pub(crate) async fn take(archive: &Archive, key: &str, purpose: Purpose) -> Result<Taken> {
         let key = Archive::key(key)?;
         let claim = Self {
             archive: archive.clone(),
-            content: content(archive.clock().now()),
+            content: content(purpose, archive.clock().now()),
             key,
             held_since: Mutex::new(None),
         };
@@ -148,12 +177,13 @@ impl Claim {
                 who: who(&found),
                 refreshed,
             };
-            if !is_dead(refreshed, store_now(archive).await?) {
+            let joins = purpose == Purpose::Remove && is_for(&found, Purpose::Remove);
+            if !joins && !is_dead(refreshed, store_now(archive).await?) {
                 return Ok(Taken::Theirs(holder));
             }
             // Once more: another one may have taken it while the store was asked for the time.
             if claim.read().await? == Some((found, refreshed)) {
-                tracing::info!(key = %claim.key, holder = holder.who, refreshed = %refreshed, "taking over the claim of somebody who died");
+                tracing::info!(key = %claim.key, holder = holder.who, refreshed = %refreshed, "taking over a claim");
                 claim.delete().await?;
                 from_the_dead = true;
             }
@@ -267,16 +297,18 @@ impl Claim {
         Ok(())
     }
 
-    /// Gives the claim back, if it is ours. What the store does not do is told in the log: the claim dies by itself.
-    pub(crate) async fn release(&self) {
+    /// Gives the claim back, if it is ours; whether that was so, and its object is gone. What the store does not do is told
+    /// in the log: the claim dies by itself.
+    pub(crate) async fn release(&self) -> bool {
         let released = match self.check().await {
             Ok(()) => self.delete().await,
             Err(error) => Err(error),
         };
         self.lose();
-        if let Err(error) = released {
+        if let Err(error) = &released {
             tracing::info!(key = %self.key, error = %error.chain(), "the claim is not given back: it counts as dead in ten minutes");
         }
+        released.is_ok()
     }
 
     async fn create(&self) -> Result<bool> {
@@ -331,15 +363,21 @@ impl Claim {
 }
 
 /// What nobody else writes.
-fn content(now: DateTime<Utc>) -> Bytes {
+fn content(purpose: Purpose, now: DateTime<Utc>) -> Bytes {
     let random = || RandomState::new().build_hasher().finish();
     let value = json!({
         "attempt": format!("{:016x}{:016x}", random(), random()),
+        "for": purpose.name(),
         "host": host_name(),
         "process": std::process::id(),
         "since": now,
     });
     Bytes::from(format!("{value}\n"))
+}
+
+fn is_for(content: &[u8], purpose: Purpose) -> bool {
+    let value: serde_json::Value = serde_json::from_slice(content).unwrap_or_default();
+    value.get("for").and_then(|text| text.as_str()) == Some(purpose.name())
 }
 
 /// Host and process that a claim names. It is text from the archive: only what a host's name may have is shown.
@@ -364,4 +402,142 @@ pub(crate) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
+    use super::*;
+    use crate::testing::{Bench, archive};
+
+    const KEY: &str = "basebackups_005/base_000000010000000000000002_00000040/wale_attempt.json";
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    async fn take(bench: &Bench, purpose: Purpose) -> Option<(Claim, bool)> {
+        let taken = Claim::take(&bench.archive, KEY, purpose).await;
+        match taken.expect("the store answers") {
+            Taken::Ours {
+                claim,
+                from_the_dead,
+            } => Some((claim, from_the_dead)),
+            Taken::Theirs(holder) => {
+                assert!(holder.who.contains("process"), "{}", holder.who);
+                None
+            }
+        }
+    }
+
+    fn stored(bench: &Bench) -> Option<Bytes> {
+        bench.memory.content(&Archive::key(KEY).expect("a key"))
+    }
+
+    #[tokio::test]
+    async fn fault_103_a_name_has_one_holder_until_it_is_dead_by_the_stores_clock() {
+        let bench = Bench::new();
+        bench.memory.set_now(at(0));
+        let (first, from_the_dead) = take(&bench, Purpose::Write).await.expect("free");
+        assert!(!from_the_dead);
+        bench.memory.set_now(at(599));
+        assert!(take(&bench, Purpose::Write).await.is_none());
+        assert!(take(&bench, Purpose::Remove).await.is_none());
+        first.refresh().await.expect("ours");
+        bench.memory.set_now(at(599 + 599));
+        assert!(take(&bench, Purpose::Write).await.is_none(), "refreshed");
+        bench.memory.set_now(at(599 + 600));
+        let (second, from_the_dead) = take(&bench, Purpose::Write).await.expect("dead");
+        assert!(from_the_dead);
+        // The first one woke up.
+        let content = stored(&bench);
+        for lost in [first.check().await, first.refresh().await, first.check_clock()] {
+            assert_eq!(lost.expect_err("lost").kind, Kind::Busy);
+        }
+        first.release().await;
+        assert_eq!(stored(&bench), content, "the second one's is untouched");
+        second.check().await.expect("ours");
+        second.release().await;
+        assert_eq!(stored(&bench), None);
+        assert!(take(&bench, Purpose::Write).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_was_killed_is_gone_on_with_at_once_and_a_writer_is_not_let_in() {
+        let bench = Bench::new();
+        let (killed, _) = take(&bench, Purpose::Remove).await.expect("free");
+        assert!(take(&bench, Purpose::Write).await.is_none());
+        let (next, _) = take(&bench, Purpose::Remove).await.expect("joined");
+        assert_eq!(killed.check().await.expect_err("lost").kind, Kind::Busy);
+        next.check().await.expect("ours");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_103_a_holder_that_stood_still_gives_up_before_another_may_take_over() {
+        let bench = Bench::new();
+        let (claim, _) = take(&bench, Purpose::Write).await.expect("free");
+        tokio::time::advance(HELD_MAX - Duration::from_secs(1)).await;
+        claim.check_clock().expect("in time");
+        claim.refresh().await.expect("in time");
+        tokio::time::advance(HELD_MAX).await;
+        let error = claim.check().await.expect_err("too late");
+        assert_eq!(error.kind, Kind::Busy);
+        assert!(claim.is_untouched().await.expect("asked"), "nobody came");
+        claim.refresh().await.expect_err("for good");
+        assert!(TimeDelta::from_std(HELD_MAX).expect("short") < DEAD_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_kept_through_an_outage_and_lost_in_a_long_one() {
+        let bench = Bench::new();
+        let (claim, _) = take(&bench, Purpose::Write).await.expect("free");
+        let done = CancellationToken::new();
+        let outage = || FaultPlan::new().fail(Verb::Put, Occurrence::Always, Fault::Unavailable);
+        let script = async {
+            bench.faulty.set_plan(outage());
+            tokio::time::sleep(Duration::from_mins(8)).await;
+            bench.faulty.set_plan(FaultPlan::new());
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            claim.check_clock().expect("kept");
+            bench.faulty.set_plan(outage());
+        };
+        let ((), kept) = tokio::join!(script, claim.keep(&done));
+        assert_eq!(kept.expect_err("lost").kind, Kind::Busy);
+        claim.check_clock().expect_err("lost");
+    }
+
+    /// A store that looks and then writes, where another writer comes in between.
+    #[tokio::test]
+    async fn where_the_store_has_no_conditions_the_last_writer_has_it() {
+        let bench = Bench::new();
+        let (first, _) = take(&bench, Purpose::Write).await.expect("free");
+        bench
+            .memory
+            .insert(&Archive::key(KEY).expect("a key"), content(Purpose::Write, at(0)));
+        let error = first.check().await.expect_err("overwritten");
+        assert_eq!(error.kind, Kind::Busy);
+        assert!(error.detail.expect("whose").contains("process"));
+    }
+
+    #[tokio::test]
+    async fn a_lost_reply_is_no_reason_to_wait_for_oneself() {
+        let plan = FaultPlan::new().fail(
+            Verb::PutIfAbsent,
+            Occurrence::Nth(1),
+            Fault::LostReply,
+        );
+        let bench = Bench::with_plan(plan);
+        assert!(take(&bench, Purpose::Write).await.is_some());
+        let other = archive(bench.archive.store().clone(), wale_format::Codec::Zstd, 1 << 20);
+        let taken = Claim::take(&other, KEY, Purpose::Write).await;
+        assert!(matches!(taken.expect("asked"), Taken::Theirs(_)));
+    }
+
+    #[test]
+    fn a_foreign_claim_shows_nothing_but_a_name() {
+        assert_eq!(who(b"no json"), "host unknown");
+        let evil = "{\"host\": \"a\\u001b[31m\\nb\", \"process\": 7}";
+        assert_eq!(who(evil.as_bytes()), "host a31mb, process 7");
+    }
 }

@@ -19,6 +19,7 @@
 
 mod commit;
 mod copy;
+mod forks;
 mod offline;
 mod options;
 mod pages;

@@ -9,7 +9,7 @@ use wale_storage::ObjectMeta;
 
 use super::plan::{self, Occupancy, Place};
 use crate::archive::Archive;
-use crate::claim::{Claim, Taken, store_now};
+use crate::claim::{Claim, Purpose, Taken, store_now};
 use crate::error::{Kind, OpError, Result};
 
 /// Takes the name: the claim on it is ours afterwards, and nothing else is in the folder.
@@ -21,7 +21,7 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
     if has_sentinel(archive, name).await? {
         return Err(plan::exists_already(name));
     }
-    let (claim, from_the_dead) = match Claim::take(archive, &layout::attempt(name)).await? {
+    let (claim, from_the_dead) = match Claim::take(archive, &layout::attempt(name), Purpose::Write).await? {
         Taken::Ours {
             claim,
             from_the_dead,
@@ -116,4 +116,99 @@ async fn clear(archive: &Archive, name: &BackupName, claim: &Claim) -> Result<()
         .hint("delete this backup: its objects were taken for those of an attempt that died"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use chrono::{DateTime, TimeDelta, Utc};
+    use wale_format::Codec;
+
+    use super::super::uploads::Uploads;
+    use super::*;
+    use crate::testing::Bench;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn name() -> BackupName {
+        BackupName::parse("base_000000010000000000000002_00000040").expect("a name")
+    }
+
+    fn part() -> String {
+        layout::partition(&name(), 0, Codec::Zstd)
+    }
+
+    fn put(bench: &Bench, key: &str, content: &'static str) {
+        let key = Archive::key(key).expect("a key");
+        bench.memory.insert(&key, content);
+    }
+
+    fn content(bench: &Bench, key: &str) -> Option<Bytes> {
+        bench.memory.content(&Archive::key(key).expect("a key"))
+    }
+
+    async fn begin(bench: &Bench) -> Result<Uploads> {
+        let uploads = Uploads::new(Arc::clone(bench.archive.store()));
+        uploads.claimed(occupy(&bench.archive, &name()).await?);
+        Ok(uploads)
+    }
+
+    #[tokio::test]
+    async fn fault_103_an_attempt_that_was_taken_for_dead_removes_nothing_of_the_next_one() {
+        let bench = Bench::new();
+        bench.memory.set_now(at(0));
+        let first = begin(&bench).await.expect("free");
+        let stored = |text: &'static str| Bytes::from_static(text.as_bytes());
+        first
+            .put_bytes(&part(), stored("first"))
+            .await
+            .expect("stored");
+        bench.memory.set_now(at(599));
+        let error = begin(&bench).await.expect_err("the first one is alive");
+        assert_eq!(error.kind, Kind::Busy);
+        assert_eq!(content(&bench, &part()), Some(stored("first")));
+
+        bench.memory.set_now(at(600));
+        let second = begin(&bench).await.expect("the first one is dead");
+        assert_eq!(content(&bench, &part()), None, "its objects are gone");
+        second
+            .put_bytes(&part(), stored("second"))
+            .await
+            .expect("stored");
+        first.remove_all().await;
+        assert_eq!(content(&bench, &part()), Some(stored("second")));
+        first.check_claim().await.expect_err("lost");
+        second.check_claim().await.expect("ours");
+        second.remove_all().await;
+        assert_eq!(bench.memory.keys(), [], "nothing is left, nor the claim");
+    }
+
+    #[tokio::test]
+    async fn fault_103_objects_without_a_claim_are_somebody_elses() {
+        let bench = Bench::new();
+        bench.memory.set_now(at(0));
+        put(&bench, &part(), "an older wale's");
+        bench.memory.set_now(at(24 * 3600 - 1));
+        let error = begin(&bench).await.expect_err("its writer may live");
+        assert_eq!(error.kind, Kind::Busy);
+        assert_eq!(content(&bench, &layout::attempt(&name())), None, "released");
+        assert!(content(&bench, &part()).is_some());
+        bench.memory.set_now(at(24 * 3600));
+        begin(&bench).await.expect("nobody's");
+        assert_eq!(content(&bench, &part()), None);
+        // What is being deleted goes on being deleted.
+        let bench = Bench::new();
+        put(&bench, &layout::deletion(&name()), "");
+        let error = begin(&bench).await.expect_err("it is being deleted");
+        assert_eq!(error.kind, Kind::Busy);
+        // What is committed is left alone, without a claim.
+        put(&bench, &layout::sentinel(&name()), "{}");
+        let error = begin(&bench).await.expect_err("there");
+        assert_eq!(error.kind, Kind::ArchiveConflict);
+        assert_eq!(content(&bench, &layout::attempt(&name())), None);
+    }
 }

@@ -20,6 +20,7 @@ use super::commit::{self, Evidence};
 use super::copy::{
     CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition,
 };
+use super::forks::Forks;
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile, cancelled};
 use super::plan;
@@ -151,6 +152,14 @@ impl Backup<'_> {
         tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup started");
 
         self.occupy(&ready, &started.name).await?;
+        let forks = Forks::note(
+            self.archive,
+            self.options,
+            started.timeline,
+            ready.facts.wal_segment_size,
+            ready.facts.in_recovery,
+        )
+        .await;
         let copied = self
             .copy(&ready, &started, Vec::new(), running.lost())
             .await?;
@@ -175,6 +184,7 @@ impl Backup<'_> {
             &segments,
             &self.options.wal_directory,
             limit,
+            forks.as_ref(),
             self.cancel,
         )
         .await?;

@@ -510,9 +510,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
          restored as of their own end (recovery_target = 'immediate').")
         .default("all").flag("retain-wal"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
-        "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
-         upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \
-         longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
+         record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
+         and removed. What a base backup of wale's left goes ten minutes after its claim was last refreshed. \
+         At least 1h; the sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
