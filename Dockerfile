@@ -1,4 +1,5 @@
-# The image: one static binary, called `wale` and `wal-e`, and the public CA roots. Nothing else:
+# The image: one static binary, called `wale` and `wal-e`, the public CA roots, and in /usr/share/doc/wale the
+# licences of what the binary is made of and its bill of materials (CycloneDX). Nothing else:
 # no shell, no libc, no package to patch. `make image` lays out the folder this file copies
 # (scripts/image.sh): the binary is built outside, so that the image needs no toolchain.
 FROM scratch

@@ -17,6 +17,8 @@ chmod 1777 "$context/rootfs/tmp"
 install -m 755 "$wale" "$context/rootfs/usr/local/bin/wale"
 ln -s wale "$context/rootfs/usr/local/bin/wal-e"
 install -m 644 "$roots" "$context/rootfs/etc/ssl/certs/ca-certificates.crt"
+install -m 644 -D LICENSE "$context/rootfs/usr/share/doc/wale/LICENSE"
+cargo run -q --locked -p xtask -- parts "$context/rootfs/usr/share/doc/wale" >/dev/null
 install -m 644 Dockerfile "$context/Dockerfile"
 if command -v podman >/dev/null; then
   # Isolation and network are for RUN lines, and there are none.

@@ -8,7 +8,7 @@
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default "10 14 15 18") is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
-# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once), and cargo-fuzz.
+# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once), cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -18,6 +18,7 @@ tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
 moto=5.2.5
 s3s_fs=0.14.1
 cargo_fuzz=0.13.2
+cargo_deny=0.20.2
 wal_e=1.1.1
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -97,6 +98,10 @@ if [ "$what" = test ]; then
   if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
     say "compiling cargo-fuzz $cargo_fuzz in $tools"
     cargo install -q cargo-fuzz@$cargo_fuzz --locked --root "$tools"
+  fi
+  if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $cargo_deny" ]; then
+    say "compiling cargo-deny $cargo_deny in $tools"
+    cargo install -q cargo-deny@$cargo_deny --locked --root "$tools"
   fi
 fi
 say "ready"

@@ -86,10 +86,31 @@ step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tidy" cargo run -q --locked -p xtask -- tidy
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check
 
+deny=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}/bin/cargo-deny
+if [ -x "$deny" ]; then
+  step "licences, sources and bans" "$deny" --locked --offline check licenses sources bans
+  # The database of advisories is a repository of its own.
+  if "$deny" fetch db >/dev/null 2>&1; then
+    step "advisories" "$deny" --locked check --disable-fetch advisories
+  else
+    echo "advisories: the database cannot be reached from here" >>"$WALE_TEST_SKIPS"
+  fi
+else
+  echo "licences, sources and bans: no cargo-deny (scripts/setup.sh test installs it)" >>"$WALE_TEST_SKIPS"
+fi
+
+# The test programs, not the compiler, are told that they may say how long each test took.
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1"
+times=(-Z unstable-options --report-time)
+
 printf '== unit tests\n'
-cargo test --workspace --exclude wale --locked --no-fail-fast 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked' 
+cargo test --workspace --exclude wale --locked --no-fail-fast --all-targets -- "${times[@]}" 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked' 
 unit=${PIPESTATUS[0]}
-cargo test -p wale --bins --locked --no-fail-fast 2>&1 | tee "$out/bin" | grep -E '^(test result|test .* FAILED|error)|panicked'
+# The examples in the documentation run inside rustdoc, which has no such option.
+cargo test --workspace --exclude wale --locked --no-fail-fast --doc 2>&1 | tee "$out/doc" | grep -E '^(test result|test .* FAILED|error)|panicked'
+doc=${PIPESTATUS[0]}
+cargo test -p wale --bins --locked --no-fail-fast -- "${times[@]}" 2>&1 | tee "$out/bin" | grep -E '^(test result|test .* FAILED|error)|panicked'
 bin=${PIPESTATUS[0]}
 it=0
 : >"$out/it"
@@ -97,7 +118,8 @@ if [ "$mode" = all ]; then
   step "the static binary for the image" make --no-print-directory build
   export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
   printf '== integration tests on real servers\n'
-  cargo test -p wale --test it --locked --no-fail-fast -- --test-threads="${WALE_TEST_THREADS:-3}" 2>&1 | tee "$out/it"
+  cargo test -p wale --test it --locked --no-fail-fast -- --test-threads="${WALE_TEST_THREADS:-3}" \
+    "${times[@]}" 2>&1 | tee "$out/it"
   it=${PIPESTATUS[0]}
 fi
 fuzz=0
@@ -109,19 +131,22 @@ elif [ "$mode" = all ]; then
   bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}" 2>&1 | tee "$out/fuzz"
   fuzz=${PIPESTATUS[0]}
 fi
-for part in unit bin; do
+for part in unit doc bin; do
   [ "${!part}" = 0 ] || sed -n '/^failures:/,$p' "$out/$part"
 done
 
-sum() { cat "$out/unit" "$out/bin" "$out/it" "$out/fuzz" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
+sum() { cat "$out/unit" "$out/doc" "$out/bin" "$out/it" "$out/fuzz" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
 passed=$(sum passed)
 failed=$(($(sum failed) + failed_steps))
 # A test program that did not compile or died has no line of its own.
-if [ "$failed" = 0 ] && [ "$unit$bin$it$fuzz" != 0000 ]; then failed=1; fi
+if [ "$failed" = 0 ] && [ "$unit$doc$bin$it$fuzz" != 00000 ]; then failed=1; fi
 skipped=$(($(sum ignored) + $(wc -l <"$WALE_TEST_SKIPS")))
 if [ -s "$WALE_TEST_SKIPS" ]; then
   printf '== skipped\n'
   sort "$WALE_TEST_SKIPS"
 fi
+printf '== the five slowest tests\n'
+cat "$out/unit" "$out/bin" "$out/it" | sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' | sort -rn | head -5
+printf '== it took %s minutes\n' "$(((SECONDS + 59) / 60))"
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

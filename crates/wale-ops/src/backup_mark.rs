@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 use wale_format::{BackupName, layout};
 use wale_storage::body_from;
 
-use crate::archive::{Archive, BackupEntry};
-use crate::backup_fetch::BackupSelector;
+use crate::archive::{Archive, BackupEntry, BackupSelector};
 use crate::error::{Kind, OpError, Result};
 
 /// What a backup is marked as.
@@ -29,16 +28,20 @@ pub enum Mark {
 /// have begun before the mark was there, [`Kind::CorruptData`] when its `metadata.json` is damaged, the store's failures.
 pub async fn run(archive: &Archive, selector: &BackupSelector, mark: Mark) -> Result<BackupName> {
     let catalog = archive.catalog().await?;
-    let found = match selector {
-        BackupSelector::Latest => catalog.latest(),
-        BackupSelector::Name(name) => catalog.find(name),
-    };
-    let Some(entry) = found else {
-        return Err(OpError::new(
-            Kind::NotFound,
-            format!("no backup {selector} in the archive"),
-        )
-        .hint("backup-list prints the names of all backups"));
+    let chosen;
+    let entry = match selector {
+        BackupSelector::Latest => {
+            chosen = archive.choose(&catalog, selector).await?;
+            for sentence in &chosen.passed_over {
+                tracing::warn!("{sentence}");
+            }
+            &chosen.entry
+        }
+        // Also one that cannot be restored: the mark keeps it from being deleted.
+        BackupSelector::Name(name) => catalog.find(name).ok_or_else(|| {
+            OpError::new(Kind::NotFound, format!("no backup {name} in the archive"))
+                .hint("backup-list prints the names of all backups")
+        })?,
     };
     let key = Archive::key(&layout::metadata(&entry.name))?;
     let mut metadata: Map<String, Value> = match archive.read_small(&key).await? {

@@ -29,12 +29,13 @@ pub mod wal_push;
 mod testing;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, Catalog, ClusterIdentity, SentinelRecord, StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
+    StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Kind, Level, OpError, Retry};
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::{
-    ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,
+    ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,
 };
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

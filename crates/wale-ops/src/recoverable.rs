@@ -9,10 +9,9 @@ use wale_pg::{
     WalSegmentSize,
 };
 
-use crate::archive::Archive;
-use crate::backup_fetch::reach::{self, Gap, Leg, Walk};
+use crate::archive::reach::{self, Gap, Leg, Walk};
+use crate::archive::{Archive, Wanted, walk};
 use crate::backup_fetch::timelines::{self, Wish};
-use crate::backup_fetch::{source, wal};
 use crate::error::{Kind, OpError, Result};
 
 /// How often the log is listed anew because the listing lacked what the store has.
@@ -44,10 +43,15 @@ pub struct Recoverable {
 /// The store's. [`Kind::StorageUnavailable`] also when its listing keeps contradicting its look-ups.
 pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let catalog = archive.catalog().await?;
-    for entry in catalog.backups.iter().rev() {
+    let newest = match archive.latest(&catalog, &Wanted::default()).await {
+        Ok(chosen) => Some(chosen.entry),
+        Err(error) if error.kind == Kind::StorageUnavailable => return Err(error),
+        // Nothing leads to the newest timeline: the way from the newest backup is all there is to look at.
+        Err(_) => None,
+    };
+    for entry in newest.iter().chain(catalog.backups.iter().rev()) {
         if let Some(sentinel) = entry.readable()
-            && let Some(consistent_at) =
-                source::consistent_at(archive, &entry.name, sentinel).await?
+            && let Some(consistent_at) = archive.consistent_at(&entry.name, sentinel).await?
         {
             return look(archive, &entry.name, sentinel, consistent_at)
                 .await
@@ -63,7 +67,7 @@ async fn look(
     sentinel: &Sentinel,
     consistent_at: Lsn,
 ) -> Result<Recoverable> {
-    let size = source::segment_size(archive, backup, sentinel).await?;
+    let size = archive.segment_size_of(backup, sentinel).await?;
     let followed = followed(archive, backup, consistent_at).await?;
     let mut found = Recoverable {
         backup: backup.clone(),
@@ -73,13 +77,13 @@ async fn look(
         missing: 0,
     };
     let legs = reach::legs(backup.segment(), followed.as_ref(), size);
-    for leg in legs.map_err(wal::behind_the_log)? {
+    for leg in legs.map_err(walk::behind_the_log)? {
         let walk = see(archive, leg, size).await?;
-        let reached = walk.reached().map_err(wal::behind_the_log)?;
+        let reached = walk.reached().map_err(walk::behind_the_log)?;
         found.until = reached.or(found.until);
-        if let Some(gap) = walk.gap().map_err(wal::behind_the_log)? {
+        if let Some(gap) = walk.gap().map_err(walk::behind_the_log)? {
             found.gap = Some(gap);
-            found.missing = gap.segments(size).map_err(wal::behind_the_log)?;
+            found.missing = gap.segments(size).map_err(walk::behind_the_log)?;
             break;
         }
     }
@@ -111,10 +115,10 @@ async fn followed(
 /// What the archive has of a leg. A gap that it shows is confirmed by name.
 async fn see(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     for _ in 0..LOOKS {
-        let walk = wal::walk(archive, leg, size).await?;
-        match walk.gap().map_err(wal::behind_the_log)? {
+        let walk = walk::walk(archive, leg, size).await?;
+        match walk.gap().map_err(walk::behind_the_log)? {
             // Archived meanwhile, or the listing is behind.
-            Some(gap) if !wal::is_missing(archive, gap).await? => {}
+            Some(gap) if !walk::is_missing(archive, gap).await? => {}
             _ => return Ok(walk),
         }
     }

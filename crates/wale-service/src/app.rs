@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -14,9 +16,11 @@ use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
 use crate::http::{Connections, Tls};
 use crate::journal::Journal;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::{Metrics, Scrape};
 use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use crate::quiet::Quiet;
+use crate::reach;
 use crate::schedule::Schedule;
 
 /// Lists of backups made at the same time. Each reads every sentinel of the archive.
@@ -33,6 +37,8 @@ pub(crate) struct App {
     pub(crate) journal: Arc<Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Connections,
+    /// Bounds the lines of the log that requests cause.
+    pub(crate) quiet: Quiet,
     pub(crate) limits: HttpLimits,
     pub(crate) token: Option<HttpToken>,
     pub(crate) tls: Option<Tls>,
@@ -57,6 +63,11 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
 }
 
+/// A time of day for people, to the second, UTC.
+pub(crate) fn moment(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
 impl App {
     /// Assembles the parts. Reads and writes nothing.
     pub(crate) fn new(options: &ServiceOptions) -> Arc<Self> {
@@ -71,6 +82,7 @@ impl App {
         let archive = options.archive.clone();
         let wal_directory = WalDirectory::at(&options.wal_directory);
         let life = Lifecycle::new();
+        life.complain(Topic::Archive, reach::NOT_YET.to_owned());
         let journal = Arc::new(Journal::default());
         let metrics = Arc::new(Metrics::new(options.version));
         let tasks = TaskTracker::new();
@@ -103,6 +115,7 @@ impl App {
                 options.limits.soft_connections,
                 options.limits.hard_connections,
             ),
+            quiet: Quiet::default(),
             limits: options.limits.clone(),
             token: options.token.clone(),
             tls: options.tls.clone(),
@@ -121,6 +134,14 @@ impl App {
             tasks,
             archive,
         })
+    }
+
+    /// The time of day at which something began that has lasted so long.
+    pub(crate) fn began(&self, lasting: Duration) -> String {
+        let now = self.archive.clock().now();
+        // A time before all time is no time of day: then it began now.
+        let began = chrono::Duration::from_std(lasting).map_or(now, |lasting| now - lasting);
+        moment(began)
     }
 
     /// When a push was last asked for or ended.

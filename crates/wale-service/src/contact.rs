@@ -1,8 +1,8 @@
 //! Whether the server can be reached where base backups look for it: asked every minute, and told by readiness.
 //!
 //! WAL comes out of a directory, so pushes go on while nobody can reach the server, and without this a partition shows
-//! only when the next base backup fails. Invariants: a server that was never seen is not missed, because `PGHOST` may name
-//! nothing where nobody takes base backups; one that restarts is not missed either.
+//! only when the next base backup fails. Invariants: a server that was never seen is missed only where the sidecar itself
+//! takes base backups, because `PGHOST` may name nothing elsewhere; one that restarts is not missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 
 use crate::app::App;
 use crate::lifecycle::{Lifecycle, Topic};
+use crate::options::StartMode;
 
 /// Between two looks. Each opens a connection, says nothing and closes it.
 const EVERY: Duration = Duration::from_mins(1);
@@ -29,7 +30,7 @@ enum Change {
     Found,
 }
 
-/// How many looks in a row found nothing; none before the server was ever seen.
+/// How many looks in a row found nothing; none before the server was ever seen or is needed.
 #[derive(Debug, Default)]
 struct Contact {
     missed: Option<u32>,
@@ -55,17 +56,20 @@ pub(crate) async fn watch(app: Arc<App>) {
         let connect = connect.clone();
         async move { connect.is_listening().await }.boxed()
     });
-    keep(&app.life, &look, EVERY, &place).await;
+    let is_needed = app.schedule.is_some() || app.mode == StartMode::BackupPush.name();
+    let contact = Contact {
+        missed: is_needed.then_some(0),
+    };
+    keep(&app.life, contact, &look, EVERY, &place).await;
 }
 
-async fn keep(life: &Lifecycle, look: &Look, every: Duration, place: &str) {
-    let mut contact = Contact::default();
+async fn keep(life: &Lifecycle, mut contact: Contact, look: &Look, every: Duration, place: &str) {
     loop {
         match contact.note(look().await) {
             Some(Change::Lost) => {
                 tracing::warn!(
                     hint = "look at the server and at the network between; WAL that it hands over is still archived",
-                    "the server cannot be reached any more at {place}: base backups will fail"
+                    "the server cannot be reached at {place}: base backups will fail"
                 );
                 let reason =
                     format!("the server cannot be reached at {place}: base backups will fail");
@@ -133,6 +137,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fault_70_a_server_that_base_backups_need_is_missed_although_it_was_never_seen() {
+        let mut contact = Contact { missed: Some(0) };
+        let changes = [false; 4].map(|listens| contact.note(listens));
+        assert_eq!(changes, [None, None, Some(Change::Lost), None]);
+    }
+
     #[tokio::test]
     async fn row36_readiness_names_a_server_that_is_out_of_reach_and_heals() {
         let life = Lifecycle::new();
@@ -155,7 +166,7 @@ mod tests {
             life.wait(|phase| phase == Phase::Ready).await;
         };
         tokio::select! {
-            () = keep(&life, &look, Duration::ZERO, "db port 5432") => panic!("it ended"),
+            () = keep(&life, Contact::default(), &look, Duration::ZERO, "db port 5432") => panic!("it ended"),
             () = partition => {}
         }
     }

@@ -97,6 +97,13 @@ pub(crate) struct GapRecord {
     pub(crate) segments: u64,
 }
 
+/// Requests over plain HTTP on the TLS port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PlainHttpRecord {
+    pub(crate) count: u64,
+    pub(crate) last: Option<DateTime<Utc>>,
+}
+
 /// The latest of each.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Entries {
@@ -111,6 +118,7 @@ pub(crate) struct Entries {
     pub(crate) skipped_backups: u64,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,
+    pub(crate) plain_http: PlainHttpRecord,
 }
 
 /// The journal of one sidecar.

@@ -8,6 +8,7 @@
 //! the lock file goes; every task is owned by something that joins it.
 
 mod app;
+mod archiver;
 mod backup;
 mod contact;
 mod drain;
@@ -21,6 +22,8 @@ mod lock;
 mod metrics;
 mod options;
 mod ownership;
+mod quiet;
+mod reach;
 mod recall;
 mod recoverable;
 mod schedule;
@@ -31,7 +34,7 @@ mod server;
 mod tests;
 
 pub use http::Tls;
-pub use lifecycle::{Lifecycle, Permit, Phase, Topic};
+pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
 pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Only this module changes the phase. It refuses to know why somebody is unhappy: reasons are named texts that others
-//! set and clear, and any reason at all turns `Ready` into `Degraded`.
+//! set and clear, and any reason at all turns `Ready` into `Degraded`. One reason is there from the beginning: the archive
+//! has not answered yet.
 //!
 //! Invariants: phases only move to the right, but for `Ready ⇄ Degraded`; no permit is given in `Starting`,
 //! `Restoring` or `Stopped`; a permit is counted until it is dropped, so the drain can wait for it.
@@ -13,8 +14,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Where the sidecar is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +70,15 @@ impl Phase {
 /// What somebody is unhappy about. One text per topic; success of the same topic clears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
-    /// The latest push failed.
+    /// The archive has not answered yet, or does not answer any more.
+    Archive,
+    /// The data directory holds no cluster, or cannot be read.
+    DataDirectory,
+    /// The server was reached before, or is needed for base backups, and cannot be reached.
+    Server,
+    /// PostgreSQL's archiver hands nothing over, or from a WAL directory that the sidecar does not see.
+    Archiver,
+    /// The latest push of a file that PostgreSQL wants archived failed.
     WalPush,
     /// The latest fetch could not be answered with certainty.
     WalFetch,
@@ -75,8 +86,6 @@ pub enum Topic {
     Backup,
     /// The archive belongs to another cluster than the data directory.
     Identity,
-    /// The server was reached before, and cannot be reached any more.
-    Server,
 }
 
 impl Topic {
@@ -84,11 +93,14 @@ impl Topic {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Archive => "archive",
+            Self::DataDirectory => "data-directory",
+            Self::Server => "server",
+            Self::Archiver => "archiver",
             Self::WalPush => "wal-push",
             Self::WalFetch => "wal-fetch",
             Self::Backup => "backup-push",
             Self::Identity => "identity",
-            Self::Server => "server",
         }
     }
 }
@@ -96,7 +108,27 @@ impl Topic {
 #[derive(Debug, Clone)]
 struct State {
     phase: Phase,
-    reasons: BTreeMap<Topic, String>,
+    reasons: BTreeMap<Topic, Reason>,
+}
+
+#[derive(Debug, Clone)]
+struct Reason {
+    text: String,
+    /// When the topic was last well, or the process began.
+    since: Instant,
+    /// When somebody last said it.
+    said: Instant,
+}
+
+/// A reason, as a probe tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// What it is about.
+    pub topic: Topic,
+    /// Why.
+    pub reason: String,
+    /// For how long there has been a reason without a break, this one or another of the topic.
+    pub lasting: Duration,
 }
 
 /// The state machine. A cheap handle; all handles are one machine.
@@ -147,7 +179,25 @@ impl Lifecycle {
     /// Everything somebody is unhappy about, by topic.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<Topic, String> {
-        self.state.borrow().reasons.clone()
+        let state = self.state.borrow();
+        let reasons = state.reasons.iter();
+        reasons
+            .map(|(topic, reason)| (*topic, reason.text.clone()))
+            .collect()
+    }
+
+    /// The same with the time that it has lasted, in the order of the topics.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<Complaint> {
+        let state = self.state.borrow();
+        let reasons = state.reasons.iter();
+        reasons
+            .map(|(topic, reason)| Complaint {
+                topic: *topic,
+                reason: reason.text.clone(),
+                lasting: reason.since.elapsed(),
+            })
+            .collect()
     }
 
     /// Leave to do a piece of archive work.
@@ -210,7 +260,24 @@ impl Lifecycle {
 
     /// Says what is wrong with `topic`; `Ready` becomes `Degraded`.
     pub fn complain(&self, topic: Topic, reason: String) {
-        self.change(|state| state.reasons.insert(topic, reason).is_none());
+        let said = Instant::now();
+        self.change(|state| {
+            let since = state.reasons.get(&topic).map(|before| before.since);
+            let reason = Reason {
+                text: reason,
+                since: since.unwrap_or(said),
+                said,
+            };
+            state.reasons.insert(topic, reason).is_none()
+        });
+    }
+
+    /// Forgets what was last said about `topic` so long ago or longer: nobody asks any more for what failed then.
+    pub fn forget(&self, topic: Topic, age: Duration) {
+        self.change(|state| {
+            let is_old = |reason: &Reason| reason.said.elapsed() >= age;
+            state.reasons.get(&topic).is_some_and(is_old) && state.reasons.remove(&topic).is_some()
+        });
     }
 
     /// `topic` is well again; the last complaint that goes makes `Degraded` `Ready`.

@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     gap: Gauge,
     connections: Gauge,
     handshake_failures: Counter,
+    plain_http: Counter,
     certificate_expiry: FloatGauge,
     phase: Family<PhaseLabel, Gauge>,
     /// Two scrapes at once would add the same counts twice.
@@ -122,6 +123,7 @@ impl Metrics {
             gap: Gauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
+            plain_http: Counter::default(),
             certificate_expiry: FloatGauge::default(),
             phase: Family::default(),
             scraping: Mutex::new(()),
@@ -284,6 +286,11 @@ impl Metrics {
             "TLS handshakes that failed",
             self.handshake_failures.clone(),
         );
+        r.register(
+            "tls_plain_http_requests",
+            "Requests over plain HTTP on the TLS port, all of them refused",
+            self.plain_http.clone(),
+        );
         r.register_with_unit(
             "tls_certificate_expiry_timestamp",
             "Unix time at which the certificate of the endpoint ends, 0 without TLS",
@@ -310,6 +317,10 @@ impl Metrics {
 
     pub(crate) fn handshake_failed(&self) {
         self.handshake_failures.inc();
+    }
+
+    pub(crate) fn plain_http(&self) {
+        self.plain_http.inc();
     }
 
     pub(crate) fn pushed(&self, outcome: &'static str, took: Duration, at: DateTime<Utc>) {

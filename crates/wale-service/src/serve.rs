@@ -27,7 +27,10 @@ use crate::drain;
 use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
-use crate::{contact, first_backup, housekeeping, http, lock, ownership, recall, recoverable};
+use crate::{
+    archiver, contact, first_backup, housekeeping, http, lock, ownership, quiet, reach, recall,
+    recoverable,
+};
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
 /// and the process ends with the error's status.
@@ -285,6 +288,9 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
+    begin(Box::pin(reach::watch(Arc::clone(app))));
+    begin(Box::pin(archiver::watch(Arc::clone(app))));
+    begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),

@@ -1,11 +1,13 @@
 //! Work on the repository itself: `cargo run -p xtask -- docs` writes the generated pages,
-//! `cargo run -p xtask -- tidy` checks the rules that a program can check.
+//! `cargo run -p xtask -- tidy` checks the rules that a program can check, `cargo run -p xtask -- parts FOLDER` says
+//! whose work the binary holds.
 //!
 //! Knows nothing of what wale does: the pages come from the program, the rules from
 //! `ARCHITECTURE.md`.
 
 mod docs;
 mod faults;
+mod parts;
 mod rules;
 mod source;
 mod tidy;
@@ -13,7 +15,7 @@ mod tidy;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] | tidy";
+const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] | tidy | parts FOLDER";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(&root()),
         ["docs", "--check"] => docs::check(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["parts", folder] => parts::write(&root(), folder.as_ref()),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -60,15 +60,6 @@ impl BackupEntry {
 }
 
 impl Catalog {
-    /// The backup that ended last, among those whose sentinel can be read.
-    #[must_use]
-    pub fn latest(&self) -> Option<&BackupEntry> {
-        self.backups
-            .iter()
-            .rev()
-            .find(|entry| entry.readable().is_some())
-    }
-
     /// The backup of that name.
     #[must_use]
     pub fn find(&self, name: &BackupName) -> Option<&BackupEntry> {

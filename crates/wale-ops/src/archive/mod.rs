@@ -9,10 +9,15 @@
 mod adopt;
 mod catalog;
 mod identity;
+mod latest;
+pub mod lineage;
+mod placed;
+pub mod reach;
 mod read;
 #[cfg(test)]
 mod tests;
 mod wal;
+pub(crate) mod walk;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +29,8 @@ use wale_storage::{ObjectKey, Store};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use identity::ClusterIdentity;
 pub(crate) use identity::foreign_cluster;
+pub use latest::{BackupSelector, Chosen, Wanted};
+pub(crate) use placed::is_offline;
 pub(crate) use read::{ConsumeError, damaged, read_failed};
 pub use wal::StoredWal;
 

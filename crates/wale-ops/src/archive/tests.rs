@@ -358,11 +358,19 @@ async fn defect_08_the_latest_backup_is_the_one_that_ended_last_by_its_own_recor
         .map(|b| b.name.segment().to_string()[22..].to_owned())
         .collect();
     assert_eq!(order, ["02", "07", "08", "01", "09"]);
-    let latest = catalog.latest().expect("there");
+    let selector = BackupSelector::Latest;
+    let latest = bench.archive.choose(&catalog, &selector).await;
+    let latest = latest.expect("there");
     assert_eq!(
-        (latest.name.segment().to_string().as_str(), latest.time),
+        (
+            latest.entry.name.segment().to_string().as_str(),
+            latest.entry.time
+        ),
         (FIRST, at(9))
     );
+    let told = latest.passed_over.join("; ");
+    let newest = &catalog.backups.last().expect("there").name;
+    assert!(told.contains(newest.as_str()), "{told}");
     let damaged = catalog.backups.last().expect("there");
     assert!(
         matches!(&damaged.sentinel, SentinelRecord::Damaged(reason) if reason.contains("damaged"))

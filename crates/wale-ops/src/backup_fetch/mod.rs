@@ -21,23 +21,21 @@ mod ledger;
 mod links;
 mod options;
 pub mod plan;
-pub mod reach;
 mod report;
 mod run;
-pub(crate) mod source;
+mod source;
 mod target;
 #[cfg(test)]
 mod tests;
 pub mod timelines;
-pub(crate) mod wal;
+mod wal;
 mod whole;
 mod wipe;
 
+pub use crate::archive::BackupSelector;
 pub use cluster::restore_cluster;
 pub use options::{
-    BackupSelector, MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource,
-    WalSource,
+    MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;
-pub(crate) use source::is_offline;

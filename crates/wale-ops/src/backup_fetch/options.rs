@@ -1,44 +1,11 @@
 //! What a caller may choose about a restore.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use wale_cluster::{Owner, Secret};
-use wale_format::BackupName;
 
+use crate::archive::BackupSelector;
 use crate::backup_push::default_workers;
-
-/// Which backup to restore.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackupSelector {
-    /// The backup that ended last.
-    Latest,
-    /// This one.
-    Name(BackupName),
-}
-
-impl FromStr for BackupSelector {
-    type Err = String;
-
-    /// `LATEST` in any case, or a backup's full name.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.eq_ignore_ascii_case("latest") {
-            return Ok(Self::Latest);
-        }
-        BackupName::parse(text).map(Self::Name).map_err(|error| {
-            format!("\"{text}\" is neither LATEST nor the name of a backup: {error}")
-        })
-    }
-}
-
-impl std::fmt::Display for BackupSelector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Latest => f.write_str("LATEST"),
-            Self::Name(name) => name.fmt(f),
-        }
-    }
-}
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,69 +6,13 @@ use std::path::{Path, PathBuf};
 
 use wale_format::{BackupName, Codec};
 
-use super::options::{BackupSelector, TablespaceSource};
-use crate::archive::{BackupEntry, Catalog, SentinelRecord};
+use super::options::TablespaceSource;
 use crate::error::{Kind, OpError, Result};
 
 /// What the file system needs beyond the bytes: the last block of each file is used up whole.
 const BLOCK_BYTES: u64 = 4096;
 /// Left free on the volume of the data directory: the first WAL segments of recovery go there. 4 × 16 MiB.
 const RESERVE_BYTES: u64 = 64 << 20;
-
-/// The backup that `selector` means.
-///
-/// # Errors
-///
-/// [`Kind::NotFound`] when there is none; [`Kind::CorruptData`] when its sentinel cannot be read;
-/// [`Kind::Configuration`] for a delta backup.
-pub fn choose<'a>(catalog: &'a Catalog, selector: &BackupSelector) -> Result<&'a BackupEntry> {
-    let entry = match selector {
-        // Backups of which none can be read are not the same as no backups.
-        BackupSelector::Latest => catalog
-            .latest()
-            .or_else(|| catalog.backups.last())
-            .ok_or_else(|| {
-                OpError::new(Kind::NotFound, "the archive has no base backup")
-                    .hint("take one with backup-push, or check the archive's prefix")
-            })?,
-        BackupSelector::Name(name) => catalog
-            .find(name)
-            .ok_or_else(|| no_such_backup(catalog, name))?,
-    };
-    if let SentinelRecord::Damaged(reason) = &entry.sentinel {
-        return Err(OpError::new(
-            Kind::CorruptData,
-            format!("the sentinel of backup {} is damaged", entry.name),
-        )
-        .detail(format!("{reason}."))
-        .hint("restore another backup"));
-    }
-    if entry.name.is_delta() {
-        return Err(OpError::new(
-            Kind::Configuration,
-            format!(
-                "backup {} is a delta backup of WAL-G, which this version cannot restore yet",
-                entry.name
-            ),
-        )
-        .hint("restore it with WAL-G, or choose a full backup"));
-    }
-    Ok(entry)
-}
-
-fn no_such_backup(catalog: &Catalog, name: &BackupName) -> OpError {
-    let detail = match catalog.latest() {
-        Some(latest) => format!(
-            "It has {} backups, the latest is {}.",
-            catalog.backups.len(),
-            latest.name
-        ),
-        None => "It has no backup at all.".to_owned(),
-    };
-    OpError::new(Kind::NotFound, format!("the archive has no backup {name}"))
-        .detail(detail)
-        .hint("choose one that backup-list shows, or LATEST")
-}
 
 /// A file as the manifest says it must arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,6 +170,7 @@ pub(super) async fn prepare(
             ));
         }
     }
+    warnings.extend(source.passed_over.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
     Ok(Prepared {
         source,

@@ -6,12 +6,11 @@ use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
-use wale_pg::{ArchiveFileName, Lsn, MajorVersion, TimelineId, WalSegmentSize};
+use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentSize};
 use wale_storage::{ObjectKey, StoreError};
 
-use super::options::BackupSelector;
 use super::plan::{self, ExpectedFile, StoredPart};
-use crate::archive::Archive;
+use crate::archive::{Archive, BackupSelector};
 use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
 
@@ -31,13 +30,16 @@ pub(super) struct Source {
     pub(super) manifest: Option<Manifest>,
     /// Largest first.
     pub(super) parts: Vec<StoredPart>,
+    /// Sentences about newer backups that `LATEST` does not mean.
+    pub(super) passed_over: Vec<String>,
 }
 
 impl Source {
     /// Chooses the backup and reads what describes it.
     pub(super) async fn load(archive: &Archive, selector: &BackupSelector) -> Result<Self> {
         let catalog = archive.catalog().await?;
-        let entry = plan::choose(&catalog, selector)?;
+        let chosen = archive.choose(&catalog, selector).await?;
+        let (entry, passed_over) = (chosen.entry, chosen.passed_over);
         let name = entry.name.clone();
         let sentinel = entry
             .readable()
@@ -83,6 +85,7 @@ impl Source {
             timeline,
             manifest,
             parts,
+            passed_over,
         })
     }
 
@@ -140,65 +143,13 @@ impl Source {
 
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
     pub(super) async fn consistent_at(&self, archive: &Archive) -> Result<Option<Lsn>> {
-        consistent_at(archive, &self.name, &self.sentinel).await
+        archive.consistent_at(&self.name, &self.sentinel).await
     }
 
     /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
     pub(super) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
-        segment_size(archive, &self.name, &self.sentinel).await
+        archive.segment_size_of(&self.name, &self.sentinel).await
     }
-}
-
-/// As [`Source::consistent_at`], of a backup by its sentinel alone.
-pub(crate) async fn consistent_at(
-    archive: &Archive,
-    name: &BackupName,
-    sentinel: &Sentinel,
-) -> Result<Option<Lsn>> {
-    if let Some(lsn) = sentinel.stop_lsn().or(sentinel.start_lsn()) {
-        return Ok(Some(lsn));
-    }
-    if is_offline(name, sentinel) {
-        return Ok(None);
-    }
-    let size = segment_size(archive, name, sentinel).await?;
-    Ok(name.segment().start_lsn(size).ok())
-}
-
-/// As [`Source::segment_size`], of a backup by its sentinel alone.
-pub(crate) async fn segment_size(
-    archive: &Archive,
-    name: &BackupName,
-    sentinel: &Sentinel,
-) -> Result<WalSegmentSize> {
-    let recorded = if let Some(wale) = &sentinel.wale {
-        Some(wale.wal_segment_size)
-    } else if let Some(identity) = archive.identity().await? {
-        Some(identity.wal_segment_size)
-    } else {
-        size_by_first_segment(archive, name).await?
-    };
-    let size = recorded.and_then(|bytes| WalSegmentSize::new(bytes).ok());
-    Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
-}
-
-/// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
-/// read. Only an archive that wale has never written to has no better record.
-async fn size_by_first_segment(archive: &Archive, name: &BackupName) -> Result<Option<u64>> {
-    let first = ArchiveFileName::Segment(name.segment());
-    let Some(stored) = archive.find_wal(&first).await? else {
-        return Ok(None);
-    };
-    let header = archive.read_wal_header(&stored).await;
-    Ok(header.ok().map(|header| u64::from(header.segment_size)))
-}
-
-/// WAL-E's backup of a stopped server: it records the start also as the end, and both wrongly, because it reads the wrong
-/// digits of the position. So nothing may be concluded from its name.
-pub(crate) fn is_offline(name: &BackupName, sentinel: &Sentinel) -> bool {
-    sentinel.wale.is_none()
-        && sentinel.stop_segment() == Some(name.segment())
-        && sentinel.wal_segment_offset_backup_stop.as_deref() == name.offset()
 }
 
 fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
@@ -302,30 +253,6 @@ async fn read_whole(archive: &Archive, key: &ObjectKey, most: u64) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_backup_of_a_stopped_server_is_known_by_its_end() {
-        let name = BackupName::parse("base_000000010000000000000015_00000015").unwrap();
-        let sentinel = |segment: &str, offset: &str| {
-            let text = format!(
-                r#"{{"wal_segment_backup_stop": "{segment}", "wal_segment_offset_backup_stop": "{offset}"}}"#
-            );
-            Sentinel::parse(text.as_bytes()).unwrap()
-        };
-        let cases = [
-            ("000000010000000000000015", "00000015", true),
-            ("000000010000000000000015", "00000256", false),
-            ("000000010000000000000016", "00000015", false),
-        ];
-        for (segment, offset, expected) in cases {
-            assert_eq!(
-                is_offline(&name, &sentinel(segment, offset)),
-                expected,
-                "{segment} {offset}"
-            );
-        }
-        assert!(!is_offline(&name, &Sentinel::default()));
-    }
 
     #[test]
     fn the_major_version_is_read_out_of_the_servers_text() {

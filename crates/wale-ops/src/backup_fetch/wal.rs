@@ -5,15 +5,13 @@
 //! before it.
 
 use wale_format::BackupName;
-use wale_pg::{
-    ArchiveFileName, Lsn, TimelineHistory, WalSegmentError, WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{Lsn, TimelineHistory, WalSegmentName, WalSegmentSize};
 
 use super::options::WalSource;
-use super::reach::{self, Gap, Leg, Walk};
 use crate::archive::Archive;
+use crate::archive::reach::{self, Gap, Leg};
+use crate::archive::walk::{behind_the_log, is_missing, walk};
 use crate::error::{Kind, OpError, Result};
-use crate::wal_fetch::each_wal;
 
 /// What a recovery needs.
 pub(super) struct Need<'a> {
@@ -75,40 +73,6 @@ async fn gap(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Option
     Ok(is_missing(archive, gap).await?.then_some(gap))
 }
 
-/// What the listing has of a leg.
-pub(crate) async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
-    let mut walk = Walk::new(leg, size);
-    let prefix = prefix(leg, size).map_err(behind_the_log)?;
-    each_wal(archive, &prefix, |listed, _| match listed {
-        ArchiveFileName::Segment(segment) => walk.see(segment),
-        _ => false,
-    })
-    .await?;
-    Ok(walk)
-}
-
-/// Whether the store has nothing under the name with which a gap begins.
-pub(crate) async fn is_missing(archive: &Archive, gap: Gap) -> Result<bool> {
-    let named = ArchiveFileName::Segment(gap.from);
-    Ok(archive.find_wal(&named).await?.is_none())
-}
-
-/// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.
-fn prefix(leg: Leg, size: WalSegmentSize) -> std::result::Result<String, WalSegmentError> {
-    let Some(end) = leg.end else {
-        return Ok(leg.timeline.to_hex());
-    };
-    let name = |number| WalSegmentName::from_number(leg.timeline, number, size);
-    let (mut first, last) = (name(leg.first)?.to_string(), name(end - 1)?.to_string());
-    let common = first
-        .bytes()
-        .zip(last.bytes())
-        .take_while(|(one, other)| one == other);
-    let length = common.count();
-    first.truncate(length);
-    Ok(first)
-}
-
 fn shown(gap: Gap) -> String {
     if gap.from == gap.to {
         format!("segment {} is", gap.from)
@@ -129,40 +93,4 @@ fn refused(backup: &BackupName, first: WalSegmentName, last: WalSegmentName, gap
         "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
          own find them",
     )
-}
-
-pub(crate) fn behind_the_log(error: WalSegmentError) -> OpError {
-    OpError::new(
-        Kind::CorruptData,
-        "the archive names a WAL position that does not exist",
-    )
-    .source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use wale_pg::TimelineId;
-
-    use super::*;
-
-    #[test]
-    fn a_leg_is_listed_by_what_its_names_have_in_common() {
-        let size = WalSegmentSize::DEFAULT;
-        let cases = [
-            (2, Some(3), "000000010000000000000002"),
-            (2, Some(0x10), "00000001000000000000000"),
-            (2, Some(0x11), "0000000100000000000000"),
-            (0xFE, Some(0x101), "000000010000000"),
-            (2, None, "00000001"),
-        ];
-        for (first, end, expected) in cases {
-            let timeline = TimelineId::FIRST;
-            let leg = Leg {
-                timeline,
-                first,
-                end,
-            };
-            assert_eq!(prefix(leg, size).unwrap(), expected, "{leg:?}");
-        }
-    }
 }

@@ -6,4 +6,4 @@ mod report;
 mod run;
 
 pub use report::BackupSummary;
-pub use run::run;
+pub use run::{latest, run};

@@ -5,7 +5,7 @@ use wale_format::Sentinel;
 use wale_pg::MajorVersion;
 
 use super::report::BackupSummary;
-use crate::archive::{Archive, BackupEntry, SentinelRecord};
+use crate::archive::{Archive, BackupEntry, BackupSelector, SentinelRecord};
 use crate::error::Result;
 
 /// All base backups of the archive, the one that ended first coming first.
@@ -21,6 +21,24 @@ pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
         .iter()
         .map(summary)
         .collect())
+}
+
+/// The backup that `LATEST` means, and sentences about newer ones that it passes over. `None` where there is none.
+///
+/// # Errors
+///
+/// Those of the store.
+pub async fn latest(archive: &Archive) -> Result<(Option<BackupSummary>, Vec<String>)> {
+    let catalog = archive.catalog().await?;
+    match archive.choose(&catalog, &BackupSelector::Latest).await {
+        Ok(chosen) => Ok((Some(summary(&chosen.entry)), chosen.passed_over)),
+        Err(error) if error.kind.retryable() => Err(error),
+        Err(_) if catalog.backups.is_empty() => Ok((None, Vec::new())),
+        Err(error) => {
+            let detail = error.detail.as_deref().unwrap_or_default();
+            Ok((None, vec![format!("{} {detail}", error.chain())]))
+        }
+    }
 }
 
 fn summary(entry: &BackupEntry) -> BackupSummary {

@@ -16,8 +16,7 @@ use wale_storage::ObjectMeta;
 use super::plan::{BackupFacts, Place, Unfinished};
 use super::time_of_day::TimeOfDay;
 use super::wal::Histories;
-use crate::archive::{Archive, BackupEntry, SentinelRecord};
-use crate::backup_fetch::is_offline;
+use crate::archive::{Archive, BackupEntry, SentinelRecord, is_offline};
 use crate::claim;
 use crate::error::{Kind, OpError, Result};
 

@@ -3,15 +3,15 @@
 //! A server in recovery ends it on the strength of this proof, so nothing may be mistaken for absence: not a volume
 //! that is not mounted, not another folder under the same name, not a stale listing, not a hole in the middle.
 
-use futures_util::TryStreamExt;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
     ArchiveFileName, ControlFile, Lsn, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
 };
-use wale_storage::{ObjectKey, ObjectMeta};
+use wale_storage::ObjectKey;
 
 use super::plan::{self, Neighbours};
 use super::report::Absence;
+use crate::archive::walk::each_wal;
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
@@ -305,26 +305,6 @@ async fn descendant(
         .into_values()
         .find(|history| plan::leads_through(history, asked, size))
         .map(|history| history.timeline))
-}
-
-/// Shows the files that WAL objects claim to hold, under whatever extension, where their names begin with `prefix`; in
-/// order, until `enough`.
-pub(crate) async fn each_wal(
-    archive: &Archive,
-    prefix: &str,
-    mut enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
-) -> Result<()> {
-    let prefix = format!("{}{prefix}", layout::WAL_PREFIX);
-    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-    let mut listing = archive.store().list(&prefix).await.map_err(failed)?;
-    while let Some(meta) = listing.try_next().await.map_err(failed)? {
-        if let Some(name) = layout::wal_claim(meta.key.as_str())
-            && enough(name, meta)
-        {
-            break;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

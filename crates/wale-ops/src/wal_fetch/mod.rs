@@ -20,7 +20,6 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use absent::each_wal;
 pub use absent::prove_absent;
 pub use fetcher::{Fetcher, FetcherOptions};
 pub use report::{Absence, FetchReport, FetchedWal, FetcherStats};

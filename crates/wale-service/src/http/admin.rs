@@ -1,5 +1,6 @@
 //! Probes, base backups on request, and what the sidecar tells about itself.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -10,9 +11,10 @@ use wale_pg::MajorVersion;
 
 use super::reply::{OPENMETRICS, Reply, Voice, busy};
 use crate::app::App;
+use crate::app::moment;
 use crate::backup::Trigger;
-use crate::journal::{BackupRecord, log_failure};
-use crate::lifecycle::Phase;
+use crate::journal::BackupRecord;
+use crate::lifecycle::{Complaint, Phase};
 
 /// How long a request for the list of backups waits for its turn.
 const LIST_TURN: Duration = Duration::from_secs(5);
@@ -28,15 +30,26 @@ pub(crate) fn live() -> Reply {
     Reply::line("alive")
 }
 
-/// `/readyz`: 200 when nothing has failed without a success since; else one line per reason.
+/// `/readyz`: 200 when nothing is missing and nothing has failed without a success since; else one line per reason, with
+/// the time since when there is one. A note follows about what turns nothing off.
 pub(crate) fn ready(app: &App) -> Reply {
     let phase = app.life.phase();
     let mut text = format!("{}\n", phase.name());
-    for (topic, reason) in app.life.reasons() {
-        text.push_str(topic.name());
-        text.push_str(": ");
-        text.push_str(&reason.replace(['\r', '\n'], " "));
-        text.push('\n');
+    for complaint in app.life.complaints() {
+        let (topic, since) = (complaint.topic.name(), app.began(complaint.lasting));
+        let reason = complaint.reason.replace(['\r', '\n'], " ");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{topic}: {reason} (since {since})");
+    }
+    let plain = app.journal.entries().plain_http;
+    if let Some(last) = plain.last {
+        let _ = writeln!(
+            text,
+            "note: {} requests came over plain HTTP to this TLS port and were refused, the last at {}: write https:// \
+             wherever it is asked",
+            plain.count,
+            moment(last)
+        );
     }
     probe(phase == Phase::Ready, text)
 }
@@ -110,7 +123,7 @@ pub(crate) async fn backups(app: &App) -> Result<Reply, OpError> {
     };
     let list = backup_list::run(&app.archive)
         .await
-        .inspect_err(|error| log_failure("backups", error))?;
+        .inspect_err(|error| app.quiet.failure("backups", error))?;
     let list: Vec<Value> = list.iter().map(summary).collect();
     Ok(Reply::json(StatusCode::OK, &Value::Array(list)))
 }
@@ -150,19 +163,21 @@ pub(crate) async fn metrics(app: &App) -> Reply {
 /// `/status`: everything, as JSON.
 pub(crate) async fn status(app: &App) -> Reply {
     let phase = app.life.phase();
-    let reasons: Value = app
-        .life
-        .reasons()
-        .iter()
-        .map(|(topic, text)| (topic.name().to_owned(), json!(text)))
-        .collect();
+    let complaints = app.life.complaints();
+    let by_topic = |of: &dyn Fn(&Complaint) -> String| -> Value {
+        let complaints = complaints.iter();
+        complaints
+            .map(|complaint| (complaint.topic.name().to_owned(), json!(of(complaint))))
+            .collect()
+    };
     let entries = app.journal.entries();
     let running = app.backups.running();
     let value = json!({
         "version": app.version,
         "mode": app.mode,
         "phase": phase.name(),
-        "reasons": reasons,
+        "reasons": by_topic(&|complaint| complaint.reason.clone()),
+        "reasons_since": by_topic(&|complaint| app.began(complaint.lasting)),
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
         "wal": {
@@ -183,6 +198,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_failure": entries.last_backup_failure,
         },
         "recoverable": entries.recoverable,
+        "plain_http_on_the_tls_port": entries.plain_http,
         "retention": {
             "last": entries.last_retention,
             "last_failure": entries.last_retention_failure,

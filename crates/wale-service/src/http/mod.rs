@@ -95,7 +95,7 @@ async fn connection(
 ) {
     // Replies are small and whole: waiting for more to send would only delay them. A failure here harms nothing.
     let _ = stream.set_nodelay(true);
-    let Some(stream) = secured(stream, peer, &slot, &app, &stop).await else {
+    let Some((stream, spoken)) = secured(stream, peer, &slot, &app, &stop).await else {
         return;
     };
     let flushed = Flushed::default();
@@ -104,12 +104,12 @@ async fn connection(
     let service = {
         let (app, slot) = (Arc::clone(&app), Arc::clone(&slot));
         service_fn(move |request| {
-            answer(
-                Arc::clone(&app),
-                Arc::clone(&slot),
-                flushed.clone(),
-                request,
-            )
+            let client = Client {
+                spoken,
+                slot: Arc::clone(&slot),
+                flushed: flushed.clone(),
+            };
+            answer(Arc::clone(&app), client, request)
         })
     };
     let mut connection = http1::Builder::new()
@@ -133,7 +133,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        log_ended(peer, &error);
+        log_ended(&app, peer, &error);
     }
     let socket = connection.into_parts().io.into_inner();
     let mut closing = pin!(socket.close_gently());
@@ -143,30 +143,53 @@ async fn connection(
     }
 }
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    /// What the settings want.
+    AsSet,
+    /// Plain HTTP where TLS is wanted: it is told so, and nothing else.
+    PlainHttp,
+}
+
 /// The connection as the settings want it; `None` when its client does not bring a handshake about in time. Until then
 /// it counts as idle: who only opens connections, or stops in the middle of a handshake, makes room for others.
+///
+/// A client that speaks plain HTTP where TLS is wanted gets an HTTP reply: GNU wget takes anything else, TLS's alert
+/// too, for the body of an HTTP/0.9 reply and ends with 0, and PostgreSQL would delete a segment that nobody stored.
 async fn secured(
     stream: TcpStream,
     peer: SocketAddr,
     slot: &Slot,
     app: &App,
     stop: &CancellationToken,
-) -> Option<Transport> {
+) -> Option<(Transport, Spoken)> {
     let Some(tls) = &app.tls else {
-        return Some(Transport::Plain(stream));
+        return Some((Transport::Plain(stream), Spoken::AsSet));
     };
-    let shaking = tokio::time::timeout(app.limits.head_timeout, tls.accept(stream));
-    let shaken = tokio::select! {
+    let shaking = async {
+        let mut first = [0_u8; 1];
+        // Nothing at all is left to the handshake: it knows what an end means.
+        if stream.peek(&mut first).await? == 1 && tls::is_plain_text(first[0]) {
+            return Ok((Transport::Plain(stream), Spoken::PlainHttp));
+        }
+        let shaken = tls.accept(stream).await?;
+        Ok((Transport::Tls(Box::new(shaken)), Spoken::AsSet))
+    };
+    let shaking = tokio::time::timeout(app.limits.head_timeout, shaking);
+    let shaken: Result<std::io::Result<_>, _> = tokio::select! {
         shaken = shaking => shaken,
         () = leave(slot, stop) => return None,
     };
     let why = match shaken {
-        Ok(Ok(stream)) => return Some(Transport::Tls(Box::new(stream))),
+        Ok(Ok(secured)) => return Some(secured),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it took too long".to_owned(),
     };
     app.metrics.handshake_failed();
-    tracing::info!(%peer, "a TLS handshake failed ({why}); clients must use https:// and trust the certificate");
+    if app.quiet.allows("handshake", "failed") {
+        tracing::info!(%peer, "a TLS handshake failed ({why}); clients must use https:// and trust the certificate");
+    }
     None
 }
 
@@ -178,21 +201,29 @@ async fn leave(slot: &Slot, stop: &CancellationToken) {
     }
 }
 
-fn log_ended(peer: SocketAddr, error: &hyper::Error) {
+fn log_ended(app: &App, peer: SocketAddr, error: &hyper::Error) {
     if error.is_parse() || error.is_timeout() {
         // hyper has answered 400, 414 or 431, or nothing to a head that did not come. Its text holds no client data.
-        tracing::info!(%peer, %error, "a connection was closed: no proper HTTP request came");
+        if app.quiet.allows("connection", "no request") {
+            tracing::info!(%peer, %error, "a connection was closed: no proper HTTP request came");
+        }
     } else {
         // A reply cut short on purpose ends here too, as does a client that went away.
         tracing::debug!(%peer, %error, "a connection ended early");
     }
 }
 
+/// The client of one connection, as the answer to a request needs it.
+struct Client {
+    spoken: Spoken,
+    slot: Arc<Slot>,
+    flushed: Flushed,
+}
+
 /// One request, from head to reply.
 async fn answer(
     app: Arc<App>,
-    slot: Arc<Slot>,
-    flushed: Flushed,
+    client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let (parts, body) = request.into_parts();
@@ -203,24 +234,58 @@ async fn answer(
         Err(NoRoute::Path) => (Manner::CutShort, "other"),
     };
     let voice = voice(&parts.headers);
-    let (reply, busy) = match admitted(&app, &slot, found, &parts, body).await {
+    let admitted = match client.spoken {
+        Spoken::AsSet => admitted(&app, &client.slot, found, &parts, body).await,
+        Spoken::PlainHttp => Err(plain_http(&app, route)),
+    };
+    let (reply, busy) = match admitted {
         Ok((route, busy)) => {
             let reply = dispatch(&app, route, parts.uri.query(), voice).await;
             (reply.unwrap_or_else(Reply::from), busy)
         }
         Err(failure) => {
-            tracing::info!(
-                route,
-                status = failure.status.as_u16(),
-                path = shown(path),
-                "refused: {}",
-                failure.message
-            );
+            log_refused(&app, route, path, &failure);
             (Reply::from(failure), None)
         }
     };
     app.metrics.request(route, reply.status().as_u16());
-    Ok(reply.render(manner, voice, &flushed, busy))
+    Ok(reply.render(manner, voice, &client.flushed, busy))
+}
+
+fn log_refused(app: &App, route: &'static str, path: &str, failure: &Failure) {
+    if app.quiet.allows(route, failure.kind) {
+        tracing::info!(
+            route,
+            status = failure.status.as_u16(),
+            path = shown(path),
+            "refused: {}",
+            failure.message
+        );
+    }
+}
+
+/// What somebody is told who speaks plain HTTP to the TLS port. Nothing that was sent is looked at.
+fn plain_http(app: &App, route: &'static str) -> Failure {
+    app.metrics.plain_http();
+    let at = app.archive.clock().now();
+    app.journal.note(|entries| {
+        entries.plain_http.count += 1;
+        entries.plain_http.last = Some(at);
+    });
+    if app.quiet.allows("plain HTTP", "on the TLS port") {
+        tracing::warn!(
+            route,
+            hint = "write https:// in archive_command, restore_command and probes; docs/guide/tls.md tells the order",
+            "a client speaks plain HTTP to the TLS port: it is refused, and WAL that it hands over is not archived"
+        );
+    }
+    Failure::new(
+        StatusCode::BAD_REQUEST,
+        "plain-http",
+        "this port speaks TLS: ask with https://, not with http://",
+    )
+    .hint("write https:// in archive_command, restore_command or the probe; nothing was stored and nothing was looked up")
+    .closing()
 }
 
 /// The client's text for a log line: escaped, and no more of it than a line bears.

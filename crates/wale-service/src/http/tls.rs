@@ -1,7 +1,7 @@
 //! TLS on the endpoint's port: the server's certificate and key, read from two files and read again when they change.
 //!
-//! It refuses to know HTTP. Invariants: a connection is plain or TLS by the sidecar's settings, never by what a client
-//! sends; a pair of files that cannot be used never replaces one that can; key material is in no log line and no error.
+//! It refuses to know HTTP. Invariants: a connection is served plain or over TLS by the sidecar's settings, never by what
+//! a client sends; a pair of files that cannot be used never replaces one that can; key material is in no log line and no error.
 //!
 //! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and tell nobody, so the files are looked
 //! at. A pair caught in the middle of its replacement does not fit together and is looked at again.
@@ -131,6 +131,12 @@ impl Tls {
     fn current(&self) -> MutexGuard<'_, Pair> {
         self.0.current()
     }
+}
+
+/// Whether a connection that begins with this byte speaks a text protocol, HTTP most likely. TLS begins with the type of
+/// its first record, 22, and SSL 2 with a byte above 127: neither is text.
+pub(super) fn is_plain_text(first: u8) -> bool {
+    first.is_ascii_graphic() || first.is_ascii_whitespace()
 }
 
 impl Inner {

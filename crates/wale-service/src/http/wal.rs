@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use wale_ops::wal_push::PushReport;
-use wale_ops::{Kind, OpError};
+use wale_ops::wal_push::{PushOutcome, PushReport};
+use wale_ops::{ArchiveStatus, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use super::name;
 use super::reply::{Reply, Voice, busy};
 use crate::app::App;
-use crate::journal::{FailureRecord, PushRecord, log_failure};
+use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
 
 /// How long a file waits for its turn to be sent. Whoever asks is told then, and may ask again.
@@ -29,8 +29,8 @@ pub(crate) struct RawName<'a> {
 }
 
 impl RawName<'_> {
-    fn parse(self) -> Result<ArchiveFileName, OpError> {
-        name::parse(self.rest, self.query).inspect_err(|error| log_failure("name", error))
+    fn parse(self, app: &App) -> Result<ArchiveFileName, OpError> {
+        name::parse(self.rest, self.query).inspect_err(|error| app.quiet.failure("name", error))
     }
 }
 
@@ -50,7 +50,7 @@ fn admit(app: &App, name: &ArchiveFileName) -> Result<Permit, OpError> {
 
 /// `/wal-push/<name>`.
 pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Reply, OpError> {
-    let name = raw.parse()?;
+    let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
     let begun = Instant::now();
     app.push_seen.send_replace(Some(begun));
@@ -69,7 +69,7 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
             Ok(told(voice, &report))
         }
         Err(error) => {
-            note_push_failure(app, &name, &error);
+            note_push_failure(app, &name, &error).await;
             Err(error)
         }
     }
@@ -91,10 +91,13 @@ fn told(voice: Voice, report: &PushReport) -> Reply {
 fn note_push(app: &App, report: &PushReport, begun: Instant) {
     let at = app.archive.clock().now();
     let outcome = report.outcome.name();
-    tracing::info!(
-        name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,
-        duration = ?begun.elapsed(), "WAL file archived"
-    );
+    // What was stored is told each time, for the archive bounds it; the rest anybody may ask for again and again.
+    if report.outcome == PushOutcome::Stored || app.quiet.allows("wal-push", outcome) {
+        tracing::info!(
+            name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,
+            duration_seconds = begun.elapsed().as_secs_f64(), "WAL file archived"
+        );
+    }
     app.metrics.pushed(outcome, begun.elapsed(), at);
     let record = PushRecord {
         name: report.name.to_string(),
@@ -103,26 +106,37 @@ fn note_push(app: &App, report: &PushReport, begun: Instant) {
     };
     app.journal.note(|entries| entries.last_push = Some(record));
     app.life.resolve(Topic::WalPush);
+    app.life.resolve(Topic::Archive);
 }
 
-fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
-    log_failure("wal-push", error);
+async fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
+    app.quiet.failure("wal-push", error);
     app.metrics.push_failed(error.kind.name());
     let record = FailureRecord::new(format!("push of {name}"), error, app.archive.clock().now());
     app.journal
         .note(|entries| entries.last_push_failure = Some(record));
     // A file that is not there is the asker's mistake, and while stopping nobody can help any more.
-    if !matches!(
+    if matches!(
         error.kind,
         Kind::NotFound | Kind::Draining | Kind::Cancelled
     ) {
+        return;
+    }
+    if is_wanted(app, name).await {
         app.life.complain(Topic::WalPush, error.chain());
     }
 }
 
+/// Whether PostgreSQL wants the file archived: only the server makes its marker, so no caller's mistake counts.
+async fn is_wanted(app: &App, name: &ArchiveFileName) -> bool {
+    let (directory, name) = (app.wal_directory.clone(), *name);
+    let looking = tokio::task::spawn_blocking(move || directory.status(&name));
+    matches!(looking.await, Ok(Ok(ArchiveStatus::Ready)))
+}
+
 /// `/wal/<name>`: the verified bytes, streamed.
 pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
-    let name = raw.parse()?;
+    let name = raw.parse(app)?;
     let permit = admit(app, &name)?;
     let turn = turn(app, &name).await?;
     let fetched = app
@@ -159,7 +173,7 @@ async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit,
 
 /// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
 pub(crate) async fn fetch(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
-    let name = raw.parse()?;
+    let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
     let fetched = app.fetcher.fetch_into(&name, &app.wal_directory).await;
     let report = fetched.inspect_err(|error| note_fetch_failure(app, &name, error))?;
@@ -180,18 +194,32 @@ fn note_fetch_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
         app.life.resolve(Topic::WalFetch);
         return;
     }
-    log_failure("wal-fetch", error);
+    app.quiet.failure("wal-fetch", error);
     let record = FailureRecord::new(format!("fetch of {name}"), error, app.archive.clock().now());
     app.journal
         .note(|entries| entries.last_fetch_failure = Some(record));
-    if error.kind != Kind::Cancelled {
+    if !is_callers_mistake(error.kind) {
         app.life.complain(Topic::WalFetch, error.chain());
     }
 }
 
+/// Failures of a fetch that say nothing about the sidecar, its archive or its disk.
+fn is_callers_mistake(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Usage
+            | Kind::InvalidName
+            | Kind::ArchiveConflict
+            | Kind::NotEmpty
+            | Kind::Busy
+            | Kind::Draining
+            | Kind::Cancelled
+    )
+}
+
 /// `/wal-absent/<name>`: 200 only when the store was asked and does not have it.
 pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
-    let name = raw.parse()?;
+    let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
     match app.fetcher.prove_absent(&name).await {
         Ok(_) => {
@@ -200,7 +228,7 @@ pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
         }
         Err(error) => {
             app.metrics.absence(error.kind.name());
-            log_failure("wal-absent", &error);
+            app.quiet.failure("wal-absent", &error);
             Err(error)
         }
     }

@@ -61,6 +61,8 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     let data = folder.path().join("data");
     let wal = data.join("pg_wal");
     std::fs::create_dir_all(wal.join("archive_status")).unwrap();
+    std::fs::create_dir(data.join("global")).unwrap();
+    std::fs::write(data.join("global/pg_control"), control_file()).unwrap();
     let store = Arc::new(FaultyStore::new(
         Arc::clone(&memory) as Arc<dyn Store>,
         FaultPlan::new(),
@@ -241,6 +243,18 @@ impl Sidecar {
         self.ask_to_stop();
         self.ended().await
     }
+}
+
+/// A real control file of PostgreSQL 15, made the one of the cluster that [`segment`] belongs to, in recovery: so nothing
+/// is told by the WAL that is there and the WAL that is not.
+fn control_file() -> Vec<u8> {
+    let mut bytes = include_bytes!("../../../wale-pg/testdata/control_file/15").to_vec();
+    bytes[0..8].copy_from_slice(&7_300_000_000_000_000_001_u64.to_le_bytes());
+    bytes[16..20].copy_from_slice(&5_u32.to_le_bytes());
+    bytes[228..232].copy_from_slice(&u32::try_from(SEGMENT_BYTES).unwrap().to_le_bytes());
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[..288]);
+    bytes[288..292].copy_from_slice(&u32::try_from(crc).unwrap().to_le_bytes());
+    bytes
 }
 
 /// Segment `number` of timeline 1 as PostgreSQL 15 would begin it.

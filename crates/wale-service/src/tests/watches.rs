@@ -1,4 +1,4 @@
-//! What the sidecar finds out by itself and tells: another cluster's archive.
+//! What the sidecar finds out by itself and tells: another cluster's archive, an archive and a server that are not there.
 
 use wale_ops::{Archive, ClusterIdentity};
 use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
@@ -12,7 +12,6 @@ const CONTROL: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15
 /// Gives the cluster its `pg_control`.
 fn with_control(bench: &Bench) {
     let global = bench.options.data_directory.join("global");
-    std::fs::create_dir(&global).unwrap();
     std::fs::write(global.join("pg_control"), CONTROL).unwrap();
 }
 
@@ -58,11 +57,70 @@ async fn row39_the_own_archive_and_a_silent_store_are_no_mismatch() {
             let silence = FaultPlan::new().fail(Verb::Get, Occurrence::Always, Fault::Unavailable);
             bench.store.set_plan(silence);
         }
+        // The WAL that its control file names.
+        let segment = bench.options.wal_directory.join("000000010000000000000001");
+        std::fs::write(segment, b"").unwrap();
         let sidecar = bench.start(None).await;
         sidecar.app.life.wait(Phase::started).await;
-        let store = &sidecar.store;
-        eventually("it has looked", || async { store.calls(Verb::Get) > 0 }).await;
-        assert_eq!(sidecar.get("/readyz").await.status(), 200);
+        let expected = if is_silent { 503 } else { 200 };
+        eventually("it has looked", || async {
+            let reply = sidecar.get("/readyz").await;
+            let looked = !reply.body().contains("has not answered yet");
+            looked && reply.status() == expected && !reply.body().contains("identity:")
+        })
+        .await;
         sidecar.stop().await.unwrap();
     }
+}
+
+/// Row 70: each thing that is missing is named, with the time since when; the database may start all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_70_readiness_names_everything_that_is_missing_and_startup_waits_for_none_of_it() {
+    let bench = bench();
+    std::fs::remove_dir_all(&bench.options.data_directory).unwrap();
+    bench.store.switch().set_down(true);
+    let sidecar = bench.start(None).await;
+    eventually("all is named", || async {
+        let reply = sidecar.get("/readyz").await;
+        let lines = |topic: &str| {
+            let body = reply.body();
+            body.lines()
+                .any(|line| line.starts_with(topic) && line.contains(" (since 2"))
+        };
+        reply.status() == 503 && lines("archive: ") && lines("data-directory: ")
+    })
+    .await;
+    assert_eq!(sidecar.get("/startupz").await.status(), 200);
+    let status = sidecar.status().await;
+    assert!(status["reasons"]["archive"].is_string(), "{status}");
+    assert!(status["reasons_since"]["archive"].is_string(), "{status}");
+    sidecar.stop().await.unwrap();
+}
+
+/// Row 71: what a neighbour asks for in vain changes nothing, whatever the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_71_a_callers_mistake_does_not_change_readiness() {
+    let sidecar = bench().start(None).await;
+    eventually("it is ready", || async {
+        sidecar.get("/readyz").await.status() == 200
+    })
+    .await;
+    // The segment that PostgreSQL writes has no marker yet; a damaged one that nobody wants archived neither.
+    let (name, _) = sidecar.segment(1);
+    std::fs::remove_file(sidecar.wal().join(format!("archive_status/{name}.ready"))).unwrap();
+    std::fs::write(sidecar.wal().join(&name), b"no segment").unwrap();
+    for path in [
+        format!("/wal-push/{name}"),
+        "/wal-push/0000000100000000000000FE".to_owned(),
+        format!("/wal-fetch/{name}"),
+        format!("/wal/{name}"),
+        "/wal-absent/nonsense".to_owned(),
+        "/nonsense".to_owned(),
+    ] {
+        let reply = sidecar.get(&path).await;
+        assert!(reply.status() >= 400, "{path}: {}", reply.status());
+        let ready = sidecar.get("/readyz").await;
+        assert_eq!(ready.status(), 200, "{path}: {}", ready.body());
+    }
+    sidecar.stop().await.unwrap();
 }

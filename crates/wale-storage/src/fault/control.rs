@@ -12,6 +12,7 @@
 //! get key=wal_005/ denied  reading keys with this prefix is not permitted
 //! slow 200ms               every call waits first (ms or s)
 //! hang                     no call is answered
+//! hold                     every call waits until the file says so no more
 //! cut 1000                 bodies break after 1000 bytes
 //! truncate 1000            objects are silently that short
 //! corrupt 17               byte 17 is silently garbled
@@ -35,12 +36,21 @@ pub(super) struct FaultControlFile {
     path: PathBuf,
 }
 
-/// One line of the file.
+/// How often a call that is held looks whether it may go on.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One line of the file. Without a fault the call is held.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     verbs: Vec<Verb>,
     prefix: String,
-    fault: Fault,
+    fault: Option<Fault>,
+}
+
+impl Line {
+    fn applies(&self, verb: Verb, key: &str) -> bool {
+        (self.verbs.is_empty() || self.verbs.contains(&verb)) && key.starts_with(&self.prefix)
+    }
 }
 
 impl FaultControlFile {
@@ -48,8 +58,19 @@ impl FaultControlFile {
         Self { path }
     }
 
-    /// What is to go wrong with this call.
+    /// What is to go wrong with this call; returns when nothing holds it.
     pub(super) async fn faults(&self, verb: Verb, key: &str) -> Result<Vec<Fault>, StoreError> {
+        loop {
+            let mut lines = self.lines().await?;
+            lines.retain(|line| line.applies(verb, key));
+            if lines.iter().all(|line| line.fault.is_some()) {
+                return Ok(lines.into_iter().filter_map(|line| line.fault).collect());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn lines(&self) -> Result<Vec<Line>, StoreError> {
         let failed = |source| StoreError::Io {
             what: format!("fault control file {}", self.path.display()),
             source,
@@ -59,12 +80,7 @@ impl FaultControlFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error.into())),
         };
-        let lines = parse(&text).map_err(|reason| failed(reason.into()))?;
-        let applies = |line: &Line| {
-            (line.verbs.is_empty() || line.verbs.contains(&verb)) && key.starts_with(&line.prefix)
-        };
-        let lines = lines.into_iter().filter(applies);
-        Ok(lines.map(|line| line.fault).collect())
+        parse(&text).map_err(|reason| failed(reason.into()))
     }
 }
 
@@ -92,7 +108,10 @@ fn parse_line(line: &str) -> Option<Line> {
         prefix = named;
         word = words.next()?;
     }
-    let fault = parse_fault(word, &mut words)?;
+    let fault = match word {
+        "hold" => None,
+        _ => Some(parse_fault(word, &mut words)?),
+    };
     words.next().is_none().then(|| Line {
         verbs,
         prefix: prefix.to_owned(),
@@ -144,30 +163,31 @@ mod tests {
     #[test]
     fn lines() {
         let both = || vec![Verb::Put, Verb::PutIfAbsent];
-        let cases: [(&str, Vec<Verb>, &str, Fault); 8] = [
-            ("down", vec![], "", Fault::Unavailable),
+        let cases: [(&str, Vec<Verb>, &str, Option<Fault>); 9] = [
+            ("down", vec![], "", Some(Fault::Unavailable)),
             (
                 "slow 200ms",
                 vec![],
                 "",
-                Fault::Delay(Duration::from_millis(200)),
+                Some(Fault::Delay(Duration::from_millis(200))),
             ),
             (
                 "slow 2s # so",
                 vec![],
                 "",
-                Fault::Delay(Duration::from_secs(2)),
+                Some(Fault::Delay(Duration::from_secs(2))),
             ),
-            ("cut 1000", vec![], "", Fault::CutBody(1000)),
-            ("put full", both(), "", Fault::Full),
+            ("cut 1000", vec![], "", Some(Fault::CutBody(1000))),
+            ("put full", both(), "", Some(Fault::Full)),
             (
                 "get key=w/ denied",
                 vec![Verb::Get],
                 "w/",
-                Fault::PermissionDenied,
+                Some(Fault::PermissionDenied),
             ),
-            ("key=w corrupt 7", vec![], "w", Fault::CorruptByte(7)),
-            ("  list   hang  ", vec![Verb::List], "", Fault::Hang),
+            ("key=w corrupt 7", vec![], "w", Some(Fault::CorruptByte(7))),
+            ("  list   hang  ", vec![Verb::List], "", Some(Fault::Hang)),
+            ("put hold", both(), "", None),
         ];
         for (text, verbs, prefix, fault) in cases {
             let expected = Line {

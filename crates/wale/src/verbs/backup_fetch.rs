@@ -102,8 +102,12 @@ fn tell(report: &RestoreReport) {
 /// The plan, from the archive's records alone: nothing is written, and the target is not looked at.
 async fn preview(archive: &Archive, options: &Options) -> Result<String, OpError> {
     let catalog = archive.catalog().await?;
-    let entry = plan::choose(&catalog, &options.selector)?;
-    describe(entry, options)
+    let chosen = archive.choose(&catalog, &options.selector).await?;
+    let mut text = describe(&chosen.entry, options)?;
+    for sentence in &chosen.passed_over {
+        let _ = writeln!(text, "{:<12} {sentence}", "warning");
+    }
+    Ok(text)
 }
 
 fn describe(entry: &BackupEntry, options: &Options) -> Result<String, OpError> {

@@ -294,18 +294,23 @@ fn fault_08_a_restore_killed_half_way_cannot_be_started_and_is_redone() {
 fn fault_09_sigterm_during_a_push_finishes_it_and_ends_with_0() {
     let mut faulty = Faulty::new("term09");
     faulty.stage.backup();
-    faulty.fault("put-if-absent key=wal_005/ slow 1500ms");
+    faulty.fault("put-if-absent key=wal_005/ hold");
     let segment = faulty.stage.cluster.switch_wal();
     let port = faulty.stage.sidecar.port;
     let path = format!("/wal-push/{segment}");
     let client = std::thread::spawn(move || get(port, &path).map(|reply| reply.status));
-    std::thread::sleep(Duration::from_millis(300));
+    // The archiver's own request is there, too.
+    wait_until("the push to be under way", LONG, || {
+        let status = get(port, "/status").ok()?.json();
+        (status["wal"]["in_flight"].as_u64()? >= 2).then_some(())
+    });
     faulty.stage.sidecar.terminate();
-    wait_until("readiness to go first", Duration::from_secs(2), || {
+    wait_until("readiness to go first", LONG, || {
         get(port, "/readyz")
             .ok()
             .filter(|reply| reply.status == 503)
     });
+    faulty.fault("");
     assert_eq!(client.join().unwrap().unwrap(), 200);
     let status = faulty.stage.sidecar.wait_exit(LONG);
     assert_eq!(

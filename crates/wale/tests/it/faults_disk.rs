@@ -181,7 +181,6 @@ fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
         .cluster
         .wal
         .join(format!("archive_status/{name}.ready"));
-    std::fs::write(&ready, "").unwrap();
     for (what, damage) in cases {
         let mut bytes = good.clone();
         damage(&mut bytes);
@@ -190,6 +189,8 @@ fn fault_19_a_damaged_segment_is_refused_with_the_reason() {
             "chown postgres {}",
             stage.cluster.wal.join(name).display()
         ));
+        // After its segment: the server takes a `.ready` away whose segment is not there.
+        std::fs::write(&ready, "").unwrap();
         let reply = stage.sidecar.get(&format!("/wal-push/{name}"));
         assert_eq!(reply.status, 500, "{what}: {}", reply.text());
         assert!(

@@ -60,6 +60,14 @@ impl Container {
     fn exec(&self, arguments: &[&str]) -> String {
         output(podman().args(["exec", &self.name]).args(arguments))
     }
+
+    /// A text file of the container.
+    fn copy_out(&self, sandbox: &Sandbox, path: &str) -> String {
+        let copy = sandbox.path().join("copied");
+        let from = format!("{}:/{path}", self.name);
+        output(podman().arg("cp").arg(from).arg(&copy));
+        std::fs::read_to_string(copy).unwrap()
+    }
 }
 
 impl Drop for Container {
@@ -137,6 +145,16 @@ fn the_image_archives_backs_up_lists_and_restores() {
     assert_eq!(list.lines().count(), 2, "{list}");
     assert!(list.starts_with("name\tlast_modified\t"), "{list}");
     assert!(sidecar.exec(&["wale", "client", "ready"]).len() < 200);
+    // The image says whose work it holds.
+    let bill: serde_json::Value =
+        serde_json::from_str(&sidecar.copy_out(&sandbox, "usr/share/doc/wale/sbom.cdx.json"))
+            .unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    assert!(bill["components"].as_array().unwrap().len() > 100);
+    let terms = sidecar.copy_out(&sandbox, "usr/share/doc/wale/THIRD-PARTY-NOTICES.txt");
+    for of in ["tokio ", "zstd-sys ", "the GNU C Library"] {
+        assert!(terms.contains(of), "{of}");
+    }
     cluster.sql("insert into t select generate_series(1, 500)");
     let noted = fingerprint(&cluster, "t");
     cluster.switch_wal();
