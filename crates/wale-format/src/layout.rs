@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! wale.json
+//! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
@@ -36,6 +37,8 @@ use crate::{BackupName, Codec};
 pub const IDENTITY: &str = "wale.json";
 /// The object that is put to learn the store's time of day, and deleted again.
 pub const CLOCK: &str = "wale_clock";
+/// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
+pub const SLOT: &str = "wale_slot.json";
 /// Where WAL lies.
 pub const WAL_PREFIX: &str = "wal_005/";
 /// Where base backups lie.

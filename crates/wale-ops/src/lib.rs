@@ -21,6 +21,7 @@ pub mod ownership;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
+pub mod role;
 pub mod sweep;
 pub mod wal_fetch;
 pub mod wal_push;
@@ -33,7 +34,7 @@ pub use archive::{
     StoredWal,
 };
 pub use clock::Clock;
-pub use error::{Kind, Level, OpError, Retry};
+pub use error::{Declined, Kind, Level, OpError, Retry};
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use wale_ops::backup_push::Role;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
 use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
@@ -47,6 +48,8 @@ pub(crate) struct App {
     /// Where the server listens: asked while draining.
     pub(crate) connect: ConnectOptions,
     pub(crate) schedule: Option<Schedule>,
+    /// Which servers serve the slots of the schedule.
+    pub(crate) backup_role: Role,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) started: Instant,
@@ -125,6 +128,7 @@ impl App {
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
+            backup_role: options.backup_role,
             mode: options.mode.name(),
             version: options.version,
             started: Instant::now(),

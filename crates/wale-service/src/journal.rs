@@ -116,6 +116,8 @@ pub(crate) struct Entries {
     pub(crate) last_retention_failure: Option<FailureRecord>,
     pub(crate) recoverable: Option<RecoverableRecord>,
     pub(crate) skipped_backups: u64,
+    /// Why the schedule rests on this node, while it does.
+    pub(crate) schedule_rests: Option<String>,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,
     pub(crate) plain_http: PlainHttpRecord,

@@ -403,6 +403,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         mode,
         lock_file: settings.lock_file.clone(),
         schedule: settings.schedule.clone(),
+        backup_role: settings.backup_role,
         grace: settings.shutdown_grace,
         token,
         tls,

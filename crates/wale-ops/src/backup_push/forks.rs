@@ -10,9 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use wale_cluster::{DataDirectory, WalDirectory};
-use wale_pg::{
-    ArchiveFileName, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 
 use super::blocking;
 use super::options::Options;
@@ -185,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_timeline_cuts_off_the_segment_in_which_it_forks_and_all_after_it() {
-        let history = |text| TimelineHistory::parse(TimelineId::new(2).expect("2"), text).expect("good");
+        let history =
+            |text| TimelineHistory::parse(TimelineId::new(2).expect("2"), text).expect("good");
         let cases = [
             // Segment 4 begins at 0x400000.
             ("1\t0/400000\tx\n", "000000010000000000000003", false),
@@ -220,12 +219,19 @@ mod tests {
             let archive = bench.archive.clone();
             async move { forks.check(&archive, segment).await }
         };
-        standby.check(&bench.archive, segment).await.expect("an old branch");
+        standby
+            .check(&bench.archive, segment)
+            .await
+            .expect("an old branch");
         // Seen in the WAL directory before it is archived.
         fs::write(bench.folder().join("00000003.history"), "1\t0/400100\tx\n").expect("written");
         let error = check(standby).await.expect_err("void");
         assert_eq!(error.kind, Kind::PostgresUnavailable);
-        assert!(error.message.contains("timeline 3") && error.message.contains("0/400100"), "{}", error.message);
+        assert!(
+            error.message.contains("timeline 3") && error.message.contains("0/400100"),
+            "{}",
+            error.message
+        );
         // A primary brings its segment itself, as far as its control file tells.
         check(primary).await.expect("somebody else's clone");
         let later = note(true).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wale_cluster::{Checkpoint, ConnectOptions};
 
+use super::slot::Slot;
 use crate::claim::host_name;
 
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
@@ -46,6 +47,8 @@ pub struct Options {
     pub read_rate_limit: Option<u64>,
     /// Files at the top of the data directory that belong to the sidecar, not to the cluster (the lock file).
     pub ignore: Vec<String>,
+    /// The slot of a schedule that is to be served; none of a backup that somebody asked for.
+    pub slot: Option<Slot>,
     /// Host name that the sentinel shall carry.
     pub host_name: String,
     /// Version of this program, recorded in the sentinel.
@@ -68,6 +71,7 @@ impl Options {
             damaged_pages: DamagedPagePolicy::default(),
             read_rate_limit: None,
             ignore: vec!["wale_init_lockfile".to_owned()],
+            slot: None,
             host_name: host_name(),
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use wale_format::layout::{self, ArchiveKey};
 use wale_format::BackupName;
+use wale_format::layout::{self, ArchiveKey};
 use wale_storage::ObjectMeta;
 
 use super::plan::{self, Occupancy, Place};
@@ -21,13 +21,14 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
     if has_sentinel(archive, name).await? {
         return Err(plan::exists_already(name));
     }
-    let (claim, from_the_dead) = match Claim::take(archive, &layout::attempt(name), Purpose::Write).await? {
-        Taken::Ours {
-            claim,
-            from_the_dead,
-        } => (claim, from_the_dead),
-        Taken::Theirs(holder) => return Err(plan::written_elsewhere(name, &holder)),
-    };
+    let (claim, from_the_dead) =
+        match Claim::take(archive, &layout::attempt(name), Purpose::Write).await? {
+            Taken::Ours {
+                claim,
+                from_the_dead,
+            } => (claim, from_the_dead),
+            Taken::Theirs(holder) => return Err(plan::written_elsewhere(name, &holder)),
+        };
     let place = look(archive, name, from_the_dead).await;
     let cleared = match place {
         Ok(Place::Free) => return Ok(claim),

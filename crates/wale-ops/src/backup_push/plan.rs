@@ -8,7 +8,7 @@ use wale_pg::{
 };
 
 use crate::claim::{self, Holder};
-use crate::error::{Kind, OpError, Result};
+use crate::error::{Declined, Kind, OpError, Result};
 
 /// Objects without a claim are another tool's or an older wale's, and nobody can tell whether the writer lives: WAL-E
 /// stores partitions of 1.5 GiB, and an older wale waits an hour for WAL in silence. So they count as alive for as long as
@@ -135,6 +135,7 @@ pub(crate) fn exists_already(name: &BackupName) -> OpError {
                  of the last restartpoint, of a stopped server that of its last checkpoint.")
         .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; of a server \
                that stayed stopped that backup is as good")
+        .declined(Declined::Exists)
 }
 
 /// Another sidecar or command writes this very backup.
@@ -149,6 +150,7 @@ pub(crate) fn written_elsewhere(name: &BackupName, holder: &Holder) -> OpError {
         holder.refreshed.to_rfc3339()
     ))
     .hint("wait for its end, that backup is as good; a claim that is not refreshed for ten minutes is dead, and the name is free")
+    .declined(Declined::Elsewhere)
 }
 
 /// Decides whether a new backup named `name` may be written. `now` is the store's time where it matters.
@@ -326,11 +328,7 @@ mod tests {
                 ..occupancy
             };
             let place = judge_place(&name, &occupancy, now);
-            assert_eq!(
-                place.map_err(|error| error.kind),
-                expected,
-                "{occupancy:?}"
-            );
+            assert_eq!(place.map_err(|error| error.kind), expected, "{occupancy:?}");
         }
     }
 

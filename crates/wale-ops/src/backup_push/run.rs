@@ -29,7 +29,7 @@ use super::report::{BackupReport, Started};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
 use super::wal_wait::wait_for_segments;
-use super::{blocking, place};
+use super::{blocking, place, slot};
 use crate::archive::Archive;
 use crate::error::{OpError, Result};
 
@@ -50,10 +50,17 @@ pub async fn run(
     cancel: &CancellationToken,
     on_started: impl FnOnce(&Started) + Send,
 ) -> Result<BackupReport> {
-    attempt(archive, options, progress, cancel, async |backup| {
-        backup.take(on_started).await
-    })
-    .await
+    // Boxed: it is large, and lives as long as the backup.
+    let take = async || {
+        let work = attempt(archive, options, progress, cancel, async |backup| {
+            backup.take(on_started).await
+        });
+        Box::pin(work).await
+    };
+    match options.slot {
+        Some(slot) => slot::serve(archive, slot, &options.data_directory, take).await,
+        None => take().await,
+    }
 }
 
 /// Runs one attempt; removes what it wrote when it fails.

@@ -86,8 +86,12 @@ impl Uploads {
                     Kind::ArchiveConflict,
                     format!("the archive already has {key}"),
                 )
-                .detail("Another backup with the same start position was written under it meanwhile.")
-                .hint("take the backup again; if this persists, find out who writes into the archive"))
+                .detail(
+                    "Another backup with the same start position was written under it meanwhile.",
+                )
+                .hint(
+                    "take the backup again; if this persists, find out who writes into the archive",
+                ))
             }
             Err(error) => Err(failed(error, &key)),
         }

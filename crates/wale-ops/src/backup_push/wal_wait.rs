@@ -150,7 +150,15 @@ mod tests {
         let wait = || async {
             let cancel = CancellationToken::new();
             let (limit, segments) = (Duration::ZERO, [segment_name(NAME)]);
-            wait_for_segments(&bench.archive, &segments, bench.folder(), limit, None, &cancel).await
+            wait_for_segments(
+                &bench.archive,
+                &segments,
+                bench.folder(),
+                limit,
+                None,
+                &cancel,
+            )
+            .await
         };
         wait().await.expect("neither ready nor done");
         fs::write(folder.join(format!("{NAME}.ready")), "").expect("written");

@@ -444,6 +444,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
          `off`, or an empty value, disables the schedule.")
         .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("WALE_BACKUP_ROLE", Sidecar, Shape::Choice(&["any", "primary", "standby"]),
+        "Which servers the scheduled base backups are taken of. One is taken for each slot of the schedule, however \
+         many sidecars share the archive. Backups that are asked for are taken of any.")
+        .default("any").flag("backup-role"),
     Setting::new("TZ", Sidecar, Shape::Zone, "The time zone of CRON_TIMING.").default("UTC"),
     Setting::new("WALE_INIT_LOCKFILE", Sidecar, Shape::Path,
         "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")

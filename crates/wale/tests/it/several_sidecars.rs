@@ -72,7 +72,11 @@ fn fault_103_107_two_standbys_make_one_backup_name_and_one_is_promoted_while_it_
     begin_and_wait_for_wal(&first);
     let refused = second.get("/backup-push");
     assert_eq!(refused.status, 503, "{}", refused.text());
-    assert!(refused.text().contains("is being written"), "{}", refused.text());
+    assert!(
+        refused.text().contains("is being written"),
+        "{}",
+        refused.text()
+    );
     // As if it had stood still for eleven minutes.
     signal(&first, "STOP");
     let archive = stage.archive();
