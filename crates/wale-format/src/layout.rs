@@ -274,6 +274,17 @@ pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
     }
 }
 
+/// Whether an object of this key belongs to an archive: whatever wale, WAL-E or WAL-G write, under an extension known or
+/// not. Other programs may have theirs below the same prefix.
+#[must_use]
+pub fn is_ours(key: &str) -> bool {
+    parse(key) != ArchiveKey::Unknown
+        || key == CLOCK
+        || key == SLOT
+        || wal_claim(key).is_some()
+        || backup_of(key).is_some()
+}
+
 /// The backup to which an object belongs by its place, known name or not: its sentinel, or anything in its folder.
 #[must_use]
 pub fn backup_of(key: &str) -> Option<BackupName> {
@@ -473,6 +484,30 @@ mod tests {
             assert_ne!(meaning, ArchiveKey::Unknown, "{key}");
             assert_eq!(meaning.to_key().as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn fault_95_what_belongs_to_an_archive_is_told_by_its_name() {
+        let folder = format!("basebackups_005/{BACKUP}");
+        let ours = [
+            IDENTITY.to_owned(),
+            CLOCK.to_owned(),
+            SLOT.to_owned(),
+            "wal_005/000000010000000000000003.zst".to_owned(),
+            "wal_005/000000010000000000000003.br".to_owned(),
+            format!("{folder}/tar_partitions/part_001.tar.lz4"),
+            format!("{folder}/{ATTEMPT}"),
+            format!("{folder}_backup_stop_sentinel.json"),
+        ];
+        assert!(ours.iter().all(|key| is_ours(key)), "{ours:?}");
+        let others = [
+            "registry/layer-1".to_owned(),
+            "a".to_owned(),
+            "wal_005/readme".to_owned(),
+            format!("other/{folder}/{ATTEMPT}"),
+            "other/wal_005/000000010000000000000003.zst".to_owned(),
+        ];
+        assert!(!others.iter().any(|key| is_ours(key)), "{others:?}");
     }
 
     #[test]

@@ -56,28 +56,51 @@ pub fn look(data_directory: &Path) -> Result<Standing> {
     let failed = |error| OpError::from_cluster(error, "tell the role of the server");
     let directory = DataDirectory::open(data_directory).map_err(failed)?;
     let control = directory.control_file().map_err(failed)?;
-    let state = match control.state {
-        ClusterState::InProduction => ServerState::Primary,
-        ClusterState::InArchiveRecovery if is_standby(data_directory) => ServerState::Standby,
-        ClusterState::InArchiveRecovery => ServerState::Recovering,
-        _ => ServerState::Stopped,
-    };
     Ok(Standing {
-        state,
+        state: judge(control.state, signal(data_directory)),
         timeline: control.timeline,
     })
 }
 
-/// Whether a server in recovery stays a standby: 12 and later by `standby.signal`, which wins over `recovery.signal`;
-/// before by `standby_mode` in `recovery.conf`. A server without any of them was told by hand, or recovers from a label.
-fn is_standby(data_directory: &Path) -> bool {
-    if data_directory.join("standby.signal").exists() {
-        return true;
+/// What the signal files ask for. They are gone when the server was promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    None,
+    Recovery,
+    Standby,
+}
+
+/// A directory that was restored has the control file of the server that was backed up, so its signals count first.
+fn judge(control: ClusterState, signal: Signal) -> ServerState {
+    match (control, signal) {
+        (
+            ClusterState::InProduction
+            | ClusterState::InArchiveRecovery
+            | ClusterState::InCrashRecovery,
+            Signal::Standby,
+        ) => ServerState::Standby,
+        (ClusterState::InProduction | ClusterState::InArchiveRecovery, Signal::Recovery)
+        | (ClusterState::InArchiveRecovery, Signal::None) => ServerState::Recovering,
+        (ClusterState::InProduction, Signal::None) => ServerState::Primary,
+        _ => ServerState::Stopped,
+    }
+}
+
+/// 12 and later: `standby.signal` wins over `recovery.signal`; before, `standby_mode` in `recovery.conf` decides.
+fn signal(data_directory: &Path) -> Signal {
+    let exists = |name: &str| data_directory.join(name).exists();
+    if exists("standby.signal") {
+        return Signal::Standby;
     }
     let mut text = String::new();
-    std::fs::File::open(data_directory.join("recovery.conf"))
-        .and_then(|file| file.take(RECOVERY_CONF_MAX).read_to_string(&mut text))
-        .is_ok_and(|_| has_standby_mode(&text))
+    let read = std::fs::File::open(data_directory.join("recovery.conf"))
+        .and_then(|file| file.take(RECOVERY_CONF_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) if has_standby_mode(&text) => Signal::Standby,
+        Ok(_) => Signal::Recovery,
+        Err(_) if exists("recovery.signal") => Signal::Recovery,
+        Err(_) => Signal::None,
+    }
 }
 
 /// What `recovery.conf` says last of `standby_mode`.
@@ -126,10 +149,30 @@ mod tests {
         fs::write(global.join("pg_control"), control).expect("written");
         let found = look(folder.path()).expect("read");
         assert_eq!(found.timeline.get(), 1);
-        assert!(!is_standby(folder.path()));
-        fs::write(folder.path().join("recovery.signal"), "").expect("written");
-        assert!(!is_standby(folder.path()));
-        fs::write(folder.path().join("standby.signal"), "").expect("written");
-        assert!(is_standby(folder.path()));
+        let seen = || signal(folder.path());
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text);
+        assert_eq!(seen(), Signal::None);
+        write("recovery.signal", "").expect("written");
+        assert_eq!(seen(), Signal::Recovery);
+        write("standby.signal", "").expect("written");
+        assert_eq!(seen(), Signal::Standby);
+        fs::remove_file(folder.path().join("standby.signal")).expect("removed");
+        write("recovery.conf", "standby_mode = on\n").expect("written");
+        assert_eq!(seen(), Signal::Standby);
+        use ClusterState::{InArchiveRecovery, InCrashRecovery, InProduction, ShutDown};
+        let cases = [
+            (InProduction, Signal::None, ServerState::Primary),
+            // Restored from a primary, and not started yet.
+            (InProduction, Signal::Recovery, ServerState::Recovering),
+            (InArchiveRecovery, Signal::Recovery, ServerState::Recovering),
+            (InArchiveRecovery, Signal::None, ServerState::Recovering),
+            (InArchiveRecovery, Signal::Standby, ServerState::Standby),
+            (InCrashRecovery, Signal::None, ServerState::Stopped),
+            (ShutDown, Signal::None, ServerState::Stopped),
+            (ShutDown, Signal::Standby, ServerState::Stopped),
+        ];
+        for (control, signal, expected) in cases {
+            assert_eq!(judge(control, signal), expected, "{control:?} {signal:?}");
+        }
     }
 }

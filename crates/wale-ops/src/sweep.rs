@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use wale_format::layout;
 
 use crate::archive::Archive;
 use crate::claim;
@@ -41,7 +42,7 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     let location = archive.location();
     report.unfinished = archive
         .store()
-        .discard_unfinished(grace)
+        .discard_unfinished(grace, layout::is_ours)
         .await
         .map_err(|error| {
             OpError::from_store(
@@ -67,7 +68,7 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
 #[cfg(test)]
 mod tests {
     use chrono::{DateTime, Utc};
-    use wale_format::{BackupName, Codec, layout};
+    use wale_format::{BackupName, Codec};
 
     use super::*;
     use crate::claim::{Claim, Purpose, Taken};

@@ -212,6 +212,8 @@ impl Backup<'_> {
     /// Makes the backup exist.
     pub(super) async fn commit(&self, evidence: &Evidence) -> Result<()> {
         self.progress.set_phase("committing");
+        // Before the objects are looked at: whoever lost the claim finds another's, and that is not the reason.
+        self.uploads.check_claim().await?;
         commit::check_stored(self.archive, evidence).await?;
         let sentinel = evidence
             .store_metadata(self.archive, self.options, self.uploads)

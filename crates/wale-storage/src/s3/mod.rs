@@ -185,9 +185,13 @@ impl Store for S3Store {
         self.delete_all(keys).await
     }
 
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: crate::Ours,
+    ) -> Result<u64, StoreError> {
         self.discard_abandoned().await;
-        let uploads = self.discard_stale_uploads(older_than).await?;
+        let uploads = self.discard_stale_uploads(older_than, ours).await?;
         Ok(uploads + self.discard_stale_trials(older_than).await?)
     }
 

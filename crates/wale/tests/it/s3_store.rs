@@ -366,7 +366,7 @@ async fn uploads_that_nobody_will_finish_are_discarded() {
         server.send("POST", &format!("/{BUCKET}/{name}?uploads"), b"");
     }
     let day = Duration::from_hours(24);
-    assert_eq!(store.discard_unfinished(day).await.unwrap(), 2);
+    assert_eq!(store.discard_unfinished(day, |_| true).await.unwrap(), 2);
     assert_eq!(
         server.unfinished(),
         1,
@@ -375,5 +375,8 @@ async fn uploads_that_nobody_will_finish_are_discarded() {
     // A server that cannot list uploads is no reason to fail.
     let s3s = S3Server::s3s(&sandbox, None);
     let incapable = self::store(s3s.port(), "");
-    assert_eq!(incapable.discard_unfinished(day).await.unwrap(), 0);
+    assert_eq!(
+        incapable.discard_unfinished(day, |_| true).await.unwrap(),
+        0
+    );
 }

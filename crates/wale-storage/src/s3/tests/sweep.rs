@@ -32,13 +32,37 @@ async fn parts_are_asked_for_with_the_customers_key() {
         ..server.options()
     };
     let store = S3Store::open(&options).expect("opens");
-    assert_eq!(store.discard_unfinished(DAY).await.expect("sweeps"), 1);
+    assert_eq!(
+        store
+            .discard_unfinished(DAY, |_| true)
+            .await
+            .expect("sweeps"),
+        1
+    );
     let seen = server.seen();
     let parts = seen.iter().find(|seen| seen.target == "/b/k?uploadId=u");
     let sent = parts
         .expect("its parts")
         .header("x-amz-server-side-encryption-customer-key");
     assert_eq!(sent.as_deref(), Some(key));
+}
+
+#[tokio::test]
+async fn fault_95_another_programs_upload_below_the_same_prefix_stays() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        target if target.contains("uploads=") => uploads(""),
+        target if target.contains("uploadId=u") && seen.method == "GET" => {
+            text("<ListPartsResult/>")
+        }
+        target if target.starts_with("/b?") => bucket(),
+        _ => answer(204),
+    });
+    let store = server.store();
+    let swept = store.discard_unfinished(DAY, |key| key != "k").await;
+    assert_eq!(swept.expect("sweeps"), 0);
+    assert!(server.seen().iter().all(|seen| seen.method != "DELETE"));
+    let swept = store.discard_unfinished(DAY, |key| key == "k").await;
+    assert_eq!(swept.expect("sweeps"), 1);
 }
 
 #[tokio::test]
@@ -63,7 +87,7 @@ async fn an_upload_of_which_not_all_parts_are_shown_stays() {
             target if target.starts_with("/b?") => bucket(),
             _ => answer(204),
         });
-        let swept = server.store().discard_unfinished(DAY).await;
+        let swept = server.store().discard_unfinished(DAY, |_| true).await;
         assert_eq!(swept.expect("sweeps"), u64::from(!stays), "{rest}");
     }
 }
@@ -83,7 +107,7 @@ async fn a_listing_of_uploads_that_does_not_go_on_has_an_end() {
             }
             _ => answer(204),
         });
-        let error = server.store().discard_unfinished(DAY).await;
+        let error = server.store().discard_unfinished(DAY, |_| true).await;
         let error = error.expect_err("it goes round in a circle");
         assert!(error.to_string().contains("does not go on"), "{error}");
     }
@@ -111,7 +135,7 @@ async fn what_a_killed_trial_left_is_swept() {
     assert_eq!(
         server
             .store()
-            .discard_unfinished(DAY)
+            .discard_unfinished(DAY, |_| true)
             .await
             .expect("sweeps"),
         1
