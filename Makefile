@@ -23,8 +23,8 @@ test: ## everything: format, lints, unit tests, integration tests on real server
 	@bash scripts/setup.sh test
 	@bash scripts/test.sh
 
-test-matrix: ## the tests that depend on PostgreSQL's major, on every major from 10 to 18
-	@PG_MAJORS="10 11 12 13 14 15 16 17 18" bash scripts/setup.sh test
+test-matrix: ## the tests that depend on PostgreSQL's major, on every major from 10 on
+	@PG_MAJORS="$$(bash scripts/pg-matrix.sh majors)" bash scripts/setup.sh test
 	@bash scripts/test.sh matrix
 
 soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses of power (SEED=n replays)

@@ -2,10 +2,10 @@
 # test.sh - everything a change must pass: format, lints, tidy, generated documents, all tests.
 # Ends with one line: N passed, N failed, N skipped. Every skip is listed with its reason.
 #
-#   test.sh            what `make test` runs (PostgreSQL 10, 15 and 18)
+#   test.sh            what `make test` runs (PostgreSQL 10, 15 and 18, and a newer one where it is installed)
 #   test.sh quick      without the integration tests on real servers
 #   test.sh soak       random faults only, many of them; SEED says which
-#   test.sh matrix     the tests that depend on PostgreSQL's major, on each of WALE_TEST_MAJORS (10 to 18), and nothing else
+#   test.sh matrix     the tests that depend on PostgreSQL's major, on each of WALE_TEST_MAJORS (all), and nothing else
 set -uo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:-all}
@@ -31,7 +31,7 @@ step() { # NAME COMMAND...
 matrix() {
   local major passed failed total_passed=0 total_failed=0 start ended skipped
   cargo test -p wale --test it --locked --no-run || exit 1
-  for major in ${WALE_TEST_MAJORS:-10 11 12 13 14 15 16 17 18}; do
+  for major in ${WALE_TEST_MAJORS:-$(bash scripts/pg-matrix.sh majors)}; do
     start=$SECONDS
     WALE_TEST_MAJORS=$major cargo test -q -p wale --test it --locked --no-fail-fast -- on_every_major \
       --test-threads="${WALE_TEST_THREADS:-3}" >"$out/major" 2>&1

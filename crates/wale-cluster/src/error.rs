@@ -8,6 +8,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wale_pg::byte_text;
+
 use crate::recovery::SettingMistake;
 
 /// A failed look at, or change of, a database cluster.
@@ -60,11 +62,16 @@ pub enum ClusterError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file name in the data directory is not UTF-8. PostgreSQL itself never makes one.
-    #[error("the file name {} is not UTF-8", path.display())]
-    NameNotUtf8 {
-        /// The file, shown with replacement characters.
-        path: PathBuf,
+    /// A part of the cluster's data is a symbolic link: a backup would lack what it leads to.
+    #[error(
+        "\"{}\" in the data directory is a symbolic link: what it leads to would be missing in the backup",
+        byte_text::shown(relative)
+    )]
+    LinkInCluster {
+        /// The path relative to the data directory.
+        relative: String,
+        /// What the link holds.
+        target: PathBuf,
     },
     /// A relative path would leave the directory that it is meant for, or goes through a symbolic link.
     #[error("the path {relative:?} leaves {}", root.display())]
@@ -149,6 +156,14 @@ pub enum ClusterError {
     UnsupportedServer {
         /// `server_version_num`, or the text of `PG_VERSION`.
         version_num: String,
+    },
+    /// A control file whose layout wale does not know: of a newer major version, or of a beta.
+    #[error("{} has the layout {version}, which this version of wale does not know", path.display())]
+    UnsupportedControlFile {
+        /// The file.
+        path: PathBuf,
+        /// Its `pg_control_version`.
+        version: u32,
     },
     /// The server's answer makes no sense.
     #[error("the server gave an answer that could not be understood while {during}")]
@@ -240,7 +255,7 @@ impl ClusterError {
             },
             Self::NotRegular { .. }
             | Self::NotADirectory { .. }
-            | Self::NameNotUtf8 { .. }
+            | Self::LinkInCluster { .. }
             | Self::TablespaceMissing { .. } => Situation::LocalIo,
             Self::Damaged { .. } | Self::OutsideOfTree { .. } => Situation::CorruptData,
             Self::Unreachable { .. } | Self::NotReady { .. } | Self::ConnectionLost { .. } => {
@@ -249,6 +264,7 @@ impl ClusterError {
             Self::Authentication { .. } | Self::Privileges { .. } => Situation::PermissionDenied,
             Self::Tls { .. }
             | Self::UnsupportedServer { .. }
+            | Self::UnsupportedControlFile { .. }
             | Self::Configuration { .. }
             | Self::RecoverySettings { .. } => Situation::Configuration,
             Self::Query { .. } | Self::BackupVoid { .. } | Self::UnexpectedAnswer { .. } => {
@@ -267,6 +283,8 @@ impl ClusterError {
                 sqlstate.starts_with("53")
                     || sqlstate.starts_with("57")
                     || sqlstate.starts_with("40")
+                    // Another session held a lock for too long.
+                    || sqlstate == "55P03"
             }
             other => other.situation() == Situation::PostgresUnavailable,
         }
@@ -280,6 +298,11 @@ impl ClusterError {
                 "The server has made a folder of its version there, which cannot be seen from here.".to_owned(),
             ),
             Self::NotRegular { found, .. } => Some(format!("It is a {found}.")),
+            Self::LinkInCluster { target, .. } => Some(format!(
+                "It leads to \"{}\". PostgreSQL knows no links but those of tablespaces and of pg_wal; \
+                 pg_basebackup leaves such files out, too.",
+                target.display()
+            )),
             Self::Io { source, .. } => Some(sentence(&source.to_string())),
             Self::Damaged { reason, .. }
             | Self::Unreachable { reason, .. }
@@ -336,9 +359,14 @@ impl ClusterError {
                 "Mount the tablespace's folder here under the same path as at the server. If the tablespace is lost, \
                  drop it in the server, or remove the link pg_tblspc/{oid} while the server is stopped."
             )),
-            Self::NameNotUtf8 { .. } => {
-                Some("Rename or remove the file; PostgreSQL did not make it.".to_owned())
-            }
+            Self::LinkInCluster { .. } => Some(
+                "Stop the server and move the files back; to keep them on another disk, make a tablespace there and \
+                 move the tables or the database into it (ALTER DATABASE … SET TABLESPACE)."
+                    .to_owned(),
+            ),
+            Self::Query { sqlstate, .. } if sqlstate == "55P03" => Some(
+                "Look in pg_locks for the session that holds a lock on a system catalogue, and end it.".to_owned(),
+            ),
             Self::Configuration { hint, .. } => hint.clone(),
             _ => None,
         }

@@ -18,6 +18,7 @@
 //! The file part is synchronous and may block; async callers run it on a blocking thread. The SQL part
 //! is asynchronous, and every task it starts is owned by the value that needs it.
 
+mod byte_path;
 pub mod control;
 pub mod data_directory;
 pub mod durable;
@@ -29,6 +30,7 @@ pub mod restore_marker;
 pub mod restore_tree;
 pub mod wal_directory;
 
+pub use byte_path::{path_of_text, text_of_path};
 pub use control::{
     Checkpoint, ConnectOptions, ConnectionWatch, Control, ExtensionInventory, RunningBackup,
     Secret, ServerFacts, SslMode, StoppedBackup,

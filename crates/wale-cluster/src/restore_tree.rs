@@ -5,6 +5,8 @@
 //! the archive holds and whatever happens in the directory meanwhile. Links that belong there (`pg_tblspc`,
 //! `pg_wal`) are made by [`RestoreTree::symlink`] at the end; a tablespace elsewhere is a tree of its own.
 //!
+//! Paths are [`byte_text`]: their bytes need not be UTF-8.
+//!
 //! Folders that were walked to stay open, some of them: with 100,000 small files the walks would be most of
 //! the work. A folder that is moved away meanwhile takes its files with it; nothing else is followed.
 //!
@@ -21,7 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use wale_pg::byte_text;
 
+use crate::byte_path::path_of_text;
 use crate::error::ClusterError;
 use crate::owner::Owner;
 
@@ -104,7 +108,7 @@ impl RestoreTree {
             folder = self.enter(&folder, part, relative)?;
         }
         self.finish(&folder, mode)
-            .map_err(ClusterError::io("write", &self.path.join(relative)))
+            .map_err(ClusterError::io("write", &self.path_of(relative)))
     }
 
     /// Makes an empty file with these permission bits for writing, and the folders above it. A file that
@@ -116,7 +120,14 @@ impl RestoreTree {
         let (folder, name) = self.parent(relative)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(mode & 0o7777));
+        let open = || {
+            rustix::fs::openat(
+                &folder,
+                &*byte_text::to_bytes(name),
+                flags,
+                Mode::from_raw_mode(mode & 0o7777),
+            )
+        };
         let make = || -> io::Result<File> {
             let file = match open() {
                 Err(Errno::EXIST) => {
@@ -128,7 +139,7 @@ impl RestoreTree {
             self.finish(&file, mode)?;
             Ok(File::from(file))
         };
-        make().map_err(|error| ClusterError::io("write", &self.path.join(relative))(error))
+        make().map_err(|error| ClusterError::io("write", &self.path_of(relative))(error))
     }
 
     /// Opens a file for reading. A link is not followed.
@@ -140,14 +151,16 @@ impl RestoreTree {
         // A pipe without a writer would wait forever.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = || -> io::Result<File> {
-            let file = rustix::fs::openat(&folder, name, flags, Mode::empty()).map(File::from)?;
+            let file =
+                rustix::fs::openat(&folder, &*byte_text::to_bytes(name), flags, Mode::empty())
+                    .map(File::from)?;
             if file.metadata()?.is_file() {
                 Ok(file)
             } else {
                 Err(io::ErrorKind::InvalidInput.into())
             }
         };
-        open().map_err(ClusterError::io("read", &self.path.join(relative)))
+        open().map_err(ClusterError::io("read", &self.path_of(relative)))
     }
 
     /// Removes a file or a link, durably. Nothing happens where it, or a folder above it, does not exist.
@@ -159,12 +172,17 @@ impl RestoreTree {
         let name = parts.pop().ok_or_else(|| self.outside(relative))?;
         let mut folder = self.root()?;
         for part in parts {
-            folder = match rustix::fs::openat(&folder, part, DIRECTORY_FLAGS, Mode::empty()) {
+            folder = match rustix::fs::openat(
+                &folder,
+                &*byte_text::to_bytes(part),
+                DIRECTORY_FLAGS,
+                Mode::empty(),
+            ) {
                 Ok(inner) => inner,
                 Err(Errno::NOENT) => return Ok(()),
                 Err(Errno::LOOP | Errno::NOTDIR) => return Err(self.outside(relative)),
                 Err(error) => {
-                    return Err(ClusterError::io("open", &self.path.join(relative))(
+                    return Err(ClusterError::io("open", &self.path_of(relative))(
                         error.into(),
                     ));
                 }
@@ -174,7 +192,7 @@ impl RestoreTree {
             remove_file_at(&folder, name)?;
             sync_folder(&folder)
         };
-        remove().map_err(ClusterError::io("remove", &self.path.join(relative)))
+        remove().map_err(ClusterError::io("remove", &self.path_of(relative)))
     }
 
     /// Makes a symbolic link that holds `target` as it stands, replacing a file, a link or an empty folder.
@@ -183,20 +201,20 @@ impl RestoreTree {
     /// `OutsideOfTree` for a path that leads out; `Io`.
     pub fn symlink(&self, relative: &str, target: &Path) -> Result<(), ClusterError> {
         let (folder, name) = self.parent(relative)?;
-        let path = self.path.join(relative);
+        let path = self.path_of(relative);
         self.open_folders().clear();
         let make = || -> io::Result<()> {
             match remove_file_at(&folder, name) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                    rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR)?;
+                    rustix::fs::unlinkat(&folder, &*byte_text::to_bytes(name), AtFlags::REMOVEDIR)?;
                 }
                 other => other?,
             }
-            rustix::fs::symlinkat(target, &folder, name)?;
+            rustix::fs::symlinkat(target, &folder, &*byte_text::to_bytes(name))?;
             if let Some(owner) = self.owner.filter(|_| rustix::process::geteuid().is_root()) {
                 rustix::fs::chownat(
                     &folder,
-                    name,
+                    &*byte_text::to_bytes(name),
                     Some(rustix::fs::Uid::from_raw(owner.uid)),
                     Some(rustix::fs::Gid::from_raw(owner.gid)),
                     AtFlags::SYMLINK_NOFOLLOW,
@@ -216,8 +234,13 @@ impl RestoreTree {
         let (from_folder, from_name) = self.parent(from)?;
         let (to_folder, to_name) = self.parent(to)?;
         self.open_folders().clear();
-        rustix::fs::renameat(&from_folder, from_name, &to_folder, to_name)
-            .map_err(|error| ClusterError::io("rename", &self.path.join(from))(error.into()))
+        rustix::fs::renameat(
+            &from_folder,
+            &*byte_text::to_bytes(from_name),
+            &to_folder,
+            &*byte_text::to_bytes(to_name),
+        )
+        .map_err(|error| ClusterError::io("rename", &self.path_of(from))(error.into()))
     }
 
     /// Removes everything in the tree but the names in `keep` (of its first level): what an interrupted
@@ -299,22 +322,32 @@ impl RestoreTree {
     /// Opens a folder in a folder, made if need be.
     fn enter(&self, folder: &OwnedFd, part: &str, relative: &str) -> Result<OwnedFd, ClusterError> {
         let failed =
-            |error: Errno| ClusterError::io("write", &self.path.join(relative))(error.into());
-        match rustix::fs::openat(folder, part, DIRECTORY_FLAGS, Mode::empty()) {
+            |error: Errno| ClusterError::io("write", &self.path_of(relative))(error.into());
+        match rustix::fs::openat(
+            folder,
+            &*byte_text::to_bytes(part),
+            DIRECTORY_FLAGS,
+            Mode::empty(),
+        ) {
             Ok(inner) => Ok(inner),
             Err(Errno::NOENT) => {
                 let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-                match rustix::fs::mkdirat(folder, part, mode) {
+                match rustix::fs::mkdirat(folder, &*byte_text::to_bytes(part), mode) {
                     // Another thread of the same restore may have been faster.
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(failed(error)),
                 }
-                let inner = rustix::fs::openat(folder, part, DIRECTORY_FLAGS, Mode::empty())
-                    .map_err(failed)?;
+                let inner = rustix::fs::openat(
+                    folder,
+                    &*byte_text::to_bytes(part),
+                    DIRECTORY_FLAGS,
+                    Mode::empty(),
+                )
+                .map_err(failed)?;
                 if let Some(owner) = self.owner {
                     owner
                         .give(&inner)
-                        .map_err(ClusterError::io("write", &self.path.join(relative)))?;
+                        .map_err(ClusterError::io("write", &self.path_of(relative)))?;
                 }
                 Ok(inner)
             }
@@ -333,6 +366,11 @@ impl RestoreTree {
         Ok(())
     }
 
+    /// Where a path of the tree is, for messages.
+    fn path_of(&self, relative: &str) -> PathBuf {
+        self.path.join(path_of_text(relative))
+    }
+
     fn outside(&self, relative: &str) -> ClusterError {
         ClusterError::OutsideOfTree {
             root: self.path.clone(),
@@ -342,7 +380,7 @@ impl RestoreTree {
 }
 
 fn remove_file_at(folder: &OwnedFd, name: &str) -> io::Result<()> {
-    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+    match rustix::fs::unlinkat(folder, &*byte_text::to_bytes(name), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -378,6 +416,7 @@ fn remove_all(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -446,6 +485,18 @@ mod tests {
         }
         assert!(tree.create_file("", 0o600).is_err());
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn fault_81_names_are_bytes() {
+        let (_folder, tree) = tree();
+        let text = byte_text::from_bytes(b"d\xe9/\xff").into_owned();
+        tree.create_file(&text, 0o600).unwrap();
+        let path = tree.path().join(OsStr::from_bytes(b"d\xe9/\xff"));
+        assert!(path.is_file());
+        tree.rename(&text, &byte_text::from_bytes(b"\xfe")).unwrap();
+        tree.symlink(&text, Path::new("/x")).unwrap();
+        assert!(path.is_symlink() && tree.path().join(OsStr::from_bytes(b"\xfe")).is_file());
     }
 
     #[test]

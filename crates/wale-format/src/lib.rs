@@ -26,7 +26,10 @@ pub mod sentinel;
 pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
-pub use codec::{Codec, CodecError, CodecSettings, Encoder, decoder, encoder};
+pub use codec::{
+    Codec, CodecError, CodecSettings, Encoder, HEAD_BYTES, WINDOW_MAX_BYTES, decoder,
+    decoder_within, encoder, window_bytes,
+};
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{

@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use wale_pg::{Lsn, SystemIdentifier, TimelineId};
+use wale_pg::{Lsn, SystemIdentifier, TimelineId, byte_text};
 
 /// Form of `Last-Modified`; PostgreSQL prints the zone of its own UTC, which is called GMT.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S GMT";
@@ -56,35 +56,22 @@ impl ManifestBuilder {
         }
     }
 
-    /// Adds a file: path relative to the data directory, size in bytes, time of last modification,
-    /// and CRC-32C of the content as it was archived.
+    /// Adds a file: path relative to the data directory ([`byte_text`]; one that is not UTF-8 is stored as
+    /// hexadecimal), size in bytes, time of last modification, and CRC-32C of the content as it was archived.
     pub fn add_file(&mut self, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
-        self.begin();
-        self.entries.push_str("{ \"Path\": ");
-        push_json_string(&mut self.entries, path);
-        self.rest(size, modified, crc32c);
-    }
-
-    /// Adds a file whose name may not be UTF-8; such a name is stored as hexadecimal.
-    pub fn add_file_bytes(&mut self, path: &[u8], size: u64, modified: DateTime<Utc>, crc32c: u32) {
-        if let Ok(text) = std::str::from_utf8(path) {
-            return self.add_file(text, size, modified, crc32c);
-        }
-        self.begin();
-        self.entries.push_str("{ \"Encoded-Path\": \"");
-        push_hex(&mut self.entries, path);
-        self.entries.push('"');
-        self.rest(size, modified, crc32c);
-    }
-
-    fn begin(&mut self) {
         if self.files > 0 {
             self.entries.push_str(",\n");
         }
         self.files += 1;
-    }
-
-    fn rest(&mut self, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+        let bytes = byte_text::to_bytes(path);
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            self.entries.push_str("{ \"Path\": ");
+            push_json_string(&mut self.entries, text);
+        } else {
+            self.entries.push_str("{ \"Encoded-Path\": \"");
+            push_hex(&mut self.entries, &bytes);
+            self.entries.push('"');
+        }
         let time = modified.format(TIME_FORMAT);
         write!(
             self.entries,
@@ -158,10 +145,8 @@ pub struct Manifest {
     pub version: u32,
     /// The cluster; only version 2 says it.
     pub system_identifier: Option<SystemIdentifier>,
-    /// Files by their path relative to the data directory.
+    /// Files by their path relative to the data directory ([`byte_text`]).
     pub files: BTreeMap<String, ManifestFile>,
-    /// Files whose path is not UTF-8.
-    pub other_files: BTreeMap<Vec<u8>, ManifestFile>,
     /// The WAL that the backup needs.
     pub wal_ranges: Vec<WalRange>,
 }

@@ -6,7 +6,9 @@
 //! Refuses to know: when it may be written (last, create-if-absent) and what makes a backup good.
 //!
 //! Invariants:
-//! * Unknown fields survive a rewrite, at the top and inside `wale`.
+//! * A sentinel is written once and never rewritten: fields that no one here knows are skipped, whatever their size.
+//! * What is kept of one is bounded (`sentinel/bounds.rs`).
+//! * Names in it are [`wale_pg::byte_text`]; in JSON a byte that is no UTF-8 is Python's lone surrogate.
 //! * A sentinel made by [`Sentinel::new`] says the same thing in all three tongues.
 //! * Sentinels of WAL-E (also without `spec`) and of every generation of WAL-G are read; what they
 //!   do not say is `None`.
@@ -17,10 +19,16 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::Codec;
+
+mod bounds;
+mod byte_json;
+
+/// A sentinel with names that are not UTF-8 is read a second time up to this size: WAL-E's have a few kilobytes, and
+/// only WAL-G's, which has no such names, are large. 1 MiB.
+const ESCAPED_MAX_BYTES: usize = 1 << 20;
 
 /// What WAL-G writes as `DateFmt`, whatever it means by it.
 pub const WAL_G_DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%S.%fZ";
@@ -29,10 +37,18 @@ pub const WAL_G_DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%S.%fZ";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sentinel {
     /// WAL-E: name of the segment that holds the stop position.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub wal_segment_backup_stop: Option<String>,
     /// WAL-E: offset of the stop position in that segment, decimal, eight digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub wal_segment_offset_backup_stop: Option<String>,
     /// WAL-E: bytes of all files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,13 +114,28 @@ pub struct Sentinel {
     )]
     pub finish_time: Option<DateTime<Utc>>,
     /// WAL-G: always [`WAL_G_DATE_FORMAT`].
-    #[serde(default, rename = "DateFmt", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "DateFmt",
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub date_format: Option<String>,
     /// WAL-G: the host that made the backup.
-    #[serde(default, rename = "Hostname", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "Hostname",
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub hostname: Option<String>,
     /// WAL-G: the data directory there.
-    #[serde(default, rename = "DataDir", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "DataDir",
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub data_directory: Option<String>,
     /// WAL-G: whether the backup was made to be kept; `metadata.json` is what counts.
     #[serde(
@@ -117,38 +148,66 @@ pub struct Sentinel {
     #[serde(default, rename = "Spec", skip_serializing_if = "Option::is_none")]
     pub wal_g_spec: Option<TablespaceSpec>,
     /// WAL-G: the parent of a delta backup. Its presence alone makes the backup a delta.
-    #[serde(default, rename = "DeltaFrom", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "DeltaFrom",
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub delta_from: Option<String>,
     /// Our own record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wale: Option<WaleSentinel>,
-    /// Every other field.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 /// Tablespaces in WAL-E's form, which WAL-G took over.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TablespaceSpec {
     /// The data directory of the source.
-    #[serde(default)]
     pub base_prefix: String,
     /// OIDs as decimal text.
-    #[serde(default)]
     pub tablespaces: Vec<String>,
-    /// For each OID `{"loc": target of the link, "link": "pg_tblspc/<oid>"}`.
+    /// For each OID where it was.
     #[serde(flatten)]
-    pub entries: Map<String, Value>,
+    pub entries: BTreeMap<String, TablespaceEntry>,
+}
+
+impl<'de> Deserialize<'de> for TablespaceSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(bounds::Spec)
+    }
+}
+
+/// One tablespace in WAL-E's form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablespaceEntry {
+    /// Target of the link.
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub loc: Option<String>,
+    /// The link: `pg_tblspc/<oid>`.
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub link: Option<String>,
 }
 
 /// Our own record of a backup: the object `wale` in the sentinel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct WaleSentinel {
     /// Format of this record; [`WaleSentinel::FORMAT`] is the newest this version knows.
     pub format_version: u32,
     /// The version of wale that made the backup.
+    #[serde(deserialize_with = "bounds::text")]
     pub wale_version: String,
     /// The text of `backup_label`.
+    #[serde(deserialize_with = "bounds::text")]
     pub backup_label: String,
     /// Start position: the redo point of the backup's checkpoint.
     pub start_lsn: Lsn,
@@ -174,21 +233,32 @@ pub struct WaleSentinel {
     /// How the partitions are compressed.
     pub codec: Codec,
     /// The partitions, in order of their numbers. A restore wants every one of them.
+    #[serde(deserialize_with = "bounds::list::<_, _, { bounds::PARTITIONS_MAX }>")]
     pub partitions: Vec<PartitionRecord>,
-    /// Tablespaces outside the data directory.
-    #[serde(default)]
+    /// Tablespaces that are not just folders in `pg_tblspc`.
+    #[serde(
+        default,
+        deserialize_with = "bounds::list::<_, _, { bounds::TABLESPACES_MAX }>"
+    )]
     pub tablespaces: Vec<TablespaceRecord>,
     /// SHA-256 of the `backup_manifest` object, lower-case hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub manifest_sha256: Option<String>,
     /// Settings that recovery enforces, as the server had them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::settings")]
     pub settings: BTreeMap<String, String>,
     /// Database → extension → version.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::extensions")]
     pub extensions: BTreeMap<String, BTreeMap<String, String>>,
     /// Pages whose checksum was wrong when they were read.
-    #[serde(default)]
+    #[serde(
+        default,
+        deserialize_with = "bounds::list::<_, _, { bounds::PAGES_MAX }>"
+    )]
     pub damaged_pages: Vec<DamagedPage>,
     /// Number of regular files.
     pub files: u64,
@@ -201,12 +271,17 @@ pub struct WaleSentinel {
     /// segment of its last checkpoint only after its next start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holds_its_wal: bool,
+    /// Whether the backup was requested over HTTP, by whoever could reach the sidecar: retention counts it only when it
+    /// began long enough after the one before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested_over_http: bool,
     /// Where `pg_wal` pointed, when it was a symbolic link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pg_wal_link: Option<String>,
-    /// Fields of later versions.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 /// One partition as it was stored.
@@ -228,13 +303,22 @@ pub struct TablespaceRecord {
     /// Its OID: the name of the link in `pg_tblspc`.
     pub oid: u32,
     /// Where the link pointed.
+    #[serde(deserialize_with = "bounds::text")]
     pub location: String,
+    /// Where it lay in the data directory, when it did: relative to it. A restore puts it there in its own.
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub inside: Option<String>,
 }
 
 /// A page with a wrong checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedPage {
     /// The file, relative to the data directory.
+    #[serde(deserialize_with = "bounds::text")]
     pub path: String,
     /// The block number within the relation (over all of its segment files).
     pub block: u32,
@@ -302,9 +386,11 @@ impl TablespaceSpec {
     ) -> Self {
         let entry = |tablespace: &TablespaceRecord| {
             let oid = tablespace.oid.to_string();
-            let value =
-                json!({"loc": location(&tablespace.location), "link": format!("pg_tblspc/{oid}")});
-            (oid, value)
+            let entry = TablespaceEntry {
+                loc: Some(location(&tablespace.location)),
+                link: Some(format!("pg_tblspc/{oid}")),
+            };
+            (oid, entry)
         };
         Self {
             base_prefix,
@@ -322,7 +408,7 @@ impl TablespaceSpec {
     /// When a listed tablespace has no location.
     pub fn locations(&self) -> Result<Vec<(String, String)>, SentinelError> {
         let location = |name: &String| {
-            let text = self.entries.get(name)?.get("loc")?.as_str()?;
+            let text = self.entries.get(name)?.loc.as_deref()?;
             Some((name.clone(), without_slash(text).to_owned()))
         };
         self.tablespaces
@@ -387,7 +473,6 @@ impl Sentinel {
             wal_g_spec,
             delta_from: None,
             wale: Some(record),
-            extra: Map::new(),
         })
     }
 
@@ -396,6 +481,19 @@ impl Sentinel {
     /// # Errors
     /// When it is not a JSON object of this form, or was written by a later format of wale.
     pub fn parse(bytes: &[u8]) -> Result<Self, SentinelError> {
+        match Self::read(bytes) {
+            Err(SentinelError::Invalid(error)) if bytes.len() <= ESCAPED_MAX_BYTES => {
+                let plain = byte_json::unescape(bytes);
+                if plain == bytes {
+                    return Err(error.into());
+                }
+                Self::read(&plain)
+            }
+            other => other,
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, SentinelError> {
         /// Read first, so that a later format is named as such whatever else it changed.
         #[derive(Deserialize)]
         struct Probe {
@@ -416,10 +514,27 @@ impl Sentinel {
         Ok(serde_json::from_slice(bytes)?)
     }
 
+    /// About what this takes in memory, in bytes.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        let specs = [&self.spec, &self.wal_g_spec].into_iter().flatten();
+        let named: usize = specs
+            .map(|spec| spec.tablespaces.len() + spec.entries.len())
+            .sum();
+        let ours = self.wale.as_ref().map_or(0, |wale| {
+            let extensions: usize = wale.extensions.values().map(|list| 1 + list.len()).sum();
+            wale.partitions.len() * size_of::<PartitionRecord>()
+                + wale.damaged_pages.len() * 80
+                + (wale.tablespaces.len() + extensions + wale.settings.len()) * 200
+        });
+        size_of::<Self>() + named * 200 + ours
+    }
+
     /// The object's bytes: compact JSON, no newline, as the other two write it.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("string keys and plain values always serialise")
+        let json = serde_json::to_vec(self).expect("string keys and plain values always serialise");
+        byte_json::escape(json)
     }
 
     /// Start position, where recorded (WAL-E does not).

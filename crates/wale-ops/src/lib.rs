@@ -22,7 +22,9 @@ pub mod recoverable;
 pub mod retention;
 pub mod retry;
 pub mod role;
+pub mod sealed;
 pub mod sweep;
+pub mod unknown_server;
 pub mod wal_fetch;
 pub mod wal_push;
 

@@ -1,7 +1,8 @@
 //! The control file, `global/pg_control`: identity and state of a cluster, as bytes on disk.
 //!
 //! PostgreSQL's `ControlFileData` (`src/include/catalog/pg_control.h`), little endian. The layout follows the field
-//! `pg_control_version`; the offsets in `layout.rs` were read from running servers of every major version. A server
+//! `pg_control_version`; the offsets in `layout.rs` were read from running servers of 10 to 18, and from the headers of
+//! 19's second release candidate. A server
 //! rewrites the file in place, so that a reader may see half of a write: the CRC tells, and the reader reads again.
 
 mod layout;
@@ -20,7 +21,7 @@ use layout::{CATALOG_VERSIONS, LAYOUTS, Layout};
 pub struct ControlFile {
     /// The cluster's identity.
     pub system_identifier: SystemIdentifier,
-    /// The version of the file's layout: 1002, 1100, 1201, 1300, 1700 or 1800.
+    /// The version of the file's layout: 1002, 1100, 1201, 1300, 1700, 1800 or 1905.
     pub pg_control_version: u32,
     /// The version of the system catalogs, `CATALOG_VERSION_NO`.
     pub catalog_version: u32,
@@ -46,7 +47,8 @@ pub struct ControlFile {
     pub wal_block_size: u32,
     /// The size of a WAL segment.
     pub wal_segment_size: WalSegmentSize,
-    /// The version of the page checksums; 0 when they are off.
+    /// The state of the page checksums: 0 off, 1 on; from 19 on, where they can be switched while the server runs, also 2
+    /// (being switched off) and 3 (being switched on).
     pub data_checksum_version: u32,
     /// The settings a recovery must not fall below.
     pub settings: EnforcedSettings,
@@ -95,7 +97,7 @@ impl ControlFile {
     /// Where the file is, relative to the data directory.
     pub const PATH: &'static str = "global/pg_control";
 
-    /// Decodes the file; its first 296 bytes are enough.
+    /// Decodes the file; its first 312 bytes are enough.
     ///
     /// # Errors
     /// [`ControlFileError::CrcMismatch`] also when the server was just writing the file: read it again. Else when the
@@ -123,7 +125,7 @@ impl ControlFile {
         }
         let state = reader.u32(16)?;
         let timeline = reader.u32(layout.redo + 8)?;
-        let wal_segment_size = reader.u32(layout.block_size + 12)?;
+        let wal_segment_size = reader.u32(layout.wal_block_size + 4)?;
         Ok(Self {
             system_identifier: SystemIdentifier::new(reader.u64(0)?),
             pg_control_version: version,
@@ -147,7 +149,7 @@ impl ControlFile {
             min_recovery_timeline: TimelineId::new(reader.u32(layout.min_recovery_point + 8)?),
             block_size: reader.u32(layout.block_size)?,
             blocks_per_segment: reader.u32(layout.block_size + 4)?,
-            wal_block_size: reader.u32(layout.block_size + 8)?,
+            wal_block_size: reader.u32(layout.wal_block_size)?,
             wal_segment_size: WalSegmentSize::new(wal_segment_size.into()).map_err(|_| {
                 ControlFileError::Implausible {
                     field: "WAL segment size",
@@ -175,9 +177,10 @@ impl ControlFile {
         MajorVersion::new(*major).ok()
     }
 
-    /// Whether pages carry checksums.
+    /// Whether every page carries a checksum. Not while checksums are being switched on or off: a page without the right
+    /// one is no damage then.
     pub const fn has_data_checksums(&self) -> bool {
-        self.data_checksum_version != 0
+        self.data_checksum_version == 1
     }
 }
 
@@ -364,6 +367,94 @@ mod tests {
         }
     }
 
+    /// A file of 19, made field by field from the table of its layout: no server of it was to be had.
+    fn nineteen() -> Vec<u8> {
+        let mut bytes = vec![0; ControlFile::FILE_SIZE];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &7_711_396_081_182_538_359_u64.to_le_bytes());
+        put(24, &1_795_449_313_u64.to_le_bytes());
+        put(32, &0x19B_C5B8_u64.to_le_bytes());
+        put(40, &0x19B_C560_u64.to_le_bytes());
+        put(144, &0x1A0_0000_u64.to_le_bytes());
+        for (at, value) in [
+            (8, 1905_u32),
+            (12, 202_610_061),
+            (16, 5),
+            (48, 7),
+            (152, 6),
+            (180, 2),
+            (184, 1),
+            (188, 123),
+            (192, 17),
+            (196, 13),
+            (200, 29),
+            (204, 71),
+            (224, 8192),
+            (228, 131_072),
+            (232, 32),
+            (236, 8192),
+            (240, 64 << 20),
+            (264, 0),
+            (268, 1),
+        ] {
+            put(at, &value.to_le_bytes());
+        }
+        seal(&mut bytes, 308);
+        bytes
+    }
+
+    #[test]
+    fn fault_102_a_file_of_19_by_the_table() {
+        let file = ControlFile::parse(&nineteen()).unwrap();
+        let expected = ControlFile {
+            system_identifier: SystemIdentifier::new(7_711_396_081_182_538_359),
+            pg_control_version: 1905,
+            catalog_version: 202_610_061,
+            state: ClusterState::InArchiveRecovery,
+            time_unix_s: 1_795_449_313,
+            checkpoint: "0/19BC5B8".parse().unwrap(),
+            redo: "0/19BC560".parse().unwrap(),
+            timeline: TimelineId::new(7).unwrap(),
+            min_recovery_point: "0/1A00000".parse().unwrap(),
+            min_recovery_timeline: TimelineId::new(6),
+            block_size: 8192,
+            blocks_per_segment: 131_072,
+            wal_block_size: 8192,
+            wal_segment_size: WalSegmentSize::new(64 << 20).unwrap(),
+            data_checksum_version: 1,
+            settings: settings(Some(13)),
+        };
+        assert_eq!(file, expected);
+        assert_eq!(file.major().map(MajorVersion::get), Some(19));
+        assert_eq!(file.major_versions(), [19]);
+        assert!(ControlFile::parse(&nineteen()[..312]).is_ok());
+        let short = ControlFile::parse(&nineteen()[..311]);
+        assert_eq!(short, Err(ControlFileError::TooShort { length: 311 }));
+        let mut torn = nineteen();
+        torn[300] ^= 1;
+        let torn = ControlFile::parse(&torn);
+        assert!(matches!(torn, Err(ControlFileError::CrcMismatch { .. })));
+        // Beta 3 had other offsets.
+        let mut beta = nineteen();
+        beta[8..12].copy_from_slice(&1902_u32.to_le_bytes());
+        let beta = ControlFile::parse(&beta);
+        assert_eq!(
+            beta,
+            Err(ControlFileError::UnsupportedVersion { version: 1902 })
+        );
+    }
+
+    #[test]
+    fn fault_102_checksums_count_only_while_they_are_on() {
+        for (state, counts) in [(0, false), (1, true), (2, false), (3, false)] {
+            let mut bytes = nineteen();
+            bytes[268] = state;
+            seal(&mut bytes, 308);
+            let file = ControlFile::parse(&bytes).unwrap();
+            assert_eq!(file.has_data_checksums(), counts, "{state}");
+        }
+    }
+
     #[test]
     fn the_file_of_a_standby() {
         let file = ControlFile::parse(golden!("15-standby")).unwrap();
@@ -419,8 +510,8 @@ mod tests {
         for (offset, value, error) in [
             (
                 8,
-                1900,
-                ControlFileError::UnsupportedVersion { version: 1900 },
+                2000,
+                ControlFileError::UnsupportedVersion { version: 2000 },
             ),
             (
                 8,

@@ -5,7 +5,7 @@
 //! has read, from a disk or from a stranger, and therefore all of it is checked and nothing is asserted.
 //!
 //! Invariants: parse and print are inverses; a name that parses is one PostgreSQL could have written; nothing here
-//! panics whatever the input is. Layouts are those of little-endian servers of PostgreSQL 10 to 18.
+//! panics whatever the input is. Layouts are those of little-endian servers of PostgreSQL 10 to 19.
 
 #![allow(
     clippy::must_use_candidate,
@@ -40,6 +40,7 @@ mod enforced_settings;
 mod shutdown_checkpoint;
 mod wal_header;
 
+pub mod byte_text;
 pub mod exclusion;
 pub mod page;
 pub mod relation;

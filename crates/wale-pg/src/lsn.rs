@@ -10,7 +10,7 @@ use crate::text_form::{excerpt, serde_as_text};
 
 /// A log sequence number: a position in the write-ahead log, in bytes.
 ///
-/// The text form is PostgreSQL's (`src/backend/utils/adt/pg_lsn.c`, 10 to 18): two hexadecimal halves.
+/// The text form is PostgreSQL's (`src/backend/utils/adt/pg_lsn.c`, 10 to 19): two hexadecimal halves.
 ///
 /// ```
 /// use wale_pg::Lsn;

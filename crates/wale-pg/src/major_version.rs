@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text_form::{excerpt, parse_plain_decimal};
 
-/// A supported major version of PostgreSQL, 10 to 18. In JSON it is a number.
+/// A supported major version of PostgreSQL, 10 to 19. In JSON it is a number.
 ///
 /// ```
 /// use wale_pg::MajorVersion;
@@ -25,7 +25,7 @@ impl MajorVersion {
     /// The oldest supported: the first with `pg_wal` in place of `pg_xlog`.
     pub const OLDEST: Self = Self(10);
     /// The newest supported.
-    pub const NEWEST: Self = Self(18);
+    pub const NEWEST: Self = Self(19);
 
     /// From the major number itself.
     ///
@@ -59,6 +59,14 @@ impl MajorVersion {
             None => Err(InvalidVersion::NotANumber {
                 given: excerpt(text),
             }),
+        }
+    }
+
+    /// The number in a file `PG_VERSION` whose version is newer than any that is supported.
+    pub fn newer_than_known(text: &str) -> Option<u32> {
+        match Self::parse(text) {
+            Err(InvalidVersion::Unsupported { major }) if major > Self::NEWEST.0 => Some(major),
+            _ => None,
         }
     }
 
@@ -139,7 +147,7 @@ pub enum InvalidVersion {
         given: String,
     },
     /// The version exists, or may exist one day, but is not supported.
-    #[error("PostgreSQL {major} is not supported, only 10 to 18 are")]
+    #[error("PostgreSQL {major} is not supported, only 10 to 19 are")]
     Unsupported {
         /// The major version.
         major: u32,
@@ -156,7 +164,7 @@ mod tests {
             assert_eq!(MajorVersion::parse(&format!("{major}\n")), Ok(major));
             assert_eq!(MajorVersion::parse(&major.to_string()), Ok(major));
         }
-        for (text, major) in [("9\n", 9), ("19\n", 19)] {
+        for (text, major) in [("9\n", 9), ("20\n", 20)] {
             assert_eq!(
                 MajorVersion::parse(text),
                 Err(InvalidVersion::Unsupported { major })
@@ -174,12 +182,27 @@ mod tests {
     }
 
     #[test]
+    fn fault_102_only_a_newer_version_is_newer() {
+        for (text, expected) in [
+            ("20\n", Some(20)),
+            ("21", Some(21)),
+            ("19\n", None),
+            ("9.6\n", None),
+            ("9", None),
+            ("", None),
+        ] {
+            assert_eq!(MajorVersion::newer_than_known(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn server_version_numbers() {
         for (number, major) in [
             (100_023, Some(10)),
             (180_004, Some(18)),
             (90_624, None),
-            (190_000, None),
+            (190_000, Some(19)),
+            (200_000, None),
             (0, None),
         ] {
             assert_eq!(
@@ -193,7 +216,7 @@ mod tests {
 
     #[test]
     fn json_is_a_supported_number() {
-        assert_eq!(serde_json::to_string(&MajorVersion::NEWEST).unwrap(), "18");
+        assert_eq!(serde_json::to_string(&MajorVersion::NEWEST).unwrap(), "19");
         assert_eq!(
             serde_json::from_str::<MajorVersion>("10").unwrap(),
             MajorVersion::OLDEST

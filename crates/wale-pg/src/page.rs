@@ -1,7 +1,7 @@
 //! Data pages: their checksum, their position, and whether they are whole.
 //!
 //! PostgreSQL's `pg_checksum_page` (`src/include/storage/checksum_impl.h`) and `PageHeaderData`
-//! (`src/include/storage/bufpage.h`), 10 to 18, little endian, pages of 8 kB:
+//! (`src/include/storage/bufpage.h`), 10 to 19, little endian, pages of 8 kB:
 //!
 //! | offset | size | field |
 //! |---|---|---|

@@ -1,6 +1,6 @@
 //! The files of relations: their names, and which paths of a data directory hold pages.
 //!
-//! A pure classification of texts, after `src/common/relpath.c` and `src/backend/storage/file/reinit.c` (10 to 18).
+//! A pure classification of texts, after `src/common/relpath.c` and `src/backend/storage/file/reinit.c` (10 to 19).
 //! A path is relative to the data directory, with slashes; a tablespace is reached as `pg_tblspc/<oid>/…`.
 
 use crate::text_form::parse_plain_decimal;

@@ -1,7 +1,7 @@
 //! The record that a server writes last when it is shut down: a checkpoint from which it starts again.
 //!
 //! Source: PostgreSQL's `XLogRecord` (`access/xlogrecord.h`), `XLogPageHeaderData` (`access/xlog_internal.h`) and
-//! `CheckPoint` (`catalog/pg_control.h`), little endian, the same from 10 to 18. A record is
+//! `CheckPoint` (`catalog/pg_control.h`), little endian, the same from 10 to 19. A record is
 //!
 //! ```text
 //! offset  0  u32 length of the record, this header included

@@ -96,6 +96,47 @@ impl TimelineHistory {
         self.contains(timeline, Lsn::new(end.as_u64().saturating_sub(1)))
     }
 
+    /// Where the way to this timeline and the way to another one part: the first position that they no longer have in
+    /// common. `None` when they never part (the same timeline), or have no timeline in common.
+    pub fn parts_from(&self, other: &Self) -> Option<Lsn> {
+        let at = self
+            .way()
+            .zip(other.way())
+            .position(|(own, others)| own != others)?;
+        let begin = at
+            .checked_sub(1)
+            .and_then(|before| self.parents.get(before));
+        let (own, others) = (self.way().nth(at)?, other.way().nth(at)?);
+        // Of the timelines after that one, one that was left before its own beginning owns nothing, so the smallest
+        // switch counts.
+        let left = |history: &Self| {
+            let rest = history.parents.get(at..).unwrap_or_default();
+            rest.iter().map(|parent| parent.switch_lsn).min()
+        };
+        let earliest = left(self).into_iter().chain(left(other)).min();
+        if own.0 == others.0 {
+            return earliest;
+        }
+        begin.map(|begin| earliest.map_or(begin.switch_lsn, |lsn| lsn.min(begin.switch_lsn)))
+    }
+
+    /// The history of a parent, as far as it is part of this one; `None` for the timeline itself and for strangers.
+    pub fn until(&self, parent: TimelineId) -> Option<Self> {
+        let at = self.parents.iter().position(|p| p.timeline == parent)?;
+        Some(Self {
+            timeline: parent,
+            parents: self.parents[..at].to_vec(),
+        })
+    }
+
+    /// The timelines of the way, oldest first, each with its end; the last one has none.
+    fn way(&self) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> + '_ {
+        let parents = self.parents.iter();
+        parents
+            .map(|parent| (parent.timeline, Some(parent.switch_lsn)))
+            .chain([(self.timeline, None)])
+    }
+
     /// Where a parent was left; `None` for the timeline itself and for strangers.
     pub fn switch_lsn(&self, parent: TimelineId) -> Option<Lsn> {
         self.parents
@@ -176,6 +217,38 @@ mod tests {
                 .parents
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn two_ways_part_where_the_first_of_them_leaves() {
+        let of = |number, text: &str| TimelineHistory::parse(timeline(number), text).unwrap();
+        let first = TimelineHistory::without_parents(timeline(1));
+        let second = of(2, "1\t0/500\tx\n");
+        let third = of(3, "1\t0/500\tx\n2\t0/700\ty\n");
+        let beside = of(4, "1\t0/300\tx\n");
+        // Left before its own beginning: timeline 2 owns nothing of this way.
+        let back = of(5, "1\t0/500\tx\n2\t0/400\ty\n");
+        assert_eq!(third.until(timeline(2)), Some(second.clone()));
+        assert_eq!(third.until(timeline(1)), Some(first.clone()));
+        assert_eq!(third.until(timeline(3)), None);
+        let stranger = of(9, "8\t0/100\tx\n");
+        for (one, other, expected) in [
+            (&first, &first, None),
+            (&third, &third, None),
+            (&second, &first, Some("0/500")),
+            (&third, &first, Some("0/500")),
+            (&third, &second, Some("0/700")),
+            (&beside, &first, Some("0/300")),
+            (&beside, &second, Some("0/300")),
+            (&beside, &third, Some("0/300")),
+            (&back, &first, Some("0/400")),
+            (&back, &second, Some("0/400")),
+            (&stranger, &first, None),
+        ] {
+            let expected = expected.map(lsn);
+            assert_eq!(one.parts_from(other), expected, "{one:?} {other:?}");
+            assert_eq!(other.parts_from(one), expected, "{other:?} {one:?}");
+        }
     }
 
     #[test]

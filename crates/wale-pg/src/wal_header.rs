@@ -1,6 +1,6 @@
 //! The header of a WAL segment's first page, and whether it belongs to the name under which it was handed over.
 //!
-//! PostgreSQL's `XLogLongPageHeaderData` (`src/include/access/xlog_internal.h`, 10 to 18), little endian, 40 bytes:
+//! PostgreSQL's `XLogLongPageHeaderData` (`src/include/access/xlog_internal.h`, 10 to 19), little endian, 40 bytes:
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -13,6 +13,13 @@
 //! | 32 | 4 | segment size |
 //! | 36 | 4 | WAL block size |
 //!
+//! Of the other flags 0x0001 (a record is continued here) is the same everywhere; 0x0004 says until 18 that backup blocks
+//! may be removed and from 19 on that a continuation was overwritten (0x0008 until 18). None of them is looked at.
+//!
+//! The offsets of system identifier, segment size and page address have been the same since 9.3. So the header of a
+//! *newer* server can be read, too, and a magic beyond the ones known here is no error of this module: callers ask
+//! [`WalPageHeader::major`] where they want to know it.
+//!
 //! The check needs nothing but these bytes, the name and the file's size: it reads no WAL record.
 
 use crate::lsn::Lsn;
@@ -23,8 +30,8 @@ use crate::wal_segment::{WalSegmentError, WalSegmentName, WalSegmentSize};
 /// `XLP_LONG_HEADER`: the page header is the long form.
 const LONG_HEADER: u16 = 0x0002;
 
-/// `XLOG_PAGE_MAGIC` of each major version, as read from the segments of running servers.
-const MAGICS: [(u16, u32); 9] = [
+/// `XLOG_PAGE_MAGIC` of each major version, as read from the segments of running servers; 19's from its headers.
+const MAGICS: [(u16, u32); 10] = [
     (0xD097, 10),
     (0xD098, 11),
     (0xD101, 12),
@@ -34,7 +41,12 @@ const MAGICS: [(u16, u32); 9] = [
     (0xD113, 16),
     (0xD116, 17),
     (0xD118, 18),
+    (0xD122, 19),
 ];
+
+/// Magics of versions to come: above the newest known one. The number grows by a few from one major version to the next,
+/// and has begun with D since it exists.
+const NEWER_MAGICS: std::ops::RangeInclusive<u16> = 0xD123..=0xDFFF;
 
 /// The header of the first page of a WAL segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +83,12 @@ impl WalPageHeader {
     /// The bytes of the header, and so the fewest that [`WalPageHeader::parse`] needs.
     pub const LENGTH: usize = 40;
 
-    /// Decodes the first bytes of a segment. What comes back has a known magic and the long form.
+    /// Decodes the first bytes of a segment. What comes back has the magic of a known version or of a newer one, and the
+    /// long form.
     ///
     /// # Errors
-    /// When there are fewer than 40 bytes, all of them are zero, the magic is of no supported version, or the header
-    /// is not a long one.
+    /// When there are fewer than 40 bytes, all of them are zero, the magic is of no supported version and of no newer
+    /// one, or the header is not a long one.
     pub fn parse(bytes: &[u8]) -> Result<Self, WalHeaderError> {
         let too_short = WalHeaderError::TooShort {
             length: bytes.len(),
@@ -94,7 +107,7 @@ impl WalPageHeader {
         Ok(header)
     }
 
-    /// The major version whose magic the header carries.
+    /// The major version whose magic the header carries; `None` for one that is newer than any known.
     pub fn major(&self) -> Option<MajorVersion> {
         let (_, major) = MAGICS.iter().find(|(magic, _)| *magic == self.magic)?;
         MajorVersion::new(*major).ok()
@@ -182,7 +195,7 @@ impl WalPageHeader {
         {
             return Err(WalHeaderError::AllZero);
         }
-        if self.major().is_none() {
+        if self.major().is_none() && !NEWER_MAGICS.contains(&self.magic) {
             return Err(WalHeaderError::UnknownMagic { found: self.magic });
         }
         if self.info & LONG_HEADER == 0 {
@@ -460,6 +473,48 @@ mod tests {
             ),
         ] {
             assert_eq!(verify_altered(offset, bytes), Err(error));
+        }
+    }
+
+    /// The first bytes of a segment of 19, made from the table of its header: no server of it was to be had.
+    const NINETEEN: [u8; 40] = [
+        0x22, 0xD1, 0x06, 0x00, 0x01, 0x00, 0x00,
+        0x00, // magic, long header and overwritten continuation, timeline
+        0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, // 0/1000000
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, //
+        0xF7, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, // system identifier
+        0x00, 0x00, 0x00, 0x01, 0x00, 0x20, 0x00, 0x00, // 16 MiB, 8192
+    ];
+
+    #[test]
+    fn fault_102_a_segment_of_19_by_the_table() {
+        let segment = name("000000010000000000000001");
+        let header = WalPageHeader::verify(&NINETEEN, &segment, &expected(16)).unwrap();
+        assert_eq!(header.major().map(MajorVersion::get), Some(19));
+        let identifier = SystemIdentifier::new(0x0706_0504_0302_01F7);
+        assert_eq!(header.system_identifier, identifier);
+    }
+
+    #[test]
+    fn fault_102_a_newer_magic_is_read_and_belongs_to_no_known_version() {
+        let segment = name("000000010000000000000001");
+        for (magic, is_newer) in [
+            (0xD123_u16, true),
+            (0xD130, true),
+            (0xD201, true),
+            // Betas of 19, and what is no magic of any version.
+            (0xD121, false),
+            (0xE000, false),
+            (0xD096, false),
+        ] {
+            let mut bytes = NINETEEN;
+            bytes[..2].copy_from_slice(&magic.to_le_bytes());
+            let read = WalPageHeader::verify(&bytes, &segment, &expected(16));
+            assert_eq!(read.is_ok(), is_newer, "{magic:04X}");
+            assert!(read.is_err() || read.unwrap().major().is_none());
+            // All else is checked as ever.
+            let other = name("000000010000000000000002");
+            assert!(WalPageHeader::verify(&bytes, &other, &expected(16)).is_err());
         }
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct App {
     pub(crate) schedule: Option<Schedule>,
     /// Which servers serve the slots of the schedule.
     pub(crate) backup_role: Role,
+    /// How long after the beginning of the newest base backup another one may be requested.
+    pub(crate) backup_request_interval: Duration,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) started: Instant,
@@ -129,6 +131,7 @@ impl App {
             connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
             backup_role: options.backup_role,
+            backup_request_interval: options.backup_request_interval,
             mode: options.mode.name(),
             version: options.version,
             started: Instant::now(),

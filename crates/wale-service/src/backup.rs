@@ -57,7 +57,7 @@ pub(crate) type OnStarted = Box<dyn FnOnce() + Send>;
 pub(crate) trait TakeBackup: Send + Sync {
     fn take(
         &self,
-        slot: Option<Slot>,
+        trigger: Trigger,
         progress: Progress,
         cancel: CancellationToken,
         on_started: OnStarted,
@@ -73,14 +73,15 @@ pub(crate) struct ClusterBackup {
 impl TakeBackup for ClusterBackup {
     fn take(
         &self,
-        slot: Option<Slot>,
+        trigger: Trigger,
         progress: Progress,
         cancel: CancellationToken,
         on_started: OnStarted,
     ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
         let archive = self.archive.clone();
         let options = backup_push::Options {
-            slot,
+            slot: trigger.slot(),
+            requested_over_http: trigger == Trigger::Request,
             ..self.options.clone()
         };
         Box::pin(async move {
@@ -243,12 +244,10 @@ impl Backups {
             ended: None,
             sender,
         };
-        let work = inner.taker.take(
-            trigger.slot(),
-            running.progress,
-            inner.cancel.child_token(),
-            on_started,
-        );
+        let cancel = inner.cancel.child_token();
+        let work = inner
+            .taker
+            .take(trigger, running.progress, cancel, on_started);
         inner.tasks.spawn(async move {
             let ended = work.await;
             task.inner.record(trigger, &ended);
@@ -398,7 +397,7 @@ pub(crate) mod testing {
     impl TakeBackup for Scripted {
         fn take(
             &self,
-            _slot: Option<Slot>,
+            _trigger: Trigger,
             _progress: Progress,
             cancel: CancellationToken,
             on_started: OnStarted,

@@ -76,6 +76,7 @@ async fn attempt(archive: &Archive, options: &Housekeeping) -> Result<Report, Op
         request: Request::Policy(options.policy.clone()),
         act: Act::Delete,
         grace: options.grace,
+        request_interval: options.request_interval,
     };
     let mut tell = |line: &retention::Line| {
         if line.goes {
@@ -90,6 +91,9 @@ async fn attempt(archive: &Archive, options: &Housekeeping) -> Result<Report, Op
 fn note(app: &App, report: &Report) {
     for warning in &report.warnings {
         tracing::warn!("{warning}");
+    }
+    for branch in &report.branches {
+        tracing::info!("{branch}");
     }
     let record = RetentionRecord {
         at: app.archive.clock().now(),

@@ -97,6 +97,14 @@ pub(crate) struct GapRecord {
     pub(crate) segments: u64,
 }
 
+/// WAL that is in the archive only under a codec or a key that this version cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SealedRecord {
+    pub(crate) segments: u64,
+    /// One of the objects.
+    pub(crate) example: String,
+}
+
 /// Requests over plain HTTP on the TLS port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct PlainHttpRecord {
@@ -115,6 +123,9 @@ pub(crate) struct Entries {
     pub(crate) last_retention: Option<RetentionRecord>,
     pub(crate) last_retention_failure: Option<FailureRecord>,
     pub(crate) recoverable: Option<RecoverableRecord>,
+    /// What is not known of the server, as a sentence.
+    pub(crate) unknown_server: Option<String>,
+    pub(crate) sealed_wal: Option<SealedRecord>,
     pub(crate) skipped_backups: u64,
     /// Why the schedule rests on this node, while it does.
     pub(crate) schedule_rests: Option<String>,

@@ -32,6 +32,7 @@ mod serve;
 mod server;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub use http::Tls;
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};

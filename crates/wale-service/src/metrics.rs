@@ -79,6 +79,9 @@ pub(crate) struct Metrics {
     last_retention: FloatGauge,
     ready_files: Gauge,
     gap: Gauge,
+    sealed: Gauge,
+    beside_sealed: Counter,
+    unknown_server: Gauge,
     connections: Gauge,
     handshake_failures: Counter,
     plain_http: Counter,
@@ -121,6 +124,9 @@ impl Metrics {
             last_retention: FloatGauge::default(),
             ready_files: Gauge::default(),
             gap: Gauge::default(),
+            sealed: Gauge::default(),
+            beside_sealed: Counter::default(),
+            unknown_server: Gauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
             plain_http: Counter::default(),
@@ -185,6 +191,21 @@ impl Metrics {
             "wal_gap_segments",
             "WAL segments of the first gap behind the newest base backup, as of the last look",
             self.gap.clone(),
+        );
+        r.register(
+            "wal_sealed_segments",
+            "WAL segments that the archive has only under a codec or a key that cannot be read, as of the start",
+            self.sealed.clone(),
+        );
+        r.register(
+            "wal_beside_sealed",
+            "Files stored beside an object of their name that cannot be read",
+            self.beside_sealed.clone(),
+        );
+        r.register(
+            "server_unknown",
+            "Whether the server is newer than this program knows, or its pg_control has an unknown layout",
+            self.unknown_server.clone(),
         );
         r.register(
             "wal_fetches",
@@ -388,6 +409,16 @@ impl Metrics {
         self.gap.set(i64::try_from(segments).unwrap_or(i64::MAX));
     }
 
+    /// How many segments are there only for another tool.
+    pub(crate) fn sealed(&self, segments: u64) {
+        self.sealed.set(i64::try_from(segments).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the server is one that this program does not know.
+    pub(crate) fn unknown_server(&self, is_unknown: bool) {
+        self.unknown_server.set(i64::from(is_unknown));
+    }
+
     pub(crate) fn retention_failed(&self) {
         let outcome = "failed";
         self.retentions.get_or_create(&Outcome { outcome }).inc();
@@ -412,6 +443,7 @@ impl Metrics {
         catch_up(&self.push_bytes, stats.bytes_plain);
         catch_up(&self.push_stored_bytes, stats.bytes_stored);
         catch_up(&self.look_ahead_hits, stats.look_ahead_hits);
+        catch_up(&self.beside_sealed, stats.beside_sealed);
         // -1 says "cannot be read": 0 would look healthy.
         self.ready_files.set(
             scrape

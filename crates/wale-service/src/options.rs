@@ -1,8 +1,10 @@
 //! What the binary hands over. No names of settings, no environment: typed values only.
 
 use std::fmt;
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wale_ops::Archive;
@@ -38,6 +40,8 @@ pub struct ServiceOptions {
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.
     pub fetcher: FetcherOptions,
+    /// How long after the beginning of the newest base backup another one may be requested over HTTP; zero is at once.
+    pub backup_request_interval: Duration,
     /// What is deleted, and when.
     pub housekeeping: Housekeeping,
     /// Options of every base backup, scheduled or asked for.
@@ -59,6 +63,8 @@ pub struct Housekeeping {
     pub policy: Policy,
     /// How long nothing may have been stored for a base backup or an upload before it is taken for dead.
     pub grace: Duration,
+    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    pub request_interval: Duration,
 }
 
 /// What happens before the database may start. The original's `START_MODE`.
@@ -140,7 +146,10 @@ impl Default for HttpLimits {
 
 /// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).
 #[derive(Clone)]
-pub struct HttpToken(String);
+pub struct HttpToken {
+    token: Arc<Mutex<String>>,
+    file: Option<Arc<PathBuf>>,
+}
 
 impl HttpToken {
     /// Takes a token of visible ASCII characters.
@@ -155,12 +164,28 @@ impl HttpToken {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the HTTP token holds a character that is not visible ASCII".to_owned());
         }
-        Ok(Self(token))
+        Ok(Self {
+            token: Arc::new(Mutex::new(token)),
+            file: None,
+        })
     }
 
-    /// Whether `shown` is the token. Takes the same time wherever the two differ.
+    /// The same, read anew from `file` when it has another one: rotated, it is used without a restart.
+    #[must_use]
+    pub fn kept_in(mut self, file: Option<PathBuf>) -> Self {
+        self.file = file.map(Arc::new);
+        self
+    }
+
+    /// Whether `shown` is the token. Takes the same time wherever the two differ. The file, if there is one, decides at
+    /// each request: a token that was taken back is not served a moment longer. One that cannot be read, or holds no token,
+    /// changes nothing.
     pub(crate) fn matches(&self, shown: &[u8]) -> bool {
-        let expected = self.0.as_bytes();
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fresh) = self.file.as_deref().and_then(|file| read_token(file)) {
+            *token = fresh;
+        }
+        let expected = token.as_bytes();
         // The length is not the secret; every byte of the expected token is looked at in any case.
         let mut difference = u8::from(expected.len() != shown.len());
         for (index, byte) in expected.iter().enumerate() {
@@ -168,6 +193,16 @@ impl HttpToken {
         }
         std::hint::black_box(difference) == 0
     }
+}
+
+/// The token that a file of a few hundred bytes holds now.
+fn read_token(file: &Path) -> Option<String> {
+    const TOKEN_MAX: u64 = 64 << 10;
+    let mut text = String::new();
+    let file = std::fs::File::open(file).ok()?;
+    file.take(TOKEN_MAX).read_to_string(&mut text).ok()?;
+    HttpToken::new(text.trim().to_owned()).ok()?;
+    Some(text.trim().to_owned())
 }
 
 impl fmt::Debug for HttpToken {
@@ -181,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_compared_whole_and_never_printed() {
+    fn fault_97_the_token_is_compared_whole_never_printed_and_read_anew() {
         let token = HttpToken::new("s3cret".to_owned()).unwrap();
         let cases = [
             ("s3cret", true),
@@ -194,6 +229,20 @@ mod tests {
             assert_eq!(token.matches(shown.as_bytes()), expected, "{shown}");
         }
         assert!(!format!("{token:?}").contains("s3cret"));
+        // Rotated in its file, while it is there and holds a token.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kept = token.clone().kept_in(Some(file.path().to_owned()));
+        for (content, now) in [
+            ("", "s3cret"),
+            ("second\n", "second"),
+            ("no token", "second"),
+        ] {
+            std::fs::write(file.path(), content).unwrap();
+            assert!(kept.matches(now.as_bytes()), "{content}");
+            assert!(!kept.matches(b"first"));
+        }
+        drop(file);
+        assert!(kept.matches(b"second"));
         for bad in ["", "a b", "a\n", "ü"] {
             assert!(HttpToken::new(bad.to_owned()).is_err(), "{bad:?}");
         }

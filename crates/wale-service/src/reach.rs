@@ -2,7 +2,8 @@
 //!
 //! Without it a sidecar whose folder, bucket or network is not there is "ready" until the first push fails, which on a
 //! quiet server takes as long as `archive_timeout`. It refuses to know what the archive holds. Invariants: `/startupz`
-//! does not wait for it; only an answer of the store turns readiness on, and only a failure to answer turns it off.
+//! does not wait for it; only an answer of the store turns readiness on, and only a failure to answer turns it off. An
+//! archive that this process has seen, and that answers without its identity, was emptied: that is no answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut pause = AGAIN;
     let mut told = None;
     loop {
-        let answer = app.archive.read_identity().await;
+        let answer = app.archive.ensure_still_there().await;
         let answered = note(&app.life, answer.as_ref().err());
         if let Err(error) = answer
             && !answered

@@ -32,6 +32,12 @@ impl Schedule {
     /// assert!(Schedule::parse("0 30 3 * * *", chrono_tz::UTC).is_err());
     /// ```
     pub fn parse(cron: &str, zone: Tz) -> Result<Self, String> {
+        if cron.contains(['"', '\'']) {
+            return Err(format!(
+                "{} holds quotes, which no schedule has: only a shell takes them off",
+                cron.escape_default()
+            ));
+        }
         let fields: Vec<&str> = cron.split_whitespace().collect();
         if fields.len() != 5 {
             return Err(format!(
@@ -45,9 +51,10 @@ impl Schedule {
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build();
-        let parsed = parser
-            .parse(&text)
-            .map_err(|error| format!("\"{}\": {error}", text.escape_default()))?;
+        let parsed = parser.parse(&text).map_err(|error| {
+            let shown = text.escape_default();
+            out_of_range(&fields).unwrap_or_else(|| format!("\"{shown}\": {error}"))
+        })?;
         let schedule = Self {
             text,
             cron: parsed,
@@ -95,12 +102,51 @@ impl Schedule {
     }
 }
 
+/// The first number of a field that is out of its range, in words.
+fn out_of_range(fields: &[&str]) -> Option<String> {
+    const RANGES: [(&str, u32, u32); 5] = [
+        ("minute", 0, 59),
+        ("hour", 0, 23),
+        ("day of month", 1, 31),
+        ("month", 1, 12),
+        ("day of week", 0, 7),
+    ];
+    fields.iter().zip(RANGES).find_map(|(field, (name, least, most))| {
+        let numbers = field.split(|character: char| !character.is_ascii_digit());
+        let wrong = numbers
+            .filter_map(|number| number.parse::<u32>().ok())
+            .find(|number| !(least..=most).contains(number))?;
+        Some(format!(
+            "\"{}\": the {name} {wrong} is not within {least} and {most}; the order is minute, hour, day of month, month, day \
+             of week",
+            fields.join(" ").escape_default()
+        ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn fault_101_what_is_wrong_is_told_in_words() {
+        for (text, told) in [
+            ("\"0 0 * * *\"", "quotes"),
+            ("'0 0 * * *'", "quotes"),
+            ("0 25 * * *", "the hour 25 is not within 0 and 23"),
+            ("60 0 * * *", "the minute 60"),
+            ("0 0 1-32 * *", "the day of month 32"),
+            ("0 0 * 0 *", "the month 0"),
+            ("0 0 * * 8", "the day of week 8"),
+            ("0 0 * *", "has 4 fields"),
+        ] {
+            let problem = Schedule::parse(text, Tz::UTC).unwrap_err();
+            assert!(problem.contains(told), "{text}: {problem}");
+        }
     }
 
     #[test]

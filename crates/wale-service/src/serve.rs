@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, quiet, reach, recall,
-    recoverable,
+    recoverable, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -288,6 +288,8 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
+    begin(Box::pin(unknown::watch_server(Arc::clone(app))));
+    begin(Box::pin(unknown::look_for_sealed(Arc::clone(app))));
     begin(Box::pin(reach::watch(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));
     begin(Box::pin(quiet::keep_telling(Arc::clone(app))));

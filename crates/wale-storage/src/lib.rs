@@ -31,9 +31,9 @@ pub use key::ObjectKey;
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{
-    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource,
-    Proxies, RoleSource, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption,
-    UploadChecksum, WebIdentitySource,
+    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource,
+    ProfileSource, Proxies, RoleSource, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret,
+    ServerEncryption, UploadChecksum, WebIdentitySource,
 };
 pub use store::{
     Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,

@@ -22,7 +22,7 @@ pub mod s3;
 pub use cluster::{Cluster, ClusterOptions};
 pub use http::{Reply, get, request};
 pub use sandbox::{Sandbox, run, run_as_postgres, shell};
-pub use servers::{Server, client_tool, server, skip};
+pub use servers::{Server, client_tool, is_installed, server, skip};
 pub use sidecar::{Exit, Sidecar, SidecarOptions, wale_command};
 pub use volatile::{Loss, VolatileDisk};
 pub use wait::{free_port, wait_until};

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// The installed server of one major version.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Major version, 10 to 18.
+    /// Major version, from 10 on.
     pub major: u32,
     /// The folder that holds `initdb`, `pg_ctl` and `postgres`.
     pub bin: PathBuf,
@@ -30,13 +30,24 @@ impl Server {
 /// the set-up and never a silent skip.
 #[must_use]
 pub fn server(major: u32) -> Server {
-    let root = std::env::var("WALE_TEST_PG").unwrap_or_else(|_| "/var/tmp/wale-pg".into());
-    let bin = Path::new(&root).join(major.to_string()).join("bin");
+    let bin = bin(major);
     assert!(
         bin.join("postgres").exists(),
-        "PostgreSQL {major} is not in {root}: run scripts/setup.sh"
+        "PostgreSQL {major} is not in {}: run scripts/setup.sh",
+        bin.display()
     );
     Server { major, bin }
+}
+
+/// Whether the server of `major` is installed. A major newer than those that the tests name joins them by itself.
+#[must_use]
+pub fn is_installed(major: u32) -> bool {
+    bin(major).join("postgres").exists()
+}
+
+fn bin(major: u32) -> PathBuf {
+    let root = std::env::var("WALE_TEST_PG").unwrap_or_else(|_| "/var/tmp/wale-pg".into());
+    Path::new(&root).join(major.to_string()).join("bin")
 }
 
 /// A PostgreSQL client program of Debian's packages, which `PATH` does not hold

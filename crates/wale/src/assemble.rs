@@ -215,6 +215,7 @@ pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
         port: settings.port,
         user: settings.user.clone(),
         password: settings.password.clone(),
+        password_file: settings.password_file.clone(),
         database: settings.database.clone(),
         sslmode: settings
             .sslmode
@@ -372,6 +373,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         None => None,
         Some(token) => Some(
             HttpToken::new(token.expose().to_owned())
+                .map(|token| token.kept_in(settings.http_token_file.clone()))
                 .map_err(|problem| OpError::new(Kind::Configuration, problem))?,
         ),
     };
@@ -398,7 +400,9 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         housekeeping: wale_service::Housekeeping {
             policy: settings.retention.clone(),
             grace: sweep_grace(settings),
+            request_interval: settings.retain_request_interval,
         },
+        backup_request_interval: settings.backup_request_interval,
         listen: SocketAddr::new(settings.listen_address, settings.listen_port),
         mode,
         lock_file: settings.lock_file.clone(),

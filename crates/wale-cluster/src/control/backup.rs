@@ -8,7 +8,7 @@
 
 use wale_pg::{BackupFrom, BackupLabel, Lsn, MajorVersion, TimelineId};
 
-use super::connection::{ConnectionWatch, Control, get};
+use super::connection::{ConnectionWatch, Control, get, get_name, name_bytes};
 use crate::error::ClusterError;
 
 const STARTING: &str = "starting a base backup";
@@ -48,7 +48,8 @@ pub struct StoppedBackup {
     pub from_standby: bool,
     /// Content of the file `backup_label`, byte for byte.
     pub label_text: String,
-    /// Content of the file `tablespace_map`, byte for byte; empty where there are no tablespaces.
+    /// Content of the file `tablespace_map`, byte for byte ([`wale_pg::byte_text`]); empty where there are no
+    /// tablespaces.
     pub tablespace_map: String,
 }
 
@@ -147,21 +148,23 @@ impl RunningBackup {
     /// `ConnectionLost`; `BackupVoid` when the server says that the copy cannot be used, e.g. because a
     /// standby was promoted meanwhile; `Privileges`; `Query`. After any of them the backup is gone.
     pub async fn stop(self) -> Result<StoppedBackup, ClusterError> {
-        let sql = if self.major.has_pg_backup_start() {
-            "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(false)"
+        let call = if self.major.has_pg_backup_start() {
+            "pg_catalog.pg_backup_stop(false)"
         } else {
-            "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false, false)"
+            "pg_catalog.pg_stop_backup(false, false)"
         };
+        let map = name_bytes("spcmapfile");
+        let sql = format!("SELECT lsn::text, labelfile, {map} FROM {call}");
         let row = self
             .control
-            .query_one(STOPPING, sql, &[])
+            .query_one(STOPPING, &sql, &[])
             .await
             .map_err(|error| with_grants(error, &self.control, self.major, "stop a base backup"))
             .map_err(void)?;
         let stop_lsn = lsn(&get::<String>(&row, 0, STOPPING)?, STOPPING)?;
         let label_text: String = get(&row, 1, STOPPING)?;
         // Without tablespaces PostgreSQL gives an empty string; a null would mean the same.
-        let tablespace_map: Option<String> = get(&row, 2, STOPPING)?;
+        let tablespace_map = get_name(&row, 2, STOPPING)?;
         let label =
             BackupLabel::parse(&label_text).map_err(|error| ClusterError::UnexpectedAnswer {
                 during: STOPPING,

@@ -1,10 +1,11 @@
 //! What the server tells about itself.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize};
+use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize, byte_text};
 
-use super::connection::{Control, get};
+use super::connection::{Control, USUAL_LOCK_LIMIT, get, get_name, name_bytes};
 use super::options::ConnectOptions;
 use crate::error::ClusterError;
 
@@ -19,6 +20,13 @@ const ENFORCED_SETTINGS: [&str; 8] = [
     "track_commit_timestamp",
     "shared_preload_libraries",
 ];
+
+/// For how long one database is asked for its extensions, and all of them together: they only serve a report, and
+/// somebody may hold a lock on a catalogue for ever. 10 s are some hundred times what an idle database needs.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
+const REPORTS_LIMIT: Duration = Duration::from_mins(1);
+/// For how long such a question waits for a lock.
+const REPORT_LOCK_LIMIT: &str = "SET lock_timeout = '2s'";
 
 /// What identifies a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,11 +109,17 @@ impl Control {
     /// When the session is lost.
     pub async fn settings(&self, names: &[&str]) -> Result<BTreeMap<String, String>, ClusterError> {
         let during = "reading settings";
-        let sql = "SELECT name, setting FROM pg_catalog.pg_settings
-                   WHERE name = ANY ($1) AND setting IS NOT NULL";
-        let rows = self.query(during, sql, &[&names]).await?;
+        let setting = name_bytes("setting");
+        let sql = format!(
+            "SELECT name, {setting} FROM pg_catalog.pg_settings
+             WHERE name = ANY ($1) AND setting IS NOT NULL"
+        );
+        let rows = self.query(during, &sql, &[&names]).await?;
         rows.iter()
-            .map(|row| Ok((get(row, 0, during)?, get(row, 1, during)?)))
+            .map(|row| {
+                let value = get_name(row, 1, during)?.unwrap_or_default();
+                Ok((get(row, 0, during)?, value))
+            })
             .collect()
     }
 
@@ -118,39 +132,61 @@ impl Control {
         self.settings(&ENFORCED_SETTINGS).await
     }
 
-    /// The databases that take connections, templates aside.
+    /// The databases that take connections, templates aside: their names as [`byte_text`], for the catalogue keeps
+    /// them in the encoding of the database in which they were made.
     ///
     /// # Errors
     /// When the session is lost.
     pub async fn databases(&self) -> Result<Vec<String>, ClusterError> {
         let during = "listing the databases";
-        let sql = "SELECT datname::text FROM pg_catalog.pg_database
-                   WHERE datallowconn AND NOT datistemplate ORDER BY 1";
-        let rows = self.query(during, sql, &[]).await?;
-        rows.iter().map(|row| get(row, 0, during)).collect()
+        let name = name_bytes("datname::text");
+        let sql = format!(
+            "SELECT {name} FROM pg_catalog.pg_database
+             WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+        );
+        let rows = self.query(during, &sql, &[]).await?;
+        rows.iter()
+            .map(|row| Ok(get_name(row, 0, during)?.unwrap_or_default()))
+            .collect()
     }
 
     /// The extensions of every database, with versions: one short session for each, one after the other.
     /// `options` are those of this session; only the database is changed.
     ///
     /// # Errors
-    /// When the databases cannot be listed. A database that cannot be asked is recorded as a failure.
+    /// When the databases cannot be listed. A database that cannot be asked, in time too, is recorded as a failure.
     pub async fn extensions(
         &self,
         options: &ConnectOptions,
     ) -> Result<ExtensionInventory, ClusterError> {
         let mut inventory = ExtensionInventory::default();
-        for database in self.databases().await? {
-            match extensions_of(&options.with_database(&database)).await {
+        let (begun, during) = (Instant::now(), "listing extensions");
+        self.batch(during, REPORT_LOCK_LIMIT).await?;
+        let databases = self.databases().await;
+        self.batch(during, USUAL_LOCK_LIMIT).await?;
+        for database in databases? {
+            let outcome = if byte_text::has_escapes(&database) {
+                Err("its name is not UTF-8".to_owned())
+            } else if begun.elapsed() > REPORTS_LIMIT {
+                Err("the other databases took too long to answer".to_owned())
+            } else {
+                let options = options.with_database(&database);
+                match tokio::time::timeout(REPORT_LIMIT, extensions_of(&options)).await {
+                    Ok(Ok(extensions)) => Ok(extensions),
+                    Ok(Err(error)) => Err(match error.detail() {
+                        Some(detail) => format!("{error}: {detail}"),
+                        None => error.to_string(),
+                    }),
+                    Err(_) => Err(format!("no answer within {} s", REPORT_LIMIT.as_secs())),
+                }
+            };
+            match outcome {
                 Ok(extensions) => {
                     inventory.databases.insert(database, extensions);
                 }
-                Err(error) => {
-                    let reason = match error.detail() {
-                        Some(detail) => format!("{error}: {detail}"),
-                        None => error.to_string(),
-                    };
-                    inventory.failures.insert(database, reason);
+                Err(reason) => {
+                    let shown = byte_text::shown(&database).into_owned();
+                    inventory.failures.insert(shown, reason);
                 }
             }
         }
@@ -161,6 +197,7 @@ impl Control {
 async fn extensions_of(options: &ConnectOptions) -> Result<BTreeMap<String, String>, ClusterError> {
     let during = "listing extensions";
     let control = Control::connect(options).await?;
+    control.batch(during, REPORT_LOCK_LIMIT).await?;
     let sql = "SELECT extname::text, extversion FROM pg_catalog.pg_extension";
     let rows = control.query(during, sql, &[]).await?;
     let extensions = rows

@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{NoTls, TlsStream};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Socket};
+use wale_pg::byte_text;
 
 use super::options::{ConnectOptions, SslMode};
 use super::passfile::{self, Lookup};
@@ -22,6 +23,10 @@ use crate::error::ClusterError;
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// A lock on a catalogue that somebody holds for ever (an open transaction, a VACUUM FULL that waits) ends the work with
+/// a reason; the statements here need none that is held for a minute in normal work.
+pub(super) const USUAL_LOCK_LIMIT: &str = "SET lock_timeout = '1min'";
 
 /// How long a polite goodbye may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -152,17 +157,29 @@ impl Control {
     /// Nothing in the server's configuration may end this session before it is done, and no user's schema
     /// may come before `pg_catalog`.
     async fn set_up(&self) -> Result<(), ClusterError> {
+        // By itself and first: with the cluster's default at serializable no other statement would do on a standby,
+        // nor one that stands in the same transaction.
+        const ISOLATION: &str = "SET default_transaction_isolation = 'read committed'";
         const ALWAYS: &str = "SELECT pg_catalog.set_config('search_path', '', false);
-             SET statement_timeout = 0; SET lock_timeout = 0;
-             SET idle_in_transaction_session_timeout = 0";
+             SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
         // From PostgreSQL 14 on. Asked of the server, so that no version has to be known yet.
         const WHERE_KNOWN: &str = "SELECT pg_catalog.set_config(name, '0', false)
              FROM pg_catalog.pg_settings
              WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
         let during = "setting up the session";
-        let result = self.client.batch_execute(ALWAYS).await;
-        result.map_err(|error| self.query_error(during, &error))?;
-        let result = self.client.batch_execute(WHERE_KNOWN).await;
+        for statements in [ISOLATION, USUAL_LOCK_LIMIT, ALWAYS, WHERE_KNOWN] {
+            self.batch(during, statements).await?;
+        }
+        Ok(())
+    }
+
+    /// Statements without parameters and results.
+    pub(super) async fn batch(
+        &self,
+        during: &'static str,
+        statements: &str,
+    ) -> Result<(), ClusterError> {
+        let result = self.client.batch_execute(statements).await;
         result.map_err(|error| self.query_error(during, &error))
     }
 
@@ -282,6 +299,25 @@ impl Control {
     }
 }
 
+/// Reads a name or a path, whatever its encoding: a column of [`name_bytes`] becomes [`byte_text`].
+pub(super) fn get_name(
+    row: &Row,
+    column: usize,
+    during: &'static str,
+) -> Result<Option<String>, ClusterError> {
+    let bytes: Option<Vec<u8>> = get(row, column, during)?;
+    Ok(bytes.map(|bytes| byte_text::from_bytes(&bytes).into_owned()))
+}
+
+/// An SQL expression for the bytes of a text, as the server has them: names of databases and paths need not be in the
+/// encoding of the database that is asked, and a conversion would fail or change them.
+pub(super) fn name_bytes(text: &str) -> String {
+    format!(
+        "pg_catalog.decode(pg_catalog.replace({text}, pg_catalog.chr(92), \
+         pg_catalog.repeat(pg_catalog.chr(92), 2)), 'escape')"
+    )
+}
+
 /// Reads a column by type; a mismatch is the server's strange answer, not a panic.
 pub(super) fn get<'a, T>(
     row: &'a Row,
@@ -319,6 +355,13 @@ fn configuration(
     let mut note = None;
     if let Some(password) = &options.password {
         config.password(password.expose());
+    } else if let Some(path) = &options.password_file {
+        match passfile::read_alone(path) {
+            Ok(password) => {
+                config.password(password.expose());
+            }
+            Err(reason) => note = Some(reason),
+        }
     } else if let Some(path) = &options.passfile {
         // libpq looks each host up; one password for all of them is what the client library can hold.
         let host = options.hosts().next().unwrap_or("localhost");

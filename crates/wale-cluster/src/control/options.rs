@@ -90,8 +90,10 @@ pub struct ConnectOptions {
     pub port: u16,
     /// The database user.
     pub user: String,
-    /// The password; without it the password file is looked at.
+    /// The password; without it the files are looked at.
     pub password: Option<Secret>,
+    /// A file that holds the password alone. It is read anew for each session, so that one that was exchanged is used.
+    pub password_file: Option<PathBuf>,
     /// The database. The lock that keeps base backups apart is per database, so all of wale's sessions to
     /// one server should name the same.
     pub database: String,
@@ -119,6 +121,7 @@ impl Default for ConnectOptions {
             port: 5432,
             user: "postgres".to_owned(),
             password: None,
+            password_file: None,
             database: "postgres".to_owned(),
             sslmode: SslMode::default(),
             sslrootcert: None,

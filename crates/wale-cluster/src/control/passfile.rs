@@ -5,7 +5,7 @@
 //! others may read is not used. Here that is not only a warning: the reason is kept for the message of a
 //! failed login.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -57,6 +57,23 @@ pub(super) fn look_up(path: &Path, host: &str, port: u16, database: &str, user: 
         Some(password) => Lookup::Found(Secret::new(password)),
         None => unusable("has no line for this host, port, database and user"),
     }
+}
+
+/// A file that holds a password and nothing else, up to the end of its line.
+pub(super) fn read_alone(path: &Path) -> Result<Secret, String> {
+    /// No password is longer; a device that never ends may not fill the memory.
+    const PASSWORD_MAX: u64 = 64 << 10;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(PASSWORD_MAX).read_to_string(&mut text))
+        .map_err(|error| {
+            format!(
+                "The file of the password, {}, was not read: {error}",
+                path.display()
+            )
+        })?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
 }
 
 /// The password of a line, if its first four fields match.
@@ -112,6 +129,21 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fault_97_a_password_alone_ends_at_the_end_of_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (content, password) in [
+            ("one\n", "one"),
+            ("one\r\n", "one"),
+            ("one", "one"),
+            ("'quoted' \n\n", "'quoted' \n"),
+        ] {
+            std::fs::write(file.path(), content).unwrap();
+            assert_eq!(read_alone(file.path()).unwrap().expose(), password);
+        }
+        assert!(read_alone(Path::new("/nonexistent")).is_err());
+    }
 
     #[test]
     fn the_first_matching_line_wins() {

@@ -13,11 +13,14 @@ use crate::error::ClusterError;
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The numbers that layouts of control files have had, and will have for long: the major version times a hundred.
+const LAYOUTS: std::ops::Range<u32> = 900..10_000;
+
 impl DataDirectory {
     /// The control file, decoded.
     ///
     /// # Errors
-    /// When it is missing, or still damaged after some tries.
+    /// When it is missing, still damaged after some tries, or of a layout that is not known.
     pub fn control_file(&self) -> Result<ControlFile, ClusterError> {
         self.control_bytes().map(|(control, _)| control)
     }
@@ -45,6 +48,11 @@ impl DataDirectory {
                     tries += 1;
                     std::thread::sleep(PAUSE);
                 }
+                Err(ControlFileError::UnsupportedVersion { version })
+                    if LAYOUTS.contains(&version) =>
+                {
+                    return Err(ClusterError::UnsupportedControlFile { path, version });
+                }
                 Err(error) => {
                     return Err(ClusterError::Damaged {
                         path,
@@ -71,6 +79,34 @@ mod tests {
             std::fs::write(folder.path().join(ControlFile::PATH), bytes).unwrap();
             let error = directory.control_file().unwrap_err();
             assert!(matches!(error, ClusterError::Damaged { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn fault_102_a_layout_that_is_not_known_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::at(folder.path());
+        std::fs::create_dir(folder.path().join("global")).unwrap();
+        let mut bytes = vec![0; ControlFile::FILE_SIZE];
+        bytes[8..12].copy_from_slice(&2000_u32.to_le_bytes());
+        std::fs::write(folder.path().join(ControlFile::PATH), bytes).unwrap();
+        let error = directory.control_file().unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ClusterError::UnsupportedControlFile { version: 2000, .. }
+            ),
+            "{error:?}"
+        );
+        assert_eq!(directory.newer_version(), None);
+        for (text, expected) in [
+            ("20\n", Some(20)),
+            ("19\n", None),
+            ("9.6\n", None),
+            ("x", None),
+        ] {
+            std::fs::write(folder.path().join("PG_VERSION"), text).unwrap();
+            assert_eq!(directory.newer_version(), expected, "{text:?}");
         }
     }
 }

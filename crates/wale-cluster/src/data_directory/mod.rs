@@ -87,6 +87,16 @@ impl DataDirectory {
     }
 }
 
+impl DataDirectory {
+    /// The number in `PG_VERSION` where it is of a newer version than wale knows; `None` for a version that is known, or
+    /// where nothing can be read.
+    #[must_use]
+    pub fn newer_version(&self) -> Option<u32> {
+        let text = read_small(&self.path.join("PG_VERSION")).ok()??;
+        MajorVersion::newer_than_known(&text)
+    }
+}
+
 /// Reads a small text file. `None`: it is not there.
 fn read_small(path: &Path) -> Result<Option<String>, ClusterError> {
     let file = match std::fs::File::open(path) {

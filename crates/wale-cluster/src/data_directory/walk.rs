@@ -10,25 +10,31 @@
 //! | regular file, folder | itself |
 //! | `pg_tblspc/<oid>`, a link | a [`Tablespace`]; its `PG_<major>_<catalog>` folder beneath `pg_tblspc/<oid>/` |
 //! | `pg_tblspc/<oid>`, a folder | an ordinary folder (a tablespace in place) |
+//! | the location of a tablespace, met again inside of the data directory | a folder without what the tablespace has listed |
 //! | `pg_wal`, a link | an empty folder, and [`Listing::pg_wal_link`] |
 //! | another folder whose content is left out, a link | an empty folder |
+//! | a link among the data of the cluster (`base`, `pg_xact` …, a tablespace) | an error: a backup without it is worthless |
 //! | any other link | a link, with a warning: what it leads to is not in the backup |
 //! | socket, pipe, device | nothing, with a warning |
 //!
-//! Entries come sorted by path within each folder, a folder before what is in it. Memory: about 200 bytes
+//! Entries come sorted by path within each folder, a folder before what is in it. Names are [`byte_text`]: they need
+//! not be UTF-8. Memory: about 200 bytes
 //! for each entry (two paths of some 60 bytes each, 48 bytes of numbers, and overheads), so 20 MB for a
 //! cluster of 100 000 files.
 
+use std::collections::BTreeSet;
 use std::fs::{FileType, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use wale_pg::exclusion::{self, Rule};
-use wale_pg::{MajorVersion, relation};
+use wale_pg::{MajorVersion, byte_text, relation};
 
 use super::DataDirectory;
+use crate::byte_path::text_of_path;
 use crate::error::ClusterError;
 use crate::wal_directory::kind_of;
 
@@ -67,7 +73,7 @@ pub struct Listing {
 /// A file, folder or link that belongs into a base backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Path relative to the data directory, divided by slashes.
+    /// Path relative to the data directory, divided by slashes, as [`byte_text`].
     pub relative: String,
     /// Where it is now.
     pub absolute: PathBuf,
@@ -107,6 +113,9 @@ pub struct Tablespace {
     pub oid: u32,
     /// Where it lies: the link's target.
     pub location: PathBuf,
+    /// Where it lies in the data directory, when it does: relative to it, as [`byte_text`]. A restore puts it there in
+    /// its own.
+    pub inside: Option<String>,
 }
 
 /// Something that is not in the backup although no rule says so.
@@ -143,7 +152,7 @@ impl DataDirectory {
     /// Lists everything that belongs into a base backup. Opens no file.
     ///
     /// # Errors
-    /// When something that is there cannot be looked at, or has a name that is not UTF-8.
+    /// When something that is there cannot be looked at, or a part of the cluster's data is a symbolic link.
     pub fn walk(&self, options: &WalkOptions) -> Result<Listing, ClusterError> {
         let metadata =
             std::fs::metadata(&self.path).map_err(ClusterError::io("look at", &self.path))?;
@@ -155,6 +164,8 @@ impl DataDirectory {
         );
         let mut walker = Walker {
             options,
+            here: std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()),
+            inside: BTreeSet::new(),
             listing: Listing {
                 root,
                 entries: Vec::new(),
@@ -165,6 +176,7 @@ impl DataDirectory {
                 warnings: Vec::new(),
             },
         };
+        walker.find_inside(&self.path)?;
         walker.folder("", &self.path)?;
         Ok(walker.listing)
     }
@@ -172,6 +184,11 @@ impl DataDirectory {
 
 struct Walker<'a> {
     options: &'a WalkOptions,
+    /// The data directory without links on the way.
+    here: PathBuf,
+    /// Folders of this version's tablespaces that lie in the data directory: `<location>/PG_<major>_<catalog>`. They
+    /// are listed beneath `pg_tblspc` and not a second time.
+    inside: BTreeSet<String>,
     listing: Listing,
 }
 
@@ -183,6 +200,37 @@ struct Found {
 }
 
 impl Walker<'_> {
+    /// Finds the tablespaces whose location lies in the data directory. PostgreSQL warns when one is made and lives
+    /// with it; in a container it is often the only volume.
+    fn find_inside(&mut self, path: &Path) -> Result<(), ClusterError> {
+        for Found { name, path, kind } in
+            found_in(&path.join("pg_tblspc"), false)?.unwrap_or_default()
+        {
+            if !kind.is_symlink() || tablespace_oid(&format!("pg_tblspc/{name}")).is_none() {
+                continue;
+            }
+            let Some(location) = self.place_inside(&path) else {
+                continue;
+            };
+            let prefix = version_prefix(self.options.major);
+            let versions = found_in(&path, false)?.unwrap_or_default();
+            for version in versions
+                .iter()
+                .filter(|found| found.name.starts_with(&prefix))
+            {
+                self.inside.insert(joined(&location, &version.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a link leads in the data directory, if it does.
+    fn place_inside(&self, link: &Path) -> Option<String> {
+        let target = std::fs::canonicalize(link).ok()?;
+        let rest = target.strip_prefix(&self.here).ok()?;
+        Some(text_of_path(rest))
+    }
+
     /// Lists what is in a folder. It may be gone by now; the data directory itself may not.
     fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
         let Some(mut found) = found_in(path, relative.is_empty())? else {
@@ -199,12 +247,8 @@ impl Walker<'_> {
             self.listing.skipped += unlogged.len() as u64;
         }
         for Found { name, path, kind } in found {
-            let relative = if relative.is_empty() {
-                name
-            } else {
-                format!("{relative}/{name}")
-            };
-            if self.options.ignore.contains(&relative) {
+            let relative = joined(relative, &name);
+            if self.options.ignore.contains(&relative) || self.inside.contains(&relative) {
                 self.listing.skipped += 1;
             } else if kind.is_dir() {
                 self.directory(relative, &path)?;
@@ -299,6 +343,9 @@ impl Walker<'_> {
                 return Ok(());
             }
         }
+        if is_cluster_data(&relative) {
+            return Err(ClusterError::LinkInCluster { relative, target });
+        }
         self.listing.warnings.push(WalkWarning {
             relative: relative.clone(),
             reason: format!(
@@ -347,7 +394,12 @@ impl Walker<'_> {
         path: &Path,
         location: PathBuf,
     ) -> Result<(), ClusterError> {
-        self.listing.tablespaces.push(Tablespace { oid, location });
+        let inside = self.place_inside(path);
+        self.listing.tablespaces.push(Tablespace {
+            oid,
+            location,
+            inside,
+        });
         self.folder(relative, path)
     }
 
@@ -376,7 +428,7 @@ fn has_version_folder(path: &Path, major: MajorVersion) -> Result<bool, ClusterE
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(ClusterError::io("list", path)(error)),
     };
-    let prefix = format!("PG_{major}_");
+    let prefix = version_prefix(major);
     for entry in entries {
         let entry = entry.map_err(ClusterError::io("list", path))?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
@@ -384,6 +436,41 @@ fn has_version_folder(path: &Path, major: MajorVersion) -> Result<bool, ClusterE
         }
     }
     Ok(false)
+}
+
+fn version_prefix(major: MajorVersion) -> String {
+    format!("PG_{major}_")
+}
+
+fn joined(folder: &str, name: &str) -> String {
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
+    }
+}
+
+/// Whether a path is part of what the server cannot be without: the folders of relations and of transactions, and all
+/// that is in a tablespace. Whatever such a link leads to would be missing in the backup.
+fn is_cluster_data(relative: &str) -> bool {
+    const FOLDERS: [&str; 7] = [
+        "base",
+        "global",
+        "pg_commit_ts",
+        "pg_logical",
+        "pg_multixact",
+        "pg_twophase",
+        "pg_xact",
+    ];
+    let (first, rest) = relative.split_once('/').unwrap_or((relative, ""));
+    let in_tablespace = || {
+        first == "pg_tblspc"
+            && rest
+                .split('/')
+                .next()
+                .is_some_and(|name| tablespace_oid(&format!("pg_tblspc/{name}")).is_some())
+    };
+    matches!(relative, "pg_tblspc" | "PG_VERSION") || FOLDERS.contains(&first) || in_tablespace()
 }
 
 /// The names in a folder, sorted. `None`: it vanished.
@@ -399,9 +486,7 @@ fn found_in(path: &Path, must_exist: bool) -> Result<Option<Vec<Found>>, Cluster
     for entry in entries {
         let entry = entry.map_err(ClusterError::io("list", path))?;
         let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(ClusterError::NameNotUtf8 { path });
-        };
+        let name = byte_text::from_bytes(entry.file_name().as_bytes()).into_owned();
         let kind = match entry.file_type() {
             Ok(kind) => kind,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

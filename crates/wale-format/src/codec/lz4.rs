@@ -47,6 +47,7 @@ pub(super) struct Lz4Frame {
 
 impl FrameDecoder for Lz4Frame {
     const NAME: &'static str = "lz4";
+    const MAGIC: &'static [u8] = &MAGIC.to_le_bytes();
 
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.inner.read(out)

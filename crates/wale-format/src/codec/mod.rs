@@ -12,13 +12,14 @@
 //!   at its end. Truncation and trailing bytes are errors, so a reader that reached the end has
 //!   seen everything there is.
 //! * An error of the source passes through a decoder unchanged; damage found by the decoder is
-//!   `InvalidData` or `UnexpectedEof`, something encrypted in the place of a stream `Unsupported`. A failed decoder stays failed.
+//!   `InvalidData` or `UnexpectedEof`, something encrypted in the place of a stream `Unsupported`, a window above what
+//!   the caller allows `OutOfMemory`. A failed decoder stays failed.
 //!
 //! Memory per open adapter, at the default settings:
 //!
 //! | codec | encoder | decoder |
 //! |---|---|---|
-//! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above 128 MiB) + 0.25 MiB |
+//! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB for a foreign stream that says so and brings the bytes |
 //! | none | 0 | 0 |
@@ -362,23 +363,52 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
-/// Opens a decoder over `source`; it reads the source to its end and checks that nothing follows.
+/// The largest window of a zstd frame that anybody may allow: what `zstd -d` accepts without `--long`. 128 MiB.
+pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
+
+/// Bytes of a stored object by whose beginning [`window_bytes`] can tell.
+pub const HEAD_BYTES: usize = zstd_frame::HEAD_BYTES;
+
+/// The memory that the window of a stored object takes while it is decoded, by the object's first bytes; 0 for codecs
+/// that have none, and where the bytes say nothing (the decoder then says what is wrong).
+#[must_use]
+pub fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
+    match codec {
+        Codec::Zstd => zstd_frame::window_bytes(head).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Opens a decoder over `source` whose window has at most `window_max` bytes; it reads the source to its end and checks that nothing follows.
 ///
 /// # Errors
 /// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
 /// While reading: the source's own errors unchanged, `UnexpectedEof` for a truncated stream,
-/// `InvalidData` for a damaged one or for bytes after its end, `Unsupported` for what is encrypted.
-pub fn decoder<R: Read + Send + 'static>(
+/// `InvalidData` for a damaged one or for bytes after its end, `Unsupported` for what is encrypted, `OutOfMemory` for a
+/// larger window.
+pub fn decoder_within<R: Read + Send + 'static>(
     codec: Codec,
     source: R,
+    window_max: u64,
 ) -> io::Result<Box<dyn Read + Send>> {
     match codec {
         Codec::None => Ok(Box::new(source)),
-        Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source)?)),
+        Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source, window_max)?)),
         Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
         Codec::Lzo => Ok(Box::new(lzo::decoder(source))),
         Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
     }
+}
+
+/// As [`decoder_within`], with the largest window that there may be.
+///
+/// # Errors
+/// As there.
+pub fn decoder<R: Read + Send + 'static>(
+    codec: Codec,
+    source: R,
+) -> io::Result<Box<dyn Read + Send>> {
+    decoder_within(codec, source, WINDOW_MAX_BYTES)
 }
 
 #[cfg(test)]

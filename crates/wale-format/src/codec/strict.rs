@@ -2,10 +2,16 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+/// First byte of an OpenPGP message that begins with a session key: packet tag 1 with one, two or four bytes of length,
+/// or in the new format. WAL-E and WAL-G give their encrypted objects the extension of the codec.
+const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
+
 /// A decoder of one frame that can be asked about its source.
 pub(super) trait FrameDecoder {
     /// Name of the format for messages.
     const NAME: &'static str;
+    /// What every frame begins with.
+    const MAGIC: &'static [u8];
     /// Decodes into `out`; `Ok(0)` when it believes that the frame is over.
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize>;
     /// Whether the end of the frame has really been seen.
@@ -69,6 +75,7 @@ impl BufRead for Source {
 }
 
 enum State {
+    New,
     Open,
     Ended,
     Failed,
@@ -84,7 +91,7 @@ impl<D: FrameDecoder> Strict<D> {
     pub(super) const fn new(decoder: D) -> Self {
         Self {
             decoder,
-            state: State::Open,
+            state: State::New,
         }
     }
 
@@ -96,12 +103,31 @@ impl<D: FrameDecoder> Strict<D> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return io::Error::new(error.kind(), format!("{} stream is truncated", D::NAME));
         }
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            return io::Error::new(error.kind(), error.to_string());
+        }
         if error.kind() == io::ErrorKind::Unsupported {
             let message = format!("no {} stream: {error}", D::NAME);
             return io::Error::new(error.kind(), message);
         }
         let message = format!("{} stream is damaged: {error}", D::NAME);
         io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
+    /// Refuses what does not begin as a frame, without a word about damage: other tools encrypt what they store, and
+    /// what is encrypted looks like anything. Zeros are what a lost write leaves.
+    fn recognise(&mut self) -> io::Result<()> {
+        let seen = self.decoder.source().fill_buf()?;
+        let head = &seen[..seen.len().min(D::MAGIC.len())];
+        if D::MAGIC.starts_with(head) || head.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let what = if OPENPGP.contains(&head[0]) {
+            "it is encrypted with OpenPGP, which this version cannot decrypt"
+        } else {
+            "it does not begin as one, and may be encrypted"
+        };
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
     fn check_end(&mut self) -> io::Result<()> {
@@ -124,7 +150,7 @@ impl<D: FrameDecoder> Read for Strict<D> {
             return Ok(0);
         }
         match self.state {
-            State::Open => {}
+            State::New | State::Open => {}
             State::Ended => return Ok(0),
             State::Failed => {
                 return Err(io::Error::new(
@@ -133,7 +159,12 @@ impl<D: FrameDecoder> Read for Strict<D> {
                 ));
             }
         }
-        let result = match self.decoder.decode(out) {
+        let recognised = match self.state {
+            State::New => self.recognise(),
+            _ => Ok(()),
+        };
+        self.state = State::Open;
+        let result = match recognised.and_then(|()| self.decoder.decode(out)) {
             Ok(0) => self.check_end().map(|()| 0),
             Ok(count) => return Ok(count),
             Err(error) => Err(error),

@@ -188,6 +188,22 @@ fn skippable_and_legacy_frames_are_refused() {
 }
 
 #[test]
+fn fault_118_what_does_not_begin_as_a_frame_may_be_encrypted_and_is_not_called_damaged() {
+    for codec in FRAMED {
+        // OpenPGP's session key, and a nonce of WAL-G's libsodium stream.
+        for first in [&[0x85, 0x02, 0x0C, 0x03][..], &[0x17, 0xA0, 0x55, 0xE1]] {
+            let stored = [first, &sample(3000)].concat();
+            let error = decode(codec, &stored).expect_err("encrypted");
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{codec}: {error}");
+            assert!(error.to_string().contains("encrypted"), "{codec}: {error}");
+        }
+        // A write that was lost leaves zeros.
+        let error = decode(codec, &[0; 3000]).expect_err("zeros");
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{codec}: {error}");
+    }
+}
+
+#[test]
 fn an_lz4_block_of_nothing_does_not_end_the_stream() {
     // Descriptor without checksums, an empty stored block, a block "abc", end mark.
     let frame = b"\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x80\x03\x00\x00\x80abc\x00\x00\x00\x00";

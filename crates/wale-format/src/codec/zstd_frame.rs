@@ -4,8 +4,31 @@ use std::io::{self, Read, Write};
 
 use super::strict::{FrameDecoder, Source, Strict};
 
-/// 2^27 = 128 MiB: what `zstd -d` accepts without `--long`. WAL-G writes 2^23.
-const WINDOW_LOG_MAX: u32 = 27;
+/// Bytes of a frame header up to where its window is known: magic number, descriptor, window; or descriptor, dictionary
+/// (at most 4) and content size (at most 8). RFC 8878, 3.1.1.1.
+pub(super) const HEAD_BYTES: usize = 4 + 1 + 4 + 8;
+
+/// The window that a frame asks for, by the beginning of the stream; `None` where it is no frame or ends too early.
+pub(super) fn window_bytes(head: &[u8]) -> Option<u64> {
+    let (descriptor, rest) = head
+        .strip_prefix(&[0x28, 0xB5, 0x2F, 0xFD])?
+        .split_first()?;
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let window = *rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // The whole content is the window.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let field = rest.get(dictionary..dictionary + size)?;
+    let value = field
+        .iter()
+        .rev()
+        .fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+    Some(if size == 2 { value + 256 } else { value })
+}
 
 pub(super) fn encoder<W: Write>(
     sink: W,
@@ -16,21 +39,37 @@ pub(super) fn encoder<W: Write>(
     Ok(encoder)
 }
 
-pub(super) fn decoder<R: Read + Send + 'static>(source: R) -> io::Result<Strict<ZstdFrame>> {
+/// A decoder that refuses frames with a larger window than so many bytes (rounded up to a power of two).
+pub(super) fn decoder<R: Read + Send + 'static>(
+    source: R,
+    window_max: u64,
+) -> io::Result<Strict<ZstdFrame>> {
     let mut inner = zstd::stream::read::Decoder::with_buffer(Source::new(source))?.single_frame();
-    inner.window_log_max(WINDOW_LOG_MAX)?;
-    Ok(Strict::new(ZstdFrame { inner }))
+    let log = window_max.next_power_of_two().trailing_zeros();
+    inner.window_log_max(log.clamp(10, 27))?;
+    Ok(Strict::new(ZstdFrame { inner, window_max }))
 }
 
 pub(super) struct ZstdFrame {
     inner: zstd::stream::read::Decoder<'static, Source>,
+    window_max: u64,
 }
 
 impl FrameDecoder for ZstdFrame {
     const NAME: &'static str = "zstd";
+    const MAGIC: &'static [u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(out)
+        self.inner.read(out).map_err(|error| {
+            // The library's words for ZSTD_error_frameParameter_windowTooLarge: nothing is damaged.
+            if error.to_string().contains("too much memory") {
+                let most = self.window_max >> 20;
+                let message =
+                    format!("its window is larger than the {most} MiB that are set aside for it");
+                return io::Error::new(io::ErrorKind::OutOfMemory, message);
+            }
+            error
+        })
     }
 
     fn is_complete(&self) -> bool {
@@ -40,5 +79,61 @@ impl FrameDecoder for ZstdFrame {
 
     fn source(&mut self) -> &mut Source {
         self.inner.get_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(
+        set: impl FnOnce(&mut zstd::stream::write::Encoder<'static, Vec<u8>>),
+        content: &[u8],
+    ) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        set(&mut encoder);
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn fault_92_the_window_of_a_frame_is_known_by_its_head() {
+        for log in [10, 17, 23, 27] {
+            let bytes = frame(|encoder| encoder.window_log(log).unwrap(), b"x");
+            assert_eq!(
+                window_bytes(&bytes[..HEAD_BYTES.min(bytes.len())]),
+                Some(1 << log)
+            );
+        }
+        for size in [10, 300, 70_000] {
+            let content = vec![7; size];
+            let bytes = zstd::bulk::compress(&content, 1).unwrap();
+            let window = window_bytes(&bytes).unwrap();
+            assert!(window >= size as u64, "{size}: {window}");
+        }
+        for head in [
+            &b""[..],
+            b"\x28\xb5\x2f\xfd",
+            b"\x28\xb5\x2f\xfd\xe0\x00",
+            b"LZ4 no zstd",
+        ] {
+            assert_eq!(window_bytes(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn fault_92_a_window_that_is_too_large_is_no_damage() {
+        let bytes = frame(|encoder| encoder.window_log(27).unwrap(), &vec![1; 100_000]);
+        let read = |window_max| {
+            let mut plain = Vec::new();
+            decoder(io::Cursor::new(bytes.clone()), window_max)
+                .unwrap()
+                .read_to_end(&mut plain)
+        };
+        assert_eq!(
+            read(8 << 20).unwrap_err().kind(),
+            io::ErrorKind::OutOfMemory
+        );
+        assert_eq!(read(128 << 20).unwrap(), 100_000);
     }
 }

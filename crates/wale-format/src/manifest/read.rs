@@ -9,7 +9,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
-use wale_pg::{Lsn, SystemIdentifier, TimelineId};
+use wale_pg::{Lsn, SystemIdentifier, TimelineId, byte_text};
 
 use super::{Manifest, ManifestChecksum, ManifestError, ManifestFile, TIME_FORMAT, WalRange};
 
@@ -30,7 +30,6 @@ impl Manifest {
             version,
             system_identifier: raw.system_identifier.map(SystemIdentifier::new),
             files: raw.files.named,
-            other_files: raw.files.encoded,
             wal_ranges: raw.wal_ranges,
         })
     }
@@ -122,7 +121,6 @@ fn wal_ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WalRange
 #[derive(Default)]
 struct Files<'a> {
     named: BTreeMap<String, ManifestFile>,
-    encoded: BTreeMap<Vec<u8>, ManifestFile>,
     text: std::marker::PhantomData<&'a str>,
 }
 
@@ -156,20 +154,16 @@ impl Files<'_> {
     fn insert(&mut self, raw: RawFile<'_>) -> Result<(), String> {
         let file = file(&raw)?;
         let path = match (raw.path, raw.encoded_path) {
-            (Some(path), None) => Ok(path.into_owned()),
+            (Some(path), None) => byte_text::from_bytes(path.as_bytes()).into_owned(),
             // PostgreSQL can be told to encode every path, so most of these are text after all.
             (None, Some(hex)) => {
                 let bytes = unhex(&hex)
                     .ok_or_else(|| format!("encoded path {hex:?} is not hexadecimal"))?;
-                String::from_utf8(bytes).map_err(std::string::FromUtf8Error::into_bytes)
+                byte_text::from_bytes(&bytes).into_owned()
             }
             _ => return Err("a file has not exactly one path".to_owned()),
         };
-        let fresh = match path {
-            Ok(path) => insert_new(&mut self.named, path, file),
-            Err(path) => insert_new(&mut self.encoded, path, file),
-        };
-        fresh.map_err(|path| format!("path {path} occurs twice"))
+        insert_new(&mut self.named, path, file).map_err(|path| format!("path {path} occurs twice"))
     }
 }
 

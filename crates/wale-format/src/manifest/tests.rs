@@ -7,6 +7,8 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
+use wale_pg::byte_text;
+
 use super::*;
 
 const PLAIN: &[u8] = include_bytes!("../../testdata/postgresql-15/backup_manifest-crc32c");
@@ -165,7 +167,12 @@ fn names_are_escaped_or_encoded() {
         b"\xff/\xfe",
     ];
     for name in names {
-        builder.add_file_bytes(name, 0, time("2026-01-02T03:04:05Z"), 0);
+        builder.add_file(
+            &byte_text::from_bytes(name),
+            0,
+            time("2026-01-02T03:04:05Z"),
+            0,
+        );
     }
     let bytes = finish(builder);
     let text = String::from_utf8(bytes.clone()).unwrap();
@@ -180,11 +187,12 @@ fn names_are_escaped_or_encoded() {
     }
     let manifest = Manifest::parse(&bytes).unwrap();
     for name in names {
-        let known = match std::str::from_utf8(name) {
-            Ok(name) => manifest.files.contains_key(name),
-            Err(_) => manifest.other_files.contains_key(name),
-        };
-        assert!(known, "{}", name.escape_ascii());
+        let text = byte_text::from_bytes(name);
+        assert!(
+            manifest.files.contains_key(&*text),
+            "{}",
+            name.escape_ascii()
+        );
     }
 }
 
@@ -274,8 +282,8 @@ fn pg_verifybackup_accepts_ours() {
             vec![b'x'; index * 5000 + 1]
         };
         std::fs::write(&path, &body).unwrap();
-        builder.add_file_bytes(
-            name,
+        builder.add_file(
+            &byte_text::from_bytes(name),
             body.len() as u64,
             time("2026-01-02T03:04:05.9Z"),
             crc32c(&body),
@@ -316,17 +324,14 @@ proptest! {
     ) {
         let mut builder = ManifestBuilder::new();
         for (path, &(size, seconds, crc)) in &files {
-            builder.add_file_bytes(path, size, DateTime::from_timestamp(seconds, 0).unwrap(), crc);
+            builder.add_file(&byte_text::from_bytes(path), size, DateTime::from_timestamp(seconds, 0).unwrap(), crc);
         }
         let timeline = TimelineId::new(timeline).unwrap();
         let manifest = Manifest::parse(&builder.finish(timeline, Lsn::new(start), Lsn::new(end))).unwrap();
         prop_assert_eq!(&manifest.wal_ranges, &[WalRange { timeline, start: Lsn::new(start), end: Lsn::new(end) }]);
-        prop_assert_eq!(manifest.files.len() + manifest.other_files.len(), files.len());
+        prop_assert_eq!(manifest.files.len(), files.len());
         for (path, &(size, seconds, crc)) in &files {
-            let file = match std::str::from_utf8(path) {
-                Ok(path) => &manifest.files[path],
-                Err(_) => &manifest.other_files[path],
-            };
+            let file = &manifest.files[&*byte_text::from_bytes(path)];
             prop_assert_eq!((file.size, file.crc32c, file.mtime.timestamp()), (size, Some(crc), seconds));
         }
     }

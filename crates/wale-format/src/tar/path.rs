@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use wale_pg::byte_text;
+
 use super::TarError;
 
 /// Path of a tar member relative to the restore root: `/` separated, no empty, `.` or `..`
-/// component, no NUL byte, at most 4096 bytes. The empty path is the root itself.
+/// component, no NUL byte, at most 4096 bytes. The empty path is the root itself. A name that is not
+/// UTF-8 is carried as [`byte_text`].
 ///
 /// ```
 /// use wale_format::tar::MemberPath;
@@ -29,8 +32,8 @@ impl MemberPath {
     /// When the name is still absolute without its first slash, or has a `..` component, a NUL
     /// byte or too many bytes.
     pub fn parse(raw: &str) -> Result<Self, TarError> {
-        let refuse = |reason| Err(TarError::refused(raw.as_bytes(), reason));
-        if raw.len() > Self::MAX_BYTES {
+        let refuse = |reason| Err(TarError::refused(&byte_text::to_bytes(raw), reason));
+        if byte_text::to_bytes(raw).len() > Self::MAX_BYTES {
             return refuse("its name is too long");
         }
         if raw.contains('\0') {
@@ -59,12 +62,15 @@ impl MemberPath {
     /// As [`MemberPath::parse`], for bytes from a header.
     ///
     /// # Errors
-    /// Also when the name is not UTF-8: no file of PostgreSQL's own has such a name.
+    /// As there.
     pub(super) fn from_bytes(raw: &[u8]) -> Result<Self, TarError> {
-        match std::str::from_utf8(raw) {
-            Ok(text) => Self::parse(text),
-            Err(_) => Err(TarError::refused(raw, "its name is not UTF-8")),
-        }
+        Self::parse(&byte_text::from_bytes(raw))
+    }
+
+    /// The path as bytes, as the file system has it.
+    #[must_use]
+    pub fn to_bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+        byte_text::to_bytes(&self.0)
     }
 
     /// The normalised path; empty for the root.
@@ -93,7 +99,7 @@ impl MemberPath {
 
 impl fmt::Display for MemberPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&byte_text::shown(&self.0))
     }
 }
 
@@ -130,6 +136,15 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_not_utf8_are_names() {
+        let path = MemberPath::from_bytes(b"/base/./caf\xe9").expect("a name");
+        assert_eq!(path.to_bytes().as_ref(), b"base/caf\xe9");
+        assert_eq!(path.to_string(), "base/caf\\xe9");
+        let longest = [0xE9; MemberPath::MAX_BYTES];
+        assert!(MemberPath::from_bytes(&longest).is_ok());
+    }
+
+    #[test]
     fn refused_names() {
         let long = "x".repeat(4097);
         let cases = [
@@ -138,7 +153,9 @@ mod tests {
         for raw in cases {
             assert!(MemberPath::parse(raw).is_err(), "{raw:?}");
         }
-        assert!(MemberPath::from_bytes(b"caf\xe9").is_err());
+        for raw in [&b"\xe9/../x"[..], b"..\0\xe9", b"//\xe9"] {
+            assert!(MemberPath::from_bytes(raw).is_err(), "{raw:?}");
+        }
     }
 
     proptest! {

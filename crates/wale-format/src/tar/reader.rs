@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use wale_pg::byte_text;
+
 use super::header::RawHeader;
 use super::pax::Records;
 use super::{BLOCK_BYTES, EXTENDED_HEADER_MAX_BYTES, MemberPath, TarError, padding};
@@ -22,7 +24,7 @@ pub enum MemberKind {
     Directory,
     /// A symbolic link.
     Symlink {
-        /// The target as stored: it may be absolute and may lead anywhere. Judge before use.
+        /// The target as stored ([`byte_text`]): it may be absolute and may lead anywhere. Judge before use.
         target: String,
     },
     /// Another name of a member that came before.
@@ -333,13 +335,10 @@ fn kind(flag: u8, name: &[u8], link: &[u8], size: u64) -> Result<MemberKind, Tar
             }
             MemberKind::HardLink { target }
         }
-        b'2' => match std::str::from_utf8(link) {
-            Ok("") => return refuse("it is a symbolic link to nothing"),
-            Ok(target) if target.contains('\0') => return refuse("its target holds a NUL byte"),
-            Ok(target) => MemberKind::Symlink {
-                target: target.to_owned(),
-            },
-            Err(_) => return refuse("its target is not UTF-8"),
+        b'2' if link.is_empty() => return refuse("it is a symbolic link to nothing"),
+        b'2' if link.contains(&0) => return refuse("its target holds a NUL byte"),
+        b'2' => MemberKind::Symlink {
+            target: byte_text::from_bytes(link).into_owned(),
         },
         b'5' => MemberKind::Directory,
         b'3' | b'4' => return refuse("it is a device"),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use tar::{EntryType, Header};
+use wale_pg::byte_text;
 
 use super::{BLOCK_BYTES, MemberPath, RECORD_BYTES, padding};
 
@@ -97,7 +98,10 @@ impl<W: Write> TarWriter<W> {
     /// As [`TarWriter::file_header`]; also for an empty target or one with a NUL byte.
     pub fn symlink(&mut self, path: &str, target: &str, meta: &Meta) -> io::Result<()> {
         let name = checked_entry(path)?;
-        if target.is_empty() || target.contains('\0') || target.len() > MemberPath::MAX_BYTES {
+        if target.is_empty()
+            || target.contains('\0')
+            || byte_text::to_bytes(target).len() > MemberPath::MAX_BYTES
+        {
             return Err(refused(format!(
                 "symbolic link \"{path}\" has no usable target"
             )));
@@ -186,16 +190,17 @@ impl<W: Write> TarWriter<W> {
         meta: &Meta,
     ) -> io::Result<()> {
         self.finish_body()?;
+        let (name, link) = (byte_text::to_bytes(name), byte_text::to_bytes(link));
         let mut header = Header::new_gnu();
         let capacity = header.as_old().name.len();
         if name.len() > capacity {
-            self.long(name, EntryType::GNULongName)?;
+            self.long(&name, EntryType::GNULongName)?;
         }
         if link.len() > capacity {
-            self.long(link, EntryType::GNULongLink)?;
+            self.long(&link, EntryType::GNULongLink)?;
         }
-        fill(&mut header.as_old_mut().name, name);
-        fill(&mut header.as_old_mut().linkname, link);
+        fill(&mut header.as_old_mut().name, &name);
+        fill(&mut header.as_old_mut().linkname, &link);
         header.set_entry_type(kind);
         header.set_mode(meta.mode & 0o7777);
         header.set_uid(meta.uid);
@@ -207,10 +212,10 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// GNU tar's way to say a name of more than 100 bytes: a member before the member.
-    fn long(&mut self, text: &str, kind: EntryType) -> io::Result<()> {
+    fn long(&mut self, text: &[u8], kind: EntryType) -> io::Result<()> {
         let length = text.len() as u64 + 1;
         let mut header = Header::new_gnu();
-        fill(&mut header.as_old_mut().name, "././@LongLink");
+        fill(&mut header.as_old_mut().name, b"././@LongLink");
         header.set_entry_type(kind);
         header.set_mode(0o644);
         header.set_uid(0);
@@ -219,7 +224,7 @@ impl<W: Write> TarWriter<W> {
         header.set_size(length);
         header.set_cksum();
         self.put(header.as_bytes())?;
-        self.put(text.as_bytes())?;
+        self.put(text)?;
         self.put(&ZEROS[..=padding(length)])
     }
 }
@@ -245,9 +250,9 @@ impl<W: Write> Write for TarWriter<W> {
 }
 
 /// Copies as much of `text` as the field holds; the rest stands in the long name before.
-fn fill(field: &mut [u8], text: &str) {
+fn fill(field: &mut [u8], text: &[u8]) {
     let count = text.len().min(field.len());
-    field[..count].copy_from_slice(&text.as_bytes()[..count]);
+    field[..count].copy_from_slice(&text[..count]);
 }
 
 fn checked(path: &str) -> io::Result<MemberPath> {

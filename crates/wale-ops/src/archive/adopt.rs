@@ -62,21 +62,35 @@ impl Archive {
         })
     }
 
-    /// Refuses `cluster` when the archive's newest segment is another cluster's, or cannot be read.
+    /// Refuses `cluster` when the archive's newest segment is another cluster's. Where no segment can be read, the base
+    /// backups say whose archive it is; an archive in which nothing does is refused.
     pub(super) async fn check_adoption(
         &self,
         contents: &Contents,
         cluster: &ClusterIdentity,
     ) -> Result<()> {
         let Some(stored) = &contents.newest_readable else {
-            return match (&contents.newest, &contents.stranger) {
-                (Some(stored), _) => Err(unreadable(&stored.key, stored.codec.name())),
-                (None, Some(key)) => Err(unreadable(key, "something unknown")),
-                (None, None) => self.check_backups(cluster).await,
+            let sealed = match (&contents.newest, &contents.stranger) {
+                (Some(stored), _) => Some(unreadable(&stored.key, stored.codec.name())),
+                (None, Some(key)) => Some(unreadable(key, "something unknown")),
+                (None, None) => None,
+            };
+            return match (self.check_backups(cluster).await?, sealed) {
+                (Recorded::Nothing, Some(refusal)) => Err(refusal),
+                _ => Ok(()),
             };
         };
-        let header = self.read_wal_header(stored).await.map_err(|error| {
-            if error.kind != Kind::CorruptData {
+        let header = match self.read_wal_header(stored).await {
+            Err(error)
+                if error.kind == Kind::Configuration
+                    && self.check_backups(cluster).await? == Recorded::Own =>
+            {
+                return Ok(());
+            }
+            read => read,
+        };
+        let header = header.map_err(|error| {
+            if !matches!(error.kind, Kind::CorruptData | Kind::Configuration) {
                 return error;
             }
             OpError::new(
@@ -106,8 +120,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Without any WAL, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.
-    async fn check_backups(&self, cluster: &ClusterIdentity) -> Result<()> {
+    /// Without any WAL that can be read, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.
+    async fn check_backups(&self, cluster: &ClusterIdentity) -> Result<Recorded> {
         let catalog = self.catalog().await?;
         let recorded = catalog
             .backups
@@ -120,9 +134,19 @@ impl Archive {
                 cluster.system_identifier,
                 &self.location(),
             )),
-            _ => Ok(()),
+            Some(_) => Ok(Recorded::Own),
+            None => Ok(Recorded::Nothing),
         }
     }
+}
+
+/// What the base backups of an archive say about its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    /// They are of this cluster.
+    Own,
+    /// None of them tells.
+    Nothing,
 }
 
 impl Contents {

@@ -17,6 +17,18 @@ use crate::error::{Kind, OpError, Result};
 /// Sentinels read at the same time. They are small; 8 hide a store's latency well enough.
 const READ_AT_ONCE: usize = 8;
 
+/// A sentinel larger than this is refused: WAL-G's old ones list every file of the cluster, some 150 bytes each, which
+/// makes 64 MiB for 400,000 files. The text is in memory while it is read, one or a few at a time: see
+/// [`Archive::catalog`].
+pub(crate) const SENTINEL_MAX: u64 = 64 << 20;
+
+/// Sentinels up to this size are read without asking the memory budget: 8 at once make 512 KiB.
+const SENTINEL_FREE: u64 = 64 << 10;
+
+/// What all sentinels of an archive may keep in memory together. A thousand ordinary ones of some 10 kB are 10 MB; of
+/// clusters of 10 TB with 10,000 partitions each, 400 kB, three hundred fit in.
+const CATALOG_MAX: usize = 128 << 20;
+
 /// All base backups, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -68,7 +80,8 @@ impl Catalog {
 }
 
 impl Archive {
-    /// Reads the catalog: one listing, then every sentinel.
+    /// Reads the catalog: one listing, then every sentinel. Large ones take the memory of their text from the budget while
+    /// they are read; what they keep is bounded, by itself and together.
     ///
     /// # Errors
     /// The store's failures. A damaged sentinel is no failure.
@@ -94,6 +107,7 @@ impl Archive {
             .try_collect()
             .await?;
         let mut backups: Vec<BackupEntry> = entries.into_iter().flatten().collect();
+        keep_within(&mut backups, CATALOG_MAX);
         backups.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
         Ok(Catalog { backups })
     }
@@ -119,7 +133,7 @@ impl Archive {
     /// One sentinel; `None` when it was deleted since the listing.
     async fn read_entry(&self, name: BackupName, meta: ObjectMeta) -> Result<Option<BackupEntry>> {
         let modified = meta.modified;
-        let sentinel = match self.read_sentinel(&meta.key).await {
+        let sentinel = match self.read_sentinel(&meta.key, meta.size).await {
             Ok(Some(sentinel)) => SentinelRecord::Readable(Box::new(sentinel)),
             Ok(None) => return Ok(None),
             Err(error)
@@ -155,18 +169,38 @@ impl Archive {
             return Ok(sentinel.stopped_at());
         }
         let key = Self::key(&layout::metadata(name))?;
-        let metadata = self.read_small(&key).await?.unwrap_or_default();
+        let metadata = match self.read_small(&key).await {
+            Ok(metadata) => metadata.unwrap_or_default(),
+            // Far too large to be one: the time is not known, as without it.
+            Err(error) if error.kind == Kind::CorruptData => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
         Ok(metadata
             .get("finish_time")
             .and_then(|time| time.as_str()?.parse().ok()))
     }
 
-    async fn read_sentinel(&self, key: &ObjectKey) -> Result<Option<Sentinel>> {
-        let Some(bytes) = self.read_small(key).await? else {
+    async fn read_sentinel(&self, key: &ObjectKey, size: u64) -> Result<Option<Sentinel>> {
+        let _memory = if size > SENTINEL_FREE {
+            Some(self.budget().acquire(size.min(SENTINEL_MAX)).await)
+        } else {
+            None
+        };
+        // What it was in the listing is what the budget has counted.
+        let most = size.clamp(SENTINEL_FREE, SENTINEL_MAX);
+        let Some(bytes) = self.read_up_to(key, most).await? else {
             return Ok(None);
         };
-        let sentinel = Sentinel::parse(&bytes).map_err(|e| {
+        let parsed = if bytes.len() as u64 > SENTINEL_FREE {
+            // Some hundred milliseconds of work.
+            tokio::task::spawn_blocking(move || Sentinel::parse(&bytes))
+                .await
+                .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?
+        } else {
+            Sentinel::parse(&bytes)
+        };
+        let sentinel = parsed.map_err(|e| {
             OpError::new(Kind::CorruptData, format!("object {key} is damaged: {e}")).source(e)
         })?;
         if tells_nothing(&sentinel) {
@@ -176,6 +210,22 @@ impl Archive {
             ));
         }
         Ok(Some(sentinel))
+    }
+}
+
+/// Lets the largest sentinels go until the others fit in.
+fn keep_within(backups: &mut [BackupEntry], most: usize) {
+    let cost = |entry: &BackupEntry| entry.readable().map_or(0, Sentinel::cost_bytes);
+    let mut sum: usize = backups.iter().map(cost).sum();
+    while sum > most {
+        let Some(largest) = backups.iter_mut().max_by_key(|entry| cost(entry)) else {
+            return;
+        };
+        sum -= cost(largest);
+        largest.sentinel = SentinelRecord::Damaged(
+            "the sentinels of this archive list far more than backups do, this one most of all"
+                .to_owned(),
+        );
     }
 }
 

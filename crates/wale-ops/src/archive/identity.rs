@@ -4,6 +4,7 @@
 //! exactly one succeed, and the other reads the winner's and finds out whether it is its own cluster.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use wale_format::{ArchiveIdentity, Codec, Encryption, IdentityError, layout};
 use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
@@ -57,30 +58,65 @@ impl Archive {
                 .hint("repair or restore wale.json; never delete it from an archive in use")
                 .source(error),
         })?;
+        self.inner.was_seen.store(true, Ordering::Relaxed);
         Ok(Some(identity))
     }
 
     /// Makes sure that the archive belongs to `cluster`: compares, or claims an empty prefix, or adopts a prefix
-    /// that WAL-E or WAL-G made.
+    /// that WAL-E or WAL-G made. The identity is read anew each time: what was there a moment ago may have been emptied,
+    /// or its volume taken away, and then nothing may be written.
     ///
     /// # Errors
-    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; the store's failures.
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; [`Kind::StorageUnavailable`] when this process has
+    /// seen an identity and there is none now; the store's failures.
     pub async fn ensure_identity(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
-        let mut cached = self.inner.identity.lock().await;
-        if let Some(identity) = cached
-            .as_ref()
-            .filter(|known| compare(known, cluster, "").is_ok())
-        {
-            return Ok(identity.clone());
-        }
-        // Unknown, or remembered as another cluster's: the prefix may have been emptied and claimed anew meanwhile.
+        // Not under the lock: a hundred pushes at once would wait for one another's looks.
         let identity = match self.read_identity().await? {
             Some(identity) => identity,
-            None => self.claim(cluster).await?,
+            None => self.claim_once(cluster).await?,
         };
         compare(&identity, cluster, &self.location())?;
+        *self.inner.identity.lock().await = Some(identity.clone());
+        Ok(identity)
+    }
+
+    /// Makes sure that the archive answers, and is still there where this process has seen it. Writes nothing; an archive
+    /// without identity that was never seen passes.
+    ///
+    /// # Errors
+    /// [`Kind::StorageUnavailable`] when this process has seen an identity and there is none now; the store's failures.
+    pub async fn ensure_still_there(&self) -> Result<()> {
+        match self.read_identity().await? {
+            None if self.inner.was_seen.load(Ordering::Relaxed) => Err(self.lost()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Claims an archive without identity, under the lock: a hundred pushes at start make one claim.
+    async fn claim_once(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+        let mut cached = self.inner.identity.lock().await;
+        let identity = match self.read_identity().await? {
+            Some(identity) => identity,
+            None if self.inner.was_seen.load(Ordering::Relaxed) => return Err(self.lost()),
+            None => self.claim(cluster).await?,
+        };
+        self.inner.was_seen.store(true, Ordering::Relaxed);
         *cached = Some(identity.clone());
         Ok(identity)
+    }
+
+    /// The error for an archive whose identity this process has seen, and which has none any more.
+    fn lost(&self) -> OpError {
+        let location = self.location();
+        OpError::new(
+            Kind::StorageUnavailable,
+            format!("the archive {location} was there and is gone"),
+        )
+        .detail("It has no wale.json any more: it was emptied, or its volume was taken away. Nothing is written there.")
+        .hint(
+            "bring the archive back with its wale.json; to begin a new one there on purpose, start the sidecar anew and \
+             take a base backup",
+        )
     }
 
     /// Compares the archive's identity, as the store has it now, with `cluster`; claims nothing. `false` while the archive

@@ -9,7 +9,7 @@ use wale_format::BackupName;
 use wale_pg::TimelineId;
 
 use super::lineage::{Ending, Histories, Lineage};
-use super::wal::HISTORIES_MISSING_MAX;
+use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 
@@ -165,6 +165,7 @@ impl Archive {
     async fn histories_around(&self, backups: &BTreeSet<TimelineId>) -> Result<Histories> {
         let mut found = Histories::new();
         let mut looked_up_to = None;
+        let mut bounds = HistoryBounds::default();
         for &start in backups {
             if looked_up_to >= Some(start) {
                 continue;
@@ -177,7 +178,7 @@ impl Archive {
             };
             let mut missing = 0;
             for timeline in std::iter::successors(first, |timeline| timeline.next()) {
-                let history = self.timeline_history(timeline).await;
+                let history = self.history_within(timeline, &mut bounds).await;
                 looked_up_to = Some(timeline);
                 match history {
                     Ok(None) if !backups.contains(&timeline) => missing += 1,
@@ -211,10 +212,7 @@ struct Family {
 
 impl Family {
     async fn of(archive: &Archive, catalog: &Catalog) -> Result<Self> {
-        let mut endings = Vec::with_capacity(catalog.backups.len());
-        for entry in &catalog.backups {
-            endings.push(archive.ending(entry).await?);
-        }
+        let endings = archive.endings(&catalog.backups).await?;
         let timelines: BTreeSet<TimelineId> = endings
             .iter()
             .flatten()

@@ -42,8 +42,8 @@ impl Lineage {
 
     /// The histories.
     #[must_use]
-    pub const fn histories(&self) -> &Histories {
-        &self.histories
+    pub fn into_histories(self) -> Histories {
+        self.histories
     }
 
     /// The newest timeline; `None` in an archive without backups and histories.

@@ -21,6 +21,7 @@ pub(crate) mod walk;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use wale_format::{ArchiveIdentity, CodecSettings};
 use wale_pipeline::MemoryBudget;
@@ -31,7 +32,8 @@ pub use identity::ClusterIdentity;
 pub(crate) use identity::foreign_cluster;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
-pub(crate) use read::{ConsumeError, damaged, read_failed};
+pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};
+pub(crate) use wal::HistoryBounds;
 pub use wal::StoredWal;
 
 use crate::clock::Clock;
@@ -64,9 +66,10 @@ struct Inner {
     clock: Clock,
     budget: MemoryBudget,
     created_by: String,
-    /// The identity as last read. The lock is held over the first read and the claim, so that a hundred pushes at
-    /// start make one request.
+    /// The identity as last read. The lock is held over the claim.
     identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
+    /// Whether this process has ever seen an identity: an archive that has none any more is not begun anew.
+    was_seen: AtomicBool,
 }
 
 impl Archive {
@@ -89,6 +92,7 @@ impl Archive {
                 budget,
                 created_by,
                 identity,
+                was_seen: AtomicBool::new(false),
             }),
         }
     }

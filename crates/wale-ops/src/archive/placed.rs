@@ -57,8 +57,22 @@ impl Archive {
         Ok(header.ok().map(|header| u64::from(header.segment_size)))
     }
 
-    /// Where the backup ends. `None` where even its timeline is not known.
-    pub(crate) async fn ending(&self, entry: &BackupEntry) -> Result<Option<Ending>> {
+    /// Where each of the backups ends, in their order. `None` where not even the timeline is known.
+    pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<Ending>>> {
+        // Of a cluster that recorded none there is one size, whichever backup tells it.
+        let mut size = None;
+        let mut endings = Vec::with_capacity(backups.len());
+        for entry in backups {
+            endings.push(self.ending(entry, &mut size).await?);
+        }
+        Ok(endings)
+    }
+
+    async fn ending(
+        &self,
+        entry: &BackupEntry,
+        size: &mut Option<WalSegmentSize>,
+    ) -> Result<Option<Ending>> {
         let Some(sentinel) = entry.readable() else {
             return Ok(None);
         };
@@ -68,7 +82,18 @@ impl Archive {
             let at = None;
             return Ok((timeline.get() < 10).then_some(Ending { timeline, at }));
         }
-        let at = self.consistent_at(&entry.name, sentinel).await?;
+        if let Some(at) = sentinel.stop_lsn() {
+            let at = Some(at);
+            return Ok(Some(Ending { timeline, at }));
+        }
+        let known = match *size {
+            Some(size) => size,
+            None => *size.insert(self.segment_size_of(&entry.name, sentinel).await?),
+        };
+        let first = || entry.name.segment().start_lsn(known).ok();
+        let at = stop_by_segment(sentinel, known)
+            .or(sentinel.start_lsn())
+            .or_else(first);
         Ok(Some(Ending { timeline, at }))
     }
 }

@@ -3,7 +3,7 @@
 //! Its whole worth is to tell three things apart that all look like an I/O error to a decoder: the store stopped
 //! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, Read};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -18,14 +18,30 @@ use crate::error::{Kind, OpError, Result};
 /// them make 2 MiB for each open object.
 const CHUNKS_AHEAD: usize = 2;
 
-/// Small objects (identity, sentinels, manifests aside) are refused above this: 64 MiB. WAL-G's old sentinels list
-/// every file, which makes some tens of MiB.
-const SMALL_OBJECT_MAX: u64 = 64 << 20;
+/// Small objects (identity, marks, notes) are refused above this. They have some hundred bytes; 64 KiB of JSON cost some
+/// 3 MiB of memory where every value is kept.
+const SMALL_OBJECT_MAX: u64 = 64 << 10;
+
+/// The window of a zstd frame for WAL, which the callers' budgets do not count: what the highest level asks for, for a
+/// segment of 16 MiB. A write of ours has 0.5 MiB, of WAL-G's 8.
+pub(crate) const WAL_WINDOW_MAX: u64 = 16 << 20;
+
+/// The window of a partition that each worker's budget counts. A larger one takes the rest from the budget.
+const PARTITION_WINDOW: u64 = 8 << 20;
 
 impl Archive {
     /// The whole of a small object, or `None` when the store says that it does not exist.
     pub(crate) async fn read_small(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
-        match wale_storage::read_all(self.store(), key, SMALL_OBJECT_MAX).await {
+        self.read_up_to(key, SMALL_OBJECT_MAX).await
+    }
+
+    /// The whole of an object of at most `bytes_max`, or `None` when the store says that it does not exist.
+    pub(crate) async fn read_up_to(
+        &self,
+        key: &ObjectKey,
+        bytes_max: u64,
+    ) -> Result<Option<Bytes>> {
+        match wale_storage::read_all(self.store(), key, bytes_max).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(OpError::from_store(error, format_args!("read {key}"))),
@@ -42,17 +58,40 @@ impl Archive {
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
         let source = self.open_stored(key, codec).await?;
-        let result = tokio::task::spawn_blocking(move || {
-            let mut plain = wale_format::decoder(codec, source)?;
+        let work = move || {
+            let mut plain = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)?;
             consume(&mut plain)
-        })
-        .await
-        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?;
-        match result {
-            Ok(value) => Ok(value),
-            Err(ConsumeError::Refused(error)) => Err(error),
-            Err(ConsumeError::Read(error)) => Err(read_failed(key, error)),
-        }
+        };
+        join(key, work).await
+    }
+
+    /// As [`Archive::decode`], of a partition, which may have been compressed with a large window. What exceeds the share
+    /// of a worker is taken from the memory budget while it is read, of which the caller holds `held` bytes.
+    pub(crate) async fn decode_partition<T, F>(
+        &self,
+        key: &ObjectKey,
+        codec: Codec,
+        held: u64,
+        consume: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        let mut source = self.open_stored(key, codec).await?;
+        let (budget, runtime, named) = (self.budget().clone(), Handle::current(), key.clone());
+        let work = move || {
+            let window = wale_format::window_bytes(codec, source.fill_buf()?);
+            let more = window.saturating_sub(PARTITION_WINDOW);
+            if more > budget.total().saturating_sub(held) {
+                return Err(window_too_large(&named, window, held).into());
+            }
+            let _memory = (more > 0).then(|| budget.blocking_acquire(more, &runtime));
+            let window_max = window.max(PARTITION_WINDOW);
+            let mut plain = wale_format::decoder_within(codec, source, window_max)?;
+            consume(&mut plain)
+        };
+        join(key, work).await
     }
 
     /// The stored bytes of `key`, for a decoder on a blocking thread.
@@ -71,6 +110,36 @@ impl Archive {
     }
 }
 
+/// Does the work of a reader on a blocking thread and explains its failure.
+async fn join<T: Send + 'static>(
+    key: &ObjectKey,
+    work: impl FnOnce() -> Result<T, ConsumeError> + Send + 'static,
+) -> Result<T> {
+    let result = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?;
+    match result {
+        Ok(value) => Ok(value),
+        Err(ConsumeError::Refused(error)) => Err(error),
+        Err(ConsumeError::Read(error)) => Err(read_failed(key, error)),
+    }
+}
+
+fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
+    let wanted = (window.saturating_sub(PARTITION_WINDOW).saturating_add(held)).div_ceil(1 << 20);
+    OpError::new(
+        Kind::Configuration,
+        format!(
+            "object {key} needs a window of {} MiB to be decompressed, for which WALE_MEMORY has no room",
+            window.div_ceil(1 << 20)
+        ),
+    )
+    .hint(format!(
+        "set WALE_MEMORY to {wanted}MiB or more, or WALE_RESTORE_WORKERS to less; zstd writes such objects with --long \
+         or --ultra"
+    ))
+}
+
 /// An error of the store passes through a decoder as it is. Of the rest only what a decoder says of bytes is damage;
 /// anything else (a forwarder that was stopped, no memory) tells nothing about the object.
 pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
@@ -81,6 +150,11 @@ pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
             format!("object {key} cannot be read: {error}"),
         )
         .hint("use a version of wale that reads it, or the tool that wrote the archive"),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => OpError::new(
+            Kind::Configuration,
+            format!("object {key} cannot be read: {error}"),
+        )
+        .hint("it is no damage: compress the object anew with a window of 8 MiB at most (zstd -19 without --long)"),
         Err(error)
             if matches!(
                 error.kind(),

@@ -30,7 +30,7 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
         .expect("claimed");
     assert_eq!(claimed.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
     assert_eq!(claimed.codecs, [Codec::Zstd].into());
-    let calls = bench.faulty.calls(Verb::Any);
+    let claims = bench.faulty.calls(Verb::PutIfAbsent);
     for _ in 0..100 {
         bench
             .archive
@@ -39,8 +39,45 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
             .expect("known");
         bench.archive.note_codec(Codec::Zstd).await.expect("known");
     }
-    assert_eq!(bench.faulty.calls(Verb::Any), calls);
+    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), claims);
+    assert_eq!(bench.faulty.calls(Verb::Put), 0);
     assert_eq!(bench.archive.identity().await.expect("read"), Some(claimed));
+}
+
+#[tokio::test]
+async fn fault_68_an_archive_that_was_emptied_is_not_begun_anew_by_the_same_process() {
+    let bench = Bench::new();
+    bench.claim().await;
+    let mine = cluster(SYSTEM_IDENTIFIER);
+    let kept = bench.archive.read_identity().await.expect("read");
+    let key = Archive::key(layout::IDENTITY).expect("a key");
+    let content = bench.memory.content(&key).expect("there");
+    bench.memory.delete(&key).await.expect("deleted");
+    let error = bench
+        .archive
+        .ensure_identity(&mine)
+        .await
+        .expect_err("gone");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    assert!(error.message.contains("was there and is gone"), "{error}");
+    assert!(error.hint.is_some());
+    bench.archive.ensure_still_there().await.expect_err("gone");
+    assert!(bench.memory.keys().is_empty(), "nothing was written");
+    // It comes back.
+    bench.memory.insert(&key, content);
+    bench.archive.ensure_still_there().await.expect("back");
+    bench.archive.ensure_identity(&mine).await.expect("back");
+    assert_eq!(bench.archive.read_identity().await.expect("read"), kept);
+    // Another process begins anew, and the first one goes on with that.
+    bench.memory.delete(&key).await.expect("deleted");
+    let other = archive(Arc::new(bench.memory.clone()), Codec::Zstd, 1 << 20);
+    other.ensure_still_there().await.expect("never seen");
+    other.ensure_identity(&mine).await.expect("claimed");
+    bench
+        .archive
+        .ensure_identity(&mine)
+        .await
+        .expect("there again");
 }
 
 #[tokio::test]
@@ -182,6 +219,18 @@ async fn an_archive_of_another_tool_is_adopted_by_its_own_cluster_only() {
             wal: vec![],
             sentinel: Some(r#"{"wal_segment_backup_stop":"000000010000000000000001"}"#),
             expected: Ok(vec![Codec::Zstd]),
+        },
+        Case {
+            what: "WAL that cannot be read, beside a backup that says whose it is",
+            wal: vec![(Codec::Brotli, ours)],
+            sentinel: Some(r#"{"LSN":1,"SystemIdentifier":7447234573249283074}"#),
+            expected: Ok(vec![Codec::Zstd, Codec::Brotli]),
+        },
+        Case {
+            what: "WAL that cannot be read, beside another's backup",
+            wal: vec![(Codec::Brotli, ours)],
+            sentinel: Some(r#"{"LSN":1,"SystemIdentifier":7}"#),
+            expected: Err(Kind::ArchiveMismatch),
         },
         Case {
             what: "another's backup",

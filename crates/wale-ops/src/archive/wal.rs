@@ -6,7 +6,9 @@ use std::io::Read;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
-use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader};
+use wale_pg::{
+    ArchiveFileName, ParentTimeline, TimelineHistory, TimelineId, WalHeaderError, WalPageHeader,
+};
 use wale_storage::ObjectKey;
 
 use super::Archive;
@@ -15,6 +17,10 @@ use crate::error::{Kind, OpError, Result};
 
 /// A history file has one line per timeline: this is room for tens of thousands.
 const HISTORY_MAX: u64 = 1 << 20;
+
+/// What all histories that are read together may have: 48 bytes for each line, which are kept, and the text of its reason, which
+/// is not. Timeline 1,500 has come after some 1,100,000 lines with 25 letters of reason: 80 MiB.
+const HISTORIES_COST_MAX: usize = 96 << 20;
 
 /// After how many missing histories in a row no later one is looked for. Each costs a look-up, which a server waits for
 /// at the end of its recovery, and what loses single files does not lose eight that were written years apart.
@@ -105,10 +111,16 @@ impl Archive {
         let text = self
             .decode(&stored.key, stored.codec, |plain| {
                 let mut text = Vec::new();
-                plain.take(HISTORY_MAX).read_to_end(&mut text)?;
+                plain.take(HISTORY_MAX + 1).read_to_end(&mut text)?;
                 Ok(text)
             })
             .await?;
+        if text.len() as u64 > HISTORY_MAX {
+            return Err(damaged(
+                &stored.key,
+                "it is far too large for the history of a timeline",
+            ));
+        }
         TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
             .map(Some)
             .map_err(|error| {
@@ -120,18 +132,43 @@ impl Archive {
             })
     }
 
+    /// As [`Archive::timeline_history`], of one of several, which have bounds together. Only timelines and positions are
+    /// kept: the servers' words about them could be a megabyte each.
+    ///
+    /// # Errors
+    /// As there; `CorruptData` also when they are far more than any archive has.
+    pub(crate) async fn history_within(
+        &self,
+        timeline: TimelineId,
+        bounds: &mut HistoryBounds,
+    ) -> Result<Option<TimelineHistory>> {
+        if bounds.left == 0 {
+            // Whether it is there is all that can be said: reading is over.
+            let name = ArchiveFileName::TimelineHistory(timeline);
+            return match self.find_wal(&name).await? {
+                None => Ok(None),
+                Some(_) => Err(too_long(timeline)),
+            };
+        }
+        let mut history = self.timeline_history(timeline).await?;
+        if let Some(history) = &mut history {
+            bounds.charge(history)?;
+        }
+        Ok(history)
+    }
+
     /// The histories of the timelines after this one. They are looked for upwards, over what is missing in between.
     ///
     /// # Errors
-    /// As [`Archive::timeline_history`].
+    /// As [`Archive::timeline_history`]; `CorruptData` when they are far more than any archive has.
     pub(crate) async fn later_histories(
         &self,
         timeline: TimelineId,
     ) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
         let mut found = BTreeMap::new();
-        let mut missing = 0;
+        let (mut missing, mut bounds) = (0, HistoryBounds::default());
         for timeline in std::iter::successors(timeline.next(), |timeline| timeline.next()) {
-            match self.timeline_history(timeline).await? {
+            match self.history_within(timeline, &mut bounds).await? {
                 Some(history) => {
                     missing = 0;
                     found.insert(timeline, history);
@@ -147,13 +184,85 @@ impl Archive {
 
     /// The first page's header of a stored segment; only its beginning is fetched.
     pub(crate) async fn read_wal_header(&self, stored: &StoredWal) -> Result<WalPageHeader> {
-        let key = stored.key.clone();
+        let (key, codec) = (stored.key.clone(), stored.codec);
         self.decode(&stored.key, stored.codec, move |plain| {
             let mut head = [0; WalPageHeader::LENGTH];
             plain.read_exact(&mut head)?;
-            WalPageHeader::parse(&head)
-                .map_err(|e| ConsumeError::Refused(damaged(&key, &e).source(e)))
+            WalPageHeader::parse(&head).map_err(|error| {
+                ConsumeError::Refused(match error {
+                    // No codec tells what an object without one is: encrypted, or no WAL at all.
+                    WalHeaderError::UnknownMagic { .. } if codec == Codec::None => OpError::new(
+                        Kind::Configuration,
+                        format!("object {key} holds no WAL; it may be encrypted"),
+                    )
+                    .hint("use the tool that wrote it")
+                    .source(error),
+                    error => damaged(&key, &error).source(error),
+                })
+            })
         })
         .await
+    }
+}
+
+/// What several histories may still cost.
+#[derive(Debug)]
+pub(crate) struct HistoryBounds {
+    left: usize,
+}
+
+impl Default for HistoryBounds {
+    fn default() -> Self {
+        Self {
+            left: HISTORIES_COST_MAX,
+        }
+    }
+}
+
+impl HistoryBounds {
+    /// Counts a history and lets its reasons go.
+    fn charge(&mut self, history: &mut TimelineHistory) -> Result<()> {
+        let parents = history.parents.iter_mut();
+        let cost: usize = parents
+            .map(|parent| size_of::<ParentTimeline>() + std::mem::take(&mut parent.reason).len())
+            .sum();
+        self.left = self.left.saturating_sub(cost);
+        if self.left == 0 {
+            return Err(too_long(history.timeline));
+        }
+        Ok(())
+    }
+}
+
+fn too_long(timeline: TimelineId) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        format!(
+            "the histories of timelines up to {timeline} in the archive are far too long together"
+        ),
+    )
+    .hint("find out who stores histories of timelines that never were")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_92_histories_have_a_bound_together() {
+        let timeline = TimelineId::new(9).unwrap();
+        let text = format!("1\t0/1000000\t{}\n", "x".repeat(1 << 20));
+        let history = TimelineHistory::parse(timeline, &text).unwrap();
+        let mut bounds = HistoryBounds::default();
+        let charged = (0..1000)
+            .map(|_| {
+                let mut one = history.clone();
+                bounds.charge(&mut one).map(|()| one)
+            })
+            .take_while(Result::is_ok)
+            .flatten();
+        let kept: Vec<_> = charged.collect();
+        assert!((90..100).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().all(|one| one.parents[0].reason.is_empty()));
     }
 }

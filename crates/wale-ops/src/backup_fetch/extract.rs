@@ -42,9 +42,19 @@ const FOREIGN_LEFTOVERS: [&str; 6] = [
 /// Links of a foreign backup, of each kind, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
 const LINKS_MAX: usize = 10_000;
 
-/// Directories that a backup may bring, at most: a cluster has one for each database in each tablespace and some 30
-/// more. 65,536 × some 100 bytes = 7 MB. (Tests reach a lower one sooner.)
-pub(super) const DIRECTORIES_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 16 };
+/// Directories that a backup without a manifest may bring, at most, as many as files: a cluster has one for each database
+/// in each tablespace and some 30 more, and others' folders. They cost no memory, only inodes. (Tests reach a lower one
+/// sooner.)
+pub(super) const FOREIGN_DIRECTORIES_MAX: u64 = if cfg!(test) { 1 << 12 } else { 1 << 21 };
+
+/// What a backup may bring at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes of all files together; a foreign backup says so in its sentinel.
+    pub(super) bytes_max: u64,
+    /// Directories: of a backup of wale's as many as its sentinel counts members.
+    pub(super) directories_max: u64,
+}
 
 /// Files that are kept in memory until the end, and so can be no side of a hard link.
 const KEPT: [&str; 2] = [ControlFile::PATH, "tablespace_map"];
@@ -78,8 +88,7 @@ pub(super) struct Extraction {
     progress: Progress,
     /// Whether the backup is one of wale's: then nothing but files and directories is in it.
     strict: bool,
-    /// Bytes that all files together may have; a foreign backup says so in its sentinel.
-    bytes_max: u64,
+    limits: Limits,
     files: AtomicU64,
     bytes: AtomicU64,
     control_file: Mutex<Option<Kept>>,
@@ -87,7 +96,9 @@ pub(super) struct Extraction {
     links: Mutex<Vec<ForeignLink>>,
     second_names: Mutex<Vec<SecondName>>,
     /// The directories that came: no manifest bounds their number.
-    directories: Mutex<BTreeSet<String>>,
+    directories: AtomicU64,
+    /// Members that lay in a tablespace beside the folder of the version: how many, and the first.
+    strangers: Mutex<(u64, String)>,
 }
 
 impl Extraction {
@@ -96,21 +107,22 @@ impl Extraction {
         ledger: Ledger,
         progress: Progress,
         strict: bool,
-        bytes_max: u64,
+        limits: Limits,
     ) -> Self {
         Self {
             target,
             ledger,
             progress,
             strict,
-            bytes_max,
+            limits,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             control_file: Mutex::new(None),
             tablespace_map: Mutex::new(None),
             links: Mutex::new(Vec::new()),
             second_names: Mutex::new(Vec::new()),
-            directories: Mutex::new(BTreeSet::new()),
+            directories: AtomicU64::new(0),
+            strangers: Mutex::default(),
         }
     }
 
@@ -144,6 +156,22 @@ impl Extraction {
         plain: &mut dyn Read,
         cancel: &CancellationToken,
     ) -> Result<(), ConsumeError> {
+        let mut directories = 0;
+        let result = self.members(carrier, plain, cancel, &mut directories);
+        if result.is_err() {
+            // Another attempt brings them again.
+            self.directories.fetch_sub(directories, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn members(
+        &self,
+        carrier: Carrier,
+        plain: &mut dyn Read,
+        cancel: &CancellationToken,
+        directories: &mut u64,
+    ) -> Result<(), ConsumeError> {
         let mut tar = TarReader::new(plain);
         let mut buffer = vec![0u8; WRITE_BYTES];
         while let Some(member) = tar.next() {
@@ -151,8 +179,15 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(cancelled().into());
             }
+            if self.target.is_beside_version_folder(member.path.as_str()) {
+                self.stranger(&member)?;
+                continue;
+            }
             match &member.kind {
-                MemberKind::Directory => self.directory(&member)?,
+                MemberKind::Directory => {
+                    *directories += 1;
+                    self.directory(&member)?;
+                }
                 MemberKind::File { size } => {
                     let size = *size;
                     self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
@@ -168,19 +203,46 @@ impl Extraction {
     }
 
     fn directory(&self, member: &Member) -> Result<()> {
-        let path = member.path.as_str();
-        let mut directories = lock(&self.directories);
-        if !directories.contains(path) {
-            if directories.len() >= DIRECTORIES_MAX {
-                return Err(OpError::new(
-                    Kind::CorruptData,
-                    format!("the backup holds more than {DIRECTORIES_MAX} directories"),
-                ));
-            }
-            directories.insert(path.to_owned());
+        let most = self.limits.directories_max;
+        if self.directories.fetch_add(1, Ordering::Relaxed) >= most {
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!("the backup holds more than {most} directories"),
+            ));
         }
-        drop(directories);
-        self.target.directory(path, member.mode)
+        self.target.directory(member.path.as_str(), member.mode)
+    }
+
+    /// A member of a tablespace beside the folder of the cluster's version. wale stores none; other tools take whatever
+    /// lies at the tablespace's place.
+    fn stranger(&self, member: &Member) -> Result<()> {
+        let path = &member.path;
+        if self.strict {
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!("\"{path}\" in the backup is not of the cluster and is refused"),
+            )
+            .detail(
+                "In a tablespace only the folder PG_<major>_<catalog version> is the cluster's.",
+            ));
+        }
+        let mut strangers = lock(&self.strangers);
+        if strangers.0 == 0 {
+            strangers.1 = path.to_string();
+        }
+        strangers.0 += 1;
+        Ok(())
+    }
+
+    /// A sentence about members that were left out.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let strangers = lock(&self.strangers);
+        let (count, first) = &*strangers;
+        (*count > 0).then(|| {
+            format!(
+                "{count} members of tablespaces are not the cluster's and were not restored, the first is \"{first}\""
+            )
+        })
     }
 
     /// Our own backups have no links: the restore makes those that belong there. WAL-E's have what lay in the data
@@ -299,14 +361,14 @@ impl Extraction {
             .bytes
             .fetch_add(size, Ordering::Relaxed)
             .saturating_add(size);
-        if total > self.bytes_max {
+        if total > self.limits.bytes_max {
             return Err(OpError::new(
                 Kind::CorruptData,
                 "the partitions hold more than the backup's sentinel says",
             )
             .detail(format!(
                 "\"{path}\" would make it {total} bytes; at most {} are expected.",
-                self.bytes_max
+                self.limits.bytes_max
             ))
             .into());
         }

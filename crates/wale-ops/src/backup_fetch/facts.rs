@@ -14,9 +14,8 @@ use wale_format::BackupName;
 use wale_pg::{BackupLabel, ControlFile};
 
 use super::options::TablespaceSource;
-use super::plan::{
-    ExpectedFile, Need, OutsideFacts, PlannedTablespace, TargetState, Volume, tablespace_of,
-};
+use super::plan::{ExpectedFile, Need, OutsideFacts, TargetState, Volume};
+use super::tablespaces::{PlannedTablespace, tablespace_of};
 use super::target::WalPlace;
 use crate::error::{Kind, OpError, Result};
 
@@ -105,23 +104,29 @@ pub(super) fn nearest_existing(path: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// The owner that the files shall have, and whether this process can give it to them.
+/// The owner that the files shall have, with a sentence where that may not be who shall run the server; and whether this
+/// process can give it to them.
 ///
 /// # Errors
 ///
 /// [`Kind::PermissionDenied`] when it cannot: PostgreSQL refuses a data directory of another user.
-pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<Owner> {
+pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<(Owner, Option<String>)> {
     let place = nearest_existing(target);
+    let is_root = rustix::process::geteuid().is_root();
     let owner = match wanted {
         Some(owner) => owner,
         // A parent such as / or /var/lib says nothing about who shall run the server, unless root has to guess.
-        None if place != target && !rustix::process::geteuid().is_root() => Owner::of_process(),
+        None if place != target && !is_root => Owner::of_process(),
         None => Owner::of(&place).map_err(|error| {
             OpError::from_io(error, format_args!("look at {}", place.display()))
         })?,
     };
     if owner.is_within_reach() {
-        return Ok(owner);
+        let doubt = is_root && wanted.is_none();
+        return Ok((
+            owner,
+            doubt.then(|| doubt_about(owner, target, &place)).flatten(),
+        ));
     }
     Err(OpError::new(
         Kind::PermissionDenied,
@@ -133,6 +138,24 @@ pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<Owner> {
         Owner::of_process().uid
     ))
     .hint("run the restore as that user or as root"))
+}
+
+/// What root should know about the owner that it found: PostgreSQL does not run as root, nor on another user's files.
+fn doubt_about(owner: Owner, target: &Path, place: &Path) -> Option<String> {
+    let (shown, place_shown) = (target.display(), place.display());
+    if owner.uid == 0 {
+        return Some(format!(
+            "the restored cluster will belong to root, the owner of \"{place_shown}\", and PostgreSQL refuses to run as \
+             root: give \"{shown}\" to the server's user before it is started (chown -R), or make it for that user \
+             before the restore"
+        ));
+    }
+    (place != target).then(|| {
+        format!(
+            "\"{shown}\" does not exist yet: the restored cluster will belong to uid {}, the owner of \"{place_shown}\"",
+            owner.uid
+        )
+    })
 }
 
 /// Where the WAL directory goes, when it is not simply a directory in the target.
@@ -191,12 +214,43 @@ pub(super) fn outside(
     }
 }
 
-/// Whether the directory does not exist, and the one above it does.
+/// Whether the directory does not exist and can be made, with those above it.
 pub(super) fn can_be_made(path: &Path) -> bool {
-    let is_missing = path
-        .symlink_metadata()
-        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    is_missing && path.parent().is_some_and(Path::is_dir)
+    let is_missing = |path: &Path| {
+        path.symlink_metadata()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let above = path.ancestors().find(|ancestor| !is_missing(ancestor));
+    is_missing(path)
+        && above.is_some_and(|above| {
+            above.is_dir() && rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok()
+        })
+}
+
+/// Refuses a place that only the backup names and that is not the cluster's owner's: an empty folder of somebody else.
+///
+/// # Errors
+///
+/// [`Kind::PermissionDenied`], naming it.
+pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()> {
+    let path = &space.target;
+    let found = Owner::of(path)
+        .map_err(|error| OpError::from_io(error, format_args!("look at {}", path.display())))?;
+    if found.uid == owner.uid {
+        return Ok(());
+    }
+    let (oid, shown) = (space.oid, path.display());
+    Err(OpError::new(
+        Kind::PermissionDenied,
+        format!("\"{shown}\", which the backup names for tablespace {oid}, belongs to another user"),
+    )
+    .detail(format!(
+        "Its owner is uid {}, the cluster's is uid {}.",
+        found.uid, owner.uid
+    ))
+    .hint(format!(
+        "if the tablespace shall go there, say so: --tablespace-mapping {oid}={shown}, or WALE_TABLESPACE_MAPPING"
+    )))
 }
 
 fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
@@ -366,6 +420,7 @@ mod tests {
             oid: 7,
             origin: "/x".into(),
             target: folder.path().to_owned(),
+            named_by: super::super::tablespaces::NamedBy::Request,
         }];
         let file = |size| ExpectedFile { size, crc32c: None };
         let manifest = BTreeMap::from([

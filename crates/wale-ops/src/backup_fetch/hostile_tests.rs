@@ -5,10 +5,12 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use wale_format::sentinel::TablespaceSpec;
 use wale_format::{Codec, CodecSettings, PartitionRecord, Sentinel, layout};
 use wale_storage::ObjectKey;
 
-use super::extract::DIRECTORIES_MAX;
+use super::extract::FOREIGN_DIRECTORIES_MAX;
+use super::options::Options;
 use super::tests::{Bench, name};
 use crate::error::{Kind, OpError};
 use crate::testing;
@@ -291,8 +293,120 @@ async fn fault_64_a_million_entries_are_refused_with_bounded_memory_and_disk() {
         bench.assert_half_done();
         let (_, entries) = used(&bench.path("target"));
         assert!(
-            entries <= DIRECTORIES_MAX + 2000,
+            entries as u64 <= FOREIGN_DIRECTORIES_MAX + 2000,
             "{maker:?}: {entries} entries"
         );
     }
+}
+
+/// Rewrites what the backup's sentinel says of its tablespace.
+fn place_tablespace(bench: &Bench, maker: Maker, location: &str) {
+    let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
+    let entry = |spec: &mut Option<TablespaceSpec>| {
+        let entry = spec.as_mut().unwrap().entries.get_mut("16384").unwrap();
+        entry.loc = Some(location.to_owned());
+    };
+    entry(&mut sentinel.spec);
+    entry(&mut sentinel.wal_g_spec);
+    match maker {
+        Maker::Wale => {
+            sentinel.wale.as_mut().unwrap().tablespaces[0].location = location.to_owned();
+        }
+        Maker::Other => sentinel.wale = None,
+    }
+    bench.insert(key.as_str(), sentinel.to_json());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_93_a_place_that_only_the_sentinel_names_is_not_written_to() {
+    for maker in [Maker::Wale, Maker::Other] {
+        let bench = Bench::new().await;
+        let options = Options {
+            tablespace_mapping: Vec::new(),
+            ..bench.options()
+        };
+        let victim = bench.path("victim");
+        fs::create_dir(&victim).unwrap();
+        let before = fs::metadata(&victim).unwrap().permissions();
+        place_tablespace(&bench, maker, &victim.display().to_string());
+        let error = bench.restore(&options).await.unwrap_err();
+        assert_eq!(error.kind, Kind::NotEmpty, "{maker:?}: {error:?}");
+        assert!(error.hint.unwrap().contains("--tablespace-mapping"));
+        assert!(!bench.path("target").exists());
+        assert_eq!(fs::metadata(&victim).unwrap().permissions(), before);
+
+        // Both records name the same place, which is there and empty: no setting is needed.
+        let space = bench.path("space");
+        fs::rename(&space, bench.path("victim/old")).unwrap();
+        place_tablespace(&bench, maker, &space.display().to_string());
+        let error = bench.restore(&options).await.unwrap_err();
+        assert!(error.message.contains("does not exist"), "{error:?}");
+        fs::create_dir(&space).unwrap();
+        bench.restore(&options).await.unwrap();
+        assert!(space.join("PG_15_202209061/5/16400").is_file());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_93_nothing_but_the_folder_of_the_version_is_written_into_a_tablespace() {
+    for maker in [Maker::Wale, Maker::Other] {
+        for name in [
+            "authorized_keys",
+            "PG_14_202107181/1",
+            ".ssh/rc",
+            "PG_15_202209061x/y",
+        ] {
+            let path = format!("pg_tblspc/16384/{name}");
+            let mut plain = header(path.as_bytes(), b'0', &octal(0), b"").to_vec();
+            plain.extend([0; 1024]);
+            let (bench, result) = restore(maker, &plain).await;
+            if maker == Maker::Wale {
+                assert_eq!(result.unwrap_err().kind, Kind::CorruptData, "{name}");
+                bench.assert_half_done();
+            } else {
+                result.unwrap();
+            }
+            let found: Vec<_> = fs::read_dir(bench.path("elsewhere"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert!(
+                found.iter().all(|name| name == "PG_15_202209061"),
+                "{found:?}"
+            );
+        }
+    }
+}
+
+/// A folder of another catalog version is seen at the latest when the control file is there, and before a server can start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_93_a_folder_of_another_catalog_version_fails_the_restore() {
+    let mut plain = header(b"pg_tblspc/16384/PG_15_1/x", b'0', &octal(0), b"").to_vec();
+    plain.extend([0; 1024]);
+    let (bench, result) = restore(Maker::Other, &plain).await;
+    assert_eq!(result.unwrap_err().kind, Kind::CorruptData);
+    bench.assert_half_done();
+}
+
+/// More folders than any bound that was written down: as many as the backup itself counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_81_as_many_folders_as_were_backed_up_are_restored() {
+    let count = FOREIGN_DIRECTORIES_MAX + 100;
+    let mut plain = Vec::new();
+    for number in 0..count {
+        plain.extend(header(
+            format!("many/{number}").as_bytes(),
+            b'5',
+            &octal(0),
+            b"",
+        ));
+    }
+    plain.extend([0; 1024]);
+    let bench = Bench::new().await;
+    let stored = testing::encode(Codec::Zstd, &plain);
+    tamper(&bench, Maker::Wale, stored, count);
+    bench.restore(&bench.options()).await.unwrap();
+    let made = fs::read_dir(bench.path("target/many")).unwrap().count();
+    assert_eq!(made as u64, count);
 }

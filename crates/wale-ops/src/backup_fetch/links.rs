@@ -4,6 +4,8 @@
 //! below `/etc`, say) is not made: what it led to is not in the backup, and the name should not suddenly mean something
 //! of this machine.
 
+use wale_pg::byte_text;
+
 use super::target::Target;
 use crate::error::Result;
 
@@ -21,19 +23,20 @@ pub(super) fn place(links: &[ForeignLink], target: &Target) -> Result<Vec<String
     let mut warnings = Vec::new();
     for link in links {
         let ForeignLink { path, target: to } = link;
+        let (path_shown, to_shown) = (byte_text::shown(path), byte_text::shown(to));
         if path == "pg_wal" {
             if !target.path().join("pg_wal").is_symlink() {
                 warnings.push(format!(
-                    "pg_wal was a link to \"{to}\" when the backup was made; it is a directory now"
+                    "pg_wal was a link to \"{to_shown}\" when the backup was made; it is a directory now"
                 ));
             }
         } else if !stays_inside(path, to) {
             warnings.push(format!(
-                "the symbolic link \"{path}\" to \"{to}\" leads out of the data directory and was not restored"
+                "the symbolic link \"{path_shown}\" to \"{to_shown}\" leads out of the data directory and was not restored"
             ));
         } else if !target.link_inside(path, to)? {
             warnings.push(format!(
-                "the symbolic link \"{path}\" to \"{to}\" was not restored: something else has its name"
+                "the symbolic link \"{path_shown}\" to \"{to_shown}\" was not restored: something else has its name"
             ));
         }
     }

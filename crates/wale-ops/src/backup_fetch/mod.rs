@@ -24,6 +24,7 @@ pub mod plan;
 mod report;
 mod run;
 mod source;
+mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -39,3 +40,4 @@ pub use options::{
 };
 pub use report::{RestoreClusterOutcome, RestoreReport};
 pub use run::run;
+pub use tablespaces::{NamedBy, PlannedTablespace, RecordedTablespace, place_tablespaces};

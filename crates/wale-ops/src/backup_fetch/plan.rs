@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use wale_format::{BackupName, Codec};
 
-use super::options::TablespaceSource;
 use crate::error::{Kind, OpError, Result};
 
 /// What the file system needs beyond the bytes: the last block of each file is used up whole.
@@ -83,81 +82,6 @@ pub fn check_parts(
             recorded.len()
         ))),
         None => Ok(()),
-    }
-}
-
-/// A tablespace of the backup and where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedTablespace {
-    /// Its object identifier, also the name of its link.
-    pub oid: u32,
-    /// Where it was.
-    pub origin: PathBuf,
-    /// Where it goes.
-    pub target: PathBuf,
-}
-
-/// Applies the mapping; also returns sentences about mappings that mean nothing here.
-///
-/// # Errors
-///
-/// [`Kind::Usage`] when a target is not absolute, or two tablespaces would share one.
-pub fn place_tablespaces(
-    recorded: &[(u32, String)],
-    mapping: &[(TablespaceSource, PathBuf)],
-) -> Result<(Vec<PlannedTablespace>, Vec<String>)> {
-    let mut used = vec![false; mapping.len()];
-    let mut planned = Vec::new();
-    let mut targets = BTreeSet::new();
-    for (oid, location) in recorded {
-        let origin = PathBuf::from(location);
-        let found = mapping.iter().position(|(source, _)| match source {
-            TablespaceSource::Oid(wanted) => wanted == oid,
-            TablespaceSource::Location(wanted) => same_path(wanted, &origin),
-        });
-        let target = match found {
-            Some(index) => {
-                used[index] = true;
-                mapping[index].1.clone()
-            }
-            None => origin.clone(),
-        };
-        if !target.is_absolute() {
-            return Err(OpError::new(
-                Kind::Usage,
-                format!("tablespace {oid} cannot go to \"{}\"", target.display()),
-            )
-            .hint("name the directory by its absolute path"));
-        }
-        if !targets.insert(target.components().collect::<PathBuf>()) {
-            return Err(OpError::new(
-                Kind::Usage,
-                format!("two tablespaces would go to \"{}\"", target.display()),
-            )
-            .hint("give each tablespace an empty directory of its own"));
-        }
-        planned.push(PlannedTablespace {
-            oid: *oid,
-            origin,
-            target,
-        });
-    }
-    let idle = mapping.iter().zip(used).filter(|(_, used)| !used);
-    let warnings = idle
-        .map(|((source, _), _)| format!("the backup has no tablespace {}", describe(source)))
-        .collect();
-    Ok((planned, warnings))
-}
-
-/// A trailing slash makes no difference.
-fn same_path(one: &Path, other: &Path) -> bool {
-    one.components().eq(other.components())
-}
-
-fn describe(source: &TablespaceSource) -> String {
-    match source {
-        TablespaceSource::Oid(oid) => oid.to_string(),
-        TablespaceSource::Location(path) => format!("at \"{}\"", path.display()),
     }
 }
 
@@ -274,17 +198,6 @@ impl Need {
     }
 }
 
-/// The tablespace that a path of the manifest lies in; `None` is the data directory itself.
-#[must_use]
-pub fn tablespace_of(path: &str, tablespaces: &[PlannedTablespace]) -> Option<u32> {
-    let (oid, _) = path.strip_prefix("pg_tblspc/")?.split_once('/')?;
-    let oid: u32 = oid.parse().ok()?;
-    tablespaces
-        .iter()
-        .any(|space| space.oid == oid)
-        .then_some(oid)
-}
-
 /// Refuses volumes that are read-only or too small.
 ///
 /// # Errors
@@ -372,35 +285,6 @@ mod tests {
     }
 
     #[test]
-    fn tablespaces_go_where_the_mapping_says_by_oid_or_by_place() {
-        let recorded = [
-            (1, "/a".to_owned()),
-            (2, "/b/".to_owned()),
-            (3, "/c".to_owned()),
-        ];
-        let mapping = [
-            (TablespaceSource::Oid(1), PathBuf::from("/x")),
-            (TablespaceSource::Location("/b".into()), PathBuf::from("/y")),
-            (TablespaceSource::Oid(9), PathBuf::from("/z")),
-        ];
-        let (planned, warnings) = place_tablespaces(&recorded, &mapping).unwrap();
-        let targets: Vec<_> = planned
-            .iter()
-            .map(|space| (space.oid, space.target.to_str().unwrap()))
-            .collect();
-        assert_eq!(targets, [(1, "/x"), (2, "/y"), (3, "/c")]);
-        assert_eq!(warnings.len(), 1);
-        for bad in ["relative", "/c", "/c/"] {
-            let mapping = [(TablespaceSource::Oid(1), PathBuf::from(bad))];
-            assert_eq!(
-                place_tablespaces(&recorded, &mapping).unwrap_err().kind,
-                Kind::Usage,
-                "{bad}"
-            );
-        }
-    }
-
-    #[test]
     fn only_an_empty_or_half_done_target_is_written_to() {
         let cases = [
             (TargetState::Missing, Ok(Begin::Fresh)),
@@ -457,24 +341,6 @@ mod tests {
                 .err()
                 .map(|error| error.kind);
             assert_eq!(found, expected, "{volume:?}");
-        }
-    }
-
-    #[test]
-    fn paths_belong_to_the_tablespace_whose_link_they_go_through() {
-        let spaces = [PlannedTablespace {
-            oid: 7,
-            origin: "/a".into(),
-            target: "/b".into(),
-        }];
-        let cases = [
-            ("base/1/2", None),
-            ("pg_tblspc/7/PG_15_202209061/5/6", Some(7)),
-            ("pg_tblspc/8/PG_15_202209061/5/6", None),
-            ("pg_tblspc/7", None),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(tablespace_of(path, &spaces), expected, "{path}");
         }
     }
 }

@@ -9,12 +9,13 @@ use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_m
 use wale_pg::{ControlFile, MajorVersion};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::extract::{Extraction, WORKER_BYTES};
+use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
-use super::plan::{self, Begin, PlannedTablespace, StoredPart};
+use super::plan::{self, Begin, StoredPart};
 use super::report::RestoreReport;
 use super::source::Source;
+use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::{Target, WalPlace};
 use super::whole::Whole;
 use super::{facts, wipe};
@@ -119,11 +120,15 @@ pub(super) async fn prepare(
     let (target, lock_file) = (options.target.clone(), lock_file_name(options));
     let (state, _) = blocking(move || facts::target(&target, &lock_file)).await??;
     let begin = plan::judge_target(&options.target, &state)?;
-    let owner = facts::owner(options.owner, &options.target)?;
+    let (owner, doubt) = facts::owner(options.owner, &options.target)?;
     let source = Source::load(archive, &options.selector).await?;
-    let mut mapping = options.tablespace_mapping.clone();
-    mapping.extend(facts::tablespace_links(&options.target));
-    let (tablespaces, mut warnings) = plan::place_tablespaces(&source.tablespaces()?, &mapping)?;
+    let (tablespaces, mut warnings) = tablespaces::place_tablespaces(
+        &source.tablespaces()?,
+        &options.tablespace_mapping,
+        &facts::tablespace_links(&options.target),
+        &options.target,
+    )?;
+    warnings.extend(doubt);
     let wal = facts::wal_place(&options.target, options.pg_wal_link.as_deref());
 
     let wiped = if begin == Begin::AfterWiping {
@@ -133,7 +138,12 @@ pub(super) async fn prepare(
     };
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in &tablespaces {
-        let makes = options.missing_tablespace == MissingTablespace::Make;
+        let makes = match space.named_by {
+            NamedBy::Request => true,
+            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
+            NamedBy::Link => false,
+            NamedBy::Itself => continue,
+        };
         if makes && facts::can_be_made(&space.target) {
             continue;
         }
@@ -172,6 +182,7 @@ pub(super) async fn prepare(
     }
     warnings.extend(source.passed_over.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
+    check_unnamed(archive, &source, &tablespaces, owner).await?;
     Ok(Prepared {
         source,
         tablespaces,
@@ -180,6 +191,28 @@ pub(super) async fn prepare(
         begin,
         warnings,
     })
+}
+
+/// Places that the request did not name: see [`tablespaces`].
+async fn check_unnamed(
+    archive: &Archive,
+    source: &Source,
+    tablespaces: &[PlannedTablespace],
+    owner: Owner,
+) -> Result<()> {
+    let unnamed = || {
+        tablespaces
+            .iter()
+            .filter(|space| space.named_by == NamedBy::Backup)
+    };
+    if unnamed().next().is_none() {
+        return Ok(());
+    }
+    let map = source.tablespace_map(archive).await?;
+    tablespaces::check_named_alike(tablespaces, map.as_ref())?;
+    unnamed()
+        .filter(|space| space.target.exists())
+        .try_for_each(|space| facts::check_owner(space, owner))
 }
 
 fn lock_file_name(options: &Options) -> String {
@@ -245,6 +278,7 @@ impl Restore<'_> {
         ending: Ending,
     ) -> Result<RestoreReport> {
         let begun = Instant::now();
+        self.announce(&prepared);
         let marker = self.marker(&prepared, request, host);
         let target = self.open(&prepared, marker.clone()).await?;
         let extraction = Arc::new(self.extraction(&prepared, target));
@@ -285,6 +319,20 @@ impl Restore<'_> {
         report.warnings.extend(more);
         report.duration = begun.elapsed();
         Ok(report)
+    }
+
+    /// Says what will be written where, before the first write.
+    fn announce(&self, prepared: &Prepared) {
+        let (backup, uid) = (&prepared.source.name, prepared.owner.uid);
+        let target = self.options.target.display();
+        tracing::info!(%backup, %target, uid, "restoring into the data directory");
+        for space in &prepared.tablespaces {
+            let (target, named_by) = (space.target.display(), space.named_by);
+            tracing::info!(oid = space.oid, %target, %named_by, "restoring a tablespace");
+        }
+        if let Some(wal) = &prepared.wal {
+            tracing::info!(target = %wal.path().display(), "pg_wal leads to a directory of its own");
+        }
     }
 
     fn marker(&self, prepared: &Prepared, request: RestoreRequest, host: &str) -> RestoreMarker {
@@ -379,12 +427,21 @@ impl Restore<'_> {
             Some(bytes) if !strict => bytes.saturating_mul(2).saturating_add(FOREIGN_SLACK_BYTES),
             _ => u64::MAX,
         };
+        // wale counted them; a restore keeps nothing of a directory, so no memory has to be bounded.
+        let directories_max = source.wale().map_or(FOREIGN_DIRECTORIES_MAX, |wale| {
+            let members = wale.partitions.iter().map(|part| part.members);
+            members.fold(0, u64::saturating_add)
+        });
+        let limits = Limits {
+            bytes_max,
+            directories_max,
+        };
         Extraction::new(
             target,
             Ledger::new(expected),
             self.progress.clone(),
             strict,
-            bytes_max,
+            limits,
         )
     }
 
@@ -398,9 +455,10 @@ impl Restore<'_> {
             memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64) => memory,
         };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
+        let held = WORKER_BYTES * workers as u64;
         let work: Vec<_> = (0u32..)
             .zip(parts)
-            .map(|(number, part)| self.fetch(number, part, extraction, &token))
+            .map(|(number, part)| self.fetch(number, part, held, extraction, &token))
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
         let mut outcome = Ok(());
@@ -419,6 +477,7 @@ impl Restore<'_> {
         &self,
         number: u32,
         part: &StoredPart,
+        held: u64,
         extraction: &Arc<Extraction>,
         token: &CancellationToken,
     ) -> Result<()> {
@@ -433,7 +492,10 @@ impl Restore<'_> {
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
             let consume =
                 move |plain: &mut dyn std::io::Read| extraction.extract(carrier, plain, &stop);
-            match self.archive.decode(&key, part.codec, consume).await {
+            let decoded = self
+                .archive
+                .decode_partition(&key, part.codec, held, consume);
+            match decoded.await {
                 Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(%key, attempt, error = %error.chain(), "partition is fetched again");
                     tokio::select! {

@@ -1,21 +1,29 @@
 //! The backup in the archive: its record, its manifest, its partitions. Reads only.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout::{self, ArchiveKey};
+use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
-use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentSize};
+use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
 use wale_storage::{ObjectKey, StoreError};
 
+use super::extract::WORKER_BYTES;
 use super::plan::{self, ExpectedFile, StoredPart};
-use crate::archive::{Archive, BackupSelector};
+use super::tablespaces::RecordedTablespace;
+use crate::archive::{Archive, BackupSelector, ConsumeError};
 use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
 
 /// A manifest larger than this is refused: 1 GiB is the list of some seven million files.
 const MANIFEST_MAX: u64 = 1 << 30;
+/// A tablespace map has a line for each tablespace, of at most 4 kB.
+const MAP_MAX: u64 = 1 << 20;
 /// `extended_version.txt` has one line.
 const VERSION_TEXT_MAX: u64 = 64 << 10;
 
@@ -109,13 +117,21 @@ impl Source {
         )
     }
 
-    /// Tablespaces by oid, with the place they had.
-    pub(super) fn tablespaces(&self) -> Result<Vec<(u32, String)>> {
+    /// Tablespaces with the place they had.
+    pub(super) fn tablespaces(&self) -> Result<Vec<RecordedTablespace>> {
+        let base = self
+            .sentinel
+            .tablespaces()
+            .map_or("", |spec| &spec.base_prefix);
+        let recorded = |oid: u32, location: String, inside: Option<String>| RecordedTablespace {
+            inside: inside.or_else(|| place_inside(base, &location)),
+            oid,
+            location,
+        };
         if let Some(wale) = self.wale() {
-            return Ok(wale
-                .tablespaces
-                .iter()
-                .map(|space| (space.oid, space.location.clone()))
+            let spaces = wale.tablespaces.iter();
+            return Ok(spaces
+                .map(|space| recorded(space.oid, space.location.clone(), space.inside.clone()))
                 .collect());
         }
         let Some(spec) = self.sentinel.tablespaces() else {
@@ -136,9 +152,35 @@ impl Source {
                 let oid = name
                     .parse()
                     .map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
-                Ok((oid, location))
+                Ok(recorded(oid, location, None))
             })
             .collect()
+    }
+
+    /// The tablespace map of the backup, which lies in one of its partitions: the last one of wale's, the one with the
+    /// label of WAL-G's; of WAL-E's it lies beside the files of the data directory itself, which come first.
+    pub(super) async fn tablespace_map(&self, archive: &Archive) -> Result<Option<TablespaceMap>> {
+        let numbers = || self.parts.iter().filter_map(|part| part.number);
+        let (first, last) = (numbers().min(), numbers().max());
+        let is_candidate = |part: &&StoredPart| match (self.wale(), part.number) {
+            (Some(_), number) => number == last,
+            (None, None) => true,
+            (None, number) => number == first || number == last,
+        };
+        let _memory = archive.budget().acquire(WORKER_BYTES).await;
+        for part in self.parts.iter().filter(is_candidate) {
+            let key = Archive::key(&part.key)?;
+            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find_map);
+            let Some(bytes) = found.await? else { continue };
+            let major = self.major.unwrap_or(MajorVersion::NEWEST);
+            let map =
+                TablespaceMap::parse(&byte_text::from_bytes(&bytes), major).map_err(|error| {
+                    let what = format!("the tablespace map of backup {} is damaged", self.name);
+                    OpError::new(Kind::CorruptData, what).source(error)
+                })?;
+            return Ok(Some(map));
+        }
+        Ok(None)
     }
 
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
@@ -150,6 +192,32 @@ impl Source {
     pub(super) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
         archive.segment_size_of(&self.name, &self.sentinel).await
     }
+}
+
+/// Where a place lies in the original's data directory `base`, if it does.
+fn place_inside(base: &str, location: &str) -> Option<String> {
+    if !base.starts_with('/') || Path::new(base) == Path::new("/") {
+        return None;
+    }
+    let (base, location) = (path_of_text(base), path_of_text(location));
+    location.strip_prefix(base).ok().map(text_of_path)
+}
+
+/// Looks for the tablespace map in a partition.
+fn find_map(plain: &mut dyn Read) -> std::result::Result<Option<Vec<u8>>, ConsumeError> {
+    let mut tar = TarReader::new(plain);
+    while let Some(member) = tar.next() {
+        let member = member.map_err(std::io::Error::from)?;
+        if let MemberKind::File { size } = member.kind
+            && member.path.as_str() == "tablespace_map"
+            && size <= MAP_MAX
+        {
+            let mut bytes = Vec::new();
+            tar.read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
 }
 
 fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {

@@ -4,10 +4,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::{ClusterError, Owner, RestoreTree, durable};
-use wale_pg::{MajorVersion, exclusion};
+use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text};
+use wale_pg::{ControlFile, MajorVersion, byte_text, exclusion};
 
-use super::plan::PlannedTablespace;
+use super::tablespaces::{PlannedTablespace, is_version_folder};
 use crate::error::{Kind, OpError, Result};
 
 /// The WAL directory, when it is not simply a directory in the target.
@@ -34,6 +34,7 @@ pub(super) struct Target {
     /// `pg_tblspc/<oid>` and its tree.
     tablespaces: Vec<(String, RestoreTree)>,
     wal: Option<RestoreTree>,
+    major: Option<MajorVersion>,
     group_access: bool,
 }
 
@@ -69,6 +70,7 @@ impl Target {
                 main,
                 tablespaces: outside,
                 wal,
+                major,
                 group_access,
             })
         };
@@ -80,6 +82,67 @@ impl Target {
     /// The data directory.
     pub(super) fn path(&self) -> &Path {
         self.main.path()
+    }
+
+    /// Where a path of the data directory is.
+    pub(super) fn place(&self, path: &str) -> PathBuf {
+        self.path().join(path_of_text(path))
+    }
+
+    /// Whether a path lies in a tablespace and beside the folder of the cluster's version: nothing of the cluster is
+    /// there, and everything of the host's.
+    pub(super) fn is_beside_version_folder(&self, path: &str) -> bool {
+        let mut outside = self.tablespaces.iter();
+        outside.any(|(link, _)| {
+            below(path, link).is_some_and(|rest| {
+                let first = rest.split('/').next().unwrap_or(rest);
+                !rest.is_empty() && !is_version_folder(first, self.major)
+            })
+        })
+    }
+
+    /// Refuses tablespaces in which the restore made the folder of another catalog version than the control file's.
+    pub(super) fn check_version_folders(&self, control_file: &ControlFile) -> Result<()> {
+        let catalog = control_file.catalog_version.to_string();
+        for (link, tree) in &self.tablespaces {
+            let failed =
+                |error| OpError::from_io(error, format_args!("list {}", tree.path().display()));
+            for entry in std::fs::read_dir(tree.path()).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name();
+                let name = name.to_string_lossy();
+                if is_version_folder(&name, self.major) && name.rsplit('_').next() != Some(&catalog)
+                {
+                    return Err(OpError::new(
+                        Kind::CorruptData,
+                        format!(
+                            "\"{link}/{name}\" in the backup is not of the cluster's catalog version {catalog}"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Permission bits of a file that is made here, as the server would make it: readable for the group where the
+    /// restored data directory is.
+    pub(super) fn file_mode(&self) -> u32 {
+        let mode = std::fs::metadata(self.path()).map_or(0, |metadata| metadata.mode());
+        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+    }
+
+    /// Gives a file that a member brought the bits of one that is made here: older backups have their label without
+    /// the group's.
+    pub(super) fn share(&self, path: &str) -> Result<()> {
+        let (tree, relative) = self.route(path);
+        let file = match tree.open_file(relative) {
+            Ok(file) => file,
+            Err(ClusterError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(could_not_write(error, path)),
+        };
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(self.file_mode());
+        file.set_permissions(mode)
+            .map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))
     }
 
     /// Makes the directories that a server needs and a backup may lack.
@@ -120,11 +183,11 @@ impl Target {
 
     /// Makes a symbolic link in the data directory; `false` when something has its name.
     pub(super) fn link_inside(&self, path: &str, to: &str) -> Result<bool> {
-        if self.path().join(path).symlink_metadata().is_ok() {
+        if self.place(path).symlink_metadata().is_ok() {
             return Ok(false);
         }
         self.main
-            .symlink(path, Path::new(to))
+            .symlink(path, &path_of_text(to))
             .map_err(|error| could_not_write(error, path))?;
         Ok(true)
     }
@@ -196,7 +259,7 @@ fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
 }
 
 fn could_not_write(error: ClusterError, path: &str) -> OpError {
-    OpError::from_cluster(error, format_args!("write \"{path}\""))
+    OpError::from_cluster(error, format_args!("write \"{}\"", byte_text::shown(path)))
 }
 
 #[cfg(test)]
@@ -218,6 +281,7 @@ mod tests {
             oid: 7,
             origin: "/old".into(),
             target: space.clone(),
+            named_by: super::super::tablespaces::NamedBy::Request,
         }];
         let link = WalPlace::Link(wal.clone());
         let major = MajorVersion::parse("15").unwrap();
@@ -237,6 +301,16 @@ mod tests {
         assert_eq!(mode(&data), 0o750);
         assert_eq!(mode(&space.join("PG_15_1/5/6")), 0o640);
         assert_eq!(mode(&data.join("base/1/2")), 0o600);
+        for (path, beside) in [
+            ("pg_tblspc/7", false),
+            ("pg_tblspc/7/PG_15_1/5", false),
+            ("pg_tblspc/7/PG_14_1/5", true),
+            ("pg_tblspc/7/authorized_keys", true),
+            ("pg_tblspc/9/authorized_keys", false),
+            ("base/1", false),
+        ] {
+            assert_eq!(target.is_beside_version_folder(path), beside, "{path}");
+        }
         // Another oid is no way out, and a link that is in the way is not followed.
         std::os::unix::fs::symlink("/tmp", data.join("pg_tblspc/8")).unwrap();
         assert!(target.small_file("pg_tblspc/8/x", 0o600, b"").is_err());

@@ -3,15 +3,15 @@
 
 use std::fs;
 
-use wale_cluster::{Owner, durable};
+use wale_cluster::{Owner, durable, text_of_path};
 use wale_format::ManifestBuilder;
-use wale_pg::{ControlFile, TablespaceMap};
+use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
 use super::links;
-use super::plan::PlannedTablespace;
 use super::run::Finish;
 use super::source::Source;
+use super::tablespaces::PlannedTablespace;
 use crate::backup_push::Crc32c;
 use crate::error::{Kind, OpError, Result};
 
@@ -37,14 +37,17 @@ impl Whole<'_> {
         })?;
         let control_file = self.check_control_file(&kept)?;
         self.check_label(&control_file)?;
+        target.check_version_folders(&control_file)?;
+        target.share("backup_label")?;
         let mut warnings = links::place(&self.extraction.take_links(), target)?;
+        warnings.extend(self.extraction.left_out());
         let map = self.write_tablespace_map(&control_file)?;
         self.write_manifest(map.as_deref())?;
         warnings.extend(finish(target, &control_file)?);
         target.flush()?;
         // From this rename on a server can start.
         let path = target.path().join(ControlFile::PATH);
-        durable::write_atomic(&path, &kept.content, 0o600, Some(self.owner))
+        durable::write_atomic(&path, &kept.content, target.file_mode(), Some(self.owner))
             .map_err(|error| OpError::from_io(error, format_args!("write {}", path.display())))?;
         Ok((control_file, warnings))
     }
@@ -120,20 +123,18 @@ impl Whole<'_> {
             let major = self.source.major.or_else(|| control_file.major());
             let major =
                 major.ok_or_else(|| damaged("the server's version is not known".to_owned()))?;
-            let text =
-                String::from_utf8(kept.content).map_err(|error| damaged(error.to_string()))?;
+            let text = byte_text::from_bytes(&kept.content);
             let mut map =
                 TablespaceMap::parse(&text, major).map_err(|error| damaged(error.to_string()))?;
             for (oid, path) in &mut map.entries {
                 if let Some(space) = self.tablespaces.iter().find(|space| space.oid == *oid) {
-                    *path = space.target.to_string_lossy().into_owned();
+                    *path = text_of_path(&space.target);
                 }
             }
-            map.to_text(major).into_bytes()
+            byte_text::to_bytes(&map.to_text(major)).into_owned()
         };
-        self.extraction
-            .target
-            .small_file("tablespace_map", kept.mode, &content)?;
+        let target = &self.extraction.target;
+        target.small_file("tablespace_map", target.file_mode(), &content)?;
         Ok(Some(content))
     }
 
@@ -156,8 +157,7 @@ impl Whole<'_> {
             builder.add_file(path, size, file.mtime, crc32c);
         }
         let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
-        self.extraction
-            .target
-            .small_file("backup_manifest", 0o600, &bytes)
+        let target = &self.extraction.target;
+        target.small_file("backup_manifest", target.file_mode(), &bytes)
     }
 }

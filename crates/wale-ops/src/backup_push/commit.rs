@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use wale_cluster::StoppedBackup;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::sentinel::{PartitionRecord, SentinelOrigin, TablespaceRecord, WaleSentinel};
+use wale_format::sentinel::{PartitionRecord, SentinelOrigin, WaleSentinel};
 use wale_format::tar::Meta;
 use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
-use wale_pg::{ControlFile, WalSegmentName};
+use wale_pg::{ControlFile, WalSegmentName, byte_text};
 use wale_storage::{ObjectKey, PutOutcome, body_from};
 
 use super::copy::{StoredPartition, small_partition};
@@ -88,7 +88,23 @@ impl Evidence {
                 "the data directory was exchanged during the backup",
             ));
         }
+        evidence.judge_checksums(&control);
         Ok(evidence)
+    }
+
+    /// Pages are judged only where checksums were on when the backup began and are on when it ends: from 19 on they can be
+    /// switched while the server runs, and a page without the right one is no damage then.
+    fn judge_checksums(&mut self, at_the_end: &ControlFile) {
+        if !self.ready.control_file.has_data_checksums() || at_the_end.has_data_checksums() {
+            return;
+        }
+        self.ready.control_file.data_checksum_version = at_the_end.data_checksum_version;
+        self.damaged.clear();
+        self.damaged_count = 0;
+        self.listing.warnings.push(
+            "page checksums were switched while the base backup ran: its pages were not judged"
+                .to_owned(),
+        );
     }
 
     fn add(&mut self, partition: StoredPartition) {
@@ -134,17 +150,18 @@ impl Evidence {
         let codec = *archive.codec();
         let mtime = u64::try_from(self.stopped_at.timestamp()).unwrap_or(0);
         let meta = Meta {
-            mode: 0o600,
+            mode: self.ready.file_mode(),
             mtime,
             ..self.ready.owner_meta()
         };
-        let (label, map) = (&self.stopped.label_text, &self.stopped.tablespace_map);
+        let label = self.stopped.label_text.as_bytes();
+        let map = byte_text::to_bytes(&self.stopped.tablespace_map);
         let mut members: Vec<(&str, &[u8], Meta)> =
             vec![(ControlFile::PATH, &self.control_bytes, meta)];
         // A stopped server has no label, and none without tablespaces a map.
-        for (path, text) in [("backup_label", label), ("tablespace_map", map)] {
-            if !text.is_empty() {
-                members.push((path, text.as_bytes(), meta));
+        for (path, content) in [("backup_label", label), ("tablespace_map", &*map)] {
+            if !content.is_empty() {
+                members.push((path, content, meta));
             }
         }
         let records: Vec<FileRecord> = members
@@ -222,7 +239,6 @@ impl Evidence {
 
     fn record(&self, archive: &Archive, options: &Options) -> WaleSentinel {
         let facts = &self.ready.facts;
-        let tablespaces = self.listing.tablespaces.iter();
         WaleSentinel {
             format_version: WaleSentinel::FORMAT,
             wale_version: options.wale_version.clone(),
@@ -239,12 +255,7 @@ impl Evidence {
             data_checksums: self.ready.control_file.has_data_checksums(),
             codec: archive.codec().codec,
             partitions: self.partitions.clone(),
-            tablespaces: tablespaces
-                .map(|(oid, location)| TablespaceRecord {
-                    oid: *oid,
-                    location: location.clone(),
-                })
-                .collect(),
+            tablespaces: self.listing.tablespaces.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
             settings: self.ready.settings.clone(),
             extensions: self.ready.extensions.clone(),
@@ -253,8 +264,8 @@ impl Evidence {
             bytes: self.bytes(),
             from_standby: self.stopped.from_standby,
             holds_its_wal: self.stopped.label_text.is_empty(),
+            requested_over_http: options.requested_over_http,
             pg_wal_link: self.listing.pg_wal_link.clone(),
-            extra: serde_json::Map::new(),
         }
     }
 
@@ -392,7 +403,7 @@ pub(super) async fn store_sentinel(
             Ok(PutOutcome::Created(_)) => return check_commit(archive, &key, uploads).await,
             Ok(PutOutcome::Exists)
                 if archive
-                    .read_small(&key)
+                    .read_up_to(&key, bytes.len() as u64)
                     .await?
                     .is_some_and(|found| found == bytes) =>
             {

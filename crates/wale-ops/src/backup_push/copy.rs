@@ -91,7 +91,7 @@ pub(super) fn make_partition(
     cancel: &CancellationToken,
 ) -> Result<StoredPartition> {
     let mut reader = Reader::new(
-        job.verify,
+        job.verify.clone(),
         job.policy,
         &job.throttle,
         cancel,

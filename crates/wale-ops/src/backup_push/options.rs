@@ -51,6 +51,9 @@ pub struct Options {
     pub slot: Option<Slot>,
     /// Host name that the sentinel shall carry.
     pub host_name: String,
+    /// Whether the backup was requested over HTTP, recorded in the sentinel: retention does not count such a one when it
+    /// began soon after another.
+    pub requested_over_http: bool,
     /// Version of this program, recorded in the sentinel.
     pub wale_version: String,
 }
@@ -73,6 +76,7 @@ impl Options {
             ignore: vec!["wale_init_lockfile".to_owned()],
             slot: None,
             host_name: host_name(),
+            requested_over_http: false,
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use rustix::fs::{Mode, OFlags};
+use wale_cluster::DataDirectory;
 use wale_format::tar::{Meta, TarWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::{CancellationToken, Progress};
@@ -96,12 +97,14 @@ pub(super) struct Reader<'a> {
 }
 
 /// What the verification of pages needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PageVerification {
     /// The backup's start position.
     pub(super) start_lsn: Lsn,
     /// Blocks per file of a relation, from `pg_control`.
     pub(super) blocks_per_segment: u32,
+    /// Whose control file says whether checksums are on still.
+    pub(super) directory: DataDirectory,
 }
 
 impl<'a> Reader<'a> {
@@ -201,7 +204,7 @@ impl<'a> Reader<'a> {
     }
 
     fn checker<'f>(&self, relative: &'f str, file: &'f File) -> Option<PageChecker<'f, &'f File>> {
-        let verification = self.verify_from?;
+        let verification = self.verify_from.as_ref()?;
         if !relation::has_page_checksums(relative) {
             return None;
         }
@@ -225,6 +228,20 @@ impl<'a> Reader<'a> {
         let Some(first) = findings.damaged.first() else {
             return Ok(());
         };
+        // From 19 on checksums can be switched off while the server runs; the control file says so before the first page
+        // is written without one.
+        let control = self
+            .verify_from
+            .as_ref()
+            .map(|pages| pages.directory.control_file());
+        if control.is_some_and(|control| control.is_ok_and(|control| !control.has_data_checksums()))
+        {
+            tracing::info!(
+                file = path,
+                "page checksums are being switched on or off: the pages of this file are not judged"
+            );
+            return Ok(());
+        }
         let message = format!(
             "page checksum is wrong in block {} of \"{path}\"",
             first.block

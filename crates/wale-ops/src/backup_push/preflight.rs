@@ -40,6 +40,14 @@ impl Ready {
         }
     }
 
+    /// Permission bits of files that are made here, as the server would make them: readable for the group where the
+    /// data directory is.
+    pub(super) fn file_mode(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = std::fs::metadata(self.directory.path()).map_or(0, |metadata| metadata.mode());
+        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+    }
+
     /// The session that holds the lock.
     ///
     /// # Panics
@@ -145,7 +153,13 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
     super::blocking(read).await?.map_err(|error: ClusterError| {
         let shown = options.data_directory.display();
         let missing = error.situation() == Situation::NotFound;
+        let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });
         let error = OpError::from_cluster(error, format_args!("read {shown}"));
+        if is_unknown {
+            return error
+                .detail("What a base backup must know of the server cannot be read. Nothing was written; WAL is archived all the same.")
+                .hint("use a version of wale that knows this server");
+        }
         if missing {
             // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
             return error.hint(format!(
@@ -156,15 +170,21 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
     })
 }
 
-/// A database that cannot be asked does not fail the backup: its extensions are a help, not a need.
+/// A database that cannot be asked does not fail the backup, nor a catalogue that somebody has locked: the extensions
+/// are a help, not a need.
 async fn extensions(
     control: &Control,
     options: &Options,
 ) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
-    let inventory = control
-        .extensions(&options.connect)
-        .await
-        .map_err(|error| OpError::from_cluster(error, "list the server's extensions"))?;
+    let inventory = match control.extensions(&options.connect).await {
+        Ok(inventory) => inventory,
+        Err(error @ ClusterError::Query { .. }) => {
+            let error = OpError::from_cluster(error, "list the server's extensions");
+            tracing::warn!(error = %error.chain(), "the extensions are not recorded");
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(OpError::from_cluster(error, "list the server's extensions")),
+    };
     for (database, reason) in &inventory.failures {
         tracing::warn!(
             database,

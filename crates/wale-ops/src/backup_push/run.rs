@@ -1,6 +1,5 @@
 //! The straight line of a base backup. What each step may refuse stands in `plan` and `preflight`.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +8,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use wale_cluster::{
     ClusterError, Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery,
-    restore_marker,
+    restore_marker, text_of_path,
 };
+use wale_format::sentinel::TablespaceRecord;
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
-use wale_pg::ControlFile;
+use wale_pg::{ControlFile, byte_text};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::commit::{self, Evidence};
@@ -139,7 +139,7 @@ pub(super) struct Copied {
 /// What the listing says beside the files.
 #[derive(Debug, Default)]
 pub(super) struct ListingFacts {
-    pub(super) tablespaces: Vec<(u32, String)>,
+    pub(super) tablespaces: Vec<TablespaceRecord>,
     pub(super) pg_wal_link: Option<String>,
     pub(super) skipped_links: Vec<String>,
     pub(super) vanished: u64,
@@ -372,6 +372,7 @@ impl Backup<'_> {
             .then_some(PageVerification {
                 start_lsn: started.start_lsn,
                 blocks_per_segment: ready.control_file.blocks_per_segment,
+                directory: ready.directory.clone(),
             });
         let job = CopyJob {
             name: started.name.clone(),
@@ -406,14 +407,17 @@ fn check_positions(
 }
 
 fn listing_facts(listing: &Listing) -> ListingFacts {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
     ListingFacts {
         tablespaces: listing
             .tablespaces
             .iter()
-            .map(|space| (space.oid, text(&space.location)))
+            .map(|space| TablespaceRecord {
+                oid: space.oid,
+                location: text_of_path(&space.location),
+                inside: space.inside.clone(),
+            })
             .collect(),
-        pg_wal_link: listing.pg_wal_link.as_deref().map(text),
+        pg_wal_link: listing.pg_wal_link.as_deref().map(text_of_path),
         skipped_links: listing
             .entries
             .iter()
@@ -424,7 +428,13 @@ fn listing_facts(listing: &Listing) -> ListingFacts {
         warnings: listing
             .warnings
             .iter()
-            .map(|warning| format!("{}: {}", warning.relative, warning.reason))
+            .map(|warning| {
+                format!(
+                    "{}: {}",
+                    byte_text::shown(&warning.relative),
+                    warning.reason
+                )
+            })
             .collect(),
     }
 }

@@ -43,10 +43,11 @@ pub(super) async fn wait_for_segments(
         let name = ArchiveFileName::Segment(segment);
         let mut pause = FIRST_PAUSE;
         loop {
-            let trouble = match archive.find_wal(&name).await {
+            // Under a codec or a key that we cannot read it is of no use to a restore: the push stores it beside.
+            let trouble = match archive.has_readable(&name).await {
                 // While our server still has it to deliver, what is in the archive may be another server's: of a clone
                 // that went on by itself, whose WAL would not restore this backup.
-                Ok(Some(_)) if !is_waiting(wal_directory, segment).await => break,
+                Ok(true) if !is_waiting(wal_directory, segment).await => break,
                 Ok(_) => None,
                 // The store may come back within the limit.
                 Err(error) if error.kind == Kind::StorageUnavailable => Some(error),
@@ -145,6 +146,22 @@ mod tests {
         const NAME: &str = "000000010000000000000001";
         let bench = Bench::new();
         bench.claim().await;
+        // Another tool's, which no restore of ours reads.
+        let key = Archive::key(&format!("wal_005/{NAME}.br")).expect("a key");
+        bench.memory.insert(&key, b"brotli".to_vec());
+        let none = CancellationToken::new();
+        let (limit, segments) = (Duration::ZERO, [segment_name(NAME)]);
+        let waited = wait_for_segments(
+            &bench.archive,
+            &segments,
+            bench.folder(),
+            limit,
+            None,
+            &none,
+        )
+        .await;
+        let error = waited.expect_err("not for us");
+        assert_eq!(error.kind, Kind::PostgresUnavailable);
         bench.store_wal(NAME, Codec::Zstd, &segment(NAME, 1));
         let folder = bench.folder().join("archive_status");
         let wait = || async {

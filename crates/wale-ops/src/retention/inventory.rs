@@ -13,10 +13,11 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::ObjectMeta;
 
+use super::branches::Branch;
 use super::plan::{BackupFacts, Place, Unfinished};
 use super::time_of_day::TimeOfDay;
-use super::wal::Histories;
-use crate::archive::{Archive, BackupEntry, SentinelRecord, is_offline};
+use crate::archive::lineage::{Histories, Lineage};
+use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};
 use crate::claim;
 use crate::error::{Kind, OpError, Result};
 
@@ -36,7 +37,7 @@ pub struct Inventory {
     /// Objects under the prefix of backups that belong to none, some of them.
     pub strange: Vec<ObjectMeta>,
     /// The timelines.
-    pub histories: Histories,
+    pub lineage: Lineage,
     /// What time it is.
     pub time: TimeOfDay,
 }
@@ -75,10 +76,18 @@ impl Inventory {
         }
         let histories = histories(archive, &mut time).await?;
         let size = segment_size(archive).await?;
-        let facts = catalog.backups.into_iter().map(|entry| {
-            let folder = folders.remove(&entry.name);
-            facts(archive, entry, folder, size)
-        });
+        let endings = archive.endings(&catalog.backups).await?;
+        let on = endings.iter().flatten().map(|ending| ending.timeline);
+        let lineage = Lineage::new(histories, on);
+        let facts = catalog
+            .backups
+            .into_iter()
+            .zip(endings)
+            .map(|(entry, ending)| {
+                let folder = folders.remove(&entry.name);
+                let branch = Branch::of(&lineage, ending);
+                facts(archive, entry, folder, size, branch)
+            });
         let backups: Vec<BackupFacts> = stream::iter(facts.collect::<Vec<_>>())
             .buffered(READ_AT_ONCE)
             .try_collect()
@@ -87,7 +96,7 @@ impl Inventory {
             backups,
             unfinished: folders.into_values().collect(),
             strange,
-            histories,
+            lineage,
             time,
         })
     }
@@ -198,8 +207,9 @@ async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories>
         }
     }
     let mut histories = Histories::new();
+    let mut bounds = HistoryBounds::default();
     for timeline in timelines {
-        let history = match archive.timeline_history(timeline).await {
+        let history = match archive.history_within(timeline, &mut bounds).await {
             Ok(history) => history,
             // Damaged, encrypted, or compressed as nobody here can read: where it leads is not known.
             Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
@@ -224,14 +234,15 @@ async fn facts(
     entry: BackupEntry,
     folder: Option<Folder>,
     size: Option<WalSegmentSize>,
+    branch: Branch,
 ) -> Result<BackupFacts> {
     let (metadata, deletion) =
         folder.map_or((false, false), |folder| (folder.metadata, folder.deletion));
     let recorded = entry.recorded;
-    let unreadable = Sentinel::default();
+    let nothing = Sentinel::default();
     let (sentinel, damaged) = match &entry.sentinel {
         SentinelRecord::Readable(sentinel) => (sentinel.as_ref(), None),
-        SentinelRecord::Damaged(reason) => (&unreadable, Some(reason.clone())),
+        SentinelRecord::Damaged(reason) => (&nothing, Some(reason.clone())),
     };
     let marked = is_marked(archive, &entry.name, sentinel, metadata).await?;
     let own_size = sentinel.wale.as_ref().map(|wale| wale.wal_segment_size);
@@ -244,8 +255,17 @@ async fn facts(
         Place::Named
     };
     let last = last_segment(&entry.name, sentinel, size);
+    let is_delta = entry.name.is_delta() || sentinel.delta_from.is_some();
+    let unreadable = is_delta.then(|| "a delta backup of WAL-G".to_owned());
     Ok(BackupFacts {
         time: entry.time,
+        began: sentinel.started_at().unwrap_or(entry.time),
+        requested: sentinel
+            .wale
+            .as_ref()
+            .is_some_and(|wale| wale.requested_over_http),
+        branch,
+        unreadable,
         recorded,
         committed: entry.modified,
         marked,

@@ -13,10 +13,12 @@
 //! * Whoever removes a backup's objects has the claim on its name (`crate::claim`), so that it never removes those of
 //!   another attempt of the same name.
 //! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
+//! * The rules count along the line to the newest timeline, and on each abandoned branch by itself.
 //! * Backups are ordered by the time at which they ended, never by their names: after `pg_upgrade` positions and
 //!   timelines begin anew.
 //! * What is not understood (names, sentinels, histories) stays, and whatever it could need stays too.
 
+mod branches;
 mod inventory;
 pub mod plan;
 pub mod policy;
@@ -28,6 +30,7 @@ mod tests;
 mod time_of_day;
 pub mod wal;
 
+pub use branches::{Branch, DEFAULT_REQUEST_INTERVAL};
 pub use inventory::Inventory;
 pub(crate) use inventory::folders;
 pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};

@@ -5,11 +5,13 @@
 //! while they do not contradict each other (see [`by_time`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
+use super::branches::{self, Branch, Counted};
 use super::policy::{Policy, Reason};
 use super::time_of_day::{SUSPECT, TimeOfDay, check_clock};
 use super::wal::{Need, is_before};
@@ -17,6 +19,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// What is known of a base backup that has a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct BackupFacts {
     /// Its name.
     pub name: BackupName,
@@ -26,8 +29,16 @@ pub struct BackupFacts {
     pub recorded: bool,
     /// When its sentinel was stored, by the store's clock.
     pub committed: DateTime<Utc>,
-    /// Why it cannot be used: its sentinel cannot be read.
+    /// When it began, as recorded; else as `time`.
+    pub began: DateTime<Utc>,
+    /// Whether it was requested over HTTP, by whoever could reach the sidecar.
+    pub requested: bool,
+    /// Where it leads.
+    pub branch: Branch,
+    /// Why it cannot be used: its sentinel cannot be read, or something of it is missing.
     pub damaged: Option<String>,
+    /// Why this version cannot restore it, although it may be whole.
+    pub unreadable: Option<String>,
     /// Whether it is marked to stay.
     pub marked: bool,
     /// Whether a deletion of it was begun, and interrupted before anything went.
@@ -56,6 +67,12 @@ impl BackupFacts {
     #[must_use]
     pub fn is_delta(&self) -> bool {
         self.parent.is_some() || self.name.is_delta()
+    }
+
+    /// Whether this version can restore it, as far as is known.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.damaged.is_none() && self.unreadable.is_none()
     }
 }
 
@@ -130,6 +147,7 @@ impl Decision {
             last: self.backup.last.filter(|_| !self.onward),
             size: self.backup.size,
             committed: Some(self.backup.committed),
+            is_apart: self.backup.branch != Branch::Present,
         };
         if self.backup.place == Place::Named {
             return vec![need(self.backup.name.segment())];
@@ -156,7 +174,8 @@ fn in_decimal(named: TimelineId) -> Option<TimelineId> {
     TimelineId::new(number).filter(|&meant| meant != named)
 }
 
-/// Decides about every backup; `backups` come oldest first, and so do the decisions.
+/// Decides about every backup; `backups` come oldest first, and so do the decisions. A backup that was requested over
+/// HTTP within `request_interval` after the one before it does not count.
 ///
 /// # Errors
 ///
@@ -168,6 +187,7 @@ pub fn decide(
     backups: &[BackupFacts],
     unfinished: &[Unfinished],
     time: &TimeOfDay,
+    request_interval: Duration,
 ) -> Result<Vec<Decision>> {
     let now = time.now;
     if matches!(request, Request::Policy(_) | Request::Retain(_)) {
@@ -178,9 +198,11 @@ pub fn decide(
         Request::Policy(policy) if policy.days.is_some() && time.is_suspect() => {
             all(backups, SUSPECT)
         }
-        Request::Policy(policy) => by_policy(policy, backups, now),
+        Request::Policy(policy) => by_policy(policy, backups, now, request_interval),
         Request::Retain(0) => return Err(retain_nothing()),
-        Request::Retain(count) => by_policy(&Policy::newest(*count), backups, now),
+        Request::Retain(count) => {
+            by_policy(&Policy::newest(*count), backups, now, request_interval)
+        }
         Request::Before(bound) => not_before(bound, backups),
         Request::Target(name) => not_target(name, backups),
         Request::Everything => {
@@ -225,47 +247,85 @@ fn all(backups: &[BackupFacts], words: &str) -> Kept {
     (0..backups.len()).map(reasons).collect()
 }
 
-/// The policy's choice. A backup that cannot be read stays: it is not known what it is.
-fn by_policy(policy: &Policy, backups: &[BackupFacts], now: DateTime<Utc>) -> Kept {
+/// The policy's choice, for each group by itself. A backup that cannot be used stays: it is not known what it is.
+fn by_policy(
+    policy: &Policy,
+    backups: &[BackupFacts],
+    now: DateTime<Utc>,
+    request_interval: Duration,
+) -> Kept {
     let mut kept = Kept::new();
-    for class in by_time(backups) {
-        let facts: Vec<&BackupFacts> = class.iter().map(|&index| &backups[index]).collect();
-        let chosen = policy.keeps(&facts, now).into_iter();
-        unite(
-            &mut kept,
-            chosen
-                .map(|(place, reasons)| (class[place], reasons))
-                .collect(),
-        );
-        if let Some(&newest) = class.last() {
-            let words = Reason::onward("the newest backup");
-            kept.entry(newest).or_default().push(words);
+    for (words, group) in branches::groups(backups) {
+        for class in by_time(backups, &group) {
+            let facts: Vec<&BackupFacts> = class.iter().map(|&index| &backups[index]).collect();
+            for (place, mut reasons) in of_class(policy, &facts, now, request_interval) {
+                for reason in &mut reasons {
+                    reason.words.insert_str(0, &words);
+                }
+                kept.entry(class[place]).or_default().extend(reasons);
+            }
         }
     }
     for (index, backup) in backups.iter().enumerate() {
-        if backup.damaged.is_some() {
-            let words =
-                "its record cannot be read; `wale delete target` deletes it if it is of no use";
+        if let Some(damage) = &backup.damaged {
+            let words = format!(
+                "it cannot be used and is not counted ({damage}); `wale delete target` deletes it if it is of no use"
+            );
             kept.entry(index).or_default().push(Reason::onward(words));
         }
     }
     kept
 }
 
-/// The usable backups, oldest first, in classes whose times can be compared. Normally that is one class. A backup
+/// The policy's choice among backups that are counted together, by their positions; they come oldest first.
+fn of_class(
+    policy: &Policy,
+    backups: &[&BackupFacts],
+    now: DateTime<Utc>,
+    request_interval: Duration,
+) -> Kept {
+    let counted = branches::counted(backups, request_interval);
+    let full: Vec<usize> = (0..backups.len())
+        .filter(|&place| counted[place] == Counted::Fully)
+        .collect();
+    let facts: Vec<&BackupFacts> = full.iter().map(|&place| backups[place]).collect();
+    let chosen = policy.keeps(&facts, now).into_iter();
+    let mut kept: Kept = chosen
+        .map(|(place, reasons)| (full[place], reasons))
+        .collect();
+    let newest = [full.last().copied(), backups.len().checked_sub(1)];
+    for place in newest.into_iter().flatten().collect::<BTreeSet<usize>>() {
+        let words = Reason::onward("the newest backup");
+        kept.entry(place).or_default().push(words);
+    }
+    for (place, how) in counted.iter().enumerate() {
+        if let Counted::With(before) = how
+            && kept.contains_key(before)
+        {
+            let words = format!(
+                "requested over HTTP, and too soon after {} to be counted",
+                backups[*before].name
+            );
+            kept.entry(place).or_default().push(Reason::onward(words));
+        }
+    }
+    kept
+}
+
+/// These backups, oldest first, in classes whose times can be compared. Normally that is one class. A backup
 /// without a recorded time whose sentinel is younger than a recorded backup may be older all the same, in an archive
 /// that was copied; then the rules hold for each kind by itself, and more is kept.
-fn by_time(backups: &[BackupFacts]) -> Vec<Vec<usize>> {
-    let usable = |recorded| {
-        let mut class: Vec<usize> = (0..backups.len())
-            .filter(|&index| {
-                backups[index].damaged.is_none() && backups[index].recorded == recorded
-            })
+fn by_time(backups: &[BackupFacts], group: &[usize]) -> Vec<Vec<usize>> {
+    let of_kind = |recorded| {
+        let mut class: Vec<usize> = group
+            .iter()
+            .copied()
+            .filter(|&index| backups[index].recorded == recorded)
             .collect();
         class.sort_by_key(|&index| (backups[index].time, &backups[index].name));
         class
     };
-    let (mut unrecorded, recorded) = (usable(false), usable(true));
+    let (mut unrecorded, recorded) = (of_kind(false), of_kind(true));
     match (unrecorded.last(), recorded.first()) {
         (Some(&last), Some(&first)) if backups[last].time >= backups[first].time => {
             vec![unrecorded, recorded]
@@ -347,22 +407,36 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
     kept
 }
 
-/// Refuses to take the last backup that can be restored.
+/// Refuses to take the last backup that can be restored, and the last one of these that leads to the newest timeline.
 fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
-    let good = |index: &usize| backups[*index].damaged.is_none();
-    let any_good = (0..backups.len()).any(|index| good(&index));
-    if !any_good || kept.keys().any(good) {
-        return Ok(());
+    // What only its own tool restores is worth as much where there is nothing else.
+    let sound = |index: &usize| backups[*index].damaged.is_none();
+    let good = |index: &usize| backups[*index].is_good();
+    let present = |index: &usize| good(index) && backups[*index].branch == Branch::Present;
+    let loses = |is_one: &dyn Fn(&usize) -> bool| {
+        (0..backups.len()).any(|index| is_one(&index)) && !kept.keys().any(is_one)
+    };
+    let error = |message: &str, detail: String| {
+        Err(OpError::new(Kind::ArchiveConflict, message)
+            .detail(detail)
+            .hint("take a new base backup first, or name an earlier bound; `delete everything` empties the archive"))
+    };
+    let all = backups.len();
+    if loses(&sound) || loses(&good) {
+        return error(
+            "this would delete the last backup that can be restored",
+            format!("Of {all} backups none would remain but those that cannot be restored."),
+        );
     }
-    Err(OpError::new(
-        Kind::ArchiveConflict,
-        "this would delete the last backup that can be restored",
-    )
-    .detail(format!(
-        "Of {} backups none would remain but those that cannot be read.",
-        backups.len()
-    ))
-    .hint("take a new base backup first, or name an earlier bound; `delete everything` empties the archive"))
+    if loses(&present) {
+        return error(
+            "this would delete the last backup that leads to the newest timeline",
+            format!(
+                "Of {all} backups none would remain but those on branches that were abandoned."
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn keep_marked(backups: &[BackupFacts], request: &Request, kept: &mut Kept) {
@@ -420,185 +494,4 @@ fn retain_nothing() -> OpError {
     OpError::new(Kind::Usage, "retaining 0 backups would delete every one").hint(
         "give the number of backups to keep, 1 or more; `delete everything` empties the archive",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{at, backup};
-    use super::*;
-
-    fn gone(decisions: &[Decision]) -> Vec<String> {
-        let gone = decisions.iter().filter(|decision| decision.goes());
-        gone.map(|decision| decision.backup.name.segment().to_string()[16..].to_owned())
-            .collect()
-    }
-
-    /// Backups in segments 1, 2, 3 …, each an hour after the one before.
-    fn hourly(count: u32) -> Vec<BackupFacts> {
-        (1..=count).map(|number| backup(1, number)).collect()
-    }
-
-    fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<Decision>> {
-        decide(
-            request,
-            backups,
-            &[],
-            &TimeOfDay::new(at("2026-02-01T00:00:00Z")),
-        )
-    }
-
-    fn before(text: &str) -> Request {
-        Request::Before(Bound::Segment(WalSegmentName::parse(text).unwrap()))
-    }
-
-    #[test]
-    fn without_a_rule_nothing_goes() {
-        let decisions = decide_at(&Request::Policy(Policy::default()), &hourly(3)).unwrap();
-        assert_eq!(gone(&decisions), Vec::<String>::new());
-    }
-
-    #[test]
-    fn retain_keeps_the_newest_by_time() {
-        let mut backups = hourly(4);
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(2), &backups).unwrap()),
-            ["00000001", "00000002"]
-        );
-        assert!(gone(&decide_at(&Request::Retain(9), &backups).unwrap()).is_empty());
-        assert!(gone(&decide_at(&Request::Retain(1), &[]).unwrap()).is_empty());
-        // The log began anew: the backup with the lowest number is the newest.
-        backups[0].time = at("2026-01-31T00:00:00Z");
-        backups.sort_by_key(|backup| backup.time);
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(2), &backups).unwrap()),
-            ["00000002", "00000003"]
-        );
-    }
-
-    #[test]
-    fn a_policy_always_keeps_the_newest() {
-        let policy = Policy {
-            days: Some(1),
-            ..Policy::default()
-        };
-        let decisions = decide_at(&Request::Policy(policy), &hourly(3)).unwrap();
-        assert_eq!(gone(&decisions), ["00000001", "00000002"]);
-    }
-
-    #[test]
-    fn zero_is_refused() {
-        let error = decide_at(&Request::Retain(0), &hourly(2)).unwrap_err();
-        assert_eq!(error.kind, Kind::Usage);
-    }
-
-    #[test]
-    fn before_a_segment_or_a_backup() {
-        let backups = hourly(3);
-        for (bound, expected) in [
-            ("000000010000000000000002", vec!["00000001"]),
-            // The timeline is not part of a position.
-            ("000000050000000000000002", vec!["00000001"]),
-            ("000000010000000000000001", vec![]),
-            ("000000010000000000000003", vec!["00000001", "00000002"]),
-        ] {
-            let decisions = decide_at(&before(bound), &backups).unwrap();
-            assert_eq!(gone(&decisions), expected, "{bound}");
-        }
-        let named = Request::Before(Bound::Backup(backups[1].name.clone()));
-        assert_eq!(gone(&decide_at(&named, &backups).unwrap()), ["00000001"]);
-        // Two backups of one segment: the offset decides.
-        let mut twins = hourly(2);
-        twins[0].name = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
-        twins[1].name = BackupName::parse("base_000000010000000000000002_00000440").unwrap();
-        let named = Request::Before(Bound::Backup(twins[1].name.clone()));
-        assert_eq!(gone(&decide_at(&named, &twins).unwrap()), ["00000002"]);
-        let named = Request::Before(Bound::Backup(twins[0].name.clone()));
-        assert!(gone(&decide_at(&named, &twins).unwrap()).is_empty());
-    }
-
-    #[test]
-    fn fault_42_a_backup_of_an_upgraded_cluster_is_not_before_an_old_one() {
-        // Three backups of the old cluster, then one of the new, whose log began anew.
-        let mut backups: Vec<BackupFacts> = (5..8).map(|number| backup(1, number)).collect();
-        backups.push(BackupFacts {
-            time: at("2026-01-31T00:00:00Z"),
-            ..backup(1, 1)
-        });
-        let named = Request::Before(Bound::Backup(backups[2].name.clone()));
-        assert_eq!(
-            gone(&decide_at(&named, &backups).unwrap()),
-            ["00000005", "00000006"]
-        );
-        let bare = before("000000010000000000000007");
-        assert_eq!(
-            gone(&decide_at(&bare, &backups).unwrap()),
-            ["00000005", "00000006"]
-        );
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(2), &backups).unwrap()),
-            ["00000005", "00000006"]
-        );
-    }
-
-    #[test]
-    fn fault_49_the_last_backup_that_can_be_restored_is_spared() {
-        let mut backups = hourly(2);
-        let beyond = before("000000010000000000000009");
-        let error = decide_at(&beyond, &backups).unwrap_err();
-        assert_eq!(error.kind, Kind::ArchiveConflict);
-        assert!(error.message.contains("last backup"), "{}", error.message);
-        // A damaged one does not stand in for it.
-        backups[1].damaged = Some("no JSON".to_owned());
-        let error = decide_at(&before("000000010000000000000002"), &backups).unwrap_err();
-        assert_eq!(error.kind, Kind::ArchiveConflict);
-        assert!(gone(&decide_at(&Request::Retain(1), &backups).unwrap()).is_empty());
-        let all = decide_at(&Request::Everything, &backups).unwrap();
-        assert_eq!(gone(&all), ["00000001", "00000002"]);
-    }
-
-    #[test]
-    fn marked_backups_stay_and_stop_everything() {
-        let mut backups = hourly(3);
-        backups[0].marked = true;
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(1), &backups).unwrap()),
-            ["00000002"]
-        );
-        let error = decide_at(&Request::Everything, &backups).unwrap_err();
-        assert_eq!(error.kind, Kind::ArchiveConflict);
-        let consistent = Policy {
-            wal: super::super::WalRetention::Consistent,
-            ..Policy::newest(1)
-        };
-        let decisions = decide_at(&Request::Policy(consistent), &backups).unwrap();
-        assert_eq!(
-            decisions[0].needs()[0].last,
-            Some(WalSegmentName::parse("000000010000000000000001").unwrap())
-        );
-        assert_eq!(decisions[2].needs()[0].last, None);
-    }
-
-    #[test]
-    fn deltas_keep_what_they_are_based_on() {
-        let mut backups = hourly(4);
-        backups[3].parent = Some(backups[1].name.to_string());
-        backups[1].parent = Some(backups[0].name.to_string());
-        assert_eq!(
-            gone(&decide_at(&Request::Retain(1), &backups).unwrap()),
-            ["00000003"]
-        );
-        backups[0].name = BackupName::parse("base_000000010000000000000001_00000041").unwrap();
-        assert!(
-            gone(&decide_at(&Request::Retain(1), &backups).unwrap()).is_empty(),
-            "a parent that is not there may be any"
-        );
-        let writing = Unfinished {
-            name: BackupName::parse("base_000000010000000000000009_D_000000010000000000000004")
-                .unwrap(),
-            touched: at("2026-01-31T00:00:00Z"),
-        };
-        let now = TimeOfDay::new(at("2026-02-01T00:00:00Z"));
-        let decisions = decide(&Request::Retain(1), &hourly(3), &[writing], &now).unwrap();
-        assert!(gone(&decisions).is_empty());
-    }
 }

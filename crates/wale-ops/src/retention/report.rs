@@ -139,6 +139,8 @@ pub struct Report {
     pub refused_count: u64,
     /// Sentences for the user.
     pub warnings: Vec<String>,
+    /// Sentences about branches that were abandoned, and what lies on them.
+    pub branches: Vec<String>,
 }
 
 impl Report {

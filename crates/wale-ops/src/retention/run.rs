@@ -24,6 +24,7 @@ use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
+use super::branches;
 use super::inventory::{Folder, Inventory, listing, mark_of};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
@@ -57,6 +58,8 @@ pub struct Options {
     pub act: Act,
     /// How long a backup without a sentinel is taken for one that is being written, counted from its newest object.
     pub grace: Duration,
+    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    pub request_interval: Duration,
 }
 
 /// Receives a line for each object, as it is decided.
@@ -94,9 +97,8 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
         }
         run.report.warnings.push(error.chain());
     }
-    let decisions = run
-        .settle(&options.request, &mut inventory, &writing)
-        .await?;
+    let decisions = run.settle(options, &mut inventory, &writing).await?;
+    run.report.branches = branches::told(&inventory.backups, inventory.lineage.newest());
     let mut needs = run.backups(&decisions).await?;
     for folder in &inventory.unfinished {
         needs.extend(run.unfinished(folder, grace, now).await?);
@@ -113,7 +115,8 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
         Request::Before(bound) => Some(bound),
         _ => None,
     };
-    let judge = WalJudge::new(needs, inventory.histories).before(bound.map(Bound::segment));
+    let judge =
+        WalJudge::new(needs, inventory.lineage.into_histories()).before(bound.map(Bound::segment));
     run.wal(&judge).await?;
     Ok(run.report)
 }
@@ -186,11 +189,18 @@ impl Run<'_> {
     /// If so everything is decided anew: what the marked backup is based on stays with it.
     async fn settle(
         &mut self,
-        request: &Request,
+        options: &Options,
         inventory: &mut Inventory,
         writing: &[Unfinished],
     ) -> Result<Vec<Decision>> {
-        let decisions = decide(request, &inventory.backups, writing, &inventory.time)?;
+        let (request, interval) = (&options.request, options.request_interval);
+        let decisions = decide(
+            request,
+            &inventory.backups,
+            writing,
+            &inventory.time,
+            interval,
+        )?;
         if self.act == Act::Show {
             return Ok(decisions);
         }
@@ -206,7 +216,13 @@ impl Run<'_> {
         if !late {
             return Ok(decisions);
         }
-        let again = decide(request, &inventory.backups, writing, &inventory.time);
+        let again = decide(
+            request,
+            &inventory.backups,
+            writing,
+            &inventory.time,
+            interval,
+        );
         if again.is_err() {
             for facts in inventory.backups.iter().filter(|facts| facts.deletion) {
                 self.take_back(&facts.name).await?;
@@ -412,6 +428,7 @@ impl Run<'_> {
             last: None,
             size: None,
             committed: None,
+            is_apart: false,
         };
         if !folder.is_left_over(grace, now) {
             if self.act == Act::Show {

@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
+use super::branches::Branch;
 use super::plan::{BackupFacts, Place};
 
 pub(super) fn at(text: &str) -> DateTime<Utc> {
@@ -29,7 +30,11 @@ pub(super) fn backup(on: u32, number: u32) -> BackupFacts {
         time,
         recorded: true,
         committed: time,
+        began: time,
+        requested: false,
+        branch: Branch::Present,
         damaged: None,
+        unreadable: None,
         marked: false,
         deletion: false,
         place: Place::Named,
@@ -39,6 +44,7 @@ pub(super) fn backup(on: u32, number: u32) -> BackupFacts {
     }
 }
 
+mod decisions;
 mod marks;
 mod plans;
 mod properties;

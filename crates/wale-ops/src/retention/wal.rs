@@ -9,10 +9,10 @@
 //! Everything unknown counts as needed: a timeline whose history is not there or cannot be read leads, as far as
 //! anybody knows, out of every backup on a lower timeline.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
-use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
+
+use crate::archive::lineage::Histories;
 
 /// What one remaining backup, complete or being written, needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +25,9 @@ pub struct Need {
     pub size: Option<WalSegmentSize>,
     /// When the backup was committed, by the store's clock; none while it is being written.
     pub committed: Option<DateTime<Utc>>,
+    /// Whether the backup lies apart from the line to the present. Its age says nothing about WAL that is stored now.
+    pub is_apart: bool,
 }
-
-/// The timelines of the archive: their histories, `None` for one that cannot be read.
-pub type Histories = BTreeMap<TimelineId, Option<TimelineHistory>>;
 
 /// What a WAL object's fate is, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +84,18 @@ impl WalJudge {
     /// For the needs of the backups that remain.
     #[must_use]
     pub fn new(needs: Vec<Need>, histories: Histories) -> Self {
-        let committed = |need: &Need| need.committed;
-        // Backups that keep all WAL since their start decide; where there are none, the others do.
-        let onward = needs.iter().filter(|need| need.last.is_none());
-        let settled = onward
-            .filter_map(committed)
-            .min()
-            .or_else(|| needs.iter().filter_map(committed).min());
+        // Backups on the line to the present that keep all WAL since their start decide; where there are none, others do:
+        // what was abandoned may be kept for ever, and must not keep all WAL since.
+        let ranks: [fn(&Need) -> bool; 3] = [
+            |need| !need.is_apart && need.last.is_none(),
+            |need| need.last.is_none(),
+            |_| true,
+        ];
+        let oldest = |rank: fn(&Need) -> bool| {
+            let of_rank = needs.iter().filter(|need| rank(need));
+            of_rank.filter_map(|need| need.committed).min()
+        };
+        let settled = ranks.into_iter().find_map(oldest);
         Self {
             needs,
             histories,
@@ -180,6 +184,8 @@ pub fn is_before(segment: WalSegmentName, other: WalSegmentName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use wale_pg::TimelineHistory;
+
     use super::super::tests::{at, segment, timeline};
     use super::*;
 
@@ -191,6 +197,7 @@ mod tests {
             last: last.map(segment),
             size: Some(SIZE),
             committed: Some(at("2026-01-10T00:00:00Z")),
+            is_apart: false,
         }
     }
 
@@ -286,6 +293,29 @@ mod tests {
         ] {
             assert_eq!(judge(&judge_of, name, stored), expected);
         }
+    }
+
+    #[test]
+    fn what_was_abandoned_does_not_make_wal_young() {
+        let left = Need {
+            committed: Some(at("2026-01-01T00:00:00Z")),
+            is_apart: true,
+            ..need("000000010000000000000008", None)
+        };
+        let judge_of = WalJudge::new(vec![left, need("000000020000000000000009", None)], golden());
+        for (name, expected) in [
+            ("000000020000000000000008", Verdict::Unneeded),
+            ("000000010000000000000009", Verdict::Needed),
+        ] {
+            assert_eq!(
+                judge(&judge_of, name, "2026-01-05T00:00:00Z"),
+                expected,
+                "{name}"
+            );
+        }
+        let alone = WalJudge::new(vec![left], golden());
+        let verdict = judge(&alone, "000000020000000000000008", "2026-01-05T00:00:00Z");
+        assert_eq!(verdict, Verdict::Young);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use wale_storage::ObjectKey;
 
 use super::plan::Expectation;
 use super::report::{FetchReport, FetchedWal};
-use crate::archive::{Archive, ConsumeError, StoredWal, damaged, read_failed};
+use crate::archive::{Archive, ConsumeError, StoredWal, WAL_WINDOW_MAX, damaged, read_failed};
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.
@@ -309,7 +309,8 @@ async fn fetch_in_two_passes(
     let source = archive.open_stored(&key, codec).await?;
     // Ends by itself when the receiver is dropped: its next send fails.
     tokio::task::spawn_blocking(move || {
-        let decoder = wale_format::decoder(codec, source).map_err(|e| read_failed(&key, e));
+        let decoder = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)
+            .map_err(|e| read_failed(&key, e));
         match decoder.and_then(|mut plain| send_again(&key, &mut plain, seen, sender)) {
             Ok(()) => {}
             Err(error) => {

@@ -99,7 +99,12 @@ async fn rows_28_and_53_a_damaged_object_is_named_and_never_delivered() {
             let key = ObjectKey::new(&format!("wal_005/{FIRST}.zst")).expect("a key");
             bench.memory.insert(&key, object.clone());
             let error = fetch(&archive, &file_name(FIRST)).await.expect_err(case);
-            assert_eq!(error.kind, Kind::CorruptData, "{case}: {}", error.chain());
+            // What does not begin as its codec's frame may be encrypted by another tool.
+            let kind = match case {
+                "another codec" => Kind::Configuration,
+                _ => Kind::CorruptData,
+            };
+            assert_eq!(error.kind, kind, "{case}: {}", error.chain());
             assert!(error.message.contains(key.as_str()), "{case}: {error}");
             let path = bench.folder().join("RECOVERYXLOG");
             fetch_to_path(&archive, &file_name(FIRST), &path, None)

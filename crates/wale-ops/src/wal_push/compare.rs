@@ -3,6 +3,8 @@
 use std::io::Read;
 
 use sha2::{Digest, Sha256};
+use wale_format::Codec;
+use wale_pg::ArchiveFileName;
 
 use super::memory::READ_BYTES;
 use super::source::Source;
@@ -12,38 +14,94 @@ use crate::error::{Kind, OpError, Result};
 /// Whether `stored` decodes to exactly the bytes of `source`.
 ///
 /// # Errors
-/// The store's failures; [`Kind::CorruptData`] when the object cannot be decoded, so that nothing can be said.
+/// The store's failures; [`Kind::CorruptData`] when the object is damaged, so that nothing can be said;
+/// [`Kind::Configuration`] when this version lacks its codec or its key.
 pub(super) async fn same_content(
     archive: &Archive,
     source: &Source,
     stored: &StoredWal,
 ) -> Result<bool> {
-    let local = source.clone();
-    archive
-        .decode(&stored.key, stored.codec, move |plain| {
-            let same = same_bytes(&local, plain)?;
-            local.check_unchanged()?;
-            Ok(same)
-        })
-        .await
-        .map_err(|error| explain(source, stored, error))
+    let difference = first_difference(archive, source, stored).await?;
+    Ok(difference.is_none())
 }
 
-fn same_bytes(local: &Source, plain: &mut dyn Read) -> Result<bool, ConsumeError> {
+/// The position in bytes of the first difference between the file and what `stored` decodes to; `None` without one. The
+/// end of the shorter one is a difference.
+///
+/// # Errors
+/// As [`same_content`].
+pub(super) async fn first_difference(
+    archive: &Archive,
+    source: &Source,
+    stored: &StoredWal,
+) -> Result<Option<u64>> {
+    let local = source.clone();
+    let difference = archive
+        .decode(&stored.key, stored.codec, move |plain| {
+            let difference = differ(&local, plain)?;
+            local.check_unchanged()?;
+            Ok(difference)
+        })
+        .await
+        .map_err(|error| explain(source, stored, error))?;
+    // No codec tells what an object without one is; every page of WAL of one server begins with the same two bytes.
+    let is_segment = matches!(
+        source.name,
+        ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
+    );
+    match difference {
+        Some(0 | 1) if is_segment && stored.codec == Codec::None => Err(OpError::new(
+            Kind::Configuration,
+            format!(
+                "object {} holds no WAL of this server; it may be encrypted",
+                stored.key
+            ),
+        )
+        .hint("use the tool that wrote it")),
+        _ => Ok(difference),
+    }
+}
+
+fn differ(local: &Source, plain: &mut dyn Read) -> Result<Option<u64>, ConsumeError> {
     let mut reader = local.reader();
     let mut ours = vec![0; READ_BYTES];
     let mut theirs = vec![0; READ_BYTES];
+    let mut before = 0;
     loop {
         let count = reader.read(&mut ours).map_err(|e| {
             ConsumeError::Refused(OpError::from_io(e, format_args!("read {}", local.name)))
         })?;
         if count == 0 {
             // Equal so far, and the file ends here: does the object, too?
-            return Ok(plain.read(&mut theirs[..1])? == 0);
+            return Ok((plain.read(&mut theirs[..1])? > 0).then_some(before));
         }
-        if read_full(plain, &mut theirs[..count])? < count || ours[..count] != theirs[..count] {
-            return Ok(false);
+        let other = read_full(plain, &mut theirs[..count])?;
+        if ours[..count] == theirs[..other] {
+            before += count as u64;
+            continue;
         }
+        let pairs = ours[..count].iter().zip(&theirs[..other]);
+        let same = pairs.take_while(|(one, other)| one == other).count();
+        return Ok(Some(before + same as u64));
+    }
+}
+
+/// Where the content of a file ends: behind its last byte that is not zero. Blocks.
+pub(super) fn content_end(source: &Source) -> Result<u64> {
+    let failed = |e| OpError::from_io(e, format_args!("read {}", source.name));
+    let mut reader = source.reader();
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut before, mut end) = (0, 0);
+    loop {
+        let count = reader.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            source.check_unchanged()?;
+            return Ok(end);
+        }
+        if let Some(last) = buffer[..count].iter().rposition(|byte| *byte != 0) {
+            end = before + last as u64 + 1;
+        }
+        before += count as u64;
     }
 }
 
@@ -71,7 +129,7 @@ fn explain(source: &Source, stored: &StoredWal, error: OpError) -> OpError {
             source.name
         ))
         .hint(format!(
-            "remove or repair {}, then PostgreSQL's next attempt stores it anew",
+            "move {} out of the archive, or repair it; then PostgreSQL's next attempt stores the file anew",
             stored.key
         ))
 }

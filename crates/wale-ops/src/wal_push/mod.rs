@@ -16,6 +16,7 @@
 //! [`run`] is one push. [`Pusher`] is the long-lived form, which shares pushes of one name, looks ahead and
 //! remembers.
 
+mod abandoned;
 mod compare;
 mod flight;
 mod memory;

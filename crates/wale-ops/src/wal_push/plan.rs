@@ -1,8 +1,8 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
 use wale_pg::{
-    ArchiveFileName, ControlFile, HeaderExpectation, TimelineHistory, WalHeaderError,
-    WalPageHeader, WalSegmentSize,
+    ArchiveFileName, ClusterState, ControlFile, HeaderExpectation, Lsn, TimelineHistory,
+    TimelineId, WalHeaderError, WalPageHeader, WalSegmentName, WalSegmentSize,
 };
 
 use crate::archive::ClusterIdentity;
@@ -41,7 +41,8 @@ pub fn cluster_of_header(header: &WalPageHeader) -> Option<ClusterIdentity> {
 }
 
 /// Checks a segment (or partial segment) by its first page and its size, and returns what the header says about the
-/// cluster. Whether that is the archive's cluster is the identity's business.
+/// cluster: no major version where the page magic is of a newer one than any that is known. Whether that is the archive's
+/// cluster is the identity's business.
 ///
 /// # Errors
 /// [`Kind::CorruptData`] for what PostgreSQL would not have handed over: wrong size, no WAL, another segment's bytes
@@ -71,6 +72,120 @@ pub fn check_segment(
             header.segment_size
         ))
     })
+}
+
+/// What a file that is not its segment may be all the same: one that the server made, or renamed ahead, for WAL that it
+/// then never wrote under this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// It begins with zeros: preallocated, if the rest of it is zero, too.
+    Preallocated,
+    /// It begins as a segment before it of the cluster of this header: recycled.
+    Recycled(ClusterIdentity),
+}
+
+/// Looks at the first page of a file that [`check_segment`] refuses.
+#[must_use]
+pub fn unwritten(name: &ArchiveFileName, head: &[u8], file_size: u64) -> Option<Unwritten> {
+    let ArchiveFileName::Segment(segment) = name else {
+        return None;
+    };
+    match WalPageHeader::parse(head) {
+        Err(WalHeaderError::AllZero) => Some(Unwritten::Preallocated),
+        Err(_) => None,
+        Ok(header) => {
+            let cluster = cluster_of_header(&header)?;
+            let size = cluster.wal_segment_size;
+            let start = segment.start_lsn(size).ok()?;
+            let is_another = size.offset_in_segment(header.page_address) == 0
+                && header.page_address < start
+                && file_size == size.bytes();
+            is_another.then_some(Unwritten::Recycled(cluster))
+        }
+    }
+}
+
+/// Where the server that hands a file over has left the timeline of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The timeline that the server is on.
+    pub timeline: TimelineId,
+    /// The first position of the old timeline that is not on the server's way.
+    pub at: Lsn,
+    /// How many bytes of the segment are on the server's way; fewer than the segment has.
+    pub bytes: u64,
+}
+
+/// The fork before the end of `segment`, if the server has left that timeline there: `server` is the history of the
+/// timeline that the server is on, `own` the one of the segment's.
+#[must_use]
+pub fn fork(
+    segment: WalSegmentName,
+    size: WalSegmentSize,
+    server: &TimelineHistory,
+    own: &TimelineHistory,
+) -> Option<Fork> {
+    if server.timeline <= segment.timeline() || own.timeline != segment.timeline() {
+        return None;
+    }
+    let at = server.parts_from(own)?;
+    let start = segment.start_lsn(size).ok()?;
+    let bytes = at.as_u64().saturating_sub(start.as_u64());
+    (bytes < size.bytes()).then_some(Fork {
+        timeline: server.timeline,
+        at,
+        bytes,
+    })
+}
+
+/// The timeline that a server is on, by its control file and the newest timeline whose history lies in its WAL directory.
+///
+/// A standby writes a history there before it follows the timeline, and its control file tells of it only at the next
+/// restart point. A primary's control file has the last word: only on its own timeline does it write.
+#[must_use]
+pub fn server_timeline(
+    control: Option<&ControlFile>,
+    newest_history: Option<TimelineId>,
+) -> Option<TimelineId> {
+    let Some(control) = control else {
+        return newest_history;
+    };
+    match control.state {
+        ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery => newest_history
+            .max(control.min_recovery_timeline)
+            .max(Some(control.timeline)),
+        _ => Some(control.timeline),
+    }
+}
+
+/// What to do with a copy of a segment that differs from the stored one, on a server that has left the timeline:
+/// `difference` is the position of the first difference, `end` where the content of the server's copy ends, both in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// They differ on the server's own way: that is no matter of the fork.
+    Conflict,
+    /// The server's copy holds nothing that the stored one lacks.
+    NothingMore,
+    /// The server's copy holds more: it is kept.
+    Keep,
+}
+
+/// Decides about such a copy.
+#[must_use]
+pub fn abandoned(fork: &Fork, difference: u64, end: u64) -> Abandoned {
+    if difference < fork.bytes {
+        Abandoned::Conflict
+    } else if end <= difference {
+        Abandoned::NothingMore
+    } else {
+        Abandoned::Keep
+    }
+}
+
+/// The error for WAL with the page magic of a version that is not known, from a server that is not known to be newer.
+#[must_use]
+pub fn unknown_magic(name: &ArchiveFileName, magic: u16) -> OpError {
+    segment_error(name, WalHeaderError::UnknownMagic { found: magic })
 }
 
 fn segment_error(name: &ArchiveFileName, error: WalHeaderError) -> OpError {

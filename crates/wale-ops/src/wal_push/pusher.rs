@@ -1,15 +1,16 @@
 //! The long-lived pusher of one WAL directory: what a sidecar answers PostgreSQL's archiver with.
 //!
 //! ```text
-//! push(n) ─┬─ remembered, file unchanged ───────────────▶ answer at once
-//!          ├─ being pushed ──▶ share its result
-//!          └─ else one task: permit ▶ run ▶ remember ───▶ answer all who wait
+//! push(n) ─┬─ being pushed ──▶ share its result
+//!          └─ else one task: permit ┬─ remembered, file unchanged ▶ one look at the store ─▶ answer all who wait
+//!                                   └─ else run ▶ remember ──────────────────────────────▶ answer all who wait
 //!      and, beside it: the next ready files, through permits of their own
 //! ```
 //!
 //! A request never waits behind work that nobody asked for: looking ahead has permits of its own and begins only
 //! when one is free, so a push ahead that exists is running. It ends only after those before it did ([`Turn`]). A
-//! failed push ahead is forgotten, and the request for that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
+//! What is remembered spares the upload, never the look: an object may have been lost since, and PostgreSQL deletes its
+//! copy on the strength of the answer. A failed push ahead is forgotten, and the request for that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
 //!
 //! It decides nothing about data (that is [`super::run`]) and writes nothing into the WAL directory.
 
@@ -171,11 +172,6 @@ impl Pusher {
     }
 
     async fn answer(&self, name: &ArchiveFileName) -> Result<PushReport> {
-        if let Some(report) = self.shared.remembered(name).await {
-            self.begin_look_ahead(*name);
-            self.shared.lock().stats.look_ahead_hits += 1;
-            return Ok(report);
-        }
         let flight = self.join_or_begin(name)?;
         self.begin_look_ahead(*name);
         let result = flight.landed().await;
@@ -296,14 +292,20 @@ impl Shared {
                     (permit, Turn::now())
                 }
             };
-            let Shared {
-                archive,
-                directory,
-                options,
-                ..
-            } = &*shared;
-            let result = run_stamped(archive, directory, &name, options, &turn).await;
-            let result = shared.note(result, ahead);
+            let result = match shared.recall(&name).await {
+                Ok(Some(report)) => Ok(report),
+                Ok(None) => {
+                    let Shared {
+                        archive,
+                        directory,
+                        options,
+                        ..
+                    } = &*shared;
+                    let result = run_stamped(archive, directory, &name, options, &turn).await;
+                    shared.note(result, ahead)
+                }
+                Err(error) => Err(error),
+            };
             // Off the list before anybody is told: whoever asks next must not join a push that has ended.
             drop(landing);
             sender.send_replace(Some(Arc::new(result)));
@@ -328,6 +330,10 @@ impl Shared {
             PushOutcome::AlreadyStored => counters.already_stored += 1,
             PushOutcome::KeptBeside => counters.kept_beside += 1,
         }
+        if let Some(sealed) = &report.beside {
+            counters.beside_sealed += 1;
+            counters.last_sealed = Some(sealed.clone());
+        }
         if report.outcome != PushOutcome::AlreadyStored {
             counters.bytes_plain += report.bytes_plain;
             counters.bytes_stored += report.bytes_stored;
@@ -339,15 +345,31 @@ impl Shared {
         Ok(report)
     }
 
-    /// The remembered result of `name`, if the file is still the one that was pushed.
-    async fn remembered(&self, name: &ArchiveFileName) -> Option<PushReport> {
-        let (stamp, report) = self.lock().remembered.get(name).cloned()?;
-        let (directory, name) = (self.directory.clone(), *name);
-        let opened = tokio::task::spawn_blocking(move || directory.open_file(&name))
-            .await
-            .ok()?
-            .ok()?;
-        (opened.stamp == stamp).then_some(report)
+    /// The remembered result of `name`, if the file is still the one that was pushed and its object is still there.
+    ///
+    /// # Errors
+    /// The store's, after the patience of a push.
+    async fn recall(&self, name: &ArchiveFileName) -> Result<Option<PushReport>> {
+        let Some((stamp, report)) = self.lock().remembered.get(name).cloned() else {
+            return Ok(None);
+        };
+        let (directory, file) = (self.directory.clone(), *name);
+        let opened = blocking(move || Ok(directory.open_file(&file))).await?;
+        if !opened.is_ok_and(|opened| opened.stamp == stamp) {
+            return Ok(None);
+        }
+        let look = || is_there(&self.archive, &report);
+        if self.options.retry.run(look).await? {
+            self.lock().stats.look_ahead_hits += 1;
+            return Ok(Some(report));
+        }
+        tracing::warn!(
+            %name, key = report.key,
+            hint = "find out who deletes objects of this archive",
+            "the object of an archived file is gone; the file is stored again"
+        );
+        self.lock().forget(name);
+        Ok(None)
     }
 
     /// Begins pushes of the ready files that follow `requested`, as far as permits go.
@@ -410,7 +432,23 @@ impl Shared {
     }
 }
 
+/// Whether the object of a push is in the archive still, with its size. One look: two small requests at the same time.
+async fn is_there(archive: &Archive, report: &PushReport) -> Result<bool> {
+    let key = Archive::key(&report.key)?;
+    let head = async {
+        let meta = archive.store().head(&key).await;
+        meta.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))
+    };
+    let ((), meta) = tokio::try_join!(archive.ensure_still_there(), head)?;
+    Ok(meta.is_some_and(|meta| meta.size == report.bytes_stored))
+}
+
 impl State {
+    fn forget(&mut self, name: &ArchiveFileName) {
+        self.remembered.remove(name);
+        self.order.retain(|remembered| remembered != name);
+    }
+
     fn remember(&mut self, stamp: FileStamp, report: PushReport) {
         let name = report.name;
         if self.remembered.insert(name, (stamp, report)).is_none() {

@@ -44,6 +44,9 @@ pub struct PushReport {
     pub bytes_plain: u64,
     /// Size of the object in bytes.
     pub bytes_stored: u64,
+    /// The object of another tool that has the same name and cannot be read by this version, if the file was stored
+    /// beside one.
+    pub beside: Option<String>,
     /// How long it took, from the first look at the file.
     pub duration: Duration,
 }
@@ -61,13 +64,17 @@ pub struct PusherStats {
     pub already_stored: u64,
     /// Partial segments kept beside another one.
     pub kept_beside: u64,
+    /// Files stored beside an object of their name that this version cannot read.
+    pub beside_sealed: u64,
+    /// The last such object.
+    pub last_sealed: Option<String>,
     /// Bytes of the uploaded files.
     pub bytes_plain: u64,
     /// Bytes of the uploaded objects.
     pub bytes_stored: u64,
     /// Time spent in pushes that ended well, added up.
     pub push_time: Duration,
-    /// Requests answered from what had been pushed ahead or before, or by joining such a push.
+    /// Requests answered after a look at what had been pushed ahead or before, or by joining such a push.
     pub look_ahead_hits: u64,
     /// Pushes ahead of a request that failed; the request itself tries again.
     pub look_ahead_failures: u64,

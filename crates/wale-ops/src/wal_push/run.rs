@@ -1,14 +1,16 @@
 //! One push, from the file to the store's confirmation.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use wale_cluster::{FileStamp, WalDirectory};
-use wale_format::layout;
-use wale_pg::ArchiveFileName;
+use wale_format::{Codec, CodecSettings, layout};
+use wale_pg::{ArchiveFileName, MajorVersion};
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
+use super::abandoned;
 use super::compare::{digest, same_content};
 use super::flight::Turn;
 use super::plan::{self, Decision};
@@ -18,6 +20,9 @@ use super::upload::{Uploaded, upload};
 use crate::archive::{Archive, StoredWal};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
+
+/// Whether this process has said that the server is newer than it. Once is enough: it is true of every segment.
+static TOLD_OF_NEWER: AtomicBool = AtomicBool::new(false);
 
 /// What a caller may choose about a push.
 #[derive(Clone, Debug)]
@@ -100,6 +105,17 @@ pub(super) async fn run_stamped(
     let started = Instant::now();
     let (folder, file, data) = (directory.clone(), *name, options.data_directory.clone());
     let source = blocking(move || Source::open(&folder, &file, data.as_deref())).await?;
+    if let Some(major) = source.newer
+        && !TOLD_OF_NEWER.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(
+            major,
+            newest_known = MajorVersion::NEWEST.get(),
+            hint = "use a version of wale that knows this server, for base backups, too",
+            "the server is newer than this wale: its WAL is archived, checked by size, system identifier, segment size \
+             and page address, but not by its page magic, which is not known here"
+        );
+    }
     let done = options
         .retry
         .run(|| attempt(archive, &source, turn))
@@ -110,47 +126,85 @@ pub(super) async fn run_stamped(
         key: done.key.to_string(),
         bytes_plain: source.size,
         bytes_stored: done.bytes_stored,
+        beside: done.beside.map(|key| key.to_string()),
         duration: started.elapsed(),
     };
+    if let Some(sealed) = &report.beside {
+        tracing::warn!(
+            %name, key = report.key, sealed,
+            "{sealed} holds {name} under a codec or a key that this version cannot read, so no restore by wale reads it; \
+             the file was stored beside it"
+        );
+    }
     tracing::debug!(%name, outcome = report.outcome.name(), key = %report.key, "pushed");
     Ok((report, source.stamp))
 }
 
-struct Done {
-    outcome: PushOutcome,
-    key: ObjectKey,
-    bytes_stored: u64,
+/// What an attempt came to.
+pub(super) struct Done {
+    pub(super) outcome: PushOutcome,
+    pub(super) key: ObjectKey,
+    pub(super) bytes_stored: u64,
+    /// An object of another tool under the same name that this version cannot read.
+    pub(super) beside: Option<ObjectKey>,
 }
 
 /// One attempt. It begins with a look at the store, because an attempt before it may have stored the object and lost
 /// the reply.
-async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
-    claim(archive, source).await?;
-    let copies = archive.find_wal_copies(&source.name).await?;
-    let decision = plan::decide(&source.name, &compare_all(archive, source, &copies).await?);
-    let done = match decision {
-        Decision::Same(position) => confirm(archive, &copies[position]).await?,
-        Decision::Conflict(position) => return Err(conflict(source, &copies[position].key)),
+pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
+    if let Some(damaged) = &source.unwritten {
+        return attempt_unwritten(archive, source, damaged).await;
+    }
+    let look = archive.find_wal_copies(&source.stored_as);
+    let ((), copies) = tokio::try_join!(claim(archive, source), look)?;
+    let Copies { readable, sealed } = compare_all(archive, source, copies).await?;
+    let same: Vec<bool> = readable.iter().map(|copy| copy.same).collect();
+    let mut done = match plan::decide(&source.stored_as, &same) {
+        Decision::Same(position) => confirm(archive, &readable[position].stored).await?,
+        Decision::Conflict(position) => {
+            let stored: Vec<StoredWal> = readable.into_iter().map(|copy| copy.stored).collect();
+            return match abandoned::settle(archive, source, &stored, turn).await? {
+                Some(done) => Ok(done),
+                None => Err(conflict(source, &stored[position].key)),
+            };
+        }
         Decision::KeepBeside => return keep_beside(archive, source, turn).await,
-        Decision::Upload => store(archive, source, turn).await?,
+        Decision::Upload => store(archive, source, turn, &sealed).await?,
     };
     refuse_disputed(archive, source, &done.key).await?;
+    if done.outcome == PushOutcome::Stored {
+        done.beside = sealed.first().map(|stored| stored.key.clone());
+    }
     Ok(done)
+}
+
+/// An attempt of a file that was never written as the segment of its name. It claims no archive and stores nothing.
+async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError) -> Result<Done> {
+    if archive.identity().await?.is_some() {
+        claim(archive, source).await?;
+        let mut copies = archive.find_wal_copies(&source.stored_as).await?;
+        copies.retain(|stored| stored.codec.can_read());
+        if let Some(done) = abandoned::excuse(archive, source, &copies).await? {
+            return Ok(done);
+        }
+    }
+    Err(damaged.duplicate())
 }
 
 /// Looks once more under the other codecs, now that the object exists. Creating is atomic for one key only: a clone that
 /// compresses otherwise and was as quick has another key. Of two writers at least one sees the other's object here,
 /// so two contents of one name are never both acknowledged.
 async fn refuse_disputed(archive: &Archive, source: &Source, own: &ObjectKey) -> Result<()> {
-    if matches!(source.name, ArchiveFileName::Partial(_)) {
+    if matches!(source.stored_as, ArchiveFileName::Partial(_)) {
         return Ok(());
     }
-    for stored in archive.find_wal_copies(&source.name).await? {
-        if stored.key != *own && !same_content(archive, source, &stored).await? {
-            return Err(conflict(source, &stored.key));
-        }
+    let mut others = archive.find_wal_copies(&source.stored_as).await?;
+    others.retain(|stored| stored.key != *own);
+    let others = compare_all(archive, source, others).await?.readable;
+    match others.iter().find(|copy| !copy.same) {
+        Some(other) => Err(conflict(source, &other.stored.key)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes sure that the archive is this cluster's before anything is written.
@@ -161,35 +215,68 @@ async fn claim(archive: &Archive, source: &Source) -> Result<()> {
         return Err(OpError::new(Kind::Configuration, format!("cannot tell which cluster {} comes from", source.name))
             .detail("The archive is not bound to a cluster yet, and neither pg_control nor a segment can be read.")
             .hint("let PGDATA name the data directory, or archive a WAL segment first"));
+    } else {
+        archive.ensure_still_there().await?;
     }
-    archive.note_codec(archive.codec().codec).await
+    Ok(())
 }
 
-async fn compare_all(
+/// The objects under a name.
+struct Copies {
+    /// Those that this version can read.
+    readable: Vec<Copy>,
+    /// Those that it cannot, for want of a codec or a key. They count for nothing: no restore of ours reads them.
+    sealed: Vec<StoredWal>,
+}
+
+struct Copy {
+    stored: StoredWal,
+    /// Whether it holds the file's bytes.
+    same: bool,
+}
+
+async fn compare_all(archive: &Archive, source: &Source, copies: Vec<StoredWal>) -> Result<Copies> {
+    let (mut readable, mut sealed) = (Vec::new(), Vec::new());
+    for stored in copies {
+        match same_content(archive, source, &stored).await {
+            Ok(same) => readable.push(Copy { stored, same }),
+            Err(error) if error.kind == Kind::Configuration => sealed.push(stored),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Copies { readable, sealed })
+}
+
+/// Uploads under the plain name, with the first codec whose key is not taken by a `sealed` object. Somebody else may be
+/// faster; then the bytes decide, as if they had been there.
+async fn store(
     archive: &Archive,
     source: &Source,
-    copies: &[StoredWal],
-) -> Result<Vec<bool>> {
-    let mut same = Vec::with_capacity(copies.len());
-    for stored in copies {
-        same.push(same_content(archive, source, stored).await?);
-    }
-    Ok(same)
-}
-
-/// Uploads under the plain name. Somebody else may be faster; then the bytes decide, as if they had been there.
-async fn store(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
-    let key = Archive::key(&layout::wal(&source.name, archive.codec().codec))?;
-    match upload(archive, source, &key, turn).await? {
+    turn: &Turn,
+    sealed: &[StoredWal],
+) -> Result<Done> {
+    let configured = *archive.codec();
+    let others = Codec::ALL_READABLE.map(CodecSettings::from);
+    let free = [configured].into_iter().chain(others).find(|settings| {
+        let is_taken = |stored: &StoredWal| stored.codec == settings.codec;
+        settings.codec.can_write() && !sealed.iter().any(is_taken)
+    });
+    let Some(settings) = free else {
+        return Err(conflict(source, &sealed[0].key));
+    };
+    archive.note_codec(settings.codec).await?;
+    let key = Archive::key(&layout::wal(&source.stored_as, settings.codec))?;
+    match upload(archive, source, &key, settings, turn).await? {
         Uploaded::Created { bytes_stored } => Ok(Done {
             outcome: PushOutcome::Stored,
             key,
             bytes_stored,
+            beside: None,
         }),
         Uploaded::Exists => {
-            let stored = stat(archive, source, key).await?;
+            let stored = stat(archive, source, key, settings.codec).await?;
             let same = same_content(archive, source, &stored).await?;
-            match plan::decide(&source.name, &[same]) {
+            match plan::decide(&source.stored_as, &[same]) {
                 Decision::Same(_) => Ok(already(&stored)),
                 Decision::KeepBeside => keep_beside(archive, source, turn).await,
                 Decision::Conflict(_) | Decision::Upload => Err(conflict(source, &stored.key)),
@@ -200,25 +287,27 @@ async fn store(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> 
 
 /// Stores a partial segment under its digest.
 async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
+    archive.note_codec(archive.codec().codec).await?;
     let local = source.clone();
     let digest = blocking(move || digest(&local)).await?;
     let key = Archive::key(&layout::wal_conflicting_partial(
-        &source.name,
+        &source.stored_as,
         &digest,
         archive.codec().codec,
     ))?;
-    match upload(archive, source, &key, turn).await? {
+    match upload(archive, source, &key, *archive.codec(), turn).await? {
         Uploaded::Created { bytes_stored } => {
-            tracing::warn!(name = %source.name, %key, "another partial segment has this name; kept beside it");
+            tracing::warn!(name = %source.stored_as, %key, "another partial segment has this name; kept beside it");
             Ok(Done {
                 outcome: PushOutcome::KeptBeside,
                 key,
                 bytes_stored,
+                beside: None,
             })
         }
         // The key holds a part of the digest only, so the bytes have the last word here, too.
         Uploaded::Exists => {
-            let stored = stat(archive, source, key).await?;
+            let stored = stat(archive, source, key, archive.codec().codec).await?;
             if same_content(archive, source, &stored).await? {
                 Ok(already(&stored))
             } else {
@@ -229,7 +318,12 @@ async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<
 }
 
 /// The object that the store said exists.
-async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<StoredWal> {
+async fn stat(
+    archive: &Archive,
+    source: &Source,
+    key: ObjectKey,
+    codec: Codec,
+) -> Result<StoredWal> {
     let meta = archive
         .store()
         .head(&key)
@@ -238,9 +332,8 @@ async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<Stor
     let Some(meta) = meta else {
         return Err(gone(&key));
     };
-    let codec = archive.codec().codec;
     Ok(StoredWal {
-        name: source.name,
+        name: source.stored_as,
         key,
         codec,
         size: meta.size,
@@ -251,7 +344,7 @@ async fn stat(archive: &Archive, source: &Source, key: ObjectKey) -> Result<Stor
 /// Acknowledges an object that was found and compared. That it can be read does not make it durable: whoever wrote it
 /// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it, by a
 /// put that has nothing to put.
-async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
+pub(super) async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
     let nothing = BodyError::new("there is nothing to store");
     let nothing = stream::iter([Err(nothing)]).boxed();
     match archive.store().put_if_absent(&stored.key, nothing).await {
@@ -273,6 +366,7 @@ fn already(stored: &StoredWal) -> Done {
         outcome: PushOutcome::AlreadyStored,
         key: stored.key.clone(),
         bytes_stored: stored.size,
+        beside: None,
     }
 }
 
@@ -289,7 +383,7 @@ fn conflict(source: &Source, key: &ObjectKey) -> OpError {
         Kind::ArchiveConflict,
         format!(
             "{} is in the archive already, with other content",
-            source.name
+            source.stored_as
         ),
     )
     .detail(format!("The stored object {key} was left as it is."));

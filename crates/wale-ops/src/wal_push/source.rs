@@ -7,27 +7,38 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
-use wale_pg::{ArchiveFileName, WalPageHeader};
+use wale_pg::{
+    ArchiveFileName, ControlFile, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
+};
 
-use super::plan::{self, Origin};
+use super::memory::READ_BYTES;
+use super::plan::{self, Origin, Unwritten};
 use crate::archive::ClusterIdentity;
 use crate::error::{Kind, OpError, Result};
 
 /// A checked file of the WAL directory.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
+    /// The file.
     pub(super) name: ArchiveFileName,
+    /// What the archive is to call it: the same, or the partial segment of a segment.
+    pub(super) stored_as: ArchiveFileName,
     /// Size in bytes, fixed.
     pub(super) size: u64,
     /// Identity of the file's content.
     pub(super) stamp: FileStamp,
     /// The cluster it comes from, where that can be told.
     pub(super) cluster: Option<ClusterIdentity>,
+    /// The error for a file that was never written as this segment: only an object under its name can excuse it.
+    pub(super) unwritten: Option<Arc<OpError>>,
+    /// The server's major version, where it is newer than any that is known.
+    pub(super) newer: Option<u32>,
     directory: WalDirectory,
+    data_directory: Option<PathBuf>,
     file: Arc<File>,
 }
 
@@ -45,13 +56,34 @@ impl Source {
             control: data_directory.and_then(read_control),
             header: None,
         };
+        let (mut unwritten, mut newer) = (None, None);
         if matches!(
             name,
             ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
         ) {
-            let head =
-                read_head(&file).map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
-            origin.header = Some(plan::check_segment(name, &head, opened.size)?);
+            let read = |e| OpError::from_io(e, format_args!("read {name}"));
+            let head = read_head(&file).map_err(read)?;
+            match plan::check_segment(name, &head, opened.size) {
+                Ok(header) => {
+                    if header.major.is_none() {
+                        newer =
+                            data_directory.and_then(|path| DataDirectory::at(path).newer_version());
+                        if newer.is_none() {
+                            let magic = u16::from_le_bytes([head[0], head[1]]);
+                            return Err(plan::unknown_magic(name, magic));
+                        }
+                    }
+                    origin.header = Some(header);
+                }
+                Err(error) => {
+                    origin.header = match plan::unwritten(name, &head, opened.size) {
+                        Some(Unwritten::Recycled(cluster)) => Some(cluster),
+                        Some(Unwritten::Preallocated) if is_zero(&file).map_err(read)? => None,
+                        _ => return Err(error),
+                    };
+                    unwritten = Some(Arc::new(error));
+                }
+            }
         } else {
             check_history(name, &file, opened.size)?;
             if origin.control.is_none() {
@@ -61,12 +93,44 @@ impl Source {
         let cluster = plan::cluster_of(name, &origin)?;
         Ok(Self {
             name: *name,
+            stored_as: *name,
             size: opened.size,
             stamp: opened.stamp,
             cluster,
+            unwritten,
+            newer,
             directory: directory.clone(),
+            data_directory: data_directory.map(Path::to_owned),
             file,
         })
+    }
+
+    /// The same file, to be stored as the partial segment of this segment.
+    pub(super) fn as_partial(&self, segment: WalSegmentName) -> Self {
+        Self {
+            stored_as: ArchiveFileName::Partial(segment),
+            ..self.clone()
+        }
+    }
+
+    /// The timeline that the server of this WAL directory is on, as far as it can be seen. Blocks.
+    pub(super) fn server_timeline(&self) -> Option<TimelineId> {
+        let control = self.data_directory.as_deref().and_then(control_file);
+        let histories = names(&self.directory).filter_map(|name| match name {
+            ArchiveFileName::TimelineHistory(timeline) => Some(timeline),
+            _ => None,
+        });
+        plan::server_timeline(control.as_ref(), histories.max())
+    }
+
+    /// The history of a timeline as the WAL directory has it. Blocks.
+    pub(super) fn local_history(&self, timeline: TimelineId) -> Option<TimelineHistory> {
+        let name = ArchiveFileName::TimelineHistory(timeline);
+        let opened = self.directory.open_file(&name).ok()?;
+        let mut text = Vec::new();
+        let mut limited = opened.file.take(plan::HISTORY_FILE_MAX);
+        limited.read_to_end(&mut text).ok()?;
+        TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text)).ok()
     }
 
     /// Reads the file from its beginning, exactly `size` bytes.
@@ -173,6 +237,19 @@ fn read_head(file: &File) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
+/// Whether a file holds nothing but zeros.
+fn is_zero(file: &File) -> io::Result<bool> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset)? {
+            0 => return Ok(true),
+            count if buffer[..count].iter().all(|byte| *byte == 0) => offset += count as u64,
+            _ => return Ok(false),
+        }
+    }
+}
+
 fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
     if size > plan::HISTORY_FILE_MAX {
         return Err(
@@ -192,8 +269,12 @@ fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
 /// `pg_control`'s word on the cluster. A data directory that cannot be read (a sidecar may see the WAL directory
 /// only) is no failure: the WAL speaks for itself.
 pub(crate) fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
+    control_file(data_directory).map(|control| plan::cluster_of_control(&control))
+}
+
+fn control_file(data_directory: &Path) -> Option<ControlFile> {
     match DataDirectory::open(data_directory).and_then(|data| data.control_file()) {
-        Ok(control) => Some(plan::cluster_of_control(&control)),
+        Ok(control) => Some(control),
         Err(error) => {
             tracing::debug!(path = %data_directory.display(), %error, "goes on without pg_control");
             None
@@ -201,14 +282,17 @@ pub(crate) fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
     }
 }
 
+/// The WAL files of a directory; none when it cannot be read.
+fn names(directory: &WalDirectory) -> impl Iterator<Item = ArchiveFileName> {
+    let entries = std::fs::read_dir(directory.path()).into_iter().flatten();
+    entries.filter_map(|entry| ArchiveFileName::parse(entry.ok()?.file_name().to_str()?).ok())
+}
+
 /// The word of any segment of the same WAL directory, for a history file, which does not name its cluster.
 fn neighbour(directory: &WalDirectory) -> Option<ClusterIdentity> {
-    let entries = std::fs::read_dir(directory.path()).ok()?;
-    entries
-        .filter_map(|entry| ArchiveFileName::parse(entry.ok()?.file_name().to_str()?).ok())
-        .filter(ArchiveFileName::is_segment)
-        .find_map(|name| {
-            let head = read_head(&directory.open_file(&name).ok()?.file).ok()?;
-            plan::cluster_of_header(&WalPageHeader::parse(&head).ok()?)
-        })
+    let mut segments = names(directory).filter(ArchiveFileName::is_segment);
+    segments.find_map(|name| {
+        let head = read_head(&directory.open_file(&name).ok()?.file).ok()?;
+        plan::cluster_of_header(&WalPageHeader::parse(&head).ok()?)
+    })
 }

@@ -5,13 +5,13 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use wale_cluster::WalDirectory;
-use wale_format::Codec;
+use wale_format::{Codec, layout};
 use wale_pg::WalSegmentSize;
 use wale_storage::{Fault, FaultPlan, Occurrence, Store, Verb};
 
 use super::PushOutcome::{AlreadyStored, KeptBeside, Stored};
 use super::*;
-use crate::archive::ClusterIdentity;
+use crate::archive::{Archive, ClusterIdentity};
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, archive, cluster, content, encode, file_name, once, patient, segment,
@@ -237,6 +237,45 @@ async fn row_19_a_file_that_is_not_its_segment_is_refused() {
         assert_eq!(error.kind, Kind::CorruptData, "{case}: {error}");
         assert!(error.message.contains(&name.to_string()), "{case}: {error}");
         assert!(bench.memory.keys().is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn fault_102_wal_of_a_newer_server_is_archived_and_of_an_unknown_one_is_not() {
+    let mut newer = segment(FIRST, 1);
+    newer[..2].copy_from_slice(&0xD130_u16.to_le_bytes());
+    for (version, archived) in [(Some("20\n"), true), (Some("19\n"), false), (None, false)] {
+        let bench = Bench::new();
+        let name = bench.ready(FIRST, &newer);
+        let data = bench.folder().join("data");
+        fs::create_dir(&data).expect("made");
+        if let Some(version) = version {
+            fs::write(data.join("PG_VERSION"), version).expect("written");
+        }
+        let options = PushOptions {
+            data_directory: Some(data.clone()),
+            ..once()
+        };
+        let pushed = run(&bench.archive, &bench.wal, &name, &options).await;
+        if !archived {
+            let error = pushed.expect_err("of nobody knows which server");
+            assert_eq!(error.kind, Kind::CorruptData);
+            assert!(error.detail.expect("why").contains("D130"), "{version:?}");
+            continue;
+        }
+        assert_eq!(pushed.expect("archived").outcome, Stored);
+        let fetched = fetch(&bench.archive, &name).await.expect("fetched");
+        assert_eq!(content(fetched).await.expect("whole"), newer);
+        // What can be checked is checked.
+        let stranger = segment_of(42, SECOND, 1);
+        let name = bench.ready(SECOND, &stranger);
+        let error = run(&bench.archive, &bench.wal, &name, &options).await;
+        assert_eq!(error.expect_err("a stranger").kind, Kind::ArchiveMismatch);
+        let mut moved = newer.clone();
+        moved[8] ^= 1;
+        let name = bench.ready(FIRST, &moved);
+        let error = run(&bench.archive, &bench.wal, &name, &options).await;
+        assert_eq!(error.expect_err("another segment").kind, Kind::CorruptData);
     }
 }
 
@@ -521,18 +560,107 @@ async fn the_next_ready_files_are_pushed_ahead_and_remembered() {
     wait_until(|| pusher.stats().uploads == 3).await;
     assert_eq!(bench.wal_keys().len(), 3, "the window is two");
     bench.done(&first);
-    let calls = bench.faulty.calls(Verb::Any);
-    let (switch, before) = (bench.faulty.switch(), pusher.stats().look_ahead_hits);
-    switch.set_down(true);
+    let before = pusher.stats().look_ahead_hits;
+    let heads = bench.faulty.calls(Verb::Head);
     pusher.push(&second).await.expect("remembered");
     pusher.push(&third).await.expect("remembered");
     assert_eq!(pusher.stats().look_ahead_hits, before + 2);
-    switch.set_down(false);
-    assert!(bench.faulty.calls(Verb::Any) >= calls);
+    assert_eq!(pusher.stats().already_stored, 0, "nothing was compared");
+    assert!(bench.faulty.calls(Verb::Head) >= heads + 2);
+    // What is remembered never spares the look.
+    bench.faulty.switch().set_down(true);
+    let error = pusher.push(&second).await.expect_err("the store is silent");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    bench.faulty.switch().set_down(false);
     pusher.push(&fourth).await.expect("stored");
     pusher.drain().await;
     // Nobody but PostgreSQL touches the marks.
     assert_eq!(bench.wal.ready().expect("read"), [second, third, fourth]);
+}
+
+#[tokio::test]
+async fn fault_67_an_object_that_was_lost_is_stored_again() {
+    let bench = Bench::new();
+    let name = bench.ready_segment(FIRST);
+    let pusher = pusher(&bench, 0);
+    let key = Archive::key(&format!("wal_005/{FIRST}.zst")).expect("a key");
+    for cut in [false, true] {
+        pusher.push(&name).await.expect("stored");
+        let stored = bench.memory.content(&key).expect("there");
+        let calls = bench.faulty.calls(Verb::Any);
+        pusher.push(&name).await.expect("remembered");
+        assert_eq!(bench.faulty.calls(Verb::Any), calls + 2, "one look");
+        if cut {
+            bench.memory.insert(&key, stored.slice(..1000));
+            let error = pusher.push(&name).await.expect_err("damaged");
+            assert_eq!(error.kind, Kind::CorruptData);
+        } else {
+            bench.memory.delete(&key).await.expect("deleted");
+            let report = pusher.push(&name).await.expect("stored again");
+            assert_eq!(report.outcome, Stored);
+            let fetched = fetch(&bench.archive, &name).await.expect("fetched");
+            assert_eq!(content(fetched).await.expect("whole"), segment(FIRST, 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn fault_68_nothing_is_pushed_into_an_archive_that_was_emptied_meanwhile() {
+    let bench = Bench::new();
+    let [first, second] = [FIRST, SECOND].map(|name| bench.ready_segment(name));
+    let pusher = pusher(&bench, 0);
+    pusher.push(&first).await.expect("stored");
+    let kept = Archive::key(layout::IDENTITY).expect("a key");
+    let identity = bench.memory.content(&kept).expect("there");
+    for key in bench.memory.keys() {
+        bench.memory.delete(&key).await.expect("deleted");
+    }
+    for name in [&first, &second] {
+        let error = pusher.push(name).await.expect_err("gone");
+        assert_eq!(error.kind.http_status(), 503, "{error}");
+        assert!(error.message.contains("was there and is gone"), "{error}");
+    }
+    assert!(bench.memory.keys().is_empty(), "nothing was written");
+    bench.memory.insert(&kept, identity);
+    for name in [&first, &second] {
+        let report = pusher.push(name).await.expect("stored");
+        assert_eq!(report.outcome, Stored);
+    }
+}
+
+#[tokio::test]
+async fn fault_96_an_object_that_cannot_be_read_counts_as_not_archived() {
+    let plain = segment(FIRST, 1);
+    let sealed = [&[0x85, 0x02, 0x0C, 0x03][..], &plain[4..]].concat();
+    // Another tool's extension or another's key; under our own extension the next codec is taken.
+    for (theirs, content, ours) in [
+        (".br", &plain, "zst"),
+        (".lzma", &plain, "zst"),
+        (".lz4", &sealed, "zst"),
+        (".zst", &sealed, "lz4"),
+        ("", &sealed, "zst"),
+    ] {
+        let bench = Bench::new();
+        bench.claim().await;
+        let name = bench.ready_segment(FIRST);
+        let key = Archive::key(&format!("wal_005/{FIRST}{theirs}")).expect("a key");
+        bench.memory.insert(&key, content.clone());
+        let pusher = pusher(&bench, 0);
+        let report = pusher.push(&name).await.expect(theirs);
+        assert_eq!(report.outcome, Stored, "{theirs}");
+        assert_eq!(report.key, format!("wal_005/{FIRST}.{ours}"));
+        assert_eq!(report.beside.as_deref(), Some(key.as_str()));
+        assert_eq!(pusher.stats().beside_sealed, 1);
+        assert_eq!(pusher.stats().last_sealed.as_deref(), Some(key.as_str()));
+        assert_eq!(bench.memory.content(&key).as_deref(), Some(&content[..]));
+        let again = run(&bench.archive, &bench.wal, &name, &once()).await;
+        assert_eq!(again.expect("there").outcome, AlreadyStored);
+        let fetched = fetch(&bench.archive, &name).await.expect("readable");
+        assert_eq!(
+            crate::testing::content(fetched).await.expect("whole"),
+            plain
+        );
+    }
 }
 
 #[tokio::test]

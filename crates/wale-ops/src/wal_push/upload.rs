@@ -33,6 +33,7 @@ pub(super) async fn upload(
     archive: &Archive,
     source: &Source,
     key: &ObjectKey,
+    codec: CodecSettings,
     turn: &Turn,
 ) -> Result<Uploaded> {
     let (sender, receiver) = wale_pipeline::channel(CHUNKS);
@@ -47,7 +48,6 @@ pub(super) async fn upload(
         .fuse()
         .boxed();
     let local = source.clone();
-    let codec = *archive.codec();
     let producer = tokio::task::spawn_blocking(move || produce(&local, codec, sender));
     let stored = archive.store().put_if_absent(key, body).await;
     // The body is gone now, so a producer that is still at work fails at its next chunk and ends.

@@ -69,8 +69,8 @@ pub(crate) fn put_backup(
         bytes: 0,
         from_standby: false,
         holds_its_wal: false,
+        requested_over_http: false,
         pg_wal_link: None,
-        extra: serde_json::Map::new(),
     };
     let origin = SentinelOrigin {
         server_version_num: 150_000,
@@ -103,6 +103,7 @@ pub(crate) fn begin(archive: Archive) -> JoinHandle<Result<(), OpError>> {
         }),
         act: Act::Delete,
         grace: Duration::from_hours(24),
+        request_interval: wale_ops::retention::DEFAULT_REQUEST_INTERVAL,
     };
     tokio::spawn(async move {
         let mut tell = |_: &Line| {};

@@ -10,14 +10,16 @@ pub(super) struct Layout {
     /// `wal_level`, `wal_log_hints` and the settings follow one another from here.
     pub(super) wal_level: usize,
     pub(super) has_max_wal_senders: bool,
-    /// block size, blocks per segment, WAL block size and WAL segment size follow one another from here.
+    /// block size and blocks per segment follow one another from here.
     pub(super) block_size: usize,
+    /// WAL block size and WAL segment size follow one another from here.
+    pub(super) wal_block_size: usize,
     pub(super) data_checksum_version: usize,
     /// The CRC, of all bytes before it.
     pub(super) crc: usize,
 }
 
-pub(super) const LAYOUTS: [Layout; 6] = [
+pub(super) const LAYOUTS: [Layout; 7] = [
     // 10 still records the previous checkpoint, eight bytes before redo.
     Layout {
         version: 1002,
@@ -27,6 +29,7 @@ pub(super) const LAYOUTS: [Layout; 6] = [
         wal_level: 172,
         has_max_wal_senders: false,
         block_size: 216,
+        wal_block_size: 224,
         data_checksum_version: 252,
         crc: 288,
     },
@@ -39,6 +42,7 @@ pub(super) const LAYOUTS: [Layout; 6] = [
         wal_level: 164,
         has_max_wal_senders: false,
         block_size: 208,
+        wal_block_size: 216,
         data_checksum_version: 244,
         crc: 280,
     },
@@ -65,6 +69,20 @@ pub(super) const LAYOUTS: [Layout; 6] = [
         crc: 292,
         ..LAYOUT_FROM_12
     },
+    // 19 widened the checkpoint by eight bytes (logical decoding, 64-bit MultiXact offsets), put the pages of an SLRU
+    // segment after the blocks per segment, and keeps what initdb chose about checksums before what is in force.
+    Layout {
+        version: 1905,
+        majors: &[19],
+        redo: 40,
+        min_recovery_point: 144,
+        wal_level: 180,
+        has_max_wal_senders: true,
+        block_size: 224,
+        wal_block_size: 236,
+        data_checksum_version: 268,
+        crc: 308,
+    },
 ];
 
 const LAYOUT_FROM_12: Layout = Layout {
@@ -75,12 +93,13 @@ const LAYOUT_FROM_12: Layout = Layout {
     wal_level: 172,
     has_max_wal_senders: true,
     block_size: 216,
+    wal_block_size: 224,
     data_checksum_version: 252,
     crc: 288,
 };
 
 /// The catalog version of each release. Betas have others.
-pub(super) const CATALOG_VERSIONS: [(u32, u32); 9] = [
+pub(super) const CATALOG_VERSIONS: [(u32, u32); 10] = [
     (201_707_211, 10),
     (201_809_051, 11),
     (201_909_212, 12),
@@ -90,4 +109,5 @@ pub(super) const CATALOG_VERSIONS: [(u32, u32); 9] = [
     (202_307_071, 16),
     (202_406_281, 17),
     (202_506_291, 18),
+    (202_610_061, 19),
 ];

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
 use wale_ops::backup_list::{self, BackupSummary};
 use wale_ops::{OpError, ProgressSnapshot, role};
 use wale_pg::MajorVersion;
@@ -81,6 +83,7 @@ pub(crate) async fn backup_push(
             ));
         }
     };
+    check_interval(app).await?;
     let ticket = app.backups.begin(Trigger::Request, Box::new(|| {}))?;
     if !waits {
         let value = json!({ "begun": true, "status": "/status" });
@@ -95,6 +98,54 @@ pub(crate) async fn backup_push(
     match ticket.ended().await.as_ref() {
         Ok(record) => Ok(backup_told(record, voice)),
         Err(error) => Err(error.duplicate()),
+    }
+}
+
+/// Refuses a backup that is requested too soon after the newest one began.
+async fn check_interval(app: &App) -> Result<(), OpError> {
+    let interval = app.backup_request_interval;
+    if interval.is_zero() {
+        return Ok(());
+    }
+    let own = app.journal.entries().last_backup;
+    let mut newest = own.map(|record| record.started_at);
+    if newest.is_none() {
+        // Since it was started this process has taken none: what there is was taken before, or by others.
+        let _turn = list_turn(app).await?;
+        let catalog = app.archive.catalog().await?;
+        let began = catalog.backups.iter().filter_map(|entry| {
+            let sentinel = entry.readable()?;
+            Some(sentinel.started_at().unwrap_or(entry.time))
+        });
+        newest = began.max();
+    }
+    let Some(newest) = newest else {
+        return Ok(());
+    };
+    let age = app.archive.clock().now() - newest;
+    let Some(wait) = TimeDelta::from_std(interval)
+        .ok()
+        .filter(|wait| age < *wait)
+    else {
+        return Ok(());
+    };
+    Err(busy(
+        format!("the newest base backup began at {}", newest.to_rfc3339()),
+        format!(
+            "ask again after {} (WALE_BACKUP_REQUEST_INTERVAL)",
+            (newest + wait).to_rfc3339()
+        ),
+    ))
+}
+
+/// One of the turns of those who read the list of backups.
+async fn list_turn(app: &App) -> Result<SemaphorePermit<'_>, OpError> {
+    match tokio::time::timeout(LIST_TURN, app.lists.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(busy(
+            "other requests are reading the list of backups",
+            "repeat the request",
+        )),
     }
 }
 
@@ -114,13 +165,7 @@ fn backup_told(record: &BackupRecord, voice: Voice) -> Reply {
 
 /// `/backups`: the archive's base backups, oldest first.
 pub(crate) async fn backups(app: &App) -> Result<Reply, OpError> {
-    let turn = tokio::time::timeout(LIST_TURN, app.lists.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
-        return Err(busy(
-            "other requests are reading the list of backups",
-            "repeat the request",
-        ));
-    };
+    let _turn = list_turn(app).await?;
     let list = backup_list::run(&app.archive)
         .await
         .inspect_err(|error| app.quiet.failure("backups", error))?;
@@ -178,6 +223,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "phase": phase.name(),
         "reasons": by_topic(&|complaint| complaint.reason.clone()),
         "reasons_since": by_topic(&|complaint| app.began(complaint.lasting)),
+        "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
         "server": server(app).await,
@@ -188,6 +234,8 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_push": entries.last_push,
             "last_push_failure": entries.last_push_failure,
             "last_fetch_failure": entries.last_fetch_failure,
+            "sealed": entries.sealed_wal,
+            "stored_beside_sealed": app.pusher.stats().beside_sealed,
         },
         "backup": {
             "running": running.map(|running| json!({

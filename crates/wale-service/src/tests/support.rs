@@ -88,7 +88,9 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         housekeeping: crate::Housekeeping {
             policy: wale_ops::retention::Policy::default(),
             grace: Duration::from_hours(24),
+            request_interval: wale_ops::retention::DEFAULT_REQUEST_INTERVAL,
         },
+        backup_request_interval: Duration::ZERO,
         listen: "127.0.0.1:0".parse().unwrap(),
         mode: StartMode::ContinuousBackup,
         lock_file: data.join("wale_init_lockfile"),

@@ -47,8 +47,8 @@ use http::{HeaderMap, Method};
 use tokio::sync::OnceCell;
 
 pub use self::credentials::{
-    ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource, RoleSource,
-    WebIdentitySource,
+    ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource, ProfileSource,
+    RoleSource, WebIdentitySource,
 };
 pub use self::options::{
     Addressing, Proxies, S3Endpoint, S3Options, S3Timeouts, Secret, ServerEncryption,

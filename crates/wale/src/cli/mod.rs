@@ -132,7 +132,10 @@ impl Early {
     }
 
     fn of_wale(error: &clap::Error) -> Self {
-        let text = error.render().to_string();
+        let mut text = error.render().to_string();
+        if let Some(meant) = meant_verb(error) {
+            text.extend(["\nhint: ", meant, "\n"]);
+        }
         if error.use_stderr() {
             Self::mistake(Face::Wale, text)
         } else {
@@ -150,6 +153,35 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Early> {
         Face::Wale => wale::parse(arguments),
         Face::WalE => wal_e::parse(&arguments),
     }
+}
+
+/// What a word that is no verb was meant to be, as a sentence.
+fn meant_verb(error: &clap::Error) -> Option<&'static str> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    Some(match word.as_str() {
+        "restore" | "fetch" | "recover" => "to restore, say backup-fetch DIRECTORY LATEST",
+        "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
+        "backup" | "push" => "to take a base backup, say backup-push",
+        "verify" => {
+            "there is no such verb: backup-fetch holds every file against the backup's manifest, and pg_verifybackup -n \
+             proves the restored directory once more"
+        }
+        "check" => {
+            "to look at the settings, say wale config show; what is missing in operation, /readyz of the sidecar tells"
+        }
+        "status" => "ask the sidecar: /status at its port tells the state, backup-list the backups",
+        "archive" => "to archive a file, say wal-push FILE",
+        "prune" | "purge" | "expire" => {
+            "to delete what the settings do not keep, say wale retain; by hand, delete"
+        }
+        _ => return None,
+    })
 }
 
 /// Does a command line that was not understood mean to fetch WAL? A mistyped `restore_command` must

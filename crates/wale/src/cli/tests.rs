@@ -48,11 +48,11 @@ fn wal_es_spellings_of_the_pool() {
         assert_eq!(fetch.destination, PathBuf::from("pg_wal/RECOVERYXLOG"));
     }
     // Options and positional arguments mix in any order.
-    let mixed = parse_words("wal-e wal-push pg_wal/000000010000000000000001 -p=0").unwrap();
+    let mixed = parse_words("wal-e wal-push pg_wal/000000010000000000000001 -p=2").unwrap();
     assert!(matches!(
         mixed.verb,
         Verb::WalPush(WalPush {
-            pool_size: Some(0),
+            pool_size: Some(2),
             ..
         })
     ));
@@ -172,12 +172,45 @@ fn flags_survive_as_options_of_the_same_face() {
 /// No number of bytes at all is no limit that anybody means.
 #[test]
 fn a_read_rate_of_nothing_is_a_mistake() {
-    let line = |program: &str, rate: u32| {
+    let line = |program: &str, rate: &str| {
         format!("{program} backup-push --cluster-read-rate-limit {rate} /d")
     };
-    assert_eq!(status(&line("wal-e", 0)), 2);
-    assert_eq!(status(&line("wale", 0)), 64);
-    assert_eq!(status(&line("wal-e", 1)), 255);
+    for nothing in ["0", "0MB", "fast", "-1"] {
+        assert_eq!(status(&line("wal-e", nothing)), 2, "{nothing}");
+        assert_eq!(status(&line("wale", nothing)), 64, "{nothing}");
+    }
+    for rate in ["1", "50MB"] {
+        assert_eq!(status(&line("wal-e", rate)), 255, "{rate}");
+    }
+    let parsed = parse_words("wale backup-push --cluster-read-rate-limit 2MB /d").unwrap();
+    assert!(matches!(
+        parsed.verb,
+        Verb::BackupPush(push) if push.cluster_read_rate_limit == Some(2 << 20)
+    ));
+    for verb in ["backup-push /d", "backup-fetch /d LATEST", "wal-push x"] {
+        assert_eq!(status(&format!("wale {verb} --pool-size 0")), 64, "{verb}");
+        assert_eq!(status(&format!("wal-e {verb} -p 0")), 2, "{verb}");
+    }
+}
+
+/// The words that people type who know other tools.
+#[test]
+fn other_words_for_verbs_are_told_the_right_one() {
+    for (typed, told) in [
+        ("restore", "backup-fetch"),
+        ("list", "backup-list"),
+        ("backups", "backup-list"),
+        ("backup", "backup-push"),
+        ("verify", "pg_verifybackup"),
+        ("check", "config show"),
+        ("status", "/status"),
+    ] {
+        for program in ["wale", "wal-e"] {
+            let early = parse_words(&format!("{program} {typed} x")).unwrap_err();
+            assert!(early.text.contains(told), "{program}: {}", early.text);
+            assert_ne!(early.status, 0);
+        }
+    }
 }
 
 #[test]

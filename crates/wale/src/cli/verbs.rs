@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::mapping;
+use crate::config::{mapping, size};
 
 /// `backup-push`
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -13,10 +13,10 @@ pub(crate) struct BackupPush {
     #[arg(value_name = "PG_CLUSTER_DIRECTORY")]
     pub(crate) directory: Option<PathBuf>,
     /// Partitions written at a time
-    #[arg(short = 'p', long, value_name = "N")]
+    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) pool_size: Option<u16>,
-    /// The most bytes read per second, all workers together
-    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = clap::value_parser!(u64).range(1..))]
+    /// The most bytes read per second, all workers together; units as in 50MB
+    #[arg(long, value_name = "BYTES_PER_SECOND", value_parser = parse_rate)]
     pub(crate) cluster_read_rate_limit: Option<u64>,
     /// Back up a stopped server; its last WAL goes with the files
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) struct BackupFetch {
     #[arg(value_name = "BACKUP_NAME")]
     pub(crate) name: String,
     /// Partitions read at a time
-    #[arg(short = 'p', long, value_name = "N")]
+    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) pool_size: Option<u16>,
     /// Restore a tablespace elsewhere; OLD is its directory or its OID
     #[arg(short = 'T', long, value_name = "OLD=NEW", value_parser = parse_mapping)]
@@ -70,7 +70,7 @@ pub(crate) struct WalPush {
     #[arg(value_name = "WAL_SEGMENT")]
     pub(crate) path: PathBuf,
     /// Segments archived in this call: this one, and others that PostgreSQL has ready; default: 1
-    #[arg(short = 'p', long, value_name = "N")]
+    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) pool_size: Option<u16>,
 }
 
@@ -173,4 +173,16 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
         Some(hint) => format!("{}; {hint}", bad.problem),
         None => bad.problem,
     })
+}
+
+/// A number of bytes per second, with the units of every size.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Ok(0) => Err("nothing at all is no limit".to_owned()),
+        Ok(rate) => Ok(rate),
+        Err(bad) => Err(match bad.hint {
+            Some(hint) => format!("{}; {hint}", bad.problem),
+            None => bad.problem,
+        }),
+    }
 }

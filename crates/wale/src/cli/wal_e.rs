@@ -133,7 +133,8 @@ fn early(arguments: &[OsString], error: &clap::Error) -> Early {
     let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
     let message = lines.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let text = format!("usage: {usage}\nwal-e: error: {message}\n");
+    let meant = super::meant_verb(error).map_or_else(String::new, |meant| format!("; {meant}"));
+    let text = format!("usage: {usage}\nwal-e: error: {message}{meant}\n");
     Early::mistake(Face::WalE, text)
 }
 

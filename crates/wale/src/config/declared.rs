@@ -240,6 +240,9 @@ pub(crate) fn setting(name: &str) -> &'static Setting {
         .unwrap_or_else(|| panic!("{name} is not in the declared list of settings"))
 }
 
+/// The levels that the codec takes: see `wale_format::CodecSettings`. A test holds the two together.
+const ZSTD_LEVELS: (i64, i64) = (-7, 19);
+
 const ENCRYPTION: Shape = Shape::NotYet("encryption");
 
 use Group::{
@@ -273,7 +276,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
         .default("zstd").flag("compression"),
-    Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: 1, max: 22 },
+    Setting::new("WALE_COMPRESSION_LEVEL", Archive, Shape::Integer { min: ZSTD_LEVELS.0, max: ZSTD_LEVELS.1 },
         "The level of zstd. Level 1 is the default because higher levels were slower on PostgreSQL's pages \
          without being smaller. The other codecs have no levels.")
         .derived("1 for zstd").flag("compression-level"),
@@ -448,6 +451,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Which servers the scheduled base backups are taken of. One is taken for each slot of the schedule, however \
          many sidecars share the archive. Backups that are asked for are taken of any.")
         .default("any").flag("backup-role"),
+    Setting::new("WALE_BACKUP_REQUEST_INTERVAL", Sidecar, Shape::Duration(Unit::Seconds),
+        "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
+         answers 503. 0 takes one whenever it is asked for.")
+        .default("0"),
     Setting::new("TZ", Sidecar, Shape::Zone, "The time zone of CRON_TIMING.").default("UTC"),
     Setting::new("WALE_INIT_LOCKFILE", Sidecar, Shape::Path,
         "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")
@@ -513,6 +520,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
          so that every moment since can be recovered, or as much as makes them `consistent`, so that they can be \
          restored as of their own end (recovery_target = 'immediate').")
         .default("all").flag("retain-wal"),
+    Setting::new("WALE_RETAIN_REQUEST_INTERVAL", Retention, Shape::Duration(Unit::Seconds),
+        "How long after the base backup before it a base backup must have begun that was requested over HTTP, for the \
+         rules to count it. One that came sooner is not counted and stays as long as the one before it: asking often \
+         pushes no other backup out. 0 counts every one.")
+        .default("20h"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
         "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
          record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
@@ -584,6 +596,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_levels_are_those_of_the_codec() {
+        let takes = |level: i64| {
+            let level = i32::try_from(level).unwrap();
+            wale_format::CodecSettings::new(wale_format::Codec::Zstd, Some(level)).is_ok()
+        };
+        let (least, most) = ZSTD_LEVELS;
+        assert!((least..=most).all(takes));
+        assert!(!takes(least - 1) && !takes(most + 1));
+    }
 
     #[test]
     fn the_table_is_sound() {

@@ -33,7 +33,7 @@ pub(crate) use prefix::{Place, Several};
 pub(crate) use reference::settings_page;
 pub(crate) use s3::S3Settings;
 pub(crate) use show::{Shown, show_json, show_text};
-pub(crate) use value::mapping;
+pub(crate) use value::{mapping, size};
 
 use mistake::Mistake;
 use prefix::Candidate;
@@ -73,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     pub(crate) user: String,
     pub(crate) password: Option<Secret>,
+    /// Read anew for each session; `password` is none then.
+    pub(crate) password_file: Option<PathBuf>,
     pub(crate) passfile: Option<PathBuf>,
     pub(crate) database: String,
     pub(crate) sslmode: &'static str,
@@ -85,6 +87,7 @@ pub(crate) struct Settings {
     pub(crate) listen_address: IpAddr,
     pub(crate) listen_port: u16,
     pub(crate) http_token: Option<Secret>,
+    pub(crate) http_token_file: Option<PathBuf>,
     /// Certificate and key of the endpoint.
     pub(crate) tls_files: Option<(PathBuf, PathBuf)>,
     pub(crate) client_ca_file: Option<PathBuf>,
@@ -92,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) start_mode: StartMode,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) backup_role: Role,
+    pub(crate) backup_request_interval: Duration,
     pub(crate) lock_file: PathBuf,
     pub(crate) shutdown_grace: Duration,
 
@@ -107,6 +111,7 @@ pub(crate) struct Settings {
     pub(crate) damaged_pages: &'static str,
 
     pub(crate) retention: Policy,
+    pub(crate) retain_request_interval: Duration,
     pub(crate) sweep_grace: Duration,
 
     pub(crate) restore_label: String,
@@ -219,6 +224,7 @@ impl Settings {
         let compression = compression(reader);
         let data_directory = reader.path("PGDATA");
         let home = reader.home();
+        let password_file = reader.secret_file("PGPASSWORD");
         let workers = default_workers();
         let format = reader.word("WALE_LOG_FORMAT");
         Self {
@@ -234,7 +240,10 @@ impl Settings {
             host: reader.text("PGHOST"),
             port: reader.port("PGPORT"),
             user: reader.text("PGUSER"),
-            password: reader.secret("PGPASSWORD"),
+            password: reader
+                .secret("PGPASSWORD")
+                .filter(|_| password_file.is_none()),
+            password_file,
             passfile: reader
                 .optional_path("PGPASSFILE")
                 .or_else(|| home.map(|home| home.join(".pgpass"))),
@@ -250,6 +259,7 @@ impl Settings {
                 .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             listen_port: reader.port("WALE_LISTEN_PORT"),
             http_token: http_token(reader),
+            http_token_file: reader.secret_file("WALE_HTTP_TOKEN"),
             tls_files: tls_files(reader),
             client_ca_file: reader.optional_path("WALE_CLIENT_CA_FILE"),
             start_mode: start_mode(reader),
@@ -272,6 +282,8 @@ impl Settings {
             backup_read_rate: reader.optional_size("WALE_BACKUP_READ_RATE"),
             damaged_pages: reader.word("WALE_DAMAGED_PAGES"),
             retention: retention(reader),
+            retain_request_interval: reader.duration("WALE_RETAIN_REQUEST_INTERVAL"),
+            backup_request_interval: reader.duration("WALE_BACKUP_REQUEST_INTERVAL"),
             sweep_grace: sweep_grace(reader),
             restore_label: restore_label(reader),
             restore_workers: reader

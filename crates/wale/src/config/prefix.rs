@@ -100,6 +100,10 @@ pub(crate) fn choose(candidates: &[Candidate], several: Several) -> Result<Place
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
     let mistake = |problem: &str| Mistake::new(Group::Archive, format!("{name}: {problem}"));
+    if text.starts_with(['"', '\'']) {
+        return Err(mistake("the value stands in quotes, which are part of it")
+            .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"));
+    }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
         None if text.starts_with('/') => ("file", text.as_str()),

@@ -68,7 +68,13 @@ impl Reader {
         let setting = declared::setting(name);
         let raw = self.raw(setting);
         // The ends of a line are never meant; inside several lines they may be.
-        match parse(raw.text.as_deref()?.trim()) {
+        let text = raw.text.as_deref()?.trim();
+        let parsed = parse(text).map_err(|bad| match quote_around(setting, text) {
+            Some(quote) => BadValue::new(format!("the value stands in quotes ({quote}), which are part of it"))
+                .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"),
+            None => bad,
+        });
+        match parsed {
             Ok(value) => Some(value),
             Err(BadValue { problem, hint }) => {
                 let hint = hint.map(|hint| format!("{hint} ({})", raw.origin));
@@ -104,9 +110,18 @@ impl Reader {
 
     /// A secret, if set.
     pub(crate) fn secret(&mut self, name: &str) -> Option<Secret> {
-        // Not trimmed: a password may end with a space.
+        // A password may end with a space, and quotes are its own; the end of a line comes from `kubectl create secret`
+        // and an editor.
         let raw = self.raw(declared::setting(name));
-        raw.text.map(Secret::new)
+        raw.text.map(|text| Secret::new(without_line_end(&text)))
+    }
+
+    /// The file that holds a secret, when it is set by one.
+    pub(crate) fn secret_file(&mut self, name: &str) -> Option<PathBuf> {
+        match self.raw(declared::setting(name)).origin {
+            Origin::SecretFile(path) => Some(path),
+            _ => None,
+        }
     }
 
     /// A path, if set.
@@ -230,6 +245,22 @@ impl Reader {
     fn looks_like_ours(&self, name: &str) -> bool {
         (name.starts_with("WALE_") && !is_of_kubernetes(name)) || self.sources.is_in_file(name)
     }
+}
+
+/// The text without one end of a line.
+pub(super) fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// The quote that stands around a value in which none can be meant.
+fn quote_around(setting: &Setting, text: &str) -> Option<char> {
+    let is_free = setting.secret || matches!(setting.shape, Shape::Text | Shape::Lines);
+    let quote = text
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''))?;
+    (!is_free && text.len() > 1 && text.ends_with(quote)).then_some(quote)
 }
 
 fn is_known(name: &str) -> bool {

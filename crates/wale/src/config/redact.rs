@@ -8,18 +8,80 @@
 pub(super) const HIDDEN: &str = "(secret)";
 
 /// Words behind which, after `=` or `:`, something secret stands; in any case, and as the end of a longer word.
-const KEYS: [&str; 5] = ["password", "passwd", "passphrase", "secret", "token"];
+const KEYS: [&str; 10] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "api-key",
+    "apikey",
+    "api_key",
+    "credential",
+    "cookie",
+];
+
+/// Options of curl and wget behind which stands who somebody is.
+const USERS: [&str; 4] = ["-u", "--user", "--proxy-user", "--oauth2-bearer"];
+/// Options of theirs behind which stands a header of a request, of which only the name is shown.
+const HEADERS: [&str; 3] = ["-H", "--header", "--proxy-header"];
 
 /// Words that begin the value of an HTTP header that proves who somebody is.
 const SCHEMES: [&str; 2] = ["bearer ", "basic "];
 
 /// The text as it may be shown.
 pub(super) fn redact(text: &str) -> String {
-    let text = without_users(text);
+    let text = without_options(text);
+    let text = without_users(&text);
     let text = without_values(&text);
     SCHEMES
         .iter()
         .fold(text, |text, scheme| after_word(&text, scheme))
+}
+
+/// Hides what stands behind [`USERS`], and the values of headers behind [`HEADERS`].
+fn without_options(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((option, behind)) = next_option(rest) {
+        shown.push_str(&rest[..behind]);
+        rest = &rest[behind..];
+        let length = value_length(rest);
+        let (value, later) = rest.split_at(length);
+        let bare = value.trim_start_matches(['\'', '"', '\\']);
+        let name = bare.find(':').filter(|_| HEADERS.contains(&option));
+        match name {
+            Some(colon) => {
+                let end = value.len() - bare.len() + colon + 1;
+                let quotes = &value[..value.len() - bare.len()];
+                shown.push_str(&value[..end]);
+                shown.extend([" ", HIDDEN, quotes]);
+            }
+            None if value.is_empty() => {}
+            None => shown.push_str(HIDDEN),
+        }
+        rest = later;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// The first option of [`USERS`] and [`HEADERS`] that stands as a word of its own, and where its value begins.
+fn next_option(text: &str) -> Option<(&'static str, usize)> {
+    let options = USERS.iter().chain(&HEADERS);
+    let places = options.filter_map(|option| {
+        let at = text.match_indices(option).map(|(at, _)| at).find(|&at| {
+            let before = text[..at].chars().next_back();
+            let after = text[at + option.len()..].chars().next();
+            before.is_none_or(is_outside)
+                && after.is_some_and(|next| next == '=' || next.is_whitespace())
+        })?;
+        let behind = &text[at + option.len()..];
+        let value = behind.trim_start_matches([' ', '\t', '=']);
+        Some((at, *option, text.len() - value.len()))
+    });
+    let (_, option, value) = places.min_by_key(|place| place.0)?;
+    Some((option, value))
 }
 
 /// Cuts what stands between `://` and the host of every URL.
@@ -174,7 +236,7 @@ mod tests {
             ("sslpassword=canary\nx", "sslpassword=(secret)\nx"),
             (
                 "wget --header 'Authorization: Bearer canary' x",
-                "wget --header 'Authorization: Bearer (secret)' x",
+                "wget --header 'Authorization: (secret)' x",
             ),
             (
                 "curl --oauth2-bearer canary",
@@ -188,6 +250,21 @@ mod tests {
                 "\"key:canary@bucket/p\" is no URL",
                 "\"(secret)@bucket/p\" is no URL",
             ),
+            (
+                "curl -u u:canary -H 'X-Api-Key: canary' https://h/%f -o %p",
+                "curl -u (secret) -H 'X-Api-Key: (secret)' https://h/%f -o %p",
+            ),
+            (
+                "recovery_end_command = 'curl --user u:canary https://h/x'",
+                "recovery_end_command = 'curl --user (secret) https://h/x'",
+            ),
+            (
+                "curl --user='can ary' -H \"X-Auth: can ary\" --header=X:canary x",
+                "curl --user=(secret) -H \"X-Auth: (secret)\" --header=X: (secret) x",
+            ),
+            ("curl -H 'canary' x -u", "curl -H (secret) x -u"),
+            ("id -u postgres-H x", "id -u (secret) x"),
+            ("X-API-KEY=canary y", "X-API-KEY=(secret) y"),
             ("at 12:00 ask a@b", "at 12:00 ask a@b"),
             ("a password and nothing", "a password and nothing"),
             ("", ""),

@@ -6,8 +6,9 @@
 use std::path::PathBuf;
 
 use wale_storage::{
-    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, ProfileSource,
-    Proxies, RoleSource, S3Endpoint, Secret, ServerEncryption, UploadChecksum, WebIdentitySource,
+    Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource,
+    ProfileSource, Proxies, RoleSource, S3Endpoint, Secret, ServerEncryption, UploadChecksum,
+    WebIdentitySource,
 };
 
 use super::declared::{Group, Shape, setting};
@@ -237,7 +238,7 @@ fn credentials(reader: &mut Reader) -> CredentialSource {
             session_name,
             sts_endpoint,
         }),
-        (Some(keys), ..) => CredentialSource::Static(keys),
+        (Some(keys), ..) => kept(reader, keys),
         (None, Some(role_arn), Some(token_file)) => {
             CredentialSource::WebIdentity(WebIdentitySource {
                 token_file,
@@ -262,6 +263,20 @@ fn credentials(reader: &mut Reader) -> CredentialSource {
                 nothing()
             }),
     }
+}
+
+/// The keys as they are, or from the files that hold them: what is rotated there is used without a restart.
+fn kept(reader: &mut Reader, keys: Credentials) -> CredentialSource {
+    let secret_access_key = reader.secret_file("AWS_SECRET_ACCESS_KEY");
+    let session_token = reader.secret_file("AWS_SESSION_TOKEN");
+    if secret_access_key.is_none() && session_token.is_none() {
+        return CredentialSource::Static(keys);
+    }
+    CredentialSource::Files(FileSource {
+        keys,
+        secret_access_key,
+        session_token,
+    })
 }
 
 /// Stands where a mistake was noted.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::declared::{SETTINGS, Setting, Shape};
 use super::mistake::Mistake;
 use super::prefix::Several;
+use super::reader::without_line_end;
 
 /// The variable that names the configuration file.
 pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
@@ -156,7 +157,7 @@ impl Sources {
         }
         match read_secret(&path) {
             Ok(text) => {
-                let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                let text = without_line_end(&text).to_owned();
                 Raw {
                     text: (!text.is_empty()).then_some(text),
                     origin: Origin::SecretFile(path.into()),

@@ -259,3 +259,32 @@ fn retention_is_off_until_a_rule_is_set() {
         assert!(error.message.contains(name), "{}", error.message);
     }
 }
+
+/// Quotes that an env file or a Secret kept, and the end of a line that came with a value.
+#[test]
+fn fault_101_quotes_and_line_ends_of_values() {
+    let quoted = [
+        ("WALE_LISTEN_PORT", "\"5000\""),
+        ("WALE_MEMORY", "'64MB'"),
+        ("PGCONNECT_TIMEOUT", "\"10s\""),
+        ("CRON_TIMING", "\"0 0 * * *\""),
+        ("WALE_FILE_PREFIX", "\"file:///a\""),
+    ];
+    for (name, value) in quoted {
+        let mut environment = vec![(name, value)];
+        if name != ARCHIVE.0 {
+            environment.push(ARCHIVE);
+        }
+        let error = load(&environment).require_all().map(drop).unwrap_err();
+        assert!(format!("{error:?}").contains("quotes"), "{name}: {error:?}");
+    }
+    let environment = [
+        ARCHIVE,
+        ("WALE_LISTEN_PORT", "5001\n"),
+        ("PGPASSWORD", "'a b' \n"),
+    ];
+    let loaded = load(&environment);
+    let settings = loaded.require_all().unwrap();
+    assert_eq!(settings.listen_port, 5001);
+    assert_eq!(settings.password.as_ref().unwrap().expose(), "'a b' ");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingTablespace, Options, RestoreReport, plan,
+    self, BackupSelector, MissingTablespace, Options, RecordedTablespace, RestoreReport,
 };
 use wale_ops::{Archive, BackupEntry, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
@@ -133,19 +133,28 @@ fn describe(entry: &BackupEntry, options: &Options) -> Result<String, OpError> {
             line("timeline", wale.start_timeline.to_string());
             line("files", wale.files.to_string());
             line("partitions", wale.partitions.len().to_string());
-            let recorded: Vec<(u32, String)> = wale
+            let recorded: Vec<RecordedTablespace> = wale
                 .tablespaces
                 .iter()
-                .map(|space| (space.oid, space.location.clone()))
+                .map(|space| RecordedTablespace {
+                    oid: space.oid,
+                    location: space.location.clone(),
+                    inside: space.inside.clone(),
+                })
                 .collect();
-            let (spaces, warnings) =
-                plan::place_tablespaces(&recorded, &options.tablespace_mapping)?;
+            let (spaces, warnings) = backup_fetch::place_tablespaces(
+                &recorded,
+                &options.tablespace_mapping,
+                &[],
+                &options.target,
+            )?;
             for space in spaces {
                 let places = format!(
-                    "{} from {} to {}",
+                    "{} from {} to {} (named by {})",
                     space.oid,
                     shown(&space.origin),
-                    shown(&space.target)
+                    shown(&space.target),
+                    space.named_by
                 );
                 line("tablespace", places);
             }

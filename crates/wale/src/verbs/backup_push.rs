@@ -33,6 +33,7 @@ pub(crate) fn run(
         request: retention::Request::Policy(settings.retention.clone()),
         act: retention::Act::Delete,
         grace: assemble::sweep_grace(settings),
+        request_interval: settings.retain_request_interval,
     };
     let work = push(&archive, &options, arguments.while_offline, &retention, bar);
     let report = runtime::large(options.workers)?.block_on(work)?;

@@ -413,14 +413,17 @@ fn fault_55_another_user_too_little_space_or_a_missing_place_is_refused_before_a
 
     let empty = stage.sandbox.folder("empty");
     let missing = format!(
-        "{}={}/missing/place",
+        "{}={}/PG_VERSION/place",
         place.display(),
-        stage.sandbox.path().display()
+        stage.cluster.data.display()
     );
     let arguments = ["--tablespace-mapping", missing.as_str()];
-    assert_refused(&empty, &arguments, 73, "a missing place");
-    // With its place it works.
-    let exit = fetch_into(&stage, &empty, &mapped);
+    assert_refused(&empty, &arguments, 73, "a place that cannot be");
+    // One that can be made is made, as pg_basebackup makes it.
+    let made = stage.sandbox.path().join("made/place");
+    let mapping = format!("{}={}", place.display(), made.display());
+    let exit = fetch_into(&stage, &empty, &["--tablespace-mapping", &mapping]);
+    assert!(made.is_dir());
     assert_eq!(exit.code(), 0, "{}", exit.stderr);
 }
 

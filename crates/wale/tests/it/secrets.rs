@@ -6,7 +6,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use wale_testkit::{Sidecar, SidecarOptions, get, request, shell, wait_until, wale_command};
+use wale_testkit::{
+    ClusterOptions, Sandbox, Sidecar, SidecarOptions, get, request, shell, wait_until, wale_command,
+};
 
 use crate::support::{Stage, WALE};
 
@@ -413,4 +415,65 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     wait_until("the sidecar to answer", Duration::from_secs(10), || {
         get(port, "/ping").ok().filter(|reply| reply.status == 200)
     });
+}
+
+/// The role's password is rotated, and its file with it: the running sidecar goes on.
+#[test]
+fn fault_97_a_rotated_password_file_is_used_without_a_restart() {
+    let options = ClusterOptions {
+        major: 15,
+        ..ClusterOptions::default()
+    };
+    let sandbox = Sandbox::new("rotate97-secret");
+    let file = sandbox.path().join("password");
+    let write = |password: &str| {
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        shell(&format!(
+            "chown postgres {0} && chmod 600 {0}",
+            file.display()
+        ));
+    };
+    write("one");
+    let stage = Stage::with("rotate97", &options, |options| {
+        options.set("PGPASSWORD_FILE", &file.to_string_lossy())
+    });
+    let pg = &stage.cluster;
+    pg.sql("create table t (v int); alter user postgres password 'one'");
+    // Over TCP, as the sidecar comes, a password is asked for from now on.
+    shell(&format!(
+        "sed -i '/^host/s/trust$/scram-sha-256/' {}/pg_hba.conf",
+        pg.data.display()
+    ));
+    pg.sql("select pg_reload_conf()");
+    wait_until(
+        "a session without a password to be refused",
+        Duration::from_secs(60),
+        || {
+            let port = pg.port.to_string();
+            let session = std::process::Command::new("psql")
+                .args([
+                    "-XqAtw",
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    &port,
+                    "-U",
+                    "postgres",
+                    "-c",
+                    "select 1",
+                ])
+                .env_remove("PGPASSWORD")
+                .output();
+            (!session.unwrap().status.success()).then_some(())
+        },
+    );
+    let backup = || {
+        let reply = stage.sidecar.get("/backup-push");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    backup();
+    pg.sql("alter user postgres password 'two'");
+    write("two");
+    pg.sql("insert into t values (1)");
+    backup();
 }

@@ -6,20 +6,24 @@ use std::time::Duration;
 
 use wale_testkit::{
     Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, client_tool, free_port,
-    run_as_postgres, shell, wait_until,
+    is_installed, run_as_postgres, shell, wait_until,
 };
 
 /// The program under test.
 pub(crate) const WALE: &str = env!("CARGO_BIN_EXE_wale");
 
-/// The majors a test runs on: `WALE_TEST_MAJORS`, else the three that cover the differences (docs/decisions). The name of
+/// The majors a test runs on: `WALE_TEST_MAJORS`, else the three that cover the differences (docs/decisions) and whatever
+/// newer one is installed. The name of
 /// a test that asks ends with `on_every_major`, by which `make test-matrix` finds it; tidy sees to that.
 pub(crate) fn majors() -> Vec<u32> {
-    std::env::var("WALE_TEST_MAJORS")
-        .unwrap_or_else(|_| "10 15 18".into())
-        .split_whitespace()
-        .map(|major| major.parse().expect("WALE_TEST_MAJORS holds numbers"))
-        .collect()
+    if let Ok(wanted) = std::env::var("WALE_TEST_MAJORS") {
+        let majors = wanted.split_whitespace();
+        return majors
+            .map(|major| major.parse().expect("WALE_TEST_MAJORS holds numbers"))
+            .collect();
+    }
+    let newer = (19..40).filter(|major| is_installed(*major));
+    [10, 15, 18].into_iter().chain(newer).collect()
 }
 
 /// Runs `body` for every major, side by side: for tests that mostly wait.

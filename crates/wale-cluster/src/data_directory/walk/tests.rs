@@ -101,7 +101,8 @@ fn tablespaces_lie_beneath_their_oid() {
         listing.tablespaces,
         [Tablespace {
             oid: 16399,
-            location
+            location,
+            inside: None,
         }]
     );
     let found = paths(&listing);
@@ -143,7 +144,7 @@ fn defect_10_links_and_special_files_are_not_dropped_in_silence() {
         .file("etc/postgresql.conf")
         .link("../etc/postgresql.conf", "data/postgresql.conf")
         .file("elsewhere/1")
-        .link("../../elsewhere", "data/base/5");
+        .link("../elsewhere", "data/log");
     let socket = fixture.folder.path().join("data/.s.PGSQL.5432");
     let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
     let listing = fixture.walk(15).unwrap();
@@ -152,25 +153,93 @@ fn defect_10_links_and_special_files_are_not_dropped_in_silence() {
         .iter()
         .map(|warning| warning.relative.as_str())
         .collect();
-    assert_eq!(warned, [".s.PGSQL.5432", "base/5", "postgresql.conf"]);
-    assert_eq!(paths(&listing), ["base", "base/5", "postgresql.conf"]);
+    assert_eq!(warned, [".s.PGSQL.5432", "log", "postgresql.conf"]);
+    assert_eq!(paths(&listing), ["log", "postgresql.conf"]);
     assert_eq!(
-        listing.entries[1].kind,
+        listing.entries[0].kind,
         EntryKind::Symlink {
-            target: PathBuf::from("../../elsewhere")
+            target: PathBuf::from("../elsewhere")
         }
     );
 }
 
 #[test]
-fn names_that_are_not_utf8_are_errors() {
+fn fault_81_names_that_are_not_utf8_are_names() {
     let fixture = Fixture::new();
-    let name = std::ffi::OsString::from_vec(vec![b'x', 0xff]);
-    std::fs::write(fixture.folder.path().join("data").join(name), b"").unwrap();
-    let error = fixture.walk(15).unwrap_err();
-    assert!(
-        matches!(error, ClusterError::NameNotUtf8 { .. }),
-        "{error:?}"
+    let folder = fixture.folder.path().join("data");
+    let folder = folder.join(std::ffi::OsString::from_vec(vec![b'd', 0xE9]));
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join(std::ffi::OsString::from_vec(vec![b'x', 0xff]));
+    std::fs::write(&file, b"12").unwrap();
+    let listing = fixture.walk(15).unwrap();
+    let names: Vec<_> = paths(&listing)
+        .into_iter()
+        .map(|path| byte_text::to_bytes(path).into_owned())
+        .collect();
+    assert_eq!(names, [b"d\xe9".to_vec(), b"d\xe9/x\xff".to_vec()]);
+    assert_eq!(listing.entries[1].absolute, file);
+    assert_eq!(listing.bytes(), 2);
+}
+
+#[test]
+fn fault_80_a_link_among_the_data_of_the_cluster_ends_the_walk() {
+    let cases = [
+        "base",
+        "base/16384",
+        "base/5/1259",
+        "global/1260",
+        "pg_xact",
+        "pg_xact/0000",
+        "pg_multixact/members",
+        "pg_commit_ts",
+        "pg_twophase/1",
+        "pg_logical/mappings",
+        "pg_tblspc",
+        "pg_tblspc/16399/PG_15_202209061/5",
+        "PG_VERSION",
+    ];
+    for path in cases {
+        let fixture = Fixture::new();
+        fixture
+            .file("elsewhere/1")
+            .link("/nowhere", &format!("data/{path}"));
+        let error = fixture.walk(15).unwrap_err();
+        assert!(
+            matches!(&error, ClusterError::LinkInCluster { relative, .. } if relative == path),
+            "{path}: {error:?}"
+        );
+    }
+    // What a backup leaves out anyway may be a link.
+    let fixture = Fixture::new();
+    fixture
+        .link("/nowhere", "data/base/pgsql_tmp")
+        .link("/nowhere", "data/pg_tblspc/16399x")
+        .link("/nowhere", "data/postgresql.conf");
+    assert_eq!(fixture.walk(15).unwrap().warnings.len(), 2);
+}
+
+#[test]
+fn fault_80_a_tablespace_in_the_data_directory_is_listed_once() {
+    let fixture = Fixture::new();
+    let location = fixture.folder.path().join("data/my/space");
+    fixture
+        .file("data/my/space/PG_15_202209061/5/16400")
+        .file("data/my/space/notes")
+        .link(location.to_str().unwrap(), "data/pg_tblspc/16399");
+    let listing = fixture.walk(15).unwrap();
+    assert_eq!(listing.tablespaces.len(), 1);
+    assert_eq!(listing.tablespaces[0].inside.as_deref(), Some("my/space"));
+    assert_eq!(
+        paths(&listing),
+        [
+            "my",
+            "my/space",
+            "my/space/notes",
+            "pg_tblspc",
+            "pg_tblspc/16399/PG_15_202209061",
+            "pg_tblspc/16399/PG_15_202209061/5",
+            "pg_tblspc/16399/PG_15_202209061/5/16400",
+        ]
     );
 }
 

@@ -20,10 +20,6 @@ const LEVEL: u8 = 5;
 /// Nobody writes an extra field; one of more than 64 KiB is damage.
 const EXTRA_FIELD_MAX_BYTES: u32 = 64 << 10;
 
-/// First byte of an OpenPGP message that begins with a session key: packet tag 1 with one, two or four bytes of length,
-/// or in the new format. WAL-E gives its encrypted objects the same extension.
-const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
-
 /// What the blocks of a stream carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -56,16 +52,10 @@ pub(super) fn bytes() -> Vec<u8> {
 /// Reads the header up to the first block.
 ///
 /// # Errors
-/// `Unsupported` for what is encrypted; `InvalidData` for what is no header, is damaged, or speaks of a stream that no decoder of LZO1X can read.
+/// `InvalidData` for what is no header, is damaged, or speaks of a stream that no decoder of LZO1X can read.
 pub(super) fn read(source: &mut impl Read) -> io::Result<Header> {
     let mut magic = [0; MAGIC.len()];
     source.read_exact(&mut magic)?;
-    if OPENPGP.contains(&magic[0]) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "it is encrypted with OpenPGP, which this version cannot decrypt",
-        ));
-    }
     if magic != MAGIC {
         return Err(damaged("it does not start with lzop's magic number"));
     }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use super::super::strict::{FrameDecoder, Source, Strict};
 use super::header::{self, Header, damaged};
-use super::{BLOCK_MAX_BYTES, adler32, crc32, flag};
+use super::{BLOCK_MAX_BYTES, MAGIC, adler32, crc32, flag};
 
 /// Plain bytes that one byte of an LZO1X stream can stand for: a zero byte in the extension of a length.
 const EXPANSION_MAX: usize = 255;
@@ -44,6 +44,7 @@ pub(in super::super) struct LzopFrame {
 
 impl FrameDecoder for LzopFrame {
     const NAME: &'static str = "lzop";
+    const MAGIC: &'static [u8] = &MAGIC;
 
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.given == self.plain.len() {

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
+use super::super::branches::{Branch, DEFAULT_REQUEST_INTERVAL};
 use super::super::plan::{BackupFacts, Bound, Decision, Place, Request, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::{SUSPECT, TimeOfDay};
@@ -16,7 +17,7 @@ fn hourly(count: u32) -> Vec<BackupFacts> {
 
 fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<Decision>> {
     let now = TimeOfDay::new(at("2026-02-01T00:00:00Z"));
-    decide(request, backups, &[], &now)
+    decide(request, backups, &[], &now, DEFAULT_REQUEST_INTERVAL)
 }
 
 /// Positions, from 1, of the backups that go.
@@ -115,11 +116,12 @@ fn fault_48_a_clock_that_was_set_back_deletes_nothing() {
     let retain = Request::Retain(1);
     let within = TimeOfDay::new(newest - TimeDelta::minutes(59));
     assert_eq!(
-        gone_names(&decide(&retain, &backups, &[], &within).unwrap()).len(),
+        gone_names(&decide(&retain, &backups, &[], &within, DEFAULT_REQUEST_INTERVAL).unwrap())
+            .len(),
         2
     );
     let before = TimeOfDay::new(newest - TimeDelta::days(1));
-    let error = decide(&retain, &backups, &[], &before).unwrap_err();
+    let error = decide(&retain, &backups, &[], &before, DEFAULT_REQUEST_INTERVAL).unwrap_err();
     assert_eq!(error.kind, Kind::Busy);
     assert!(error.hint.is_some() && error.detail.is_some());
 }
@@ -143,12 +145,22 @@ fn fault_48_a_clock_that_jumps_forward_makes_nothing_old() {
     for backup in &with_new {
         time.saw(backup.committed);
     }
-    let decisions = decide(&policy, &with_new, &[], &time).unwrap();
+    let decisions = decide(&policy, &with_new, &[], &time, DEFAULT_REQUEST_INTERVAL).unwrap();
     assert!(gone_names(&decisions).is_empty());
     assert_eq!(decisions[0].stays[0], SUSPECT);
     // What counts or goes by the calendar does not look at the clock.
     assert_eq!(
-        gone_names(&decide(&Request::Retain(1), &with_new, &[], &time).unwrap()).len(),
+        gone_names(
+            &decide(
+                &Request::Retain(1),
+                &with_new,
+                &[],
+                &time,
+                DEFAULT_REQUEST_INTERVAL
+            )
+            .unwrap()
+        )
+        .len(),
         3
     );
     // Two days on, nobody has set the clock back.
@@ -157,7 +169,7 @@ fn fault_48_a_clock_that_jumps_forward_makes_nothing_old() {
         time.saw(backup.committed);
     }
     time.saw(jumped + TimeDelta::hours(30));
-    let decisions = decide(&policy, &with_new, &[], &time).unwrap();
+    let decisions = decide(&policy, &with_new, &[], &time, DEFAULT_REQUEST_INTERVAL).unwrap();
     assert_eq!(gone_names(&decisions), ["00000001", "00000002"]);
 }
 
@@ -184,4 +196,101 @@ fn a_copied_archive_does_not_make_old_backups_new() {
         gone_names(&decide_at(&Request::Retain(1), &backups).unwrap()).len(),
         4
     );
+}
+
+#[test]
+fn fault_105_the_rules_hold_for_each_branch_by_itself() {
+    // One backup leads to the present, the two newest end on the branch that was left.
+    let mut backups = hourly(3);
+    for left in &mut backups[1..] {
+        left.branch = Branch::Left(timeline(1));
+    }
+    for request in [
+        Request::Retain(2),
+        Request::Retain(1),
+        Request::Policy(Policy::newest(2)),
+        Request::Policy(Policy {
+            daily: Some(1),
+            ..Policy::default()
+        }),
+    ] {
+        let decisions = decide_at(&request, &backups).unwrap();
+        assert!(!decisions[0].goes() && !decisions[2].goes(), "{request:?}");
+        let words = decisions[2].stays.join("; ");
+        assert!(words.contains("abandoned branch of timeline 1"), "{words}");
+        assert!(!decisions[0].stays.join("; ").contains("branch"));
+    }
+    assert_eq!(
+        gone(&decide_at(&Request::Retain(1), &backups).unwrap()),
+        [2]
+    );
+    // Neither a bound nor a name takes the one that leads to the present.
+    let named = backups[2].name.clone();
+    let target = Request::Target(backups[0].name.clone());
+    for request in [Request::Before(Bound::Backup(named)), target] {
+        let error = decide_at(&request, &backups).unwrap_err();
+        assert_eq!(error.kind, Kind::ArchiveConflict);
+        assert!(
+            error.message.contains("newest timeline"),
+            "{}",
+            error.message
+        );
+    }
+    let target = Request::Target(backups[1].name.clone());
+    assert_eq!(gone(&decide_at(&target, &backups).unwrap()), [2]);
+    // WAL of the present is not young because of what was left behind.
+    let decisions = decide_at(&Request::Retain(2), &backups).unwrap();
+    let apart = |index: usize| decisions[index].needs()[0].is_apart;
+    assert_eq!((apart(0), apart(1)), (false, true));
+}
+
+#[test]
+fn fault_116_what_cannot_be_restored_is_no_reason_to_delete_what_can() {
+    let mut backups = hourly(4);
+    for foreign in &mut backups[2..] {
+        foreign.unreadable = Some("brotli".to_owned());
+    }
+    let decisions = decide_at(&Request::Retain(1), &backups).unwrap();
+    assert_eq!(gone(&decisions), [1, 3]);
+    let before = Request::Before(Bound::Backup(backups[3].name.clone()));
+    let error = decide_at(&before, &backups).unwrap_err();
+    assert!(error.message.contains("last backup"), "{}", error.message);
+}
+
+#[test]
+fn fault_94_what_lacks_something_is_not_counted_and_stays() {
+    let mut backups = hourly(4);
+    backups[3].damaged = Some("partition 1 is missing".to_owned());
+    let decisions = decide_at(&Request::Retain(1), &backups).unwrap();
+    assert_eq!(gone(&decisions), [1, 2]);
+    assert!(
+        decisions[3].stays[0].contains("partition 1"),
+        "{:?}",
+        decisions[3].stays
+    );
+}
+
+#[test]
+fn fault_87_a_loop_of_requests_pushes_nothing_out() {
+    // Three nightly backups, then a request each minute.
+    let mut backups: Vec<BackupFacts> = (1..=3).map(|night| backup(1, 24 * night)).collect();
+    for minute in 1..=20 {
+        let began = backups[2].time + TimeDelta::minutes(i64::from(minute));
+        backups.push(BackupFacts {
+            requested: true,
+            began,
+            time: began,
+            committed: began,
+            ..backup(1, 72 + minute)
+        });
+    }
+    let rules = || Request::Policy(Policy::newest(3));
+    assert!(gone(&decide_at(&rules(), &backups).unwrap()).is_empty());
+    assert!(gone(&decide_at(&Request::Retain(3), &backups).unwrap()).is_empty());
+    // The next nights' push out what is older, and with a night go the requests that came soon after it.
+    for night in 4..=6 {
+        backups.push(backup(1, 24 * night));
+    }
+    let decisions = decide_at(&rules(), &backups).unwrap();
+    assert_eq!(gone(&decisions), (1..=23).collect::<Vec<_>>());
 }

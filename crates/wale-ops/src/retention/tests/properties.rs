@@ -269,6 +269,16 @@ fn newest_stays(world: &World) -> bool {
     newest.is_none_or(|backup| world.has(&layout::sentinel(&backup.name)))
 }
 
+/// Whether a good backup is listed that a server recovers to the newest timeline.
+fn leads_to_the_present(world: &World) -> bool {
+    let good = world.backups.iter().filter(|backup| !backup.damaged);
+    let mut listed = good.filter(|backup| world.has(&layout::sentinel(&backup.name)));
+    listed.any(|backup| {
+        // A delta is nothing that we restore.
+        backup.parent.is_none() && way(world, backup, world.branches.len() - 1).is_some()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -283,6 +293,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let world = live(&events, End { copied, writing });
         let before = world.snapshot();
+        let had_one = leads_to_the_present(&world);
         let request = request(&wish, &world);
         let onward = !matches!(&request, Request::Policy(policy) if policy.wal == WalRetention::Consistent);
         if let Some(call) = killed_at {
@@ -301,6 +312,7 @@ proptest! {
             Err(error) => prop_assert_eq!(error.kind, Kind::ArchiveConflict, "{}", error.chain()),
         }
         prop_assert_eq!(check(&world, &before, onward), Ok(()));
+        prop_assert!(!had_one || leads_to_the_present(&world), "no backup leads to the present");
         // What a finished run leaves is what the next one would leave, where times can be compared.
         let after = world.keys();
         let comparable = world.backups.iter().all(|backup| backup.recorded == world.backups[0].recorded);

@@ -12,6 +12,7 @@ use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
+use super::super::branches::DEFAULT_REQUEST_INTERVAL;
 use super::super::plan::Request;
 use super::super::report::{Line, Report};
 use super::super::run::{Act, Options, run};
@@ -334,6 +335,7 @@ impl World {
             request,
             act,
             grace: GRACE,
+            request_interval: DEFAULT_REQUEST_INTERVAL,
         };
         let mut lines = Vec::new();
         let mut tell = |line: &Line| lines.push(line.clone());

@@ -56,6 +56,8 @@ impl std::fmt::Debug for Credentials {
 pub enum CredentialSource {
     /// These.
     Static(Credentials),
+    /// These, whose secret parts lie in files.
+    Files(FileSource),
     /// A role, for keys.
     Role(RoleSource),
     /// A profile of Amazon's shared files.
@@ -66,6 +68,17 @@ pub enum CredentialSource {
     Container(ContainerSource),
     /// A role, for a token that somebody else has signed.
     WebIdentity(WebIdentitySource),
+}
+
+/// A pair of keys whose secret parts lie in files of their own, which are rotated. What has no file is as it is in `keys`.
+#[derive(Debug, Clone)]
+pub struct FileSource {
+    /// The pair as it was at the start.
+    pub keys: Credentials,
+    /// The file of the secret key.
+    pub secret_access_key: Option<PathBuf>,
+    /// The file of the token.
+    pub session_token: Option<PathBuf>,
 }
 
 /// A role, for keys.
@@ -233,6 +246,7 @@ impl Keeper {
                 credentials: credentials.clone(),
                 expires: None,
             }),
+            CredentialSource::Files(source) => from_files(source).await,
             CredentialSource::Role(source) => {
                 sts::with_keys(
                     &source.keys,
@@ -266,6 +280,34 @@ fn hold(held: &mut Option<Held>, granted: Granted) -> Arc<Credentials> {
     credentials
 }
 
+/// The pair as its files have it now.
+async fn from_files(source: &FileSource) -> Result<Granted, Failure> {
+    let mut credentials = source.keys.clone();
+    if let Some(path) = &source.secret_access_key {
+        credentials.secret_access_key = read_secret(path).await?;
+    }
+    if let Some(path) = &source.session_token {
+        credentials.session_token = Some(read_secret(path).await?);
+    }
+    Ok(Granted {
+        credentials,
+        expires: None,
+    })
+}
+
+/// A file that holds one secret for a header.
+async fn read_secret(path: &std::path::Path) -> Result<Secret, Failure> {
+    let text = read_file(path).await?;
+    let text = text.trim();
+    if fits_header(text) {
+        return Ok(Secret::new(text));
+    }
+    let path = path.display();
+    Err(Failure::NoCredentials(format!(
+        "file {path} does not hold a secret that can stand in an HTTP header"
+    )))
+}
+
 /// A failure of a source, with its name. What may pass stays something that may pass.
 fn failure_of(source: &str, failure: &Failure) -> Failure {
     let reason = format!("{source}: {failure}");
@@ -294,4 +336,32 @@ async fn read_file(path: &std::path::Path) -> Result<String, Failure> {
 /// Whether a text can stand in a header.
 fn fits_header(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn fault_97_keys_in_files_are_read_anew() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let source = FileSource {
+            keys: Credentials {
+                access_key_id: "id".to_owned(),
+                secret_access_key: Secret::new("first"),
+                session_token: None,
+            },
+            secret_access_key: Some(file.path().to_owned()),
+            session_token: None,
+        };
+        for secret in ["first", "second"] {
+            std::fs::write(file.path(), format!("{secret}\n")).unwrap();
+            let granted = from_files(&source).await.unwrap();
+            assert_eq!(granted.credentials.secret_access_key.expose(), secret);
+            assert_eq!(granted.credentials.access_key_id, "id");
+        }
+        std::fs::write(file.path(), "can ary").unwrap();
+        let failure = from_files(&source).await.unwrap_err().to_string();
+        assert!(!failure.contains("ary"), "{failure}");
+    }
 }

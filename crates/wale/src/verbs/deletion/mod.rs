@@ -44,6 +44,7 @@ pub(crate) fn delete(arguments: &Delete, face: Face, loaded: &Loaded) -> Result<
                     request,
                     act,
                     grace,
+                    request_interval: settings.retain_request_interval,
                 };
                 retention::run(&archive, &options, &mut tell).await
             }
@@ -70,6 +71,7 @@ pub(crate) fn retain(arguments: &Retain, face: Face, loaded: &Loaded) -> Result<
         request: Request::Policy(settings.retention.clone()),
         act: act(arguments.act),
         grace: assemble::sweep_grace(settings),
+        request_interval: settings.retain_request_interval,
     };
     let mut teller = Teller::new(arguments.act, face, &archive.location());
     let report = runtime::small()?.block_on(async {

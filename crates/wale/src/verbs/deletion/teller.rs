@@ -121,6 +121,9 @@ impl Teller {
                 self.write(&text);
             }
             Voice::Text => {
+                for branch in &report.branches {
+                    self.write(&format!("{branch}\n"));
+                }
                 for name in &report.deleted {
                     self.write(&format!("backup {name} would go\n"));
                 }
@@ -129,7 +132,12 @@ impl Teller {
                 }
                 self.write(&format!("{}\n", summary(report, true)));
             }
-            Voice::Log => tracing::info!("{}", summary(report, self.dry_run)),
+            Voice::Log => {
+                for branch in &report.branches {
+                    tracing::info!("{branch}");
+                }
+                tracing::info!("{}", summary(report, self.dry_run));
+            }
         }
         if report.refused_count > 0 && self.voice != Voice::Json {
             let table = refused_table(report, &self.location);

@@ -1,0 +1,182 @@
+//! What is counted with what. Pure.
+//!
+//! The rules hold along the line that leads to the newest timeline, and separately for each branch that was abandoned:
+//! the newest backups by time may all lie on one, and whoever counted them together would delete the only backup that
+//! leads to the present. They hold separately, too, for what this version cannot restore: it is no reason to delete what
+//! it can.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use wale_pg::TimelineId;
+
+use super::plan::BackupFacts;
+use crate::archive::lineage::{Ending, Lineage};
+
+/// How long after the backup before it a backup must have begun that was requested over HTTP, to count: 20 hours. A
+/// nightly request of one's own counts, whatever a summer time does to the night; a loop of requests does not.
+pub const DEFAULT_REQUEST_INTERVAL: Duration = Duration::from_hours(20);
+
+/// Where a backup leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Branch {
+    /// To the newest timeline of the archive. Also what is on a timeline that nobody knows.
+    Present,
+    /// To this timeline at most, which was left for another one before the backup ended.
+    Left(TimelineId),
+    /// To this timeline for certain; whether to the newest is not known, because its history cannot be read.
+    Unclear(TimelineId),
+}
+
+impl Branch {
+    /// The branch of a backup that ends there; `None` where its timeline is not known.
+    #[must_use]
+    pub fn of(lineage: &Lineage, ending: Option<Ending>) -> Self {
+        let (Some(ending), Some(newest)) = (ending, lineage.newest()) else {
+            return Self::Present;
+        };
+        match lineage.leads(ending, newest) {
+            Some(true) => Self::Present,
+            Some(false) => Self::Left(lineage.tip(ending)),
+            None => Self::Unclear(lineage.tip(ending)),
+        }
+    }
+
+    /// In words that follow `on`; none for the present.
+    #[must_use]
+    pub fn words(self) -> Option<String> {
+        match self {
+            Self::Present => None,
+            Self::Left(timeline) => Some(format!("the abandoned branch of timeline {timeline}")),
+            Self::Unclear(timeline) => Some(format!(
+                "timeline {timeline}, of which nobody knows whether it leads to the newest one"
+            )),
+        }
+    }
+}
+
+/// The usable backups that are counted together, by their positions, with the words for what they have in common.
+pub(super) fn groups(backups: &[BackupFacts]) -> Vec<(String, Vec<usize>)> {
+    let mut groups: BTreeMap<(Branch, bool), Vec<usize>> = BTreeMap::new();
+    for (index, backup) in backups.iter().enumerate() {
+        if backup.damaged.is_none() {
+            let key = (backup.branch, backup.unreadable.is_some());
+            groups.entry(key).or_default().push(index);
+        }
+    }
+    let words = |(branch, unreadable): (Branch, bool)| {
+        let branch = branch.words().map(|words| format!("on {words}"));
+        let unreadable = unreadable.then(|| "of those that this version cannot restore".to_owned());
+        let both: Vec<String> = branch.into_iter().chain(unreadable).collect();
+        if both.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", both.join(", "))
+        }
+    };
+    groups
+        .into_iter()
+        .map(|(key, indexes)| (words(key), indexes))
+        .collect()
+}
+
+/// Sentences that tell which backups lie apart from the line to the present.
+pub(super) fn told(backups: &[BackupFacts], newest: Option<TimelineId>) -> Vec<String> {
+    let mut apart: BTreeMap<Branch, Vec<&str>> = BTreeMap::new();
+    for backup in backups {
+        if backup.branch != Branch::Present {
+            let names = apart.entry(backup.branch).or_default();
+            names.push(backup.name.as_str());
+        }
+    }
+    let newest = newest.map_or_else(String::new, |newest| format!("timeline {newest}, "));
+    apart
+        .into_iter()
+        .filter_map(|(branch, names)| {
+            let words = branch.words()?;
+            Some(format!(
+                "on {words}, apart from the line to {newest}where the cluster is now, lie {}: the rules hold for them \
+                 separately; `delete target` deletes one by name",
+                names.join(", ")
+            ))
+        })
+        .collect()
+}
+
+/// How a backup is counted among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// As one of them.
+    Fully,
+    /// Not at all: it stays as long as this one does, given by its position among them.
+    With(usize),
+}
+
+/// How each of these backups counts; they come oldest first. Whoever may ask for backups over HTTP must not be able to
+/// push others out by asking often: such a backup counts when it began long enough after the one before it that counts.
+pub(super) fn counted(backups: &[&BackupFacts], interval: Duration) -> Vec<Counted> {
+    let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
+    let mut before: Option<usize> = None;
+    let mut counted = Vec::with_capacity(backups.len());
+    for (index, backup) in backups.iter().enumerate() {
+        let close = before.filter(|&before| backup.began - backups[before].began < interval);
+        if let Some(before) = close.filter(|_| backup.requested) {
+            counted.push(Counted::With(before));
+        } else {
+            before = Some(index);
+            counted.push(Counted::Fully);
+        }
+    }
+    counted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::backup;
+    use super::*;
+
+    #[test]
+    fn fault_87_a_request_counts_a_day_after_the_one_before_it_that_counts() {
+        // Hours at which they began, requested or not, and with which other one they count.
+        let cases: [&[(i64, bool, Counted)]; 3] = [
+            // One's own nightly requests.
+            &[
+                (0, true, Counted::Fully),
+                (24, true, Counted::Fully),
+                (47, true, Counted::Fully),
+            ],
+            // A loop of requests after a nightly backup of the schedule; the next night's counts all the same.
+            &[
+                (0, false, Counted::Fully),
+                (1, true, Counted::With(0)),
+                (2, true, Counted::With(0)),
+                (19, true, Counted::With(0)),
+                (20, true, Counted::Fully),
+                (24, false, Counted::Fully),
+                (25, false, Counted::Fully),
+                (26, true, Counted::With(6)),
+            ],
+            &[(0, true, Counted::Fully), (1, true, Counted::With(0))],
+        ];
+        for case in cases {
+            let facts: Vec<BackupFacts> = (1..)
+                .zip(case)
+                .map(|(number, (hour, requested, _))| {
+                    let facts = backup(1, number);
+                    BackupFacts {
+                        requested: *requested,
+                        began: super::super::tests::at("2026-01-01T00:00:00Z")
+                            + TimeDelta::hours(*hour),
+                        ..facts
+                    }
+                })
+                .collect();
+            let facts: Vec<&BackupFacts> = facts.iter().collect();
+            let expected: Vec<Counted> = case.iter().map(|(.., counted)| *counted).collect();
+            assert_eq!(counted(&facts, DEFAULT_REQUEST_INTERVAL), expected);
+            let always = counted(&facts, Duration::ZERO);
+            assert!(always.iter().all(|one| *one == Counted::Fully));
+        }
+    }
+}

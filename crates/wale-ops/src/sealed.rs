@@ -1,0 +1,159 @@
+//! WAL that lies in the archive only under a codec or a key that this version cannot read. Reads only.
+//!
+//! Another tool wrote it. It counts as not archived: a push stores the file beside it, and a base backup waits for that.
+//! What no server pushes any more stays as it is, and no restore by wale reads it; so it is told when a sidecar starts.
+//!
+//! A listing shows the codec by the extension. A key does not show: what is encrypted has the extension of its codec. Of
+//! those the newest segment is opened, which stands for the archive.
+
+use futures_util::TryStreamExt;
+use wale_format::layout::{self, ArchiveKey};
+use wale_pg::{ArchiveFileName, WalSegmentName};
+
+use crate::archive::{Archive, StoredWal};
+use crate::error::{Kind, OpError, Result};
+
+/// Segments that this version cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedWal {
+    /// How many are there under no codec that can be read.
+    pub segments: u64,
+    /// The last of them in the order of the names, or the newest segment of all where that one is encrypted.
+    pub example: String,
+}
+
+/// What is seen of one segment while its objects go by; they are neighbours in a listing.
+#[derive(Default)]
+struct Seen {
+    segment: Option<WalSegmentName>,
+    is_readable: bool,
+    sealed: Option<String>,
+}
+
+/// Looks through the archive's WAL. A listing of all of it: one request for 1,000 objects.
+///
+/// # Errors
+/// The store's.
+pub async fn look(archive: &Archive) -> Result<Option<SealedWal>> {
+    let prefix = layout::WAL_PREFIX;
+    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+    let mut listing = archive.store().list(prefix).await.map_err(failed)?;
+    let (mut seen, mut segments, mut example) = (Seen::default(), 0, None);
+    let mut newest: Option<StoredWal> = None;
+    while let Some(meta) = listing.try_next().await.map_err(failed)? {
+        let Some(ArchiveFileName::Segment(segment)) = layout::wal_claim(meta.key.as_str()) else {
+            continue;
+        };
+        if seen.segment != Some(segment) {
+            count(std::mem::take(&mut seen), &mut segments, &mut example);
+            seen.segment = Some(segment);
+        }
+        match layout::parse(meta.key.as_str()) {
+            ArchiveKey::Wal { name, codec, .. } if codec.can_read() => {
+                seen.is_readable = true;
+                if newest
+                    .as_ref()
+                    .is_none_or(|newest| newest.modified <= meta.modified)
+                {
+                    newest = Some(StoredWal {
+                        name,
+                        key: meta.key,
+                        codec,
+                        size: meta.size,
+                        modified: meta.modified,
+                    });
+                }
+            }
+            _ => seen.sealed = Some(meta.key.to_string()),
+        }
+    }
+    count(seen, &mut segments, &mut example);
+    if let Some(newest) = newest
+        && example.is_none()
+        && !archive.opens(&newest).await?
+    {
+        (segments, example) = (1, Some(newest.key.to_string()));
+    }
+    Ok(example.map(|example| SealedWal { segments, example }))
+}
+
+fn count(seen: Seen, segments: &mut u64, example: &mut Option<String>) {
+    if !seen.is_readable
+        && let Some(sealed) = seen.sealed
+    {
+        *segments += 1;
+        *example = Some(sealed);
+    }
+}
+
+impl Archive {
+    /// Whether an object under `name` can be read by a restore of ours: by its codec, and for a segment by its first page.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn has_readable(&self, name: &ArchiveFileName) -> Result<bool> {
+        for stored in self.find_wal_copies(name).await? {
+            if stored.codec.can_read() && self.opens(&stored).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the beginning of a stored segment can be decoded. What is damaged can, so far as this question goes.
+    async fn opens(&self, stored: &StoredWal) -> Result<bool> {
+        match self.read_wal_header(stored).await {
+            Err(error) if error.kind == Kind::Configuration => Ok(false),
+            Err(error) if error.kind == Kind::CorruptData => Ok(true),
+            other => other.map(|_| true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_format::Codec;
+    use wale_storage::ObjectKey;
+
+    use super::*;
+    use crate::testing::{Bench, file_name, segment};
+
+    const NAMES: [&str; 3] = [
+        "000000010000000000000001",
+        "000000010000000000000002",
+        "000000010000000000000003",
+    ];
+
+    #[tokio::test]
+    async fn fault_96_segments_that_only_another_tool_can_read_are_told() {
+        let sealed = [&[0x85, 0x02, 0x0C, 0x03][..], &[7; 500]].concat();
+        let bench = Bench::new();
+        assert_eq!(look(&bench.archive).await.expect("read"), None);
+        for name in NAMES {
+            bench.store_wal(name, Codec::Lz4, &segment(name, 1));
+        }
+        assert_eq!(look(&bench.archive).await.expect("read"), None);
+        // Beside a copy that can be read another one does no harm.
+        let put = |key: String, content: &[u8]| {
+            let key = ObjectKey::new(&key).expect("a key");
+            bench.memory.insert(&key, content.to_vec());
+        };
+        put(format!("wal_005/{}.br", NAMES[2]), b"brotli");
+        assert_eq!(look(&bench.archive).await.expect("read"), None);
+        put("wal_005/000000010000000000000004.br".into(), b"brotli");
+        put("wal_005/000000010000000000000005.xz".into(), b"who knows");
+        let found = look(&bench.archive).await.expect("read").expect("two");
+        assert_eq!(found.segments, 2);
+        assert_eq!(found.example, "wal_005/000000010000000000000005.xz");
+
+        let encrypted = Bench::new();
+        let key = ObjectKey::new(&format!("wal_005/{}.lz4", NAMES[0])).expect("a key");
+        encrypted.memory.insert(&key, sealed);
+        let found = look(&encrypted.archive).await.expect("read");
+        assert_eq!(found.expect("it").example, key.to_string());
+        let name = file_name(NAMES[0]);
+        assert!(!encrypted.archive.has_readable(&name).await.expect("read"));
+        encrypted.store_wal(NAMES[0], Codec::Zstd, &segment(NAMES[0], 1));
+        assert!(encrypted.archive.has_readable(&name).await.expect("read"));
+    }
+}

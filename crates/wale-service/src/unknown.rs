@@ -1,0 +1,75 @@
+//! What this version does not know of the server and of the archive's WAL, told from the start: in the log, in `/status` and
+//! by a metric each.
+//!
+//! It refuses to judge: wale-ops does. Neither fails a probe, because archiving goes on. Everything may be dropped at any
+//! await.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wale_ops::{sealed, unknown_server};
+
+use crate::app::App;
+use crate::journal::{SealedRecord, log_failure};
+
+/// Between two looks at the data directory: two small files. It may be empty at first, and a container may be started with
+/// a newer server.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// The pause after a listing that failed, doubled up to [`LISTING_AGAIN_MAX`].
+const LISTING_AGAIN: Duration = Duration::from_mins(1);
+const LISTING_AGAIN_MAX: Duration = Duration::from_hours(1);
+
+/// Looks at the server for ever.
+pub(crate) async fn watch_server(app: Arc<App>) {
+    loop {
+        match unknown_server::look(&app.data_directory).await {
+            Ok(found) => {
+                let said = found.map(|found| found.consequence());
+                let known = app.journal.entries().unknown_server;
+                if said != known
+                    && let Some(said) = &said
+                {
+                    tracing::warn!(
+                        hint = "use a version of wale that knows this server",
+                        "{said}"
+                    );
+                }
+                app.metrics.unknown_server(said.is_some());
+                app.journal.note(|entries| entries.unknown_server = said);
+            }
+            Err(error) => log_failure("the look at the server's version", &error),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Looks through the archive's WAL once.
+pub(crate) async fn look_for_sealed(app: Arc<App>) {
+    let mut again = LISTING_AGAIN;
+    loop {
+        match sealed::look(&app.archive).await {
+            Ok(None) => return app.metrics.sealed(0),
+            Ok(Some(found)) => {
+                tracing::warn!(
+                    segments = found.segments,
+                    example = found.example,
+                    hint = "keep the tool and the keys that wrote it for as long as its backups count; take a base backup now",
+                    "the archive has WAL under a codec or a key that this version cannot read: no restore by wale reads it; \
+                     what PostgreSQL hands over from now on is stored beside it"
+                );
+                app.metrics.sealed(found.segments);
+                let record = SealedRecord {
+                    segments: found.segments,
+                    example: found.example,
+                };
+                app.journal
+                    .note(|entries| entries.sealed_wal = Some(record));
+                return;
+            }
+            Err(error) => log_failure("the look for WAL that cannot be read", &error),
+        }
+        tokio::time::sleep(again).await;
+        again = (again * 2).min(LISTING_AGAIN_MAX);
+    }
+}
