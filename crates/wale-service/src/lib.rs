@@ -30,6 +30,7 @@ mod schedule;
 mod scheduler;
 mod serve;
 mod server;
+mod store_trial;
 #[cfg(test)]
 mod tests;
 mod unknown;

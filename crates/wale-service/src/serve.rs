@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, quiet, reach, recall,
-    recoverable, unknown,
+    recoverable, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -294,6 +294,10 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(archiver::watch(Arc::clone(app))));
     begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
+    // A restore may have come from an archive that is somebody else's: there the first push tries the store.
+    if !matches!(options.mode, StartMode::Restore(_)) {
+        begin(Box::pin(store_trial::run(Arc::clone(app))));
+    }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),
         options.housekeeping.clone(),

@@ -126,6 +126,10 @@ pub enum Misconfiguration {
     NoCredentials,
     /// The server's certificate is not trusted: expired, another host's, or signed by nobody known.
     UntrustedServer,
+    /// What answers does not speak the endpoint's protocol: TLS was spoken to a port without it, or the other way round.
+    OtherProtocol,
+    /// The server does not know the checksum that is sent along with objects.
+    UnknownChecksum,
     /// The server does not do what was asked of it.
     Unsupported,
     /// The object is in a storage class that cannot be read without restoring it first.
@@ -154,6 +158,13 @@ impl Misconfiguration {
             Self::UntrustedServer => {
                 "check the endpoint's name and certificate; a private authority is trusted by a CA file"
             }
+            Self::OtherProtocol => {
+                "check whether the endpoint begins with http or https, and its port; a plain port is spoken to with http"
+            }
+            Self::UnknownChecksum => {
+                "set WALE_S3_CHECKSUM=md5, or none where the server refuses that, too; what it stores is then compared \
+                 in another way"
+            }
             Self::Unsupported => {
                 "use an endpoint that offers this, or a setting that goes without it"
             }
@@ -177,6 +188,10 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Misconfigured { problem, .. } => Some(problem.hint()),
+            Self::PermissionDenied { .. } if self.told_by_s3().is_some() => Some(
+                "check what the keys may do below the archive's prefix: list, read, write and delete; the guide to S3 has \
+                 the policy",
+            ),
             Self::Retained { .. } => Some("wait until the retention has ended"),
             _ => None,
         }

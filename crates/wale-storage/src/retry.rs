@@ -66,6 +66,16 @@ impl RetryPolicy {
     }
 }
 
+/// From this time on that a call has taken without success its repetition is told in the log. Half a second: a blip is
+/// over by then, and whoever waits at a terminal hears within a second why.
+const TOLD_AFTER: Duration = Duration::from_millis(500);
+
+/// Between two such lines of the process, however many calls wait for the store. 5 s: six lines for one that is given up.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// When the last line was written.
+static LAST_TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+
 /// A store whose transient failures are retried.
 #[derive(Debug)]
 pub struct RetryStore {
@@ -79,6 +89,7 @@ pub(crate) struct Attempts<'a> {
     policy: &'a RetryPolicy,
     /// Set when the first attempt begins, or fails.
     deadline: Option<Instant>,
+    begun: Instant,
     made: u32,
 }
 
@@ -96,6 +107,7 @@ impl<'a> Attempts<'a> {
         Self {
             policy,
             deadline: None,
+            begun: Instant::now(),
             made: 0,
         }
     }
@@ -117,10 +129,36 @@ impl<'a> Attempts<'a> {
         if Instant::now() + pause >= self.deadline() {
             return Err(error);
         }
-        tracing::debug!(%error, attempt = self.made, ?pause, "the store is asked again");
+        self.tell(&error, pause);
         sleep(pause).await;
         Ok(())
     }
+
+    /// Says that the store is asked again: aloud when somebody has been waiting for a while.
+    fn tell(&mut self, error: &StoreError, pause: Duration) {
+        let (attempt, now) = (self.made, Instant::now());
+        if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {
+            tracing::debug!(%error, attempt, ?pause, "the store is asked again");
+            return;
+        }
+        let cause = std::error::Error::source(error);
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        let left = self.deadline().saturating_duration_since(now).as_secs();
+        tracing::warn!(
+            attempt,
+            "{error}{cause}; it is asked again for up to {left} s"
+        );
+    }
+}
+
+/// Whether the last line is old enough; notes that there is one now.
+fn is_time_to_tell(now: Instant) -> bool {
+    let mut last = LAST_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_time = last.is_none_or(|last| now.saturating_duration_since(last) >= TOLD_EVERY);
+    if is_time {
+        *last = Some(now);
+    }
+    is_time
 }
 
 /// A number from 0 up to but not including 1. The standard library seeds its hashers at random; that is
@@ -367,6 +405,10 @@ impl Store for RetryStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.request(|| self.inner.check()).await
+    }
+
+    async fn try_out(&self) -> Result<(), StoreError> {
+        self.request(|| self.inner.try_out()).await
     }
 }
 

@@ -155,6 +155,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// What any verb would say of a store out of reach.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Finds out what the store does that writes depend on, by writing, and warns in the log of what it does not do.
+    /// Writes find it out by themselves; this is for a program that tells it at its start.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::put_if_absent`].
+    async fn try_out(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A shared store is a store.
@@ -205,6 +215,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await
+    }
+
+    async fn try_out(&self) -> Result<(), StoreError> {
+        (**self).try_out().await
     }
 }
 

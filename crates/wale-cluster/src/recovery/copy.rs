@@ -4,8 +4,8 @@ use std::path::Path;
 
 use wale_pg::MajorVersion;
 
+use super::RECOVERY_CONF;
 use super::configuration::is_configuration_name;
-use super::{FILE_MODE, RECOVERY_CONF};
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
@@ -56,7 +56,7 @@ pub fn copy_configuration(
         }
         let bytes = std::fs::read(&source).map_err(ClusterError::io("read", &source))?;
         let target = data_directory.join(&name);
-        durable::write_atomic(&target, &bytes, FILE_MODE, owner)
+        durable::write_atomic(&target, &bytes, durable::mode_beside(&target), owner)
             .map_err(ClusterError::io("write", &target))?;
         copied.push(name);
     }

@@ -45,7 +45,7 @@ const RECOVERY_DONE: &str = "recovery.done";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
 
-/// PostgreSQL's own mode for its configuration files.
+/// The mode of a file that holds a secret.
 const FILE_MODE: u32 = 0o600;
 
 /// What a restored cluster becomes.
@@ -101,7 +101,7 @@ pub fn apply(
     }
     let write = |name: &str, text: &[u8]| {
         let path = data_directory.join(name);
-        durable::write_atomic(&path, text, FILE_MODE, owner)
+        durable::write_atomic(&path, text, durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))
     };
     let minimums = configuration::missing_minimums(data_directory, settings.minimums.as_ref())?;

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use super::FILE_MODE;
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
@@ -56,7 +55,7 @@ pub fn write_missing_configuration(
              # Put your own in its place.\n{lines}"
         );
         let path = data_directory.join(name);
-        durable::write_atomic(&path, text.as_bytes(), FILE_MODE, owner)
+        durable::write_atomic(&path, text.as_bytes(), durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))?;
     }
     Ok(missing)

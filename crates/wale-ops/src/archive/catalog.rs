@@ -17,6 +17,10 @@ use crate::error::{Kind, OpError, Result};
 /// Sentinels read at the same time. They are small; 8 hide a store's latency well enough.
 const READ_AT_ONCE: usize = 8;
 
+/// Base backups of one archive. 100,000: one an hour for eleven years. A listing that goes on for ever names more, and
+/// 300 bytes for each are 30 MB.
+const BACKUPS_MAX: usize = 100_000;
+
 /// A sentinel larger than this is refused: WAL-G's old ones list every file of the cluster, some 150 bytes each, which
 /// makes 64 MiB for 400,000 files. The text is in memory while it is read, one or a few at a time: see
 /// [`Archive::catalog`].
@@ -88,17 +92,25 @@ impl Archive {
     pub async fn catalog(&self) -> Result<Catalog> {
         let prefix = layout::BACKUP_PREFIX;
         let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-        let listing = self.store().list(prefix).await.map_err(failed)?;
-        let sentinels: Vec<(BackupName, ObjectMeta)> = listing
-            .map_err(failed)
-            .try_filter_map(|meta| async move {
-                Ok(match layout::parse(meta.key.as_str()) {
-                    ArchiveKey::Sentinel(name) => Some((name, meta)),
-                    _ => None,
-                })
-            })
-            .try_collect()
-            .await?;
+        let mut listing = self.store().list(prefix).await.map_err(failed)?;
+        let mut sentinels: Vec<(BackupName, ObjectMeta)> = Vec::new();
+        while let Some(meta) = listing.try_next().await.map_err(failed)? {
+            if let ArchiveKey::Sentinel(name) = layout::parse(meta.key.as_str()) {
+                if sentinels.len() == BACKUPS_MAX {
+                    return Err(OpError::new(
+                        Kind::CorruptData,
+                        format!(
+                            "{prefix} of {} has more than {BACKUPS_MAX} base backups",
+                            self.location()
+                        ),
+                    )
+                    .hint(
+                        "check what answers in the store's place, or who writes below this prefix",
+                    ));
+                }
+                sentinels.push((name, meta));
+            }
+        }
         let read = sentinels
             .into_iter()
             .map(|(name, meta)| self.read_entry(name, meta));

@@ -233,20 +233,23 @@ pub(super) fn can_be_made(path: &Path) -> bool {
 ///
 /// [`Kind::PermissionDenied`], naming it.
 pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()> {
-    let path = &space.target;
+    // Of one that is to be made, the directory above.
+    let path = &nearest_existing(&space.target);
     let found = Owner::of(path)
         .map_err(|error| OpError::from_io(error, format_args!("look at {}", path.display())))?;
     if found.uid == owner.uid {
         return Ok(());
     }
-    let (oid, shown) = (space.oid, path.display());
+    let (oid, shown) = (space.oid, space.target.display());
     Err(OpError::new(
         Kind::PermissionDenied,
         format!("\"{shown}\", which the backup names for tablespace {oid}, belongs to another user"),
     )
     .detail(format!(
-        "Its owner is uid {}, the cluster's is uid {}.",
-        found.uid, owner.uid
+        "The owner of \"{}\" is uid {}, the cluster's is uid {}.",
+        path.display(),
+        found.uid,
+        owner.uid
     ))
     .hint(format!(
         "if the tablespace shall go there, say so: --tablespace-mapping {oid}={shown}, or WALE_TABLESPACE_MAPPING"

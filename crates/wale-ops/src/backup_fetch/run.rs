@@ -210,9 +210,8 @@ async fn check_unnamed(
     }
     let map = source.tablespace_map(archive).await?;
     tablespaces::check_named_alike(tablespaces, map.as_ref())?;
-    unnamed()
-        .filter(|space| space.target.exists())
-        .try_for_each(|space| facts::check_owner(space, owner))
+    let mut unnamed = unnamed();
+    unnamed.try_for_each(|space| facts::check_owner(space, owner))
 }
 
 fn lock_file_name(options: &Options) -> String {

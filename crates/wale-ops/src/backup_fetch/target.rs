@@ -127,8 +127,7 @@ impl Target {
     /// Permission bits of a file that is made here, as the server would make it: readable for the group where the
     /// restored data directory is.
     pub(super) fn file_mode(&self) -> u32 {
-        let mode = std::fs::metadata(self.path()).map_or(0, |metadata| metadata.mode());
-        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+        durable::mode_beside(&self.path().join("backup_label"))
     }
 
     /// Gives a file that a member brought the bits of one that is made here: older backups have their label without

@@ -43,9 +43,7 @@ impl Ready {
     /// Permission bits of files that are made here, as the server would make them: readable for the group where the
     /// data directory is.
     pub(super) fn file_mode(&self) -> u32 {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = std::fs::metadata(self.directory.path()).map_or(0, |metadata| metadata.mode());
-        if mode & 0o050 == 0o050 { 0o640 } else { 0o600 }
+        wale_cluster::durable::mode_beside(&self.directory.path().join(ControlFile::PATH))
     }
 
     /// The session that holds the lock.

@@ -12,7 +12,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 use wale_cluster::Owner;
-use wale_cluster::durable::PendingFile;
+use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, WalSegmentSize};
 use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader};
@@ -139,7 +139,7 @@ pub async fn write_to_path(
     let target = path.to_owned();
     crate::wal_push::blocking(move || {
         let failed = |e| local_or_body(e, &target);
-        let mut file = PendingFile::create(&target, 0o600, owner).map_err(failed)?;
+        let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
         let written = io::copy(&mut source, &mut file).map_err(failed)?;
         if written != size {
             return Err(OpError::internal(format!(

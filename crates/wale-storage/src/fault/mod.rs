@@ -326,6 +326,10 @@ impl Store for FaultyStore {
         faults.refuse_when_full()?;
         faults.reply(self.inner.check().await)
     }
+
+    async fn try_out(&self) -> Result<(), StoreError> {
+        self.inner.try_out().await
+    }
 }
 
 #[cfg(test)]

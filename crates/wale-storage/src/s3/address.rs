@@ -14,8 +14,10 @@ pub(super) struct Address {
     scheme: &'static str,
     /// Host and port.
     pub(super) authority: String,
-    /// `/`, or `/bucket/`.
+    /// `/`, or `/bucket/`, behind the endpoint's own path.
     root: String,
+    /// Whether the root ends with the bucket.
+    names_bucket: bool,
 }
 
 impl Address {
@@ -24,18 +26,21 @@ impl Address {
         let S3Endpoint {
             secure,
             authority,
+            path,
             addressing,
         } = endpoint.map_or_else(|| amazon(bucket, region), Clone::clone);
+        let path = escape_path(&path);
         let (authority, root) = match addressing {
-            Addressing::Path => (authority, format!("/{}/", escape(bucket))),
-            Addressing::Subdomain => (format!("{bucket}.{authority}"), "/".to_owned()),
-            Addressing::BucketIsHost => (host_of_bucket(bucket, &authority), "/".to_owned()),
+            Addressing::Path => (authority, format!("{path}/{}/", escape(bucket))),
+            Addressing::Subdomain => (format!("{bucket}.{authority}"), format!("{path}/")),
+            Addressing::BucketIsHost => (host_of_bucket(bucket, &authority), format!("{path}/")),
         };
         let scheme = if secure { "https" } else { "http" };
         Self {
             scheme,
             authority,
             root,
+            names_bucket: addressing == Addressing::Path,
         }
     }
 
@@ -53,6 +58,8 @@ impl Address {
     pub(super) fn bucket_path(&self) -> &str {
         match self.root.strip_suffix('/') {
             None | Some("") => "/",
+            // An endpoint's path without the bucket is no name of one: it keeps its slash.
+            Some(_) if !self.names_bucket => &self.root,
             Some(bucket) => bucket,
         }
     }
@@ -86,6 +93,7 @@ fn amazon(bucket: &str, region: &str) -> S3Endpoint {
     S3Endpoint {
         secure: true,
         authority: format!("s3.{region}.{domain}"),
+        path: String::new(),
         addressing: if is_label {
             Addressing::Subdomain
         } else {
@@ -145,6 +153,7 @@ mod tests {
         let endpoint = endpoint.map(|(secure, authority, addressing)| S3Endpoint {
             secure,
             authority: authority.into(),
+            path: String::new(),
             addressing,
         });
         let address = Address::new(bucket, "eu-west-1", endpoint.as_ref());
@@ -190,12 +199,39 @@ mod tests {
         let endpoint = |addressing| S3Endpoint {
             secure: false,
             authority: "h".into(),
+            path: String::new(),
             addressing,
         };
         let path = Address::new("data", "r", Some(&endpoint(Addressing::Path)));
         assert_eq!(path.url(path.bucket_path(), "a=b"), "http://h/data?a=b");
         let host = Address::new("data", "r", Some(&endpoint(Addressing::Subdomain)));
         assert_eq!(host.url(host.bucket_path(), ""), "http://data.h/");
+    }
+
+    #[test]
+    fn fault_98_an_endpoint_with_a_path() {
+        for (addressing, bucket, object) in [
+            (
+                Addressing::Path,
+                "/storage/v1/s3/data",
+                "/storage/v1/s3/data/a%20b",
+            ),
+            (
+                Addressing::Subdomain,
+                "/storage/v1/s3/",
+                "/storage/v1/s3/a%20b",
+            ),
+        ] {
+            let endpoint = S3Endpoint {
+                secure: true,
+                authority: "h".into(),
+                path: "/storage/v1/s3".into(),
+                addressing,
+            };
+            let address = Address::new("data", "r", Some(&endpoint));
+            assert_eq!(address.bucket_path(), bucket);
+            assert_eq!(address.object_path("a b"), object);
+        }
     }
 
     #[test]

@@ -311,7 +311,7 @@ impl Client {
             if let Err(reason) = self.call(&call).await
                 && reason
                     .refusal()
-                    .is_some_and(|refusal| !refusal.code.is_empty())
+                    .is_some_and(|refusal| !refusal.code.is_empty() || !refusal.message.is_empty())
             {
                 return self.error(reason, Asked::Object(key));
             }

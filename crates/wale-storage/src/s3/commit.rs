@@ -1,9 +1,11 @@
 //! The last request of an upload, with which the object appears.
 //!
 //! It carries the condition that none of the name exists. Every object carries a mark of the upload that made it: when
-//! the reply is lost, or the store ignores conditions, a look at the mark says whose object is there. Where the store
-//! does not compare checksums, what it stored is compared with what was sent before anybody is told of success: its
-//! digest, or, where the store tells none, the object itself.
+//! in doubt, a look at the mark says whose object is there. In doubt is an answer without the store's own mark (`ETag`),
+//! for anybody can send one; the success of the end of an upload, which some servers tell although they have assembled
+//! nothing, when a former end was lost; and any success of a store that ignores conditions. Where the store does not
+//! compare checksums, what it stored is compared with what was sent before anybody is told of success: its digest, or,
+//! where the store tells none, the object itself.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -41,6 +43,24 @@ pub(super) struct Found {
     /// Empty when the object has none.
     mark: String,
     etag: Option<String>,
+    /// Where it is told.
+    bytes: Option<u64>,
+}
+
+/// An answer of success.
+struct Told {
+    modified: DateTime<Utc>,
+    /// Whether it has what only a store knows, the object's `ETag`.
+    is_the_stores: bool,
+}
+
+/// What an answer of success is worth.
+enum Worth {
+    Stored(Stored),
+    /// The object is there, with other bytes than were sent.
+    Garbled,
+    /// The object is not there.
+    Nothing,
 }
 
 impl S3Store {
@@ -51,9 +71,10 @@ impl S3Store {
         let mut is_doubtful = false;
         loop {
             let failure = match self.commit_once(commit).await {
-                Ok(modified) => match self.look_at(commit, modified).await? {
-                    Some(stored) => return Ok(stored),
-                    None => Failure::Garbled,
+                Ok(told) => match self.worth(commit, &told).await? {
+                    Worth::Stored(stored) => return Ok(stored),
+                    Worth::Garbled => Failure::Garbled,
+                    Worth::Nothing => Failure::Unkept,
                 },
                 Err(failure) => failure,
             };
@@ -80,7 +101,12 @@ impl S3Store {
                 return Ok(Stored::Others);
             }
             is_doubtful |= failure.is_transient() && !matches!(failure, Failure::Garbled);
-            let is_over = matches!(failure, Failure::Garbled) && commit.assembles;
+            // An upload ends once.
+            let is_over = commit.assembles
+                && (matches!(failure, Failure::Garbled | Failure::Unkept)
+                    || failure
+                        .refusal()
+                        .is_some_and(|refusal| refusal.is(&["NoSuchUpload"])));
             let error = self.inner.client.error(failure, Asked::Object(commit.key));
             if is_over {
                 return Err(error);
@@ -89,37 +115,45 @@ impl S3Store {
         }
     }
 
-    async fn commit_once(&self, commit: &Commit<'_>) -> Result<DateTime<Utc>, Failure> {
+    async fn commit_once(&self, commit: &Commit<'_>) -> Result<Told, Failure> {
         let mut answer = self.inner.client.call(&commit.call).await?;
         let modified = super::moment(answer.header("date")).unwrap_or_else(Utc::now);
-        if let Some(etag) = answer.header("etag")
-            && contradicts(etag, commit.etag.as_deref())
-        {
+        let etag = answer.header("etag").unwrap_or_default();
+        if !etag.is_empty() && contradicts(etag, commit.etag.as_deref()) {
             return Err(Failure::Garbled);
         }
+        let mut is_the_stores = !etag.is_empty();
         if commit.assembles {
             let body = answer.read(SHORT_BYTES_MAX).await?;
             let Assembled { etag } = xml::read(&body)?;
             if etag.is_empty() {
                 return Err(Failure::Nonsense("an object without an ETag".to_owned()));
             }
+            is_the_stores = true;
         }
-        Ok(modified)
+        Ok(Told {
+            modified,
+            is_the_stores,
+        })
     }
 
-    /// What an answer of success is worth; none when the object is garbled.
-    async fn look_at(
-        &self,
-        commit: &Commit<'_>,
-        modified: DateTime<Utc>,
-    ) -> Result<Option<Stored>, StoreError> {
-        if commit.condition != Condition::CreateUnguarded {
-            return self.read_back(commit, modified).await;
+    /// What an answer of success is worth, after a look where it is in doubt.
+    async fn worth(&self, commit: &Commit<'_>, told: &Told) -> Result<Worth, StoreError> {
+        // The end that was lost may have been another upload's, of another process: every end is looked at.
+        let in_doubt = commit.condition == Condition::CreateUnguarded
+            || !told.is_the_stores
+            || commit.assembles;
+        let worth = |stored: Option<Stored>| stored.map_or(Worth::Garbled, Worth::Stored);
+        if !in_doubt {
+            return self.read_back(commit, told.modified).await.map(worth);
         }
         // Who stored last before this look has won.
         match self.found_at(commit.key).await? {
-            Some(found) if found.mark == commit.mark => self.check(commit, &found, modified).await,
-            _ => Ok(Some(Stored::Others)),
+            Some(found) if found.mark == commit.mark => {
+                self.check(commit, &found, told.modified).await.map(worth)
+            }
+            Some(_) if commit.condition != Condition::Replace => Ok(Worth::Stored(Stored::Others)),
+            _ => Ok(Worth::Nothing),
         }
     }
 
@@ -131,7 +165,9 @@ impl S3Store {
         modified: DateTime<Utc>,
     ) -> Result<Option<Stored>, StoreError> {
         let etag = found.etag.as_deref();
-        if etag.is_some_and(|etag| contradicts(etag, commit.etag.as_deref())) {
+        if etag.is_some_and(|etag| contradicts(etag, commit.etag.as_deref()))
+            || found.bytes.is_some_and(|bytes| bytes != commit.bytes)
+        {
             return Ok(None);
         }
         self.read_back(commit, modified).await
@@ -199,6 +235,9 @@ impl S3Store {
                     return Ok(Some(Found {
                         mark: mark.to_owned(),
                         etag: answer.header("etag").map(str::to_owned),
+                        bytes: answer
+                            .header("content-length")
+                            .and_then(|text| text.parse().ok()),
                     }));
                 }
                 Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {

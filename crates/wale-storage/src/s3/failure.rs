@@ -24,9 +24,15 @@ pub(super) enum Failure {
     Nonsense(String),
     /// The server computed another digest of the body that it stored.
     Garbled,
+    /// The answer says that the object was stored, and it is not there.
+    Unkept,
+    /// What answers does not speak the endpoint's protocol. Nothing was sent.
+    OtherProtocol(String),
 }
 
 const GARBLED: &str = "it received other bytes than were sent";
+const UNKEPT: &str = "it answers that the object was stored, and the object is not there: \
+                      something else may answer in the store's place";
 
 /// An error that a server told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -99,10 +105,16 @@ impl Refusal {
         } else {
             parsed.request_id
         };
+        // What is not S3's is a page for people, which may say what is wrong in words.
+        let message = if parsed.code.is_empty() && parsed.message.is_empty() {
+            words_of_page(body)
+        } else {
+            one_line(&parsed.message)
+        };
         Self {
             status,
             code: one_line(&parsed.code),
-            message: one_line(&parsed.message),
+            message,
             request_id: one_line(&request_id),
             region: parsed
                 .region
@@ -118,6 +130,12 @@ impl Refusal {
     /// Whether the store says that the object is not there. A bucket that is not there is something else.
     pub(super) fn is_absence(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.is(&["NoSuchKey"])
+    }
+
+    /// Whether the bucket is not there: S3's own reason, or a status of absence whose reason is of nothing else.
+    fn is_absence_of_bucket(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+            && (self.code.is_empty() || self.is(&["NoSuchBucket", "NoSuchKey", "NotFound"]))
     }
 
     /// Whether the object may not be there: the status says so, and no reason comes with it, as in answers to HEAD, or
@@ -192,8 +210,9 @@ impl Refusal {
     fn is_retention(&self) -> bool {
         let message = self.message.to_ascii_lowercase();
         self.is(&["ObjectLocked"])
-            || (self.status == StatusCode::FORBIDDEN
-                || self.is(&["AccessDenied", "InvalidRequest"]))
+            || !self.code.is_empty()
+                && (self.status == StatusCode::FORBIDDEN
+                    || self.is(&["AccessDenied", "InvalidRequest"]))
                 && ["object lock", "worm", "retention", "legal hold"]
                     .iter()
                     .any(|word| message.contains(word))
@@ -215,9 +234,12 @@ impl Refusal {
             "RequestTimeTooSkewed" | "RequestExpired" => {
                 (M::ClockSkew, said("the clocks differ too much"))
             }
-            "InvalidAccessKeyId" | "InvalidClientTokenId" | "NotSignedUp" => {
-                (M::UnknownAccessKey, said("the access key is not known"))
-            }
+            // The last two are versitygw's.
+            "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "NotSignedUp"
+            | "XAdminUserNotFound"
+            | "XAdminNoSuchUser" => (M::UnknownAccessKey, said("the access key is not known")),
             "SignatureDoesNotMatch" => (M::WrongSignature, said("the signature does not match")),
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" => {
                 (M::ExpiredCredentials, said("the credentials have expired"))
@@ -236,9 +258,49 @@ impl Refusal {
             _ if self.is_unsupported() => {
                 (M::Unsupported, said("the server does not do such requests"))
             }
-            _ => return None,
+            _ if self.wants_tls() => (
+                M::OtherProtocol,
+                said("the server speaks TLS, and was asked without it"),
+            ),
+            _ => return self.told_in_words(),
         };
         reason.map(|reason| (problem, reason))
+    }
+}
+
+impl Refusal {
+    /// Whether the request came in clear text to a port for TLS: there is no code for this, so web servers say it in
+    /// words (nginx, Go, Apache).
+    fn wants_tls(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        self.status == StatusCode::BAD_REQUEST
+            && self.code.is_empty()
+            && (message.contains("https") || message.contains("ssl-enabled"))
+    }
+
+    /// Some servers refuse with one code whatever the reason, which stands in the message (Garage, rclone). Amazon's
+    /// own messages of this code have none of these words.
+    fn told_in_words(&self) -> Option<(Misconfiguration, String)> {
+        use Misconfiguration as M;
+        if !self.is(&["AccessDenied", "Forbidden"]) {
+            return None;
+        }
+        let message = self.message.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        let (problem, reason) = if says(&["skew", "too far", "request time", "date is too"]) {
+            (M::ClockSkew, "the clocks differ too much")
+        } else if says(&["no such key", "access key id", "unknown access key"]) {
+            (M::UnknownAccessKey, "the access key is not known")
+        } else if says(&[
+            "invalid signature",
+            "signature does not match",
+            "signature mismatch",
+        ]) {
+            (M::WrongSignature, "the signature does not match")
+        } else {
+            return None;
+        };
+        Some((problem, reason.to_owned()))
     }
 }
 
@@ -251,16 +313,40 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
+/// The words of a page, without its tags.
+fn words_of_page(body: &[u8]) -> String {
+    /// Of a page only its beginning says what it is about.
+    const READ_BYTES: usize = 4096;
+    let text = String::from_utf8_lossy(&body[..body.len().min(READ_BYTES)]);
+    let mut words = String::new();
+    for (n, piece) in text.split('<').enumerate() {
+        let word = match piece.split_once('>') {
+            Some((_, word)) if n > 0 => word,
+            _ if n > 0 => "",
+            _ => piece,
+        };
+        for word in word.split_whitespace() {
+            if !words.is_empty() {
+                words.push(' ');
+            }
+            words.push_str(word);
+        }
+    }
+    one_line(&words)
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::NoAnswer(NoAnswer { reason })
             | Self::Untrusted(reason)
+            | Self::OtherProtocol(reason)
             | Self::NoCredentials(reason) => f.write_str(reason),
             // It may quote what came.
             Self::Nonsense(reason) => f.write_str(&one_line(reason)),
             Self::Garbled => f.write_str(GARBLED),
+            Self::Unkept => f.write_str(UNKEPT),
         }
     }
 }
@@ -270,8 +356,8 @@ impl Failure {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_transient(),
-            Self::NoAnswer(_) | Self::Nonsense(_) | Self::Garbled => true,
-            Self::Untrusted(_) | Self::NoCredentials(_) => false,
+            Self::NoAnswer(_) | Self::Nonsense(_) | Self::Garbled | Self::Unkept => true,
+            Self::Untrusted(_) | Self::OtherProtocol(_) | Self::NoCredentials(_) => false,
         }
     }
 
@@ -300,7 +386,11 @@ impl Failure {
             Self::NoCredentials(reason) => {
                 misconfigured(Misconfiguration::NoCredentials, reason, None)
             }
+            Self::OtherProtocol(reason) => {
+                misconfigured(Misconfiguration::OtherProtocol, reason, None)
+            }
             Self::Garbled => StoreError::unavailable(location, GARBLED),
+            Self::Unkept => StoreError::unavailable(location, UNKEPT),
             Self::Nonsense(reason) => {
                 let reason = one_line(&reason);
                 StoreError::unavailable(location, format!("the answer is not S3's: {reason}"))
@@ -315,7 +405,7 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
         Asked::Bucket => location.to_owned(),
     };
     let found = match asked {
-        Asked::Bucket if refusal.may_be_absence() => {
+        Asked::Bucket if refusal.is_absence_of_bucket() => {
             let reason = "the bucket does not exist".to_owned();
             Some((Misconfiguration::NoSuchBucket, reason))
         }
@@ -366,6 +456,13 @@ fn refused(refusal: Refusal, location: &str, asked: Asked<'_>) -> StoreError {
             what,
             source: Some(Box::new(refusal)),
         },
+        // rclone and others tell it with another status, so the code counts first here, too.
+        _ if refusal.is(&["AccessDenied", "AllAccessDisabled", "AccountProblem"]) => {
+            StoreError::PermissionDenied {
+                what,
+                source: Some(Box::new(refusal)),
+            }
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StoreError::PermissionDenied {
             what,
             source: Some(Box::new(refusal)),
@@ -458,6 +555,22 @@ mod tests {
             (507, "XMinioStorageFull", "", "Full"),
             (403, "QuotaExceeded", "", "Full"),
             (400, "EntityTooLarge", "", "Io"),
+            // Row 115: codes decide.
+            (400, "AccessDenied", "Access Denied", "PermissionDenied"),
+            (404, "XAdminUserNotFound", "", "UnknownAccessKey"),
+            (400, "AccessDenied", "Request time too skewed", "ClockSkew"),
+            (
+                403,
+                "AccessDenied",
+                "Forbidden: No such key: GK1",
+                "UnknownAccessKey",
+            ),
+            (
+                403,
+                "AccessDenied",
+                "Forbidden: Invalid signature",
+                "WrongSignature",
+            ),
         ] {
             let error = error(status, code, message);
             assert_eq!(situation(&error), expected, "{status} {code}");
@@ -467,6 +580,20 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn a_page_says_in_words_what_is_wrong() {
+        let page = b"<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\n\
+                     <body a=\"b\"><h1>400 Bad\n Request</h1></body></html>";
+        let told = Refusal::new(StatusCode::BAD_REQUEST, &http::HeaderMap::new(), page);
+        assert_eq!(
+            told.message,
+            "400 The plain HTTP request was sent to HTTPS port 400 Bad Request"
+        );
+        let failure = Failure::Refused(told).into_store_error("s3://b", Asked::Bucket);
+        let problem = Misconfiguration::OtherProtocol;
+        assert!(matches!(failure, StoreError::Misconfigured { problem: p, .. } if p == problem));
     }
 
     #[test]

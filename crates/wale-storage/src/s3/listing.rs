@@ -12,6 +12,7 @@ use super::S3Store;
 use super::client::{Call, SharedClient};
 use super::failure::{Asked, Failure};
 use super::probe::PROBE_PREFIX;
+use super::slots::PARTS_MAX;
 use super::xml::{self, ListPage, PartPage, Unfinished, UploadPage};
 use super::{Client, moment};
 use crate::retry::Attempts;
@@ -19,6 +20,42 @@ use crate::{ObjectMeta, Ours, RetryPolicy, StoreError};
 
 /// A page has at most 1,000 entries; names of 1 KiB, each byte escaped in five, and 300 bytes besides make 5.4 MiB.
 const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Pages of one listing. 100,000: a hundred million objects, 1.6 PB of WAL in segments of 16 MiB; a server that gives
+/// fifty a second is told after half an hour.
+const PAGES_MAX: u32 = 100_000;
+
+/// Bytes of one listing: [`PAGES_MAX`] pages of entries of some 300 bytes are 30 GB.
+const LISTING_BYTES_MAX: u64 = 64 << 30;
+
+/// Pages in a row on which nothing stands. 1,000: servers that skip deleted names page by page give some, which stand
+/// for a million of those.
+const EMPTY_PAGES_MAX: u32 = 1000;
+
+/// How long a listing is by now. Whoever answers could go on for ever.
+#[derive(Debug, Default)]
+struct Extent {
+    pages: u32,
+    bytes: u64,
+    empty: u32,
+}
+
+impl Extent {
+    /// Notes a page.
+    fn note(&mut self, bytes: usize, entries: usize) -> Result<(), Failure> {
+        self.pages += 1;
+        self.bytes += bytes as u64;
+        self.empty = if entries == 0 { self.empty + 1 } else { 0 };
+        if self.pages > PAGES_MAX || self.bytes > LISTING_BYTES_MAX || self.empty > EMPTY_PAGES_MAX
+        {
+            return Err(Failure::Nonsense(format!(
+                "a listing does not end: it has {} pages and {} bytes by now, the last {} pages without an entry",
+                self.pages, self.bytes, self.empty
+            )));
+        }
+        Ok(())
+    }
+}
 
 /// A listing that is being read, of which it holds one page.
 struct Listing {
@@ -28,6 +65,7 @@ struct Listing {
     page: VecDeque<ObjectMeta>,
     next: Option<String>,
     last: Option<String>,
+    extent: Extent,
 }
 
 /// Lists the objects whose keys start with `prefix`.
@@ -43,11 +81,12 @@ pub(super) async fn list(
         page: VecDeque::new(),
         next: None,
         last: None,
+        extent: Extent::default(),
     };
     // The first page is asked for now, so that a failure is one of the call.
     let first = listing.ask(None).await;
     let first = first.map_err(|failure| client.error(failure, Asked::Bucket))?;
-    listing.take(first)?;
+    listing.take(first, None)?;
     let entries = stream::unfold(Some(listing), |listing| async {
         let mut listing = listing?;
         match listing.entry().await {
@@ -78,26 +117,36 @@ impl Listing {
                     }
                 }
             };
-            self.take(page)?;
+            self.take(page, Some(&token))?;
         }
     }
 
-    async fn ask(&self, token: Option<&str>) -> Result<ListPage, Failure> {
+    async fn ask(&self, token: Option<&str>) -> Result<Page<ListPage>, Failure> {
         let mut query = vec![
             ("list-type", "2"),
             ("max-keys", "1000"),
             ("prefix", self.prefix.as_str()),
         ];
         query.extend(token.map(|token| ("continuation-token", token)));
-        page(&self.client, &query).await.map(|(page, _)| page)
+        page(&self.client, &query).await
     }
 
-    fn take(&mut self, page: ListPage) -> Result<(), StoreError> {
+    /// Takes the page that was asked for with `token`.
+    fn take(&mut self, page: Page<ListPage>, token: Option<&str>) -> Result<(), StoreError> {
+        let Page {
+            told: page, bytes, ..
+        } = page;
+        let noted = self.extent.note(bytes, page.contents.len());
+        noted.map_err(|failure| self.client.error(failure, Asked::Bucket))?;
         self.next = page
             .next_continuation_token
             .filter(|token| page.is_truncated && !token.is_empty());
         if page.is_truncated && self.next.is_none() {
             let problem = Failure::Nonsense("a listing that goes on does not say where".to_owned());
+            return Err(self.client.error(problem, Asked::Bucket));
+        }
+        if self.next.is_some() && self.next.as_deref() == token {
+            let problem = Failure::Nonsense("a listing does not go on: its token stays".to_owned());
             return Err(self.client.error(problem, Asked::Bucket));
         }
         for listed in page.contents {
@@ -122,18 +171,30 @@ impl Listing {
     }
 }
 
-/// A page of the bucket, and the server's clock.
-async fn page<T: xml::Told>(
-    client: &Client,
-    query: &[(&str, &str)],
-) -> Result<(T, DateTime<Utc>), Failure> {
+/// A page of the bucket.
+struct Page<T> {
+    told: T,
+    /// The server's clock.
+    now: DateTime<Utc>,
+    /// Its length.
+    bytes: usize,
+}
+
+/// Asks for a page of the bucket.
+async fn page<T: xml::Told>(client: &Client, query: &[(&str, &str)]) -> Result<Page<T>, Failure> {
     let mut answer = client.call(&Call::bucket(Method::GET).query(query)).await?;
     let now = moment(answer.header("date")).unwrap_or_else(Utc::now);
-    Ok((xml::read(&answer.read(PAGE_BYTES_MAX).await?)?, now))
+    let body = answer.read(PAGE_BYTES_MAX).await?;
+    Ok(Page {
+        told: xml::read(&body)?,
+        now,
+        bytes: body.len(),
+    })
 }
 
 impl S3Store {
-    /// Discards the unfinished uploads below the prefix that nobody has touched for so long. Gives their number.
+    /// Discards the unfinished uploads of names of ours below the prefix that nobody has touched for so long. Gives their
+    /// number.
     pub(super) async fn discard_stale_uploads(
         &self,
         older_than: Duration,
@@ -142,6 +203,7 @@ impl S3Store {
         let client = &*self.inner.client;
         let (mut key_marker, mut id_marker) = (String::new(), String::new());
         let mut discarded = 0;
+        let mut extent = Extent::default();
         loop {
             let query = [
                 ("uploads", ""),
@@ -150,14 +212,25 @@ impl S3Store {
                 ("upload-id-marker", id_marker.as_str()),
             ];
             let given = if key_marker.is_empty() { 2 } else { 4 };
-            let (page, now): (UploadPage, _) = match page(client, &query[..given]).await {
+            let asked = page::<UploadPage>(client, &query[..given]).await;
+            let Page {
+                told: page,
+                now,
+                bytes,
+            } = match asked {
                 Ok(page) => page,
                 Err(Failure::Refused(refusal)) if refusal.is_unsupported() => {
                     tracing::debug!(%refusal, "the store does not list unfinished uploads");
                     return Ok(discarded);
                 }
+                // Where there is none, some say that it does not exist.
+                Err(Failure::Refused(refusal)) if refusal.is(&["NoSuchUpload"]) => {
+                    return Ok(discarded);
+                }
                 Err(failure) => return Err(client.error(failure, Asked::Bucket)),
             };
+            let noted = extent.note(bytes, page.uploads.len());
+            noted.map_err(|failure| client.error(failure, Asked::Bucket))?;
             let before = now - older_than;
             let former = (key_marker.clone(), id_marker.clone());
             for upload in &page.uploads {
@@ -255,10 +328,31 @@ impl S3Store {
             }
             let next = page.next_part_number_marker.unwrap_or_default();
             match next.parse::<u32>() {
-                Ok(number) if number > last_number => (marker, last_number) = (next, number),
+                Ok(number) if number > last_number && number <= PARTS_MAX => {
+                    (marker, last_number) = (next, number);
+                }
                 // Parts that nobody shows may have come a moment ago: what is not understood stays.
                 _ => return Ok(Utc::now()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_has_bounds_in_pages_bytes_and_empty_pages() {
+        /// Pages of this kind that are taken.
+        fn taken(bytes: usize, entries: usize) -> u32 {
+            let mut extent = Extent::default();
+            (0..u32::MAX)
+                .find(|_| extent.note(bytes, entries).is_err())
+                .expect("there is an end")
+        }
+        assert_eq!(taken(300, 1), PAGES_MAX);
+        assert_eq!(taken(300, 0), EMPTY_PAGES_MAX);
+        assert_eq!(taken(PAGE_BYTES_MAX, 1000), 8192);
     }
 }

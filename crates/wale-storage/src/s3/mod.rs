@@ -10,8 +10,10 @@
 //! It refuses to know what the objects are. What it relies on of S3, and where that is not given:
 //!
 //! * a write is whole or not at all, and durable when it is answered;
-//! * `If-None-Match: *` lets exactly one writer create an object. A store that ignores it is found out before the
-//!   first write (`probe`); then looks before and after the write, and a lock within the process, stand in;
+//! * `If-None-Match: *` lets exactly one writer create an object, of several at the same time too. A store that ignores
+//!   it, or keeps it for writers one after the other only, is found out before the first write (`probe`); then looks
+//!   before and after the write, and a lock within the process, stand in;
+//! * an answer of success comes from the store. One without an `ETag`, and one to the end of an upload, is looked at;
 //! * a body that does not match its checksum is refused. Of a store that accepts it, the digest that it answers with
 //!   (`ETag`) is compared, or, where that is none, the object is read back;
 //! * an answer of status 200 may still hold an error, which counts.
@@ -201,6 +203,12 @@ impl Store for S3Store {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.client.ask_bucket().await
+    }
+
+    async fn try_out(&self) -> Result<(), StoreError> {
+        self.wanted_sums().await?;
+        self.creation_is_guarded().await?;
+        self.assembly_is_guarded().await.map(drop)
     }
 }
 

@@ -48,6 +48,9 @@ pub struct S3Endpoint {
     pub secure: bool,
     /// Host and, where it is not the protocol's own, `:port`.
     pub authority: String,
+    /// What every path begins with: empty, or a slash and what follows it, without one at the end. Gateways have it
+    /// that serve more than S3.
+    pub path: String,
     /// How it is told the bucket.
     pub addressing: Addressing,
 }

@@ -2,27 +2,29 @@
 //! that does not match its checksum is refused.
 //!
 //! A store that does not know the header may ignore it without a word, and every archive on it could be overwritten.
-//! So it is asked, before the first write that depends on it: an object of a name that nobody else has is written
-//! twice. Amazon's own servers document the promise and are not asked. What was found out is kept as long as the
-//! store's value lives.
+//! Another looks first and writes later, so that the promise holds for writers that come one after the other. So it is
+//! asked, before the first write that depends on it: several writers at the same time create an object of a name that
+//! nobody else has. Amazon's own servers document the promise and are not asked. What was found out is kept as long as
+//! the store's value lives.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::future::try_join_all;
 use http::{Method, StatusCode};
 use md5::{Digest as _, Md5};
 
 use super::client::Call;
 use super::failure::{Asked, Failure};
 use super::options::UploadChecksum;
-use super::part::{Cutter, Wanted};
+use super::part::{Cutter, Part, Wanted};
 use super::sign::hex;
 use super::slots::Held;
-use super::upload::{Abandoned, Leftover, abandon, random_mark};
-use super::xml;
+use super::upload::{Abandoned, Leftover, Upload, abandon, random_mark};
+use super::xml::{self, PartRecord};
 use super::{Inner, S3Store};
-use crate::{ObjectKey, StoreError, body_from};
+use crate::{Misconfiguration, ObjectKey, StoreError, body_from};
 
 /// Who sees to it that a stored body is the one that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,10 @@ pub(super) enum BodyCheck {
 
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
+
+/// Writers of one name at the same time. 4: a store that looks first and writes later lets a second one in as soon as two
+/// of them have looked, and a `wal-push` of one segment pays for no more connections than that.
+const WRITERS: usize = 4;
 
 /// How names of the objects begin with which a store is tried. They live for some milliseconds; those of a process that
 /// was killed are found by the sweep.
@@ -56,16 +62,18 @@ impl S3Store {
                 let found = self.probe_creation(&trial.key).await;
                 drop(trial);
                 self.discard_abandoned().await;
-                let is_guarded = found?;
-                if !is_guarded {
+                let found = found?;
+                if found != Guard::Holds {
                     tracing::warn!(
                         location = inner.client.location(),
-                        "the store ignores conditions of a write (If-None-Match): two writers of one name in \
-                         different processes can replace each other's object. Let only one sidecar at a time use \
-                         this archive, or use a store that knows conditional writes",
+                        "the store {} conditions of a write (If-None-Match): two writers of one name in \
+                         different processes can replace each other's object, although wale looks again after each \
+                         write. Let only one sidecar at a time use this archive, or use a store that knows \
+                         conditional writes",
+                        found.words(),
                     );
                 }
-                Ok(is_guarded)
+                Ok(found == Guard::Holds)
             })
             .await;
         found.copied()
@@ -84,14 +92,19 @@ impl S3Store {
                 let found = self.probe_assembly(&trial.key).await;
                 drop(trial);
                 self.discard_abandoned().await;
-                let is_guarded = found?;
-                if !is_guarded {
-                    tracing::info!(
+                let found = found?;
+                if found != Guard::Holds {
+                    tracing::warn!(
                         location = inner.client.location(),
-                        "the store ignores conditions at the end of a multipart upload; wale looks before and after",
+                        "the store {} conditions at the end of a multipart upload: two writers of one large object in \
+                         different processes can replace each other's, although wale looks before and after. \
+                         Objects of up to {} MiB go in one request and are safe. Let only one sidecar at a time use \
+                         this archive",
+                        found.words(),
+                        inner.slots.first_part_bytes() >> 20,
                     );
                 }
-                Ok(is_guarded)
+                Ok(found == Guard::Holds)
             })
             .await;
         found.copied()
@@ -119,14 +132,15 @@ impl S3Store {
             .body_check
             .get_or_try_init(|| async {
                 let trial = Trial::new(inner)?;
-                let check = self.probe_body_check(&trial.key).await?;
-                if check == BodyCheck::Server {
+                let tried = self.probe_body_check(&trial.key).await;
+                if matches!(tried, Ok((BodyCheck::Server, Refused::ByItsCode))) {
                     trial.left_nothing();
                 } else {
-                    // Where the body was accepted the object is there.
+                    // Where a body was accepted the object is there.
                     drop(trial);
                     self.discard_abandoned().await;
                 }
+                let (check, _) = tried?;
                 if check == BodyCheck::Nobody {
                     tracing::warn!(
                         location = inner.client.location(),
@@ -141,12 +155,8 @@ impl S3Store {
     }
 
     /// Sends a body with a checksum that is not its own.
-    async fn probe_body_check(&self, key: &ObjectKey) -> Result<BodyCheck, StoreError> {
+    async fn probe_body_check(&self, key: &ObjectKey) -> Result<(BodyCheck, Refused), StoreError> {
         let inner = &*self.inner;
-        let mut call = Call::object(Method::PUT, key)
-            .headers(&inner.object_headers)
-            .headers(inner.client.customer_key())
-            .payload(bytes::Bytes::from_static(PROBE_BODY));
         let wrong = match inner.checksum {
             UploadChecksum::Crc32c => Some(("x-amz-checksum-crc32c", "AAAAAA==".to_owned())),
             UploadChecksum::Sha256 => {
@@ -155,35 +165,88 @@ impl S3Store {
             UploadChecksum::Md5 => Some(("content-md5", BASE64_STANDARD.encode([0; 16]))),
             UploadChecksum::None => None,
         };
-        if let Some((header, value)) = wrong {
-            call = call.header(header, &value);
-        }
-        match inner.client.call(&call).await {
-            Ok(answer) => {
+        match self.put_probe_body(key, wrong).await {
+            Ok(etag) => {
                 let digest = hex(&Md5::digest(PROBE_BODY));
-                let etag = answer.header("etag").unwrap_or_default();
-                Ok(if etag.trim_matches('"').eq_ignore_ascii_case(&digest) {
+                let check = if etag.trim_matches('"').eq_ignore_ascii_case(&digest) {
                     BodyCheck::Answer
                 } else {
                     BodyCheck::Nobody
-                })
+                };
+                Ok((check, Refused::No))
             }
-            // Codes for this differ; what would have refused the body itself is told by the body itself.
+            Err(Failure::Refused(refusal)) if refusal.is_garbled() => {
+                Ok((BodyCheck::Server, Refused::ByItsCode))
+            }
+            // Codes for this differ. What the store refuses is found out: this sum, sums of this kind, or everything.
             Err(Failure::Refused(refusal))
-                if refusal.is_garbled() || refusal.is(&["InvalidRequest", "InvalidArgument"]) =>
+                if refusal.status == StatusCode::BAD_REQUEST || refusal.is_unsupported() =>
             {
-                Ok(BodyCheck::Server)
+                self.confirm_right_sum(key).await?;
+                Ok((BodyCheck::Server, Refused::UnlikeTheRight))
             }
             Err(failure) => Err(inner.client.error(failure, Asked::Object(key))),
         }
     }
 
-    async fn probe_creation(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        // A name that nobody has: a store that refuses this one understands something else by the header.
-        if !self.is_created(key).await? {
-            return Ok(false);
+    /// Makes sure that the store takes the same body with the sum that is its own.
+    async fn confirm_right_sum(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let client = &self.inner.client;
+        let wanted = Wanted {
+            checksum: self.inner.checksum,
+            sha256: false,
+            etag: false,
+            whole: false,
+        };
+        let right = probe_part(key, wanted).await?.checksum;
+        let right = right.map(|sum| (sum.header, sum.value));
+        let refusal = match self.put_probe_body(key, right).await {
+            Ok(_) => return Ok(()),
+            Err(Failure::Refused(refusal)) => refusal,
+            Err(failure) => return Err(client.error(failure, Asked::Object(key))),
+        };
+        match self.put_probe_body(key, None).await {
+            Ok(_) => Err(StoreError::Misconfigured {
+                location: client.location().to_owned(),
+                problem: Misconfiguration::UnknownChecksum,
+                reason: "the server refuses the checksum that goes along with each object"
+                    .to_owned(),
+                source: Some(Box::new(refusal)),
+            }),
+            Err(failure) => Err(client.error(failure, Asked::Object(key))),
         }
-        self.is_created(key).await.map(|created| !created)
+    }
+
+    /// Writes the trial's body with this checksum. Gives the `ETag`, empty where there is none.
+    async fn put_probe_body(
+        &self,
+        key: &ObjectKey,
+        sum: Option<(&'static str, String)>,
+    ) -> Result<String, Failure> {
+        let inner = &*self.inner;
+        let mut call = Call::object(Method::PUT, key)
+            .headers(&inner.object_headers)
+            .headers(inner.client.customer_key())
+            .payload(bytes::Bytes::from_static(PROBE_BODY));
+        if let Some((header, value)) = sum {
+            call = call.header(header, &value);
+        }
+        let answer = inner.client.call(&call).await?;
+        Ok(answer.header("etag").unwrap_or_default().to_owned())
+    }
+
+    async fn probe_creation(&self, key: &ObjectKey) -> Result<Guard, StoreError> {
+        let writers = (0..WRITERS).map(|_| self.is_created(key));
+        let created = try_join_all(writers).await?;
+        match created.into_iter().filter(|created| *created).count() {
+            1 => Ok(Guard::Holds),
+            WRITERS => Ok(Guard::Ignored),
+            // Amazon's rules allow that writers at the same time are all refused (409). One alone is not, unless the
+            // store understands something else by the header.
+            0 if self.is_created(key).await? => Ok(Guard::Holds),
+            0 => Ok(Guard::Ignored),
+            _ => Ok(Guard::Races),
+        }
     }
 
     /// Writes the object if there is none, and tells whether the store did.
@@ -196,27 +259,95 @@ impl S3Store {
         answered(self, key, inner.client.call(&call).await.map(drop))
     }
 
-    async fn probe_assembly(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+    /// Two uploads of one name end at the same time.
+    async fn probe_assembly(&self, key: &ObjectKey) -> Result<Guard, StoreError> {
+        let part = probe_part(key, self.wanted_sums().await?).await?;
+        let begun = try_join_all((0..2).map(|_| async {
+            let upload = self.begin(key, &random_mark()).await?;
+            let record = self.put_part(&upload, 1, &part).await?;
+            Ok::<_, StoreError>((upload, record))
+        }));
+        let begun = begun.await?;
+        let ends = begun
+            .iter()
+            .map(|(upload, record)| self.is_assembled(key, upload, record));
+        let created = try_join_all(ends).await?;
+        match created.into_iter().filter(|created| *created).count() {
+            1 => Ok(Guard::Holds),
+            2 => Ok(Guard::Ignored),
+            // Both refused: because of each other (409), or because of the header.
+            _ => {
+                let upload = self.begin(key, &random_mark()).await?;
+                let record = self.put_part(&upload, 1, &part).await?;
+                let is_assembled = self.is_assembled(key, &upload, &record).await?;
+                Ok(if is_assembled {
+                    Guard::Holds
+                } else {
+                    Guard::Ignored
+                })
+            }
+        }
+    }
+
+    /// Ends an upload if there is no object of the name, and tells whether the store did.
+    async fn is_assembled(
+        &self,
+        key: &ObjectKey,
+        upload: &Upload,
+        record: &PartRecord,
+    ) -> Result<bool, StoreError> {
         let inner = &*self.inner;
-        self.is_created(key).await?;
-        let upload = self.begin(key, &random_mark()).await?;
-        let body = body_from(bytes::Bytes::from_static(PROBE_BODY));
-        let mut cutter = Cutter::new(body, self.wanted_sums().await?);
-        let part = cutter.next(Held::trifle(PROBE_BODY.len())).await;
-        let part = part.map_err(|source| StoreError::BodyFailed {
-            key: key.clone(),
-            source,
-        })?;
-        let record = self.put_part(&upload, 1, &part).await?;
         let id = upload.id.clone();
         let call = Call::object(Method::POST, key)
             .query(&[("uploadId", &id)])
             .header("if-none-match", "*")
             .headers(inner.client.customer_key())
-            .payload(xml::complete(&[record]));
+            .payload(xml::complete(std::slice::from_ref(record)));
         let answer = super::upload::short_answer::<xml::Assembled>(&inner.client, &call).await;
-        answered(self, key, answer.map(drop)).map(|created| !created)
+        answered(self, key, answer.map(drop))
     }
+}
+
+/// What a store does about conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// One writer creates.
+    Holds,
+    /// Every writer does.
+    Ignored,
+    /// Several that write at the same time do, and one that comes later does not.
+    Races,
+}
+
+impl Guard {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Holds => "keeps",
+            Self::Ignored => "ignores",
+            Self::Races => "looks first and writes later, and so does not keep",
+        }
+    }
+}
+
+/// How a body with a wrong checksum was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    No,
+    /// With the code for this.
+    ByItsCode,
+    /// With another, while the same body with its own checksum was taken.
+    UnlikeTheRight,
+}
+
+/// The trial's body as a part.
+async fn probe_part(key: &ObjectKey, wanted: Wanted) -> Result<Part, StoreError> {
+    let body = body_from(bytes::Bytes::from_static(PROBE_BODY));
+    let mut cutter = Cutter::new(body, wanted);
+    let part = cutter.next(Held::trifle(PROBE_BODY.len())).await;
+    part.map_err(|source| StoreError::BodyFailed {
+        key: key.clone(),
+        source,
+    })
 }
 
 /// Whether a conditional write was carried out. A store that refuses the header as such carries nothing out and

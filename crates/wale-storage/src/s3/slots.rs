@@ -74,6 +74,11 @@ impl Slots {
         }
     }
 
+    /// Length of a body's first part: what is shorter goes in one request.
+    pub(super) fn first_part_bytes(&self) -> u64 {
+        u64::from(self.slots_of(1)) * self.slot_bytes
+    }
+
     /// How many later parts can be held at a time; at least one.
     pub(super) fn count_of_later(&self) -> usize {
         self.later_count as usize

@@ -15,6 +15,7 @@ mod keys;
 mod lies;
 mod silence;
 mod sweep;
+mod truth;
 
 use super::*;
 use crate::{body_from, read_all};
@@ -118,10 +119,12 @@ impl Server {
                 "POST" if seen.target.ends_with("?uploads=") => {
                     Reply::Answer(200, Vec::new(), begun())
                 }
-                "POST" => refusal(412, "PreconditionFailed"),
-                _ if seen.target.contains("partNumber") => {
-                    Reply::Answer(200, object("e"), Vec::new())
+                "POST" if created.contains(&seen.target) => refusal(412, "PreconditionFailed"),
+                "POST" => {
+                    created.push(seen.target.clone());
+                    Reply::Answer(200, Vec::new(), assembled())
                 }
+                _ if seen.target.contains("partNumber") => stored(),
                 _ if seen.header("x-amz-checksum-crc32c").is_some() => refusal(400, "BadDigest"),
                 _ if created.contains(&seen.target) => refusal(412, "PreconditionFailed"),
                 _ => {
@@ -151,6 +154,7 @@ impl Server {
             endpoint: Some(S3Endpoint {
                 secure: false,
                 authority: format!("127.0.0.1:{}", self.port),
+                path: String::new(),
                 addressing: Addressing::Path,
             }),
             region: "us-east-1".into(),
@@ -285,6 +289,53 @@ fn answer(status: u16) -> Reply {
 fn begun() -> Vec<u8> {
     b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
         .to_vec()
+}
+
+/// The answer to its end.
+fn assembled() -> Vec<u8> {
+    b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>".to_vec()
+}
+
+/// The answer to a body that was taken.
+fn stored() -> Reply {
+    Reply::Answer(200, object("e"), Vec::new())
+}
+
+/// A store that puts uploads together, and has nothing but them.
+fn keeps_uploads() -> impl Fn(&Seen) -> Reply + Send + Sync {
+    /// The mark, the length so far, and whether it has ended.
+    type Kept = (String, usize, bool);
+    let uploads = Mutex::new(std::collections::HashMap::<String, Kept>::new());
+    move |seen| {
+        let path = seen.target.split('?').next().unwrap_or_default().to_owned();
+        let mut uploads = uploads.lock().expect("not poisoned");
+        match seen.method.as_str() {
+            "POST" if seen.target.ends_with("?uploads=") => {
+                let mark = seen.header(upload::MARK_HEADER).expect("a mark");
+                uploads.insert(path, (mark, 0, false));
+                Reply::Answer(200, Vec::new(), begun())
+            }
+            "POST" => {
+                uploads.get_mut(&path).expect("it was begun").2 = true;
+                Reply::Answer(200, Vec::new(), assembled())
+            }
+            "PUT" => {
+                if let Some((_, length, _)) = uploads.get_mut(&path) {
+                    *length += seen.body.len();
+                }
+                stored()
+            }
+            "DELETE" => answer(204),
+            _ => match uploads.get(&path) {
+                Some((mark, length, true)) => {
+                    let mut headers = object("e");
+                    headers.push((upload::MARK_HEADER, mark.clone()));
+                    Reply::Answer(200, headers, vec![0; *length])
+                }
+                _ => answer(404),
+            },
+        }
+    }
 }
 
 /// The answer of a bucket that is there.
@@ -645,19 +696,7 @@ async fn row_34_what_is_retained_is_told_and_the_rest_is_gone() {
 
 #[tokio::test]
 async fn more_uploads_than_memory_wait_for_each_other_and_not_for_ever() {
-    let server = Server::of_store(|seen| match (seen.method.as_str(), seen.target.as_str()) {
-        ("HEAD", _) => answer(404),
-        ("POST", target) if target.ends_with("?uploads=") => {
-            Reply::Answer(200, Vec::new(), begun())
-        }
-        ("POST", _) => Reply::Answer(
-            200,
-            Vec::new(),
-            b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
-                .to_vec(),
-        ),
-        _ => Reply::Answer(200, object("e"), Vec::new()),
-    });
+    let server = Server::of_store(keeps_uploads());
     let store = server.store();
     // Two slots of 5 MiB, and six uploads of three parts each, for the first of which the store is still to be tried.
     let puts = (0..6).map(|n| {

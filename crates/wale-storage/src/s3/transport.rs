@@ -221,6 +221,10 @@ impl Transport {
                 .insert(http::header::CONTENT_LENGTH, length.into());
             *request.body_mut() = Some(payload.into_body(Arc::clone(&movement)));
         } else if method == Method::PUT || method == Method::POST {
+            // Several servers want to be told the length of nothing, too (RFC 9110, 8.6).
+            request
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, 0.into());
             *request.body_mut() = Some(reqwest::Body::from(Bytes::new()));
         }
         let response = self
@@ -272,6 +276,10 @@ fn failure(error: reqwest::Error) -> Failure {
     if let Some(reason) = distrust(&error) {
         return Failure::Untrusted(reason);
     }
+    if error.is_connect() && is_no_tls(&error) {
+        let reason = "the server does not speak TLS, and the endpoint says https";
+        return Failure::OtherProtocol(reason.to_owned());
+    }
     let reason = if error.is_timeout() {
         "the connection could not be made in time"
     } else if error.is_connect() {
@@ -282,6 +290,10 @@ fn failure(error: reqwest::Error) -> Failure {
     let mut reason = reason.to_owned();
     if let Some(root) = root_cause(&error) {
         reason = format!("{reason}: {root}");
+        // The words of the HTTP library for an answer that begins otherwise, as an alert of TLS does.
+        if root.contains("invalid HTTP version") {
+            reason.push_str(" (a server that speaks TLS wants an endpoint with https)");
+        }
     }
     Failure::NoAnswer(NoAnswer { reason })
 }
@@ -297,14 +309,37 @@ fn root_cause(error: &reqwest::Error) -> Option<String> {
 
 /// Why the server's certificate is not trusted, if that is it.
 fn distrust(error: &reqwest::Error) -> Option<String> {
+    let tls = first_error_of_tls(error, |tls| {
+        matches!(
+            tls,
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::UnsupportedNameType
+        )
+    })?;
+    Some(format!("its certificate is refused, {tls}"))
+}
+
+/// Whether what came in answer to the first message of TLS is none of TLS.
+fn is_no_tls(error: &reqwest::Error) -> bool {
+    let is_garbage = |tls: &rustls::Error| {
+        matches!(
+            tls,
+            rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)
+        )
+    };
+    first_error_of_tls(error, is_garbage).is_some()
+}
+
+/// The first error of TLS among the causes of which this is true.
+fn first_error_of_tls(
+    error: &reqwest::Error,
+    is_meant: impl Fn(&rustls::Error) -> bool,
+) -> Option<&rustls::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         match error_of_tls(error) {
-            Some(
-                tls @ (rustls::Error::InvalidCertificate(_)
-                | rustls::Error::NoCertificatesPresented
-                | rustls::Error::UnsupportedNameType),
-            ) => return Some(format!("its certificate is refused, {tls}")),
+            Some(tls) if is_meant(tls) => return Some(tls),
             _ => cause = error.source(),
         }
     }
@@ -326,6 +361,11 @@ fn error_of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
 
 /// Proxies by scheme, as curl has them: a request of each scheme goes through its own.
 fn proxy_rules(proxies: &Proxies) -> Result<Vec<reqwest::Proxy>, String> {
+    // The library takes a star for every name and for no address.
+    let reaches_all = |except: &str| except.split(',').any(|host| host.trim() == "*");
+    if proxies.except.as_deref().is_some_and(reaches_all) {
+        return Ok(Vec::new());
+    }
     let except = || {
         proxies
             .except
@@ -369,4 +409,28 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Secret;
+    use super::*;
+
+    #[test]
+    fn fault_101_a_star_keeps_addresses_from_the_proxy_too() {
+        for (except, rules) in [
+            (None, 2),
+            (Some("*"), 0),
+            (Some("localhost, *"), 0),
+            (Some("*.example.org,10.0.0.0/8"), 2),
+        ] {
+            let proxies = Proxies {
+                http: Some(Secret::new("http://proxy:3128")),
+                https: Some(Secret::new("socks5h://proxy:1080")),
+                except: except.map(str::to_owned),
+            };
+            let found = proxy_rules(&proxies).expect("both are URLs");
+            assert_eq!(found.len(), rules, "{except:?}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! S3 for the tests: two real servers on loopback, and a proxy before them that makes the faults.
+//! S3 for the tests: real servers on loopback, and a proxy before them that makes the faults.
 //!
 //! Neither server is all of S3, so most tests name the one that has what they need. What was seen of them
 //! (moto 5.2.5, s3s-fs 0.14.1):
@@ -16,6 +16,10 @@
 //! | names | any | components up to some 150 bytes: it makes file names of them |
 //! | `DeleteObjects`, ranges, `If-Match` | yes | yes |
 //! | credential services | instance metadata (version 2), STS | none |
+//!
+//! Three more are there to be archived to and restored from, as operators have them: a Ceph gateway (which wants a
+//! length with each PUT, and keeps conditions of PUT and not of the end of an upload), rclone and s3rver (which know no
+//! conditions and compare no sums; rclone has a root element of its own for an upload that begins).
 //!
 //! Names that end in `.localhost` are not resolved on every machine, so tests of the virtual host style send
 //! their requests through the proxy as an HTTP proxy: then nobody resolves anything.

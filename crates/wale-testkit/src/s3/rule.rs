@@ -183,8 +183,18 @@ impl Fault {
         self.times(1)
     }
 
-    /// Whether it befalls this request; counts.
+    /// Whether it befalls this request; counts. The trials with which wale finds out what a store does go on in the
+    /// background, so only a fault of everything, or one that names them, befalls them.
     pub(super) fn befalls(&mut self, seen: &Seen) -> bool {
+        const TRIAL: &str = "wale_probe_";
+        let is_meant = self.kinds.is_empty()
+            || self
+                .key
+                .as_ref()
+                .is_some_and(|text| text.contains("wale_probe"));
+        if seen.key.contains(TRIAL) && !is_meant {
+            return false;
+        }
         let fits = (self.kinds.is_empty() || self.kinds.contains(&seen.kind))
             && self.key.as_ref().is_none_or(|text| seen.key.contains(text))
             && self.condition.as_ref().is_none_or(|holds| holds(seen));

@@ -1,6 +1,7 @@
-//! The S3 servers: moto and s3s-fs, as `scripts/setup.sh` installs them.
+//! The S3 servers, as `scripts/setup.sh` installs them.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::{Reply, Sandbox, free_port, wait_until};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "bkt";
-/// The access key that s3s-fs knows.
+/// The access key that all of them know that look at it.
 pub const ACCESS_KEY: &str = "AKIAWALETESTWALETEST";
 /// Its secret.
 pub const SECRET_KEY: &str = "wale/test+secret/wale/test+secret/wale+te";
@@ -18,13 +19,26 @@ pub const SECRET_KEY: &str = "wale/test+secret/wale/test+secret/wale+te";
 /// How long a server may take to start: Python reads some hundred files first, on a loaded machine slowly.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
+/// The SHA-256 of nothing.
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// A running S3 server with an empty bucket. Dropping it kills it.
 #[derive(Debug)]
 pub struct S3Server {
     child: Child,
     port: u16,
-    /// What s3s-fs stores its objects in; moto keeps them in memory.
-    root: Option<PathBuf>,
+    behind: Behind,
+}
+
+/// How a test sees what a server has.
+#[derive(Debug)]
+enum Behind {
+    /// In the folder in which s3s-fs stores its objects.
+    Folder(PathBuf),
+    /// By requests that moto takes without a signature.
+    Unsigned,
+    /// By requests that are signed, with curl.
+    Signed,
 }
 
 impl S3Server {
@@ -41,7 +55,7 @@ impl S3Server {
         let server = Self {
             child: spawn(sandbox, "moto", port, &mut command),
             port,
-            root: None,
+            behind: Behind::Unsigned,
         };
         wait_until("moto to make the bucket", STARTS_WITHIN, || {
             let reply = server.try_send("PUT", &format!("/{BUCKET}"), b"").ok()?;
@@ -69,7 +83,7 @@ impl S3Server {
         let server = Self {
             child: spawn(sandbox, "s3s", port, &mut command),
             port,
-            root: Some(root),
+            behind: Behind::Folder(root),
         };
         wait_until("s3s-fs to listen", STARTS_WITHIN, || {
             std::net::TcpStream::connect(("127.0.0.1", port))
@@ -77,6 +91,117 @@ impl S3Server {
                 .map(drop)
         });
         server
+    }
+
+    /// Starts a Ceph gateway with all that it needs behind it, which takes some 15 s. None where it is not installed.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn ceph(sandbox: &Sandbox) -> Option<Self> {
+        let programs = ["radosgw", "ceph-mon", "ceph-osd", "ceph"];
+        let is_there = |name: &&str| Path::new("/usr/bin").join(name).exists();
+        if !programs.iter().all(is_there) {
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/ceph-rgw.sh");
+        let port = free_port();
+        let mut command = Command::new("bash");
+        command.arg(script).arg(sandbox.folder("ceph"));
+        command.args([port, free_port(), free_port()].map(|port| port.to_string()));
+        command.args([ACCESS_KEY, SECRET_KEY]);
+        let log = File::create(sandbox.path().join("ceph.log")).expect("the server's log");
+        // It ends with its standard input, so also with this process.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(log).spawn().expect("bash starts");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("it is a pipe");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("what it says");
+        let why = std::fs::read_to_string(sandbox.path().join("ceph.log")).unwrap_or_default();
+        assert_eq!(line, "ready\n", "Ceph did not come up: {why}");
+        Some(Self::with_bucket(child, port))
+    }
+
+    /// Starts rclone, which serves a folder. None where it is not installed.
+    ///
+    /// # Panics
+    /// As [`S3Server::moto`].
+    #[must_use]
+    pub fn rclone(sandbox: &Sandbox) -> Option<Self> {
+        let program = tools().join("rclone/bin/rclone");
+        let port = free_port();
+        let mut command = Command::new(&program);
+        command.args(["serve", "s3", "--addr", &format!("127.0.0.1:{port}")]);
+        command.args(["--auth-key", &format!("{ACCESS_KEY},{SECRET_KEY}")]);
+        command.arg(sandbox.folder("rclone"));
+        command.env("XDG_CONFIG_HOME", sandbox.path());
+        command.env("XDG_CACHE_HOME", sandbox.path());
+        program.exists().then(|| {
+            let child = spawn(sandbox, "rclone", port, &mut command);
+            Self::with_bucket(child, port)
+        })
+    }
+
+    /// Starts s3rver. None where it is not installed.
+    ///
+    /// # Panics
+    /// As [`S3Server::moto`].
+    #[must_use]
+    pub fn s3rver(sandbox: &Sandbox) -> Option<Self> {
+        let package = tools().join("s3rver/node_modules/s3rver");
+        if !package.exists() {
+            return None;
+        }
+        let port = free_port();
+        // It knows one pair of keys, and takes another from who asks before it starts.
+        let keys = sandbox.path().join("s3rver-keys.js");
+        let text = format!(
+            "require(\"{}\").DUMMY_ACCOUNT.createKeyPair({ACCESS_KEY:?}, {SECRET_KEY:?});",
+            package.join("lib/models/account.js").display()
+        );
+        std::fs::write(&keys, text).expect("a file of the sandbox");
+        let mut command = Command::new("node");
+        command.args(["--openssl-legacy-provider", "--require"]);
+        command.arg(keys).arg(package.join("bin/s3rver.js"));
+        command.args(["--address", "127.0.0.1", "--port", &port.to_string()]);
+        command.arg("--directory").arg(sandbox.folder("s3rver"));
+        Some(Self::with_bucket(
+            spawn(sandbox, "s3rver", port, &mut command),
+            port,
+        ))
+    }
+
+    /// A server that takes signed requests, once it has a bucket.
+    fn with_bucket(child: Child, port: u16) -> Self {
+        let server = Self {
+            child,
+            port,
+            behind: Behind::Signed,
+        };
+        wait_until("the server to make the bucket", STARTS_WITHIN, || {
+            let (status, _) = server.signed("PUT", &format!("/{BUCKET}"));
+            matches!(status, 200 | 409).then_some(())
+        });
+        server
+    }
+
+    /// Status and body of what is answered to a signed request without a body; status 0 without an answer.
+    fn signed(&self, method: &str, target: &str) -> (u16, Vec<u8>) {
+        let url = format!("http://127.0.0.1:{}{target}", self.port);
+        let mut command = Command::new("curl");
+        command.args(["-s", "-X", method, "-w", "\n%{http_code}", &url]);
+        command.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user"]);
+        command.arg(format!("{ACCESS_KEY}:{SECRET_KEY}"));
+        command
+            .arg("-H")
+            .arg(format!("x-amz-content-sha256: {EMPTY_SHA256}"));
+        let mut answer = command.output().expect("curl runs").stdout;
+        let end = answer.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        let status = String::from_utf8_lossy(&answer[end..]).trim().parse();
+        answer.truncate(end);
+        (status.unwrap_or(0), answer)
     }
 
     /// The loopback port it listens on.
@@ -105,7 +230,10 @@ impl S3Server {
     /// # Errors
     /// When it does not answer.
     pub fn try_send(&self, method: &str, target: &str, body: &[u8]) -> std::io::Result<Reply> {
-        assert!(self.root.is_none(), "s3s-fs wants signatures");
+        assert!(
+            matches!(self.behind, Behind::Unsigned),
+            "all but moto want signatures"
+        );
         // moto never looks at the signature, but tells by it which service is meant.
         let mut message = format!(
             "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nContent-Length: {}\r\n\
@@ -136,9 +264,9 @@ impl S3Server {
     /// When the server does not tell.
     #[must_use]
     pub fn objects(&self) -> Vec<String> {
-        let mut names = match &self.root {
-            Some(root) => files_below(&root.join(BUCKET)),
-            None => self.list("Key", "list-type=2"),
+        let mut names = match &self.behind {
+            Behind::Folder(root) => files_below(&root.join(BUCKET)),
+            Behind::Unsigned | Behind::Signed => self.list("Key", "list-type=2"),
         };
         names.sort();
         names
@@ -158,8 +286,8 @@ impl S3Server {
     /// When the server does not tell.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        match &self.root {
-            Some(root) => std::fs::read_dir(root)
+        match &self.behind {
+            Behind::Folder(root) => std::fs::read_dir(root)
                 .expect("the server's folder")
                 .flatten()
                 .filter(|entry| {
@@ -167,7 +295,7 @@ impl S3Server {
                     name.starts_with(".upload")
                 })
                 .count(),
-            None => self.list("UploadId", "uploads").len(),
+            Behind::Unsigned | Behind::Signed => self.list("UploadId", "uploads=").len(),
         }
     }
 
@@ -177,9 +305,11 @@ impl S3Server {
     /// When there is none.
     #[must_use]
     pub fn content(&self, key: &str) -> Vec<u8> {
-        match &self.root {
-            Some(root) => std::fs::read(root.join(BUCKET).join(key)).expect("the object"),
-            None => self.send("GET", &format!("/{BUCKET}/{key}"), b"").body,
+        let target = format!("/{BUCKET}/{key}");
+        match &self.behind {
+            Behind::Folder(root) => std::fs::read(root.join(BUCKET).join(key)).expect("the object"),
+            Behind::Unsigned => self.send("GET", &target, b"").body,
+            Behind::Signed => self.signed("GET", &target).1,
         }
     }
 
@@ -188,25 +318,40 @@ impl S3Server {
     /// # Panics
     /// When it cannot.
     pub fn tamper(&self, key: &str, content: &[u8]) {
-        match &self.root {
-            Some(root) => {
+        match &self.behind {
+            Behind::Folder(root) => {
                 let path = root.join(BUCKET).join(key);
                 let folder = path.parent().expect("it is in the bucket");
                 std::fs::create_dir_all(folder).expect("the object's folder");
                 std::fs::write(path, content).expect("the object");
             }
-            None => drop(self.send("PUT", &format!("/{BUCKET}/{key}"), content)),
+            Behind::Unsigned => drop(self.send("PUT", &format!("/{BUCKET}/{key}"), content)),
+            Behind::Signed => panic!("nobody needs this of a server that wants signatures"),
         }
     }
 
-    /// The texts of an element in all pages of a listing of moto.
+    /// A page of a listing. Servers without unfinished uploads may say that there is none, or that they list none.
+    fn page(&self, target: &str) -> String {
+        match &self.behind {
+            Behind::Signed => {
+                let (status, body) = self.signed("GET", target);
+                let text = String::from_utf8_lossy(&body).into_owned();
+                let is_none = target.contains("?uploads") && matches!(status, 404 | 501);
+                assert!(status == 200 || is_none, "{target}: {status} {text}");
+                text
+            }
+            _ => self.send("GET", target, b"").text(),
+        }
+    }
+
+    /// The texts of an element in all pages of a listing.
     fn list(&self, element: &str, query: &str) -> Vec<String> {
         let (open, close) = (format!("<{element}>"), format!("</{element}>"));
         let mut found = Vec::new();
         let mut more = String::new();
         loop {
             let target = format!("/{BUCKET}?{query}{more}");
-            let page = self.send("GET", &target, b"").text();
+            let page = self.page(&target);
             for piece in page.split(&open).skip(1) {
                 let text = piece.split(&close).next().unwrap_or_default();
                 found.push(text.replace("&amp;", "&"));
@@ -222,15 +367,23 @@ impl S3Server {
 
 impl Drop for S3Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // What has servers of its own ends them when its input ends.
+        if self.child.stdin.take().is_none() {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
 
-/// A program below `WALE_TEST_TOOLS` (default `/var/tmp/wale-tools`).
+/// Where `scripts/setup.sh` puts programs that Debian has no package of.
+fn tools() -> PathBuf {
+    let root = std::env::var_os("WALE_TEST_TOOLS");
+    root.map_or_else(|| "/var/tmp/wale-tools".into(), PathBuf::from)
+}
+
+/// A program among them.
 fn tool(name: &str) -> PathBuf {
-    let root = std::env::var("WALE_TEST_TOOLS").unwrap_or_else(|_| "/var/tmp/wale-tools".into());
-    let program = Path::new(&root).join(name);
+    let program = tools().join(name);
     assert!(
         program.exists(),
         "{} is not installed: run scripts/setup.sh",

@@ -3,13 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use wale_cluster::durable::PendingFile;
+use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_ops::{Kind, OpError};
 
 use super::http::Reply;
-
-/// Mode of WAL files, as PostgreSQL makes them.
-const MODE: u32 = 0o600;
 
 /// Writes the body beside its destination and renames it when every byte of the declared length is
 /// there and flushed.
@@ -26,7 +23,7 @@ pub(super) async fn whole(mut reply: Reply, name: &str, path: &Path) -> Result<(
     let failed = |error| OpError::from_io(error, format!("write \"{}\"", path.display()));
     // The owner is whoever runs restore_command: the server's user. The writes go to the page cache,
     // and nothing else waits on this thread.
-    let mut file = PendingFile::create(path, MODE, None).map_err(failed)?;
+    let mut file = PendingFile::create(path, mode_beside(path), None).map_err(failed)?;
     let mut written: u64 = 0;
     while let Some(piece) = reply.next().await? {
         file.write_all(&piece).map_err(failed)?;

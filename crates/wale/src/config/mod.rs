@@ -220,7 +220,10 @@ fn error(mistakes: &[Mistake]) -> OpError {
 impl Settings {
     fn read(reader: &mut Reader) -> Self {
         let place = place(reader);
-        let s3 = matches!(place, Some(Place::Bucket { .. })).then(|| s3::read(reader));
+        let s3 = match &place {
+            Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
+            _ => None,
+        };
         let compression = compression(reader);
         let data_directory = reader.path("PGDATA");
         let home = reader.home();

@@ -100,17 +100,27 @@ pub(crate) fn choose(candidates: &[Candidate], several: Several) -> Result<Place
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
     let mistake = |problem: &str| Mistake::new(Group::Archive, format!("{name}: {problem}"));
+    let form = match *name {
+        "WALE_S3_PREFIX" | "WALE_S3_BUCKET" => "write s3://bucket/path",
+        _ => "write file://localhost/absolute/path",
+    };
     if text.starts_with(['"', '\'']) {
         return Err(mistake("the value stands in quotes, which are part of it")
             .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"));
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
-        None if text.starts_with('/') => ("file", text.as_str()),
-        None => {
-            return Err(mistake(&format!("\"{text}\" is not a URL"))
-                .hint("write file://localhost/absolute/path"));
+        None if text.starts_with('/') && *name == "WALE_FILE_PREFIX" => ("file", text.as_str()),
+        // As WAL-E's variables are: of the scheme, if there is one, and never a folder by accident.
+        None if text.starts_with('/') => {
+            let problem = format!("\"{text}\" is a path, and no URL of a store");
+            return Err(mistake(&problem).hint(if form.contains("s3") {
+                "write s3://bucket/path; an archive in a folder is set with WALE_FILE_PREFIX"
+            } else {
+                "an archive in a folder is set with WALE_FILE_PREFIX"
+            }));
         }
+        None => return Err(mistake(&format!("\"{text}\" is not a URL")).hint(form)),
     };
     match scheme {
         "file" => directory(rest).map(Place::Directory).ok_or_else(|| {
@@ -124,10 +134,7 @@ fn place(candidate: &Candidate) -> Result<Place, Mistake> {
             "stores of type {scheme} are not built yet in this version"
         ))
         .hint("use WALE_S3_PREFIX, or WALE_FILE_PREFIX with a mounted directory")),
-        _ => Err(
-            mistake(&format!("\"{scheme}\" is not a known type of store"))
-                .hint("write file://localhost/absolute/path"),
-        ),
+        _ => Err(mistake(&format!("\"{scheme}\" is not a known type of store")).hint(form)),
     }
 }
 
@@ -231,6 +238,29 @@ mod tests {
         ] {
             assert!(choose_file(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn fault_101_a_folder_in_the_setting_of_a_bucket_is_a_mistake() {
+        let of = |name, text| {
+            let set = candidate(name, text, Origin::Environment("x".into()));
+            choose(&[set], Several::Refused).expect_err("it is no bucket")
+        };
+        for (text, problem) in [
+            ("/backup", "is a path"),
+            ("bucket/path", "is not a URL"),
+            ("S3:bucket", "is not a URL"),
+            ("minio://bucket", "not a known type"),
+        ] {
+            let mistake = of("WALE_S3_PREFIX", text);
+            assert!(mistake.text.contains(problem), "{mistake:?}");
+            let hint = mistake.hint.expect("the form");
+            assert!(hint.contains("s3://bucket/path"), "{hint}");
+        }
+        let hint = of("WALE_GS_PREFIX", "/backup")
+            .hint
+            .expect("another setting");
+        assert!(hint.contains("WALE_FILE_PREFIX"), "{hint}");
     }
 
     #[test]

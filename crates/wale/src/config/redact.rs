@@ -96,7 +96,9 @@ fn without_users(text: &str) -> String {
         let authority = &url[..url.find('/').unwrap_or(url.len())];
         // A slash in a password is a mistake of its own, and no reason to show the password.
         let has_password = authority.split_once(':').is_some_and(|(_, port)| {
-            !authority.starts_with('[') && !port.bytes().all(|b| b.is_ascii_digit())
+            !authority.starts_with('[')
+                && !port.bytes().all(|b| b.is_ascii_digit())
+                && !is_placeholder(port)
         });
         let host = match (authority.rfind('@'), url.rfind('@')) {
             (Some(at), _) => Some(at),
@@ -120,6 +122,11 @@ fn without_users(text: &str) -> String {
     }
     shown.push_str(&without_scheme(rest));
     shown
+}
+
+/// Whether it is the word with which hints show where a port stands.
+fn is_placeholder(port: &str) -> bool {
+    port.trim_end_matches(|c: char| c.is_ascii_punctuation()) == "port"
 }
 
 /// The same for words like `user:password@host`, which somebody who forgot the scheme writes.
@@ -211,6 +218,10 @@ mod tests {
             ("file://localhost/a/b@c", "file://localhost/a/b@c"),
             ("https+path://minio:9000/x", "https+path://minio:9000/x"),
             ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+            (
+                "write https+path://host:port, with path",
+                "write https+path://host:port, with path",
+            ),
             ("s3://key:canary@bucket/path", "s3://(secret)@bucket/path"),
             ("s3://canary@bucket", "s3://(secret)@bucket"),
             ("s3://key:can/ary@bucket/p", "s3://(secret)@bucket/p"),

@@ -33,8 +33,13 @@ pub(crate) struct S3Settings {
 const REGION_OF_OTHERS: &str = "us-east-1";
 
 /// Reads them. What is wrong is kept as a mistake of the reader, and something harmless stands in its place.
-pub(super) fn read(reader: &mut Reader) -> S3Settings {
+pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
     let endpoint = endpoint(reader);
+    if let Some(endpoint) = &endpoint {
+        check_path(reader, endpoint, bucket);
+    }
+    // One that is set wrongly is one mistake, and not a missing region besides.
+    let has_endpoint = reader.set("WALE_S3_ENDPOINT").is_some();
     let encryption = encryption(reader);
     if matches!(encryption, ServerEncryption::CustomerKey(_))
         && endpoint.as_ref().is_some_and(|endpoint| {
@@ -48,7 +53,7 @@ pub(super) fn read(reader: &mut Reader) -> S3Settings {
         );
     }
     S3Settings {
-        region: region(reader, endpoint.is_some()),
+        region: region(reader, has_endpoint),
         endpoint,
         credentials: credentials(reader),
         storage_class: reader.parse("WALE_S3_STORAGE_CLASS", header_word),
@@ -56,8 +61,8 @@ pub(super) fn read(reader: &mut Reader) -> S3Settings {
         checksum: checksum(reader),
         ca_file: reader.optional_path("WALE_S3_CA_FILE"),
         proxies: Proxies {
-            http: secret(reader, "HTTP_PROXY"),
-            https: secret(reader, "HTTPS_PROXY"),
+            http: proxy(reader, "HTTP_PROXY"),
+            https: proxy(reader, "HTTPS_PROXY"),
             except: reader.optional_text("NO_PROXY"),
         },
     }
@@ -110,8 +115,63 @@ fn endpoint(reader: &mut Reader) -> Option<S3Endpoint> {
     }
 }
 
-/// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL. WAL-E refused a slash at the end;
-/// one is harmless.
+/// Refuses a path that is the bucket: every name would have it twice.
+fn check_path(reader: &mut Reader, endpoint: &S3Endpoint, bucket: &str) {
+    let last = endpoint.path.rsplit('/').next().unwrap_or_default();
+    if !last.is_empty() && last == bucket && endpoint.addressing == Addressing::Path {
+        mistake(
+            reader,
+            format!("WALE_S3_ENDPOINT: its path ends with the bucket \"{bucket}\""),
+            "leave the bucket out of the endpoint; it stands in WALE_S3_PREFIX",
+        );
+    }
+}
+
+/// A proxy: `[scheme://][user:password@]host[:port]`, as curl takes it, written out. It may hold a password and is
+/// never quoted.
+fn proxy(reader: &mut Reader, name: &str) -> Option<Secret> {
+    let text = secret(reader, name)?;
+    if text.expose().is_empty() {
+        return None;
+    }
+    let url = proxy_url(text.expose());
+    if url.is_none() {
+        mistake(
+            reader,
+            format!("{name}: the value is not the URL of a proxy"),
+            "write http://host:port, or socks5h://host:port; with user:password@ before the host where it asks for them",
+        );
+    }
+    url.map(Secret::new)
+}
+
+fn proxy_url(text: &str) -> Option<String> {
+    const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let scheme = scheme.to_ascii_lowercase();
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, rest),
+    };
+    let port = match place.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => value::port(port).is_ok(),
+        _ => true,
+    };
+    let is_host = host(place).is_some_and(|host| {
+        host.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte))
+    });
+    let is_user = user.is_none_or(|user| {
+        user.bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte))
+    });
+    let is_good = SCHEMES.contains(&scheme.as_str()) && is_host && port && is_user;
+    is_good.then(|| format!("{scheme}://{rest}"))
+}
+
+/// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL; a path that follows is the gateway's
+/// own. WAL-E refused a slash at the end; one is harmless.
 fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
     without_user(text)?;
     let bad = |problem: &str| {
@@ -132,7 +192,13 @@ fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
         "virtualhost" => Addressing::BucketIsHost,
         _ => return Err(bad("has an unknown style")),
     };
-    let authority = rest.trim_end_matches('/').to_ascii_lowercase();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = path.trim_end_matches('/');
+    let is_path = path
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
+        && !path.split('/').any(|part| part == "." || part == "..");
+    let authority = authority.to_ascii_lowercase();
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority.as_str(), None),
@@ -141,9 +207,11 @@ fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
         && host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
-    if !is_host {
-        return Err(BadValue::new("the endpoint is more than a host and a port")
-            .hint("write no user, no path and no query; keys are settings of their own"));
+    if !is_host || !is_path {
+        return Err(
+            BadValue::new("the endpoint is more than a host, a port and a plain path")
+                .hint("write no user and no query; keys are settings of their own"),
+        );
     }
     // The protocol's own port is not part of the Host header, and so not of a signature.
     let port = match port.map(value::port).transpose()? {
@@ -155,6 +223,7 @@ fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
     Ok(S3Endpoint {
         secure,
         authority,
+        path: path.to_owned(),
         addressing,
     })
 }
@@ -456,9 +525,24 @@ mod tests {
             let expected = S3Endpoint {
                 secure,
                 authority: authority.into(),
+                path: String::new(),
                 addressing,
             };
             assert_eq!(parse_endpoint(text), Ok(expected), "{text}");
+        }
+        for (text, authority, path) in [
+            (
+                "https://H.example/storage/v1/s3",
+                "h.example",
+                "/storage/v1/s3",
+            ),
+            ("https+subdomain://h:9000/S3/", "h:9000", "/S3"),
+        ] {
+            let endpoint = parse_endpoint(text).expect("a path is taken");
+            assert_eq!(
+                (endpoint.authority.as_str(), endpoint.path.as_str()),
+                (authority, path)
+            );
         }
         for text in [
             "",
@@ -468,11 +552,76 @@ mod tests {
             "http://",
             "http://h:0",
             "http://h:x",
-            "http://h/bucket",
             "http://h?x=y",
+            "http://h/a?x=y",
+            "http://h/a/../b",
+            "http://h/a b",
+            "http://h/a%20b",
         ] {
             assert!(parse_endpoint(text).is_err(), "{text}");
         }
+    }
+
+    fn mistakes(environment: &[(&str, &str)]) -> String {
+        let keys = [
+            ("WALE_S3_PREFIX", "s3://data/p"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+        ];
+        let loaded = crate::config::Loaded::for_test(&[&keys, environment].concat(), "");
+        match loaded.require(&[Group::Archive, Group::S3]) {
+            Ok(_) => String::new(),
+            Err(error) => format!("{error}\n{:?}\n{:?}", error.detail, error.hint),
+        }
+    }
+
+    #[test]
+    fn fault_98_an_endpoint_is_one_mistake_with_a_readable_hint() {
+        let text = mistakes(&[("WALE_S3_ENDPOINT", "minio:9000")]);
+        assert!(text.contains("host:port"), "{text}");
+        assert!(!text.contains("AWS_REGION"), "{text}");
+        for endpoint in ["http://h/data", "http://h/gateway/data/"] {
+            let text = mistakes(&[("WALE_S3_ENDPOINT", endpoint)]);
+            assert!(text.contains("ends with the bucket"), "{text}");
+        }
+        let text = mistakes(&[("WALE_S3_ENDPOINT", "http://h/gateway")]);
+        assert_eq!(text, "");
+    }
+
+    #[test]
+    fn fault_101_a_proxy_that_cannot_be_used_is_a_mistake() {
+        for (text, expected) in [
+            ("proxy.example.org:3128", "http://proxy.example.org:3128"),
+            (
+                "HTTP://user:pass@10.0.0.1:3128/",
+                "http://user:pass@10.0.0.1:3128",
+            ),
+            ("socks5h://[::1]:1080", "socks5h://[::1]:1080"),
+            ("https://proxy", "https://proxy"),
+        ] {
+            assert_eq!(proxy_url(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in [
+            "http://",
+            "ftp://proxy:21",
+            "proxy:port",
+            "http://proxy:0",
+            "http://proxy:70000",
+            "http://pro xy:80",
+            "http://proxy:80/path",
+            "\"http://proxy:80\"",
+            "http://can/ary:x@proxy",
+        ] {
+            assert_eq!(proxy_url(text), None, "{text}");
+            let endpoint = ("WALE_S3_ENDPOINT", "http://h");
+            let told = mistakes(&[endpoint, ("HTTPS_PROXY", text)]);
+            assert!(told.contains("HTTPS_PROXY: the value is not"), "{told}");
+            assert!(!told.contains("ary"), "{told}");
+        }
+        assert_eq!(
+            mistakes(&[("WALE_S3_ENDPOINT", "http://h"), ("HTTPS_PROXY", "")]),
+            ""
+        );
     }
 
     #[test]

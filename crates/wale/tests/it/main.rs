@@ -14,6 +14,7 @@ mod faults_identity;
 mod faults_memory;
 mod faults_s3;
 mod faults_s3_access;
+mod faults_s3_truth;
 mod image;
 mod left_timelines;
 mod main_job;

@@ -28,6 +28,7 @@ fn options(port: u16, prefix: &str) -> S3Options {
         endpoint: Some(S3Endpoint {
             secure: false,
             authority: format!("127.0.0.1:{port}"),
+            path: String::new(),
             addressing: Addressing::Path,
         }),
         region: "us-east-1".into(),

@@ -53,11 +53,13 @@ struct ToldError {
 }
 
 impl xml::Told for Response {
+    const NAME: &'static str = "AssumeRoleResponse";
     const ROOTS: &'static [&'static str] =
         &["AssumeRoleWithWebIdentityResponse", "AssumeRoleResponse"];
 }
 
 impl xml::Told for ErrorResponse {
+    const NAME: &'static str = "ErrorResponse";
     const ROOTS: &'static [&'static str] = &["ErrorResponse"];
 }
 

@@ -28,7 +28,7 @@ fn impatient(server: &Server) -> S3Store {
 async fn row_26_a_put_without_an_answer_is_told_and_frees_its_memory() {
     let server = Server::of_store(|seen| match seen.target.as_str() {
         "/b/silent-1" | "/b/silent-2" | "/b/silent-3" => Reply::Silence,
-        _ => answer(200),
+        _ => stored(),
     });
     let store = impatient(&server);
     // Memory is for two bodies.
@@ -54,7 +54,7 @@ async fn row_26_a_put_without_an_answer_is_told_and_frees_its_memory() {
 
 #[tokio::test]
 async fn row_26_an_upload_that_nobody_reads_is_told() {
-    let server = Server::of_store_at(Pace::Never, |_| answer(200));
+    let server = Server::of_store_at(Pace::Never, |_| stored());
     let store = impatient(&server);
     let limit = Duration::from_secs(10);
     let outcome = tokio::time::timeout(limit, store.put(&key(), large())).await;
@@ -67,7 +67,7 @@ async fn row_26_an_upload_that_nobody_reads_is_told() {
 async fn row_26_an_upload_that_moves_takes_as_long_as_it_takes() {
     // 80 steps of 64 KiB, with 1.2 s of pauses, four times the limit on silence.
     let pace = Pace::Slow(64 << 10, Duration::from_millis(15));
-    let server = Server::of_store_at(pace, |_| answer(200));
+    let server = Server::of_store_at(pace, |_| stored());
     let start = std::time::Instant::now();
     let meta = impatient(&server).put(&key(), large()).await;
     assert_eq!(meta.expect("it moves").size, BYTES as u64);

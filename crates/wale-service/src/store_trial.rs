@@ -1,0 +1,30 @@
+//! What the store does and does not do is found out at the start, so that the log says it before it matters.
+//!
+//! The store itself warns; this only asks it to look. A failure that asking again does not mend is told, because pushes
+//! will fail for the same reason; one that may heal is told by the retries themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wale_ops::OpError;
+
+use crate::app::App;
+
+/// Between two tries while the store cannot be asked.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Tries the store until it could be. May be dropped at any await.
+pub(crate) async fn run(app: Arc<App>) {
+    let mut told = String::new();
+    while let Err(error) = app.archive.store().try_out().await {
+        let is_transient = error.is_transient();
+        let error = OpError::from_store(error, "try the store");
+        let text = error.chain();
+        if !is_transient && text != told {
+            let hint = error.hint.as_deref().unwrap_or_default();
+            tracing::warn!(kind = error.kind.name(), hint, "pushes will fail: {text}");
+            told = text;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
