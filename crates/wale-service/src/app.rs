@@ -62,6 +62,10 @@ pub(crate) struct App {
     pub(crate) files: Arc<Semaphore>,
     /// Places in the queue for such a turn.
     pub(crate) files_waiting: Semaphore,
+    /// Turns of the proofs of absence that are being made.
+    pub(crate) proofs: Arc<Semaphore>,
+    /// Places in the queue for such a turn.
+    pub(crate) proofs_waiting: Semaphore,
     /// When a push was last asked for or ended.
     pub(crate) push_seen: watch::Sender<Option<Instant>>,
     /// Tasks that are joined at the end.
@@ -126,6 +130,8 @@ impl App {
             tls: options.tls.clone(),
             files: Arc::new(Semaphore::new(options.limits.files_at_once.max(1))),
             files_waiting: Semaphore::new(options.limits.files_waiting.max(1)),
+            proofs: Arc::new(Semaphore::new(options.limits.proofs_at_once.max(1))),
+            proofs_waiting: Semaphore::new(options.limits.proofs_waiting.max(1)),
             wal_directory,
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),

@@ -117,6 +117,13 @@ pub struct HttpLimits {
     /// Requests for WAL files that wait for their turn, 128; one more is turned away at once. With the files that are
     /// sent that is 144, so that they leave other requests of a recovery some of the 256 connections that they share.
     pub files_waiting: usize,
+    /// Proofs of absence that are made at a time, 4; more wait. Each reads the archive's listing a few times, for which
+    /// the file store keeps 1,000 names of 100 bytes, and S3 a page: 4 × 0.5 MiB = 2 MiB. They leave a core and the store
+    /// to pushes.
+    pub proofs_at_once: usize,
+    /// Requests for a proof that wait for their turn, 64; one more is turned away at once. With the files that are sent
+    /// or wait (144) and the proofs that are made (4) that is 212 of the 256 connections that they share.
+    pub proofs_waiting: usize,
     /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
     /// makes room, and only the archive's routes, `/ping` and the probes are answered.
     pub soft_connections: usize,
@@ -138,6 +145,8 @@ impl Default for HttpLimits {
             least_bytes_per_second: 64 << 10,
             files_at_once: 16,
             files_waiting: 128,
+            proofs_at_once: 4,
+            proofs_waiting: 64,
             soft_connections: 256,
             hard_connections: 512,
         }

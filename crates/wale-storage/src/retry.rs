@@ -360,6 +360,16 @@ impl Store for RetryStore {
         Ok(self.limited(entries))
     }
 
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let list = || self.inner.list_after(prefix, after);
+        let entries = self.request(list).await?;
+        Ok(self.limited(entries))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.request(|| self.inner.delete(key)).await
     }

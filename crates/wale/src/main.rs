@@ -4,6 +4,7 @@ mod assemble;
 mod cli;
 mod client;
 mod config;
+mod history_beside;
 mod logging;
 mod progress;
 mod report;
@@ -109,6 +110,10 @@ fn warns(verb: &Verb) -> bool {
 /// PostgreSQL asks `restore_command` for files until one is absent.
 fn absence(verb: &Verb) -> Absence {
     match verb {
+        Verb::Client(Client::Fetch { standby: true, .. }) => Absence::Awaited,
+        Verb::WalFetch(fetch) if Role::of_destination(&fetch.destination) == Role::Standby => {
+            Absence::Awaited
+        }
         Verb::WalFetch(_) | Verb::WalPrefetch(_) | Verb::Client(Client::Fetch { .. }) => {
             Absence::Normal
         }

@@ -7,7 +7,9 @@
 
 mod content;
 mod control_file;
+mod live;
 mod postmaster;
+mod role;
 mod walk;
 
 use std::io::{self, Read};
@@ -20,6 +22,7 @@ use crate::owner::Owner;
 
 pub use content::DirectoryContent;
 pub use postmaster::{PostmasterFile, PostmasterState};
+pub use role::RecoveryRole;
 pub use walk::{Entry, EntryKind, Listing, Tablespace, WalkOptions, WalkWarning};
 
 /// Files that are read whole have to be small: `PG_VERSION` and `postmaster.pid` are below 1 kB.

@@ -126,7 +126,7 @@ fn plain(text: &str) -> Result<(String, &str), LineError> {
 
 /// A `postgresql.auto.conf` (or any other configuration file) without recovery settings: wale's own block,
 /// and every line that sets a recovery target, a `restore_command`, or what makes a standby. All else, and
-/// settings like `recovery_prefetch` that only say how recovery works, stays as it is.
+/// settings like `recovery_init_sync_method` that only say how recovery works, stays as it is.
 #[must_use]
 pub fn strip(configuration: &str) -> String {
     String::from_utf8(strip_bytes(configuration.as_bytes()))
@@ -365,11 +365,12 @@ mod tests {
             "primary_slot_name = 'x'",
             "promote_trigger_file = '/x'",
             "standby_mode = on",
+            "recovery_prefetch = try",
         ];
         let kept = [
             "# restore_command = 'x'",
             "recovery_init_sync_method = syncfs",
-            "recovery_prefetch = try",
+            "recovery_init_sync_method = fsync",
             "hot_standby = on",
             "restore_commander = 'x'",
             "max_connections = 5",

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wale_ops::wal_push::{PushOutcome, PushReport};
 use wale_ops::{ArchiveStatus, Kind, OpError};
@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
 
-/// How long a file waits for its turn to be sent. Whoever asks is told then, and may ask again.
+/// How long a file waits for its turn to be sent, and a proof for its turn to be made. Whoever asks is told then, and may ask again.
 const FILE_TURN: Duration = Duration::from_secs(30);
 
 /// The raw part of an address that holds a name.
@@ -154,14 +154,7 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
 
 /// A turn among the files that are being sent. Few enough wait for one that they leave connections for others.
 async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit, OpError> {
-    let turn = match app.files_waiting.try_acquire() {
-        Ok(_place) => {
-            let turn = Arc::clone(&app.files).acquire_owned();
-            tokio::time::timeout(FILE_TURN, turn).await.ok()
-        }
-        Err(_) => None,
-    };
-    turn.and_then(Result::ok).ok_or_else(|| {
+    take_turn(&app.files, &app.files_waiting).await.ok_or_else(|| {
         busy(
             format!(
                 "{name} is not sent: as many files as can be are being sent to clients that read slowly"
@@ -169,6 +162,13 @@ async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit,
             "repeat the request",
         )
     })
+}
+
+/// A place in the queue, then a turn; `None` when there is none in time.
+async fn take_turn(turns: &Arc<Semaphore>, places: &Semaphore) -> Option<OwnedSemaphorePermit> {
+    let _place = places.try_acquire().ok()?;
+    let turn = Arc::clone(turns).acquire_owned();
+    tokio::time::timeout(FILE_TURN, turn).await.ok()?.ok()
 }
 
 /// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
@@ -221,6 +221,13 @@ fn is_callers_mistake(kind: Kind) -> bool {
 pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
     let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
+    let Some(_turn) = take_turn(&app.proofs, &app.proofs_waiting).await else {
+        app.metrics.absence(Kind::Busy.name());
+        return Err(busy(
+            format!("the absence of {name} is not proved: as many proofs as can be are being made"),
+            "repeat the request",
+        ));
+    };
     match app.fetcher.prove_absent(&name).await {
         Ok(_) => {
             app.metrics.absence("proven");
