@@ -141,6 +141,7 @@ mod tests {
 
     #[test]
     fn fault_85_a_recovery_is_no_standby() {
+        use ClusterState::{InArchiveRecovery, InCrashRecovery, InProduction, ShutDown};
         let folder = tempfile::TempDir::new().expect("a folder");
         let global = folder.path().join("global");
         fs::create_dir(&global).expect("made");
@@ -159,7 +160,6 @@ mod tests {
         fs::remove_file(folder.path().join("standby.signal")).expect("removed");
         write("recovery.conf", "standby_mode = on\n").expect("written");
         assert_eq!(seen(), Signal::Standby);
-        use ClusterState::{InArchiveRecovery, InCrashRecovery, InProduction, ShutDown};
         let cases = [
             (InProduction, Signal::None, ServerState::Primary),
             // Restored from a primary, and not started yet.
