@@ -32,6 +32,10 @@ pub struct ServiceOptions {
     pub grace: Duration,
     /// Asked for on every route but `/ping` and the probes, when set.
     pub token: Option<HttpToken>,
+    /// Which routes ask for it.
+    pub token_for: TokenFor,
+    /// Names under which the sidecar is reached, beside those that nobody can make point here.
+    pub hosts: Vec<String>,
     /// Certificate and key; without them the endpoint speaks plain HTTP.
     pub tls: Option<Tls>,
     /// The archive, opened.
@@ -151,6 +155,15 @@ impl Default for HttpLimits {
             hard_connections: 512,
         }
     }
+}
+
+/// Which routes ask for the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFor {
+    /// All but the probes.
+    Everything,
+    /// All but the probes and pushes: whatever reads data, starts work or tells of the cluster.
+    Reads,
 }
 
 /// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).

@@ -114,7 +114,8 @@ impl Scheduler {
                 }
                 return covered;
             };
-            tracing::info!(%slot, ?pause, "the scheduled base backup is tried again after a pause");
+            let seconds = pause.as_secs();
+            tracing::info!(%slot, pause_seconds = pause.as_secs_f64(), "the scheduled base backup is tried again after a pause={seconds}s");
             if !self.pause(pause, covered).await {
                 tracing::info!(%slot, "the next slot of the schedule has come: it is served instead");
                 return covered;

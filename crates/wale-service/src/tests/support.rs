@@ -98,6 +98,8 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),
         token: None,
+        token_for: crate::TokenFor::Everything,
+        hosts: Vec::new(),
         tls: None,
         archive,
         pusher: PusherOptions {
