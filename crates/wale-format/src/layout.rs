@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! wale.json
+//! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
@@ -14,6 +15,7 @@
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
 //!     <backup>/wale_configuration.json            ours: the server's configuration, where it lies outside of PGDATA
+//!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
@@ -36,6 +38,8 @@ use crate::{BackupName, Codec};
 pub const IDENTITY: &str = "wale.json";
 /// The object that is put to learn the store's time of day, and deleted again.
 pub const CLOCK: &str = "wale_clock";
+/// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
+pub const SLOT: &str = "wale_slot.json";
 /// Where WAL lies.
 pub const WAL_PREFIX: &str = "wal_005/";
 /// Where base backups lie.
@@ -47,6 +51,7 @@ const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
 const CONFIGURATION: &str = "wale_configuration.json";
+const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
 const PARTITIONS: &str = "tar_partitions/";
 /// Hexadecimal digits of a content digest in the name of a conflicting file.
@@ -122,6 +127,13 @@ pub fn deletion(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{DELETION}")
 }
 
+/// The key of the claim on a backup's name: whoever has it writes the backup, or removes what is left of it. Beside a
+/// sentinel it means nothing.
+#[must_use]
+pub fn attempt(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{ATTEMPT}")
+}
+
 /// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
 #[must_use]
 pub fn partitions_prefix(backup: &BackupName) -> String {
@@ -164,6 +176,8 @@ pub enum ArchiveKey {
     Manifest(BackupName),
     /// The configuration that lay outside of the data directory.
     Configuration(BackupName),
+    /// The claim on a backup's name.
+    Attempt(BackupName),
     /// The note that a backup is being deleted.
     Deletion(BackupName),
     /// A partition as WAL-E and wale name them.
@@ -210,6 +224,7 @@ impl ArchiveKey {
             Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
             Self::Configuration(backup) => configuration(backup),
+            Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Partition {
                 backup,
@@ -238,6 +253,7 @@ impl ArchiveKey {
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
             | Self::Configuration(backup)
+            | Self::Attempt(backup)
             | Self::Deletion(backup)
             | Self::Partition { backup, .. }
             | Self::ForeignPartition { backup, .. } => Some(backup),
@@ -274,6 +290,17 @@ pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
         }
         stem = stem.rsplit_once('.')?.0;
     }
+}
+
+/// Whether an object of this key belongs to an archive: whatever wale, WAL-E or WAL-G write, under an extension known or
+/// not. Other programs may have theirs below the same prefix.
+#[must_use]
+pub fn is_ours(key: &str) -> bool {
+    parse(key) != ArchiveKey::Unknown
+        || key == CLOCK
+        || key == SLOT
+        || wal_claim(key).is_some()
+        || backup_of(key).is_some()
 }
 
 /// The backup to which an object belongs by its place, known name or not: its sentinel, or anything in its folder.
@@ -317,6 +344,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
         CONFIGURATION => Some(ArchiveKey::Configuration(backup)),
+        ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
     }
@@ -465,6 +493,10 @@ mod tests {
                 configuration(&backup()),
             ),
             (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",
+                attempt(&backup()),
+            ),
+            (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",
                 deletion(&backup()),
             ),
@@ -475,6 +507,30 @@ mod tests {
             assert_ne!(meaning, ArchiveKey::Unknown, "{key}");
             assert_eq!(meaning.to_key().as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn fault_95_what_belongs_to_an_archive_is_told_by_its_name() {
+        let folder = format!("basebackups_005/{BACKUP}");
+        let ours = [
+            IDENTITY.to_owned(),
+            CLOCK.to_owned(),
+            SLOT.to_owned(),
+            "wal_005/000000010000000000000003.zst".to_owned(),
+            "wal_005/000000010000000000000003.br".to_owned(),
+            format!("{folder}/tar_partitions/part_001.tar.lz4"),
+            format!("{folder}/{ATTEMPT}"),
+            format!("{folder}_backup_stop_sentinel.json"),
+        ];
+        assert!(ours.iter().all(|key| is_ours(key)), "{ours:?}");
+        let others = [
+            "registry/layer-1".to_owned(),
+            "a".to_owned(),
+            "wal_005/readme".to_owned(),
+            format!("other/{folder}/{ATTEMPT}"),
+            "other/wal_005/000000010000000000000003.zst".to_owned(),
+        ];
+        assert!(!others.iter().any(|key| is_ours(key)), "{others:?}");
     }
 
     #[test]
