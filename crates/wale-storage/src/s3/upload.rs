@@ -146,6 +146,10 @@ impl S3Store {
         if condition == Condition::Create {
             call = call.header("if-none-match", "*");
         }
+        // The look of before is as old as the body took to come.
+        if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
+            return Ok(Stored::Others);
+        }
         call.sha256.clone_from(&part.sha256);
         call.payload = part.payload.clone();
         let commit = Commit {
