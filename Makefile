@@ -27,7 +27,7 @@ test-matrix: ## the tests that depend on PostgreSQL's major, on every major from
 	@PG_MAJORS="$$(bash scripts/pg-matrix.sh majors)" bash scripts/setup.sh test
 	@bash scripts/test.sh matrix
 
-soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses of power (SEED=n replays)
+soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses of power, 10 histories of timelines (SEED=n replays)
 	@bash scripts/setup.sh test
 	@bash scripts/test.sh soak
 

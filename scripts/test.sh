@@ -68,6 +68,7 @@ soak() {
   export WALE_SIM_FIRST=$seed WALE_CAMPAIGN_SEED=$seed WALE_TEST_SEED=$seed
   export WALE_SIM_RUNS=${WALE_SIM_RUNS:-2000} WALE_CAMPAIGN_KILLS=${WALE_CAMPAIGN_KILLS:-500}
   export WALE_TEST_POWER_LOSSES=${WALE_TEST_POWER_LOSSES:-60} WALE_TEST_KILLS=${WALE_TEST_KILLS:-100}
+  export WALE_TEST_HISTORIES=${WALE_TEST_HISTORIES:-10}
   printf '== simulations, kills and losses of power, SEED=%s\n' "$seed"
   cargo test -p wale-ops --test sim --locked --no-fail-fast -- --nocapture 2>&1 | tee "$out/soak"
   sim=${PIPESTATUS[0]}

@@ -95,6 +95,12 @@ pub fn metadata(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{METADATA}")
 }
 
+/// The key of WAL-G's list of files.
+#[must_use]
+pub fn files_metadata(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}")
+}
+
 /// The key of PostgreSQL's `backup_manifest`.
 #[must_use]
 pub fn manifest(backup: &BackupName) -> String {
@@ -191,7 +197,7 @@ impl ArchiveKey {
             Self::Sentinel(backup) => sentinel(backup),
             Self::ExtendedVersion(backup) => extended_version(backup),
             Self::Metadata(backup) => metadata(backup),
-            Self::FilesMetadata(backup) => format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}"),
+            Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Partition {

@@ -14,11 +14,11 @@ use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
-use crate::http::{Connections, Tls};
+use crate::http::{Connections, Hosts, Tls};
 use crate::journal::Journal;
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::{Metrics, Scrape};
-use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 use crate::quiet::Quiet;
 use crate::reach;
 use crate::schedule::Schedule;
@@ -41,6 +41,8 @@ pub(crate) struct App {
     pub(crate) quiet: Quiet,
     pub(crate) limits: HttpLimits,
     pub(crate) token: Option<HttpToken>,
+    pub(crate) token_for: TokenFor,
+    pub(crate) hosts: Hosts,
     pub(crate) tls: Option<Tls>,
     pub(crate) wal_directory: WalDirectory,
     pub(crate) data_directory: PathBuf,
@@ -59,6 +61,10 @@ pub(crate) struct App {
     pub(crate) files: Arc<Semaphore>,
     /// Places in the queue for such a turn.
     pub(crate) files_waiting: Semaphore,
+    /// Turns of the proofs of absence that are being made.
+    pub(crate) proofs: Arc<Semaphore>,
+    /// Places in the queue for such a turn.
+    pub(crate) proofs_waiting: Semaphore,
     /// When a push was last asked for or ended.
     pub(crate) push_seen: watch::Sender<Option<Instant>>,
     /// Tasks that are joined at the end.
@@ -120,9 +126,13 @@ impl App {
             quiet: Quiet::default(),
             limits: options.limits.clone(),
             token: options.token.clone(),
+            token_for: options.token_for,
+            hosts: Hosts::new(&options.hosts),
             tls: options.tls.clone(),
             files: Arc::new(Semaphore::new(options.limits.files_at_once.max(1))),
             files_waiting: Semaphore::new(options.limits.files_waiting.max(1)),
+            proofs: Arc::new(Semaphore::new(options.limits.proofs_at_once.max(1))),
+            proofs_waiting: Semaphore::new(options.limits.proofs_waiting.max(1)),
             wal_directory,
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),

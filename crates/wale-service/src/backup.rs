@@ -280,8 +280,12 @@ impl Inner {
         match ended {
             Ok(done) => {
                 tracing::info!(
-                    backup = done.name, trigger = trigger.name(), bytes = done.bytes, stored_bytes = done.stored_bytes,
-                    duration = ?done.duration, "base backup is complete"
+                    backup = done.name,
+                    trigger = trigger.name(),
+                    bytes = done.bytes,
+                    stored_bytes = done.stored_bytes,
+                    duration_seconds = done.duration.as_secs_f64(),
+                    "base backup is complete"
                 );
                 for warning in &done.warnings {
                     tracing::warn!(backup = done.name, "{warning}");

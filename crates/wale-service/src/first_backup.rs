@@ -95,7 +95,7 @@ async fn attempts(
             }
         };
         tracing::info!(
-            ?pause,
+            pause_seconds = pause.as_secs_f64(),
             kind = kind.name(),
             "the first base backup is tried again after a pause"
         );

@@ -30,6 +30,10 @@ pub struct ServiceOptions {
     pub grace: Duration,
     /// Asked for on every route but `/ping` and the probes, when set.
     pub token: Option<HttpToken>,
+    /// Which routes ask for it.
+    pub token_for: TokenFor,
+    /// Names under which the sidecar is reached, beside those that nobody can make point here.
+    pub hosts: Vec<String>,
     /// Certificate and key; without them the endpoint speaks plain HTTP.
     pub tls: Option<Tls>,
     /// The archive, opened.
@@ -115,6 +119,13 @@ pub struct HttpLimits {
     /// Requests for WAL files that wait for their turn, 128; one more is turned away at once. With the files that are
     /// sent that is 144, so that they leave other requests of a recovery some of the 256 connections that they share.
     pub files_waiting: usize,
+    /// Proofs of absence that are made at a time, 4; more wait. Each reads the archive's listing a few times, for which
+    /// the file store keeps 1,000 names of 100 bytes, and S3 a page: 4 × 0.5 MiB = 2 MiB. They leave a core and the store
+    /// to pushes.
+    pub proofs_at_once: usize,
+    /// Requests for a proof that wait for their turn, 64; one more is turned away at once. With the files that are sent
+    /// or wait (144) and the proofs that are made (4) that is 212 of the 256 connections that they share.
+    pub proofs_waiting: usize,
     /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
     /// makes room, and only the archive's routes, `/ping` and the probes are answered.
     pub soft_connections: usize,
@@ -136,10 +147,21 @@ impl Default for HttpLimits {
             least_bytes_per_second: 64 << 10,
             files_at_once: 16,
             files_waiting: 128,
+            proofs_at_once: 4,
+            proofs_waiting: 64,
             soft_connections: 256,
             hard_connections: 512,
         }
     }
+}
+
+/// Which routes ask for the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFor {
+    /// All but the probes.
+    Everything,
+    /// All but the probes and pushes: whatever reads data, starts work or tells of the cluster.
+    Reads,
 }
 
 /// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).

@@ -104,7 +104,7 @@ impl Scheduler {
             match (kind, pause) {
                 (None | Some(Kind::Cancelled), _) => return,
                 (Some(_), Some(pause)) => {
-                    tracing::info!(%slot, ?pause, "the scheduled base backup is tried again after a pause");
+                    tracing::info!(%slot, pause_seconds = pause.as_secs_f64(), "the scheduled base backup is tried again after a pause");
                     tokio::time::sleep(pause).await;
                 }
                 (Some(_), None) => {

@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::{Body, BodyError, ObjectKey, PutOutcome, Store, StoreError, body_from, read_all};
+use crate::{
+    Body, BodyError, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError, body_from, read_all,
+};
 
 /// Everything here stays below this prefix.
 const PREFIX: &str = "conformance/";
@@ -296,6 +298,18 @@ async fn listed(store: &dyn Store) {
             .collect();
         let found = keys(store, &format!("{PREFIX}{prefix}")).await;
         assert_eq!(found, expected, "the keys of prefix {prefix:?} in order");
+    }
+    for after in ["", "l/a", "l/ab/1", "l/ab/1.zst", "l/b/01", "n"] {
+        let expected: Vec<_> = names
+            .iter()
+            .filter(|name| name.starts_with("l/") && **name > after)
+            .map(|name| format!("{PREFIX}{name}"))
+            .collect();
+        let (prefix, behind) = (format!("{PREFIX}l/"), format!("{PREFIX}{after}"));
+        let entries = store.list_after(&prefix, &behind).await.expect("lists");
+        let found: Vec<ObjectMeta> = entries.try_collect().await.expect("goes on");
+        let found: Vec<_> = found.iter().map(|meta| meta.key.to_string()).collect();
+        assert_eq!(found, expected, "the keys behind {after:?} in order");
     }
     let entries = store.list(&format!("{PREFIX}l/ab")).await.expect("lists");
     let entries: Vec<_> = entries.try_collect().await.expect("lists");

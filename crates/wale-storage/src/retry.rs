@@ -138,7 +138,7 @@ impl<'a> Attempts<'a> {
     fn tell(&mut self, error: &StoreError, pause: Duration) {
         let (attempt, now) = (self.made, Instant::now());
         if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {
-            tracing::debug!(%error, attempt, ?pause, "the store is asked again");
+            tracing::debug!(%error, attempt, pause_seconds = pause.as_secs_f64(), "the store is asked again");
             return;
         }
         let cause = std::error::Error::source(error);
@@ -357,6 +357,16 @@ impl Store for RetryStore {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         let entries = self.request(|| self.inner.list(prefix)).await?;
+        Ok(self.limited(entries))
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let list = || self.inner.list_after(prefix, after);
+        let entries = self.request(list).await?;
         Ok(self.limited(entries))
     }
 

@@ -114,6 +114,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError>;
 
+    /// As [`Store::list`], of the keys behind `after` alone, which need not exist. A store that can begin there at little
+    /// cost overrides this; whoever looks for the next few keys asks so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let after = after.to_owned();
+        let is_behind =
+            move |meta: &ObjectMeta| std::future::ready(meta.key.as_str() > after.as_str());
+        Ok(self.list(prefix).await?.try_filter(is_behind).boxed())
+    }
+
     /// Deletes an object, durably. That it does not exist is no error.
     ///
     /// # Errors
@@ -186,6 +203,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         (**self).list(prefix).await
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        (**self).list_after(prefix, after).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -411,6 +411,12 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         schedule: settings.schedule.clone(),
         grace: settings.shutdown_grace,
         token,
+        token_for: settings.http_token_for,
+        hosts: [
+            std::slice::from_ref(&settings.sidecar_hostname),
+            &settings.http_hosts,
+        ]
+        .concat(),
         tls,
         archive,
         pusher,

@@ -4,6 +4,7 @@ mod assemble;
 mod cli;
 mod client;
 mod config;
+mod history_beside;
 mod logging;
 mod progress;
 mod report;
@@ -30,7 +31,12 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(arguments.clone()) {
-        Ok(invocation) => ExitCode::from(run(&invocation)),
+        Ok(invocation) => {
+            if matches!(invocation.verb, Verb::Serve) {
+                config::allocator::settle();
+            }
+            ExitCode::from(run(&invocation))
+        }
         Err(early) => ExitCode::from(end_early(&early, &arguments)),
     }
 }
@@ -109,6 +115,10 @@ fn warns(verb: &Verb) -> bool {
 /// PostgreSQL asks `restore_command` for files until one is absent.
 fn absence(verb: &Verb) -> Absence {
     match verb {
+        Verb::Client(Client::Fetch { standby: true, .. }) => Absence::Awaited,
+        Verb::WalFetch(fetch) if Role::of_destination(&fetch.destination) == Role::Standby => {
+            Absence::Awaited
+        }
         Verb::WalFetch(_) | Verb::WalPrefetch(_) | Verb::Client(Client::Fetch { .. }) => {
             Absence::Normal
         }

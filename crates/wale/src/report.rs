@@ -52,6 +52,8 @@ impl From<OpError> for Failure {
 /// Whether a verb's caller expects to hear that something is not in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absence {
+    /// A standby asks every few seconds until it is there: not worth a line in its server's log.
+    Awaited,
     /// PostgreSQL asks until it hears so: no error.
     Normal,
     /// A person named something that is not there.
@@ -74,6 +76,9 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
     let error = &failure.error;
     let normal = is_normal(error, absence);
     match manner {
+        Manner::Event if normal && absence == Absence::Awaited => {
+            tracing::debug!(kind = error.kind.name(), "{}", error.chain());
+        }
         Manner::Event if normal => {
             tracing::info!(kind = error.kind.name(), "{}", error.chain());
         }
@@ -88,6 +93,7 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
         }
         Manner::WalE if normal => tell_absence_as_wal_e(failure),
         Manner::WalE => tell_as_wal_e(error),
+        Manner::Lines if normal && absence == Absence::Awaited => {}
         // Nobody is left to be told that standard error is closed.
         Manner::Lines => drop(std::io::stderr().write_all(text(error, absence).as_bytes())),
     }
@@ -153,7 +159,7 @@ pub(crate) fn text(error: &OpError, absence: Absence) -> String {
 }
 
 fn is_normal(error: &OpError, absence: Absence) -> bool {
-    error.kind == Kind::NotFound && absence == Absence::Normal
+    error.kind == Kind::NotFound && absence != Absence::Wrong
 }
 
 fn voice(name: &str, words: &str) -> String {

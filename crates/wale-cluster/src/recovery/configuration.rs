@@ -126,7 +126,7 @@ fn plain(text: &str) -> Result<(String, &str), LineError> {
 
 /// A `postgresql.auto.conf` (or any other configuration file) without recovery settings: wale's own block,
 /// and every line that sets a recovery target, a `restore_command`, or what makes a standby. All else, and
-/// settings like `recovery_prefetch` that only say how recovery works, stays as it is.
+/// settings like `recovery_init_sync_method` that only say how recovery works, stays as it is.
 #[must_use]
 pub fn strip(configuration: &str) -> String {
     String::from_utf8(strip_bytes(configuration.as_bytes()))
@@ -177,7 +177,8 @@ pub(super) fn with_block(configuration: Vec<u8>, block: &str) -> Vec<u8> {
     text
 }
 
-/// PostgreSQL's defaults of the settings that recovery enforces, the same in 10 to 18.
+/// PostgreSQL's defaults of the settings that recovery enforces, the same in 10 to 18. From 19 on the last one is 128: the
+/// smaller number here errs on the side of writing the primary's own value, which recovery accepts.
 const DEFAULTS: [(&str, i32); 5] = [
     ("max_connections", 100),
     ("max_worker_processes", 8),
@@ -365,11 +366,12 @@ mod tests {
             "primary_slot_name = 'x'",
             "promote_trigger_file = '/x'",
             "standby_mode = on",
+            "recovery_prefetch = try",
         ];
         let kept = [
             "# restore_command = 'x'",
             "recovery_init_sync_method = syncfs",
-            "recovery_prefetch = try",
+            "recovery_init_sync_method = fsync",
             "hot_standby = on",
             "restore_commander = 'x'",
             "max_connections = 5",

@@ -18,6 +18,7 @@ mod configuration;
 mod copy;
 mod names;
 mod restore_command;
+mod running_target;
 mod stand_in;
 
 use std::fmt::Write as _;
@@ -37,6 +38,7 @@ pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
     restore_command, write_authorization,
 };
+pub use running_target::surely_has_target;
 pub use stand_in::{missing_configuration, write_missing_configuration};
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -44,6 +46,10 @@ const RECOVERY_CONF: &str = "recovery.conf";
 const RECOVERY_DONE: &str = "recovery.done";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// The first major version whose recovery reads ahead of what it replays (`recovery_prefetch`). It asks for segments far
+/// behind its target, and stops for one that is missing there, although it would never have come to it.
+const PREFETCHES_SINCE: u32 = 15;
 
 /// The mode of a file that holds a secret.
 const FILE_MODE: u32 = 0o600;
@@ -167,6 +173,15 @@ fn lines(settings: &RecoverySettings) -> Result<String, ClusterError> {
         let timeline = settings.timeline.as_deref().unwrap_or("latest");
         line("recovery_target_timeline", timeline);
     }
+    let names_target = |(name, value): &(String, String)| {
+        !value.is_empty() && TARGET_SETTINGS.contains(&name.as_str())
+    };
+    if settings.major.get() >= PREFETCHES_SINCE
+        && settings.target_lines.iter().any(names_target)
+        && !given("recovery_prefetch")
+    {
+        line("recovery_prefetch", "off");
+    }
     // An empty target is said before the one that is meant, as above.
     let is_empty = |(_, value): &&(String, String)| value.is_empty();
     for (name, value) in settings.target_lines.iter().filter(is_empty) {
@@ -283,11 +298,40 @@ mod tests {
                  recovery_target_xid = ''\n\
                  recovery_target_lsn = ''\n\
                  recovery_target_timeline = 'latest'\n\
+                 recovery_prefetch = 'off'\n\
                  recovery_target_time = '2026-01-01 00:00:00 UTC'\n\
                  max_connections = '200'\n\
                  # wale: end of recovery settings\n"
             );
         }
+    }
+
+    /// Row 72, the settings' part.
+    #[test]
+    fn fault_72_with_a_target_the_recovery_does_not_read_ahead_of_what_it_replays() {
+        use RecoveryMode::{Recover, Standby};
+        let prefetch = |major: u32, mode, targets: &[(&str, &str)]| -> Vec<String> {
+            let text = lines(&settings(major, mode, targets)).unwrap();
+            let of_prefetch = text.lines().filter(|line| line.contains("prefetch"));
+            of_prefetch.map(str::to_owned).collect()
+        };
+        let target = ("recovery_target", "immediate");
+        assert_eq!(
+            prefetch(15, Recover, &[target]),
+            ["recovery_prefetch = 'off'"]
+        );
+        assert_eq!(
+            prefetch(18, Standby, &[target]),
+            ["recovery_prefetch = 'off'"]
+        );
+        assert!(prefetch(14, Recover, &[target]).is_empty());
+        assert!(prefetch(15, Recover, &[("recovery_target_timeline", "1")]).is_empty());
+        assert!(prefetch(15, Recover, &[("recovery_target_xid", "")]).is_empty());
+        let own = ("recovery_prefetch", "try");
+        assert_eq!(
+            prefetch(15, Recover, &[target, own]),
+            ["recovery_prefetch = 'try'"]
+        );
     }
 
     #[test]

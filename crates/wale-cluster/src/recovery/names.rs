@@ -32,7 +32,7 @@ pub(super) struct Known {
 const ALWAYS: (u32, u32) = (10, u32::MAX);
 
 /// All of them.
-const KNOWN: [Known; 17] = [
+const KNOWN: [Known; 18] = [
     known("restore_command", Shape::Text, ALWAYS),
     known("archive_cleanup_command", Shape::Text, ALWAYS),
     known("recovery_end_command", Shape::Text, ALWAYS),
@@ -50,6 +50,7 @@ const KNOWN: [Known; 17] = [
     known("standby_mode", Shape::Boolean, (10, 11)),
     known("trigger_file", Shape::Text, (10, 11)),
     known("promote_trigger_file", Shape::Text, (12, 15)),
+    known("recovery_prefetch", Shape::Text, (15, u32::MAX)),
 ];
 
 const fn known(name: &'static str, shape: Shape, versions: (u32, u32)) -> Known {
@@ -95,6 +96,8 @@ mod tests {
         assert!(find("recovery_init_sync_method").is_none());
         let standby_mode = find("standby_mode").unwrap();
         assert!(standby_mode.is_in(major(11)) && !standby_mode.is_in(major(12)));
+        let prefetch = find("recovery_prefetch").unwrap();
+        assert!(prefetch.is_in(major(15)) && !prefetch.is_in(major(14)));
         let trigger = find("promote_trigger_file").unwrap();
         assert!(trigger.is_in(major(15)) && !trigger.is_in(major(16)));
         for name in TARGET_SETTINGS {

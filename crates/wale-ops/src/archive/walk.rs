@@ -1,9 +1,10 @@
 //! Looking along the WAL of an archive: what the listing has of a stretch, and whether a gap is one.
 
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use wale_format::layout;
 use wale_pg::{ArchiveFileName, WalSegmentError, WalSegmentName, WalSegmentSize};
-use wale_storage::ObjectMeta;
+use wale_storage::{ObjectMeta, StoreError};
 
 use super::Archive;
 use super::reach::{Gap, Leg, Walk};
@@ -14,11 +15,34 @@ use crate::error::{Kind, OpError, Result};
 pub(crate) async fn each_wal(
     archive: &Archive,
     prefix: &str,
-    mut enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
+    enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
 ) -> Result<()> {
     let prefix = format!("{}{prefix}", layout::WAL_PREFIX);
     let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-    let mut listing = archive.store().list(&prefix).await.map_err(failed)?;
+    let listing = archive.store().list(&prefix).await.map_err(failed)?;
+    each_listed(&prefix, listing, enough).await
+}
+
+/// As [`each_wal`], from the name on that `after` begins.
+pub(crate) async fn each_wal_after(
+    archive: &Archive,
+    prefix: &str,
+    after: &str,
+    enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
+) -> Result<()> {
+    let prefix = format!("{}{prefix}", layout::WAL_PREFIX);
+    let after = format!("{}{after}", layout::WAL_PREFIX);
+    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+    let listing = archive.store().list_after(&prefix, &after).await;
+    each_listed(&prefix, listing.map_err(failed)?, enough).await
+}
+
+async fn each_listed(
+    prefix: &str,
+    mut listing: BoxStream<'static, Result<ObjectMeta, StoreError>>,
+    mut enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
+) -> Result<()> {
+    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         if let Some(name) = layout::wal_claim(meta.key.as_str())
             && enough(name, meta)
@@ -48,7 +72,10 @@ pub(crate) async fn is_missing(archive: &Archive, gap: Gap) -> Result<bool> {
 }
 
 /// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.
-fn prefix(leg: Leg, size: WalSegmentSize) -> std::result::Result<String, WalSegmentError> {
+pub(crate) fn prefix(
+    leg: Leg,
+    size: WalSegmentSize,
+) -> std::result::Result<String, WalSegmentError> {
     let Some(end) = leg.end else {
         return Ok(leg.timeline.to_hex());
     };

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -29,11 +29,14 @@ use super::inventory::{Folder, Inventory, listing, mark_of, store_now};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::wal::{Need, WalJudge};
-use crate::archive::Archive;
+use crate::archive::{Archive, Flaw, Look};
 use crate::error::{Kind, OpError, Result};
 
 /// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.
 const BATCH: usize = 1000;
+
+/// Backups that are looked at at the same time, as many as sentinels are read: each look is a handful of requests.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// Refused objects that are listed; all are counted. 1,000 × about 1 KiB = 1 MiB.
 const REFUSED_MAX: usize = 1000;
@@ -96,7 +99,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
         run.report.warnings.push(error.chain());
     }
     let decisions = run.settle(options, &mut inventory, &writing).await?;
-    run.report.branches = branches::told(&inventory.backups, inventory.lineage.newest());
+    run.report.notes = branches::told(&inventory.backups, inventory.lineage.newest());
     let mut needs = run.backups(&decisions).await?;
     for folder in &inventory.unfinished {
         needs.extend(run.unfinished(folder, grace, now).await?);
@@ -175,6 +178,16 @@ pub(crate) async fn remove_left_over(
     Ok(run.report)
 }
 
+/// What is wrong with a backup as it is now.
+async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
+    match archive.entry(&name).await? {
+        Some(entry) => archive.look_at(&entry, Look::Whole).await,
+        None => Ok(Some(Flaw::Damaged(
+            "its record was deleted just now".to_owned(),
+        ))),
+    }
+}
+
 async fn head(archive: &Archive, key: &ObjectKey) -> Result<Option<ObjectMeta>> {
     let head = archive.store().head(key).await;
     head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
@@ -197,13 +210,7 @@ impl Run<'_> {
         writing: &[Unfinished],
     ) -> Result<Vec<Decision>> {
         let (request, interval) = (&options.request, options.request_interval);
-        let decisions = decide(
-            request,
-            &inventory.backups,
-            writing,
-            &inventory.time,
-            interval,
-        )?;
+        let decisions = self.decide_on_whole(options, inventory, writing).await?;
         if self.act == Act::Show {
             return Ok(decisions);
         }
@@ -232,6 +239,56 @@ impl Run<'_> {
             }
         }
         again
+    }
+
+    /// Decides, and looks whether what stays is whole before anything goes for it. What is not is not counted, and it is
+    /// decided anew: each round finds another flaw or is the last one.
+    async fn decide_on_whole(
+        &mut self,
+        options: &Options,
+        inventory: &mut Inventory,
+        writing: &[Unfinished],
+    ) -> Result<Vec<Decision>> {
+        let mut seen = BTreeSet::new();
+        loop {
+            let decisions = decide(
+                &options.request,
+                &inventory.backups,
+                writing,
+                &inventory.time,
+                options.request_interval,
+            )?;
+            if !decisions.iter().any(Decision::goes) {
+                return Ok(decisions);
+            }
+            let fresh = |index: &usize| {
+                let facts = &inventory.backups[*index];
+                !decisions[*index].goes() && facts.is_good() && !seen.contains(index)
+            };
+            let unseen: Vec<usize> = (0..decisions.len()).filter(fresh).collect();
+            let looks: Vec<_> = unseen
+                .iter()
+                .map(|&index| look_at(self.archive, inventory.backups[index].name.clone()))
+                .collect();
+            let flaws: Vec<Option<Flaw>> = stream::iter(looks)
+                .buffered(LOOKS_AT_ONCE)
+                .try_collect()
+                .await?;
+            let mut is_new = false;
+            for (index, flaw) in unseen.into_iter().zip(flaws) {
+                seen.insert(index);
+                let facts = &mut inventory.backups[index];
+                match flaw {
+                    None => continue,
+                    Some(Flaw::Damaged(words)) => facts.damaged = Some(words),
+                    Some(Flaw::Unreadable(words)) => facts.unreadable = Some(words),
+                }
+                is_new = true;
+            }
+            if !is_new {
+                return Ok(decisions);
+            }
+        }
     }
 
     /// Deletes the backups that go. Returns what those need that are there afterwards: a backup whose sentinel the
@@ -275,6 +332,11 @@ impl Run<'_> {
                 self.report
                     .warnings
                     .push(format!("backup {name} cannot be used: {damage}"));
+            }
+            if let Some(why) = &decision.backup.unreadable {
+                self.report.notes.push(format!(
+                    "backup {name} is counted with those that this version cannot restore: {why}"
+                ));
             }
             if self.act == Act::Show {
                 self.stays(name, &why).await?;
@@ -494,17 +556,10 @@ impl Run<'_> {
                 self.line(&meta, false, why);
             }
             if batch.len() == BATCH {
-                self.delete_wal(std::mem::take(&mut batch)).await?;
+                self.delete(std::mem::take(&mut batch)).await?;
             }
         }
-        self.delete_wal(batch).await
-    }
-
-    async fn delete_wal(&mut self, batch: Vec<(ObjectMeta, String)>) -> Result<()> {
-        let before = self.report.objects;
-        let result = self.delete(batch).await;
-        self.report.wal_objects += self.report.objects - before;
-        result
+        self.delete(batch).await
     }
 
     /// Deletes objects and tells of each of them. What the store refuses is noted; a store that does not answer ends
@@ -525,6 +580,7 @@ impl Run<'_> {
             if !failed.iter().any(|(key, _)| *key == meta.key) {
                 self.report.objects += 1;
                 self.report.bytes += meta.size;
+                self.report.wal_objects += u64::from(is_wal(meta.key.as_str()));
             }
         }
         let mut outage = None;
@@ -547,6 +603,11 @@ impl Run<'_> {
             why: why.to_owned(),
         });
     }
+}
+
+/// Whether the object lies with the WAL, of whatever version of the layout.
+fn is_wal(key: &str) -> bool {
+    key.starts_with("wal_")
 }
 
 const EVERYTHING: &str = "everything goes";

@@ -11,7 +11,7 @@ use wale_storage::ObjectKey;
 
 use super::plan::{self, Neighbours};
 use super::report::Absence;
-use crate::archive::walk::each_wal;
+use crate::archive::walk::{each_wal, each_wal_after};
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
@@ -188,6 +188,30 @@ async fn refuse_gap(
         )))
 }
 
+/// Whether a server that hears that this segment is absent may find another one in its place: an earlier timeline of its
+/// way has, or may have, a segment there. It would replay that one, beyond the point where its own timeline left.
+///
+/// # Errors
+/// The store's.
+pub async fn has_namesake(archive: &Archive, segment: WalSegmentName) -> Result<bool> {
+    if segment.timeline() == TimelineId::FIRST {
+        return Ok(false);
+    }
+    let history = match archive.timeline_history(segment.timeline()).await {
+        Ok(Some(history)) => history,
+        Ok(None) => return Ok(true),
+        Err(error) if tells_nothing(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for parent in history.parents {
+        let name = ArchiveFileName::Segment(segment.with_timeline(parent.timeline));
+        if archive.find_wal(&name).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Refuses absence for the history of a timeline that existed.
 ///
 /// A server looks for later timelines upwards and stops at the first that is absent. Believing in the absence of one
@@ -236,17 +260,24 @@ async fn has_earlier_timeline(archive: &Archive, timeline: TimelineId) -> Result
     Ok(first.is_some_and(|first| first < timeline))
 }
 
-/// What there is of its timeline before and behind a segment. The whole timeline is listed up to the first one behind:
-/// a hole may be of any length, and a server in recovery asks for a few proofs at its end only.
+/// What there is of its timeline before and behind a segment. Two looks into the listing, one at the beginning of the
+/// timeline and one from the segment on, whatever the length of the log.
 async fn neighbours(archive: &Archive, asked: WalSegmentName) -> Result<Neighbours> {
+    let timeline = asked.timeline().to_hex();
     let mut neighbours = Neighbours::default();
-    each_wal(archive, &asked.timeline().to_hex(), |listed, _| {
-        if let ArchiveFileName::Segment(segment) = listed {
-            if segment < asked {
-                neighbours.earlier = Some(segment);
-            } else if segment > asked {
-                neighbours.later = Some(segment);
-            }
+    each_wal_after(archive, &timeline, "", |listed, _| match listed {
+        ArchiveFileName::Segment(segment) => {
+            neighbours.earlier = Some(segment).filter(|segment| *segment < asked);
+            true
+        }
+        _ => false,
+    })
+    .await?;
+    each_wal_after(archive, &timeline, &asked.to_string(), |listed, _| {
+        if let ArchiveFileName::Segment(segment) = listed
+            && segment > asked
+        {
+            neighbours.later = Some(segment);
         }
         neighbours.later.is_some()
     })
@@ -339,6 +370,28 @@ mod tests {
         prove_absent_for(&bench.archive, &file_name(name), server)
             .await
             .err()
+    }
+
+    #[tokio::test]
+    async fn fault_72_a_namesake_on_an_earlier_timeline_of_the_way_is_seen() {
+        let files: [(&str, &[u8]); 3] = [
+            ("000000010000000000000003", b"x"),
+            ("00000003.history", b"1\t0/300000\tx\n"),
+            ("00000004.history", b"cut"),
+        ];
+        let bench = bench(&files).await;
+        for (name, expected) in [
+            ("000000010000000000000003", false),
+            ("000000030000000000000003", true),
+            ("000000030000000000000004", false),
+            // Without a history, or with a damaged one, nobody knows.
+            ("000000020000000000000004", true),
+            ("000000040000000000000004", true),
+        ] {
+            let segment = crate::testing::segment_name(name);
+            let found = has_namesake(&bench.archive, segment).await.expect("asked");
+            assert_eq!(found, expected, "{name}");
+        }
     }
 
     #[tokio::test]

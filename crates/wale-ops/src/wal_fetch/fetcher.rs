@@ -8,21 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wale_cluster::{ArchiveStatus, DataDirectory, Owner, WalDirectory};
-use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
-use super::run::{fetch, write_to_path};
+use super::run::{fetch, fetch_found, write_to_path};
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 use crate::wal_push::blocking;
 
-/// What a server has in its data directory while it recovers from an archive.
-const SIGNALS: [&str; 3] = ["recovery.signal", "standby.signal", "recovery.conf"];
+/// How long a server that asks again anyhow waits to hear what the store has, 5 s: far more than a look takes, and short
+/// enough that a standby is promoted within seconds while the store is away (it asks for three or four files then). What
+/// the store has is fetched without this limit, or a slow store would never deliver a large segment.
+const SHORT_TRY: Duration = Duration::from_secs(5);
+
+/// How an outage of the store is met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// It is waited out, up to the deadline: a server that hears of it stops.
+    #[default]
+    Outage,
+    /// One short try: a standby asks again by itself, and its promotion waits for each answer.
+    ShortTry,
+}
 
 /// What a caller may choose about a [`Fetcher`].
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +47,8 @@ pub struct FetcherOptions {
     pub prefetch_idle: Duration,
     /// How long an outage of the store is waited out within one request.
     pub deadline: Duration,
+    /// Whether it is waited out at all. A fetcher beside a data directory finds that out for each request.
+    pub patience: Patience,
 }
 
 impl Default for FetcherOptions {
@@ -45,6 +59,7 @@ impl Default for FetcherOptions {
             prefetch_bytes: 64 << 20,
             prefetch_idle: Duration::from_mins(1),
             deadline: Duration::from_mins(1),
+            patience: Patience::Outage,
         }
     }
 }
@@ -55,6 +70,7 @@ pub struct Fetcher {
     archive: Archive,
     ahead: Option<Ahead>,
     retry: RetryBudget,
+    patience: Patience,
     stats: Mutex<FetcherStats>,
     data_directory: Option<PathBuf>,
     /// Whether archive and data directory were seen to be one cluster's.
@@ -70,6 +86,7 @@ impl Fetcher {
             prefetch_bytes,
             prefetch_idle,
             deadline,
+            patience,
         } = options;
         let budget = MemoryBudget::new(prefetch_bytes);
         let ahead =
@@ -78,6 +95,7 @@ impl Fetcher {
             archive,
             ahead,
             retry: RetryBudget::within(deadline),
+            patience,
             stats: Mutex::default(),
             data_directory: None,
             same_cluster: AtomicBool::new(false),
@@ -129,8 +147,8 @@ impl Fetcher {
     /// Puts a file into the WAL directory, with prefetch and patience: what the original's fetch did.
     ///
     /// # Errors
-    /// As [`super::fetch_to_path`]; an archive conflict when the directory has the file and PostgreSQL still waits
-    /// for it to be archived: replacing it could replace the only copy of its bytes.
+    /// As [`super::fetch_to_path`]; an archive conflict where a primary may be running, and when the directory has the
+    /// file and PostgreSQL still waits for it to be archived: replacing it could replace the only copy of its bytes.
     pub async fn fetch_into(
         &self,
         name: &ArchiveFileName,
@@ -143,6 +161,7 @@ impl Fetcher {
                 && looked.contains(&asked).map_err(failed)?;
             Ok((waits, Owner::of(looked.path()).ok()))
         };
+        self.counted(self.refuse_live(name, directory).await)?;
         let (waits, owner) = self.counted(blocking(look).await)?;
         if waits {
             let message = format!("{name} is in the WAL directory and waits to be archived");
@@ -150,8 +169,31 @@ impl Fetcher {
                 .detail("Its bytes may be nowhere else, so it is not replaced.")
                 .hint("let the archiver push it first; nothing is lost meanwhile")));
         }
-        self.fetch_to_path(name, &directory.path_of(name), owner)
-            .await
+        let started = Instant::now();
+        let fetched = self.fetch(name).await?;
+        // A fetch may take minutes: the server may have been promoted, or started, meanwhile.
+        self.counted(self.refuse_live(name, directory).await)?;
+        let path = directory.path_of(name);
+        let written = write_to_path(fetched, &path, owner, started).await;
+        self.counted(written)
+    }
+
+    /// Refuses to write into the WAL directory of a server that may be a running primary.
+    async fn refuse_live(&self, name: &ArchiveFileName, wal: &WalDirectory) -> Result<()> {
+        let Some(data) = self.data_directory.clone() else {
+            return Ok(());
+        };
+        let wal = wal.path().to_owned();
+        let look = move || Ok(DataDirectory::at(data).refuses_wal(&wal));
+        let Some(why) = blocking(look).await? else {
+            return Ok(());
+        };
+        let message = format!("{name} is not put into the WAL directory: {why}");
+        Err(OpError::new(Kind::ArchiveConflict, message)
+            .detail(
+                "Beside a running primary the file would take room, or replace the segment that is being written.",
+            )
+            .hint("fetch it with /wal/<name>, which sends the bytes and writes nothing here"))
     }
 
     /// As [`super::prove_absent`], with patience.
@@ -162,7 +204,11 @@ impl Fetcher {
         let result = match self.asker().await {
             Ok(asker) => {
                 let prove = || prove_absent_for(&self.archive, name, asker);
-                self.retry.run(prove).await
+                match self.patience(name).await {
+                    // A proof for a segment may take long for a good reason: it lists.
+                    Patience::ShortTry if name.segment().is_none() => short(prove()).await,
+                    _ => self.retry.run(prove).await,
+                }
             }
             Err(error) => Err(error),
         };
@@ -195,6 +241,9 @@ impl Fetcher {
     }
 
     async fn fetch_uncounted(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        if self.patience(name).await == Patience::ShortTry {
+            return self.fetch_at_once(name).await;
+        }
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             self.refuse_foreign().await?;
             return self.retry.run(|| fetch(&self.archive, name)).await;
@@ -212,6 +261,42 @@ impl Fetcher {
             ahead.served(*segment, size);
         }
         Ok(fetched)
+    }
+
+    /// One try, of which the look is a short one.
+    async fn fetch_at_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        let look = async {
+            self.refuse_foreign().await?;
+            self.archive.find_wal_copies(name).await
+        };
+        let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
+            let copies = short(look).await?;
+            let fetch = || fetch_found(&self.archive, name, &copies);
+            return RetryBudget::ONCE.run(fetch).await;
+        };
+        let taken = tokio::time::timeout(SHORT_TRY, ahead.take(*segment)).await;
+        let fetched = if let Ok(Some(fetched)) = taken {
+            self.stats_mut().prefetch_hits += 1;
+            fetched
+        } else {
+            let copies = short(look).await?;
+            let fetch = || fetch_found(&self.archive, name, &copies);
+            RetryBudget::ONCE.run(fetch).await?
+        };
+        if let Ok(size) = WalSegmentSize::new(fetched.size) {
+            ahead.served(*segment, size);
+        }
+        Ok(fetched)
+    }
+
+    /// How an outage is met for this file: with one short try where the server beside us asks again, or has the file.
+    async fn patience(&self, name: &ArchiveFileName) -> Patience {
+        let Some(data) = self.data_directory.clone() else {
+            return self.patience;
+        };
+        let (least, name) = (self.patience, *name);
+        let look = move || Ok(least.or(patience_of(&data, &name)));
+        blocking(look).await.unwrap_or(least)
     }
 
     /// The server beside which this fetcher works, as far as it can be told.
@@ -265,6 +350,43 @@ impl Fetcher {
     }
 }
 
+impl Patience {
+    /// The lesser of two.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Outage, Self::Outage) => Self::Outage,
+            _ => Self::ShortTry,
+        }
+    }
+}
+
+/// How the server of a data directory takes an outage.
+fn patience_of(data: &Path, name: &ArchiveFileName) -> Patience {
+    // PostgreSQL takes a history that it has, when the archive does not answer: at its promotion it asks for its parent's,
+    // also where that is timeline 1, which has none.
+    let does_without = || match name {
+        ArchiveFileName::TimelineHistory(TimelineId::FIRST) => true,
+        ArchiveFileName::TimelineHistory(_) => data.join("pg_wal").join(name.to_string()).is_file(),
+        _ => false,
+    };
+    if RecoveryRole::of_directory(data) == RecoveryRole::Standby || does_without() {
+        Patience::ShortTry
+    } else {
+        Patience::Outage
+    }
+}
+
+/// Gives up on a store that does not say at once what it has.
+async fn short<T>(look: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(SHORT_TRY, look).await;
+    answer.unwrap_or_else(|_| {
+        let seconds = SHORT_TRY.as_secs();
+        let message = format!("the store did not answer within {seconds} s");
+        Err(OpError::new(Kind::StorageUnavailable, message)
+            .hint("check that the store can be reached; a standby asks again by itself"))
+    })
+}
+
 /// The server of a data directory, as far as it can be told.
 fn asker_of(data: &Path) -> Asker {
     let control = match DataDirectory::open(data).and_then(|data| data.control_file()) {
@@ -275,7 +397,7 @@ fn asker_of(data: &Path) -> Asker {
         }
     };
     let asker = Asker::of(&control);
-    if SIGNALS.iter().any(|name| data.join(name).exists()) {
+    if RecoveryRole::of_directory(data) != RecoveryRole::Other {
         return asker;
     }
     // It does not recover: the one that asks is another server of this cluster, on whatever timeline.
@@ -289,7 +411,7 @@ fn asker_of(data: &Path) -> Asker {
 mod tests {
     use std::fs;
 
-    use wale_pg::{ControlFile, TimelineId};
+    use wale_pg::ControlFile;
 
     use super::*;
 
@@ -302,7 +424,7 @@ mod tests {
         fs::write(data.path().join(ControlFile::PATH), control).expect("written");
         let asker = asker_of(data.path());
         assert!(asker.cluster.is_some() && asker.timeline.is_none());
-        for signal in SIGNALS {
+        for signal in ["recovery.signal", "standby.signal", "recovery.conf"] {
             let path = data.path().join(signal);
             fs::write(&path, "").expect("written");
             assert_eq!(asker_of(data.path()).timeline, Some(TimelineId::FIRST));

@@ -20,7 +20,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use absent::prove_absent;
-pub use fetcher::{Fetcher, FetcherOptions};
+pub use absent::{has_namesake, prove_absent};
+pub use fetcher::{Fetcher, FetcherOptions, Patience};
 pub use report::{Absence, FetchReport, FetchedWal, FetcherStats};
 pub use run::{fetch, fetch_to_path, write_to_path};

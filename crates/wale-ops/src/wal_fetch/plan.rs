@@ -73,7 +73,7 @@ impl Expectation {
 /// What the archive has around a segment that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours {
-    /// The last earlier segment of the same timeline.
+    /// An earlier segment of the same timeline: its first one.
     pub earlier: Option<WalSegmentName>,
     /// The first later segment of the same timeline.
     pub later: Option<WalSegmentName>,

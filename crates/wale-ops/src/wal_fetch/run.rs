@@ -40,14 +40,23 @@ const BUDGET_SHARE: u64 = 4;
 /// `StorageUnavailable` and the like: the store did not answer.
 pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedWal> {
     let copies = archive.find_wal_copies(name).await?;
+    fetch_found(archive, name, &copies).await
+}
+
+/// As [`fetch`], of what a look has found.
+pub(super) async fn fetch_found(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    copies: &[StoredWal],
+) -> Result<FetchedWal> {
     if copies.is_empty() {
         return Err(not_found(name));
     }
     if copies.len() > 1 {
-        refuse_disputed(archive, name, &copies).await?;
+        refuse_disputed(archive, name, copies).await?;
     }
     let mut first_error = None;
-    for stored in &copies {
+    for stored in copies {
         match fetch_copy(archive, stored, archive.budget()).await {
             Ok(fetched) => return Ok(fetched),
             Err(error) if error.kind == Kind::CorruptData || error.kind == Kind::Configuration => {

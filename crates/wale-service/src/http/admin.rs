@@ -11,12 +11,13 @@ use wale_ops::backup_list::{self, BackupSummary};
 use wale_ops::{OpError, ProgressSnapshot};
 use wale_pg::MajorVersion;
 
-use super::reply::{OPENMETRICS, Reply, Voice, busy};
+use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::app::moment;
 use crate::backup::Trigger;
 use crate::journal::BackupRecord;
 use crate::lifecycle::{Complaint, Phase};
+use crate::metrics::Dialect;
 
 /// How long a request for the list of backups waits for its turn.
 const LIST_TURN: Duration = Duration::from_secs(5);
@@ -196,11 +197,11 @@ fn summary(backup: &BackupSummary) -> Value {
 }
 
 /// `/metrics`.
-pub(crate) async fn metrics(app: &App) -> Reply {
-    let text = app.metrics.text(&app.scrape().await);
+pub(crate) async fn metrics(app: &App, dialect: Dialect) -> Reply {
+    let text = app.metrics.text(&app.scrape().await, dialect);
     Reply::Whole {
         status: StatusCode::OK,
-        media: OPENMETRICS,
+        media: dialect.media(),
         body: text.into(),
     }
 }
@@ -267,7 +268,11 @@ pub(crate) async fn status(app: &App) -> Reply {
 
 /// Where the archive is and whose it is. A store that does not answer is told, not waited for.
 async fn archive(app: &App) -> Value {
-    let asked = tokio::time::timeout(Duration::from_secs(2), app.archive.identity()).await;
+    let ask = async {
+        app.archive.ensure_still_there().await?;
+        app.archive.identity().await
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(2), ask).await;
     let (identity, problem) = match asked {
         Ok(Ok(identity)) => (identity, None),
         Ok(Err(error)) => (None, Some(error.chain())),

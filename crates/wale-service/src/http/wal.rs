@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wale_ops::wal_push::{PushOutcome, PushReport};
 use wale_ops::{ArchiveStatus, Kind, OpError};
@@ -18,8 +18,12 @@ use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
 
-/// How long a file waits for its turn to be sent. Whoever asks is told then, and may ask again.
+/// How long a file waits for its turn to be sent, and a proof for its turn to be made. Whoever asks is told then, and may ask again.
 const FILE_TURN: Duration = Duration::from_secs(30);
+
+/// How long a push is waited for; it goes on behind, and whoever asks again joins it. With the 30 s that a request may be
+/// held before the first base backup, the longest answer takes 100 s: an `archive_command` gives up after more, 120 s.
+const PUSH_ANSWER: Duration = Duration::from_secs(100);
 
 /// The raw part of an address that holds a name.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +59,11 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
     let begun = Instant::now();
     app.push_seen.send_replace(Some(begun));
     let pushed = if app.hold.pass().await {
-        app.pusher.push(&name).await
+        let pushing = app.pusher.push(&name);
+        match tokio::time::timeout_at(begun + PUSH_ANSWER, pushing).await {
+            Ok(pushed) => pushed,
+            Err(_) => return Err(still_pushing(app, &name)),
+        }
     } else {
         Err(busy(
             format!("{name} is not archived before the first base backup has begun"),
@@ -73,6 +81,19 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
             Err(error)
         }
     }
+}
+
+/// A push that takes longer than anybody waits: no failure, the store or the way to it is slow.
+fn still_pushing(app: &App, name: &ArchiveFileName) -> OpError {
+    app.push_seen.send_replace(Some(Instant::now()));
+    app.metrics.push_failed(Kind::Busy.name());
+    let seconds = PUSH_ANSWER.as_secs();
+    let error = busy(
+        format!("{name} is still being stored after {seconds} s"),
+        "let PostgreSQL repeat the request: it joins the push that goes on",
+    );
+    app.quiet.failure("wal-push", &error);
+    error
 }
 
 fn told(voice: Voice, report: &PushReport) -> Reply {
@@ -154,14 +175,7 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
 
 /// A turn among the files that are being sent. Few enough wait for one that they leave connections for others.
 async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit, OpError> {
-    let turn = match app.files_waiting.try_acquire() {
-        Ok(_place) => {
-            let turn = Arc::clone(&app.files).acquire_owned();
-            tokio::time::timeout(FILE_TURN, turn).await.ok()
-        }
-        Err(_) => None,
-    };
-    turn.and_then(Result::ok).ok_or_else(|| {
+    take_turn(&app.files, &app.files_waiting).await.ok_or_else(|| {
         busy(
             format!(
                 "{name} is not sent: as many files as can be are being sent to clients that read slowly"
@@ -169,6 +183,13 @@ async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit,
             "repeat the request",
         )
     })
+}
+
+/// A place in the queue, then a turn; `None` when there is none in time.
+async fn take_turn(turns: &Arc<Semaphore>, places: &Semaphore) -> Option<OwnedSemaphorePermit> {
+    let _place = places.try_acquire().ok()?;
+    let turn = Arc::clone(turns).acquire_owned();
+    tokio::time::timeout(FILE_TURN, turn).await.ok()?.ok()
 }
 
 /// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
@@ -221,6 +242,13 @@ fn is_callers_mistake(kind: Kind) -> bool {
 pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
     let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
+    let Some(_turn) = take_turn(&app.proofs, &app.proofs_waiting).await else {
+        app.metrics.absence(Kind::Busy.name());
+        return Err(busy(
+            format!("the absence of {name} is not proved: as many proofs as can be are being made"),
+            "repeat the request",
+        ));
+    };
     match app.fetcher.prove_absent(&name).await {
         Ok(_) => {
             app.metrics.absence("proven");

@@ -97,6 +97,8 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         schedule: None,
         grace: Duration::from_secs(20),
         token: None,
+        token_for: crate::TokenFor::Everything,
+        hosts: Vec::new(),
         tls: None,
         archive,
         pusher: PusherOptions {

@@ -303,6 +303,17 @@ impl Store for FaultyStore {
         Ok(faults.entries(entries))
     }
 
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        let faults = self.begin(Verb::List, prefix).await?;
+        faults.refuse_when_full()?;
+        let entries = faults.reply(self.inner.list_after(prefix, after).await)?;
+        Ok(faults.entries(entries))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let faults = self.begin(Verb::Delete, key.as_str()).await?;
         faults.refuse_when_full()?;

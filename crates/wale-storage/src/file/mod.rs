@@ -192,6 +192,21 @@ fn delete(root: &Root, key: &ObjectKey) -> Result<(), StoreError> {
     Ok(())
 }
 
+impl FileStore {
+    /// The objects of a walk, batch by batch.
+    fn walked(&self, walk: Walk) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
+        let batches = stream::try_unfold((self.clone(), walk), |(store, mut walk)| async move {
+            let (batch, walk) = store
+                .blocking(move |_| Ok((walk.next_objects()?, walk)))
+                .await?;
+            let more = !batch.is_empty();
+            let results = stream::iter(batch.into_iter().map(Ok));
+            Ok(more.then_some((results, (store, walk))))
+        });
+        batches.try_flatten().boxed()
+    }
+}
+
 #[async_trait]
 impl Store for FileStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
@@ -245,15 +260,20 @@ impl Store for FileStore {
         let walk = self
             .blocking(move |root| Walk::start(root, &prefix, Wanted::Objects))
             .await?;
-        let batches = stream::try_unfold((self.clone(), walk), |(store, mut walk)| async move {
-            let (batch, walk) = store
-                .blocking(move |_| Ok((walk.next_objects()?, walk)))
-                .await?;
-            let more = !batch.is_empty();
-            let results = stream::iter(batch.into_iter().map(Ok));
-            Ok(more.then_some((results, (store, walk))))
-        });
-        Ok(batches.try_flatten().boxed())
+        Ok(self.walked(walk))
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        check_prefix(prefix)?;
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        let walk = self
+            .blocking(move |root| Walk::start_after(root, &prefix, &after))
+            .await?;
+        Ok(self.walked(walk))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -69,6 +69,8 @@ pub(super) struct Walk {
     wanted: Wanted,
     pass_names: usize,
     folders: Vec<Level>,
+    /// Paths up to here are passed over.
+    after: String,
     failed: Option<StoreError>,
 }
 
@@ -100,11 +102,32 @@ impl Walk {
             wanted,
             pass_names: PASS_NAMES,
             folders: Vec::new(),
+            after: String::new(),
             failed: None,
         };
         if let Some(folder) = first {
             walk.folders
                 .push(Level::new(folder, path.to_owned(), name_prefix.to_owned()));
+        }
+        Ok(walk)
+    }
+
+    /// A walk over the objects whose path starts with `prefix` and is greater than `after`. Its first pass over a folder
+    /// keeps a batch of names, because whoever begins in the middle mostly wants the next few: memory and time for sorting
+    /// do not depend on how many there are.
+    pub(super) fn start_after(
+        root: Arc<Root>,
+        prefix: &str,
+        after: &str,
+    ) -> Result<Self, StoreError> {
+        let mut walk = Self::start(root, prefix, Wanted::Objects)?;
+        walk.pass_names = BATCH;
+        if let Some(level) = walk.folders.last_mut() {
+            match after.strip_prefix(level.path.as_str()) {
+                // Every name that is not greater as a name is not greater as a path either, but for a folder of that name.
+                Some(name) if !name.contains('/') => name.clone_into(&mut level.after),
+                _ => after.clone_into(&mut walk.after),
+            }
         }
         Ok(walk)
     }
@@ -144,12 +167,17 @@ impl Walk {
             let Some(name) = level.names.pop_front() else {
                 if level.more {
                     level.read_pass(&self.root, self.wanted, self.pass_names)?;
+                    // Whoever wants more than a first short pass wants all of it.
+                    self.pass_names = self.pass_names.saturating_mul(8).min(PASS_NAMES);
                 } else {
                     self.folders.pop();
                 }
                 continue;
             };
             let path = format!("{}{name}", level.path);
+            if !path.ends_with('/') && path <= self.after {
+                continue;
+            }
             if let Some(name) = name.strip_suffix('/') {
                 // A folder that has vanished since the pass is empty.
                 let inner = self.root.enter(&level.folder, name, &path)?;
@@ -301,6 +329,37 @@ mod tests {
             keys.push(found.path);
         }
         keys
+    }
+
+    #[test]
+    fn fault_88_a_walk_begins_behind_a_name_wherever_that_lies() {
+        let root = tempfile::tempdir().expect("made");
+        let mut keys = Vec::new();
+        for folder in ["", "a/", "a/b/", "a.b/"] {
+            std::fs::create_dir_all(root.path().join(folder)).expect("made");
+            for n in 0..4 {
+                let key = format!("{folder}f{n}");
+                std::fs::write(root.path().join(&key), "").expect("written");
+                keys.push(key);
+            }
+        }
+        keys.sort();
+        for prefix in ["", "a", "a/", "a/f", "f", "a/b/f1"] {
+            for after in [
+                "", "a", "a/", "a/b/f1", "a/f", "a/f2", "a/f2.zst", "a/g", "f1", "f1/x", "z",
+            ] {
+                let shared = Arc::new(Root::new(root.path().to_owned()));
+                let mut walk = Walk::start_after(shared, prefix, after).expect("starts");
+                walk.pass_names = 2;
+                let mut found = Vec::new();
+                while let Some(file) = walk.next().expect("goes on") {
+                    found.push(file.path);
+                }
+                let wanted = |key: &&String| key.starts_with(prefix) && key.as_str() > after;
+                let expected: Vec<_> = keys.iter().filter(wanted).cloned().collect();
+                assert_eq!(found, expected, "{prefix:?} after {after:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A status is only given where the answer is known. Push: 0 after a 200, and nothing else. Fetch: 0
 //! when the whole body is in place; 1 when the sidecar proved that the archive does not have the
 //! file; 255 in every other case, because PostgreSQL takes 1 to 125 as the end of the WAL. On a
-//! standby the last is 1: PostgreSQL asks again.
+//! standby the last is 1: PostgreSQL asks again. A timeline's history that lies in `pg_wal` is taken
+//! from there in those other cases.
 
 mod http;
 mod place;
@@ -17,6 +18,7 @@ use wale_ops::{Kind, OpError};
 
 use crate::cli::{Client, ClientTarget};
 use crate::config::{Group, Loaded, Settings};
+use crate::history_beside;
 use crate::report::Failure;
 use crate::runtime;
 use http::Server;
@@ -43,11 +45,19 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             } else {
                 STOP_RECOVERY
             };
+            // On a standby both answers are the same status: the proof decides nothing, and a listing for each of its
+            // requests, one every few seconds, would be for nothing.
+            let proof = if *standby {
+                Proof::Spared
+            } else {
+                Proof::Asked
+            };
             let fetched = (|| {
                 let server = server(loaded.require(&[Group::Endpoint])?, target)?;
-                runtime::small()?.block_on(fetch(&server, name, path))
+                runtime::small()?.block_on(fetch(&server, name, path, proof))
             })();
-            fetched.map_err(|error: OpError| {
+            let had = |error| history_beside::instead(error, name, path);
+            fetched.or_else(had).map_err(|error: OpError| {
                 let status = if error.kind == Kind::NotFound {
                     1
                 } else {
@@ -147,11 +157,22 @@ async fn push(server: &Server, name: &str) -> Result<(), OpError> {
     Err(error)
 }
 
-async fn fetch(server: &Server, name: &str, path: &Path) -> Result<(), OpError> {
+/// Whether absence is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Asked,
+    Spared,
+}
+
+async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result<(), OpError> {
     let name = checked(name)?;
     let reply = server.get(&format!("/wal/{name}")).await?;
     match reply.status {
         StatusCode::OK => return place::whole(reply, name, path).await,
+        StatusCode::NOT_FOUND if proof == Proof::Spared => {
+            let message = format!("the sidecar does not have {name}");
+            return Err(OpError::new(Kind::NotFound, message));
+        }
         StatusCode::NOT_FOUND => {}
         status => {
             let mut error = OpError::new(

@@ -114,7 +114,7 @@ fn a_fetch_is_whole_or_nothing() {
                 .collect::<Vec<_>>()
         );
         let (port, asked) = serve(replies);
-        let result = block_on(fetch(&server_at(port), NAME, &path));
+        let result = block_on(fetch(&server_at(port), NAME, &path, Proof::Asked));
         assert_eq!(result.map_err(|e| e.kind), expected, "{shown}");
         asked.join().unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
@@ -130,6 +130,17 @@ fn a_fetch_is_whole_or_nothing() {
     }
 }
 
+/// Row 100 of the battery: a standby asks every few seconds, and costs one request each time.
+#[test]
+fn fault_100_a_standby_asks_for_no_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, asked) = serve(vec![reply("404 No", 1, b"")]);
+    let path = folder.path().join("x");
+    let result = block_on(fetch(&server_at(port), NAME, &path, Proof::Spared));
+    assert_eq!(result.map_err(|e| e.kind), Err(Kind::NotFound));
+    assert_eq!(asked.join().unwrap().len(), 1);
+}
+
 #[test]
 fn nobody_listening_is_not_absence() {
     let port = TcpListener::bind("127.0.0.1:0")
@@ -138,7 +149,13 @@ fn nobody_listening_is_not_absence() {
         .unwrap()
         .port();
     let folder = tempfile::tempdir().unwrap();
-    let error = block_on(fetch(&server_at(port), NAME, &folder.path().join("x"))).unwrap_err();
+    let error = block_on(fetch(
+        &server_at(port),
+        NAME,
+        &folder.path().join("x"),
+        Proof::Asked,
+    ))
+    .unwrap_err();
     assert_eq!(error.kind, Kind::StorageUnavailable);
 }
 

@@ -425,6 +425,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When set, requests other than the probes must carry it, as a bearer token or as the password of basic \
          authentication.")
         .secret(),
+    Setting::new("WALE_HTTP_TOKEN_FOR", Endpoint, Shape::Choice(&["everything", "reads"]),
+        "Which requests must carry the token. `reads`: whatever reads data, starts work or tells of the cluster; a push \
+         needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")
+        .default("everything").flag("http-token-for"),
+    Setting::new("WALE_HTTP_HOSTS", Endpoint, Shape::Text,
+        "Further names by which the sidecar is asked, separated by commas; `*.example.org` stands for all below it. \
+         Addresses, names without a dot, *.local, *.internal, *.svc, *.cluster.local and WALE_SIDECAR_HOSTNAME need \
+         not be named. Under any other name nothing is read and no backup is begun (a web page can give itself such a \
+         name); a push is served and told once.")
+        .flag("http-hosts"),
     Setting::new("WALE_TLS_CERT_FILE", Endpoint, Shape::Path,
         "The sidecar's certificate, PEM, with intermediate ones after it. With WALE_TLS_KEY_FILE the endpoint speaks \
          TLS and nothing else on its port. Both files are looked at every 5 seconds: a new pair is taken over without \

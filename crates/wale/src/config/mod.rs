@@ -6,6 +6,7 @@
 //!
 //! What the values do is the rooms' business: they receive typed options and never a setting's name.
 
+pub(crate) mod allocator;
 mod declared;
 mod mistake;
 mod prefix;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use wale_cluster::Secret;
 use wale_ops::retention::{Policy, WalRetention};
 use wale_ops::{Kind, OpError};
-use wale_service::Schedule;
+use wale_service::{Schedule, TokenFor};
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
 pub(crate) use prefix::{Place, Several};
@@ -86,6 +87,9 @@ pub(crate) struct Settings {
     pub(crate) listen_address: IpAddr,
     pub(crate) listen_port: u16,
     pub(crate) http_token: Option<Secret>,
+    pub(crate) http_token_for: TokenFor,
+    /// Names under which the sidecar is asked, beside its own.
+    pub(crate) http_hosts: Vec<String>,
     pub(crate) http_token_file: Option<PathBuf>,
     /// Certificate and key of the endpoint.
     pub(crate) tls_files: Option<(PathBuf, PathBuf)>,
@@ -260,6 +264,10 @@ impl Settings {
                 .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             listen_port: reader.port("WALE_LISTEN_PORT"),
             http_token: http_token(reader),
+            http_token_for: http_token_for(reader),
+            http_hosts: reader
+                .parse("WALE_HTTP_HOSTS", value::host_names)
+                .unwrap_or_default(),
             http_token_file: reader.secret_file("WALE_HTTP_TOKEN"),
             tls_files: tls_files(reader),
             client_ca_file: reader.optional_path("WALE_CLIENT_CA_FILE"),
@@ -412,6 +420,20 @@ fn http_token(reader: &mut Reader) -> Option<Secret> {
     reader
         .parse("WALE_HTTP_TOKEN", value::token)
         .map(Secret::new)
+}
+
+fn http_token_for(reader: &mut Reader) -> TokenFor {
+    if reader.word("WALE_HTTP_TOKEN_FOR") != "reads" {
+        return TokenFor::Everything;
+    }
+    if reader.set("WALE_HTTP_TOKEN").is_none() {
+        let text = "WALE_HTTP_TOKEN_FOR is set, and WALE_HTTP_TOKEN is not";
+        let hint = "set WALE_HTTP_TOKEN_FILE: without a token everything is open to everybody";
+        reader
+            .mistakes
+            .push(Mistake::new(Group::Endpoint, text).hint(hint));
+    }
+    TokenFor::Reads
 }
 
 fn tls_files(reader: &mut Reader) -> Option<(PathBuf, PathBuf)> {

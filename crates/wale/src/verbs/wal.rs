@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wale_cluster::WalDirectory;
-use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions};
+use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions, Patience};
 use wale_ops::wal_push::{self, PushOptions, PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::ArchiveFileName;
@@ -18,6 +18,7 @@ use super::wal_record::WalObject;
 use crate::assemble::{self, Bounds};
 use crate::cli::{Face, Invocation, WalFetch, WalPush};
 use crate::config::{Group, Loaded};
+use crate::history_beside;
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
 
@@ -145,7 +146,9 @@ pub(crate) fn fetch(
     loaded: &Loaded,
 ) -> Result<(), Failure> {
     let mut looked_for = None;
-    fetch_file(arguments, invocation, loaded, &mut looked_for).map_err(|error| {
+    let fetched = fetch_file(arguments, invocation, loaded, &mut looked_for);
+    let had = |error| history_beside::instead(error, &arguments.name, &arguments.destination);
+    fetched.or_else(had).map_err(|error| {
         let role = Role::of_destination(&arguments.destination);
         let stops = loaded.settings.fetch_stops_recovery;
         let status = recovery::status(error.kind, role, stops, invocation.face);
@@ -239,19 +242,49 @@ async fn fetch_now(
     name: &ArchiveFileName,
     destination: &Path,
 ) -> Result<FetchReport, OpError> {
+    let role = Role::of_destination(destination);
+    let text = name.to_string();
+    let has_it = history_beside::is_of_the_first_timeline(&text)
+        || history_beside::at_hand(&text, destination).is_some();
     // One call lives for one file: what it fetched ahead into memory would be thrown away.
     let options = FetcherOptions {
         prefetch: 0,
         deadline,
+        patience: if role == Role::Standby || has_it {
+            Patience::ShortTry
+        } else {
+            Patience::Outage
+        },
         ..FetcherOptions::default()
     };
-    let fetcher = Fetcher::new(archive, options);
-    match fetcher.fetch_to_path(name, destination, None).await {
-        // No object under any extension is not yet a proof: there may be a gap, or no archive.
-        Err(absent) if absent.kind == Kind::NotFound => {
-            fetcher.prove_absent(name).await?;
-            Err(absent)
-        }
-        other => other,
+    let fetcher = Fetcher::new(archive.clone(), options);
+    let error = match fetcher.fetch_to_path(name, destination, None).await {
+        Ok(report) => return Ok(report),
+        Err(error) => error,
+    };
+    // No object under any extension is not yet a proof: there may be a gap, or no archive. A standby is told the same in
+    // either case, and asks every few seconds: it does without the proof.
+    let error = match error.kind {
+        Kind::NotFound if role == Role::Standby => return Err(error),
+        Kind::NotFound => match fetcher.prove_absent(name).await {
+            Ok(_) => return Err(error),
+            Err(unproven) => unproven,
+        },
+        _ => error,
+    };
+    let ends_elsewhere = error.kind == Kind::CorruptData
+        && role == Role::ArchiveRecovery
+        && recovery::may_end_before(&archive, name, destination).await?;
+    if !ends_elsewhere {
+        return Err(error);
     }
+    tracing::warn!(
+        hint = error.hint.as_deref(),
+        "{}; this server has a recovery target and does not promote before it, so it may go on",
+        error.chain()
+    );
+    let message = format!("{name} cannot be had");
+    Err(OpError::new(Kind::NotFound, message).detail(
+        "If the recovery target lies before it, recovery ends there. If it does not, the server stops without promoting.",
+    ))
 }
