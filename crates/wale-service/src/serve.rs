@@ -338,6 +338,7 @@ async fn keep_schedule(app: Arc<App>) {
     };
     let scheduler = Scheduler {
         schedule,
+        role: app.backup_role,
         backups: app.backups.clone(),
         clock: app.archive.clock().clone(),
         journal: Arc::clone(&app.journal),

@@ -457,6 +457,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
          `off`, or an empty value, disables the schedule.")
         .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("WALE_BACKUP_ROLE", Sidecar, Shape::Choice(&["any", "primary", "standby"]),
+        "Which servers the scheduled base backups are taken of. One is taken for each slot of the schedule, however \
+         many sidecars share the archive. Backups that are asked for are taken of any.")
+        .default("any").flag("backup-role"),
     Setting::new("WALE_BACKUP_REQUEST_INTERVAL", Sidecar, Shape::Duration(Unit::Seconds),
         "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
          answers 503. 0 takes one whenever it is asked for.")
@@ -532,9 +536,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
          pushes no other backup out. 0 counts every one.")
         .default("20h"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
-        "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
-         upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \
-         longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
+         record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
+         and removed. What a base backup of wale's left goes ten minutes after its claim was last refreshed. \
+         At least 1h; the sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
