@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use wale_ops::backup_push::Role;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
 use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
@@ -49,6 +50,8 @@ pub(crate) struct App {
     /// Where the server listens: asked while draining.
     pub(crate) connect: ConnectOptions,
     pub(crate) schedule: Option<Schedule>,
+    /// Which servers serve the slots of the schedule.
+    pub(crate) backup_role: Role,
     /// How long after the beginning of the newest base backup another one may be requested.
     pub(crate) backup_request_interval: Duration,
     pub(crate) mode: &'static str,
@@ -137,6 +140,7 @@ impl App {
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
+            backup_role: options.backup_role,
             backup_request_interval: options.backup_request_interval,
             mode: options.mode.name(),
             version: options.version,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
-use wale_ops::backup_push;
+use wale_ops::backup_push::{self, Role};
 use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
@@ -26,6 +26,8 @@ pub struct ServiceOptions {
     pub lock_file: PathBuf,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
+    /// Which servers serve the slots of the schedule.
+    pub backup_role: Role,
     /// How long a shutdown goes on serving pushes while the database is still stopping.
     pub grace: Duration,
     /// Asked for on every route but `/ping` and the probes, when set.

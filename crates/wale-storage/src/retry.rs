@@ -401,8 +401,12 @@ impl Store for RetryStore {
         }
     }
 
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
-        self.inner.discard_unfinished(older_than).await
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: crate::Ours,
+    ) -> Result<u64, StoreError> {
+        self.inner.discard_unfinished(older_than, ours).await
     }
 
     fn location(&self) -> String {

@@ -9,7 +9,6 @@ use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
-use wale_format::layout::{self, ArchiveKey};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
@@ -145,7 +144,6 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
                 timeouts: S3Timeouts::default(),
                 retry: bounds.store.clone(),
                 upload_memory_bytes,
-                is_own_name: |name| layout::parse(name) != ArchiveKey::Unknown,
             };
             let failed = |e| OpError::from_store(e, format_args!("set up the archive in S3"));
             let store = S3Store::open(&options).map_err(failed)?;
@@ -275,6 +273,9 @@ pub(crate) fn fetch(
     options.workers = settings.restore_workers;
     options.tablespace_mapping = mappings(&settings.tablespace_mapping);
     options.lock_file_name = lock_file_name(settings, target);
+    options
+        .recovery_addition
+        .clone_from(&settings.recovery_addition);
     if target == settings.data_directory && !settings.wal_directory.starts_with(target) {
         options.pg_wal_link = Some(settings.wal_directory.clone());
     }
@@ -312,7 +313,8 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
     };
     let command = match &settings.restore_command {
         Some(command) => RestoreCommand {
-            text: command.clone(),
+            // A YAML block ends with a line break; one within is refused.
+            text: command.trim_end().to_owned(),
             authorization: None,
         },
         None => generated_restore_command(settings, restore_as)?,
@@ -328,7 +330,6 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
             None => WalSource::Archive,
         },
         authorization: command.authorization,
-        recovery_addition: settings.recovery_addition.clone(),
         restore_as,
         configuration_directory: settings.configuration_directory.clone(),
         host_name,
@@ -409,6 +410,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         mode,
         lock_file: settings.lock_file.clone(),
         schedule: settings.schedule.clone(),
+        backup_role: settings.backup_role,
         grace: settings.shutdown_grace,
         token,
         token_for: settings.http_token_for,

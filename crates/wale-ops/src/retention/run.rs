@@ -25,11 +25,13 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
 use super::branches;
-use super::inventory::{Folder, Inventory, listing, mark_of, store_now};
+use super::inventory::{Folder, Inventory, listing, mark_of};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
+use super::seize::{Seized, came_back, head, seize};
 use super::wal::{Need, WalJudge};
 use crate::archive::{Archive, Flaw, Look};
+use crate::claim::{Claim, store_now};
 use crate::error::{Kind, OpError, Result};
 
 /// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.
@@ -155,7 +157,7 @@ fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
         backup.touched.to_rfc3339()
     ))
     .hint(format!(
-        "wait for its end; what a writer that died left behind counts as one for {} h (WALE_SWEEP_GRACE)",
+        "wait for its end; what a writer that died left behind counts as one for ten minutes, what another tool left for {} h (WALE_SWEEP_GRACE)",
         grace.as_secs() / 3600
     ))
 }
@@ -186,11 +188,6 @@ async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
             "its record was deleted just now".to_owned(),
         ))),
     }
-}
-
-async fn head(archive: &Archive, key: &ObjectKey) -> Result<Option<ObjectMeta>> {
-    let head = archive.store().head(key).await;
-    head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
 }
 
 struct Run<'a> {
@@ -368,7 +365,12 @@ impl Run<'_> {
             self.note_refused(Refused::still_there(key));
             return Ok(false);
         }
-        self.folder(name, why).await?;
+        match seize(self.archive, name, self.act).await? {
+            Seized::Theirs => {
+                tracing::info!(backup = %name, "others work under this name: what is left of the backup goes with the next run");
+            }
+            Seized::Ours(claim) => self.folder(name, why, claim.as_ref()).await?,
+        }
         Ok(true)
     }
 
@@ -392,28 +394,51 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes everything in a backup's folder, the note that it is being deleted last.
-    async fn folder(&mut self, name: &BackupName, why: &str) -> Result<()> {
+    /// Deletes everything in a backup's folder; last go the claim and the note that it is being deleted. What could not go
+    /// keeps both.
+    async fn folder(&mut self, name: &BackupName, why: &str, claim: Option<&Claim>) -> Result<()> {
         let prefix = layout::backup_folder(name);
+        let refused = self.report.refused_count;
         let mut note = None;
         let mut batch = Vec::new();
         let mut objects = listing(self.archive, &prefix).await?;
         while let Some(meta) = objects.try_next().await? {
-            if matches!(layout::parse(meta.key.as_str()), ArchiveKey::Deletion(_)) {
-                note = Some(meta);
-                continue;
+            match layout::parse(meta.key.as_str()) {
+                ArchiveKey::Deletion(_) => note = Some(meta),
+                ArchiveKey::Attempt(_) if claim.is_some() => {}
+                _ => batch.push((meta, why.to_owned())),
             }
-            batch.push((meta, why.to_owned()));
             if batch.len() == BATCH {
-                self.delete(std::mem::take(&mut batch)).await?;
+                self.delete_claimed(std::mem::take(&mut batch), claim)
+                    .await?;
             }
         }
-        let refused = self.report.refused_count;
-        self.delete(batch).await?;
-        match note {
-            Some(note) if self.report.refused_count == refused => self.remove_note(note.key).await,
-            _ => Ok(()),
+        self.delete_claimed(batch, claim).await?;
+        if self.report.refused_count > refused {
+            return Ok(());
         }
+        if let Some(claim) = claim
+            && !claim.release().await
+        {
+            // By the note the next run sees that it may go on.
+            return Ok(());
+        }
+        match note {
+            Some(note) => self.remove_note(note.key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes objects as long as the claim on their names is ours.
+    async fn delete_claimed(
+        &mut self,
+        batch: Vec<(ObjectMeta, String)>,
+        claim: Option<&Claim>,
+    ) -> Result<()> {
+        if let Some(claim) = claim.filter(|_| !batch.is_empty()) {
+            claim.check_or_refresh().await?;
+        }
+        self.delete(batch).await
     }
 
     /// Takes the note of a deletion away from a backup that stays.
@@ -474,15 +499,13 @@ impl Run<'_> {
             }
             return Ok(Some(alive));
         }
-        let head = head(self.archive, &Archive::key(&layout::sentinel(name))?).await?;
-        let prefix = layout::backup_folder(name);
-        let mut objects = listing(self.archive, &prefix).await?;
-        while let Some(meta) = objects.try_next().await? {
-            if !folder.deletion && meta.modified > folder.touched {
-                return Ok(Some(alive));
+        let Seized::Ours(claim) = seize(self.archive, name, self.act).await? else {
+            return Ok(Some(alive));
+        };
+        if came_back(self.archive, folder).await? {
+            if let Some(claim) = claim {
+                claim.release().await;
             }
-        }
-        if head.is_some() {
             return Ok(Some(alive));
         }
         let why = if folder.deletion {
@@ -493,7 +516,7 @@ impl Run<'_> {
         if self.act == Act::Delete {
             tracing::info!(backup = %name, why, "removing what is left of a base backup");
         }
-        self.folder(name, why).await?;
+        self.folder(name, why, claim.as_ref()).await?;
         Ok(None)
     }
 

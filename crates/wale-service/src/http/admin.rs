@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 use wale_ops::backup_list::{self, BackupSummary};
-use wale_ops::{OpError, ProgressSnapshot};
+use wale_ops::{OpError, ProgressSnapshot, role};
 use wale_pg::MajorVersion;
 
 use super::reply::{Reply, Voice, busy};
@@ -227,6 +227,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
+        "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),
             "ready_files": app.ready_files().await,
@@ -257,13 +258,26 @@ pub(crate) async fn status(app: &App) -> Reply {
             "zone": schedule.zone(),
             "next": entries.next_scheduled_backup,
             "skipped": entries.skipped_backups,
+            "role": app.backup_role.name(),
+            "rests": entries.schedule_rests,
         })),
         "restore": {
             "running": (phase == Phase::Restoring).then(|| progress(&app.restore_progress.snapshot())),
             "last": entries.restore,
+            "promotion": entries.promotion,
         },
     });
     Reply::json(StatusCode::OK, &value)
+}
+
+/// What the server of the data directory is, by its files; null where there is no cluster.
+async fn server(app: &App) -> Value {
+    let path = app.data_directory.clone();
+    let looked = tokio::task::spawn_blocking(move || role::look(&path)).await;
+    let Ok(Ok(standing)) = looked else {
+        return Value::Null;
+    };
+    json!({ "role": standing.state.name(), "timeline": standing.timeline.get() })
 }
 
 /// Where the archive is and whose it is. A store that does not answer is told, not waited for.

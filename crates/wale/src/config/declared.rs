@@ -457,6 +457,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
          `off`, or an empty value, disables the schedule.")
         .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("WALE_BACKUP_ROLE", Sidecar, Shape::Choice(&["any", "primary", "standby"]),
+        "Which servers the scheduled base backups are taken of. One is taken for each slot of the schedule, however \
+         many sidecars share the archive. Backups that are asked for are taken of any.")
+        .default("any").flag("backup-role"),
     Setting::new("WALE_BACKUP_REQUEST_INTERVAL", Sidecar, Shape::Duration(Unit::Seconds),
         "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
          answers 503. 0 takes one whenever it is asked for.")
@@ -532,13 +536,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
          pushes no other backup out. 0 counts every one.")
         .default("20h"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
-        "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
-         upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \
-         longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
+         record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
+         and removed. What a base backup of wale's left goes ten minutes after its claim was last refreshed. \
+         At least 1h; the sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
-        "The base backup to restore: a full name as `backup-list` prints it, or LATEST.")
+        "The base backup to restore: a full name as `backup-list` prints it, or LATEST: with a time or a position as \
+         recovery target the newest that ends before it.")
         .default("LATEST").flag("restore-label"),
     Setting::new("WALE_RESTORE_WORKERS", Restore, Shape::Integer { min: 1, max: 64 },
         "How many partitions are restored at a time.")
@@ -552,14 +558,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
          user of the host can then see in the list of processes; it cannot check a certificate and is refused with TLS.")
         .default("wget").flag("restore-client"),
     Setting::new("WALE_RESTORE_COMMAND", Restore, Shape::Text,
-        "The whole restore_command, in place of the one that wale writes. It must end with a status above 125 \
-         when it cannot tell whether the archive has the file.")
+        "The whole restore_command, in place of the one that wale writes. One line. It must end with a status \
+         above 125 when it cannot tell whether the archive has the file.")
         .flag("restore-command"),
     Setting::new("RECOVERY_ADDITION", Restore, Shape::Lines,
         "Lines added to the recovery settings, typically a recovery target, as in \
          recovery_target_time = '2026-11-22 07:06:29+00'."),
     Setting::new("PGCONF_BACKUP_DIR", Restore, Shape::Path,
-        "A directory whose *.conf files are copied into the data directory after a restore."),
+        "A directory whose configuration files (*.conf, conf.d, and what they include in it) are copied into the data \
+         directory after a restore. Lines that lead to the original, such as data_directory, become comments."),
     Setting::new("WALE_TABLESPACE_MAPPING", Restore, Shape::Text,
         "Where tablespaces are restored to, as OLD=NEW pairs separated by commas. OLD is the directory that the \
          backup records or the tablespace's OID."),

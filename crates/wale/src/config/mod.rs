@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wale_cluster::Secret;
+use wale_ops::backup_push::Role;
 use wale_ops::retention::{Policy, WalRetention};
 use wale_ops::{Kind, OpError};
 use wale_service::{Schedule, TokenFor};
@@ -97,6 +98,7 @@ pub(crate) struct Settings {
 
     pub(crate) start_mode: StartMode,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) backup_role: Role,
     pub(crate) backup_request_interval: Duration,
     pub(crate) lock_file: PathBuf,
     pub(crate) shutdown_grace: Duration,
@@ -273,6 +275,7 @@ impl Settings {
             client_ca_file: reader.optional_path("WALE_CLIENT_CA_FILE"),
             start_mode: start_mode(reader),
             schedule: schedule(reader),
+            backup_role: backup_role(reader),
             lock_file: reader
                 .optional_path("WALE_INIT_LOCKFILE")
                 .unwrap_or_else(|| data_directory.join("wale_init_lockfile")),
@@ -463,6 +466,14 @@ fn start_mode(reader: &mut Reader) -> StartMode {
         "RESTORE" => StartMode::Restore,
         "BACKUP_PUSH" => StartMode::BackupPush,
         _ => StartMode::ContinuousBackup,
+    }
+}
+
+fn backup_role(reader: &mut Reader) -> Role {
+    match reader.word("WALE_BACKUP_ROLE") {
+        "primary" => Role::Primary,
+        "standby" => Role::Standby,
+        _ => Role::Any,
     }
 }
 
