@@ -70,7 +70,7 @@ port = $pgport
 unix_socket_directories = '$home/run'
 wal_level = replica
 archive_mode = on
-archive_command = 'wget http://localhost:$walport/wal-push/%f -q -O -'
+archive_command = 'wget -q --tries=1 --timeout=120 -O - http://localhost:$walport/wal-push/%f'
 CONF
   fi
   as_pg "$pgbin/pg_ctl" -D "$PGDATA" -l "$home/postgres.log" -W start >/dev/null

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! wale.json
+//! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
@@ -13,6 +14,7 @@
 //!     <backup>/metadata.json                      WAL-G's
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
@@ -35,6 +37,8 @@ use crate::{BackupName, Codec};
 pub const IDENTITY: &str = "wale.json";
 /// The object that is put to learn the store's time of day, and deleted again.
 pub const CLOCK: &str = "wale_clock";
+/// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
+pub const SLOT: &str = "wale_slot.json";
 /// Where WAL lies.
 pub const WAL_PREFIX: &str = "wal_005/";
 /// Where base backups lie.
@@ -45,6 +49,7 @@ const EXTENDED_VERSION: &str = "extended_version.txt";
 const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
+const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
 const PARTITIONS: &str = "tar_partitions/";
 /// Hexadecimal digits of a content digest in the name of a conflicting file.
@@ -95,6 +100,12 @@ pub fn metadata(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{METADATA}")
 }
 
+/// The key of WAL-G's list of files.
+#[must_use]
+pub fn files_metadata(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}")
+}
+
 /// The key of PostgreSQL's `backup_manifest`.
 #[must_use]
 pub fn manifest(backup: &BackupName) -> String {
@@ -106,6 +117,13 @@ pub fn manifest(backup: &BackupName) -> String {
 #[must_use]
 pub fn deletion(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{DELETION}")
+}
+
+/// The key of the claim on a backup's name: whoever has it writes the backup, or removes what is left of it. Beside a
+/// sentinel it means nothing.
+#[must_use]
+pub fn attempt(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{ATTEMPT}")
 }
 
 /// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
@@ -148,6 +166,8 @@ pub enum ArchiveKey {
     FilesMetadata(BackupName),
     /// PostgreSQL's manifest.
     Manifest(BackupName),
+    /// The claim on a backup's name.
+    Attempt(BackupName),
     /// The note that a backup is being deleted.
     Deletion(BackupName),
     /// A partition as WAL-E and wale name them.
@@ -191,8 +211,9 @@ impl ArchiveKey {
             Self::Sentinel(backup) => sentinel(backup),
             Self::ExtendedVersion(backup) => extended_version(backup),
             Self::Metadata(backup) => metadata(backup),
-            Self::FilesMetadata(backup) => format!("{BACKUP_PREFIX}{backup}/{FILES_METADATA}"),
+            Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
+            Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Partition {
                 backup,
@@ -220,6 +241,7 @@ impl ArchiveKey {
             | Self::Metadata(backup)
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
+            | Self::Attempt(backup)
             | Self::Deletion(backup)
             | Self::Partition { backup, .. }
             | Self::ForeignPartition { backup, .. } => Some(backup),
@@ -256,6 +278,17 @@ pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
         }
         stem = stem.rsplit_once('.')?.0;
     }
+}
+
+/// Whether an object of this key belongs to an archive: whatever wale, WAL-E or WAL-G write, under an extension known or
+/// not. Other programs may have theirs below the same prefix.
+#[must_use]
+pub fn is_ours(key: &str) -> bool {
+    parse(key) != ArchiveKey::Unknown
+        || key == CLOCK
+        || key == SLOT
+        || wal_claim(key).is_some()
+        || backup_of(key).is_some()
 }
 
 /// The backup to which an object belongs by its place, known name or not: its sentinel, or anything in its folder.
@@ -298,6 +331,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         METADATA => Some(ArchiveKey::Metadata(backup)),
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
     }
@@ -442,6 +476,10 @@ mod tests {
                 manifest(&backup()),
             ),
             (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",
+                attempt(&backup()),
+            ),
+            (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",
                 deletion(&backup()),
             ),
@@ -452,6 +490,30 @@ mod tests {
             assert_ne!(meaning, ArchiveKey::Unknown, "{key}");
             assert_eq!(meaning.to_key().as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn fault_95_what_belongs_to_an_archive_is_told_by_its_name() {
+        let folder = format!("basebackups_005/{BACKUP}");
+        let ours = [
+            IDENTITY.to_owned(),
+            CLOCK.to_owned(),
+            SLOT.to_owned(),
+            "wal_005/000000010000000000000003.zst".to_owned(),
+            "wal_005/000000010000000000000003.br".to_owned(),
+            format!("{folder}/tar_partitions/part_001.tar.lz4"),
+            format!("{folder}/{ATTEMPT}"),
+            format!("{folder}_backup_stop_sentinel.json"),
+        ];
+        assert!(ours.iter().all(|key| is_ours(key)), "{ours:?}");
+        let others = [
+            "registry/layer-1".to_owned(),
+            "a".to_owned(),
+            "wal_005/readme".to_owned(),
+            format!("other/{folder}/{ATTEMPT}"),
+            "other/wal_005/000000010000000000000003.zst".to_owned(),
+        ];
+        assert!(!others.iter().any(|key| is_ours(key)), "{others:?}");
     }
 
     #[test]

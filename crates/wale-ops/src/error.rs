@@ -259,6 +259,38 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Why a base backup was not taken although nothing failed on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// The archive has this very backup.
+    Exists,
+    /// Another sidecar or command writes one now.
+    Elsewhere,
+    /// A backup has begun since the slot of the schedule came.
+    Served,
+    /// Scheduled backups are not taken of a server in this role.
+    Role,
+    /// The server recovers, and is no standby.
+    Recovering,
+    /// Nothing listens where the server should be, or it is not up yet.
+    ServerDown,
+}
+
+impl Declined {
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Elsewhere => "elsewhere",
+            Self::Served => "served",
+            Self::Role => "role",
+            Self::Recovering => "recovering",
+            Self::ServerDown => "server-down",
+        }
+    }
+}
+
 /// A failed operation, in the three voices of PostgreSQL's own messages.
 #[derive(Debug)]
 pub struct OpError {
@@ -270,6 +302,8 @@ pub struct OpError {
     pub detail: Option<String>,
     /// What to do, in the imperative.
     pub hint: Option<String>,
+    /// Set where a base backup was not taken and that is no failure of this node.
+    pub declined: Option<Declined>,
     /// The lower room's error.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -286,6 +320,7 @@ impl OpError {
             message: message.into(),
             detail: None,
             hint: None,
+            declined: None,
             source: None,
         }
     }
@@ -301,6 +336,13 @@ impl OpError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says that no base backup was taken, and that nothing failed on this node.
+    #[must_use]
+    pub fn declined(mut self, reason: Declined) -> Self {
+        self.declined = Some(reason);
         self
     }
 
@@ -349,6 +391,7 @@ impl OpError {
             message: self.message.clone(),
             detail: self.detail.clone(),
             hint: self.hint.clone(),
+            declined: self.declined,
             source: (!causes.is_empty()).then(|| causes.to_owned().into()),
         }
     }

@@ -14,12 +14,14 @@ pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;
 pub mod backup_push;
+mod claim;
 pub mod clock;
 pub mod error;
 pub mod ownership;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
+pub mod role;
 pub mod sealed;
 pub mod sweep;
 pub mod unknown_server;
@@ -34,7 +36,7 @@ pub use archive::{
     StoredWal,
 };
 pub use clock::Clock;
-pub use error::{Kind, Level, OpError, Retry};
+pub use error::{Declined, Kind, Level, OpError, Retry};
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,

@@ -10,7 +10,7 @@ use wale_pg::{
 };
 
 use crate::archive::reach::{self, Gap, Leg, Walk};
-use crate::archive::{Archive, Wanted, walk};
+use crate::archive::{Archive, Look, Wanted, walk};
 use crate::backup_fetch::timelines::{self, Wish};
 use crate::error::{Kind, OpError, Result};
 
@@ -43,7 +43,12 @@ pub struct Recoverable {
 /// The store's. [`Kind::StorageUnavailable`] also when its listing keeps contradicting its look-ups.
 pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let catalog = archive.catalog().await?;
-    let newest = match archive.latest(&catalog, &Wanted::default()).await {
+    // A gap in the backup's own WAL is what is looked for here.
+    let wanted = Wanted {
+        look: Look::Record,
+        ..Wanted::default()
+    };
+    let newest = match archive.latest(&catalog, &wanted).await {
         Ok(chosen) => Some(chosen.entry),
         Err(error) if error.kind == Kind::StorageUnavailable => return Err(error),
         // Nothing leads to the newest timeline: the way from the newest backup is all there is to look at.

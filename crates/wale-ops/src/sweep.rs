@@ -2,13 +2,15 @@
 //!
 //! Nothing that was ever acknowledged is touched: a backup without a sentinel is not listed, and an unfinished write
 //! was never visible. Age alone decides, by the store's own clock, because nobody can ask a writer on another host
-//! whether it lives.
+//! whether it lives: a base backup has a claim that its writer refreshes, and is dead ten minutes after the last time.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use wale_format::layout;
 
 use crate::archive::Archive;
+use crate::claim;
 use crate::error::{OpError, Result};
 use crate::retention::{self, Refused, TimeOfDay};
 
@@ -27,8 +29,8 @@ pub struct SweepReport {
     pub refused: Vec<Refused>,
 }
 
-/// Removes what nobody has touched for `grace`. It must exceed every pause within an upload or a base backup that is
-/// alive, the wait for WAL at the end of a backup included.
+/// Removes base backups whose claim is dead, and what nobody has touched for `grace`: unfinished writes, and the backups
+/// of writers that make no claim. `grace` must exceed every pause within an upload or such a backup that is alive.
 ///
 /// # Errors
 ///
@@ -40,7 +42,7 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     let location = archive.location();
     report.unfinished = archive
         .store()
-        .discard_unfinished(grace)
+        .discard_unfinished(grace, layout::is_ours)
         .await
         .map_err(|error| {
             OpError::from_store(
@@ -48,7 +50,7 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
                 format_args!("look for unfinished writes in {location}"),
             )
         })?;
-    let now = retention::store_now(archive).await?;
+    let now = claim::store_now(archive).await?;
     let (folders, _) = retention::folders(archive, &mut TimeOfDay::new(now)).await?;
     for folder in folders.values() {
         if !folder.is_left_over(age, now) {
@@ -61,4 +63,45 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
         report.refused.extend(removed.refused);
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+    use wale_format::{BackupName, Codec};
+
+    use super::*;
+    use crate::claim::{Claim, Purpose, Taken};
+    use crate::testing::Bench;
+
+    const GRACE: Duration = Duration::from_hours(24);
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    #[tokio::test]
+    async fn fault_103_a_slow_backup_is_swept_when_its_claim_is_dead_and_not_before() {
+        let bench = Bench::new();
+        bench.memory.set_now(at(0));
+        let name = BackupName::parse("base_000000010000000000000002_00000040").expect("a name");
+        let taken = Claim::take(&bench.archive, &layout::attempt(&name), Purpose::Write).await;
+        let Ok(Taken::Ours { claim, .. }) = taken else {
+            panic!("the name is free")
+        };
+        let part = Archive::key(&layout::partition(&name, 0, Codec::Zstd)).expect("a key");
+        bench.memory.insert(&part, "x");
+        // Two days without an object, and alive.
+        bench.memory.set_now(at(2 * 24 * 3600));
+        claim.refresh().await.expect("ours");
+        bench.memory.set_now(at(2 * 24 * 3600 + 599));
+        let swept = run(&bench.archive, GRACE).await.expect("swept");
+        assert_eq!(swept, SweepReport::default());
+        claim.check().await.expect("untouched");
+        bench.memory.set_now(at(2 * 24 * 3600 + 600));
+        let swept = run(&bench.archive, GRACE).await.expect("swept");
+        assert_eq!((swept.backups, swept.objects), (1, 1));
+        assert_eq!(bench.memory.keys(), [], "nor is a claim left");
+        claim.check().await.expect_err("lost");
+    }
 }

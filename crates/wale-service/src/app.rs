@@ -8,17 +8,18 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use wale_ops::backup_push::Role;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
 use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
-use crate::http::{Connections, Tls, Turns};
+use crate::http::{Connections, Hosts, Tls, Turns};
 use crate::journal::Journal;
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::{Metrics, Scrape};
-use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode};
+use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 use crate::quiet::Quiet;
 use crate::reach;
 use crate::schedule::Schedule;
@@ -41,12 +42,16 @@ pub(crate) struct App {
     pub(crate) quiet: Quiet,
     pub(crate) limits: HttpLimits,
     pub(crate) token: Option<HttpToken>,
+    pub(crate) token_for: TokenFor,
+    pub(crate) hosts: Hosts,
     pub(crate) tls: Option<Tls>,
     pub(crate) wal_directory: WalDirectory,
     pub(crate) data_directory: PathBuf,
     /// Where the server listens: asked while draining.
     pub(crate) connect: ConnectOptions,
     pub(crate) schedule: Option<Schedule>,
+    /// Which servers serve the slots of the schedule.
+    pub(crate) backup_role: Role,
     /// How long after the beginning of the newest base backup another one may be requested.
     pub(crate) backup_request_interval: Duration,
     pub(crate) mode: &'static str,
@@ -120,6 +125,8 @@ impl App {
             quiet: Quiet::default(),
             limits: options.limits.clone(),
             token: options.token.clone(),
+            token_for: options.token_for,
+            hosts: Hosts::new(&options.hosts),
             tls: options.tls.clone(),
             files: Turns::new(options.limits.files_at_once, options.limits.files_waiting),
             proofs: Turns::new(options.limits.proofs_at_once, options.limits.proofs_waiting),
@@ -127,6 +134,7 @@ impl App {
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),
             schedule: options.schedule.clone(),
+            backup_role: options.backup_role,
             backup_request_interval: options.backup_request_interval,
             mode: options.mode.name(),
             version: options.version,

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::lifecycle::{Lifecycle, Topic};
 
 /// Between two looks. Each reads `pg_control` and lists `archive_status`.
-const EVERY: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// A file that has waited as the first in line for so long is not being archived. PostgreSQL repeats a failed command
 /// after a minute at most, and a segment of 16 MiB takes seconds on any link that keeps up.

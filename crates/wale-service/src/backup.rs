@@ -7,23 +7,28 @@
 //! tracked and joined at the end; whatever becomes of the task, the place for the next backup is free afterwards.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wale_ops::backup_push::{self, BackupReport};
-use wale_ops::{Archive, Clock, Kind, OpError, Progress};
+use wale_ops::backup_push::{self, BackupReport, Slot};
+use wale_ops::{Archive, Clock, Declined, Kind, OpError, Progress};
 
 use crate::journal::{BackupRecord, FailureRecord, Journal, log_failure};
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::Metrics;
 
+/// A failed base backup is forgotten by readiness when none has failed for so long: `/status`, the log and the metrics keep
+/// it, and one bad night does not take a node out of its service until the next.
+const FAILURE_REMEMBERED: Duration = Duration::from_hours(1);
+
 /// Who asked for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    Schedule,
+    Schedule(Slot),
     Request,
     FirstBackup,
 }
@@ -31,9 +36,16 @@ pub(crate) enum Trigger {
 impl Trigger {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Schedule => "schedule",
+            Self::Schedule(_) => "schedule",
             Self::Request => "request",
             Self::FirstBackup => "first-backup",
+        }
+    }
+
+    fn slot(self) -> Option<Slot> {
+        match self {
+            Self::Schedule(slot) => Some(slot),
+            Self::Request | Self::FirstBackup => None,
         }
     }
 }
@@ -67,8 +79,11 @@ impl TakeBackup for ClusterBackup {
         on_started: OnStarted,
     ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
         let archive = self.archive.clone();
-        let mut options = self.options.clone();
-        options.requested_over_http = trigger == Trigger::Request;
+        let options = backup_push::Options {
+            slot: trigger.slot(),
+            requested_over_http: trigger == Trigger::Request,
+            ..self.options.clone()
+        };
         Box::pin(async move {
             let report =
                 backup_push::run(&archive, &options, &progress, &cancel, |_| on_started()).await?;
@@ -241,6 +256,14 @@ impl Backups {
         Ok(Ticket(receiver))
     }
 
+    /// Lets readiness forget a failure of long ago. The first backup of `BACKUP_PUSH` is waited for however long it takes.
+    pub(crate) fn forget_failure(&self) {
+        let life = &self.inner.life;
+        if self.inner.journal.entries().last_backup_failure.is_some() {
+            life.forget(Topic::Backup, FAILURE_REMEMBERED);
+        }
+    }
+
     /// Ends a running backup cleanly and begins no other. The task is joined with the others.
     pub(crate) fn stop(&self) {
         self.inner.cancel.cancel();
@@ -280,8 +303,12 @@ impl Inner {
         match ended {
             Ok(done) => {
                 tracing::info!(
-                    backup = done.name, trigger = trigger.name(), bytes = done.bytes, stored_bytes = done.stored_bytes,
-                    duration = ?done.duration, "base backup is complete"
+                    backup = done.name,
+                    trigger = trigger.name(),
+                    bytes = done.bytes,
+                    stored_bytes = done.stored_bytes,
+                    duration_seconds = done.duration.as_secs_f64(),
+                    "base backup is complete"
                 );
                 for warning in &done.warnings {
                     tracing::warn!(backup = done.name, "{warning}");
@@ -302,6 +329,9 @@ impl Inner {
                 self.metrics.backup_not_done("cancelled");
             }
             Err(error) => {
+                if let Some(declined) = error.declined {
+                    return self.record_declined(trigger, declined, error);
+                }
                 log_failure(&format!("base backup ({})", trigger.name()), error);
                 self.metrics.backup_not_done("failed");
                 let record =
@@ -310,6 +340,22 @@ impl Inner {
                     .note(|entries| entries.last_backup_failure = Some(record));
                 self.life.complain(Topic::Backup, error.chain());
             }
+        }
+    }
+
+    /// Nothing failed here, so readiness is left alone; and where the archive has what was asked for, all is well again.
+    fn record_declined(&self, trigger: Trigger, declined: Declined, error: &OpError) {
+        let (detail, reason) = (error.detail.as_deref(), declined.name());
+        tracing::info!(
+            trigger = trigger.name(),
+            reason,
+            detail,
+            "no base backup is taken: {}",
+            error.chain()
+        );
+        self.metrics.backup_not_done(reason);
+        if matches!(declined, Declined::Exists | Declined::Served) {
+            self.life.resolve(Topic::Backup);
         }
     }
 }
@@ -329,6 +375,8 @@ pub(crate) mod testing {
         Succeed,
         /// Fails before it begins.
         Fail(Kind),
+        /// Is not taken, and nothing failed.
+        Decline(Declined),
         /// Begins, then waits to be cancelled.
         Hang,
         /// The task dies.
@@ -370,6 +418,9 @@ pub(crate) mod testing {
                 match act {
                     Act::Succeed => on_started(),
                     Act::Fail(kind) => return Err(OpError::new(kind, "as the script says")),
+                    Act::Decline(reason) => {
+                        return Err(OpError::new(Kind::Busy, "as the script says").declined(reason));
+                    }
                     Act::Hang => {
                         on_started();
                         cancel.cancelled().await;
@@ -428,7 +479,7 @@ mod tests {
         let first = backups.begin(Trigger::Request, nothing()).unwrap();
         assert_eq!(
             backups
-                .begin(Trigger::Schedule, nothing())
+                .begin(Trigger::FirstBackup, nothing())
                 .unwrap_err()
                 .kind,
             Kind::Busy
@@ -490,6 +541,57 @@ mod tests {
                 .ended()
                 .await
                 .is_ok()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_108_what_is_no_failure_of_this_node_turns_nothing_off_and_a_failure_is_forgotten()
+     {
+        let reasons = [
+            Declined::Elsewhere,
+            Declined::ServerDown,
+            Declined::Role,
+            Declined::Recovering,
+            Declined::Exists,
+            Declined::Served,
+        ];
+        let failed = Act::Fail(Kind::LocalIo);
+        let acts = reasons.map(Act::Decline).into_iter();
+        let acts = acts.chain([
+            failed,
+            Act::Decline(Declined::Exists),
+            Act::Fail(Kind::LocalIo),
+        ]);
+        let (backups, life, journal) = backups(Scripted::new(acts));
+        let run = async || {
+            let ticket = backups.begin(Trigger::Request, nothing()).unwrap();
+            ticket
+                .ended()
+                .await
+                .as_ref()
+                .as_ref()
+                .err()
+                .map(|error| error.kind)
+        };
+        for reason in reasons {
+            assert_eq!(run().await, Some(Kind::Busy));
+            backups.forget_failure();
+            assert_eq!(life.phase(), Phase::Ready, "{reason:?}");
+            assert!(journal.entries().last_backup_failure.is_none());
+        }
+        assert_eq!(run().await, Some(Kind::LocalIo));
+        assert_eq!(life.phase(), Phase::Degraded);
+        run().await;
+        assert_eq!(life.phase(), Phase::Ready, "the archive has the backup");
+        run().await;
+        backups.forget_failure();
+        assert_eq!(life.phase(), Phase::Degraded);
+        tokio::time::advance(FAILURE_REMEMBERED).await;
+        backups.forget_failure();
+        assert_eq!(life.phase(), Phase::Ready);
+        assert!(
+            journal.entries().last_backup_failure.is_some(),
+            "/status keeps it"
         );
     }
 

@@ -73,7 +73,7 @@ pub(crate) async fn drain(app: &App, grace: Duration, stop_work: &CancellationTo
         .is_err()
     {
         tracing::warn!(
-            ?grace,
+            grace_seconds = grace.as_secs_f64(),
             in_flight = app.life.working(),
             "the grace of the shutdown is over"
         );

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use wale_ops::Kind;
+use wale_ops::{Declined, Kind};
 
 use crate::app::App;
 use crate::backup::{Backups, Trigger};
@@ -95,7 +95,7 @@ async fn attempts(
             }
         };
         tracing::info!(
-            ?pause,
+            pause_seconds = pause.as_secs_f64(),
             kind = kind.name(),
             "the first base backup is tried again after a pause"
         );
@@ -115,6 +115,11 @@ async fn attempt(backups: &Backups, hold: &Arc<Hold>) -> Result<(), Kind> {
         .map_err(|error| error.kind)?;
     match ticket.ended().await.as_ref() {
         Ok(_) => Ok(()),
+        // The archive has a backup of this very position: a standby's, or of a server that was stopped since.
+        Err(error) if error.declined == Some(Declined::Exists) => {
+            hold.open();
+            Ok(())
+        }
         Err(error) => Err(error.kind),
     }
 }

@@ -92,8 +92,8 @@ fn note(app: &App, report: &Report) {
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
-    for branch in &report.branches {
-        tracing::info!("{branch}");
+    for note in &report.notes {
+        tracing::info!("{note}");
     }
     let record = RetentionRecord {
         at: app.archive.clock().now(),

@@ -127,6 +127,8 @@ pub(crate) struct Entries {
     pub(crate) unknown_server: Option<String>,
     pub(crate) sealed_wal: Option<SealedRecord>,
     pub(crate) skipped_backups: u64,
+    /// Why the schedule rests on this node, while it does.
+    pub(crate) schedule_rests: Option<String>,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,
     pub(crate) plain_http: PlainHttpRecord,

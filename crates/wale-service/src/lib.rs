@@ -37,6 +37,6 @@ mod unknown;
 
 pub use http::Tls;
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
-pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode};
+pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

@@ -1,8 +1,11 @@
-//! Counters and gauges for Prometheus, in the text format of `OpenMetrics`.
+//! Counters and gauges for Prometheus, in `OpenMetrics` or in the older text format.
 //!
 //! It refuses to know where numbers come from: others call it with reports, and hand in a [`Scrape`] when the text is
-//! asked for. Invariant: no label takes a value from a client; the set of series is bounded.
+//! asked for. Invariants: no label takes a value from a client; the set of series is bounded, and every counter is there
+//! from the start, so that the first failure is an increase; a time that is not known is no series, not 1970.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use wale_ops::error::TABLE;
 use wale_ops::wal_push::PusherStats;
 
 use crate::journal::RetentionRecord;
@@ -36,6 +40,25 @@ struct PhaseLabel {
 struct RequestLabel {
     route: &'static str,
     status: u16,
+}
+
+/// Which text is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `OpenMetrics` 1.0.0.
+    OpenMetrics,
+    /// The text format 0.0.4, which every scraper reads.
+    Text,
+}
+
+impl Dialect {
+    /// Its media type.
+    pub(crate) const fn media(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
 }
 
 /// What is read at the moment of a scrape.
@@ -138,7 +161,43 @@ impl Metrics {
         metrics.register_backups();
         metrics.register_retention();
         metrics.register_service(version);
+        metrics.begin();
         metrics
+    }
+
+    /// Every series that will ever be there, at 0; times that are not known yet, as no number.
+    fn begin(&self) {
+        let kinds = || TABLE.iter().map(|row| row.name);
+        let outcomes = [
+            (&self.pushes, PUSHED),
+            (&self.fetches, &["found"][..]),
+            (&self.absences, &["proven"]),
+        ];
+        for (family, good) in outcomes {
+            for outcome in good.iter().copied().chain(kinds()) {
+                drop(family.get_or_create(&Outcome { outcome }));
+            }
+        }
+        for outcome in BACKED_UP {
+            drop(self.backups.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in RETAINED {
+            drop(self.retentions.get_or_create(&Outcome { outcome }));
+        }
+        for route in ROUTES {
+            for status in STATUSES {
+                drop(self.requests.get_or_create(&RequestLabel { route, status }));
+            }
+        }
+        for time in [
+            &self.last_push,
+            &self.last_backup,
+            &self.last_backup_seconds,
+            &self.last_retention,
+            &self.certificate_expiry,
+        ] {
+            time.set(f64::NAN);
+        }
     }
 
     fn register_wal(&mut self) {
@@ -314,7 +373,7 @@ impl Metrics {
         );
         r.register_with_unit(
             "tls_certificate_expiry_timestamp",
-            "Unix time at which the certificate of the endpoint ends, 0 without TLS",
+            "Unix time at which the certificate of the endpoint ends",
             Unit::Seconds,
             self.certificate_expiry.clone(),
         );
@@ -348,6 +407,13 @@ impl Metrics {
         self.pushes.get_or_create(&Outcome { outcome }).inc();
         self.push_seconds.observe(took.as_secs_f64());
         self.last_push.set(unix_seconds(at));
+    }
+
+    /// A file that was stored before this process; counts nothing, and is forgotten where a push was counted.
+    pub(crate) fn recalled_push(&self, at: DateTime<Utc>) {
+        if self.last_push.get().is_nan() {
+            self.last_push.set(unix_seconds(at));
+        }
     }
 
     /// A push that failed, by the name of the kind.
@@ -425,7 +491,7 @@ impl Metrics {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn text(&self, scrape: &Scrape) -> String {
+    pub(crate) fn text(&self, scrape: &Scrape, dialect: Dialect) -> String {
         let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         for phase in Phase::ALL {
             self.phase
@@ -437,7 +503,7 @@ impl Metrics {
         self.connections
             .set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
         self.certificate_expiry
-            .set(scrape.certificate_expires.map_or(0.0, unix_seconds));
+            .set(scrape.certificate_expires.map_or(f64::NAN, unix_seconds));
         let stats = &scrape.pusher;
         catch_up(&self.uploads, stats.uploads + stats.kept_beside);
         catch_up(&self.push_bytes, stats.bytes_plain);
@@ -454,9 +520,74 @@ impl Metrics {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = text::encode(&mut out, &self.registry);
-        out
+        match dialect {
+            Dialect::OpenMetrics => known(&out).flat_map(|line| [line, "\n"]).collect(),
+            Dialect::Text => older_text(&out),
+        }
     }
 }
+
+/// The lines without the series that are no number: what they stand for is not known.
+fn known(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.ends_with(" NaN"))
+}
+
+/// `OpenMetrics` as the text format 0.0.4 has it: a counter's name ends in `_total` in its description too, an info is a
+/// gauge, and there are neither units nor an end.
+fn older_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let types = text.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some((name, kind))
+    });
+    let types: BTreeMap<&str, &str> = types.collect();
+    for line in known(text) {
+        let described = line
+            .strip_prefix("# HELP ")
+            .map(|rest| ("# HELP", rest))
+            .or_else(|| line.strip_prefix("# TYPE ").map(|rest| ("# TYPE", rest)));
+        let Some((word, rest)) = described else {
+            if !line.starts_with('#') {
+                out.push_str(line);
+                out.push('\n');
+            }
+            continue;
+        };
+        let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (end, rest) = match (types.get(name), word) {
+            (Some(&"counter"), _) => ("_total", rest),
+            (Some(&"info"), "# TYPE") => ("_info", "gauge"),
+            (Some(&"info"), _) => ("_info", rest),
+            _ => ("", rest),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{word} {name}{end} {rest}");
+    }
+    out
+}
+
+/// Outcomes of pushes, backups and retention; the kinds of errors come on top where a request fails with one.
+const PUSHED: &[&str] = &["stored", "already-stored", "kept-beside"];
+const BACKED_UP: [&str; 4] = ["ok", "failed", "cancelled", "skipped-overlap"];
+const RETAINED: [&str; 3] = ["ok", "retained", "failed"];
+
+/// Names of routes, and what they are answered with. 13 × 10 = 130 series.
+const ROUTES: [&str; 13] = [
+    "/ping",
+    "/startupz",
+    "/livez",
+    "/readyz",
+    "/wal-push",
+    "/wal-fetch",
+    "/wal",
+    "/wal-absent",
+    "/backup-push",
+    "/backups",
+    "/status",
+    "/metrics",
+    "other",
+];
+const STATUSES: [u16; 10] = [200, 202, 400, 401, 403, 404, 409, 500, 503, 507];
 
 /// Brings a counter to what somebody else has counted.
 fn catch_up(series: &Counter, total: u64) {
@@ -501,8 +632,8 @@ mod tests {
             backup_running: true,
             certificate_expires: Some(at),
         };
-        metrics.text(&scrape);
-        let text = metrics.text(&scrape);
+        metrics.text(&scrape, Dialect::OpenMetrics);
+        let text = metrics.text(&scrape, Dialect::OpenMetrics);
         let lines = [
             "wale_wal_pushes_total{outcome=\"stored\"} 1",
             "wale_wal_pushes_total{outcome=\"storage-unavailable\"} 1",
@@ -532,5 +663,106 @@ mod tests {
             );
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+    fn fresh() -> (Metrics, Scrape) {
+        let scrape = Scrape {
+            phase: Phase::Starting,
+            connections: 0,
+            pusher: PusherStats::default(),
+            ready_files: Some(0),
+            backup_running: false,
+            certificate_expires: None,
+        };
+        (Metrics::new("1"), scrape)
+    }
+
+    #[test]
+    fn after_a_restart_every_counter_is_there_and_no_time_is_1970() {
+        let (metrics, scrape) = fresh();
+        for dialect in [Dialect::OpenMetrics, Dialect::Text] {
+            let text = metrics.text(&scrape, dialect);
+            for line in [
+                "wale_wal_pushes_total{outcome=\"stored\"} 0",
+                "wale_wal_pushes_total{outcome=\"archive-conflict\"} 0",
+                "wale_wal_fetches_total{outcome=\"storage-unavailable\"} 0",
+                "wale_wal_absences_total{outcome=\"proven\"} 0",
+                "wale_backups_total{outcome=\"failed\"} 0",
+                "wale_retentions_total{outcome=\"failed\"} 0",
+                "wale_http_requests_total{route=\"/wal-push\",status=\"503\"} 0",
+                "wale_tls_plain_http_requests_total 0",
+            ] {
+                assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+            }
+            let times = text.lines().filter(|line| !line.starts_with('#'));
+            let times: Vec<&str> = times.filter(|line| line.contains("_timestamp_")).collect();
+            assert!(times.is_empty(), "{times:?}");
+            assert!(!text.contains("NaN"), "{text}");
+        }
+        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        metrics.recalled_push(at);
+        metrics.recalled_push(DateTime::UNIX_EPOCH);
+        let text = metrics.text(&scrape, Dialect::Text);
+        assert!(
+            text.contains("wale_wal_last_push_timestamp_seconds 1700000000"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_route_has_its_series_from_the_start() {
+        use crate::http::route_names;
+        for name in route_names() {
+            assert!(ROUTES.contains(&name), "{name}");
+        }
+    }
+
+    /// What `promtool check metrics` asks of the older format, and the program itself where it is installed.
+    #[test]
+    fn the_older_text_is_what_promtool_wants() {
+        let (metrics, scrape) = fresh();
+        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        metrics.pushed("stored", Duration::from_millis(20), at);
+        metrics.backup_done(100, 50, Duration::from_secs(3), at);
+        let text = metrics.text(&scrape, Dialect::Text);
+        let mut described = BTreeMap::new();
+        for line in text.lines() {
+            assert!(!line.starts_with("# UNIT") && line != "# EOF", "{line}");
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                described.insert(name, kind);
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end))
+                    .filter(|family| described.get(family) == Some(&"histogram"))
+                    .unwrap_or(name);
+                assert!(described.contains_key(family), "{line} has no type");
+            }
+        }
+        promtool(&text);
+    }
+
+    fn promtool(text: &str) {
+        use std::process::{Command, Stdio};
+        let started = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut checking) = started else {
+            // Not installed: the rules above are checked in any case.
+            return;
+        };
+        std::io::Write::write_all(&mut checking.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        let checked = checking.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(
+            checked.status.success() && said.is_empty(),
+            "{said}\n{text}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
-use wale_ops::backup_push;
+use wale_ops::backup_push::{self, Role};
 use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
@@ -26,10 +26,16 @@ pub struct ServiceOptions {
     pub lock_file: PathBuf,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
+    /// Which servers serve the slots of the schedule.
+    pub backup_role: Role,
     /// How long a shutdown goes on serving pushes while the database is still stopping.
     pub grace: Duration,
     /// Asked for on every route but `/ping` and the probes, when set.
     pub token: Option<HttpToken>,
+    /// Which routes ask for it.
+    pub token_for: TokenFor,
+    /// Names under which the sidecar is reached, beside those that nobody can make point here.
+    pub hosts: Vec<String>,
     /// Certificate and key; without them the endpoint speaks plain HTTP.
     pub tls: Option<Tls>,
     /// The archive, opened.
@@ -149,6 +155,15 @@ impl Default for HttpLimits {
             hard_connections: 512,
         }
     }
+}
+
+/// Which routes ask for the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFor {
+    /// All but the probes.
+    Everything,
+    /// All but the probes and pushes: whatever reads data, starts work or tells of the cluster.
+    Reads,
 }
 
 /// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).

@@ -48,6 +48,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 );
             }
             app.life.forget(Topic::WalFetch, FETCH_REMEMBERED);
+            app.backups.forget_failure();
             pause = AGAIN;
             tokio::time::sleep(EVERY).await;
         } else {

@@ -2,14 +2,20 @@
 //!
 //! Read only. It refuses to judge: an archive that cannot be read is asked again, with growing pauses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use wale_ops::backup_list::{self, BackupSummary};
 use wale_ops::{Archive, OpError};
 
+use crate::app::App;
 use crate::journal::{BackupRecord, Journal};
 use crate::metrics::Metrics;
+
+/// Between two looks for backups that another process took: `wal-e backup-push` in this container, another sidecar. A look
+/// lists the backups' objects and reads each sentinel: 144 times a day.
+const EVERY: Duration = Duration::from_mins(10);
 
 /// The first pause after the store did not answer; doubled up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(5);
@@ -44,6 +50,16 @@ pub(crate) async fn recall(
     }
 }
 
+/// Takes note of backups that another process took, for ever. May be dropped at any await.
+pub(crate) async fn keep_looking(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if let Err(error) = read(&app.archive, &app.journal, &app.metrics).await {
+            tracing::debug!("cannot tell which base backups exist: {}", error.chain());
+        }
+    }
+}
+
 async fn read(
     archive: &Archive,
     journal: &Journal,
@@ -58,8 +74,11 @@ async fn read(
     };
     let record = record_of(newest);
     journal.note(|entries| {
-        // A backup of this very process is newer than anything that was read.
-        if entries.last_backup.is_none() {
+        let known = entries.last_backup.as_ref();
+        let is_news = |known: &BackupRecord| {
+            known.name != record.name && known.stopped_at < record.stopped_at
+        };
+        if known.is_none_or(is_news) {
             metrics.recalled_backup(
                 record.bytes,
                 record.stored_bytes,

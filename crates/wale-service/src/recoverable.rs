@@ -32,6 +32,7 @@ pub(crate) async fn watch(app: Arc<App>) {
         let pause = match recoverable::run(&app.archive).await {
             Ok(found) => {
                 note(&app, found.as_ref());
+                recall_push(&app, found.as_ref()).await;
                 again = AGAIN;
                 match found.and_then(|found| found.gap) {
                     Some(_) => EVERY_WHILE_MISSING,
@@ -47,6 +48,15 @@ pub(crate) async fn watch(app: Arc<App>) {
         };
         // A base backup may leave the gap behind. Their sender lives as long as the application does.
         let _ = tokio::time::timeout(pause, completions.changed()).await;
+    }
+}
+
+/// When the newest segment was stored, for whoever alarms on the time since the last push: a restart is no reason.
+async fn recall_push(app: &App, found: Option<&Recoverable>) {
+    if let Some(segment) = found.and_then(|found| found.until)
+        && let Ok(Some(stored)) = app.archive.find_wal(&segment.into()).await
+    {
+        app.metrics.recalled_push(stored.modified);
     }
 }
 

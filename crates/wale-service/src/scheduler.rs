@@ -2,13 +2,16 @@
 //!
 //! It refuses to know how a backup is taken and what a cron line means. Invariants: the time of day is only ever
 //! asked of the clock handed in, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that
-//! slept is noticed; every slot is either run, caught up by one later run, or counted as skipped.
+//! slept is noticed; every slot is either run, caught up by one later run, or counted as skipped; a slot that comes while
+//! an earlier one waits to be tried again takes its place.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use wale_ops::{Clock, Kind};
+use tokio::time::Instant;
+use wale_ops::backup_push::{Role, Slot};
+use wale_ops::{Clock, Declined, Kind};
 
 use crate::backup::{Backups, Trigger};
 use crate::journal::Journal;
@@ -32,6 +35,7 @@ const SKIPPED_MAX: u32 = 24 * 60;
 /// The loop's parts.
 pub(crate) struct Scheduler {
     pub(crate) schedule: Schedule,
+    pub(crate) role: Role,
     pub(crate) backups: Backups,
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<Journal>,
@@ -75,43 +79,77 @@ impl Scheduler {
                         .note(|entries| entries.next_scheduled_backup = Some(until));
                     tokio::time::sleep(sleep).await;
                 }
-                Some(Step::Run(slot)) => {
-                    covered = clock.now();
-                    self.run_slot(slot).await;
-                    covered = self.skip_overlapped(covered, clock.now());
-                }
+                Some(Step::Run(slot)) => covered = self.run_slot(slot).await,
             }
         }
     }
 
-    async fn run_slot(&self, slot: DateTime<Utc>) {
-        for pause in RETRY_PAUSES.into_iter().map(Some).chain([None]) {
-            let ticket = match self.backups.begin(Trigger::Schedule, Box::new(|| {})) {
+    /// Serves a slot until it is done, given up, or the next one has come. Returns until when the schedule is served.
+    async fn run_slot(&self, slot: DateTime<Utc>) -> DateTime<Utc> {
+        let mut covered = self.clock.now();
+        for attempt in 0.. {
+            self.note_next();
+            let trigger = Trigger::Schedule(Slot {
+                at: slot,
+                role: self.role,
+            });
+            let ticket = match self.backups.begin(trigger, Box::new(|| {})) {
                 Ok(ticket) => ticket,
                 Err(error) if error.kind == Kind::Busy => {
                     tracing::warn!(%slot, "scheduled base backup is skipped: {}", error.message);
-                    return self.count_skipped(1);
+                    self.count_skipped(1);
+                    return covered;
                 }
-                Err(_) => return,
+                Err(_) => return covered,
             };
-            let kind = ticket
-                .ended()
-                .await
-                .as_ref()
-                .as_ref()
-                .err()
-                .map(|error| error.kind);
-            match (kind, pause) {
-                (None | Some(Kind::Cancelled), _) => return,
-                (Some(_), Some(pause)) => {
-                    tracing::info!(%slot, ?pause, "the scheduled base backup is tried again after a pause");
-                    tokio::time::sleep(pause).await;
-                }
-                (Some(_), None) => {
+            let ended = ticket.ended().await;
+            let error = ended.as_ref().as_ref().err();
+            let declined = error.and_then(|error| error.declined);
+            self.note_rest(error.filter(|_| rests(declined)).map(ToString::to_string));
+            covered = self.skip_overlapped(covered, self.clock.now());
+            let kind = error.map(|error| error.kind);
+            let Some(pause) = pause_after(kind, declined, attempt) else {
+                if kind.is_some() && declined.is_none() && kind != Some(Kind::Cancelled) {
                     tracing::warn!(%slot, "the scheduled base backup is given up until the next slot");
                 }
+                return covered;
+            };
+            let seconds = pause.as_secs();
+            tracing::info!(%slot, pause_seconds = pause.as_secs_f64(), "the scheduled base backup is tried again after a pause={seconds}s");
+            if !self.pause(pause, covered).await {
+                tracing::info!(%slot, "the next slot of the schedule has come: it is served instead");
+                return covered;
             }
         }
+        covered
+    }
+
+    /// Waits; whether that was all, and no other slot has come meanwhile.
+    async fn pause(&self, pause: Duration, covered: DateTime<Utc>) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let sleep = match next_step(&self.schedule, covered, self.clock.now()) {
+                Some(Step::Run(_)) => return false,
+                Some(Step::Wait { sleep, .. }) => sleep,
+                None => LOOK,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            tokio::time::sleep(sleep.min(left)).await;
+            self.note_next();
+        }
+    }
+
+    fn note_next(&self) {
+        let next = self.schedule.next_after(self.clock.now());
+        self.journal
+            .note(|entries| entries.next_scheduled_backup = next);
+    }
+
+    fn note_rest(&self, reason: Option<String>) {
+        self.journal.note(|entries| entries.schedule_rests = reason);
     }
 
     /// Counts the slots that passed while one was run. Returns until when the schedule is served.
@@ -144,9 +182,31 @@ impl Scheduler {
     }
 }
 
+/// Whether the schedule rests on this node for what the server is.
+fn rests(declined: Option<Declined>) -> bool {
+    matches!(declined, Some(Declined::Role | Declined::Recovering))
+}
+
+/// How long to wait before a slot is tried again after `attempt` tries before this one; none when it is done or given up.
+fn pause_after(kind: Option<Kind>, declined: Option<Declined>, attempt: usize) -> Option<Duration> {
+    let last = RETRY_PAUSES[RETRY_PAUSES.len() - 1];
+    let pause = RETRY_PAUSES.get(attempt).copied();
+    match (kind, declined) {
+        (None | Some(Kind::Cancelled | Kind::Draining), _) => None,
+        // It costs a look. Whoever takes the backup may die, and a server comes back.
+        (_, Some(Declined::Elsewhere | Declined::ServerDown)) => Some(pause.unwrap_or(last)),
+        (_, Some(_)) => None,
+        (_, None) => pause,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+    use wale_ops::backup_push::Role;
+
     use super::*;
+    use crate::backup::testing::{Act, Scripted, backups};
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -203,6 +263,82 @@ mod tests {
                 expected,
                 "{covered} {now}"
             );
+        }
+    }
+
+    #[test]
+    fn fault_108_what_a_slot_comes_to() {
+        use Declined::{Elsewhere, Exists, Recovering, Role, Served, ServerDown};
+        let (failed, busy) = (Some(Kind::LocalIo), Some(Kind::Busy));
+        let secs = Duration::from_secs;
+        let cases = [
+            (None, None, 0, None),
+            (Some(Kind::Cancelled), None, 0, None),
+            (failed, None, 0, Some(secs(30))),
+            (failed, None, 2, Some(secs(600))),
+            (failed, None, 3, None),
+            (busy, Some(Elsewhere), 0, Some(secs(30))),
+            (busy, Some(Elsewhere), 30, Some(secs(600))),
+            (busy, Some(ServerDown), 3, Some(secs(600))),
+            (busy, Some(Exists), 0, None),
+            (busy, Some(Served), 0, None),
+            (busy, Some(Role), 0, None),
+            (busy, Some(Recovering), 0, None),
+        ];
+        for (kind, declined, attempt, expected) in cases {
+            let pause = pause_after(kind, declined, attempt);
+            assert_eq!(pause, expected, "{kind:?} {declined:?} {attempt}");
+        }
+    }
+
+    /// Lets the clock of the schedule and the time of sleeps go on together.
+    async fn pass(clock: &Clock, seconds: u32) {
+        for _ in 0..seconds {
+            clock.advance(TimeDelta::seconds(1));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // The scheduler, the backup's task and whoever waits for it take their turns.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_108_a_slot_that_waits_to_be_tried_again_holds_up_no_other() {
+        let fail = || Act::Fail(Kind::LocalIo);
+        let rest = Act::Decline(Declined::Recovering);
+        let script = Scripted::new([fail(), fail(), Act::Succeed, rest, Act::Succeed]);
+        let taken = script.taken.clone();
+        let (backups, _, journal) = backups(script);
+        let clock = Clock::fixed(at("2026-03-01T00:00:30Z"));
+        let scheduler = Scheduler {
+            schedule: Schedule::parse("* * * * *", chrono_tz::UTC).unwrap(),
+            role: Role::Any,
+            backups,
+            clock: clock.clone(),
+            journal: Arc::clone(&journal),
+            metrics: Arc::new(Metrics::new("test")),
+        };
+        let covered = clock.now();
+        let script = async {
+            // The slot of 00:01 fails, and again 30 s later; the next attempt would come at 00:03:30.
+            pass(&clock, 85).await;
+            assert_eq!(*taken.borrow(), 2);
+            pass(&clock, 10).await;
+            assert_eq!(*taken.borrow(), 3, "the slot of 00:02 was served");
+            let next = journal.entries().next_scheduled_backup;
+            assert!(next > Some(clock.now()), "{next:?}");
+            pass(&clock, 60).await;
+            let rests = journal.entries().schedule_rests;
+            assert_eq!(rests.as_deref(), Some("as the script says"));
+            pass(&clock, 60).await;
+            assert_eq!(*taken.borrow(), 5);
+            assert_eq!(journal.entries().schedule_rests, None);
+            assert_eq!(journal.entries().skipped_backups, 0);
+        };
+        tokio::select! {
+            () = scheduler.run(covered) => panic!("it ended"),
+            () = script => {}
         }
     }
 }

@@ -25,7 +25,7 @@ use wale_ops::{Kind, LockFile, OpError};
 use crate::app::App;
 use crate::drain;
 use crate::journal::RestoreRecord;
-use crate::options::{ServiceOptions, StartMode};
+use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, quiet, reach, recall,
@@ -132,6 +132,7 @@ impl Service {
             app,
         } = self;
         tracing::info!(%address, tls = app.tls.is_some(), mode = app.mode, version = app.version, "the sidecar listens");
+        tracing::info!(%address, "{}", open_to_whom(&app));
         let stop_http = CancellationToken::new();
         let stop_work = CancellationToken::new();
         let http = app
@@ -174,6 +175,23 @@ impl Service {
         }
         app.life.stopped();
         begun.map(|_| ())
+    }
+}
+
+/// What the endpoint lets whom do, in one line.
+fn open_to_whom(app: &App) -> &'static str {
+    match (&app.token, app.token_for) {
+        (None, _) => {
+            "no token is set: whoever reaches the port may hand over WAL, read it and start base backups; \
+             WALE_HTTP_TOKEN_FILE sets one, WALE_HTTP_TOKEN_FOR=reads leaves pushes open"
+        }
+        (Some(_), TokenFor::Reads) => {
+            "pushes and probes are open to whoever reaches the port; all that reads data, starts work or tells of the \
+             cluster needs the token"
+        }
+        (Some(_), TokenFor::Everything) => {
+            "probes are open to whoever reaches the port; everything else needs the token"
+        }
     }
 }
 
@@ -229,7 +247,7 @@ async fn restore(
             }
             (Err(error), Some(pause)) if error.kind == Kind::StorageUnavailable => {
                 tracing::warn!(
-                    ?pause,
+                    pause_seconds = pause.as_secs_f64(),
                     "the restore is tried again after a pause: {}",
                     error.chain()
                 );
@@ -291,6 +309,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(unknown::watch_server(Arc::clone(app))));
     begin(Box::pin(unknown::look_for_sealed(Arc::clone(app))));
     begin(Box::pin(reach::watch(Arc::clone(app))));
+    begin(Box::pin(recall::keep_looking(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));
     begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
@@ -319,6 +338,7 @@ async fn keep_schedule(app: Arc<App>) {
     };
     let scheduler = Scheduler {
         schedule,
+        role: app.backup_role,
         backups: app.backups.clone(),
         clock: app.archive.clock().clone(),
         journal: Arc::clone(&app.journal),

@@ -35,7 +35,9 @@ pub use s3::{
     ProfileSource, Proxies, RoleSource, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret,
     ServerEncryption, UploadChecksum, WebIdentitySource,
 };
-pub use store::{Body, Object, ObjectMeta, ObjectStream, PutOutcome, Store, body_from, read_all};
+pub use store::{
+    Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+};
 
 /// Pieces in which the stores of this room read and write: 1 MiB is large enough that a hop to a
 /// blocking thread (some 20 µs) is lost in the copy (some 200 µs), and small enough that a transfer

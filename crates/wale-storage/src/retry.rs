@@ -138,7 +138,7 @@ impl<'a> Attempts<'a> {
     fn tell(&mut self, error: &StoreError, pause: Duration) {
         let (attempt, now) = (self.made, Instant::now());
         if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {
-            tracing::debug!(%error, attempt, ?pause, "the store is asked again");
+            tracing::debug!(%error, attempt, pause_seconds = pause.as_secs_f64(), "the store is asked again");
             return;
         }
         let cause = std::error::Error::source(error);
@@ -401,8 +401,12 @@ impl Store for RetryStore {
         }
     }
 
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
-        self.inner.discard_unfinished(older_than).await
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: crate::Ours,
+    ) -> Result<u64, StoreError> {
+        self.inner.discard_unfinished(older_than, ours).await
     }
 
     fn location(&self) -> String {

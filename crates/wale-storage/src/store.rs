@@ -61,6 +61,9 @@ impl std::fmt::Debug for Object {
     }
 }
 
+/// Whether an object of this key, or an unfinished one, can be the caller's own.
+pub type Ours = fn(&str) -> bool;
+
 /// Object storage in six verbs.
 ///
 /// Every error is a [`StoreError`]; each verb names those that are its own. Any verb may fail with
@@ -151,12 +154,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     }
 
     /// Removes what unfinished writes left behind that were last touched `older_than` ago: temporary
-    /// files, multipart uploads. None of it was ever visible. Gives their number.
+    /// files, multipart uploads. None of it was ever visible. Gives their number. Others may keep theirs below the same
+    /// root: only what was to become an object of a name that is `ours` goes.
     ///
     /// # Errors
     ///
     /// Only those of every verb.
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError>;
+    async fn discard_unfinished(&self, older_than: Duration, ours: Ours)
+    -> Result<u64, StoreError>;
 
     /// Where the store is, for messages; no secret.
     fn location(&self) -> String;
@@ -221,8 +226,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).delete_many(keys).await
     }
 
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
-        (**self).discard_unfinished(older_than).await
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: Ours,
+    ) -> Result<u64, StoreError> {
+        (**self).discard_unfinished(older_than, ours).await
     }
 
     fn location(&self) -> String {

@@ -9,7 +9,6 @@ use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
-use wale_format::layout::{self, ArchiveKey};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
@@ -145,7 +144,6 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
                 timeouts: S3Timeouts::default(),
                 retry: bounds.store.clone(),
                 upload_memory_bytes,
-                is_own_name: |name| layout::parse(name) != ArchiveKey::Unknown,
             };
             let failed = |e| OpError::from_store(e, format_args!("set up the archive in S3"));
             let store = S3Store::open(&options).map_err(failed)?;
@@ -409,8 +407,15 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         mode,
         lock_file: settings.lock_file.clone(),
         schedule: settings.schedule.clone(),
+        backup_role: settings.backup_role,
         grace: settings.shutdown_grace,
         token,
+        token_for: settings.http_token_for,
+        hosts: [
+            std::slice::from_ref(&settings.sidecar_hostname),
+            &settings.http_hosts,
+        ]
+        .concat(),
         tls,
         archive,
         pusher,

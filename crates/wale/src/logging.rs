@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use chrono::{SecondsFormat, Utc};
 use indicatif::ProgressBar;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -112,9 +114,8 @@ pub(crate) fn install(options: LogOptions, bar: ProgressBar) {
     let _ = match format {
         Format::Json => {
             let layer = tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_timer(Time);
+                .event_format(Json)
+                .with_ansi(false);
             registry.with(layer.with_writer(sink)).try_init()
         }
         Format::Line => {
@@ -176,6 +177,77 @@ where
             }
         }
         writeln!(writer, "{}", escaped(&body))
+    }
+}
+
+/// The JSON format: one object for each record, every key once. Numbers are numbers, lengths of time are seconds.
+struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let mut time = String::new();
+        Time.format_time(&mut Writer::new(&mut time))?;
+        let mut members = Members::default();
+        members.add("timestamp", time.into());
+        members.add("level", metadata.level().as_str().into());
+        members.add("target", metadata.target().into());
+        event.record(&mut members);
+        let members = members.0.iter();
+        let members: Vec<String> = members
+            .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())))
+            .collect();
+        writeln!(writer, "{{{}}}", members.join(","))
+    }
+}
+
+/// The members of an object, in order.
+#[derive(Default)]
+struct Members(Vec<(String, Value)>);
+
+impl Members {
+    /// A key that is taken already gets a line behind it: JSON lets nobody say what the same key twice means.
+    fn add(&mut self, key: &str, value: Value) {
+        let mut key = key.to_owned();
+        while self.0.iter().any(|(taken, _)| *taken == key) {
+            key.push('_');
+        }
+        self.0.push((key, value));
+    }
+}
+
+impl Visit for Members {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field.name(), format!("{value:?}").into());
     }
 }
 
@@ -254,6 +326,58 @@ mod tests {
         assert_eq!(of(Some("syslog, stderr"), Format::Line), (true, true));
         assert_eq!(of(Some("syslog,nonsense"), Format::WalE), (false, true));
         assert!(Destinations::of(Some("nonsense"), Format::WalE).is_nowhere());
+    }
+
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_record_has_every_key_once_and_numbers_are_numbers() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(Json)
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let seconds = std::time::Duration::from_millis(1500).as_secs_f64();
+            tracing::info!(
+                level = "mine",
+                target = 3,
+                duration_seconds = seconds,
+                ok = true,
+                none = None::<u64>,
+                "two\nlines"
+            );
+        });
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for key in [
+            "level",
+            "target",
+            "message",
+            "timestamp",
+            "level_",
+            "target_",
+        ] {
+            assert_eq!(text.matches(&format!("\"{key}\":")).count(), 1, "{text}");
+        }
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["level"], "INFO");
+        assert_eq!(value["level_"], "mine");
+        assert_eq!(value["message"], "two\nlines");
+        assert_eq!(value["duration_seconds"], 1.5);
+        assert_eq!((&value["target_"], &value["ok"]), (&3.into(), &true.into()));
     }
 
     #[test]

@@ -31,7 +31,12 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(arguments.clone()) {
-        Ok(invocation) => ExitCode::from(run(&invocation)),
+        Ok(invocation) => {
+            if matches!(invocation.verb, Verb::Serve) {
+                config::allocator::settle();
+            }
+            ExitCode::from(run(&invocation))
+        }
         Err(early) => ExitCode::from(end_early(&early, &arguments)),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wale_pg::{ControlFile, ControlFileError};
 
-use super::DataDirectory;
+use super::{DataDirectory, open_regular};
 use crate::error::ClusterError;
 
 /// The server rewrites the file in place, in one write of some hundred bytes: a half-written one is whole
@@ -34,7 +34,7 @@ impl DataDirectory {
         let mut tries = 1;
         loop {
             let mut bytes = Vec::with_capacity(ControlFile::FILE_SIZE);
-            std::fs::File::open(&path)
+            open_regular(&path)
                 .and_then(|file| {
                     file.take(ControlFile::FILE_SIZE as u64)
                         .read_to_end(&mut bytes)

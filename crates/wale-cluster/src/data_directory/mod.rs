@@ -13,6 +13,7 @@ mod role;
 mod walk;
 
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use wale_pg::MajorVersion;
@@ -90,6 +91,25 @@ impl DataDirectory {
     }
 }
 
+/// Opens a regular file for reading. Never waits: a FIFO in its place, which the database's user may make, would hold the
+/// thread until somebody writes into it.
+///
+/// # Errors
+/// Those of opening; `InvalidInput` for anything that is no regular file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<std::fs::File> {
+    let no_wait = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(no_wait)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        let text = "it is no regular file";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+}
+
 impl DataDirectory {
     /// The number in `PG_VERSION` where it is of a newer version than wale knows; `None` for a version that is known, or
     /// where nothing can be read.
@@ -102,7 +122,7 @@ impl DataDirectory {
 
 /// Reads a small text file. `None`: it is not there.
 fn read_small(path: &Path) -> Result<Option<String>, ClusterError> {
-    let file = match std::fs::File::open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ClusterError::io("read", path)(error)),
@@ -117,6 +137,27 @@ fn read_small(path: &Path) -> Result<Option<String>, ClusterError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Row 59: a pipe in place of a file that is read all the time would hold a thread for each look.
+    #[test]
+    fn fault_59_a_pipe_in_place_of_a_file_of_the_server_holds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDirectory::at(folder.path());
+        std::fs::create_dir(folder.path().join("global")).unwrap();
+        let names = ["global/pg_control", "PG_VERSION", "postmaster.pid"];
+        for name in names {
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, folder.path().join(name), kind, mode, 0).unwrap();
+        }
+        for error in [
+            data.control_file().unwrap_err(),
+            data.version().unwrap_err(),
+            data.postmaster().unwrap_err(),
+        ] {
+            assert!(error.to_string().len() > 10, "{error}");
+        }
+    }
 
     #[test]
     fn a_missing_directory_can_be_named_but_a_file_cannot() {

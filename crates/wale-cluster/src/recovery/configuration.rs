@@ -177,7 +177,8 @@ pub(super) fn with_block(configuration: Vec<u8>, block: &str) -> Vec<u8> {
     text
 }
 
-/// PostgreSQL's defaults of the settings that recovery enforces, the same in 10 to 18.
+/// PostgreSQL's defaults of the settings that recovery enforces, the same in 10 to 18. From 19 on the last one is 128: the
+/// smaller number here errs on the side of writing the primary's own value, which recovery accepts.
 const DEFAULTS: [(&str, i32); 5] = [
     ("max_connections", 100),
     ("max_worker_processes", 8),

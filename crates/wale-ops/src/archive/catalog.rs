@@ -142,6 +142,17 @@ impl Archive {
         Ok(false)
     }
 
+    /// The backup of that name as it is now; `None` where it has no sentinel.
+    pub(crate) async fn entry(&self, name: &BackupName) -> Result<Option<BackupEntry>> {
+        let key = Self::key(&layout::sentinel(name))?;
+        let head = self.store().head(&key).await;
+        let head = head.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        match head {
+            Some(meta) => self.read_entry(name.clone(), meta).await,
+            None => Ok(None),
+        }
+    }
+
     /// One sentinel; `None` when it was deleted since the listing.
     async fn read_entry(&self, name: BackupName, meta: ObjectMeta) -> Result<Option<BackupEntry>> {
         let modified = meta.modified;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use wale_format::BackupName;
 use wale_pg::TimelineId;
 
+use super::condition::Look;
 use super::lineage::{Ending, Histories, Lineage};
 use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
@@ -53,6 +54,8 @@ impl fmt::Display for BackupSelector {
 pub struct Wanted<'a> {
     /// The timeline that it must lead to; `None` for the newest one.
     pub timeline: Option<TimelineId>,
+    /// How much of a backup is looked at before it counts as whole.
+    pub look: Look,
     /// Why a backup will not do, in words that follow its name; `None` where it will.
     pub unfit: &'a (dyn Fn(&BackupEntry) -> Option<String> + Sync),
 }
@@ -61,6 +64,7 @@ impl fmt::Debug for Wanted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wanted")
             .field("timeline", &self.timeline)
+            .field("look", &self.look)
             .finish_non_exhaustive()
     }
 }
@@ -70,6 +74,7 @@ impl Default for Wanted<'_> {
     fn default() -> Self {
         Self {
             timeline: None,
+            look: Look::Whole,
             unfit: &|_| None,
         }
     }
@@ -126,6 +131,7 @@ impl Archive {
         };
         let mut reasons: Vec<Option<String>> = vec![None; catalog.backups.len()];
         let mut leads_somewhere_else = false;
+        let mut flawed = None;
         // What leads there for certain comes before what may.
         for certain in [Some(true), None] {
             for (index, entry) in catalog.backups.iter().enumerate().rev() {
@@ -144,12 +150,17 @@ impl Archive {
                     reasons[index] = Some(why);
                     continue;
                 }
-                let newer = catalog.backups.iter().zip(&reasons).skip(index + 1);
-                return Ok(Chosen {
-                    entry: entry.clone(),
-                    passed_over: told(newer),
-                });
+                if let Some(flaw) = self.look_at(entry, wanted.look).await? {
+                    flawed.get_or_insert(index);
+                    reasons[index] = Some(flaw.words().to_owned());
+                    continue;
+                }
+                return Ok(chosen(catalog, &reasons, index));
             }
+        }
+        // None is whole. What exactly is wrong with the newest a restore says, before it writes anything.
+        if let Some(index) = flawed {
+            return Ok(chosen(catalog, &reasons, index));
         }
         let all = told(catalog.backups.iter().zip(&reasons));
         Err(if leads_somewhere_else {
@@ -257,6 +268,14 @@ fn check_usable(entry: &BackupEntry) -> Result<()> {
     Ok(())
 }
 
+fn chosen(catalog: &Catalog, reasons: &[Option<String>], index: usize) -> Chosen {
+    let newer = catalog.backups.iter().zip(reasons).skip(index + 1);
+    Chosen {
+        entry: catalog.backups[index].clone(),
+        passed_over: told(newer),
+    }
+}
+
 /// A sentence for each backup, the newest first.
 fn told<'a>(
     backups: impl DoubleEndedIterator<Item = (&'a BackupEntry, &'a Option<String>)>,
@@ -351,12 +370,16 @@ mod tests {
 
     async fn latest(bench: &Bench) -> Result<(String, Vec<String>)> {
         let catalog = bench.archive.catalog().await.expect("read");
-        let chosen = bench
-            .archive
-            .choose(&catalog, &BackupSelector::Latest)
-            .await?;
+        let chosen = bench.archive.latest(&catalog, &RECORD).await?;
         Ok((chosen.entry.name.segment().to_string(), chosen.passed_over))
     }
+
+    /// These archives have records and no partitions.
+    const RECORD: Wanted<'_> = Wanted {
+        timeline: None,
+        look: Look::Record,
+        unfit: &|_| None,
+    };
 
     const OLD: &str = "000000010000000000000002";
     const LEFT: [&str; 2] = ["000000010000000000000006", "000000010000000000000008"];
@@ -403,7 +426,7 @@ mod tests {
         // Whoever wants the old timeline gets it.
         let wanted = Wanted {
             timeline: TimelineId::new(1),
-            ..Wanted::default()
+            ..RECORD
         };
         let chosen = bench
             .archive
@@ -438,7 +461,7 @@ mod tests {
         };
         let wanted = Wanted {
             unfit: &unfit,
-            ..Wanted::default()
+            ..RECORD
         };
         let chosen = bench
             .archive
@@ -449,7 +472,7 @@ mod tests {
         assert!(chosen.passed_over[0].ends_with("it ends too late"));
         let wanted = Wanted {
             unfit: &|_| Some("it ends too late".to_owned()),
-            ..Wanted::default()
+            ..RECORD
         };
         let error = bench.archive.latest(&catalog, &wanted).await.unwrap_err();
         assert_eq!(error.kind, Kind::NotFound);

@@ -8,9 +8,11 @@
 
 mod adopt;
 mod catalog;
+pub(crate) mod condition;
 mod identity;
 mod latest;
 pub mod lineage;
+pub(crate) mod parts;
 mod placed;
 pub mod reach;
 mod read;
@@ -28,6 +30,7 @@ use wale_pipeline::MemoryBudget;
 use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
+pub use condition::{Flaw, Look};
 pub use identity::ClusterIdentity;
 pub(crate) use identity::foreign_cluster;
 pub use latest::{BackupSelector, Chosen, Wanted};

@@ -29,6 +29,20 @@ pub(crate) const WAL_WINDOW_MAX: u64 = 16 << 20;
 /// The window of a partition that each worker's budget counts. A larger one takes the rest from the budget.
 const PARTITION_WINDOW: u64 = 8 << 20;
 
+/// Bytes in which noise is told from text: that 24 random bytes all are printable happens once in 20 thousand million
+/// times, (98 / 256)^24.
+const NOISE_BYTES: usize = 24;
+
+/// How the streams begin that have a beginning of their own.
+const MAGICS: [(Codec, &[u8]); 3] = [
+    (Codec::Zstd, &[0x28, 0xB5, 0x2F, 0xFD]),
+    (Codec::Lz4, &[0x04, 0x22, 0x4D, 0x18]),
+    (Codec::Lzo, &[0x89, 0x4C, 0x5A, 0x4F]),
+];
+
+/// Where a tar has its mark.
+const TAR_MARK: (usize, &[u8]) = (257, b"ustar");
+
 impl Archive {
     /// The whole of a small object, or `None` when the store says that it does not exist.
     pub(crate) async fn read_small(&self, key: &ObjectKey) -> Result<Option<Bytes>> {
@@ -58,7 +72,9 @@ impl Archive {
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
         let source = self.open_stored(key, codec).await?;
+        let mut source = source;
         let work = move || {
+            refuse_encrypted(codec, source.fill_buf()?)?;
             let mut plain = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)?;
             consume(&mut plain)
         };
@@ -81,6 +97,7 @@ impl Archive {
         let mut source = self.open_stored(key, codec).await?;
         let (budget, runtime, named) = (self.budget().clone(), Handle::current(), key.clone());
         let work = move || {
+            refuse_encrypted(codec, source.fill_buf()?)?;
             let window = wale_format::window_bytes(codec, source.fill_buf()?);
             let more = window.saturating_sub(PARTITION_WINDOW);
             if more > budget.total().saturating_sub(held) {
@@ -108,6 +125,51 @@ impl Archive {
             &Handle::current(),
         ))
     }
+}
+
+/// Whether what stands in the place of a compressed stream, or of a tar where nothing is compressed, may be an encrypted
+/// message, of OpenPGP or of libsodium, whose bytes look like noise. Other tools name the two alike. What begins like a
+/// damaged stream, like text or like nothing is none.
+pub(super) fn may_be_encrypted(codec: Codec, head: &[u8]) -> bool {
+    if MAGICS.iter().any(|(_, magic)| head.starts_with(magic)) {
+        return false;
+    }
+    let magic: &[u8] = match codec {
+        // Of a tar: its first member's header has this mark.
+        Codec::None => {
+            let mark = head.get(TAR_MARK.0..);
+            if mark.is_none_or(|rest| rest.starts_with(TAR_MARK.1)) {
+                return false;
+            }
+            b""
+        }
+        _ => match MAGICS.iter().find(|(known, _)| *known == codec) {
+            Some((_, magic)) => magic,
+            None => return false,
+        },
+    };
+    let Some(noise) = head.get(..NOISE_BYTES) else {
+        return false;
+    };
+    let alike = magic.iter().zip(noise).filter(|(one, other)| one == other);
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let is_constant = noise.iter().all(|byte| *byte == noise[0]);
+    alike.count() < 2 && !is_constant && !noise.iter().all(is_text)
+}
+
+fn no_stream(codec: Codec) -> io::Error {
+    let message = format!(
+        "it does not begin as {codec} does: it is encrypted, or something else was stored under its name"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, message)
+}
+
+/// Refuses what is no stream of the codec, and may be a good object of another tool's all the same.
+fn refuse_encrypted(codec: Codec, head: &[u8]) -> Result<(), ConsumeError> {
+    if codec == Codec::None || !may_be_encrypted(codec, head) {
+        return Ok(());
+    }
+    Err(ConsumeError::Read(no_stream(codec)))
 }
 
 /// Does the work of a reader on a blocking thread and explains its failure.
@@ -209,4 +271,40 @@ pub(crate) fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
         ),
     )
     .hint("use a version of wale that reads this codec, or the tool that wrote the archive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_118_noise_may_be_encrypted_and_a_damaged_stream_is_not() {
+        // From a segment of WAL-G's that libsodium encrypted.
+        let sodium = [
+            0x64, 0x99, 0xd6, 0x86, 0x07, 0xf1, 0x8a, 0x04, 0xb9, 0xb1, 0x55, 0x2b, 0x2f, 0x0b,
+            0xd6, 0x14, 0xbc, 0x61, 0x64, 0xdd, 0xe3, 0x14, 0x66, 0xbc, 0xc1, 0x88,
+        ];
+        for codec in [Codec::Zstd, Codec::Lz4, Codec::Lzo] {
+            assert!(may_be_encrypted(codec, &sodium), "{codec}");
+            assert!(!may_be_encrypted(codec, &sodium[..20]), "{codec}");
+            assert!(!may_be_encrypted(codec, &[0; 64]), "{codec}");
+            assert!(!may_be_encrypted(codec, &[b'x'; 64]), "{codec}");
+            assert!(
+                !may_be_encrypted(codec, b"<html><body>What you wanted</body></html>"),
+                "{codec}"
+            );
+        }
+        let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD];
+        frame.extend_from_slice(&sodium);
+        assert!(!may_be_encrypted(Codec::Zstd, &frame));
+        assert!(!may_be_encrypted(Codec::Lz4, &frame), "another codec's");
+        frame[0] ^= 1;
+        assert!(!may_be_encrypted(Codec::Zstd, &frame), "a flipped bit");
+        let mut tar = [7u8; 512];
+        tar[0] = 8;
+        assert!(may_be_encrypted(Codec::None, &tar));
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(!may_be_encrypted(Codec::None, &tar));
+        assert!(!may_be_encrypted(Codec::None, b"tar"));
+    }
 }

@@ -72,7 +72,10 @@ pub(crate) async fn is_missing(archive: &Archive, gap: Gap) -> Result<bool> {
 }
 
 /// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.
-fn prefix(leg: Leg, size: WalSegmentSize) -> std::result::Result<String, WalSegmentError> {
+pub(crate) fn prefix(
+    leg: Leg,
+    size: WalSegmentSize,
+) -> std::result::Result<String, WalSegmentError> {
     let Some(end) = leg.end else {
         return Ok(leg.timeline.to_hex());
     };

@@ -99,6 +99,8 @@ pub(super) struct Extraction {
     directories: AtomicU64,
     /// Members that lay in a tablespace beside the folder of the version: how many, and the first.
     strangers: Mutex<(u64, String)>,
+    /// Members of a foreign backup's list that have not come yet.
+    listed: Mutex<BTreeSet<String>>,
 }
 
 impl Extraction {
@@ -108,6 +110,7 @@ impl Extraction {
         progress: Progress,
         strict: bool,
         limits: Limits,
+        listed: BTreeSet<String>,
     ) -> Self {
         Self {
             target,
@@ -123,6 +126,7 @@ impl Extraction {
             second_names: Mutex::new(Vec::new()),
             directories: AtomicU64::new(0),
             strangers: Mutex::default(),
+            listed: Mutex::new(listed),
         }
     }
 
@@ -147,6 +151,22 @@ impl Extraction {
     /// The symbolic links that a foreign backup brought; they are made when all files are there.
     pub(super) fn take_links(&self) -> Vec<ForeignLink> {
         std::mem::take(&mut lock(&self.links))
+    }
+
+    /// Whether every member that the maker of a foreign backup listed has come.
+    pub(super) fn check_listed(&self) -> Result<()> {
+        let missing = lock(&self.listed);
+        let Some(first) = missing.first() else {
+            return Ok(());
+        };
+        Err(
+            OpError::new(Kind::CorruptData, format!("the backup lacks \"{first}\""))
+                .detail(format!(
+                    "The list of its files has it, no partition brought it; {} more are missing.",
+                    missing.len() - 1
+                ))
+                .hint("restore another backup; this one was damaged in the archive"),
+        )
     }
 
     /// Writes every member of one partition.
@@ -179,6 +199,7 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(cancelled().into());
             }
+            lock(&self.listed).remove(member.path.as_str());
             if self.target.is_beside_version_folder(member.path.as_str()) {
                 self.stranger(&member)?;
                 continue;

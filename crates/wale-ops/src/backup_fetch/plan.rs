@@ -1,10 +1,7 @@
 //! The decisions of a restore, without I/O: which backup, where its tablespaces go, and everything that can be refused
 //! before the first write.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-use wale_format::{BackupName, Codec};
 
 use crate::error::{Kind, OpError, Result};
 
@@ -20,69 +17,6 @@ pub struct ExpectedFile {
     pub size: u64,
     /// Checksum of the content, where the manifest has one of this kind.
     pub crc32c: Option<u32>,
-}
-
-/// A partition in the archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredPart {
-    /// Its key.
-    pub key: String,
-    /// Its number; WAL-G's `pg_control` and `backup_label` have none.
-    pub number: Option<u32>,
-    /// Its codec.
-    pub codec: Codec,
-    /// Bytes stored.
-    pub size: u64,
-}
-
-/// Compares the partitions that the sentinel recorded (number → bytes stored) with those the archive has.
-///
-/// # Errors
-///
-/// [`Kind::CorruptData`], naming the first partition that is missing, has another size or is one too many.
-pub fn check_parts(
-    backup: &BackupName,
-    recorded: &BTreeMap<u32, u64>,
-    stored: &[StoredPart],
-) -> Result<()> {
-    let damaged = |what: String| {
-        OpError::new(
-            Kind::CorruptData,
-            format!("backup {backup} is damaged: {what}"),
-        )
-        .hint("restore another backup, and find out who deletes or changes objects of the archive")
-    };
-    let mut seen = BTreeSet::new();
-    for part in stored {
-        let Some(&size) = part.number.as_ref().and_then(|number| recorded.get(number)) else {
-            return Err(damaged(format!(
-                "object {} is not one of its partitions",
-                part.key
-            )));
-        };
-        if part.size != size {
-            return Err(damaged(format!(
-                "object {} has {} bytes instead of {size}",
-                part.key, part.size
-            )));
-        }
-        if !seen.insert(part.number) {
-            return Err(damaged(format!(
-                "object {} is there under two codecs",
-                part.key
-            )));
-        }
-    }
-    match recorded
-        .keys()
-        .find(|number| !seen.contains(&Some(**number)))
-    {
-        Some(missing) => Err(damaged(format!(
-            "partition {missing} of {} is not in the archive",
-            recorded.len()
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// What the data directory to be was found to be.
@@ -240,49 +174,6 @@ pub fn check_space(volumes: &[(Volume, Need)]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name() -> BackupName {
-        BackupName::parse("base_000000010000000000000002_00000040").unwrap()
-    }
-
-    fn part(number: u32, codec: Codec, size: u64) -> StoredPart {
-        StoredPart {
-            key: format!("part_{number}"),
-            number: Some(number),
-            codec,
-            size,
-        }
-    }
-
-    #[test]
-    fn partitions_must_be_exactly_those_of_the_sentinel() {
-        let recorded = BTreeMap::from([(0, 10), (1, 20)]);
-        let zstd = Codec::Zstd;
-        check_parts(&name(), &recorded, &[part(1, zstd, 20), part(0, zstd, 10)]).unwrap();
-        let foreign = StoredPart {
-            number: None,
-            ..part(9, zstd, 1)
-        };
-        let cases = [
-            vec![part(0, zstd, 10)],
-            vec![],
-            vec![part(0, zstd, 10), part(1, zstd, 21)],
-            vec![part(0, zstd, 10), part(1, zstd, 20), part(2, zstd, 1)],
-            vec![
-                part(0, zstd, 10),
-                part(1, zstd, 20),
-                part(1, Codec::Lz4, 20),
-            ],
-            vec![part(0, zstd, 10), part(1, zstd, 20), foreign],
-        ];
-        for stored in cases {
-            assert_eq!(
-                check_parts(&name(), &recorded, &stored).unwrap_err().kind,
-                Kind::CorruptData,
-                "{stored:?}"
-            );
-        }
-    }
 
     #[test]
     fn only_an_empty_or_half_done_target_is_written_to() {

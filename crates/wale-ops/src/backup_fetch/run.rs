@@ -12,7 +12,7 @@ use wale_pipeline::{CancellationToken, Progress};
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
-use super::plan::{self, Begin, StoredPart};
+use super::plan::{self, Begin};
 use super::report::RestoreReport;
 use super::source::Source;
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
@@ -20,6 +20,7 @@ use super::target::{Target, WalPlace};
 use super::whole::Whole;
 use super::{facts, wipe};
 use crate::archive::Archive;
+use crate::archive::parts::StoredPart;
 use crate::backup_push::{blocking, cancelled};
 use crate::error::{Kind, OpError, Result};
 
@@ -441,6 +442,7 @@ impl Restore<'_> {
             self.progress.clone(),
             strict,
             limits,
+            source.listed.clone(),
         )
     }
 

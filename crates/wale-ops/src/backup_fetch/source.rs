@@ -1,21 +1,22 @@
 //! The backup in the archive: its record, its manifest, its partitions. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use wale_cluster::{path_of_text, text_of_path};
-use wale_format::layout::{self, ArchiveKey};
+use wale_format::layout;
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
 use wale_storage::{ObjectKey, StoreError};
 
 use super::extract::WORKER_BYTES;
-use super::plan::{self, ExpectedFile, StoredPart};
+use super::plan::ExpectedFile;
 use super::tablespaces::RecordedTablespace;
+use crate::archive::parts::StoredPart;
 use crate::archive::{Archive, BackupSelector, ConsumeError};
 use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
@@ -38,6 +39,8 @@ pub(super) struct Source {
     pub(super) manifest: Option<Manifest>,
     /// Largest first.
     pub(super) parts: Vec<StoredPart>,
+    /// The members that some partition must hold, where their maker listed them.
+    pub(super) listed: BTreeSet<String>,
     /// Sentences about newer backups that `LATEST` does not mean.
     pub(super) passed_over: Vec<String>,
 }
@@ -53,7 +56,10 @@ impl Source {
             .readable()
             .cloned()
             .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
-        let mut parts = stored_parts(archive, &name).await?;
+        let list = archive.member_list(&name, &sentinel).await?;
+        let mut parts = archive
+            .checked_parts(&name, &sentinel, list.as_ref())
+            .await?;
         parts.sort_by(|one, other| {
             other
                 .size
@@ -61,21 +67,7 @@ impl Source {
                 .then_with(|| one.key.cmp(&other.key))
         });
         let manifest = match &sentinel.wale {
-            Some(record) => {
-                let recorded = record
-                    .partitions
-                    .iter()
-                    .map(|part| (part.number, part.bytes_stored))
-                    .collect();
-                plan::check_parts(&name, &recorded, &parts)?;
-                Some(manifest(archive, &name, record).await?)
-            }
-            None if parts.is_empty() => {
-                return Err(OpError::new(
-                    Kind::CorruptData,
-                    format!("backup {name} has no partition in the archive"),
-                ));
-            }
+            Some(record) => Some(manifest(archive, &name, record).await?),
             None => None,
         };
         let major = match recorded_major(&sentinel) {
@@ -93,6 +85,7 @@ impl Source {
             timeline,
             manifest,
             parts,
+            listed: list.map(|list| list.members).unwrap_or_default(),
             passed_over,
         })
     }
@@ -231,34 +224,6 @@ fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
         .as_ref()
         .map(|wale| wale.major)
         .or_else(of_wal_g)
-}
-
-async fn stored_parts(archive: &Archive, name: &BackupName) -> Result<Vec<StoredPart>> {
-    let prefix = layout::partitions_prefix(name);
-    let failed = |error| OpError::from_store(error, format_args!("list {prefix}"));
-    let listing = archive.store().list(&prefix).await.map_err(failed)?;
-    listing
-        .map_err(failed)
-        .try_filter_map(|meta| async move {
-            let key = meta.key.to_string();
-            Ok(match layout::parse(&key) {
-                ArchiveKey::Partition { number, codec, .. } => Some(StoredPart {
-                    key,
-                    number: Some(number),
-                    codec,
-                    size: meta.size,
-                }),
-                ArchiveKey::ForeignPartition { codec, .. } => Some(StoredPart {
-                    key,
-                    number: None,
-                    codec,
-                    size: meta.size,
-                }),
-                _ => None,
-            })
-        })
-        .try_collect()
-        .await
 }
 
 async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -> Result<Manifest> {

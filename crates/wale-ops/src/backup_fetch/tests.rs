@@ -781,3 +781,67 @@ async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     let hole = "000000010000000000000004 to 000000010000000000000006";
     assert!(warning.contains(hole), "{warning}");
 }
+
+/// WAL-G lists what its backup holds. Without the list nobody would notice what is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name() {
+    let parts = |bench: &Bench| -> Vec<String> {
+        let names = bench.partition_keys().into_iter();
+        let name = |key: ObjectKey| key.as_str().rsplit('/').next().unwrap().to_owned();
+        names.map(name).collect()
+    };
+    for (case, lacking) in [
+        ("whole", None),
+        ("member", Some("base/5/99999")),
+        ("part", Some("part_00000001.tar.zst")),
+        ("copy", Some("copy_0.tar.tar")),
+        ("list", Some("files_metadata.json")),
+    ] {
+        let bench = Bench::new().await;
+        let sentinel = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+        let mut foreign = Sentinel::parse(&bench.memory.content(&sentinel).unwrap()).unwrap();
+        foreign.wale = None;
+        foreign.files_metadata_disabled = None;
+        bench.insert(sentinel.as_str(), foreign.to_json());
+        let mut files = serde_json::json!({"/": {}, "/base/5": {}, "/base/5/16390": {"IsSkipped": false},
+            "/base/5/16391": {"IsSkipped": true}});
+        if case == "member" {
+            files["/base/5/99999"] = serde_json::json!({});
+        }
+        let sets: serde_json::Map<String, serde_json::Value> = parts(&bench)
+            .into_iter()
+            .map(|part| (part, serde_json::json!(["backup_label", "/gone/meanwhile"])))
+            .collect();
+        let list = serde_json::json!({"Files": files, "TarFileSets": sets});
+        if case != "list" {
+            bench.insert(&layout::files_metadata(&name()), list.to_string().into());
+        }
+        // WAL-G has a partition of its own for it.
+        let folder = layout::partitions_prefix(&name());
+        let empty = vec![0u8; 1024];
+        bench.insert(&format!("{folder}pg_control.tar"), empty.clone());
+        if case == "part" {
+            let gone = bench.partition_keys().remove(1);
+            bench.memory.delete(&gone).await.unwrap();
+        }
+        if case == "copy" {
+            bench.insert(&format!("{folder}copy_0.tar.tar"), empty);
+        }
+        let restored = bench.restore(&bench.options()).await;
+        let Some(lacking) = lacking else {
+            restored.unwrap();
+            continue;
+        };
+        let error = restored.unwrap_err();
+        let kind = if case == "copy" {
+            Kind::Configuration
+        } else {
+            Kind::CorruptData
+        };
+        assert_eq!(error.kind, kind, "{case}: {}", error.chain());
+        assert!(error.message.contains(lacking), "{case}: {}", error.message);
+        let begun = bench.path("target").exists();
+        assert_eq!(begun, case == "member", "{case}");
+        assert!(!bench.path("target/global/pg_control").exists(), "{case}");
+    }
+}

@@ -29,6 +29,7 @@ impl Whole<'_> {
         let target = &self.extraction.target;
         self.extraction.copy_second_names()?;
         self.extraction.ledger.check_complete()?;
+        self.extraction.check_listed()?;
         let kept = self.extraction.take_control_file().ok_or_else(|| {
             OpError::new(
                 Kind::CorruptData,

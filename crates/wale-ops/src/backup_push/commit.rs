@@ -12,7 +12,7 @@ use wale_format::sentinel::{PartitionRecord, SentinelOrigin, WaleSentinel};
 use wale_format::tar::Meta;
 use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
 use wale_pg::{ControlFile, WalSegmentName, byte_text};
-use wale_storage::{PutOutcome, body_from};
+use wale_storage::{ObjectKey, PutOutcome, body_from};
 
 use super::copy::{StoredPartition, small_partition};
 use super::options::Options;
@@ -346,17 +346,30 @@ pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Resu
     if objects.get(&manifest).map(|meta| meta.size) != Some(evidence.manifest_bytes) {
         return Err(gone("the manifest", &evidence.started.name));
     }
+    let partitions = layout::partitions_prefix(&evidence.started.name);
     for (key, meta) in objects {
-        if let ArchiveKey::Partition { number, .. } = layout::parse(&key)
-            && missing.get(&number) == Some(&meta.size)
-        {
-            missing.remove(&number);
+        match layout::parse(&key) {
+            ArchiveKey::Partition { number, .. } if missing.get(&number) == Some(&meta.size) => {
+                missing.remove(&number);
+            }
+            // Whoever restores reads every object there.
+            _ if key.starts_with(&partitions) => return Err(stranger(&key)),
+            _ => {}
         }
     }
     match missing.keys().next() {
         None => Ok(()),
         Some(number) => Err(gone(&format!("partition {number}"), &evidence.started.name)),
     }
+}
+
+fn stranger(key: &str) -> OpError {
+    OpError::new(
+        Kind::ArchiveConflict,
+        format!("the archive has {key}, which this backup did not write"),
+    )
+    .detail("A restore would take it for a part of the backup.")
+    .hint("take the backup again; if this persists, find out who writes into the archive")
 }
 
 fn gone(what: &str, backup: &BackupName) -> OpError {
@@ -381,19 +394,20 @@ pub(super) async fn store_sentinel(
     let bytes = Bytes::from(sentinel.to_json());
     let mut pause = SENTINEL_PAUSE;
     for attempt in 1.. {
+        uploads.check_claim().await?;
         let error = match archive
             .store()
             .put_if_absent(&key, body_from(bytes.clone()))
             .await
         {
-            Ok(PutOutcome::Created(_)) => return Ok(()),
+            Ok(PutOutcome::Created(_)) => return check_commit(archive, &key, uploads).await,
             Ok(PutOutcome::Exists)
                 if archive
                     .read_up_to(&key, bytes.len() as u64)
                     .await?
                     .is_some_and(|found| found == bytes) =>
             {
-                return Ok(());
+                return check_commit(archive, &key, uploads).await;
             }
             Ok(PutOutcome::Exists) => {
                 return Err(OpError::new(
@@ -410,6 +424,27 @@ pub(super) async fn store_sentinel(
         pause *= 2;
     }
     unreachable!("the loop ends by returning")
+}
+
+/// Looks after the commit whether the claim was ours at that moment. It was, unless this process stood still for minutes
+/// between the look before and the commit: then another attempt may have removed our objects, and what is listed now is
+/// no backup.
+async fn check_commit(archive: &Archive, key: &ObjectKey, uploads: &Uploads) -> Result<()> {
+    let Some(claim) = uploads.claim() else {
+        return Ok(());
+    };
+    let Err(lost) = claim.check_clock() else {
+        return Ok(());
+    };
+    if claim.is_untouched().await? {
+        return Ok(());
+    }
+    archive
+        .store()
+        .delete(key)
+        .await
+        .map_err(|error| OpError::from_store(error, format_args!("take {key} back")))?;
+    Err(lost)
 }
 
 /// Lower-case hexadecimal digits.

@@ -19,6 +19,7 @@
 
 mod commit;
 mod copy;
+mod forks;
 mod offline;
 mod options;
 mod pages;
@@ -28,6 +29,7 @@ pub mod plan;
 mod preflight;
 mod report;
 mod run;
+mod slot;
 #[cfg(test)]
 pub(crate) mod testing;
 mod throttle;
@@ -41,6 +43,7 @@ pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
 pub(crate) use partition::{Crc32c, cancelled};
 pub use report::{BackupReport, DamagedPage, Started};
 pub use run::run;
+pub use slot::{Role, Slot};
 pub use wale_cluster::Checkpoint;
 
 use crate::error::{OpError, Result};

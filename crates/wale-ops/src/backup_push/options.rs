@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use wale_cluster::{Checkpoint, ConnectOptions};
 
+use super::slot::Slot;
+use crate::claim::host_name;
+
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
@@ -44,6 +47,8 @@ pub struct Options {
     pub read_rate_limit: Option<u64>,
     /// Files at the top of the data directory that belong to the sidecar, not to the cluster (the lock file).
     pub ignore: Vec<String>,
+    /// The slot of a schedule that is to be served; none of a backup that somebody asked for.
+    pub slot: Option<Slot>,
     /// Host name that the sentinel shall carry.
     pub host_name: String,
     /// Whether the backup was requested over HTTP, recorded in the sentinel: retention does not count such a one when it
@@ -69,6 +74,7 @@ impl Options {
             damaged_pages: DamagedPagePolicy::default(),
             read_rate_limit: None,
             ignore: vec!["wale_init_lockfile".to_owned()],
+            slot: None,
             host_name: host_name(),
             requested_over_http: false,
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,11 +86,4 @@ impl Options {
 #[must_use]
 pub(crate) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-/// The kernel's host name: in a container, the container's. Empty where it cannot be read.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }

@@ -428,4 +428,43 @@ mod tests {
         assert_eq!(read_full(&file, &mut piece, 8).unwrap(), 8);
         assert_eq!(piece, [3u8; 8]);
     }
+
+    #[test]
+    fn fault_102_a_wrong_page_is_no_damage_while_checksums_are_being_switched() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("global")).unwrap();
+        let throttle = Throttle::new(None, std::time::Instant::now());
+        let (cancel, progress) = (CancellationToken::new(), Progress::new());
+        // 18's file with the states of 19: 0 off, 1 on, 2 and 3 on the way.
+        for (state, is_damage) in [(0, false), (1, true), (2, false), (3, false)] {
+            let mut control = include_bytes!("../../../wale-pg/testdata/control_file/18").to_vec();
+            control[252] = state;
+            let algorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
+            let crc = crc_fast::checksum(algorithm, &control[..292]).to_le_bytes();
+            control[292..296].copy_from_slice(&crc[..4]);
+            std::fs::write(folder.path().join("global/pg_control"), control).unwrap();
+            for policy in [DamagedPagePolicy::Record, DamagedPagePolicy::Fail] {
+                let pages = PageVerification {
+                    start_lsn: Lsn::new(0),
+                    blocks_per_segment: 131_072,
+                    directory: DataDirectory::at(folder.path()),
+                };
+                let share = ProgressShare::new(&progress);
+                let reader = Reader::new(Some(pages), policy, &throttle, &cancel, share);
+                let findings = PageFindings {
+                    damaged: vec![DamagedPage {
+                        path: "base/5/1259".into(),
+                        block: 3,
+                    }],
+                    damaged_count: 1,
+                };
+                let mut contents = Contents::default();
+                let noted = reader.note_findings("base/5/1259", findings, &mut contents);
+                let fails = is_damage && policy == DamagedPagePolicy::Fail;
+                assert_eq!(noted.is_err(), fails, "{state} {policy:?}");
+                let counted = u64::from(is_damage && !fails);
+                assert_eq!(contents.damaged_count, counted, "{state} {policy:?}");
+            }
+        }
+    }
 }

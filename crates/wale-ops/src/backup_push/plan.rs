@@ -7,11 +7,13 @@ use wale_pg::{
     WalSegmentSize,
 };
 
-use crate::error::{Kind, OpError, Result};
+use crate::claim::{self, Holder};
+use crate::error::{Declined, Kind, OpError, Result};
 
-/// Objects of an unfinished backup that are younger than this may belong to a backup that runs elsewhere now (two
-/// standbys of one primary can have the same start position).
-const LEFTOVER_QUIET: TimeDelta = TimeDelta::minutes(2);
+/// Objects without a claim are another tool's or an older wale's, and nobody can tell whether the writer lives: WAL-E
+/// stores partitions of 1.5 GiB, and an older wale waits an hour for WAL in silence. So they count as alive for as long as
+/// the sweep and retention let them be (`WALE_SWEEP_GRACE` by default).
+const UNCLAIMED_QUIET: TimeDelta = TimeDelta::hours(24);
 
 /// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
 const SEGMENTS_MAX: u64 = 1 << 20;
@@ -104,13 +106,17 @@ pub fn same_server(in_recovery: bool, start: Lsn, control: &ControlFile) -> Resu
     .hint("let PGHOST and PGPORT name the server whose data directory is mounted here, not the service of the cluster"))
 }
 
-/// What the archive has under the name of a new backup.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the archive has under the name of a new backup, beside the claim on it, which is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Occupancy {
     /// Whether the sentinel exists.
     pub sentinel: bool,
     /// When the newest object of the folder was stored, if there is any.
     pub newest_object: Option<DateTime<Utc>>,
+    /// Whether a deletion of the backup has begun.
+    pub deletion: bool,
+    /// Whether the claim was taken from somebody who died.
+    pub from_the_dead: bool,
 }
 
 /// Whether a new backup may use its name.
@@ -122,33 +128,67 @@ pub enum Place {
     Leftover,
 }
 
-/// Decides whether a new backup named `name` may be written.
+/// The archive has this very backup.
+pub(crate) fn exists_already(name: &BackupName) -> OpError {
+    OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
+        .detail("A backup that begins at the same position has the same name; on a standby the position is that \
+                 of the last restartpoint, of a stopped server that of its last checkpoint.")
+        .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; of a server \
+               that stayed stopped that backup is as good")
+        .declined(Declined::Exists)
+}
+
+/// Another sidecar or command writes this very backup.
+pub(crate) fn written_elsewhere(name: &BackupName, holder: &Holder) -> OpError {
+    OpError::new(
+        Kind::Busy,
+        format!("another backup named {name} is being written"),
+    )
+    .detail(format!(
+        "The claim on the name is held by {}, and was refreshed at {}.",
+        holder.who,
+        holder.refreshed.to_rfc3339()
+    ))
+    .hint("wait for its end, that backup is as good; a claim that is not refreshed for ten minutes is dead, and the name is free")
+    .declined(Declined::Elsewhere)
+}
+
+/// Decides whether a new backup named `name` may be written. `now` is the store's time where it matters.
 ///
 /// # Errors
 ///
 /// [`Kind::ArchiveConflict`] when such a backup exists; [`Kind::Busy`] when another one may be running.
 pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>) -> Result<Place> {
     if occupancy.sentinel {
-        return Err(OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
-            .detail("A backup that begins at the same position has the same name; on a standby the position is that \
-                     of the last restartpoint, of a stopped server that of its last checkpoint.")
-            .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; of a server \
-                   that stayed stopped that backup is as good"));
+        return Err(exists_already(name));
     }
-    match occupancy.newest_object {
-        None => Ok(Place::Free),
-        Some(newest) if now.signed_duration_since(newest).abs() < LEFTOVER_QUIET => {
-            Err(OpError::new(
-                Kind::Busy,
-                format!("another backup named {name} may be running"),
-            )
-            .detail(format!("Its newest object was stored at {newest}."))
-            .hint(
-                "repeat the request in two minutes; what an attempt that died left is removed then",
-            ))
-        }
-        Some(_) => Ok(Place::Leftover),
+    let Some(newest) = occupancy.newest_object else {
+        return Ok(Place::Free);
+    };
+    if occupancy.from_the_dead {
+        return Ok(Place::Leftover);
     }
+    let quiet = now.signed_duration_since(newest).abs();
+    let (limit, what) = if occupancy.deletion {
+        (claim::DEAD_AFTER, "is being deleted")
+    } else {
+        (UNCLAIMED_QUIET, "may be being written")
+    };
+    if quiet >= limit {
+        return Ok(Place::Leftover);
+    }
+    let limit = limit.num_minutes();
+    Err(OpError::new(
+        Kind::Busy,
+        format!("another backup named {name} {what}"),
+    )
+    .detail(format!(
+        "Its objects have no claim; the newest was stored at {}.",
+        newest.to_rfc3339()
+    ))
+    .hint(format!(
+        "wait until it is done; objects that nobody touched for {limit} minutes are removed by the next attempt"
+    )))
 }
 
 /// Refuses a backup during which the timeline changed: a standby was promoted, and replay from the start would end on
@@ -253,30 +293,42 @@ mod tests {
     #[test]
     fn a_name_is_free_left_over_or_taken() {
         let name = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
-        let now = DateTime::UNIX_EPOCH + TimeDelta::days(1);
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(2);
         let at = |minutes| Some(now - TimeDelta::minutes(minutes));
+        let free = Occupancy::default();
+        let dead = Occupancy {
+            from_the_dead: true,
+            ..free
+        };
+        let deletion = Occupancy {
+            deletion: true,
+            ..free
+        };
+        let committed = Occupancy {
+            sentinel: true,
+            ..free
+        };
         let cases = [
-            (false, None, Ok(Place::Free)),
-            (false, at(5), Ok(Place::Leftover)),
-            (false, at(1), Err(Kind::Busy)),
-            (false, at(-1), Err(Kind::Busy)),
-            (true, at(60), Err(Kind::ArchiveConflict)),
-            (true, None, Err(Kind::ArchiveConflict)),
+            (free, None, Ok(Place::Free)),
+            (dead, None, Ok(Place::Free)),
+            // Whoever died had the claim: everything there was under it.
+            (dead, at(1), Ok(Place::Leftover)),
+            (free, at(1), Err(Kind::Busy)),
+            (free, at(-1), Err(Kind::Busy)),
+            (free, at(23 * 60), Err(Kind::Busy)),
+            (free, at(24 * 60), Ok(Place::Leftover)),
+            (deletion, at(9), Err(Kind::Busy)),
+            (deletion, at(10), Ok(Place::Leftover)),
+            (committed, at(60), Err(Kind::ArchiveConflict)),
+            (committed, None, Err(Kind::ArchiveConflict)),
         ];
-        for (sentinel, newest_object, expected) in cases {
-            let place = judge_place(
-                &name,
-                &Occupancy {
-                    sentinel,
-                    newest_object,
-                },
-                now,
-            );
-            assert_eq!(
-                place.map_err(|error| error.kind),
-                expected,
-                "{sentinel} {newest_object:?}"
-            );
+        for (occupancy, newest_object, expected) in cases {
+            let occupancy = Occupancy {
+                newest_object,
+                ..occupancy
+            };
+            let place = judge_place(&name, &occupancy, now);
+            assert_eq!(place.map_err(|error| error.kind), expected, "{occupancy:?}");
         }
     }
 

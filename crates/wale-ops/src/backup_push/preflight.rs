@@ -12,7 +12,7 @@ use wale_pg::ControlFile;
 use super::options::Options;
 use super::plan::{ClusterFacts, same_cluster};
 use crate::archive::{Archive, ClusterIdentity};
-use crate::error::{Kind, OpError, Result};
+use crate::error::{Declined, Kind, OpError, Result};
 
 /// A server that may be backed up, with the session that holds the lock.
 pub(super) struct Ready {
@@ -60,9 +60,13 @@ impl Ready {
 pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Ready> {
     let failed = |error, what: &str| OpError::from_cluster(error, what);
     let (directory, control_file) = read_directory(options).await?;
-    let control = Control::connect(&options.connect)
-        .await
-        .map_err(|error| failed(error, "connect to the server for a base backup"))?;
+    let control = Control::connect(&options.connect).await.map_err(|error| {
+        let error = failed(error, "connect to the server for a base backup");
+        match error.kind {
+            Kind::PostgresUnavailable => error.declined(Declined::ServerDown),
+            _ => error,
+        }
+    })?;
     let facts = control
         .facts()
         .await
@@ -96,9 +100,9 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .map_err(|error| failed(error, "take the lock of base backups"))?
     {
         return Err(
-            OpError::new(Kind::Busy, "another base backup of this server is running").hint(
-                "wait until it ends; pg_locks shows the session that holds the advisory lock",
-            ),
+            OpError::new(Kind::Busy, "another base backup of this server is running")
+                .hint("wait until it ends; pg_locks shows the session that holds the advisory lock")
+                .declined(Declined::Elsewhere),
         );
     }
     refuse_without_archiving(&control, facts.in_recovery).await?;

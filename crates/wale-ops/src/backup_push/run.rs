@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use wale_cluster::{
     ClusterError, Entry, EntryKind, Listing, RunningBackup, StoppedBackup, WalkOptions, recovery,
     restore_marker, text_of_path,
@@ -19,15 +20,16 @@ use super::commit::{self, Evidence};
 use super::copy::{
     CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition,
 };
+use super::forks::Forks;
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile, cancelled};
-use super::plan::{self, Place};
+use super::plan;
 use super::preflight::{self, Ready};
 use super::report::{BackupReport, Started};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
 use super::wal_wait::wait_for_segments;
-use super::{blocking, place};
+use super::{blocking, place, slot};
 use crate::archive::Archive;
 use crate::error::{OpError, Result};
 
@@ -48,10 +50,17 @@ pub async fn run(
     cancel: &CancellationToken,
     on_started: impl FnOnce(&Started) + Send,
 ) -> Result<BackupReport> {
-    attempt(archive, options, progress, cancel, async |backup| {
-        backup.take(on_started).await
-    })
-    .await
+    // Boxed: it is large, and lives as long as the backup.
+    let take = async || {
+        let work = attempt(archive, options, progress, cancel, async |backup| {
+            backup.take(on_started).await
+        });
+        Box::pin(work).await
+    };
+    match options.slot {
+        Some(slot) => slot::serve(archive, slot, &options.data_directory, take).await,
+        None => take().await,
+    }
 }
 
 /// Runs one attempt; removes what it wrote when it fails.
@@ -64,24 +73,49 @@ pub(super) async fn attempt(
 ) -> Result<BackupReport> {
     let begun = Instant::now();
     let uploads = Arc::new(Uploads::new(Arc::clone(archive.store())));
+    let (stop, done) = (cancel.child_token(), CancellationToken::new());
+    let claimed = Notify::new();
     let backup = Backup {
         archive,
         options,
         progress,
-        cancel,
+        cancel: &stop,
         uploads: &uploads,
+        claimed: &claimed,
     };
-    match take(&backup).await {
+    let work = async {
+        let taken = take(&backup).await;
+        done.cancel();
+        taken
+    };
+    let (taken, kept) = tokio::join!(work, keep_claim(&uploads, &claimed, &done, &stop));
+    match taken {
         Ok(mut report) => {
+            uploads.release().await;
             report.duration = begun.elapsed();
             Ok(report)
         }
         Err(error) => {
             progress.set_phase("removing what was written");
             uploads.remove_all().await;
-            Err(error)
+            // Whoever lost the claim was stopped for that; what the work says about it is not the reason.
+            Err(kept.err().unwrap_or(error))
         }
     }
+}
+
+/// Refreshes the claim on the backup's name while the work goes on. When it is lost, the work is stopped.
+async fn keep_claim(
+    uploads: &Uploads,
+    claimed: &Notify,
+    done: &CancellationToken,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let waiting = done.run_until_cancelled(claimed.notified()).await;
+    let (Some(()), Some(claim)) = (waiting, uploads.claim()) else {
+        return Ok(());
+    };
+    claim.keep(done).await.inspect_err(|_| stop.cancel())
 }
 
 /// One attempt and what it works with.
@@ -91,6 +125,8 @@ pub(super) struct Backup<'a> {
     pub(super) progress: &'a Progress,
     cancel: &'a CancellationToken,
     uploads: &'a Arc<Uploads>,
+    /// Rings when there is a claim to be kept.
+    claimed: &'a Notify,
 }
 
 /// What the copying brought.
@@ -123,6 +159,14 @@ impl Backup<'_> {
         tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup started");
 
         self.occupy(&ready, &started.name).await?;
+        let forks = Forks::note(
+            self.archive,
+            self.options,
+            started.timeline,
+            ready.facts.wal_segment_size,
+            ready.facts.in_recovery,
+        )
+        .await;
         let copied = self
             .copy(&ready, &started, Vec::new(), running.lost())
             .await?;
@@ -147,6 +191,7 @@ impl Backup<'_> {
             &segments,
             &self.options.wal_directory,
             limit,
+            forks.as_ref(),
             self.cancel,
         )
         .await?;
@@ -167,6 +212,8 @@ impl Backup<'_> {
     /// Makes the backup exist.
     pub(super) async fn commit(&self, evidence: &Evidence) -> Result<()> {
         self.progress.set_phase("committing");
+        // Before the objects are looked at: whoever lost the claim finds another's, and that is not the reason.
+        self.uploads.check_claim().await?;
         commit::check_stored(self.archive, evidence).await?;
         let sentinel = evidence
             .store_metadata(self.archive, self.options, self.uploads)
@@ -232,13 +279,11 @@ impl Backup<'_> {
             .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))
     }
 
-    /// Makes sure that nobody else's objects are under the backup's name, and puts the first one there.
+    /// Takes the backup's name, makes sure that nobody else's objects are under it, and puts the first one there.
     pub(super) async fn occupy(&self, ready: &Ready, name: &BackupName) -> Result<()> {
-        let occupancy = place::look(self.archive, name).await?;
-        if plan::judge_place(name, &occupancy, self.archive.clock().now())? == Place::Leftover {
-            tracing::info!(backup = %name, "removing what an unfinished backup of the same name left");
-            place::clear(self.archive, name).await?;
-        }
+        let claim = place::occupy(self.archive, name).await?;
+        self.uploads.claimed(claim);
+        self.claimed.notify_one();
         let key = layout::extended_version(name);
         self.uploads
             .put_bytes(&key, ready.version.clone().into())

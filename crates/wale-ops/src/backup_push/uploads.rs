@@ -2,13 +2,18 @@
 //!
 //! A key is noted before its object is put, because a put whose reply was lost may have succeeded. It is forgotten
 //! when the store says that somebody else's object is there.
+//!
+//! Keys are names, and another attempt may write under the same ones. So nothing is removed unless the claim on the
+//! backup's name is ours at that moment.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use wale_storage::{Body, ObjectKey, PutOutcome, Store, StoreError, body_from};
 
 use crate::archive::Archive;
+use crate::claim::Claim;
 use crate::error::{Kind, OpError, Result};
 
 /// Writes objects of one backup and remembers them.
@@ -16,6 +21,8 @@ use crate::error::{Kind, OpError, Result};
 pub(super) struct Uploads {
     store: Arc<dyn Store>,
     keys: Mutex<Vec<ObjectKey>>,
+    claim: OnceLock<Claim>,
+    kept: AtomicBool,
 }
 
 /// Whether this attempt is the first to write an object.
@@ -33,6 +40,27 @@ impl Uploads {
         Self {
             store,
             keys: Mutex::new(Vec::new()),
+            claim: OnceLock::new(),
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    /// From here on the objects belong to this claim.
+    pub(super) fn claimed(&self, claim: Claim) {
+        // A second one cannot come: an attempt occupies one name, once.
+        let _ = self.claim.set(claim);
+    }
+
+    /// The claim on the backup's name, once there is one.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.claim.get()
+    }
+
+    /// Makes sure that the backup's name is ours now.
+    pub(super) async fn check_claim(&self) -> Result<()> {
+        match self.claim() {
+            Some(claim) => claim.check_or_refresh().await,
+            None => Err(OpError::internal("a backup without a claim on its name")),
         }
     }
 
@@ -40,7 +68,11 @@ impl Uploads {
     pub(super) async fn put(&self, key: &str, body: Body, attempt: Attempt) -> Result<u64> {
         let key = Archive::key(key)?;
         self.note(&key);
+        if let Some(claim) = self.claim() {
+            claim.check_clock()?;
+        }
         if attempt == Attempt::Again {
+            self.check_claim().await?;
             self.store
                 .delete(&key)
                 .await
@@ -54,8 +86,12 @@ impl Uploads {
                     Kind::ArchiveConflict,
                     format!("the archive already has {key}"),
                 )
-                .detail("Another backup with the same start position is being written.")
-                .hint("let only one sidecar at a time take base backups into an archive"))
+                .detail(
+                    "Another backup with the same start position was written under it meanwhile.",
+                )
+                .hint(
+                    "take the backup again; if this persists, find out who writes into the archive",
+                ))
             }
             Err(error) => Err(failed(error, &key)),
         }
@@ -66,19 +102,37 @@ impl Uploads {
         self.put(key, body_from(bytes), Attempt::First).await
     }
 
-    /// Takes back everything that was written. What the store refuses to delete stays: without a sentinel it is no
-    /// backup, and the next clean-up finds it.
+    /// Takes back everything that was written, and then the claim. What cannot be removed stays under the claim, and so
+    /// does everything when the claim is another's: without a sentinel it is no backup, and when the claim is dead the
+    /// next attempt or clean-up finds it.
     pub(super) async fn remove_all(&self) {
         let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all = true;
         for key in keys {
+            if let Err(error) = self.check_claim().await {
+                tracing::warn!(error = %error.chain(), "the objects of the failed backup are left alone");
+                return;
+            }
             if let Err(error) = self.store.delete(&key).await {
                 tracing::warn!(%key, %error, "could not remove an object of the failed backup");
+                all = false;
             }
+        }
+        if all && !self.kept.load(Ordering::Acquire) {
+            self.release().await;
         }
     }
 
-    /// From here on nothing is taken back.
+    /// Gives the name back.
+    pub(super) async fn release(&self) {
+        if let Some(claim) = self.claim() {
+            claim.release().await;
+        }
+    }
+
+    /// From here on nothing is taken back, the claim included.
     pub(super) fn keep_all(&self) {
+        self.kept.store(true, Ordering::Release);
         self.keys
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

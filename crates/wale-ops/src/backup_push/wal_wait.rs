@@ -4,7 +4,7 @@
 //! pushes meanwhile. A segment counts when it is in the archive and the server does not wait for it any more: only its
 //! own archiver's success tells that the bytes are this server's. No connection to the server is needed any more. The
 //! wait has a limit and says in the log which segment is missing and why, because a backup that waits in silence looks
-//! like one that hangs.
+//! like one that hangs. It ends at once when a timeline is seen that forks at or before the missing segment ([`Forks`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use wale_cluster::{ArchiveStatus, ClusterError, WalDirectory};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::CancellationToken;
 
+use super::forks::Forks;
 use super::partition::cancelled;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
@@ -23,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines in the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Time between two looks for timelines, each of which asks for eight histories under each of seven codecs' names.
+const FORKS_EVERY: Duration = Duration::from_secs(5);
 
 /// Waits for `segments`, in their order, for at most `limit`. Returns how long it took.
 pub(super) async fn wait_for_segments(
@@ -30,10 +33,12 @@ pub(super) async fn wait_for_segments(
     segments: &[WalSegmentName],
     wal_directory: &Path,
     limit: Duration,
+    forks: Option<&Forks>,
     cancel: &CancellationToken,
 ) -> Result<Duration> {
     let begun = Instant::now();
     let mut next_line = begun + LOG_EVERY;
+    let mut next_forks = begun;
     for &segment in segments {
         let name = ArchiveFileName::Segment(segment);
         let mut pause = FIRST_PAUSE;
@@ -51,6 +56,10 @@ pub(super) async fn wait_for_segments(
             let now = Instant::now();
             if now.duration_since(begun) >= limit {
                 return Err(gave_up(segment, wal_directory, limit, trouble).await);
+            }
+            if let Some(forks) = forks.filter(|_| now >= next_forks) {
+                forks.check(archive, segment).await?;
+                next_forks = Instant::now() + FORKS_EVERY;
             }
             if now >= next_line {
                 let why = reason(wal_directory, segment).await;
@@ -142,8 +151,15 @@ mod tests {
         bench.memory.insert(&key, b"brotli".to_vec());
         let none = CancellationToken::new();
         let (limit, segments) = (Duration::ZERO, [segment_name(NAME)]);
-        let waited =
-            wait_for_segments(&bench.archive, &segments, bench.folder(), limit, &none).await;
+        let waited = wait_for_segments(
+            &bench.archive,
+            &segments,
+            bench.folder(),
+            limit,
+            None,
+            &none,
+        )
+        .await;
         let error = waited.expect_err("not for us");
         assert_eq!(error.kind, Kind::PostgresUnavailable);
         bench.store_wal(NAME, Codec::Zstd, &segment(NAME, 1));
@@ -151,7 +167,15 @@ mod tests {
         let wait = || async {
             let cancel = CancellationToken::new();
             let (limit, segments) = (Duration::ZERO, [segment_name(NAME)]);
-            wait_for_segments(&bench.archive, &segments, bench.folder(), limit, &cancel).await
+            wait_for_segments(
+                &bench.archive,
+                &segments,
+                bench.folder(),
+                limit,
+                None,
+                &cancel,
+            )
+            .await
         };
         wait().await.expect("neither ready nor done");
         fs::write(folder.join(format!("{NAME}.ready")), "").expect("written");

@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
-use wale_storage::{ObjectMeta, body_from};
+use wale_storage::ObjectMeta;
 
 use super::branches::Branch;
 use super::plan::{BackupFacts, Place, Unfinished};
 use super::time_of_day::TimeOfDay;
 use crate::archive::lineage::{Histories, Lineage};
 use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};
+use crate::claim;
 use crate::error::{Kind, OpError, Result};
 
 /// Marks read at the same time, as sentinels are.
@@ -49,7 +49,9 @@ pub struct Folder {
     pub name: BackupName,
     /// When the newest of its objects was stored.
     pub touched: DateTime<Utc>,
-    /// Whether a deletion of this backup has begun.
+    /// When the claim on its name was refreshed, where there is one.
+    pub claim: Option<DateTime<Utc>>,
+    /// Whether a deletion of this backup, or of what is left of it, has begun.
     pub deletion: bool,
     /// Whether it has WAL-G's `metadata.json`.
     metadata: bool,
@@ -114,10 +116,15 @@ impl Inventory {
 }
 
 impl Folder {
-    /// Whether nobody writes this backup any more: its deletion has begun, or nothing was stored for `grace`.
+    /// Whether nobody writes this backup any more: its deletion has begun, the claim on its name is dead, or, where there
+    /// is none (another tool's, or an older wale's), nothing was stored for `grace`.
     #[must_use]
     pub fn is_left_over(&self, grace: TimeDelta, now: DateTime<Utc>) -> bool {
-        !self.sentinel && (self.deletion || now - self.touched >= grace)
+        let quiet = match self.claim {
+            Some(refreshed) => claim::is_dead(refreshed, now),
+            None => now - self.touched >= grace,
+        };
+        !self.sentinel && (self.deletion || quiet)
     }
 }
 
@@ -129,27 +136,6 @@ pub(super) async fn listing<'a>(
     let failed = move |error| OpError::from_store(error, format_args!("list {prefix}"));
     let listing = archive.store().list(prefix).await.map_err(failed)?;
     Ok(listing.map_err(failed).boxed())
-}
-
-/// The store's time of day, by an object that is put for it. Another host's clock may be wrong; the times of objects
-/// are the store's, and can only be compared with that.
-///
-/// # Errors
-///
-/// The store's.
-pub(crate) async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
-    let key = Archive::key(layout::CLOCK)?;
-    let failed = |error| OpError::from_store(error, format_args!("store {key}"));
-    let meta = archive
-        .store()
-        .put(&key, body_from(Bytes::from_static(b"\n")))
-        .await
-        .map_err(failed)?;
-    if let Err(error) = archive.store().delete(&key).await {
-        // It is replaced by the next one.
-        tracing::debug!(%key, %error, "the object that tells the store's time stays");
-    }
-    Ok(meta.modified)
 }
 
 /// A listing may be stale. What is taken for a backup without a sentinel is asked for by name, because WAL that a
@@ -188,14 +174,23 @@ pub(crate) async fn folders(
         let folder = folders.entry(name.clone()).or_insert_with(|| Folder {
             name,
             touched: meta.modified,
+            claim: None,
             deletion: false,
             metadata: false,
             sentinel: false,
         });
         folder.touched = folder.touched.max(meta.modified);
+        if matches!(key, ArchiveKey::Attempt(_)) {
+            folder.claim = Some(meta.modified);
+        }
         folder.deletion |= matches!(key, ArchiveKey::Deletion(_));
         folder.metadata |= matches!(key, ArchiveKey::Metadata(_));
         folder.sentinel |= matches!(key, ArchiveKey::Sentinel(_));
+    }
+    for folder in folders.values_mut() {
+        if folder.claim.is_some() && !folder.sentinel && !folder.deletion {
+            folder.deletion = claim::is_removal(archive, &layout::attempt(&folder.name)).await?;
+        }
     }
     Ok((folders, strange))
 }

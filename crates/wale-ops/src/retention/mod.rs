@@ -10,6 +10,8 @@
 //!   the store refused remains, and so does its WAL.
 //! * A backup stops being listed before the first of its other objects goes; a run that was killed is finished by the
 //!   next one.
+//! * Whoever removes a backup's objects has the claim on its name (`crate::claim`), so that it never removes those of
+//!   another attempt of the same name.
 //! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
 //! * The rules count along the line to the newest timeline, and on each abandoned branch by itself.
 //! * Backups are ordered by the time at which they ended, never by their names: after `pg_upgrade` positions and
@@ -22,6 +24,7 @@ pub mod plan;
 pub mod policy;
 mod report;
 mod run;
+mod seize;
 #[cfg(test)]
 mod tests;
 mod time_of_day;
@@ -29,7 +32,7 @@ pub mod wal;
 
 pub use branches::{Branch, DEFAULT_REQUEST_INTERVAL};
 pub use inventory::Inventory;
-pub(crate) use inventory::{folders, store_now};
+pub(crate) use inventory::folders;
 pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};
 pub use policy::{Policy, WalRetention};
 pub use report::{Line, Refused, Report, What};

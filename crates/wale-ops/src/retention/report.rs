@@ -139,8 +139,8 @@ pub struct Report {
     pub refused_count: u64,
     /// Sentences for the user.
     pub warnings: Vec<String>,
-    /// Sentences about branches that were abandoned, and what lies on them.
-    pub branches: Vec<String>,
+    /// Sentences about what is counted apart: branches that were abandoned, and what this version cannot restore.
+    pub notes: Vec<String>,
 }
 
 impl Report {

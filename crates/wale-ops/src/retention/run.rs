@@ -19,21 +19,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
 use super::branches;
-use super::inventory::{Folder, Inventory, listing, mark_of, store_now};
+use super::inventory::{Folder, Inventory, listing, mark_of};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
+use super::seize::{Seized, came_back, head, seize};
 use super::wal::{Need, WalJudge};
-use crate::archive::Archive;
+use crate::archive::{Archive, Flaw, Look};
+use crate::claim::{Claim, store_now};
 use crate::error::{Kind, OpError, Result};
 
 /// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.
 const BATCH: usize = 1000;
+
+/// Backups that are looked at at the same time, as many as sentinels are read: each look is a handful of requests.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// Refused objects that are listed; all are counted. 1,000 × about 1 KiB = 1 MiB.
 const REFUSED_MAX: usize = 1000;
@@ -96,7 +101,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
         run.report.warnings.push(error.chain());
     }
     let decisions = run.settle(options, &mut inventory, &writing).await?;
-    run.report.branches = branches::told(&inventory.backups, inventory.lineage.newest());
+    run.report.notes = branches::told(&inventory.backups, inventory.lineage.newest());
     let mut needs = run.backups(&decisions).await?;
     for folder in &inventory.unfinished {
         needs.extend(run.unfinished(folder, grace, now).await?);
@@ -152,7 +157,7 @@ fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
         backup.touched.to_rfc3339()
     ))
     .hint(format!(
-        "wait for its end; what a writer that died left behind counts as one for {} h (WALE_SWEEP_GRACE)",
+        "wait for its end; what a writer that died left behind counts as one for ten minutes, what another tool left for {} h (WALE_SWEEP_GRACE)",
         grace.as_secs() / 3600
     ))
 }
@@ -175,9 +180,14 @@ pub(crate) async fn remove_left_over(
     Ok(run.report)
 }
 
-async fn head(archive: &Archive, key: &ObjectKey) -> Result<Option<ObjectMeta>> {
-    let head = archive.store().head(key).await;
-    head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
+/// What is wrong with a backup as it is now.
+async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
+    match archive.entry(&name).await? {
+        Some(entry) => archive.look_at(&entry, Look::Whole).await,
+        None => Ok(Some(Flaw::Damaged(
+            "its record was deleted just now".to_owned(),
+        ))),
+    }
 }
 
 struct Run<'a> {
@@ -197,13 +207,7 @@ impl Run<'_> {
         writing: &[Unfinished],
     ) -> Result<Vec<Decision>> {
         let (request, interval) = (&options.request, options.request_interval);
-        let decisions = decide(
-            request,
-            &inventory.backups,
-            writing,
-            &inventory.time,
-            interval,
-        )?;
+        let decisions = self.decide_on_whole(options, inventory, writing).await?;
         if self.act == Act::Show {
             return Ok(decisions);
         }
@@ -232,6 +236,56 @@ impl Run<'_> {
             }
         }
         again
+    }
+
+    /// Decides, and looks whether what stays is whole before anything goes for it. What is not is not counted, and it is
+    /// decided anew: each round finds another flaw or is the last one.
+    async fn decide_on_whole(
+        &mut self,
+        options: &Options,
+        inventory: &mut Inventory,
+        writing: &[Unfinished],
+    ) -> Result<Vec<Decision>> {
+        let mut seen = BTreeSet::new();
+        loop {
+            let decisions = decide(
+                &options.request,
+                &inventory.backups,
+                writing,
+                &inventory.time,
+                options.request_interval,
+            )?;
+            if !decisions.iter().any(Decision::goes) {
+                return Ok(decisions);
+            }
+            let fresh = |index: &usize| {
+                let facts = &inventory.backups[*index];
+                !decisions[*index].goes() && facts.is_good() && !seen.contains(index)
+            };
+            let unseen: Vec<usize> = (0..decisions.len()).filter(fresh).collect();
+            let looks: Vec<_> = unseen
+                .iter()
+                .map(|&index| look_at(self.archive, inventory.backups[index].name.clone()))
+                .collect();
+            let flaws: Vec<Option<Flaw>> = stream::iter(looks)
+                .buffered(LOOKS_AT_ONCE)
+                .try_collect()
+                .await?;
+            let mut is_new = false;
+            for (index, flaw) in unseen.into_iter().zip(flaws) {
+                seen.insert(index);
+                let facts = &mut inventory.backups[index];
+                match flaw {
+                    None => continue,
+                    Some(Flaw::Damaged(words)) => facts.damaged = Some(words),
+                    Some(Flaw::Unreadable(words)) => facts.unreadable = Some(words),
+                }
+                is_new = true;
+            }
+            if !is_new {
+                return Ok(decisions);
+            }
+        }
     }
 
     /// Deletes the backups that go. Returns what those need that are there afterwards: a backup whose sentinel the
@@ -276,6 +330,11 @@ impl Run<'_> {
                     .warnings
                     .push(format!("backup {name} cannot be used: {damage}"));
             }
+            if let Some(why) = &decision.backup.unreadable {
+                self.report.notes.push(format!(
+                    "backup {name} is counted with those that this version cannot restore: {why}"
+                ));
+            }
             if self.act == Act::Show {
                 self.stays(name, &why).await?;
             }
@@ -306,7 +365,12 @@ impl Run<'_> {
             self.note_refused(Refused::still_there(key));
             return Ok(false);
         }
-        self.folder(name, why).await?;
+        match seize(self.archive, name, self.act).await? {
+            Seized::Theirs => {
+                tracing::info!(backup = %name, "others work under this name: what is left of the backup goes with the next run");
+            }
+            Seized::Ours(claim) => self.folder(name, why, claim.as_ref()).await?,
+        }
         Ok(true)
     }
 
@@ -330,28 +394,51 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes everything in a backup's folder, the note that it is being deleted last.
-    async fn folder(&mut self, name: &BackupName, why: &str) -> Result<()> {
+    /// Deletes everything in a backup's folder; last go the claim and the note that it is being deleted. What could not go
+    /// keeps both.
+    async fn folder(&mut self, name: &BackupName, why: &str, claim: Option<&Claim>) -> Result<()> {
         let prefix = layout::backup_folder(name);
+        let refused = self.report.refused_count;
         let mut note = None;
         let mut batch = Vec::new();
         let mut objects = listing(self.archive, &prefix).await?;
         while let Some(meta) = objects.try_next().await? {
-            if matches!(layout::parse(meta.key.as_str()), ArchiveKey::Deletion(_)) {
-                note = Some(meta);
-                continue;
+            match layout::parse(meta.key.as_str()) {
+                ArchiveKey::Deletion(_) => note = Some(meta),
+                ArchiveKey::Attempt(_) if claim.is_some() => {}
+                _ => batch.push((meta, why.to_owned())),
             }
-            batch.push((meta, why.to_owned()));
             if batch.len() == BATCH {
-                self.delete(std::mem::take(&mut batch)).await?;
+                self.delete_claimed(std::mem::take(&mut batch), claim)
+                    .await?;
             }
         }
-        let refused = self.report.refused_count;
-        self.delete(batch).await?;
-        match note {
-            Some(note) if self.report.refused_count == refused => self.remove_note(note.key).await,
-            _ => Ok(()),
+        self.delete_claimed(batch, claim).await?;
+        if self.report.refused_count > refused {
+            return Ok(());
         }
+        if let Some(claim) = claim
+            && !claim.release().await
+        {
+            // By the note the next run sees that it may go on.
+            return Ok(());
+        }
+        match note {
+            Some(note) => self.remove_note(note.key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes objects as long as the claim on their names is ours.
+    async fn delete_claimed(
+        &mut self,
+        batch: Vec<(ObjectMeta, String)>,
+        claim: Option<&Claim>,
+    ) -> Result<()> {
+        if let Some(claim) = claim.filter(|_| !batch.is_empty()) {
+            claim.check_or_refresh().await?;
+        }
+        self.delete(batch).await
     }
 
     /// Takes the note of a deletion away from a backup that stays.
@@ -412,15 +499,13 @@ impl Run<'_> {
             }
             return Ok(Some(alive));
         }
-        let head = head(self.archive, &Archive::key(&layout::sentinel(name))?).await?;
-        let prefix = layout::backup_folder(name);
-        let mut objects = listing(self.archive, &prefix).await?;
-        while let Some(meta) = objects.try_next().await? {
-            if !folder.deletion && meta.modified > folder.touched {
-                return Ok(Some(alive));
+        let Seized::Ours(claim) = seize(self.archive, name, self.act).await? else {
+            return Ok(Some(alive));
+        };
+        if came_back(self.archive, folder).await? {
+            if let Some(claim) = claim {
+                claim.release().await;
             }
-        }
-        if head.is_some() {
             return Ok(Some(alive));
         }
         let why = if folder.deletion {
@@ -431,7 +516,7 @@ impl Run<'_> {
         if self.act == Act::Delete {
             tracing::info!(backup = %name, why, "removing what is left of a base backup");
         }
-        self.folder(name, why).await?;
+        self.folder(name, why, claim.as_ref()).await?;
         Ok(None)
     }
 
@@ -494,17 +579,10 @@ impl Run<'_> {
                 self.line(&meta, false, why);
             }
             if batch.len() == BATCH {
-                self.delete_wal(std::mem::take(&mut batch)).await?;
+                self.delete(std::mem::take(&mut batch)).await?;
             }
         }
-        self.delete_wal(batch).await
-    }
-
-    async fn delete_wal(&mut self, batch: Vec<(ObjectMeta, String)>) -> Result<()> {
-        let before = self.report.objects;
-        let result = self.delete(batch).await;
-        self.report.wal_objects += self.report.objects - before;
-        result
+        self.delete(batch).await
     }
 
     /// Deletes objects and tells of each of them. What the store refuses is noted; a store that does not answer ends
@@ -525,6 +603,7 @@ impl Run<'_> {
             if !failed.iter().any(|(key, _)| *key == meta.key) {
                 self.report.objects += 1;
                 self.report.bytes += meta.size;
+                self.report.wal_objects += u64::from(is_wal(meta.key.as_str()));
             }
         }
         let mut outage = None;
@@ -547,6 +626,11 @@ impl Run<'_> {
             why: why.to_owned(),
         });
     }
+}
+
+/// Whether the object lies with the WAL, of whatever version of the layout.
+fn is_wal(key: &str) -> bool {
+    key.starts_with("wal_")
 }
 
 const EVERYTHING: &str = "everything goes";

@@ -256,7 +256,11 @@ impl Store for Door {
         self.gate.faulty.delete(key).await
     }
 
-    async fn discard_unfinished(&self, _older_than: Duration) -> Result<u64, StoreError> {
+    async fn discard_unfinished(
+        &self,
+        _older_than: Duration,
+        _ours: wale_storage::Ours,
+    ) -> Result<u64, StoreError> {
         Ok(0)
     }
 

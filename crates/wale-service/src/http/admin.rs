@@ -8,15 +8,16 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 use wale_ops::backup_list::{self, BackupSummary};
-use wale_ops::{OpError, ProgressSnapshot};
+use wale_ops::{OpError, ProgressSnapshot, role};
 use wale_pg::MajorVersion;
 
-use super::reply::{OPENMETRICS, Reply, Voice, busy};
+use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::app::moment;
 use crate::backup::Trigger;
 use crate::journal::BackupRecord;
 use crate::lifecycle::{Complaint, Phase};
+use crate::metrics::Dialect;
 
 /// How long a request for the list of backups waits for its turn.
 const LIST_TURN: Duration = Duration::from_secs(5);
@@ -196,11 +197,11 @@ fn summary(backup: &BackupSummary) -> Value {
 }
 
 /// `/metrics`.
-pub(crate) async fn metrics(app: &App) -> Reply {
-    let text = app.metrics.text(&app.scrape().await);
+pub(crate) async fn metrics(app: &App, dialect: Dialect) -> Reply {
+    let text = app.metrics.text(&app.scrape().await, dialect);
     Reply::Whole {
         status: StatusCode::OK,
-        media: OPENMETRICS,
+        media: dialect.media(),
         body: text.into(),
     }
 }
@@ -226,6 +227,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
+        "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),
             "ready_files": app.ready_files().await,
@@ -256,6 +258,8 @@ pub(crate) async fn status(app: &App) -> Reply {
             "zone": schedule.zone(),
             "next": entries.next_scheduled_backup,
             "skipped": entries.skipped_backups,
+            "role": app.backup_role.name(),
+            "rests": entries.schedule_rests,
         })),
         "restore": {
             "running": (phase == Phase::Restoring).then(|| progress(&app.restore_progress.snapshot())),
@@ -265,9 +269,23 @@ pub(crate) async fn status(app: &App) -> Reply {
     Reply::json(StatusCode::OK, &value)
 }
 
+/// What the server of the data directory is, by its files; null where there is no cluster.
+async fn server(app: &App) -> Value {
+    let path = app.data_directory.clone();
+    let looked = tokio::task::spawn_blocking(move || role::look(&path)).await;
+    let Ok(Ok(standing)) = looked else {
+        return Value::Null;
+    };
+    json!({ "role": standing.state.name(), "timeline": standing.timeline.get() })
+}
+
 /// Where the archive is and whose it is. A store that does not answer is told, not waited for.
 async fn archive(app: &App) -> Value {
-    let asked = tokio::time::timeout(Duration::from_secs(2), app.archive.identity()).await;
+    let ask = async {
+        app.archive.ensure_still_there().await?;
+        app.archive.identity().await
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(2), ask).await;
     let (identity, problem) = match asked {
         Ok(Ok(identity)) => (identity, None),
         Ok(Err(error)) => (None, Some(error.chain())),

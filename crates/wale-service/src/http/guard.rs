@@ -1,23 +1,17 @@
 //! What is refused before anybody looks at what a request asks for.
 //!
 //! It refuses to know the routes' work. No upgrade, no chunked request (with one, a proxy and hyper may disagree where
-//! the next request begins), no large body, no long address; a browser page of another origin causes nothing; the token
-//! is asked for.
+//! the next request begins), no large body, no long address; the token is asked for.
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{StatusCode, Version};
 
 use super::reply::Failure;
 use super::routes::Route;
-use crate::options::{HttpLimits, HttpToken};
-
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+use crate::options::{HttpLimits, HttpToken, TokenFor};
 
 /// Checks the head alone.
 pub(crate) fn head(parts: &Parts, limits: &HttpLimits) -> Result<(), Failure> {
@@ -77,63 +71,18 @@ pub(crate) async fn body(body: Incoming, limits: &HttpLimits) -> Result<(), Fail
         })
 }
 
-/// Refuses what a browser sends on behalf of a page. Our clients are no browsers: they send neither `Origin` nor
-/// `Sec-Fetch-Site`, nor call themselves Mozilla.
-///
-/// Two dangers. A page of any site can make a browser send a request (an image's address is enough, and over plain HTTP
-/// nothing tells it from a typed one), so nothing that changes something is done for a browser, unless it says that a
-/// person typed the address. And a page whose own name was made to point here (DNS rebinding) can read the reply, WAL
-/// included; for that the name must be one that its owner controls, so a browser must have come by another.
-pub(crate) fn origin(route: Route<'_>, headers: &HeaderMap) -> Result<(), Failure> {
-    if route.is_probe() {
-        return Ok(());
-    }
-    let site = headers.get(FETCH_SITE).map(HeaderValue::as_bytes);
-    let is_browser = site.is_some()
-        || headers.contains_key(ORIGIN)
-        || headers
-            .get(USER_AGENT)
-            .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
-    let served = match site {
-        _ if !is_browser => true,
-        _ if headers.contains_key(ORIGIN) && route.changes_something() => false,
-        Some(b"none") => true,
-        _ if route.changes_something() => false,
-        // The browser shows the reply to nobody but the person.
-        Some(b"cross-site" | b"same-site") => true,
-        _ => headers.get(HOST).is_some_and(is_nobodys_name),
-    };
-    if served {
-        return Ok(());
-    }
-    Err(Failure::new(
-        StatusCode::FORBIDDEN,
-        "forbidden",
-        "a browser page may not ask for this",
-    )
-    .hint("use curl or wget, or in a browser the IP address of the sidecar"))
-}
-
-/// Whether nobody can make the name in a `Host` header point to another address: an IP address, or a name without a
-/// dot, which no public domain name is.
-fn is_nobodys_name(host: &HeaderValue) -> bool {
-    let Ok(host) = host.to_str() else {
-        return false;
-    };
-    if host.starts_with('[') {
-        return true;
-    }
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    !name.contains('.') || name.parse::<std::net::Ipv4Addr>().is_ok()
-}
-
 /// Asks for the token, as a bearer token or as the password of basic authentication with any user name.
 pub(crate) fn token(
     route: Route<'_>,
     headers: &HeaderMap,
     token: Option<&HttpToken>,
+    token_for: TokenFor,
 ) -> Result<(), Failure> {
-    let Some(token) = token.filter(|_| !route.is_probe()) else {
+    let is_open = match token_for {
+        TokenFor::Everything => route.is_probe(),
+        TokenFor::Reads => route.is_probe() || matches!(route, Route::WalPush(_)),
+    };
+    let Some(token) = token.filter(|_| !is_open) else {
         return Ok(());
     };
     let shown = headers
@@ -242,97 +191,51 @@ mod tests {
                 headers.insert(AUTHORIZATION, header.parse().unwrap());
             }
             assert_eq!(
-                token(Route::Status, &headers, Some(&token_set)).is_ok(),
+                token(
+                    Route::Status,
+                    &headers,
+                    Some(&token_set),
+                    TokenFor::Everything
+                )
+                .is_ok(),
                 expected,
                 "{header:?}"
             );
             assert_eq!(
-                token(Route::WalPush("x"), &headers, Some(&token_set)).is_ok(),
+                token(
+                    Route::WalPush("x"),
+                    &headers,
+                    Some(&token_set),
+                    TokenFor::Everything
+                )
+                .is_ok(),
                 expected,
                 "{header:?}"
             );
             for free in [Route::Ping, Route::Live, Route::Ready, Route::Startup] {
-                assert!(token(free, &headers, Some(&token_set)).is_ok());
+                assert!(token(free, &headers, Some(&token_set), TokenFor::Everything).is_ok());
             }
-            assert!(token(Route::Status, &headers, None).is_ok());
+            assert!(token(Route::Status, &headers, None, TokenFor::Everything).is_ok());
         }
     }
-
-    type Headers<'a> = &'a [(&'static str, &'static str)];
-
     #[test]
-    fn row62_a_page_in_a_browser_causes_nothing_and_reads_no_wal() {
-        let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
-        let evil = "evil.example:5000";
-        let mozilla = ("user-agent", "Mozilla/5.0 (X11) Firefox/140.0");
-        let cases: &[(Route<'_>, Headers<'_>, bool)] = &[
-            // No browser.
-            (backup, &[], true),
-            (
-                push,
-                &[("user-agent", "Wget/1.21"), ("host", "db.example.org:5000")],
-                true,
-            ),
-            (
-                wal,
-                &[("user-agent", "curl/8.5.0"), ("host", "db.example.org")],
-                true,
-            ),
-            // A page of another site.
-            (backup, &[("origin", "http://evil.example")], false),
-            (push, &[("origin", "null")], false),
-            (backup, &[("sec-fetch-site", "cross-site")], false),
-            (backup, &[mozilla, ("host", "10.0.0.5:5000")], false),
-            (push, &[mozilla, ("host", "localhost:5000")], false),
-            // The browser does not show it the reply.
-            (
-                Route::Status,
-                &[("sec-fetch-site", "cross-site"), mozilla],
-                true,
-            ),
-            // A page whose name was made to point here.
-            (
-                backup,
-                &[("sec-fetch-site", "same-origin"), ("host", evil)],
-                false,
-            ),
-            (
-                wal,
-                &[("sec-fetch-site", "same-origin"), ("host", evil)],
-                false,
-            ),
-            (wal, &[mozilla, ("host", evil)], false),
-            (
-                Route::Backups,
-                &[mozilla, ("host", "127.0.0.1.evil.example")],
-                false,
-            ),
-            (Route::Status, &[mozilla], false),
-            // A person.
-            (
-                backup,
-                &[
-                    ("sec-fetch-site", "none"),
-                    mozilla,
-                    ("host", "db.example.org"),
-                ],
-                true,
-            ),
-            (Route::Status, &[mozilla, ("host", "10.0.0.5:5000")], true),
-            (Route::Status, &[mozilla, ("host", "[::1]:5000")], true),
-            (Route::Status, &[mozilla, ("host", "sidecar:5000")], true),
-            (Route::Ready, &[mozilla, ("host", evil)], true),
-        ];
-        for (route, headers, served) in cases {
-            let map = headers
-                .iter()
-                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            let map: HeaderMap = map.collect();
-            assert_eq!(
-                origin(*route, &map).is_ok(),
-                *served,
-                "{route:?} {headers:?}"
-            );
+    fn row62_reads_ask_for_the_token_while_pushes_stay_open() {
+        let set = HttpToken::new("s3cret".into()).unwrap();
+        let bare = HeaderMap::new();
+        let is_open = |route| token(route, &bare, Some(&set), TokenFor::Reads).is_ok();
+        for route in [Route::WalPush("x"), Route::Ping, Route::Ready] {
+            assert!(is_open(route), "{route:?}");
+        }
+        for route in [
+            Route::Wal("x"),
+            Route::WalFetch("x"),
+            Route::WalAbsent("x"),
+            Route::BackupPush,
+            Route::Backups,
+            Route::Status,
+            Route::Metrics,
+        ] {
+            assert!(!is_open(route), "{route:?}");
         }
     }
 }

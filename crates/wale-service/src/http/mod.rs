@@ -2,7 +2,7 @@
 //! deliberately broken replies must stay in our hands.
 //!
 //! ```text
-//! accept → Connections::enter (makes room) → TLS, if set → hyper, limits → routes::find → guard (head, token, origin)
+//! accept → Connections::enter (makes room) → TLS, if set → hyper, limits → routes::find → guard (head, name, token)
 //!   → the body → Connections: busy → wal | admin → Reply → socket
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod admin;
 mod connections;
 mod guard;
+mod host;
 mod io;
 mod name;
 mod reply;
@@ -44,8 +45,11 @@ pub(crate) use connections::Connections;
 #[cfg(test)]
 pub(crate) use connections::Share;
 use connections::{Busy, Slot};
+pub(crate) use host::Hosts;
 use io::{ClientSocket, Flushed, Transport};
 use reply::{Failure, Manner, Reply, ReplyBody, Voice};
+#[cfg(test)]
+pub(crate) use routes::names as route_names;
 use routes::{NoRoute, Route};
 pub use tls::Tls;
 use turns::Turn;
@@ -53,6 +57,7 @@ pub(crate) use turns::Turns;
 use wal::RawName;
 
 use crate::app::App;
+use crate::metrics::Dialect;
 
 /// Accepts and serves connections until `stop`; then lets idle ones go, and the others when their reply is sent.
 /// Returns when all have ended. Dropping the future cuts those that have not.
@@ -256,7 +261,7 @@ async fn answer(
     };
     let (reply, busy) = match admitted {
         Ok((route, busy)) => {
-            let reply = dispatch(&app, route, parts.uri.query(), voice, &client).await;
+            let reply = dispatch(&app, route, &parts, voice, &client).await;
             (reply.unwrap_or_else(Reply::from), busy)
         }
         Err(failure) => {
@@ -358,8 +363,8 @@ fn checked<'a>(
             return Err(failure);
         }
     };
-    guard::token(route, &parts.headers, app.token.as_ref())?;
-    guard::origin(route, &parts.headers)?;
+    app.hosts.check(route, parts)?;
+    guard::token(route, &parts.headers, app.token.as_ref(), app.token_for)?;
     if !route.is_archive() && !route.is_probe() && app.connections.crowded() {
         return Err(crowded());
     }
@@ -383,10 +388,11 @@ fn no_such_path() -> Failure {
 async fn dispatch(
     app: &App,
     route: Route<'_>,
-    query: Option<&str>,
+    parts: &Parts,
     voice: Voice,
     client: &Client,
 ) -> Result<Reply, OpError> {
+    let (query, headers) = (parts.uri.query(), &parts.headers);
     let raw = |rest| RawName { rest, query };
     match route {
         Route::Ping => Ok(Reply::line("pong")),
@@ -400,19 +406,32 @@ async fn dispatch(
         Route::BackupPush => admin::backup_push(app, query, voice).await,
         Route::Backups => admin::backups(app).await,
         Route::Status => Ok(admin::status(app).await),
-        Route::Metrics => Ok(admin::metrics(app).await),
+        Route::Metrics => Ok(admin::metrics(app, dialect(headers)).await),
     }
 }
 
 /// JSON where it is asked for by name; `*/*`, which every client sends, is text.
 fn voice(headers: &HeaderMap) -> Voice {
-    let mut accepted = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    if accepted.any(|value| value.to_ascii_lowercase().contains("application/json")) {
+    if accepts(headers, "application/json") {
         Voice::Json
     } else {
         Voice::Text
     }
+}
+
+/// `OpenMetrics` where it is asked for by name, as Prometheus does; else the text format, which every scraper reads.
+fn dialect(headers: &HeaderMap) -> Dialect {
+    if accepts(headers, "application/openmetrics-text") {
+        Dialect::OpenMetrics
+    } else {
+        Dialect::Text
+    }
+}
+
+fn accepts(headers: &HeaderMap, media: &str) -> bool {
+    let mut accepted = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.to_ascii_lowercase().contains(media))
 }

@@ -31,8 +31,6 @@ pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const JSON: &str = "application/json";
 /// Media type of a WAL file.
 pub(crate) const BINARY: &str = "application/octet-stream";
-/// Media type of the metrics.
-pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How much of a file hyper is given at once. What hyper has been given it keeps until the client reads, and after the
 /// last piece without the file's turn: so every connection may hold that much, beside hyper's own 16 KiB.

@@ -39,16 +39,17 @@ pub(crate) enum NoRoute<'a> {
 }
 
 const GET: &str = "GET";
+const GET_HEAD: &str = "GET, HEAD";
 const GET_POST: &str = "GET, POST";
 
 /// Finds what a request asks for.
 pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute<'a>> {
     let rest = |prefix: &str| path.strip_prefix(prefix);
     let (route, allow) = match path {
-        "/ping" => (Route::Ping, GET),
-        "/startupz" => (Route::Startup, GET),
-        "/livez" => (Route::Live, GET),
-        "/readyz" => (Route::Ready, GET),
+        "/ping" => (Route::Ping, GET_HEAD),
+        "/startupz" => (Route::Startup, GET_HEAD),
+        "/livez" => (Route::Live, GET_HEAD),
+        "/readyz" => (Route::Ready, GET_HEAD),
         "/backup-push" => (Route::BackupPush, GET_POST),
         "/backups" => (Route::Backups, GET),
         "/status" => (Route::Status, GET),
@@ -67,12 +68,34 @@ pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRo
             }
         }
     };
-    let allowed = *method == Method::GET || (*method == Method::POST && allow == GET_POST);
-    if allowed {
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
         Ok(route)
     } else {
         Err(NoRoute::Method { route, allow })
     }
+}
+
+/// The name of every route in metrics and logs.
+#[cfg(test)]
+pub(crate) fn names() -> Vec<&'static str> {
+    let paths = [
+        "/ping",
+        "/startupz",
+        "/livez",
+        "/readyz",
+        "/wal-push/x",
+        "/wal-fetch/x",
+        "/wal/x",
+        "/wal-absent/x",
+        "/backup-push",
+        "/backups",
+        "/status",
+        "/metrics",
+    ];
+    let found = paths
+        .iter()
+        .filter_map(|path| find(&Method::GET, path).ok());
+    found.map(Route::name).collect()
 }
 
 impl Route<'_> {
@@ -116,12 +139,9 @@ impl Route<'_> {
         matches!(self, Self::Ping | Self::Startup | Self::Live | Self::Ready)
     }
 
-    /// A page in somebody's browser must not be able to cause it.
-    pub(crate) fn changes_something(self) -> bool {
-        matches!(
-            self,
-            Self::WalPush(_) | Self::WalFetch(_) | Self::BackupPush
-        )
+    /// Told to a person with a browser, at a name that is the sidecar's own. It shows no data and causes nothing.
+    pub(crate) fn is_told_to_browsers(self) -> bool {
+        self.is_probe() || matches!(self, Self::Status | Self::Backups | Self::Metrics)
     }
 
     /// How a failure of this route is written.
@@ -175,14 +195,12 @@ mod tests {
     fn row63_other_methods_are_told_which_are_allowed() {
         let posts = ["/wal-push/x", "/push/x", "/backup-push"];
         let gets = [
-            "/ping",
             "/wal-fetch/x",
             "/wal/x",
             "/wal-absent/x",
             "/backups",
             "/status",
             "/metrics",
-            "/readyz",
         ];
         for path in posts {
             assert!(find(&Method::POST, path).is_ok(), "{path}");
@@ -210,6 +228,26 @@ mod tests {
                 ),
                 "{path}"
             );
+        }
+    }
+    /// Row 98: `wget --spider` and many monitors ask with HEAD.
+    #[test]
+    fn fault_98_probes_answer_head_and_nothing_else_does() {
+        for path in ["/ping", "/startupz", "/livez", "/readyz"] {
+            assert!(find(&Method::HEAD, path).is_ok(), "{path}");
+            assert!(
+                matches!(
+                    find(&Method::POST, path),
+                    Err(NoRoute::Method {
+                        allow: "GET, HEAD",
+                        ..
+                    })
+                ),
+                "{path}"
+            );
+        }
+        for path in ["/status", "/wal/x", "/wal-absent/x", "/wal-push/x"] {
+            assert!(find(&Method::HEAD, path).is_err(), "{path}");
         }
     }
 }

@@ -19,6 +19,10 @@ use crate::lifecycle::{Permit, Phase, Topic};
 /// How long a file waits for its turn to be sent, and a proof for its turn to be made. Whoever asks is told then, and may ask again.
 const FILE_TURN: Duration = Duration::from_secs(30);
 
+/// How long a push is waited for; it goes on behind, and whoever asks again joins it. With the 30 s that a request may be
+/// held before the first base backup, the longest answer takes 100 s: an `archive_command` gives up after more, 120 s.
+const PUSH_ANSWER: Duration = Duration::from_secs(100);
+
 /// The raw part of an address that holds a name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawName<'a> {
@@ -53,7 +57,11 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
     let begun = Instant::now();
     app.push_seen.send_replace(Some(begun));
     let pushed = if app.hold.pass().await {
-        app.pusher.push(&name).await
+        let pushing = app.pusher.push(&name);
+        match tokio::time::timeout_at(begun + PUSH_ANSWER, pushing).await {
+            Ok(pushed) => pushed,
+            Err(_) => return Err(still_pushing(app, &name)),
+        }
     } else {
         Err(busy(
             format!("{name} is not archived before the first base backup has begun"),
@@ -71,6 +79,19 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
             Err(error)
         }
     }
+}
+
+/// A push that takes longer than anybody waits: no failure, the store or the way to it is slow.
+fn still_pushing(app: &App, name: &ArchiveFileName) -> OpError {
+    app.push_seen.send_replace(Some(Instant::now()));
+    app.metrics.push_failed(Kind::Busy.name());
+    let seconds = PUSH_ANSWER.as_secs();
+    let error = busy(
+        format!("{name} is still being stored after {seconds} s"),
+        "let PostgreSQL repeat the request: it joins the push that goes on",
+    );
+    app.quiet.failure("wal-push", &error);
+    error
 }
 
 fn told(voice: Voice, report: &PushReport) -> Reply {

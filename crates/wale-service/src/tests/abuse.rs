@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::clients::{run, words};
 use super::support::{Sidecar, bench, eventually, serving};
 use crate::HttpToken;
 use crate::http::Share;
@@ -321,7 +322,7 @@ async fn row63_other_methods_have_no_effect() {
     let sidecar = serving().await;
     let (name, _) = sidecar.segment(1);
     let gets = [
-        ("/ping", "GET"),
+        ("/backups", "GET"),
         ("/status", "GET"),
         ("/wal/x", "GET"),
         ("/wal-fetch/x", "GET"),
@@ -367,6 +368,53 @@ async fn row63_other_methods_have_no_effect() {
     assert!((400..500).contains(&reply.status()), "{reply:?}");
     assert!(sidecar.memory.keys().is_empty());
     assert!(sidecar.app.backups.running().is_none());
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_98_a_probe_answers_head_as_it_answers_get_without_the_body() {
+    let sidecar = serving().await;
+    for path in ["/ping", "/startupz", "/livez", "/readyz"] {
+        let ask = async |method: &str| {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            sidecar.raw(request).await
+        };
+        let (get, head) = (ask("GET").await, ask("HEAD").await);
+        assert_eq!(head.status(), get.status(), "{path}");
+        assert!(head.bytes().is_empty(), "{path}: {head:?}");
+        let url = format!("http://{}{path}", sidecar.address);
+        let spider = run("wget", words(&format!("-q --spider {url}"))).await;
+        let expected = if get.status() == 200 { 0 } else { 8 };
+        assert_eq!(spider.status.code(), Some(expected), "{path}");
+    }
+    sidecar.stop().await.unwrap();
+}
+
+/// Row 90, over a socket: two names, none, and one that a page was given.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_90_the_name_in_host_decides_for_everybody() {
+    let sidecar = serving().await;
+    let (name, _) = sidecar.segment(1);
+    let push = format!("/wal-push/{name}");
+    let ask = async |method_path: &str, hosts: &str| {
+        let request = format!("{method_path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        sidecar.raw(request).await.status()
+    };
+    let evil = "Host: evil.example:5000\r\n";
+    assert_eq!(ask("GET /status", evil).await, 403);
+    assert_eq!(ask("POST /backup-push", evil).await, 403);
+    assert_eq!(ask(&format!("GET /wal/{name}"), evil).await, 403);
+    assert_eq!(ask(&format!("GET {push}"), &evil.repeat(2)).await, 400);
+    assert_eq!(ask(&format!("GET {push}"), "").await, 400);
+    assert!(sidecar.memory.keys().is_empty());
+    assert!(sidecar.app.backups.running().is_none());
+    assert_eq!(ask("GET /ping", "").await, 200);
+    assert_eq!(
+        ask(&format!("GET {push}"), evil).await,
+        200,
+        "archiving goes on"
+    );
     sidecar.stop().await.unwrap();
 }
 

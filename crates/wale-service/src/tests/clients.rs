@@ -59,6 +59,54 @@ async fn every_client_notices_every_failure() {
     sidecar.stop().await.unwrap();
 }
 
+/// Row 99: the lines of the guide, with a shorter limit, push what is well and give up on a sidecar that hangs, with a
+/// status that PostgreSQL's archiver counts as a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_99_the_documented_lines_give_up_on_a_sidecar_that_hangs() {
+    let guide = include_str!("../../../../docs/guide/archiving.md");
+    // The kernel accepts for it, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = silent.local_addr().unwrap().to_string();
+    let sidecar = serving().await;
+    let lines: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("archive_command = '"))
+        .filter_map(|rest| rest.split_once('\''))
+        .map(|(command, _)| command)
+        .filter(|command| command.contains("120"))
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let sh = |command: &str, address: &str, name: &str| {
+        let command = command
+            .replace("wale:5000", address)
+            .replace("%f", name)
+            .replace("120", "3");
+        run("sh", vec!["-c".to_owned(), command])
+    };
+    for (number, line) in (1_u32..).zip(&lines) {
+        let (name, _) = sidecar.segment(number);
+        let busybox = line
+            .replace("wget ", "busybox wget ")
+            .replace("timeout ", "busybox timeout ");
+        let commands = if line.starts_with("timeout") {
+            vec![(*line).to_owned(), busybox]
+        } else {
+            vec![(*line).to_owned()]
+        };
+        for command in commands {
+            let well = sh(&command, &sidecar.address.to_string(), &name).await;
+            assert_eq!(well.status.code(), Some(0), "{command}: {well:?}");
+            let given_up = sh(&command, &hung, &name).await;
+            let status = given_up.status.code();
+            assert!(
+                status.is_some_and(|status| (1..=125).contains(&status)),
+                "{command}: {given_up:?}"
+            );
+        }
+    }
+    sidecar.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_client_pushes_and_fetches() {
     let sidecar = serving().await;

@@ -95,8 +95,11 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         mode: StartMode::ContinuousBackup,
         lock_file: data.join("wale_init_lockfile"),
         schedule: None,
+        backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),
         token: None,
+        token_for: crate::TokenFor::Everything,
+        hosts: Vec::new(),
         tls: None,
         archive,
         pusher: PusherOptions {

@@ -2,7 +2,7 @@
 
 use wale_ops::{Archive, ClusterIdentity};
 use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
-use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb, body_from};
 
 use super::support::{Bench, bench, eventually};
 use crate::Phase;
@@ -71,6 +71,38 @@ async fn row39_the_own_archive_and_a_silent_store_are_no_mismatch() {
         .await;
         sidecar.stop().await.unwrap();
     }
+}
+
+/// Rows 96 and 102: a server and WAL that this version does not know are told without anybody asking, and fail no probe.
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_96_and_102_what_is_not_known_is_told_from_the_start() {
+    let bench = bench();
+    let data = &bench.options.data_directory;
+    std::fs::write(data.join("PG_VERSION"), b"20\n").unwrap();
+    let mut control = CONTROL.to_vec();
+    control[8..12].copy_from_slice(&2000_u32.to_le_bytes());
+    std::fs::write(data.join("global/pg_control"), control).unwrap();
+    let key = ObjectKey::new("wal_005/000000010000000000000004.br").unwrap();
+    let store = bench.options.archive.store();
+    let body = body_from(b"brotli".to_vec().into());
+    store.put_if_absent(&key, body).await.unwrap();
+    let sidecar = bench.start(None).await;
+    eventually("both are told", || async {
+        let status = sidecar.status().await;
+        let server = status["unknown_server"].as_str().unwrap_or_default();
+        let sealed = &status["wal"]["sealed"];
+        server.contains("PostgreSQL 20 is newer")
+            && server.contains("base backups are refused")
+            && sealed["segments"] == 1
+            && sealed["example"] == key.as_str()
+    })
+    .await;
+    let metrics = sidecar.get("/metrics").await.body();
+    assert!(metrics.contains("wale_server_unknown 1"), "{metrics}");
+    assert!(metrics.contains("wale_wal_sealed_segments 1"), "{metrics}");
+    let probe = sidecar.get("/readyz").await.body();
+    assert!(!probe.contains("unknown"), "{probe}");
+    sidecar.stop().await.unwrap();
 }
 
 /// Row 70: each thing that is missing is named, with the time since when; the database may start all the same.

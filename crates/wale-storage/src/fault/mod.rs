@@ -320,8 +320,12 @@ impl Store for FaultyStore {
         faults.reply(self.inner.delete(key).await)
     }
 
-    async fn discard_unfinished(&self, older_than: std::time::Duration) -> Result<u64, StoreError> {
-        self.inner.discard_unfinished(older_than).await
+    async fn discard_unfinished(
+        &self,
+        older_than: std::time::Duration,
+        ours: crate::Ours,
+    ) -> Result<u64, StoreError> {
+        self.inner.discard_unfinished(older_than, ours).await
     }
 
     fn location(&self) -> String {

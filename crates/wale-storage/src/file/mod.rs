@@ -38,7 +38,9 @@ use self::read::Reading;
 use self::walk::{Walk, Wanted, object_meta, sweep};
 use self::write::{Placed, Placing, prepare};
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, PIECE_BYTES, PutOutcome, Store, StoreError};
+use crate::{
+    Body, Object, ObjectKey, ObjectMeta, Ours, PIECE_BYTES, PutOutcome, Store, StoreError,
+};
 
 /// Where a file store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,12 +286,16 @@ impl Store for FileStore {
     /// Age alone decides. A process id says nothing about a file on a shared volume: in a container every
     /// process has the same one. So `older_than` must exceed any pause within an upload that is alive;
     /// an upload whose file is removed fails, and loses nothing.
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: Ours,
+    ) -> Result<u64, StoreError> {
         let age = chrono::Duration::from_std(older_than).unwrap_or(chrono::Duration::MAX);
         let limit = Utc::now().checked_sub_signed(age);
         self.blocking(move |root| match limit {
             None => Ok(0),
-            Some(limit) => sweep(&root, limit),
+            Some(limit) => sweep(&root, limit, ours),
         })
         .await
     }
@@ -401,7 +407,10 @@ mod tests {
                 store.list("").await.err(),
                 store.delete(&a).await.err(),
                 store.check().await.err(),
-                store.discard_unfinished(Duration::ZERO).await.err(),
+                store
+                    .discard_unfinished(Duration::ZERO, |_| true)
+                    .await
+                    .err(),
             ];
             for error in errors {
                 assert!(error.expect("fails").is_transient());
@@ -541,17 +550,26 @@ mod tests {
         let listed: Vec<_> = store.list("").await.expect("listed").collect().await;
         assert_eq!(listed.len(), 1);
         let hour = Duration::from_hours(1);
-        assert_eq!(store.discard_unfinished(hour).await.expect("swept"), 0);
+        assert_eq!(
+            store
+                .discard_unfinished(hour, |_| true)
+                .await
+                .expect("swept"),
+            0
+        );
         let old = std::time::SystemTime::now() - 2 * hour;
         let file = std::fs::File::options()
             .write(true)
             .open(&stale)
             .expect("opens");
         file.set_modified(old).expect("dated");
-        assert_eq!(store.discard_unfinished(hour).await.expect("swept"), 1);
+        let others = store.discard_unfinished(hour, |key| key != "wal/a").await;
+        assert_eq!(others.expect("swept"), 0, "another program's");
+        let ours = store.discard_unfinished(hour, |key| key == "wal/a").await;
+        assert_eq!(ours.expect("swept"), 1);
         assert_eq!(
             store
-                .discard_unfinished(Duration::MAX)
+                .discard_unfinished(Duration::MAX, |_| true)
                 .await
                 .expect("swept"),
             0

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::errno::in_the_way;
 use super::folder::Root;
-use crate::key::is_temporary;
-use crate::{ObjectKey, ObjectMeta, StoreError};
+use crate::key::{TEMPORARY_SUFFIX, is_temporary};
+use crate::{ObjectKey, ObjectMeta, Ours, StoreError};
 
 /// Names kept by one pass over a folder: 65,536 WAL names of 38 bytes and as much bookkeeping are 5 MiB, and
 /// a folder of a million takes 16 passes of about a quarter of a second.
@@ -294,12 +294,13 @@ impl Level {
     }
 }
 
-/// Removes the temporary files last written to before `limit`, and answers their number.
-pub(super) fn sweep(root: &Arc<Root>, limit: DateTime<Utc>) -> Result<u64, StoreError> {
+/// Removes the temporary files last written to before `limit` that were to become an object of ours, and answers their
+/// number.
+pub(super) fn sweep(root: &Arc<Root>, limit: DateTime<Utc>, ours: Ours) -> Result<u64, StoreError> {
     let mut walk = Walk::start(Arc::clone(root), "", Wanted::Temporary)?;
     let mut removed = 0;
     while let Some(found) = walk.next()? {
-        if modified(&found.stat) >= limit {
+        if modified(&found.stat) >= limit || !target_of(&found.path).is_some_and(|key| ours(&key)) {
             continue;
         }
         let mut folders: Vec<&str> = found.path.split('/').collect();
@@ -316,9 +317,36 @@ pub(super) fn sweep(root: &Arc<Root>, limit: DateTime<Utc>) -> Result<u64, Store
     Ok(removed)
 }
 
+/// The key of the object that a temporary file was to become: `a/.b.<process>.<number>.wale-tmp` → `a/b`.
+fn target_of(path: &str) -> Option<String> {
+    let (folder, name) = match path.rsplit_once('/') {
+        Some((folder, name)) => (Some(folder), name),
+        None => (None, path),
+    };
+    let stem = name.strip_prefix('.')?.strip_suffix(TEMPORARY_SUFFIX)?;
+    let target = stem.rsplitn(3, '.').nth(2)?;
+    Some(match folder {
+        Some(folder) => format!("{folder}/{target}"),
+        None => target.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_file_tells_what_it_was_to_become() {
+        let cases = [
+            ("a/.b.1.2f.wale-tmp", Some("a/b")),
+            (".b.tar.zst.1.2.wale-tmp", Some("b.tar.zst")),
+            ("a/.b.wale-tmp", None),
+            ("a/b", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(target_of(path).as_deref(), expected, "{path}");
+        }
+    }
 
     fn listed(root: &std::path::Path, prefix: &str, pass_names: usize) -> Vec<String> {
         let root = Arc::new(Root::new(root.to_owned()));

@@ -16,7 +16,7 @@ use super::slots::PARTS_MAX;
 use super::xml::{self, ListPage, PartPage, Unfinished, UploadPage};
 use super::{Client, moment};
 use crate::retry::Attempts;
-use crate::{ObjectMeta, RetryPolicy, StoreError};
+use crate::{ObjectMeta, Ours, RetryPolicy, StoreError};
 
 /// A page has at most 1,000 entries; names of 1 KiB, each byte escaped in five, and 300 bytes besides make 5.4 MiB.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -198,6 +198,7 @@ impl S3Store {
     pub(super) async fn discard_stale_uploads(
         &self,
         older_than: Duration,
+        ours: Ours,
     ) -> Result<u64, StoreError> {
         let client = &*self.inner.client;
         let (mut key_marker, mut id_marker) = (String::new(), String::new());
@@ -233,7 +234,7 @@ impl S3Store {
             let before = now - older_than;
             let former = (key_marker.clone(), id_marker.clone());
             for upload in &page.uploads {
-                discarded += u64::from(self.discard_if_stale(upload, before).await?);
+                discarded += u64::from(self.discard_if_stale(upload, before, ours).await?);
             }
             match (page.next_key_marker, page.next_upload_id_marker) {
                 (Some(key), id) if page.is_truncated && !key.is_empty() => {
@@ -272,15 +273,16 @@ impl S3Store {
         &self,
         upload: &Unfinished,
         before: DateTime<Utc>,
+        ours: Ours,
     ) -> Result<bool, StoreError> {
         if upload.initiated > before {
             return Ok(false);
         }
-        let inner = &*self.inner;
-        let Some(key) = inner.client.key_of(&upload.key) else {
+        let Some(key) = self.inner.client.key_of(&upload.key) else {
             return Ok(false);
         };
-        if !(inner.is_own_name)(key.as_str()) && !key.as_str().starts_with(PROBE_PREFIX) {
+        // Below a prefix that is shared, such as the bucket's root, other programs have uploads of their own.
+        if !key.as_str().starts_with(PROBE_PREFIX) && !ours(key.as_str()) {
             return Ok(false);
         }
         if self.last_touched(&key, upload).await? > before {

@@ -88,7 +88,6 @@ struct Inner {
     names: NameLocks,
     abandoned: Abandoned,
     deletes_singly: AtomicBool,
-    is_own_name: fn(&str) -> bool,
 }
 
 impl S3Store {
@@ -117,7 +116,6 @@ impl S3Store {
             names: NameLocks::default(),
             abandoned: Abandoned::default(),
             deletes_singly: AtomicBool::new(false),
-            is_own_name: options.is_own_name,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -189,9 +187,13 @@ impl Store for S3Store {
         self.delete_all(keys).await
     }
 
-    async fn discard_unfinished(&self, older_than: Duration) -> Result<u64, StoreError> {
+    async fn discard_unfinished(
+        &self,
+        older_than: Duration,
+        ours: crate::Ours,
+    ) -> Result<u64, StoreError> {
         self.discard_abandoned().await;
-        let uploads = self.discard_stale_uploads(older_than).await?;
+        let uploads = self.discard_stale_uploads(older_than, ours).await?;
         Ok(uploads + self.discard_stale_trials(older_than).await?)
     }
 

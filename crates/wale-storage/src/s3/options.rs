@@ -163,9 +163,6 @@ pub struct S3Options {
     pub retry: RetryPolicy,
     /// What all uploads together may hold in memory, bytes. At least two parts of 5 MiB are taken.
     pub upload_memory_bytes: u64,
-    /// Whether an object of this name, without the prefix, is one of those that this program stores. Unfinished uploads
-    /// of others are not swept: a prefix may be shared.
-    pub is_own_name: fn(&str) -> bool,
 }
 
 impl S3Options {

@@ -177,7 +177,6 @@ impl Server {
                 ..RetryPolicy::default()
             },
             upload_memory_bytes: 0,
-            is_own_name: |name| !name.starts_with("another"),
         }
     }
 

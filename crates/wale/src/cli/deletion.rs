@@ -15,14 +15,28 @@ pub(crate) struct Delete {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct Deletion {
     /// Only tell what would be deleted, which is the default
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, global = true)]
     pub(crate) dry_run: bool,
     /// Delete
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) confirm: bool,
     /// Print what becomes of every object, and why, as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl DeleteWhat {
+    /// The same in words, as it was typed.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let words: &[&str] = match self {
+            Self::Before { bound } => &["before", bound],
+            Self::Retain { count } => &["retain", &count.to_string()],
+            Self::Target { name } => &["target", name],
+            Self::Everything => &["everything"],
+            Self::OldVersions => &["old-versions"],
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
 }
 
 impl Deletion {
@@ -49,7 +63,7 @@ pub(crate) enum DeleteWhat {
     },
     /// One base backup, and the WAL that no other one needs
     Target {
-        /// A name that backup-list prints
+        /// A name that backup-list prints, or LATEST
         #[arg(value_name = "BACKUP_NAME")]
         name: String,
     },

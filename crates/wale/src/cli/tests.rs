@@ -288,6 +288,18 @@ fn deletions_are_dry_unless_confirmed() {
         panic!("not retain")
     };
     assert!(retain.act.is_dry_run());
+    for line in [
+        "wale delete retain 3 --confirm",
+        "wale delete --confirm retain 3",
+        "wal-e delete retain 3 --confirm",
+        "wal-e delete everything --conf",
+        "wale delete target LATEST --confirm --json",
+    ] {
+        let Verb::Delete(delete) = parse_words(line).unwrap().verb else {
+            panic!("not delete")
+        };
+        assert!(!delete.act.is_dry_run(), "{line}");
+    }
     for (line, expected) in [
         ("wal-e delete", 2),
         ("wal-e delete retain", 2),
@@ -296,6 +308,7 @@ fn deletions_are_dry_unless_confirmed() {
         ("wal-e retain", 2),
         ("wal-e backup-mark LATEST", 2),
         ("wale delete", 64),
+        ("wale delete retain 3 --confirm --nonsense", 64),
         ("wale delete before", 64),
         ("wale delete target", 64),
         ("wale backup-mark", 64),

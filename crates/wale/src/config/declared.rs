@@ -425,6 +425,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When set, requests other than the probes must carry it, as a bearer token or as the password of basic \
          authentication.")
         .secret(),
+    Setting::new("WALE_HTTP_TOKEN_FOR", Endpoint, Shape::Choice(&["everything", "reads"]),
+        "Which requests must carry the token. `reads`: whatever reads data, starts work or tells of the cluster; a push \
+         needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")
+        .default("everything").flag("http-token-for"),
+    Setting::new("WALE_HTTP_HOSTS", Endpoint, Shape::Text,
+        "Further names by which the sidecar is asked, separated by commas; `*.example.org` stands for all below it. \
+         Addresses, names without a dot, *.local, *.internal, *.svc, *.cluster.local and WALE_SIDECAR_HOSTNAME need \
+         not be named. Under any other name nothing is read and no backup is begun (a web page can give itself such a \
+         name); a push is served and told once.")
+        .flag("http-hosts"),
     Setting::new("WALE_TLS_CERT_FILE", Endpoint, Shape::Path,
         "The sidecar's certificate, PEM, with intermediate ones after it. With WALE_TLS_KEY_FILE the endpoint speaks \
          TLS and nothing else on its port. Both files are looked at every 5 seconds: a new pair is taken over without \
@@ -447,6 +457,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When base backups are taken, in the time zone TZ: minute, hour, day of month, month, day of week. \
          `off`, or an empty value, disables the schedule.")
         .default("0 0 * * *").flag("cron-timing"),
+    Setting::new("WALE_BACKUP_ROLE", Sidecar, Shape::Choice(&["any", "primary", "standby"]),
+        "Which servers the scheduled base backups are taken of. One is taken for each slot of the schedule, however \
+         many sidecars share the archive. Backups that are asked for are taken of any.")
+        .default("any").flag("backup-role"),
     Setting::new("WALE_BACKUP_REQUEST_INTERVAL", Sidecar, Shape::Duration(Unit::Seconds),
         "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
          answers 503. 0 takes one whenever it is asked for.")
@@ -522,9 +536,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
          pushes no other backup out. 0 counts every one.")
         .default("20h"),
     Setting::new("WALE_SWEEP_GRACE", Retention, Shape::Duration(Unit::Seconds),
-        "How long nothing may have been stored for a base backup without its final record, or for an unfinished \
-         upload, before it is taken for the remains of a crash and removed. At least 1h; the sidecar waits \
-         longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
+         record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
+         and removed. What a base backup of wale's left goes ten minutes after its claim was last refreshed. \
+         At least 1h; the sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,

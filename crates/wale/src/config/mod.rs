@@ -6,6 +6,7 @@
 //!
 //! What the values do is the rooms' business: they receive typed options and never a setting's name.
 
+pub(crate) mod allocator;
 mod declared;
 mod mistake;
 mod prefix;
@@ -23,9 +24,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wale_cluster::Secret;
+use wale_ops::backup_push::Role;
 use wale_ops::retention::{Policy, WalRetention};
 use wale_ops::{Kind, OpError};
-use wale_service::Schedule;
+use wale_service::{Schedule, TokenFor};
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
 pub(crate) use prefix::{Place, Several};
@@ -86,6 +88,9 @@ pub(crate) struct Settings {
     pub(crate) listen_address: IpAddr,
     pub(crate) listen_port: u16,
     pub(crate) http_token: Option<Secret>,
+    pub(crate) http_token_for: TokenFor,
+    /// Names under which the sidecar is asked, beside its own.
+    pub(crate) http_hosts: Vec<String>,
     pub(crate) http_token_file: Option<PathBuf>,
     /// Certificate and key of the endpoint.
     pub(crate) tls_files: Option<(PathBuf, PathBuf)>,
@@ -93,6 +98,7 @@ pub(crate) struct Settings {
 
     pub(crate) start_mode: StartMode,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) backup_role: Role,
     pub(crate) backup_request_interval: Duration,
     pub(crate) lock_file: PathBuf,
     pub(crate) shutdown_grace: Duration,
@@ -260,11 +266,16 @@ impl Settings {
                 .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             listen_port: reader.port("WALE_LISTEN_PORT"),
             http_token: http_token(reader),
+            http_token_for: http_token_for(reader),
+            http_hosts: reader
+                .parse("WALE_HTTP_HOSTS", value::host_names)
+                .unwrap_or_default(),
             http_token_file: reader.secret_file("WALE_HTTP_TOKEN"),
             tls_files: tls_files(reader),
             client_ca_file: reader.optional_path("WALE_CLIENT_CA_FILE"),
             start_mode: start_mode(reader),
             schedule: schedule(reader),
+            backup_role: backup_role(reader),
             lock_file: reader
                 .optional_path("WALE_INIT_LOCKFILE")
                 .unwrap_or_else(|| data_directory.join("wale_init_lockfile")),
@@ -414,6 +425,20 @@ fn http_token(reader: &mut Reader) -> Option<Secret> {
         .map(Secret::new)
 }
 
+fn http_token_for(reader: &mut Reader) -> TokenFor {
+    if reader.word("WALE_HTTP_TOKEN_FOR") != "reads" {
+        return TokenFor::Everything;
+    }
+    if reader.set("WALE_HTTP_TOKEN").is_none() {
+        let text = "WALE_HTTP_TOKEN_FOR is set, and WALE_HTTP_TOKEN is not";
+        let hint = "set WALE_HTTP_TOKEN_FILE: without a token everything is open to everybody";
+        reader
+            .mistakes
+            .push(Mistake::new(Group::Endpoint, text).hint(hint));
+    }
+    TokenFor::Reads
+}
+
 fn tls_files(reader: &mut Reader) -> Option<(PathBuf, PathBuf)> {
     let names = ["WALE_TLS_CERT_FILE", "WALE_TLS_KEY_FILE"];
     // One that is set and wrong has its own mistake; only one that is not set is missing.
@@ -441,6 +466,14 @@ fn start_mode(reader: &mut Reader) -> StartMode {
         "RESTORE" => StartMode::Restore,
         "BACKUP_PUSH" => StartMode::BackupPush,
         _ => StartMode::ContinuousBackup,
+    }
+}
+
+fn backup_role(reader: &mut Reader) -> Role {
+    match reader.word("WALE_BACKUP_ROLE") {
+        "primary" => Role::Primary,
+        "standby" => Role::Standby,
+        _ => Role::Any,
     }
 }
 

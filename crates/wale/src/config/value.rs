@@ -253,6 +253,28 @@ pub(crate) fn token(text: &str) -> Result<String, BadValue> {
     }
 }
 
+/// Host names, separated by commas or spaces; `*.` at the beginning stands for any first parts.
+pub(crate) fn host_names(text: &str) -> Result<Vec<String>, BadValue> {
+    let names = text.split([',', ' ']).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
+    let is_name = |name: &String| {
+        let letters = name.strip_prefix("*.").unwrap_or(name);
+        let mut parts = letters.split('.');
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        parts.all(is_part)
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names),
+        Some(bad) => Err(BadValue::new(format!("\"{bad}\" is not a host name"))
+            .hint("write names without scheme and port, separated by commas, as in wale.example.org,*.db.example.org")),
+    }
+}
+
 /// Pairs `OLD=NEW`, separated by commas. In a path `\,` and `\=` stand for the characters, as in
 /// `pg_basebackup`.
 ///
@@ -319,6 +341,23 @@ pub(crate) fn one_of(words: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_names_are_names_and_nothing_around_them() {
+        let names = host_names("Wale.example.org, *.db_1.example sidecar").unwrap();
+        assert_eq!(names, ["wale.example.org", "*.db_1.example", "sidecar"]);
+        assert_eq!(host_names(""), Ok(Vec::new()));
+        for bad in [
+            "http://wale",
+            "wale:5000",
+            "*",
+            "a..b",
+            "w*le.example",
+            "wale/",
+        ] {
+            assert!(host_names(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

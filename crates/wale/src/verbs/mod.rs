@@ -57,8 +57,8 @@ pub(crate) fn run(
             print(&runtime::small()?.block_on(list)?)
         }
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
-        Verb::Delete(arguments) => deletion::delete(arguments, invocation.face, loaded),
-        Verb::Retain(arguments) => deletion::retain(arguments, invocation.face, loaded),
+        Verb::Delete(arguments) => deletion::delete(arguments, invocation, loaded),
+        Verb::Retain(arguments) => deletion::retain(arguments, invocation, loaded),
         Verb::WalPush(arguments) => wal::push(arguments, loaded),
         Verb::WalFetch(arguments) => wal::fetch(arguments, invocation, loaded),
         Verb::WalPrefetch(arguments) => wal_ahead::prefetch(arguments, loaded),

@@ -1,4 +1,4 @@
-//! The fault battery, row 14: a container's memory limit while pushes come side by side.
+//! The fault battery, rows 14, 88 and 91: a container's memory limit while pushes or reads come side by side, and memory over backups.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -89,11 +89,12 @@ impl Drop for Limited {
 }
 
 fn peak_kib(pid: u32) -> u64 {
+    kib(pid, "VmHWM")
+}
+
+fn kib(pid: u32, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -163,4 +164,82 @@ fn fault_14_eight_pushes_at_once_stay_within_64_mib() {
     let peak = peak_kib(limited.child.id());
     println!("peak {peak} KiB");
     assert!(peak < LIMIT / 1024, "{peak} KiB");
+}
+
+/// Row 88: a neighbour asks 200 times at once, again and again, for one segment: nothing is killed, and what the process
+/// holds stays below the limit of its container, of which its budget is half.
+#[test]
+fn fault_88_two_hundred_requests_at_once_stay_within_256_mib() {
+    const FLOOD_LIMIT: u64 = 256 << 20;
+    let stage = Stage::with("flood", &ClusterOptions::default(), |options| options);
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g, md5(random()::text) m from generate_series(1, 200000) g");
+    let name = pg.switch_wal();
+    pg.wait_archived();
+    let Some(group) = MemoryLimit::new("88", FLOOD_LIMIT) else {
+        return skip(
+            "fault_88",
+            "no control group with a memory limit can be made here",
+        );
+    };
+    let log = tempfile::tempfile().unwrap();
+    let port = free_port();
+    let mut options = stage
+        .options
+        .clone()
+        .set("WALE_LISTEN_PORT", &port.to_string())
+        .set("WALE_MEMORY", "128MiB");
+    options.port = port;
+    let limited = Limited {
+        child: group.serve(&options, &log),
+        group,
+    };
+    wait_until("the sidecar to listen", Duration::from_secs(60), || {
+        get(port, "/ping").ok()
+    });
+    let path = format!("/wal/{name}");
+    let served: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..200)
+            .map(|_| scope.spawn(|| (0..3).filter(|_| asked(port, &path)).count()))
+            .collect();
+        let served = clients.into_iter().map(|client| client.join().unwrap());
+        served.sum()
+    });
+    assert_eq!(limited.group.killed(), 0);
+    let peak = peak_kib(limited.child.id());
+    println!("{served} of 600 were served, peak {peak} KiB");
+    assert!(served > 0 && peak < FLOOD_LIMIT / 1024, "{peak} KiB");
+    assert_eq!(get(port, "/ping").unwrap().status, 200);
+}
+
+/// Whether the whole file came; the rest are told to come again.
+fn asked(port: u16, path: &str) -> bool {
+    get(port, path).is_ok_and(|reply| reply.status == 200 && !reply.body.is_empty())
+}
+
+/// Row 91: what one base backup leaves behind is not left behind by each: after eight of them the process is as large as
+/// after two.
+#[test]
+fn fault_91_memory_after_eight_base_backups_is_as_after_two() {
+    let stage = Stage::with("backups", &ClusterOptions::default(), |options| options);
+    stage
+        .cluster
+        .sql("do $$ begin for i in 1..1500 loop execute format('create table t%s (a int)', i); end loop; end $$");
+    let take = |count: usize| {
+        for _ in 0..count {
+            let reply = stage.sidecar.get("/backup-push");
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+        rss_kib(stage.sidecar.pid())
+    };
+    let two = take(2);
+    let eight = take(6);
+    println!("after two {two} KiB, after eight {eight} KiB");
+    // 16 MiB for what differs by chance: a page of an arena here, a thread more there.
+    assert!(eight < two + (16 << 10), "{two} KiB, then {eight} KiB");
+    assert!(eight < 96 << 10, "{eight} KiB");
+}
+
+fn rss_kib(pid: u32) -> u64 {
+    kib(pid, "VmRSS")
 }

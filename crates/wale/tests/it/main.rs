@@ -32,6 +32,7 @@ mod s3_store;
 mod secrets;
 mod secrets_s3;
 mod segment_sizes;
+mod several_sidecars;
 mod standby;
 mod support;
 mod targets;

@@ -250,13 +250,25 @@ fn one_backup_is_deleted_by_name() {
         "delete --confirm target base_0000000100000000000000AA_00000040",
     );
     assert_eq!(told.code, 1, "{told:?}");
-    assert_eq!(alone.verb("wale", "delete target LATEST").code, 64);
+    let told = alone.verb("wale", "delete target LATEST");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(
+        told.stdout.contains(&format!("backup {SECOND} would go")),
+        "{told:?}"
+    );
+    let line = told.stdout.lines().last().unwrap_or_default();
+    assert_eq!(line, "to do it: wale delete target LATEST --confirm");
+    let told = alone.verb("wal-e", "delete target LATEST --dry-run");
+    assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{told:?}");
+    let hint = "to do it: wal-e delete target LATEST --confirm";
+    assert!(told.stderr.contains(hint), "{told:?}");
+    assert_eq!(alone.keys(), before, "a dry run touches nothing");
     alone.verb("wale", &format!("backup-mark {SECOND}"));
     let told = alone.verb("wale", &format!("delete --confirm target {SECOND}"));
     assert_eq!(told.code, 73, "{told:?}");
     alone.verb("wale", &format!("backup-mark -i {SECOND}"));
     // The first one needs all WAL from its start on.
-    let told = alone.verb("wale", &format!("delete --confirm target {SECOND}"));
+    let told = alone.verb("wale", &format!("delete target {SECOND} --confirm"));
     assert_eq!(told.code, 0, "{told:?}");
     let after = alone.keys();
     assert!(with(&after, SECOND).is_empty(), "{after:?}");

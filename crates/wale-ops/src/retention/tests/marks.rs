@@ -228,6 +228,8 @@ async fn wal_of_a_backup_whose_name_is_wrong_stays() {
     // It is of segment 9 in truth.
     let name = "basebackups_005/base_000000010000000000000015_00000015";
     world.put(&format!("{name}/extended_version.txt"), "PostgreSQL");
+    let part = format!("{name}/tar_partitions/part_00000000.tar.lzo");
+    world.put(&part, "tar");
     world.put(
         &format!("{name}_backup_stop_sentinel.json"),
         r#"{"wal_segment_backup_stop": "000000010000000000000015", "wal_segment_offset_backup_stop": "00000015"}"#,

@@ -506,3 +506,110 @@ async fn fault_29_a_stale_listing_deletes_nothing() {
     assert!(error.message.contains(&hidden), "{}", error.message);
     assert_eq!(world.snapshot(), before);
 }
+
+/// A backup without a partition, or without its WAL, is not counted: what is whole stays for it.
+#[tokio::test]
+async fn fault_94_a_backup_that_lacks_something_is_no_reason_to_delete_a_whole_one() {
+    for lost in ["partition", "segment"] {
+        let world = three();
+        let newest = &world.backups[2];
+        let key = match lost {
+            "partition" => layout::partition(&newest.name, 1, wale_format::Codec::None),
+            _ => World::wal_key(world.segment(0, newest.stop)),
+        };
+        // The world's sentinels are WAL-G's, which counts its partitions in a list.
+        let list = r#"{"TarFileSets": {"part_00000000.tar": [], "part_00000001.tar": []}}"#;
+        world.put(&layout::files_metadata(&newest.name), list);
+        let control = format!("{}pg_control.tar", layout::partitions_prefix(&newest.name));
+        world.put(&control, "tar");
+        world.remove(&key);
+        for act in [Act::Show, Act::Delete] {
+            let (report, _) = world.run(Request::Retain(1), act).await.unwrap();
+            assert_eq!(report.deleted, [world.backups[0].name.clone()], "{lost}");
+            assert!(
+                report
+                    .warnings
+                    .iter()
+                    .any(|warning| warning.contains(newest.name.as_str())),
+                "{lost}: {:?}",
+                report.warnings
+            );
+        }
+        // Nor may it be all that is left, by whatever way.
+        let named = world.backups[1].name.clone();
+        for request in [
+            Request::Target(named),
+            Request::Before(Bound::Backup(newest.name.clone())),
+        ] {
+            let error = world.delete(request).await.unwrap_err();
+            assert_eq!(error.kind, Kind::ArchiveConflict, "{lost}");
+        }
+        let selector = BackupSelector::Latest;
+        let catalog = world.archive.catalog().await.unwrap();
+        let chosen = world.archive.choose(&catalog, &selector).await.unwrap();
+        assert_eq!(chosen.entry.name, world.backups[1].name, "{lost}");
+        assert!(
+            chosen.passed_over[0].contains(newest.name.as_str()),
+            "{:?}",
+            chosen.passed_over
+        );
+    }
+}
+
+/// What only another tool restores is counted by itself.
+#[tokio::test]
+async fn fault_116_retention_never_deletes_for_what_this_version_cannot_read() {
+    for how in ["codec", "key", "name"] {
+        let mut world = three();
+        let name = world.backup(0, true);
+        let part = layout::partition(&name, 0, wale_format::Codec::None);
+        match how {
+            "codec" => {
+                world.remove(&part);
+                world.put(&format!("{part}.br"), "brotli");
+            }
+            "key" => {
+                let noise: Vec<u8> = (1..=600_u32)
+                    .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+                    .collect();
+                world.put(&part, noise);
+                world.remove(&layout::partition(&name, 1, wale_format::Codec::None));
+            }
+            _ => world.put(
+                &format!("{}copy_0.tar.tar", layout::partitions_prefix(&name)),
+                "tar",
+            ),
+        }
+        let report = world.delete(Request::Retain(1)).await.unwrap();
+        let kept: Vec<_> = report.kept.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(kept, [world.backups[2].name.clone(), name.clone()], "{how}");
+        assert!(
+            report.notes[0].contains(name.as_str()),
+            "{:?}",
+            report.notes
+        );
+        let error = world
+            .delete(Request::Before(Bound::Backup(name)))
+            .await
+            .unwrap_err();
+        assert!(
+            error.message.contains("last backup"),
+            "{how}: {}",
+            error.message
+        );
+    }
+}
+
+#[tokio::test]
+async fn everything_counts_its_wal() {
+    let world = three();
+    let wal = world
+        .keys()
+        .iter()
+        .filter(|key| key.starts_with("wal_005/"))
+        .count();
+    let (shown, _) = world.run(Request::Everything, Act::Show).await.unwrap();
+    assert_eq!(shown.wal_objects, wal as u64);
+    let report = world.delete(Request::Everything).await.unwrap();
+    assert_eq!(report.wal_objects, wal as u64);
+}

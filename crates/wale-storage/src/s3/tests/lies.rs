@@ -236,7 +236,7 @@ async fn row_24_a_page_with_status_200_is_no_answer() {
     let failed = store.delete_many(&keys).await;
     assert_eq!(failed.len(), 2, "{failed:?}");
     let limit = Duration::from_secs(1);
-    let swept = store.discard_unfinished(limit).await;
+    let swept = store.discard_unfinished(limit, |_| true).await;
     assert!(swept.expect_err("no listing").is_transient());
 }
 

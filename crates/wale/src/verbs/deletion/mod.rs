@@ -14,7 +14,7 @@ use wale_ops::{Archive, Kind, OpError};
 use wale_pg::WalSegmentName;
 
 use crate::assemble::{self, Bounds};
-use crate::cli::{BackupMark, Delete, DeleteWhat, Deletion, Face, Retain};
+use crate::cli::{BackupMark, Delete, DeleteWhat, Deletion, Face, Invocation, Retain};
 use crate::config::{Group, Loaded};
 use crate::report::Failure;
 use crate::runtime;
@@ -22,7 +22,11 @@ use crate::verbs::print;
 use teller::{Teller, summary, told_refused};
 
 /// Runs `delete`.
-pub(crate) fn delete(arguments: &Delete, face: Face, loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn delete(
+    arguments: &Delete,
+    invocation: &Invocation,
+    loaded: &Loaded,
+) -> Result<(), Failure> {
     let groups = [Group::Archive, Group::Retention];
     let settings = loaded.require(&groups)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
@@ -31,11 +35,17 @@ pub(crate) fn delete(arguments: &Delete, face: Face, loaded: &Loaded) -> Result<
         DeleteWhat::OldVersions => None,
         DeleteWhat::Before { bound } => Some(Request::Before(parse_bound(bound)?)),
         DeleteWhat::Retain { count } => Some(Request::Retain(parse_count(*count)?)),
-        DeleteWhat::Target { name } => Some(Request::Target(parse_target(name)?)),
+        DeleteWhat::Target { name } => match parse_target(name)? {
+            BackupSelector::Name(name) => Some(Request::Target(name)),
+            BackupSelector::Latest => Some(Request::Target(latest(&archive)?)),
+        },
         DeleteWhat::Everything => Some(Request::Everything),
     };
     let act = act(arguments.act);
-    let mut teller = Teller::new(arguments.act, face, &archive.location());
+    let mut words = vec!["delete".to_owned()];
+    words.extend(arguments.what.words());
+    let line = line(invocation, &words);
+    let mut teller = Teller::new(arguments.act, invocation.face, &archive.location(), line);
     let report = runtime::small()?.block_on(async {
         let mut tell = |line: &Line| teller.tell(line);
         match request {
@@ -55,7 +65,11 @@ pub(crate) fn delete(arguments: &Delete, face: Face, loaded: &Loaded) -> Result<
 }
 
 /// Runs `retain`.
-pub(crate) fn retain(arguments: &Retain, face: Face, loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn retain(
+    arguments: &Retain,
+    invocation: &Invocation,
+    loaded: &Loaded,
+) -> Result<(), Failure> {
     let groups = [Group::Archive, Group::Sidecar, Group::Retention];
     let settings = loaded.require(&groups)?;
     if !settings.retention.is_set() {
@@ -73,7 +87,8 @@ pub(crate) fn retain(arguments: &Retain, face: Face, loaded: &Loaded) -> Result<
         grace: assemble::sweep_grace(settings),
         request_interval: settings.retain_request_interval,
     };
-    let mut teller = Teller::new(arguments.act, face, &archive.location());
+    let line = line(invocation, &["retain".to_owned()]);
+    let mut teller = Teller::new(arguments.act, invocation.face, &archive.location(), line);
     let report = runtime::small()?.block_on(async {
         retention::run(&archive, &options, &mut |line| teller.tell(line)).await
     })?;
@@ -144,16 +159,49 @@ fn parse_bound(text: &str) -> Result<Bound, OpError> {
     })
 }
 
-fn parse_target(text: &str) -> Result<BackupName, OpError> {
-    BackupName::parse(text).map_err(|error| {
+fn parse_target(text: &str) -> Result<BackupSelector, OpError> {
+    text.parse().map_err(|_| {
         let shown = text.escape_default();
         OpError::new(
             Kind::Usage,
             format!("\"{shown}\" is no name of a base backup"),
         )
-        .hint("give the full name as backup-list prints it")
-        .source(error)
+        .hint("give the full name as backup-list prints it, or LATEST")
     })
+}
+
+/// The backup that `LATEST` means now.
+fn latest(archive: &Archive) -> Result<BackupName, OpError> {
+    let chosen = runtime::small()?.block_on(async {
+        let catalog = archive.catalog().await?;
+        archive.choose(&catalog, &BackupSelector::Latest).await
+    })?;
+    for sentence in &chosen.passed_over {
+        tracing::warn!("{sentence}");
+    }
+    Ok(chosen.entry.name)
+}
+
+/// The command line that does what this one only tells. Settings that came as flags are among its options.
+fn line(invocation: &Invocation, words: &[String]) -> String {
+    let program = match invocation.face {
+        Face::Wale => "wale",
+        Face::WalE => "wal-e",
+    };
+    let options = invocation.options();
+    let words = options.iter().chain(words).map(|word| quoted(word));
+    let words: Vec<String> = words.collect();
+    format!("{program} {} --confirm", words.join(" "))
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    if word.chars().all(plain) && !word.is_empty() {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 fn parse_count(count: i64) -> Result<u32, OpError> {
@@ -180,11 +228,25 @@ mod tests {
             let error = parse_bound(text).unwrap_err();
             assert_eq!(error.kind, Kind::Usage, "{text}");
         }
-        assert!(parse_target(backup).is_ok());
-        // One by one: LATEST would be another one each time.
-        for text in ["", "LATEST", segment] {
+        assert!(matches!(parse_target(backup), Ok(BackupSelector::Name(_))));
+        for text in ["LATEST", "latest"] {
+            assert!(matches!(parse_target(text), Ok(BackupSelector::Latest)));
+        }
+        for text in ["", segment] {
             assert_eq!(parse_target(text).unwrap_err().kind, Kind::Usage, "{text}");
         }
+    }
+
+    #[test]
+    fn a_dry_run_ends_with_the_line_to_run() {
+        let typed = ["wale", "--file-prefix=/a b", "delete", "retain", "3"];
+        let typed = typed.into_iter().map(Into::into).collect();
+        let invocation = crate::cli::parse(typed).unwrap();
+        let words = ["delete", "retain", "3"].map(str::to_owned);
+        assert_eq!(
+            line(&invocation, &words),
+            "wale '--file-prefix=/a b' delete retain 3 --confirm"
+        );
     }
 
     #[test]

@@ -35,13 +35,15 @@ pub(super) struct Teller {
     voice: Voice,
     dry_run: bool,
     location: String,
+    /// The command line that does what a dry run tells.
+    line: String,
     told: u64,
     /// Standard output failed: whoever read it has seen enough, or the disk is full.
     closed: Option<io::Error>,
 }
 
 impl Teller {
-    pub(super) fn new(arguments: Deletion, face: Face, location: &str) -> Self {
+    pub(super) fn new(arguments: Deletion, face: Face, location: &str, line: String) -> Self {
         let dry_run = arguments.is_dry_run();
         let voice = match face {
             _ if arguments.json => Voice::Json,
@@ -52,6 +54,7 @@ impl Teller {
             voice,
             dry_run,
             location: location.trim_end_matches('/').to_owned(),
+            line,
             told: 0,
             closed: None,
         }
@@ -117,12 +120,13 @@ impl Teller {
         }
         match self.voice {
             Voice::Json => {
-                let text = json_end(report, self.told, self.dry_run);
+                let line = self.dry_run.then_some(self.line.as_str());
+                let text = json_end(report, self.told, line);
                 self.write(&text);
             }
             Voice::Text => {
-                for branch in &report.branches {
-                    self.write(&format!("{branch}\n"));
+                for note in &report.notes {
+                    self.write(&format!("{note}\n"));
                 }
                 for name in &report.deleted {
                     self.write(&format!("backup {name} would go\n"));
@@ -130,13 +134,15 @@ impl Teller {
                 for (name, why) in &report.kept {
                     self.write(&format!("backup {name} stays: {why}\n"));
                 }
-                self.write(&format!("{}\n", summary(report, true)));
+                let line = format!("{}\nto do it: {}\n", summary(report, true), self.line);
+                self.write(&line);
             }
             Voice::Log => {
-                for branch in &report.branches {
-                    tracing::info!("{branch}");
+                for note in &report.notes {
+                    tracing::info!("{note}");
                 }
-                tracing::info!("{}", summary(report, self.dry_run));
+                let hint = self.dry_run.then(|| format!("to do it: {}", self.line));
+                tracing::info!(hint, "{}", summary(report, self.dry_run));
             }
         }
         if report.refused_count > 0 && self.voice != Voice::Json {
@@ -221,7 +227,7 @@ fn quoted(message: &str) -> String {
     }
 }
 
-fn json_end(report: &Report, told: u64, dry_run: bool) -> String {
+fn json_end(report: &Report, told: u64, line: Option<&str>) -> String {
     let kept: Vec<_> = report
         .kept
         .iter()
@@ -234,7 +240,8 @@ fn json_end(report: &Report, told: u64, dry_run: bool) -> String {
         .collect();
     let deleted: Vec<&str> = report.deleted.iter().map(BackupName::as_str).collect();
     let rest = json!({
-        "dry_run": dry_run,
+        "dry_run": line.is_some(),
+        "to_do_it": line,
         "deleted_backups": deleted,
         "kept_backups": kept,
         "deleted_objects": report.objects,
@@ -243,6 +250,7 @@ fn json_end(report: &Report, told: u64, dry_run: bool) -> String {
         "retained_objects": report.refused_count,
         "retained": refused,
         "warnings": report.warnings,
+        "notes": report.notes,
     });
     let before = if told == 0 { "{\"objects\":[" } else { "\n" };
     // The rest is an object of its own: its opening brace is not wanted.
@@ -289,7 +297,10 @@ mod tests {
     fn the_json_is_one_document() {
         let report = Report::default();
         for begin in ["", "{\"objects\":[\n{}", "{\"objects\":[\n{},\n{}"] {
-            let text = format!("{begin}{}", json_end(&report, begin.len() as u64, true));
+            let text = format!(
+                "{begin}{}",
+                json_end(&report, begin.len() as u64, Some("wale retain --confirm"))
+            );
             let value: serde_json::Value = serde_json::from_str(&text).expect(&text);
             assert_eq!(value["dry_run"], true);
             assert_eq!(

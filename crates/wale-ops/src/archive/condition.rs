@@ -1,0 +1,259 @@
+//! Whether a base backup is whole, as far as a look tells that reads none of its partitions: its record, every partition
+//! with its size, and the WAL from its start to its stop. Asked before something else is deleted for it, and before
+//! `LATEST` means it.
+
+use futures_util::StreamExt;
+use wale_format::layout;
+use wale_format::{BackupName, Sentinel};
+use wale_pg::{ArchiveFileName, WalSegmentName};
+use wale_storage::ObjectKey;
+
+use super::parts::StoredPart;
+use super::reach::{Leg, Walk};
+use super::read::may_be_encrypted;
+use super::walk::{behind_the_log, each_wal, is_missing, prefix};
+use super::{Archive, BackupEntry, SentinelRecord, is_offline};
+use crate::error::{Kind, OpError, Result};
+
+/// Bytes of a partition that tell whether it is encrypted: the header of a tar has its mark within these.
+const HEAD_BYTES: usize = 512;
+
+/// Why a backup cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Something of it is missing or damaged.
+    Damaged(String),
+    /// It may be whole, but this version cannot restore it.
+    Unreadable(String),
+}
+
+impl Flaw {
+    /// In words that follow its name.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Damaged(words) | Self::Unreadable(words) => words,
+        }
+    }
+
+    /// What an error says about the backup; those of the store say nothing.
+    fn of(error: OpError) -> Result<Self> {
+        let words = || match &error.detail {
+            Some(detail) => format!("{} ({})", error.chain(), detail.trim_end_matches('.')),
+            None => error.chain(),
+        };
+        match error.kind {
+            Kind::CorruptData => Ok(Self::Damaged(words())),
+            Kind::Configuration => Ok(Self::Unreadable(words())),
+            _ => Err(error),
+        }
+    }
+}
+
+/// How much is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// Only the record.
+    Record,
+    /// The partitions, too. Its WAL may be elsewhere.
+    Parts,
+    /// The partitions and the WAL from its start to its stop.
+    #[default]
+    Whole,
+}
+
+impl Archive {
+    /// What is wrong with a backup; `None` when nothing is.
+    ///
+    /// Costs a listing of its partitions, a listing of its WAL, and a few small requests.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn look_at(&self, entry: &BackupEntry, look: Look) -> Result<Option<Flaw>> {
+        let sentinel = match &entry.sentinel {
+            SentinelRecord::Readable(sentinel) => sentinel,
+            SentinelRecord::Damaged(reason) => {
+                return Ok(Some(Flaw::Damaged(format!(
+                    "its record is damaged: {reason}"
+                ))));
+            }
+        };
+        if entry.name.is_delta() || sentinel.delta_from.is_some() {
+            let words = "it is a delta backup of WAL-G, which this version cannot restore yet";
+            return Ok(Some(Flaw::Unreadable(words.to_owned())));
+        }
+        if look == Look::Record {
+            return Ok(None);
+        }
+        match self.check_whole(&entry.name, sentinel, look).await {
+            Ok(()) => Ok(None),
+            Err(error) => Flaw::of(error).map(Some),
+        }
+    }
+
+    async fn check_whole(&self, name: &BackupName, sentinel: &Sentinel, look: Look) -> Result<()> {
+        let list = self.member_list(name, sentinel).await?;
+        let parts = self.checked_parts(name, sentinel, list.as_ref()).await?;
+        if sentinel.wale.is_some() {
+            let key = Self::key(&layout::manifest(name))?;
+            let head = self.store().head(&key).await;
+            let head = head.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+            if head.is_none() {
+                let message = format!("the manifest of backup {name} is not in the archive");
+                return Err(OpError::new(Kind::CorruptData, message));
+            }
+        } else {
+            check_codecs(name, &parts)?;
+            self.check_clear(name, &parts).await?;
+        }
+        if look == Look::Parts {
+            return Ok(());
+        }
+        self.check_own_wal(name, sentinel).await
+    }
+
+    /// Whether a backup of another tool is not encrypted: its smallest partition tells, no name does.
+    async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
+        let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
+            return Ok(());
+        };
+        let key = Self::key(&smallest.key)?;
+        let head = self.head_of(&key).await?;
+        if !may_be_encrypted(smallest.codec, &head) {
+            return Ok(());
+        }
+        Err(OpError::new(
+            Kind::Configuration,
+            format!(
+                "backup {name} cannot be read: object {key} does not begin as {} does, so it is encrypted",
+                smallest.codec
+            ),
+        ))
+    }
+
+    /// The first bytes of an object.
+    async fn head_of(&self, key: &ObjectKey) -> Result<Vec<u8>> {
+        let failed = |error| OpError::from_store(error, format_args!("read {key}"));
+        let mut body = self.store().get(key).await.map_err(failed)?.body;
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        while head.len() < HEAD_BYTES
+            && let Some(chunk) = body.next().await
+        {
+            let chunk = chunk.map_err(failed)?;
+            let wanted = chunk.len().min(HEAD_BYTES - head.len());
+            head.extend_from_slice(&chunk[..wanted]);
+        }
+        Ok(head)
+    }
+
+    /// Whether the WAL from the backup's start to its stop is there, under a codec that this version reads.
+    async fn check_own_wal(&self, name: &BackupName, sentinel: &Sentinel) -> Result<()> {
+        let holds_it = sentinel
+            .wale
+            .as_ref()
+            .is_some_and(|wale| wale.holds_its_wal);
+        if holds_it || is_offline(name, sentinel) {
+            return Ok(());
+        }
+        let Some(consistent_at) = self.consistent_at(name, sentinel).await? else {
+            return Ok(());
+        };
+        let size = self.segment_size_of(name, sentinel).await?;
+        let begins = name.segment();
+        let last = WalSegmentName::last_needed(begins.timeline(), consistent_at, size).max(begins);
+        let number = |name: WalSegmentName| name.number(size).map_err(behind_the_log);
+        let leg = Leg {
+            timeline: begins.timeline(),
+            first: number(begins)?,
+            end: Some(number(last)? + 1),
+        };
+        let mut walk = Walk::new(leg, size);
+        let mut seen = Readability::default();
+        let prefix = prefix(leg, size).map_err(behind_the_log)?;
+        each_wal(self, &prefix, |listed, meta| match listed {
+            ArchiveFileName::Segment(segment) => {
+                if segment >= begins && segment <= last {
+                    seen.saw(segment, can_read(meta.key.as_str()));
+                }
+                walk.see(segment);
+                segment > last
+            }
+            _ => false,
+        })
+        .await?;
+        if let Some(gap) = walk.gap().map_err(behind_the_log)?
+            && is_missing(self, gap).await?
+        {
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!(
+                    "WAL segment {}, without which backup {name} never becomes consistent, is not in the archive",
+                    gap.from
+                ),
+            ));
+        }
+        if let Some(segment) = seen.first_unreadable() {
+            return Err(OpError::new(
+                Kind::Configuration,
+                format!(
+                    "WAL segment {segment}, which backup {name} needs, is there only as this version cannot read it"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Which segments are there under a codec that can be read; they come in the order of their names.
+#[derive(Default)]
+struct Readability {
+    current: Option<(WalSegmentName, bool)>,
+    unreadable: Option<WalSegmentName>,
+}
+
+impl Readability {
+    fn saw(&mut self, segment: WalSegmentName, can_read: bool) {
+        match &mut self.current {
+            Some((current, readable)) if *current == segment => *readable |= can_read,
+            _ => {
+                self.settle();
+                self.current = Some((segment, can_read));
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some((segment, false)) = self.current {
+            self.unreadable.get_or_insert(segment);
+        }
+    }
+
+    fn first_unreadable(mut self) -> Option<WalSegmentName> {
+        self.settle();
+        self.unreadable
+    }
+}
+
+fn can_read(key: &str) -> bool {
+    matches!(layout::parse(key), layout::ArchiveKey::Wal { codec, .. } if codec.can_read())
+}
+
+/// Refuses a backup whose partitions are compressed as this version cannot read.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`], naming the codec.
+pub(crate) fn check_codecs(name: &BackupName, parts: &[StoredPart]) -> Result<()> {
+    match parts.iter().find(|part| !part.codec.can_read()) {
+        None => Ok(()),
+        Some(part) => Err(OpError::new(
+            Kind::Configuration,
+            format!(
+                "backup {name} is compressed with {}, which this version cannot read yet",
+                part.codec
+            ),
+        )
+        .hint("use a version of wale that reads this codec, or the tool that made the backup")),
+    }
+}

@@ -1,0 +1,254 @@
+//! Under which names the sidecar answers, and what it answers to a browser.
+//!
+//! A page on the web can make a browser send requests, and a page whose own name was made to point here (DNS rebinding)
+//! can also read the replies, WAL included, and set nearly every header; the one thing that it cannot change is the name
+//! in `Host`. So the name decides for everybody, browser or not. It refuses to know the token.
+//!
+//! Invariants: an upgrade never stops archiving (a push under a strange name is served unless a browser sent it, and told
+//! once); a browser causes nothing under any name.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::StatusCode;
+use hyper::header::{ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, USER_AGENT};
+use hyper::http::request::Parts;
+
+use super::reply::Failure;
+use super::routes::Route;
+
+/// Ends of names that no public domain has: multicast DNS, private networks, and Kubernetes' services.
+const PRIVATE_ENDS: [&str; 4] = [".local", ".internal", ".svc", ".cluster.local"];
+
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+
+/// The names that are accepted, and whether a strange one was told.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    /// In lower case; `*.` at the beginning stands for any first parts.
+    more: Vec<String>,
+    told: AtomicBool,
+}
+
+impl Hosts {
+    pub(crate) fn new(more: &[String]) -> Self {
+        Self {
+            more: more.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    /// Refuses what must not be served under the name that was asked, or to a browser.
+    pub(crate) fn check(&self, route: Route<'_>, parts: &Parts) -> Result<(), Failure> {
+        let headers = &parts.headers;
+        let mut named = headers.get_all(HOST).iter();
+        let host = match (named.next(), named.next()) {
+            (_, Some(_)) => return Err(bad("a request has one Host header, not two")),
+            (None, _) if route.is_probe() => return Ok(()),
+            (None, _) => return Err(bad("a request needs a Host header")),
+            (Some(host), None) => host,
+        };
+        if route.is_probe() {
+            return Ok(());
+        }
+        // A whole address in the request's first line counts, too: some servers behind proxies believe that one.
+        let written = parts
+            .uri
+            .authority()
+            .map(hyper::http::uri::Authority::as_str);
+        let is_own = host.to_str().is_ok_and(|host| self.accepts(host))
+            && written.is_none_or(|written| self.accepts(written));
+        let is_browser = is_browser(headers);
+        if is_own {
+            return if is_browser && !route.is_told_to_browsers() {
+                Err(forbidden("a browser may not ask for this").hint("use curl or wget"))
+            } else {
+                Ok(())
+            };
+        }
+        if matches!(route, Route::WalPush(_)) && !is_browser {
+            self.tell_once(host.as_bytes());
+            return Ok(());
+        }
+        Err(
+            forbidden("the sidecar is asked under a name that it does not know as its own").hint(
+                "ask by its address, by a name without a dot, or add the name to WALE_HTTP_HOSTS \
+                 (or WALE_SIDECAR_HOSTNAME)",
+            ),
+        )
+    }
+
+    fn accepts(&self, host: &str) -> bool {
+        let Some(name) = name_of(host) else {
+            return false;
+        };
+        let has_private_end = |name: &str| PRIVATE_ENDS.iter().any(|end| name.ends_with(end));
+        let is_listed = |name: &str| {
+            let mut more = self.more.iter();
+            more.any(|listed| match listed.strip_prefix('*') {
+                Some(end) => name.ends_with(end),
+                None => name == listed,
+            })
+        };
+        match name {
+            Name::Address => true,
+            Name::Words(name) => !name.contains('.') || has_private_end(&name) || is_listed(&name),
+        }
+    }
+
+    fn tell_once(&self, host: &[u8]) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let host: String = String::from_utf8_lossy(host).chars().take(100).collect();
+            tracing::warn!(
+                host = host.escape_default().to_string(),
+                hint = "add the name to WALE_HTTP_HOSTS; reads and backups are refused under it",
+                "WAL is pushed to the sidecar under a name that it does not know as its own; it is archived"
+            );
+        }
+    }
+}
+
+/// What stands in `Host`, without the port.
+enum Name {
+    Address,
+    /// In lower case, without the dot at its end.
+    Words(String),
+}
+
+fn name_of(host: &str) -> Option<Name> {
+    if let Some(rest) = host.strip_prefix('[') {
+        let (address, _) = rest.split_once(']')?;
+        return address.parse::<Ipv6Addr>().is_ok().then_some(Name::Address);
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    if name.parse::<Ipv4Addr>().is_ok() {
+        return Some(Name::Address);
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    (!name.is_empty()).then(|| Name::Words(name.to_ascii_lowercase()))
+}
+
+/// Our clients send none of these: curl, both wgets, Prometheus, `wale client`.
+fn is_browser(headers: &HeaderMap) -> bool {
+    let signs = [ORIGIN, REFERER, ACCEPT_LANGUAGE, PRIORITY];
+    signs.iter().any(|sign| headers.contains_key(sign))
+        || headers.keys().any(|name| name.as_str().starts_with("sec-"))
+        || headers
+            .get(USER_AGENT)
+            .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
+}
+
+fn bad(message: &str) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "usage", message).closing()
+}
+
+fn forbidden(message: &str) -> Failure {
+    Failure::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&'static str, &str)]) -> Parts {
+        let mut request = hyper::Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn fault_90_names_that_nobody_can_make_point_here_are_accepted() {
+        let hosts = Hosts::new(&["wale.example.org".into(), "*.db.example".into()]);
+        for host in [
+            "localhost",
+            "sidecar:5000",
+            "SIDECAR",
+            "sidecar.",
+            "10.0.0.5:5000",
+            "[::1]:5000",
+            "[fe80::1]",
+            "db.local",
+            "wale.prod.internal:5000",
+            "wale.ns.svc",
+            "wale.ns.svc.cluster.local:5000",
+            "Wale.Example.org:5000",
+            "a.db.example",
+        ] {
+            assert!(hosts.accepts(host), "{host}");
+        }
+        for host in [
+            "",
+            ":5000",
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "evil.example:5000",
+            "db.example",
+            "xwale.example.org",
+            "wale.example.org.evil.example",
+            "svc.evil.example",
+            "[evil.example]",
+            "[::1",
+            "localhost.evil.example.",
+        ] {
+            assert!(!hosts.accepts(host), "{host}");
+        }
+    }
+
+    type Case<'a> = (Route<'a>, &'a [(&'static str, &'a str)], u16);
+
+    /// Row 90: whatever a page sets, it reads nothing and starts nothing under a name of its own; archiving goes on.
+    #[test]
+    fn fault_90_a_page_reads_nothing_and_starts_nothing_whatever_it_sets() {
+        let hosts = Hosts::new(&[]);
+        let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
+        let (own, evil) = (("host", "sidecar:5000"), ("host", "evil.example:5000"));
+        let curl = ("user-agent", "curl/8.5.0");
+        let cases: &[Case<'_>] = &[
+            (push, &[own], 200),
+            (wal, &[own, curl], 200),
+            (backup, &[own, curl], 200),
+            // A page that calls itself curl, which Firefox lets it do.
+            (wal, &[evil, curl], 403),
+            (backup, &[evil, curl], 403),
+            (Route::WalAbsent("x"), &[evil], 403),
+            (Route::WalFetch("x"), &[evil], 403),
+            (Route::Status, &[evil], 403),
+            (Route::Backups, &[evil], 403),
+            (Route::Metrics, &[evil], 403),
+            // An upgrade stops no archiving.
+            (push, &[evil, curl], 200),
+            (push, &[evil, ("accept-language", "de")], 403),
+            (push, &[evil, ("sec-fetch-mode", "cors")], 403),
+            // Signs of a browser, at a name that is accepted.
+            (push, &[own, ("origin", "null")], 403),
+            (backup, &[own, ("referer", "http://evil.example/")], 403),
+            (backup, &[own, ("sec-fetch-site", "none")], 403),
+            (wal, &[own, ("priority", "u=4")], 403),
+            (wal, &[own, ("user-agent", "Mozilla/5.0")], 403),
+            (Route::Status, &[own, ("accept-language", "de")], 200),
+            (Route::Backups, &[own, ("user-agent", "Mozilla/5.0")], 200),
+            (Route::Metrics, &[own, ("sec-fetch-site", "none")], 200),
+            // Two names, and none.
+            (push, &[own, own], 400),
+            (Route::Ping, &[own, evil], 400),
+            (push, &[], 400),
+            (Route::Status, &[], 400),
+            (Route::Ping, &[], 200),
+            (Route::Ready, &[evil], 200),
+        ];
+        for (route, headers, expected) in cases {
+            let checked = hosts.check(*route, &request("/x", headers));
+            let status = checked.map_or_else(|failure| failure.status.as_u16(), |()| 200);
+            assert_eq!(status, *expected, "{route:?} {headers:?}");
+        }
+        let absolute = request("http://evil.example/wal/x", &[own]);
+        assert!(hosts.check(wal, &absolute).is_err());
+        assert!(
+            hosts
+                .check(wal, &request("http://10.0.0.1/wal/x", &[own]))
+                .is_ok()
+        );
+    }
+}
