@@ -122,8 +122,19 @@ impl S3Store {
             let whole = cutter.whole();
             return self.put_at_once(key, first, whole, condition, &mark).await;
         }
-        self.put_in_parts(key, first, cutter, condition, &mark)
-            .await
+        let stored = self
+            .put_in_parts(key, first, cutter, condition, &mark)
+            .await;
+        // A verb may have no next upload. A store that does not answer is not waited for once more.
+        let is_unfinished = match &stored {
+            Ok(Stored::Ours(_)) => false,
+            Ok(Stored::Others) => true,
+            Err(error) => !error.is_transient(),
+        };
+        if is_unfinished {
+            self.discard_abandoned().await;
+        }
+        stored
     }
 
     async fn put_at_once(
@@ -145,6 +156,10 @@ impl S3Store {
         }
         if condition == Condition::Create {
             call = call.header("if-none-match", "*");
+        }
+        // The look of before is as old as the body took to come.
+        if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
+            return Ok(Stored::Others);
         }
         call.sha256.clone_from(&part.sha256);
         call.payload = part.payload.clone();

@@ -6,6 +6,7 @@
 //! | | moto | s3s-fs |
 //! |---|---|---|
 //! | `If-None-Match: *` on `PutObject` and on `CompleteMultipartUpload` | 412 when the object exists | the same |
+//! | the same, of several writers at the same time | may let more than one create; behind the proxy, wale's trials come one after the other | the same |
 //! | signature, version 4 | never looked at: any key will do | checked: 403 `SignatureDoesNotMatch`, `NotSignedUp` |
 //! | `x-amz-checksum-*`, `Content-MD5` | ignored, also when wrong | checked: 400 `BadDigest` |
 //! | parts below 5 MiB | 400 `EntityTooSmall` | the same |

@@ -139,7 +139,7 @@ fn proxy(reader: &mut Reader, name: &str) -> Option<Secret> {
         mistake(
             reader,
             format!("{name}: the value is not the URL of a proxy"),
-            "write http://host:port, or socks5h://host:port; with user:password@ before the host where it asks for them",
+            "write http://host:port, or socks5h://host:port; user, colon, password and @ stand before the host",
         );
     }
     url.map(Secret::new)
@@ -565,8 +565,8 @@ mod tests {
     fn mistakes(environment: &[(&str, &str)]) -> String {
         let keys = [
             ("WALE_S3_PREFIX", "s3://data/p"),
-            ("AWS_ACCESS_KEY_ID", "a"),
-            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMIexample"),
         ];
         let loaded = crate::config::Loaded::for_test(&[&keys, environment].concat(), "");
         match loaded.require(&[Group::Archive, Group::S3]) {
