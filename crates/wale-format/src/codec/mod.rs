@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
-//! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB for a foreign stream that says so and brings the bytes |
+//! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
 //! | none | 0 | 0 |
 
 mod lz4;
@@ -379,7 +379,7 @@ pub fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
     }
 }
 
-/// Opens a decoder over `source` whose window has at most `window_max` bytes; it reads the source to its end and checks that nothing follows.
+/// Opens a decoder over `source` whose window (of lzo, whose two blocks) has at most `window_max` bytes; it reads the source to its end and checks that nothing follows.
 ///
 /// # Errors
 /// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
@@ -395,7 +395,7 @@ pub fn decoder_within<R: Read + Send + 'static>(
         Codec::None => Ok(Box::new(source)),
         Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source, window_max)?)),
         Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
-        Codec::Lzo => Ok(Box::new(lzo::decoder(source))),
+        Codec::Lzo => Ok(Box::new(lzo::decoder(source, window_max))),
         Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
     }
 }

@@ -337,6 +337,7 @@ fn kind(flag: u8, name: &[u8], link: &[u8], size: u64) -> Result<MemberKind, Tar
         }
         b'2' if link.is_empty() => return refuse("it is a symbolic link to nothing"),
         b'2' if link.contains(&0) => return refuse("its target holds a NUL byte"),
+        b'2' if link.len() > MemberPath::MAX_BYTES => return refuse("its target is too long"),
         b'2' => MemberKind::Symlink {
             target: byte_text::from_bytes(link).into_owned(),
         },

@@ -4,10 +4,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use wale_format::sentinel::TablespaceSpec;
 use wale_format::{Codec, CodecSettings, PartitionRecord, Sentinel, layout};
-use wale_storage::ObjectKey;
+use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::{ObjectKey, Store};
 
 use super::extract::FOREIGN_DIRECTORIES_MAX;
 use super::options::Options;
@@ -409,4 +411,29 @@ async fn fault_81_as_many_folders_as_were_backed_up_are_restored() {
     bench.restore(&bench.options()).await.unwrap();
     let made = fs::read_dir(bench.path("target/many")).unwrap().count();
     assert_eq!(made as u64, count);
+}
+
+/// zstd's largest window, in a budget that has no room for it and in one that has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_92_a_window_for_which_there_is_no_memory_is_refused_by_name() {
+    // Magic number, a window of 128 MiB, and one raw block that is the end of a tar.
+    let mut stored = vec![0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x88, 0x01, 0x20, 0x00];
+    stored.extend([0; 1024]);
+    for (memory, fits) in [(64 << 20, false), (256 << 20, true)] {
+        let bench = Bench::new().await;
+        tamper(&bench, Maker::Wale, stored.clone(), 0);
+        let store = Arc::clone(&bench.faulty) as Arc<dyn Store>;
+        let archive = testing::archive(store, Codec::Zstd, memory);
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let result = super::run(&archive, &bench.options(), &progress, &cancel).await;
+        if fits {
+            result.unwrap();
+            continue;
+        }
+        let error = result.unwrap_err();
+        assert_eq!(error.kind, Kind::Configuration, "{error:?}");
+        assert!(error.message.contains("part_00000090"), "{error:?}");
+        assert!(error.hint.unwrap().contains("WALE_MEMORY to 144MiB"));
+        bench.assert_half_done();
+    }
 }

@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::plan::ExpectedFile;
 use crate::error::{Kind, OpError, Result};
 
 /// Files of a backup without a manifest, at most: more than the tools that write such backups can handle. 2,097,152 × some
-/// 150 bytes = 300 MB.
+/// 120 bytes and their names = 380 MB.
 const FOREIGN_FILES_MAX: usize = 1 << 21;
+/// Bytes of their names together: 64 for each, twice what relations have.
+const FOREIGN_NAMES_MAX: usize = FOREIGN_FILES_MAX * 64;
 
 /// Which partition brings a file, and at which attempt to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,8 @@ struct Item {
 pub(super) struct Ledger {
     has_manifest: bool,
     items: Mutex<BTreeMap<String, Item>>,
+    /// Bytes of the names that no manifest announced.
+    names: AtomicUsize,
 }
 
 impl Ledger {
@@ -64,6 +69,7 @@ impl Ledger {
         Self {
             has_manifest,
             items: Mutex::new(items),
+            names: AtomicUsize::new(0),
         }
     }
 
@@ -82,10 +88,19 @@ impl Ledger {
                     format!("the backup holds more than {FOREIGN_FILES_MAX} files"),
                 ));
             }
-            Entry::Vacant(entry) => entry.insert(Item {
-                expected: None,
-                arrived: None,
-            }),
+            Entry::Vacant(entry) => {
+                let names = self.names.fetch_add(path.len(), Ordering::Relaxed);
+                if names.saturating_add(path.len()) > FOREIGN_NAMES_MAX {
+                    return Err(OpError::new(
+                        Kind::CorruptData,
+                        "the names of the backup's files are far too long together",
+                    ));
+                }
+                entry.insert(Item {
+                    expected: None,
+                    arrived: None,
+                })
+            }
         };
         if let Some(expected) = &item.expected
             && expected.size != size

@@ -1,20 +1,27 @@
 //! Reads an lzop stream: a block goes out only when its lengths and checksums are right.
 //!
 //! Memory: the plain and the stored bytes of one block, 0.5 MiB for the blocks that lzop and BusyBox write. A foreign
-//! block may declare up to 64 MiB of plain bytes, so 128 MiB is the most that a stream can ask for; and it is only given
-//! for bytes that really came, because no LZO1X stream grows to more than 255 times its length.
+//! block may declare up to 64 MiB of plain bytes, if the caller allows so much, so 128 MiB is the most that a stream can ask
+//! for; and it is only given for bytes that really came, because no LZO1X stream grows to more than 255 times its length.
 
 use std::io::{self, Read};
 
 use super::super::strict::{FrameDecoder, Source, Strict};
 use super::header::{self, Header, damaged};
-use super::{BLOCK_MAX_BYTES, MAGIC, adler32, crc32, flag};
+use super::{BLOCK_BYTES, BLOCK_MAX_BYTES, MAGIC, adler32, crc32, flag};
 
 /// Plain bytes that one byte of an LZO1X stream can stand for: a zero byte in the extension of a length.
 const EXPANSION_MAX: usize = 255;
 
-pub(in super::super) fn decoder<R: Read + Send + 'static>(source: R) -> Strict<LzopFrame> {
+/// A decoder that holds so many bytes at most: two blocks, one plain and one stored.
+pub(in super::super) fn decoder<R: Read + Send + 'static>(
+    source: R,
+    memory_max: u64,
+) -> Strict<LzopFrame> {
+    let half = u32::try_from(memory_max / 2).unwrap_or(u32::MAX);
+    let least = u32::try_from(BLOCK_BYTES).unwrap_or(u32::MAX);
     Strict::new(LzopFrame {
+        block_max: half.clamp(least, BLOCK_MAX_BYTES),
         source: Source::new(source),
         state: State::Start,
         stored: Vec::new(),
@@ -34,6 +41,8 @@ enum State {
 
 /// One lzop stream.
 pub(in super::super) struct LzopFrame {
+    /// Plain bytes of a block that are taken at most.
+    block_max: u32,
     source: Source,
     state: State,
     stored: Vec<u8>,
@@ -137,6 +146,13 @@ impl LzopFrame {
                 "a block declares {plain} bytes, lzop's limit is {BLOCK_MAX_BYTES}"
             )));
         }
+        if plain > self.block_max {
+            let most = self.block_max;
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("a block has {plain} bytes, and {most} at most are set aside for one"),
+            ));
+        }
         let stored = self.number()?;
         if stored == 0 || stored > plain {
             return Err(damaged(&format!(
@@ -195,6 +211,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fault_92_a_block_that_is_larger_than_allowed_is_no_damage() {
+        let stream = [
+            header::bytes(),
+            (5u32 << 20).to_be_bytes().to_vec(),
+            vec![0; 1000],
+        ];
+        let mut plain = Vec::new();
+        let mut decoder = decoder(Cursor::new(stream.concat()), 8 << 20);
+        let error = decoder.read_to_end(&mut plain).expect_err("too large");
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+    }
+
+    #[test]
     fn a_length_alone_takes_no_memory() {
         let stream = [
             header::bytes(),
@@ -204,6 +233,7 @@ mod tests {
         ];
         let source = Source::new(Cursor::new(stream.concat()));
         let mut frame = LzopFrame {
+            block_max: BLOCK_MAX_BYTES,
             source,
             state: State::Start,
             stored: Vec::new(),
