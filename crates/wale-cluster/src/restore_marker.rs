@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
+use crate::recovery::WrittenSetting;
 
 /// The marker's name in PGDATA.
 pub const FILE_NAME: &str = "wale_restore.json";
@@ -49,6 +50,13 @@ pub struct RestoreMarker {
     /// The version of wale that did it.
     #[serde(default)]
     pub wale_version: String,
+    /// The settings that it wrote into `postgresql.auto.conf`: by them the lines that steer recovery are known after the
+    /// promotion, and taken back. Afterwards those that stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<WrittenSetting>,
+    /// When the recovery was seen to have ended, and the lines that steer it were taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<DateTime<Utc>>,
 }
 
 /// How far a restore came.
@@ -156,6 +164,8 @@ mod tests {
             finished_at: None,
             host: "db-0".to_owned(),
             wale_version: "0.1.0".to_owned(),
+            written: Vec::new(),
+            settled_at: None,
         }
     }
 
@@ -168,6 +178,10 @@ mod tests {
         let done = RestoreMarker {
             state: RestoreState::Done,
             finished_at: Some(DateTime::UNIX_EPOCH),
+            written: vec![WrittenSetting {
+                name: "recovery_target_xid".to_owned(),
+                value: "7".to_owned(),
+            }],
             ..marker()
         };
         write(folder.path(), &done).unwrap();

@@ -14,6 +14,7 @@
 //!     <backup>/metadata.json                      WAL-G's
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/wale_configuration.json            ours: the server's configuration, where it lies outside of PGDATA
 //!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
@@ -49,6 +50,7 @@ const EXTENDED_VERSION: &str = "extended_version.txt";
 const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
+const CONFIGURATION: &str = "wale_configuration.json";
 const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
 const PARTITIONS: &str = "tar_partitions/";
@@ -112,6 +114,12 @@ pub fn manifest(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{MANIFEST}")
 }
 
+/// The key of the configuration that lay outside of the data directory.
+#[must_use]
+pub fn configuration(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{CONFIGURATION}")
+}
+
 /// The key of the note that a backup is being deleted. It is there before the sentinel goes, and goes last: what has
 /// the note and no sentinel is no backup that is being written.
 #[must_use]
@@ -166,6 +174,8 @@ pub enum ArchiveKey {
     FilesMetadata(BackupName),
     /// PostgreSQL's manifest.
     Manifest(BackupName),
+    /// The configuration that lay outside of the data directory.
+    Configuration(BackupName),
     /// The claim on a backup's name.
     Attempt(BackupName),
     /// The note that a backup is being deleted.
@@ -213,6 +223,7 @@ impl ArchiveKey {
             Self::Metadata(backup) => metadata(backup),
             Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
+            Self::Configuration(backup) => configuration(backup),
             Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Partition {
@@ -241,6 +252,7 @@ impl ArchiveKey {
             | Self::Metadata(backup)
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
+            | Self::Configuration(backup)
             | Self::Attempt(backup)
             | Self::Deletion(backup)
             | Self::Partition { backup, .. }
@@ -331,6 +343,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         METADATA => Some(ArchiveKey::Metadata(backup)),
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        CONFIGURATION => Some(ArchiveKey::Configuration(backup)),
         ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
@@ -474,6 +487,10 @@ mod tests {
             (
                 "basebackups_005/base_000000010000000000000003_00000040/backup_manifest",
                 manifest(&backup()),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_configuration.json",
+                configuration(&backup()),
             ),
             (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",

@@ -282,6 +282,20 @@ pub struct WaleSentinel {
         skip_serializing_if = "Option::is_none"
     )]
     pub pg_wal_link: Option<String>,
+    /// The server's configuration, where it lay outside of the data directory and could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationRecord>,
+}
+
+/// The server's configuration, stored beside the backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationRecord {
+    /// The folder in which it lay.
+    #[serde(deserialize_with = "bounds::text")]
+    pub origin: String,
+    /// SHA-256 of the object, lower-case hexadecimal.
+    #[serde(deserialize_with = "bounds::text")]
+    pub sha256: String,
 }
 
 /// One partition as it was stored.

@@ -18,6 +18,7 @@ mod claim;
 pub mod clock;
 pub mod error;
 pub mod ownership;
+pub mod promotion;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;

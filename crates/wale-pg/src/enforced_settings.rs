@@ -18,6 +18,23 @@ pub struct EnforcedSettings {
 }
 
 impl EnforcedSettings {
+    /// The larger of each value; `wal_level` is the other's.
+    #[must_use]
+    pub fn larger(self, other: Self) -> Self {
+        Self {
+            max_connections: self.max_connections.max(other.max_connections),
+            max_worker_processes: self.max_worker_processes.max(other.max_worker_processes),
+            max_wal_senders: self.max_wal_senders.max(other.max_wal_senders),
+            max_prepared_transactions: self
+                .max_prepared_transactions
+                .max(other.max_prepared_transactions),
+            max_locks_per_transaction: self
+                .max_locks_per_transaction
+                .max(other.max_locks_per_transaction),
+            wal_level: other.wal_level,
+        }
+    }
+
     /// The numbers under the names that PostgreSQL's configuration knows them by.
     pub fn minimums(&self) -> impl Iterator<Item = (&'static str, i32)> {
         [

@@ -43,6 +43,7 @@ mod wal_header;
 pub mod byte_text;
 pub mod exclusion;
 pub mod page;
+mod parameter_change;
 pub mod relation;
 
 pub use archive_file_name::{ArchiveFileName, InvalidName};
@@ -51,6 +52,7 @@ pub use control_file::{ClusterState, ControlFile, ControlFileError};
 pub use enforced_settings::{EnforcedSettings, WalLevel};
 pub use lsn::{InvalidLsn, Lsn};
 pub use major_version::{InvalidVersion, MajorVersion};
+pub use parameter_change::ParameterScan;
 pub use recovery_target::{
     RecoveryTarget, RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS,
 };

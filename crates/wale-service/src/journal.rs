@@ -64,7 +64,16 @@ pub(crate) struct RestoreRecord {
     pub(crate) outcome: &'static str,
     pub(crate) backup: String,
     pub(crate) at: DateTime<Utc>,
+    pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
+}
+
+/// The end of a restored server's recovery, as far as this process saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PromotionRecord {
+    pub(crate) at: DateTime<Utc>,
+    /// Names of the settings that were taken back.
+    pub(crate) removed_settings: Vec<String>,
 }
 
 /// What retention did after a base backup.
@@ -131,6 +140,7 @@ pub(crate) struct Entries {
     pub(crate) schedule_rests: Option<String>,
     pub(crate) next_scheduled_backup: Option<DateTime<Utc>>,
     pub(crate) restore: Option<RestoreRecord>,
+    pub(crate) promotion: Option<PromotionRecord>,
     pub(crate) plain_http: PlainHttpRecord,
 }
 

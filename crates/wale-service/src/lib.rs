@@ -22,6 +22,7 @@ mod lock;
 mod metrics;
 mod options;
 mod ownership;
+mod promotion;
 mod quiet;
 mod reach;
 mod recall;

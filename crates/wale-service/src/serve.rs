@@ -28,8 +28,8 @@ use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
-    archiver, contact, first_backup, housekeeping, http, lock, ownership, quiet, reach, recall,
-    recoverable, store_trial, unknown,
+    archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
+    recall, recoverable, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -270,15 +270,22 @@ fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
         RestoreClusterOutcome::Restored(report) => {
             (RESTORED, report.backup.to_string(), report.warnings.clone())
         }
-        RestoreClusterOutcome::AlreadyRestored { backup } => {
+        RestoreClusterOutcome::AlreadyRestored { backup, .. } => {
             ("already-restored", backup.clone(), Vec::new())
         }
+    };
+    let notes = match outcome {
+        RestoreClusterOutcome::Restored(report) => report.notes.clone(),
+        RestoreClusterOutcome::AlreadyRestored { notes, .. } => notes.clone(),
     };
     tracing::info!(
         outcome = word,
         backup,
         "the data directory is whole: the database may start"
     );
+    for note in &notes {
+        tracing::info!(backup, "{note}");
+    }
     for warning in &warnings {
         tracing::warn!(backup, "{warning}");
     }
@@ -286,6 +293,7 @@ fn note_restore(app: &App, outcome: &RestoreClusterOutcome) {
         outcome: word,
         backup,
         at: app.archive.clock().now(),
+        notes,
         warnings,
     };
     app.journal.note(|entries| entries.restore = Some(record));
@@ -306,6 +314,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
+    begin(Box::pin(promotion::watch(Arc::clone(app))));
     begin(Box::pin(unknown::watch_server(Arc::clone(app))));
     begin(Box::pin(unknown::look_for_sealed(Arc::clone(app))));
     begin(Box::pin(reach::watch(Arc::clone(app))));

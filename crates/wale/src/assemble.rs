@@ -273,6 +273,9 @@ pub(crate) fn fetch(
     options.workers = settings.restore_workers;
     options.tablespace_mapping = mappings(&settings.tablespace_mapping);
     options.lock_file_name = lock_file_name(settings, target);
+    options
+        .recovery_addition
+        .clone_from(&settings.recovery_addition);
     if target == settings.data_directory && !settings.wal_directory.starts_with(target) {
         options.pg_wal_link = Some(settings.wal_directory.clone());
     }
@@ -310,7 +313,8 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
     };
     let command = match &settings.restore_command {
         Some(command) => RestoreCommand {
-            text: command.clone(),
+            // A YAML block ends with a line break; one within is refused.
+            text: command.trim_end().to_owned(),
             authorization: None,
         },
         None => generated_restore_command(settings, restore_as)?,
@@ -326,7 +330,6 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
             None => WalSource::Archive,
         },
         authorization: command.authorization,
-        recovery_addition: settings.recovery_addition.clone(),
         restore_as,
         configuration_directory: settings.configuration_directory.clone(),
         host_name,

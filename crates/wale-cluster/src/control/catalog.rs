@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize, byte_text};
 
 use super::connection::{Control, USUAL_LOCK_LIMIT, get, get_name, name_bytes};
@@ -130,6 +131,48 @@ impl Control {
     /// When the session is lost.
     pub async fn enforced_settings(&self) -> Result<BTreeMap<String, String>, ClusterError> {
         self.settings(&ENFORCED_SETTINGS).await
+    }
+
+    /// When the server started, by the clock of its host.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn started(&self) -> Result<DateTime<Utc>, ClusterError> {
+        let during = "asking the server when it started";
+        let sql = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())";
+        let row = self.query_one(during, sql, &[]).await?;
+        let seconds: f64 = get(&row, 0, during)?;
+        // Whole seconds and below 2^53 for the next 285 million years.
+        #[expect(clippy::cast_possible_truncation, reason = "a time in seconds")]
+        let whole = seconds.floor() as i64;
+        DateTime::from_timestamp(whole, 0).ok_or(ClusterError::UnexpectedAnswer {
+            during,
+            reason: format!("{seconds} is no time"),
+        })
+    }
+
+    /// Takes a setting out of `postgresql.auto.conf`. Needs a superuser, or from 15 on the right to do so with this setting.
+    ///
+    /// # Errors
+    /// When the role may not, the server forbids it (`allow_alter_system`), or the session is lost.
+    pub async fn reset_setting(&self, name: &str) -> Result<(), ClusterError> {
+        let during = "ALTER SYSTEM RESET";
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        // A command takes no parameters; a name that is more than letters is none of PostgreSQL's.
+        if !name.split('.').all(is_part) {
+            return Err(ClusterError::Configuration {
+                message: format!("{name:?} is no name of a setting"),
+                hint: None,
+            });
+        }
+        self.query(during, &format!("ALTER SYSTEM RESET {name}"), &[])
+            .await
+            .map(drop)
     }
 
     /// The databases that take connections, templates aside: their names as [`byte_text`], for the catalogue keeps

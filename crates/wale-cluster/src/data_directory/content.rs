@@ -19,7 +19,7 @@ pub enum DirectoryContent {
     /// before the database exists), and a `pg_tblspc` with nothing but links.
     Empty,
     /// A restore of wale has been here; its marker says what it was asked and how far it came.
-    Marked(RestoreMarker),
+    Marked(Box<RestoreMarker>),
     /// A cluster that wale did not restore.
     Cluster {
         /// From `PG_VERSION`, if it is there and known.
@@ -52,7 +52,7 @@ impl DataDirectory {
             return Ok(DirectoryContent::Missing);
         }
         if let Some(marker) = restore_marker::read(&self.path)? {
-            return Ok(DirectoryContent::Marked(marker));
+            return Ok(DirectoryContent::Marked(Box::new(marker)));
         }
         if exists(&self.path.join("PG_VERSION"))? || exists(&self.path.join(ControlFile::PATH))? {
             return Ok(DirectoryContent::Cluster {
@@ -253,12 +253,14 @@ mod tests {
             finished_at: None,
             host: String::new(),
             wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
         };
         let restored = content_after(|data| {
             std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();
             restore_marker::write(data, &marker).unwrap();
         });
-        assert_eq!(restored, DirectoryContent::Marked(marker));
+        assert_eq!(restored, DirectoryContent::Marked(Box::new(marker)));
         let missing = DataDirectory::at("/nonexistent/data").content(LOCK);
         assert_eq!(missing.unwrap(), DirectoryContent::Missing);
     }

@@ -10,6 +10,7 @@ use wale_pg::{Lsn, MajorVersion, TARGET_SETTINGS};
 
 use super::configuration::{LineError, parse_line};
 use super::names::{self, Known, Shape};
+use super::target_time;
 
 /// Something in the added settings that PostgreSQL would refuse, or that would not do what was meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +33,13 @@ impl fmt::Display for SettingMistake {
 }
 
 /// A problem and perhaps a hint.
-type Problem = (String, Option<String>);
+pub(super) type Problem = (String, Option<String>);
 
 /// Reads added recovery settings: names in lower case and plain values, in the order given.
 ///
 /// # Errors
 /// All mistakes: unknown settings, settings of other major versions, values without the quotes that they
-/// need, a target time without a zone (it would be the server's), two targets, one setting twice, values
+/// need, a target time without a zone (it would be the server's) or with one that the version refuses, two targets, one setting twice, values
 /// of the wrong form.
 pub fn parse_addition(
     text: &str,
@@ -77,7 +78,11 @@ pub fn parse_addition(
                 } else if let Err(problem) = check(known, &setting.value, major) {
                     mistake(problem);
                 }
-                settings.push((name, setting.value));
+                let value = match known.shape {
+                    Shape::TargetTime => target_time::written(&setting.value),
+                    _ => setting.value,
+                };
+                settings.push((name, value));
             }
         }
     }
@@ -86,6 +91,17 @@ pub fn parse_addition(
     } else {
         Err(mistakes)
     }
+}
+
+/// The settings of lines that may be wrong: names in lower case and plain values. What is no setting is passed over. For
+/// whoever must know the target before the version of the server is known; [`parse_addition`] is the judge.
+#[must_use]
+pub fn read_addition(text: &str) -> Vec<(String, String)> {
+    split_lines(text)
+        .into_iter()
+        .filter_map(|line| parse_line(line).ok().flatten())
+        .map(|setting| (setting.name.to_ascii_lowercase(), setting.value))
+        .collect()
 }
 
 /// Divides at line breaks, and at `\n` outside of quotes.
@@ -237,7 +253,7 @@ fn check(known: &Known, value: &str, major: MajorVersion) -> Result<(), Problem>
             };
             one_of(word || number && is_number(value), words)
         }
-        Shape::TargetTime => check_time(name, value),
+        Shape::TargetTime => target_time::check(name, value, major),
     }
 }
 
@@ -247,82 +263,6 @@ fn is_boolean(value: &str) -> bool {
         || ["true", "false", "yes", "no"]
             .iter()
             .any(|word| word.starts_with(value))
-}
-
-/// A target time needs a zone: without one it is the server's, and nobody knows that one at night.
-fn check_time(name: &str, value: &str) -> Result<(), Problem> {
-    let hint = || {
-        Some(format!(
-            "Write for example {name} = '2026-01-31 17:00:00 UTC'."
-        ))
-    };
-    if ["now", "today", "tomorrow", "yesterday"]
-        .contains(&value.trim().to_ascii_lowercase().as_str())
-    {
-        return Err((format!("{name} cannot be {value:?}"), hint()));
-    }
-    if !value.chars().any(|c| c.is_ascii_digit()) {
-        return Err((format!("{name} holds no time: {value:?}"), hint()));
-    }
-    if has_zone(value) {
-        Ok(())
-    } else {
-        Err((format!("{name} has no time zone: {value:?}"), hint()))
-    }
-}
-
-/// Words in a time that are no zones.
-const NOT_ZONES: [&str; 24] = [
-    "am", "pm", "ad", "bc", "t", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep",
-    "oct", "nov", "dec", "mon", "tue", "wed", "thu", "fri", "sat", "sun",
-];
-
-/// Whether a time says which zone it is in: a sign after the time of day, or a word that is neither a month,
-/// a day, nor one of AM, PM, AD, BC and the T of ISO 8601.
-fn has_zone(value: &str) -> bool {
-    // The time of day holds the first colon; a sign after it is an offset, one before it is the date's.
-    let after_colon = value.split_once(':').map_or("", |(_, rest)| rest);
-    if after_colon.contains(['+', '-']) {
-        return true;
-    }
-    let words = value.split(|c: char| !(c.is_ascii_alphabetic() || matches!(c, '/' | '_')));
-    words
-        .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))
-        .any(|word| {
-            let word = word.to_ascii_lowercase();
-            !NOT_ZONES
-                .iter()
-                .any(|known| word == *known || known.len() == 3 && is_long_form(&word, known))
-        })
-}
-
-/// `january` for `jan`, `tues` and `tuesday` for `tue`: what PostgreSQL's own table has.
-fn is_long_form(word: &str, short: &str) -> bool {
-    const LONG: [&str; 22] = [
-        "january",
-        "february",
-        "march",
-        "april",
-        "june",
-        "july",
-        "august",
-        "sept",
-        "september",
-        "october",
-        "november",
-        "december",
-        "monday",
-        "tues",
-        "tuesday",
-        "wednesday",
-        "thur",
-        "thurs",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-    ];
-    LONG.contains(&word) && word.starts_with(short)
 }
 
 #[cfg(test)]
@@ -473,29 +413,6 @@ mod tests {
         ];
         for (major, text, ok) in cases {
             assert_eq!(parse_in(text, major).is_ok(), ok, "{major} {text}");
-        }
-    }
-
-    #[test]
-    fn zones_are_told_from_other_words() {
-        let cases = [
-            ("2026-11-22 07:07:12.2+00", true),
-            ("2026-11-22 07:07:12 +02:00", true),
-            ("2026-11-22T07:07:12Z", true),
-            ("2026-11-22T07:07:12", false),
-            ("2026-11-22 07:07:12-08", true),
-            ("2026-11-22 07:07:12 UTC", true),
-            ("2026-11-22 07:07:12 Europe/Berlin", true),
-            ("Nov 22 07:07:12 2026 CET", true),
-            ("Sunday November 22 07:07:12 2026", false),
-            ("2026-11-22 07:07:12 PM", false),
-            ("2026-11-22 7:07:12 PM PST", true),
-            ("2026-11-22", false),
-            ("22 November 2026", false),
-            ("20261122T070712", false),
-        ];
-        for (value, expected) in cases {
-            assert_eq!(has_zone(value), expected, "{value}");
         }
     }
 

@@ -4,8 +4,8 @@
 //! regard to case, a value in single quotes with `''` and backslashes, or a plain word or number, `#` begins
 //! a comment. A value never spans lines, so lines can be dropped one by one.
 
-use std::fmt::Write as _;
-use std::io;
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use wale_pg::EnforcedSettings;
@@ -13,8 +13,8 @@ use wale_pg::EnforcedSettings;
 use super::names;
 use crate::error::ClusterError;
 
-const BLOCK_BEGIN: &str = "# wale: recovery settings, replaced by the next restore";
-const BLOCK_END: &str = "# wale: end of recovery settings";
+pub(super) const BLOCK_BEGIN: &str = "# wale: recovery settings, replaced by the next restore";
+pub(super) const BLOCK_END: &str = "# wale: end of recovery settings";
 
 /// One line of a configuration file that sets something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,72 +187,186 @@ const DEFAULTS: [(&str, i32); 5] = [
     ("max_locks_per_transaction", 64),
 ];
 
-/// Lines for those settings that the primary had larger than the restored configuration has them.
+/// The settings that the primary had larger than the restored configuration has them, with the primary's values.
 ///
-/// Configured is what stands last in `postgresql.conf`, the files that it includes, and
-/// `postgresql.auto.conf`. Where the configuration lies outside of the data directory, or sets what cannot
-/// be read as a number, PostgreSQL's default is assumed; then the primary's value is written, which is
-/// enough for recovery, and perhaps less than the configuration wanted.
+/// Where the configuration lies outside of the data directory, or sets what cannot be read as a number, PostgreSQL's
+/// default is assumed; then the primary's value is written, which is enough for recovery, and perhaps less than the
+/// configuration wanted.
 pub(super) fn missing_minimums(
-    data_directory: &Path,
+    configured: &Configured,
     required: Option<&EnforcedSettings>,
-) -> Result<String, ClusterError> {
-    let mut text = String::new();
-    let Some(required) = required else {
-        return Ok(text);
-    };
-    let mut settings = Vec::new();
-    read_settings(&data_directory.join("postgresql.conf"), 0, &mut settings)?;
-    let auto = read_text(&data_directory.join(super::AUTO_CONF))?.unwrap_or_default();
-    collect(&strip(&auto), &mut settings);
-    for (name, minimum) in required.minimums() {
-        let configured = settings
-            .iter()
-            .rev()
-            .find(|setting| setting.name.eq_ignore_ascii_case(name))
-            .and_then(|setting| setting.value.trim().parse().ok());
-        let default = DEFAULTS.iter().find(|(known, _)| *known == name);
-        let effective: i32 = configured.or(default.map(|(_, value)| *value)).unwrap_or(0);
-        if effective < minimum {
-            writeln!(text, "{name} = '{minimum}'").expect("text grows");
-        }
-    }
-    Ok(text)
+) -> Vec<(String, String)> {
+    let minimums = required.into_iter().flat_map(EnforcedSettings::minimums);
+    minimums
+        .filter(|(name, minimum)| {
+            let configured = configured
+                .get(name)
+                .and_then(|value| value.trim().parse().ok());
+            let default = DEFAULTS.iter().find(|(known, _)| known == name);
+            let effective: i32 = configured.or(default.map(|(_, value)| *value)).unwrap_or(0);
+            effective < *minimum
+        })
+        .map(|(name, minimum)| (name.to_owned(), minimum.to_string()))
+        .collect()
 }
 
 /// PostgreSQL's own limit of files that include files is 10.
-const INCLUDE_DEPTH: u32 = 10;
+pub(super) const INCLUDE_DEPTH: u32 = 10;
 
-fn read_settings(path: &Path, depth: u32, settings: &mut Vec<Setting>) -> Result<(), ClusterError> {
-    // A file that is missing or unreadable is PostgreSQL's to complain about.
-    let Some(text) = read_text(path)? else {
-        return Ok(());
+/// Bytes of one configuration file. PostgreSQL's own, full of comments, has 30 KiB; 4 MiB is a hundred times that.
+pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Files that a configuration consists of, and their bytes altogether: 1,000 opened files, and 4 × 4 MiB that are read.
+/// A file that includes itself a hundred times would else be read 100^10 times.
+pub(super) const FILES_MAX: u32 = 1000;
+pub(super) const BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
+
+/// What a configuration sets, as far as somebody asked for it.
+#[derive(Debug, Default)]
+pub(super) struct Configured {
+    values: BTreeMap<String, String>,
+}
+
+impl Configured {
+    /// The value of a setting; the name in lower case.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+}
+
+/// What stands last in `postgresql.conf`, the files that it includes, and `postgresql.auto.conf`, of the settings named in
+/// lower case. Nothing is known of a configuration that is beyond the bounds above: whoever made it can write anything.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub(super) fn configured(
+    data_directory: &Path,
+    wanted: &[&str],
+) -> Result<Configured, ClusterError> {
+    let mut reading = Reading {
+        wanted,
+        found: Configured::default(),
+        files: 0,
+        bytes: 0,
     };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    for setting in text
-        .lines()
-        .filter_map(|line| parse_line(line).ok().flatten())
-    {
-        let inner = folder.join(&setting.value);
-        match setting.name.to_ascii_lowercase().as_str() {
-            "include" | "include_if_exists" if depth < INCLUDE_DEPTH => {
-                read_settings(&inner, depth + 1, settings)?;
-            }
-            "include_dir" if depth < INCLUDE_DEPTH => {
-                for file in configuration_files(&inner) {
-                    read_settings(&file, depth + 1, settings)?;
-                }
-            }
-            _ => settings.push(setting),
+    reading.file(&data_directory.join("postgresql.conf"), 0)?;
+    let auto = super::read_auto_conf(data_directory)?;
+    for line in String::from_utf8_lossy(&strip_bytes(&auto)).lines() {
+        if let Ok(Some(setting)) = parse_line(line) {
+            reading.note(setting);
         }
     }
-    Ok(())
+    if reading.is_too_much() {
+        tracing::warn!(
+            files = reading.files,
+            bytes = reading.bytes,
+            "the configuration in {} is too large to be read: PostgreSQL's defaults are assumed",
+            data_directory.display()
+        );
+        return Ok(Configured::default());
+    }
+    Ok(reading.found)
+}
+
+/// A configuration that is being read.
+struct Reading<'a> {
+    wanted: &'a [&'a str],
+    found: Configured,
+    files: u32,
+    bytes: u64,
+}
+
+impl Reading<'_> {
+    fn is_too_much(&self) -> bool {
+        self.files > FILES_MAX || self.bytes > BYTES_MAX
+    }
+
+    fn note(&mut self, setting: Setting) {
+        let name = setting.name.to_ascii_lowercase();
+        if self.wanted.contains(&name.as_str()) {
+            self.found.values.insert(name, setting.value);
+        }
+    }
+
+    fn file(&mut self, path: &Path, depth: u32) -> Result<(), ClusterError> {
+        if self.is_too_much() {
+            return Ok(());
+        }
+        self.files += 1;
+        // A file that is missing, or none, is PostgreSQL's to complain about.
+        let Some(bytes) = read_bounded(path)? else {
+            return Ok(());
+        };
+        self.bytes += bytes.len() as u64;
+        let text = String::from_utf8_lossy(&bytes);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for setting in text
+            .lines()
+            .filter_map(|line| parse_line(line).ok().flatten())
+        {
+            let inner = folder.join(&setting.value);
+            match setting.name.to_ascii_lowercase().as_str() {
+                "include" | "include_if_exists" if depth < INCLUDE_DEPTH => {
+                    self.file(&inner, depth + 1)?;
+                }
+                "include_dir" if depth < INCLUDE_DEPTH => {
+                    for file in configuration_files(&inner) {
+                        self.file(&file, depth + 1)?;
+                    }
+                }
+                _ => self.note(setting),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A configuration file of at most [`FILE_BYTES_MAX`]. `None`: there is none, or what has the name is no regular file. A
+/// FIFO is opened without waiting for a writer, and a device is not read.
+///
+/// # Errors
+/// When it cannot be read; `Damaged` when it is larger.
+pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, ClusterError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) || error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(ClusterError::io("read", path)(error)),
+    };
+    let metadata = file.metadata().map_err(ClusterError::io("look at", path))?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(ClusterError::io("read", path))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(ClusterError::Damaged {
+            path: path.to_owned(),
+            reason: format!("it is larger than {FILE_BYTES_MAX} bytes"),
+        });
+    }
+    Ok(Some(bytes))
 }
 
 /// The files that `include_dir` reads: `*.conf`, no dot files, in order.
-fn configuration_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn configuration_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
+        .take(FILES_MAX as usize)
         .filter(|entry| is_configuration_name(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
         .collect();
@@ -265,30 +379,6 @@ pub(super) fn is_configuration_name(name: &str) -> bool {
     name.strip_suffix(".conf")
         .is_some_and(|stem| !stem.is_empty())
         && !name.starts_with('.')
-}
-
-fn collect(text: &str, settings: &mut Vec<Setting>) {
-    settings.extend(
-        text.lines()
-            .filter_map(|line| parse_line(line).ok().flatten()),
-    );
-}
-
-fn read_text(path: &Path) -> Result<Option<String>, ClusterError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::IsADirectory
-                    | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(ClusterError::io("read", path)(error)),
-    }
 }
 
 #[cfg(test)]
@@ -422,11 +512,22 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let missing = || missing_minimums(folder.path(), Some(&required)).unwrap();
+        let missing = || {
+            let wanted = DEFAULTS.map(|(name, _)| name);
+            let configured = configured(folder.path(), &wanted).unwrap();
+            missing_minimums(&configured, Some(&required))
+                .iter()
+                .map(|(name, value)| format!("{name} = {value}"))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(
             missing(),
-            "max_connections = '200'\nmax_wal_senders = '20'\n\
-             max_prepared_transactions = '5'\nmax_locks_per_transaction = '256'\n"
+            [
+                "max_connections = 200",
+                "max_wal_senders = 20",
+                "max_prepared_transactions = 5",
+                "max_locks_per_transaction = 256"
+            ]
         );
         write(
             "postgresql.conf",
@@ -444,7 +545,35 @@ mod tests {
             "postgresql.auto.conf",
             "max_locks_per_transaction = '128'\n",
         );
-        assert_eq!(missing(), "max_locks_per_transaction = '256'\n");
-        assert_eq!(missing_minimums(folder.path(), None).unwrap(), "");
+        assert_eq!(missing(), ["max_locks_per_transaction = 256"]);
+        assert!(missing_minimums(&Configured::default(), None).is_empty());
+    }
+
+    #[test]
+    fn fault_92_devices_pipes_and_files_without_end_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = folder.path().join("postgresql.conf");
+        let pipe = folder.path().join("pipe.conf");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let read = || {
+            configured(folder.path(), &["max_connections"])
+                .map(|found| found.get("max_connections").map(str::to_owned))
+        };
+        let text =
+            "include '/dev/zero'\ninclude_dir '/dev'\ninclude 'pipe.conf'\nmax_connections = 7\n";
+        std::fs::write(&conf, text).unwrap();
+        assert_eq!(read().unwrap().as_deref(), Some("7"));
+        // A hundred includes of itself, ten deep: nothing is known of such a configuration.
+        let bomb = "include 'postgresql.conf'\n".repeat(100) + "max_connections = 7\n";
+        std::fs::write(&conf, bomb).unwrap();
+        assert_eq!(read().unwrap(), None);
+        // 600 MiB, most of it a hole.
+        let auto = std::fs::File::create(folder.path().join("postgresql.auto.conf")).unwrap();
+        auto.set_len(600 << 20).unwrap();
+        let error = read().unwrap_err();
+        assert!(
+            error.to_string().contains("postgresql.auto.conf"),
+            "{error}"
+        );
     }
 }

@@ -7,8 +7,8 @@
 //! | stay a standby | `standby_mode = 'on'` in it | `standby.signal` |
 //!
 //! From 12 on the settings outlive the promotion, so they lie in the next base backup too: whatever came
-//! with a backup is stripped before new ones are written, and the targets that are not used are set to
-//! nothing, because an included file may hold an old one. The order within the block matters: PostgreSQL
+//! with a backup is stripped before new ones are written, and every setting that is not used is set to
+//! what PostgreSQL has without it, because an included file may hold an old one. The order within the block matters: PostgreSQL
 //! complains about two targets while it reads, so the empty ones come before the one that is meant.
 //!
 //! Refuses to know: where the archive is, and which settings of wale's the values come from.
@@ -17,12 +17,14 @@ mod addition;
 mod configuration;
 mod copy;
 mod names;
+mod preload;
 mod restore_command;
 mod running_target;
+mod settled;
 mod stand_in;
+mod target_time;
 
 use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
 
 use wale_pg::{EnforcedSettings, MajorVersion, TARGET_SETTINGS};
@@ -31,15 +33,20 @@ use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
 
-pub use addition::{SettingMistake, parse_addition};
+pub use addition::{SettingMistake, parse_addition, read_addition};
 pub use configuration::strip;
-pub use copy::copy_configuration;
+pub use copy::{ConfigurationSet, own_configuration, read_configuration};
+pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
     restore_command, write_authorization,
 };
 pub use running_target::surely_has_target;
+pub use settled::{
+    WrittenSetting, block_settings, has_ended, is_written, left_over, only_ours, take_back,
+};
 pub use stand_in::{missing_configuration, write_missing_configuration};
+pub use target_time::instant;
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const RECOVERY_CONF: &str = "recovery.conf";
@@ -71,7 +78,7 @@ pub enum RecoveryMode {
 pub struct RecoverySettings {
     /// The major version of the restored cluster.
     pub major: MajorVersion,
-    /// Plain text of `restore_command` (not quoted, `%` already as PostgreSQL wants it).
+    /// Plain text of `restore_command` (not quoted, `%` already as PostgreSQL wants it), one line.
     pub restore_command: String,
     /// Further settings, names and plain values, as [`parse_addition`] gives them. They win.
     pub target_lines: Vec<(String, String)>,
@@ -81,6 +88,19 @@ pub struct RecoverySettings {
     pub mode: RecoveryMode,
     /// What the primary had, from the control file: a server with less refuses to recover.
     pub minimums: Option<EnforcedSettings>,
+    /// `shared_preload_libraries` of the primary, where recorded.
+    pub preload_libraries: Option<String>,
+}
+
+/// What was written, and why what is not recovery's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Every setting of the block, in the order of the file.
+    pub written: Vec<WrittenSetting>,
+    /// The libraries that the configuration lacked, as they are written now.
+    pub preload_libraries: Option<String>,
+    /// Whether TimescaleDB's background jobs are held.
+    pub jobs_held: bool,
 }
 
 /// Writes the recovery settings into a restored data directory: the last step but the removal of the marker.
@@ -89,13 +109,14 @@ pub struct RecoverySettings {
 /// [`RecoveryMode::None`]. Every file is written whole and durably, with mode 0600.
 ///
 /// # Errors
-/// When settings are impossible (recovery without a `restore_command`), or a file cannot be written.
+/// When settings are impossible (recovery without a `restore_command`), a configuration file is beyond all bounds, or a
+/// file cannot be written.
 pub fn apply(
     data_directory: &Path,
     settings: &RecoverySettings,
     owner: Option<Owner>,
-) -> Result<(), ClusterError> {
-    let lines = lines(settings)?;
+) -> Result<Applied, ClusterError> {
+    let recovery = recovery_lines(settings)?;
     for name in [
         RECOVERY_CONF,
         RECOVERY_DONE,
@@ -110,49 +131,96 @@ pub fn apply(
         durable::write_atomic(&path, text, durable::mode_beside(&path), owner)
             .map_err(ClusterError::io("write", &path))
     };
-    let minimums = configuration::missing_minimums(data_directory, settings.minimums.as_ref())?;
-    let mut block = String::new();
+    let configured = configuration::configured(data_directory, &READ)?;
+    let preload = preload::missing(&configured, settings.preload_libraries.as_deref());
+    let jobs_held = has_target(settings) && preload::has_timescaledb(&configured, settings);
+    let mut block = Vec::new();
     if settings.major.has_recovery_signal() {
-        block.push_str(&lines);
+        block.extend(recovery.iter().cloned());
     }
-    block.push_str(&minimums);
+    block.extend(configuration::missing_minimums(
+        &configured,
+        settings.minimums.as_ref(),
+    ));
+    block.extend(
+        preload
+            .clone()
+            .map(|value| (preload::SETTING.to_owned(), value)),
+    );
+    if jobs_held {
+        block.push((preload::TIMESCALEDB_WORKERS.to_owned(), "0".to_owned()));
+    }
     let before = read_auto_conf(data_directory)?;
-    let after = configuration::with_block(configuration::strip_bytes(&before), &block);
+    let after = configuration::with_block(configuration::strip_bytes(&before), &text_of(&block));
     if after != before {
         write(AUTO_CONF, &after)?;
     }
     match (settings.mode, settings.major.has_recovery_signal()) {
-        (RecoveryMode::None, _) => Ok(()),
-        (RecoveryMode::Recover, true) => write(RECOVERY_SIGNAL, b""),
-        (RecoveryMode::Standby, true) => write(STANDBY_SIGNAL, b""),
+        (RecoveryMode::None, _) => {}
+        (RecoveryMode::Recover, true) => write(RECOVERY_SIGNAL, b"")?,
+        (RecoveryMode::Standby, true) => write(STANDBY_SIGNAL, b"")?,
         (RecoveryMode::Recover | RecoveryMode::Standby, false) => {
-            let text = format!("# Written by wale's restore.\n{lines}");
-            write(RECOVERY_CONF, text.as_bytes())
+            let text = format!("{}\n{}", settled::WRITTEN_BY_US, text_of(&recovery));
+            write(RECOVERY_CONF, text.as_bytes())?;
         }
     }
+    let written = block
+        .into_iter()
+        .map(|(name, value)| WrittenSetting { name, value })
+        .collect();
+    Ok(Applied {
+        written,
+        preload_libraries: preload,
+        jobs_held,
+    })
+}
+
+/// The settings whose present values decide what is written: those that recovery enforces, and the libraries.
+const READ: [&str; 6] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    preload::SETTING,
+];
+
+/// Whether recovery ends before the archive does.
+fn has_target(settings: &RecoverySettings) -> bool {
+    settings
+        .target_lines
+        .iter()
+        .any(|(name, value)| TARGET_SETTINGS.contains(&name.as_str()) && !value.is_empty())
 }
 
 /// Bytes, because values may be in the database's encoding.
 fn read_auto_conf(data_directory: &Path) -> Result<Vec<u8>, ClusterError> {
-    let path = data_directory.join(AUTO_CONF);
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(ClusterError::io("read", &path)(error)),
+    let found = configuration::read_bounded(&data_directory.join(AUTO_CONF))?;
+    Ok(found.unwrap_or_default())
+}
+
+/// What a setting is where nobody says otherwise. From 12 on each one is written, because `postgresql.conf` or a file that
+/// it includes may hold an old one, and `postgresql.auto.conf` is read last.
+fn neutral(name: &str) -> &'static str {
+    match name {
+        "recovery_target_inclusive" => "on",
+        "recovery_target_timeline" => "latest",
+        "recovery_target_action" => "pause",
+        "recovery_min_apply_delay" => "0",
+        _ => "",
     }
 }
 
-/// The settings as lines of a configuration file.
-fn lines(settings: &RecoverySettings) -> Result<String, ClusterError> {
-    let mut text = String::new();
+/// The settings that steer recovery, in the order in which they are written.
+fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, ClusterError> {
+    let mut lines: Vec<(String, String)> = Vec::new();
     if settings.mode == RecoveryMode::None {
-        return Ok(text);
+        return Ok(lines);
     }
     let given = |name: &str| settings.target_lines.iter().any(|(given, _)| given == name);
-    let mut line = |name: &str, value: &str| {
-        writeln!(text, "{name} = {}", configuration::quote(value)).expect("text grows");
-    };
+    let mut line = |name: &str, value: &str| lines.push((name.to_owned(), value.to_owned()));
     if !given("restore_command") {
+        check_command(&settings.restore_command)?;
         if !settings.restore_command.is_empty() {
             line("restore_command", &settings.restore_command);
         } else if settings.mode == RecoveryMode::Recover {
@@ -163,15 +231,22 @@ fn lines(settings: &RecoverySettings) -> Result<String, ClusterError> {
         }
     }
     if settings.major.has_recovery_signal() {
-        for name in TARGET_SETTINGS.iter().filter(|name| !given(name)) {
-            line(name, "");
+        let left = |name: &&str| {
+            // How recovery reads ahead says nothing about where it ends; see below.
+            !matches!(*name, "recovery_target_timeline" | "recovery_prefetch")
+                && !given(name)
+                && (*name != "restore_command" || settings.restore_command.is_empty())
+        };
+        for name in names::all(settings.major).filter(left) {
+            line(name, neutral(name));
         }
     } else if settings.mode == RecoveryMode::Standby && !given("standby_mode") {
         line("standby_mode", "on");
     }
     if !given("recovery_target_timeline") {
-        let timeline = settings.timeline.as_deref().unwrap_or("latest");
-        line("recovery_target_timeline", timeline);
+        let timeline = settings.timeline.as_deref();
+        let name = "recovery_target_timeline";
+        line(name, timeline.unwrap_or(neutral(name)));
     }
     let names_target = |(name, value): &(String, String)| {
         !value.is_empty() && TARGET_SETTINGS.contains(&name.as_str())
@@ -190,7 +265,31 @@ fn lines(settings: &RecoverySettings) -> Result<String, ClusterError> {
     for (name, value) in settings.target_lines.iter().filter(|l| !is_empty(l)) {
         line(name, value);
     }
-    Ok(text)
+    Ok(lines)
+}
+
+/// Whether a `restore_command` can be written. A line break could be, as `\n`, but the next `ALTER SYSTEM` would write it as
+/// it is, and no server would start from that file again.
+///
+/// # Errors
+/// `Configuration`, when it holds a control character.
+pub fn check_command(command: &str) -> Result<(), ClusterError> {
+    if command.chars().any(char::is_control) {
+        return Err(ClusterError::Configuration {
+            message: "restore_command holds a line break or another control character".to_owned(),
+            hint: Some("Write it in one line; `;` and `&&` divide commands.".to_owned()),
+        });
+    }
+    Ok(())
+}
+
+/// Settings as lines of a configuration file.
+fn text_of(settings: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in settings {
+        writeln!(text, "{name} = {}", configuration::quote(value)).expect("text grows");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -219,6 +318,7 @@ mod tests {
                 max_locks_per_transaction: 64,
                 wal_level: WalLevel::Replica,
             }),
+            preload_libraries: None,
         }
     }
 
@@ -293,10 +393,18 @@ mod tests {
                  work_mem = '4MB'\n\
                  # wale: recovery settings, replaced by the next restore\n\
                  restore_command = 'fetch %f \"%p\" ''x'''\n\
+                 archive_cleanup_command = ''\n\
+                 recovery_end_command = ''\n\
                  recovery_target = ''\n\
                  recovery_target_name = ''\n\
                  recovery_target_xid = ''\n\
                  recovery_target_lsn = ''\n\
+                 recovery_target_inclusive = 'on'\n\
+                 recovery_target_action = 'pause'\n\
+                 recovery_min_apply_delay = '0'\n\
+                 primary_conninfo = ''\n\
+                 primary_slot_name = ''\n\
+                 promote_trigger_file = ''\n\
                  recovery_target_timeline = 'latest'\n\
                  recovery_prefetch = 'off'\n\
                  recovery_target_time = '2026-01-01 00:00:00 UTC'\n\
@@ -311,7 +419,7 @@ mod tests {
     fn fault_72_with_a_target_the_recovery_does_not_read_ahead_of_what_it_replays() {
         use RecoveryMode::{Recover, Standby};
         let prefetch = |major: u32, mode, targets: &[(&str, &str)]| -> Vec<String> {
-            let text = lines(&settings(major, mode, targets)).unwrap();
+            let text = text_of(&recovery_lines(&settings(major, mode, targets)).unwrap());
             let of_prefetch = text.lines().filter(|line| line.contains("prefetch"));
             of_prefetch.map(str::to_owned).collect()
         };
@@ -370,5 +478,61 @@ mod tests {
         assert_eq!(names(folder.path()), [STANDBY_SIGNAL]);
         settings.mode = RecoveryMode::Standby;
         apply(folder.path(), &settings, None).unwrap();
+    }
+
+    #[test]
+    fn fault_83_a_command_over_several_lines_is_refused_before_anything_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(STANDBY_SIGNAL), "").unwrap();
+        let mut settings = settings(15, RecoveryMode::Recover, &[]);
+        settings.restore_command = "test -e /x\nexit 255".to_owned();
+        let error = apply(folder.path(), &settings, None).unwrap_err();
+        assert!(error.to_string().contains("line break"), "{error}");
+        assert_eq!(names(folder.path()), [STANDBY_SIGNAL]);
+    }
+
+    #[test]
+    fn fault_75_every_setting_is_written_so_that_none_that_was_left_acts() {
+        for (major, mode) in [(12, RecoveryMode::Recover), (18, RecoveryMode::Standby)] {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = settings(major, mode, &[("recovery_target_xid", "7")]);
+            let applied = apply(folder.path(), &settings, None).unwrap();
+            for name in names::all(settings.major) {
+                let lines = applied.written.iter().filter(|line| line.name == name);
+                assert_eq!(lines.count(), 1, "{major}: {name}");
+            }
+            let text = read(&folder, AUTO_CONF);
+            let first_target = text.find("recovery_target_time = ''").unwrap();
+            assert!(first_target < text.find("recovery_target_xid = '7'").unwrap());
+        }
+    }
+
+    #[test]
+    fn fault_84_jobs_are_held_where_a_target_is_set_and_timescaledb_is_loaded() {
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, bool);
+        let target = ("recovery_target_xid", "7");
+        let cases: [Case<'_>; 4] = [
+            (&[target], Some("timescaledb"), true),
+            (&[target], Some("pg_stat_statements"), false),
+            (&[], Some("timescaledb"), false),
+            (&[("recovery_target_xid", "")], Some("timescaledb"), false),
+        ];
+        for (major, (targets, libraries, held)) in [11, 15]
+            .into_iter()
+            .flat_map(|major| cases.map(|case| (major, case)))
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let mut settings = settings(major, RecoveryMode::Recover, targets);
+            settings.preload_libraries = libraries.map(str::to_owned);
+            let applied = apply(folder.path(), &settings, None).unwrap();
+            assert_eq!(applied.jobs_held, held);
+            let text = read(&folder, AUTO_CONF);
+            assert_eq!(
+                text.contains("timescaledb.max_background_workers = '0'"),
+                held,
+                "{text}"
+            );
+            assert!(text.contains("shared_preload_libraries = '"), "{text}");
+        }
     }
 }

@@ -57,6 +57,7 @@ fn record() -> WaleSentinel {
         holds_its_wal: false,
         requested_over_http: false,
         pg_wal_link: None,
+        configuration: None,
     }
 }
 

@@ -164,7 +164,7 @@ impl Archive {
         }
         let all = told(catalog.backups.iter().zip(&reasons));
         Err(if leads_somewhere_else {
-            nothing_leads(to, &all)
+            nothing_leads(to, wanted.timeline, &all)
         } else {
             let error = check_usable(newest).err();
             error.unwrap_or_else(|| none_usable(newest).detail(sentences(&all)))
@@ -313,10 +313,14 @@ fn none_usable(newest: &BackupEntry) -> OpError {
     ))
 }
 
-fn nothing_leads(to: TimelineId, all: &[String]) -> OpError {
+fn nothing_leads(to: TimelineId, named: Option<TimelineId>, all: &[String]) -> OpError {
+    let which = match named {
+        Some(_) => "which recovery_target_timeline names",
+        None => "the newest of the archive",
+    };
     OpError::new(
         Kind::ArchiveMismatch,
-        format!("no base backup that can be restored leads to timeline {to}, the newest of the archive"),
+        format!("no base backup that can be restored leads to timeline {to}, {which}"),
     )
     .detail(sentences(all))
     .hint(format!(

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wale_cluster::recovery::{self, RecoveryMode, RecoverySettings};
+use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
 };
@@ -17,9 +17,12 @@ use wale_pg::{
 };
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::aim::{Aim, setting};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
+use super::raised;
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Finish, Prepared, Restore, prepare, request};
+use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
+use super::source::Source;
 use super::target::Target;
 use super::timelines::{self, Wish};
 use super::wal::{self, Need};
@@ -49,22 +52,30 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
-    let finish = finishing(options, plan, &prepared);
+    let (reader, listener) = raised::channel();
+    let way = plan.way.clone();
+    let finish = finishing(options, plan, &prepared, listener);
     let restore = Restore {
         archive,
         options: &options.fetch,
         progress,
         cancel,
     };
-    let report = restore
-        .run(
-            prepared,
-            request,
-            &options.host_name,
-            finish,
-            Ending::MarkDone,
-        )
-        .await?;
+    let ending = Ending::MarkDone;
+    let work = restore.run(prepared, request, &options.host_name, finish, ending);
+    // Beside the files, and dropped with them.
+    let reading = async {
+        if let Some(way) = way {
+            reader.read(archive, way).await;
+        } else {
+            drop(reader);
+        }
+        std::future::pending::<()>().await;
+    };
+    let report = tokio::select! {
+        report = work => report?,
+        () = reading => return Err(OpError::internal("a restore lost its work")),
+    };
     Ok(RestoreClusterOutcome::Restored(Box::new(report)))
 }
 
@@ -76,7 +87,7 @@ fn cluster_request(archive: &Archive, options: &RestoreClusterOptions) -> Restor
     };
     request
         .recovery_addition
-        .clone_from(&options.recovery_addition);
+        .clone_from(&options.fetch.recovery_addition);
     request
 }
 
@@ -92,7 +103,7 @@ async fn marker(options: &RestoreClusterOptions) -> Result<Option<RestoreMarker>
             )
         })?;
     Ok(match content {
-        DirectoryContent::Marked(marker) => Some(marker),
+        DirectoryContent::Marked(marker) => Some(*marker),
         _ => None,
     })
 }
@@ -105,6 +116,7 @@ fn already_restored(
     if marker.request == *request {
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
+            notes: still_held(options, marker),
         });
     }
     let target = options.fetch.target.display();
@@ -119,9 +131,24 @@ fn already_restored(
         )))
 }
 
+/// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.
+fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<String> {
+    let held = marker
+        .written
+        .iter()
+        .find(|setting| setting.name == recovery::TIMESCALEDB_WORKERS);
+    held.filter(|setting| recovery::is_written(&options.fetch.target, setting))
+        .map(|_| jobs_held())
+        .into_iter()
+        .collect()
+}
+
 /// How the restored cluster will recover.
 struct RecoveryPlan {
     lines: Vec<(String, String)>,
+    configuration: Option<ConfigurationSet>,
+    /// The way that the recovery goes, where it is known.
+    way: Option<raised::Way>,
     warnings: Vec<String>,
 }
 
@@ -142,24 +169,17 @@ async fn plan_recovery(
         )
         .hint("restore it with backup-fetch and write the recovery settings yourself")
     })?;
-    let lines =
-        recovery::parse_addition(&options.recovery_addition, major).map_err(|mistakes| {
-            let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-            let error = OpError::new(
-                Kind::Configuration,
-                format!("the recovery settings are wrong: {}", all.join("; ")),
-            );
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
-    let target = target_of(&lines);
+    let lines = checked_addition(&options.fetch.recovery_addition, major)?;
+    recovery::check_command(&options.restore_command)
+        .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
+    let configuration = configuration(archive, options, source, major).await?;
+    let target = Aim::of_lines(&lines).kind;
     let timeline = timeline_of(&lines)?;
     let Some(consistent_at) = source.consistent_at(archive).await? else {
         return Ok(RecoveryPlan {
             lines,
+            configuration,
+            way: None,
             warnings: Vec::new(),
         });
     };
@@ -202,35 +222,42 @@ async fn plan_recovery(
         holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
     warnings.extend(wal::look(archive, &need).await?);
-    Ok(RecoveryPlan { lines, warnings })
+    let way = raised::Way {
+        begins: source.name.segment(),
+        followed: need.followed.cloned(),
+        size: need.size,
+        until: match &target {
+            RecoveryTargetKind::Lsn(lsn) => Some(*lsn),
+            RecoveryTargetKind::Immediate => Some(consistent_at),
+            _ => None,
+        },
+    };
+    Ok(RecoveryPlan {
+        lines,
+        configuration,
+        way: Some(way),
+        warnings,
+    })
 }
 
-fn setting<'a>(lines: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    lines
-        .iter()
-        .rev()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
-        .filter(|value| !value.is_empty())
-}
-
-fn target_of(lines: &[(String, String)]) -> RecoveryTargetKind {
-    if let Some(time) = setting(lines, "recovery_target_time") {
-        return RecoveryTargetKind::Time(time.to_owned());
-    }
-    if let Some(lsn) = setting(lines, "recovery_target_lsn").and_then(|text| text.parse().ok()) {
-        return RecoveryTargetKind::Lsn(lsn);
-    }
-    if let Some(xid) = setting(lines, "recovery_target_xid").and_then(|text| text.parse().ok()) {
-        return RecoveryTargetKind::Xid(xid);
-    }
-    if let Some(name) = setting(lines, "recovery_target_name") {
-        return RecoveryTargetKind::Name(name.to_owned());
-    }
-    match setting(lines, "recovery_target") {
-        Some(_) => RecoveryTargetKind::Immediate,
-        None => RecoveryTargetKind::Latest,
-    }
+/// The added settings, checked as the server would.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`] with all mistakes.
+pub(super) fn checked_addition(text: &str, major: MajorVersion) -> Result<Vec<(String, String)>> {
+    recovery::parse_addition(text, major).map_err(|mistakes| {
+        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
+        let error = OpError::new(
+            Kind::Configuration,
+            format!("the recovery settings are wrong: {}", all.join("; ")),
+        );
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
 }
 
 fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
@@ -268,8 +295,12 @@ async fn histories(
 
 /// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would
 /// undo them.
-fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Prepared) -> Finish {
-    let configuration = options.configuration_directory.clone();
+fn finishing(
+    options: &RestoreClusterOptions,
+    plan: RecoveryPlan,
+    prepared: &Prepared,
+    listener: raised::Listener,
+) -> Finish {
     let restore_command = options.restore_command.clone();
     let authorization = options.authorization.clone();
     let recorded = prepared
@@ -286,16 +317,7 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
     Box::new(move |target: &Target, control_file: &ControlFile| {
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
-        if let Some(from) = &configuration {
-            let names =
-                recovery::copy_configuration(from, path, major, Some(owner)).map_err(|error| {
-                    OpError::from_cluster(
-                        error,
-                        format_args!("copy configuration from {}", from.display()),
-                    )
-                })?;
-            tracing::info!(files = names.join(" "), from = %from.display(), "configuration copied into the data directory");
-        }
+        let mut notes = take_configuration(plan.configuration, path, owner)?;
         if let Some(content) = &authorization {
             recovery::write_authorization(path, content, Some(owner)).map_err(|error| {
                 OpError::from_cluster(
@@ -304,23 +326,112 @@ fn finishing(options: &RestoreClusterOptions, plan: RecoveryPlan, prepared: &Pre
                 )
             })?;
         }
-        let warnings = stand_ins(path, owner)?;
+        let mut warnings = stand_ins(path, owner)?;
+        let (told, unread) = listener.wait();
+        warnings.extend(unread);
+        let minimums = minimums(control_file.settings, &recorded, told.settings);
         let settings = RecoverySettings {
             major,
             restore_command,
             target_lines: plan.lines,
             timeline: None,
             mode,
-            minimums: Some(raised(control_file.settings, &recorded)),
+            minimums: Some(minimums),
+            preload_libraries: recorded.get("shared_preload_libraries").cloned(),
         };
-        recovery::apply(path, &settings, Some(owner)).map_err(|error| {
+        let applied = recovery::apply(path, &settings, Some(owner)).map_err(|error| {
             OpError::from_cluster(
                 error,
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
-        Ok(warnings)
+        notes.extend(notes_about(&applied));
+        Ok(Finished {
+            notes,
+            written: applied.written,
+            jobs_held: applied.jobs_held,
+            warnings,
+        })
     })
+}
+
+/// Writes the operator's configuration, or makes the backup's the restored cluster's own. Says what was not taken over.
+fn take_configuration(
+    set: Option<ConfigurationSet>,
+    path: &Path,
+    owner: Owner,
+) -> Result<Vec<String>> {
+    let failed = |error| {
+        OpError::from_cluster(
+            error,
+            format_args!("write configuration files in {}", path.display()),
+        )
+    };
+    let mut said = Vec::new();
+    if let Some(set) = set {
+        set.write(path, Some(owner)).map_err(failed)?;
+        let names: Vec<&str> = set.names().collect();
+        tracing::info!(
+            files = names.join(" "),
+            "configuration copied into the data directory"
+        );
+        said.extend(set.said);
+    }
+    said.extend(recovery::own_configuration(path, Some(owner)).map_err(failed)?);
+    Ok(said)
+}
+
+/// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
+async fn configuration(
+    archive: &Archive,
+    options: &RestoreClusterOptions,
+    source: &Source,
+    major: MajorVersion,
+) -> Result<Option<ConfigurationSet>> {
+    let Some(from) = options.configuration_directory.clone() else {
+        let Some((origin, mut set)) = source.configuration(archive).await? else {
+            return Ok(None);
+        };
+        set.said.push(format!(
+            "the configuration lay in {origin} when the backup was made: it is written into the data directory"
+        ));
+        return Ok(Some(set));
+    };
+    let shown = from.display().to_string();
+    let set = blocking(move || recovery::read_configuration(&from, major)).await?;
+    set.map(Some).map_err(|error| {
+        OpError::new(
+            Kind::Configuration,
+            format!("the configuration in {shown} cannot be taken over"),
+        )
+        .hint("let PGCONF_BACKUP_DIR name a folder that this user can read; nothing was written")
+        .source(error)
+    })
+}
+
+/// What the user should know about settings that are not recovery's own.
+fn notes_about(applied: &recovery::Applied) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(libraries) = &applied.preload_libraries {
+        notes.push(format!(
+            "the configuration lacks libraries that the backup's server had loaded: shared_preload_libraries = '{libraries}' \
+             is written into postgresql.auto.conf"
+        ));
+    }
+    if applied.jobs_held {
+        notes.push(jobs_held());
+    }
+    notes
+}
+
+/// A retention job that dropped what is being recovered would run within seconds of the promotion.
+fn jobs_held() -> String {
+    let setting = recovery::TIMESCALEDB_WORKERS;
+    format!(
+        "TimescaleDB's background jobs are held until you release them: {setting} = 0 is written into \
+         postgresql.auto.conf. Look at the data, stop the jobs that must not run (select alter_job(job_id, scheduled => \
+         false)), then ALTER SYSTEM RESET {setting} and restart the server"
+    )
 }
 
 /// A backup of WAL-E's has no configuration files, one of ours none when they lie outside of the data directory.
@@ -350,28 +461,35 @@ fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Res
     })
 }
 
-/// The larger of what the control file and the sentinel say: either may be older than the WAL that is replayed.
-fn raised(mut settings: EnforcedSettings, recorded: &BTreeMap<String, String>) -> EnforcedSettings {
+/// The largest of what the control file, the sentinel and the archive's WAL say: recovery comes to each of them.
+fn minimums(
+    settings: EnforcedSettings,
+    recorded: &BTreeMap<String, String>,
+    told: Option<EnforcedSettings>,
+) -> EnforcedSettings {
     let of = |name: &str| {
         recorded
             .get(name)
             .and_then(|value| value.parse::<i32>().ok())
     };
-    let raise = |value: &mut i32, name: &str| *value = (*value).max(of(name).unwrap_or(*value));
-    raise(&mut settings.max_connections, "max_connections");
-    raise(&mut settings.max_worker_processes, "max_worker_processes");
-    raise(
-        &mut settings.max_prepared_transactions,
-        "max_prepared_transactions",
-    );
-    raise(
-        &mut settings.max_locks_per_transaction,
-        "max_locks_per_transaction",
-    );
-    if let Some(senders) = &mut settings.max_wal_senders {
-        raise(senders, "max_wal_senders");
-    }
-    settings
+    let raised = |value: i32, name: &str| value.max(of(name).unwrap_or(value));
+    let recorded = EnforcedSettings {
+        max_connections: raised(settings.max_connections, "max_connections"),
+        max_worker_processes: raised(settings.max_worker_processes, "max_worker_processes"),
+        max_wal_senders: settings
+            .max_wal_senders
+            .map(|senders| raised(senders, "max_wal_senders")),
+        max_prepared_transactions: raised(
+            settings.max_prepared_transactions,
+            "max_prepared_transactions",
+        ),
+        max_locks_per_transaction: raised(
+            settings.max_locks_per_transaction,
+            "max_locks_per_transaction",
+        ),
+        wal_level: settings.wal_level,
+    };
+    told.map_or(recorded, |told| recorded.larger(told))
 }
 
 #[cfg(test)]
@@ -418,7 +536,7 @@ mod tests {
             ),
         ];
         for (lines, target, timeline) in cases {
-            assert_eq!(target_of(&lines), target, "{lines:?}");
+            assert_eq!(Aim::of_lines(&lines).kind, target, "{lines:?}");
             assert_eq!(timeline_of(&lines).ok(), timeline, "{lines:?}");
         }
     }

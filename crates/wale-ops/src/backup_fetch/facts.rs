@@ -56,7 +56,7 @@ pub(super) fn target(
         DirectoryContent::Cluster { .. } => {
             (TargetState::Occupied("it holds a cluster".to_owned()), None)
         }
-        DirectoryContent::Marked(marker) => (marked(path, &marker), Some(marker)),
+        DirectoryContent::Marked(marker) => (marked(path, &marker), Some(*marker)),
     })
 }
 
@@ -360,6 +360,8 @@ mod tests {
             finished_at: None,
             host: String::new(),
             wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
         };
         let label = |segment: &str| {
             format!(

@@ -12,15 +12,18 @@
 //!
 //! This module refuses to know how recovery settings are written (wale-cluster) and when a restore is wanted.
 
+pub mod aim;
 mod cluster;
 mod extract;
 mod facts;
 #[cfg(test)]
 mod hostile_tests;
 mod ledger;
+mod libraries;
 mod links;
 mod options;
 pub mod plan;
+mod raised;
 mod report;
 mod run;
 mod source;
@@ -38,6 +41,6 @@ pub use cluster::restore_cluster;
 pub use options::{
     MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
-pub use report::{RestoreClusterOutcome, RestoreReport};
-pub use run::run;
+pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
+pub use run::{preview, run};
 pub use tablespaces::{NamedBy, PlannedTablespace, RecordedTablespace, place_tablespaces};

@@ -54,6 +54,9 @@ pub struct Options {
     pub lock_file_name: Option<String>,
     /// Where `pg_wal` shall be a link to; `None` makes it a directory.
     pub pg_wal_link: Option<PathBuf>,
+    /// Recovery settings that the user adds, as written. They decide which backup may be restored; RESTORE also writes
+    /// them.
+    pub recovery_addition: String,
 }
 
 impl Options {
@@ -69,6 +72,7 @@ impl Options {
             owner: None,
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,
+            recovery_addition: String::new(),
         }
     }
 }
@@ -104,8 +108,6 @@ pub struct RestoreClusterOptions {
     pub wal_source: WalSource,
     /// Content of the file from which `restore_command` takes the sidecar's token, if it does.
     pub authorization: Option<Secret>,
-    /// Lines that the user adds to the recovery settings, as written.
-    pub recovery_addition: String,
     /// What the cluster shall become.
     pub restore_as: RestoreAs,
     /// Directory whose `*.conf` are copied into the data directory.

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wale_format::BackupName;
+use chrono::{DateTime, Utc};
+use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, MajorVersion, TimelineId};
+
+use super::tablespaces::PlannedTablespace;
 
 /// A data directory that is whole.
 #[derive(Debug, Clone)]
@@ -35,7 +38,36 @@ pub struct RestoreReport {
     pub tablespaces: Vec<(u32, PathBuf)>,
     /// Time of the whole operation.
     pub duration: Duration,
+    /// Whether TimescaleDB's background jobs are held until somebody releases them.
+    pub jobs_held: bool,
+    /// Sentences for the user: what was decided, and why.
+    pub notes: Vec<String>,
     /// Sentences for the user: what deserves a look although the restore succeeded.
+    pub warnings: Vec<String>,
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone)]
+pub struct Preview {
+    /// The backup.
+    pub backup: BackupName,
+    /// When it ended, or its record was stored.
+    pub ended: DateTime<Utc>,
+    /// Its record.
+    pub sentinel: Sentinel,
+    /// Major version that can start it, where recorded.
+    pub major: Option<MajorVersion>,
+    /// Timeline of the backup.
+    pub timeline: TimelineId,
+    /// Partitions in the archive.
+    pub partitions: u64,
+    /// Where each tablespace goes.
+    pub tablespaces: Vec<PlannedTablespace>,
+    /// Whether what an interrupted restore wrote is removed first.
+    pub begins_anew: bool,
+    /// Sentences that say what was decided, and why.
+    pub notes: Vec<String>,
+    /// Sentences about what deserves a look.
     pub warnings: Vec<String>,
 }
 
@@ -48,5 +80,7 @@ pub enum RestoreClusterOutcome {
     AlreadyRestored {
         /// The backup that run restored.
         backup: String,
+        /// Sentences about what is still as the restore left it.
+        notes: Vec<String>,
     },
 }

@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use wale_cluster::recovery::WrittenSetting;
 use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
 use wale_pg::{ControlFile, MajorVersion};
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::aim::Aim;
+use super::cluster::checked_addition;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin};
-use super::report::RestoreReport;
+use super::report::{Preview, RestoreReport};
 use super::source::Source;
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::{Target, WalPlace};
 use super::whole::Whole;
-use super::{facts, wipe};
+use super::{facts, libraries, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
 use crate::backup_push::{blocking, cancelled};
@@ -46,16 +49,60 @@ pub async fn run(
 ) -> Result<RestoreReport> {
     let request = request(archive, options);
     let prepared = prepare(archive, options, progress).await?;
+    check_addition(options, &prepared.source)?;
     let restore = Restore {
         archive,
         options,
         progress,
         cancel,
     };
-    let finish: Finish = Box::new(|target, _| missing_configuration(target.path()));
+    let finish: Finish = Box::new(|target, _| {
+        Ok(Finished {
+            warnings: missing_configuration(target.path())?,
+            ..Finished::default()
+        })
+    });
     restore
         .run(prepared, request, "", finish, Ending::RemoveMarker)
         .await
+}
+
+/// What [`run`] would do: every check that it makes before the first write, and nothing is written.
+///
+/// # Errors
+///
+/// As [`run`] before it writes.
+pub async fn preview(archive: &Archive, options: &Options) -> Result<Preview> {
+    let prepared = prepare(archive, options, &Progress::new()).await?;
+    check_addition(options, &prepared.source)?;
+    let Prepared {
+        source,
+        tablespaces,
+        begin,
+        notes,
+        warnings,
+        ..
+    } = prepared;
+    Ok(Preview {
+        backup: source.name,
+        ended: source.ended,
+        sentinel: source.sentinel,
+        major: source.major,
+        timeline: source.timeline,
+        partitions: source.parts.len() as u64,
+        tablespaces,
+        begins_anew: begin == Begin::AfterWiping,
+        notes,
+        warnings,
+    })
+}
+
+/// The user's recovery settings are not written here, but a target among them decided which backup it is.
+fn check_addition(options: &Options, source: &Source) -> Result<()> {
+    match source.major {
+        Some(major) => checked_addition(&options.recovery_addition, major).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// A sentence about the configuration files without which no server starts; WAL-E's backups have none of them.
@@ -89,8 +136,21 @@ pub(super) fn request(archive: &Archive, options: &Options) -> RestoreRequest {
     request
 }
 
-/// What is done to the whole directory before `global/pg_control` makes it startable; returns warnings.
-pub(super) type Finish = Box<dyn FnOnce(&Target, &ControlFile) -> Result<Vec<String>> + Send>;
+/// What is done to the whole directory before `global/pg_control` makes it startable.
+pub(super) type Finish = Box<dyn FnOnce(&Target, &ControlFile) -> Result<Finished> + Send>;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    /// The settings that were written, for the marker.
+    pub(super) written: Vec<WrittenSetting>,
+    /// Sentences that say what was decided.
+    pub(super) notes: Vec<String>,
+    /// Sentences about what deserves a look.
+    pub(super) warnings: Vec<String>,
+    /// Whether background jobs are held.
+    pub(super) jobs_held: bool,
+}
 
 /// What becomes of the marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +168,8 @@ pub(super) struct Prepared {
     wal: Option<WalPlace>,
     pub(super) owner: Owner,
     begin: Begin,
+    /// Sentences that say what was decided.
+    pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -122,7 +184,8 @@ pub(super) async fn prepare(
     let (state, _) = blocking(move || facts::target(&target, &lock_file)).await??;
     let begin = plan::judge_target(&options.target, &state)?;
     let (owner, doubt) = facts::owner(options.owner, &options.target)?;
-    let source = Source::load(archive, &options.selector).await?;
+    let aim = Aim::of(&options.recovery_addition);
+    let source = Source::load(archive, &options.selector, &aim).await?;
     let (tablespaces, mut warnings) = tablespaces::place_tablespaces(
         &source.tablespaces()?,
         &options.tablespace_mapping,
@@ -181,15 +244,22 @@ pub(super) async fn prepare(
             ));
         }
     }
-    warnings.extend(source.passed_over.iter().cloned());
+    warnings.extend(source.notes.warnings.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
     check_unnamed(archive, &source, &tablespaces, owner).await?;
+    let mut notes = source.notes.notes.clone();
+    if let Some(record) = source.wale() {
+        let loaded = libraries::Record::of(record);
+        notes.extend(libraries::notes(&loaded));
+        warnings.extend(libraries::missing(&loaded, record.major));
+    }
     Ok(Prepared {
         source,
         tablespaces,
         wal,
         owner,
         begin,
+        notes,
         warnings,
     })
 }
@@ -289,22 +359,23 @@ impl Restore<'_> {
         }
         self.progress.set_phase("flushing");
         let prepared = Arc::new(prepared);
-        let finished = RestoreMarker {
+        let mut done = RestoreMarker {
             state: RestoreState::Done,
             finished_at: Some(self.archive.clock().now()),
             ..marker
         };
         let (whole, parts) = (Arc::clone(&prepared), Arc::clone(&extraction));
-        let (control_file, more) = blocking(move || {
+        let (control_file, finished) = blocking(move || {
             let whole = Whole {
                 extraction: &parts,
                 source: &whole.source,
                 tablespaces: &whole.tablespaces,
                 owner: whole.owner,
             };
-            let done = whole.complete(finish)?;
-            end(&parts.target, &finished, ending)?;
-            Ok::<_, OpError>(done)
+            let (control_file, finished) = whole.complete(finish)?;
+            done.written.clone_from(&finished.written);
+            end(&parts.target, &done, ending)?;
+            Ok::<_, OpError>((control_file, finished))
         })
         .await??;
         let major = prepared.source.major.or_else(|| control_file.major());
@@ -316,7 +387,9 @@ impl Restore<'_> {
         })?;
         self.progress.set_phase("done");
         let mut report = self.report(&prepared, major, extraction.counts());
-        report.warnings.extend(more);
+        report.warnings.extend(finished.warnings);
+        report.notes.extend(finished.notes);
+        report.jobs_held = finished.jobs_held;
         report.duration = begun.elapsed();
         Ok(report)
     }
@@ -345,6 +418,8 @@ impl Restore<'_> {
             finished_at: None,
             host: host.to_owned(),
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
+            written: Vec::new(),
+            settled_at: None,
         }
     }
 
@@ -373,6 +448,8 @@ impl Restore<'_> {
                 .map(|space| (space.oid, space.target.clone()))
                 .collect(),
             duration: Duration::ZERO,
+            jobs_held: false,
+            notes: prepared.notes.clone(),
             warnings: prepared.warnings.clone(),
         }
     }

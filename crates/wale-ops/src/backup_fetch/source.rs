@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
+use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
 use wale_format::tar::{MemberKind, TarReader};
@@ -13,6 +15,7 @@ use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
 use wale_storage::{ObjectKey, StoreError};
 
+use super::aim::{self, Aim, Notes};
 use super::extract::WORKER_BYTES;
 use super::plan::ExpectedFile;
 use super::tablespaces::RecordedTablespace;
@@ -31,6 +34,8 @@ const VERSION_TEXT_MAX: u64 = 64 << 10;
 /// A backup that may be restored, as far as the archive is concerned.
 pub(super) struct Source {
     pub(super) name: BackupName,
+    /// When it ended, or its record was stored.
+    pub(super) ended: DateTime<Utc>,
     pub(super) sentinel: Sentinel,
     /// Where somebody recorded it.
     pub(super) major: Option<MajorVersion>,
@@ -39,18 +44,23 @@ pub(super) struct Source {
     pub(super) manifest: Option<Manifest>,
     /// Largest first.
     pub(super) parts: Vec<StoredPart>,
+    /// What was decided when it was chosen.
+    pub(super) notes: Notes,
     /// The members that some partition must hold, where their maker listed them.
     pub(super) listed: BTreeSet<String>,
-    /// Sentences about newer backups that `LATEST` does not mean.
-    pub(super) passed_over: Vec<String>,
 }
 
 impl Source {
     /// Chooses the backup and reads what describes it.
-    pub(super) async fn load(archive: &Archive, selector: &BackupSelector) -> Result<Self> {
+    pub(super) async fn load(
+        archive: &Archive,
+        selector: &BackupSelector,
+        aim: &Aim,
+    ) -> Result<Self> {
         let catalog = archive.catalog().await?;
-        let chosen = archive.choose(&catalog, selector).await?;
-        let (entry, passed_over) = (chosen.entry, chosen.passed_over);
+        let (chosen, mut notes) = aim::choose(archive, &catalog, selector, aim).await?;
+        notes.warnings.extend(chosen.passed_over);
+        let entry = &chosen.entry;
         let name = entry.name.clone();
         let sentinel = entry
             .readable()
@@ -80,14 +90,42 @@ impl Source {
             .map_or(name.segment().timeline(), |wale| wale.start_timeline);
         Ok(Self {
             name,
+            ended: entry.time,
             sentinel,
             major,
             timeline,
             manifest,
             parts,
+            notes,
             listed: list.map(|list| list.members).unwrap_or_default(),
-            passed_over,
         })
+    }
+
+    /// The configuration that lay outside of the data directory, where the backup has it; and the folder in which it lay.
+    pub(super) async fn configuration(
+        &self,
+        archive: &Archive,
+    ) -> Result<Option<(String, ConfigurationSet)>> {
+        let Some(record) = self.wale().and_then(|wale| wale.configuration.as_ref()) else {
+            return Ok(None);
+        };
+        let key = Archive::key(&layout::configuration(&self.name))?;
+        let damaged = |what: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the configuration of backup {} {what}", self.name),
+            )
+            .hint("name a folder with your own in PGCONF_BACKUP_DIR, and restore again")
+        };
+        let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
+            return Err(damaged("is not in the archive".to_owned()));
+        };
+        if hex(&Sha256::digest(&bytes)) != record.sha256 {
+            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
+        }
+        let set = ConfigurationSet::from_json(&bytes)
+            .map_err(|error| damaged(format!("is damaged: {error}")))?;
+        Ok(Some((record.origin.clone(), set)))
     }
 
     /// What wale recorded.

@@ -183,6 +183,7 @@ impl Bench {
             holds_its_wal: false,
             requested_over_http: false,
             pg_wal_link: None,
+            configuration: None,
         };
         let origin = SentinelOrigin {
             server_version_num: 150_018,
@@ -489,11 +490,13 @@ async fn a_foreign_backup_without_its_label_is_refused() {
 
 fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
     RestoreClusterOptions {
-        fetch: bench.options(),
+        fetch: Options {
+            recovery_addition: "recovery_target = 'immediate'".to_owned(),
+            ..bench.options()
+        },
         restore_command: "fetch %f %p".to_owned(),
         wal_source: WalSource::Elsewhere,
         authorization: None,
-        recovery_addition: "recovery_target = 'immediate'".to_owned(),
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),
         host_name: "h".to_owned(),
@@ -515,10 +518,8 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
         )
         .await
     };
-    let wrong = RestoreClusterOptions {
-        recovery_addition: "recovery_target_tim = 'x'".to_owned(),
-        ..options.clone()
-    };
+    let mut wrong = options.clone();
+    wrong.fetch.recovery_addition = "recovery_target_tim = 'x'".to_owned();
     assert_eq!(restore(&wrong).await.unwrap_err().kind, Kind::Configuration);
     assert!(!bench.path("target").exists());
 
@@ -551,10 +552,8 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
         restore(&options).await.unwrap(),
         RestoreClusterOutcome::AlreadyRestored { .. }
     ));
-    let other = RestoreClusterOptions {
-        recovery_addition: String::new(),
-        ..options.clone()
-    };
+    let mut other = options.clone();
+    other.fetch.recovery_addition = String::new();
     let error = restore(&other).await.unwrap_err();
     assert_eq!((error.kind, error.hint.is_some()), (Kind::NotEmpty, true));
     assert!(target.join("base/1/new").exists());

@@ -9,7 +9,7 @@ use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
 use super::links;
-use super::run::Finish;
+use super::run::{Finish, Finished};
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
 use crate::backup_push::Crc32c;
@@ -25,7 +25,7 @@ pub(super) struct Whole<'a> {
 
 impl Whole<'_> {
     /// Does all of it. When this returns, a server can start.
-    pub(super) fn complete(&self, finish: Finish) -> Result<(ControlFile, Vec<String>)> {
+    pub(super) fn complete(&self, finish: Finish) -> Result<(ControlFile, Finished)> {
         let target = &self.extraction.target;
         self.extraction.copy_second_names()?;
         self.extraction.ledger.check_complete()?;
@@ -44,13 +44,15 @@ impl Whole<'_> {
         warnings.extend(self.extraction.left_out());
         let map = self.write_tablespace_map(&control_file)?;
         self.write_manifest(map.as_deref())?;
-        warnings.extend(finish(target, &control_file)?);
+        let mut finished = finish(target, &control_file)?;
+        warnings.append(&mut finished.warnings);
+        finished.warnings = warnings;
         target.flush()?;
         // From this rename on a server can start.
         let path = target.path().join(ControlFile::PATH);
         durable::write_atomic(&path, &kept.content, target.file_mode(), Some(self.owner))
             .map_err(|error| OpError::from_io(error, format_args!("write {}", path.display())))?;
-        Ok((control_file, warnings))
+        Ok((control_file, finished))
     }
 
     fn check_control_file(&self, kept: &Kept) -> Result<ControlFile> {

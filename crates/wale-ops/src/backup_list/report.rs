@@ -1,5 +1,7 @@
 //! One line of the list: WAL-E's columns and ours.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{Lsn, MajorVersion, TimelineId};
@@ -42,6 +44,10 @@ pub struct BackupSummary {
     pub stored_bytes: Option<u64>,
     /// Pages that were damaged when the backup was made.
     pub damaged_pages: u64,
+    /// `shared_preload_libraries` of the server.
+    pub preload_libraries: Option<String>,
+    /// Database → extension → version.
+    pub extensions: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether wale made it: only then is there a manifest to check a restore against.
     pub wale: bool,
     /// Why the backup cannot be used: its sentinel cannot be read.

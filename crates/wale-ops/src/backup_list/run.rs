@@ -76,6 +76,10 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
             .map(wale_format::WaleSentinel::bytes_stored)
             .or(sentinel.compressed_size),
         damaged_pages: wale.map_or(0, |wale| wale.damaged_pages.len() as u64),
+        preload_libraries: wale
+            .and_then(|wale| wale.settings.get("shared_preload_libraries"))
+            .cloned(),
+        extensions: wale.map(|wale| wale.extensions.clone()).unwrap_or_default(),
         wale: wale.is_some(),
         damaged,
     }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use wale_cluster::StoppedBackup;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::sentinel::{PartitionRecord, SentinelOrigin, WaleSentinel};
+use wale_format::sentinel::{ConfigurationRecord, PartitionRecord, SentinelOrigin, WaleSentinel};
 use wale_format::tar::Meta;
 use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
 use wale_pg::{ControlFile, WalSegmentName, byte_text};
@@ -46,6 +46,7 @@ pub(super) struct Evidence {
     damaged_count: u64,
     manifest_sha256: Option<String>,
     manifest_bytes: u64,
+    configuration: Option<ConfigurationRecord>,
 }
 
 impl Evidence {
@@ -75,6 +76,7 @@ impl Evidence {
             damaged_count: 0,
             manifest_sha256: None,
             manifest_bytes: 0,
+            configuration: None,
         };
         for partition in partitions {
             evidence.add(partition);
@@ -205,6 +207,22 @@ impl Evidence {
         Ok(())
     }
 
+    /// Stores the configuration that lies outside of the data directory, where there is one.
+    pub(super) async fn store_configuration(&mut self, uploads: &Uploads) -> Result<()> {
+        let Some(outside) = &self.ready.configuration else {
+            return Ok(());
+        };
+        let bytes = outside.set.to_json();
+        self.configuration = Some(ConfigurationRecord {
+            origin: outside.origin.clone(),
+            sha256: hex(&Sha256::digest(&bytes)),
+        });
+        uploads
+            .put_bytes(&layout::configuration(&self.started.name), bytes.into())
+            .await?;
+        Ok(())
+    }
+
     /// Stores WAL-G's `metadata.json` and returns the sentinel that goes with it.
     pub(super) async fn store_metadata(
         &self,
@@ -266,6 +284,7 @@ impl Evidence {
             holds_its_wal: self.stopped.label_text.is_empty(),
             requested_over_http: options.requested_over_http,
             pg_wal_link: self.listing.pg_wal_link.clone(),
+            configuration: self.configuration.clone(),
         }
     }
 

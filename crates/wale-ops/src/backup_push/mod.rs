@@ -18,6 +18,7 @@
 //! due.
 
 mod commit;
+mod configuration;
 mod copy;
 mod forks;
 mod offline;

@@ -146,6 +146,7 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
         .map(|(name, value)| (name.to_owned(), value.to_string()))
         .collect();
     let ready = Ready {
+        configuration: None,
         control: None,
         facts: ServerFacts {
             version_num: major.get() * 10_000,

@@ -9,6 +9,7 @@ use wale_cluster::{ClusterError, Control, DataDirectory, Owner, ServerFacts, Sit
 use wale_format::tar::Meta;
 use wale_pg::ControlFile;
 
+use super::configuration::{self, Outside};
 use super::options::Options;
 use super::plan::{ClusterFacts, same_cluster};
 use crate::archive::{Archive, ClusterIdentity};
@@ -27,6 +28,8 @@ pub(super) struct Ready {
     pub(super) extensions: BTreeMap<String, BTreeMap<String, String>>,
     /// For `extended_version.txt`.
     pub(super) version: String,
+    /// The configuration, where it lies outside of the data directory and can be read.
+    pub(super) configuration: Option<Outside>,
 }
 
 impl Ready {
@@ -112,7 +115,9 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .map_err(|error| failed(error, "read the server's settings"))?;
     let extensions = extensions(&control, options).await?;
     let version = version(&control).await?;
+    let configuration = configuration::look(&control, &facts).await?;
     Ok(Ready {
+        configuration,
         control: Some(control),
         directory,
         control_file,

@@ -206,6 +206,7 @@ impl Backup<'_> {
             .store_last_partition(self.archive, self.uploads)
             .await?;
         evidence.store_manifest(self.uploads).await?;
+        evidence.store_configuration(self.uploads).await?;
         Ok(evidence)
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn put_backup(
         holds_its_wal: false,
         requested_over_http: false,
         pg_wal_link: None,
+        configuration: None,
     };
     let origin = SentinelOrigin {
         server_version_num: 150_000,

@@ -264,6 +264,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "restore": {
             "running": (phase == Phase::Restoring).then(|| progress(&app.restore_progress.snapshot())),
             "last": entries.restore,
+            "promotion": entries.promotion,
         },
     });
     Reply::json(StatusCode::OK, &value)

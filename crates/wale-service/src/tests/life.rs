@@ -19,7 +19,6 @@ fn restoring(mut bench: Bench) -> Bench {
         restore_command: "false".into(),
         wal_source: WalSource::Elsewhere,
         authorization: None,
-        recovery_addition: String::new(),
         restore_as: RestoreAs::Primary,
         configuration_directory: None,
         host_name: "test".into(),

@@ -543,7 +543,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .default("24h"),
     // ------------------------------------------------------------------ restore
     Setting::new("WALE_RESTORE_LABEL", Restore, Shape::Text,
-        "The base backup to restore: a full name as `backup-list` prints it, or LATEST.")
+        "The base backup to restore: a full name as `backup-list` prints it, or LATEST: with a time or a position as \
+         recovery target the newest that ends before it.")
         .default("LATEST").flag("restore-label"),
     Setting::new("WALE_RESTORE_WORKERS", Restore, Shape::Integer { min: 1, max: 64 },
         "How many partitions are restored at a time.")
@@ -557,14 +558,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
          user of the host can then see in the list of processes; it cannot check a certificate and is refused with TLS.")
         .default("wget").flag("restore-client"),
     Setting::new("WALE_RESTORE_COMMAND", Restore, Shape::Text,
-        "The whole restore_command, in place of the one that wale writes. It must end with a status above 125 \
-         when it cannot tell whether the archive has the file.")
+        "The whole restore_command, in place of the one that wale writes. One line. It must end with a status \
+         above 125 when it cannot tell whether the archive has the file.")
         .flag("restore-command"),
     Setting::new("RECOVERY_ADDITION", Restore, Shape::Lines,
         "Lines added to the recovery settings, typically a recovery target, as in \
          recovery_target_time = '2026-11-22 07:06:29+00'."),
     Setting::new("PGCONF_BACKUP_DIR", Restore, Shape::Path,
-        "A directory whose *.conf files are copied into the data directory after a restore."),
+        "A directory whose configuration files (*.conf, conf.d, and what they include in it) are copied into the data \
+         directory after a restore. Lines that lead to the original, such as data_directory, become comments."),
     Setting::new("WALE_TABLESPACE_MAPPING", Restore, Shape::Text,
         "Where tablespaces are restored to, as OLD=NEW pairs separated by commas. OLD is the directory that the \
          backup records or the tablespace's OID."),

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingTablespace, Options, RecordedTablespace, RestoreReport,
+    self, BackupSelector, MissingTablespace, Options, Preview, RestoreReport,
 };
-use wale_ops::{Archive, BackupEntry, Kind, OpError};
+use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::{print, restore_spec};
@@ -28,7 +28,8 @@ pub(crate) fn run(
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     if arguments.dry_run {
-        return print(&runtime::small()?.block_on(preview(&archive, &options))?);
+        let preview = runtime::small()?.block_on(backup_fetch::preview(&archive, &options))?;
+        return print(&describe(&preview, &options));
     }
     let report = runtime::large(options.workers)?.block_on(fetch(&archive, &options, bar))?;
     tell(&report);
@@ -77,6 +78,9 @@ async fn fetch(
 }
 
 fn tell(report: &RestoreReport) {
+    for note in &report.notes {
+        tracing::info!("{note}");
+    }
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
@@ -97,73 +101,64 @@ fn tell(report: &RestoreReport) {
         duration(report.duration),
         report.major
     );
-}
-
-/// The plan, from the archive's records alone: nothing is written, and the target is not looked at.
-async fn preview(archive: &Archive, options: &Options) -> Result<String, OpError> {
-    let catalog = archive.catalog().await?;
-    let chosen = archive.choose(&catalog, &options.selector).await?;
-    let mut text = describe(&chosen.entry, options)?;
-    for sentence in &chosen.passed_over {
-        let _ = writeln!(text, "{:<12} {sentence}", "warning");
+    if report.major.has_recovery_signal() {
+        tracing::info!(
+            "after the promotion take your recovery settings out of postgresql.auto.conf (ALTER SYSTEM RESET restore_command, \
+             and so for each recovery_target setting): a standby that is cloned with them promotes itself"
+        );
     }
-    Ok(text)
 }
 
-fn describe(entry: &BackupEntry, options: &Options) -> Result<String, OpError> {
+/// The plan, after every check that the run makes. Nothing is written.
+fn describe(preview: &Preview, options: &Options) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<12} {value}");
     };
-    line("backup", entry.name.to_string());
-    line("ended", entry.time.to_rfc3339());
+    line("backup", preview.backup.to_string());
+    line("ended", preview.ended.to_rfc3339());
     line("target", shown(&options.target));
+    if preview.begins_anew {
+        line(
+            "first",
+            "what an interrupted restore wrote is removed".to_owned(),
+        );
+    }
     if let Some(link) = &options.pg_wal_link {
         line("pg_wal", format!("a link to {}", shown(link)));
     }
-    if let Some(sentinel) = entry.readable() {
-        if let Some(size) = sentinel.bytes() {
-            line("size", bytes(size));
-        }
-        if let (Some(start), Some(stop)) = (sentinel.start_lsn(), sentinel.stop_lsn()) {
-            line("positions", format!("{start} to {stop}"));
-        }
-        if let Some(wale) = &sentinel.wale {
-            line("major", wale.major.to_string());
-            line("timeline", wale.start_timeline.to_string());
-            line("files", wale.files.to_string());
-            line("partitions", wale.partitions.len().to_string());
-            let recorded: Vec<RecordedTablespace> = wale
-                .tablespaces
-                .iter()
-                .map(|space| RecordedTablespace {
-                    oid: space.oid,
-                    location: space.location.clone(),
-                    inside: space.inside.clone(),
-                })
-                .collect();
-            let (spaces, warnings) = backup_fetch::place_tablespaces(
-                &recorded,
-                &options.tablespace_mapping,
-                &[],
-                &options.target,
-            )?;
-            for space in spaces {
-                let places = format!(
-                    "{} from {} to {} (named by {})",
-                    space.oid,
-                    shown(&space.origin),
-                    shown(&space.target),
-                    space.named_by
-                );
-                line("tablespace", places);
-            }
-            for warning in warnings {
-                line("warning", warning);
-            }
-        }
+    let sentinel = &preview.sentinel;
+    if let Some(size) = sentinel.bytes() {
+        line("size", bytes(size));
     }
-    Ok(text)
+    if let (Some(start), Some(stop)) = (sentinel.start_lsn(), sentinel.stop_lsn()) {
+        line("positions", format!("{start} to {stop}"));
+    }
+    if let Some(major) = preview.major {
+        line("major", major.to_string());
+    }
+    line("timeline", preview.timeline.to_string());
+    if let Some(wale) = &sentinel.wale {
+        line("files", wale.files.to_string());
+    }
+    line("partitions", preview.partitions.to_string());
+    for space in &preview.tablespaces {
+        let places = format!(
+            "{} from {} to {} (named by {})",
+            space.oid,
+            shown(&space.origin),
+            shown(&space.target),
+            space.named_by
+        );
+        line("tablespace", places);
+    }
+    for note in &preview.notes {
+        line("note", note.clone());
+    }
+    for warning in &preview.warnings {
+        line("warning", warning.clone());
+    }
+    text
 }
 
 fn shown(path: &Path) -> String {

@@ -189,6 +189,8 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "files": summary.files,
         "stored_bytes": summary.stored_bytes,
         "damaged_pages": summary.damaged_pages,
+        "shared_preload_libraries": summary.preload_libraries,
+        "extensions": summary.extensions,
         "made_by_wale": summary.wale,
         "damaged": summary.damaged,
     })
@@ -219,6 +221,8 @@ mod tests {
             files: Some(3),
             stored_bytes: None,
             damaged_pages: 0,
+            preload_libraries: None,
+            extensions: std::collections::BTreeMap::new(),
             wale: true,
             damaged: None,
         }

@@ -24,6 +24,7 @@ mod promises;
 mod random_timelines;
 mod recovery_away;
 mod recovery_command;
+mod restored_settings;
 mod retention;
 mod rewind;
 mod s3;

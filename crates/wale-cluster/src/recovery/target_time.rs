@@ -1,0 +1,346 @@
+//! The time of `recovery_target_time`: its zone, and the moment that it means.
+//!
+//! From PostgreSQL 12 on the setting is read before the server knows its table of abbreviations: `EDT`, `CEST` and even
+//! the `Z` of ISO 8601 stop it at its start (seen on 12, 15 and 18). Names of the time zone database, `EST` and `CET`
+//! among them, and offsets are taken. 10 and 11 take abbreviations too.
+
+use chrono::{
+    DateTime, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc,
+};
+use wale_pg::MajorVersion;
+
+use super::addition::Problem;
+
+/// Words in a time that are no zones.
+const NOT_ZONES: [&str; 26] = [
+    "am", "pm", "ad", "bc", "t", "at", "on", "jan", "feb", "mar", "apr", "may", "jun", "jul",
+    "aug", "sep", "oct", "nov", "dec", "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+];
+
+/// Their long forms: what PostgreSQL's own table has.
+const LONG_FORMS: [&str; 22] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "june",
+    "july",
+    "august",
+    "sept",
+    "september",
+    "october",
+    "november",
+    "december",
+    "monday",
+    "tues",
+    "tuesday",
+    "wednesday",
+    "thur",
+    "thurs",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+];
+
+/// Words for Greenwich that no version refuses once they are written as an offset.
+const GREENWICH: [&str; 2] = ["z", "zulu"];
+
+/// A target time needs a zone: without one it is the server's, and nobody knows that one at night. And one that the
+/// server takes: it would refuse to start, after the whole restore.
+pub(super) fn check(name: &str, value: &str, major: MajorVersion) -> Result<(), Problem> {
+    let hint = || {
+        Some(format!(
+            "Write for example {name} = '2026-01-31 17:00:00 UTC'."
+        ))
+    };
+    if ["now", "today", "tomorrow", "yesterday"]
+        .contains(&value.trim().to_ascii_lowercase().as_str())
+    {
+        return Err((format!("{name} cannot be {value:?}"), hint()));
+    }
+    if !value.chars().any(|c| c.is_ascii_digit()) {
+        return Err((format!("{name} holds no time: {value:?}"), hint()));
+    }
+    let zones = zones(value);
+    if zones.is_empty() && !has_offset(value) {
+        return Err((format!("{name} has no time zone: {value:?}"), hint()));
+    }
+    let refused = zones.into_iter().find(|(_, word)| !is_taken(word, major));
+    match refused {
+        None => Ok(()),
+        Some((_, word)) => Err((
+            format!("PostgreSQL {major} refuses the time zone {word:?} in {name}"),
+            Some(format!(
+                "Write the offset from UTC instead, as in {name} = '2026-01-31 17:00:00+02', or the name of a place, \
+                 as in '2026-01-31 17:00:00 Europe/Berlin'."
+            )),
+        )),
+    }
+}
+
+/// The time as it is written into the configuration: `Z` as `+00`, all else as it is.
+pub(super) fn written(value: &str) -> String {
+    let mut text = value.to_owned();
+    for (start, word) in zones(value).into_iter().rev() {
+        if is_one_of(&GREENWICH, word) {
+            text.replace_range(start..start + word.len(), "+00");
+        }
+    }
+    text
+}
+
+/// The moment that a target time means. `None` where only the server can tell: in another form than
+/// `2026-01-31 17:00:00` with a zone behind it, or at an hour that the zone skips. Of an hour that comes twice, the later.
+#[must_use]
+pub fn instant(value: &str) -> Option<DateTime<Utc>> {
+    let value = value.trim();
+    let (date, rest) = value.split_at_checked(10)?;
+    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?.trim_start();
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.')))
+        .unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(end);
+    let time = NaiveTime::parse_from_str(time, "%H:%M:%S%.f")
+        .or_else(|_| NaiveTime::parse_from_str(time, "%H:%M"))
+        .ok()?;
+    in_zone(date.and_time(time), zone.trim())
+}
+
+fn in_zone(local: NaiveDateTime, zone: &str) -> Option<DateTime<Utc>> {
+    if is_one_of(&GREENWICH, zone) {
+        return Some(local.and_utc());
+    }
+    if zone.starts_with(['+', '-']) {
+        let offset = FixedOffset::east_opt(offset_seconds(zone)?)?;
+        return Some(offset.from_local_datetime(&local).single()?.to_utc());
+    }
+    match named(zone)?.from_local_datetime(&local) {
+        LocalResult::Single(time) => Some(time.to_utc()),
+        LocalResult::Ambiguous(_, later) => Some(later.to_utc()),
+        LocalResult::None => None,
+    }
+}
+
+/// `+02`, `-0330`, `+05:30`, `+02:30:15`.
+fn offset_seconds(text: &str) -> Option<i32> {
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let digits = &text[1..];
+    let parts: Vec<&str> = if digits.contains(':') {
+        digits.split(':').collect()
+    } else if digits.len() > 2 {
+        let (hours, minutes) = digits.split_at_checked(digits.len() - 2)?;
+        vec![hours, minutes]
+    } else {
+        vec![digits]
+    };
+    if parts.len() > 3 {
+        return None;
+    }
+    let mut seconds = 0;
+    for (part, weight) in parts.into_iter().zip([3600, 60, 1]) {
+        let is_number = part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        seconds += part.parse::<i32>().ok().filter(|_| is_number)? * weight;
+    }
+    Some(sign * seconds)
+}
+
+/// A zone of the time zone database, without regard to case, as PostgreSQL looks for it.
+fn named(zone: &str) -> Option<chrono_tz::Tz> {
+    chrono_tz::TZ_VARIANTS
+        .into_iter()
+        .find(|known| known.name().eq_ignore_ascii_case(zone))
+}
+
+fn is_taken(word: &str, major: MajorVersion) -> bool {
+    // What holds more than letters is a zone's whole name or a rule such as EST5EDT: only the server knows all of them.
+    !major.has_recovery_signal()
+        || !word.bytes().all(|byte| byte.is_ascii_alphabetic())
+        || is_one_of(&GREENWICH, word)
+        || named(word).is_some()
+}
+
+/// A sign after the time of day. The time of day holds the first colon; a sign before it is the date's.
+fn has_offset(value: &str) -> bool {
+    value
+        .split_once(':')
+        .is_some_and(|(_, rest)| rest.contains(['+', '-']))
+}
+
+/// The words that name a zone, each with its place in the text: all but months, days, AM, PM, AD, BC, the T of ISO 8601
+/// and the words that PostgreSQL passes over. A word goes on as PostgreSQL reads it: with digits and `/ _ + - .` where
+/// one of these follows its letters.
+fn zones(value: &str) -> Vec<(usize, &str)> {
+    let mut zones = Vec::new();
+    let mut start = 0;
+    while let Some(begin) = value[start..].find(|c: char| c.is_ascii_alphabetic()) {
+        let begin = start + begin;
+        let of_letters = |c: char| !c.is_ascii_alphabetic();
+        let letters = value[begin..]
+            .find(of_letters)
+            .map_or(value.len(), |end| begin + end);
+        let goes_on = value[letters..].starts_with(['/', '_', '+', '-', '.'])
+            || value[letters..].starts_with(|c: char| c.is_ascii_digit())
+                && !is_one_of(&NOT_ZONES, &value[begin..letters]);
+        let end = if goes_on {
+            let inside = |c: char| c.is_ascii_alphanumeric() || "/_+-.".contains(c);
+            value[letters..]
+                .find(|c| !inside(c))
+                .map_or(value.len(), |end| letters + end)
+        } else {
+            letters
+        };
+        let first = &value[begin..letters];
+        if !is_one_of(&NOT_ZONES, first) && !is_one_of(&LONG_FORMS, first) {
+            zones.push((begin, &value[begin..end]));
+        }
+        start = end;
+    }
+    zones
+}
+
+fn is_one_of(words: &[&str], word: &str) -> bool {
+    words.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn major(number: u32) -> MajorVersion {
+        MajorVersion::new(number).unwrap()
+    }
+
+    /// What real servers of 12, 15 and 18 take and refuse, each tried with `postgres -C`.
+    #[test]
+    fn fault_77_zones_that_the_version_refuses_are_refused_and_z_is_written_as_an_offset() {
+        let name = "recovery_target_time";
+        let taken = [
+            " UTC",
+            " utc",
+            " GMT",
+            " Zulu",
+            "Z",
+            " z",
+            " EST",
+            " CET",
+            " MET",
+            " HST",
+            " Japan",
+            " Europe/Berlin",
+            " US/Eastern",
+            " EST5EDT",
+            " PST8PDT",
+            " Etc/GMT-2",
+            " GMT0",
+            "+02",
+            "+02:00",
+            "-0330",
+            " +2",
+            " UTC+2",
+        ];
+        for zone in taken {
+            for date in [
+                "2026-01-31 17:00:00",
+                "2026-01-31T17:00:00.25",
+                "31 Jan 2026 17:00:00",
+            ] {
+                let value = format!("{date}{zone}");
+                for number in [10, 12, 18] {
+                    assert_eq!(check(name, &value, major(number)), Ok(()), "{value}");
+                }
+            }
+        }
+        for zone in [" EDT", " CEST", " MSK", " +02 CEST", " PDT", " Nowhere"] {
+            let value = format!("2026-07-31 17:00:00{zone}");
+            for number in [10, 11] {
+                assert_eq!(check(name, &value, major(number)), Ok(()), "{value}");
+            }
+            for number in [12, 15, 18] {
+                let (problem, hint) = check(name, &value, major(number)).unwrap_err();
+                assert!(problem.contains("refuses the time zone"), "{problem}");
+                assert!(hint.unwrap().contains("17:00:00+02"));
+            }
+        }
+        for (value, expected) in [
+            ("2026-01-31T17:00:00Z", "2026-01-31T17:00:00+00"),
+            ("2026-01-31 17:00:00 z", "2026-01-31 17:00:00 +00"),
+            ("2026-01-31 17:00:00 Zulu", "2026-01-31 17:00:00 +00"),
+            ("2026-01-31 17:00:00 UTC", "2026-01-31 17:00:00 UTC"),
+            (
+                "2026-01-31 17:00:00 Europe/Zurich",
+                "2026-01-31 17:00:00 Europe/Zurich",
+            ),
+        ] {
+            assert_eq!(written(value), expected);
+        }
+        for without in [
+            "2026-01-31 17:00:00",
+            "31 January 2026 5:00 pm",
+            "2026-01-31T17:00:00",
+            "Tues 2026-01-31 at 17:00",
+        ] {
+            let (problem, _) = check(name, without, major(15)).unwrap_err();
+            assert!(problem.contains("no time zone"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_told_where_its_form_is_plain() {
+        for (value, expected) in [
+            ("2026-01-31 17:00:00+00", Some("2026-01-31T17:00:00Z")),
+            ("2026-01-31T17:00:00.5Z", Some("2026-01-31T17:00:00.5Z")),
+            ("2026-01-31 17:00 UTC", Some("2026-01-31T17:00:00Z")),
+            (
+                "2026-01-31 17:00:00.123456-03:30",
+                Some("2026-01-31T20:30:00.123456Z"),
+            ),
+            ("2026-01-31 17:00:00+0530", Some("2026-01-31T11:30:00Z")),
+            (
+                "2026-07-31 17:00:00 europe/berlin",
+                Some("2026-07-31T15:00:00Z"),
+            ),
+            // Twice in that night: the later, which no backup that ended before it can be refused for.
+            (
+                "2026-10-25 02:30:00 Europe/Berlin",
+                Some("2026-10-25T01:30:00Z"),
+            ),
+            ("2026-03-29 02:30:00 Europe/Berlin", None),
+            ("2026-01-31 17:00:00 EDT", None),
+            ("2026-01-31 17:00:00 UTC+2", None),
+            ("2026-01-31 17:00:00", None),
+            ("31.01.2026 17:00:00+00", None),
+            ("2026-01-31", None),
+            ("", None),
+            ("ä", None),
+        ] {
+            let expected = expected.map(|text| text.parse::<DateTime<Utc>>().unwrap());
+            assert_eq!(instant(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn zones_are_told_from_other_words() {
+        let cases = [
+            ("2026-11-22 07:07:12.2+00", true),
+            ("2026-11-22 07:07:12 +02:00", true),
+            ("2026-11-22T07:07:12Z", true),
+            ("2026-11-22T07:07:12", false),
+            ("2026-11-22 07:07:12-08", true),
+            ("2026-11-22 07:07:12 UTC", true),
+            ("2026-11-22 07:07:12 Europe/Berlin", true),
+            ("Nov 22 07:07:12 2026 CET", true),
+            ("Sunday November 22 07:07:12 2026", false),
+            ("2026-11-22 07:07:12 PM", false),
+            ("2026-11-22 7:07:12 PM PST", true),
+            ("2026-11-22", false),
+            ("22 November 2026", false),
+            ("20261122T070712", false),
+        ];
+        for (value, expected) in cases {
+            let found = check("recovery_target_time", value, major(11));
+            assert_eq!(found.is_ok(), expected, "{value}");
+        }
+    }
+}
