@@ -30,16 +30,16 @@ fn with_large_backup(name: &str, server: fn(&Sandbox) -> S3Server) -> S3Stage {
 #[test]
 fn fault_03_killed_between_parts_nothing_is_visible_and_the_sweep_aborts_the_upload() {
     let mut s3 = with_large_backup("s3-03", S3Server::moto);
-    s3.proxy
-        .fault(Fault::on(&[Kind::PutPart]).after(1), Action::Stall);
+    s3.proxy.fault(Fault::on(&[Kind::PutPart]), Action::Stall);
     let mut backup = wale_command(WALE, "wale", &s3.stage.options)
         .args(["backup-push", &s3.stage.cluster.data.to_string_lossy()])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("the second part", LONG, || {
-        (s3.proxy.count(Kind::PutPart, "part_") >= 2).then_some(())
+    // moto says of a part that it came just now, and such an upload is not swept: none arrives.
+    wait_until("a part", LONG, || {
+        (s3.proxy.count(Kind::PutPart, "part_") >= 1).then_some(())
     });
     backup.kill().unwrap();
     backup.wait().unwrap();
