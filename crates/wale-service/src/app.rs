@@ -15,7 +15,7 @@ use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
-use crate::http::{Connections, Hosts, Tls};
+use crate::http::{Connections, Hosts, Tls, Turns};
 use crate::journal::Journal;
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::metrics::{Metrics, Scrape};
@@ -61,13 +61,9 @@ pub(crate) struct App {
     pub(crate) restore_progress: Progress,
     pub(crate) lists: Semaphore,
     /// Turns of the WAL files that are being sent.
-    pub(crate) files: Arc<Semaphore>,
-    /// Places in the queue for such a turn.
-    pub(crate) files_waiting: Semaphore,
+    pub(crate) files: Turns,
     /// Turns of the proofs of absence that are being made.
-    pub(crate) proofs: Arc<Semaphore>,
-    /// Places in the queue for such a turn.
-    pub(crate) proofs_waiting: Semaphore,
+    pub(crate) proofs: Turns,
     /// When a push was last asked for or ended.
     pub(crate) push_seen: watch::Sender<Option<Instant>>,
     /// Tasks that are joined at the end.
@@ -132,10 +128,8 @@ impl App {
             token_for: options.token_for,
             hosts: Hosts::new(&options.hosts),
             tls: options.tls.clone(),
-            files: Arc::new(Semaphore::new(options.limits.files_at_once.max(1))),
-            files_waiting: Semaphore::new(options.limits.files_waiting.max(1)),
-            proofs: Arc::new(Semaphore::new(options.limits.proofs_at_once.max(1))),
-            proofs_waiting: Semaphore::new(options.limits.proofs_waiting.max(1)),
+            files: Turns::new(options.limits.files_at_once, options.limits.files_waiting),
+            proofs: Turns::new(options.limits.proofs_at_once, options.limits.proofs_waiting),
             wal_directory,
             data_directory: options.data_directory.clone(),
             connect: options.backup.connect.clone(),

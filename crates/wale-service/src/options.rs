@@ -118,21 +118,21 @@ pub struct HttpLimits {
     /// WAL files that are sent at a time, 16; more wait. Slow readers hold these, and nothing that a push needs. Beyond
     /// the memory budget each takes 1.5 MiB at most: 16 × 1.5 MiB = 24 MiB.
     pub files_at_once: usize,
-    /// Requests for WAL files that wait for their turn, 128; one more is turned away at once. With the files that are
-    /// sent that is 144, so that they leave other requests of a recovery some of the 256 connections that they share.
+    /// Requests for WAL files that wait for their turn, 128; of more, the address that has the most loses its oldest. With
+    /// the files that are sent that is 144 of the 256 connections that recoveries have.
     pub files_waiting: usize,
     /// Proofs of absence that are made at a time, 4; more wait. Each reads the archive's listing a few times, for which
     /// the file store keeps 1,000 names of 100 bytes, and S3 a page: 4 × 0.5 MiB = 2 MiB. They leave a core and the store
     /// to pushes.
     pub proofs_at_once: usize,
-    /// Requests for a proof that wait for their turn, 64; one more is turned away at once. With the files that are sent
-    /// or wait (144) and the proofs that are made (4) that is 212 of the 256 connections that they share.
+    /// Requests for a proof that wait for their turn, 64; of more, as above. With the files that are sent or wait (144) and
+    /// the proofs that are made (4) that is 212 of the 256 connections that recoveries have.
     pub proofs_waiting: usize,
     /// Connections up to here are served alike, 256. Above it the connection that waited longest without a request
     /// makes room, and only the archive's routes, `/ping` and the probes are answered.
     pub soft_connections: usize,
     /// No more connections than this, 512. Beyond it the kernel's queue holds new ones until one of ours ends. Half of
-    /// them, 256, are answered anything but a push at most.
+    /// them, 256, are answered a recovery's requests at most, and a quarter, 128, anything else but a push.
     /// Memory of connections: 512 × (16 KiB read + 32 KiB write) = 24 MiB; with TLS 24 MiB more.
     pub hard_connections: usize,
 }

@@ -114,7 +114,7 @@ impl Archive {
     }
 
     /// Whether a backup of another tool is not encrypted: its smallest partition tells, no name does.
-    async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
+    pub(crate) async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
         let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
             return Ok(());
         };
@@ -129,7 +129,8 @@ impl Archive {
                 "backup {name} cannot be read: object {key} does not begin as {} does, so it is encrypted",
                 smallest.codec
             ),
-        ))
+        )
+        .hint("restore it with the tool that made it and its key, or restore another backup"))
     }
 
     /// The first bytes of an object.

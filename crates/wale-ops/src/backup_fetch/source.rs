@@ -76,9 +76,11 @@ impl Source {
                 .cmp(&one.size)
                 .then_with(|| one.key.cmp(&other.key))
         });
-        let manifest = match &sentinel.wale {
-            Some(record) => Some(manifest(archive, &name, record).await?),
-            None => None,
+        let manifest = if let Some(record) = &sentinel.wale {
+            Some(manifest(archive, &name, record).await?)
+        } else {
+            archive.check_clear(&name, &parts).await?;
+            None
         };
         let major = match recorded_major(&sentinel) {
             Some(major) => Some(major),

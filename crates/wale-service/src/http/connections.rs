@@ -3,7 +3,8 @@
 //! It refuses to know what is asked for. Invariants: never more than `hard` connections; above `soft` the one that has
 //! waited longest without a whole request makes room for a new one, so that neither a thousand idle connections nor
 //! slowly sent heads and bodies keep PostgreSQL's push out; a connection that is being answered is never evicted; of
-//! those at most half of `hard` are answered anything but a push, so that the other half is left for pushes.
+//! those at most half of `hard` ask for a recovery's WAL, and a quarter for anything else but a push, so that a quarter is
+//! left for pushes, and whatever else is asked for keeps no recovery from its WAL.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +29,9 @@ struct Inner {
     soft: usize,
     hard: usize,
     spared: Duration,
-    /// Most connections that are answered something else than a push.
+    /// Most connections that are answered what a recovery asks for.
+    recoveries_max: usize,
+    /// Most connections that are answered something else.
     others_max: usize,
     table: Mutex<Table>,
     freed: Notify,
@@ -38,7 +41,9 @@ struct Inner {
 struct Table {
     /// Counts up with every connection.
     tick: u64,
-    /// Connections that are being answered something else than a push.
+    /// Connections that are being answered what a recovery asks for.
+    recoveries: usize,
+    /// Connections that are being answered something else, no push.
     others: usize,
     open: BTreeMap<u64, Entry>,
 }
@@ -55,6 +60,7 @@ struct Entry {
 pub(crate) struct Slot {
     id: u64,
     evict: CancellationToken,
+    cut: CancellationToken,
     inner: Arc<Inner>,
 }
 
@@ -71,6 +77,8 @@ pub(crate) struct Busy {
 pub(crate) enum Share {
     /// A push: all connections are there for it.
     Push,
+    /// WAL for a recovery, or the proof that there is none.
+    Recovery,
     /// Anything else, whether it takes long or its client reads slowly.
     Other,
 }
@@ -86,7 +94,8 @@ impl Connections {
             soft: soft.clamp(1, hard),
             hard,
             spared,
-            others_max: (hard / 2).max(1),
+            recoveries_max: (hard / 2).max(1),
+            others_max: (hard / 4).max(1),
             table: Mutex::default(),
             freed: Notify::new(),
         };
@@ -131,6 +140,7 @@ impl Connections {
         Some(Slot {
             id,
             evict,
+            cut: CancellationToken::new(),
             inner: Arc::clone(&self.inner),
         })
     }
@@ -188,6 +198,11 @@ impl Slot {
         self.evict.cancelled().await;
     }
 
+    /// Cancelled, it ends the connection at once, whatever is being answered.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
     /// Whether no request is being answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.inner
@@ -201,11 +216,16 @@ impl Slot {
     /// as the share has: the connection goes on counting as idle.
     pub(crate) fn busy(&self, share: Share) -> Option<Busy> {
         let mut table = self.inner.lock();
-        if share == Share::Other {
-            if table.others >= self.inner.others_max {
+        let limit = match share {
+            Share::Push => None,
+            Share::Recovery => Some((self.inner.recoveries_max, &mut table.recoveries)),
+            Share::Other => Some((self.inner.others_max, &mut table.others)),
+        };
+        if let Some((limit, count)) = limit {
+            if *count >= limit {
                 return None;
             }
-            table.others += 1;
+            *count += 1;
         }
         if let Some(entry) = table.open.get_mut(&self.id) {
             entry.idle_since = None;
@@ -228,7 +248,11 @@ impl Drop for Slot {
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut table = self.inner.lock();
-        table.others -= usize::from(self.share == Share::Other);
+        match self.share {
+            Share::Push => {}
+            Share::Recovery => table.recoveries -= 1,
+            Share::Other => table.others -= 1,
+        }
         if let Some(entry) = table.open.get_mut(&self.id) {
             entry.idle_since = Some(Instant::now());
             // Somebody may wait for a place that this connection can now give up.
@@ -294,21 +318,24 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_connections_is_left_for_pushes() {
-        let connections = Connections::sparing(2, 4, Duration::ZERO);
-        let slots: Vec<Slot> = (0..4).filter_map(|_| connections.try_enter()).collect();
-        let others: Vec<Busy> = slots
-            .iter()
-            .filter_map(|slot| slot.busy(Share::Other))
-            .collect();
+    fn fault_88_a_quarter_is_left_for_pushes_and_half_for_recoveries() {
+        let connections = Connections::sparing(4, 8, Duration::ZERO);
+        let slots: Vec<Slot> = (0..8).filter_map(|_| connections.try_enter()).collect();
+        let busy = |share| -> Vec<Busy> {
+            let idle = slots.iter().filter(|slot| slot.is_idle());
+            idle.filter_map(|slot| slot.busy(share)).collect()
+        };
+        let others = busy(Share::Other);
         assert_eq!(others.len(), 2);
-        assert!(slots[3].is_idle(), "who was turned away makes room");
-        let push = slots[3].busy(Share::Push);
-        assert!(push.is_some());
+        let recoveries = busy(Share::Recovery);
+        assert_eq!(recoveries.len(), 4);
+        assert!(slots[7].is_idle(), "who was turned away makes room");
+        let pushes = busy(Share::Push);
+        assert_eq!(pushes.len(), 2);
         drop(others);
-        assert!(slots[2].busy(Share::Other).is_some());
-        drop(push);
-        assert!(slots[3].busy(Share::Other).is_some());
+        assert_eq!(busy(Share::Other).len(), 2);
+        drop((recoveries, pushes));
+        assert_eq!(busy(Share::Recovery).len(), 4);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@
 //!
 //! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; nobody who
 //! is refused, or has not sent a whole request, holds a connection that somebody else needs; what is not a push holds
-//! half of the connections at most.
+//! three quarters of the connections at most, and what no recovery asks for a quarter.
 
 mod admin;
 mod connections;
@@ -19,11 +19,12 @@ mod name;
 mod reply;
 mod routes;
 mod tls;
+mod turns;
 mod validity;
 mod wal;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 pub(crate) use routes::names as route_names;
 use routes::{NoRoute, Route};
 pub use tls::Tls;
+use turns::Turn;
+pub(crate) use turns::Turns;
 use wal::RawName;
 
 use crate::app::App;
@@ -113,6 +116,7 @@ async fn connection(
                 spoken,
                 slot: Arc::clone(&slot),
                 flushed: flushed.clone(),
+                peer: peer.ip().to_canonical(),
             };
             answer(Arc::clone(&app), client, request)
         })
@@ -128,12 +132,16 @@ async fn connection(
             // First, so that a request that is here already is answered, whoever must make room.
             biased;
             ended = serving.as_mut() => ended,
+            () = slot.cut().cancelled() => return,
             () = leave(&slot, &stop) => {
                 if slot.is_idle() {
                     return;
                 }
                 serving.as_mut().graceful_shutdown();
-                serving.await
+                let Some(ended) = slot.cut().run_until_cancelled(serving).await else {
+                    return;
+                };
+                ended
             }
         }
     };
@@ -223,6 +231,14 @@ struct Client {
     spoken: Spoken,
     slot: Arc<Slot>,
     flushed: Flushed,
+    peer: IpAddr,
+}
+
+impl Client {
+    /// A turn for this client, in time. Its connection ends if the turn is taken away.
+    async fn turn_of(&self, turns: &Turns, limit: Duration) -> Option<Turn> {
+        turns.take(self.peer, self.slot.cut().clone(), limit).await
+    }
 }
 
 /// One request, from head to reply.
@@ -245,7 +261,7 @@ async fn answer(
     };
     let (reply, busy) = match admitted {
         Ok((route, busy)) => {
-            let reply = dispatch(&app, route, &parts, voice).await;
+            let reply = dispatch(&app, route, &parts, voice, &client).await;
             (reply.unwrap_or_else(Reply::from), busy)
         }
         Err(failure) => {
@@ -374,6 +390,7 @@ async fn dispatch(
     route: Route<'_>,
     parts: &Parts,
     voice: Voice,
+    client: &Client,
 ) -> Result<Reply, OpError> {
     let (query, headers) = (parts.uri.query(), &parts.headers);
     let raw = |rest| RawName { rest, query };
@@ -384,8 +401,8 @@ async fn dispatch(
         Route::Ready => Ok(admin::ready(app)),
         Route::WalPush(rest) => wal::push(app, raw(rest), voice).await,
         Route::WalFetch(rest) => wal::fetch(app, raw(rest)).await,
-        Route::Wal(rest) => wal::stream(app, raw(rest)).await,
-        Route::WalAbsent(rest) => wal::absent(app, raw(rest)).await,
+        Route::Wal(rest) => wal::stream(app, raw(rest), client).await,
+        Route::WalAbsent(rest) => wal::absent(app, raw(rest), client).await,
         Route::BackupPush => admin::backup_push(app, query, voice).await,
         Route::Backups => admin::backups(app).await,
         Route::Status => Ok(admin::status(app).await),

@@ -18,11 +18,11 @@ use hyper::header::{
     WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 use wale_ops::{Kind, OpError};
 
 use super::connections::Busy;
 use super::io::Flushed;
+use super::turns::Turn;
 use crate::lifecycle::Permit;
 
 /// Media type of texts.
@@ -51,7 +51,7 @@ pub(crate) enum Reply {
     File {
         size: u64,
         body: BoxStream<'static, Result<Bytes, OpError>>,
-        held: (Permit, OwnedSemaphorePermit),
+        held: (Permit, Turn),
     },
     /// A failure.
     Failure(Failure),
@@ -216,7 +216,7 @@ impl Reply {
                     left: size,
                     piece: Bytes::new(),
                     body,
-                    _held: held,
+                    held,
                 },
             ),
             Self::Failure(failure) => return failure.render(manner, voice, flushed, busy),
@@ -324,7 +324,7 @@ enum Content {
         /// What came of the body and was not handed on.
         piece: Bytes,
         body: BoxStream<'static, Result<Bytes, OpError>>,
-        _held: (Permit, OwnedSemaphorePermit),
+        held: (Permit, Turn),
     },
     CutShort {
         text: Option<Bytes>,
@@ -351,8 +351,12 @@ impl Body for ReplyBody {
                     .map(|b| Ok(Frame::data(b))),
             ),
             Content::File {
-                left, piece, body, ..
+                left,
+                piece,
+                body,
+                held: (_, turn),
             } => {
+                turn.taken();
                 while piece.is_empty() {
                     match ready!(body.poll_next_unpin(context)) {
                         Some(Ok(next)) => *piece = next,
@@ -360,7 +364,10 @@ impl Body for ReplyBody {
                         None => return Poll::Ready(None),
                     }
                 }
-                Poll::Ready(Some(file_piece(piece, left)))
+                let before = *left;
+                let piece = file_piece(piece, left);
+                turn.handed(usize::try_from(before - *left).unwrap_or(0));
+                Poll::Ready(Some(piece))
             }
             Content::CutShort {
                 text,

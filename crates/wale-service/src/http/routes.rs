@@ -129,6 +129,7 @@ impl Route<'_> {
     pub(crate) fn share(self) -> Share {
         match self {
             Self::WalPush(_) => Share::Push,
+            Self::Wal(_) | Self::WalAbsent(_) | Self::WalFetch(_) => Share::Recovery,
             _ => Share::Other,
         }
     }

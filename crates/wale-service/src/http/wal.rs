@@ -3,17 +3,15 @@
 //! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and tells what came of it. It
 //! decides nothing about data. Invariant: 200 is answered after the operation succeeded, never instead of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wale_ops::wal_push::{PushOutcome, PushReport};
 use wale_ops::{ArchiveStatus, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
-use super::name;
 use super::reply::{Reply, Voice, busy};
+use super::{Client, name};
 use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
@@ -156,10 +154,17 @@ async fn is_wanted(app: &App, name: &ArchiveFileName) -> bool {
 }
 
 /// `/wal/<name>`: the verified bytes, streamed.
-pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
+pub(crate) async fn stream(app: &App, raw: RawName<'_>, client: &Client) -> Result<Reply, OpError> {
     let name = raw.parse(app)?;
     let permit = admit(app, &name)?;
-    let turn = turn(app, &name).await?;
+    let turn = client.turn_of(&app.files, FILE_TURN).await.ok_or_else(|| {
+        busy(
+            format!(
+                "{name} is not sent: as many files as can be are being sent to clients that read slowly"
+            ),
+            "repeat the request",
+        )
+    })?;
     let fetched = app
         .fetcher
         .fetch(&name)
@@ -171,25 +176,6 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>) -> Result<Reply, OpError
         body: fetched.body,
         held: (permit, turn),
     })
-}
-
-/// A turn among the files that are being sent. Few enough wait for one that they leave connections for others.
-async fn turn(app: &App, name: &ArchiveFileName) -> Result<OwnedSemaphorePermit, OpError> {
-    take_turn(&app.files, &app.files_waiting).await.ok_or_else(|| {
-        busy(
-            format!(
-                "{name} is not sent: as many files as can be are being sent to clients that read slowly"
-            ),
-            "repeat the request",
-        )
-    })
-}
-
-/// A place in the queue, then a turn; `None` when there is none in time.
-async fn take_turn(turns: &Arc<Semaphore>, places: &Semaphore) -> Option<OwnedSemaphorePermit> {
-    let _place = places.try_acquire().ok()?;
-    let turn = Arc::clone(turns).acquire_owned();
-    tokio::time::timeout(FILE_TURN, turn).await.ok()?.ok()
 }
 
 /// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
@@ -239,10 +225,10 @@ fn is_callers_mistake(kind: Kind) -> bool {
 }
 
 /// `/wal-absent/<name>`: 200 only when the store was asked and does not have it.
-pub(crate) async fn absent(app: &App, raw: RawName<'_>) -> Result<Reply, OpError> {
+pub(crate) async fn absent(app: &App, raw: RawName<'_>, client: &Client) -> Result<Reply, OpError> {
     let name = raw.parse(app)?;
     let _permit = admit(app, &name)?;
-    let Some(_turn) = take_turn(&app.proofs, &app.proofs_waiting).await else {
+    let Some(_turn) = client.turn_of(&app.proofs, FILE_TURN).await else {
         app.metrics.absence(Kind::Busy.name());
         return Err(busy(
             format!("the absence of {name} is not proved: as many proofs as can be are being made"),

@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::clients::{run, words};
 use super::support::{Sidecar, bench, eventually, serving};
 use crate::HttpToken;
@@ -129,9 +131,10 @@ async fn row60_without_the_token_no_body_is_waited_for() {
     sidecar.stop().await.unwrap();
 }
 
-/// Who asks for files and reads nothing gets a turn, or a place in the queue, or is turned away.
+/// Who asks for files and reads nothing gets a turn, or a place in the queue, or is turned away; and neither a push nor a
+/// recovery is kept out by that.
 #[tokio::test(flavor = "multi_thread")]
-async fn row60_whoever_waits_for_a_file_keeps_no_push_out() {
+async fn fault_88_whoever_waits_for_a_file_keeps_no_push_and_no_recovery_out() {
     let mut bench = bench();
     bench.options.limits.soft_connections = 20;
     bench.options.limits.hard_connections = 30;
@@ -143,18 +146,24 @@ async fn row60_whoever_waits_for_a_file_keeps_no_push_out() {
     let pushed = sidecar.get(&format!("/wal-push/{name}")).await;
     assert_eq!(pushed.status(), 200);
     // The one turn is somebody else's: all must wait.
-    let turn = sidecar.app.files.acquire().await.unwrap();
+    let peer = std::net::Ipv4Addr::LOCALHOST.into();
+    let mine = sidecar
+        .app
+        .files
+        .take(peer, CancellationToken::new(), Duration::ZERO);
+    let turn = mine.await.expect("it is free");
     let head = format!("GET /wal/{name} HTTP/1.1\r\nHost: x\r\n\r\n");
     let waiting = idle(&sidecar, 100, head.as_bytes());
     eventually("the queue is full", || async {
-        sidecar.app.files_waiting.available_permits() == 0
+        sidecar.app.files.waiting() == 10
     })
     .await;
-    assert_eq!(sidecar.get(&format!("/wal/{name}")).await.status(), 503);
     let (second, _) = sidecar.segment(2);
     let reply = sidecar.get(&format!("/wal-push/{second}")).await;
     assert_eq!(reply.status(), 200, "{}", reply.body());
     drop(turn);
+    let reply = sidecar.get(&format!("/wal/{name}")).await;
+    assert_eq!(reply.status(), 200, "{}", reply.body());
     drop(waiting);
     sidecar.stop().await.unwrap();
 }

@@ -304,7 +304,7 @@ async fn row60_clients_that_do_not_read_hold_no_push() {
         let (sidecar, name) = sender(&files, over_tls, Duration::from_hours(1)).await;
         let clients = asleep(&files, &sidecar, &name, 6);
         eventually("both turns are taken", || async {
-            sidecar.app.files.available_permits() == 0
+            sidecar.app.files.free() == 0
         })
         .await;
         let (second, _) = sidecar.segment(2);
@@ -333,7 +333,7 @@ async fn row60_clients_that_do_not_read_lose_their_turn() {
             sidecar.app.connections.len() == 0
         })
         .await;
-        assert_eq!(sidecar.app.files.available_permits(), 2);
+        assert_eq!(sidecar.app.files.free(), 2);
         drop(clients);
         sidecar.stop().await.unwrap();
     }

@@ -235,6 +235,38 @@ fn the_plan_is_shown_for_every_object_and_a_mark_is_kept() {
     assert_eq!(missing.code, 1, "{missing:?}");
 }
 
+/// The WAL without which the newest backup never becomes consistent is gone: it is no reason to delete the whole one.
+#[test]
+fn fault_94_the_newest_backup_lacks_its_wal_and_the_whole_one_stays() {
+    let alone = Alone::golden("lacks-wal");
+    let segment = &SECOND["base_".len()..][..24];
+    let gone: Vec<String> = with(&alone.keys(), &format!("wal_005/{segment}."))
+        .into_iter()
+        .filter(|key| !key.contains(".backup"))
+        .cloned()
+        .collect();
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    std::fs::remove_file(alone.archive.join(&gone[0])).unwrap();
+    let told = alone.verb("wale", "backup-list LATEST");
+    assert!(told.stdout.contains(FIRST), "{told:?}");
+    assert!(
+        told.stderr.contains("is passed over") && told.stderr.contains(segment),
+        "{told:?}"
+    );
+    for words in ["delete retain 1 --confirm", "delete --confirm retain 1"] {
+        let told = alone.verb("wale", words);
+        assert_eq!(told.code, 0, "{told:?}");
+        let kept = alone.keys();
+        assert!(
+            !with(&kept, FIRST).is_empty() && !with(&kept, SECOND).is_empty(),
+            "{kept:?}"
+        );
+    }
+    let told = alone.verb("wal-e", &format!("delete before {SECOND} --confirm"));
+    assert_eq!(told.code, 1, "{told:?}");
+    assert!(told.stderr.contains("last backup"), "{told:?}");
+}
+
 /// An addition to WAL-E's verbs, on both faces.
 #[test]
 fn one_backup_is_deleted_by_name() {
@@ -401,9 +433,12 @@ fn fault_07_killed_in_the_middle_of_a_deletion_no_listed_backup_is_damaged_and_t
 }
 
 #[test]
-fn retention_after_each_backup_and_the_oldest_one_kept_still_reaches_its_earliest_moment() {
+fn fault_87_retention_after_each_backup_and_the_oldest_one_kept_still_reaches_its_earliest_moment()
+{
     let stage = Stage::with("retain", &ClusterOptions::default(), |options| {
-        options.set("WALE_RETAIN_BACKUPS", "2")
+        options
+            .set("WALE_RETAIN_BACKUPS", "2")
+            .set("WALE_RETAIN_REQUEST_INTERVAL", "0")
     });
     let pg = &stage.cluster;
     pg.sql("create table t as select g from generate_series(1, 1000) g");
@@ -447,6 +482,20 @@ fn retention_after_each_backup_and_the_oldest_one_kept_still_reaches_its_earlies
         .map(|(key, _)| key)
         .collect();
     assert!(older.is_empty(), "WAL before {oldest}: {older:?}");
+
+    // By default requests of one night push nothing out.
+    let by_default = stage
+        .options
+        .clone()
+        .set("WALE_RETAIN_REQUEST_INTERVAL", "20h")
+        .set("WALE_RETAIN_BACKUPS", "1");
+    let told = verb(&by_default, "wale", "retain --json");
+    let plan: serde_json::Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
+    let kept = plan["kept_backups"].as_array().unwrap();
+    assert_eq!(kept.len(), 2, "{plan}");
+    let why = kept[1]["why"].as_str().unwrap();
+    let soon = format!("requested over HTTP, and too soon after {oldest}");
+    assert!(why.contains(&soon), "{plan}");
 
     // Of the four moments the third is the earliest that can still be reached.
     let (noted, time) = &moments[2];
