@@ -547,6 +547,7 @@ mod tests {
 
         let data = folder.0.path().join("data");
         std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
         std::fs::write(data.join("pg_hba.conf"), "of the backup").unwrap();
         set.write(&data, Some(Owner::of_process())).unwrap();
         let written = std::fs::read_to_string(data.join("pg_hba.conf")).unwrap();

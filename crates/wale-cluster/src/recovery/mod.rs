@@ -357,6 +357,8 @@ mod tests {
         ];
         for (major, mode, expected) in cases {
             let folder = tempfile::tempdir().unwrap();
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(folder.path(), private).unwrap();
             for name in ALL_STALE {
                 std::fs::write(folder.path().join(name), "stale").unwrap();
             }
