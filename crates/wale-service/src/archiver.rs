@@ -128,6 +128,10 @@ fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<Str
     ) {
         return None;
     }
+    // A restored cluster that no server has started yet: the control file tells of the server that was backed up.
+    if data.join("backup_label").exists() {
+        return None;
+    }
     let segment = last_checkpoint(control);
     if !matches!(wal.contains(&ArchiveFileName::from(segment)), Ok(false)) {
         return None;
@@ -180,12 +184,16 @@ mod tests {
         let segment = last_checkpoint(&control).to_string();
         let strange = look(&data, &wal).no_wal.unwrap();
         assert!(strange.contains(&segment), "{strange}");
-        std::fs::write(wal.path().join(&segment), b"").unwrap();
         let well = Found {
             no_cluster: None,
             no_wal: None,
             waiting: None,
         };
+        let label = data.join("backup_label");
+        std::fs::write(&label, b"").unwrap();
+        assert_eq!(look(&data, &wal), well, "restored and not started yet");
+        std::fs::remove_file(&label).unwrap();
+        std::fs::write(wal.path().join(&segment), b"").unwrap();
         assert_eq!(look(&data, &wal), well);
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn page(root: &Path) -> Result<String, String> {
          # The fault battery\n\n\
          Rows of the battery of faults and bad input that have a test. A row without one belongs to a\n\
          capability that does not exist: there is no spool (17), so a push is acknowledged by the store itself or not\n\
-         at all; TimescaleDB's versions and jobs are not looked at yet (56, 57).\n\n\
+         at all. What only the real TimescaleDB can show (57: chunks that are still there after ten minutes) is not tested.\n\n\
          Invariants I1 to I7 are checked after random faults by `crates/wale-ops/tests/sim` (simulation) and\n\
          `crates/wale/tests/it/crash_campaign.rs` (kills of real programs); `make soak` runs many.\n\n\
          | row | test | where |\n|---|---|---|\n",

@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_84_jobs_are_held_where_a_target_is_set_and_timescaledb_is_loaded() {
+    fn fault_57_and_84_jobs_are_held_where_a_target_is_set_and_timescaledb_is_loaded() {
         type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, bool);
         let target = ("recovery_target_xid", "7");
         let cases: [Case<'_>; 4] = [

@@ -235,10 +235,9 @@ fn fault_47_a_target_timeline_that_no_backup_leads_to_is_refused_before_the_firs
     rows(&second, 2);
     archive_all(&second);
     let noted = fingerprint(&second, "t");
-    let label = sidecar.get("/backups").json()[0]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let backups = sidecar.get("/backups").json();
+    let name = |number: usize| backups[number]["name"].as_str().unwrap().to_owned();
+    let (label, newest) = (name(0), name(1));
     let mut stage = stage;
     stage.options = stage.options.clone().set("WALE_RESTORE_LABEL", &label);
     let (sibling, _sibling_sidecar) = stage.restore("sibling", own, &[]);
@@ -248,7 +247,8 @@ fn fault_47_a_target_timeline_that_no_backup_leads_to_is_refused_before_the_firs
     let segment = archive_all(&sibling);
     assert!(segment.starts_with("00000003"), "{segment}");
 
-    stage.options = stage.options.clone().set("WALE_RESTORE_LABEL", "LATEST");
+    // LATEST would be the older one, which leads to timelines 1 and 3.
+    stage.options = stage.options.clone().set("WALE_RESTORE_LABEL", &newest);
     let wishes = [
         "recovery_target_timeline = '1'",
         "recovery_target_timeline = '3'",
@@ -268,6 +268,7 @@ fn fault_47_a_target_timeline_that_no_backup_leads_to_is_refused_before_the_firs
         let left = shell(&format!("find {} -mindepth 1", cluster.data.display()));
         assert_eq!(left, "", "{wish}");
     }
+    stage.options = stage.options.clone().set("WALE_RESTORE_LABEL", "LATEST");
     let stay = "recovery_target_timeline = '2'";
     let (restored, _sidecar) = stage.restore("restored", stay, &["archive_mode = off".into()]);
     restored.start();
