@@ -428,7 +428,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("WALE_HTTP_TOKEN_FOR", Endpoint, Shape::Choice(&["everything", "reads"]),
         "Which requests must carry the token. `reads`: whatever reads data, starts work or tells of the cluster; a push \
          needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")
-        .default("everything").flag("http-token-for"),
+        // No flag that begins with the secret's name: an abbreviation would be taken for it.
+        .default("everything").flag("require-token-for"),
     Setting::new("WALE_HTTP_HOSTS", Endpoint, Shape::Text,
         "Further names by which the sidecar is asked, separated by commas; `*.example.org` stands for all below it. \
          Addresses, names without a dot, *.local, *.internal, *.svc, *.cluster.local and WALE_SIDECAR_HOSTNAME need \
