@@ -16,9 +16,10 @@
 //! `-O`, `--header`; `-t` bounds GNU Wget's repetitions of a cut reply (20 by default, over minutes) and means nothing
 //! to BusyBox; `-T` crashes Debian's BusyBox.
 //!
-//! A command line is seen by every user of the host, so the token is not in it: GNU Wget and curl read it from a file
-//! of mode 0600 beside the recovery settings ([`AUTHORIZATION_FILE`]), wale has a setting of its own. BusyBox can take
-//! it on the command line only; that must be asked for by name ([`RestoreClient::Busybox`]). Nor can BusyBox check a
+//! A command line is seen by every user of the host, and `restore_command` by every role, so the token is not in it: GNU
+//! Wget and curl read it from a file of mode 0600 beside the recovery settings ([`AUTHORIZATION_FILE`]), wale has a setting of
+//! its own. BusyBox can take it on the command line only, where the shell puts it from that file: while it runs the token is in
+//! the list of processes, so it must be asked for by name ([`RestoreClient::Busybox`]). Nor can BusyBox check a
 //! certificate: over TLS Wget's text carries an option that BusyBox does not know, so that it fails instead of trusting
 //! anybody.
 
@@ -41,7 +42,7 @@ pub enum RestoreClient {
     /// GNU Wget; also BusyBox, without token and TLS.
     #[default]
     Wget,
-    /// BusyBox's wget, with the token on its command line.
+    /// BusyBox's wget, with the token on its command line while it runs.
     Busybox,
     /// curl.
     Curl,
@@ -225,16 +226,14 @@ fn token_options(
     Ok(match client {
         RestoreClient::Wget => format!(" --config={AUTHORIZATION_FILE}"),
         RestoreClient::Curl => format!(" -K {AUTHORIZATION_FILE}"),
-        RestoreClient::Busybox => {
-            let token = token.replace('%', "%%");
-            format!(" --header 'Authorization: Bearer {token}'")
-        }
+        RestoreClient::Busybox => format!(" --header \"$(cat {AUTHORIZATION_FILE})\""),
         // It has a setting of its own for it, which does not show in the list of processes.
         RestoreClient::Wale => String::new(),
     })
 }
 
-/// A line of GNU Wget's startup file, or of curl's configuration file, in which quotes and backslashes are escaped.
+/// A line of GNU Wget's startup file, or of curl's configuration file, in which quotes and backslashes are escaped; for
+/// `BusyBox` the header.
 fn authorization(client: RestoreClient, endpoint: &RestoreEndpoint) -> Option<Secret> {
     let token = endpoint.token.as_ref()?.expose();
     match client {
@@ -243,7 +242,8 @@ fn authorization(client: RestoreClient, endpoint: &RestoreEndpoint) -> Option<Se
             let token = token.replace('\\', "\\\\").replace('"', "\\\"");
             Some(format!("header = \"Authorization: Bearer {token}\"\n"))
         }
-        RestoreClient::Busybox | RestoreClient::Wale => None,
+        RestoreClient::Busybox => Some(format!("Authorization: Bearer {token}\n")),
+        RestoreClient::Wale => None,
     }
     .map(Secret::new)
 }
