@@ -18,6 +18,7 @@ use wale_pg::{
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::{Aim, setting};
+use super::lost;
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
@@ -221,7 +222,11 @@ async fn plan_recovery(
         source: wal_source,
         holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
-    warnings.extend(wal::look(archive, &need).await?);
+    let gaps = wal::look(archive, &need).await?;
+    if gaps.is_empty() {
+        warnings.extend(lost::end(archive, &need).await?);
+    }
+    warnings.extend(gaps);
     let way = raised::Way {
         begins: source.name.segment(),
         followed: need.followed.cloned(),
