@@ -2,7 +2,7 @@
 //!
 //! The extension of an object's name says its codec, always; nothing is guessed from the content.
 //!
-//! Refuses to know: names of objects, encryption, where the bytes come from or go to.
+//! Refuses to know: names of objects, how to decrypt, where the bytes come from or go to.
 //!
 //! Invariants:
 //! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
@@ -26,6 +26,7 @@
 
 mod lz4;
 mod lzo;
+mod sealed;
 mod strict;
 mod zstd_frame;
 
@@ -34,6 +35,8 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use sealed::{Content, SEALED_HEAD_BYTES, may_be_encrypted};
 
 /// A compression method, known by the extension it gives to an object's name.
 ///
