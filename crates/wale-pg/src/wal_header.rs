@@ -458,7 +458,7 @@ mod tests {
         for noise in [
             [0; 40],
             [0xFF; 40],
-            std::array::from_fn(|at| (at * 37) as u8),
+            *b"4$9Zq\x80\xf1\x07 noise of forty bytes, no zero\x99\xfe",
         ] {
             assert!(!WalPageHeader::resembles(&noise));
         }
