@@ -309,12 +309,8 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
 /// The setting that holds TimescaleDB's background jobs.
 const JOBS: &str = "timescaledb.max_background_workers";
 
-/// Rows 57 and 84 with a server that loads a library named `timescaledb` (another one of PostgreSQL's stands in) and a
-/// catalogue that names the extension: its background jobs are held after a recovery to a target, until they are released
-/// as the guide says, and are not held without a target.
-#[test]
-fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_released() {
-    let stage = Stage::new("jobs", 15);
+/// Makes the server load a library named `timescaledb`, and its catalogue name the extension.
+fn load_a_stand_in(stage: &Stage) {
     let pg = &stage.cluster;
     let folder = stage.sandbox.folder("libraries");
     let libdir = pg.sql("select setting from pg_config where name = 'PKGLIBDIR'");
@@ -332,17 +328,11 @@ fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_relea
         "create table t (v int); insert into t values (1); set allow_system_table_mods = on; \
          insert into pg_extension values (99999, 'timescaledb', 10, 11, false, '2.22.1', null, null)",
     );
-    stage.backup();
-    pg.sql("insert into t values (2)");
-    let position = pg.sql("select pg_current_wal_lsn()");
-    pg.sql("insert into t values (3)");
-    stage.archive_all();
-    let list = stage.sidecar.verb(WALE, "wale", &["backup-list", "--json"]);
-    assert!(list.stdout.contains("2.22.1"), "{}", list.stdout);
+}
 
-    let target = format!("recovery_target_lsn = '{position}'\nrecovery_target_action = 'promote'");
-    let (restored, options) = stage.restore_options("restored", &target);
-    let plan = wale_command(WALE, "wale", &options)
+/// The plan tells the version, and what becomes of the jobs.
+fn plan_names_the_jobs(restored: &Cluster, options: &SidecarOptions) {
+    let plan = wale_command(WALE, "wale", options)
         .args(["backup-fetch", "--dry-run"])
         .args([&restored.data.to_string_lossy(), "LATEST"])
         .output()
@@ -353,6 +343,27 @@ fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_relea
         plan.contains("background jobs") && plan.contains(JOBS),
         "{plan}"
     );
+}
+
+/// Rows 57 and 84 with a server that loads a library named `timescaledb` (another one of PostgreSQL's stands in) and a
+/// catalogue that names the extension: its background jobs are held after a recovery to a target, until they are released
+/// as the guide says, and are not held without a target.
+#[test]
+fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_released() {
+    let stage = Stage::new("jobs", 15);
+    let pg = &stage.cluster;
+    load_a_stand_in(&stage);
+    stage.backup();
+    pg.sql("insert into t values (2)");
+    let position = pg.sql("select pg_current_wal_lsn()");
+    pg.sql("insert into t values (3)");
+    stage.archive_all();
+    let list = stage.sidecar.verb(WALE, "wale", &["backup-list", "--json"]);
+    assert!(list.stdout.contains("2.22.1"), "{}", list.stdout);
+
+    let target = format!("recovery_target_lsn = '{position}'\nrecovery_target_action = 'promote'");
+    let (restored, options) = stage.restore_options("restored", &target);
+    plan_names_the_jobs(&restored, &options);
 
     let sidecar = wale_testkit::Sidecar::start(&stage.sandbox, WALE, &options);
     sidecar.wait_ready(LONG);
