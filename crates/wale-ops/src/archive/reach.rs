@@ -115,7 +115,7 @@ impl Walk {
 
     /// Takes note of a segment that is there, but that no restore of ours reads. To the way it is missing, with something
     /// behind it or without; in the order of their names. `true` when no other is needed.
-    pub fn see_sealed(&mut self, segment: WalSegmentName) -> bool {
+    pub(crate) fn see_sealed(&mut self, segment: WalSegmentName) -> bool {
         let Ok(number) = segment.number(self.size) else {
             return false;
         };
