@@ -14,6 +14,7 @@ pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;
 pub mod backup_push;
+mod blocking;
 mod claim;
 pub mod clock;
 pub mod error;

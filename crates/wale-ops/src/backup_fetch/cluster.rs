@@ -27,7 +27,7 @@ use super::target::Target;
 use super::timelines::{self, Wish};
 use super::wal::{self, Need};
 use crate::archive::Archive;
-use crate::backup_push::blocking;
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.

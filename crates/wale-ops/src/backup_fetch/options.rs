@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use wale_cluster::{Owner, Secret};
 
 use crate::archive::BackupSelector;
-use crate::backup_push::default_workers;
+use crate::blocking::default_workers;
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]

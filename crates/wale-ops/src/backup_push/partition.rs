@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         contents: &mut Contents,
     ) -> Result<(), FillError> {
         if self.cancel.is_cancelled() {
-            return Err(FillError::Source(cancelled()));
+            return Err(FillError::Source(OpError::cancelled()));
         }
         let Some((file, metadata)) = open(source).map_err(FillError::Source)? else {
             tracing::debug!(file = source.relative, "vanished before it was read");
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         let mut offset = 0u64;
         while offset < size {
             if self.cancel.is_cancelled() {
-                return Err(FillError::Source(cancelled()));
+                return Err(FillError::Source(OpError::cancelled()));
             }
             let wanted = usize::try_from(size - offset)
                 .unwrap_or(usize::MAX)
@@ -339,11 +339,6 @@ impl Crc32c {
         crc.update(bytes);
         crc.finish()
     }
-}
-
-/// The error of work that was told to stop.
-pub(crate) fn cancelled() -> OpError {
-    OpError::new(Kind::Cancelled, "cancelled")
 }
 
 /// Opens a listed file; `None` when it is gone, or something else has taken its name.

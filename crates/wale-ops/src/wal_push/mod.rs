@@ -31,6 +31,5 @@ mod upload;
 
 pub use pusher::{Pusher, PusherOptions};
 pub use report::{PushOutcome, PushReport, PusherStats};
-pub(crate) use run::blocking;
 pub use run::{PushOptions, run, run_path};
 pub(crate) use source::read_control;
