@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::archive::Archive;
 use crate::blocking::blocking;
+use crate::control::read_control;
 use crate::error::Result;
-use crate::wal_push::read_control;
 
 /// What is known of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,9 @@ mod tests {
     use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
     use super::*;
+    use crate::control::cluster_of_control;
     use crate::error::Kind;
     use crate::testing::Bench;
-    use crate::wal_push::plan::cluster_of_control;
 
     const CONTROL: &[u8] = include_bytes!("../../wale-pg/testdata/control_file/15");
 

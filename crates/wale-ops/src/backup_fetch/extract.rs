@@ -17,8 +17,8 @@ use super::ledger::{Admission, Carrier, Ledger};
 use super::links::ForeignLink;
 use super::target::Target;
 use crate::archive::ConsumeError;
-use crate::backup_push::Crc32c;
 use crate::error::{Kind, OpError, Result};
+use wale_format::Crc32c;
 
 /// Bytes written at once.
 const WRITE_BYTES: usize = 1 << 20;

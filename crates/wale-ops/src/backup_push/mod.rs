@@ -37,10 +37,8 @@ mod throttle;
 mod uploads;
 mod wal_wait;
 
-pub(crate) use commit::hex;
 pub use offline::run_offline;
 pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
-pub(crate) use partition::Crc32c;
 pub use report::{BackupReport, DamagedPage, Started};
 pub use run::run;
 pub use slot::{Role, Slot};

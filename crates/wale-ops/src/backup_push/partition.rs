@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::{Mode, OFlags};
 use wale_cluster::DataDirectory;
+use wale_format::Crc32c;
 use wale_format::tar::{Meta, TarWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::{CancellationToken, Progress};
@@ -314,30 +315,6 @@ impl<'a> ProgressShare<'a> {
 
     fn add_file(&mut self) {
         self.progress.add_files(self.files.add(1));
-    }
-}
-
-/// CRC-32C as the manifest has it.
-pub(crate) struct Crc32c(crc_fast::Digest);
-
-impl Crc32c {
-    pub(crate) fn new() -> Self {
-        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub(crate) fn finish(self) -> u32 {
-        u32::try_from(self.0.finalize()).expect("a 32-bit checksum fits in 32 bits")
-    }
-
-    /// Of one slice.
-    pub(crate) fn of(bytes: &[u8]) -> u32 {
-        let mut crc = Self::new();
-        crc.update(bytes);
-        crc.finish()
     }
 }
 
