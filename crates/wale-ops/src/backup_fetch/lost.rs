@@ -1,16 +1,16 @@
 //! What was lost from the archive and would stop the recovery, told before the first write. The proofs of absence know the
-//! same witnesses: [`crate::wal_fetch::prove_absent`].
+//! same witnesses.
 
 use std::collections::BTreeMap;
 
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName};
 
-use super::timelines;
 use super::wal::Need;
 use crate::archive::reach;
 use crate::archive::walk::{behind_the_log, walk};
 use crate::archive::{Archive, HISTORIES_MISSING_MAX};
 use crate::error::Result;
+use crate::timelines;
 
 /// A sentence about the first timeline after the backup's that existed and whose history is not there.
 pub(super) async fn history(archive: &Archive, backup: TimelineId) -> Result<Option<String>> {

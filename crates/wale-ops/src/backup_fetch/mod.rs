@@ -32,13 +32,13 @@ mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
-pub mod timelines;
 mod wal;
 mod whole;
 mod wipe;
 
 pub use crate::archive::BackupSelector;
 pub use cluster::restore_cluster;
+pub use libraries::MissingLibraries;
 pub use options::{
     MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };

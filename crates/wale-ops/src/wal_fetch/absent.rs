@@ -11,6 +11,7 @@ use wale_storage::ObjectKey;
 
 use super::plan::{self, Neighbours};
 use super::report::Absence;
+use crate::archive::lineage::was_before;
 use crate::archive::walk::{each_wal, each_wal_after};
 use crate::archive::{Archive, HISTORIES_MISSING_MAX, Trace, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
@@ -130,7 +131,7 @@ fn unsure(name: &ArchiveFileName, key: &ObjectKey) -> OpError {
             Kind::Configuration,
             format!("object {key} may hold {name}, but this version cannot tell"),
         )
-        .hint("use the tool that wrote it; if it is no WAL, move it out of the archive"),
+        .hint("use the tool that wrote it, or find out what it is"),
     }
 }
 
@@ -286,7 +287,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
     let later = archive.later_histories(asked).await?;
     let later = later
         .into_values()
-        .find(|history| plan::was_before(asked, history));
+        .find(|history| was_before(asked, history));
     let name = ArchiveFileName::TimelineHistory(asked);
     let (evidence, instead) = if let Some(later) = later {
         let later = ArchiveFileName::TimelineHistory(later.timeline);
