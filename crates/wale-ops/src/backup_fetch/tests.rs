@@ -575,7 +575,7 @@ async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_i
         builder.add_file(path, size, file.mtime, file.crc32c.unwrap());
     }
     let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
-    let sum = crate::backup_push::hex(&Sha256::digest(&bytes));
+    let sum = hex(&Sha256::digest(&bytes));
     bench.insert(key.as_str(), bytes);
     let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
     let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
