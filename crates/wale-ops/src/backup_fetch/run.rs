@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use wale_cluster::recovery::WrittenSetting;
 use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
-use wale_pg::{ControlFile, MajorVersion};
+use wale_pg::{ControlFile, MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::Aim;
@@ -251,7 +251,14 @@ pub(super) async fn prepare(
     if let Some(record) = source.wale() {
         let loaded = libraries::Record::of(record);
         notes.extend(libraries::notes(&loaded));
-        warnings.extend(libraries::missing(&loaded, record.major));
+        notes.extend(libraries::jobs_note(&loaded, &aim.kind));
+        let question = libraries::Question {
+            record: &loaded,
+            major: record.major,
+            policy: options.missing_libraries,
+            ends_with_backup: matches!(aim.kind, RecoveryTargetKind::Immediate),
+        };
+        warnings.extend(libraries::check(&question)?);
     }
     Ok(Prepared {
         source,
