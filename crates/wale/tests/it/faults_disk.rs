@@ -458,23 +458,18 @@ fn a_half_written_object_of_a_dead_process_is_never_served() {
     assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).status, 200);
 }
 
-/// Row 68: the volume of an archive is taken away while two sidecars run: of one the archive is the mount point itself, of
-/// the other a folder in it, and such a folder lies below the mount point, too. Both refuse, and say why, until it is back.
-#[test]
-fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back() {
-    if !can_mount("fault_68") {
-        return;
-    }
-    let mut place = PathBuf::new();
+/// A stage whose archive is the mount point of a volume, and the mounts: the last is the archive's. It has a folder `below`,
+/// and the folder that it covers has one, too.
+fn on_a_volume(name: &str) -> (Stage, Vec<SmallDisk>) {
     let mut disks = Vec::new();
     let cluster = ClusterOptions {
         segment_mib: 1,
         configuration: vec!["wal_keep_size = '1GB'".into()],
         ..ClusterOptions::default()
     };
-    let mut stage = Stage::with("unmounted", &cluster, |options| {
+    let stage = Stage::with(name, &cluster, |options| {
         let prefix = &options.environment["WALE_FILE_PREFIX"];
-        place = PathBuf::from(prefix.trim_start_matches("file://"));
+        let place = PathBuf::from(prefix.trim_start_matches("file://"));
         let volume = place.with_file_name("volume");
         shell(&format!("mkdir {}", volume.display()));
         make_below(&place);
@@ -483,16 +478,30 @@ fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back(
         make_below(&place);
         options.set("WALE_FETCH_DEADLINE", "1s")
     });
+    (stage, disks)
+}
+
+fn make_below(place: &Path) {
+    let below = place.join("below").display().to_string();
+    shell(&format!("mkdir {below} && chown postgres: {below}"));
+}
+
+/// Row 68: the volume of an archive is taken away while two sidecars run: of one the archive is the mount point itself, of
+/// the other a folder in it, and such a folder lies below the mount point, too. Both refuse, and say why, until it is back.
+#[test]
+fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back() {
+    if !can_mount("fault_68") {
+        return;
+    }
+    let (stage, mut disks) = on_a_volume("unmounted");
+    let place = stage.archive();
+    let below = place.join("below").display().to_string();
     let port = free_port();
-    let mut options = stage
-        .options
-        .clone()
-        .set(
-            "WALE_FILE_PREFIX",
-            &format!("file://{}/below", place.display()),
-        )
-        .set("WALE_LISTEN_PORT", &port.to_string());
+    let mut options = stage.options.clone();
     options.port = port;
+    let options = options
+        .set("WALE_FILE_PREFIX", &format!("file://{below}"))
+        .set("WALE_LISTEN_PORT", &port.to_string());
     let beside = Sidecar::start(&stage.sandbox, WALE, &options);
     let server = &stage.cluster;
     server.sql("create table t (i int)");
@@ -502,34 +511,16 @@ fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back(
     drop(disks.pop());
     server.sql("insert into t values (1)");
     let waiting = server.switch_wal();
-    std::thread::scope(|scope| {
-        // Each asks the store for some seconds before it gives up.
-        scope.spawn(|| {
-            let refused = stage.sidecar.get("/backup-push");
-            assert_eq!(refused.status, 503, "{}", refused.text());
-        });
-        for (sidecar, reason) in [
-            (&stage.sidecar, "no longer mounted"),
-            (&beside, "was there and is gone"),
-        ] {
-            for path in [&format!("/wal-push/{waiting}"), "/readyz"] {
-                let reply = sidecar.get(path);
-                assert_eq!(reply.status, 503, "{path}: {}", reply.text());
-                assert!(reply.text().contains(reason), "{path}: {}", reply.text());
-            }
-        }
-    });
+    assert_refused(&stage, &beside, &waiting);
     wait_until("the server to be refused", LONG, || {
         let failed = server.sql("select last_failed_wal from pg_stat_archiver");
         (failed == waiting).then_some(())
     });
     let written = shell(&format!("find {} -mindepth 1", place.display()));
-    assert_eq!(written.trim(), place.join("below").to_string_lossy());
+    assert_eq!(written.trim(), below);
 
-    disks.push(SmallDisk::mount_again(
-        &place.with_file_name("volume"),
-        &place,
-    ));
+    let volume = place.with_file_name("volume");
+    disks.push(SmallDisk::mount_again(&volume, &place));
     stage.archive_all();
     for sidecar in [&stage.sidecar, &beside] {
         let pushed = sidecar.get(&format!("/wal-push/{waiting}"));
@@ -548,14 +539,25 @@ fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back(
             (sidecar.get("/readyz").status == 200).then_some(())
         });
     }
-    drop(beside);
-    stage.sidecar.kill();
 }
 
-fn make_below(place: &Path) {
-    let below = place.join("below");
-    shell(&format!(
-        "mkdir {0} && chown postgres: {0}",
-        below.display()
-    ));
+/// Neither of the two takes the segment or is ready, and no base backup is taken.
+fn assert_refused(stage: &Stage, beside: &Sidecar, segment: &str) {
+    std::thread::scope(|scope| {
+        // Each asks the store for some seconds before it gives up.
+        scope.spawn(|| {
+            let refused = stage.sidecar.get("/backup-push");
+            assert_eq!(refused.status, 503, "{}", refused.text());
+        });
+        for (sidecar, reason) in [
+            (&stage.sidecar, "no longer mounted"),
+            (beside, "was there and is gone"),
+        ] {
+            for path in [&format!("/wal-push/{segment}"), "/readyz"] {
+                let reply = sidecar.get(path);
+                assert_eq!(reply.status, 503, "{path}: {}", reply.text());
+                assert!(reply.text().contains(reason), "{path}: {}", reply.text());
+            }
+        }
+    });
 }
