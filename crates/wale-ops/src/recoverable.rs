@@ -11,8 +11,8 @@ use wale_pg::{
 
 use crate::archive::reach::{self, Gap, Leg, Walk};
 use crate::archive::{Archive, Look, Wanted, walk};
-use crate::backup_fetch::timelines::{self, Wish};
 use crate::error::{Kind, OpError, Result};
+use crate::timelines::{self, Wish};
 
 /// How often the log is listed anew because the listing lacked what the store has.
 const LOOKS: usize = 3;

@@ -24,11 +24,11 @@ use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
-use super::timelines::{self, Wish};
 use super::wal::{self, Need};
 use crate::archive::Archive;
-use crate::backup_push::blocking;
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
+use crate::timelines::{self, Wish};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.
 ///

@@ -28,9 +28,9 @@ use super::{
 };
 use crate::archive::Archive;
 use crate::backup_push::testing::{copy_directory, small};
-use crate::backup_push::{Crc32c, hex};
 use crate::error::{Kind, OpError};
 use crate::testing;
+use wale_format::{Crc32c, hex};
 
 const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
 const NAME: &str = "base_000000010000000000000002_00000040";

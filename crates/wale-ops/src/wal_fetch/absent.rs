@@ -11,6 +11,7 @@ use wale_storage::ObjectKey;
 
 use super::plan::{self, Neighbours};
 use super::report::Absence;
+use crate::archive::lineage::was_before;
 use crate::archive::walk::{each_wal, each_wal_after};
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
@@ -224,7 +225,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
     let later = archive.later_histories(asked).await?;
     let Some(later) = later
         .into_values()
-        .find(|history| plan::was_before(asked, history))
+        .find(|history| was_before(asked, history))
     else {
         return Ok(());
     };
