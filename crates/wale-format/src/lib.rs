@@ -29,8 +29,8 @@ pub mod tar;
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{
-    Codec, CodecError, CodecSettings, Encoder, HEAD_BYTES, WINDOW_MAX_BYTES, decoder,
-    decoder_within, encoder, window_bytes,
+    Codec, CodecError, CodecSettings, Encoder, WINDOW_MAX_BYTES, decoder, decoder_within, encoder,
+    window_bytes,
 };
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;

@@ -34,6 +34,8 @@ pub mod wal_push;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod wal_g_tests;
 
 pub use archive::{
     Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,

@@ -760,7 +760,9 @@ async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     };
     let store = |segment: &str| {
         let key = ObjectKey::new(&format!("wal_005/{segment}.zst")).unwrap();
-        bench.memory.insert(&key, b"x".to_vec());
+        bench
+            .memory
+            .insert(&key, testing::encode(Codec::Zstd, b"x"));
     };
     store("000000010000000000000001");
     store("000000010000000000000003");

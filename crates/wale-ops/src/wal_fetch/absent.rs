@@ -122,7 +122,7 @@ fn unsure(name: &ArchiveFileName, key: &ObjectKey) -> OpError {
             Kind::Configuration,
             format!("object {key} may hold {name}, but this version cannot tell"),
         )
-        .hint("use the tool that wrote it; if it is no WAL, move it out of the archive"),
+        .hint("use the tool that wrote it, or find out what it is"),
     }
 }
 

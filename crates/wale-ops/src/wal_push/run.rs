@@ -183,8 +183,13 @@ pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> 
 async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError) -> Result<Done> {
     if archive.identity().await?.is_some() {
         claim(archive, source).await?;
-        let mut copies = archive.find_wal_copies(&source.stored_as).await?;
-        copies.retain(|stored| stored.codec.can_read());
+        let mut copies = Vec::new();
+        for stored in archive.find_wal_copies(&source.stored_as).await? {
+            // What no restore of ours reads counts as not archived.
+            if stored.codec.can_read() && archive.opens(&stored).await? {
+                copies.push(stored);
+            }
+        }
         if let Some(done) = abandoned::excuse(archive, source, &copies).await? {
             return Ok(done);
         }
