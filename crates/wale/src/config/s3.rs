@@ -361,16 +361,18 @@ fn keys(reader: &mut Reader) -> Option<Credentials> {
     let id = reader.parse("AWS_ACCESS_KEY_ID", header_word);
     let key = header_secret(reader, "AWS_SECRET_ACCESS_KEY");
     let token = header_secret(reader, "AWS_SESSION_TOKEN");
-    let one_of_two = match (&id, &key) {
-        (Some(_), None) => Some(("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
-        (None, Some(_)) => Some(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let [id_set, key_set] = names.map(|name| reader.is_set(name));
+    let one_of_two = match (id_set, key_set) {
+        (true, false) => Some((names[1], names[0])),
+        (false, true) => Some((names[0], names[1])),
         _ => None,
     };
     if let Some((missing, given)) = one_of_two {
         let text = format!("{missing}: it is not set, and {given} is");
         mistake(reader, text, "set both, or neither");
     }
-    (id.is_some() || key.is_some()).then(|| Credentials {
+    (id_set || key_set).then(|| Credentials {
         access_key_id: id.unwrap_or_default(),
         secret_access_key: key.unwrap_or_else(|| Secret::new("")),
         session_token: token,
