@@ -177,8 +177,10 @@ impl Server {
         match timeout(self.limit, exchange).await {
             Ok(Ok((response, driver))) => {
                 let status = response.status();
+                let says = response.headers().get(wale_service::ANSWER_HEADER);
                 Ok(Reply {
                     status,
+                    says: says.and_then(|says| says.to_str().ok()).map(str::to_owned),
                     body: response.into_body(),
                     _driver: driver,
                 })
@@ -228,11 +230,47 @@ impl Drop for Driver {
 pub(super) struct Reply {
     /// Its status.
     pub(super) status: StatusCode,
+    /// What only a sidecar says of its 200.
+    says: Option<String>,
     body: Incoming,
     _driver: Driver,
 }
 
 impl Reply {
+    /// Whether this 200 is a sidecar's, and says that.
+    ///
+    /// # Errors
+    /// When it says something else or nothing: any program at the port may answer 200, and so may whatever lies between.
+    pub(super) fn checked(self, says: &str) -> Result<Self, OpError> {
+        if self.says.as_deref() == Some(says) {
+            return Ok(self);
+        }
+        let header = wale_service::ANSWER_HEADER;
+        let message = format!(
+            "what answered is no sidecar of this version: its 200 does not say \"{header}: {says}\""
+        );
+        Err(OpError::new(Kind::StorageUnavailable, message).hint(
+            "check WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT, or --url: another program may listen there, or stand in \
+             between; a sidecar of an older version must be upgraded before its client",
+        ))
+    }
+
+    /// Reads a short body to its whole end: what breaks off promises nothing.
+    ///
+    /// # Errors
+    /// When it breaks off, or is longer than what a sidecar says here.
+    pub(super) async fn ended(mut self) -> Result<(), OpError> {
+        let mut read = 0;
+        while let Some(piece) = self.next().await? {
+            read += piece.len();
+            if read > MESSAGE_BYTES {
+                let message = format!("the sidecar's reply is longer than {MESSAGE_BYTES} bytes");
+                return Err(OpError::new(Kind::StorageUnavailable, message));
+            }
+        }
+        Ok(())
+    }
+
     /// The exact length that the head declares, bytes.
     pub(super) fn length(&self) -> Option<u64> {
         hyper::body::Body::size_hint(&self.body).exact()
