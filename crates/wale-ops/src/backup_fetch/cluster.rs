@@ -17,11 +17,14 @@ use wale_pg::{
 };
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::addition::checked_addition;
 use super::aim::{Aim, setting};
+use super::extract::check_configuration;
+use super::finish::{Finish, Finished};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
+use super::run::{Ending, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
 use super::wal::{self, Need};
@@ -52,6 +55,7 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
+    let read_later = read_later(&prepared.source, plan.configuration.as_ref())?;
     let (reader, listener) = raised::channel();
     let way = plan.way.clone();
     let finish = finishing(options, plan, &prepared, listener);
@@ -60,6 +64,7 @@ pub async fn restore_cluster(
         options: &options.fetch,
         progress,
         cancel,
+        read_later,
     };
     let ending = Ending::MarkDone;
     let work = restore.run(prepared, request, &options.host_name, finish, ending);
@@ -141,6 +146,28 @@ fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<St
         .map(|_| jobs_held())
         .into_iter()
         .collect()
+}
+
+/// The backup's own configuration files beside which the settings will be written: those that no other takes the place of.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`] where the manifest says that one is far too large. Of another tool's backup that is known only when
+/// the file comes: neither its record nor its list of files has sizes.
+fn read_later(
+    source: &Source,
+    configuration: Option<&ConfigurationSet>,
+) -> Result<Vec<&'static str>> {
+    let is_replaced =
+        |name: &str| configuration.is_some_and(|set| set.names().any(|replaced| replaced == name));
+    let mut names = recovery::READ_FILES.to_vec();
+    names.retain(|name| !is_replaced(name));
+    for name in &names {
+        if let Some(size) = source.size_of(name) {
+            check_configuration(name, size)?;
+        }
+    }
+    Ok(names)
 }
 
 /// How the restored cluster will recover.
@@ -237,26 +264,6 @@ async fn plan_recovery(
         configuration,
         way: Some(way),
         warnings,
-    })
-}
-
-/// The added settings, checked as the server would.
-///
-/// # Errors
-///
-/// [`Kind::Configuration`] with all mistakes.
-pub(super) fn checked_addition(text: &str, major: MajorVersion) -> Result<Vec<(String, String)>> {
-    recovery::parse_addition(text, major).map_err(|mistakes| {
-        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-        let error = OpError::new(
-            Kind::Configuration,
-            format!("the recovery settings are wrong: {}", all.join("; ")),
-        );
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
     })
 }
 

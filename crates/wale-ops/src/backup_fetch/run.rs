@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use wale_cluster::recovery::WrittenSetting;
 use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
-use wale_pg::{ControlFile, MajorVersion, RecoveryTargetKind};
+use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::addition::checked_addition;
 use super::aim::Aim;
-use super::cluster::checked_addition;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
+use super::finish::{Finish, Finished};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin};
@@ -55,6 +55,7 @@ pub async fn run(
         options,
         progress,
         cancel,
+        read_later: Vec::new(),
     };
     let finish: Finish = Box::new(|target, _| {
         Ok(Finished {
@@ -134,22 +135,6 @@ pub(super) fn request(archive: &Archive, options: &Options) -> RestoreRequest {
             .insert(format!("tablespace {source}"), target.display().to_string());
     }
     request
-}
-
-/// What is done to the whole directory before `global/pg_control` makes it startable.
-pub(super) type Finish = Box<dyn FnOnce(&Target, &ControlFile) -> Result<Finished> + Send>;
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub(super) struct Finished {
-    /// The settings that were written, for the marker.
-    pub(super) written: Vec<WrittenSetting>,
-    /// Sentences that say what was decided.
-    pub(super) notes: Vec<String>,
-    /// Sentences about what deserves a look.
-    pub(super) warnings: Vec<String>,
-    /// Whether background jobs are held.
-    pub(super) jobs_held: bool,
 }
 
 /// What becomes of the marker.
@@ -342,6 +327,8 @@ pub(super) struct Restore<'a> {
     pub(super) options: &'a Options,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a CancellationToken,
+    /// The backup's own configuration files that will be read when all files are there.
+    pub(super) read_later: Vec<&'static str>,
 }
 
 impl Restore<'_> {
@@ -519,6 +506,7 @@ impl Restore<'_> {
         let limits = Limits {
             bytes_max,
             directories_max,
+            read_later: self.read_later.clone(),
         };
         Extraction::new(
             target,
