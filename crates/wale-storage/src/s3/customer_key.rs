@@ -19,10 +19,10 @@ const FILE_BYTES_MAX: u64 = 4 << 10;
 /// The key, and the file from which it is read anew.
 pub(super) struct CustomerKey {
     file: Option<PathBuf>,
-    held: Mutex<Held>,
+    held: Mutex<KeyInUse>,
 }
 
-struct Held {
+struct KeyInUse {
     /// No headers without a key.
     headers: HeaderMap,
     /// Whether it was said that the file holds no key.
@@ -51,7 +51,7 @@ impl CustomerKey {
         let is_told = false;
         Ok(Self {
             file,
-            held: Mutex::new(Held { headers, is_told }),
+            held: Mutex::new(KeyInUse { headers, is_told }),
         })
     }
 
