@@ -23,6 +23,8 @@ use wale_ops::{Kind, OpError};
 
 /// Longest time to reach the sidecar: a container that is just starting refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a standby: as long as the sidecar itself waits for a store there.
+const STANDBY_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest silence within a body.
 const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 /// Most of an error's body that is read for its message.
@@ -39,6 +41,8 @@ pub(super) struct Server {
     tls: Option<Arc<ClientConfig>>,
     /// Longest time until the answer begins: a push answers when the segment is stored.
     limit: Duration,
+    /// Longest time until the connection stands.
+    connect_limit: Duration,
 }
 
 /// Plain or TLS, whatever the address says.
@@ -54,6 +58,15 @@ impl Server {
             token,
             tls: None,
             limit,
+            connect_limit: CONNECT_LIMIT,
+        }
+    }
+
+    /// The same for a standby, which asks again after seconds, and whose promotion waits for it.
+    pub(super) fn for_standby(self) -> Self {
+        Self {
+            connect_limit: STANDBY_CONNECT_LIMIT,
+            ..self
         }
     }
 
@@ -160,7 +173,7 @@ impl Server {
     /// # Errors
     /// When the sidecar cannot be reached or does not answer in time.
     pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
-        let stream = match timeout(CONNECT_LIMIT, self.open()).await {
+        let stream = match timeout(self.connect_limit, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),
             Err(_) => return Err(self.unavailable("timed out connecting to")),

@@ -55,7 +55,10 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
                 Proof::Asked
             };
             let fetched = (|| {
-                let server = server(loaded.require(&[Group::Endpoint])?, target)?;
+                let mut server = server(loaded.require(&[Group::Endpoint])?, target)?;
+                if *standby {
+                    server = server.for_standby();
+                }
                 runtime::small()?.block_on(fetch(&server, name, path, proof))
             })();
             let had = |error| history_beside::instead(error, name, path);
