@@ -122,9 +122,17 @@ pub(super) async fn choose(
             BackupSelector::Latest => latest(archive, catalog, aim, &|_| None).await?,
             BackupSelector::Name(_) => archive.choose(catalog, selector).await?,
         };
-        let notes = Notes {
-            notes: aim.unknown(&chosen.entry).into_iter().collect(),
-            ..Notes::default()
+        let unknown = aim.unknown(&chosen.entry).into_iter().collect();
+        // A time can be written so that it is compared; where a name or a transaction lies, nobody can know here.
+        let notes = match aim.kind {
+            RecoveryTargetKind::Time(_) => Notes {
+                warnings: unknown,
+                ..Notes::default()
+            },
+            _ => Notes {
+                notes: unknown,
+                ..Notes::default()
+            },
         };
         return Ok((chosen, notes));
     };
@@ -413,15 +421,18 @@ mod tests {
         for addition in [
             "recovery_target_name = 'x'",
             "recovery_target_xid = '7'",
-            "recovery_target_time = '1 March 2026 11:00 UTC'",
+            "recovery_target_time = '2026-03-01 11:00 UTC+2'",
         ] {
             for selector in ["LATEST", SECOND] {
                 let (found, notes) = chosen(&bench, selector, addition).await.unwrap();
-                assert_eq!(
-                    (found.as_str(), notes.notes.len()),
-                    (SECOND, 1),
-                    "{addition}"
-                );
+                let is_told = |told: &[String]| {
+                    let said = |told: &String| told.contains("recovery");
+                    told.iter().filter(|told| said(told)).count()
+                };
+                assert_eq!(found, SECOND, "{addition}");
+                let is_time = addition.contains("_time");
+                assert_eq!(is_told(&notes.warnings) > 0, is_time, "{notes:?}");
+                assert_eq!(is_told(&notes.notes) > 0, !is_time, "{notes:?}");
             }
         }
         for addition in ["", "recovery_target = 'immediate'"] {

@@ -33,6 +33,7 @@ mod target;
 mod tests;
 pub mod timelines;
 mod wal;
+mod way;
 mod whole;
 mod wipe;
 

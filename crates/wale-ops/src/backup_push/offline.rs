@@ -30,7 +30,7 @@ use super::partition::SourceFile;
 use super::preflight::{Ready, read_directory};
 use super::report::{BackupReport, Started};
 use super::run::{Backup, attempt};
-use super::{blocking, plan};
+use super::{blocking, configuration, plan};
 use crate::archive::{Archive, ClusterIdentity};
 use crate::error::{Kind, OpError, Result};
 
@@ -139,6 +139,7 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
             wal_segment_size: control_file.wal_segment_size,
         })
         .await?;
+    configuration::look_offline(directory.path());
     let (wal, control) = (options.wal_directory.clone(), control_file.clone());
     let checkpoint = blocking(move || find_checkpoint(&wal, &control)).await??;
     let minimums = control_file.settings.minimums();
