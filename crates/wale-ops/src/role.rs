@@ -1,16 +1,12 @@
 //! What the server of a data directory is at the moment, as far as its files tell: a primary, a standby, or a server that
 //! recovers and will become one of the two. No connection is needed.
 
-use std::io::Read;
 use std::path::Path;
 
-use wale_cluster::DataDirectory;
+use wale_cluster::{DataDirectory, RecoveryRole};
 use wale_pg::{ClusterState, TimelineId};
 
 use crate::error::{OpError, Result};
-
-/// Bytes of `recovery.conf` that are read. PostgreSQL's sample has 6 KiB.
-const RECOVERY_CONF_MAX: u64 = 1 << 20;
 
 /// What a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,36 +82,13 @@ fn judge(control: ClusterState, signal: Signal) -> ServerState {
     }
 }
 
-/// 12 and later: `standby.signal` wins over `recovery.signal`; before, `standby_mode` in `recovery.conf` decides.
+/// What the signal files say, or before 12 `recovery.conf`.
 fn signal(data_directory: &Path) -> Signal {
-    let exists = |name: &str| data_directory.join(name).exists();
-    if exists("standby.signal") {
-        return Signal::Standby;
+    match RecoveryRole::of_directory(data_directory) {
+        RecoveryRole::Standby => Signal::Standby,
+        RecoveryRole::ArchiveRecovery => Signal::Recovery,
+        RecoveryRole::Other => Signal::None,
     }
-    let mut text = String::new();
-    let read = std::fs::File::open(data_directory.join("recovery.conf"))
-        .and_then(|file| file.take(RECOVERY_CONF_MAX).read_to_string(&mut text));
-    match read {
-        Ok(_) if has_standby_mode(&text) => Signal::Standby,
-        Ok(_) => Signal::Recovery,
-        Err(_) if exists("recovery.signal") => Signal::Recovery,
-        Err(_) => Signal::None,
-    }
-}
-
-/// What `recovery.conf` says last of `standby_mode`.
-fn has_standby_mode(text: &str) -> bool {
-    let value = |line: &str| {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        let rest = line
-            .get(.."standby_mode".len())
-            .filter(|word| word.eq_ignore_ascii_case("standby_mode"))
-            .map(|word| &line[word.len()..])?;
-        let value = rest.trim_start().trim_start_matches('=').trim();
-        Some(value.trim_matches('\'').to_ascii_lowercase())
-    };
-    let last = text.lines().filter_map(value).next_back();
-    last.is_some_and(|value| matches!(value.as_str(), "on" | "true" | "yes" | "1" | "t" | "y"))
 }
 
 #[cfg(test)]
@@ -123,21 +96,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn standby_mode_is_what_recovery_conf_says_last() {
-        let cases = [
-            ("", false),
-            ("standby_mode = 'on'\n", true),
-            ("restore_command = 'x'\nSTANDBY_MODE=on # so\n", true),
-            ("standby_mode 'on'\nstandby_mode = off\n", false),
-            ("#standby_mode = on\n", false),
-            ("standby_modes = on\n", false),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(has_standby_mode(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn fault_85_a_recovery_is_no_standby() {

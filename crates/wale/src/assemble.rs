@@ -11,7 +11,8 @@ use wale_cluster::recovery::{
 use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{
-    self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
+    self, BackupSelector, MissingLibraries, RestoreAs, RestoreClusterOptions, TablespaceSource,
+    WalSource,
 };
 use wale_ops::backup_push::{self, DamagedPagePolicy};
 use wale_ops::wal_fetch::FetcherOptions;
@@ -273,6 +274,9 @@ pub(crate) fn fetch(
     options.workers = settings.restore_workers;
     options.tablespace_mapping = mappings(&settings.tablespace_mapping);
     options.lock_file_name = lock_file_name(settings, target);
+    if settings.restore_libraries == "warn" {
+        options.missing_libraries = MissingLibraries::Warn;
+    }
     options
         .recovery_addition
         .clone_from(&settings.recovery_addition);

@@ -6,6 +6,7 @@
 //! PostgreSQL does itself when it hears that the archive does not have it, so it can be no worse than that answer. Where
 //! the archive answers, its copy wins.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use wale_cluster::durable;
@@ -66,7 +67,12 @@ pub(crate) fn at_hand(name: &str, destination: &Path) -> Option<String> {
     if !metadata.is_file() || metadata.len() > HISTORY_BYTES_MAX {
         return None;
     }
-    let text = std::fs::read_to_string(&path).ok()?;
+    // It may grow after the look.
+    let mut text = String::new();
+    let file = std::fs::File::open(&path).ok()?;
+    file.take(HISTORY_BYTES_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
     let history = TimelineHistory::parse(timeline, &text).ok()?;
     (!history.parents.is_empty() && text.ends_with('\n')).then_some(text)
 }

@@ -13,7 +13,7 @@ type Test = (String, String);
 /// The page.
 pub(crate) fn page(root: &Path) -> Result<String, String> {
     let mut rows: BTreeMap<u32, Vec<Test>> = BTreeMap::new();
-    for source in Source::all(root)? {
+    for source in Source::below(root, "crates")? {
         for name in source.function_names() {
             for row in rows_of(name) {
                 rows.entry(row)

@@ -7,15 +7,20 @@
 
 mod docs;
 mod faults;
+mod known;
+mod modules;
+mod names;
 mod parts;
 mod rules;
 mod source;
 mod tidy;
+mod tokens;
+mod walls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] | tidy | parts FOLDER";
+const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] | tidy [--lower] | parts FOLDER";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +29,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(&root()),
         ["docs", "--check"] => docs::check(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["tidy", "--lower"] => tidy::lower(&root()),
         ["parts", folder] => parts::write(&root(), folder.as_ref()),
         _ => Err(USAGE.to_owned()),
     };

@@ -39,10 +39,10 @@ impl Source {
         }
     }
 
-    /// Every file below `crates/`.
-    pub(crate) fn all(root: &Path) -> Result<Vec<Self>, String> {
+    /// Every file below a folder of the repository.
+    pub(crate) fn below(root: &Path, folder: &str) -> Result<Vec<Self>, String> {
         let mut found = Vec::new();
-        collect(root, &root.join("crates"), &mut found)?;
+        collect(root, &root.join(folder), &mut found)?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
@@ -80,6 +80,16 @@ impl Source {
         self.path.split('/').nth(1).unwrap_or_default()
     }
 
+    /// The whole text.
+    pub(crate) fn text(&self) -> String {
+        self.lines.join("\n")
+    }
+
+    /// Every line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+
     /// Number of lines.
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
@@ -95,29 +105,33 @@ impl Source {
         numbered(&self.lines[..self.tests_from])
     }
 
-    /// Every function by its first line's number, and its length in lines. Relies on rustfmt: a
-    /// body ends with a brace at the indentation of its `fn`.
-    pub(crate) fn functions(&self) -> Vec<(usize, usize)> {
+    /// Every function: its first line's number, its name, its length in lines. Relies on rustfmt:
+    /// a body ends with a brace at the indentation of its `fn`.
+    pub(crate) fn functions(&self) -> Vec<(usize, &str, usize)> {
         let mut functions = Vec::new();
         for (index, line) in self.lines.iter().enumerate() {
             let bare = line.trim_start();
-            if !is_function(bare) {
+            let Some(name) = function(bare) else {
                 continue;
-            }
+            };
             let end = format!("{}}}", &line[..line.len() - bare.len()]);
             if let Some(length) = self.lines[index..].iter().position(|line| *line == end) {
-                functions.push((index + 1, length + 1));
+                functions.push((index + 1, name, length + 1));
             }
         }
         functions
     }
 }
 
-fn is_function(line: &str) -> bool {
+/// The name of the function that begins in a line.
+fn function(line: &str) -> Option<&str> {
     let words = line.split_whitespace();
     let mut words = words
         .skip_while(|word| matches!(*word, "async" | "const" | "pub") || word.starts_with("pub("));
-    words.next() == Some("fn")
+    if words.next() != Some("fn") {
+        return None;
+    }
+    words.next()?.split(['(', '<']).next()
 }
 
 fn numbered(lines: &[String]) -> impl Iterator<Item = (usize, &str)> {
@@ -169,8 +183,8 @@ mod tests {
     #[test]
     fn functions_have_lengths() {
         let source = Source::new("crates/a/src/a.rs", TEXT);
-        assert_eq!(source.functions(), [(2, 3)]);
-        assert!(is_function("pub(crate) async fn x("));
-        assert!(!is_function("function()"));
+        assert_eq!(source.functions(), [(2, "a", 3)]);
+        assert_eq!(function("pub(crate) async fn x("), Some("x"));
+        assert_eq!(function("function()"), None);
     }
 }

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
+use crate::known::{self, Finding};
+use crate::modules::Modules;
+use crate::names::{self, Words};
 use crate::rules::{
-    ASKS_FOR_MAJORS, BANS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_MAX, IMPURE, INTEGRATION,
-    MAY_USE,
+    ASKS_FOR_MAJORS, BANS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_AIM, FUNCTION_LINES_MAX,
+    IMPURE, INTEGRATION, MAY_USE, OPERATIONS,
 };
 use crate::source::Source;
+use crate::walls;
 
 /// Checks the repository.
 pub(crate) fn run(root: &Path) -> Result<String, String> {
-    let sources = Source::all(root)?;
+    let sources = Source::below(root, "crates")?;
     let mut problems: Vec<String> = sources.iter().flat_map(problems_of).collect();
     for (room, allowed) in MAY_USE {
         let path = root.join("crates").join(room).join("Cargo.toml");
@@ -18,12 +22,72 @@ pub(crate) fn run(root: &Path) -> Result<String, String> {
             std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         problems.extend(forbidden(room, &manifest, allowed));
     }
+    let list = list(root)?;
+    problems.extend(known::compare(&list, &findings(root, &sources)?));
     if problems.is_empty() {
-        Ok(format!("tidy: {} files, nothing to say", sources.len()))
+        let (files, known) = (sources.len(), known::counts(&list));
+        Ok(format!("tidy: {files} files, nothing new; known: {known}"))
     } else {
         let count = problems.len();
         Err(format!("{}\ntidy: {count} problems", problems.join("\n")))
     }
+}
+
+/// Takes out of the list of what is known whatever is in order by now.
+pub(crate) fn lower(root: &Path) -> Result<String, String> {
+    let list = list(root)?;
+    let sources = Source::below(root, "crates")?;
+    let shorter = known::lowered(&list, &findings(root, &sources)?);
+    let path = root.join(known::FILE);
+    std::fs::write(&path, &shorter).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(format!(
+        "tidy: left in {}: {}",
+        known::FILE,
+        known::counts(&shorter)
+    ))
+}
+
+fn list(root: &Path) -> Result<String, String> {
+    let path = root.join(known::FILE);
+    std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// What breaks the rules that are newer than the code.
+fn findings(root: &Path, sources: &[Source]) -> Result<Vec<Finding>, String> {
+    let fuzz = Source::below(root, "fuzz/fuzz_targets")?;
+    let words = Words::of(sources.iter().chain(&fuzz));
+    let mut found = Vec::new();
+    for source in sources {
+        for (line, name, length) in source.functions() {
+            if length > FUNCTION_LINES_AIM {
+                let path = &source.path;
+                let said = format!(
+                    "{path}:{line}: {name} has {length} lines, at most {FUNCTION_LINES_AIM}"
+                );
+                found.push(Finding::new("long", path, name, said));
+            }
+        }
+    }
+    for (room, _) in MAY_USE {
+        let folder = format!("crates/{room}/src/");
+        let files = sources
+            .iter()
+            .filter(|source| source.path.starts_with(&folder));
+        let files = files
+            .map(|source| (source.path.as_str(), source.text()))
+            .collect();
+        let modules = Modules::read(room, &files)?;
+        let uses = modules.uses();
+        found.extend(walls::circles(&uses));
+        found.extend(names::shared_by_types(&modules));
+        if room == "wale-ops" {
+            found.extend(walls::between_operations(&uses, &OPERATIONS));
+        }
+        if files.contains_key(format!("{folder}lib.rs").as_str()) {
+            found.extend(names::unused_elsewhere(&modules, room, &words));
+        }
+    }
+    Ok(found)
 }
 
 fn problems_of(source: &Source) -> Vec<String> {
@@ -40,7 +104,7 @@ fn problems_of(source: &Source) -> Vec<String> {
             "{path}:1: a module begins with what it is for (//!)"
         ));
     }
-    for (line, length) in source.functions() {
+    for (line, _, length) in source.functions() {
         if length > FUNCTION_LINES_MAX {
             problems.push(format!(
                 "{path}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}"

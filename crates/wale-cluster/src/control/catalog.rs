@@ -11,7 +11,7 @@ use super::options::ConnectOptions;
 use crate::error::ClusterError;
 
 /// Settings that recovery compares with the primary's or cannot do without. Recorded with a base backup.
-const ENFORCED_SETTINGS: [&str; 8] = [
+const ENFORCED_SETTINGS: [&str; 9] = [
     "max_connections",
     "max_worker_processes",
     "max_wal_senders",
@@ -20,6 +20,7 @@ const ENFORCED_SETTINGS: [&str; 8] = [
     "wal_level",
     "track_commit_timestamp",
     "shared_preload_libraries",
+    "dynamic_library_path",
 ];
 
 /// For how long one database is asked for its extensions, and all of them together: they only serve a report, and

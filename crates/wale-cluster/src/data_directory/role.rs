@@ -1,7 +1,12 @@
 //! What the server of a data directory does with the archive, as its signal files say.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+/// Bytes of `recovery.conf` that are read. PostgreSQL's sample, full of comments, has 6 KiB. Of a longer one only the
+/// beginning counts.
+const RECOVERY_CONF_MAX: u64 = 1 << 20;
 
 /// What the cluster for which a file is fetched is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +38,7 @@ impl RecoveryRole {
     pub fn of_directory(directory: &Path) -> Self {
         // Anything but a clear "no such file" counts as there: the status that stops is the safe one.
         let exists = |name: &str| directory.join(name).try_exists().unwrap_or(true);
-        let recovery_conf = match std::fs::read(directory.join("recovery.conf")) {
-            // A comment may be in any encoding; the setting that counts is ASCII.
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(_) => Some(String::new()),
-        };
+        let recovery_conf = recovery_conf(&directory.join("recovery.conf"));
         Self::from_files(
             exists("recovery.signal"),
             exists("standby.signal"),
@@ -57,6 +57,33 @@ impl RecoveryRole {
             None => RecoveryRole::Other,
         }
     }
+}
+
+/// The text of a `recovery.conf`, up to a bound; empty where it is there and cannot be read, or is no regular file: a FIFO is
+/// opened without waiting for a writer, and a device is not read. `None`: there is none.
+fn recovery_conf(path: &Path) -> Option<String> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(_) => return Some(String::new()),
+    };
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    let mut bytes = Vec::new();
+    if !is_file
+        || file
+            .take(RECOVERY_CONF_MAX)
+            .read_to_end(&mut bytes)
+            .is_err()
+    {
+        return Some(String::new());
+    }
+    // A comment may be in any encoding; the setting that counts is ASCII.
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The last `standby_mode` line of a recovery.conf decides.
@@ -126,6 +153,12 @@ mod tests {
                 Some("standby_mode=on\nstandby_mode = off"),
                 RecoveryRole::ArchiveRecovery,
             ),
+            (
+                false,
+                false,
+                Some("standby_modes = on\n"),
+                RecoveryRole::ArchiveRecovery,
+            ),
         ] {
             assert_eq!(
                 RecoveryRole::from_files(recovery, standby, conf),
@@ -153,6 +186,26 @@ mod tests {
             RecoveryRole::of_destination(&destination),
             RecoveryRole::Standby
         );
+    }
+
+    /// What has no end is not read to its end, and what gives nothing is not waited for.
+    #[test]
+    fn fault_92_a_recovery_conf_without_an_end_is_bounded() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("recovery.conf");
+        let role = || RecoveryRole::of_directory(data.path());
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(role(), RecoveryRole::ArchiveRecovery);
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(role(), RecoveryRole::ArchiveRecovery);
+        std::fs::remove_file(&path).unwrap();
+        // 600 MiB, most of it a hole.
+        std::fs::write(&path, "standby_mode = on\n").unwrap();
+        let file = std::fs::File::options().append(true).open(&path).unwrap();
+        file.set_len(600 << 20).unwrap();
+        assert_eq!(role(), RecoveryRole::Standby);
+        assert!(recovery_conf(&path).unwrap().len() as u64 <= RECOVERY_CONF_MAX);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! among them, and offsets are taken. 10 and 11 take abbreviations too.
 
 mod reading;
+mod zone;
 
-use chrono::{DateTime, FixedOffset, LocalResult, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Utc};
 use wale_pg::MajorVersion;
 
 use self::reading::{Reading, read};
+use self::zone::{GREENWICH, is_one_of, named};
 use super::addition::Problem;
 
 /// Words in a time that are no zones.
@@ -43,9 +45,6 @@ const LONG_FORMS: [&str; 22] = [
     "saturday",
     "sunday",
 ];
-
-/// Words for Greenwich that no version refuses once they are written as an offset.
-const GREENWICH: [&str; 2] = ["z", "zulu"];
 
 /// A target time needs a zone: without one it is the server's, and nobody knows that one at night. And one that the
 /// server takes: it would refuse to start, after the whole restore.
@@ -122,57 +121,6 @@ pub fn instant(value: &str) -> Option<DateTime<Utc>> {
     }
 }
 
-fn in_zone(local: NaiveDateTime, zone: &str) -> Option<DateTime<Utc>> {
-    if is_one_of(&GREENWICH, zone) {
-        return Some(local.and_utc());
-    }
-    if zone.starts_with(['+', '-']) {
-        let offset = FixedOffset::east_opt(offset_seconds(zone)?)?;
-        return Some(offset.from_local_datetime(&local).single()?.to_utc());
-    }
-    let zone = named(zone)?;
-    match zone.from_local_datetime(&local) {
-        LocalResult::Single(time) => Some(time.to_utc()),
-        LocalResult::Ambiguous(_, later) => Some(later.to_utc()),
-        // A skipped hour: with the offset that held before (`DetermineTimeZoneOffset`).
-        LocalResult::None => {
-            let hour = TimeDelta::hours(1);
-            let before = zone.from_local_datetime(&(local - hour)).latest()?;
-            Some(before.to_utc() + hour)
-        }
-    }
-}
-
-/// `+02`, `-0330`, `+05:30`, `+02:30:15`.
-fn offset_seconds(text: &str) -> Option<i32> {
-    let sign = if text.starts_with('-') { -1 } else { 1 };
-    let digits = &text[1..];
-    let parts: Vec<&str> = if digits.contains(':') {
-        digits.split(':').collect()
-    } else if digits.len() > 2 {
-        let (hours, minutes) = digits.split_at_checked(digits.len() - 2)?;
-        vec![hours, minutes]
-    } else {
-        vec![digits]
-    };
-    if parts.len() > 3 {
-        return None;
-    }
-    let mut seconds = 0;
-    for (part, weight) in parts.into_iter().zip([3600, 60, 1]) {
-        let is_number = part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
-        seconds += part.parse::<i32>().ok().filter(|_| is_number)? * weight;
-    }
-    Some(sign * seconds)
-}
-
-/// A zone of the time zone database, without regard to case, as PostgreSQL looks for it.
-fn named(zone: &str) -> Option<chrono_tz::Tz> {
-    chrono_tz::TZ_VARIANTS
-        .into_iter()
-        .find(|known| known.name().eq_ignore_ascii_case(zone))
-}
-
 fn is_taken(word: &str, major: MajorVersion) -> bool {
     // What holds more than letters is a zone's whole name or a rule such as EST5EDT: only the server knows all of them.
     !major.has_recovery_signal()
@@ -218,10 +166,6 @@ fn zones(value: &str) -> Vec<(usize, &str)> {
         start = end;
     }
     zones
-}
-
-fn is_one_of(words: &[&str], word: &str) -> bool {
-    words.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

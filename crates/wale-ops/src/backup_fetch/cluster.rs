@@ -24,7 +24,7 @@ use super::target::Target;
 use super::wal::{self, Need};
 use super::way::{self, Judged, checked_addition};
 use crate::archive::Archive;
-use crate::backup_push::blocking;
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.

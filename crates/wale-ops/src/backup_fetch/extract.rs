@@ -17,8 +17,8 @@ use super::ledger::{Admission, Carrier, Ledger};
 use super::links::ForeignLink;
 use super::target::Target;
 use crate::archive::ConsumeError;
-use crate::backup_push::{Crc32c, cancelled};
 use crate::error::{Kind, OpError, Result};
+use wale_format::Crc32c;
 
 /// Bytes written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -197,7 +197,7 @@ impl Extraction {
         while let Some(member) = tar.next() {
             let member = member.map_err(std::io::Error::from)?;
             if cancel.is_cancelled() {
-                return Err(cancelled().into());
+                return Err(OpError::cancelled().into());
             }
             lock(&self.listed).remove(member.path.as_str());
             if self.target.is_beside_version_folder(member.path.as_str()) {
@@ -424,7 +424,7 @@ impl Extraction {
         let mut left = size;
         while left > 0 {
             if cancel.is_cancelled() {
-                return Err(cancelled().into());
+                return Err(OpError::cancelled().into());
             }
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +21,9 @@ use crate::error::{Kind, OpError, Result};
 
 /// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
 const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
+
+/// Bytes of a backup label that are read; it has some ten lines.
+const LABEL_MAX: u64 = 64 << 10;
 
 /// What the data directory to be is, with the marker of an earlier restore where there is one.
 pub(super) fn target(
@@ -85,8 +88,15 @@ fn marked(path: &Path, marker: &RestoreMarker) -> TargetState {
 /// The text of `backup_label`; empty where it cannot be read, `None` where it is not there.
 fn label_of(path: &Path) -> Option<String> {
     let label = path.join("backup_label");
-    label.symlink_metadata().ok()?;
-    Some(fs::read_to_string(label).unwrap_or_default())
+    let metadata = label.symlink_metadata().ok()?;
+    let mut text = String::new();
+    if metadata.is_file()
+        && let Ok(file) = fs::File::open(label)
+    {
+        // What is longer is cut, and then no label.
+        let _ = file.take(LABEL_MAX).read_to_string(&mut text);
+    }
+    Some(text)
 }
 
 fn is_of_backup(label: &str, backup: &str) -> bool {

@@ -31,7 +31,6 @@ mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
-pub mod timelines;
 mod wal;
 mod way;
 mod whole;
@@ -39,6 +38,7 @@ mod wipe;
 
 pub use crate::archive::BackupSelector;
 pub use cluster::restore_cluster;
+pub use libraries::MissingLibraries;
 pub use options::{
     MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };

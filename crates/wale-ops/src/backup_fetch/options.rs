@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use wale_cluster::{Owner, Secret};
 
+use super::libraries::MissingLibraries;
 use crate::archive::BackupSelector;
-use crate::backup_push::default_workers;
+use crate::blocking::default_workers;
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Options {
     pub tablespace_mapping: Vec<(TablespaceSource, PathBuf)>,
     /// What becomes of a tablespace whose directory does not exist.
     pub missing_tablespace: MissingTablespace,
+    /// What happens about libraries that a server which is installed here lacks.
+    pub missing_libraries: MissingLibraries,
     /// Owner of the files; `None` is the owner of the target (or of its parent).
     pub owner: Option<Owner>,
     /// Name of the sidecar's lock file, which may lie in an otherwise empty target.
@@ -69,6 +72,7 @@ impl Options {
             workers: default_workers(),
             tablespace_mapping: Vec::new(),
             missing_tablespace: MissingTablespace::default(),
+            missing_libraries: MissingLibraries::default(),
             owner: None,
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use wale_cluster::recovery::WrittenSetting;
 use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
-use wale_pg::{ControlFile, MajorVersion};
+use wale_pg::{ControlFile, MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::Aim;
@@ -24,7 +24,7 @@ use super::whole::Whole;
 use super::{facts, libraries, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
-use crate::backup_push::{blocking, cancelled};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
@@ -245,7 +245,14 @@ pub(super) async fn prepare(
     if let Some(record) = source.wale() {
         let loaded = libraries::Record::of(record);
         notes.extend(libraries::notes(&loaded));
-        warnings.extend(libraries::missing(&loaded, record.major));
+        notes.extend(libraries::jobs_note(&loaded, &aim.kind));
+        let question = libraries::Question {
+            record: &loaded,
+            major: record.major,
+            policy: options.missing_libraries,
+            ends_with_backup: matches!(aim.kind, RecoveryTargetKind::Immediate),
+        };
+        warnings.extend(libraries::check(&question)?);
     }
     Ok(Prepared {
         source,
@@ -349,7 +356,7 @@ impl Restore<'_> {
         self.progress.set_phase("restoring files");
         self.fetch_all(&prepared.source.parts, &extraction).await?;
         if self.cancel.is_cancelled() {
-            return Err(cancelled());
+            return Err(OpError::cancelled());
         }
         self.progress.set_phase("flushing");
         let prepared = Arc::new(prepared);
@@ -523,7 +530,7 @@ impl Restore<'_> {
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
         let _memory = tokio::select! {
-            () = token.cancelled() => return Err(cancelled()),
+            () = token.cancelled() => return Err(OpError::cancelled()),
             memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64) => memory,
         };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
@@ -558,7 +565,7 @@ impl Restore<'_> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=ATTEMPTS_MAX {
             if token.is_cancelled() {
-                return Err(cancelled());
+                return Err(OpError::cancelled());
             }
             let carrier = Carrier { partition, attempt };
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
@@ -571,7 +578,7 @@ impl Restore<'_> {
                 Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(%key, attempt, error = %error.chain(), "partition is fetched again");
                     tokio::select! {
-                        () = token.cancelled() => return Err(cancelled()),
+                        () = token.cancelled() => return Err(OpError::cancelled()),
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause *= 2;

@@ -28,9 +28,9 @@ use super::{
 };
 use crate::archive::Archive;
 use crate::backup_push::testing::{copy_directory, small};
-use crate::backup_push::{Crc32c, hex};
 use crate::error::{Kind, OpError};
 use crate::testing;
+use wale_format::{Crc32c, hex};
 
 const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
 const NAME: &str = "base_000000010000000000000002_00000040";
@@ -760,7 +760,9 @@ async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     };
     let store = |segment: &str| {
         let key = ObjectKey::new(&format!("wal_005/{segment}.zst")).unwrap();
-        bench.memory.insert(&key, b"x".to_vec());
+        bench
+            .memory
+            .insert(&key, testing::encode(Codec::Zstd, b"x"));
     };
     store("000000010000000000000001");
     store("000000010000000000000003");

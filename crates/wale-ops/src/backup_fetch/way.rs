@@ -8,9 +8,9 @@ use wale_pg::{Lsn, MajorVersion, RecoveryTargetTimeline, TimelineHistory, Timeli
 
 use super::aim::{Aim, setting};
 use super::source::Source;
-use super::timelines::{self, Way, Wish};
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::timelines::{self, Course, Wish};
 
 /// The way of a recovery.
 pub(super) struct Judged {
@@ -18,7 +18,7 @@ pub(super) struct Judged {
     pub(super) consistent_at: Lsn,
     /// The histories that decide it.
     pub(super) histories: BTreeMap<TimelineId, TimelineHistory>,
-    pub(super) way: Way,
+    pub(super) way: Course,
 }
 
 /// Judges checked settings. `None` where nobody recorded what is needed for it.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use wale_cluster::recovery::{self, ConfigurationSet};
 use wale_cluster::{Control, ServerFacts};
 
-use super::blocking;
+use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 
 /// The settings that name the files, the main one first.

@@ -564,6 +564,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The whole restore_command, in place of the one that wale writes. One line. It must end with a status \
          above 125 when it cannot tell whether the archive has the file.")
         .flag("restore-command"),
+    Setting::new("WALE_RESTORE_LIBRARIES", Restore, Shape::Choice(&["require", "warn"]),
+        "What a restore does when a server of the backup's version is installed here, beside wale, and lacks a library \
+         that the backup's server had loaded at its start, or TimescaleDB's version: `require` refuses before anything \
+         is written, `warn` is for a server that runs elsewhere. Where no such server is to be seen, it warns.")
+        .default("require").flag("restore-libraries"),
     Setting::new("RECOVERY_ADDITION", Restore, Shape::Lines,
         "Lines added to the recovery settings, typically a recovery target, as in \
          recovery_target_time = '2026-11-22 07:06:29+00'."),

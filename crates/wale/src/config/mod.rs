@@ -122,6 +122,7 @@ pub(crate) struct Settings {
     pub(crate) restore_workers: usize,
     pub(crate) restore_as: &'static str,
     pub(crate) restore_client: &'static str,
+    pub(crate) restore_libraries: &'static str,
     pub(crate) restore_command: Option<String>,
     pub(crate) recovery_addition: String,
     pub(crate) configuration_directory: Option<PathBuf>,
@@ -302,6 +303,7 @@ impl Settings {
                 .unwrap_or(workers),
             restore_as: reader.word("WALE_RESTORE_AS"),
             restore_client: reader.word("WALE_RESTORE_CLIENT"),
+            restore_libraries: reader.word("WALE_RESTORE_LIBRARIES"),
             restore_command: reader.optional_text("WALE_RESTORE_COMMAND"),
             recovery_addition: reader
                 .optional_text("RECOVERY_ADDITION")

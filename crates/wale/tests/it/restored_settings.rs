@@ -335,3 +335,107 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
     assert_eq!(shown("work_mem"), "5MB");
     assert_eq!(restored.sql("select count(*) from t"), "1");
 }
+
+/// The setting that holds TimescaleDB's background jobs.
+const JOBS: &str = "timescaledb.max_background_workers";
+
+/// Makes the server load a library named `timescaledb`, and its catalogue name the extension.
+fn load_a_stand_in(stage: &Stage) {
+    let pg = &stage.cluster;
+    let folder = stage.sandbox.folder("libraries");
+    let libdir = pg.sql("select setting from pg_config where name = 'PKGLIBDIR'");
+    let stand_in = folder.join("timescaledb.so");
+    std::fs::copy(format!("{libdir}/auto_explain.so"), &stand_in).expect("copied");
+    wale_testkit::shell(&format!("chmod -R go+rX {}", folder.display()));
+    pg.configure(&[
+        "shared_preload_libraries = 'timescaledb'".into(),
+        format!("dynamic_library_path = '{}:$libdir'", folder.display()),
+        format!("{JOBS} = 16"),
+    ]);
+    pg.stop("fast");
+    pg.start();
+    pg.sql(
+        "create table t (v int); insert into t values (1); set allow_system_table_mods = on; \
+         insert into pg_extension values (99999, 'timescaledb', 10, 11, false, '2.22.1', null, null)",
+    );
+}
+
+/// The plan tells the version, and what becomes of the jobs.
+fn plan_names_the_jobs(restored: &Cluster, options: &SidecarOptions) {
+    let plan = wale_command(WALE, "wale", options)
+        .args(["backup-fetch", "--dry-run"])
+        .args([&restored.data.to_string_lossy(), "LATEST"])
+        .output()
+        .expect("runs");
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains("timescaledb 2.22.1"), "{plan}");
+    assert!(
+        plan.contains("background jobs") && plan.contains(JOBS),
+        "{plan}"
+    );
+}
+
+/// Rows 57 and 84 with a server that loads a library named `timescaledb` (another one of PostgreSQL's stands in) and a
+/// catalogue that names the extension: its background jobs are held after a recovery to a target, until they are released
+/// as the guide says, and are not held without a target.
+#[test]
+fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_released() {
+    let stage = Stage::new("jobs", 15);
+    let pg = &stage.cluster;
+    load_a_stand_in(&stage);
+    stage.backup();
+    pg.sql("insert into t values (2)");
+    let position = pg.sql("select pg_current_wal_lsn()");
+    pg.sql("insert into t values (3)");
+    stage.archive_all();
+    let list = stage.sidecar.verb(WALE, "wale", &["backup-list", "--json"]);
+    assert!(list.stdout.contains("2.22.1"), "{}", list.stdout);
+
+    let target = format!("recovery_target_lsn = '{position}'\nrecovery_target_action = 'promote'");
+    let (restored, options) = stage.restore_options("restored", &target);
+    plan_names_the_jobs(&restored, &options);
+
+    let sidecar = wale_testkit::Sidecar::start(&stage.sandbox, WALE, &options);
+    sidecar.wait_ready(LONG);
+    let held = "background jobs are held until you release them";
+    let release = format!("ALTER SYSTEM RESET {JOBS}");
+    for told in [sidecar.log_text(), sidecar.get("/status").text()] {
+        assert!(told.contains(held) && told.contains(&release), "{told}");
+    }
+    let auto =
+        || std::fs::read_to_string(restored.data.join("postgresql.auto.conf")).expect("read");
+    let line = format!("{JOBS} = '0'");
+    assert!(auto().contains(&line), "{}", auto());
+    restored.configure(&["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    let shown = || restored.sql(&format!("show {JOBS}"));
+    assert_eq!(shown(), "0");
+    assert_eq!(
+        restored.sql("select string_agg(v::text, ' ' order by v) from t"),
+        "1 2"
+    );
+    // What steered the recovery goes, and the hold stays; a sidecar that is started again knows it.
+    wait_until("the recovery settings to go", LONG, || {
+        (!auto().contains("recovery_target_lsn")).then_some(())
+    });
+    assert!(auto().contains(&line), "{}", auto());
+    drop(sidecar);
+    let says_held = || {
+        let sidecar = wale_testkit::Sidecar::start(&stage.sandbox, WALE, &options);
+        sidecar.wait_ready(LONG);
+        sidecar.get("/status").text().contains(held)
+    };
+    assert!(says_held());
+    restored.sql(&release);
+    restored.stop("fast");
+    restored.start();
+    assert_eq!(shown(), "16");
+    assert!(!auto().contains(JOBS), "{}", auto());
+    assert!(!says_held());
+
+    let (whole, sidecar) = stage.restore("whole", "", &[]);
+    let auto = std::fs::read_to_string(whole.data.join("postgresql.auto.conf")).expect("read");
+    assert!(!auto.contains(JOBS), "{auto}");
+    assert!(!sidecar.get("/status").text().contains(held));
+}

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-use super::{in_zone, is_one_of, offset_seconds};
+use super::zone::{in_zone, is_one_of, offset_seconds};
 
 /// What a text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
