@@ -18,7 +18,7 @@ use super::configuration::{
     BYTES_MAX, FILES_MAX, INCLUDE_DEPTH, Setting, configuration_files, is_configuration_name,
     parse_line, read_bounded,
 };
-use super::includes::{self, How, plain};
+use super::includes::{How, plain};
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
@@ -387,7 +387,8 @@ impl Reading<'_> {
         self.bytes += bytes.len() as u64;
         self.check(self.set.files.len() + 1)?;
         if is_rules(name, &bytes) {
-            return self.rules(name, name, bytes);
+            self.set.files.insert(name.to_owned(), bytes);
+            return Ok(());
         }
         if !is_included && name != MAIN && !is_settings(&bytes) {
             self.say(format!(
@@ -404,52 +405,12 @@ impl Reading<'_> {
         self.set.said.extend(notes.said);
         self.waiting.extend(notes.waiting);
         for (target, source) in notes.copies {
-            if let Some(bytes) = read_bounded(&self.from.join(&source))? {
+            if let Some(bytes) = read_bounded(&self.from.join(source))? {
                 self.bytes += bytes.len() as u64;
-                self.rules(target, &source, bytes)?;
+                self.set.files.insert(target.to_owned(), bytes);
             }
         }
         self.check(self.set.files.len())
-    }
-
-    /// Takes a file of rules in, and what it includes beneath the folder. It is written as `target` and lies in `source`:
-    /// what it includes moves with it.
-    fn rules(&mut self, target: &str, source: &str, bytes: Vec<u8>) -> Result<(), ClusterError> {
-        let included = includes::of_rules(&String::from_utf8_lossy(&bytes));
-        self.set.files.insert(target.to_owned(), bytes);
-        self.check(self.set.files.len())?;
-        let mut wanted = Vec::new();
-        for (how, value) in included {
-            let at = |file: &str| {
-                let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let relative = Path::new(&value).is_relative();
-                self.inside(folder, &value).filter(|_| relative)
-            };
-            let (Some(to), Some(from)) = (at(target), at(source)) else {
-                self.set.said.push(format!(
-                    "{source} includes {value}, which is not taken over: it is the original's"
-                ));
-                continue;
-            };
-            if how != How::Folder {
-                wanted.push((to, from));
-                continue;
-            }
-            let folder = self.from.join(&from);
-            let files = configuration_files(&folder).map_err(ClusterError::io("list", &folder))?;
-            let names = files.iter().filter_map(|file| file.file_name()?.to_str());
-            wanted.extend(names.map(|name| (format!("{to}/{name}"), format!("{from}/{name}"))));
-        }
-        for (to, from) in wanted {
-            if self.set.files.contains_key(&to) {
-                continue;
-            }
-            if let Some(bytes) = read_bounded(&self.from.join(&from))? {
-                self.bytes += bytes.len() as u64;
-                self.rules(&to, &from, bytes)?;
-            }
-        }
-        Ok(())
     }
 
     fn judge(&self, file: &str, setting: &Setting, notes: &mut Notes) -> Edit {
@@ -760,24 +721,13 @@ mod tests {
         );
         folder.put("no_extension", "a.b = 1\n");
         std::fs::create_dir(folder.from().join("empty.d")).unwrap();
-        folder.put(
-            "pg_hba.conf",
-            "local all @admins peer\ninclude_dir rules.d\ninclude /etc/x\n",
-        );
-        folder.put("admins", "x\n");
-        folder.put("rules.d/1.conf", "local all all peer\n");
         let set = folder.read(16);
         assert!(set.has_main());
         let names: Vec<_> = set.names().collect();
-        for name in ["admins", "no_extension", "rules.d/1.conf", "conf.d/1.conf"] {
+        for name in ["no_extension", "conf.d/1.conf"] {
             assert!(names.contains(&name), "{name}: {names:?}");
         }
         assert!(text(&set, "postgresql.conf").contains("\ninclude_dir 'empty.d'\n"));
-        assert!(
-            set.said.iter().any(|said| said.contains("/etc/x")),
-            "{:?}",
-            set.said
-        );
         assert_eq!(ConfigurationSet::from_json(&set.to_json()), Ok(set));
         assert!(ConfigurationSet::from_json(b"{").is_err());
         assert!(

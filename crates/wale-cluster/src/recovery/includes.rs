@@ -111,6 +111,10 @@ pub fn mend(data_directory: &Path, owner: Option<Owner>) -> Result<Mended, Clust
                 How::Folder => inner.is_dir(),
                 How::File | How::FileIfExists | How::List => inner.exists(),
             };
+            // What rules include is the server's alone to read.
+            if is_there && is_rules {
+                continue;
+            }
             if is_there {
                 let files = match how {
                     How::Folder => {
