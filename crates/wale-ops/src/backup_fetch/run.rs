@@ -56,6 +56,7 @@ pub async fn run(
         options,
         progress,
         cancel,
+        read_later: Vec::new(),
     };
     let finish: Finish = Box::new(|target, _| {
         Ok(Finished {
@@ -336,6 +337,8 @@ pub(super) struct Restore<'a> {
     pub(super) options: &'a Options,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a CancellationToken,
+    /// The backup's own configuration files that will be read when all files are there.
+    pub(super) read_later: Vec<&'static str>,
 }
 
 impl Restore<'_> {
@@ -513,6 +516,7 @@ impl Restore<'_> {
         let limits = Limits {
             bytes_max,
             directories_max,
+            read_later: self.read_later.clone(),
         };
         Extraction::new(
             target,

@@ -150,6 +150,12 @@ impl Source {
         )
     }
 
+    /// The size of a file, in bytes, where the manifest has it.
+    pub(super) fn size_of(&self, path: &str) -> Option<u64> {
+        let files = &self.manifest.as_ref()?.files;
+        files.get(path).map(|file| file.size)
+    }
+
     /// Tablespaces with the place they had.
     pub(super) fn tablespaces(&self) -> Result<Vec<RecordedTablespace>> {
         let base = self
