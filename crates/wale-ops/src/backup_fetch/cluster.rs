@@ -127,7 +127,7 @@ fn already_restored(
             marker.backup, done.archive, done.restore_as, request.label, request.archive, request.restore_as
         ))
         .hint(format!(
-            "to keep the cluster, start without RESTORE or with the former request; to restore again, empty {target} first"
+            "to keep the cluster, start without RESTORE or with the former request; to restore again, move {target} away first: it may have been written to since"
         )))
 }
 
