@@ -14,16 +14,18 @@ use wale_cluster::{
 use wale_pg::{ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::extract::check_configuration;
+use super::finish::{Finish, Finished};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
+use super::run::{Ending, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
 use super::wal::{self, Need};
-use super::way::{self, Judged, checked_addition};
+use super::way::{self, Judged};
 use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use wale_cluster::recovery;
-use wale_pg::{Lsn, MajorVersion, RecoveryTargetTimeline, TimelineHistory, TimelineId};
+use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
+use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::source::Source;
 use crate::archive::Archive;
@@ -75,26 +75,6 @@ pub(super) async fn check_unwritten(
     }
     let judged = judge(archive, source, &lines).await?;
     Ok(judged.map_or_else(Vec::new, |judged| judged.way.warnings))
-}
-
-/// The added settings, checked as the server would.
-///
-/// # Errors
-///
-/// [`Kind::Configuration`] with all mistakes.
-pub(super) fn checked_addition(text: &str, major: MajorVersion) -> Result<Vec<(String, String)>> {
-    recovery::parse_addition(text, major).map_err(|mistakes| {
-        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-        let error = OpError::new(
-            Kind::Configuration,
-            format!("the recovery settings are wrong: {}", all.join("; ")),
-        );
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })
 }
 
 fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {

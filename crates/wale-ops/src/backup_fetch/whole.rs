@@ -8,8 +8,8 @@ use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
+use super::finish::{Finish, Finished};
 use super::links;
-use super::run::{Finish, Finished};
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
 use crate::error::{Kind, OpError, Result};

@@ -4,8 +4,9 @@ use chrono::TimeDelta;
 use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
-use super::super::branches::{Branch, DEFAULT_REQUEST_INTERVAL};
-use super::super::plan::{BackupFacts, Bound, Decision, Place, Request, decide};
+use super::super::branches::DEFAULT_REQUEST_INTERVAL;
+use super::super::facts::{BackupFacts, Branch, Place};
+use super::super::plan::{Bound, Decision, Request, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::{SUSPECT, TimeOfDay};
 use super::{at, backup, segment, timeline};
@@ -288,7 +289,7 @@ fn fault_87_a_loop_of_requests_pushes_nothing_out() {
     assert!(gone(&decide_at(&rules(), &backups).unwrap()).is_empty());
     // What a person types is no stranger's: it leaves so many, whoever asked for them.
     let typed = decide_at(&Request::Retain(3), &backups).unwrap();
-    assert_eq!(gone(&typed), (0..20).collect::<Vec<_>>());
+    assert_eq!(gone(&typed), (1..=20).collect::<Vec<_>>());
     // The next nights' push out what is older, and with a night go the requests that came soon after it.
     for night in 4..=6 {
         backups.push(backup(1, 24 * night));
