@@ -9,7 +9,6 @@ use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_m
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::addition::checked_addition;
 use super::aim::Aim;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::finish::{Finish, Finished};
