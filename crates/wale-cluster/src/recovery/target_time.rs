@@ -10,7 +10,7 @@ mod zone;
 use chrono::{DateTime, Utc};
 use wale_pg::MajorVersion;
 
-use self::reading::{Reading, read};
+use self::reading::{Meaning, read};
 use self::zone::{GREENWICH, is_one_of, named};
 use super::addition::Problem;
 
@@ -88,12 +88,12 @@ fn understood(name: &str, value: &str) -> Result<(), Problem> {
         ))
     };
     match read(value) {
-        Reading::Moment(_) | Reading::Server => Ok(()),
-        Reading::Wrong(problem) => Err((
+        Meaning::Moment(_) | Meaning::Server => Ok(()),
+        Meaning::Wrong(problem) => Err((
             format!("PostgreSQL refuses the time {value:?} in {name}: {problem}"),
             hint(),
         )),
-        Reading::Ambiguous(part) => Err((
+        Meaning::Ambiguous(part) => Err((
             format!("{part:?} in {name} depends on the server's DateStyle, or is refused by it"),
             hint(),
         )),
@@ -116,8 +116,8 @@ pub(super) fn written(value: &str) -> String {
 #[must_use]
 pub fn instant(value: &str) -> Option<DateTime<Utc>> {
     match read(value) {
-        Reading::Moment(moment) => Some(moment),
-        Reading::Wrong(_) | Reading::Ambiguous(_) | Reading::Server => None,
+        Meaning::Moment(moment) => Some(moment),
+        Meaning::Wrong(_) | Meaning::Ambiguous(_) | Meaning::Server => None,
     }
 }
 

@@ -85,6 +85,18 @@ impl Aim {
         }
     }
 
+    /// The same for the user. A time can be written so that it is compared; where a name or a transaction lies, nobody can
+    /// know here.
+    fn told(&self, entry: &BackupEntry) -> Notes {
+        let unknown = self.unknown(entry).into_iter().collect();
+        let mut told = Notes::default();
+        match self.kind {
+            RecoveryTargetKind::Time(_) => told.warnings = unknown,
+            _ => told.notes = unknown,
+        }
+        told
+    }
+
     /// What deserves to be told of a backup whose end cannot be compared.
     fn unknown(&self, entry: &BackupEntry) -> Option<String> {
         let (name, ended) = (&entry.name, shown_time(entry.time));
@@ -122,18 +134,7 @@ pub(super) async fn choose(
             BackupSelector::Latest => latest(archive, catalog, aim, &|_| None).await?,
             BackupSelector::Name(_) => archive.choose(catalog, selector).await?,
         };
-        let unknown = aim.unknown(&chosen.entry).into_iter().collect();
-        // A time can be written so that it is compared; where a name or a transaction lies, nobody can know here.
-        let notes = match aim.kind {
-            RecoveryTargetKind::Time(_) => Notes {
-                warnings: unknown,
-                ..Notes::default()
-            },
-            _ => Notes {
-                notes: unknown,
-                ..Notes::default()
-            },
-        };
+        let notes = aim.told(&chosen.entry);
         return Ok((chosen, notes));
     };
     let ends = all_ends(archive, catalog, bound).await?;

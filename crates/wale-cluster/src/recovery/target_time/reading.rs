@@ -1,8 +1,8 @@
 //! A time as PostgreSQL reads it, as far as it means one moment whatever the server's settings are.
 //!
 //! Follows `ParseDateTime` and `DecodeDateTime` (src/backend/utils/adt/datetime.c, the same in 10 to 18 for what is here):
-//! fields of digits, words and offsets in any order. What PostgreSQL surely refuses is [`Reading::Wrong`]; `31.01.2026`, which
-//! the server's `DateStyle` decides, is [`Reading::Ambiguous`]; rare forms are left to the server.
+//! fields of digits, words and offsets in any order. What PostgreSQL surely refuses is [`Meaning::Wrong`]; `31.01.2026`, which
+//! the server's `DateStyle` decides, is [`Meaning::Ambiguous`]; rare forms are left to the server.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
@@ -10,7 +10,7 @@ use super::zone::{in_zone, is_one_of, offset_seconds};
 
 /// What a text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum Meaning {
     /// One moment, whoever reads it.
     Moment(DateTime<Utc>),
     /// PostgreSQL refuses it; what is wrong.
@@ -94,11 +94,11 @@ struct Parts<'a> {
 }
 
 /// A field that ends the reading.
-type Stop = Reading;
+type Stop = Meaning;
 
-pub(super) fn read(value: &str) -> Reading {
+pub(super) fn read(value: &str) -> Meaning {
     let Some(fields) = fields(value) else {
-        return Reading::Server;
+        return Meaning::Server;
     };
     let mut parts = Parts::default();
     for field in fields {
@@ -195,9 +195,9 @@ impl<'a> Parts<'a> {
             Field::Number(text) => self.take_number(text),
             Field::Offset(text) => {
                 let seconds = offset_seconds(text)
-                    .ok_or_else(|| Reading::Wrong(format!("{text:?} is no offset from UTC")))?;
+                    .ok_or_else(|| Meaning::Wrong(format!("{text:?} is no offset from UTC")))?;
                 if seconds.abs() >= OFFSET_MAX || has_sixty(text) {
-                    return Err(Reading::Wrong(format!("no zone is {text} from UTC")));
+                    return Err(Meaning::Wrong(format!("no zone is {text} from UTC")));
                 }
                 self.set_zone(text)
             }
@@ -208,30 +208,30 @@ impl<'a> Parts<'a> {
     fn take_date(&mut self, text: &str) -> Result<(), Stop> {
         let parts: Vec<&str> = text.split(['-', '/', '.']).collect();
         let [first, second, third] = parts[..] else {
-            return Err(Reading::Server);
+            return Err(Meaning::Server);
         };
         let number = |text: &str| text.parse::<u32>().ok();
-        let wrong = || Reading::Wrong(format!("there is no day {text}"));
+        let wrong = || Meaning::Wrong(format!("there is no day {text}"));
         let (year, month, day) = if let Some(month) = month(second) {
             // A month in words: the year is the part with four digits.
             match (first.len(), third.len()) {
                 (4, 1 | 2) => (first, Some(month), third),
                 (1 | 2, 4) => (third, Some(month), first),
-                _ => return Err(Reading::Server),
+                _ => return Err(Meaning::Server),
             }
         } else if first.len() == 4 {
             if second.len() > 2 || third.len() > 2 || second.is_empty() || third.is_empty() {
-                return Err(Reading::Server);
+                return Err(Meaning::Server);
             }
             (first, number(second), third)
         } else if first.len() <= 2 && second.len() <= 2 && [2, 4].contains(&third.len()) {
-            return Err(Reading::Ambiguous(text.to_owned()));
+            return Err(Meaning::Ambiguous(text.to_owned()));
         } else {
-            return Err(Reading::Server);
+            return Err(Meaning::Server);
         };
-        let year = year.parse::<i32>().map_err(|_| Reading::Server)?;
+        let year = year.parse::<i32>().map_err(|_| Meaning::Server)?;
         let (Some(month), Some(day)) = (month, number(day)) else {
-            return Err(Reading::Server);
+            return Err(Meaning::Server);
         };
         if year == 0 {
             return Err(wrong());
@@ -247,14 +247,14 @@ impl<'a> Parts<'a> {
             8 if !has_date && self.month.is_none() => {
                 let year = part(0, 4).cast_signed();
                 let date = NaiveDate::from_ymd_opt(year, part(4, 6), part(6, 8));
-                let wrong = || Reading::Wrong(format!("there is no day {text}"));
+                let wrong = || Meaning::Wrong(format!("there is no day {text}"));
                 self.set_date(date.filter(|_| year > 0).ok_or_else(wrong)?)
             }
             4 | 6 if has_date => {
                 let seconds = if text.len() == 6 { part(4, 6) } else { 0 };
                 // PostgreSQL counts on beyond the day here: `T250000` is one o'clock of the next.
                 let time = since_midnight(text, part(0, 2), part(2, 4), seconds);
-                self.set_time(time.map_err(|_| Reading::Server)?)
+                self.set_time(time.map_err(|_| Meaning::Server)?)
             }
             4 if self.date.is_none() && self.year.is_none() && self.month.is_some() => {
                 self.year = Some(part(0, 4).cast_signed());
@@ -264,7 +264,7 @@ impl<'a> Parts<'a> {
                 self.day = Some(part(0, text.len()));
                 Ok(())
             }
-            _ => Err(Reading::Server),
+            _ => Err(Meaning::Server),
         }
     }
 
@@ -272,7 +272,7 @@ impl<'a> Parts<'a> {
         let lower = text.to_ascii_lowercase();
         if let Some(number) = month(&lower) {
             if self.month.replace(number).is_some() || self.date.is_some() {
-                return Err(Reading::Server);
+                return Err(Meaning::Server);
             }
             return Ok(());
         }
@@ -284,9 +284,9 @@ impl<'a> Parts<'a> {
             word if word.starts_with(|c: char| c.is_ascii_alphabetic())
                 && has_month_first(word) =>
             {
-                return Err(Reading::Server);
+                return Err(Meaning::Server);
             }
-            "t" | "am" | "pm" | "bc" => return Err(Reading::Server),
+            "t" | "am" | "pm" | "bc" => return Err(Meaning::Server),
             _ => return self.set_zone(text),
         }
         Ok(())
@@ -294,14 +294,14 @@ impl<'a> Parts<'a> {
 
     fn set_date(&mut self, date: NaiveDate) -> Result<(), Stop> {
         if self.date.replace(date).is_some() {
-            return Err(Reading::Wrong("it holds two days".to_owned()));
+            return Err(Meaning::Wrong("it holds two days".to_owned()));
         }
         Ok(())
     }
 
     fn set_time(&mut self, time: TimeDelta) -> Result<(), Stop> {
         if self.time.replace(time).is_some() {
-            return Err(Reading::Wrong("it holds two times of day".to_owned()));
+            return Err(Meaning::Wrong("it holds two times of day".to_owned()));
         }
         Ok(())
     }
@@ -309,28 +309,28 @@ impl<'a> Parts<'a> {
     /// A second one is the server's to understand: some of them are.
     fn set_zone(&mut self, zone: &'a str) -> Result<(), Stop> {
         match self.zone.replace(zone) {
-            Some(_) => Err(Reading::Server),
+            Some(_) => Err(Meaning::Server),
             None => Ok(()),
         }
     }
 
-    fn moment(self) -> Result<Reading, Stop> {
-        let wrong = |what: &str| Reading::Wrong(what.to_owned());
+    fn moment(self) -> Result<Meaning, Stop> {
+        let wrong = |what: &str| Meaning::Wrong(what.to_owned());
         let date = match (self.date, self.year, self.month, self.day) {
             (Some(date), None, None, None) => date,
             (None, Some(year), Some(month), Some(day)) => NaiveDate::from_ymd_opt(year, month, day)
                 .filter(|_| year > 0)
                 .ok_or_else(|| wrong("there is no such day"))?,
             (None, None, None, None) => return Err(wrong("it holds no day")),
-            _ => return Err(Reading::Server),
+            _ => return Err(Meaning::Server),
         };
         if self.wants_time && self.time.is_none() {
-            return Err(Reading::Server);
+            return Err(Meaning::Server);
         }
         let mut time = self.time.unwrap_or_default();
         if let Some(is_pm) = self.is_pm {
             if self.time.is_none() {
-                return Err(Reading::Server);
+                return Err(Meaning::Server);
             }
             if time.num_hours() > 12 {
                 return Err(wrong("an hour after 12 has neither AM nor PM"));
@@ -344,27 +344,27 @@ impl<'a> Parts<'a> {
         let local = date.and_time(NaiveTime::MIN).checked_add_signed(time);
         let zone = self.zone.unwrap_or_default();
         let moment = local.and_then(|local| in_zone(local, zone));
-        moment.map(Reading::Moment).ok_or(Reading::Server)
+        moment.map(Meaning::Moment).ok_or(Meaning::Server)
     }
 }
 
 /// `17:00`, `17:00:00.25`; 24:00:00 is the end of the day and :60 the next minute, as PostgreSQL has it.
 fn clock(text: &str) -> Result<TimeDelta, Stop> {
-    let wrong = || Reading::Wrong(format!("there is no time of day {text}"));
+    let wrong = || Meaning::Wrong(format!("there is no time of day {text}"));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let parts: Vec<&str> = whole.split(':').collect();
     let is_plain = parts
         .iter()
         .all(|part| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()));
     if !is_plain || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Reading::Server);
+        return Err(Meaning::Server);
     }
     let number = |part: &str| part.parse::<u32>().map_err(|_| wrong());
     let (hours, minutes, seconds) = match parts[..] {
         [hours, minutes] if fraction.is_empty() => (hours, minutes, "0"),
         [hours, minutes, seconds] => (hours, minutes, seconds),
         // `17:00.5` are minutes and seconds to PostgreSQL.
-        _ => return Err(Reading::Server),
+        _ => return Err(Meaning::Server),
     };
     let whole = since_midnight(text, number(hours)?, number(minutes)?, number(seconds)?)?;
     // Microseconds, rounded as PostgreSQL rounds; more than nine digits say nothing more.
@@ -384,7 +384,7 @@ fn clock(text: &str) -> Result<TimeDelta, Stop> {
 fn since_midnight(text: &str, hours: u32, minutes: u32, seconds: u32) -> Result<TimeDelta, Stop> {
     let is_end = hours == 24 && minutes == 0 && seconds == 0;
     if (hours > 23 && !is_end) || minutes > 59 || seconds > 60 {
-        return Err(Reading::Wrong(format!("there is no time of day {text}")));
+        return Err(Meaning::Wrong(format!("there is no time of day {text}")));
     }
     let seconds = i64::from(hours) * 3600 + i64::from(minutes) * 60 + i64::from(seconds);
     Ok(TimeDelta::seconds(seconds))
