@@ -16,6 +16,7 @@ pub mod aim;
 mod cluster;
 mod extract;
 mod facts;
+mod holder;
 #[cfg(test)]
 mod hostile_tests;
 mod ledger;
