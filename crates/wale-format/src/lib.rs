@@ -15,6 +15,7 @@
 //! | [`partition`] | which file goes in which tar |
 
 mod backup_name;
+mod checksum;
 
 pub mod codec;
 pub mod identity;
@@ -26,9 +27,10 @@ pub mod sentinel;
 pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
+pub use checksum::{Crc32c, hex};
 pub use codec::{
-    Codec, CodecError, CodecSettings, Encoder, HEAD_BYTES, WINDOW_MAX_BYTES, decoder,
-    decoder_within, encoder, window_bytes,
+    Codec, CodecError, CodecSettings, Encoder, WINDOW_MAX_BYTES, decoder, decoder_within, encoder,
+    window_bytes,
 };
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;

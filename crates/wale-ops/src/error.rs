@@ -353,6 +353,12 @@ impl OpError {
         self
     }
 
+    /// The error of work that was told to stop.
+    #[must_use]
+    pub(crate) fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "cancelled")
+    }
+
     /// A bug: something that cannot happen did.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {

@@ -14,8 +14,10 @@ pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;
 pub mod backup_push;
+mod blocking;
 mod claim;
 pub mod clock;
+mod control;
 pub mod error;
 pub mod ownership;
 pub mod promotion;
@@ -24,13 +26,16 @@ pub mod retention;
 pub mod retry;
 pub mod role;
 pub mod sealed;
-pub mod sweep;
+mod timelines;
 pub mod unknown_server;
 pub mod wal_fetch;
+mod wal_file;
 pub mod wal_push;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod wal_g_tests;
 
 pub use archive::{
     Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
@@ -38,6 +43,7 @@ pub use archive::{
 };
 pub use clock::Clock;
 pub use error::{Declined, Kind, Level, OpError, Retry};
+pub use retention::sweep;
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,

@@ -5,8 +5,9 @@
 use std::path::Path;
 
 use crate::archive::Archive;
+use crate::blocking::blocking;
+use crate::control::read_control;
 use crate::error::Result;
-use crate::wal_push::{blocking, read_control};
 
 /// What is known of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Ownership {
 /// [`Kind::ArchiveMismatch`](crate::Kind::ArchiveMismatch) when the archive belongs to another cluster; the store's.
 pub async fn check(archive: &Archive, data_directory: &Path) -> Result<Ownership> {
     let data_directory = data_directory.to_path_buf();
-    let Some(cluster) = blocking(move || Ok(read_control(&data_directory))).await? else {
+    let Some(cluster) = blocking(move || read_control(&data_directory)).await? else {
         return Ok(Ownership::Open);
     };
     Ok(if archive.belongs_to(&cluster).await? {
@@ -43,9 +44,9 @@ mod tests {
     use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
     use super::*;
+    use crate::control::cluster_of_control;
     use crate::error::Kind;
     use crate::testing::Bench;
-    use crate::wal_push::plan::cluster_of_control;
 
     const CONTROL: &[u8] = include_bytes!("../../wale-pg/testdata/control_file/15");
 

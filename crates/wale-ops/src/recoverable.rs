@@ -10,9 +10,10 @@ use wale_pg::{
 };
 
 use crate::archive::reach::{self, Gap, Leg, Walk};
+use crate::archive::walk::Lack;
 use crate::archive::{Archive, Look, Wanted, walk};
-use crate::backup_fetch::timelines::{self, Wish};
 use crate::error::{Kind, OpError, Result};
+use crate::timelines::{self, Wish};
 
 /// How often the log is listed anew because the listing lacked what the store has.
 const LOOKS: usize = 3;
@@ -30,6 +31,8 @@ pub struct Recoverable {
     pub gap: Option<Gap>,
     /// How many segments the gap has; 0 without one.
     pub missing: u64,
+    /// An object that holds the first of them, which this version cannot read.
+    pub sealed: Option<String>,
 }
 
 /// Looks along the way from the newest usable base backup to the end of the newest timeline that grew out of it. `None`
@@ -80,15 +83,19 @@ async fn look(
         until: None,
         gap: None,
         missing: 0,
+        sealed: None,
     };
     let legs = reach::legs(backup.segment(), followed.as_ref(), size);
     for leg in legs.map_err(walk::behind_the_log)? {
-        let walk = see(archive, leg, size).await?;
+        let (walk, gap) = see(archive, leg, size).await?;
         let reached = walk.reached().map_err(walk::behind_the_log)?;
         found.until = reached.or(found.until);
-        if let Some(gap) = walk.gap().map_err(walk::behind_the_log)? {
+        if let Some((gap, lack)) = gap {
             found.gap = Some(gap);
             found.missing = gap.segments(size).map_err(walk::behind_the_log)?;
+            if let Lack::Sealed(key) = lack {
+                found.sealed = Some(key);
+            }
             break;
         }
     }
@@ -118,13 +125,19 @@ async fn followed(
 }
 
 /// What the archive has of a leg. A gap that it shows is confirmed by name.
-async fn see(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
+async fn see(
+    archive: &Archive,
+    leg: Leg,
+    size: WalSegmentSize,
+) -> Result<(Walk, Option<(Gap, Lack)>)> {
     for _ in 0..LOOKS {
         let walk = walk::walk(archive, leg, size).await?;
-        match walk.gap().map_err(walk::behind_the_log)? {
-            // Archived meanwhile, or the listing is behind.
-            Some(gap) if !walk::is_missing(archive, gap).await? => {}
-            _ => return Ok(walk),
+        let Some(gap) = walk.gap().map_err(walk::behind_the_log)? else {
+            return Ok((walk, None));
+        };
+        // Otherwise it was archived meanwhile, or the listing is behind.
+        if let Some(lack) = walk::lack(archive, gap).await? {
+            return Ok((walk, Some((gap, lack))));
         }
     }
     Err(OpError::new(
@@ -211,6 +224,7 @@ mod tests {
         let bench = bench(&[&backup[0], &name(6)], &files).await;
         let report = run(&bench.archive).await.expect("found").expect("a backup");
         assert_eq!(report.from, segment_name(&name(6)));
+        assert_eq!(report.sealed, None);
         assert_eq!(found(&bench).await, (Some(name(7)), None, 0));
     }
 
@@ -245,6 +259,23 @@ mod tests {
             found(&stranger).await,
             (Some(on(1, &[4]).remove(0)), None, 0)
         );
+    }
+
+    #[tokio::test]
+    async fn fault_96_recovery_ends_before_what_only_another_tool_reads() {
+        let backup = on(1, &[2]);
+        let files = on(1, &[2, 3]);
+        let bench = bench(&[&backup[0]], &[&files[0], &files[1]]).await;
+        let sealed = on(1, &[4]).remove(0);
+        let key = Archive::key(&format!("wal_005/{sealed}.br")).expect("a key");
+        bench.memory.insert(&key, b"brotli".to_vec());
+        let gap = Some((sealed.clone(), sealed.clone()));
+        assert_eq!(found(&bench).await, (Some(files[1].clone()), gap, 1));
+        let report = run(&bench.archive).await.expect("found").expect("a backup");
+        assert_eq!(report.sealed, Some(key.to_string()));
+        // A copy that we read, beside it.
+        bench.store_wal(&sealed, Codec::Lz4, b"not looked into");
+        assert_eq!(found(&bench).await, (Some(sealed), None, 0));
     }
 
     #[tokio::test]

@@ -100,8 +100,23 @@ impl Archive {
         Ok(false)
     }
 
+    /// An object under `name`, where there are some and a restore of ours reads none of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn sealed_under(&self, name: &ArchiveFileName) -> Result<Option<String>> {
+        let mut sealed = None;
+        for stored in self.find_wal_copies(name).await? {
+            if stored.codec.can_read() && self.opens(&stored).await? {
+                return Ok(None);
+            }
+            sealed.get_or_insert(stored.key.to_string());
+        }
+        Ok(sealed)
+    }
+
     /// Whether the beginning of a stored segment can be decoded. What is damaged can, so far as this question goes.
-    async fn opens(&self, stored: &StoredWal) -> Result<bool> {
+    pub(crate) async fn opens(&self, stored: &StoredWal) -> Result<bool> {
         match self.read_wal_header(stored).await {
             Err(error) if error.kind == Kind::Configuration => Ok(false),
             Err(error) if error.kind == Kind::CorruptData => Ok(true),

@@ -8,8 +8,8 @@ use std::path::Path;
 use wale_cluster::{ClusterError, DataDirectory};
 use wale_pg::MajorVersion;
 
+use crate::blocking::blocking;
 use crate::error::Result;
-use crate::wal_push::blocking;
 
 /// What is not known of the server of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub async fn look(data_directory: &Path) -> Result<Option<UnknownServer>> {
             major: directory.newer_version(),
             control_version,
         };
-        Ok((found.major.is_some() || control_version.is_some()).then_some(found))
+        (found.major.is_some() || control_version.is_some()).then_some(found)
     })
     .await
 }

@@ -30,6 +30,9 @@ use crate::wal_segment::{WalSegmentError, WalSegmentName, WalSegmentSize};
 /// `XLP_LONG_HEADER`: the page header is the long form.
 const LONG_HEADER: u16 = 0x0002;
 
+/// All flags that any version sets.
+const FLAGS_MAX: u16 = 0x000F;
+
 /// `XLOG_PAGE_MAGIC` of each major version, as read from the segments of running servers; 19's from its headers.
 const MAGICS: [(u16, u32); 10] = [
     (0xD097, 10),
@@ -107,6 +110,24 @@ impl WalPageHeader {
         Ok(header)
     }
 
+    /// Whether bytes begin as the first page of a segment does, be it a damaged one: by magic and flags, or by both sizes. Of
+    /// random bytes one in 50 million does: 10 of 65,536 magics, 8 of 65,536 combinations of flags; the sizes are next to
+    /// nothing beside these.
+    #[must_use]
+    pub fn resembles(head: &[u8]) -> bool {
+        let Some(header) = head.first_chunk::<{ Self::LENGTH }>() else {
+            return false;
+        };
+        let magic = u16::from_le_bytes(field(header, 0));
+        let info = u16::from_le_bytes(field(header, 2));
+        let segment = u32::from_le_bytes(field(header, 32));
+        let block = u32::from_le_bytes(field(header, 36));
+        let has_magic = MAGICS.iter().any(|(known, _)| *known == magic);
+        let has_flags = info & LONG_HEADER != 0 && info <= FLAGS_MAX;
+        let has_sizes = WalSegmentSize::new(segment.into()).is_ok() && is_block_size(block);
+        (has_magic && has_flags) || has_sizes
+    }
+
     /// The major version whose magic the header carries; `None` for one that is newer than any known.
     pub fn major(&self) -> Option<MajorVersion> {
         let (_, major) = MAGICS.iter().find(|(magic, _)| *magic == self.magic)?;
@@ -155,8 +176,7 @@ impl WalPageHeader {
                 expected: Some(size),
             });
         }
-        // XLOG_BLCKSZ is chosen when the server is compiled, from 1 to 64 kB.
-        if !(self.block_size.is_power_of_two() && (1 << 10..=1 << 16).contains(&self.block_size)) {
+        if !is_block_size(self.block_size) {
             return Err(WalHeaderError::WrongBlockSize {
                 found: self.block_size,
             });
@@ -212,6 +232,11 @@ impl WalPageHeader {
             }
         })
     }
+}
+
+/// `XLOG_BLCKSZ` is chosen when the server is compiled, from 1 to 64 kB.
+fn is_block_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (1 << 10..=1 << 16).contains(&bytes)
 }
 
 fn check_file_size(found: u64, expected: WalSegmentSize) -> Result<(), WalHeaderError> {
@@ -414,6 +439,29 @@ mod tests {
             verify_altered(0, &[]).map(|header| header.system_identifier),
             Ok(IDENTIFIER)
         );
+    }
+
+    #[test]
+    fn fault_118_a_damaged_header_still_resembles_one_and_noise_does_not() {
+        for (_, _, _, bytes) in REAL {
+            for bit in 0..WalPageHeader::LENGTH * 8 {
+                let mut flipped = *bytes;
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(WalPageHeader::resembles(&flipped), "bit {bit}");
+            }
+            assert!(!WalPageHeader::resembles(&bytes[..39]));
+        }
+        // A version to come, whose magic nobody knows.
+        let mut newer = *REAL[5].3;
+        newer[..2].copy_from_slice(&0xD177_u16.to_le_bytes());
+        assert!(WalPageHeader::resembles(&newer));
+        for noise in [
+            [0; 40],
+            [0xFF; 40],
+            *b"4$9Zq\x80\xf1\x07 noise of forty bytes, no zero\x99\xfe",
+        ] {
+            assert!(!WalPageHeader::resembles(&noise));
+        }
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub(crate) struct GapRecord {
     pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) segments: u64,
+    /// An object that holds the first of them, which this version cannot read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<String>,
 }
 
 /// WAL that is in the archive only under a codec or a key that this version cannot read.

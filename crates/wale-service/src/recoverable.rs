@@ -69,6 +69,7 @@ fn note(app: &App, found: Option<&Recoverable>) {
             from: gap.from.to_string(),
             to: gap.to.to_string(),
             segments: found.missing,
+            sealed: found.sealed.clone(),
         }),
         checked_at: app.archive.clock().now(),
     });
@@ -85,7 +86,21 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
     if gap == known {
         return;
     }
-    if let (Some(record), Some(gap)) = (record, gap) {
+    if let (Some(record), Some(gap)) = (record, gap)
+        && let Some(sealed) = &gap.sealed
+    {
+        tracing::warn!(
+            backup = record.backup,
+            from = gap.from,
+            to = gap.to,
+            segments = gap.segments,
+            recoverable_until = record.until,
+            sealed,
+            hint =
+                "take a base backup now; until then restore with the tool that wrote the segments",
+            "WAL is in the archive only as this version cannot read it: a recovery by wale ends before it"
+        );
+    } else if let (Some(record), Some(gap)) = (record, gap) {
         tracing::warn!(
             backup = record.backup,
             from = gap.from,

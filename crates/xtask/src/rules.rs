@@ -10,7 +10,7 @@ pub(crate) const FUNCTION_LINES_MAX: usize = 100;
 pub(crate) const FUNCTION_LINES_AIM: usize = 70;
 
 /// The operations of wale-ops, which stand side by side. Everything else there stands below them.
-pub(crate) const OPERATIONS: [&str; 13] = [
+pub(crate) const OPERATIONS: [&str; 12] = [
     "backup_fetch",
     "backup_list",
     "backup_mark",
@@ -20,7 +20,6 @@ pub(crate) const OPERATIONS: [&str; 13] = [
     "recoverable",
     "retention",
     "sealed",
-    "sweep",
     "unknown_server",
     "wal_fetch",
     "wal_push",

@@ -214,7 +214,7 @@ pub(super) fn missing_minimums(
 pub(super) const INCLUDE_DEPTH: u32 = 10;
 
 /// Bytes of one configuration file. PostgreSQL's own, full of comments, has 30 KiB; 4 MiB is a hundred times that.
-pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Files that a configuration consists of, and their bytes altogether: 1,000 opened files, and 4 × 4 MiB that are read.
 /// A file that includes itself a hundred times would else be read 100^10 times.

@@ -351,6 +351,12 @@ impl Reading<'_> {
         self.bytes += bytes.len() as u64;
         self.check(self.set.files.len() + 1)?;
         if is_rules(name, &bytes) {
+            if names_others(&bytes) {
+                self.say(format!(
+                    "{name} names other files (@file or include), which are not taken over: put them where the restored \
+                     server looks for them"
+                ));
+            }
             self.set.files.insert(name.to_owned(), bytes);
             return Ok(());
         }
@@ -480,6 +486,20 @@ fn is_rules(name: &str, bytes: &[u8]) -> bool {
     words.peek().is_some() && words.all(|word| HBA_WORDS.contains(&word)) && !is_settings(bytes)
 }
 
+/// Whether a file of rules names other files, which only the server reads: nothing of them is opened here.
+fn names_others(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .any(|line| {
+            let mut words = line
+                .split([' ', '\t', ',', '\r'])
+                .filter(|word| !word.is_empty());
+            line.trim_start().starts_with("include")
+                || words.any(|word| word.starts_with('@') || word.starts_with("\"@"))
+        })
+}
+
 /// Whether every line sets something, is empty or a comment.
 fn is_settings(bytes: &[u8]) -> bool {
     String::from_utf8_lossy(bytes)
@@ -513,6 +533,28 @@ mod tests {
         fn read(&self, major: u32) -> ConfigurationSet {
             read_configuration(&self.from(), MajorVersion::new(major).unwrap()).unwrap()
         }
+    }
+
+    #[test]
+    fn fault_92_what_files_of_rules_name_is_not_read() {
+        let folder = Folder::new();
+        let rules = "include /dev/zero\ninclude_dir /dev\ninclude pg_hba.conf\ninclude pipe\n\
+                     local @/dev/zero all trust\nhost all,@/dev/zero \"@pipe\" all trust\n";
+        folder.put("postgresql.conf", "port = 5433\n");
+        folder.put("pg_hba.conf", rules);
+        folder.put("pg_ident.conf", "@/dev/zero a b\ninclude pipe\n");
+        // Nobody writes into it: a reader would wait for ever.
+        let pipe = folder.from().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let set = folder.read(16);
+        assert_eq!(text(&set, "pg_hba.conf"), rules);
+        let names: Vec<_> = set.names().collect();
+        assert_eq!(names, ["pg_hba.conf", "pg_ident.conf", "postgresql.conf"]);
+        assert_eq!(set.said.len(), 2, "{:?}", set.said);
+        assert!(set.said[0].starts_with("pg_hba.conf names other files"));
+        assert!(!names_others(
+            b"local all all trust # @x include\nhost all a@b all md5\n"
+        ));
     }
 
     fn text(set: &ConfigurationSet, name: &str) -> String {

@@ -34,7 +34,7 @@ use crate::error::ClusterError;
 use crate::owner::Owner;
 
 pub use addition::{SettingMistake, parse_addition, read_addition};
-pub use configuration::strip;
+pub use configuration::{FILE_BYTES_MAX, strip};
 pub use copy::{ConfigurationSet, own_configuration, read_configuration};
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
@@ -47,6 +47,9 @@ pub use settled::{
 };
 pub use stand_in::{missing_configuration, write_missing_configuration};
 pub use target_time::instant;
+
+/// The configuration files that a restore reads, before it writes its settings: see [`FILE_BYTES_MAX`].
+pub const READ_FILES: [&str; 2] = ["postgresql.conf", AUTO_CONF];
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const RECOVERY_CONF: &str = "recovery.conf";

@@ -2,7 +2,7 @@
 //!
 //! The extension of an object's name says its codec, always; nothing is guessed from the content.
 //!
-//! Refuses to know: names of objects, encryption, where the bytes come from or go to.
+//! Refuses to know: names of objects, how to decrypt, where the bytes come from or go to.
 //!
 //! Invariants:
 //! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
@@ -26,6 +26,7 @@
 
 mod lz4;
 mod lzo;
+mod sealed;
 mod strict;
 mod zstd_frame;
 
@@ -34,6 +35,9 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use sealed::{Content, SEALED_HEAD_BYTES};
+use strict::FrameDecoder as _;
 
 /// A compression method, known by the extension it gives to an object's name.
 ///
@@ -366,16 +370,38 @@ impl<W: Write> Write for Encoder<W> {
 /// The largest window of a zstd frame that anybody may allow: what `zstd -d` accepts without `--long`. 128 MiB.
 pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
 
-/// Bytes of a stored object by whose beginning [`window_bytes`] can tell.
-pub const HEAD_BYTES: usize = zstd_frame::HEAD_BYTES;
-
-/// The memory that the window of a stored object takes while it is decoded, by the object's first bytes; 0 for codecs
+/// The memory that the window of a stored object takes while it is decoded, by the object's first bytes (17 are enough); 0 for codecs
 /// that have none, and where the bytes say nothing (the decoder then says what is wrong).
 #[must_use]
 pub fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
     match codec {
         Codec::Zstd => zstd_frame::window_bytes(head).unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// Whether what stands in the place of a compressed stream, or of `content` where nothing is compressed, may be an encrypted
+/// message, of OpenPGP or of libsodium, whose bytes look like noise. What begins as it should, be it damaged, like text or
+/// like nothing is none. `head` are the first [`SEALED_HEAD_BYTES`], or all there are.
+#[must_use]
+pub fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> bool {
+    let mut magics = Codec::ALL.into_iter().filter_map(magic);
+    if magics.any(|magic| head.starts_with(magic)) {
+        return false;
+    }
+    match codec {
+        Codec::None => sealed::in_place_of_plain(content, head),
+        codec => magic(codec).is_some_and(|magic| sealed::in_place_of_stream(magic, head)),
+    }
+}
+
+/// How the streams begin that have a beginning of their own.
+const fn magic(codec: Codec) -> Option<&'static [u8]> {
+    match codec {
+        Codec::Zstd => Some(zstd_frame::ZstdFrame::MAGIC),
+        Codec::Lz4 => Some(lz4::Lz4Frame::MAGIC),
+        Codec::Lzo => Some(lzo::LzopFrame::MAGIC),
+        Codec::None | Codec::Brotli | Codec::Lzma => None,
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// First byte of an OpenPGP message that begins with a session key: packet tag 1 with one, two or four bytes of length,
-/// or in the new format. WAL-E and WAL-G give their encrypted objects the extension of the codec.
-const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
+use super::sealed;
 
 /// A decoder of one frame that can be asked about its source.
 pub(super) trait FrameDecoder {
@@ -114,20 +112,10 @@ impl<D: FrameDecoder> Strict<D> {
         io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
-    /// Refuses what does not begin as a frame, without a word about damage: other tools encrypt what they store, and
-    /// what is encrypted looks like anything. Zeros are what a lost write leaves.
+    /// Refuses what another tool may have encrypted: other tools give it the extension of the codec.
     fn recognise(&mut self) -> io::Result<()> {
         let seen = self.decoder.source().fill_buf()?;
-        let head = &seen[..seen.len().min(D::MAGIC.len())];
-        if D::MAGIC.starts_with(head) || head.iter().all(|byte| *byte == 0) {
-            return Ok(());
-        }
-        let what = if OPENPGP.contains(&head[0]) {
-            "it is encrypted with OpenPGP, which this version cannot decrypt"
-        } else {
-            "it does not begin as one, and may be encrypted"
-        };
-        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+        sealed::refuse_stranger(D::MAGIC, seen)
     }
 
     fn check_end(&mut self) -> io::Result<()> {

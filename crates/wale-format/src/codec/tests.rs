@@ -365,3 +365,52 @@ proptest! {
         let _ = decode(codec, &damaged);
     }
 }
+
+/// From a segment of WAL-G's that libsodium encrypted.
+const SODIUM: [u8; 26] = [
+    0x64, 0x99, 0xd6, 0x86, 0x07, 0xf1, 0x8a, 0x04, 0xb9, 0xb1, 0x55, 0x2b, 0x2f, 0x0b, 0xd6, 0x14,
+    0xbc, 0x61, 0x64, 0xdd, 0xe3, 0x14, 0x66, 0xbc, 0xc1, 0x88,
+];
+
+#[test]
+fn fault_118_noise_may_be_encrypted_and_a_damaged_stream_is_not() {
+    for codec in [Codec::Zstd, Codec::Lz4, Codec::Lzo] {
+        let sealed = |head: &[u8]| may_be_encrypted(codec, Content::Wal, head);
+        assert!(sealed(&SODIUM), "{codec}");
+        assert!(!sealed(&SODIUM[..20]), "{codec}");
+        assert!(!sealed(&[0; 64]), "{codec}");
+        assert!(!sealed(&[b'x'; 64]), "{codec}");
+        let page = b"<html><body>What you wanted</body></html>";
+        assert!(!sealed(page), "{codec}");
+    }
+    let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD];
+    frame.extend_from_slice(&SODIUM);
+    let sealed = |codec, head: &[u8]| may_be_encrypted(codec, Content::Tar, head);
+    assert!(!sealed(Codec::Zstd, &frame));
+    assert!(!sealed(Codec::Lz4, &frame), "another codec's");
+    frame[0] ^= 1;
+    assert!(!sealed(Codec::Zstd, &frame), "a flipped bit");
+    let mut tar = [7u8; 512];
+    tar[0] = 8;
+    assert!(sealed(Codec::None, &tar));
+    tar[257..262].copy_from_slice(b"ustar");
+    assert!(!sealed(Codec::None, &tar));
+    assert!(!sealed(Codec::None, b"tar"));
+}
+
+#[test]
+fn fault_118_plain_wal_and_text_are_told_from_noise_be_they_damaged() {
+    let sealed = |content, head: &[u8]| may_be_encrypted(Codec::None, content, head);
+    let noise: Vec<u8> = SODIUM.iter().chain(&SODIUM).copied().collect();
+    assert!(sealed(Content::Wal, &noise));
+    assert!(sealed(Content::Text, &noise));
+    let history = b"1\t0/5000098\tno recovery target specified\n";
+    assert!(!sealed(Content::Text, history));
+    let mut flipped = history.to_vec();
+    flipped[3] ^= 0x80;
+    assert!(!sealed(Content::Text, &flipped));
+    for content in [Content::Wal, Content::Text] {
+        assert!(!sealed(content, &[0; 64]), "a lost write");
+        assert!(!sealed(content, b""));
+    }
+}

@@ -4,10 +4,6 @@ use std::io::{self, Read, Write};
 
 use super::strict::{FrameDecoder, Source, Strict};
 
-/// Bytes of a frame header up to where its window is known: magic number, descriptor, window; or descriptor, dictionary
-/// (at most 4) and content size (at most 8). RFC 8878, 3.1.1.1.
-pub(super) const HEAD_BYTES: usize = 4 + 1 + 4 + 8;
-
 /// The window that a frame asks for, by the beginning of the stream; `None` where it is no frame or ends too early.
 pub(super) fn window_bytes(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head
@@ -85,6 +81,10 @@ impl FrameDecoder for ZstdFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of a frame header up to where its window is known: magic number, descriptor, window; or descriptor, dictionary
+    /// (at most 4) and content size (at most 8). RFC 8878, 3.1.1.1.
+    const HEAD_BYTES: usize = 4 + 1 + 4 + 8;
 
     fn frame(
         set: impl FnOnce(&mut zstd::stream::write::Encoder<'static, Vec<u8>>),

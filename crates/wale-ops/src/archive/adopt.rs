@@ -94,11 +94,11 @@ impl Archive {
                 return error;
             }
             OpError::new(
-                Kind::CorruptData,
+                error.kind,
                 format!("could not tell whose archive {} is", self.location()),
             )
             .detail(format!(
-                "Its newest WAL object {} cannot be read; it may be encrypted.",
+                "Its newest WAL object {} cannot be read.",
                 stored.key
             ))
             .hint("give the key that the archive was written with, or use a new prefix")

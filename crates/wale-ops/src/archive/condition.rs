@@ -3,20 +3,18 @@
 //! `LATEST` means it.
 
 use futures_util::StreamExt;
+use wale_format::codec::{SEALED_HEAD_BYTES, may_be_encrypted};
 use wale_format::layout;
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{ArchiveFileName, WalSegmentName};
+use wale_pg::WalSegmentName;
 use wale_storage::ObjectKey;
 
 use super::parts::StoredPart;
-use super::reach::{Leg, Walk};
-use super::read::may_be_encrypted;
-use super::walk::{behind_the_log, each_wal, is_missing, prefix};
+use super::reach::Leg;
+use super::read::content_of;
+use super::walk::{Lack, behind_the_log, first_lack};
 use super::{Archive, BackupEntry, SentinelRecord, is_offline};
 use crate::error::{Kind, OpError, Result};
-
-/// Bytes of a partition that tell whether it is encrypted: the header of a tar has its mark within these.
-const HEAD_BYTES: usize = 512;
 
 /// Why a backup cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +118,7 @@ impl Archive {
         };
         let key = Self::key(&smallest.key)?;
         let head = self.head_of(&key).await?;
-        if !may_be_encrypted(smallest.codec, &head) {
+        if !may_be_encrypted(smallest.codec, content_of(&key), &head) {
             return Ok(());
         }
         Err(OpError::new(
@@ -137,12 +135,12 @@ impl Archive {
     async fn head_of(&self, key: &ObjectKey) -> Result<Vec<u8>> {
         let failed = |error| OpError::from_store(error, format_args!("read {key}"));
         let mut body = self.store().get(key).await.map_err(failed)?.body;
-        let mut head = Vec::with_capacity(HEAD_BYTES);
-        while head.len() < HEAD_BYTES
+        let mut head = Vec::with_capacity(SEALED_HEAD_BYTES);
+        while head.len() < SEALED_HEAD_BYTES
             && let Some(chunk) = body.next().await
         {
             let chunk = chunk.map_err(failed)?;
-            let wanted = chunk.len().min(HEAD_BYTES - head.len());
+            let wanted = chunk.len().min(SEALED_HEAD_BYTES - head.len());
             head.extend_from_slice(&chunk[..wanted]);
         }
         Ok(head)
@@ -169,75 +167,24 @@ impl Archive {
             first: number(begins)?,
             end: Some(number(last)? + 1),
         };
-        let mut walk = Walk::new(leg, size);
-        let mut seen = Readability::default();
-        let prefix = prefix(leg, size).map_err(behind_the_log)?;
-        each_wal(self, &prefix, |listed, meta| match listed {
-            ArchiveFileName::Segment(segment) => {
-                if segment >= begins && segment <= last {
-                    seen.saw(segment, can_read(meta.key.as_str()));
-                }
-                walk.see(segment);
-                segment > last
-            }
-            _ => false,
-        })
-        .await?;
-        if let Some(gap) = walk.gap().map_err(behind_the_log)?
-            && is_missing(self, gap).await?
-        {
-            return Err(OpError::new(
+        match first_lack(self, leg, size).await? {
+            None => Ok(()),
+            Some((gap, Lack::Missing)) => Err(OpError::new(
                 Kind::CorruptData,
                 format!(
                     "WAL segment {}, without which backup {name} never becomes consistent, is not in the archive",
                     gap.from
                 ),
-            ));
-        }
-        if let Some(segment) = seen.first_unreadable() {
-            return Err(OpError::new(
+            )),
+            Some((gap, Lack::Sealed(key))) => Err(OpError::new(
                 Kind::Configuration,
                 format!(
-                    "WAL segment {segment}, which backup {name} needs, is there only as this version cannot read it"
+                    "WAL segment {}, which backup {name} needs, is there only as this version cannot read it ({key})",
+                    gap.from
                 ),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// Which segments are there under a codec that can be read; they come in the order of their names.
-#[derive(Default)]
-struct Readability {
-    current: Option<(WalSegmentName, bool)>,
-    unreadable: Option<WalSegmentName>,
-}
-
-impl Readability {
-    fn saw(&mut self, segment: WalSegmentName, can_read: bool) {
-        match &mut self.current {
-            Some((current, readable)) if *current == segment => *readable |= can_read,
-            _ => {
-                self.settle();
-                self.current = Some((segment, can_read));
-            }
+            )),
         }
     }
-
-    fn settle(&mut self) {
-        if let Some((segment, false)) = self.current {
-            self.unreadable.get_or_insert(segment);
-        }
-    }
-
-    fn first_unreadable(mut self) -> Option<WalSegmentName> {
-        self.settle();
-        self.unreadable
-    }
-}
-
-fn can_read(key: &str) -> bool {
-    matches!(layout::parse(key), layout::ArchiveKey::Wal { codec, .. } if codec.can_read())
 }
 
 /// Refuses a backup whose partitions are compressed as this version cannot read.

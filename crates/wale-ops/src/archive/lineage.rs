@@ -12,6 +12,16 @@ use wale_pg::{Lsn, TimelineHistory, TimelineId};
 /// The timelines of the archive: their histories, `None` for one that cannot be read.
 pub type Histories = BTreeMap<TimelineId, Option<TimelineHistory>>;
 
+/// Whether a later timeline's history shows that a timeline existed before it.
+///
+/// A server takes the first number above its own timeline that has no history yet. So whoever grew out of a timeline
+/// before this one, and has a later number, met this one's history, whether or not it is one of its parents.
+#[must_use]
+pub(crate) fn was_before(timeline: TimelineId, later: &TimelineHistory) -> bool {
+    let parents = &later.parents;
+    later.timeline > timeline && parents.iter().any(|parent| parent.timeline < timeline)
+}
+
 /// Where a backup ends: what decides which timelines it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {

@@ -6,7 +6,7 @@ use wale_pg::{ArchiveFileName, Lsn, WalSegmentSize};
 
 use super::lineage::Ending;
 use super::{Archive, BackupEntry};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 impl Archive {
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more. `None`
@@ -53,8 +53,11 @@ impl Archive {
         let Some(stored) = self.find_wal(&first).await? else {
             return Ok(None);
         };
-        let header = self.read_wal_header(&stored).await;
-        Ok(header.ok().map(|header| u64::from(header.segment_size)))
+        match self.read_wal_header(&stored).await {
+            Ok(header) => Ok(Some(u64::from(header.segment_size))),
+            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where each of the backups ends, in their order. `None` where not even the timeline is known.

@@ -102,7 +102,7 @@ impl Walk {
             return false;
         }
         let is_beyond = self.leg.end.is_some_and(|end| number >= end);
-        if number == self.next && !is_beyond {
+        if number == self.next && !is_beyond && self.gap.is_none() {
             self.next += 1;
             return self.leg.end == Some(self.next);
         }
@@ -111,6 +111,22 @@ impl Walk {
             self.gap = Some((self.next, number - 1));
         }
         true
+    }
+
+    /// Takes note of a segment that is there, but that no restore of ours reads. To the way it is missing, with something
+    /// behind it or without; in the order of their names. `true` when no other is needed.
+    pub(crate) fn see_sealed(&mut self, segment: WalSegmentName) -> bool {
+        let Ok(number) = segment.number(self.size) else {
+            return false;
+        };
+        if segment.timeline() != self.leg.timeline || number < self.next {
+            return false;
+        }
+        if let Some(end) = self.leg.end {
+            return number >= end;
+        }
+        self.gap = Some((self.next, number));
+        false
     }
 
     /// The last segment before which, and including which, nothing of the leg is missing; `None` where the first one is.
@@ -224,6 +240,46 @@ mod tests {
                 }
                 _ => assert_eq!(reached.is_none(), present.is_empty(), "{leg:?} {present:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn fault_96_what_cannot_be_read_is_missing_on_the_way() {
+        /// A leg, the numbers that are there, those that cannot be read, the gap.
+        type Case = (Leg, &'static [u64], &'static [u64], Option<(u64, u64)>);
+        let cases: [Case; 8] = [
+            (leg(1, 2, None), &[2, 3, 4], &[], None),
+            (leg(1, 2, None), &[2, 3, 4], &[4], Some((4, 4))),
+            (leg(1, 2, None), &[2, 3, 4, 5], &[3, 4], Some((3, 4))),
+            (leg(1, 2, None), &[2, 4, 6], &[4, 6], Some((3, 6))),
+            (leg(1, 2, None), &[1, 2], &[1], None),
+            (leg(1, 2, Some(5)), &[2, 3, 4], &[3], Some((3, 3))),
+            (leg(1, 2, Some(5)), &[2, 3, 4, 5], &[4], Some((4, 4))),
+            (
+                leg(1, 2, Some(5)),
+                &[2, 3, 4, 5],
+                &[2, 3, 4, 5],
+                Some((2, 4)),
+            ),
+        ];
+        for (leg, present, sealed, expected) in cases {
+            let mut walk = Walk::new(leg, SIZE);
+            let _ = present.iter().any(|number| {
+                if sealed.contains(number) {
+                    walk.see_sealed(name(1, *number))
+                } else {
+                    walk.see(name(1, *number))
+                }
+            });
+            let expected = expected.map(|(from, to)| Gap {
+                from: name(1, from),
+                to: name(1, to),
+            });
+            assert_eq!(
+                walk.gap().unwrap(),
+                expected,
+                "{leg:?} {present:?} {sealed:?}"
+            );
         }
     }
 

@@ -3,11 +3,14 @@
 //! Its whole worth is to tell three things apart that all look like an I/O error to a decoder: the store stopped
 //! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
 
-use std::io::{self, BufRead as _, Read};
+use std::io::{self, Cursor, Read};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_format::Codec;
+use wale_format::codec::{self, Content};
+use wale_format::layout::{self, ArchiveKey};
+use wale_pg::ArchiveFileName;
 use wale_pipeline::StreamReader;
 use wale_storage::{ObjectKey, StoreError};
 
@@ -28,20 +31,6 @@ pub(crate) const WAL_WINDOW_MAX: u64 = 16 << 20;
 
 /// The window of a partition that each worker's budget counts. A larger one takes the rest from the budget.
 const PARTITION_WINDOW: u64 = 8 << 20;
-
-/// Bytes in which noise is told from text: that 24 random bytes all are printable happens once in 20 thousand million
-/// times, (98 / 256)^24.
-const NOISE_BYTES: usize = 24;
-
-/// How the streams begin that have a beginning of their own.
-const MAGICS: [(Codec, &[u8]); 3] = [
-    (Codec::Zstd, &[0x28, 0xB5, 0x2F, 0xFD]),
-    (Codec::Lz4, &[0x04, 0x22, 0x4D, 0x18]),
-    (Codec::Lzo, &[0x89, 0x4C, 0x5A, 0x4F]),
-];
-
-/// Where a tar has its mark.
-const TAR_MARK: (usize, &[u8]) = (257, b"ustar");
 
 impl Archive {
     /// The whole of a small object, or `None` when the store says that it does not exist.
@@ -71,10 +60,12 @@ impl Archive {
         T: Send + 'static,
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
-        let source = self.open_stored(key, codec).await?;
-        let mut source = source;
+        let mut source = self.open_stored(key, codec).await?;
+        let named = key.clone();
         let work = move || {
-            refuse_encrypted(codec, source.fill_buf()?)?;
+            let head = read_head(&mut source)?;
+            refuse_encrypted(&named, codec, &head)?;
+            let source = Cursor::new(head).chain(source);
             let mut plain = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)?;
             consume(&mut plain)
         };
@@ -97,14 +88,16 @@ impl Archive {
         let mut source = self.open_stored(key, codec).await?;
         let (budget, runtime, named) = (self.budget().clone(), Handle::current(), key.clone());
         let work = move || {
-            refuse_encrypted(codec, source.fill_buf()?)?;
-            let window = wale_format::window_bytes(codec, source.fill_buf()?);
+            let begins = read_head(&mut source)?;
+            refuse_encrypted(&named, codec, &begins)?;
+            let window = wale_format::window_bytes(codec, &begins);
             let more = window.saturating_sub(PARTITION_WINDOW);
             if more > budget.total().saturating_sub(held) {
                 return Err(window_too_large(&named, window, held).into());
             }
             let _memory = (more > 0).then(|| budget.blocking_acquire(more, &runtime));
             let window_max = window.max(PARTITION_WINDOW);
+            let source = Cursor::new(begins).chain(source);
             let mut plain = wale_format::decoder_within(codec, source, window_max)?;
             consume(&mut plain)
         };
@@ -127,49 +120,46 @@ impl Archive {
     }
 }
 
-/// Whether what stands in the place of a compressed stream, or of a tar where nothing is compressed, may be an encrypted
-/// message, of OpenPGP or of libsodium, whose bytes look like noise. Other tools name the two alike. What begins like a
-/// damaged stream, like text or like nothing is none.
-pub(super) fn may_be_encrypted(codec: Codec, head: &[u8]) -> bool {
-    if MAGICS.iter().any(|(_, magic)| head.starts_with(magic)) {
-        return false;
-    }
-    let magic: &[u8] = match codec {
-        // Of a tar: its first member's header has this mark.
-        Codec::None => {
-            let mark = head.get(TAR_MARK.0..);
-            if mark.is_none_or(|rest| rest.starts_with(TAR_MARK.1)) {
-                return false;
+/// The first bytes of an object, by which it is recognised.
+fn read_head(source: &mut StreamReader) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(codec::SEALED_HEAD_BYTES);
+    source
+        .take(codec::SEALED_HEAD_BYTES as u64)
+        .read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// What the object of a key holds once its codec is taken off.
+pub(super) fn content_of(key: &ObjectKey) -> Content {
+    match layout::parse(key.as_str()) {
+        ArchiveKey::Wal { name, .. } => match name {
+            ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_) => Content::Wal,
+            ArchiveFileName::TimelineHistory(_) | ArchiveFileName::BackupHistory { .. } => {
+                Content::Text
             }
-            b""
-        }
-        _ => match MAGICS.iter().find(|(known, _)| *known == codec) {
-            Some((_, magic)) => magic,
-            None => return false,
         },
-    };
-    let Some(noise) = head.get(..NOISE_BYTES) else {
-        return false;
-    };
-    let alike = magic.iter().zip(noise).filter(|(one, other)| one == other);
-    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
-    let is_constant = noise.iter().all(|byte| *byte == noise[0]);
-    alike.count() < 2 && !is_constant && !noise.iter().all(is_text)
+        _ => Content::Tar,
+    }
 }
 
-fn no_stream(codec: Codec) -> io::Error {
-    let message = format!(
-        "it does not begin as {codec} does: it is encrypted, or something else was stored under its name"
-    );
-    io::Error::new(io::ErrorKind::Unsupported, message)
-}
-
-/// Refuses what is no stream of the codec, and may be a good object of another tool's all the same.
-fn refuse_encrypted(codec: Codec, head: &[u8]) -> Result<(), ConsumeError> {
-    if codec == Codec::None || !may_be_encrypted(codec, head) {
+/// Refuses what may be a good object of another tool's, encrypted, in the place of plain bytes. In the place of a compressed
+/// stream its decoder does.
+fn refuse_encrypted(key: &ObjectKey, codec: Codec, head: &[u8]) -> io::Result<()> {
+    let content = content_of(key);
+    if codec != Codec::None || !codec::may_be_encrypted(codec, content, head) {
         return Ok(());
     }
-    Err(ConsumeError::Read(no_stream(codec)))
+    let what = match content {
+        Content::Wal => "WAL",
+        Content::Text => "a history",
+        Content::Tar => "a partition",
+    };
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "it does not begin as {what} does: it is encrypted, or something else was stored under its name"
+        ),
+    ))
 }
 
 /// Does the work of a reader on a blocking thread and explains its failure.
@@ -271,40 +261,4 @@ pub(crate) fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
         ),
     )
     .hint("use a version of wale that reads this codec, or the tool that wrote the archive"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fault_118_noise_may_be_encrypted_and_a_damaged_stream_is_not() {
-        // From a segment of WAL-G's that libsodium encrypted.
-        let sodium = [
-            0x64, 0x99, 0xd6, 0x86, 0x07, 0xf1, 0x8a, 0x04, 0xb9, 0xb1, 0x55, 0x2b, 0x2f, 0x0b,
-            0xd6, 0x14, 0xbc, 0x61, 0x64, 0xdd, 0xe3, 0x14, 0x66, 0xbc, 0xc1, 0x88,
-        ];
-        for codec in [Codec::Zstd, Codec::Lz4, Codec::Lzo] {
-            assert!(may_be_encrypted(codec, &sodium), "{codec}");
-            assert!(!may_be_encrypted(codec, &sodium[..20]), "{codec}");
-            assert!(!may_be_encrypted(codec, &[0; 64]), "{codec}");
-            assert!(!may_be_encrypted(codec, &[b'x'; 64]), "{codec}");
-            assert!(
-                !may_be_encrypted(codec, b"<html><body>What you wanted</body></html>"),
-                "{codec}"
-            );
-        }
-        let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD];
-        frame.extend_from_slice(&sodium);
-        assert!(!may_be_encrypted(Codec::Zstd, &frame));
-        assert!(!may_be_encrypted(Codec::Lz4, &frame), "another codec's");
-        frame[0] ^= 1;
-        assert!(!may_be_encrypted(Codec::Zstd, &frame), "a flipped bit");
-        let mut tar = [7u8; 512];
-        tar[0] = 8;
-        assert!(may_be_encrypted(Codec::None, &tar));
-        tar[257..262].copy_from_slice(b"ustar");
-        assert!(!may_be_encrypted(Codec::None, &tar));
-        assert!(!may_be_encrypted(Codec::None, b"tar"));
-    }
 }

@@ -105,9 +105,25 @@ impl Archive {
         timeline: TimelineId,
     ) -> Result<Option<TimelineHistory>> {
         let name = ArchiveFileName::TimelineHistory(timeline);
-        let Some(stored) = self.find_wal(&name).await? else {
-            return Ok(None);
-        };
+        let mut refused = None;
+        // Of several copies one may be another tool's, which only that one reads.
+        for stored in self.find_wal_copies(&name).await? {
+            match self.read_history(timeline, &stored).await {
+                Ok(history) => return Ok(Some(history)),
+                Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        refused.map_or(Ok(None), Err)
+    }
+
+    async fn read_history(
+        &self,
+        timeline: TimelineId,
+        stored: &StoredWal,
+    ) -> Result<TimelineHistory> {
         let text = self
             .decode(&stored.key, stored.codec, |plain| {
                 let mut text = Vec::new();
@@ -121,15 +137,13 @@ impl Archive {
                 "it is far too large for the history of a timeline",
             ));
         }
-        TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text))
-            .map(Some)
-            .map_err(|error| {
-                OpError::new(
-                    Kind::CorruptData,
-                    format!("object {} is damaged", stored.key),
-                )
-                .source(error)
-            })
+        TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text)).map_err(|error| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("object {} is damaged", stored.key),
+            )
+            .source(error)
+        })
     }
 
     /// As [`Archive::timeline_history`], of one of several, which have bounds together. Only timelines and positions are

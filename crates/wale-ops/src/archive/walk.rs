@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
-use wale_format::layout;
+use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentError, WalSegmentName, WalSegmentSize};
 use wale_storage::{ObjectMeta, StoreError};
 
@@ -53,22 +53,95 @@ async fn each_listed(
     Ok(())
 }
 
-/// What the listing has of a leg.
+/// What the listing has of a leg, as far as a restore of ours reads it. What is encrypted has the name of what is not:
+/// [`first_lack`] opens some.
 pub(crate) async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     let mut walk = Walk::new(leg, size);
     let prefix = prefix(leg, size).map_err(behind_the_log)?;
-    each_wal(archive, &prefix, |listed, _| match listed {
-        ArchiveFileName::Segment(segment) => walk.see(segment),
-        _ => false,
+    // The objects of one segment are neighbours; one that can be read is enough.
+    let mut current: Option<(WalSegmentName, bool)> = None;
+    let mut is_enough = false;
+    let mut settle = |seen: Option<(WalSegmentName, bool)>| match seen {
+        Some((segment, true)) => walk.see(segment),
+        Some((segment, false)) => walk.see_sealed(segment),
+        None => false,
+    };
+    each_wal(archive, &prefix, |listed, meta| {
+        let ArchiveFileName::Segment(segment) = listed else {
+            return false;
+        };
+        let can_read = can_read(meta.key.as_str());
+        match &mut current {
+            Some((one, readable)) if *one == segment => {
+                *readable |= can_read;
+                false
+            }
+            _ => {
+                is_enough = settle(current.replace((segment, can_read)));
+                is_enough
+            }
+        }
     })
     .await?;
+    if !is_enough {
+        settle(current);
+    }
     Ok(walk)
 }
 
-/// Whether the store has nothing under the name with which a gap begins.
-pub(crate) async fn is_missing(archive: &Archive, gap: Gap) -> Result<bool> {
-    let named = ArchiveFileName::Segment(gap.from);
-    Ok(archive.find_wal(&named).await?.is_none())
+fn can_read(key: &str) -> bool {
+    matches!(layout::parse(key), ArchiveKey::Wal { codec, .. } if codec.can_read())
+}
+
+/// Why a recovery does not get past a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// The archive does not have it.
+    Missing,
+    /// It is there, but this version lacks its codec or its key: an object's key in the archive.
+    Sealed(String),
+}
+
+/// Why the first segment of a gap cannot be had; `None` where it can: a listing alone proves nothing.
+pub(crate) async fn lack(archive: &Archive, gap: Gap) -> Result<Option<Lack>> {
+    let copies = archive.find_wal_copies(&gap.from.into()).await?;
+    let Some(first) = copies.first() else {
+        return Ok(Some(Lack::Missing));
+    };
+    let sealed = Lack::Sealed(first.key.to_string());
+    let can_read = copies.iter().any(|copy| copy.codec.can_read());
+    Ok((!can_read).then_some(sealed))
+}
+
+/// The first segments of a leg that no restore of ours can have. A key does not show in a listing, so what seems whole is
+/// opened at its beginning and its end: a tool encrypts everything from one day to another.
+pub(crate) async fn first_lack(
+    archive: &Archive,
+    leg: Leg,
+    size: WalSegmentSize,
+) -> Result<Option<(Gap, Lack)>> {
+    let walk = walk(archive, leg, size).await?;
+    if let Some(gap) = walk.gap().map_err(behind_the_log)? {
+        return Ok(lack(archive, gap).await?.map(|lack| (gap, lack)));
+    }
+    let Some(reached) = walk.reached().map_err(behind_the_log)? else {
+        return Ok(None);
+    };
+    let first = WalSegmentName::from_number(leg.timeline, leg.first, size);
+    let first = first.map_err(behind_the_log)?;
+    for segment in [first, reached] {
+        if let Some(key) = archive.sealed_under(&segment.into()).await? {
+            let gap = Gap {
+                from: segment,
+                to: segment,
+            };
+            return Ok(Some((gap, Lack::Sealed(key))));
+        }
+        if first == reached {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.

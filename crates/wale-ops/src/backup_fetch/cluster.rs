@@ -18,17 +18,18 @@ use wale_pg::{
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::{Aim, setting};
+use super::extract::check_configuration;
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
-use super::timelines::{self, Wish};
 use super::wal::{self, Need};
 use crate::archive::Archive;
-use crate::backup_push::blocking;
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
+use crate::timelines::{self, Wish};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.
 ///
@@ -52,6 +53,7 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
+    let read_later = read_later(&prepared.source, plan.configuration.as_ref())?;
     let (reader, listener) = raised::channel();
     let way = plan.way.clone();
     let finish = finishing(options, plan, &prepared, listener);
@@ -60,6 +62,7 @@ pub async fn restore_cluster(
         options: &options.fetch,
         progress,
         cancel,
+        read_later,
     };
     let ending = Ending::MarkDone;
     let work = restore.run(prepared, request, &options.host_name, finish, ending);
@@ -141,6 +144,28 @@ fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<St
         .map(|_| jobs_held())
         .into_iter()
         .collect()
+}
+
+/// The backup's own configuration files beside which the settings will be written: those that no other takes the place of.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`] where the manifest says that one is far too large. Of another tool's backup that is known only when
+/// the file comes: neither its record nor its list of files has sizes.
+fn read_later(
+    source: &Source,
+    configuration: Option<&ConfigurationSet>,
+) -> Result<Vec<&'static str>> {
+    let is_replaced =
+        |name: &str| configuration.is_some_and(|set| set.names().any(|replaced| replaced == name));
+    let mut names = recovery::READ_FILES.to_vec();
+    names.retain(|name| !is_replaced(name));
+    for name in &names {
+        if let Some(size) = source.size_of(name) {
+            check_configuration(name, size)?;
+        }
+    }
+    Ok(names)
 }
 
 /// How the restored cluster will recover.

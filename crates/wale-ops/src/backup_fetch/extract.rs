@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use wale_cluster::recovery;
 use wale_format::tar::{Member, MemberKind, TarReader};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
@@ -17,8 +18,8 @@ use super::ledger::{Admission, Carrier, Ledger};
 use super::links::ForeignLink;
 use super::target::Target;
 use crate::archive::ConsumeError;
-use crate::backup_push::{Crc32c, cancelled};
 use crate::error::{Kind, OpError, Result};
+use wale_format::Crc32c;
 
 /// Bytes written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -48,12 +49,30 @@ const LINKS_MAX: usize = 10_000;
 pub(super) const FOREIGN_DIRECTORIES_MAX: u64 = if cfg!(test) { 1 << 12 } else { 1 << 21 };
 
 /// What a backup may bring at most.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Limits {
     /// Bytes of all files together; a foreign backup says so in its sentinel.
     pub(super) bytes_max: u64,
     /// Directories: of a backup of wale's as many as its sentinel counts members.
     pub(super) directories_max: u64,
+    /// Configuration files that will be read when all files are there, and so have a bound.
+    pub(super) read_later: Vec<&'static str>,
+}
+
+/// Refuses a configuration file that is beyond all bounds: a restore could not write its settings beside it.
+pub(super) fn check_configuration(path: &str, size: u64) -> Result<()> {
+    if size <= recovery::FILE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::Configuration,
+        format!("\"{path}\" in the backup has {size} bytes: no configuration file of PostgreSQL's is so large"),
+    )
+    .detail(format!("At most {} are read.", recovery::FILE_BYTES_MAX))
+    .hint(format!(
+        "put a {path} of yours into the folder that PGCONF_BACKUP_DIR names, which takes its place; or restore with \
+         backup-fetch, and write the recovery settings yourself"
+    )))
 }
 
 /// Files that are kept in memory until the end, and so can be no side of a hard link.
@@ -197,7 +216,7 @@ impl Extraction {
         while let Some(member) = tar.next() {
             let member = member.map_err(std::io::Error::from)?;
             if cancel.is_cancelled() {
-                return Err(cancelled().into());
+                return Err(OpError::cancelled().into());
             }
             lock(&self.listed).remove(member.path.as_str());
             if self.target.is_beside_version_folder(member.path.as_str()) {
@@ -375,6 +394,9 @@ impl Extraction {
         if !self.strict && FOREIGN_LEFTOVERS.contains(&path) {
             return Ok(());
         }
+        if self.limits.read_later.contains(&path) {
+            check_configuration(path, size)?;
+        }
         if self.ledger.admit(path, size, carrier)? == Admission::HaveIt {
             return Ok(());
         }
@@ -424,7 +446,7 @@ impl Extraction {
         let mut left = size;
         while left > 0 {
             if cancel.is_cancelled() {
-                return Err(cancelled().into());
+                return Err(OpError::cancelled().into());
             }
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)

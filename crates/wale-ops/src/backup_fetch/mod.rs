@@ -32,7 +32,6 @@ mod tablespaces;
 mod target;
 #[cfg(test)]
 mod tests;
-pub mod timelines;
 mod wal;
 mod whole;
 mod wipe;

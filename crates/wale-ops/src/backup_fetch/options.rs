@@ -6,7 +6,7 @@ use wale_cluster::{Owner, Secret};
 
 use super::libraries::MissingLibraries;
 use crate::archive::BackupSelector;
-use crate::backup_push::default_workers;
+use crate::blocking::default_workers;
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use super::whole::Whole;
 use super::{facts, libraries, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
-use crate::backup_push::{blocking, cancelled};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
@@ -60,6 +60,7 @@ pub async fn run(
         options,
         progress,
         cancel,
+        read_later: Vec::new(),
     };
     let finish: Finish = Box::new(|target, _| {
         Ok(Finished {
@@ -377,6 +378,8 @@ pub(super) struct Restore<'a> {
     pub(super) options: &'a Options,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a CancellationToken,
+    /// The backup's own configuration files that will be read when all files are there.
+    pub(super) read_later: Vec<&'static str>,
 }
 
 impl Restore<'_> {
@@ -397,7 +400,7 @@ impl Restore<'_> {
         self.progress.set_phase("restoring files");
         self.fetch_all(&prepared.source.parts, &extraction).await?;
         if self.cancel.is_cancelled() {
-            return Err(cancelled());
+            return Err(OpError::cancelled());
         }
         self.progress.set_phase("flushing");
         let prepared = Arc::new(prepared);
@@ -571,6 +574,7 @@ impl Restore<'_> {
         let limits = Limits {
             bytes_max,
             directories_max,
+            read_later: self.read_later.clone(),
         };
         Extraction::new(
             target,
@@ -588,7 +592,7 @@ impl Restore<'_> {
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
         let _memory = tokio::select! {
-            () = token.cancelled() => return Err(cancelled()),
+            () = token.cancelled() => return Err(OpError::cancelled()),
             memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64) => memory,
         };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
@@ -623,7 +627,7 @@ impl Restore<'_> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=ATTEMPTS_MAX {
             if token.is_cancelled() {
-                return Err(cancelled());
+                return Err(OpError::cancelled());
             }
             let carrier = Carrier { partition, attempt };
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
@@ -636,7 +640,7 @@ impl Restore<'_> {
                 Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
                     tracing::warn!(%key, attempt, error = %error.chain(), "partition is fetched again");
                     tokio::select! {
-                        () = token.cancelled() => return Err(cancelled()),
+                        () = token.cancelled() => return Err(OpError::cancelled()),
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause *= 2;

@@ -21,8 +21,8 @@ use super::plan::ExpectedFile;
 use super::tablespaces::RecordedTablespace;
 use crate::archive::parts::StoredPart;
 use crate::archive::{Archive, BackupSelector, ConsumeError};
-use crate::backup_push::hex;
 use crate::error::{Kind, OpError, Result};
+use wale_format::hex;
 
 /// A manifest larger than this is refused: 1 GiB is the list of some seven million files.
 const MANIFEST_MAX: u64 = 1 << 30;
@@ -148,6 +148,12 @@ impl Source {
                 .map(|(path, file)| (path.clone(), expect(file)))
                 .collect(),
         )
+    }
+
+    /// The size of a file, in bytes, where the manifest has it.
+    pub(super) fn size_of(&self, path: &str) -> Option<u64> {
+        let files = &self.manifest.as_ref()?.files;
+        files.get(path).map(|file| file.size)
     }
 
     /// Tablespaces with the place they had.

@@ -30,9 +30,9 @@ use super::{
 };
 use crate::archive::Archive;
 use crate::backup_push::testing::{copy_directory, small};
-use crate::backup_push::{Crc32c, hex};
 use crate::error::{Kind, OpError};
 use crate::testing;
+use wale_format::{Crc32c, hex};
 
 const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
 const NAME: &str = "base_000000010000000000000002_00000040";
@@ -561,6 +561,47 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     assert!(target.join("base/1/new").exists());
 }
 
+/// What is told from the manifest is told before anything is copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_is_copied() {
+    let bench = Bench::new().await;
+    let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
+    let manifest = wale_format::Manifest::parse(&bench.memory.content(&key).unwrap()).unwrap();
+    let mut builder = wale_format::ManifestBuilder::new();
+    for (path, file) in &manifest.files {
+        let size = if path == "postgresql.conf" {
+            600 << 20
+        } else {
+            file.size
+        };
+        builder.add_file(path, size, file.mtime, file.crc32c.unwrap());
+    }
+    let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
+    let sum = hex(&Sha256::digest(&bytes));
+    bench.insert(key.as_str(), bytes);
+    let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
+    sentinel.wale.as_mut().unwrap().manifest_sha256 = Some(sum);
+    bench.insert(key.as_str(), sentinel.to_json());
+
+    let restore = async |options: &RestoreClusterOptions| {
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let work = super::restore_cluster(&bench.archive, options, &progress, &cancel);
+        work.await.unwrap_err()
+    };
+    let mut options = cluster_options(&bench);
+    options.configuration_directory = None;
+    let error = restore(&options).await;
+    assert_eq!(error.kind, Kind::Configuration, "{error:?}");
+    assert!(error.message.contains("postgresql.conf"), "{error:?}");
+    assert!(!bench.path("target").exists());
+    // Another one takes its place: this reason is gone, and the file that comes is not the manifest's.
+    fs::create_dir(bench.path("conf")).unwrap();
+    fs::write(bench.path("conf/postgresql.conf"), "port = 1\n").unwrap();
+    let error = restore(&cluster_options(&bench)).await;
+    assert_eq!(error.kind, Kind::CorruptData, "{error:?}");
+}
+
 /// The first, the second, … call of a restore fails, until one restore is not touched any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_8_whichever_call_of_a_restore_fails_nothing_starts_and_the_next_restore_works() {
@@ -762,7 +803,9 @@ async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     };
     let store = |segment: &str| {
         let key = ObjectKey::new(&format!("wal_005/{segment}.zst")).unwrap();
-        bench.memory.insert(&key, b"x".to_vec());
+        bench
+            .memory
+            .insert(&key, testing::encode(Codec::Zstd, b"x"));
     };
     store("000000010000000000000001");
     store("000000010000000000000003");

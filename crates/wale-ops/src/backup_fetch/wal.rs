@@ -10,7 +10,7 @@ use wale_pg::{Lsn, TimelineHistory, WalSegmentName, WalSegmentSize};
 use super::options::WalSource;
 use crate::archive::Archive;
 use crate::archive::reach::{self, Gap, Leg};
-use crate::archive::walk::{behind_the_log, is_missing, walk};
+use crate::archive::walk::{Lack, behind_the_log, first_lack};
 use crate::error::{Kind, OpError, Result};
 
 /// What a recovery needs.
@@ -30,8 +30,8 @@ pub(super) struct Need<'a> {
 ///
 /// # Errors
 ///
-/// [`Kind::CorruptData`] when the backup cannot become consistent, unless its WAL may come from elsewhere; what the store
-/// says.
+/// [`Kind::CorruptData`] when the backup cannot become consistent, [`Kind::Configuration`] when this version cannot read what
+/// it needs for that, unless its WAL may come from elsewhere; what the store says.
 pub(super) async fn look(archive: &Archive, need: &Need<'_>) -> Result<Vec<String>> {
     let begins = need.backup.segment();
     let last = WalSegmentName::last_needed(begins.timeline(), need.consistent_at, need.size);
@@ -43,54 +43,65 @@ pub(super) async fn look(archive: &Archive, need: &Need<'_>) -> Result<Vec<Strin
         end: Some(number(last)? + 1),
     };
     if !need.holds_its_wal
-        && let Some(gap) = gap(archive, own, need.size).await?
+        && let Some((gap, lack)) = first_lack(archive, own, need.size).await?
     {
         return match need.source {
-            WalSource::Archive => Err(refused(need.backup, begins, last, gap)),
+            WalSource::Archive => Err(refused(need.backup, begins, last, gap, &lack)),
             WalSource::Elsewhere => Ok(vec![format!(
-                "the backup needs {}, which the archive does not have",
-                shown(gap)
+                "the backup needs WAL that the archive does not have: {}",
+                shown(gap, &lack)
             )]),
         };
     }
     for leg in reach::legs(begins, need.followed, need.size).map_err(behind_the_log)? {
-        if let Some(gap) = gap(archive, leg, need.size).await? {
+        if let Some((gap, lack)) = first_lack(archive, leg, need.size).await? {
             return Ok(vec![format!(
-                "{} missing from the archive: recovery stops there, and a target behind it is not reached",
-                shown(gap)
+                "{}: recovery stops there, and a target behind it is not reached",
+                shown(gap, &lack)
             )]);
         }
     }
     Ok(Vec::new())
 }
 
-/// The first gap of a leg. A listing alone proves nothing: what it lacks is asked for by name.
-async fn gap(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Option<Gap>> {
-    let walk = walk(archive, leg, size).await?;
-    let Some(gap) = walk.gap().map_err(behind_the_log)? else {
-        return Ok(None);
-    };
-    Ok(is_missing(archive, gap).await?.then_some(gap))
-}
-
-fn shown(gap: Gap) -> String {
-    if gap.from == gap.to {
-        format!("segment {} is", gap.from)
+fn shown(gap: Gap, lack: &Lack) -> String {
+    let (segments, is) = if gap.from == gap.to {
+        (format!("segment {}", gap.from), "is")
     } else {
-        format!("the segments {} to {} are", gap.from, gap.to)
+        (format!("the segments {} to {}", gap.from, gap.to), "are")
+    };
+    match lack {
+        Lack::Missing => format!("{segments} {is} missing from the archive"),
+        Lack::Sealed(key) => format!(
+            "{segments} {is} in the archive only as this version cannot read {} ({key})",
+            if is == "is" { "it" } else { "them" }
+        ),
     }
 }
 
-fn refused(backup: &BackupName, first: WalSegmentName, last: WalSegmentName, gap: Gap) -> OpError {
-    OpError::new(
-        Kind::CorruptData,
-        format!("backup {backup} cannot be recovered: {} not in the archive", shown(gap)),
-    )
-    .detail(format!(
-        "It is consistent only after every segment from {first} to {last}. Nothing was written."
-    ))
-    .hint(
-        "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
-         own find them",
-    )
+fn refused(
+    backup: &BackupName,
+    first: WalSegmentName,
+    last: WalSegmentName,
+    gap: Gap,
+    lack: &Lack,
+) -> OpError {
+    let (kind, hint) = match lack {
+        Lack::Missing => (
+            Kind::CorruptData,
+            "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
+             own find them",
+        ),
+        Lack::Sealed(_) => (
+            Kind::Configuration,
+            "nothing of it is damaged: restore with the tool that wrote them, or let a restore_command of that tool \
+             fetch them",
+        ),
+    };
+    let what = shown(gap, lack);
+    OpError::new(kind, format!("backup {backup} cannot be recovered: {what}"))
+        .detail(format!(
+            "It is consistent only after every segment from {first} to {last}. Nothing was written."
+        ))
+        .hint(hint)
 }

@@ -13,8 +13,8 @@ use super::links;
 use super::run::{Finish, Finished};
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
-use crate::backup_push::Crc32c;
 use crate::error::{Kind, OpError, Result};
+use wale_format::Crc32c;
 
 /// A restore whose partitions have all been read.
 pub(super) struct Whole<'a> {

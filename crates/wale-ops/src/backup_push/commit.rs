@@ -11,12 +11,13 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_format::sentinel::{ConfigurationRecord, PartitionRecord, SentinelOrigin, WaleSentinel};
 use wale_format::tar::Meta;
 use wale_format::{BackupMetadata, BackupName, ManifestBuilder, Sentinel};
+use wale_format::{Crc32c, hex};
 use wale_pg::{ControlFile, WalSegmentName, byte_text};
 use wale_storage::{ObjectKey, PutOutcome, body_from};
 
 use super::copy::{StoredPartition, small_partition};
 use super::options::Options;
-use super::partition::{Contents, Crc32c, FileRecord};
+use super::partition::{Contents, FileRecord};
 use super::place;
 use super::preflight::Ready;
 use super::report::{BackupReport, DamagedPage, Started};
@@ -464,15 +465,4 @@ async fn check_commit(archive: &Archive, key: &ObjectKey, uploads: &Uploads) -> 
         .await
         .map_err(|error| OpError::from_store(error, format_args!("take {key} back")))?;
     Err(lost)
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use wale_cluster::recovery::{self, ConfigurationSet};
 use wale_cluster::{Control, ServerFacts};
 
-use super::blocking;
+use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 
 /// The settings that name the files; only superusers and members of `pg_read_all_settings` see them.

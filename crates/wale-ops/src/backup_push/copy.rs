@@ -21,7 +21,7 @@ use wale_storage::{Body, BodyError};
 
 use super::options::DamagedPagePolicy;
 use super::partition::{
-    Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile, cancelled,
+    Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile,
 };
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
@@ -121,7 +121,7 @@ fn sleep_unless_cancelled(pause: Duration, cancel: &CancellationToken) -> Result
     let mut left = pause;
     while !left.is_zero() {
         if cancel.is_cancelled() {
-            return Err(cancelled());
+            return Err(OpError::cancelled());
         }
         let nap = left.min(NAP);
         std::thread::sleep(nap);

@@ -37,25 +37,9 @@ mod throttle;
 mod uploads;
 mod wal_wait;
 
-pub(crate) use commit::hex;
 pub use offline::run_offline;
-pub(crate) use options::default_workers;
 pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
-pub(crate) use partition::{Crc32c, cancelled};
 pub use report::{BackupReport, DamagedPage, Started};
 pub use run::run;
 pub use slot::{Role, Slot};
 pub use wale_cluster::Checkpoint;
-
-use crate::error::{OpError, Result};
-
-/// Runs blocking work on a thread made for it.
-pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> T + Send + 'static,
-{
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        OpError::internal("a thread of a backup or restore panicked").source(error)
-    })
-}

@@ -27,11 +27,12 @@ use wale_pipeline::{CancellationToken, Progress};
 use super::commit::Evidence;
 use super::options::Options;
 use super::partition::SourceFile;
+use super::plan;
 use super::preflight::{Ready, read_directory};
 use super::report::{BackupReport, Started};
 use super::run::{Backup, attempt};
-use super::{blocking, plan};
 use crate::archive::{Archive, ClusterIdentity};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Takes a base backup of a stopped server. `options.connect` is not used.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wale_cluster::{Checkpoint, ConnectOptions};
 
 use super::slot::Slot;
+use crate::blocking::default_workers;
 use crate::claim::host_name;
 
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
@@ -80,10 +81,4 @@ impl Options {
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
-}
-
-/// One worker per processor: a worker is busy with its codec nearly all of its time.
-#[must_use]
-pub(crate) fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::{Mode, OFlags};
 use wale_cluster::DataDirectory;
+use wale_format::Crc32c;
 use wale_format::tar::{Meta, TarWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::{CancellationToken, Progress};
@@ -138,7 +139,7 @@ impl<'a> Reader<'a> {
         contents: &mut Contents,
     ) -> Result<(), FillError> {
         if self.cancel.is_cancelled() {
-            return Err(FillError::Source(cancelled()));
+            return Err(FillError::Source(OpError::cancelled()));
         }
         let Some((file, metadata)) = open(source).map_err(FillError::Source)? else {
             tracing::debug!(file = source.relative, "vanished before it was read");
@@ -176,7 +177,7 @@ impl<'a> Reader<'a> {
         let mut offset = 0u64;
         while offset < size {
             if self.cancel.is_cancelled() {
-                return Err(FillError::Source(cancelled()));
+                return Err(FillError::Source(OpError::cancelled()));
             }
             let wanted = usize::try_from(size - offset)
                 .unwrap_or(usize::MAX)
@@ -315,35 +316,6 @@ impl<'a> ProgressShare<'a> {
     fn add_file(&mut self) {
         self.progress.add_files(self.files.add(1));
     }
-}
-
-/// CRC-32C as the manifest has it.
-pub(crate) struct Crc32c(crc_fast::Digest);
-
-impl Crc32c {
-    pub(crate) fn new() -> Self {
-        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub(crate) fn finish(self) -> u32 {
-        u32::try_from(self.0.finalize()).expect("a 32-bit checksum fits in 32 bits")
-    }
-
-    /// Of one slice.
-    pub(crate) fn of(bytes: &[u8]) -> u32 {
-        let mut crc = Self::new();
-        crc.update(bytes);
-        crc.finish()
-    }
-}
-
-/// The error of work that was told to stop.
-pub(crate) fn cancelled() -> OpError {
-    OpError::new(Kind::Cancelled, "cancelled")
 }
 
 /// Opens a listed file; `None` when it is gone, or something else has taken its name.

@@ -13,6 +13,7 @@ use super::configuration::{self, Outside};
 use super::options::Options;
 use super::plan::{ClusterFacts, same_cluster};
 use crate::archive::{Archive, ClusterIdentity};
+use crate::blocking::blocking;
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// A server that may be backed up, with the session that holds the lock.
@@ -153,7 +154,7 @@ pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, 
         let control_file = directory.control_file()?;
         Ok((directory, control_file))
     };
-    super::blocking(read).await?.map_err(|error: ClusterError| {
+    blocking(read).await?.map_err(|error: ClusterError| {
         let shown = options.data_directory.display();
         let missing = error.situation() == Situation::NotFound;
         let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });

@@ -22,15 +22,16 @@ use super::copy::{
 };
 use super::forks::Forks;
 use super::options::Options;
-use super::partition::{PageVerification, SourceFile, cancelled};
+use super::partition::{PageVerification, SourceFile};
 use super::plan;
 use super::preflight::{self, Ready};
 use super::report::{BackupReport, Started};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
 use super::wal_wait::wait_for_segments;
-use super::{blocking, place, slot};
+use super::{place, slot};
 use crate::archive::Archive;
+use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 
 /// Takes a base backup.
@@ -220,7 +221,7 @@ impl Backup<'_> {
             .store_metadata(self.archive, self.options, self.uploads)
             .await?;
         if self.cancel.is_cancelled() {
-            return Err(cancelled());
+            return Err(OpError::cancelled());
         }
         commit::store_sentinel(self.archive, evidence, &sentinel, self.uploads).await?;
         self.progress.set_phase("done");
@@ -231,7 +232,7 @@ impl Backup<'_> {
     pub(super) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(cancelled()),
+            () = self.cancel.cancelled() => Err(OpError::cancelled()),
             value = work => Ok(value),
         }
     }

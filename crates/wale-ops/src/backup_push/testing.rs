@@ -11,12 +11,12 @@ use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::copy::{CopyJob, make_partition, small_partition};
 use super::options::DamagedPagePolicy;
-use super::partition::Crc32c;
 use super::run::{parts_of, sources};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
 use crate::archive::Archive;
 use crate::error::Result;
+use wale_format::Crc32c;
 
 /// Path, size and CRC of a file as stored.
 pub(crate) type StoredFile = (String, u64, u32);

@@ -15,7 +15,6 @@ use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::CancellationToken;
 
 use super::forks::Forks;
-use super::partition::cancelled;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
@@ -71,7 +70,7 @@ pub(super) async fn wait_for_segments(
                 next_line = now + LOG_EVERY;
             }
             tokio::select! {
-                () = cancel.cancelled() => return Err(cancelled()),
+                () = cancel.cancelled() => return Err(OpError::cancelled()),
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -155,7 +155,7 @@ async fn check_absent(archive: &Archive, name: &BackupName) -> Result<()> {
 }
 
 /// Every backup's folder, and some of the objects that are in none.
-pub(crate) async fn folders(
+pub(super) async fn folders(
     archive: &Archive,
     time: &mut TimeOfDay,
 ) -> Result<(BTreeMap<BackupName, Folder>, Vec<ObjectMeta>)> {

@@ -25,6 +25,7 @@ pub mod policy;
 mod report;
 mod run;
 mod seize;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod time_of_day;
@@ -32,10 +33,8 @@ pub mod wal;
 
 pub use branches::{Branch, DEFAULT_REQUEST_INTERVAL};
 pub use inventory::Inventory;
-pub(crate) use inventory::folders;
 pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};
 pub use policy::{Policy, WalRetention};
 pub use report::{Line, Refused, Report, What};
-pub(crate) use run::remove_left_over;
 pub use run::{Act, Options, Tell, old_versions, run};
 pub use time_of_day::TimeOfDay;

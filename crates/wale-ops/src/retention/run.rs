@@ -163,7 +163,7 @@ fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
 }
 
 /// Removes the objects of a backup that has no sentinel, if that is still so.
-pub(crate) async fn remove_left_over(
+pub(super) async fn remove_left_over(
     archive: &Archive,
     folder: &Folder,
     grace: TimeDelta,

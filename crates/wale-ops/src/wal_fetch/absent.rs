@@ -11,6 +11,7 @@ use wale_storage::ObjectKey;
 
 use super::plan::{self, Neighbours};
 use super::report::Absence;
+use crate::archive::lineage::was_before;
 use crate::archive::walk::{each_wal, each_wal_after};
 use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
@@ -121,7 +122,7 @@ fn unsure(name: &ArchiveFileName, key: &ObjectKey) -> OpError {
             Kind::Configuration,
             format!("object {key} may hold {name}, but this version cannot tell"),
         )
-        .hint("use the tool that wrote it; if it is no WAL, move it out of the archive"),
+        .hint("use the tool that wrote it, or find out what it is"),
     }
 }
 
@@ -224,7 +225,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
     let later = archive.later_histories(asked).await?;
     let Some(later) = later
         .into_values()
-        .find(|history| plan::was_before(asked, history))
+        .find(|history| was_before(asked, history))
     else {
         return Ok(());
     };

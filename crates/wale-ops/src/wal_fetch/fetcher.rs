@@ -17,9 +17,9 @@ use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, fetch_found, write_to_path};
 use crate::archive::{Archive, foreign_cluster};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
-use crate::wal_push::blocking;
 
 /// How long a server that asks again anyhow waits to hear what the store has, 5 s: far more than a look takes, and short
 /// enough that a standby is promoted within seconds while the store is away (it asks for three or four files then). What
@@ -162,7 +162,7 @@ impl Fetcher {
             Ok((waits, Owner::of(looked.path()).ok()))
         };
         self.counted(self.refuse_live(name, directory).await)?;
-        let (waits, owner) = self.counted(blocking(look).await)?;
+        let (waits, owner) = self.counted(blocking(look).await.flatten())?;
         if waits {
             let message = format!("{name} is in the WAL directory and waits to be archived");
             return self.counted(Err(OpError::new(Kind::ArchiveConflict, message)
@@ -184,7 +184,7 @@ impl Fetcher {
             return Ok(());
         };
         let wal = wal.path().to_owned();
-        let look = move || Ok(DataDirectory::at(data).refuses_wal(&wal));
+        let look = move || DataDirectory::at(data).refuses_wal(&wal);
         let Some(why) = blocking(look).await? else {
             return Ok(());
         };
@@ -295,7 +295,7 @@ impl Fetcher {
             return self.patience;
         };
         let (least, name) = (self.patience, *name);
-        let look = move || Ok(least.or(patience_of(&data, &name)));
+        let look = move || least.or(patience_of(&data, &name));
         blocking(look).await.unwrap_or(least)
     }
 
@@ -304,7 +304,7 @@ impl Fetcher {
         let Some(data) = self.data_directory.clone() else {
             return Ok(Asker::default());
         };
-        blocking(move || Ok(asker_of(&data))).await
+        blocking(move || asker_of(&data)).await
     }
 
     /// Refuses to deliver from another cluster's archive.

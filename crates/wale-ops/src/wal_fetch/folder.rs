@@ -18,8 +18,9 @@ use rustix::fs::{FlockOperation, flock};
 use wale_cluster::durable;
 use wale_pg::{ArchiveFileName, WalPageHeader, WalSegmentName, WalSegmentSize};
 
+use crate::control::read_control;
 use crate::error::{Kind, OpError, Result};
-use crate::wal_push::{plan, read_control};
+use crate::wal_file;
 
 /// Time between two looks at a segment that is on its way: far less than fetching one takes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -167,7 +168,7 @@ impl PrefetchFolder {
         let mut head = Vec::new();
         let length = WalPageHeader::LENGTH as u64;
         io::Read::read_to_end(&mut io::Read::take(&file, length), &mut head).map_err(failed)?;
-        let cluster = plan::check_segment(&ArchiveFileName::Segment(name), &head, size)?;
+        let cluster = wal_file::check_segment(&ArchiveFileName::Segment(name), &head, size)?;
         let data_directory = self.wal.parent().unwrap_or(Path::new("/"));
         match read_control(data_directory) {
             Some(control) if control.system_identifier != cluster.system_identifier => {

@@ -5,7 +5,7 @@ use wale_pg::{
     WalPageHeader, WalSegmentName, WalSegmentSize,
 };
 
-use crate::wal_push::plan::{HISTORY_FILE_MAX, check_history};
+use crate::wal_file::{HISTORY_FILE_MAX, check_history};
 
 /// What a file of the archive must be like, as far as it is known.
 #[derive(Clone, Copy, Debug)]
@@ -124,16 +124,6 @@ pub fn leads_through(
         begins = parent.switch_lsn;
     }
     false
-}
-
-/// Whether a later timeline's history shows that a timeline existed before it.
-///
-/// A server takes the first number above its own timeline that has no history yet. So whoever grew out of a timeline
-/// before this one, and has a later number, met this one's history, whether or not it is one of its parents.
-#[must_use]
-pub fn was_before(timeline: TimelineId, later: &TimelineHistory) -> bool {
-    let parents = &later.parents;
-    later.timeline > timeline && parents.iter().any(|parent| parent.timeline < timeline)
 }
 
 /// The segments to have at hand after `asked`, nearest first: the next `count`, if the one served before `asked` was

@@ -21,6 +21,7 @@ use wale_storage::ObjectKey;
 use super::plan::Expectation;
 use super::report::{FetchReport, FetchedWal};
 use crate::archive::{Archive, ConsumeError, StoredWal, WAL_WINDOW_MAX, damaged, read_failed};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.
@@ -146,7 +147,7 @@ pub async fn write_to_path(
     } = fetched;
     let mut source = StreamReader::new(body, 1, &Handle::current());
     let target = path.to_owned();
-    crate::wal_push::blocking(move || {
+    blocking(move || {
         let failed = |e| local_or_body(e, &target);
         let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
         let written = io::copy(&mut source, &mut file).map_err(failed)?;
@@ -157,7 +158,7 @@ pub async fn write_to_path(
         }
         file.commit().map_err(failed)
     })
-    .await?;
+    .await??;
     Ok(FetchReport {
         name,
         key,

@@ -15,9 +15,10 @@ use super::compare::{content_end, first_difference};
 use super::flight::Turn;
 use super::plan::{self, Abandoned, Fork};
 use super::report::PushOutcome;
-use super::run::{Done, attempt, blocking, confirm};
+use super::run::{Done, attempt, confirm};
 use super::source::Source;
 use crate::archive::{Archive, StoredWal};
+use crate::blocking::blocking;
 use crate::error::Result;
 
 /// Settles a segment whose name is taken by other bytes, where the server has left the timeline before the segment's end
@@ -40,7 +41,7 @@ pub(super) async fn settle(
         difference = difference.min(found.unwrap_or(source.size));
     }
     let local = source.clone();
-    let end = blocking(move || content_end(&local)).await?;
+    let end = blocking(move || content_end(&local)).await??;
     match plan::abandoned(&fork, difference, end) {
         Abandoned::Conflict => Ok(None),
         Abandoned::NothingMore => {
@@ -101,7 +102,7 @@ async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Re
         return Ok(None);
     };
     let local = source.clone();
-    let Some(server) = blocking(move || Ok(local.server_timeline())).await? else {
+    let Some(server) = blocking(move || local.server_timeline()).await? else {
         return Ok(None);
     };
     if server <= segment.timeline() {
@@ -130,7 +131,7 @@ async fn history(
         return Ok(Some(history));
     }
     let local = source.clone();
-    blocking(move || Ok(local.local_history(timeline))).await
+    blocking(move || local.local_history(timeline)).await
 }
 
 fn tell(source: &Source, fork: &Fork, done: &Done, why: &str) {

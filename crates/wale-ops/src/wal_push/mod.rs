@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WalDirectory::open_file   regular file, handed over by PostgreSQL        → 404, 409
-//! plan::inspect             size, header, name, system identifier          → 500 damaged, 409 other cluster
+//! wal_file::check_segment   size, header, name, system identifier          → 500 damaged, 409 other cluster
 //! Archive::ensure_identity  claim, adopt or compare                        → 409 other cluster
 //! Archive::find_wal_copies  there already: same bytes is success           → 409 other bytes
 //! read → encode → bounded channel → put_if_absent
@@ -31,6 +31,4 @@ mod upload;
 
 pub use pusher::{Pusher, PusherOptions};
 pub use report::{PushOutcome, PushReport, PusherStats};
-pub(crate) use run::blocking;
 pub use run::{PushOptions, run, run_path};
-pub(crate) use source::read_control;

@@ -26,8 +26,9 @@ use wale_pg::ArchiveFileName;
 use super::flight::{Flight, Turn};
 use super::plan;
 use super::report::{PushOutcome, PushReport, PusherStats};
-use super::run::{PushOptions, blocking, run_stamped};
+use super::run::{PushOptions, run_stamped};
 use crate::archive::Archive;
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -354,7 +355,7 @@ impl Shared {
             return Ok(None);
         };
         let (directory, file) = (self.directory.clone(), *name);
-        let opened = blocking(move || Ok(directory.open_file(&file))).await?;
+        let opened = blocking(move || directory.open_file(&file)).await?;
         if !opened.is_ok_and(|opened| opened.stamp == stamp) {
             return Ok(None);
         }
@@ -398,7 +399,7 @@ impl Shared {
                     OpError::from_cluster(e, "list the files that are ready to be archived")
                 })
             });
-            match read.await {
+            match read.await.flatten() {
                 Ok(ready) => {
                     self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }

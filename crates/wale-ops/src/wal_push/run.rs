@@ -18,6 +18,7 @@ use super::report::{PushOutcome, PushReport};
 use super::source::Source;
 use super::upload::{Uploaded, upload};
 use crate::archive::{Archive, StoredWal};
+use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -89,7 +90,7 @@ pub async fn run_path(archive: &Archive, path: &Path, options: &PushOptions) -> 
         WalDirectory::open(&folder)
             .map_err(|e| OpError::from_cluster(e, format_args!("open {}", folder.display())))
     })
-    .await?;
+    .await??;
     run(archive, &directory, &name, options).await
 }
 
@@ -104,7 +105,7 @@ pub(super) async fn run_stamped(
 ) -> Result<(PushReport, FileStamp)> {
     let started = Instant::now();
     let (folder, file, data) = (directory.clone(), *name, options.data_directory.clone());
-    let source = blocking(move || Source::open(&folder, &file, data.as_deref())).await?;
+    let source = blocking(move || Source::open(&folder, &file, data.as_deref())).await??;
     if let Some(major) = source.newer
         && !TOLD_OF_NEWER.swap(true, Ordering::Relaxed)
     {
@@ -182,8 +183,13 @@ pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> 
 async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError) -> Result<Done> {
     if archive.identity().await?.is_some() {
         claim(archive, source).await?;
-        let mut copies = archive.find_wal_copies(&source.stored_as).await?;
-        copies.retain(|stored| stored.codec.can_read());
+        let mut copies = Vec::new();
+        for stored in archive.find_wal_copies(&source.stored_as).await? {
+            // What no restore of ours reads counts as not archived.
+            if stored.codec.can_read() && archive.opens(&stored).await? {
+                copies.push(stored);
+            }
+        }
         if let Some(done) = abandoned::excuse(archive, source, &copies).await? {
             return Ok(done);
         }
@@ -289,7 +295,7 @@ async fn store(
 async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     archive.note_codec(archive.codec().codec).await?;
     let local = source.clone();
-    let digest = blocking(move || digest(&local)).await?;
+    let digest = blocking(move || digest(&local)).await??;
     let key = Archive::key(&layout::wal_conflicting_partial(
         &source.stored_as,
         &digest,
@@ -393,15 +399,4 @@ fn conflict(source: &Source, key: &ObjectKey) -> OpError {
         )),
         _ => error.hint("find out which other server archives here, and give one of the two an archive of its own"),
     }
-}
-
-/// Runs `work` on a blocking thread.
-pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T> + Send + 'static,
-{
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| OpError::internal("a blocking task panicked").source(e))?
 }

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
-use wale_pg::{
-    ArchiveFileName, ControlFile, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
-};
+use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName};
 
 use super::memory::READ_BYTES;
-use super::plan::{self, Origin, Unwritten};
+use super::plan::{self, Origin};
 use crate::archive::ClusterIdentity;
+use crate::control::{control_file, read_control};
 use crate::error::{Kind, OpError, Result};
+use crate::wal_file::{self, Unwritten};
 
 /// A checked file of the WAL directory.
 #[derive(Clone, Debug)]
@@ -63,20 +63,20 @@ impl Source {
         ) {
             let read = |e| OpError::from_io(e, format_args!("read {name}"));
             let head = read_head(&file).map_err(read)?;
-            match plan::check_segment(name, &head, opened.size) {
+            match wal_file::check_segment(name, &head, opened.size) {
                 Ok(header) => {
                     if header.major.is_none() {
                         newer =
                             data_directory.and_then(|path| DataDirectory::at(path).newer_version());
                         if newer.is_none() {
                             let magic = u16::from_le_bytes([head[0], head[1]]);
-                            return Err(plan::unknown_magic(name, magic));
+                            return Err(wal_file::unknown_magic(name, magic));
                         }
                     }
                     origin.header = Some(header);
                 }
                 Err(error) => {
-                    origin.header = match plan::unwritten(name, &head, opened.size) {
+                    origin.header = match wal_file::unwritten(name, &head, opened.size) {
                         Some(Unwritten::Recycled(cluster)) => Some(cluster),
                         Some(Unwritten::Preallocated) if is_zero(&file).map_err(read)? => None,
                         _ => return Err(error),
@@ -128,7 +128,7 @@ impl Source {
         let name = ArchiveFileName::TimelineHistory(timeline);
         let opened = self.directory.open_file(&name).ok()?;
         let mut text = Vec::new();
-        let mut limited = opened.file.take(plan::HISTORY_FILE_MAX);
+        let mut limited = opened.file.take(wal_file::HISTORY_FILE_MAX);
         limited.read_to_end(&mut text).ok()?;
         TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text)).ok()
     }
@@ -251,11 +251,11 @@ fn is_zero(file: &File) -> io::Result<bool> {
 }
 
 fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
-    if size > plan::HISTORY_FILE_MAX {
+    if size > wal_file::HISTORY_FILE_MAX {
         return Err(
             OpError::new(Kind::CorruptData, format!("{name} is far too large")).detail(format!(
                 "It has {size} bytes; at most {} are expected.",
-                plan::HISTORY_FILE_MAX
+                wal_file::HISTORY_FILE_MAX
             )),
         );
     }
@@ -263,23 +263,7 @@ fn check_history(name: &ArchiveFileName, file: &File, size: u64) -> Result<()> {
     let mut content = vec![0; length];
     file.read_exact_at(&mut content, 0)
         .map_err(|e| OpError::from_io(e, format_args!("read {name}")))?;
-    plan::check_history(name, &content)
-}
-
-/// `pg_control`'s word on the cluster. A data directory that cannot be read (a sidecar may see the WAL directory
-/// only) is no failure: the WAL speaks for itself.
-pub(crate) fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
-    control_file(data_directory).map(|control| plan::cluster_of_control(&control))
-}
-
-fn control_file(data_directory: &Path) -> Option<ControlFile> {
-    match DataDirectory::open(data_directory).and_then(|data| data.control_file()) {
-        Ok(control) => Some(control),
-        Err(error) => {
-            tracing::debug!(path = %data_directory.display(), %error, "goes on without pg_control");
-            None
-        }
-    }
+    wal_file::check_history(name, &content)
 }
 
 /// The WAL files of a directory; none when it cannot be read.
@@ -293,6 +277,6 @@ fn neighbour(directory: &WalDirectory) -> Option<ClusterIdentity> {
     let mut segments = names(directory).filter(ArchiveFileName::is_segment);
     segments.find_map(|name| {
         let head = read_head(&directory.open_file(&name).ok()?.file).ok()?;
-        plan::cluster_of_header(&WalPageHeader::parse(&head).ok()?)
+        wal_file::cluster_of_header(&WalPageHeader::parse(&head).ok()?)
     })
 }

@@ -23,7 +23,7 @@ mod header;
 mod read;
 mod write;
 
-pub(super) use read::decoder;
+pub(super) use read::{LzopFrame, decoder};
 pub(super) use write::LzopEncoder;
 
 /// What a stream begins with.

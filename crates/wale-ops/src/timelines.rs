@@ -10,31 +10,31 @@ use wale_pg::{
     ArchiveFileName, Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId,
 };
 
+use crate::archive::lineage::was_before;
 use crate::error::{Kind, OpError, Result};
-use crate::wal_fetch::plan::was_before;
 
 /// What a recovery wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish<'a> {
+pub(crate) struct Wish<'a> {
     /// Timeline of the backup.
-    pub backup_timeline: TimelineId,
+    pub(crate) backup_timeline: TimelineId,
     /// Position at which the backup is consistent; its start where that is not known.
-    pub consistent_at: Lsn,
+    pub(crate) consistent_at: Lsn,
     /// Timeline that the settings name.
-    pub timeline: RecoveryTargetTimeline,
+    pub(crate) timeline: RecoveryTargetTimeline,
     /// Where recovery shall end.
-    pub target: &'a RecoveryTargetKind,
+    pub(crate) target: &'a RecoveryTargetKind,
 }
 
 /// What a recovery will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub(crate) struct Course {
     /// The timeline it follows.
-    pub followed: TimelineId,
+    pub(crate) followed: TimelineId,
     /// Every timeline that the archive knows, the backup's included.
-    pub known: Vec<TimelineId>,
+    pub(crate) known: Vec<TimelineId>,
     /// Sentences for the user.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Judges `wish` against the histories that the archive has.
@@ -43,7 +43,10 @@ pub struct Way {
 ///
 /// [`Kind::ArchiveMismatch`] when the timeline does not exist, or did not grow out of the backup: the server would
 /// refuse, after hours of copying.
-pub fn judge(wish: &Wish<'_>, histories: &BTreeMap<TimelineId, TimelineHistory>) -> Result<Way> {
+pub(crate) fn judge(
+    wish: &Wish<'_>,
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
+) -> Result<Course> {
     let mut known: Vec<TimelineId> = histories.keys().copied().collect();
     if !known.contains(&wish.backup_timeline) {
         known.push(wish.backup_timeline);
@@ -54,7 +57,7 @@ pub fn judge(wish: &Wish<'_>, histories: &BTreeMap<TimelineId, TimelineHistory>)
         RecoveryTargetTimeline::Id(timeline) => timeline,
         RecoveryTargetTimeline::Latest => latest_asked_for(wish.backup_timeline, histories),
     };
-    let mut way = Way {
+    let mut way = Course {
         followed,
         known,
         warnings: Vec::from_iter(lost(wish.backup_timeline, histories)),

@@ -9,10 +9,13 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use wale_format::layout;
 
+use super::inventory::folders;
+use super::report::Refused;
+use super::run::remove_left_over;
+use super::time_of_day::TimeOfDay;
 use crate::archive::Archive;
 use crate::claim;
 use crate::error::{OpError, Result};
-use crate::retention::{self, Refused, TimeOfDay};
 
 /// What a sweep removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,12 +54,12 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
             )
         })?;
     let now = claim::store_now(archive).await?;
-    let (folders, _) = retention::folders(archive, &mut TimeOfDay::new(now)).await?;
-    for folder in folders.values() {
+    let (found, _) = folders(archive, &mut TimeOfDay::new(now)).await?;
+    for folder in found.values() {
         if !folder.is_left_over(age, now) {
             continue;
         }
-        let removed = retention::remove_left_over(archive, folder, age, now, &mut |_| {}).await?;
+        let removed = remove_left_over(archive, folder, age, now, &mut |_| {}).await?;
         report.backups += u64::from(removed.objects > 0);
         report.objects += removed.objects;
         report.bytes += removed.bytes;

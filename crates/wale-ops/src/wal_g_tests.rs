@@ -1,0 +1,248 @@
+//! What the real WAL-G 3.0.9 wrote, read by us: `testdata/wal-g-3.0.9/README.md` says what it is.
+
+use std::io::{Cursor, Read};
+
+use wale_format::tar::{MemberKind, TarReader};
+use wale_format::{BackupName, Codec};
+use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::{ObjectKey, Store as _};
+
+use crate::archive::{Archive, BackupSelector, Flaw, Look};
+use crate::backup_fetch::{self, Options};
+use crate::error::{Kind, OpError};
+use crate::testing::{Bench, content, encode, file_name, once, segment};
+use crate::wal_push::PushOutcome;
+use crate::{sealed, wal_fetch, wal_push};
+
+const ARCHIVE: &[u8] = include_bytes!("../testdata/wal-g-3.0.9/pg14-permanent-none.tar.zst");
+const FIRST: &str = "base_00000001000000000000000E";
+const SECOND: &str = "base_000000010000000000000010";
+
+/// What was encrypted or compressed as we cannot read: the file, the codec of its name, its bytes.
+const SEALED: [(&str, Codec, &[u8]); 5] = [
+    (
+        "000000010000000000000004",
+        Codec::Zstd,
+        include_bytes!("../testdata/wal-g-3.0.9/sodium/000000010000000000000004.zst"),
+    ),
+    (
+        "000000010000000000000002.00000028.backup",
+        Codec::Zstd,
+        include_bytes!(
+            "../testdata/wal-g-3.0.9/sodium/000000010000000000000002.00000028.backup.zst"
+        ),
+    ),
+    (
+        "000000020000000000000006",
+        Codec::Brotli,
+        include_bytes!("../testdata/wal-g-3.0.9/pgp/000000020000000000000006.br"),
+    ),
+    (
+        "00000002.history",
+        Codec::Brotli,
+        include_bytes!("../testdata/wal-g-3.0.9/pgp/00000002.history.br"),
+    ),
+    (
+        "000000010000000000000013",
+        Codec::Lzma,
+        include_bytes!("../testdata/wal-g-3.0.9/lzma/000000010000000000000013.lzma"),
+    ),
+];
+
+const BACKUP_HISTORY: &[u8] = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n\
+STOP WAL LOCATION: 0/2000120 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n\
+BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-08-21 00:00:00 UTC\nLABEL: x\n\
+START TIMELINE: 1\nSTOP TIME: 2026-08-21 00:00:01 UTC\nSTOP TIMELINE: 1\n";
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).expect("a key")
+}
+
+fn name(text: &str) -> BackupName {
+    BackupName::parse(text).expect("a name")
+}
+
+/// An archive with the two backups.
+fn golden() -> Bench {
+    let bench = Bench::new();
+    let tar = wale_format::decoder(Codec::Zstd, Cursor::new(ARCHIVE)).expect("a decoder");
+    let mut tar = TarReader::new(tar);
+    while let Some(member) = tar.next() {
+        let member = member.expect("a member");
+        if let MemberKind::File { .. } = member.kind {
+            let mut bytes = Vec::new();
+            tar.read_to_end(&mut bytes).expect("whole");
+            bench.memory.insert(&key(member.path.as_str()), bytes);
+        }
+    }
+    bench
+}
+
+async fn restore(bench: &Bench, backup: &str) -> OpError {
+    let options = Options {
+        selector: BackupSelector::Name(name(backup)),
+        ..Options::new(bench.folder().join("target"))
+    };
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    let restored = backup_fetch::run(&bench.archive, &options, &progress, &cancel).await;
+    let error = restored.expect_err(backup);
+    assert!(!options.target.exists(), "{}", error.chain());
+    error
+}
+
+async fn flaw(archive: &Archive, backup: &str) -> Option<Flaw> {
+    let catalog = archive.catalog().await.expect("read");
+    let entry = catalog.find(&name(backup)).expect("there");
+    archive
+        .look_at(entry, Look::Whole)
+        .await
+        .expect("looked at")
+}
+
+#[tokio::test]
+async fn fault_117_a_copied_part_and_a_missing_one_of_wal_g_fail_the_restore_by_name() {
+    let bench = golden();
+    assert_eq!(flaw(&bench.archive, FIRST).await, None, "it is whole");
+    // WAL-G names what it copied with two extensions where nothing is compressed; nobody but WAL-G knows such a name.
+    let error = restore(&bench, SECOND).await;
+    assert_eq!(error.kind, Kind::Configuration);
+    assert!(error.message.contains("copy_0.tar.tar"), "{error}");
+    let Some(Flaw::Unreadable(words)) = flaw(&bench.archive, SECOND).await else {
+        panic!("it cannot be read");
+    };
+    assert!(words.contains("copy_0.tar.tar"), "{words}");
+    // The newest one cannot be restored by us, so LATEST is the other.
+    let catalog = bench.archive.catalog().await.expect("read");
+    let latest = bench.archive.choose(&catalog, &BackupSelector::Latest);
+    let latest = latest.await.expect("chosen");
+    assert_eq!(latest.entry.name, name(FIRST));
+    assert!(latest.passed_over[0].contains("copy_0.tar.tar"));
+
+    let lost = format!("basebackups_005/{FIRST}/tar_partitions/part_005.tar");
+    bench.memory.delete(&key(&lost)).await.expect("deleted");
+    let error = restore(&bench, FIRST).await;
+    assert_eq!(error.kind, Kind::CorruptData);
+    assert!(error.message.contains("part_005.tar"), "{error}");
+    let Some(Flaw::Damaged(words)) = flaw(&bench.archive, FIRST).await else {
+        panic!("it is damaged");
+    };
+    assert!(words.contains("part_005.tar"), "{words}");
+}
+
+#[tokio::test]
+async fn fault_94_a_backup_of_wal_g_whose_wal_only_wal_g_reads_is_not_whole() {
+    let bench = golden();
+    let segment = key("wal_005/00000001000000000000000E");
+    // Encrypted without compression: another key's bytes in the place of the plain ones.
+    bench.memory.insert(&segment, SEALED[0].2.to_vec());
+    let Some(Flaw::Unreadable(words)) = flaw(&bench.archive, FIRST).await else {
+        panic!("its WAL cannot be read");
+    };
+    assert!(words.contains(segment.as_str()), "{words}");
+    bench.memory.delete(&segment).await.expect("deleted");
+    let Some(Flaw::Damaged(words)) = flaw(&bench.archive, FIRST).await else {
+        panic!("its WAL is missing");
+    };
+    assert!(words.contains("is not in the archive"), "{words}");
+}
+
+/// What libsodium makes of a segment of 1 MiB: 24 bytes, then 17 more for each 8 KiB and one more chunk.
+fn whole_sealed_segment() -> Vec<u8> {
+    let length = 24 + (1 << 20) + 17 * ((1 << 20) / 8192 + 1);
+    SEALED[0].2.iter().copied().cycle().take(length).collect()
+}
+
+fn says_nothing_false(error: &OpError, case: &str) {
+    assert_eq!(error.kind, Kind::Configuration, "{case}: {}", error.chain());
+    let told = [
+        Some(error.chain()),
+        error.detail.clone(),
+        error.hint.clone(),
+    ];
+    for text in told.into_iter().flatten() {
+        for word in ["damaged", "move ", "remove", "repair"] {
+            assert!(!text.contains(word), "{case}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
+    let whole = whole_sealed_segment();
+    let named = SEALED.map(|(file, codec, bytes)| (file, codec, bytes.to_vec()));
+    // The same with WALG_COMPRESSION_METHOD=none. What is compressed as we cannot read has no such form.
+    let plain = SEALED[..4].iter();
+    let plain = plain.map(|(file, _, bytes)| (*file, Codec::None, bytes.to_vec()));
+    let whole = (SEALED[0].0, Codec::None, whole);
+    for (file, codec, bytes) in named.into_iter().chain(plain).chain([whole]) {
+        let bench = Bench::new();
+        bench.claim().await;
+        let name = file_name(file);
+        let case = format!("{file} under {codec}, {} bytes", bytes.len());
+        let sealed_key = key(&wale_format::layout::wal(&name, codec));
+        bench.memory.insert(&sealed_key, bytes.clone());
+        let error = wal_fetch::fetch(&bench.archive, &name).await;
+        says_nothing_false(&error.expect_err(&case), &case);
+        if name.is_segment() {
+            assert!(
+                !bench.archive.has_readable(&name).await.expect("read"),
+                "{case}"
+            );
+            let told = sealed::look(&bench.archive).await.expect("read");
+            assert_eq!(told.expect(&case).example, sealed_key.to_string());
+        }
+        // Archiving goes on beside it, under a codec whose key is free.
+        let good = match file {
+            "00000002.history" => b"1\t0/5000098\tno recovery target specified\n".to_vec(),
+            _ if file.ends_with(".backup") => BACKUP_HISTORY.to_vec(),
+            _ => segment(file, 1),
+        };
+        bench.ready(file, &good);
+        let report = wal_push::run(&bench.archive, &bench.wal, &name, &once()).await;
+        let report = report.unwrap_or_else(|error| panic!("{case}: {}", error.chain()));
+        assert_eq!(report.outcome, PushOutcome::Stored, "{case}");
+        assert_eq!(report.beside, Some(sealed_key.to_string()), "{case}");
+        assert_eq!(
+            bench.memory.content(&sealed_key),
+            Some(bytes.into()),
+            "{case}"
+        );
+        let fetched = wal_fetch::fetch(&bench.archive, &name).await.expect(&case);
+        assert_eq!(content(fetched).await.expect("whole"), good, "{case}");
+        if let wale_pg::ArchiveFileName::TimelineHistory(timeline) = name {
+            let history = bench.archive.timeline_history(timeline).await;
+            assert!(history.expect(&case).is_some(), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fault_118_plain_wal_that_is_damaged_is_still_called_so() {
+    let file = SEALED[0].0;
+    let good = segment(file, 1);
+    let mut flipped = good.clone();
+    flipped[1] ^= 0x20;
+    let short = good[..good.len() - 100].to_vec();
+    let zeros = vec![0; good.len()];
+    let long = [&good[..], &[1]].concat();
+    for (case, bytes) in [
+        ("a flipped bit in the magic", flipped),
+        ("cut", short),
+        ("zeros", zeros),
+        ("longer", long),
+        (
+            "a page of text",
+            b"<html><body>What you wanted</body></html>".to_vec(),
+        ),
+    ] {
+        let bench = Bench::new();
+        bench.claim().await;
+        bench.memory.insert(
+            &key(&format!("wal_005/{file}")),
+            encode(Codec::None, &bytes),
+        );
+        let error = wal_fetch::fetch(&bench.archive, &file_name(file)).await;
+        let error = error.expect_err(case);
+        assert_eq!(error.kind, Kind::CorruptData, "{case}: {}", error.chain());
+    }
+}
