@@ -16,7 +16,7 @@ pub mod aim;
 mod cluster;
 mod extract;
 mod facts;
-mod holder;
+mod held;
 #[cfg(test)]
 mod hostile_tests;
 mod ledger;

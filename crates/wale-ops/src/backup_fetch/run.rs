@@ -17,7 +17,7 @@ use wale_pipeline::{CancellationToken, Progress};
 use super::aim::Aim;
 use super::cluster::checked_addition;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
-use super::holder::{Holder, check_own};
+use super::held::{HeldDirectory, check_own};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin};
@@ -192,7 +192,7 @@ pub(super) async fn prepare(
     progress.set_phase("checking");
     let (target, lock_file) = (options.target.clone(), lock_file_name(options));
     let look = move || {
-        Holder::look(&target)?;
+        HeldDirectory::look(&target)?;
         facts::target(&target, &lock_file)
     };
     let (state, earlier) = blocking(look).await??;
@@ -217,33 +217,12 @@ pub(super) async fn prepare(
         Some(marker) if begin == Begin::AfterWiping => wipe::outside_of(marker),
         _ => Vec::new(),
     };
-    let mut outside: Vec<plan::OutsideFacts> = Vec::new();
-    for space in &tablespaces {
-        let makes = match space.named_by {
-            NamedBy::Request => true,
-            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
-            NamedBy::Link => false,
-            NamedBy::Itself => continue,
-        };
-        if makes && facts::can_be_made(&space.target) {
-            continue;
-        }
-        outside.push(facts::outside(
-            &space.target,
-            format!("tablespace {}", space.oid),
-            false,
-            &wiped,
-        ));
-    }
-    if let Some(wal) = &wal {
-        outside.push(facts::outside(
-            wal.path(),
-            "the WAL directory".to_owned(),
-            true,
-            &[],
-        ));
-    }
-    plan::check_outside(&outside)?;
+    plan::check_outside(&outside_of_target(
+        options,
+        &tablespaces,
+        wal.as_ref(),
+        &wiped,
+    ))?;
     if begin == Begin::Fresh {
         check_space(options, &source, &tablespaces)?;
     }
@@ -305,6 +284,42 @@ impl Prepared {
 /// A name that no other attempt has: 64 random bits, in hexadecimal.
 fn random_attempt() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// What is to be known of the directories outside that the restore will write into.
+fn outside_of_target(
+    options: &Options,
+    tablespaces: &[PlannedTablespace],
+    wal: Option<&WalPlace>,
+    wiped: &[PathBuf],
+) -> Vec<plan::OutsideFacts> {
+    let mut outside: Vec<plan::OutsideFacts> = Vec::new();
+    for space in tablespaces {
+        let makes = match space.named_by {
+            NamedBy::Request => true,
+            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
+            NamedBy::Link => false,
+            NamedBy::Itself => continue,
+        };
+        if makes && facts::can_be_made(&space.target) {
+            continue;
+        }
+        outside.push(facts::outside(
+            &space.target,
+            format!("tablespace {}", space.oid),
+            false,
+            wiped,
+        ));
+    }
+    if let Some(wal) = wal {
+        outside.push(facts::outside(
+            wal.path(),
+            "the WAL directory".to_owned(),
+            true,
+            &[],
+        ));
+    }
+    outside
 }
 
 /// Places that the request did not name: see [`tablespaces`].
@@ -517,7 +532,7 @@ impl Restore<'_> {
             };
             wale_cluster::RestoreTree::create(&path, 0o700, Some(owner))
                 .map_err(|error| failed(error, &path))?;
-            let holder = Holder::take(&path)?;
+            let held = HeldDirectory::take(&path)?;
             // Another restore may have come and gone since the first look.
             let (state, found) = facts::target(&path, &lock_file)?;
             if plan::judge_target(&path, &state)? != begin || found != earlier {
@@ -534,7 +549,7 @@ impl Restore<'_> {
                 wipe::remove_temporary(&path, owner)?;
             }
             let target = Target::open(&path, &tablespaces, wal.as_ref(), major, owner)?;
-            let target = target.held_by(holder);
+            let target = target.held_by(held);
             if let Some(major) = major {
                 // An image that finds PG_VERSION does not run initdb.
                 target.small_file("PG_VERSION", 0o600, format!("{major}\n").as_bytes())?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text};
 use wale_pg::{ControlFile, MajorVersion, byte_text, exclusion};
 
-use super::holder::Holder;
+use super::held::HeldDirectory;
 use super::tablespaces::{PlannedTablespace, is_version_folder};
 use crate::error::{Kind, OpError, Result};
 
@@ -38,7 +38,7 @@ pub(super) struct Target {
     major: Option<MajorVersion>,
     group_access: bool,
     /// Let go when the last thread that writes has ended, for each of them has the target.
-    _holder: Option<Holder>,
+    _held: Option<HeldDirectory>,
 }
 
 impl Target {
@@ -75,7 +75,7 @@ impl Target {
                 wal,
                 major,
                 group_access,
-                _holder: None,
+                _held: None,
             })
         };
         open().map_err(|error| {
@@ -84,9 +84,9 @@ impl Target {
     }
 
     /// The same, which keeps other restores out for as long as it lives.
-    pub(super) fn held_by(self, holder: Holder) -> Self {
+    pub(super) fn held_by(self, held: HeldDirectory) -> Self {
         Self {
-            _holder: Some(holder),
+            _held: Some(held),
             ..self
         }
     }

@@ -22,7 +22,7 @@ use wale_storage::{
     Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
 };
 
-use super::holder::Holder;
+use super::held::HeldDirectory;
 use super::run::{Ending, Finished, Restore, prepare, request};
 use super::{
     BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome,
@@ -901,6 +901,7 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
         options: &options,
         progress: &progress,
         cancel: &cancel,
+        read_later: Vec::new(),
     };
     let again = || request(&bench.archive, &options);
     // The steps of the end, in the middle of which a second one begins on another machine.
@@ -908,7 +909,7 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
     let path = target.clone();
     let other = move |_: &super::target::Target, _: &ControlFile| {
         // On this machine it is refused, and says what is at work.
-        let error = Holder::look(&path).unwrap_err();
+        let error = HeldDirectory::look(&path).unwrap_err();
         assert_eq!(error.kind, Kind::Busy);
         assert!(error.detail.is_some_and(|detail| detail.contains(NAME)));
         let mut marker = restore_marker::read(&path).unwrap().unwrap();
@@ -922,11 +923,11 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
     assert_eq!(error.kind, Kind::Busy, "{error:?}");
     bench.assert_half_done();
     // Held, it is refused before the first write, and by the dry run, too.
-    let holder = Holder::take(&target).unwrap();
+    let held = HeldDirectory::take(&target).unwrap();
     assert_eq!(bench.restore(&options).await.unwrap_err().kind, Kind::Busy);
     let preview = super::preview(&bench.archive, &options).await;
     assert_eq!(preview.unwrap_err().kind, Kind::Busy);
-    drop(holder);
+    drop(held);
     // One that began between the look and the first write is seen, too.
     let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
     let mut marker = restore_marker::read(&target).unwrap().unwrap();
@@ -970,6 +971,7 @@ async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name(
         options: &options,
         progress: &progress,
         cancel: &cancel,
+        read_later: Vec::new(),
     };
     let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
     let dies = |_: &super::target::Target, _: &ControlFile| Err(OpError::internal("killed"));

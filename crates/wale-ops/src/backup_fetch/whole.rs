@@ -8,7 +8,7 @@ use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
-use super::holder::check_own;
+use super::held::check_own;
 use super::links;
 use super::run::{Finish, Finished};
 use super::source::Source;

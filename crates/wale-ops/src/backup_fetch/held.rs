@@ -19,11 +19,11 @@ use crate::error::{Kind, OpError, Result};
 
 /// A held directory; let go when it is dropped.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct HeldDirectory {
     _directory: File,
 }
 
-impl Holder {
+impl HeldDirectory {
     /// Takes the directory, which must exist.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Holder {
             .map_err(|error| OpError::from_io(error, format_args!("open {}", path.display())))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(held(path)),
+            Err(Errno::WOULDBLOCK) => return Err(another(path)),
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "the file system has no locks: the marker alone tells restores apart");
             }
@@ -46,7 +46,7 @@ impl Holder {
     /// Refuses a directory that another restore holds. One that does not exist is nobody's.
     ///
     /// # Errors
-    /// As [`Holder::take`].
+    /// As [`HeldDirectory::take`].
     pub(super) fn look(path: &Path) -> Result<()> {
         if path.is_dir() {
             Self::take(path).map(drop)
@@ -56,7 +56,7 @@ impl Holder {
     }
 }
 
-fn held(path: &Path) -> OpError {
+fn another(path: &Path) -> OpError {
     let shown = path.display();
     let begun = match restore_marker::read(path) {
         Ok(Some(marker)) => {
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn fault_08_a_directory_is_held_by_one_restore_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Holder::look(&folder.path().join("missing")).is_ok());
-        let first = Holder::take(folder.path()).unwrap();
-        let error = Holder::take(folder.path()).unwrap_err();
+        assert!(HeldDirectory::look(&folder.path().join("missing")).is_ok());
+        let first = HeldDirectory::take(folder.path()).unwrap();
+        let error = HeldDirectory::take(folder.path()).unwrap_err();
         assert_eq!(error.kind, Kind::Busy);
-        assert!(Holder::look(folder.path()).is_err());
+        assert!(HeldDirectory::look(folder.path()).is_err());
         drop(first);
-        assert!(Holder::look(folder.path()).is_ok());
-        assert!(Holder::take(folder.path()).is_ok());
+        assert!(HeldDirectory::look(folder.path()).is_ok());
+        assert!(HeldDirectory::take(folder.path()).is_ok());
     }
 }
