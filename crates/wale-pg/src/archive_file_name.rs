@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::text_form::{excerpt, parse_upper_hex8, serde_as_text};
+use crate::invalid_name::InvalidName;
+use crate::text_form::{parse_upper_hex8, serde_as_text};
 use crate::timeline::TimelineId;
 use crate::wal_segment::WalSegmentName;
 
@@ -154,22 +155,6 @@ impl From<WalSegmentName> for ArchiveFileName {
 }
 
 serde_as_text!(ArchiveFileName);
-
-/// A text is not the name of a file that PostgreSQL archives.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not the name of a WAL segment or history file")]
-pub struct InvalidName {
-    /// The text, shortened.
-    pub given: String,
-}
-
-impl InvalidName {
-    pub(crate) fn new(text: &str) -> Self {
-        Self {
-            given: excerpt(text),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -28,6 +28,7 @@ mod system_identifier;
 mod timeline;
 
 mod archive_file_name;
+mod invalid_name;
 mod wal_segment;
 
 mod backup_label;
@@ -46,10 +47,11 @@ pub mod page;
 mod parameter_change;
 pub mod relation;
 
-pub use archive_file_name::{ArchiveFileName, InvalidName};
+pub use archive_file_name::ArchiveFileName;
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use control_file::{ClusterState, ControlFile, ControlFileError};
 pub use enforced_settings::{EnforcedSettings, WalLevel};
+pub use invalid_name::InvalidName;
 pub use lsn::{InvalidLsn, Lsn};
 pub use major_version::{InvalidVersion, MajorVersion};
 pub use parameter_change::ParameterScan;

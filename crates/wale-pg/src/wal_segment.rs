@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive_file_name::InvalidName;
+use crate::invalid_name::InvalidName;
 use crate::lsn::Lsn;
 use crate::text_form::{parse_upper_hex8, serde_as_text};
 use crate::timeline::TimelineId;

@@ -13,9 +13,9 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, SystemIdentifier};
 use wale_storage::{ObjectKey, ObjectMeta};
 
-use super::identity::foreign_cluster;
+use super::cluster_identity::{ClusterIdentity, foreign_cluster};
 use super::read::damaged;
-use super::{Archive, ClusterIdentity, StoredWal};
+use super::{Archive, StoredWal};
 use crate::error::{Kind, OpError, Result};
 
 /// What a prefix without identity holds.

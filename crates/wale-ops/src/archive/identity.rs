@@ -7,23 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use wale_format::{ArchiveIdentity, Codec, Encryption, IdentityError, layout};
-use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
 use wale_storage::{PutOutcome, body_from};
 
 use super::Archive;
 use super::adopt::Survey;
+use super::cluster_identity::{ClusterIdentity, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
-
-/// What a cluster says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterIdentity {
-    /// The number that initdb gave to the cluster.
-    pub system_identifier: SystemIdentifier,
-    /// The major version, where it is known.
-    pub major: Option<MajorVersion>,
-    /// The size of its WAL segments.
-    pub wal_segment_size: WalSegmentSize,
-}
 
 impl Archive {
     /// The identity, or `None` when the archive has none yet. Remembered after the first success.
@@ -232,17 +221,4 @@ fn compare(identity: &ArchiveIdentity, cluster: &ClusterIdentity, location: &str
         .hint("use a new prefix after the segment size was changed"));
     }
     Ok(())
-}
-
-/// The error for data of another cluster than the archive's.
-pub(crate) fn foreign_cluster(
-    archive: SystemIdentifier,
-    cluster: SystemIdentifier,
-    location: &str,
-) -> OpError {
-    OpError::new(Kind::ArchiveMismatch, format!("the archive {location} belongs to another cluster"))
-        .detail(format!(
-            "Its system identifier is {archive}; the data to be archived comes from system identifier {cluster}."
-        ))
-        .hint("give each cluster a prefix of its own; after pg_upgrade or initdb use a new prefix")
 }

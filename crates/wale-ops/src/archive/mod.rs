@@ -8,6 +8,7 @@
 
 mod adopt;
 mod catalog;
+mod cluster_identity;
 pub(crate) mod condition;
 mod identity;
 mod latest;
@@ -30,9 +31,9 @@ use wale_pipeline::MemoryBudget;
 use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
+pub use cluster_identity::ClusterIdentity;
+pub(crate) use cluster_identity::foreign_cluster;
 pub use condition::{Flaw, Look};
-pub use identity::ClusterIdentity;
-pub(crate) use identity::foreign_cluster;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
 pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};

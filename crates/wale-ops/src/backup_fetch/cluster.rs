@@ -17,12 +17,14 @@ use wale_pg::{
 };
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::extract::check_configuration;
+use super::finish::{Finish, Finished};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Finish, Finished, Prepared, Restore, prepare, request};
+use super::run::{Ending, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
 use super::wal::{self, Need};
@@ -262,26 +264,6 @@ async fn plan_recovery(
         configuration,
         way: Some(way),
         warnings,
-    })
-}
-
-/// The added settings, checked as the server would.
-///
-/// # Errors
-///
-/// [`Kind::Configuration`] with all mistakes.
-pub(super) fn checked_addition(text: &str, major: MajorVersion) -> Result<Vec<(String, String)>> {
-    recovery::parse_addition(text, major).map_err(|mistakes| {
-        let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let hint = mistakes.iter().find_map(|mistake| mistake.hint.clone());
-        let error = OpError::new(
-            Kind::Configuration,
-            format!("the recovery settings are wrong: {}", all.join("; ")),
-        );
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
     })
 }
 

@@ -12,10 +12,12 @@
 //!
 //! This module refuses to know how recovery settings are written (wale-cluster) and when a restore is wanted.
 
+mod addition;
 pub mod aim;
 mod cluster;
 mod extract;
 mod facts;
+mod finish;
 mod held;
 #[cfg(test)]
 mod hostile_tests;

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use wale_cluster::recovery::WrittenSetting;
 use wale_cluster::{
     Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker, text_of_path,
 };
-use wale_pg::{ControlFile, MajorVersion, RecoveryTargetKind};
+use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
+use super::addition::checked_addition;
 use super::aim::Aim;
-use super::cluster::checked_addition;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
+use super::finish::{Finish, Finished};
 use super::held::{HeldDirectory, check_own};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
@@ -140,22 +140,6 @@ pub(super) fn request(archive: &Archive, options: &Options) -> RestoreRequest {
             .insert(format!("tablespace {source}"), target.display().to_string());
     }
     request
-}
-
-/// What is done to the whole directory before `global/pg_control` makes it startable.
-pub(super) type Finish = Box<dyn FnOnce(&Target, &ControlFile) -> Result<Finished> + Send>;
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub(super) struct Finished {
-    /// The settings that were written, for the marker.
-    pub(super) written: Vec<WrittenSetting>,
-    /// Sentences that say what was decided.
-    pub(super) notes: Vec<String>,
-    /// Sentences about what deserves a look.
-    pub(super) warnings: Vec<String>,
-    /// Whether background jobs are held.
-    pub(super) jobs_held: bool,
 }
 
 /// What becomes of the marker.

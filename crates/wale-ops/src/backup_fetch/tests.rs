@@ -22,8 +22,9 @@ use wale_storage::{
     Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
 };
 
+use super::finish::Finished;
 use super::held::HeldDirectory;
-use super::run::{Ending, Finished, Restore, prepare, request};
+use super::run::{Ending, Restore, prepare, request};
 use super::{
     BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome,
     TablespaceSource, WalSource,

@@ -8,9 +8,9 @@ use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
+use super::finish::{Finish, Finished};
 use super::held::check_own;
 use super::links;
-use super::run::{Finish, Finished};
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
 use crate::error::{Kind, OpError, Result};

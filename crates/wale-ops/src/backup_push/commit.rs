@@ -15,13 +15,13 @@ use wale_format::{Crc32c, hex};
 use wale_pg::{ControlFile, WalSegmentName, byte_text};
 use wale_storage::{ObjectKey, PutOutcome, body_from};
 
+use super::copied::{Copied, ListingFacts};
 use super::copy::{StoredPartition, small_partition};
 use super::options::Options;
 use super::partition::{Contents, FileRecord};
 use super::place;
 use super::preflight::Ready;
 use super::report::{BackupReport, DamagedPage, Started};
-use super::run::{Copied, ListingFacts};
 use super::uploads::Uploads;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};

@@ -19,6 +19,7 @@
 
 mod commit;
 mod configuration;
+mod copied;
 mod copy;
 mod forks;
 mod offline;

@@ -17,9 +17,8 @@ use wale_pg::{ControlFile, byte_text};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::commit::{self, Evidence};
-use super::copy::{
-    CopyJob, PartitionJob, SourceDirectory, StoredPartition, WORKER_BYTES, make_partition,
-};
+use super::copied::{Copied, ListingFacts};
+use super::copy::{CopyJob, PartitionJob, SourceDirectory, WORKER_BYTES, make_partition};
 use super::forks::Forks;
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile};
@@ -128,23 +127,6 @@ pub(super) struct Backup<'a> {
     uploads: &'a Arc<Uploads>,
     /// Rings when there is a claim to be kept.
     claimed: &'a Notify,
-}
-
-/// What the copying brought.
-pub(super) struct Copied {
-    pub(super) partitions: Vec<StoredPartition>,
-    pub(super) control_bytes: Vec<u8>,
-    pub(super) listing_facts: ListingFacts,
-}
-
-/// What the listing says beside the files.
-#[derive(Debug, Default)]
-pub(super) struct ListingFacts {
-    pub(super) tablespaces: Vec<TablespaceRecord>,
-    pub(super) pg_wal_link: Option<String>,
-    pub(super) skipped_links: Vec<String>,
-    pub(super) vanished: u64,
-    pub(super) warnings: Vec<String>,
 }
 
 impl Backup<'_> {

@@ -11,50 +11,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use wale_pg::TimelineId;
 
-use super::plan::BackupFacts;
-use crate::archive::lineage::{Ending, Lineage};
+use super::facts::{BackupFacts, Branch};
 
 /// How long after the backup before it a backup must have begun that was requested over HTTP, to count: 20 hours. A
 /// nightly request of one's own counts, whatever a summer time does to the night; a loop of requests does not.
 pub const DEFAULT_REQUEST_INTERVAL: Duration = Duration::from_hours(20);
-
-/// Where a backup leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Branch {
-    /// To the newest timeline of the archive. Also what is on a timeline that nobody knows.
-    Present,
-    /// To this timeline at most, which was left for another one before the backup ended.
-    Left(TimelineId),
-    /// To this timeline for certain; whether to the newest is not known, because its history cannot be read.
-    Unclear(TimelineId),
-}
-
-impl Branch {
-    /// The branch of a backup that ends there; `None` where its timeline is not known.
-    #[must_use]
-    pub fn of(lineage: &Lineage, ending: Option<Ending>) -> Self {
-        let (Some(ending), Some(newest)) = (ending, lineage.newest()) else {
-            return Self::Present;
-        };
-        match lineage.leads(ending, newest) {
-            Some(true) => Self::Present,
-            Some(false) => Self::Left(lineage.tip(ending)),
-            None => Self::Unclear(lineage.tip(ending)),
-        }
-    }
-
-    /// In words that follow `on`; none for the present.
-    #[must_use]
-    pub fn words(self) -> Option<String> {
-        match self {
-            Self::Present => None,
-            Self::Left(timeline) => Some(format!("the abandoned branch of timeline {timeline}")),
-            Self::Unclear(timeline) => Some(format!(
-                "timeline {timeline}, of which nobody knows whether it leads to the newest one"
-            )),
-        }
-    }
-}
 
 /// The usable backups that are counted together, by their positions, with the words for what they have in common.
 pub(super) fn groups(backups: &[BackupFacts]) -> Vec<(String, Vec<usize>)> {

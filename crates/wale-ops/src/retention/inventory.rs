@@ -13,8 +13,8 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::ObjectMeta;
 
-use super::branches::Branch;
-use super::plan::{BackupFacts, Place, Unfinished};
+use super::facts::{BackupFacts, Branch, Place};
+use super::plan::Unfinished;
 use super::time_of_day::TimeOfDay;
 use crate::archive::lineage::{Histories, Lineage};
 use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};

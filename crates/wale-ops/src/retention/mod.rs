@@ -19,7 +19,9 @@
 //! * What is not understood (names, sentinels, histories) stays, and whatever it could need stays too.
 
 mod branches;
+mod facts;
 mod inventory;
+mod options;
 pub mod plan;
 pub mod policy;
 mod report;
@@ -31,10 +33,12 @@ mod tests;
 mod time_of_day;
 pub mod wal;
 
-pub use branches::{Branch, DEFAULT_REQUEST_INTERVAL};
+pub use branches::DEFAULT_REQUEST_INTERVAL;
+pub use facts::{BackupFacts, Branch, Place};
 pub use inventory::Inventory;
-pub use plan::{BackupFacts, Bound, Place, Request, Unfinished};
+pub use options::{Act, Options, Tell};
+pub use plan::{Bound, Request, Unfinished};
 pub use policy::{Policy, WalRetention};
 pub use report::{Line, Refused, Report, What};
-pub use run::{Act, Options, Tell, old_versions, run};
+pub use run::{old_versions, run};
 pub use time_of_day::TimeOfDay;

@@ -11,70 +11,12 @@ use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
-use super::branches::{self, Branch, Counted};
+use super::branches::{self, Counted};
+use super::facts::{BackupFacts, Branch, Place};
 use super::policy::{Policy, Reason};
 use super::time_of_day::{SUSPECT, TimeOfDay, check_clock};
 use super::wal::{Need, is_before};
 use crate::error::{Kind, OpError, Result};
-
-/// What is known of a base backup that has a sentinel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub struct BackupFacts {
-    /// Its name.
-    pub name: BackupName,
-    /// When it ended: as recorded, else when its sentinel was stored.
-    pub time: DateTime<Utc>,
-    /// Whether `time` is recorded in the backup.
-    pub recorded: bool,
-    /// When its sentinel was stored, by the store's clock.
-    pub committed: DateTime<Utc>,
-    /// When it began, as recorded; else as `time`.
-    pub began: DateTime<Utc>,
-    /// Whether it was requested over HTTP, by whoever could reach the sidecar.
-    pub requested: bool,
-    /// Where it leads.
-    pub branch: Branch,
-    /// Why it cannot be used: its sentinel cannot be read, or something of it is missing.
-    pub damaged: Option<String>,
-    /// Why this version cannot restore it, although it may be whole.
-    pub unreadable: Option<String>,
-    /// Whether it is marked to stay.
-    pub marked: bool,
-    /// Whether a deletion of it was begun, and interrupted before anything went.
-    pub deletion: bool,
-    /// Where it begins.
-    pub place: Place,
-    /// The backup that this one only holds the changes to.
-    pub parent: Option<String>,
-    /// The last segment that makes it consistent, on the timeline of its start.
-    pub last: Option<WalSegmentName>,
-    /// The segment size of its cluster, where it is known.
-    pub size: Option<WalSegmentSize>,
-}
-
-/// Where in the log a backup begins, and on which timeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Where its name says.
-    Named,
-    /// Nobody knows: WAL-E names its backup of a stopped server wrongly.
-    Unknown,
-}
-
-impl BackupFacts {
-    /// Whether it only holds the changes to another one.
-    #[must_use]
-    pub fn is_delta(&self) -> bool {
-        self.parent.is_some() || self.name.is_delta()
-    }
-
-    /// Whether this version can restore it, as far as is known.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.damaged.is_none() && self.unreadable.is_none()
-    }
-}
 
 /// A backup without a sentinel: being written, or left by a writer that died.
 #[derive(Clone, Debug, PartialEq, Eq)]

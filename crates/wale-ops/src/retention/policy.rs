@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::plan::BackupFacts;
+use super::facts::BackupFacts;
 
 /// What is to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

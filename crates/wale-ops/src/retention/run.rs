@@ -26,6 +26,7 @@ use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
 use super::branches;
 use super::inventory::{Folder, Inventory, listing, mark_of};
+use super::options::{Act, Options, Tell};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::seize::{Seized, came_back, head, seize};
@@ -42,31 +43,6 @@ const LOOKS_AT_ONCE: usize = 8;
 
 /// Refused objects that are listed; all are counted. 1,000 × about 1 KiB = 1 MiB.
 const REFUSED_MAX: usize = 1000;
-
-/// Whether to delete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Only tell what would be done, of every object.
-    Show,
-    /// Delete, and tell of the objects that go.
-    Delete,
-}
-
-/// What a caller asks for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What shall go.
-    pub request: Request,
-    /// Whether it goes.
-    pub act: Act,
-    /// How long a backup without a sentinel is taken for one that is being written, counted from its newest object.
-    pub grace: Duration,
-    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
-    pub request_interval: Duration,
-}
-
-/// Receives a line for each object, as it is decided.
-pub type Tell<'a> = &'a mut (dyn FnMut(&Line) + Send);
 
 /// Carries out the request.
 ///

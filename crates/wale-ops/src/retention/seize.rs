@@ -6,7 +6,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta};
 
 use super::inventory::{Folder, listing};
-use super::run::Act;
+use super::options::Act;
 use crate::archive::Archive;
 use crate::claim::{Claim, Purpose, Taken};
 use crate::error::{Kind, OpError, Result};

@@ -4,8 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
-use super::branches::Branch;
-use super::plan::{BackupFacts, Place};
+use super::facts::{BackupFacts, Branch, Place};
 
 pub(super) fn at(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")

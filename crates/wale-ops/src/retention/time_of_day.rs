@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::plan::BackupFacts;
+use super::facts::BackupFacts;
 use crate::error::{Kind, OpError, Result};
 
 /// How far the newest record may be ahead of the clock: clocks of two hosts differ by less, and a clock that was set

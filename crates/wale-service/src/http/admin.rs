@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
@@ -18,6 +18,7 @@ use crate::backup::Trigger;
 use crate::journal::BackupRecord;
 use crate::lifecycle::{Complaint, Phase};
 use crate::metrics::Dialect;
+use crate::schedule::Schedule;
 
 /// How long a request for the list of backups waits for its turn.
 const LIST_TURN: Duration = Duration::from_secs(5);
@@ -256,7 +257,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "schedule": app.schedule.as_ref().map(|schedule| json!({
             "cron": schedule.text(),
             "zone": schedule.zone(),
-            "next": entries.next_scheduled_backup,
+            "next": next_slot(app, schedule, entries.next_scheduled_backup),
             "skipped": entries.skipped_backups,
             "role": app.backup_role.name(),
             "rests": entries.schedule_rests,
@@ -268,6 +269,19 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
     });
     Reply::json(StatusCode::OK, &value)
+}
+
+/// The slot that comes next. The one that the scheduler waited for has passed while a base backup runs, or waits for WAL.
+fn next_slot(
+    app: &App,
+    schedule: &Schedule,
+    awaited: Option<DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    let now = app.archive.clock().now();
+    let is_to_come = |slot: &DateTime<Utc>| *slot > now;
+    awaited
+        .filter(is_to_come)
+        .or_else(|| schedule.next_after(now))
 }
 
 /// What the server of the data directory is, by its files; null where there is no cluster.

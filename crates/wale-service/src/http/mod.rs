@@ -11,6 +11,7 @@
 //! three quarters of the connections at most, and what no recovery asks for a quarter.
 
 mod admin;
+mod client;
 mod connections;
 mod guard;
 mod host;
@@ -24,7 +25,7 @@ mod validity;
 mod wal;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wale_ops::OpError;
 
+use client::{Client, Spoken};
 pub(crate) use connections::Connections;
 #[cfg(test)]
 pub(crate) use connections::Share;
@@ -52,7 +54,6 @@ use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 pub(crate) use routes::names as route_names;
 use routes::{NoRoute, Route};
 pub use tls::Tls;
-use turns::Turn;
 pub(crate) use turns::Turns;
 use wal::RawName;
 
@@ -156,15 +157,6 @@ async fn connection(
     }
 }
 
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spoken {
-    /// What the settings want.
-    AsSet,
-    /// Plain HTTP where TLS is wanted: it is told so, and nothing else.
-    PlainHttp,
-}
-
 /// The connection as the settings want it; `None` when its client does not bring a handshake about in time. Until then
 /// it counts as idle: who only opens connections, or stops in the middle of a handshake, makes room for others.
 ///
@@ -223,21 +215,6 @@ fn log_ended(app: &App, peer: SocketAddr, error: &hyper::Error) {
     } else {
         // A reply cut short on purpose ends here too, as does a client that went away.
         tracing::debug!(%peer, %error, "a connection ended early");
-    }
-}
-
-/// The client of one connection, as the answer to a request needs it.
-struct Client {
-    spoken: Spoken,
-    slot: Arc<Slot>,
-    flushed: Flushed,
-    peer: IpAddr,
-}
-
-impl Client {
-    /// A turn for this client, in time. Its connection ends if the turn is taken away.
-    async fn turn_of(&self, turns: &Turns, limit: Duration) -> Option<Turn> {
-        turns.take(self.peer, self.slot.cut().clone(), limit).await
     }
 }
 

@@ -10,8 +10,9 @@ use wale_ops::wal_push::{PushOutcome, PushReport};
 use wale_ops::{ArchiveStatus, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
+use super::client::Client;
+use super::name;
 use super::reply::{Reply, Voice, busy};
-use super::{Client, name};
 use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};

@@ -2,7 +2,12 @@
 
 use rustix::io::Errno;
 
-use crate::StoreError;
+use crate::{ObjectKey, StoreError};
+
+/// How messages call an object.
+pub(super) fn object(key: &ObjectKey) -> String {
+    format!("object {key}")
+}
 
 /// What an error number means for `what`, an object or a folder of the store at `location`.
 pub(super) fn failed(location: &str, what: impl Into<String>, errno: Errno) -> StoreError {

@@ -32,7 +32,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use self::errno::failed_io;
+use self::errno::{failed_io, object};
 use self::folder::{Root, sync_folder};
 use self::read::Reading;
 use self::walk::{Walk, Wanted, object_meta, sweep};
@@ -148,11 +148,6 @@ impl FileStore {
         })
         .await
     }
-}
-
-/// How messages call an object.
-fn object(key: &ObjectKey) -> String {
-    format!("object {key}")
 }
 
 /// Chunks of a body up to a piece; none at its end.

@@ -7,8 +7,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::errno::object;
 use super::folder::Root;
-use super::object;
 use super::walk::object_meta;
 use crate::{ObjectKey, ObjectMeta, PIECE_BYTES, StoreError};
 

@@ -14,9 +14,8 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::errno::in_the_way;
+use super::errno::{in_the_way, object};
 use super::folder::{Root, sync_folder};
-use super::object;
 use crate::key::TEMPORARY_SUFFIX;
 use crate::{ObjectKey, StoreError};
 

@@ -4,93 +4,20 @@
 //! Knows no setting's meaning and starts nothing.
 
 mod deletion;
+mod invocation;
 mod verbs;
 mod wal_e;
 mod wale;
 
 use std::ffi::OsString;
-use std::path::Path;
 
-use wale_ops::Kind;
-
-use crate::config::Flags;
 pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
+pub(crate) use invocation::{Early, Face, Invocation, Verb};
 pub(crate) use verbs::{
     BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPrefetch,
     WalPush,
 };
 pub(crate) use wale::command;
-
-/// The name under which the program was called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Face {
-    /// `wale`: the exit statuses of the error table.
-    Wale,
-    /// `wal-e`: WAL-E's shape and statuses.
-    WalE,
-}
-
-impl Face {
-    /// The face for the first argument of the process.
-    fn of(program: Option<&OsString>) -> Self {
-        match program.and_then(|name| Path::new(name).file_name()) {
-            Some(name) if name == "wal-e" => Face::WalE,
-            _ => Face::Wale,
-        }
-    }
-
-    /// The exit status for an error of this kind: the error table's, or WAL-E's, which knows a told
-    /// failure (1) and a bug (2).
-    pub(crate) fn exit_status(self, kind: Kind) -> u8 {
-        match (self, kind) {
-            (Face::Wale, kind) => kind.exit_status(),
-            (Face::WalE, Kind::Internal) => 2,
-            (Face::WalE, _) => 1,
-        }
-    }
-
-    /// The exit status of a command line that makes no sense.
-    fn usage_status(self) -> u8 {
-        match self {
-            Face::Wale => Kind::Usage.exit_status(),
-            Face::WalE => 2,
-        }
-    }
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verb {
-    /// No verb: WAL-E's status 127.
-    Missing,
-    Serve,
-    BackupPush(BackupPush),
-    BackupFetch(BackupFetch),
-    BackupList(BackupList),
-    BackupMark(BackupMark),
-    Delete(Delete),
-    Retain(Retain),
-    WalPush(WalPush),
-    WalFetch(WalFetch),
-    WalPrefetch(WalPrefetch),
-    Client(Client),
-    Config(Config),
-    Version,
-    Reference(Page),
-}
-
-/// A command line that was understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Invocation {
-    /// The name it was called by.
-    pub(crate) face: Face,
-    /// What is to be done.
-    pub(crate) verb: Verb,
-    /// Settings given as flags.
-    pub(crate) flags: Flags,
-    /// The verb in the words in which it was said: `backup-push`, `delete retain`.
-    pub(crate) words: String,
-}
 
 impl Invocation {
     /// The settings given as flags, as options of this face before a verb: a process that is started with them reads
@@ -99,47 +26,6 @@ impl Invocation {
         match self.face {
             Face::Wale => wale::options(&self.flags),
             Face::WalE => wal_e::options(&self.flags),
-        }
-    }
-}
-
-/// A command line that ends the program at once: help, or a mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Early {
-    /// What to print.
-    pub(crate) text: String,
-    /// On standard output, or on standard error.
-    pub(crate) on_stdout: bool,
-    /// The exit status.
-    pub(crate) status: u8,
-}
-
-impl Early {
-    fn help(text: String) -> Self {
-        Self {
-            text,
-            on_stdout: true,
-            status: 0,
-        }
-    }
-
-    fn mistake(face: Face, text: String) -> Self {
-        Self {
-            text,
-            on_stdout: false,
-            status: face.usage_status(),
-        }
-    }
-
-    fn of_wale(error: &clap::Error) -> Self {
-        let mut text = error.render().to_string();
-        if let Some(meant) = meant_verb(error) {
-            text.extend(["\nhint: ", meant, "\n"]);
-        }
-        if error.use_stderr() {
-            Self::mistake(Face::Wale, text)
-        } else {
-            Self::help(text)
         }
     }
 }
@@ -153,35 +39,6 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Early> {
         Face::Wale => wale::parse(arguments),
         Face::WalE => wal_e::parse(&arguments),
     }
-}
-
-/// What a word that is no verb was meant to be, as a sentence.
-fn meant_verb(error: &clap::Error) -> Option<&'static str> {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return None;
-    }
-    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
-        return None;
-    };
-    Some(match word.as_str() {
-        "restore" | "fetch" | "recover" => "to restore, say backup-fetch DIRECTORY LATEST",
-        "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
-        "backup" | "push" => "to take a base backup, say backup-push",
-        "verify" => {
-            "there is no such verb: backup-fetch holds every file against the backup's manifest, and pg_verifybackup -n \
-             proves the restored directory once more"
-        }
-        "check" => {
-            "to look at the settings, say wale config show; what is missing in operation, /readyz of the sidecar tells"
-        }
-        "status" => "ask the sidecar: /status at its port tells the state, backup-list the backups",
-        "archive" => "to archive a file, say wal-push FILE",
-        "prune" | "purge" | "expire" => {
-            "to delete what the settings do not keep, say wale retain; by hand, delete"
-        }
-        _ => return None,
-    })
 }
 
 /// Does a command line that was not understood mean to fetch WAL? A mistyped `restore_command` must

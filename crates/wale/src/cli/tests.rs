@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use wale_ops::Kind;
+
 use super::*;
 
 fn parse_words(line: &str) -> Result<Invocation, Early> {

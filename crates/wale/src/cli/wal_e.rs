@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::deletion::Delete;
+use super::invocation::meant_verb;
 use super::verbs::{BackupFetch, BackupList, BackupPush, WalFetch, WalPrefetch, WalPush};
 use super::{Early, Face, Invocation, Verb};
 use crate::config::Flags;
@@ -133,7 +134,7 @@ fn early(arguments: &[OsString], error: &clap::Error) -> Early {
     let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
     let message = lines.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let meant = super::meant_verb(error).map_or_else(String::new, |meant| format!("; {meant}"));
+    let meant = meant_verb(error).map_or_else(String::new, |meant| format!("; {meant}"));
     let text = format!("usage: {usage}\nwal-e: error: {message}{meant}\n");
     Early::mistake(Face::WalE, text)
 }

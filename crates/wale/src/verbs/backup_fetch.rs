@@ -10,7 +10,8 @@ use wale_ops::backup_fetch::{
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::{print, restore_spec};
+use super::print::print;
+use super::restore_spec;
 use crate::assemble::{self, Bounds};
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings};

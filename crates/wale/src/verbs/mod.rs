@@ -4,6 +4,7 @@ mod backup_fetch;
 mod backup_list;
 mod backup_push;
 mod deletion;
+mod print;
 pub(crate) mod recovery;
 mod reference;
 mod restore_spec;
@@ -14,7 +15,7 @@ mod wal_record;
 
 pub(crate) use wal_record::WalObject;
 
-use std::io::Write;
+use print::print;
 
 use indicatif::ProgressBar;
 use wale_ops::{Kind, OpError};
@@ -82,18 +83,4 @@ fn show(loaded: &Loaded, json: bool) -> Result<(), Failure> {
     print(&text)?;
     loaded.require_all()?;
     Ok(())
-}
-
-/// Prints on standard output. Whoever reads it may have seen enough.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(OpError::from_io(error, "write to standard output").into())
-        }
-        _ => Ok(()),
-    }
 }

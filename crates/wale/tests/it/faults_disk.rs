@@ -1,18 +1,23 @@
-//! The fault battery, rows 15 to 21 and 55: full disks, vanished and damaged files, unreadable pages,
+//! The fault battery, rows 15 to 21, 55 and 68: full disks, volumes that are taken away, vanished and damaged files, unreadable pages,
 //! targets that must not be restored into.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use wale_testkit::{ClusterOptions, Exit, Sidecar, run, shell, skip, wale_command};
+use wale_testkit::{
+    ClusterOptions, Exit, Sidecar, free_port, run, shell, skip, wait_until, wale_command,
+};
 
 use crate::support::{Stage, WALE};
 
-/// A file system in memory of a few MiB, unmounted when dropped.
-struct SmallDisk<'a>(&'a Path);
+const LONG: Duration = Duration::from_secs(120);
 
-impl<'a> SmallDisk<'a> {
-    fn mount(path: &'a Path, options: &str) -> Self {
+/// A file system in memory of a few MiB, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, options: &str) -> Self {
         run(
             "mount",
             &[
@@ -28,15 +33,22 @@ impl<'a> SmallDisk<'a> {
             "chown postgres:postgres {0} && chmod 700 {0}",
             path.display()
         ));
-        Self(path)
+        Self(path.to_owned())
+    }
+
+    /// What is mounted at `from`, also at `path`.
+    fn mount_again(from: &Path, path: &Path) -> Self {
+        let [from, place] = [from, path].map(|path| path.to_string_lossy().into_owned());
+        run("mount", &["--bind", &from, &place]);
+        Self(path.to_owned())
     }
 }
 
-impl Drop for SmallDisk<'_> {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount")
             .arg("-l")
-            .arg(self.0)
+            .arg(&self.0)
             .status();
     }
 }
@@ -444,4 +456,108 @@ fn a_half_written_object_of_a_dead_process_is_never_served() {
         200
     );
     assert_eq!(stage.sidecar.get(&format!("/wal/{segment}")).status, 200);
+}
+
+/// A stage whose archive is the mount point of a volume, and the mounts: the last is the archive's. It has a folder `below`,
+/// and the folder that it covers has one, too.
+fn on_a_volume(name: &str) -> (Stage, Vec<SmallDisk>) {
+    let mut disks = Vec::new();
+    let cluster = ClusterOptions {
+        segment_mib: 1,
+        configuration: vec!["wal_keep_size = '1GB'".into()],
+        ..ClusterOptions::default()
+    };
+    let stage = Stage::with(name, &cluster, |options| {
+        let prefix = &options.environment["WALE_FILE_PREFIX"];
+        let place = PathBuf::from(prefix.trim_start_matches("file://"));
+        let volume = place.with_file_name("volume");
+        shell(&format!("mkdir {}", volume.display()));
+        make_below(&place);
+        disks.push(SmallDisk::mount(&volume, "size=64m"));
+        disks.push(SmallDisk::mount_again(&volume, &place));
+        make_below(&place);
+        options.set("WALE_FETCH_DEADLINE", "1s")
+    });
+    (stage, disks)
+}
+
+fn make_below(place: &Path) {
+    let below = place.join("below").display().to_string();
+    shell(&format!("mkdir {below} && chown postgres: {below}"));
+}
+
+/// Row 68: the volume of an archive is taken away while two sidecars run: of one the archive is the mount point itself, of
+/// the other a folder in it, and such a folder lies below the mount point, too. Both refuse, and say why, until it is back.
+#[test]
+fn fault_68_an_archive_whose_volume_is_taken_away_gets_nothing_until_it_is_back() {
+    if !can_mount("fault_68") {
+        return;
+    }
+    let (stage, mut disks) = on_a_volume("unmounted");
+    let place = stage.archive();
+    let below = place.join("below").display().to_string();
+    let port = free_port();
+    let mut options = stage.options.clone();
+    options.port = port;
+    let options = options
+        .set("WALE_FILE_PREFIX", &format!("file://{below}"))
+        .set("WALE_LISTEN_PORT", &port.to_string());
+    let beside = Sidecar::start(&stage.sandbox, WALE, &options);
+    let server = &stage.cluster;
+    server.sql("create table t (i int)");
+    let first = stage.archive_all();
+    assert_eq!(beside.get(&format!("/wal-push/{first}")).status, 200);
+
+    drop(disks.pop());
+    server.sql("insert into t values (1)");
+    let waiting = server.switch_wal();
+    assert_refused(&stage, &beside, &waiting);
+    wait_until("the server to be refused", LONG, || {
+        let failed = server.sql("select last_failed_wal from pg_stat_archiver");
+        (failed == waiting).then_some(())
+    });
+    let written = shell(&format!("find {} -mindepth 1", place.display()));
+    assert_eq!(written.trim(), below);
+
+    let volume = place.with_file_name("volume");
+    disks.push(SmallDisk::mount_again(&volume, &place));
+    stage.archive_all();
+    for sidecar in [&stage.sidecar, &beside] {
+        let pushed = sidecar.get(&format!("/wal-push/{waiting}"));
+        assert_eq!(pushed.status, 200, "{}", pushed.text());
+        for segment in [&first, &waiting] {
+            let stored = sidecar.get(&format!("/wal/{segment}"));
+            let own = std::fs::read(server.wal.join(segment)).unwrap();
+            assert!(stored.status == 200 && stored.body == own, "{segment}");
+        }
+    }
+    // The base backup that failed keeps readiness off until one is there.
+    let taken = stage.sidecar.get("/backup-push");
+    assert_eq!(taken.status, 200, "{}", taken.text());
+    for sidecar in [&stage.sidecar, &beside] {
+        wait_until("readiness to come back", LONG, || {
+            (sidecar.get("/readyz").status == 200).then_some(())
+        });
+    }
+}
+
+/// Neither of the two takes the segment or is ready, and no base backup is taken.
+fn assert_refused(stage: &Stage, beside: &Sidecar, segment: &str) {
+    std::thread::scope(|scope| {
+        // Each asks the store for some seconds before it gives up.
+        scope.spawn(|| {
+            let refused = stage.sidecar.get("/backup-push");
+            assert_eq!(refused.status, 503, "{}", refused.text());
+        });
+        for (sidecar, reason) in [
+            (&stage.sidecar, "no longer mounted"),
+            (beside, "was there and is gone"),
+        ] {
+            for path in [&format!("/wal-push/{segment}"), "/readyz"] {
+                let reply = sidecar.get(path);
+                assert_eq!(reply.status, 503, "{path}: {}", reply.text());
+                assert!(reply.text().contains(reason), "{path}: {}", reply.text());
+            }
+        }
+    });
 }

@@ -2,6 +2,7 @@
 //! `curl`. One binary, one file for each concern. Tests of a row of the fault battery carry its
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
 
+mod archive_command;
 mod base_backup;
 mod cli;
 mod contract;
@@ -18,6 +19,7 @@ mod faults_s3_truth;
 mod image;
 mod left_timelines;
 mod main_job;
+mod neighbours;
 mod offline;
 mod power_loss;
 mod promises;
@@ -34,6 +36,7 @@ mod secrets;
 mod secrets_s3;
 mod segment_sizes;
 mod several_sidecars;
+mod slots;
 mod standby;
 mod support;
 mod targets;

@@ -4,7 +4,8 @@ use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
 use super::super::branches::DEFAULT_REQUEST_INTERVAL;
-use super::super::plan::{BackupFacts, Bound, Decision, Request, Unfinished, decide};
+use super::super::facts::BackupFacts;
+use super::super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::TimeOfDay;
 use super::{at, backup};

@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use wale_format::layout;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
+use super::super::options::Act;
 use super::super::plan::Request;
 use super::super::policy::Policy;
-use super::super::run::Act;
 use super::world::World;
 use crate::backup_fetch::BackupSelector;
 use crate::backup_mark::{self, Mark};

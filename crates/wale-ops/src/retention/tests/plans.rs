@@ -4,8 +4,9 @@ use chrono::TimeDelta;
 use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
-use super::super::branches::{Branch, DEFAULT_REQUEST_INTERVAL};
-use super::super::plan::{BackupFacts, Bound, Decision, Place, Request, decide};
+use super::super::branches::DEFAULT_REQUEST_INTERVAL;
+use super::super::facts::{BackupFacts, Branch, Place};
+use super::super::plan::{Bound, Decision, Request, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::{SUSPECT, TimeOfDay};
 use super::{at, backup, segment, timeline};

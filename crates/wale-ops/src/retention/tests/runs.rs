@@ -3,9 +3,10 @@
 use wale_format::layout;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
+use super::super::options::Act;
 use super::super::plan::{Bound, Request};
 use super::super::policy::Policy;
-use super::super::run::{Act, old_versions};
+use super::super::run::old_versions;
 use super::world::World;
 use crate::backup_fetch::BackupSelector;
 use crate::backup_mark::{self, Mark};

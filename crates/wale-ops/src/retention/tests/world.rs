@@ -13,9 +13,10 @@ use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
 use super::super::branches::DEFAULT_REQUEST_INTERVAL;
+use super::super::options::{Act, Options};
 use super::super::plan::Request;
 use super::super::report::{Line, Report};
-use super::super::run::{Act, Options, run};
+use super::super::run::run;
 use super::{at, timeline};
 use crate::archive::{Archive, ArchiveOptions};
 use crate::clock::Clock;

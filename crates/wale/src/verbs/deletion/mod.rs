@@ -18,7 +18,7 @@ use crate::cli::{BackupMark, Delete, DeleteWhat, Deletion, Face, Invocation, Ret
 use crate::config::{Group, Loaded};
 use crate::report::Failure;
 use crate::runtime;
-use crate::verbs::print;
+use crate::verbs::print::print;
 use teller::{Teller, summary, told_refused};
 
 /// Runs `delete`.

@@ -1,0 +1,31 @@
+//! What a caller asks for, and how it is told.
+
+use std::time::Duration;
+
+use super::plan::Request;
+use super::report::Line;
+
+/// Whether to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Only tell what would be done, of every object.
+    Show,
+    /// Delete, and tell of the objects that go.
+    Delete,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What shall go.
+    pub request: Request,
+    /// Whether it goes.
+    pub act: Act,
+    /// How long a backup without a sentinel is taken for one that is being written, counted from its newest object.
+    pub grace: Duration,
+    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    pub request_interval: Duration,
+}
+
+/// Receives a line for each object, as it is decided.
+pub type Tell<'a> = &'a mut (dyn FnMut(&Line) + Send);
