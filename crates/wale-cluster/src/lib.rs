@@ -37,7 +37,7 @@ pub use control::{
 };
 pub use data_directory::{
     DataDirectory, DirectoryContent, Entry, EntryKind, Listing, PostmasterFile, PostmasterState,
-    RecoveryRole, Tablespace, WalkOptions, WalkWarning,
+    RecoveryRole, Tablespace, WalkOptions, WalkWarning, open_regular,
 };
 pub use error::{ClusterError, FileKind, Situation};
 pub use lock_file::LockFile;

@@ -45,7 +45,9 @@ pub use clock::Clock;
 pub use error::{Declined, Kind, Level, OpError, Retry};
 pub use retention::sweep;
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
+pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
-    ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, WalDirectory,
+    ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
+    WalDirectory,
 };
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

@@ -60,7 +60,7 @@ pub(crate) fn judge(
     let mut way = Course {
         followed,
         known,
-        warnings: Vec::from_iter(lost(wish.backup_timeline, histories)),
+        warnings: Vec::new(),
     };
     if followed == wish.backup_timeline {
         return Ok(way);
@@ -89,7 +89,10 @@ fn latest_asked_for(
 
 /// A warning about the first history that was lost. The server asks for it on its way up, or when it is promoted, and
 /// stops: nobody proves to it that the history never existed.
-fn lost(backup: TimelineId, histories: &BTreeMap<TimelineId, TimelineHistory>) -> Option<String> {
+pub(crate) fn lost(
+    backup: TimelineId,
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
+) -> Option<String> {
     let newest = *histories.keys().next_back()?;
     let (lost, later) = std::iter::successors(backup.next(), |timeline| timeline.next())
         .take_while(|timeline| *timeline < newest)
@@ -191,10 +194,13 @@ mod tests {
             timeline: *wished,
             target,
         };
-        match (judge(&wish, &histories(texts)), expected) {
+        let histories = histories(texts);
+        match (judge(&wish, &histories), expected) {
             (Ok(way), Ok(followed)) => {
                 assert_eq!(way.followed, timeline(*followed), "case {number}");
-                assert_eq!(!way.warnings.is_empty(), *warned, "case {number}");
+                let lost = lost(wish.backup_timeline, &histories);
+                let told = lost.is_some() || !way.warnings.is_empty();
+                assert_eq!(told, *warned, "case {number}");
             }
             (Err(error), Err(kind)) => assert_eq!(error.kind, *kind, "case {number}"),
             (found, _) => panic!("case {number}: {found:?}"),

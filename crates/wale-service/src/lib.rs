@@ -27,6 +27,7 @@ mod quiet;
 mod reach;
 mod recall;
 mod recoverable;
+mod rotation;
 mod schedule;
 mod scheduler;
 mod serve;
@@ -36,7 +37,7 @@ mod store_trial;
 mod tests;
 mod unknown;
 
-pub use http::Tls;
+pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
 pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 pub use schedule::Schedule;

@@ -199,6 +199,11 @@ impl HttpToken {
         self
     }
 
+    /// The token now, where it lies in a file; `None` where it cannot change.
+    pub(crate) fn in_file(&self) -> Option<String> {
+        self.file.as_deref().and_then(|file| read_token(file))
+    }
+
     /// Whether `shown` is the token. Takes the same time wherever the two differ. The file, if there is one, decides at
     /// each request: a token that was taken back is not served a moment longer. One that cannot be read, or holds no token,
     /// changes nothing.

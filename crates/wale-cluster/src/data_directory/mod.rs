@@ -96,7 +96,7 @@ impl DataDirectory {
 ///
 /// # Errors
 /// Those of opening; `InvalidInput` for anything that is no regular file.
-pub(crate) fn open_regular(path: &Path) -> io::Result<std::fs::File> {
+pub fn open_regular(path: &Path) -> io::Result<std::fs::File> {
     let no_wait = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = std::fs::OpenOptions::new()
         .read(true)

@@ -39,7 +39,7 @@ pub use copy::{ConfigurationSet, own_configuration, read_configuration};
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
-    restore_command, write_authorization,
+    renew_authorization, restore_command, write_authorization,
 };
 pub use running_target::surely_has_target;
 pub use settled::{

@@ -24,6 +24,7 @@
 //! anybody.
 
 use std::fmt::Write as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{FILE_MODE, RecoveryMode};
@@ -35,6 +36,9 @@ use crate::owner::Owner;
 /// The file in the data directory from which `restore_command` takes the token. `PostgreSQL` runs the command in the data
 /// directory, so the name alone is its path. It is no part of a base backup.
 pub const AUTHORIZATION_FILE: &str = "wale_restore_authorization";
+
+/// A token has some hundred bytes; what is longer was not written by us.
+const AUTHORIZATION_BYTES_MAX: u64 = 64 << 10;
 
 /// The program that the server's image has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,8 +91,12 @@ const WGET_TRIES: u32 = 3;
 const HISTORY_BESIDE: &str = "case %f in 00000001.history) exit 1;; \
      *.history) test -s pg_wal/%f && cp pg_wal/%f \"%p\" && exit 0;; esac";
 
-/// Seconds in which curl must have reached the sidecar.
+/// Seconds in which curl must have reached the sidecar, while a recovery has nobody else to ask.
 const CURL_CONNECT_SECONDS: u32 = 30;
+
+/// The same on a standby, which asks again after seconds, and whose promotion waits for it. As long as the sidecar itself waits
+/// for a store there.
+const STANDBY_CONNECT_SECONDS: u32 = 5;
 
 /// Composes the command.
 ///
@@ -100,21 +108,33 @@ pub fn restore_command(
     mode: RecoveryMode,
 ) -> Result<RestoreCommand, ClusterError> {
     let base = base_url(endpoint)?;
+    let standby = mode == RecoveryMode::Standby;
     let options = format!(
         "{}{}",
         tls_options(client, endpoint)?,
         token_options(client, endpoint)?
     );
+    let limit = if standby {
+        STANDBY_CONNECT_SECONDS
+    } else {
+        CURL_CONNECT_SECONDS
+    };
+    // With a token or TLS the text is for GNU Wget alone; BusyBox does not know the option.
+    let is_gnu = client == RestoreClient::Wget && !options.is_empty();
+    let wget_limit = if is_gnu && standby {
+        format!(" --connect-timeout={limit}")
+    } else {
+        String::new()
+    };
     let fetch = |path: &str, route: &str| match client {
         RestoreClient::Wget | RestoreClient::Busybox => {
-            format!("wget -q -t {WGET_TRIES}{options} -O {path} {base}/{route}/%f")
+            format!("wget -q -t {WGET_TRIES}{wget_limit}{options} -O {path} {base}/{route}/%f")
         }
-        RestoreClient::Curl => format!(
-            "curl -sf --connect-timeout {CURL_CONNECT_SECONDS}{options} -o {path} {base}/{route}/%f"
-        ),
+        RestoreClient::Curl => {
+            format!("curl -sf --connect-timeout {limit}{options} -o {path} {base}/{route}/%f")
+        }
         RestoreClient::Wale => format!("wale client fetch{options} --url {base} %f {path}"),
     };
-    let standby = mode == RecoveryMode::Standby;
     let mut text = fetch("\"%p\"", "wal");
     match client {
         // It asks for the proof by itself.
@@ -148,6 +168,40 @@ pub fn write_authorization(
     let path = data_directory.join(AUTHORIZATION_FILE);
     durable::write_atomic(&path, content.expose().as_bytes(), FILE_MODE, owner)
         .map_err(ClusterError::io("write", &path))
+}
+
+/// Puts another token into [`AUTHORIZATION_FILE`], in the form that it has; `false` where there is nothing to do. A restored
+/// server goes on asking with what the file holds.
+///
+/// # Errors
+/// When the file is there and cannot be read or written.
+pub fn renew_authorization(data_directory: &Path, token: &Secret) -> Result<bool, ClusterError> {
+    let path = data_directory.join(AUTHORIZATION_FILE);
+    let mut held = String::new();
+    match std::fs::File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(ClusterError::io("read", &path)(error)),
+        Ok(file) => file
+            .take(AUTHORIZATION_BYTES_MAX)
+            .read_to_string(&mut held)
+            .map_err(ClusterError::io("read", &path))?,
+    };
+    let client = match held.as_str() {
+        held if held.starts_with("header = \"") => RestoreClient::Curl,
+        held if held.starts_with("header = ") => RestoreClient::Wget,
+        held if held.starts_with("Authorization: ") => RestoreClient::Busybox,
+        // Nobody of ours wrote it.
+        _ => return Ok(false),
+    };
+    let Some(content) = lines_of(client, token.expose()) else {
+        return Ok(false);
+    };
+    if content.expose() == held {
+        return Ok(false);
+    }
+    let owner = Owner::of(&path).map_err(ClusterError::io("read", &path))?;
+    write_authorization(data_directory, &content, Some(owner))?;
+    Ok(true)
 }
 
 fn base_url(endpoint: &RestoreEndpoint) -> Result<String, ClusterError> {
@@ -235,7 +289,10 @@ fn token_options(
 /// A line of GNU Wget's startup file, or of curl's configuration file, in which quotes and backslashes are escaped; for
 /// `BusyBox` the header.
 fn authorization(client: RestoreClient, endpoint: &RestoreEndpoint) -> Option<Secret> {
-    let token = endpoint.token.as_ref()?.expose();
+    lines_of(client, endpoint.token.as_ref()?.expose())
+}
+
+fn lines_of(client: RestoreClient, token: &str) -> Option<Secret> {
     match client {
         RestoreClient::Wget => Some(format!("header = Authorization: Bearer {token}\n")),
         RestoreClient::Curl => {

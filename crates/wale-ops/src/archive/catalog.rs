@@ -154,7 +154,11 @@ impl Archive {
     }
 
     /// One sentinel; `None` when it was deleted since the listing.
-    async fn read_entry(&self, name: BackupName, meta: ObjectMeta) -> Result<Option<BackupEntry>> {
+    pub(super) async fn read_entry(
+        &self,
+        name: BackupName,
+        meta: ObjectMeta,
+    ) -> Result<Option<BackupEntry>> {
         let modified = meta.modified;
         let sentinel = match self.read_sentinel(&meta.key, meta.size).await {
             Ok(Some(sentinel)) => SentinelRecord::Readable(Box::new(sentinel)),

@@ -21,6 +21,7 @@ mod read;
 mod tests;
 mod wal;
 pub(crate) mod walk;
+mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,8 +38,9 @@ pub use condition::{Flaw, Look};
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
 pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};
-pub(crate) use wal::HistoryBounds;
 pub use wal::StoredWal;
+pub(crate) use wal::{HISTORIES_MISSING_MAX, HistoryBounds};
+pub(crate) use witness::Trace;
 
 use crate::clock::Clock;
 use crate::error::{OpError, Result};

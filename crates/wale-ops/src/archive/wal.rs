@@ -24,7 +24,7 @@ const HISTORIES_COST_MAX: usize = 96 << 20;
 
 /// After how many missing histories in a row no later one is looked for. Each costs a look-up, which a server waits for
 /// at the end of its recovery, and what loses single files does not lose eight that were written years apart.
-pub(super) const HISTORIES_MISSING_MAX: u32 = 8;
+pub(crate) const HISTORIES_MISSING_MAX: u32 = 8;
 
 /// A WAL object that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]

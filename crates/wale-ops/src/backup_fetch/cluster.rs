@@ -21,6 +21,7 @@ use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::extract::check_configuration;
 use super::finish::{Finish, Finished};
+use super::lost;
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
@@ -248,7 +249,11 @@ async fn plan_recovery(
         source: wal_source,
         holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
-    warnings.extend(wal::look(archive, &need).await?);
+    let gaps = wal::look(archive, &need).await?;
+    if gaps.is_empty() {
+        warnings.extend(lost::end(archive, &need).await?);
+    }
+    warnings.extend(gaps);
     let way = raised::Way {
         begins: source.name.segment(),
         followed: need.followed.cloned(),

@@ -24,6 +24,7 @@ mod hostile_tests;
 mod ledger;
 mod libraries;
 mod links;
+mod lost;
 mod options;
 pub mod plan;
 mod raised;

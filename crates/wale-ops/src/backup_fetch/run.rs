@@ -26,7 +26,7 @@ use super::source::Source;
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::{Target, WalPlace};
 use super::whole::Whole;
-use super::{facts, libraries, wipe};
+use super::{facts, libraries, lost, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
 use crate::blocking::blocking;
@@ -227,6 +227,7 @@ pub(super) async fn prepare(
     warnings.extend(source.notes.warnings.iter().cloned());
     warnings.extend(warnings_about(&source, options.pg_wal_link.as_deref()));
     check_unnamed(archive, &source, &tablespaces, owner).await?;
+    warnings.extend(lost::history(archive, source.timeline).await?);
     let mut notes = source.notes.notes.clone();
     if let Some(record) = source.wale() {
         let loaded = libraries::Record::of(record);

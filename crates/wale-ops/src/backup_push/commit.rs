@@ -466,3 +466,122 @@ async fn check_commit(archive: &Archive, key: &ObjectKey, uploads: &Uploads) -> 
         .map_err(|error| OpError::from_store(error, format_args!("take {key} back")))?;
     Err(lost)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use wale_cluster::{DataDirectory, ServerFacts};
+    use wale_pg::{Lsn, MajorVersion};
+
+    use super::*;
+
+    /// A control file, where its checksum version is, and where the CRC of all before it.
+    type Sample = (&'static [u8], usize, usize);
+
+    const EIGHTEEN: Sample = (
+        include_bytes!("../../../wale-pg/testdata/control_file/18"),
+        252,
+        292,
+    );
+    const NINETEEN: Sample = (
+        include_bytes!("../../../wale-pg/testdata/control_file/19-by-table"),
+        268,
+        308,
+    );
+
+    /// The file with checksums in this state: 0 off, 1 on, 2 being switched off, 3 being switched on.
+    fn control((bytes, version_at, crc_at): Sample, state: u8) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        bytes[version_at] = state;
+        let algorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
+        let crc = crc_fast::checksum(algorithm, &bytes[..crc_at]).to_le_bytes();
+        bytes[crc_at..crc_at + 4].copy_from_slice(&crc[..4]);
+        bytes
+    }
+
+    /// What is known at the end of a backup with a wrong page, for a server whose control file was `before` at the start and is
+    /// `after` at the end.
+    fn evidence(before: &[u8], after: Vec<u8>) -> Evidence {
+        let control_file = ControlFile::parse(before).expect("a control file");
+        let (timeline, lsn) = (control_file.timeline, Lsn::new(0x0200_0028));
+        let major = MajorVersion::parse("18").expect("a major");
+        let ready = Ready {
+            control: None,
+            directory: DataDirectory::at(Path::new("/nonexistent")),
+            facts: ServerFacts {
+                version_num: 180_004,
+                major,
+                system_identifier: control_file.system_identifier,
+                wal_segment_size: control_file.wal_segment_size,
+                timeline,
+                in_recovery: false,
+                data_directory: None,
+                data_checksums: control_file.has_data_checksums(),
+            },
+            control_file,
+            settings: [].into(),
+            extensions: [].into(),
+            version: String::new(),
+            configuration: None,
+        };
+        let started = Started {
+            name: BackupName::parse("base_000000010000000000000002_00000040").expect("a name"),
+            start_lsn: lsn,
+            timeline,
+            started_at: DateTime::UNIX_EPOCH,
+        };
+        let stopped = StoppedBackup {
+            start_lsn: lsn,
+            stop_lsn: lsn,
+            timeline,
+            stop_timeline: timeline,
+            from_standby: false,
+            label_text: String::new(),
+            tablespace_map: String::new(),
+        };
+        let wrong = DamagedPage {
+            path: "base/5/1259".into(),
+            block: 3,
+        };
+        let contents = Contents {
+            damaged: vec![wrong],
+            damaged_count: 1,
+            ..Contents::default()
+        };
+        let copied = Copied {
+            partitions: vec![StoredPartition {
+                number: 0,
+                contents,
+                bytes_plain: 0,
+                bytes_stored: 0,
+            }],
+            control_bytes: after,
+            listing_facts: ListingFacts::default(),
+        };
+        Evidence::new(ready, started, stopped, DateTime::UNIX_EPOCH, copied).expect("evidence")
+    }
+
+    #[test]
+    fn fault_102_pages_are_judged_only_where_checksums_are_on_at_the_start_and_at_the_end() {
+        for kind in [EIGHTEEN, NINETEEN] {
+            for (end, counts) in [(1, true), (0, false), (2, false), (3, false)] {
+                let found = evidence(&control(kind, 1), control(kind, end));
+                assert_eq!(found.damaged_count, u64::from(counts), "{end}");
+                assert_eq!(found.damaged.len(), usize::from(counts), "{end}");
+                assert_eq!(
+                    found.ready.control_file.has_data_checksums(),
+                    counts,
+                    "{end}"
+                );
+                let report = found.report(&[], Duration::ZERO, Duration::ZERO);
+                assert_eq!(report.damaged_pages, u64::from(counts), "{end}");
+                // Either way the operator is told.
+                let told = report.warnings.join(" ");
+                let switched = told.contains("page checksums were switched");
+                assert_eq!(switched, !counts, "{told}");
+                assert_eq!(told.contains("a wrong checksum"), counts, "{told}");
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use super::plan::{self, Neighbours};
 use super::report::Absence;
 use crate::archive::lineage::was_before;
 use crate::archive::walk::{each_wal, each_wal_after};
-use crate::archive::{Archive, foreign_cluster};
+use crate::archive::{Archive, HISTORIES_MISSING_MAX, Trace, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
 /// The server that asks, as far as it is known.
@@ -23,6 +23,8 @@ pub(super) struct Asker {
     pub(super) cluster: Option<SystemIdentifier>,
     /// The timeline that it is on, from which it looks for later ones.
     pub(super) timeline: Option<TimelineId>,
+    /// The segment that this process delivered last, to it or to another.
+    pub(super) served: Option<WalSegmentName>,
 }
 
 impl Asker {
@@ -32,6 +34,7 @@ impl Asker {
         Self {
             cluster: Some(control.system_identifier),
             timeline: reached,
+            served: None,
         }
     }
 }
@@ -41,8 +44,10 @@ impl Asker {
 /// 1. Is this the archive? Its identity (or, before there is one, a sentinel) is read now.
 /// 2. Does an object of that name exist, under any codec?
 /// 3. Does a listing of that name agree, whatever the extension? And, for a segment: is none of its timeline behind
-///    it, and does no later timeline's way lead through it? For a timeline's history: does no later one show that the
-///    timeline existed?
+///    it, does no base backup show that it was stored, and does no later timeline's way lead through it? For a timeline's
+///    history: does nothing show that the timeline existed, be it a later history, WAL or a base backup?
+///
+/// An archive that has no WAL at all, though it must have some, proves nothing.
 ///
 /// # Errors
 /// `ArchiveConflict`: it is there, so ask for it again. `CorruptData`: it is missing from the middle of the log.
@@ -64,8 +69,12 @@ pub(super) async fn prove_absent_for(
     if let Some(key) = listed(archive, name).await? {
         return Err(unsure(name, &key));
     }
+    refuse_emptied(archive, server).await?;
     match name {
-        ArchiveFileName::Segment(segment) => refuse_gap(archive, *segment, segment_size).await?,
+        ArchiveFileName::Segment(segment) => {
+            refuse_vanished(archive, *segment, segment_size, server).await?;
+            refuse_gap(archive, *segment, segment_size).await?;
+        }
         ArchiveFileName::TimelineHistory(timeline) => {
             refuse_lost_history(archive, *timeline, server).await?;
         }
@@ -139,6 +148,56 @@ async fn listed(archive: &Archive, name: &ArchiveFileName) -> Result<Option<Obje
     Ok(found)
 }
 
+/// Refuses absence by an archive that has no WAL at all and must have some: its folder is a volume of its own that is not
+/// mounted, or was moved, or emptied.
+async fn refuse_emptied(archive: &Archive, server: Asker) -> Result<()> {
+    if archive.has_wal().await? {
+        return Ok(());
+    }
+    let detail = if let Some(served) = server.served {
+        format!("Segment {served} was delivered from it before.")
+    } else if let Some(backup) = archive.backup_needing_wal().await? {
+        format!("Base backup {backup} is listed, and its WAL was stored before it was.")
+    } else {
+        return Ok(());
+    };
+    let location = archive.location();
+    Err(OpError::new(
+        Kind::StorageUnavailable,
+        format!("there is no WAL at all in the archive at {location}, so nothing can be said about what it lacks"),
+    )
+    .detail(detail)
+    .hint("bring the folder wal_005 back: mount its volume, or find out who moved or deleted it"))
+}
+
+/// Refuses absence for the segment behind one that was delivered a moment ago and is gone: whatever takes WAL away does not
+/// stop there.
+async fn refuse_vanished(
+    archive: &Archive,
+    asked: WalSegmentName,
+    size: Option<WalSegmentSize>,
+    server: Asker,
+) -> Result<()> {
+    let (Some(before), Some(size)) = (server.served, size) else {
+        return Ok(());
+    };
+    if !plan::follows(Some(before), asked, size) {
+        return Ok(());
+    }
+    let name = ArchiveFileName::Segment(before);
+    if archive.find_wal(&name).await?.is_some() {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::StorageUnavailable,
+        format!("segment {before} was delivered a moment ago and is gone from the archive"),
+    )
+    .detail(format!(
+        "So {asked} may be gone, too, and not the end of the WAL."
+    ))
+    .hint("find out who deletes or moves objects of this archive, and bring them back"))
+}
+
 /// Refuses absence for a segment that is missing from the middle of its timeline, or of a later one's way.
 async fn refuse_gap(
     archive: &Archive,
@@ -161,13 +220,16 @@ async fn refuse_gap(
             }
             is_gap.then(|| later.to_string())
         }
-        None => None,
+        None => backup_behind(archive, asked, neighbours, size).await?,
     };
     let evidence = match later {
         Some(later) => later,
         None => match descendant(archive, asked, size).await? {
             Some(timeline) => format!("timeline {timeline}, which leads through it,"),
-            None => return Ok(()),
+            None => match descendant_without_history(archive, asked).await? {
+                Some(trace) => format!("{trace}, of a timeline whose history is lost,"),
+                None => return Ok(()),
+            },
         },
     };
     let name = ArchiveFileName::Segment(asked);
@@ -223,42 +285,52 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
         return Ok(());
     }
     let later = archive.later_histories(asked).await?;
-    let Some(later) = later
+    let later = later
         .into_values()
-        .find(|history| was_before(asked, history))
-    else {
+        .find(|history| was_before(asked, history));
+    let name = ArchiveFileName::TimelineHistory(asked);
+    let (evidence, instead) = if let Some(later) = later {
+        let later = ArchiveFileName::TimelineHistory(later.timeline);
+        let instead = format!(
+            "put one there that has the lines of {later} which begin with a timeline before {asked}"
+        );
+        (later.to_string(), instead)
+    } else if let Some(trace) = trace_from(archive, asked).await? {
+        let instead = format!(
+            "write one: timeline {asked} begins where pg_waldump shows END_OF_RECOVERY, or a checkpoint with another \
+             \"prev tli\", in its first segment"
+        );
+        (trace.to_string(), instead)
+    } else {
         return Ok(());
     };
     // Archiving may have begun on this very timeline, whose history was not there to be archived any more. No server can
     // come from an earlier one then.
-    if server.timeline.is_none() && !has_earlier_timeline(archive, asked).await? {
+    if server.timeline.is_none() && !archive.has_earlier_timeline(asked).await? {
         return Ok(());
     }
-    let name = ArchiveFileName::TimelineHistory(asked);
     if let Some(stored) = archive.find_wal(&name).await? {
         return Err(present(&name, stored.key.as_str()));
     }
-    let evidence = ArchiveFileName::TimelineHistory(later.timeline);
     Err(OpError::new(Kind::CorruptData, format!("{name} is missing from the archive, but {evidence} is there"))
         .detail(format!(
             "Timelines are numbered one after the other, so timeline {asked} existed. A server that took it for absent \
-             would not look for later ones, and promote without their WAL."
+             would promote without its WAL and that of later ones, and begin a second timeline {asked}."
         ))
         .hint(format!(
-            "put {name} back; if it exists nowhere, put one there that has the lines of {evidence} which begin with a \
-             timeline before {asked}"
+            "put {name} back, a server of that timeline has it in pg_wal; if it exists nowhere, {instead}"
         )))
 }
 
-/// Whether the archive has WAL of a timeline before this one.
-async fn has_earlier_timeline(archive: &Archive, timeline: TimelineId) -> Result<bool> {
-    let mut first = None;
-    each_wal(archive, "", |listed, _| {
-        first = listed.segment().map(WalSegmentName::timeline);
-        first.is_some()
-    })
-    .await?;
-    Ok(first.is_some_and(|first| first < timeline))
+/// Something of a timeline or of one of those right after it.
+async fn trace_from(archive: &Archive, timeline: TimelineId) -> Result<Option<Trace>> {
+    let timelines = std::iter::successors(Some(timeline), |timeline| timeline.next());
+    for timeline in timelines.take(HISTORIES_MISSING_MAX as usize) {
+        if let Some(trace) = archive.trace_of(timeline).await? {
+            return Ok(Some(trace));
+        }
+    }
+    Ok(None)
 }
 
 /// What there is of its timeline before and behind a segment. Two looks into the listing, one at the beginning of the
@@ -275,11 +347,12 @@ async fn neighbours(archive: &Archive, asked: WalSegmentName) -> Result<Neighbou
     })
     .await?;
     each_wal_after(archive, &timeline, &asked.to_string(), |listed, _| {
-        if let ArchiveFileName::Segment(segment) = listed
-            && segment > asked
-        {
-            neighbours.later = Some(segment);
-        }
+        neighbours.later = match listed {
+            ArchiveFileName::Segment(segment) if segment > asked => Some(listed),
+            // A server archives the note of a backup after the segment in which the backup began.
+            ArchiveFileName::BackupHistory { segment, .. } if segment >= asked => Some(listed),
+            _ => None,
+        };
         neighbours.later.is_some()
     })
     .await?;
@@ -323,6 +396,42 @@ async fn timeline_begins(archive: &Archive, timeline: TimelineId) -> Result<Opti
     }
 }
 
+/// A base backup that shows that the segment was stored, in words.
+async fn backup_behind(
+    archive: &Archive,
+    asked: WalSegmentName,
+    neighbours: Neighbours,
+    size: Option<WalSegmentSize>,
+) -> Result<Option<String>> {
+    let around = archive.backups_around(asked).await?;
+    let Some(backup) = around.behind else {
+        return Ok(None);
+    };
+    let neighbours = Neighbours {
+        earlier: neighbours.earlier.or(around.begun_before.then_some(asked)),
+        later: Some(ArchiveFileName::Segment(backup.segment())),
+    };
+    let begins = timeline_begins(archive, asked.timeline()).await?;
+    let is_gap = plan::is_gap(asked, neighbours, begins, size);
+    Ok(is_gap.then(|| format!("base backup {backup}, which ended behind it,")))
+}
+
+/// What there is of the next timeline, if its history is lost and it may have begun in the segment or behind it.
+async fn descendant_without_history(
+    archive: &Archive,
+    asked: WalSegmentName,
+) -> Result<Option<Trace>> {
+    let Some(next) = asked.timeline().next() else {
+        return Ok(None);
+    };
+    let Some(trace) = archive.trace_of(next).await? else {
+        return Ok(None);
+    };
+    let is_behind = trace.segment() >= Some(asked.with_timeline(next));
+    let history = ArchiveFileName::TimelineHistory(next);
+    Ok((is_behind && archive.find_wal(&history).await?.is_none()).then_some(trace))
+}
+
 /// A later timeline whose way leads through a segment.
 async fn descendant(
     archive: &Archive,
@@ -362,8 +471,8 @@ mod tests {
 
     fn on(timeline: u32) -> Asker {
         Asker {
-            cluster: None,
             timeline: TimelineId::new(timeline),
+            ..Asker::default()
         }
     }
 
@@ -453,8 +562,13 @@ mod tests {
             assert_eq!(error.kind, Kind::CorruptData);
             assert!(error.message.contains("timeline 3"), "{error}");
         }
-        for end in ["000000010000000000000003", "000000020000000000000005"] {
-            assert!(verdict(&bench, end, on(1)).await.is_none(), "{end}");
+        // Timeline 1 ends in segment 3, but that is nothing to end at while the history of timeline 2 is lost.
+        for (end, proven) in [
+            ("000000010000000000000003", false),
+            ("000000020000000000000005", true),
+        ] {
+            let error = verdict(&bench, end, on(1)).await;
+            assert_eq!(error.is_none(), proven, "{end}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
-use wale_pg::{ArchiveFileName, TimelineId, WalSegmentSize};
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
 use super::absent::{Asker, prove_absent_for};
@@ -75,6 +75,8 @@ pub struct Fetcher {
     data_directory: Option<PathBuf>,
     /// Whether archive and data directory were seen to be one cluster's.
     same_cluster: AtomicBool,
+    /// The segment that was delivered last.
+    served: Mutex<Option<WalSegmentName>>,
 }
 
 impl Fetcher {
@@ -99,6 +101,7 @@ impl Fetcher {
             stats: Mutex::default(),
             data_directory: None,
             same_cluster: AtomicBool::new(false),
+            served: Mutex::default(),
         }
     }
 
@@ -124,6 +127,10 @@ impl Fetcher {
             stats.delivered += 1;
             stats.bytes_plain += fetched.size;
             stats.last_success = Some(now);
+            drop(stats);
+            if let ArchiveFileName::Segment(segment) = name {
+                *self.served_mut() = Some(*segment);
+            }
         }
         self.counted(result)
     }
@@ -203,6 +210,8 @@ impl Fetcher {
     pub async fn prove_absent(&self, name: &ArchiveFileName) -> Result<Absence> {
         let result = match self.asker().await {
             Ok(asker) => {
+                let served = *self.served_mut();
+                let asker = Asker { served, ..asker };
                 let prove = || prove_absent_for(&self.archive, name, asker);
                 match self.patience(name).await {
                     // A proof for a segment may take long for a good reason: it lists.
@@ -343,6 +352,10 @@ impl Fetcher {
             }
         }
         result
+    }
+
+    fn served_mut(&self) -> MutexGuard<'_, Option<WalSegmentName>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stats_mut(&self) -> MutexGuard<'_, FetcherStats> {

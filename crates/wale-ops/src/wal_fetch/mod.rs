@@ -19,6 +19,8 @@ mod report;
 mod run;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod witness_tests;
 
 pub use absent::{has_namesake, prove_absent};
 pub use fetcher::{Fetcher, FetcherOptions, Patience};

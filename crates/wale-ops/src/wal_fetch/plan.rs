@@ -75,8 +75,8 @@ impl Expectation {
 pub struct Neighbours {
     /// An earlier segment of the same timeline: its first one.
     pub earlier: Option<WalSegmentName>,
-    /// The first later segment of the same timeline.
-    pub later: Option<WalSegmentName>,
+    /// What shows first that the timeline went on behind the segment, or that the segment was stored.
+    pub later: Option<ArchiveFileName>,
 }
 
 /// Whether a segment that is not there is missing from the middle of its timeline.

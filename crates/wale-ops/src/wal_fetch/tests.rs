@@ -304,14 +304,14 @@ async fn row_46_a_gap_is_not_the_end() {
         "{error}"
     );
     assert!(error.hint.expect("a hint").contains(FIRST));
-    // The end of WAL behind it is one, and other timelines and partial segments are no evidence.
+    // The end of WAL behind it is one, and other timelines that began before it and partial segments are no evidence.
     prove_absent(&bench.archive, &file_name("000000010000000000000004"))
         .await
         .expect("the end");
     bench.store_wal(
-        "000000020000000000000009",
+        "000000020000000000000003",
         Codec::Zstd,
-        &segment("000000020000000000000009", 1),
+        &segment("000000020000000000000003", 1),
     );
     bench.store_wal("000000010000000000000009.partial", Codec::Zstd, b"");
     prove_absent(&bench.archive, &file_name("000000010000000000000004"))
@@ -474,7 +474,7 @@ fn gaps() {
     let begins = Some(Lsn::new(0x30_0000));
     let neighbours = |earlier: bool, later: bool| plan::Neighbours {
         earlier: earlier.then(|| segment_name("000000020000000000000001")),
-        later: later.then(|| segment_name("000000020000000000000009")),
+        later: later.then(|| file_name("000000020000000000000009")),
     };
     let cases = [
         // (asked, earlier seen, later seen, beginning, size, gap)

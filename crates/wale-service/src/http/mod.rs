@@ -52,6 +52,7 @@ use io::{ClientSocket, Flushed, Transport};
 use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 #[cfg(test)]
 pub(crate) use routes::names as route_names;
+pub use routes::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT};
 use routes::{NoRoute, Route};
 pub use tls::Tls;
 pub(crate) use turns::Turns;
@@ -236,18 +237,24 @@ async fn answer(
         Spoken::AsSet => admitted(&app, &client.slot, found, &parts, body).await,
         Spoken::PlainHttp => Err(plain_http(&app, route)),
     };
-    let (reply, busy) = match admitted {
+    let (reply, busy, says) = match admitted {
         Ok((route, busy)) => {
             let reply = dispatch(&app, route, &parts, voice, &client).await;
-            (reply.unwrap_or_else(Reply::from), busy)
+            let says = route.answer(parts.uri.query());
+            (reply.unwrap_or_else(Reply::from), busy, says)
         }
         Err(failure) => {
             log_refused(&app, route, path, &failure);
-            (Reply::from(failure), None)
+            (Reply::from(failure), None, None)
         }
     };
-    app.metrics.request(route, reply.status().as_u16());
-    Ok(reply.render(manner, voice, &client.flushed, busy))
+    let status = reply.status();
+    app.metrics.request(route, status.as_u16());
+    let mut response = reply.render(manner, voice, &client.flushed, busy);
+    if let Some(says) = says.filter(|_| status == StatusCode::OK) {
+        response.headers_mut().insert(routes::ANSWER_HEADER, says);
+    }
+    Ok(response)
 }
 
 fn log_refused(app: &App, route: &'static str, path: &str, failure: &Failure) {

@@ -5,7 +5,7 @@ use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb, body_from};
 
 use super::support::{Bench, bench, eventually};
-use crate::Phase;
+use crate::{HttpToken, Phase};
 
 const CONTROL: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
 
@@ -153,6 +153,32 @@ async fn fault_71_a_callers_mistake_does_not_change_readiness() {
         assert!(reply.status() >= 400, "{path}: {}", reply.status());
         let ready = sidecar.get("/readyz").await;
         assert_eq!(ready.status(), 200, "{path}: {}", ready.body());
+    }
+    sidecar.stop().await.unwrap();
+}
+
+/// A restored server shows the token that lies in its data directory: a standby goes on with a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_97_a_rotated_token_reaches_the_server_that_a_restore_told_of_it() {
+    let mut bench = bench();
+    let file = bench.options.data_directory.join("rotated");
+    let beside = bench
+        .options
+        .data_directory
+        .join("wale_restore_authorization");
+    // It was rotated while the sidecar was away.
+    std::fs::write(&beside, "header = Authorization: Bearer first\n").unwrap();
+    std::fs::write(&file, "second\n").unwrap();
+    let token = HttpToken::new("second".into()).unwrap();
+    bench.options.token = Some(token.kept_in(Some(file.clone())));
+    let sidecar = bench.start(None).await;
+    for token in ["second", "third"] {
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        eventually("the server's copy is renewed", || async {
+            let held = std::fs::read_to_string(&beside).unwrap();
+            held == format!("header = Authorization: Bearer {token}\n")
+        })
+        .await;
     }
     sidecar.stop().await.unwrap();
 }

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::address::{Address, query};
 use super::credentials::{Credentials, Keeper};
+use super::customer_key::CustomerKey;
 use super::failure::{Asked, Failure, Refusal};
-use super::options::{S3Options, ServerEncryption};
+use super::options::S3Options;
 use super::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, sha256_hex};
 use super::transport::{Answer, Outgoing, Payload, Transport};
 use super::xml::ListPage;
@@ -33,8 +34,8 @@ pub(super) struct Client {
     prefix: String,
     location: String,
     keeper: Keeper,
-    /// Headers that carry the customer's key, for every request that touches content.
-    customer_key: HeaderMap,
+    /// For every request that touches content.
+    customer_key: CustomerKey,
     bucket_seen: Mutex<Option<Instant>>,
 }
 
@@ -132,7 +133,7 @@ impl Client {
             prefix: prefix.clone(),
             location: location(bucket, prefix),
             keeper,
-            customer_key: customer_key(&options.encryption)?,
+            customer_key: CustomerKey::new(&options.encryption)?,
             bucket_seen: Mutex::new(None),
         })
     }
@@ -153,8 +154,8 @@ impl Client {
     }
 
     /// The headers with which content is encrypted and decrypted by the customer's key; none without one.
-    pub(super) fn customer_key(&self) -> &HeaderMap {
-        &self.customer_key
+    pub(super) fn customer_key(&self) -> HeaderMap {
+        self.customer_key.headers()
     }
 
     /// The limits in force.
@@ -306,7 +307,7 @@ impl Client {
         });
         if is_mute {
             let call = Call::object(Method::GET, key)
-                .headers(&self.customer_key)
+                .headers(&self.customer_key.headers())
                 .header("range", "bytes=0-0");
             if let Err(reason) = self.call(&call).await
                 && reason
@@ -334,39 +335,6 @@ fn has_no_reason(refusal: &Refusal) -> bool {
             refusal.status,
             StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED
         )
-}
-
-/// The three headers of a key that comes with every request.
-fn customer_key(encryption: &ServerEncryption) -> Result<HeaderMap, String> {
-    use base64::Engine as _;
-    use base64::prelude::BASE64_STANDARD;
-    use md5::{Digest as _, Md5};
-
-    let mut headers = HeaderMap::new();
-    let ServerEncryption::CustomerKey(key) = encryption else {
-        return Ok(headers);
-    };
-    let bytes = BASE64_STANDARD
-        .decode(key.expose().trim())
-        .map_err(|_| "the customer's key is not base64".to_owned())?;
-    if bytes.len() != 32 {
-        return Err("the customer's key has not 32 bytes".to_owned());
-    }
-    let mut add = |name: &'static str, text: &str| {
-        let mut value = HeaderValue::from_str(text).expect("base64 can stand in a header");
-        value.set_sensitive(true);
-        headers.insert(HeaderName::from_static(name), value);
-    };
-    add("x-amz-server-side-encryption-customer-algorithm", "AES256");
-    add(
-        "x-amz-server-side-encryption-customer-key",
-        &BASE64_STANDARD.encode(&bytes),
-    );
-    add(
-        "x-amz-server-side-encryption-customer-key-md5",
-        &BASE64_STANDARD.encode(Md5::digest(&bytes)),
-    );
-    Ok(headers)
 }
 
 /// A client that uploads, listings and open objects share.

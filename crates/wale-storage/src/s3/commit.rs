@@ -226,7 +226,7 @@ impl S3Store {
     /// The mark and the digest of the object under a name; none when there is no object.
     pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<Found>, StoreError> {
         let client = &self.inner.client;
-        let call = Call::object(Method::HEAD, key).headers(client.customer_key());
+        let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
         let mut attempts = Attempts::from_failure(&self.inner.retry);
         loop {
             match client.call(&call).await {

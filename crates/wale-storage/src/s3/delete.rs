@@ -142,7 +142,7 @@ impl S3Store {
                 source,
             } => {
                 let call =
-                    Call::object(Method::HEAD, &key).headers(self.inner.client.customer_key());
+                    Call::object(Method::HEAD, &key).headers(&self.inner.client.customer_key());
                 let answer = self.inner.client.call(&call).await.ok();
                 let until = answer
                     .as_ref()

@@ -21,7 +21,7 @@ pub(super) async fn open(
     key: &ObjectKey,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
-    let call = Call::object(Method::GET, key).headers(client.customer_key());
+    let call = Call::object(Method::GET, key).headers(&client.customer_key());
     let answer = match client.call(&call).await {
         Ok(answer) => answer,
         Err(Failure::Refused(refusal)) if refusal.may_be_absence() && !refusal.is_absence() => {
@@ -146,7 +146,7 @@ impl Reading {
     /// The rest of the object; none when another object has taken its place.
     async fn reopen(&self) -> Result<Option<Answer>, Failure> {
         let mut call = Call::object(Method::GET, &self.key)
-            .headers(self.client.customer_key())
+            .headers(&self.client.customer_key())
             .header("range", &format!("bytes={}-", self.at));
         if let Some(etag) = &self.etag {
             call = call.header("if-match", etag);

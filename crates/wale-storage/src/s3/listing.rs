@@ -310,7 +310,7 @@ impl S3Store {
             let given = if marker.is_empty() { 1 } else { 2 };
             let call = Call::object(Method::GET, key)
                 .query(&query[..given])
-                .headers(client.customer_key());
+                .headers(&client.customer_key());
             let page: PartPage = match super::upload::long_answer(client, &call, PAGE_BYTES_MAX)
                 .await
             {

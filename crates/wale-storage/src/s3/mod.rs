@@ -25,6 +25,7 @@ mod address;
 mod client;
 mod commit;
 mod credentials;
+mod customer_key;
 mod delete;
 mod download;
 mod failure;
@@ -159,7 +160,7 @@ impl Store for S3Store {
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         let client = &self.inner.client;
-        let call = Call::object(Method::HEAD, key).headers(client.customer_key());
+        let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
         match client.call(&call).await {
             Ok(answer) => download::meta(key, &answer)
                 .map(Some)

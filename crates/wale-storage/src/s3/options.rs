@@ -67,6 +67,13 @@ pub enum ServerEncryption {
     /// A key that comes with every request, 32 bytes in base64. The server forgets it; whoever loses it loses the
     /// archive.
     CustomerKey(Secret),
+    /// The same, in a file that is read anew: rotated, the key is used without a restart.
+    CustomerKeyFile {
+        /// The key as it was at the start.
+        key: Secret,
+        /// The file that holds it.
+        file: PathBuf,
+    },
 }
 
 /// What is sent along so that the store refuses a body that was garbled on its way.

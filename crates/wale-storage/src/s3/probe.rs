@@ -226,7 +226,7 @@ impl S3Store {
         let inner = &*self.inner;
         let mut call = Call::object(Method::PUT, key)
             .headers(&inner.object_headers)
-            .headers(inner.client.customer_key())
+            .headers(&inner.client.customer_key())
             .payload(bytes::Bytes::from_static(PROBE_BODY));
         if let Some((header, value)) = sum {
             call = call.header(header, &value);
@@ -255,7 +255,7 @@ impl S3Store {
         let call = Call::object(Method::PUT, key)
             .header("if-none-match", "*")
             .headers(&inner.object_headers)
-            .headers(inner.client.customer_key());
+            .headers(&inner.client.customer_key());
         answered(self, key, inner.client.call(&call).await.map(drop))
     }
 
@@ -301,7 +301,7 @@ impl S3Store {
         let call = Call::object(Method::POST, key)
             .query(&[("uploadId", &id)])
             .header("if-none-match", "*")
-            .headers(inner.client.customer_key())
+            .headers(&inner.client.customer_key())
             .payload(xml::complete(std::slice::from_ref(record)));
         let answer = super::upload::short_answer::<xml::Assembled>(&inner.client, &call).await;
         answered(self, key, answer.map(drop))

@@ -68,7 +68,9 @@ pub(super) fn object_headers(options: &S3Options) -> Result<HeaderMap, String> {
         add("x-amz-storage-class", class)?;
     }
     match &options.encryption {
-        ServerEncryption::BucketDefault | ServerEncryption::CustomerKey(_) => {}
+        ServerEncryption::BucketDefault
+        | ServerEncryption::CustomerKey(_)
+        | ServerEncryption::CustomerKeyFile { .. } => {}
         ServerEncryption::S3 => add("x-amz-server-side-encryption", "AES256")?,
         ServerEncryption::Kms(key) => {
             add("x-amz-server-side-encryption", "aws:kms")?;
@@ -150,7 +152,7 @@ impl S3Store {
             .header("content-type", content_type(key))
             .header(MARK_HEADER, mark)
             .headers(&inner.object_headers)
-            .headers(inner.client.customer_key());
+            .headers(&inner.client.customer_key());
         if let Some(sum) = &part.checksum {
             call = call.header(sum.header, &sum.value);
         }
@@ -231,7 +233,7 @@ impl S3Store {
         let id = upload.id.clone();
         let mut call = Call::object(Method::POST, key)
             .query(&[("uploadId", &id)])
-            .headers(inner.client.customer_key())
+            .headers(&inner.client.customer_key())
             .payload(xml::complete(&records));
         call.answer_limit = Some(inner.client.timeouts().assembly);
         if condition == Condition::Create {
@@ -264,7 +266,7 @@ impl S3Store {
             .header("content-type", content_type(key))
             .header(MARK_HEADER, mark)
             .headers(&inner.object_headers)
-            .headers(inner.client.customer_key());
+            .headers(&inner.client.customer_key());
         match inner.checksum {
             UploadChecksum::Crc32c => call = call.header("x-amz-checksum-algorithm", "CRC32C"),
             UploadChecksum::Sha256 => call = call.header("x-amz-checksum-algorithm", "SHA256"),
@@ -299,7 +301,7 @@ impl S3Store {
         let number_text = number.to_string();
         let mut call = Call::object(Method::PUT, &upload.key)
             .query(&[("partNumber", &number_text), ("uploadId", &upload.id)])
-            .headers(client.customer_key());
+            .headers(&client.customer_key());
         if let Some(sum) = &part.checksum {
             call = call.header(sum.header, &sum.value);
         }

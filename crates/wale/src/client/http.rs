@@ -23,6 +23,8 @@ use wale_ops::{Kind, OpError};
 
 /// Longest time to reach the sidecar: a container that is just starting refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a standby: as long as the sidecar itself waits for a store there.
+const STANDBY_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest silence within a body.
 const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 /// Most of an error's body that is read for its message.
@@ -39,6 +41,8 @@ pub(super) struct Server {
     tls: Option<Arc<ClientConfig>>,
     /// Longest time until the answer begins: a push answers when the segment is stored.
     limit: Duration,
+    /// Longest time until the connection stands.
+    connect_limit: Duration,
 }
 
 /// Plain or TLS, whatever the address says.
@@ -54,6 +58,15 @@ impl Server {
             token,
             tls: None,
             limit,
+            connect_limit: CONNECT_LIMIT,
+        }
+    }
+
+    /// The same for a standby, which asks again after seconds, and whose promotion waits for it.
+    pub(super) fn for_standby(self) -> Self {
+        Self {
+            connect_limit: STANDBY_CONNECT_LIMIT,
+            ..self
         }
     }
 
@@ -160,7 +173,7 @@ impl Server {
     /// # Errors
     /// When the sidecar cannot be reached or does not answer in time.
     pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
-        let stream = match timeout(CONNECT_LIMIT, self.open()).await {
+        let stream = match timeout(self.connect_limit, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),
             Err(_) => return Err(self.unavailable("timed out connecting to")),
@@ -177,8 +190,10 @@ impl Server {
         match timeout(self.limit, exchange).await {
             Ok(Ok((response, driver))) => {
                 let status = response.status();
+                let says = response.headers().get(wale_service::ANSWER_HEADER);
                 Ok(Reply {
                     status,
+                    says: says.and_then(|says| says.to_str().ok()).map(str::to_owned),
                     body: response.into_body(),
                     _driver: driver,
                 })
@@ -228,11 +243,47 @@ impl Drop for Driver {
 pub(super) struct Reply {
     /// Its status.
     pub(super) status: StatusCode,
+    /// What only a sidecar says of its 200.
+    says: Option<String>,
     body: Incoming,
     _driver: Driver,
 }
 
 impl Reply {
+    /// Whether this 200 is a sidecar's, and says that.
+    ///
+    /// # Errors
+    /// When it says something else or nothing: any program at the port may answer 200, and so may whatever lies between.
+    pub(super) fn checked(self, says: &str) -> Result<Self, OpError> {
+        if self.says.as_deref() == Some(says) {
+            return Ok(self);
+        }
+        let header = wale_service::ANSWER_HEADER;
+        let message = format!(
+            "what answered is no sidecar of this version: its 200 does not say \"{header}: {says}\""
+        );
+        Err(OpError::new(Kind::StorageUnavailable, message).hint(
+            "check WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT, or --url: another program may listen there, or stand in \
+             between; a sidecar of an older version must be upgraded before its client",
+        ))
+    }
+
+    /// Reads a short body to its whole end: what breaks off promises nothing.
+    ///
+    /// # Errors
+    /// When it breaks off, or is longer than what a sidecar says here.
+    pub(super) async fn ended(mut self) -> Result<(), OpError> {
+        let mut read = 0;
+        while let Some(piece) = self.next().await? {
+            read += piece.len();
+            if read > MESSAGE_BYTES {
+                let message = format!("the sidecar's reply is longer than {MESSAGE_BYTES} bytes");
+                return Err(OpError::new(Kind::StorageUnavailable, message));
+            }
+        }
+        Ok(())
+    }
+
     /// The exact length that the head declares, bytes.
     pub(super) fn length(&self) -> Option<u64> {
         hyper::body::Body::size_hint(&self.body).exact()

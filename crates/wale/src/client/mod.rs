@@ -1,6 +1,7 @@
 //! `wale client`: the sidecar's clients for images that have neither wget nor curl.
 //!
-//! A status is only given where the answer is known. Push: 0 after a 200, and nothing else. Fetch: 0
+//! A status is only given where the answer is known. A 200 counts when it says, in a header of wale's, what it is about,
+//! and when its body is whole: anybody may answer 200. Push: 0 after such a 200, and nothing else. Fetch: 0
 //! when the whole body is in place; 1 when the sidecar proved that the archive does not have the
 //! file; 255 in every other case, because PostgreSQL takes 1 to 125 as the end of the WAL. On a
 //! standby the last is 1: PostgreSQL asks again. A timeline's history that lies in `pg_wal` is taken
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use wale_ops::{Kind, OpError};
+use wale_service::{ABSENT, ARCHIVED, MAY_START, SENT};
 
 use crate::cli::{Client, ClientTarget};
 use crate::config::{Group, Loaded, Settings};
@@ -53,7 +55,10 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
                 Proof::Asked
             };
             let fetched = (|| {
-                let server = server(loaded.require(&[Group::Endpoint])?, target)?;
+                let mut server = server(loaded.require(&[Group::Endpoint])?, target)?;
+                if *standby {
+                    server = server.for_standby();
+                }
                 runtime::small()?.block_on(fetch(&server, name, path, proof))
             })();
             let had = |error| history_beside::instead(error, name, path);
@@ -98,7 +103,7 @@ fn here(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
 async fn ready(server: &Server) -> Result<(), OpError> {
     let reply = server.get("/startupz").await?;
     if reply.status == StatusCode::OK {
-        return Ok(());
+        return reply.checked(MAY_START)?.ended().await;
     }
     let mut error = OpError::new(Kind::Busy, "PostgreSQL may not start yet");
     error.detail = reply.text().await;
@@ -146,7 +151,7 @@ async fn push(server: &Server, name: &str) -> Result<(), OpError> {
     let name = checked(name)?;
     let reply = server.get(&format!("/wal-push/{name}")).await?;
     if reply.status == StatusCode::OK {
-        return Ok(());
+        return reply.checked(&format!("{ARCHIVED} {name}"))?.ended().await;
     }
     let status = reply.status;
     let mut error = OpError::new(
@@ -168,7 +173,10 @@ async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result
     let name = checked(name)?;
     let reply = server.get(&format!("/wal/{name}")).await?;
     match reply.status {
-        StatusCode::OK => return place::whole(reply, name, path).await,
+        StatusCode::OK => {
+            let reply = reply.checked(&format!("{SENT} {name}"))?;
+            return place::whole(reply, name, path).await;
+        }
         StatusCode::NOT_FOUND if proof == Proof::Spared => {
             let message = format!("the sidecar does not have {name}");
             return Err(OpError::new(Kind::NotFound, message));
@@ -186,6 +194,8 @@ async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result
     // A 404 may come from anything between here and the sidecar. Only the proof counts.
     let proof = server.get(&format!("/wal-absent/{name}")).await?;
     if proof.status == StatusCode::OK {
+        let proof = proof.checked(&format!("{ABSENT} {name}"))?;
+        proof.ended().await?;
         return Err(OpError::new(
             Kind::NotFound,
             format!("{name} is not in the archive"),

@@ -34,6 +34,12 @@ fn reply(status: &str, declared: usize, body: &[u8]) -> Vec<u8> {
     reply
 }
 
+/// A reply that says whose it is.
+fn marked(says: &str, declared: usize, body: &[u8]) -> Vec<u8> {
+    let status = format!("200 OK\r\nWale-Answer: {says}");
+    reply(&status, declared, body)
+}
+
 fn server_at(port: u16) -> Server {
     let token = Some(wale_cluster::Secret::new("t0ken"));
     Server::new("localhost", port, token, Duration::from_secs(10))
@@ -44,23 +50,37 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_push_succeeds_on_200_only() {
-    for (status, kind) in [
-        ("200 OK", None),
-        ("202 Accepted", Some(Kind::StorageUnavailable)),
-        ("204 No Content", Some(Kind::StorageUnavailable)),
-        ("404 Not Found", Some(Kind::NotFound)),
-        ("409 Conflict", Some(Kind::ArchiveConflict)),
-        ("503 Service Unavailable", Some(Kind::StorageUnavailable)),
-    ] {
-        let body: &[u8] = if status.starts_with("204") {
-            b""
-        } else {
-            b"told so\n"
-        };
-        let (port, asked) = serve(vec![reply(status, body.len(), body)]);
+fn a_push_succeeds_on_a_whole_200_of_a_sidecar_about_that_file_only() {
+    let says = format!("archived {NAME}");
+    let other = "archived 000000010000000000000002";
+    let away = Some(Kind::StorageUnavailable);
+    let told: &[u8] = b"told so\n";
+    let cases: [(Vec<u8>, Option<Kind>); 14] = [
+        (marked(&says, 8, told), None),
+        (marked(&says, 0, b""), None),
+        // Anybody's, another file's, another route's; one that breaks off, in both ways; one that never ends.
+        (reply("200 OK", 8, told), away),
+        (marked(other, 8, told), away),
+        (marked(&format!("sent {NAME}"), 8, told), away),
+        (marked(&says, 16 << 20, told), away),
+        (
+            format!("HTTP/1.1 200 OK\r\nWale-Answer: {says}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ntold\n")
+                .into_bytes(),
+            away,
+        ),
+        (marked(&says, 5000, &[b'x'; 5000]), away),
+        (reply("202 Accepted", 8, told), away),
+        (reply("204 No Content", 0, b""), away),
+        (reply("404 Not Found", 8, told), Some(Kind::NotFound)),
+        (reply("409 Conflict", 8, told), Some(Kind::ArchiveConflict)),
+        (reply("503 Service Unavailable", 8, told), away),
+        (b"<html>".to_vec(), away),
+    ];
+    for (sent, kind) in cases {
+        let shown = String::from_utf8_lossy(&sent).into_owned();
+        let (port, asked) = serve(vec![sent]);
         let result = block_on(push(&server_at(port), &format!("pg_wal/{NAME}")));
-        assert_eq!(result.as_ref().err().map(|e| e.kind), kind, "{status}");
+        assert_eq!(result.as_ref().err().map(|e| e.kind), kind, "{shown}");
         let asked = asked.join().unwrap().remove(0);
         assert!(
             asked.starts_with(&format!("GET /wal-push/{NAME} HTTP/1.1\r\n")),
@@ -71,17 +91,36 @@ fn a_push_succeeds_on_200_only() {
 }
 
 #[test]
+fn the_database_may_start_when_a_sidecar_says_so() {
+    for (sent, may) in [
+        (marked("may-start", 3, b"ok\n"), true),
+        (reply("200 OK", 3, b"ok\n"), false),
+        (reply("503 Busy", 3, b"no\n"), false),
+    ] {
+        let (port, asked) = serve(vec![sent]);
+        assert_eq!(block_on(ready(&server_at(port))).is_ok(), may);
+        asked.join().unwrap();
+    }
+}
+
+#[test]
 fn a_fetch_is_whole_or_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("RECOVERYXLOG");
+    let sent = format!("sent {NAME}");
+    let absent = format!("absent {NAME}");
     for (replies, expected) in [
-        (vec![reply("200 OK", 7, b"segment")], Ok(())),
+        (vec![marked(&sent, 7, b"segment")], Ok(())),
         (
-            vec![reply("200 OK", 8, b"segment")],
+            vec![marked(&sent, 8, b"segment")],
             Err(Kind::StorageUnavailable),
         ),
         (
-            vec![b"HTTP/1.1 200 OK\r\n\r\nsegment".to_vec()],
+            vec![reply("200 OK", 7, b"segment")],
+            Err(Kind::StorageUnavailable),
+        ),
+        (
+            vec![format!("HTTP/1.1 200 OK\r\nWale-Answer: {sent}\r\n\r\nsegment").into_bytes()],
             Err(Kind::CorruptData),
         ),
         (
@@ -89,8 +128,13 @@ fn a_fetch_is_whole_or_nothing() {
             Err(Kind::StorageUnavailable),
         ),
         (
-            vec![reply("404 No", 1, b""), reply("200 OK", 0, b"")],
+            vec![reply("404 No", 1, b""), marked(&absent, 0, b"")],
             Err(Kind::NotFound),
+        ),
+        // A 200 of somebody else's would end the recovery.
+        (
+            vec![reply("404 No", 1, b""), reply("200 OK", 0, b"")],
+            Err(Kind::StorageUnavailable),
         ),
         (
             vec![reply("404 No", 1, b""), reply("404 No", 0, b"")],

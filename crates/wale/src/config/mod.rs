@@ -167,17 +167,20 @@ impl Loaded {
         let mut reader = Reader::new(sources);
         let settings = Settings::read(&mut reader);
         reader.refuse_what_is_not_built();
-        let mut mistakes: Vec<Mistake> = std::mem::take(&mut reader.mistakes)
-            .into_iter()
-            .map(|mistake| reader.without_secrets(mistake))
-            .collect();
+        let mut mistakes: Vec<Mistake> = Vec::new();
+        for mistake in std::mem::take(&mut reader.mistakes) {
+            let mistake = reader.without_secrets(mistake);
+            // A setting that several parts read is wrong once.
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
+        }
         let shown = SETTINGS
             .iter()
             .map(|setting| Shown::of(setting, &mut reader, &settings))
             .collect();
         let warnings = reader.warnings();
         mistakes.sort_by_key(|mistake| mistake.group);
-        mistakes.dedup();
         Self {
             settings,
             mistakes,
@@ -431,7 +434,7 @@ fn http_token_for(reader: &mut Reader) -> TokenFor {
     if reader.word("WALE_HTTP_TOKEN_FOR") != "reads" {
         return TokenFor::Everything;
     }
-    if reader.set("WALE_HTTP_TOKEN").is_none() {
+    if !reader.is_set("WALE_HTTP_TOKEN") {
         let text = "WALE_HTTP_TOKEN_FOR is set, and WALE_HTTP_TOKEN is not";
         let hint = "set WALE_HTTP_TOKEN_FILE: without a token everything is open to everybody";
         reader

@@ -59,6 +59,13 @@ impl Reader {
         raw.text.map(|text| (text, raw.origin))
     }
 
+    /// Whether somebody sets it, be it wrongly: what is missing because it could not be read is a mistake already.
+    pub(crate) fn is_set(&mut self, name: &str) -> bool {
+        let raw = self.sources.value(declared::setting(name));
+        self.mistakes.append(&mut self.sources.mistakes);
+        raw.origin != Origin::Unset
+    }
+
     /// The parsed value; a mistake is kept and the parsed default returned.
     pub(crate) fn parse<T>(
         &mut self,
@@ -126,7 +133,16 @@ impl Reader {
 
     /// A path, if set.
     pub(crate) fn optional_path(&mut self, name: &str) -> Option<PathBuf> {
-        self.parse(name, value::absolute_path)
+        // Some write what belongs into the file: a token, or a key.
+        self.parse(name, |text| {
+            value::absolute_path(text).map_err(|bad| {
+                if !is_path_of_secret(name) {
+                    return bad;
+                }
+                let problem = "its value, which is not shown, is not an absolute path";
+                BadValue::new(problem).hint(bad.hint.unwrap_or_default())
+            })
+        })
     }
 
     /// A path with a default.
@@ -245,6 +261,11 @@ impl Reader {
     fn looks_like_ours(&self, name: &str) -> bool {
         (name.starts_with("WALE_") && !is_of_kubernetes(name)) || self.sources.is_in_file(name)
     }
+}
+
+/// Whether the file of this setting holds a secret, which somebody may give in place of the path.
+pub(super) fn is_path_of_secret(name: &str) -> bool {
+    name.ends_with("TOKEN_FILE") || name.ends_with("KEY_FILE") || name == "PGPASSFILE"
 }
 
 /// The text without one end of a line.

@@ -16,6 +16,7 @@ value and where the value came from.
 
 Sizes take `B`, `kB`, `MB`, `GB`, `TB` in steps of 1024, as PostgreSQL's. Durations take `ms`, `s`,
 `min`, `h`, `d`. A secret may be read from a file: set `<NAME>_FILE` to its path.
+An empty file is a mistake, not an unset secret.
 ";
 
 /// The page.

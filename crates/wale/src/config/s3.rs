@@ -41,11 +41,12 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
     // One that is set wrongly is one mistake, and not a missing region besides.
     let has_endpoint = reader.set("WALE_S3_ENDPOINT").is_some();
     let encryption = encryption(reader);
-    if matches!(encryption, ServerEncryption::CustomerKey(_))
-        && endpoint.as_ref().is_some_and(|endpoint| {
-            !endpoint.secure && host(&endpoint.authority).is_none_or(|host| !is_loopback(host))
-        })
-    {
+    if matches!(
+        encryption,
+        ServerEncryption::CustomerKey(_) | ServerEncryption::CustomerKeyFile { .. }
+    ) && endpoint.as_ref().is_some_and(|endpoint| {
+        !endpoint.secure && host(&endpoint.authority).is_none_or(|host| !is_loopback(host))
+    }) {
         mistake(
             reader,
             "WALE_S3_SSE_C_KEY: the key would go over the network in clear",
@@ -272,7 +273,10 @@ fn encryption(reader: &mut Reader) -> ServerEncryption {
         );
     }
     match (customer_key, kind, kms_key) {
-        (Some(key), ..) => ServerEncryption::CustomerKey(key),
+        (Some(key), ..) => match reader.secret_file("WALE_S3_SSE_C_KEY") {
+            Some(file) => ServerEncryption::CustomerKeyFile { key, file },
+            None => ServerEncryption::CustomerKey(key),
+        },
         (None, Some("AES256"), _) => ServerEncryption::S3,
         (None, Some(_), key) => ServerEncryption::Kms(key),
         (None, None, Some(key)) => ServerEncryption::Kms(Some(key)),
@@ -302,7 +306,7 @@ fn credentials(reader: &mut Reader) -> CredentialSource {
     }
     match (keys, role_arn, token_file) {
         (Some(keys), Some(role_arn), None) => CredentialSource::Role(RoleSource {
-            keys,
+            keys: in_files(reader, keys),
             role_arn,
             session_name,
             sts_endpoint,
@@ -336,16 +340,19 @@ fn credentials(reader: &mut Reader) -> CredentialSource {
 
 /// The keys as they are, or from the files that hold them: what is rotated there is used without a restart.
 fn kept(reader: &mut Reader, keys: Credentials) -> CredentialSource {
-    let secret_access_key = reader.secret_file("AWS_SECRET_ACCESS_KEY");
-    let session_token = reader.secret_file("AWS_SESSION_TOKEN");
-    if secret_access_key.is_none() && session_token.is_none() {
-        return CredentialSource::Static(keys);
+    let source = in_files(reader, keys);
+    if source.secret_access_key.is_none() && source.session_token.is_none() {
+        return CredentialSource::Static(source.keys);
     }
-    CredentialSource::Files(FileSource {
+    CredentialSource::Files(source)
+}
+
+fn in_files(reader: &mut Reader, keys: Credentials) -> FileSource {
+    FileSource {
         keys,
-        secret_access_key,
-        session_token,
-    })
+        secret_access_key: reader.secret_file("AWS_SECRET_ACCESS_KEY"),
+        session_token: reader.secret_file("AWS_SESSION_TOKEN"),
+    }
 }
 
 /// Stands where a mistake was noted.
@@ -361,16 +368,18 @@ fn keys(reader: &mut Reader) -> Option<Credentials> {
     let id = reader.parse("AWS_ACCESS_KEY_ID", header_word);
     let key = header_secret(reader, "AWS_SECRET_ACCESS_KEY");
     let token = header_secret(reader, "AWS_SESSION_TOKEN");
-    let one_of_two = match (&id, &key) {
-        (Some(_), None) => Some(("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")),
-        (None, Some(_)) => Some(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let [id_set, key_set] = names.map(|name| reader.is_set(name));
+    let one_of_two = match (id_set, key_set) {
+        (true, false) => Some((names[1], names[0])),
+        (false, true) => Some((names[0], names[1])),
         _ => None,
     };
     if let Some((missing, given)) = one_of_two {
         let text = format!("{missing}: it is not set, and {given} is");
         mistake(reader, text, "set both, or neither");
     }
-    (id.is_some() || key.is_some()).then(|| Credentials {
+    (id_set || key_set).then(|| Credentials {
         access_key_id: id.unwrap_or_default(),
         secret_access_key: key.unwrap_or_else(|| Secret::new("")),
         session_token: token,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::Settings;
 use super::declared::{Default, Group, Setting, Shape};
-use super::reader::Reader;
+use super::reader::{Reader, is_path_of_secret};
 use super::redact::{HIDDEN, redact};
 
 /// One setting as it is shown.
@@ -25,6 +25,9 @@ impl Shown {
         let raw = reader.raw(setting);
         let (value, origin) = match (raw.text, setting.default) {
             (Some(_), _) if setting.secret => (Some(HIDDEN.to_owned()), raw.origin.to_string()),
+            (Some(text), _) if is_path_of_secret(setting.name) && !text.starts_with('/') => {
+                (Some(HIDDEN.to_owned()), raw.origin.to_string())
+            }
             (None, Default::Derived(words)) => {
                 (derived(settings, setting.name), format!("default: {words}"))
             }

@@ -17,6 +17,9 @@ use super::reader::without_line_end;
 /// The variable that names the configuration file.
 pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
 
+/// Largest configuration file: a hundred settings of 10 kB each.
+const CONFIG_MAX: u64 = 1 << 20;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -50,7 +53,7 @@ impl std::fmt::Display for Origin {
 /// A value before it is parsed. `Debug` would show secrets, so there is none.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Raw {
-    /// The text; `None` when unset or when a secret's file cannot be read.
+    /// The text; `None` when unset, or when a secret's file cannot be read or is empty: then the origin is set.
     pub(crate) text: Option<String>,
     /// Where it came from.
     pub(crate) origin: Origin,
@@ -106,7 +109,7 @@ impl Sources {
 
     fn read_file(&mut self, path: &Path) {
         self.file_path = path.to_path_buf();
-        match std::fs::read_to_string(path) {
+        match read_bounded(path, CONFIG_MAX) {
             Ok(text) => self.take_file(&text),
             Err(error) => self.mistakes.push(
                 Mistake::of_program(format!(
@@ -146,7 +149,8 @@ impl Sources {
         let Some(variable) = setting.file_variable() else {
             return direct;
         };
-        let Some(path) = self.look_up(&variable).text else {
+        let named = self.look_up(&variable);
+        let Some(path) = named.text else {
             return direct;
         };
         if direct.text.is_some() {
@@ -156,22 +160,38 @@ impl Sources {
             return direct;
         }
         match read_secret(&path) {
-            Ok(text) => {
-                let text = without_line_end(&text).to_owned();
-                Raw {
-                    text: (!text.is_empty()).then_some(text),
-                    origin: Origin::SecretFile(path.into()),
-                }
-            }
-            Err(error) => {
-                let text = format!("{variable}: could not read \"{path}\": {error}");
-                self.mistakes.push(
-                    Mistake::new(setting.group, text).hint("mount the file, or unset the variable"),
-                );
-                Raw {
-                    text: None,
-                    origin: Origin::SecretFile(path.into()),
-                }
+            Ok(text) => Raw {
+                text: Some(text),
+                origin: Origin::SecretFile(path.into()),
+            },
+            Err(problem) => {
+                // The commonest slip is the secret itself in place of the file's path: only what is certainly a path
+                // is repeated.
+                let is_path = Path::new(&path).is_absolute();
+                let (text, hint) = if is_path {
+                    (
+                        format!("{variable}: \"{path}\": {problem}"),
+                        format!("mount the file with the secret in it, or unset {variable}"),
+                    )
+                } else {
+                    (
+                        format!(
+                            "{variable}: its value, which is not shown, is not the path of a file that can be read"
+                        ),
+                        format!(
+                            "give it the path of the file with the secret, from / on; the secret itself belongs into {}",
+                            setting.name
+                        ),
+                    )
+                };
+                self.mistakes
+                    .push(Mistake::new(setting.group, text).hint(hint));
+                let origin = if is_path {
+                    Origin::SecretFile(path.into())
+                } else {
+                    named.origin
+                };
+                Raw { text: None, origin }
             }
         }
     }
@@ -261,12 +281,31 @@ impl Sources {
 }
 
 /// No secret is larger than 64 KiB; a device that never ends may not fill the memory.
-fn read_secret(path: &str) -> std::io::Result<String> {
-    const SECRET_MAX: u64 = 64 << 10;
+const SECRET_MAX: u64 = 64 << 10;
+
+/// The secret in a file, or why there is none. Whoever names a file asked for a secret: an empty one is a file that
+/// nobody has filled yet, and without the secret the sidecar would be open, or an object stored in clear.
+fn read_secret(path: &str) -> Result<String, String> {
+    let text = read_bounded(Path::new(path), SECRET_MAX)
+        .map_err(|error| format!("could not read it: {error}"))?;
+    let text = without_line_end(&text);
+    if text.trim().is_empty() {
+        return Err("the file is empty, and a file that is named must hold the secret".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A regular file of at most that many bytes. Anything else could keep the program waiting, or reading, for ever.
+fn read_bounded(path: &Path, most: u64) -> std::io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(SECRET_MAX)
+    wale_cluster::open_regular(path)?
+        .take(most + 1)
         .read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(std::io::Error::other(format!(
+            "it is larger than {most} bytes"
+        )));
+    }
     Ok(text)
 }
 
@@ -406,6 +445,62 @@ mod tests {
         let mut sources = Sources::for_test(&[], &missing, "");
         assert_eq!(value(&mut sources, "PGPASSWORD").0, None);
         assert!(sources.mistakes[0].text.contains("/nonexistent/password"));
+    }
+
+    #[test]
+    fn an_empty_file_is_a_mistake_for_every_secret_and_never_an_unset_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty");
+        for content in ["", "\n", "\r\n", " \n\n"] {
+            std::fs::write(&path, content).unwrap();
+            for setting in SETTINGS {
+                // The agent's token has a file of its own, of the same name, which is read for each renewal.
+                let Some(variable) = setting
+                    .file_variable()
+                    .filter(|v| SETTINGS.iter().all(|other| other.name != v))
+                else {
+                    continue;
+                };
+                let set = [(variable.as_str(), path.to_str().unwrap())];
+                let mut sources = Sources::for_test(&[], &set, "");
+                let raw = sources.value(setting);
+                assert!(raw.text.is_none() && raw.origin != Origin::Unset);
+                let [only] = sources.mistakes.as_slice() else {
+                    panic!("{variable}: {:?}", sources.mistakes);
+                };
+                assert_eq!(only.group, setting.group);
+                assert!(only.text.contains("is empty"), "{}", only.text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_in_place_of_its_files_path_is_not_repeated() {
+        for canary in ["canary", "can/ary", "canary+/=="] {
+            let set = [("AWS_SECRET_ACCESS_KEY_FILE", canary)];
+            let mut sources = Sources::for_test(&[], &set, "");
+            let (text, origin) = value(&mut sources, "AWS_SECRET_ACCESS_KEY");
+            assert_eq!(text, None);
+            assert_eq!(origin, "environment AWS_SECRET_ACCESS_KEY_FILE");
+            assert_eq!(sources.mistakes.len(), 1);
+            assert!(!format!("{:?}", sources.mistakes).contains(canary));
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_never_ends_is_refused_at_once() {
+        for path in ["/dev/zero", "/"] {
+            let set = [("PGPASSWORD_FILE", path)];
+            let mut sources = Sources::for_test(&[], &set, "");
+            assert_eq!(value(&mut sources, "PGPASSWORD").0, None);
+            assert!(sources.mistakes[0].text.contains("no regular file"));
+            let mut sources = Sources::default();
+            sources.read_file(Path::new(path));
+            assert!(sources.mistakes[0].text.contains("no regular file"));
+        }
+        let large = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(large.path(), "x".repeat(65_537)).unwrap();
+        assert!(read_secret(large.path().to_str().unwrap()).is_err());
     }
 
     #[test]

@@ -228,6 +228,38 @@ fn secrets_appear_nowhere() {
 }
 
 #[test]
+fn a_secrets_file_that_is_not_there_or_empty_is_one_mistake() {
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    let s3 = ("WALE_S3_PREFIX", "s3://bucket/path");
+    let region = ("AWS_REGION", "eu-central-1");
+    let id = ("AWS_ACCESS_KEY_ID", "AKIA");
+    let reads = ("WALE_HTTP_TOKEN_FOR", "reads");
+    for file in ["/nonexistent", empty, "canary"] {
+        let sets: [&[(&str, &str)]; 4] = [
+            &[s3, region, id, ("AWS_SECRET_ACCESS_KEY_FILE", file)],
+            &[ARCHIVE, reads, ("WALE_HTTP_TOKEN_FILE", file)],
+            &[ARCHIVE, ("PGPASSWORD_FILE", file)],
+            &[ARCHIVE, ("TZ", "Europe/Berln")],
+        ];
+        for set in sets {
+            let loaded = load(set);
+            let error = loaded.require_all().map(drop).unwrap_err();
+            assert!(!error.message.contains("mistakes"), "{error:?}");
+            let shown = super::show::show_text(&loaded.shown);
+            assert!(!format!("{error:?}{shown}").contains("canary"));
+        }
+    }
+    // Files of secrets that are read elsewhere.
+    for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "WALE_TLS_KEY_FILE"] {
+        let loaded = load(&[ARCHIVE, s3, (name, "canary")]);
+        let error = loaded.require_all().map(drop).unwrap_err();
+        let shown = super::show::show_text(&loaded.shown);
+        assert!(!format!("{error:?}{shown}").contains("canary"), "{name}");
+    }
+}
+
+#[test]
 fn retention_is_off_until_a_rule_is_set() {
     assert!(!load(&[ARCHIVE]).require_all().unwrap().retention.is_set());
     let loaded = load(&[

@@ -18,6 +18,7 @@ mod faults_s3_access;
 mod faults_s3_truth;
 mod image;
 mod left_timelines;
+mod lost_wal;
 mod main_job;
 mod neighbours;
 mod offline;

@@ -309,7 +309,7 @@ fn the_texts() {
     );
     assert_eq!(
         text(RestoreClient::Curl, RecoveryMode::Standby),
-        "curl -sf --connect-timeout 30 -o \"%p\" http://sidecar:5000/wal/%f || exit 1"
+        "curl -sf --connect-timeout 5 -o \"%p\" http://sidecar:5000/wal/%f || exit 1"
     );
     assert_eq!(
         text(RestoreClient::Wale, RecoveryMode::Recover),
@@ -341,17 +341,17 @@ fn the_texts() {
         (
             RestoreClient::Wget,
             None,
-            "wget -q -t 3 --check-certificate --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            "wget -q -t 3 --connect-timeout=5 --check-certificate --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
         ),
         (
             RestoreClient::Wget,
             Some("/ca.pem"),
-            "wget -q -t 3 --ca-certificate=/ca.pem --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            "wget -q -t 3 --connect-timeout=5 --ca-certificate=/ca.pem --config=wale_restore_authorization -O \"%p\" https://sidecar:5000/wal/%f || exit 1",
         ),
         (
             RestoreClient::Curl,
             Some("/ca.pem"),
-            "curl -sf --connect-timeout 30 --cacert /ca.pem -K wale_restore_authorization -o \"%p\" https://sidecar:5000/wal/%f || exit 1",
+            "curl -sf --connect-timeout 5 --cacert /ca.pem -K wale_restore_authorization -o \"%p\" https://sidecar:5000/wal/%f || exit 1",
         ),
         (
             RestoreClient::Wale,
@@ -386,4 +386,41 @@ fn what_a_shell_could_misread_is_refused() {
         let result = restore_command(RestoreClient::Wget, &endpoint, RecoveryMode::Recover);
         assert!(result.is_err(), "{token:?}");
     }
+}
+
+/// Row 97 of the battery: the sidecar's token is rotated while a restored server asks with the old one.
+#[test]
+fn fault_97_the_token_beside_the_recovery_settings_is_renewed_in_the_form_that_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let file = data.join(AUTHORIZATION_FILE);
+    assert!(!renew_authorization(data, &Secret::new("new")).unwrap());
+    assert!(!file.exists());
+    for client in [
+        RestoreClient::Wget,
+        RestoreClient::Curl,
+        RestoreClient::Busybox,
+    ] {
+        let endpoint = |token: &str| RestoreEndpoint {
+            host: "sidecar".to_owned(),
+            port: 5000,
+            token: Some(Secret::new(token)),
+            tls: None,
+        };
+        let of = |token: &str| {
+            let command = restore_command(client, &endpoint(token), RecoveryMode::Standby);
+            command.unwrap().authorization.unwrap()
+        };
+        write_authorization(data, &of("old"), None).unwrap();
+        for (changed, token) in [(false, "old"), (true, "n\\e\"w"), (false, "n\\e\"w")] {
+            let renewed = renew_authorization(data, &Secret::new(token)).unwrap();
+            assert_eq!(renewed, changed, "{client:?} {token}");
+            let held = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(held, of(token).expose(), "{client:?} {token}");
+        }
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    std::fs::write(&file, "not ours").unwrap();
+    assert!(!renew_authorization(data, &Secret::new("new")).unwrap());
 }

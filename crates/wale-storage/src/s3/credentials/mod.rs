@@ -84,8 +84,8 @@ pub struct FileSource {
 /// A role, for keys.
 #[derive(Debug, Clone)]
 pub struct RoleSource {
-    /// Keys that may assume it.
-    pub keys: Credentials,
+    /// Keys that may assume it, read anew for each session where they lie in files.
+    pub keys: FileSource,
     /// The role.
     pub role_arn: String,
     /// The name of the session, which Amazon's log shows.
@@ -239,7 +239,8 @@ impl Keeper {
         Ok((credentials != *refused).then_some(credentials))
     }
 
-    async fn grant(&self) -> Result<Granted, Failure> {
+    /// Asks the source; what lies in files is read now.
+    pub(super) async fn grant(&self) -> Result<Granted, Failure> {
         let nearby = self.nearby.as_ref().unwrap_or(&self.transport);
         match &self.source {
             CredentialSource::Static(credentials) => Ok(Granted {
@@ -248,8 +249,9 @@ impl Keeper {
             }),
             CredentialSource::Files(source) => from_files(source).await,
             CredentialSource::Role(source) => {
+                let keys = from_files(&source.keys).await?;
                 sts::with_keys(
-                    &source.keys,
+                    &keys.credentials,
                     &source.role_arn,
                     &source.session_name,
                     None,
