@@ -36,6 +36,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod wal;
+mod way;
 mod whole;
 mod wipe;
 
