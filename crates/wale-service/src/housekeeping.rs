@@ -4,14 +4,18 @@
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
 //! archive merely larger than it has to be. Everything may be dropped at any point: the next run goes on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wale_ops::DataDirectory;
 use wale_ops::retention::{self, Act, Options, Report, Request};
 use wale_ops::{Archive, Kind, OpError, sweep};
+use wale_pg::ClusterState;
 
 use crate::app::App;
 use crate::journal::{FailureRecord, RetentionRecord, log_failure};
+use crate::lifecycle::Topic;
 use crate::options::Housekeeping;
 
 /// Pauses between attempts while the store does not answer; then it is the next backup's turn. 21 minutes in all.
@@ -21,10 +25,18 @@ const PAUSES: [Duration; 3] = [
     Duration::from_mins(15),
 ];
 
-/// Sweeps once, then keeps house after each backup.
-pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping) {
+/// Between two tries while nothing may be written.
+const TRY_EVERY: Duration = Duration::from_mins(1);
+
+/// Sweeps once, then keeps house after each backup. `archives` says whether this sidecar's server hands its WAL to this
+/// archive, as far as is known: a restore may have come from one that is somebody else's.
+pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: bool) {
     let mut completions = app.backups.completions();
-    clean(&app.archive, options.grace).await;
+    if clean(&app.archive, options.grace).await == Cleaned::Refused && archives {
+        while !may_write(&app).await {
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+    }
     // The sender lives as long as the application does.
     while completions.changed().await.is_ok() {
         retain(&app, &options).await;
@@ -32,7 +44,53 @@ pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping) {
     }
 }
 
-async fn clean(archive: &Archive, grace: Duration) {
+/// What came of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cleaned {
+    /// It was done, or failed for a reason that is told.
+    Looked,
+    /// The store does not allow it.
+    Refused,
+}
+
+/// Whether objects may be written. Where not, that is told before PostgreSQL hands over the first file, which may be hours
+/// away. A standby's sidecar may well have an archive that it only reads: there it turns nothing off.
+async fn may_write(app: &App) -> bool {
+    let error = match sweep::try_writing(&app.archive).await {
+        Err(error) if error.kind == Kind::PermissionDenied => error,
+        _ => {
+            app.life.resolve(Topic::ArchiveWrite);
+            return true;
+        }
+    };
+    let reason = format!(
+        "nothing can be written into {}: no WAL is archived and no base backup is taken ({})",
+        app.archive.location(),
+        error.chain()
+    );
+    if !app.life.reasons().contains_key(&Topic::ArchiveWrite) {
+        tracing::warn!(
+            hint = "look at owner and mode of the archive, or at what the key may do; it is tried every minute",
+            "{reason}"
+        );
+    }
+    if !recovers(app.data_directory.clone()).await {
+        app.life.complain(Topic::ArchiveWrite, reason);
+    }
+    false
+}
+
+/// Whether the control file says that the server is in recovery.
+async fn recovers(data: PathBuf) -> bool {
+    let read = move || DataDirectory::open(&data).and_then(|directory| directory.control_file());
+    let read = tokio::task::spawn_blocking(read).await;
+    matches!(read, Ok(Ok(control)) if matches!(
+        control.state,
+        ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery
+    ))
+}
+
+async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
     match sweep::run(archive, grace).await {
         Ok(report) if report == sweep::SweepReport::default() => {}
         Ok(report) => tracing::info!(
@@ -49,9 +107,11 @@ async fn clean(archive: &Archive, grace: Duration) {
                 "the remains of crashes are not looked for: {}",
                 error.chain()
             );
+            return Cleaned::Refused;
         }
         Err(error) => log_failure("sweep", &error),
     }
+    Cleaned::Looked
 }
 
 async fn retain(app: &App, options: &Housekeeping) {

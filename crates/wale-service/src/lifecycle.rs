@@ -72,6 +72,8 @@ impl Phase {
 pub enum Topic {
     /// The archive has not answered yet, or does not answer any more.
     Archive,
+    /// The archive answers, but nothing may be written into it.
+    ArchiveWrite,
     /// The data directory holds no cluster, or cannot be read.
     DataDirectory,
     /// The server was reached before, or is needed for base backups, and cannot be reached.
@@ -94,6 +96,7 @@ impl Topic {
     pub fn name(self) -> &'static str {
         match self {
             Self::Archive => "archive",
+            Self::ArchiveWrite => "archive-write",
             Self::DataDirectory => "data-directory",
             Self::Server => "server",
             Self::Archiver => "archiver",

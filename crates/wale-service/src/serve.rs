@@ -328,12 +328,14 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     // A restore may have come from an archive that is somebody else's: there the first push tries the store.
-    if !matches!(options.mode, StartMode::Restore(_)) {
+    let archives = !matches!(options.mode, StartMode::Restore(_));
+    if archives {
         begin(Box::pin(store_trial::run(Arc::clone(app))));
     }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),
         options.housekeeping.clone(),
+        archives,
     )));
     if matches!(options.mode, StartMode::BackupPush) {
         begin(Box::pin(first_backup::run(Arc::clone(app))));

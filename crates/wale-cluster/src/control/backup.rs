@@ -242,10 +242,21 @@ fn signatures(major: MajorVersion) -> [&'static str; 2] {
     }
 }
 
+/// What a role that is no superuser needs, for a backup that lacks nothing.
 fn grants(major: MajorVersion, user: &str) -> String {
     let [start, stop] = signatures(major);
-    let user = user.replace('"', "\"\"");
-    format!("GRANT EXECUTE ON FUNCTION {start}, {stop} TO \"{user}\";")
+    let settings = grant_of_settings(user);
+    let user = quoted(user);
+    format!("GRANT EXECUTE ON FUNCTION {start}, {stop} TO {user}; {settings}")
+}
+
+/// The statement that lets a role see where the configuration lies and which libraries are loaded.
+pub(super) fn grant_of_settings(user: &str) -> String {
+    format!("GRANT pg_read_all_settings TO {};", quoted(user))
+}
+
+fn quoted(user: &str) -> String {
+    format!("\"{}\"", user.replace('"', "\"\""))
 }
 
 /// 42501, insufficient privilege, becomes the statement that cures it.
@@ -292,12 +303,12 @@ mod tests {
             (
                 10,
                 "GRANT EXECUTE ON FUNCTION pg_start_backup(text, boolean, boolean), \
-                 pg_stop_backup(boolean, boolean) TO \"wale\";",
+                 pg_stop_backup(boolean, boolean) TO \"wale\"; GRANT pg_read_all_settings TO \"wale\";",
             ),
             (
                 15,
                 "GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), \
-                 pg_backup_stop(boolean) TO \"wale\";",
+                 pg_backup_stop(boolean) TO \"wale\"; GRANT pg_read_all_settings TO \"wale\";",
             ),
         ];
         for (number, expected) in cases {

@@ -134,6 +134,29 @@ impl Control {
         self.settings(&ENFORCED_SETTINGS).await
     }
 
+    /// The files, as the server sees them, from which settings come that are in force. Empty for a role that may not know.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn setting_files(&self) -> Result<Vec<String>, ClusterError> {
+        let during = "asking where the settings come from";
+        let file = name_bytes("sourcefile");
+        let sql = format!(
+            "SELECT DISTINCT {file} FROM pg_catalog.pg_settings WHERE sourcefile IS NOT NULL ORDER BY 1"
+        );
+        let rows = self.query(during, &sql, &[]).await?;
+        rows.iter()
+            .map(|row| Ok(get_name(row, 0, during)?.unwrap_or_default()))
+            .collect()
+    }
+
+    /// The statement that lets this session's role see what only superusers see otherwise: where the configuration lies, and
+    /// which libraries are loaded.
+    #[must_use]
+    pub fn grant_of_settings(&self) -> String {
+        super::backup::grant_of_settings(self.user())
+    }
+
     /// When the server started, by the clock of its host.
     ///
     /// # Errors

@@ -32,6 +32,9 @@ impl fmt::Display for SettingMistake {
     }
 }
 
+/// Bytes of a restore point's name: `MAXFNAMELEN` of PostgreSQL is 64, with the end of the string.
+const RESTORE_POINT_BYTES_MAX: usize = 63;
+
 /// A problem and perhaps a hint.
 pub(super) type Problem = (String, Option<String>);
 
@@ -160,7 +163,11 @@ fn explain(error: &LineError, line: &str) -> Problem {
             .trim_start()
             .trim_start_matches('=')
             .trim();
-        Some(format!("Write {name} = '{}'.", value.replace('\'', "")))
+        // Double quotes are none of PostgreSQL's here: they would be part of the value.
+        Some(format!(
+            "Write {name} = '{}'.",
+            value.replace(['\'', '"'], "")
+        ))
     };
     match error {
         LineError::NoName => (
@@ -228,7 +235,16 @@ fn check(known: &Known, value: &str, major: MajorVersion) -> Result<(), Problem>
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let lower = value.to_ascii_lowercase();
     match known.shape {
-        Shape::Text | Shape::Delay => Ok(()),
+        Shape::Text if name == "recovery_target_name" && value.len() > RESTORE_POINT_BYTES_MAX => {
+            Err((
+                format!(
+                    "{name} is longer than {RESTORE_POINT_BYTES_MAX} bytes: PostgreSQL refuses it"
+                ),
+                None,
+            ))
+        }
+        Shape::Text => Ok(()),
+        Shape::Delay => one_of(is_delay(value), "a number with ms, s, min, h or d"),
         Shape::Boolean => one_of(is_boolean(&lower), "on or off"),
         Shape::Immediate => one_of(value == "immediate", "immediate"),
         Shape::Action => one_of(
@@ -255,6 +271,19 @@ fn check(known: &Known, value: &str, major: MajorVersion) -> Result<(), Problem>
         }
         Shape::TargetTime => target_time::check(name, value, major),
     }
+}
+
+/// `'5min'`, `'1 h'`; milliseconds without a unit.
+fn is_delay(value: &str) -> bool {
+    let value = value.trim();
+    let end = value
+        .find(|c: char| {
+            !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E' | 'x' | 'X'))
+        })
+        .unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    number.contains(|c: char| c.is_ascii_digit())
+        && matches!(unit.trim(), "" | "us" | "ms" | "s" | "min" | "h" | "d")
 }
 
 /// PostgreSQL takes any unambiguous beginning of these words (`parse_bool`).
@@ -364,6 +393,15 @@ mod tests {
             ("recovery_target_action = 'stop'", "cannot be"),
             ("recovery_target = 'latest'", "cannot be"),
             ("recovery_target_lsn = '3000148'", "cannot be"),
+            ("recovery_min_apply_delay = 'soon'", "cannot be"),
+            (
+                "recovery_target_time = '2026-13-28 20:49:55+00'",
+                "refuses the time",
+            ),
+            (
+                "recovery_target_time = '28.11.2026 20:49:55+00'",
+                "DateStyle",
+            ),
             ("standby_mode = on", "has no standby_mode"),
             ("= 'x'", "must begin with the name"),
             ("recovery_target_xid = '1' '2'", "follows the value"),
@@ -395,6 +433,12 @@ mod tests {
             "recovery_target_time = 2026-01-01 00:00:00 UTC",
             MajorVersion::NEWEST,
         );
+        assert_eq!(
+            hints.unwrap_err()[0].hint.as_deref(),
+            Some("Write recovery_target_time = '2026-01-01 00:00:00 UTC'.")
+        );
+        let quoted = "recovery_target_time = \"2026-01-01 00:00:00 UTC\"";
+        let hints = parse_addition(quoted, MajorVersion::NEWEST);
         assert_eq!(
             hints.unwrap_err()[0].hint.as_deref(),
             Some("Write recovery_target_time = '2026-01-01 00:00:00 UTC'.")

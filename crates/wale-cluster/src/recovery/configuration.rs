@@ -310,7 +310,9 @@ impl Reading<'_> {
                     self.file(&inner, depth + 1)?;
                 }
                 "include_dir" if depth < INCLUDE_DEPTH => {
-                    for file in configuration_files(&inner) {
+                    let files =
+                        configuration_files(&inner).map_err(ClusterError::io("list", &inner))?;
+                    for file in files {
                         self.file(&file, depth + 1)?;
                     }
                 }
@@ -362,16 +364,28 @@ pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, ClusterError>
     Ok(Some(bytes))
 }
 
-/// The files that `include_dir` reads: `*.conf`, no dot files, in order.
-pub(super) fn configuration_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
-        .take(FILES_MAX as usize)
-        .filter(|entry| is_configuration_name(&entry.file_name().to_string_lossy()))
-        .map(|entry| entry.path())
-        .collect();
+/// The files that `include_dir` reads: `*.conf`, no dot files, in order. None where there is no such folder.
+pub(super) fn configuration_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries.take(FILES_MAX as usize) {
+        let entry = entry?;
+        if is_configuration_name(&entry.file_name().to_string_lossy()) {
+            files.push(entry.path());
+        }
+    }
     files.sort();
-    files
+    Ok(files)
 }
 
 /// What the shell's `*.conf` matches.

@@ -8,7 +8,7 @@
 //! Everything is read and judged before the first write: what is missing or unreadable is told in time.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use wale_pg::MajorVersion;
@@ -18,6 +18,7 @@ use super::configuration::{
     BYTES_MAX, FILES_MAX, INCLUDE_DEPTH, Setting, configuration_files, is_configuration_name,
     parse_line, read_bounded,
 };
+use super::includes::{How, plain};
 use crate::durable;
 use crate::error::ClusterError;
 use crate::owner::Owner;
@@ -101,8 +102,7 @@ impl ConfigurationSet {
         let set: StoredSet = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let mut files = BTreeMap::new();
         for (name, stored) in set.files {
-            let file = name.rsplit('/').next().unwrap_or_default();
-            if !is_configuration_name(file) && !name.contains('/') {
+            if is_data_directorys(&name) {
                 return Err(format!("{name:?} is no configuration file"));
             }
             let bytes = match stored {
@@ -266,6 +266,39 @@ fn sentence(file: &str, setting: &Setting) -> String {
     )
 }
 
+/// Whether a path in a data directory is one of the cluster's own, which no configuration replaces. A file that a
+/// configuration includes may have any other name.
+fn is_data_directorys(path: &str) -> bool {
+    let mut parts = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".");
+    let first = parts.next().unwrap_or_default();
+    if parts.next().is_none() && is_configuration_name(first) {
+        return false;
+    }
+    let names = [
+        "PG_VERSION",
+        "base",
+        "global",
+        "postmaster.",
+        "backup_",
+        "tablespace_map",
+        "recovery.signal",
+        "standby.signal",
+        "current_logfiles",
+        "wale_",
+        "pg_",
+    ];
+    names.iter().any(|name| {
+        // What ends with a mark is the beginning of names.
+        if name.ends_with(['.', '_']) {
+            first.starts_with(name)
+        } else {
+            first == *name
+        }
+    })
+}
+
 /// What becomes of a line.
 enum Edit {
     Keep,
@@ -325,7 +358,10 @@ impl Reading<'_> {
     }
 
     fn folder(&mut self, name: &str) -> Result<(), ClusterError> {
-        for file in configuration_files(&self.from.join(name)) {
+        let folder = self.from.join(name);
+        // What this user may not list would be missing from the restored cluster without a word.
+        let files = configuration_files(&folder).map_err(ClusterError::io("list", &folder))?;
+        for file in files {
             if let Some(file) = file.file_name().and_then(|file| file.to_str()) {
                 self.file(&format!("{name}/{file}"), true)?;
             }
@@ -368,6 +404,9 @@ impl Reading<'_> {
         }
         let mut notes = Notes::default();
         let after = edited(&bytes, |setting| self.judge(name, setting, &mut notes));
+        if let Some(error) = notes.failed {
+            return Err(error);
+        }
         self.set.files.insert(name.to_owned(), after);
         self.set.said.extend(notes.said);
         self.waiting.extend(notes.waiting);
@@ -386,10 +425,10 @@ impl Reading<'_> {
             "data_directory" | "external_pid_file" => None,
             "hba_file" => Some("pg_hba.conf"),
             "ident_file" => Some("pg_ident.conf"),
-            "include" | "include_if_exists" | "include_dir" => {
-                return self.include(file, &name, setting, notes);
-            }
-            _ => return Edit::Keep,
+            _ => match How::of(&name) {
+                Some(how) => return self.include(file, how, setting, notes),
+                None => return Edit::Keep,
+            },
         };
         let inside = default.and_then(|default| Some((default, self.inside("", &setting.value)?)));
         match inside {
@@ -407,20 +446,23 @@ impl Reading<'_> {
         Edit::Comment
     }
 
-    fn include(&self, file: &str, name: &str, setting: &Setting, notes: &mut Notes) -> Edit {
+    fn include(&self, file: &str, how: How, setting: &Setting, notes: &mut Notes) -> Edit {
         let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let is_folder = name == "include_dir";
+        let is_folder = how == How::Folder;
         let inside = self.inside(folder, &setting.value).filter(|inside| {
             let path = self.from.join(inside);
-            if is_folder {
-                path.is_dir()
-            } else {
-                path.is_file()
+            match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.is_dir() == is_folder && (is_folder || metadata.is_file()),
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    notes.failed = Some(ClusterError::io("look at", &path)(error));
+                    false
+                }
+                Err(_) => false,
             }
         });
         let Some(inside) = inside else {
             // A file that may be missing, and is, is nothing to speak of.
-            if name != "include_if_exists" || Path::new(&setting.value).exists() {
+            if how != How::FileIfExists || Path::new(&setting.value).exists() {
                 notes.said.push(sentence(file, setting));
             }
             return Edit::Comment;
@@ -436,6 +478,7 @@ impl Reading<'_> {
             folder.split('/').count()
         });
         let value = super::configuration::quote(&format!("{up}{inside}"));
+        let name = setting.name.to_ascii_lowercase();
         Edit::Replace(format!("{name} = {value}"))
     }
 
@@ -454,21 +497,8 @@ struct Notes {
     said: Vec<String>,
     waiting: Vec<(String, bool)>,
     copies: Vec<(&'static str, String)>,
-}
-
-/// Without `.` and `..`, by the words alone.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    plain
+    /// Something is there and cannot be looked at.
+    failed: Option<ClusterError>,
 }
 
 /// Whether it is a file of rules, as `pg_hba.conf` and `pg_ident.conf` are.
@@ -510,6 +540,7 @@ fn is_settings(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -726,13 +757,37 @@ mod tests {
         folder.put("postgresql.conf", "port = 1\n");
         std::fs::write(folder.from().join("latin.conf"), b"a.b = 'gr\xfcn'\n").unwrap();
         folder.put("conf.d/1.conf", "work_mem = '5MB'\n");
-        let set = folder.read(15);
+        folder.put(
+            "postgresql.conf",
+            "port = 1\ninclude 'no_extension'\ninclude_dir 'empty.d'\n",
+        );
+        folder.put("no_extension", "a.b = 1\n");
+        std::fs::create_dir(folder.from().join("empty.d")).unwrap();
+        let set = folder.read(16);
         assert!(set.has_main());
+        let names: Vec<_> = set.names().collect();
+        for name in ["no_extension", "conf.d/1.conf"] {
+            assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        assert!(text(&set, "postgresql.conf").contains("\ninclude_dir 'empty.d'\n"));
         assert_eq!(ConfigurationSet::from_json(&set.to_json()), Ok(set));
         assert!(ConfigurationSet::from_json(b"{").is_err());
         assert!(
             ConfigurationSet::from_json(br#"{"files": {"PG_VERSION": {"text": "x"}}}"#).is_err()
         );
+        for own in [
+            "PG_VERSION",
+            "./global/pg_control",
+            "pg_wal/x.conf",
+            "standby.signal",
+            "wale_x",
+        ] {
+            let json = format!(r#"{{"files": {{"{own}": {{"text": "x"}}}}}}"#);
+            assert!(
+                ConfigurationSet::from_json(json.as_bytes()).is_err(),
+                "{own}"
+            );
+        }
         let evil = br#"{"files": {"../evil.conf": {"text": "x"}}}"#;
         let set = ConfigurationSet::from_json(evil).unwrap();
         let data = folder.0.path().join("data");

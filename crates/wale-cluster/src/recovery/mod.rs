@@ -16,6 +16,7 @@
 mod addition;
 mod configuration;
 mod copy;
+mod includes;
 mod names;
 mod preload;
 mod restore_command;
@@ -36,6 +37,7 @@ use crate::owner::Owner;
 pub use addition::{SettingMistake, parse_addition, read_addition};
 pub use configuration::{FILE_BYTES_MAX, strip};
 pub use copy::{ConfigurationSet, own_configuration, read_configuration};
+pub use includes::{Mended, mend as mend_includes};
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,

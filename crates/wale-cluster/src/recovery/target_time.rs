@@ -4,11 +4,14 @@
 //! the `Z` of ISO 8601 stop it at its start (seen on 12, 15 and 18). Names of the time zone database, `EST` and `CET`
 //! among them, and offsets are taken. 10 and 11 take abbreviations too.
 
-use chrono::{
-    DateTime, FixedOffset, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc,
-};
+mod reading;
+mod zone;
+
+use chrono::{DateTime, Utc};
 use wale_pg::MajorVersion;
 
+use self::reading::{Meaning, read};
+use self::zone::{GREENWICH, is_one_of, named};
 use super::addition::Problem;
 
 /// Words in a time that are no zones.
@@ -43,9 +46,6 @@ const LONG_FORMS: [&str; 22] = [
     "sunday",
 ];
 
-/// Words for Greenwich that no version refuses once they are written as an offset.
-const GREENWICH: [&str; 2] = ["z", "zulu"];
-
 /// A target time needs a zone: without one it is the server's, and nobody knows that one at night. And one that the
 /// server takes: it would refuse to start, after the whole restore.
 pub(super) fn check(name: &str, value: &str, major: MajorVersion) -> Result<(), Problem> {
@@ -68,13 +68,34 @@ pub(super) fn check(name: &str, value: &str, major: MajorVersion) -> Result<(), 
     }
     let refused = zones.into_iter().find(|(_, word)| !is_taken(word, major));
     match refused {
-        None => Ok(()),
+        None => understood(name, value),
         Some((_, word)) => Err((
             format!("PostgreSQL {major} refuses the time zone {word:?} in {name}"),
             Some(format!(
                 "Write the offset from UTC instead, as in {name} = '2026-01-31 17:00:00+02', or the name of a place, \
                  as in '2026-01-31 17:00:00 Europe/Berlin'."
             )),
+        )),
+    }
+}
+
+/// A day or hour that does not exist would stop the server at its start, after the whole restore; one that depends on the
+/// server's `DateStyle` cannot be compared with the ends of the backups.
+fn understood(name: &str, value: &str) -> Result<(), Problem> {
+    let hint = || {
+        Some(format!(
+            "Write year, month and day, the time of day and its zone, as in {name} = '2026-01-31 17:00:00+00'."
+        ))
+    };
+    match read(value) {
+        Meaning::Moment(_) | Meaning::Server => Ok(()),
+        Meaning::Wrong(problem) => Err((
+            format!("PostgreSQL refuses the time {value:?} in {name}: {problem}"),
+            hint(),
+        )),
+        Meaning::Ambiguous(part) => Err((
+            format!("{part:?} in {name} depends on the server's DateStyle, or is refused by it"),
+            hint(),
         )),
     }
 }
@@ -90,67 +111,14 @@ pub(super) fn written(value: &str) -> String {
     text
 }
 
-/// The moment that a target time means. `None` where only the server can tell: in another form than
-/// `2026-01-31 17:00:00` with a zone behind it, or at an hour that the zone skips. Of an hour that comes twice, the later.
+/// The moment that a target time means. `None` where only the server can tell: rare forms, and zones that are rules such as
+/// `UTC+2`. Of an hour that comes twice, the later; of one that the zone skips, as PostgreSQL counts on.
 #[must_use]
 pub fn instant(value: &str) -> Option<DateTime<Utc>> {
-    let value = value.trim();
-    let (date, rest) = value.split_at_checked(10)?;
-    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
-    let rest = rest.strip_prefix(['T', 't', ' '])?.trim_start();
-    let end = rest
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.')))
-        .unwrap_or(rest.len());
-    let (time, zone) = rest.split_at(end);
-    let time = NaiveTime::parse_from_str(time, "%H:%M:%S%.f")
-        .or_else(|_| NaiveTime::parse_from_str(time, "%H:%M"))
-        .ok()?;
-    in_zone(date.and_time(time), zone.trim())
-}
-
-fn in_zone(local: NaiveDateTime, zone: &str) -> Option<DateTime<Utc>> {
-    if is_one_of(&GREENWICH, zone) {
-        return Some(local.and_utc());
+    match read(value) {
+        Meaning::Moment(moment) => Some(moment),
+        Meaning::Wrong(_) | Meaning::Ambiguous(_) | Meaning::Server => None,
     }
-    if zone.starts_with(['+', '-']) {
-        let offset = FixedOffset::east_opt(offset_seconds(zone)?)?;
-        return Some(offset.from_local_datetime(&local).single()?.to_utc());
-    }
-    match named(zone)?.from_local_datetime(&local) {
-        LocalResult::Single(time) => Some(time.to_utc()),
-        LocalResult::Ambiguous(_, later) => Some(later.to_utc()),
-        LocalResult::None => None,
-    }
-}
-
-/// `+02`, `-0330`, `+05:30`, `+02:30:15`.
-fn offset_seconds(text: &str) -> Option<i32> {
-    let sign = if text.starts_with('-') { -1 } else { 1 };
-    let digits = &text[1..];
-    let parts: Vec<&str> = if digits.contains(':') {
-        digits.split(':').collect()
-    } else if digits.len() > 2 {
-        let (hours, minutes) = digits.split_at_checked(digits.len() - 2)?;
-        vec![hours, minutes]
-    } else {
-        vec![digits]
-    };
-    if parts.len() > 3 {
-        return None;
-    }
-    let mut seconds = 0;
-    for (part, weight) in parts.into_iter().zip([3600, 60, 1]) {
-        let is_number = part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
-        seconds += part.parse::<i32>().ok().filter(|_| is_number)? * weight;
-    }
-    Some(sign * seconds)
-}
-
-/// A zone of the time zone database, without regard to case, as PostgreSQL looks for it.
-fn named(zone: &str) -> Option<chrono_tz::Tz> {
-    chrono_tz::TZ_VARIANTS
-        .into_iter()
-        .find(|known| known.name().eq_ignore_ascii_case(zone))
 }
 
 fn is_taken(word: &str, major: MajorVersion) -> bool {
@@ -198,10 +166,6 @@ fn zones(value: &str) -> Vec<(usize, &str)> {
         start = end;
     }
     zones
-}
-
-fn is_one_of(words: &[&str], word: &str) -> bool {
-    words.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -306,7 +270,26 @@ mod tests {
                 "2026-10-25 02:30:00 Europe/Berlin",
                 Some("2026-10-25T01:30:00Z"),
             ),
-            ("2026-03-29 02:30:00 Europe/Berlin", None),
+            // Never in that night: PostgreSQL counts on from before.
+            (
+                "2026-03-29 02:30:00 Europe/Berlin",
+                Some("2026-03-29T01:30:00Z"),
+            ),
+            ("20260131T170000Z", Some("2026-01-31T17:00:00Z")),
+            // The next day, to PostgreSQL.
+            ("20260131T250000Z", None),
+            ("2026-1-5 7:05+00", Some("2026-01-05T07:05:00Z")),
+            ("2026/01/31 17:00:00 +00", Some("2026-01-31T17:00:00Z")),
+            ("31 January 2026 5:00 pm UTC", Some("2026-01-31T17:00:00Z")),
+            (
+                "Sat Jan 31 12:00:00.0000004 AM 2026 UTC",
+                Some("2026-01-31T00:00:00Z"),
+            ),
+            ("31-Jan-2026, 24:00 -01", Some("2026-02-01T01:00:00Z")),
+            ("2026-01-31 UTC", Some("2026-01-31T00:00:00Z")),
+            ("2026-11-28 20:49:60+00", Some("2026-11-28T20:50:00Z")),
+            ("2026-11-28 20:49:55+00 BC", None),
+            ("2026-11-28 20:49.5+00", None),
             ("2026-01-31 17:00:00 EDT", None),
             ("2026-01-31 17:00:00 UTC+2", None),
             ("2026-01-31 17:00:00", None),
@@ -317,6 +300,40 @@ mod tests {
         ] {
             let expected = expected.map(|text| text.parse::<DateTime<Utc>>().unwrap());
             assert_eq!(instant(value), expected, "{value}");
+        }
+    }
+
+    /// Each was refused by servers of 10, 15 and 18, or depends on their `DateStyle`.
+    #[test]
+    fn fault_77_a_time_that_no_server_takes_is_refused_and_so_is_an_order_that_it_decides() {
+        for value in [
+            "2026-11-28 25:49:55+00",
+            "2026-13-28 20:49:55+00",
+            "2026-02-29 20:49:55+00",
+            "2026-11-28 20:60:00+00",
+            "2026-11-28 20:49:61+00",
+            "2026-11-28 24:00:01+00",
+            "2026-11-28 20:49:55+16",
+            "2026-11-28 20:49:55+02:60",
+            "20261328T204955Z",
+            "31 Feb 2026 20:49:55 UTC",
+            "2026-11-28 13:00 pm UTC",
+            "2026-11-28 2026-11-29 13:00 UTC",
+            "0000-11-28 13:00 UTC",
+            "20:49:55+00",
+        ] {
+            let (problem, hint) = check("recovery_target_time", value, major(15)).expect_err(value);
+            assert!(problem.contains("PostgreSQL refuses the time"), "{problem}");
+            assert!(hint.unwrap().contains("'2026-01-31 17:00:00+00'"));
+        }
+        for value in [
+            "11/28/2026 20:49:55+00",
+            "28.11.2026 20:49:55+00",
+            "01-02-2026 20:49:55 UTC",
+            "26-11-28 20:49:55 UTC",
+        ] {
+            let (problem, _) = check("recovery_target_time", value, major(15)).expect_err(value);
+            assert!(problem.contains("DateStyle"), "{problem}");
         }
     }
 

@@ -85,6 +85,18 @@ impl Aim {
         }
     }
 
+    /// The same for the user. A time can be written so that it is compared; where a name or a transaction lies, nobody can
+    /// know here.
+    fn told(&self, entry: &BackupEntry) -> Notes {
+        let unknown = self.unknown(entry).into_iter().collect();
+        let mut told = Notes::default();
+        match self.kind {
+            RecoveryTargetKind::Time(_) => told.warnings = unknown,
+            _ => told.notes = unknown,
+        }
+        told
+    }
+
     /// What deserves to be told of a backup whose end cannot be compared.
     fn unknown(&self, entry: &BackupEntry) -> Option<String> {
         let (name, ended) = (&entry.name, shown_time(entry.time));
@@ -122,10 +134,7 @@ pub(super) async fn choose(
             BackupSelector::Latest => latest(archive, catalog, aim, &|_| None).await?,
             BackupSelector::Name(_) => archive.choose(catalog, selector).await?,
         };
-        let notes = Notes {
-            notes: aim.unknown(&chosen.entry).into_iter().collect(),
-            ..Notes::default()
-        };
+        let notes = aim.told(&chosen.entry);
         return Ok((chosen, notes));
     };
     let ends = all_ends(archive, catalog, bound).await?;
@@ -413,15 +422,18 @@ mod tests {
         for addition in [
             "recovery_target_name = 'x'",
             "recovery_target_xid = '7'",
-            "recovery_target_time = '1 March 2026 11:00 UTC'",
+            "recovery_target_time = '2026-03-01 11:00 UTC+2'",
         ] {
             for selector in ["LATEST", SECOND] {
                 let (found, notes) = chosen(&bench, selector, addition).await.unwrap();
-                assert_eq!(
-                    (found.as_str(), notes.notes.len()),
-                    (SECOND, 1),
-                    "{addition}"
-                );
+                let is_told = |told: &[String]| {
+                    let said = |told: &String| told.contains("recovery");
+                    told.iter().filter(|told| said(told)).count()
+                };
+                assert_eq!(found, SECOND, "{addition}");
+                let is_time = addition.contains("_time");
+                assert_eq!(is_told(&notes.warnings) > 0, is_time, "{notes:?}");
+                assert_eq!(is_told(&notes.notes) > 0, !is_time, "{notes:?}");
             }
         }
         for addition in ["", "recovery_target = 'immediate'"] {

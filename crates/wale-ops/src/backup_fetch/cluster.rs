@@ -11,10 +11,7 @@ use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySetti
 use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
 };
-use wale_pg::{
-    ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind, RecoveryTargetTimeline,
-    TimelineHistory, TimelineId,
-};
+use wale_pg::{ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::addition::checked_addition;
@@ -29,10 +26,10 @@ use super::run::{Ending, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
 use super::wal::{self, Need};
+use super::way::{self, Judged};
 use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
-use crate::timelines::{self, Wish};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.
 ///
@@ -133,7 +130,7 @@ fn already_restored(
             marker.backup, done.archive, done.restore_as, request.label, request.archive, request.restore_as
         ))
         .hint(format!(
-            "to keep the cluster, start without RESTORE or with the former request; to restore again, empty {target} first"
+            "to keep the cluster, start without RESTORE or with the former request; to restore again, move {target} away first: it may have been written to since"
         )))
 }
 
@@ -202,8 +199,7 @@ async fn plan_recovery(
         .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
     let configuration = configuration(archive, options, source, major).await?;
     let target = Aim::of_lines(&lines).kind;
-    let timeline = timeline_of(&lines)?;
-    let Some(consistent_at) = source.consistent_at(archive).await? else {
+    let Some(judged) = way::judge(archive, source, &lines).await? else {
         return Ok(RecoveryPlan {
             lines,
             configuration,
@@ -211,18 +207,11 @@ async fn plan_recovery(
             warnings: Vec::new(),
         });
     };
-    let named = match timeline {
-        RecoveryTargetTimeline::Id(timeline) => Some(timeline),
-        RecoveryTargetTimeline::Latest | RecoveryTargetTimeline::Current => None,
-    };
-    let histories = histories(archive, source.timeline, named).await?;
-    let wish = Wish {
-        backup_timeline: source.timeline,
+    let Judged {
         consistent_at,
-        timeline,
-        target: &target,
-    };
-    let way = timelines::judge(&wish, &histories)?;
+        histories,
+        way,
+    } = judged;
     let known: Vec<String> = way.known.iter().map(ToString::to_string).collect();
     tracing::info!(
         backup = %source.name,
@@ -272,39 +261,6 @@ async fn plan_recovery(
     })
 }
 
-fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
-    match setting(lines, "recovery_target_timeline") {
-        None | Some("latest") => Ok(RecoveryTargetTimeline::Latest),
-        Some("current") => Ok(RecoveryTargetTimeline::Current),
-        Some(text) => text.parse().map(RecoveryTargetTimeline::Id).map_err(|_| {
-            OpError::new(
-                Kind::Configuration,
-                format!("recovery_target_timeline = '{text}' names no timeline"),
-            )
-            .hint("write latest, current or the decimal number of a timeline")
-        }),
-    }
-}
-
-/// The histories that decide what a server will follow: the backup's timeline and those after it, and the one that is
-/// named.
-async fn histories(
-    archive: &Archive,
-    backup: TimelineId,
-    named: Option<TimelineId>,
-) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
-    let mut found = archive.later_histories(backup).await?;
-    if let Some(history) = archive.timeline_history(backup).await? {
-        found.insert(backup, history);
-    }
-    if let Some(named) = named.filter(|named| !found.contains_key(named))
-        && let Some(history) = archive.timeline_history(named).await?
-    {
-        found.insert(named, history);
-    }
-    Ok(found)
-}
-
 /// Configuration first, recovery settings last: the other way round a `postgresql.auto.conf` of the operator's would
 /// undo them.
 fn finishing(
@@ -329,7 +285,7 @@ fn finishing(
     Box::new(move |target: &Target, control_file: &ControlFile| {
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
-        let mut notes = take_configuration(plan.configuration, path, owner)?;
+        let (mut notes, mut warnings) = take_configuration(plan.configuration, path, owner)?;
         if let Some(content) = &authorization {
             recovery::write_authorization(path, content, Some(owner)).map_err(|error| {
                 OpError::from_cluster(
@@ -338,7 +294,7 @@ fn finishing(
                 )
             })?;
         }
-        let mut warnings = stand_ins(path, owner)?;
+        warnings.extend(stand_ins(path, owner)?);
         let (told, unread) = listener.wait();
         warnings.extend(unread);
         let minimums = minimums(control_file.settings, &recorded, told.settings);
@@ -367,12 +323,13 @@ fn finishing(
     })
 }
 
-/// Writes the operator's configuration, or makes the backup's the restored cluster's own. Says what was not taken over.
+/// Writes the operator's configuration, or makes the backup's the restored cluster's own. Says what was not taken over, and,
+/// as warnings, what will be missing.
 fn take_configuration(
     set: Option<ConfigurationSet>,
     path: &Path,
     owner: Owner,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, Vec<String>)> {
     let failed = |error| {
         OpError::from_cluster(
             error,
@@ -380,6 +337,7 @@ fn take_configuration(
         )
     };
     let mut said = Vec::new();
+    let is_apart = set.is_some();
     if let Some(set) = set {
         set.write(path, Some(owner)).map_err(failed)?;
         let names: Vec<&str> = set.names().collect();
@@ -390,7 +348,20 @@ fn take_configuration(
         said.extend(set.said);
     }
     said.extend(recovery::own_configuration(path, Some(owner)).map_err(failed)?);
-    Ok(said)
+    let recovery::Mended { made, missing } =
+        recovery::mend_includes(path, Some(owner)).map_err(failed)?;
+    let mut warnings = missing;
+    for folder in made {
+        let sentence =
+            format!("the folder {folder}, which the configuration includes, is made, and is empty");
+        // Of a folder that lay apart all files came along; of one in the data directory the backup has nothing.
+        if is_apart {
+            said.push(sentence);
+        } else {
+            warnings.push(format!("{sentence}: the backup has nothing of it"));
+        }
+    }
+    Ok((said, warnings))
 }
 
 /// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
@@ -502,54 +473,4 @@ fn minimums(
         wal_level: settings.wal_level,
     };
     told.map_or(recorded, |told| recorded.larger(told))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn target_and_timeline_are_read_out_of_the_settings() {
-        let line = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let cases = [
-            (
-                vec![],
-                RecoveryTargetKind::Latest,
-                Some(RecoveryTargetTimeline::Latest),
-            ),
-            (
-                vec![
-                    line("recovery_target_lsn", "0/5000000"),
-                    line("recovery_target_timeline", "3"),
-                ],
-                RecoveryTargetKind::Lsn("0/5000000".parse().unwrap()),
-                Some(RecoveryTargetTimeline::Id(TimelineId::new(3).unwrap())),
-            ),
-            (
-                vec![
-                    line("recovery_target", "immediate"),
-                    line("recovery_target_timeline", "current"),
-                ],
-                RecoveryTargetKind::Immediate,
-                Some(RecoveryTargetTimeline::Current),
-            ),
-            (
-                vec![
-                    line("recovery_target_time", ""),
-                    line("recovery_target_name", "before"),
-                ],
-                RecoveryTargetKind::Name("before".to_owned()),
-                Some(RecoveryTargetTimeline::Latest),
-            ),
-            (
-                vec![line("recovery_target_timeline", "x")],
-                RecoveryTargetKind::Latest,
-                None,
-            ),
-        ];
-        for (lines, target, timeline) in cases {
-            assert_eq!(Aim::of_lines(&lines).kind, target, "{lines:?}");
-            assert_eq!(timeline_of(&lines).ok(), timeline, "{lines:?}");
-        }
-    }
 }

@@ -35,6 +35,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod wal;
+mod way;
 mod whole;
 mod wipe;
 

@@ -65,7 +65,7 @@ pub fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> {
         TargetState::Done { backup } => refuse(format!("\"{shown}\" holds a cluster that was restored from {backup}"))
             .map_err(|error| error.hint("start it, or name an empty directory to restore into")),
         TargetState::Occupied(what) => refuse(format!("\"{shown}\" is not empty: {what}")).map_err(|error| {
-            error.hint("name an empty directory; if the content is no longer needed, remove it yourself first")
+            error.hint("name an empty directory, or move this one away (mv) and keep it until the restore is proven: its pg_wal may hold WAL that the archive lacks")
         }),
         TargetState::Running(how) => refuse(format!("a server is running on \"{shown}\": {how}"))
             .map_err(|error| error.hint("stop the server and name an empty directory")),

@@ -9,7 +9,6 @@ use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_m
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::addition::checked_addition;
 use super::aim::Aim;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::finish::{Finish, Finished};
@@ -20,6 +19,7 @@ use super::report::{Preview, RestoreReport};
 use super::source::Source;
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::{Target, WalPlace};
+use super::way::check_unwritten;
 use super::whole::Whole;
 use super::{facts, libraries, lost, wipe};
 use crate::archive::Archive;
@@ -48,8 +48,9 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<RestoreReport> {
     let request = request(archive, options);
-    let prepared = prepare(archive, options, progress).await?;
-    check_addition(options, &prepared.source)?;
+    let mut prepared = prepare(archive, options, progress).await?;
+    let told = check_unwritten(archive, &prepared.source, &options.recovery_addition).await?;
+    prepared.warnings.extend(told);
     let restore = Restore {
         archive,
         options,
@@ -74,8 +75,9 @@ pub async fn run(
 ///
 /// As [`run`] before it writes.
 pub async fn preview(archive: &Archive, options: &Options) -> Result<Preview> {
-    let prepared = prepare(archive, options, &Progress::new()).await?;
-    check_addition(options, &prepared.source)?;
+    let mut prepared = prepare(archive, options, &Progress::new()).await?;
+    let told = check_unwritten(archive, &prepared.source, &options.recovery_addition).await?;
+    prepared.warnings.extend(told);
     let Prepared {
         source,
         tablespaces,
@@ -96,14 +98,6 @@ pub async fn preview(archive: &Archive, options: &Options) -> Result<Preview> {
         notes,
         warnings,
     })
-}
-
-/// The user's recovery settings are not written here, but a target among them decided which backup it is.
-fn check_addition(options: &Options, source: &Source) -> Result<()> {
-    match source.major {
-        Some(major) => checked_addition(&options.recovery_addition, major).map(drop),
-        None => Ok(()),
-    }
 }
 
 /// A sentence about the configuration files without which no server starts; WAL-E's backups have none of them.

@@ -25,6 +25,7 @@ use wale_pg::{
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::commit::Evidence;
+use super::configuration;
 use super::options::Options;
 use super::partition::SourceFile;
 use super::plan;
@@ -140,6 +141,7 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
             wal_segment_size: control_file.wal_segment_size,
         })
         .await?;
+    configuration::look_offline(directory.path());
     let (wal, control) = (options.wal_directory.clone(), control_file.clone());
     let checkpoint = blocking(move || find_checkpoint(&wal, &control)).await??;
     let minimums = control_file.settings.minimums();

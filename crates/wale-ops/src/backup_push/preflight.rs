@@ -116,7 +116,7 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .map_err(|error| failed(error, "read the server's settings"))?;
     let extensions = extensions(&control, options).await?;
     let version = version(&control).await?;
-    let configuration = configuration::look(&control, &facts).await?;
+    let configuration = configuration::look(&control, &facts, directory.path(), &settings).await?;
     Ok(Ready {
         configuration,
         control: Some(control),

@@ -117,7 +117,7 @@ fn in_decimal(named: TimelineId) -> Option<TimelineId> {
 }
 
 /// Decides about every backup; `backups` come oldest first, and so do the decisions. A backup that was requested over
-/// HTTP within `request_interval` after the one before it does not count.
+/// HTTP within `request_interval` after the one before it does not count for a policy; for a number that was typed each does.
 ///
 /// # Errors
 ///
@@ -142,9 +142,8 @@ pub fn decide(
         }
         Request::Policy(policy) => by_policy(policy, backups, now, request_interval),
         Request::Retain(0) => return Err(retain_nothing()),
-        Request::Retain(count) => {
-            by_policy(&Policy::newest(*count), backups, now, request_interval)
-        }
+        // Typed by a person: every backup counts. The interval is against strangers at the port.
+        Request::Retain(count) => by_policy(&Policy::newest(*count), backups, now, Duration::ZERO),
         Request::Before(bound) => not_before(bound, backups),
         Request::Target(name) => not_target(name, backups),
         Request::Everything => {

@@ -68,6 +68,15 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     Ok(report)
 }
 
+/// Tries whether objects can be written: puts a small one and takes it away.
+///
+/// # Errors
+///
+/// The store's; [`crate::Kind::PermissionDenied`] where every push would fail.
+pub async fn try_writing(archive: &Archive) -> Result<()> {
+    claim::store_now(archive).await.map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::{DateTime, Utc};

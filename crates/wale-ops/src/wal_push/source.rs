@@ -212,7 +212,7 @@ fn open_error(name: &ArchiveFileName, error: ClusterError) -> OpError {
         ClusterError::NotFound { path } => {
             OpError::new(Kind::NotFound, format!("there is no WAL file {name}"))
                 .detail(format!("{} does not exist.", path.display()))
-                .hint("check that PGWAL is the WAL directory of the server that archives")
+                .hint("check that PGWAL is the WAL directory of the server that archives; wal-push wants %p of archive_command, not %f, and runs where the server runs")
         }
         other => OpError::from_cluster(other, format_args!("open {name}")),
     }

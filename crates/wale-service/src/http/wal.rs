@@ -127,6 +127,7 @@ fn note_push(app: &App, report: &PushReport, begun: Instant) {
     app.journal.note(|entries| entries.last_push = Some(record));
     app.life.resolve(Topic::WalPush);
     app.life.resolve(Topic::Archive);
+    app.life.resolve(Topic::ArchiveWrite);
 }
 
 async fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {

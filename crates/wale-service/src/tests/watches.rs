@@ -73,6 +73,37 @@ async fn row39_the_own_archive_and_a_silent_store_are_no_mismatch() {
     }
 }
 
+/// Row 66's kind: an archive that answers and may not be written is no ready one, although nothing was pushed yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
+    let bench = bench();
+    // The sweep's try, and the one that tells.
+    let refused = FaultPlan::new().fail(
+        Verb::Put,
+        Occurrence::Between(1, 2),
+        Fault::PermissionDenied,
+    );
+    bench.store.set_plan(refused);
+    let sidecar = bench.start(None).await;
+    eventually("readiness says so", || async {
+        let reply = sidecar.get("/readyz").await;
+        reply.status() == 503
+            && reply
+                .body()
+                .contains("archive-write: nothing can be written into")
+    })
+    .await;
+    assert_eq!(sidecar.get("/startupz").await.status(), 200);
+    let (name, _) = sidecar.segment(2);
+    assert_eq!(
+        sidecar.get(&format!("/wal-push/{name}")).await.status(),
+        200
+    );
+    let body = sidecar.get("/readyz").await.body();
+    assert!(!body.contains("archive-write:"), "{body}");
+    sidecar.stop().await.unwrap();
+}
+
 /// Rows 96 and 102: a server and WAL that this version does not know are told without anybody asking, and fail no probe.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_96_and_102_what_is_not_known_is_told_from_the_start() {

@@ -200,7 +200,12 @@ impl Root {
             Err(errno) => return Err(self.failed(format!("folder {path}"), errno)),
         };
         match self.enter(parent, name, path)? {
-            Some(folder) => Ok((folder, made)),
+            Some(folder) => {
+                if made {
+                    give(&folder, parent);
+                }
+                Ok((folder, made))
+            }
             None => Err(in_the_way(
                 format!("folder {path}"),
                 "there is something of this name that is no folder",
@@ -229,6 +234,23 @@ impl Root {
     fn durable(&self) -> MutexGuard<'_, HashSet<String>> {
         // A panic while it is held would leave a set of folders that are durable indeed.
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives what root has just made to the owner of the folder in which it lies. A verb that is run once as root would else leave
+/// objects that the sidecar, another user, may not read, and every listing of its would fail.
+///
+/// A file system that does not let root do that (NFS with `root_squash`) decides itself who owns what.
+pub(super) fn give(made: impl std::os::fd::AsFd, folder: impl std::os::fd::AsFd) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(owner) = rustix::fs::fstat(folder)
+        && owner.st_uid != 0
+    {
+        let uid = rustix::process::Uid::from_raw(owner.st_uid);
+        let gid = rustix::process::Gid::from_raw(owner.st_gid);
+        let _ = rustix::fs::fchown(made, Some(uid), Some(gid));
     }
 }
 

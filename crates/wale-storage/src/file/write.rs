@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::errno::{in_the_way, object};
-use super::folder::{Root, sync_folder};
+use super::folder::{Root, give, sync_folder};
 use crate::key::TEMPORARY_SUFFIX;
 use crate::{ObjectKey, StoreError};
 
@@ -61,6 +61,7 @@ impl Pending {
             let temporary = temporary_name(name);
             match rustix::fs::openat(&folder, &temporary, flags, Mode::RUSR | Mode::WUSR) {
                 Ok(file) => {
+                    give(&file, &folder);
                     return Ok(Self {
                         folder,
                         temporary,
@@ -267,5 +268,25 @@ mod tests {
         assert_eq!(names(root.path()).len(), 1);
         drop(pending);
         assert_eq!(names(root.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn fault_81_what_root_stores_belongs_to_the_owner_of_the_archive() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().expect("made");
+        let nobody = 65_534;
+        // Whoever is not root stores under their own name.
+        let _ = std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody));
+        let owner = std::fs::metadata(folder.path()).expect("stat").uid();
+        let root = Root::new(folder.path().to_owned());
+        let key = ObjectKey::new("a/b/c").expect("a key");
+        let prepared = prepare(&root, &key, Placing::IfAbsent).expect("prepared");
+        let mut pending = prepared.expect("absent");
+        pending.write(&[Bytes::from_static(b"x")]).expect("written");
+        pending.place("c", Placing::IfAbsent).expect("placed");
+        for name in ["a", "a/b", "a/b/c"] {
+            let metadata = std::fs::metadata(folder.path().join(name)).expect("stat");
+            assert_eq!(metadata.uid(), owner, "{name}");
+        }
     }
 }

@@ -393,7 +393,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .default("localhost"),
     Setting::new("PGPORT", Server, Shape::Port, "The server's port.").default("5432"),
     Setting::new("PGUSER", Server, Shape::Text,
-        "The role of the control connection. It needs EXECUTE on the backup functions; a superuser has it.")
+        "The role of the control connection. It needs EXECUTE on the backup functions, and membership in pg_read_all_settings: \
+         without that the backup lacks a configuration outside of the data directory and the names of the preloaded libraries. \
+         A superuser has both.")
         .default("postgres"),
     Setting::new("PGPASSWORD", Server, Shape::Text, "The role's password.").secret(),
     Setting::new("PGPASSFILE", Server, Shape::Path, "libpq's password file.").derived("~/.pgpass"),

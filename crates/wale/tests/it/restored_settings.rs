@@ -107,6 +107,16 @@ fn plans(restored: &Cluster, options: &SidecarOptions, [older, newer]: [&str; 2]
     let exit = plan(&at(" CEST"), "LATEST");
     assert_eq!(exit.code(), 78, "{}", exit.stderr);
     assert!(exit.stderr.contains("+02"), "{}", exit.stderr);
+    let exit = plan("recovery_target_timeline = '7'", "LATEST");
+    assert_ne!(exit.code(), 0, "{}", exit.stderr);
+    assert!(
+        exit.stderr.contains("no history of timeline 7"),
+        "{}",
+        exit.stderr
+    );
+    let exit = plan("recovery_target_time = '2026-13-28 20:49:55+00'", "LATEST");
+    assert_eq!(exit.code(), 78, "{}", exit.stderr);
+    assert!(exit.stderr.contains("2026-13-28"), "{}", exit.stderr);
     let exit = plan("recovery_target_name = 'x'", newer);
     assert_eq!(exit.code(), 0, "{}", exit.stderr);
     assert!(
@@ -255,7 +265,8 @@ fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
     assert_eq!(restored.sql("select count(*) from t"), "1");
 }
 
-/// Row 79: as on Debian, no configuration file lies in the data directory.
+/// Row 79: as on Debian, no configuration file lies in the data directory, and `conf.d` is empty. A role that may not see where
+/// the configuration lies is told so, and never takes it for inside.
 #[test]
 fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
     let stage = Stage::new("elsewhere", 15);
@@ -265,10 +276,10 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
     let folder = stage.sandbox.folder("etc");
     let (data, etc) = (pg.data.display(), folder.display());
     wale_testkit::shell(&format!(
-        "mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf {etc} && mkdir {etc}/conf.d && \
+        "mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf {etc} && mkdir {etc}/conf.d {etc}/empty.d && \
          echo \"work_mem = '5MB'\" > {etc}/conf.d/10.conf && \
          printf \"data_directory = '{data}'\\nhba_file = '{etc}/pg_hba.conf'\\nident_file = '{etc}/pg_ident.conf'\\n\
-         include_dir = 'conf.d'\\n\" >> {etc}/postgresql.conf && chown -R postgres {etc}"
+         include_dir = 'conf.d'\\ninclude_dir = 'empty.d'\\n\" >> {etc}/postgresql.conf && chown -R postgres {etc}"
     ));
     let log = folder.join("server.log");
     run_as_postgres(
@@ -282,7 +293,25 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
             "start",
         ],
     );
+    pg.sql(
+        "create role blind login; \
+         grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean) to blind",
+    );
+    let directory = pg.data.to_string_lossy().into_owned();
+    let blind = wale_command(WALE, "wale", &stage.options.clone().set("PGUSER", "blind"))
+        .args(["backup-push", &directory])
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&blind.stderr);
+    assert!(blind.status.success(), "{told}");
+    assert!(told.contains("may not see where"), "{told}");
+    assert!(
+        told.contains("GRANT pg_read_all_settings TO \\\"blind\\\"")
+            || told.contains("GRANT pg_read_all_settings TO \"blind\""),
+        "{told}"
+    );
     let exit = stage.backup();
+    assert!(!exit.stderr.contains("may not see"), "{}", exit.stderr);
     let said = "the server's configuration lies outside of the data directory: it is stored";
     assert!(exit.stderr.contains(said), "{}", exit.stderr);
     stage.archive_all();
@@ -294,6 +323,7 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
     let (restored, sidecar) = stage.restore("restored", "", &["archive_mode = off".into()]);
     let log = sidecar.log_text();
     assert!(log.contains("the configuration lay in"), "{log}");
+    assert!(log.contains("the folder empty.d"), "{log}");
     restored.start();
     restored.wait_promoted();
     let shown = |name: &str| restored.sql(&format!("show {name}"));
