@@ -56,8 +56,7 @@ impl Rival {
     }
 
     /// What it means for a base backup, as a sentence without a full stop.
-    #[must_use]
-    pub fn of_backup(&self) -> String {
+    fn of_backup(&self) -> String {
         let (newest, own) = (self.timeline, self.own);
         format!(
             "LATEST will not choose this backup: it is on timeline {own}{}, and timeline {newest}, another server's, is the newest of \
