@@ -57,6 +57,13 @@ pub struct RestoreMarker {
     /// When the recovery was seen to have ended, and the lines that steer it were taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<DateTime<Utc>>,
+    /// What no other restore into this directory has: by it a restore knows its own marker.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attempt: String,
+    /// The directories outside that were found empty, or made, for tablespaces: a restore that is begun anew clears these
+    /// and no others. Bytes as [`crate::text_of_path`] writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<String>,
 }
 
 /// How far a restore came.
@@ -166,6 +173,8 @@ mod tests {
             wale_version: "0.1.0".to_owned(),
             written: Vec::new(),
             settled_at: None,
+            attempt: "7f".to_owned(),
+            outside: vec!["/space".to_owned()],
         }
     }
 

@@ -255,6 +255,8 @@ mod tests {
             wale_version: String::new(),
             written: Vec::new(),
             settled_at: None,
+            attempt: String::new(),
+            outside: Vec::new(),
         };
         let restored = content_after(|data| {
             std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();

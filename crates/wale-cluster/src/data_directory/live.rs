@@ -2,7 +2,7 @@
 //!
 //! A server in recovery reads them. Beside a primary each of them is harm: it fills the disk, and the segment that is
 //! being written would be replaced, so that the next crash recovery replays another history. So where it is not certain
-//! that no primary runs, the answer is no.
+//! that the server recovers from an archive, the answer is no.
 
 use std::path::Path;
 
@@ -11,8 +11,11 @@ use wale_pg::{ClusterState, ControlFile};
 use super::{DataDirectory, PostmasterState, RecoveryRole};
 
 impl DataDirectory {
-    /// Why no WAL file may be put into this directory's `pg_wal`; `None` where one may: the server is in recovery, or no
-    /// server runs here.
+    /// Why no WAL file may be put into this directory's `pg_wal`; `None` where one may: the server is in recovery, or will
+    /// be when it starts.
+    ///
+    /// That no server runs is no permission: a primary that crashed has its last WAL there, perhaps nowhere else, and
+    /// recovers with it when it starts. So without a server the signal files decide.
     ///
     /// `postmaster.pid` says what the server is doing (`starting`, `standby`, `ready`, `stopping`), in whatever container
     /// it runs; its signal files and `pg_control` must say the same. `wal` is the WAL directory in question: where there is
@@ -25,6 +28,11 @@ impl DataDirectory {
             Err(_) => return Some("its postmaster.pid cannot be read"),
         };
         let (status, control) = match (status, self.control_file()) {
+            (None, Ok(_)) if RecoveryRole::of_directory(&self.path) == RecoveryRole::Other => {
+                return Some(
+                    "no server runs there, and no signal file says that the next one recovers from an archive",
+                );
+            }
             (None, Ok(_)) => return None,
             // Nothing can run here before there is one.
             (None, Err(_)) if self.lacks_control() && self.has_wal_in(wal) => return None,
@@ -106,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_86_a_directory_that_tells_nothing_takes_no_wal_and_one_without_a_server_does() {
+    fn fault_86_a_directory_that_tells_nothing_takes_no_wal_and_one_that_will_recover_does() {
         let data = tempfile::tempdir().unwrap();
         let wal = data.path().join("pg_wal");
         let refuses = || DataDirectory::at(data.path()).refuses_wal(&wal);
@@ -116,7 +124,10 @@ mod tests {
         std::fs::create_dir(data.path().join("global")).unwrap();
         let control = include_bytes!("../../../wale-pg/testdata/control_file/15");
         std::fs::write(data.path().join(ControlFile::PATH), control).unwrap();
+        assert!(refuses().is_some(), "perhaps a primary that crashed");
+        std::fs::write(data.path().join("recovery.signal"), "").unwrap();
         assert!(refuses().is_none());
+        std::fs::remove_file(data.path().join("recovery.signal")).unwrap();
         let pid = "1\n/data\n1700000000\n5432\n/run\n*\n  1  2\nready   \n";
         std::fs::write(data.path().join("postmaster.pid"), pid).unwrap();
         assert!(refuses().is_some());

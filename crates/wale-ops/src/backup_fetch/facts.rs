@@ -182,6 +182,25 @@ pub(super) fn wal_place(target: &Path, wanted: Option<&Path>) -> Option<WalPlace
     }
 }
 
+/// Sentences about links in `pg_tblspc` that no tablespace of the backup has.
+pub(super) fn links_of_nobody(target: &Path, tablespaces: &[PlannedTablespace]) -> Vec<String> {
+    let links = tablespace_links(target).into_iter();
+    let of_nobody = links.filter(|(source, _)| {
+        !tablespaces
+            .iter()
+            .any(|space| *source == TablespaceSource::Oid(space.oid))
+    });
+    of_nobody
+        .map(|(source, location)| {
+            let location = location.display();
+            format!(
+                "pg_tblspc/{source} leads to \"{location}\", and the backup has no such tablespace: nothing there is touched, \
+                 and the link stays; remove it if it is a leftover"
+            )
+        })
+        .collect()
+}
+
 /// Where links that are already there send tablespaces. WAL-E wants them before a restore and has no other mapping; a
 /// restore of ours that was interrupted left its own.
 pub(super) fn tablespace_links(target: &Path) -> Vec<(TablespaceSource, PathBuf)> {
@@ -372,6 +391,8 @@ mod tests {
             wale_version: String::new(),
             written: Vec::new(),
             settled_at: None,
+            attempt: String::new(),
+            outside: Vec::new(),
         };
         let label = |segment: &str| {
             format!(

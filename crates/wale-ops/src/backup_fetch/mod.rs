@@ -18,6 +18,7 @@ mod cluster;
 mod extract;
 mod facts;
 mod finish;
+mod held;
 #[cfg(test)]
 mod hostile_tests;
 mod ledger;

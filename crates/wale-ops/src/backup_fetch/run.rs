@@ -1,17 +1,22 @@
 //! The straight line of a restore. What may be refused stands in `plan`.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use wale_cluster::{Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker};
+use wale_cluster::{
+    Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker, text_of_path,
+};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::aim::Aim;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::finish::{Finish, Finished};
+use super::held::{HeldDirectory, check_own};
 use super::ledger::{Carrier, Ledger};
 use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin};
@@ -147,6 +152,10 @@ pub(super) struct Prepared {
     wal: Option<WalPlace>,
     pub(super) owner: Owner,
     begin: Begin,
+    /// The marker that was found.
+    earlier: Option<RestoreMarker>,
+    /// The tablespaces' directories of the restore before, which are cleared first.
+    wiped: Vec<PathBuf>,
     /// Sentences that say what was decided.
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -160,7 +169,11 @@ pub(super) async fn prepare(
 ) -> Result<Prepared> {
     progress.set_phase("checking");
     let (target, lock_file) = (options.target.clone(), lock_file_name(options));
-    let (state, _) = blocking(move || facts::target(&target, &lock_file)).await??;
+    let look = move || {
+        HeldDirectory::look(&target)?;
+        facts::target(&target, &lock_file)
+    };
+    let (state, earlier) = blocking(look).await??;
     let begin = plan::judge_target(&options.target, &state)?;
     let (owner, doubt) = facts::owner(options.owner, &options.target)?;
     let aim = Aim::of(&options.recovery_addition);
@@ -172,40 +185,22 @@ pub(super) async fn prepare(
         &options.target,
     )?;
     warnings.extend(doubt);
+    // A restore that is begun anew removes its links, and all that is beside them.
+    if begin == Begin::Fresh {
+        warnings.extend(facts::links_of_nobody(&options.target, &tablespaces));
+    }
     let wal = facts::wal_place(&options.target, options.pg_wal_link.as_deref());
 
-    let wiped = if begin == Begin::AfterWiping {
-        wipe::outside_of(&options.target)
-    } else {
-        Vec::new()
+    let wiped = match &earlier {
+        Some(marker) if begin == Begin::AfterWiping => wipe::outside_of(marker),
+        _ => Vec::new(),
     };
-    let mut outside: Vec<plan::OutsideFacts> = Vec::new();
-    for space in &tablespaces {
-        let makes = match space.named_by {
-            NamedBy::Request => true,
-            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
-            NamedBy::Link => false,
-            NamedBy::Itself => continue,
-        };
-        if makes && facts::can_be_made(&space.target) {
-            continue;
-        }
-        outside.push(facts::outside(
-            &space.target,
-            format!("tablespace {}", space.oid),
-            false,
-            &wiped,
-        ));
-    }
-    if let Some(wal) = &wal {
-        outside.push(facts::outside(
-            wal.path(),
-            "the WAL directory".to_owned(),
-            true,
-            &[],
-        ));
-    }
-    plan::check_outside(&outside)?;
+    plan::check_outside(&outside_of_target(
+        options,
+        &tablespaces,
+        wal.as_ref(),
+        &wiped,
+    ))?;
     if begin == Begin::Fresh {
         check_space(options, &source, &tablespaces)?;
     }
@@ -246,9 +241,64 @@ pub(super) async fn prepare(
         wal,
         owner,
         begin,
+        earlier,
+        wiped,
         notes,
         warnings,
     })
+}
+
+impl Prepared {
+    /// The tablespaces' directories that are this restore's own from its marker on, as the marker names them.
+    fn outside(&self) -> Vec<String> {
+        let spaces = self.tablespaces.iter();
+        let places = spaces
+            .filter(|space| space.named_by != NamedBy::Itself)
+            .map(|space| &space.target);
+        let all: BTreeSet<_> = places.chain(&self.wiped).map(|p| text_of_path(p)).collect();
+        all.into_iter().collect()
+    }
+}
+
+/// A name that no other attempt has: 64 random bits, in hexadecimal.
+fn random_attempt() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// What is to be known of the directories outside that the restore will write into.
+fn outside_of_target(
+    options: &Options,
+    tablespaces: &[PlannedTablespace],
+    wal: Option<&WalPlace>,
+    wiped: &[PathBuf],
+) -> Vec<plan::OutsideFacts> {
+    let mut outside: Vec<plan::OutsideFacts> = Vec::new();
+    for space in tablespaces {
+        let makes = match space.named_by {
+            NamedBy::Request => true,
+            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
+            NamedBy::Link => false,
+            NamedBy::Itself => continue,
+        };
+        if makes && facts::can_be_made(&space.target) {
+            continue;
+        }
+        outside.push(facts::outside(
+            &space.target,
+            format!("tablespace {}", space.oid),
+            false,
+            wiped,
+        ));
+    }
+    if let Some(wal) = wal {
+        outside.push(facts::outside(
+            wal.path(),
+            "the WAL directory".to_owned(),
+            true,
+            &[],
+        ));
+    }
+    outside
 }
 
 /// Places that the request did not name: see [`tablespaces`].
@@ -351,7 +401,8 @@ impl Restore<'_> {
         let mut done = RestoreMarker {
             state: RestoreState::Done,
             finished_at: Some(self.archive.clock().now()),
-            ..marker
+            outside: Vec::new(),
+            ..marker.clone()
         };
         let (whole, parts) = (Arc::clone(&prepared), Arc::clone(&extraction));
         let (control_file, finished) = blocking(move || {
@@ -360,9 +411,11 @@ impl Restore<'_> {
                 source: &whole.source,
                 tablespaces: &whole.tablespaces,
                 owner: whole.owner,
+                marker: &marker,
             };
             let (control_file, finished) = whole.complete(finish)?;
             done.written.clone_from(&finished.written);
+            check_own(parts.target.path(), &marker)?;
             end(&parts.target, &done, ending)?;
             Ok::<_, OpError>((control_file, finished))
         })
@@ -409,6 +462,8 @@ impl Restore<'_> {
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
             written: Vec::new(),
             settled_at: None,
+            attempt: random_attempt(),
+            outside: prepared.outside(),
         }
     }
 
@@ -448,6 +503,7 @@ impl Restore<'_> {
         let path = self.options.target.clone();
         let (owner, major, begin) = (prepared.owner, prepared.source.major, prepared.begin);
         let (tablespaces, wal) = (prepared.tablespaces.clone(), prepared.wal.clone());
+        let (wiped, earlier) = (prepared.wiped.clone(), prepared.earlier.clone());
         let lock_file = lock_file_name(self.options);
         blocking(move || {
             let failed = |error, path: &PathBuf| {
@@ -455,13 +511,24 @@ impl Restore<'_> {
             };
             wale_cluster::RestoreTree::create(&path, 0o700, Some(owner))
                 .map_err(|error| failed(error, &path))?;
+            let held = HeldDirectory::take(&path)?;
+            // Another restore may have come and gone since the first look.
+            let (state, found) = facts::target(&path, &lock_file)?;
+            if plan::judge_target(&path, &state)? != begin || found != earlier {
+                return Err(OpError::new(
+                    Kind::Busy,
+                    format!("another restore began in \"{}\" meanwhile", path.display()),
+                )
+                .hint("see what it left, and begin this one anew"));
+            }
             restore_marker::write(&path, &marker).map_err(|error| failed(error, &path))?;
             if begin == Begin::AfterWiping {
-                wipe::wipe(&path, &lock_file, owner)?;
+                wipe::wipe(&path, &wiped, &lock_file, owner)?;
             } else {
                 wipe::remove_temporary(&path, owner)?;
             }
             let target = Target::open(&path, &tablespaces, wal.as_ref(), major, owner)?;
+            let target = target.held_by(held);
             if let Some(major) = major {
                 // An image that finds PG_VERSION does not run initdb.
                 target.small_file("PG_VERSION", 0o600, format!("{major}\n").as_bytes())?;

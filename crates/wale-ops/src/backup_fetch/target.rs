@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text};
 use wale_pg::{ControlFile, MajorVersion, byte_text, exclusion};
 
+use super::held::HeldDirectory;
 use super::tablespaces::{PlannedTablespace, is_version_folder};
 use crate::error::{Kind, OpError, Result};
 
@@ -36,6 +37,8 @@ pub(super) struct Target {
     wal: Option<RestoreTree>,
     major: Option<MajorVersion>,
     group_access: bool,
+    /// Let go when the last thread that writes has ended, for each of them has the target.
+    _held: Option<HeldDirectory>,
 }
 
 impl Target {
@@ -72,11 +75,20 @@ impl Target {
                 wal,
                 major,
                 group_access,
+                _held: None,
             })
         };
         open().map_err(|error| {
             OpError::from_cluster(error, format_args!("prepare {}", path.display()))
         })
+    }
+
+    /// The same, which keeps other restores out for as long as it lives.
+    pub(super) fn held_by(self, held: HeldDirectory) -> Self {
+        Self {
+            _held: Some(held),
+            ..self
+        }
     }
 
     /// The data directory.

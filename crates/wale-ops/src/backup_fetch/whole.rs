@@ -3,12 +3,13 @@
 
 use std::fs;
 
-use wale_cluster::{Owner, durable, text_of_path};
+use wale_cluster::{Owner, RestoreMarker, durable, text_of_path};
 use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
 use super::finish::{Finish, Finished};
+use super::held::check_own;
 use super::links;
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
@@ -21,6 +22,8 @@ pub(super) struct Whole<'a> {
     pub(super) source: &'a Source,
     pub(super) tablespaces: &'a [PlannedTablespace],
     pub(super) owner: Owner,
+    /// As this restore wrote it.
+    pub(super) marker: &'a RestoreMarker,
 }
 
 impl Whole<'_> {
@@ -48,6 +51,9 @@ impl Whole<'_> {
         warnings.append(&mut finished.warnings);
         finished.warnings = warnings;
         target.flush()?;
+        // A flush may take minutes: the label must still be there, and the directory this restore's.
+        self.check_label(&control_file)?;
+        check_own(target.path(), self.marker)?;
         // From this rename on a server can start.
         let path = target.path().join(ControlFile::PATH);
         durable::write_atomic(&path, &kept.content, target.file_mode(), Some(self.owner))

@@ -1,42 +1,39 @@
 //! Removing what a restore of ours left half done. Sync; for blocking threads.
 //!
 //! Only ever called for a directory whose marker says that a restore of wale runs in it and in which no server was
-//! started. That restore found the directory, its tablespaces' directories and its WAL directory empty, so all that is
-//! in them now is its own. The marker stays until the new attempt replaces it: a crash in here is just another
-//! half-done restore.
+//! started, by a restore that holds the directory. The one before found the directory, the tablespaces' directories that
+//! its marker names and its WAL directory empty, so all that is in them now is its own. The marker names them until the
+//! restore is complete: a crash in here is just another half-done restore.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::{ClusterError, Owner, RestoreTree, durable, restore_marker};
+use wale_cluster::{
+    ClusterError, Owner, RestoreMarker, RestoreTree, durable, path_of_text, restore_marker,
+};
 use wale_pg::ControlFile;
 
 use crate::error::{OpError, Result};
 
-/// The directories outside that a half-done restore writes into: where its links lead.
-pub(super) fn outside_of(target: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(target.join("pg_tblspc")) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        // A restore makes no other links; a relative one would be looked up in this process's own directory.
-        .filter(|location| location.is_absolute())
-        .collect()
+/// The directories outside that the half-done restore of this marker writes into: those that it named before its first
+/// write. A link below `pg_tblspc` says nothing, for it may be older than the restore.
+pub(super) fn outside_of(marker: &RestoreMarker) -> Vec<PathBuf> {
+    let named = marker.outside.iter();
+    named.map(|path| path_of_text(path)).collect()
 }
 
-/// Removes everything that the restore wrote below `target` and its tablespaces.
-pub(super) fn wipe(target: &Path, lock_file_name: &str, owner: Owner) -> Result<()> {
+/// Removes everything that the restore wrote below `target` and into the tablespaces' directories `outside`.
+pub(super) fn wipe(
+    target: &Path,
+    outside: &[PathBuf],
+    lock_file_name: &str,
+    owner: Owner,
+) -> Result<()> {
     let clear = || -> Result<(), ClusterError> {
         let tree = RestoreTree::open(target, Some(owner))?;
         // First, and durably: without its label a directory that still has a control file starts, and is corrupt.
         tree.remove_file(ControlFile::PATH)?;
-        for location in outside_of(target)
-            .iter()
-            .filter(|location| location.is_dir())
-        {
+        for location in outside.iter().filter(|location| location.is_dir()) {
             let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(b"PG_");
             RestoreTree::open(location, Some(owner))?.clear_where(ours)?;
         }
@@ -71,6 +68,7 @@ pub(super) fn remove_temporary(target: &Path, owner: Owner) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
 
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_restore_wrote_is_removed() {
+    fn fault_08_only_what_the_restore_wrote_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (data, space, wal) = (
             folder.path().join("data"),
@@ -98,6 +96,7 @@ mod tests {
             "data/pg_tblspc",
             "space/PG_15_1/5",
             "space/other",
+            "older/PG_15_1/5",
             "wal/archive_status",
         ] {
             fs::create_dir_all(folder.path().join(path)).unwrap();
@@ -106,15 +105,18 @@ mod tests {
         fs::write(space.join(OsStr::from_bytes(b"\xFF")), "").unwrap();
         symlink(&space, data.join("pg_tblspc/7")).unwrap();
         symlink("../space", data.join("pg_tblspc/8")).unwrap();
+        // It was there before the restore, and leads to what may be the only copy.
+        symlink(folder.path().join("older"), data.join("pg_tblspc/9")).unwrap();
         symlink(&wal, data.join("pg_wal")).unwrap();
         for name in [restore_marker::FILE_NAME, "lock", "PG_VERSION", "base/1/2"] {
             fs::write(data.join(name), "x").unwrap();
         }
-        assert_eq!(outside_of(&data), std::slice::from_ref(&space));
-        wipe(&data, "lock", Owner::of_process()).unwrap();
+        let outside = std::slice::from_ref(&space);
+        wipe(&data, outside, "lock", Owner::of_process()).unwrap();
         assert_eq!(names(&data), ["lock", "pg_wal", restore_marker::FILE_NAME]);
         assert_eq!(names(&space), ["other", "\u{FFFD}"]);
         assert!(wal.join("archive_status").is_dir());
+        assert!(folder.path().join("older/PG_15_1/5").is_dir());
     }
 
     #[test]
@@ -134,10 +136,10 @@ mod tests {
         fs::write(elsewhere.join("pg_control"), "x").unwrap();
         fs::remove_dir_all(data.join("global")).unwrap();
         symlink(&elsewhere, data.join("global")).unwrap();
-        assert!(wipe(&data, "lock", Owner::of_process()).is_err());
+        assert!(wipe(&data, &[], "lock", Owner::of_process()).is_err());
         assert!(data.join("backup_label").exists() && elsewhere.join("pg_control").exists());
         fs::remove_file(data.join("global")).unwrap();
-        wipe(&data, "lock", Owner::of_process()).unwrap();
+        wipe(&data, &[], "lock", Owner::of_process()).unwrap();
         assert_eq!(names(&data), Vec::<String>::new());
     }
 }

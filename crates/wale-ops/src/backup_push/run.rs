@@ -172,6 +172,7 @@ impl Backup<'_> {
             .unwrap_or_default();
         let segments = check_positions(&ready, &started, &stopped)?;
 
+        let name = started.name.clone();
         let evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
         let evidence = self.store_ends(evidence).await?;
 
@@ -188,6 +189,7 @@ impl Backup<'_> {
         .await?;
 
         self.commit(&evidence).await?;
+        commit::check_wal(self.archive, &name, &segments).await?;
         Ok(evidence.report(&segments, copy_duration, wal_wait))
     }
 

@@ -198,7 +198,7 @@ impl Fetcher {
         let message = format!("{name} is not put into the WAL directory: {why}");
         Err(OpError::new(Kind::ArchiveConflict, message)
             .detail(
-                "Beside a running primary the file would take room, or replace the segment that is being written.",
+                "In a primary's WAL directory the file would take room, or replace the only copy of what was committed last.",
             )
             .hint("fetch it with /wal/<name>, which sends the bytes and writes nothing here"))
     }

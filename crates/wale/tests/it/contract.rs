@@ -71,6 +71,10 @@ fn the_routes_of_the_original_answer() {
     stage.cluster.stop("fast");
     // The last checkpoint may have recycled it.
     let _ = std::fs::remove_file(&file);
+    // Nor for one that starts as a primary: its own WAL may be the only copy.
+    assert_eq!(fetch(&segment).status, 409);
+    let signal = stage.cluster.data.join("recovery.signal");
+    std::fs::write(&signal, "").unwrap();
     assert_eq!(fetch(&segment).status, 200);
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
     // Not over a file that still waits to be archived.
