@@ -39,8 +39,8 @@ mod testing;
 mod wal_g_tests;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
-    StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Begin, Catalog, ClusterIdentity,
+    SentinelRecord, StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Declined, Kind, Level, OpError, Retry};

@@ -116,7 +116,7 @@ fn already_restored(
     request: &RestoreRequest,
     marker: &RestoreMarker,
 ) -> Result<RestoreClusterOutcome> {
-    if marker.request == *request {
+    if is_same(&marker.request, request) {
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
             notes: still_held(options, marker),
@@ -124,6 +124,23 @@ fn already_restored(
     }
     let target = options.fetch.target.display();
     let done = &marker.request;
+    // Nobody may have been there to settle it yet.
+    if marker.settled_at.is_some() || recovery::has_ended(&options.fetch.target).unwrap_or(false) {
+        tracing::warn!(
+            backup = marker.backup,
+            hint = "take START_MODE=RESTORE and RECOVERY_ADDITION away; to restore again, move the data directory away first: \
+                    it has been written to since",
+            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, although something else is \
+             asked for now ({} of {} as \"{}\", or other recovery settings)",
+            request.label,
+            request.archive,
+            request.restore_as
+        );
+        return Ok(RestoreClusterOutcome::AlreadyRestored {
+            backup: marker.backup.clone(),
+            notes: still_held(options, marker),
+        });
+    }
     Err(OpError::new(Kind::NotEmpty, format!("\"{target}\" holds a cluster that another request restored"))
         .detail(format!(
             "It was restored from {} of {} as \"{}\"; now {} of {} as \"{}\" is asked for, or other recovery settings.",
@@ -132,6 +149,21 @@ fn already_restored(
         .hint(format!(
             "to keep the cluster, start without RESTORE or with the former request; to restore again, move {target} away first: it may have been written to since"
         )))
+}
+
+/// Whether two requests are the same restore. Comments, white space at the ends of lines and empty lines in the recovery
+/// settings are no difference.
+fn is_same(done: &RestoreRequest, asked: &RestoreRequest) -> bool {
+    let plain = |request: &RestoreRequest| {
+        let lines = request.recovery_addition.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let recovery_addition = lines.collect::<Vec<_>>().join("\n");
+        RestoreRequest {
+            recovery_addition,
+            ..request.clone()
+        }
+    };
+    plain(done) == plain(asked)
 }
 
 /// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.

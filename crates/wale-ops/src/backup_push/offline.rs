@@ -135,11 +135,14 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
         ));
     };
     archive
-        .ensure_identity(&ClusterIdentity {
-            system_identifier: control_file.system_identifier,
-            major: Some(major),
-            wal_segment_size: control_file.wal_segment_size,
-        })
+        .ensure_identity(
+            &ClusterIdentity {
+                system_identifier: control_file.system_identifier,
+                major: Some(major),
+                wal_segment_size: control_file.wal_segment_size,
+            },
+            &options.begin(),
+        )
         .await?;
     configuration::look_offline(directory.path());
     let (wal, control) = (options.wal_directory.clone(), control_file.clone());
