@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize, byte_text};
+use wale_pg::{
+    ControlFile, Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize, byte_text,
+};
 
 use super::connection::{Control, USUAL_LOCK_LIMIT, get, get_name, name_bytes};
 use super::options::ConnectOptions;
@@ -50,6 +52,24 @@ pub struct ServerFacts {
     pub data_directory: Option<String>,
     /// Whether pages carry checksums.
     pub data_checksums: bool,
+}
+
+/// What tells one server's control file from another's of the same cluster, and from itself at another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlStamp {
+    /// Where a recovery would begin.
+    pub redo: Lsn,
+    /// When the file was written, in seconds since 1970 by the server's clock.
+    pub written_unix_s: i64,
+}
+
+impl From<&ControlFile> for ControlStamp {
+    fn from(file: &ControlFile) -> Self {
+        Self {
+            redo: file.redo,
+            written_unix_s: file.time_unix_s,
+        }
+    }
 }
 
 /// The extensions of all databases of a server.
@@ -132,6 +152,26 @@ impl Control {
     /// When the session is lost.
     pub async fn enforced_settings(&self) -> Result<BTreeMap<String, String>, ClusterError> {
         self.settings(&ENFORCED_SETTINGS).await
+    }
+
+    /// What the server reads in its own control file now. Needs no privileges.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn control_stamp(&self) -> Result<ControlStamp, ClusterError> {
+        let during = "asking the server for its control file";
+        let sql = "SELECT (pg_catalog.pg_control_checkpoint()).redo_lsn::text,
+                    pg_catalog.date_part('epoch',
+                        (pg_catalog.pg_control_system()).pg_control_last_modified)::bigint";
+        let row = self.query_one(during, sql, &[]).await?;
+        let redo: String = get(&row, 0, during)?;
+        Ok(ControlStamp {
+            redo: Lsn::parse(&redo).map_err(|error| ClusterError::UnexpectedAnswer {
+                during,
+                reason: error.to_string(),
+            })?,
+            written_unix_s: get(&row, 1, during)?,
+        })
     }
 
     /// The files, as the server sees them, from which settings come that are in force. Empty for a role that may not know.

@@ -16,7 +16,7 @@ mod passfile;
 mod tls;
 
 pub use backup::{Checkpoint, RunningBackup, StoppedBackup};
-pub use catalog::{ExtensionInventory, ServerFacts};
+pub use catalog::{ControlStamp, ExtensionInventory, ServerFacts};
 pub use connection::{ConnectionWatch, Control};
 pub use options::{ConnectOptions, Secret, SslMode};
 pub use tls::{checking_client, unchecking_client};

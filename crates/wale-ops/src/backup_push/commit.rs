@@ -446,6 +446,34 @@ pub(super) async fn store_sentinel(
     unreachable!("the loop ends by returning")
 }
 
+/// Looks after the commit whether the WAL is still there. A deletion that had taken stock before this backup began does not
+/// know what it needs, and deletes from the beginning of the log on, so the first segment goes first. A deletion that begins now
+/// sees the sentinel.
+pub(super) async fn check_wal(
+    archive: &Archive,
+    name: &BackupName,
+    segments: &[WalSegmentName],
+) -> Result<()> {
+    let Some(first) = segments.first() else {
+        return Ok(());
+    };
+    if archive.find_wal(&(*first).into()).await?.is_some() {
+        return Ok(());
+    }
+    let key = Archive::key(&layout::sentinel(name))?;
+    archive
+        .store()
+        .delete(&key)
+        .await
+        .map_err(|error| OpError::from_store(error, format_args!("take {key} back")))?;
+    Err(OpError::new(
+        Kind::StorageUnavailable,
+        format!("segment {first}, with which base backup {name} begins, was deleted from the archive meanwhile"),
+    )
+    .detail("The backup is not listed any more: it could not be restored.")
+    .hint("take it again; a retention that ran at the same time, or another program, deletes WAL"))
+}
+
 /// Looks after the commit whether the claim was ours at that moment. It was, unless this process stood still for minutes
 /// between the look before and the commit: then another attempt may have removed our objects, and what is listed now is
 /// no backup.
@@ -583,5 +611,34 @@ mod tests {
                 assert_eq!(told.contains("a wrong checksum"), counts, "{told}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod wal_tests {
+    use wale_format::Codec;
+
+    use super::*;
+    use crate::testing::{Bench, segment_name};
+
+    #[tokio::test]
+    async fn a_backup_whose_wal_was_deleted_meanwhile_is_taken_back() {
+        let bench = Bench::new();
+        let first = segment_name("000000010000000000000002");
+        let name = BackupName::new(&first, 40);
+        let key = Archive::key(&layout::sentinel(&name)).expect("a key");
+        bench.memory.insert(&key, "{}");
+        bench.store_wal(&first.to_string(), Codec::Zstd, b"not looked into");
+        let listed = || bench.memory.keys().contains(&key);
+        // A backup of a stopped server needs none.
+        check_wal(&bench.archive, &name, &[]).await.expect("whole");
+        check_wal(&bench.archive, &name, &[first])
+            .await
+            .expect("whole");
+        assert!(listed());
+        let next = segment_name("000000010000000000000003");
+        let error = check_wal(&bench.archive, &name, &[next]).await;
+        assert_eq!(error.expect_err("gone").kind, Kind::StorageUnavailable);
+        assert!(!listed());
     }
 }

@@ -98,12 +98,17 @@ pub fn same_server(in_recovery: bool, start: Lsn, control: &ControlFile) -> Resu
     } else {
         return Ok(());
     };
-    Err(OpError::new(
+    Err(other_server(what))
+}
+
+/// The error for a data directory that another server of the same cluster writes.
+pub(super) fn other_server(what: String) -> OpError {
+    OpError::new(
         Kind::ArchiveMismatch,
         "the data directory belongs to another server of this cluster",
     )
     .detail(what)
-    .hint("let PGHOST and PGPORT name the server whose data directory is mounted here, not the service of the cluster"))
+    .hint("let PGHOST and PGPORT name the server whose data directory is mounted here, not the service of the cluster")
 }
 
 /// What the archive has under the name of a new backup, beside the claim on it, which is ours.

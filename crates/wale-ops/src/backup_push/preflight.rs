@@ -4,14 +4,17 @@
 //! server may be running. Everything here only reads, except the archive's identity, which is claimed on first use.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use wale_cluster::{ClusterError, Control, DataDirectory, Owner, ServerFacts, Situation};
+use wale_cluster::{
+    ClusterError, Control, ControlStamp, DataDirectory, Owner, ServerFacts, Situation,
+};
 use wale_format::tar::Meta;
 use wale_pg::ControlFile;
 
 use super::configuration::{self, Outside};
 use super::options::Options;
-use super::plan::{ClusterFacts, same_cluster};
+use super::plan::{ClusterFacts, other_server, same_cluster};
 use crate::archive::{Archive, ClusterIdentity};
 use crate::blocking::blocking;
 use crate::error::{Declined, Kind, OpError, Result};
@@ -87,6 +90,7 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         segment_size: control_file.wal_segment_size,
     };
     same_cluster(&server, &here)?;
+    refuse_other_files(&control, options).await?;
     archive
         .ensure_identity(&ClusterIdentity {
             system_identifier: facts.system_identifier,
@@ -127,6 +131,37 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         extensions,
         version,
     })
+}
+
+/// How often the control file is held against what the server says of it, and the pause in between: 10 looks in 5 s. A server
+/// may write it between two questions, but not between all of them.
+const LOOKS: u32 = 10;
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Refuses the files of another server of the same cluster: a clone that goes on by itself, another standby. The server reads
+/// its own control file for us, and ours must be that one.
+async fn refuse_other_files(control: &Control, options: &Options) -> Result<()> {
+    let mut looks = 0;
+    loop {
+        let (_, before) = read_directory(options).await?;
+        let there = control.control_stamp().await;
+        let there =
+            there.map_err(|e| OpError::from_cluster(e, "ask the server for its control file"))?;
+        let (_, after) = read_directory(options).await?;
+        let here = [&before, &after].map(ControlStamp::from);
+        if here.contains(&there) {
+            return Ok(());
+        }
+        looks += 1;
+        if looks == LOOKS {
+            return Err(other_server(format!(
+                "The last checkpoint of the server begins at {}, that of the data directory at {}; their control files were \
+                 written at {} and {} (seconds since 1970).",
+                there.redo, here[1].redo, there.written_unix_s, here[1].written_unix_s
+            )));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
 }
 
 /// A primary that archives nothing would let the backup wait to its limit for WAL that never comes. A standby's WAL may

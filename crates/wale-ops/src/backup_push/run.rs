@@ -32,6 +32,7 @@ use super::{place, slot};
 use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{OpError, Result};
+use crate::rival;
 
 /// Takes a base backup.
 ///
@@ -92,6 +93,13 @@ pub(super) async fn attempt(
     match taken {
         Ok(mut report) => {
             uploads.release().await;
+            match rival::warnings(archive, &report.name, report.timeline, report.stop_lsn).await {
+                Ok(warnings) => report.warnings.extend(warnings),
+                Err(error) => tracing::info!(
+                    "whether LATEST chooses this backup is not looked at: {}",
+                    error.chain()
+                ),
+            }
             report.duration = begun.elapsed();
             Ok(report)
         }
@@ -164,6 +172,7 @@ impl Backup<'_> {
             .unwrap_or_default();
         let segments = check_positions(&ready, &started, &stopped)?;
 
+        let name = started.name.clone();
         let evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
         let evidence = self.store_ends(evidence).await?;
 
@@ -180,6 +189,7 @@ impl Backup<'_> {
         .await?;
 
         self.commit(&evidence).await?;
+        commit::check_wal(self.archive, &name, &segments).await?;
         Ok(evidence.report(&segments, copy_duration, wal_wait))
     }
 

@@ -21,6 +21,7 @@
 mod branches;
 mod facts;
 mod inventory;
+mod newcomers;
 mod options;
 pub mod plan;
 pub mod policy;

@@ -26,6 +26,7 @@ use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
 
 use super::branches;
 use super::inventory::{Folder, Inventory, listing, mark_of};
+use super::newcomers::Known;
 use super::options::{Act, Options, Tell};
 use super::plan::{Bound, Decision, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
@@ -58,6 +59,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
     let mut inventory = Inventory::take(archive, now).await?;
     if let Request::Target(name) = &options.request {
         check_exists(name, &inventory)?;
+        inventory.judge_without(name);
     }
     let grace = TimeDelta::from_std(options.grace).unwrap_or(TimeDelta::MAX);
     let writing = inventory.being_written(grace);
@@ -79,8 +81,15 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
     let decisions = run.settle(options, &mut inventory, &writing).await?;
     run.report.notes = branches::told(&inventory.backups, inventory.lineage.newest());
     let mut needs = run.backups(&decisions).await?;
+    let mut known = Known::default();
+    for decision in &decisions {
+        let name = &decision.backup.name;
+        known.note(name, !run.report.deleted.contains(name));
+    }
     for folder in &inventory.unfinished {
-        needs.extend(run.unfinished(folder, grace, now).await?);
+        let need = run.unfinished(folder, grace, now).await?;
+        known.note(&folder.name, need.is_some());
+        needs.extend(need);
     }
     // What could not go, and what came back to life, can still need its WAL.
     if options.request == Request::Everything && (needs.is_empty() || options.act == Act::Show) {
@@ -96,7 +105,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
     };
     let judge =
         WalJudge::new(needs, inventory.lineage.into_histories()).before(bound.map(Bound::segment));
-    run.wal(&judge).await?;
+    run.wal(&judge, &known).await?;
     Ok(run.report)
 }
 
@@ -538,8 +547,10 @@ impl Run<'_> {
         self.delete(batch).await
     }
 
-    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning.
-    async fn wal(&mut self, judge: &WalJudge) -> Result<()> {
+    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning. Each batch only where
+    /// nobody has begun a base backup since: that looks for its first segment when it is complete, so whoever is not seen
+    /// here sees it gone.
+    async fn wal(&mut self, judge: &WalJudge, known: &Known) -> Result<()> {
         let mut batch = Vec::new();
         let mut objects = listing(self.archive, layout::WAL_PREFIX).await?;
         while let Some(meta) = objects.try_next().await? {
@@ -554,11 +565,32 @@ impl Run<'_> {
             } else if self.act == Act::Show || verdict.is_none() {
                 self.line(&meta, false, why);
             }
-            if batch.len() == BATCH {
-                self.delete(std::mem::take(&mut batch)).await?;
+            if batch.len() == BATCH && !self.delete_wal(std::mem::take(&mut batch), known).await? {
+                return Ok(());
             }
         }
-        self.delete(batch).await
+        self.delete_wal(batch, known).await.map(drop)
+    }
+
+    /// Deletes a batch of WAL; `false`: a base backup began meanwhile, and nothing was deleted.
+    async fn delete_wal(
+        &mut self,
+        batch: Vec<(ObjectMeta, String)>,
+        known: &Known,
+    ) -> Result<bool> {
+        if batch.is_empty() {
+            return Ok(true);
+        }
+        if self.act == Act::Delete
+            && let Some(name) = known.newcomer(self.archive).await?
+        {
+            self.report.notes.push(format!(
+                "base backup {name} began meanwhile: the WAL that is still there stays until the next run"
+            ));
+            return Ok(false);
+        }
+        self.delete(batch).await?;
+        Ok(true)
     }
 
     /// Deletes objects and tells of each of them. What the store refuses is noted; a store that does not answer ends

@@ -77,6 +77,13 @@ async fn row39_the_own_archive_and_a_silent_store_are_no_mismatch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
     let bench = bench();
+    // A primary: the sidecar of a standby may have an archive that it only reads.
+    let path = bench.options.data_directory.join("global/pg_control");
+    let mut control = std::fs::read(&path).unwrap();
+    control[16..20].copy_from_slice(&6_u32.to_le_bytes());
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &control[..288]);
+    control[288..292].copy_from_slice(&u32::try_from(sum).unwrap().to_le_bytes());
+    std::fs::write(&path, control).unwrap();
     // The sweep's try, and the one that tells.
     let refused = FaultPlan::new().fail(
         Verb::Put,

@@ -330,3 +330,28 @@ fn fault_52_absence_is_proved_only_by_an_archive_that_answers() {
         200
     );
 }
+
+/// A snapshot of the cluster that was started, and goes on by itself on the same timeline, has the same system identifier. Its
+/// files with the original's positions would be a mixture of both.
+#[test]
+fn fault_40_the_files_of_a_clone_are_no_backup_of_the_server() {
+    let stage = Stage::new("clonefiles", 15);
+    let first = &stage.cluster;
+    first.stop("fast");
+    let (clone, _) = stage.restore_options("clone", "");
+    let (from, to) = (first.data.display(), clone.data.display());
+    shell(&format!("rm -rf '{to}' && cp -a '{from}' '{to}'"));
+    clone.configure(&["archive_command = 'true'".into()]);
+    first.start();
+    clone.start();
+    // Its last checkpoint lies far behind where the original's backup would begin.
+    clone.sql("create table t as select g from generate_series(1, 100000) g");
+    clone.switch_wal();
+    clone.sql("checkpoint");
+    let data = clone.data.to_string_lossy().into_owned();
+    let exit = stage.sidecar.verb(WALE, "wale", &["backup-push", &data]);
+    assert_ne!(exit.code(), 0);
+    let expected = "belongs to another server of this cluster";
+    assert!(exit.stderr.contains(expected), "{}", exit.stderr);
+    stage.backup();
+}

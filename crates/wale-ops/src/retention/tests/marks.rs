@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio::time::sleep;
-use wale_format::layout;
+use wale_format::{BackupName, layout};
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
 use super::super::options::Act;
@@ -215,6 +215,50 @@ async fn wal_of_a_writer_that_comes_back_meanwhile_stays() {
             assert!(world.has(&key), "{is_done}: {key}");
         }
         assert!(!world.has(&World::wal_key(world.segment(0, from - 1))));
+    }
+}
+
+/// A standby that lags begins a backup, or completes one, after stock was taken: what it needs lies before all that is kept.
+#[tokio::test(start_paused = true)]
+async fn wal_of_a_backup_that_begins_meanwhile_stays() {
+    for is_done in [false, true] {
+        let mut world = World::new();
+        world.wal(3);
+        let oldest = world.backup(1, true);
+        for _ in 0..2 {
+            world.wal(3);
+            world.backup(1, true);
+        }
+        let wal = |world: &World| -> Vec<String> {
+            let keys = world.keys().into_iter();
+            keys.filter(|key| key.starts_with("wal_005/")).collect()
+        };
+        let before = wal(&world);
+        let newcomer = BackupName::new(&oldest.segment(), 99);
+        let key = if is_done {
+            layout::sentinel(&newcomer)
+        } else {
+            layout::attempt(&newcomer)
+        };
+        world.faulty.set_plan(FaultPlan::new().fail_keys(
+            &layout::deletion(&oldest),
+            Verb::Put,
+            Occurrence::Nth(1),
+            Fault::Delay(LONG),
+        ));
+        let policy = Request::Policy(Policy::newest(1));
+        let (report, ()) = tokio::join!(world.delete(policy), async {
+            sleep(LONG / 2).await;
+            world.put(&key, "x");
+        });
+        let report = report.unwrap();
+        assert_eq!(report.deleted.len(), 2);
+        let told = report.notes.iter();
+        assert!(
+            told.clone().any(|note| note.contains(newcomer.as_str())),
+            "{report:?}"
+        );
+        assert_eq!(wal(&world), before, "{is_done}");
     }
 }
 
