@@ -17,11 +17,8 @@ use super::options::TablespaceSource;
 use super::plan::{ExpectedFile, Need, OutsideFacts, TargetState, Volume};
 use super::tablespaces::{PlannedTablespace, tablespace_of};
 use super::target::WalPlace;
-use super::wipe::{self, Wiped};
+use super::wipe::{self, WAL_SKELETON, Wiped};
 use crate::error::{Kind, OpError, Result};
-
-/// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
-pub(super) const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
 
 /// Bytes of a backup label that are read; it has some ten lines.
 const LABEL_MAX: u64 = 64 << 10;

@@ -13,8 +13,10 @@ use wale_cluster::{
 };
 use wale_pg::{ArchiveFileName, ControlFile};
 
-use super::facts::WAL_SKELETON;
 use crate::error::{OpError, Result};
+
+/// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
+pub(super) const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
 
 /// The directories outside that the half-done restore of a marker writes into: those that it named before its first
 /// write. A link in the data directory says nothing, for it may be older than the restore.
