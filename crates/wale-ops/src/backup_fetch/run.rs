@@ -27,7 +27,7 @@ use super::target::{Target, WalPlace};
 use super::way::check_unwritten;
 use super::whole::Whole;
 use super::wipe::Wiped;
-use super::{facts, libraries, lost, wipe};
+use super::{facts, libraries, lost, places, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
 use crate::blocking::blocking;
@@ -202,6 +202,7 @@ pub(super) async fn prepare(
         wal.as_ref(),
         &wiped,
     ))?;
+    places::check_apart(&options.target, &tablespaces, wal.as_ref())?;
     if begin == Begin::Fresh {
         check_space(options, &source, &tablespaces)?;
     }
