@@ -24,6 +24,7 @@ pub mod promotion;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
+pub mod rival;
 pub mod role;
 pub mod sealed;
 mod timelines;

@@ -137,6 +137,8 @@ pub(crate) struct Entries {
     pub(crate) recoverable: Option<RecoverableRecord>,
     /// What is not known of the server, as a sentence.
     pub(crate) unknown_server: Option<String>,
+    /// That the archive's newest timeline is not this server's, as a sentence.
+    pub(crate) newest_is_anothers: Option<String>,
     pub(crate) sealed_wal: Option<SealedRecord>,
     pub(crate) skipped_backups: u64,
     /// Why the schedule rests on this node, while it does.

@@ -27,6 +27,7 @@ mod quiet;
 mod reach;
 mod recall;
 mod recoverable;
+mod rival;
 mod rotation;
 mod schedule;
 mod scheduler;

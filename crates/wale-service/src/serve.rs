@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
-    recall, recoverable, rotation, store_trial, unknown,
+    recall, recoverable, rival, rotation, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -313,6 +313,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     ))));
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
+    begin(Box::pin(rival::watch(Arc::clone(app))));
     begin(Box::pin(contact::watch(Arc::clone(app))));
     begin(Box::pin(promotion::watch(Arc::clone(app))));
     begin(Box::pin(rotation::watch(

@@ -5,10 +5,13 @@
 //! order by position, which says nothing across timelines, and a store's modification times change when a bucket is
 //! copied, so they are only the fall-back.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
+use wale_pg::TimelineId;
 use wale_storage::{ObjectKey, ObjectMeta};
 
 use super::Archive;
@@ -122,6 +125,23 @@ impl Archive {
         keep_within(&mut backups, CATALOG_MAX);
         backups.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
         Ok(Catalog { backups })
+    }
+
+    /// The timelines that the names of the base backups tell; no sentinel is read.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn backup_timelines(&self) -> Result<BTreeSet<TimelineId>> {
+        let prefix = layout::BACKUP_PREFIX;
+        let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+        let mut listing = self.store().list(prefix).await.map_err(failed)?;
+        let mut timelines = BTreeSet::new();
+        while let Some(meta) = listing.try_next().await.map_err(failed)? {
+            if let ArchiveKey::Sentinel(name) = layout::parse(meta.key.as_str()) {
+                timelines.insert(name.segment().timeline());
+            }
+        }
+        Ok(timelines)
     }
 
     /// Whether at least one sentinel can be read now: the proof that an archive without identity is there at all.

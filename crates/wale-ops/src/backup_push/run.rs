@@ -32,6 +32,7 @@ use super::{place, slot};
 use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{OpError, Result};
+use crate::rival;
 
 /// Takes a base backup.
 ///
@@ -92,6 +93,13 @@ pub(super) async fn attempt(
     match taken {
         Ok(mut report) => {
             uploads.release().await;
+            match rival::warnings(archive, &report.name, report.timeline, report.stop_lsn).await {
+                Ok(warnings) => report.warnings.extend(warnings),
+                Err(error) => tracing::info!(
+                    "whether LATEST chooses this backup is not looked at: {}",
+                    error.chain()
+                ),
+            }
             report.duration = begun.elapsed();
             Ok(report)
         }

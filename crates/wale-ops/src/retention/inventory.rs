@@ -16,7 +16,7 @@ use wale_storage::ObjectMeta;
 use super::facts::{BackupFacts, Branch, Place};
 use super::plan::Unfinished;
 use super::time_of_day::TimeOfDay;
-use crate::archive::lineage::{Histories, Lineage};
+use crate::archive::lineage::{Ending, Histories, Lineage};
 use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};
 use crate::claim;
 use crate::error::{Kind, OpError, Result};
@@ -38,6 +38,8 @@ pub struct Inventory {
     pub strange: Vec<ObjectMeta>,
     /// The timelines.
     pub lineage: Lineage,
+    /// Where the backups end, in their order.
+    endings: Vec<Option<Ending>>,
     /// What time it is.
     pub time: TimeOfDay,
 }
@@ -82,8 +84,8 @@ impl Inventory {
         let facts = catalog
             .backups
             .into_iter()
-            .zip(endings)
-            .map(|(entry, ending)| {
+            .zip(&endings)
+            .map(|(entry, &ending)| {
                 let folder = folders.remove(&entry.name);
                 let branch = Branch::of(&lineage, ending);
                 facts(archive, entry, folder, size, branch)
@@ -97,8 +99,22 @@ impl Inventory {
             unfinished: folders.into_values().collect(),
             strange,
             lineage,
+            endings,
             time,
         })
+    }
+
+    /// Judges the branches as they are once this backup is gone: a timeline that only it shows goes with it, and is no reason
+    /// to keep it.
+    pub(super) fn judge_without(&mut self, name: &BackupName) {
+        let all = self.backups.iter().zip(&self.endings);
+        let others = all.filter(|(backup, _)| backup.name != *name);
+        let on = others.filter_map(|(_, ending)| Some(ending.as_ref()?.timeline));
+        let lineage = Lineage::new(std::mem::take(&mut self.lineage).into_histories(), on);
+        for (backup, ending) in self.backups.iter_mut().zip(&self.endings) {
+            backup.branch = Branch::of(&lineage, *ending);
+        }
+        self.lineage = lineage;
     }
 
     /// The unfinished backups that may be being written now.

@@ -357,16 +357,17 @@ fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
     let loses = |is_one: &dyn Fn(&usize) -> bool| {
         (0..backups.len()).any(|index| is_one(&index)) && !kept.keys().any(is_one)
     };
-    let error = |message: &str, detail: String| {
+    let error = |message: &str, detail: String, hint: &str| {
         Err(OpError::new(Kind::ArchiveConflict, message)
             .detail(detail)
-            .hint("take a new base backup first, or name an earlier bound; `delete everything` empties the archive"))
+            .hint(hint))
     };
     let all = backups.len();
     if loses(&sound) || loses(&good) {
         return error(
             "this would delete the last backup that can be restored",
             format!("Of {all} backups none would remain but those that cannot be restored."),
+            "take a new base backup first, or name an earlier bound; `delete everything` empties the archive",
         );
     }
     if loses(&present) {
@@ -375,6 +376,8 @@ fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
             format!(
                 "Of {all} backups none would remain but those on branches that were abandoned."
             ),
+            "take a new base backup of the server on the newest timeline first, or name an earlier bound. If that timeline is a \
+             copy's, docs/guide/point-in-time.md, \"Beside production\", tells how production becomes the newest again",
         );
     }
     Ok(())

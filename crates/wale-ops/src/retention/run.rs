@@ -59,6 +59,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
     let mut inventory = Inventory::take(archive, now).await?;
     if let Request::Target(name) = &options.request {
         check_exists(name, &inventory)?;
+        inventory.judge_without(name);
     }
     let grace = TimeDelta::from_std(options.grace).unwrap_or(TimeDelta::MAX);
     let writing = inventory.being_written(grace);

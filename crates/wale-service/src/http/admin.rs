@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 use wale_ops::backup_list::{self, BackupSummary};
-use wale_ops::{OpError, ProgressSnapshot, role};
+use wale_ops::{OpError, ProgressSnapshot, rival, role};
 use wale_pg::MajorVersion;
 
 use super::reply::{Reply, Voice, busy};
@@ -45,7 +45,11 @@ pub(crate) fn ready(app: &App) -> Reply {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{topic}: {reason} (since {since})");
     }
-    let plain = app.journal.entries().plain_http;
+    let entries = app.journal.entries();
+    if let Some(said) = &entries.newest_is_anothers {
+        let _ = writeln!(text, "note: {said}; {}", rival::HINT);
+    }
+    let plain = entries.plain_http;
     if let Some(last) = plain.last {
         let _ = writeln!(
             text,
@@ -153,14 +157,20 @@ async fn list_turn(app: &App) -> Result<SemaphorePermit<'_>, OpError> {
 
 fn backup_told(record: &BackupRecord, voice: Voice) -> Reply {
     match voice {
-        Voice::Text => Reply::line(format!(
-            "{} is complete: {} files, {} bytes, {} stored, {:.1} s",
-            record.name,
-            record.files,
-            record.bytes,
-            record.stored_bytes,
-            record.duration.as_secs_f64()
-        )),
+        Voice::Text => {
+            let mut text = format!(
+                "{} is complete: {} files, {} bytes, {} stored, {:.1} s",
+                record.name,
+                record.files,
+                record.bytes,
+                record.stored_bytes,
+                record.duration.as_secs_f64()
+            );
+            for warning in &record.warnings {
+                let _ = write!(text, "\nwarning: {warning}");
+            }
+            Reply::line(text)
+        }
         Voice::Json => Reply::json(StatusCode::OK, &json!(record)),
     }
 }
@@ -249,6 +259,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_failure": entries.last_backup_failure,
         },
         "recoverable": entries.recoverable,
+        "newest_timeline_is_anothers": entries.newest_is_anothers,
         "plain_http_on_the_tls_port": entries.plain_http,
         "retention": {
             "last": entries.last_retention,

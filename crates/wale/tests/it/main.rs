@@ -4,6 +4,7 @@
 
 mod archive_command;
 mod base_backup;
+mod beside_production;
 mod cli;
 mod contract;
 mod crash_campaign;

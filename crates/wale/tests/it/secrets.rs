@@ -195,6 +195,10 @@ fn no_verb_shows_a_secret_that_is_set_right_wrong_twice_or_in_a_file() {
             ),
             ("in a file", options.clone().set(&in_file, &file)),
             (
+                "in place of its file",
+                options.clone().set(&in_file, CANARY),
+            ),
+            (
                 "twice",
                 options.clone().set(&name, CANARY).set(&in_file, &file),
             ),

@@ -287,7 +287,8 @@ impl World {
     pub(super) fn promote(&mut self, back: u64) {
         let parent = &self.branches[self.current];
         let number = parent.next.saturating_sub(back).max(parent.first);
-        let fork = Lsn::new(number * SIZE.bytes() + 0x1000);
+        // Before the place in a segment where a backup begins: none begins before its timeline does.
+        let fork = Lsn::new(number * SIZE.bytes() + 0x10);
         let old = self.segment(self.current, number);
         self.put(
             &layout::wal(&ArchiveFileName::Partial(old), Codec::None),
