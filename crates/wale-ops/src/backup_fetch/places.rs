@@ -43,17 +43,15 @@ impl Place {
             .into_iter()
             .flat_map(Path::components)
         {
-            match part {
-                Component::Normal(name) => missing.push(name.to_owned()),
-                _ => {
-                    let shown = path.display();
-                    return Err(OpError::new(
-                        Kind::Usage,
-                        format!("\"{shown}\", meant for {purpose}, goes up from a directory that does not exist"),
-                    )
-                    .hint("name the directory without \"..\""));
-                }
-            }
+            let Component::Normal(name) = part else {
+                let shown = path.display();
+                return Err(OpError::new(
+                    Kind::Usage,
+                    format!("\"{shown}\", meant for {purpose}, goes up from a directory that does not exist"),
+                )
+                .hint("name the directory without \"..\""));
+            };
+            missing.push(name.to_owned());
         }
         Ok(Self {
             purpose,
