@@ -15,7 +15,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// A directory, which may not exist yet.
 #[derive(Debug)]
-struct Place {
+struct RestorePlace {
     purpose: String,
     path: PathBuf,
     /// Whether the original ran with it at this place.
@@ -26,7 +26,7 @@ struct Place {
     missing: Vec<OsString>,
 }
 
-impl Place {
+impl RestorePlace {
     fn look(path: &Path, purpose: String, as_it_was: bool) -> Result<Self> {
         let failed = |error| OpError::from_io(error, format_args!("look at {}", path.display()));
         let absolute = std::path::absolute(path).map_err(failed)?;
@@ -88,9 +88,13 @@ pub(super) fn check_apart(
     tablespaces: &[PlannedTablespace],
     wal: Option<&WalPlace>,
 ) -> Result<()> {
-    let mut places = vec![Place::look(data, "the data directory".to_owned(), true)?];
+    let mut places = vec![RestorePlace::look(
+        data,
+        "the data directory".to_owned(),
+        true,
+    )?];
     if let Some(wal) = wal {
-        places.push(Place::look(
+        places.push(RestorePlace::look(
             wal.path(),
             "the WAL directory".to_owned(),
             false,
@@ -98,7 +102,11 @@ pub(super) fn check_apart(
     }
     for space in tablespaces {
         let purpose = format!("tablespace {}", space.oid);
-        places.push(Place::look(&space.target, purpose, is_where_it_was(space))?);
+        places.push(RestorePlace::look(
+            &space.target,
+            purpose,
+            is_where_it_was(space),
+        )?);
     }
     for (index, one) in places.iter().enumerate() {
         for other in &places[index + 1..] {
@@ -108,7 +116,7 @@ pub(super) fn check_apart(
     Ok(())
 }
 
-fn judge(one: &Place, other: &Place) -> Result<()> {
+fn judge(one: &RestorePlace, other: &RestorePlace) -> Result<()> {
     let (inner, outer) = if one.is_below(other) {
         (one, other)
     } else {
