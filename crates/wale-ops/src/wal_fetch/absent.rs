@@ -246,8 +246,9 @@ async fn refuse_gap(
     Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {evidence} is there"))
         .detail("WAL is missing from the middle of the log; this is not its end.")
         .hint(format!(
-            "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}: set a recovery \
-             target up to there, or restore a base backup that begins behind {asked}"
+            "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}. To end there, restore \
+             as a standby (WALE_RESTORE_AS=standby) and promote it when it waits for WAL; or restore a base backup that \
+             begins behind {asked}"
         )))
 }
 
