@@ -64,6 +64,9 @@ pub struct RestoreMarker {
     /// and no others. Bytes as [`crate::text_of_path`] writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside: Vec<String>,
+    /// The WAL directory outside that was found empty, or made: it is cleared likewise, of files of WAL alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_directory: Option<String>,
 }
 
 /// How far a restore came.
@@ -175,6 +178,7 @@ mod tests {
             settled_at: None,
             attempt: "7f".to_owned(),
             outside: vec!["/space".to_owned()],
+            wal_directory: Some("/wal".to_owned()),
         }
     }
 

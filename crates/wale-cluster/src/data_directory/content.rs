@@ -257,6 +257,7 @@ mod tests {
             settled_at: None,
             attempt: String::new(),
             outside: Vec::new(),
+            wal_directory: None,
         };
         let restored = content_after(|data| {
             std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();

@@ -303,6 +303,7 @@ fn finishing(
 ) -> Finish {
     let restore_command = options.restore_command.clone();
     let authorization = options.authorization.clone();
+    let client_note = options.client_note.clone();
     let recorded = prepared
         .source
         .wale()
@@ -345,6 +346,7 @@ fn finishing(
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
+        notes.extend(client_note);
         notes.extend(notes_about(&applied));
         Ok(Finished {
             notes,

@@ -17,10 +17,8 @@ use super::options::TablespaceSource;
 use super::plan::{ExpectedFile, Need, OutsideFacts, TargetState, Volume};
 use super::tablespaces::{PlannedTablespace, tablespace_of};
 use super::target::WalPlace;
+use super::wipe::{self, WAL_SKELETON, Wiped};
 use crate::error::{Kind, OpError, Result};
-
-/// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
-const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
 
 /// Bytes of a backup label that are read; it has some ten lines.
 const LABEL_MAX: u64 = 64 << 10;
@@ -224,17 +222,18 @@ pub(super) fn tablespace_links(target: &Path) -> Vec<(TablespaceSource, PathBuf)
 }
 
 /// A directory outside of the target that must be there, and empty unless it is among those that are `wiped` first.
-pub(super) fn outside(
-    path: &Path,
-    purpose: String,
-    is_wal: bool,
-    wiped: &[PathBuf],
-) -> OutsideFacts {
-    let will_be_empty = path.is_dir() && wiped.iter().any(|wiped| wiped == path);
-    let obstacle = if will_be_empty {
+pub(super) fn outside(path: &Path, purpose: String, is_wal: bool, wiped: &Wiped) -> OutsideFacts {
+    let will_be_empty = path.is_dir() && wiped.tablespaces.iter().any(|wiped| wiped == path);
+    let obstacle = if is_wal {
+        let is_wiped = wiped.wal.as_deref() == Some(path);
+        obstacle(path, |name, entry| {
+            (is_wiped && wipe::is_of_wal(name))
+                || (WAL_SKELETON.contains(&name) && obstacle(entry, |_, _| false).is_none())
+        })
+    } else if will_be_empty {
         None
     } else {
-        obstacle(path, is_wal)
+        obstacle(path, |_, _| false)
     };
     OutsideFacts {
         path: path.to_owned(),
@@ -285,7 +284,8 @@ pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()>
     )))
 }
 
-fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
+/// What is in the way in a directory, but for what is `harmless` by its name and its path.
+fn obstacle(path: &Path, harmless: impl Fn(&str, &Path) -> bool) -> Option<String> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -302,11 +302,7 @@ fn obstacle(path: &Path, is_wal: bool) -> Option<String> {
             Err(error) => return Some(format!("cannot be read: {error}")),
         };
         let name = entry.file_name().to_string_lossy().into_owned();
-        let harmless = name == "lost+found"
-            || (is_wal
-                && WAL_SKELETON.contains(&name.as_str())
-                && obstacle(&entry.path(), false).is_none());
-        if !harmless {
+        if name != "lost+found" && !harmless(&name, &entry.path()) {
             return Some(format!("is not empty, it holds \"{name}\""));
         }
     }
@@ -393,6 +389,7 @@ mod tests {
             settled_at: None,
             attempt: String::new(),
             outside: Vec::new(),
+            wal_directory: None,
         };
         let label = |segment: &str| {
             format!(
@@ -438,7 +435,8 @@ mod tests {
             ("old", true, false),
         ];
         for (name, is_wal, acceptable) in cases {
-            let facts = outside(&folder.path().join(name), "x".to_owned(), is_wal, &[]);
+            let path = folder.path().join(name);
+            let facts = outside(&path, "x".to_owned(), is_wal, &Wiped::default());
             assert_eq!(
                 facts.obstacle.is_none(),
                 acceptable,
@@ -446,6 +444,17 @@ mod tests {
                 facts.obstacle
             );
         }
+        // One that a half-done restore named holds what it brought, and nothing else.
+        let path = folder.path().join("old");
+        let wiped = Wiped {
+            wal: Some(path.clone()),
+            ..Wiped::default()
+        };
+        let in_the_way = || outside(&path, "x".to_owned(), true, &wiped).obstacle;
+        fs::write(path.join("000000010000000000000002"), "").unwrap();
+        assert_eq!(in_the_way(), None);
+        fs::write(path.join("notes"), "").unwrap();
+        assert!(in_the_way().is_some_and(|found| found.contains("notes")));
     }
 
     #[test]

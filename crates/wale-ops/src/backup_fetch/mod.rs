@@ -26,6 +26,7 @@ mod libraries;
 mod links;
 mod lost;
 mod options;
+mod places;
 pub mod plan;
 mod raised;
 mod report;

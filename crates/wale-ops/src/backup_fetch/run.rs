@@ -26,7 +26,8 @@ use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::{Target, WalPlace};
 use super::way::check_unwritten;
 use super::whole::Whole;
-use super::{facts, libraries, lost, wipe};
+use super::wipe::Wiped;
+use super::{facts, libraries, lost, places, wipe};
 use crate::archive::Archive;
 use crate::archive::parts::StoredPart;
 use crate::blocking::blocking;
@@ -154,8 +155,8 @@ pub(super) struct Prepared {
     begin: Begin,
     /// The marker that was found.
     earlier: Option<RestoreMarker>,
-    /// The tablespaces' directories of the restore before, which are cleared first.
-    wiped: Vec<PathBuf>,
+    /// The directories outside of the restore before, which are cleared first.
+    wiped: Wiped,
     /// Sentences that say what was decided.
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -192,8 +193,8 @@ pub(super) async fn prepare(
     let wal = facts::wal_place(&options.target, options.pg_wal_link.as_deref());
 
     let wiped = match &earlier {
-        Some(marker) if begin == Begin::AfterWiping => wipe::outside_of(marker),
-        _ => Vec::new(),
+        Some(marker) if begin == Begin::AfterWiping => Wiped::named_by(marker),
+        _ => Wiped::default(),
     };
     plan::check_outside(&outside_of_target(
         options,
@@ -201,6 +202,7 @@ pub(super) async fn prepare(
         wal.as_ref(),
         &wiped,
     ))?;
+    places::check_apart(&options.target, &tablespaces, wal.as_ref())?;
     if begin == Begin::Fresh {
         check_space(options, &source, &tablespaces)?;
     }
@@ -255,8 +257,16 @@ impl Prepared {
         let places = spaces
             .filter(|space| space.named_by != NamedBy::Itself)
             .map(|space| &space.target);
-        let all: BTreeSet<_> = places.chain(&self.wiped).map(|p| text_of_path(p)).collect();
+        let all: BTreeSet<_> = places
+            .chain(&self.wiped.tablespaces)
+            .map(|p| text_of_path(p))
+            .collect();
         all.into_iter().collect()
+    }
+
+    /// Likewise the WAL directory, where it is not simply a directory in the target.
+    fn wal_directory(&self) -> Option<String> {
+        self.wal.as_ref().map(|wal| text_of_path(wal.path()))
     }
 }
 
@@ -270,7 +280,7 @@ fn outside_of_target(
     options: &Options,
     tablespaces: &[PlannedTablespace],
     wal: Option<&WalPlace>,
-    wiped: &[PathBuf],
+    wiped: &Wiped,
 ) -> Vec<plan::OutsideFacts> {
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in tablespaces {
@@ -295,7 +305,7 @@ fn outside_of_target(
             wal.path(),
             "the WAL directory".to_owned(),
             true,
-            &[],
+            wiped,
         ));
     }
     outside
@@ -402,6 +412,7 @@ impl Restore<'_> {
             state: RestoreState::Done,
             finished_at: Some(self.archive.clock().now()),
             outside: Vec::new(),
+            wal_directory: None,
             ..marker.clone()
         };
         let (whole, parts) = (Arc::clone(&prepared), Arc::clone(&extraction));
@@ -464,6 +475,7 @@ impl Restore<'_> {
             settled_at: None,
             attempt: random_attempt(),
             outside: prepared.outside(),
+            wal_directory: prepared.wal_directory(),
         }
     }
 

@@ -86,23 +86,24 @@ pub fn place_tablespaces(
             TablespaceSource::Oid(wanted) => *wanted == oid,
             TablespaceSource::Location(wanted) => same_path(wanted, &origin),
         };
+        let inside = space
+            .inside
+            .as_deref()
+            .map(|inside| checked(oid, inside))
+            .transpose()?;
+        let own = inside.map(|inside| data.join(path_of_text(&inside)));
         let (target, named_by) = if let Some(index) = mapping.iter().position(names) {
             used[index] = true;
             (mapping[index].1.clone(), NamedBy::Request)
         } else if let Some((_, target)) = links.iter().find(|link| names(link)) {
-            let own = target.starts_with(data);
-            (
-                target.clone(),
-                if own { NamedBy::Itself } else { NamedBy::Link },
-            )
-        } else if let Some(inside) = &space.inside {
-            (
-                data.join(path_of_text(&checked(oid, inside)?)),
-                NamedBy::Itself,
-            )
+            (target.clone(), NamedBy::Link)
+        } else if let Some(own) = &own {
+            (own.clone(), NamedBy::Itself)
         } else {
             (origin.clone(), NamedBy::Backup)
         };
+        let is_own = own.is_some_and(|own| same_path(&own, &target));
+        let named_by = if is_own { NamedBy::Itself } else { named_by };
         if !target.is_absolute() {
             return Err(OpError::new(
                 Kind::Usage,
@@ -210,6 +211,12 @@ pub(super) fn is_version_folder(name: &str, major: Option<MajorVersion>) -> bool
                     None => digits(version),
                 }
         })
+}
+
+/// Whether a tablespace goes to where the original had it, in its data directory or at the same path.
+#[must_use]
+pub(super) fn is_where_it_was(space: &PlannedTablespace) -> bool {
+    space.named_by == NamedBy::Itself || same_path(&space.target, &space.origin)
 }
 
 /// A trailing slash makes no difference.

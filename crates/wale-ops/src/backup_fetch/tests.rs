@@ -500,6 +500,7 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
         restore_command: "fetch %f %p".to_owned(),
         wal_source: WalSource::Elsewhere,
         authorization: None,
+        client_note: None,
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),
         host_name: "h".to_owned(),
@@ -975,6 +976,9 @@ async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name(
     fs::create_dir_all(older.join("PG_15_202209061/5")).unwrap();
     fs::write(older.join("PG_15_202209061/5/1"), "the only copy").unwrap();
     std::os::unix::fs::symlink(&older, target.join("pg_tblspc/16777")).unwrap();
+    let wal = bench.path("wal");
+    fs::create_dir(&wal).unwrap();
+    std::os::unix::fs::symlink(&wal, target.join("pg_wal")).unwrap();
     let preview = super::preview(&bench.archive, &bench.options())
         .await
         .unwrap();
@@ -993,13 +997,18 @@ async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name(
         read_later: Vec::new(),
     };
     let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
-    let dies = |_: &super::target::Target, _: &ControlFile| Err(OpError::internal("killed"));
+    let brought = wal.join("000000010000000000000002");
+    let dies = move |_: &super::target::Target, _: &ControlFile| {
+        fs::write(brought, "WAL of a backup of a stopped server").unwrap();
+        Err(OpError::internal("killed"))
+    };
     let asked = request(&bench.archive, &options);
     let work = restore.run(prepared, asked, "", Box::new(dies), Ending::RemoveMarker);
     work.await.unwrap_err();
     bench.assert_half_done();
     bench.restore(&bench.options()).await.unwrap();
     bench.assert_restored();
+    assert!(!wal.join("000000010000000000000002").exists() && wal.join("archive_status").is_dir());
     let kept = fs::read_to_string(older.join("PG_15_202209061/5/1")).unwrap();
     assert_eq!(kept, "the only copy");
 }

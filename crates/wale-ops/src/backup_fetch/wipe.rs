@@ -11,21 +11,44 @@ use std::path::{Path, PathBuf};
 use wale_cluster::{
     ClusterError, Owner, RestoreMarker, RestoreTree, durable, path_of_text, restore_marker,
 };
-use wale_pg::ControlFile;
+use wale_pg::{ArchiveFileName, ControlFile};
 
 use crate::error::{OpError, Result};
 
-/// The directories outside that the half-done restore of this marker writes into: those that it named before its first
-/// write. A link below `pg_tblspc` says nothing, for it may be older than the restore.
-pub(super) fn outside_of(marker: &RestoreMarker) -> Vec<PathBuf> {
-    let named = marker.outside.iter();
-    named.map(|path| path_of_text(path)).collect()
+/// Directories that may be in an otherwise empty WAL directory: images make them beforehand.
+pub(super) const WAL_SKELETON: [&str; 2] = ["archive_status", "summaries"];
+
+/// The directories outside that the half-done restore of a marker writes into: those that it named before its first
+/// write. A link in the data directory says nothing, for it may be older than the restore.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wiped {
+    /// Those of tablespaces.
+    pub(super) tablespaces: Vec<PathBuf>,
+    /// That of WAL.
+    pub(super) wal: Option<PathBuf>,
 }
 
-/// Removes everything that the restore wrote below `target` and into the tablespaces' directories `outside`.
+impl Wiped {
+    pub(super) fn named_by(marker: &RestoreMarker) -> Self {
+        let paths = marker.outside.iter();
+        Self {
+            tablespaces: paths.map(|path| path_of_text(path)).collect(),
+            wal: marker.wal_directory.as_deref().map(path_of_text),
+        }
+    }
+}
+
+/// Whether a restore may have made this in a WAL directory that it found empty.
+pub(super) fn is_of_wal(name: &str) -> bool {
+    WAL_SKELETON.contains(&name)
+        || ArchiveFileName::parse(name).is_ok()
+        || durable::is_temporary_name(name)
+}
+
+/// Removes everything that the restore wrote below `target` and into the directories `outside`.
 pub(super) fn wipe(
     target: &Path,
-    outside: &[PathBuf],
+    outside: &Wiped,
     lock_file_name: &str,
     owner: Owner,
 ) -> Result<()> {
@@ -33,8 +56,12 @@ pub(super) fn wipe(
         let tree = RestoreTree::open(target, Some(owner))?;
         // First, and durably: without its label a directory that still has a control file starts, and is corrupt.
         tree.remove_file(ControlFile::PATH)?;
-        for location in outside.iter().filter(|location| location.is_dir()) {
+        for location in outside.tablespaces.iter().filter(|path| path.is_dir()) {
             let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(b"PG_");
+            RestoreTree::open(location, Some(owner))?.clear_where(ours)?;
+        }
+        if let Some(location) = outside.wal.as_ref().filter(|path| path.is_dir()) {
+            let ours = |name: &OsStr| name.to_str().is_some_and(is_of_wal);
             RestoreTree::open(location, Some(owner))?.clear_where(ours)?;
         }
         let mut keep = vec![restore_marker::FILE_NAME, lock_file_name];
@@ -111,11 +138,21 @@ mod tests {
         for name in [restore_marker::FILE_NAME, "lock", "PG_VERSION", "base/1/2"] {
             fs::write(data.join(name), "x").unwrap();
         }
-        let outside = std::slice::from_ref(&space);
-        wipe(&data, outside, "lock", Owner::of_process()).unwrap();
+        let mut outside = Wiped {
+            tablespaces: vec![space.clone()],
+            wal: None,
+        };
+        fs::write(wal.join("000000010000000000000001"), "").unwrap();
+        wipe(&data, &outside, "lock", Owner::of_process()).unwrap();
         assert_eq!(names(&data), ["lock", "pg_wal", restore_marker::FILE_NAME]);
         assert_eq!(names(&space), ["other", "\u{FFFD}"]);
-        assert!(wal.join("archive_status").is_dir());
+        assert_eq!(names(&wal), ["000000010000000000000001", "archive_status"]);
+        // Named by the marker, it is cleared, of what a restore brings.
+        fs::write(wal.join("somebody's"), "").unwrap();
+        outside.wal = Some(wal.clone());
+        wipe(&data, &outside, "lock", Owner::of_process()).unwrap();
+        assert_eq!(names(&wal), ["somebody's"]);
+        assert!(data.join("pg_wal").is_symlink());
         assert!(folder.path().join("older/PG_15_1/5").is_dir());
     }
 
@@ -136,10 +173,11 @@ mod tests {
         fs::write(elsewhere.join("pg_control"), "x").unwrap();
         fs::remove_dir_all(data.join("global")).unwrap();
         symlink(&elsewhere, data.join("global")).unwrap();
-        assert!(wipe(&data, &[], "lock", Owner::of_process()).is_err());
+        let nothing = Wiped::default();
+        assert!(wipe(&data, &nothing, "lock", Owner::of_process()).is_err());
         assert!(data.join("backup_label").exists() && elsewhere.join("pg_control").exists());
         fs::remove_file(data.join("global")).unwrap();
-        wipe(&data, &[], "lock", Owner::of_process()).unwrap();
+        wipe(&data, &nothing, "lock", Owner::of_process()).unwrap();
         assert_eq!(names(&data), Vec::<String>::new());
     }
 }

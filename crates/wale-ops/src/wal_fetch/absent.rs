@@ -246,9 +246,9 @@ async fn refuse_gap(
     Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {evidence} is there"))
         .detail("WAL is missing from the middle of the log; this is not its end.")
         .hint(format!(
-            "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}: restore with \
-             WALE_RESTORE_AS=standby, wait until the server's log says \"waiting for WAL to become available\", and promote \
-             it; or restore a base backup that begins behind {asked}"
+            "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}. To end there, restore \
+             as a standby (WALE_RESTORE_AS=standby) and promote it when it waits for WAL; or restore a base backup that \
+             begins behind {asked}"
         )))
 }
 

@@ -32,6 +32,7 @@ async fn a_pushed_segment_comes_back_byte_for_byte() {
     );
     assert!(fetched.bytes() == bytes, "the bytes differ");
     std::fs::remove_file(sidecar.wal().join(&name)).unwrap();
+    std::fs::write(sidecar.data().join("recovery.signal"), "").unwrap();
     let placed = sidecar.get(&format!("/wal-fetch/{name}")).await;
     assert_eq!(placed.status(), 200, "{}", placed.body());
     assert!(std::fs::read(sidecar.wal().join(&name)).unwrap() == bytes);
@@ -161,6 +162,7 @@ async fn row53_a_damaged_object_is_damaged_not_absent_and_nothing_is_placed() {
         200
     );
     std::fs::remove_file(sidecar.wal().join(&name)).unwrap();
+    std::fs::write(sidecar.data().join("recovery.signal"), "").unwrap();
     sidecar.store.set_plan(FaultPlan::new().fail_keys(
         "wal_005/",
         Verb::Get,
