@@ -39,7 +39,7 @@ mod testing;
 mod wal_g_tests;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Begin, Catalog, ClusterIdentity,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, ClusterIdentity,
     SentinelRecord, StoredWal,
 };
 pub use clock::Clock;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wale_cluster::WalDirectory;
 
-use crate::archive::{Archive, Begin};
+use crate::archive::{Archive, Beginning};
 use crate::blocking::blocking;
 use crate::control::read_control;
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub async fn check(
     data_directory: &Path,
     wal_directory: &WalDirectory,
 ) -> Result<Ownership> {
-    let begin = Begin::UnlessKnown {
+    let begin = Beginning::UnlessKnown {
         wal: wal_directory.clone(),
         data: Some(data_directory.to_path_buf()),
     };
@@ -108,7 +108,7 @@ mod tests {
         let right = Bench::new();
         right
             .archive
-            .ensure_identity(&own, &Begin::Anew)
+            .ensure_identity(&own, &Beginning::Anew)
             .await
             .expect("claimed");
         let key = Archive::key(layout::IDENTITY).expect("a key");

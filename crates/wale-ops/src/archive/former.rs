@@ -26,7 +26,7 @@ const INTO: &str = " into ";
 
 /// Where a new archive may be begun.
 #[derive(Clone, Debug)]
-pub enum Begin {
+pub enum Beginning {
     /// Wherever there is none: somebody asked for it in so many words.
     Anew,
     /// Where there is none, unless these directories show that this server's archive was there.
@@ -38,7 +38,7 @@ pub enum Begin {
     },
 }
 
-impl Begin {
+impl Beginning {
     /// The sentence that says how `location` is known to have been this server's archive.
     pub(crate) async fn known(&self, location: &str) -> Result<Option<String>> {
         let Self::UnlessKnown { wal, data } = self else {
@@ -107,7 +107,7 @@ mod tests {
         .expect("written");
     }
 
-    async fn begun(archive: &Archive, begin: &Begin) -> std::result::Result<(), Kind> {
+    async fn begun(archive: &Archive, begin: &Beginning) -> std::result::Result<(), Kind> {
         let own: ClusterIdentity = cluster(SYSTEM_IDENTIFIER);
         let result = archive.ensure_identity(&own, begin).await;
         result.map(|_| ()).map_err(|error| {
@@ -121,7 +121,7 @@ mod tests {
         let bench = Bench::new();
         let folder = bench.folder().join("wal");
         fs::create_dir_all(&folder).expect("made");
-        let begin = Begin::UnlessKnown {
+        let begin = Beginning::UnlessKnown {
             wal: WalDirectory::at(&folder),
             data: None,
         };
@@ -133,7 +133,9 @@ mod tests {
         );
         assert!(bench.memory.keys().is_empty(), "nothing was written");
         // Somebody says so.
-        begun(&bench.archive, &Begin::Anew).await.expect("begun");
+        begun(&bench.archive, &Beginning::Anew)
+            .await
+            .expect("begun");
         begun(&bench.archive, &begin).await.expect("it is there");
     }
 
@@ -158,7 +160,7 @@ mod tests {
             if let Some(label) = &made {
                 history(&folder, label);
             }
-            let begin = Begin::UnlessKnown {
+            let begin = Beginning::UnlessKnown {
                 wal: WalDirectory::at(&folder),
                 data: Some(bench.folder().to_path_buf()),
             };

@@ -12,7 +12,7 @@ use wale_storage::{PutOutcome, body_from};
 use super::Archive;
 use super::adopt::Survey;
 use super::cluster_identity::{ClusterIdentity, foreign_cluster};
-use super::former::Begin;
+use super::former::Beginning;
 use crate::error::{Kind, OpError, Result};
 
 impl Archive {
@@ -62,7 +62,7 @@ impl Archive {
     pub async fn ensure_identity(
         &self,
         cluster: &ClusterIdentity,
-        begin: &Begin,
+        begin: &Beginning,
     ) -> Result<ArchiveIdentity> {
         // Not under the lock: a hundred pushes at once would wait for one another's looks.
         let identity = match self.read_identity().await? {
@@ -90,7 +90,7 @@ impl Archive {
     async fn claim_once(
         &self,
         cluster: &ClusterIdentity,
-        begin: &Begin,
+        begin: &Beginning,
     ) -> Result<ArchiveIdentity> {
         let mut cached = self.inner.identity.lock().await;
         let identity = match self.read_identity().await? {
@@ -150,7 +150,7 @@ impl Archive {
     ///
     /// # Errors
     /// The store's failures.
-    pub(crate) async fn lost_before(&self, begin: &Begin) -> Result<Option<OpError>> {
+    pub(crate) async fn lost_before(&self, begin: &Beginning) -> Result<Option<OpError>> {
         let Some(known) = begin.known(&self.location()).await? else {
             return Ok(None);
         };
@@ -175,7 +175,7 @@ impl Archive {
 
     /// Creates the identity of an archive that has none. Returns the one that is there afterwards, which may be
     /// another sidecar's.
-    async fn claim(&self, cluster: &ClusterIdentity, begin: &Begin) -> Result<ArchiveIdentity> {
+    async fn claim(&self, cluster: &ClusterIdentity, begin: &Beginning) -> Result<ArchiveIdentity> {
         let mut codecs = BTreeSet::from([self.codec().codec]);
         match self.survey().await? {
             // Once in the life of an archive. A second time means that the volume under the prefix is another one

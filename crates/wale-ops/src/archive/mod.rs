@@ -36,7 +36,7 @@ pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use cluster_identity::ClusterIdentity;
 pub(crate) use cluster_identity::foreign_cluster;
 pub use condition::{Flaw, Look};
-pub use former::Begin;
+pub use former::Beginning;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
 pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};

@@ -508,3 +508,53 @@ fn minimums(
     };
     told.map_or(recorded, |told| recorded.larger(told))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Options;
+    use super::*;
+
+    #[test]
+    fn what_asks_for_a_restore_after_its_end_is_told_and_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = RestoreClusterOptions {
+            fetch: Options::new(folder.path().to_owned()),
+            restore_command: "false".to_owned(),
+            wal_source: WalSource::Elsewhere,
+            authorization: None,
+            client_note: None,
+            restore_as: RestoreAs::Primary,
+            configuration_directory: None,
+            host_name: "h".to_owned(),
+        };
+        let asked = |addition: &str| RestoreRequest {
+            archive: "s3://bucket/pg".to_owned(),
+            label: "LATEST".to_owned(),
+            recovery_addition: addition.to_owned(),
+            ..RestoreRequest::default()
+        };
+        let line = "recovery_target_time = '2026-11-23 14:00:00+00'";
+        let mut marker = RestoreMarker {
+            format: wale_cluster::restore_marker::FORMAT,
+            state: RestoreState::Done,
+            request: asked(line),
+            backup: "base_000000010000000000000004_00000040".to_owned(),
+            started_at: chrono::DateTime::UNIX_EPOCH,
+            finished_at: None,
+            host: String::new(),
+            wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
+            attempt: String::new(),
+            outside: Vec::new(),
+            wal_directory: None,
+        };
+        let same = asked(&format!("# to two o'clock\n\n  {line}  \n"));
+        assert!(already_restored(&options, &same, &marker).is_ok());
+        let other = asked("");
+        let error = already_restored(&options, &other, &marker).unwrap_err();
+        assert_eq!(error.kind, Kind::NotEmpty);
+        marker.settled_at = Some(chrono::DateTime::UNIX_EPOCH);
+        assert!(already_restored(&options, &other, &marker).is_ok());
+    }
+}

@@ -561,24 +561,6 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     let error = restore(&other).await.unwrap_err();
     assert_eq!((error.kind, error.hint.is_some()), (Kind::NotEmpty, true));
     assert!(target.join("base/1/new").exists());
-
-    // Comments and white space are no other request.
-    let mut same = options.clone();
-    same.fetch.recovery_addition =
-        format!("# to 02:12\n\n  {}  \n", options.fetch.recovery_addition);
-    assert!(matches!(
-        restore(&same).await.unwrap(),
-        RestoreClusterOutcome::AlreadyRestored { .. }
-    ));
-    // Once the recovery has ended, no request restores here, and none stops the sidecar.
-    let mut marker = restore_marker::read(&target).unwrap().unwrap();
-    marker.settled_at = Some(chrono::DateTime::UNIX_EPOCH);
-    restore_marker::write(&target, &marker).unwrap();
-    assert!(matches!(
-        restore(&other).await.unwrap(),
-        RestoreClusterOutcome::AlreadyRestored { .. }
-    ));
-    assert!(target.join("base/1/new").exists());
 }
 
 /// What is told from the manifest is told before anything is copied.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
 
 use super::slot::Slot;
-use crate::archive::Begin;
+use crate::archive::Beginning;
 use crate::blocking::default_workers;
 use crate::claim::host_name;
 
@@ -87,11 +87,11 @@ impl Options {
     }
 
     /// Where an archive may be begun.
-    pub(super) fn begin(&self) -> Begin {
+    pub(super) fn begin(&self) -> Beginning {
         if self.new_archive {
-            return Begin::Anew;
+            return Beginning::Anew;
         }
-        Begin::UnlessKnown {
+        Beginning::UnlessKnown {
             wal: WalDirectory::at(&self.wal_directory),
             data: Some(self.data_directory.clone()),
         }

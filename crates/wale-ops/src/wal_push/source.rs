@@ -15,7 +15,7 @@ use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader, WalSe
 
 use super::memory::READ_BYTES;
 use super::plan::{self, Origin};
-use crate::archive::{Begin, ClusterIdentity};
+use crate::archive::{Beginning, ClusterIdentity};
 use crate::control::{control_file, read_control};
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file::{self, Unwritten};
@@ -106,8 +106,8 @@ impl Source {
     }
 
     /// Where its archive may be begun.
-    pub(super) fn begin(&self) -> Begin {
-        Begin::UnlessKnown {
+    pub(super) fn begin(&self) -> Beginning {
+        Beginning::UnlessKnown {
             wal: self.directory.clone(),
             data: self.data_directory.clone(),
         }

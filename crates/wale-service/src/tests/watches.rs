@@ -1,6 +1,6 @@
 //! What the sidecar finds out by itself and tells: another cluster's archive, an archive and a server that are not there.
 
-use wale_ops::{Archive, Begin, ClusterIdentity};
+use wale_ops::{Archive, Beginning, ClusterIdentity};
 use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb, body_from};
 
@@ -22,7 +22,7 @@ async fn claim(archive: &Archive, system_identifier: SystemIdentifier) {
         wal_segment_size: WalSegmentSize::DEFAULT,
     };
     archive
-        .ensure_identity(&cluster, &Begin::Anew)
+        .ensure_identity(&cluster, &Beginning::Anew)
         .await
         .unwrap();
 }
