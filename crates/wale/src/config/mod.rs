@@ -248,9 +248,9 @@ impl Settings {
             wal_directory: reader
                 .optional_path("PGWAL")
                 .unwrap_or_else(|| data_directory.join("pg_wal")),
-            host: reader.text("PGHOST"),
+            host: reader.host("PGHOST"),
             port: reader.port("PGPORT"),
-            user: reader.text("PGUSER"),
+            user: reader.name("PGUSER"),
             password: reader
                 .secret("PGPASSWORD")
                 .filter(|_| password_file.is_none()),
@@ -258,7 +258,7 @@ impl Settings {
             passfile: reader
                 .optional_path("PGPASSFILE")
                 .or_else(|| home.map(|home| home.join(".pgpass"))),
-            database: reader.text("PGDATABASE"),
+            database: reader.name("PGDATABASE"),
             sslmode: reader.word("PGSSLMODE"),
             sslrootcert: reader.optional_path("PGSSLROOTCERT"),
             sslcert: reader.optional_path("PGSSLCERT"),

@@ -249,6 +249,14 @@ fn no_verb_shows_a_password_within_another_setting() {
             "WALE_RESTORE_COMMAND",
             format!("wget --header 'Authorization: Bearer {CANARY}' x"),
         ),
+        (
+            "WALE_RESTORE_COMMAND",
+            format!("AWS_SECRET_ACCESS_KEY={CANARY} x --password {CANARY} %f %p"),
+        ),
+        ("PGHOST", format!("host=x password={CANARY}")),
+        ("PGHOST", format!("postgres://u:{CANARY}@h/x")),
+        ("PGDATABASE", format!("dbname=x password={CANARY}")),
+        ("PGUSER", format!("postgres://u:{CANARY}@h/x")),
         ("WALE_LISTEN_PORT", format!("http://u:{CANARY}@h")),
         ("https_proxy", format!("http://user:{CANARY}@127.0.0.1:1")),
     ] {
