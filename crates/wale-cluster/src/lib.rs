@@ -43,7 +43,7 @@ pub use data_directory::{
 pub use error::{ClusterError, FileKind, Situation};
 pub use lock_file::LockFile;
 pub use owner::Owner;
-pub use regular_file::{open_regular, read_bounded, read_bounded_text};
+pub use regular_file::{read_bounded, read_bounded_text};
 pub use restore_marker::{RestoreMarker, RestoreRequest, RestoreState};
 pub use restore_tree::RestoreTree;
 pub use wal_directory::{ArchiveStatus, FileStamp, WalDirectory, WalFile};

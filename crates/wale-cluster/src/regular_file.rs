@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Those of opening; `InvalidInput` for anything that is no regular file.
-pub fn open_regular(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = std::fs::OpenOptions::new()
         .read(true)
