@@ -179,7 +179,12 @@ impl Loaded {
             .iter()
             .map(|setting| Shown::of(setting, &mut reader, &settings))
             .collect();
-        let warnings = reader.warnings();
+        let mut warnings = reader.warnings();
+        if matches!(settings.place, Some(Place::Directory(_))) {
+            let prefixes = prefix::PREFIXES.into_iter();
+            let told = prefixes.filter_map(|name| prefix::dropped_host(name, &reader.set(name)?.0));
+            warnings.extend(told);
+        }
         mistakes.sort_by_key(|mistake| mistake.group);
         Self {
             settings,
