@@ -49,6 +49,6 @@ pub use retention::sweep;
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
-    WalDirectory,
+    WalDirectory, read_bounded, read_bounded_text,
 };
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};
