@@ -34,9 +34,11 @@ pub(crate) async fn watch(app: Arc<App>) {
                 note(&app, found.as_ref());
                 recall_push(&app, found.as_ref()).await;
                 again = AGAIN;
-                match found.and_then(|found| found.gap) {
-                    Some(_) => EVERY_WHILE_MISSING,
-                    None => EVERY,
+                match found.map(|found| found.gap) {
+                    Some(Some(_)) => EVERY_WHILE_MISSING,
+                    // `/readyz` tells that the first base backup is missing. Without one, one short listing is all.
+                    None => AGAIN,
+                    Some(None) => EVERY,
                 }
             }
             Err(error) => {

@@ -134,6 +134,12 @@ impl Archive {
         )
     }
 
+    /// Whether this process began the archive, in an empty place.
+    #[must_use]
+    pub fn was_begun(&self) -> bool {
+        self.inner.was_begun.load(Ordering::Relaxed)
+    }
+
     /// Whether there is nothing of an archive at this place: no identity, no base backup, no WAL.
     ///
     /// # Errors
@@ -177,6 +183,7 @@ impl Archive {
     /// another sidecar's.
     async fn claim(&self, cluster: &ClusterIdentity, begin: &Beginning) -> Result<ArchiveIdentity> {
         let mut codecs = BTreeSet::from([self.codec().codec]);
+        let mut was_empty = false;
         match self.survey().await? {
             // Once in the life of an archive. A second time means that the volume under the prefix is another one
             // than before, most likely an empty folder where it should be mounted.
@@ -184,6 +191,7 @@ impl Archive {
                 if let Some(known) = begin.known(&self.location()).await? {
                     return Err(self.not_there(&known));
                 }
+                was_empty = true;
                 tracing::warn!(
                     archive = %self.location(),
                     system_identifier = %cluster.system_identifier,
@@ -213,7 +221,10 @@ impl Archive {
             .put_if_absent(&key, body_from(identity.to_json().into()))
             .await;
         match outcome {
-            Ok(PutOutcome::Created(_)) => Ok(identity),
+            Ok(PutOutcome::Created(_)) => {
+                self.inner.was_begun.store(was_empty, Ordering::Relaxed);
+                Ok(identity)
+            }
             // Somebody was faster (or our own earlier attempt lost its reply): the stored one counts.
             Ok(PutOutcome::Exists) => self.read_identity().await?.ok_or_else(|| {
                 OpError::new(

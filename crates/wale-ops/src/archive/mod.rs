@@ -78,6 +78,8 @@ struct Inner {
     identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
     /// Whether this process has ever seen an identity: an archive that has none any more is not begun anew.
     was_seen: AtomicBool,
+    /// Whether this process began the archive in an empty place.
+    was_begun: AtomicBool,
 }
 
 impl Archive {
@@ -101,6 +103,7 @@ impl Archive {
                 created_by,
                 identity,
                 was_seen: AtomicBool::new(false),
+                was_begun: AtomicBool::new(false),
             }),
         }
     }

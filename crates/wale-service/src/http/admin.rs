@@ -49,6 +49,14 @@ pub(crate) fn ready(app: &App) -> Reply {
     if let Some(said) = &entries.newest_is_anothers {
         let _ = writeln!(text, "note: {said}; {}", rival::HINT);
     }
+    if app.archive.was_begun() && entries.last_backup.is_none() && entries.recoverable.is_none() {
+        let _ = writeln!(
+            text,
+            "note: a new archive was begun in {} and has no base backup yet: take one; if there was an archive before, \
+             check that its volume is mounted",
+            app.archive.location()
+        );
+    }
     let plain = entries.plain_http;
     if let Some(last) = plain.last {
         let _ = writeln!(

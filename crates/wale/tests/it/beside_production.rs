@@ -17,7 +17,13 @@ fn fault_105_a_copy_that_takes_latest_away_from_production_is_told_and_undone() 
     let position = production.sql("select pg_current_wal_lsn()");
     production.sql("insert into t values (1)");
     stage.archive_all();
-    assert!(!stage.sidecar.get("/readyz").text().contains("note:"));
+    assert!(
+        !stage
+            .sidecar
+            .get("/readyz")
+            .text()
+            .contains("note: another server")
+    );
 
     // The drill: its archiving is on, into the same archive.
     let target = format!("recovery_target_lsn = '{position}'\nrecovery_target_action = 'promote'");
