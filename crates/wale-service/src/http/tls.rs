@@ -8,7 +8,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -230,11 +229,8 @@ fn fingerprint(certificate: &[u8], key: &[u8]) -> u64 {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, OpError> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path);
-    file.and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
-        .map_err(|error| unusable(path, "cannot be read").source(error))?;
-    Ok(bytes)
+    wale_ops::read_bounded(path, FILE_MAX)
+        .map_err(|error| unusable(path, "cannot be read").source(error))
 }
 
 fn unusable(path: &Path, why: &str) -> OpError {
