@@ -22,11 +22,11 @@ fn fault_68_after_a_reboot_without_the_volume_nothing_is_archived_into_the_bare_
     stage.cluster.sql("create table t (i int)");
     // wale comes to a server that runs for long: nothing is in its way.
     stage.archive_all();
-    let probe = stage.sidecar.get("/readyz").text().to_string();
+    let probe = stage.sidecar.get("/readyz").text();
     assert!(probe.contains("note: a new archive was begun"), "{probe}");
     let taken = stage.sidecar.get("/backup-push");
     assert_eq!(taken.status, 200, "{}", taken.text());
-    let probe = stage.sidecar.get("/readyz").text().to_string();
+    let probe = stage.sidecar.get("/readyz").text();
     assert!(!probe.contains("note:"), "{probe}");
     stage.archive_all();
 
