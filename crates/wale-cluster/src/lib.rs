@@ -26,6 +26,7 @@ mod error;
 pub mod lock_file;
 mod owner;
 pub mod recovery;
+mod regular_file;
 pub mod restore_marker;
 pub mod restore_tree;
 pub mod wal_directory;
@@ -37,11 +38,12 @@ pub use control::{
 };
 pub use data_directory::{
     DataDirectory, DirectoryContent, Entry, EntryKind, Listing, PostmasterFile, PostmasterState,
-    RecoveryRole, Tablespace, WalkOptions, WalkWarning, open_regular,
+    RecoveryRole, Tablespace, WalkOptions, WalkWarning,
 };
 pub use error::{ClusterError, FileKind, Situation};
 pub use lock_file::LockFile;
 pub use owner::Owner;
+pub use regular_file::{read_bounded, read_bounded_text};
 pub use restore_marker::{RestoreMarker, RestoreRequest, RestoreState};
 pub use restore_tree::RestoreTree;
 pub use wal_directory::{ArchiveStatus, FileStamp, WalDirectory, WalFile};

@@ -102,7 +102,7 @@ pub struct RestoreRequest {
 /// When it cannot be read, is not the JSON that wale writes, or is of a newer format.
 pub fn read(data_directory: &Path) -> Result<Option<RestoreMarker>, ClusterError> {
     let path = data_directory.join(FILE_NAME);
-    let file = match crate::data_directory::open_regular(&path) {
+    let file = match crate::regular_file::open_regular(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ClusterError::io("read", &path)(error)),

@@ -429,15 +429,23 @@ impl OpError {
     #[must_use]
     pub fn from_cluster(error: ClusterError, what: impl fmt::Display) -> Self {
         let mut result = Self::new(cluster_kind(&error), format!("could not {what}"));
-        result.detail = error.detail();
         result.hint = error.hint();
+        match &error {
+            // The system's words are the cause, which is told already.
+            ClusterError::Io { source, .. } => {
+                result.hint = result.hint.or(io_hint(source).map(str::to_owned));
+            }
+            _ => result.detail = error.detail(),
+        }
         result.source(error)
     }
 
     /// The error for a failed local file operation while doing `what`.
     #[must_use]
     pub fn from_io(error: std::io::Error, what: impl fmt::Display) -> Self {
-        Self::new(io_kind(&error), format!("could not {what}")).source(error)
+        let mut result = Self::new(io_kind(&error), format!("could not {what}"));
+        result.hint = io_hint(&error).map(str::to_owned);
+        result.source(error)
     }
 }
 
@@ -450,6 +458,19 @@ impl fmt::Display for OpError {
 impl Error for OpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+/// What to do about a failed local file operation, where its own words do not say it.
+fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind as E;
+    match error.kind() {
+        E::PermissionDenied => Some(
+            "look at its owner and mode, and at those of the folders above: the user that wale runs as needs access",
+        ),
+        E::ReadOnlyFilesystem => Some("mount the file system so that wale may write there"),
+        E::StorageFull | E::QuotaExceeded => Some("free space there, then try again"),
+        _ => None,
     }
 }
 
@@ -500,6 +521,29 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
+
+    #[test]
+    fn a_file_without_permission_has_an_object_a_remedy_and_its_cause_once() {
+        let denied = || std::io::Error::from_raw_os_error(13);
+        let cluster = ClusterError::Io {
+            action: "write",
+            path: "/x".into(),
+            source: denied(),
+        };
+        for error in [
+            OpError::from_io(denied(), "open \"x\""),
+            OpError::from_cluster(cluster, "write /x"),
+        ] {
+            assert_eq!(error.kind, Kind::PermissionDenied);
+            assert_eq!(error.chain().matches("Permission denied").count(), 1);
+            assert_eq!(error.detail, None);
+            assert!(
+                error
+                    .hint
+                    .is_some_and(|hint| hint.contains("owner and mode"))
+            );
+        }
+    }
 
     #[test]
     fn the_table_is_in_the_order_of_the_kinds_and_holds_the_promises() {

@@ -39,8 +39,8 @@ mod testing;
 mod wal_g_tests;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Catalog, ClusterIdentity, SentinelRecord,
-    StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, ClusterIdentity,
+    SentinelRecord, StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Declined, Kind, Level, OpError, Retry};
@@ -49,6 +49,6 @@ pub use retention::sweep;
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
-    WalDirectory,
+    WalDirectory, read_bounded, read_bounded_text,
 };
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

@@ -16,7 +16,7 @@ use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName, WalSegmentSize}
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
-use crate::archive::{Archive, ArchiveOptions, ClusterIdentity};
+use crate::archive::{Archive, ArchiveOptions, Beginning, ClusterIdentity};
 use crate::clock::Clock;
 use crate::retry::RetryBudget;
 use crate::wal_fetch::FetchedWal;
@@ -102,7 +102,7 @@ impl Bench {
     /// Gives the archive its identity.
     pub(crate) async fn claim(&self) {
         self.archive
-            .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+            .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
             .await
             .expect("claimed");
     }

@@ -86,7 +86,7 @@ pub enum Topic {
     WalFetch,
     /// The latest base backup failed, or the first one has not begun yet.
     Backup,
-    /// The archive belongs to another cluster than the data directory.
+    /// The archive belongs to another cluster than the data directory, or this cluster's was here and is gone.
     Identity,
 }
 

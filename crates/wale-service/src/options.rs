@@ -1,7 +1,6 @@
 //! What the binary hands over. No names of settings, no environment: typed values only.
 
 use std::fmt;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -225,9 +224,7 @@ impl HttpToken {
 /// The token that a file of a few hundred bytes holds now.
 fn read_token(file: &Path) -> Option<String> {
     const TOKEN_MAX: u64 = 64 << 10;
-    let mut text = String::new();
-    let file = std::fs::File::open(file).ok()?;
-    file.take(TOKEN_MAX).read_to_string(&mut text).ok()?;
+    let text = wale_ops::read_bounded_text(file, TOKEN_MAX).ok()?;
     HttpToken::new(text.trim().to_owned()).ok()?;
     Some(text.trim().to_owned())
 }

@@ -23,7 +23,15 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut pause = PAUSE;
     let mut told = None;
     loop {
-        match ownership::check(&app.archive, &app.data_directory).await {
+        match ownership::check(&app.archive, &app.data_directory, &app.wal_directory).await {
+            // The pushes are refused for it; this tells it before the first one.
+            Ok(Ownership::Lost(text)) => {
+                if told.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                }
+                app.life.complain(Topic::Identity, text.clone());
+                told = Some(text);
+            }
             Ok(found) => {
                 app.life.resolve(Topic::Identity);
                 if found == Ownership::Own {

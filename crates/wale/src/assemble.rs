@@ -333,10 +333,29 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
             Some(_) => WalSource::Elsewhere,
             None => WalSource::Archive,
         },
+        client_note: client_note(settings, command.authorization.is_some()),
         authorization: command.authorization,
         restore_as,
         configuration_directory: settings.configuration_directory.clone(),
         host_name,
+    })
+}
+
+/// Which program the database's image needs for the `restore_command`. A server without it stops in its recovery.
+fn client_note(settings: &Settings, hides_a_token: bool) -> Option<String> {
+    if settings.restore_command.is_some() {
+        return None;
+    }
+    let client = settings.restore_client;
+    Some(match client {
+        "wget" if hides_a_token || settings.tls_files.is_some() => {
+            "restore_command wants GNU Wget in the database's image; where that has BusyBox's (Alpine), set \
+             WALE_RESTORE_CLIENT=busybox, with TLS wale or curl, and restore into an empty directory again"
+                .to_owned()
+        }
+        "wget" => "restore_command wants wget in the database's image, GNU's or BusyBox's".to_owned(),
+        "busybox" => "restore_command wants BusyBox's wget in the database's image".to_owned(),
+        _ => format!("restore_command wants {client} in the database's image"),
     })
 }
 

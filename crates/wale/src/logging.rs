@@ -252,7 +252,7 @@ impl Visit for Members {
 }
 
 /// Control characters as escapes: an event is one line.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

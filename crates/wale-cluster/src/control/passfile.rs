@@ -5,7 +5,7 @@
 //! others may read is not used. Here that is not only a warning: the reason is kept for the message of a
 //! failed login.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -14,6 +14,9 @@ use super::options::Secret;
 /// Directories of the Unix socket that a password file calls `localhost`: PostgreSQL's compiled-in default,
 /// upstream and in the distributions' packages.
 const DEFAULT_SOCKET_DIRECTORIES: [&str; 2] = ["/tmp", "/var/run/postgresql"];
+
+/// Largest password file: ten thousand lines of 100 bytes.
+const PASSFILE_MAX: u64 = 1 << 20;
 
 /// What the password file had to say.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub(super) fn look_up(path: &Path, host: &str, port: u16, database: &str, user: 
     if metadata.permissions().mode() & 0o077 != 0 {
         return unusable("was not used because others may read it; it needs mode 0600 or less");
     }
-    let text = match std::fs::read_to_string(path) {
+    let text = match crate::read_bounded_text(path, PASSFILE_MAX) {
         Ok(text) => text,
         Err(error) => return unusable(&format!("was not used: {error}")),
     };
@@ -63,15 +66,12 @@ pub(super) fn look_up(path: &Path, host: &str, port: u16, database: &str, user: 
 pub(super) fn read_alone(path: &Path) -> Result<Secret, String> {
     /// No password is longer; a device that never ends may not fill the memory.
     const PASSWORD_MAX: u64 = 64 << 10;
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(PASSWORD_MAX).read_to_string(&mut text))
-        .map_err(|error| {
-            format!(
-                "The file of the password, {}, was not read: {error}",
-                path.display()
-            )
-        })?;
+    let text = crate::read_bounded_text(path, PASSWORD_MAX).map_err(|error| {
+        format!(
+            "The file of the password, {}, was not read: {error}",
+            path.display()
+        )
+    })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Secret::new(text.strip_suffix('\r').unwrap_or(text)))
 }

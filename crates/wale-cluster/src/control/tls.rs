@@ -25,6 +25,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::options::{ConnectOptions, SslMode};
 use crate::error::ClusterError;
 
+/// Largest file of certificates or of a key: a system's whole bundle has 200 to 400 kB.
+const PEM_BYTES_MAX: u64 = 8 << 20;
+
 /// How much of the server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
@@ -43,12 +46,16 @@ pub(super) fn connector(options: &ConnectOptions) -> Result<MakeRustlsConnect, C
         (None, None) => builder.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+            let unusable = |reason: String| {
                 configuration(format!(
-                    "key file {} cannot be used: {error}",
+                    "key file {} cannot be used: {reason}",
                     key.display()
                 ))
-            })?;
+            };
+            let pem = crate::read_bounded(key, PEM_BYTES_MAX)
+                .map_err(|error| unusable(error.to_string()))?;
+            let key =
+                PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(error.to_string()))?;
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| configuration(format!("client certificate refused: {error}")))?
@@ -138,8 +145,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClusterErro
             path.display()
         ))
     };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let pem =
+        crate::read_bounded(path, PEM_BYTES_MAX).map_err(|error| unusable(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));

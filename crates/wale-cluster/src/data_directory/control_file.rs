@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use wale_pg::{ControlFile, ControlFileError};
 
-use super::{DataDirectory, open_regular};
+use super::DataDirectory;
 use crate::error::ClusterError;
+use crate::regular_file::open_regular;
 
 /// The server rewrites the file in place, in one write of some hundred bytes: a half-written one is whole
 /// again within this time, many times over. 10 tries, 9 pauses, 90 ms in all.

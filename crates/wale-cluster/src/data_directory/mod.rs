@@ -13,13 +13,13 @@ mod role;
 mod walk;
 
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use wale_pg::MajorVersion;
 
 use crate::error::ClusterError;
 use crate::owner::Owner;
+use crate::regular_file::open_regular;
 
 pub use content::DirectoryContent;
 pub use postmaster::{PostmasterFile, PostmasterState};
@@ -88,25 +88,6 @@ impl DataDirectory {
                 version_num: text.trim().to_owned(),
             }),
         }
-    }
-}
-
-/// Opens a regular file for reading. Never waits: a FIFO in its place, which the database's user may make, would hold the
-/// thread until somebody writes into it.
-///
-/// # Errors
-/// Those of opening; `InvalidInput` for anything that is no regular file.
-pub fn open_regular(path: &Path) -> io::Result<std::fs::File> {
-    let no_wait = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(no_wait)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        let text = "it is no regular file";
-        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 

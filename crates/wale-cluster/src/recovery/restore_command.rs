@@ -24,7 +24,7 @@
 //! anybody.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{FILE_MODE, RecoveryMode};
@@ -177,14 +177,10 @@ pub fn write_authorization(
 /// When the file is there and cannot be read or written.
 pub fn renew_authorization(data_directory: &Path, token: &Secret) -> Result<bool, ClusterError> {
     let path = data_directory.join(AUTHORIZATION_FILE);
-    let mut held = String::new();
-    match std::fs::File::open(&path) {
+    let held = match crate::read_bounded_text(&path, AUTHORIZATION_BYTES_MAX) {
+        Ok(held) => held,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(ClusterError::io("read", &path)(error)),
-        Ok(file) => file
-            .take(AUTHORIZATION_BYTES_MAX)
-            .read_to_string(&mut held)
-            .map_err(ClusterError::io("read", &path))?,
     };
     let client = match held.as_str() {
         held if held.starts_with("header = \"") => RestoreClient::Curl,

@@ -12,6 +12,7 @@ use wale_storage::{PutOutcome, body_from};
 use super::Archive;
 use super::adopt::Survey;
 use super::cluster_identity::{ClusterIdentity, foreign_cluster};
+use super::former::Beginning;
 use crate::error::{Kind, OpError, Result};
 
 impl Archive {
@@ -56,13 +57,17 @@ impl Archive {
     /// or its volume taken away, and then nothing may be written.
     ///
     /// # Errors
-    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; [`Kind::StorageUnavailable`] when this process has
-    /// seen an identity and there is none now; the store's failures.
-    pub async fn ensure_identity(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; [`Kind::StorageUnavailable`] when there is none now and
+    /// this process has seen one, or `begin` knows of one; the store's failures.
+    pub async fn ensure_identity(
+        &self,
+        cluster: &ClusterIdentity,
+        begin: &Beginning,
+    ) -> Result<ArchiveIdentity> {
         // Not under the lock: a hundred pushes at once would wait for one another's looks.
         let identity = match self.read_identity().await? {
             Some(identity) => identity,
-            None => self.claim_once(cluster).await?,
+            None => self.claim_once(cluster, begin).await?,
         };
         compare(&identity, cluster, &self.location())?;
         *self.inner.identity.lock().await = Some(identity.clone());
@@ -82,12 +87,16 @@ impl Archive {
     }
 
     /// Claims an archive without identity, under the lock: a hundred pushes at start make one claim.
-    async fn claim_once(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+    async fn claim_once(
+        &self,
+        cluster: &ClusterIdentity,
+        begin: &Beginning,
+    ) -> Result<ArchiveIdentity> {
         let mut cached = self.inner.identity.lock().await;
         let identity = match self.read_identity().await? {
             Some(identity) => identity,
             None if self.inner.was_seen.load(Ordering::Relaxed) => return Err(self.lost()),
-            None => self.claim(cluster).await?,
+            None => self.claim(cluster, begin).await?,
         };
         self.inner.was_seen.store(true, Ordering::Relaxed);
         *cached = Some(identity.clone());
@@ -103,9 +112,52 @@ impl Archive {
         )
         .detail("It has no wale.json any more: it was emptied, or its volume was taken away. Nothing is written there.")
         .hint(
-            "bring the archive back with its wale.json; to begin a new one there on purpose, start the sidecar anew and \
-             take a base backup",
+            "bring the archive back with its wale.json; to begin a new one there on purpose, run wale backup-push \
+             --new-archive",
         )
+    }
+
+    /// The error for an empty place where this server's archive was, as `known` says.
+    fn not_there(&self, known: &str) -> OpError {
+        let location = self.location();
+        OpError::new(
+            Kind::StorageUnavailable,
+            format!("the archive {location} was there and is gone: this server has archived there before"),
+        )
+        .detail(format!(
+            "{known} The place is empty now. Nothing is written there: once its volume is mounted again it would be hidden, \
+             and PostgreSQL has deleted its own copies by then."
+        ))
+        .hint(
+            "mount the archive's volume, or bring the archive back with its wale.json; to begin a new one there on purpose, \
+             run wale backup-push --new-archive",
+        )
+    }
+
+    /// Whether there is nothing of an archive at this place: no identity, no base backup, no WAL.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn holds_nothing(&self) -> Result<bool> {
+        if self.read_identity().await?.is_some() {
+            return Ok(false);
+        }
+        Ok(matches!(self.survey().await?, Survey::Empty))
+    }
+
+    /// What a push would be refused with, where the archive of this server was here and the place is empty now. Writes
+    /// nothing; to be asked of an archive without identity.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn lost_before(&self, begin: &Beginning) -> Result<Option<OpError>> {
+        let Some(known) = begin.known(&self.location()).await? else {
+            return Ok(None);
+        };
+        Ok(match self.survey().await? {
+            Survey::Empty => Some(self.not_there(&known)),
+            Survey::InUse(_) => None,
+        })
     }
 
     /// Compares the archive's identity, as the store has it now, with `cluster`; claims nothing. `false` while the archive
@@ -123,16 +175,21 @@ impl Archive {
 
     /// Creates the identity of an archive that has none. Returns the one that is there afterwards, which may be
     /// another sidecar's.
-    async fn claim(&self, cluster: &ClusterIdentity) -> Result<ArchiveIdentity> {
+    async fn claim(&self, cluster: &ClusterIdentity, begin: &Beginning) -> Result<ArchiveIdentity> {
         let mut codecs = BTreeSet::from([self.codec().codec]);
         match self.survey().await? {
             // Once in the life of an archive. A second time means that the volume under the prefix is another one
             // than before, most likely an empty folder where it should be mounted.
-            Survey::Empty => tracing::warn!(
-                archive = %self.location(),
-                system_identifier = %cluster.system_identifier,
-                "a new archive is begun here; if there was one already, check that its volume is mounted"
-            ),
+            Survey::Empty => {
+                if let Some(known) = begin.known(&self.location()).await? {
+                    return Err(self.not_there(&known));
+                }
+                tracing::warn!(
+                    archive = %self.location(),
+                    system_identifier = %cluster.system_identifier,
+                    "a new archive is begun here; if there was one already, check that its volume is mounted"
+                );
+            }
             Survey::InUse(contents) => {
                 self.check_adoption(&contents, cluster).await?;
                 tracing::info!(archive = %self.location(), "adopts an archive that has no identity yet");

@@ -25,7 +25,7 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
     assert!(bench.archive.identity().await.expect("read").is_none());
     let claimed = bench
         .archive
-        .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+        .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
         .await
         .expect("claimed");
     assert_eq!(claimed.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
@@ -34,7 +34,7 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
     for _ in 0..100 {
         bench
             .archive
-            .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+            .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
             .await
             .expect("known");
         bench.archive.note_codec(Codec::Zstd).await.expect("known");
@@ -55,7 +55,7 @@ async fn fault_68_an_archive_that_was_emptied_is_not_begun_anew_by_the_same_proc
     bench.memory.delete(&key).await.expect("deleted");
     let error = bench
         .archive
-        .ensure_identity(&mine)
+        .ensure_identity(&mine, &Beginning::Anew)
         .await
         .expect_err("gone");
     assert_eq!(error.kind, Kind::StorageUnavailable);
@@ -66,16 +66,23 @@ async fn fault_68_an_archive_that_was_emptied_is_not_begun_anew_by_the_same_proc
     // It comes back.
     bench.memory.insert(&key, content);
     bench.archive.ensure_still_there().await.expect("back");
-    bench.archive.ensure_identity(&mine).await.expect("back");
+    bench
+        .archive
+        .ensure_identity(&mine, &Beginning::Anew)
+        .await
+        .expect("back");
     assert_eq!(bench.archive.read_identity().await.expect("read"), kept);
     // Another process begins anew, and the first one goes on with that.
     bench.memory.delete(&key).await.expect("deleted");
     let other = archive(Arc::new(bench.memory.clone()), Codec::Zstd, 1 << 20);
     other.ensure_still_there().await.expect("never seen");
-    other.ensure_identity(&mine).await.expect("claimed");
+    other
+        .ensure_identity(&mine, &Beginning::Anew)
+        .await
+        .expect("claimed");
     bench
         .archive
-        .ensure_identity(&mine)
+        .ensure_identity(&mine, &Beginning::Anew)
         .await
         .expect("there again");
 }
@@ -89,7 +96,10 @@ async fn row_39_of_two_clusters_at_the_same_moment_one_gets_the_prefix() {
         archive(store(), Codec::Zstd, 1 << 20),
     );
     let (mine, yours) = (cluster(1), cluster(2));
-    let (first, second) = tokio::join!(one.ensure_identity(&mine), two.ensure_identity(&yours));
+    let (first, second) = tokio::join!(
+        one.ensure_identity(&mine, &Beginning::Anew),
+        two.ensure_identity(&yours, &Beginning::Anew)
+    );
     let (lucky, refused) = match (first, second) {
         (Ok(lucky), Err(refused)) | (Err(refused), Ok(lucky)) => (lucky, refused),
         other => panic!("{other:?}"),
@@ -104,13 +114,16 @@ async fn row_39_a_loser_of_the_race_reads_the_winner() {
     let bench = Bench::new();
     // The other one appears between the look and the claim.
     let other = archive(Arc::new(bench.memory.clone()), Codec::Zstd, 1 << 20);
-    other.ensure_identity(&cluster(1)).await.expect("claimed");
+    other
+        .ensure_identity(&cluster(1), &Beginning::Anew)
+        .await
+        .expect("claimed");
     bench
         .faulty
         .set_plan(FaultPlan::new().fail(Verb::Get, Occurrence::Nth(1), Fault::Unavailable));
     let error = bench
         .archive
-        .ensure_identity(&cluster(1))
+        .ensure_identity(&cluster(1), &Beginning::Anew)
         .await
         .expect_err("no answer");
     assert_eq!(
@@ -120,12 +133,12 @@ async fn row_39_a_loser_of_the_race_reads_the_winner() {
     );
     bench
         .archive
-        .ensure_identity(&cluster(1))
+        .ensure_identity(&cluster(1), &Beginning::Anew)
         .await
         .expect("ours");
     let error = bench
         .archive
-        .ensure_identity(&cluster(2))
+        .ensure_identity(&cluster(2), &Beginning::Anew)
         .await
         .expect_err("not yours");
     assert_eq!(error.kind, Kind::ArchiveMismatch);
@@ -140,13 +153,13 @@ async fn a_lost_reply_to_the_claim_is_made_good() {
     ));
     let error = bench
         .archive
-        .ensure_identity(&cluster(1))
+        .ensure_identity(&cluster(1), &Beginning::Anew)
         .await
         .expect_err("no reply");
     assert_eq!(error.kind, Kind::StorageUnavailable);
     bench
         .archive
-        .ensure_identity(&cluster(1))
+        .ensure_identity(&cluster(1), &Beginning::Anew)
         .await
         .expect("it was ours");
 }
@@ -162,7 +175,7 @@ async fn another_segment_size_is_refused() {
     };
     let error = bench
         .archive
-        .ensure_identity(&other)
+        .ensure_identity(&other, &Beginning::Anew)
         .await
         .expect_err("16 MiB");
     assert_eq!(error.kind, Kind::ArchiveMismatch);
@@ -252,7 +265,10 @@ async fn an_archive_of_another_tool_is_adopted_by_its_own_cluster_only() {
                 sentinel,
             );
         }
-        let result = bench.archive.ensure_identity(&cluster(ours)).await;
+        let result = bench
+            .archive
+            .ensure_identity(&cluster(ours), &Beginning::Anew)
+            .await;
         let shown = result
             .map(|i| i.codecs.into_iter().collect::<Vec<_>>())
             .map_err(|e| e.kind);
@@ -268,7 +284,7 @@ async fn wal_under_an_unknown_extension_is_no_empty_prefix() {
     insert(&bench, "wal_005/000000010000000000000001.lzo.gpg", "?");
     let error = bench
         .archive
-        .ensure_identity(&cluster(SYSTEM_IDENTIFIER))
+        .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
         .await
         .expect_err("nobody knows whose it is");
     assert_eq!(error.kind, Kind::Configuration);
@@ -286,7 +302,7 @@ async fn a_damaged_or_later_identity_is_not_overwritten() {
         insert(&bench, layout::IDENTITY, content);
         let error = bench
             .archive
-            .ensure_identity(&cluster(1))
+            .ensure_identity(&cluster(1), &Beginning::Anew)
             .await
             .expect_err("unreadable");
         assert_eq!(error.kind, kind);

@@ -116,7 +116,7 @@ fn already_restored(
     request: &RestoreRequest,
     marker: &RestoreMarker,
 ) -> Result<RestoreClusterOutcome> {
-    if marker.request == *request {
+    if is_same(&marker.request, request) {
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
             notes: still_held(options, marker),
@@ -124,6 +124,23 @@ fn already_restored(
     }
     let target = options.fetch.target.display();
     let done = &marker.request;
+    // Nobody may have been there to settle it yet.
+    if marker.settled_at.is_some() || recovery::has_ended(&options.fetch.target).unwrap_or(false) {
+        tracing::warn!(
+            backup = marker.backup,
+            hint = "take START_MODE=RESTORE and RECOVERY_ADDITION away; to restore again, move the data directory away first: \
+                    it has been written to since",
+            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, although something else is \
+             asked for now ({} of {} as \"{}\", or other recovery settings)",
+            request.label,
+            request.archive,
+            request.restore_as
+        );
+        return Ok(RestoreClusterOutcome::AlreadyRestored {
+            backup: marker.backup.clone(),
+            notes: still_held(options, marker),
+        });
+    }
     Err(OpError::new(Kind::NotEmpty, format!("\"{target}\" holds a cluster that another request restored"))
         .detail(format!(
             "It was restored from {} of {} as \"{}\"; now {} of {} as \"{}\" is asked for, or other recovery settings.",
@@ -132,6 +149,21 @@ fn already_restored(
         .hint(format!(
             "to keep the cluster, start without RESTORE or with the former request; to restore again, move {target} away first: it may have been written to since"
         )))
+}
+
+/// Whether two requests are the same restore. Comments, white space at the ends of lines and empty lines in the recovery
+/// settings are no difference.
+fn is_same(done: &RestoreRequest, asked: &RestoreRequest) -> bool {
+    let plain = |request: &RestoreRequest| {
+        let lines = request.recovery_addition.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let recovery_addition = lines.collect::<Vec<_>>().join("\n");
+        RestoreRequest {
+            recovery_addition,
+            ..request.clone()
+        }
+    };
+    plain(done) == plain(asked)
 }
 
 /// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.
@@ -271,6 +303,7 @@ fn finishing(
 ) -> Finish {
     let restore_command = options.restore_command.clone();
     let authorization = options.authorization.clone();
+    let client_note = options.client_note.clone();
     let recorded = prepared
         .source
         .wale()
@@ -313,6 +346,7 @@ fn finishing(
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
+        notes.extend(client_note);
         notes.extend(notes_about(&applied));
         Ok(Finished {
             notes,
@@ -473,4 +507,54 @@ fn minimums(
         wal_level: settings.wal_level,
     };
     told.map_or(recorded, |told| recorded.larger(told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Options;
+    use super::*;
+
+    #[test]
+    fn what_asks_for_a_restore_after_its_end_is_told_and_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = RestoreClusterOptions {
+            fetch: Options::new(folder.path().to_owned()),
+            restore_command: "false".to_owned(),
+            wal_source: WalSource::Elsewhere,
+            authorization: None,
+            client_note: None,
+            restore_as: RestoreAs::Primary,
+            configuration_directory: None,
+            host_name: "h".to_owned(),
+        };
+        let asked = |addition: &str| RestoreRequest {
+            archive: "s3://bucket/pg".to_owned(),
+            label: "LATEST".to_owned(),
+            recovery_addition: addition.to_owned(),
+            ..RestoreRequest::default()
+        };
+        let line = "recovery_target_time = '2026-11-23 14:00:00+00'";
+        let mut marker = RestoreMarker {
+            format: wale_cluster::restore_marker::FORMAT,
+            state: RestoreState::Done,
+            request: asked(line),
+            backup: "base_000000010000000000000004_00000040".to_owned(),
+            started_at: chrono::DateTime::UNIX_EPOCH,
+            finished_at: None,
+            host: String::new(),
+            wale_version: String::new(),
+            written: Vec::new(),
+            settled_at: None,
+            attempt: String::new(),
+            outside: Vec::new(),
+            wal_directory: None,
+        };
+        let same = asked(&format!("# to two o'clock\n\n  {line}  \n"));
+        assert!(already_restored(&options, &same, &marker).is_ok());
+        let other = asked("");
+        let error = already_restored(&options, &other, &marker).unwrap_err();
+        assert_eq!(error.kind, Kind::NotEmpty);
+        marker.settled_at = Some(chrono::DateTime::UNIX_EPOCH);
+        assert!(already_restored(&options, &other, &marker).is_ok());
+    }
 }

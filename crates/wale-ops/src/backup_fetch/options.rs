@@ -112,6 +112,8 @@ pub struct RestoreClusterOptions {
     pub wal_source: WalSource,
     /// Content of the file from which `restore_command` takes the sidecar's token, if it does.
     pub authorization: Option<Secret>,
+    /// Which program that command wants in the database's image, as a sentence.
+    pub client_note: Option<String>,
     /// What the cluster shall become.
     pub restore_as: RestoreAs,
     /// Directory whose `*.conf` are copied into the data directory.

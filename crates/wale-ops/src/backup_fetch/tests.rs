@@ -500,6 +500,7 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
         restore_command: "fetch %f %p".to_owned(),
         wal_source: WalSource::Elsewhere,
         authorization: None,
+        client_note: None,
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),
         host_name: "h".to_owned(),

@@ -134,13 +134,12 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
             "the data directory has no PG_VERSION",
         ));
     };
-    archive
-        .ensure_identity(&ClusterIdentity {
-            system_identifier: control_file.system_identifier,
-            major: Some(major),
-            wal_segment_size: control_file.wal_segment_size,
-        })
-        .await?;
+    let own = ClusterIdentity {
+        system_identifier: control_file.system_identifier,
+        major: Some(major),
+        wal_segment_size: control_file.wal_segment_size,
+    };
+    archive.ensure_identity(&own, &options.begin()).await?;
     configuration::look_offline(directory.path());
     let (wal, control) = (options.wal_directory.clone(), control_file.clone());
     let checkpoint = blocking(move || find_checkpoint(&wal, &control)).await??;

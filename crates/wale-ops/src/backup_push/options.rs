@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wale_cluster::{Checkpoint, ConnectOptions};
+use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
 
 use super::slot::Slot;
+use crate::archive::Beginning;
 use crate::blocking::default_workers;
 use crate::claim::host_name;
 
@@ -55,6 +56,8 @@ pub struct Options {
     /// Whether the backup was requested over HTTP, recorded in the sentinel: retention does not count such a one when it
     /// began soon after another.
     pub requested_over_http: bool,
+    /// Whether a new archive may be begun where the server's own was and is gone.
+    pub new_archive: bool,
     /// Version of this program, recorded in the sentinel.
     pub wale_version: String,
 }
@@ -78,7 +81,19 @@ impl Options {
             slot: None,
             host_name: host_name(),
             requested_over_http: false,
+            new_archive: false,
             wale_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Where an archive may be begun.
+    pub(super) fn begin(&self) -> Beginning {
+        if self.new_archive {
+            return Beginning::Anew;
+        }
+        Beginning::UnlessKnown {
+            wal: WalDirectory::at(&self.wal_directory),
+            data: Some(self.data_directory.clone()),
         }
     }
 }

@@ -320,8 +320,17 @@ impl<'a> ProgressShare<'a> {
 
 /// Opens a listed file; `None` when it is gone, or something else has taken its name.
 fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpError> {
-    let could_not =
-        |error: io::Error| OpError::from_io(error, format_args!("open \"{}\"", source.relative));
+    let could_not = |error: io::Error| {
+        let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
+        let error = OpError::from_io(error, format_args!("open \"{}\"", source.relative));
+        if !is_refused {
+            return error;
+        }
+        error.hint(
+            "no base backup was made: give the file to the server's user (chown, in the data directory), or move it away \
+             if it is not PostgreSQL's; wale must run as that user",
+        )
+    };
     // NONBLOCK: a FIFO under the name of a file must not hang the backup. It means nothing for a regular file.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open::<&Path>(&source.absolute, flags, Mode::empty()) {

@@ -91,13 +91,12 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
     };
     same_cluster(&server, &here)?;
     refuse_other_files(&control, options).await?;
-    archive
-        .ensure_identity(&ClusterIdentity {
-            system_identifier: facts.system_identifier,
-            major: Some(facts.major),
-            wal_segment_size: facts.wal_segment_size,
-        })
-        .await?;
+    let own = ClusterIdentity {
+        system_identifier: facts.system_identifier,
+        major: Some(facts.major),
+        wal_segment_size: facts.wal_segment_size,
+    };
+    archive.ensure_identity(&own, &options.begin()).await?;
     control
         .check_backup_privileges(facts.major)
         .await

@@ -29,7 +29,7 @@ use super::throttle::Throttle;
 use super::uploads::Uploads;
 use super::wal_wait::wait_for_segments;
 use super::{place, slot};
-use crate::archive::Archive;
+use crate::archive::{Archive, former};
 use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 use crate::rival;
@@ -232,11 +232,7 @@ impl Backup<'_> {
     async fn start(&self, mut ready: Ready) -> Result<(Ready, RunningBackup, Started)> {
         let control = ready.take_control();
         let now = self.archive.clock().now();
-        let label = format!(
-            "{} {}",
-            self.options.label_prefix,
-            now.format("%Y-%m-%dT%H:%M:%SZ")
-        );
+        let label = former::label(&self.options.label_prefix, now, &self.archive.location());
         let running = self
             .unless_cancelled(RunningBackup::start(
                 control,

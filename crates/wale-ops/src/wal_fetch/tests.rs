@@ -11,6 +11,7 @@ use wale_pg::{
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Store, Verb};
 
 use super::*;
+use crate::archive::Beginning;
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, SYSTEM_IDENTIFIER, archive, cluster, content, encode, file_name, segment,
@@ -445,7 +446,7 @@ async fn row_41_another_clusters_archive_delivers_and_proves_nothing() {
         let identity = cluster(owner);
         bench
             .archive
-            .ensure_identity(&identity)
+            .ensure_identity(&identity, &Beginning::Anew)
             .await
             .expect("claimed");
         bench.store_wal(FIRST, Codec::Zstd, &segment_of(owner, FIRST, 1));

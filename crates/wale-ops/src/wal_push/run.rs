@@ -216,7 +216,7 @@ async fn refuse_disputed(archive: &Archive, source: &Source, own: &ObjectKey) ->
 /// Makes sure that the archive is this cluster's before anything is written.
 async fn claim(archive: &Archive, source: &Source) -> Result<()> {
     if let Some(cluster) = &source.cluster {
-        archive.ensure_identity(cluster).await?;
+        archive.ensure_identity(cluster, &source.begin()).await?;
     } else if archive.identity().await?.is_none() {
         return Err(OpError::new(Kind::Configuration, format!("cannot tell which cluster {} comes from", source.name))
             .detail("The archive is not bound to a cluster yet, and neither pg_control nor a segment can be read.")

@@ -15,7 +15,7 @@ use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader, WalSe
 
 use super::memory::READ_BYTES;
 use super::plan::{self, Origin};
-use crate::archive::ClusterIdentity;
+use crate::archive::{Beginning, ClusterIdentity};
 use crate::control::{control_file, read_control};
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file::{self, Unwritten};
@@ -103,6 +103,14 @@ impl Source {
             data_directory: data_directory.map(Path::to_owned),
             file,
         })
+    }
+
+    /// Where its archive may be begun.
+    pub(super) fn begin(&self) -> Beginning {
+        Beginning::UnlessKnown {
+            wal: self.directory.clone(),
+            data: self.data_directory.clone(),
+        }
     }
 
     /// The same file, to be stored as the partial segment of this segment.

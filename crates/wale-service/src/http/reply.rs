@@ -135,11 +135,16 @@ impl From<&OpError> for Failure {
         // A row that is no status would be a bug of the table, which has its own test; 500 says so to the client.
         let status = StatusCode::from_u16(error.kind.http_status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // As the verbs do: the causes name the object, the detail is what is known of it.
+        let (message, detail) = match &error.detail {
+            Some(detail) => (error.chain(), Some(detail.clone())),
+            None => (error.message.clone(), cause(error)),
+        };
         Self {
             status,
             kind: error.kind.name(),
-            message: error.message.clone(),
-            detail: error.detail.clone().or_else(|| cause(error)),
+            message,
+            detail,
             hint: error.hint.clone(),
             allow: None,
             close: false,
@@ -444,6 +449,14 @@ mod tests {
         assert_eq!(
             Failure::from(&bare).text(),
             "could not read it\ndetail: disk on fire\n"
+        );
+        // The cause names the object; the detail must not hide it.
+        let both = OpError::new(Kind::PostgresUnavailable, "could not connect")
+            .source("could not reach the server at /run/x")
+            .detail("Connection refused.");
+        assert_eq!(
+            Failure::from(&both).text(),
+            "could not connect: could not reach the server at /run/x\ndetail: Connection refused.\n"
         );
     }
 

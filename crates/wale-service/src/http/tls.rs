@@ -8,7 +8,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
-use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A file larger than this holds no certificate chain and no key.
 const FILE_MAX: u64 = 1 << 20;
+
+/// To read and to write, of users that are neither the owner nor of the group.
+const OTHERS: u32 = 0o006;
 
 /// Plain bytes that rustls may hold for one connection while its client reads nothing: a record, 16 KiB. With as much
 /// again for the record being read and written, 512 connections take 512 × 48 KiB = 24 MiB.
@@ -99,6 +102,7 @@ impl Tls {
     /// Looks at the files for ever and takes over what changed. Safe to drop at any time.
     pub(crate) async fn keep_fresh(self, now: impl Fn() -> DateTime<Utc>) {
         tell_of_expiry(self.expires(), now());
+        tell_of_mode(&self.0.key);
         let mut refused = None;
         loop {
             tokio::time::sleep(self.0.look_every).await;
@@ -109,6 +113,7 @@ impl Tls {
                 Ok(Ok(Some(pair))) => {
                     tracing::info!(expires = ?pair.expires, "the endpoint's certificate was replaced");
                     tell_of_expiry(pair.expires, now());
+                    tell_of_mode(&self.0.key);
                     *self.current() = pair;
                     refused = None;
                 }
@@ -200,6 +205,23 @@ fn pair_of(
     })
 }
 
+/// Warns of a key that every user of the host may read. A group is meant where it is there: Kubernetes gives the files
+/// of a Secret to one.
+fn tell_of_mode(key: &Path) {
+    let Ok(about) = std::fs::metadata(key) else {
+        return;
+    };
+    let mode = about.permissions().mode();
+    if mode & OTHERS != 0 {
+        tracing::warn!(
+            file = %key.display(),
+            mode = format!("{:04o}", mode & 0o7777),
+            "other users may read the endpoint's TLS key, or replace it: let it belong to the sidecar's user, with \
+             mode 0400 (defaultMode of a Secret in Kubernetes)"
+        );
+    }
+}
+
 fn fingerprint(certificate: &[u8], key: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (certificate, key).hash(&mut hasher);
@@ -207,11 +229,8 @@ fn fingerprint(certificate: &[u8], key: &[u8]) -> u64 {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, OpError> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path);
-    file.and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
-        .map_err(|error| unusable(path, "cannot be read").source(error))?;
-    Ok(bytes)
+    wale_ops::read_bounded(path, FILE_MAX)
+        .map_err(|error| unusable(path, "cannot be read").source(error))
 }
 
 fn unusable(path: &Path, why: &str) -> OpError {

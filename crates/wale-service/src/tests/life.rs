@@ -19,6 +19,7 @@ fn restoring(mut bench: Bench) -> Bench {
         restore_command: "false".into(),
         wal_source: WalSource::Elsewhere,
         authorization: None,
+        client_note: None,
         restore_as: RestoreAs::Primary,
         configuration_directory: None,
         host_name: "test".into(),

@@ -1,6 +1,6 @@
 //! What the sidecar finds out by itself and tells: another cluster's archive, an archive and a server that are not there.
 
-use wale_ops::{Archive, ClusterIdentity};
+use wale_ops::{Archive, Beginning, ClusterIdentity};
 use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb, body_from};
 
@@ -21,7 +21,10 @@ async fn claim(archive: &Archive, system_identifier: SystemIdentifier) {
         major: None,
         wal_segment_size: WalSegmentSize::DEFAULT,
     };
-    archive.ensure_identity(&cluster).await.unwrap();
+    archive
+        .ensure_identity(&cluster, &Beginning::Anew)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,6 @@
 //! The customer's key (SSE-C), which comes with every request that touches content, as three headers. Never printed.
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,9 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use md5::{Digest as _, Md5};
 
 use super::options::ServerEncryption;
-
-/// A key has 44 characters. What is longer is none.
-const FILE_BYTES_MAX: u64 = 4 << 10;
+use super::settings_file;
 
 /// The key, and the file from which it is read anew.
 pub(super) struct CustomerKey {
@@ -85,10 +82,7 @@ impl CustomerKey {
 }
 
 fn read(file: &Path) -> Result<HeaderMap, String> {
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(|error| error.to_string())?;
-    let read = opened.take(FILE_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| error.to_string())?;
+    let text = settings_file::read_text(file).map_err(|error| error.to_string())?;
     headers(&text)
 }
 

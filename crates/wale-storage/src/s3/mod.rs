@@ -33,6 +33,7 @@ mod listing;
 mod options;
 mod part;
 mod probe;
+mod settings_file;
 mod sign;
 mod slots;
 mod transport;

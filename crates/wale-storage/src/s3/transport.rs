@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::{Failure, NoAnswer};
 use super::options::{Proxies, S3Timeouts};
+use super::settings_file;
 
 /// Connections that stay open without work. 16: as many as there are transfers at a time in a busy sidecar.
 const IDLE_CONNECTIONS: usize = 16;
@@ -395,8 +396,10 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     }
     if let Some(path) = ca_file {
         let shown = path.display();
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        let pem = settings_file::read(path)
+            .map_err(|error| format!("the CA file {shown} cannot be read: {error}"))?;
+        let certificates = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| format!("the CA file {shown} cannot be read: {error}"))?;
         if roots.add_parsable_certificates(certificates).0 == 0 {
             return Err(format!("the CA file {shown} holds no certificate"));

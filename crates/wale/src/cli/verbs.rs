@@ -21,6 +21,9 @@ pub(crate) struct BackupPush {
     /// Back up a stopped server; its last WAL goes with the files
     #[arg(long)]
     pub(crate) while_offline: bool,
+    /// Begin a new archive where this server's own was and is gone
+    #[arg(long)]
+    pub(crate) new_archive: bool,
 }
 
 /// `backup-fetch`

@@ -179,7 +179,12 @@ impl Loaded {
             .iter()
             .map(|setting| Shown::of(setting, &mut reader, &settings))
             .collect();
-        let warnings = reader.warnings();
+        let mut warnings = reader.warnings();
+        if matches!(settings.place, Some(Place::Directory(_))) {
+            let prefixes = prefix::PREFIXES.into_iter();
+            let told = prefixes.filter_map(|name| prefix::dropped_host(name, &reader.set(name)?.0));
+            warnings.extend(told);
+        }
         mistakes.sort_by_key(|mistake| mistake.group);
         Self {
             settings,
@@ -248,9 +253,9 @@ impl Settings {
             wal_directory: reader
                 .optional_path("PGWAL")
                 .unwrap_or_else(|| data_directory.join("pg_wal")),
-            host: reader.text("PGHOST"),
+            host: reader.host("PGHOST"),
             port: reader.port("PGPORT"),
-            user: reader.text("PGUSER"),
+            user: reader.name("PGUSER"),
             password: reader
                 .secret("PGPASSWORD")
                 .filter(|_| password_file.is_none()),
@@ -258,7 +263,7 @@ impl Settings {
             passfile: reader
                 .optional_path("PGPASSFILE")
                 .or_else(|| home.map(|home| home.join(".pgpass"))),
-            database: reader.text("PGDATABASE"),
+            database: reader.name("PGDATABASE"),
             sslmode: reader.word("PGSSLMODE"),
             sslrootcert: reader.optional_path("PGSSLROOTCERT"),
             sslcert: reader.optional_path("PGSSLCERT"),

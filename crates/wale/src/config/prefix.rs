@@ -33,7 +33,7 @@ pub(crate) enum Several {
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
-const PREFIXES: [&str; 6] = [
+pub(super) const PREFIXES: [&str; 6] = [
     "WALE_FILE_PREFIX",
     "WALE_GS_PREFIX",
     "WALE_S3_PREFIX",
@@ -146,6 +146,26 @@ fn directory(rest: &str) -> Option<PathBuf> {
     sound.then(|| PathBuf::from(path))
 }
 
+/// The warning for `file://srv/path`, whose first folder is taken for a host and dropped.
+pub(super) fn dropped_host(name: &str, text: &str) -> Option<String> {
+    let rest = text.trim().strip_prefix("file://")?;
+    let (host, path) = (&rest[..rest.find('/')?], directory(rest)?);
+    if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
+        return None;
+    }
+    let path = path.display();
+    // Somebody's name and password may stand there.
+    let (dropped, advice) = if host.contains(['@', ':']) {
+        ("what stands before the path".to_owned(), String::new())
+    } else {
+        let advice = format!("; if it is part of the path, write file:///{host}{path}");
+        (format!("\"{host}\""), advice)
+    };
+    Some(format!(
+        "{name}: {dropped} is taken for a host and not used, so the archive is {path}{advice}"
+    ))
+}
+
 /// Bucket and path: slashes before the path do not count, and one follows it, as by WAL-E.
 fn bucket(rest: &str) -> Result<Place, &'static str> {
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -213,6 +233,29 @@ mod tests {
         ] {
             assert!(choose_file(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_taken_for_a_host_is_told() {
+        let told = |text| dropped_host("WALE_FILE_PREFIX", text);
+        assert_eq!(
+            told("file://srv/wal-archive").as_deref(),
+            Some(
+                "WALE_FILE_PREFIX: \"srv\" is taken for a host and not used, so the archive is /wal-archive; \
+                 if it is part of the path, write file:///srv/wal-archive"
+            )
+        );
+        for text in [
+            "file:///a",
+            "file://localhost/a",
+            "/a",
+            "s3://b/a",
+            "file://a",
+        ] {
+            assert_eq!(told(text), None, "{text}");
+        }
+        let secret = told("file://u:canary@h/a").unwrap();
+        assert!(!secret.contains("canary"), "{secret}");
     }
 
     #[test]

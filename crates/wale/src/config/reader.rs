@@ -11,7 +11,7 @@ use wale_cluster::Secret;
 use super::declared::{self, Default, SETTINGS, Setting, Shape, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
 use super::prefix::Several;
-use super::redact::{HIDDEN, redact};
+use super::redact::{self, redact};
 use super::source::{Origin, Raw, Sources};
 use super::value::{self, BadValue, Unit};
 
@@ -150,6 +150,16 @@ impl Reader {
         self.defaulted(name, value::absolute_path)
     }
 
+    /// The server's host.
+    pub(crate) fn host(&mut self, name: &str) -> String {
+        self.defaulted(name, value::host)
+    }
+
+    /// The name of a role or of a database, with a default.
+    pub(crate) fn name(&mut self, name: &str) -> String {
+        self.defaulted(name, value::name)
+    }
+
     /// A port with a default.
     pub(crate) fn port(&mut self, name: &str) -> u16 {
         self.defaulted(name, value::port)
@@ -225,10 +235,12 @@ impl Reader {
             .collect();
         self.sources.mistakes.clear();
         let clean = |text: String| {
-            let text = secrets
-                .iter()
-                .fold(text, |text, secret| text.replace(secret.as_str(), HIDDEN));
-            redact(&text)
+            let text = redact::without(text, &secrets);
+            // The name before the colon is a setting's. What follows is no value of that name, but words about it.
+            match text.split_once(": ").filter(|(name, _)| is_known(name)) {
+                Some((name, problem)) => format!("{name}: {}", redact(problem)),
+                None => redact(&text),
+            }
         };
         Mistake {
             group: mistake.group,

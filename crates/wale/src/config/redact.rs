@@ -4,6 +4,8 @@
 //! Pure, and on the safe side: it hides too much rather than too little. A secret that is declared as one never comes
 //! here; this is for what people write elsewhere.
 
+use super::declared::{SETTINGS, Setting};
+
 /// Stands for what is hidden.
 pub(super) const HIDDEN: &str = "(secret)";
 
@@ -21,6 +23,14 @@ const KEYS: [&str; 10] = [
     "cookie",
 ];
 
+/// What the name of a secret's variable or option holds, beside [`KEYS`]; in any case.
+const NAMES: [&str; 5] = ["pass", "pwd", "key", "cred", "signature"];
+/// Names that hold one of [`NAMES`], and whose value is the path of a file. A path is shown.
+const PATHS: [&str; 2] = ["file", "sslkey"];
+
+/// A secret below this length is no rare text: it stands within common words, and a hole in them tells what it is.
+const SHORT_BYTES: usize = 6;
+
 /// Options of curl and wget behind which stands who somebody is.
 const USERS: [&str; 4] = ["-u", "--user", "--proxy-user", "--oauth2-bearer"];
 /// Options of theirs behind which stands a header of a request, of which only the name is shown.
@@ -34,9 +44,24 @@ pub(super) fn redact(text: &str) -> String {
     let text = without_options(text);
     let text = without_users(&text);
     let text = without_values(&text);
+    let text = without_named(&text);
     SCHEMES
         .iter()
         .fold(text, |text, scheme| after_word(&text, scheme))
+}
+
+/// The text without these secrets. A short one, and one that is a common word, is cut out only where the quoted value
+/// is the secret and nothing else.
+pub(super) fn without(text: String, secrets: &[String]) -> String {
+    secrets.iter().fold(text, |text, secret| {
+        if secret.len() >= SHORT_BYTES && !HIDDEN.contains(secret.as_str()) {
+            return text.replace(secret.as_str(), HIDDEN);
+        }
+        ['"', '\''].iter().fold(text, |text, quote| {
+            let quoted = format!("{quote}{secret}{quote}");
+            text.replace(&quoted, &format!("{quote}{HIDDEN}{quote}"))
+        })
+    })
 }
 
 /// Hides what stands behind [`USERS`], and the values of headers behind [`HEADERS`].
@@ -171,6 +196,53 @@ fn without_values(text: &str) -> String {
     shown
 }
 
+/// Hides the values of variables and options with the name of a secret: `AWS_SECRET_ACCESS_KEY=x command`,
+/// `--password x`.
+fn without_named(text: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begins) = rest.find(is_name) {
+        let length = rest[begins..].find(|c| !is_name(c));
+        let ends = length.map_or(rest.len(), |length| begins + length);
+        let name = &rest[begins..ends];
+        let behind = &rest[ends..];
+        let value = match behind.strip_prefix('=') {
+            Some(value) => value,
+            // Another option behind it: this one has no value.
+            None if name.starts_with('-') && behind.starts_with([' ', '\t']) => {
+                let value = behind.trim_start_matches([' ', '\t']);
+                if value.starts_with('-') { "" } else { value }
+            }
+            None => "",
+        };
+        let length = value_length(value);
+        if length == 0 || !is_secret_name(name, value) {
+            shown.push_str(&rest[..ends]);
+            rest = behind;
+            continue;
+        }
+        shown.push_str(&rest[..rest.len() - value.len()]);
+        shown.push_str(HIDDEN);
+        rest = &value[length..];
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Whether what that variable or option is given must not be shown.
+fn is_secret_name(name: &str, value: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let is_declared = |setting: &Setting| setting.name == name && !setting.secret;
+    let is_path = value.trim_start_matches(['\'', '"', '\\']).starts_with('/')
+        && PATHS.iter().any(|path| lower.ends_with(path));
+    let says_secret = KEYS.iter().chain(&NAMES).any(|key| lower.contains(key))
+        || lower == "sig"
+        // `require_auth` of a connection string names methods.
+        || (lower.ends_with("auth") && lower != "require_auth");
+    says_secret && !is_path && !SETTINGS.iter().any(is_declared)
+}
+
 fn next_key(lower: &str) -> Option<(usize, &'static str)> {
     KEYS.iter()
         .filter_map(|key| Some((lower.find(key)?, *key)))
@@ -276,11 +348,52 @@ mod tests {
             ("curl -H 'canary' x -u", "curl -H (secret) x -u"),
             ("id -u postgres-H x", "id -u (secret) x"),
             ("X-API-KEY=canary y", "X-API-KEY=(secret) y"),
+            (
+                "AWS_SECRET_ACCESS_KEY=canary PGPASS='can ary' foo %f %p",
+                "AWS_SECRET_ACCESS_KEY=(secret) PGPASS=(secret) foo %f %p",
+            ),
+            (
+                "wget --password canary http://x/%f -O %p",
+                "wget --password (secret) http://x/%f -O %p",
+            ),
+            (
+                "x --secret-key \"can ary\" --no-keys -v --auth-token canary",
+                "x --secret-key (secret) --no-keys -v --auth-token (secret)",
+            ),
+            (
+                "curl https://h/%f?sig=canary",
+                "curl https://h/%f?sig=(secret)",
+            ),
+            (
+                "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
+                "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
+            ),
+            ("x --password-file canary", "x --password-file (secret)"),
+            ("WALE_HTTP_TOKEN_FOR=reads x", "WALE_HTTP_TOKEN_FOR=reads x"),
+            (
+                "a key word -k x, wal_keep_size=3",
+                "a key word -k x, wal_keep_size=3",
+            ),
             ("at 12:00 ask a@b", "at 12:00 ask a@b"),
             ("a password and nothing", "a password and nothing"),
             ("", ""),
         ] {
             assert_eq!(redact(text), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn a_short_secret_is_cut_out_of_no_word_and_shown_in_no_quotes() {
+        let cut = |text: &str, secret: &str| without(text.to_owned(), &[secret.to_owned()]);
+        let text = "encryption is not built yet: \"b\" and 'b'";
+        assert_eq!(
+            cut(text, "b"),
+            "encryption is not built yet: \"(secret)\" and '(secret)'"
+        );
+        assert_eq!(
+            cut("a \"secret\" secret", "secret"),
+            "a \"(secret)\" secret"
+        );
+        assert_eq!(cut("x/canary-1/y", "canary"), "x/(secret)-1/y");
     }
 }

@@ -103,16 +103,35 @@ fn header_word(text: &str) -> Result<String, BadValue> {
 
 fn endpoint(reader: &mut Reader) -> Option<S3Endpoint> {
     let endpoint = reader.parse("WALE_S3_ENDPOINT", parse_endpoint)?;
-    match reader.parse("AWS_S3_FORCE_PATH_STYLE", value::switch) {
-        Some(false) if endpoint.addressing == Addressing::Path => Some(S3Endpoint {
-            addressing: Addressing::Subdomain,
-            ..endpoint
-        }),
-        Some(true) => Some(S3Endpoint {
-            addressing: Addressing::Path,
-            ..endpoint
-        }),
-        _ => Some(endpoint),
+    let addressing = match reader.parse("AWS_S3_FORCE_PATH_STYLE", value::switch) {
+        Some(false) if endpoint.addressing == Addressing::Path => Addressing::Subdomain,
+        Some(true) => Addressing::Path,
+        _ => endpoint.addressing,
+    };
+    check_host(reader, &endpoint, addressing);
+    Some(S3Endpoint {
+        addressing,
+        ..endpoint
+    })
+}
+
+/// Refuses an address that the bucket's name would stand before: `bucket.127.0.0.1` is no host.
+fn check_host(reader: &mut Reader, endpoint: &S3Endpoint, addressing: Addressing) {
+    let authority = &endpoint.authority;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    };
+    let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    if addressing == Addressing::Subdomain && is_address {
+        let protocol = if endpoint.secure { "https" } else { "http" };
+        mistake(
+            reader,
+            format!(
+                "WALE_S3_ENDPOINT: a subdomain needs a host with a name, and \"{host}\" is an address"
+            ),
+            &format!("write {protocol}+path://{authority}{}", endpoint.path),
+        );
     }
 }
 
@@ -568,6 +587,42 @@ mod tests {
             "http://h/a%20b",
         ] {
             assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subdomain_of_an_address_is_a_mistake_of_the_setting() {
+        for (endpoint, path_style, advice) in [
+            (
+                "http+subdomain://127.0.0.1:9200",
+                None,
+                Some("write http+path://127.0.0.1:9200"),
+            ),
+            (
+                "https+subdomain://[::1]:9000/s3",
+                None,
+                Some("write https+path://[::1]:9000/s3"),
+            ),
+            (
+                "http://10.0.0.1",
+                Some("off"),
+                Some("write http+path://10.0.0.1"),
+            ),
+            ("http+subdomain://127.0.0.1:9200", Some("on"), None),
+            ("http+subdomain://minio:9000", None, None),
+            ("http+path://127.0.0.1:9200", None, None),
+            ("http+virtualhost://127.0.0.1:9200", None, None),
+        ] {
+            let style = path_style.map(|style| ("AWS_S3_FORCE_PATH_STYLE", style));
+            let set: Vec<_> = style
+                .into_iter()
+                .chain([("WALE_S3_ENDPOINT", endpoint)])
+                .collect();
+            let text = mistakes(&set);
+            match advice {
+                Some(advice) => assert!(text.contains(advice), "{endpoint}: {text}"),
+                None => assert!(!text.contains("subdomain"), "{endpoint}: {text}"),
+            }
         }
     }
 

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use wale_cluster::read_bounded_text;
 
 use super::declared::{SETTINGS, Setting, Shape};
 use super::mistake::Mistake;
@@ -109,7 +110,7 @@ impl Sources {
 
     fn read_file(&mut self, path: &Path) {
         self.file_path = path.to_path_buf();
-        match read_bounded(path, CONFIG_MAX) {
+        match read_bounded_text(path, CONFIG_MAX) {
             Ok(text) => self.take_file(&text),
             Err(error) => self.mistakes.push(
                 Mistake::of_program(format!(
@@ -286,27 +287,13 @@ const SECRET_MAX: u64 = 64 << 10;
 /// The secret in a file, or why there is none. Whoever names a file asked for a secret: an empty one is a file that
 /// nobody has filled yet, and without the secret the sidecar would be open, or an object stored in clear.
 fn read_secret(path: &str) -> Result<String, String> {
-    let text = read_bounded(Path::new(path), SECRET_MAX)
+    let text = read_bounded_text(Path::new(path), SECRET_MAX)
         .map_err(|error| format!("could not read it: {error}"))?;
     let text = without_line_end(&text);
     if text.trim().is_empty() {
         return Err("the file is empty, and a file that is named must hold the secret".to_owned());
     }
     Ok(text.to_owned())
-}
-
-/// A regular file of at most that many bytes. Anything else could keep the program waiting, or reading, for ever.
-fn read_bounded(path: &Path, most: u64) -> std::io::Result<String> {
-    let mut text = String::new();
-    wale_cluster::open_regular(path)?
-        .take(most + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > most {
-        return Err(std::io::Error::other(format!(
-            "it is larger than {most} bytes"
-        )));
-    }
-    Ok(text)
 }
 
 fn is_declared(name: &str) -> bool {

@@ -320,3 +320,37 @@ fn fault_101_quotes_and_line_ends_of_values() {
     assert_eq!(settings.listen_port, 5001);
     assert_eq!(settings.password.as_ref().unwrap().expose(), "'a b' ");
 }
+
+#[test]
+fn a_connection_string_in_place_of_a_name_is_refused_and_not_repeated() {
+    for (name, value, refused) in [
+        ("PGHOST", "host=x password=canary", true),
+        ("PGHOST", "postgres://u:canary@h/x", true),
+        ("PGUSER", "postgres://u:canary@h/x", true),
+        ("PGDATABASE", "dbname=x password=canary", true),
+        ("PGHOST", "/run/a=b", false),
+        ("PGHOST", "@abstract", false),
+        ("PGHOST", "db.example.org", false),
+        ("PGUSER", "cn=wale", false),
+    ] {
+        let loaded = load(&[ARCHIVE, (name, value)]);
+        let error = loaded.require_all().err().map(|error| format!("{error:?}"));
+        assert_eq!(error.is_some(), refused, "{name}={value}: {error:?}");
+        let error = error.unwrap_or_default();
+        assert!(!error.contains("canary"), "{error}");
+        assert!(!refused || name != "PGHOST" || error.contains("a host name or a folder"));
+    }
+}
+
+#[test]
+fn a_short_secret_garbles_no_error() {
+    let loaded = load(&[ARCHIVE, ("PGPASSWORD", "b"), ("WALG_PGP_KEY_PATH", "/k")]);
+    let error = format!("{:?}", loaded.require_all().unwrap_err());
+    assert!(error.contains("not built yet"), "{error}");
+    assert!(!error.contains("(secret)"), "{error}");
+    // The name of a setting is no word behind which a secret stands.
+    let loaded = load(&[ARCHIVE, ("WALE_HTTP_TOKEN", "x y")]);
+    let error = loaded.require_all().err().map(|error| format!("{error:?}"));
+    let error = error.expect("a token with a blank is refused");
+    assert!(!error.contains("(secret)"), "{error}");
+}

@@ -175,6 +175,35 @@ pub(crate) fn absolute_path(text: &str) -> Result<PathBuf, BadValue> {
     }
 }
 
+/// A server's host: a name, an address, or the folder of its socket.
+///
+/// # Errors
+/// When it is a connection string. That may hold a password, would stand in every error about the server, and is not
+/// repeated.
+pub(crate) fn host(text: &str) -> Result<String, BadValue> {
+    if text.contains("://") || (text.contains('=') && !text.starts_with('/')) {
+        return Err(connection_string("PGHOST is a host name or a folder"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a role or of a database.
+///
+/// # Errors
+/// When it is a connection string, as in [`host`]. A name itself may hold a `=`.
+pub(crate) fn name(text: &str) -> Result<String, BadValue> {
+    if text.contains("://") || text.to_ascii_lowercase().contains("password=") {
+        return Err(connection_string("a name belongs here"));
+    }
+    Ok(text.to_owned())
+}
+
+fn connection_string(what: &str) -> BadValue {
+    let problem = "its value, which is not shown, is a connection string";
+    BadValue::new(format!("{what}; {problem}"))
+        .hint("write its parts into PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE")
+}
+
 /// One of the words, in any case.
 ///
 /// # Errors

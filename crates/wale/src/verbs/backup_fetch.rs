@@ -15,6 +15,7 @@ use super::restore_spec;
 use crate::assemble::{self, Bounds};
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings};
+use crate::logging::escaped;
 use crate::progress::{bytes, duration, watch};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
@@ -114,7 +115,8 @@ fn tell(report: &RestoreReport) {
 fn describe(preview: &Preview, options: &Options) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12} {value}");
+        // Most of it is the archive's: no control character of it may reach the terminal.
+        let _ = writeln!(text, "{name:<12} {}", escaped(&value));
     };
     line("backup", preview.backup.to_string());
     line("ended", preview.ended.to_rfc3339());
@@ -164,4 +166,38 @@ fn describe(preview: &Preview, options: &Options) -> String {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use wale_format::{BackupName, Sentinel};
+
+    use super::*;
+
+    #[test]
+    fn fault_64_no_control_character_of_the_archive_reaches_the_terminal() {
+        let name = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
+        let preview = Preview {
+            timeline: name.segment().timeline(),
+            backup: name,
+            ended: DateTime::UNIX_EPOCH,
+            sentinel: Sentinel::parse(b"{}").unwrap(),
+            major: None,
+            partitions: 1,
+            tablespaces: Vec::new(),
+            begins_anew: false,
+            notes: vec!["loaded '\u{1b}[31m'\nnote  forged".to_owned()],
+            warnings: vec!["\u{9b}2J".to_owned()],
+        };
+        let text = describe(&preview, &Options::new("/new".into()));
+        assert!(
+            text.contains("loaded '\\u{1b}[31m'\\nnote  forged"),
+            "{text}"
+        );
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n'),
+            "{text}"
+        );
+    }
 }

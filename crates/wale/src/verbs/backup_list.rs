@@ -51,6 +51,13 @@ pub(crate) async fn run(
         }
         None => wale_ops::backup_list::run(archive).await?,
     };
+    if chosen.is_empty() && face == Face::Wale && archive.holds_nothing().await? {
+        tracing::warn!(
+            hint = "check the prefix, and that the archive's volume is mounted",
+            "{} holds no archive: neither wale.json nor base backups nor WAL",
+            archive.location()
+        );
+    }
     if arguments.json {
         return Ok(as_json(&chosen));
     }

@@ -60,6 +60,7 @@ fn options(
     if arguments.cluster_read_rate_limit.is_some() {
         options.read_rate_limit = arguments.cluster_read_rate_limit;
     }
+    options.new_archive = arguments.new_archive;
     Ok(options)
 }
 

@@ -8,6 +8,7 @@
 //! the specification's `base_prefix`, which for most was the directory of the original. A `base_prefix` that says
 //! something else is refused.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -29,10 +30,15 @@ pub(super) fn read(
         return Ok(Vec::new());
     }
     let failed = |e| OpError::from_io(e, format_args!("read the restore specification {argument}"));
-    if std::fs::metadata(argument).map_err(failed)?.len() > LONGEST {
-        return Err(wrong(argument, "it is larger than 1 MiB"));
-    }
-    let text = std::fs::read_to_string(argument).map_err(failed)?;
+    let text =
+        wale_cluster::read_bounded_text(Path::new(argument), LONGEST).map_err(
+            |error| match error.kind() {
+                ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                    wrong(argument, &error.to_string())
+                }
+                _ => failed(error),
+            },
+        )?;
     parse(&text, directory).map_err(|problem| wrong(argument, &problem))
 }
 

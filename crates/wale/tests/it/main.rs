@@ -19,6 +19,7 @@ mod faults_s3_access;
 mod faults_s3_truth;
 mod image;
 mod left_timelines;
+mod lost_mount;
 mod lost_wal;
 mod main_job;
 mod neighbours;

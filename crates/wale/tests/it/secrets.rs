@@ -249,6 +249,14 @@ fn no_verb_shows_a_password_within_another_setting() {
             "WALE_RESTORE_COMMAND",
             format!("wget --header 'Authorization: Bearer {CANARY}' x"),
         ),
+        (
+            "WALE_RESTORE_COMMAND",
+            format!("AWS_SECRET_ACCESS_KEY={CANARY} x --password {CANARY} %f %p"),
+        ),
+        ("PGHOST", format!("host=x password={CANARY}")),
+        ("PGHOST", format!("postgres://u:{CANARY}@h/x")),
+        ("PGDATABASE", format!("dbname=x password={CANARY}")),
+        ("PGUSER", format!("postgres://u:{CANARY}@h/x")),
         ("WALE_LISTEN_PORT", format!("http://u:{CANARY}@h")),
         ("https_proxy", format!("http://user:{CANARY}@127.0.0.1:1")),
     ] {
@@ -480,4 +488,55 @@ fn fault_97_a_rotated_password_file_is_used_without_a_restart() {
     write("two");
     pg.sql("insert into t values (1)");
     backup();
+}
+
+/// A secret, a certificate or a configuration in a pipe or a device: the program says so at once. It neither waits, where not
+/// even SIGTERM ended it, nor fills the memory.
+#[test]
+fn fault_59_files_of_settings_that_wait_or_never_end_are_refused_at_once() {
+    let sandbox = Sandbox::new("settingsfiles");
+    let folder = sandbox.path();
+    let pipe = folder.join("pipe");
+    shell(&format!("mkfifo '{}'", pipe.display()));
+    let files = format!("WALE_FILE_PREFIX=file://{}/archive", folder.display());
+    let s3 = "WALE_S3_PREFIX=s3://bucket/prefix WALE_S3_ENDPOINT=http://127.0.0.1:1";
+    let cases = [
+        (format!("{files} WALE_CONFIG_FILE=FILE"), "backup-list"),
+        (
+            format!("{files} WALE_TLS_CERT_FILE=FILE WALE_TLS_KEY_FILE=FILE"),
+            "serve",
+        ),
+        (
+            format!("{s3} AWS_SHARED_CREDENTIALS_FILE=FILE"),
+            "backup-list",
+        ),
+        (
+            format!("{s3} AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b WALE_S3_CA_FILE=FILE"),
+            "backup-list",
+        ),
+        (files, "backup-fetch --restore-spec FILE /nowhere LATEST"),
+    ];
+    for file in [pipe.to_str().unwrap(), "/dev/zero"] {
+        for (settings, verb) in &cases {
+            let command = format!(
+                "env -i PATH=\"$PATH\" PGDATA='{}' {settings} timeout -s KILL 120 {WALE} {verb}",
+                folder.display()
+            );
+            let output = std::process::Command::new("sh")
+                .args([
+                    "-c",
+                    &command
+                        .replace("FILE=FILE", &format!("FILE={file}"))
+                        .replace("spec FILE", &format!("spec {file}")),
+                ])
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                told.contains("no regular file"),
+                "{settings} {verb}: {told}"
+            );
+            assert!(matches!(output.status.code(), Some(64 | 78)), "{output:?}");
+        }
+    }
 }

@@ -152,6 +152,29 @@ fn stage() -> Stage {
     }
 }
 
+/// A key that every user of the host may read is told; one that belongs to the sidecar alone, or to its group, is not.
+#[test]
+fn a_key_that_other_users_may_read_is_a_warning() {
+    let sandbox = Sandbox::new("tls-key");
+    write_certificates(&sandbox);
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let key = sandbox.path().join("tls.key");
+    let words = "other users may read the endpoint's TLS key";
+    for (mode, is_told) in [(0o644, true), (0o440, false)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let options = secured(&sandbox, SidecarOptions::new(&sandbox, &cluster));
+        let mut sidecar = start(&sandbox, &options);
+        if is_told {
+            wait_until("the warning", Duration::from_secs(60), || {
+                sidecar.log_text().contains(words).then_some(())
+            });
+        }
+        sidecar.terminate();
+        sidecar.wait_exit(Duration::from_secs(60));
+        assert_eq!(sidecar.log_text().contains(words), is_told, "{mode:o}");
+    }
+}
+
 /// Row 62: archiving and recovery over TLS with every client, and the token on no command line, in no
 /// file that others read, in no log, and not in the archive.
 #[test]

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::failure::{Failure, NoAnswer};
 use super::options::{Proxies, S3Options, S3Timeouts, Secret};
+use super::settings_file;
 use super::transport::Transport;
 
 /// Temporary keys are renewed when less than this is left of them: a request may take minutes.
@@ -323,7 +324,7 @@ fn failure_of(source: &str, failure: &Failure) -> Failure {
 /// A small file, whose content may be secret and is not quoted.
 async fn read_file(path: &std::path::Path) -> Result<String, Failure> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(owned)).await;
+    let read = tokio::task::spawn_blocking(move || settings_file::read_text(&owned)).await;
     let problem = match read {
         Ok(Ok(text)) => return Ok(text),
         Ok(Err(error)) => error.to_string(),
