@@ -486,3 +486,19 @@ fn the_route_takes_a_backup_and_answers_when_it_is_complete() {
         (stage.sidecar.get("/backups").json().as_array()?.len() == 2).then_some(())
     });
 }
+
+/// What stands in a backup's way is named over HTTP and by the verb alike, with what to do.
+#[test]
+fn a_backup_that_cannot_begin_names_the_object_and_the_remedy() {
+    let stage = Stage::new("named", 15);
+    let root = stage.cluster.data.join("root.file");
+    std::fs::write(&root, "x").unwrap();
+    shell(&format!("chown root {0} && chmod 600 {0}", root.display()));
+    let told = stage.sidecar.get("/backup-push").text();
+    assert!(told.contains("\"root.file\""), "{told}");
+    assert!(told.contains("hint: no base backup was made"), "{told}");
+    std::fs::remove_file(&root).unwrap();
+    stage.cluster.stop("immediate");
+    let told = stage.sidecar.get("/backup-push").text();
+    assert!(told.contains("could not reach the server at "), "{told}");
+}
