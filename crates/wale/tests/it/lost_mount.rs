@@ -14,11 +14,8 @@ fn fault_68_after_a_reboot_without_the_volume_nothing_is_archived_into_the_bare_
     // A list of a place where nothing is says so.
     let listed = stage.sidecar.verb(WALE, "wale", &["backup-list"]);
     assert_eq!(listed.code(), 0);
-    assert!(
-        listed.stderr.contains("holds no archive"),
-        "{}",
-        listed.stderr
-    );
+    let told = listed.stderr;
+    assert!(told.contains("holds no archive"), "{told}");
     stage.cluster.sql("create table t (i int)");
     // wale comes to a server that runs for long: nothing is in its way.
     stage.archive_all();
@@ -44,11 +41,7 @@ fn fault_68_after_a_reboot_without_the_volume_nothing_is_archived_into_the_bare_
     let waiting = stage.cluster.switch_wal();
     let refused = stage.sidecar.get(&format!("/wal-push/{waiting}"));
     assert_eq!(refused.status, 503, "{}", refused.text());
-    assert!(
-        refused.text().contains("--new-archive"),
-        "{}",
-        refused.text()
-    );
+    assert!(refused.text().contains("--new-archive"));
     // The verb remembers as little.
     let file = stage
         .cluster
