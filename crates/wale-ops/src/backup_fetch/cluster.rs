@@ -125,16 +125,16 @@ fn already_restored(
     let target = options.fetch.target.display();
     let done = &marker.request;
     // Nobody may have been there to settle it yet.
-    if marker.settled_at.is_some() || recovery::has_ended(&options.fetch.target).unwrap_or(false) {
+    let has_ended = || {
+        marker.settled_at.is_some() || recovery::has_ended(&options.fetch.target).unwrap_or(false)
+    };
+    if asks_for_less(done, request) && has_ended() {
         tracing::warn!(
             backup = marker.backup,
-            hint = "take START_MODE=RESTORE and RECOVERY_ADDITION away; to restore again, move the data directory away first: \
-                    it has been written to since",
-            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, although something else is \
-             asked for now ({} of {} as \"{}\", or other recovery settings)",
-            request.label,
-            request.archive,
-            request.restore_as
+            hint = "take START_MODE=RESTORE away, too; to restore again, move the data directory away first: it has been written \
+                    to since",
+            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, and the recovery settings \
+             that were taken away since make no difference"
         );
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
@@ -149,6 +149,16 @@ fn already_restored(
         .hint(format!(
             "to keep the cluster, start without RESTORE or with the former request; to restore again, move {target} away first: it may have been written to since"
         )))
+}
+
+/// Whether a request is what is left of an earlier one when its recovery settings are taken away: somebody tidies up. Any
+/// other one wants a state that the directory does not have, and to serve would say that it has.
+fn asks_for_less(done: &RestoreRequest, asked: &RestoreRequest) -> bool {
+    let without = RestoreRequest {
+        recovery_addition: String::new(),
+        ..done.clone()
+    };
+    is_same(&without, asked)
 }
 
 /// Whether two requests are the same restore. Comments, white space at the ends of lines and empty lines in the recovery
@@ -556,5 +566,8 @@ mod tests {
         assert_eq!(error.kind, Kind::NotEmpty);
         marker.settled_at = Some(chrono::DateTime::UNIX_EPOCH);
         assert!(already_restored(&options, &other, &marker).is_ok());
+        // Another moment is not what the directory holds, and must not be answered as if it were.
+        let another = asked("recovery_target_time = '2026-11-23 12:00:00+00'");
+        assert!(already_restored(&options, &another, &marker).is_err());
     }
 }

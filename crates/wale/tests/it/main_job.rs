@@ -63,6 +63,11 @@ fn restore_mode_is_idempotent() {
     same.wait_ready(Duration::from_secs(30));
     assert_eq!(restored.sql("select count(*) from t"), "101");
     drop(same);
+    // Somebody tidies up and leaves START_MODE: beside a living server that is no reason to stop.
+    let less = options.clone().set("RECOVERY_ADDITION", "# no target any more");
+    let tidied = Sidecar::start(&stage.sandbox, WALE, &less);
+    tidied.wait_ready(Duration::from_secs(30));
+    drop(tidied);
     // Another request does not touch it.
     let other = options.set("RECOVERY_ADDITION", "recovery_target = 'immediate'");
     let mut refused = Sidecar::launch(&stage.sandbox, WALE, &other);
