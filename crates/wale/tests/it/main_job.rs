@@ -64,7 +64,9 @@ fn restore_mode_is_idempotent() {
     assert_eq!(restored.sql("select count(*) from t"), "101");
     drop(same);
     // Somebody tidies up and leaves START_MODE: beside a living server that is no reason to stop.
-    let less = options.clone().set("RECOVERY_ADDITION", "# no target any more");
+    let less = options
+        .clone()
+        .set("RECOVERY_ADDITION", "# no target any more");
     let tidied = Sidecar::start(&stage.sandbox, WALE, &less);
     tidied.wait_ready(Duration::from_secs(30));
     drop(tidied);
