@@ -250,10 +250,11 @@ fn check_usable(entry: &BackupEntry) -> Result<()> {
     if let SentinelRecord::Damaged(reason) = &entry.sentinel {
         return Err(OpError::new(
             Kind::CorruptData,
-            format!("the sentinel of backup {} is damaged", entry.name),
+            // It may be damaged, or only somebody else's file: the reason says which.
+            format!("the sentinel of backup {} cannot be used", entry.name),
         )
         .detail(format!("{reason}."))
-        .hint("restore another backup"));
+        .hint("mend what the reason names (owner and mode, a disk), or restore another backup"));
     }
     if entry.name.is_delta() {
         return Err(OpError::new(
