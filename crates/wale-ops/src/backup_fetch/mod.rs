@@ -20,6 +20,8 @@ mod facts;
 mod finish;
 mod held;
 #[cfg(test)]
+mod held_tests;
+#[cfg(test)]
 mod hostile_tests;
 mod ledger;
 mod libraries;

@@ -22,9 +22,6 @@ use wale_storage::{
     Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
 };
 
-use super::finish::Finished;
-use super::held::HeldDirectory;
-use super::run::{Ending, Restore, prepare, request};
 use super::{
     BackupSelector, Options, RestoreAs, RestoreClusterOptions, RestoreClusterOutcome,
     TablespaceSource, WalSource,
@@ -36,14 +33,14 @@ use crate::testing;
 use wale_format::{Crc32c, hex};
 
 const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
-const NAME: &str = "base_000000010000000000000002_00000040";
+pub(super) const NAME: &str = "base_000000010000000000000002_00000040";
 const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n";
 
 /// A backup in a memory store, and a folder to restore into.
 pub(super) struct Bench {
     pub(super) memory: MemoryStore,
     pub(super) faulty: Arc<FaultyStore>,
-    archive: Archive,
+    pub(super) archive: Archive,
     folder: TempDir,
 }
 
@@ -231,7 +228,7 @@ impl Bench {
         .await
     }
 
-    fn assert_restored(&self) {
+    pub(super) fn assert_restored(&self) {
         let (source, target) = (self.path("source"), self.path("target"));
         let same = [
             "PG_VERSION",
@@ -890,107 +887,4 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
         assert_eq!(begun, case == "member", "{case}");
         assert!(!bench.path("target/global/pg_control").exists(), "{case}");
     }
-}
-
-/// faults.md 8: of two restores in one directory none takes the other's files for its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() {
-    let bench = Bench::new().await;
-    let (options, progress, cancel) = (bench.options(), Progress::new(), CancellationToken::new());
-    let target = bench.path("target");
-    let restore = Restore {
-        archive: &bench.archive,
-        options: &options,
-        progress: &progress,
-        cancel: &cancel,
-        read_later: Vec::new(),
-    };
-    let again = || request(&bench.archive, &options);
-    // The steps of the end, in the middle of which a second one begins on another machine.
-    let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
-    let path = target.clone();
-    let other = move |_: &super::target::Target, _: &ControlFile| {
-        // On this machine it is refused, and says what is at work.
-        let error = HeldDirectory::look(&path).unwrap_err();
-        assert_eq!(error.kind, Kind::Busy);
-        assert!(error.detail.is_some_and(|detail| detail.contains(NAME)));
-        let mut marker = restore_marker::read(&path).unwrap().unwrap();
-        assert_eq!(marker.outside.len(), 1, "its tablespace");
-        marker.attempt = "another".to_owned();
-        restore_marker::write(&path, &marker).unwrap();
-        Ok(Finished::default())
-    };
-    let work = restore.run(prepared, again(), "", Box::new(other), Ending::RemoveMarker);
-    let error = work.await.unwrap_err();
-    assert_eq!(error.kind, Kind::Busy, "{error:?}");
-    bench.assert_half_done();
-    // Held, it is refused before the first write, and by the dry run, too.
-    let held = HeldDirectory::take(&target).unwrap();
-    assert_eq!(bench.restore(&options).await.unwrap_err().kind, Kind::Busy);
-    let preview = super::preview(&bench.archive, &options).await;
-    assert_eq!(preview.unwrap_err().kind, Kind::Busy);
-    drop(held);
-    // One that began between the look and the first write is seen, too.
-    let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
-    let mut marker = restore_marker::read(&target).unwrap().unwrap();
-    marker.attempt = "a third".to_owned();
-    restore_marker::write(&target, &marker).unwrap();
-    let nothing = |_: &super::target::Target, _: &ControlFile| Ok(Finished::default());
-    let work = restore.run(
-        prepared,
-        again(),
-        "",
-        Box::new(nothing),
-        Ending::RemoveMarker,
-    );
-    assert_eq!(work.await.unwrap_err().kind, Kind::Busy);
-    // The dead ones' work is cleared, in the tablespace as well.
-    bench.restore(&options).await.unwrap();
-    bench.assert_restored();
-}
-
-/// faults.md 8: what lay behind a link that is older than the restore is nobody's half-done work.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name() {
-    let bench = Bench::new().await;
-    let (target, older) = (bench.path("target"), bench.path("older"));
-    fs::create_dir_all(target.join("pg_tblspc")).unwrap();
-    fs::create_dir_all(older.join("PG_15_202209061/5")).unwrap();
-    fs::write(older.join("PG_15_202209061/5/1"), "the only copy").unwrap();
-    std::os::unix::fs::symlink(&older, target.join("pg_tblspc/16777")).unwrap();
-    let wal = bench.path("wal");
-    fs::create_dir(&wal).unwrap();
-    std::os::unix::fs::symlink(&wal, target.join("pg_wal")).unwrap();
-    let preview = super::preview(&bench.archive, &bench.options())
-        .await
-        .unwrap();
-    let warned = preview
-        .warnings
-        .iter()
-        .any(|w| w.contains("pg_tblspc/16777"));
-    assert!(warned, "{:?}", preview.warnings);
-    let options = bench.options();
-    let (progress, cancel) = (Progress::new(), CancellationToken::new());
-    let restore = Restore {
-        archive: &bench.archive,
-        options: &options,
-        progress: &progress,
-        cancel: &cancel,
-        read_later: Vec::new(),
-    };
-    let prepared = prepare(&bench.archive, &options, &progress).await.unwrap();
-    let brought = wal.join("000000010000000000000002");
-    let dies = move |_: &super::target::Target, _: &ControlFile| {
-        fs::write(brought, "WAL of a backup of a stopped server").unwrap();
-        Err(OpError::internal("killed"))
-    };
-    let asked = request(&bench.archive, &options);
-    let work = restore.run(prepared, asked, "", Box::new(dies), Ending::RemoveMarker);
-    work.await.unwrap_err();
-    bench.assert_half_done();
-    bench.restore(&bench.options()).await.unwrap();
-    bench.assert_restored();
-    assert!(!wal.join("000000010000000000000002").exists() && wal.join("archive_status").is_dir());
-    let kept = fs::read_to_string(older.join("PG_15_202209061/5/1")).unwrap();
-    assert_eq!(kept, "the only copy");
 }
