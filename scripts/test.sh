@@ -14,6 +14,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 export WALE_TEST_SKIPS=$out/skips WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
 : >"$WALE_TEST_SKIPS"
+: >"$out/failed"
 failed_steps=0
 step() { # NAME COMMAND...
   local name=$1 start=$SECONDS
@@ -24,6 +25,7 @@ step() { # NAME COMMAND...
   else
     cat "$out/step"
     printf '   FAILED: %s\n' "$name"
+    printf 'step: %s\n' "$name" >>"$out/failed"
     failed_steps=$((failed_steps + 1))
   fi
 }
@@ -159,6 +161,13 @@ failed=$(($(sum failed) + failed_steps))
 # A test program that did not compile or died has no line of its own.
 if [ "$failed" = 0 ] && [ "$unit$doc$bin$it$fuzz" != 00000 ]; then failed=1; fi
 skipped=$(($(sum ignored) + $(wc -l <"$WALE_TEST_SKIPS")))
+# Where only the end of the output is kept, it still says what failed.
+for part in unit doc bin it fuzz; do
+  if [ "${!part}" != 0 ]; then
+    printf '%s tests: %s\n' "$part" "$(sed -nE 's/^test (.*) \.\.\. FAILED.*/\1/p' "$out/$part" | paste -sd ' ')" >>"$out/failed"
+    grep -E '^error' "$out/$part" | head -5 >>"$out/failed"
+  fi
+done
 if [ -s "$WALE_TEST_SKIPS" ]; then
   printf '== skipped\n'
   sort "$WALE_TEST_SKIPS"
@@ -166,5 +175,9 @@ fi
 printf '== the five slowest tests\n'
 cat "$out/unit" "$out/bin" "$out/it" | sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' | sort -rn | head -5
 printf '== it took %s minutes\n' "$(((SECONDS + 59) / 60))"
+if [ "$failed" != 0 ]; then
+  printf '== failed\n'
+  cat "$out/failed"
+fi
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]
