@@ -1,6 +1,6 @@
 # The front door. `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-matrix soak fuzz bench image docs clean
+.PHONY: help demo build check test test-matrix soak rounds fuzz bench image docs clean
 
 TARGET := x86_64-unknown-linux-gnu
 STATIC := target/$(TARGET)/release/wale
@@ -30,6 +30,10 @@ test-matrix: ## the tests that depend on PostgreSQL's major, on every major from
 soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses of power, 10 histories of timelines (SEED=n replays)
 	@bash scripts/setup.sh test
 	@bash scripts/test.sh soak
+
+rounds: ## every integration test ten times, each alone, beside a busy loop on each core: two hours and more (as root)
+	@bash scripts/setup.sh test
+	@bash scripts/rounds.sh
 
 fuzz: ## every decoder against invented input, a minute each
 	@bash scripts/setup.sh test
