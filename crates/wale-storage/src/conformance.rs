@@ -4,13 +4,15 @@
 //! `conformance/` only, expects nothing there, and leaves nothing there when it succeeds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    Body, BodyError, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError, body_from, read_all,
+    Body, BodyError, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError, body_from,
+    read_all,
 };
 
 /// Everything here stays below this prefix.
@@ -49,6 +51,8 @@ pub async fn conformance_with_names(store: Arc<dyn Store>, name_bytes: usize) {
     unusual_names(&*store, name_bytes).await;
     listed(&*store).await;
     read_while_replaced(&*store).await;
+    deleted_together(&*store).await;
+    discarded(&*store).await;
 
     let left = keys(&*store, PREFIX).await;
     assert!(left.is_empty(), "nothing is left: {left:?}");
@@ -62,6 +66,8 @@ async fn absent(store: &dyn Store) {
         assert!(!error.is_transient(), "absence is an answer");
         let meta = store.head(&key).await.expect("absence is no error of head");
         assert_eq!(meta, None);
+        let meta = store.confirm(&key).await;
+        assert_eq!(meta.expect("absence is no error of confirm"), None);
         store.delete(&key).await.expect("deleting nothing is fine");
     }
 }
@@ -87,6 +93,13 @@ async fn created_once(store: &dyn Store) {
     assert_eq!((&head.key, head.size), (&key, 5));
     let object = store.get(&key).await.expect("opens");
     assert_eq!(object.meta, head, "get and head agree");
+    let confirmed = store.confirm(&key).await.expect("asks");
+    assert_eq!(confirmed, Some(head), "confirm and head agree");
+    assert_eq!(
+        content(store, &key).await,
+        "first",
+        "confirm changes nothing"
+    );
     for _ in 0..2 {
         store.delete(&key).await.expect("deleting again is fine");
         assert_eq!(store.head(&key).await.expect("asks"), None);
@@ -357,6 +370,59 @@ async fn read_while_replaced(store: &dyn Store) {
     }
     assert!(failed || read == before, "a reader sees one object");
     assert_eq!(content(store, &key).await, after);
+    store.delete(&key).await.expect("deletes");
+}
+
+async fn deleted_together(store: &dyn Store) {
+    /// More than S3 and Azure take in one request.
+    const MANY: usize = 1001;
+    let failed = store.delete_many(&[]).await;
+    assert!(failed.is_empty(), "deleting nothing is fine: {failed:?}");
+    let kept = key("together/kept & <well>");
+    let stored = ["together/a & <b>", "together/\"quoted\"", "together/c/d"].map(key);
+    for name in stored.iter().chain([&kept]) {
+        store.put(name, body("x")).await.expect("stores");
+    }
+    let absent = (0..MANY).map(|n| key(&format!("together/absent/{n}")));
+    let mut named: Vec<_> = absent.chain(stored).collect();
+    // Nothing is known of the order.
+    named.rotate_left(MANY / 2);
+    let failed = store.delete_many(&named).await;
+    assert!(failed.is_empty(), "absence is no failure: {failed:?}");
+    let left = keys(store, PREFIX).await;
+    assert_eq!(left, [kept.as_str()], "what was named is gone, and no more");
+    let failed = store.delete_many(&[kept]).await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+async fn discarded(store: &dyn Store) {
+    let (key, unfinished) = (key("discarded/object"), key("discarded/unfinished"));
+    store.put(&key, body("kept")).await.expect("stores");
+    let before = store.head(&key).await.expect("asks");
+    // A put that is dropped after so much of its body that a store has begun to write it.
+    let parts = stream::iter((0..40).map(|_| Ok(Bytes::from(vec![3; 1 << 20]))));
+    let mut put = store.put(&unfinished, parts.chain(stream::pending()).boxed());
+    for _ in 0..50 {
+        assert!(futures_util::poll!(&mut put).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(put);
+    let all: Ours = |_| true;
+    for (older_than, ours) in [(Duration::MAX, all), (Duration::ZERO, |_| false)] {
+        let discarded = store.discard_unfinished(older_than, ours).await;
+        assert_eq!(
+            discarded.expect("discards"),
+            0,
+            "what is young, or another's, stays"
+        );
+    }
+    let ours: Ours = |key| key.starts_with(PREFIX);
+    let discarded = store.discard_unfinished(Duration::ZERO, ours).await;
+    discarded.expect("discards");
+    let head = store.head(&key).await.expect("asks");
+    assert_eq!(head, before, "an object is nothing unfinished");
+    assert_eq!(content(store, &key).await, "kept");
+    assert_eq!(store.head(&unfinished).await.expect("asks"), None);
     store.delete(&key).await.expect("deletes");
 }
 

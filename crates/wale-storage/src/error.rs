@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::ObjectKey;
+use crate::{InvalidKey, ObjectKey};
 
 /// The cause of an error, whatever its type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,13 +63,8 @@ pub enum StoreError {
         source: BodyError,
     },
     /// The text cannot be an object's name, or not in this store.
-    #[error("invalid object name {key:?}: {reason}")]
-    InvalidKey {
-        /// The text that was refused.
-        key: String,
-        /// The rule it breaks.
-        reason: &'static str,
-    },
+    #[error(transparent)]
+    InvalidKey(#[from] InvalidKey),
     /// The store, or what stands in its place, cannot be used as it is configured. It says nothing about
     /// any object, and asking again does not help until somebody changes something.
     #[error("{location} cannot be used: {reason}")]

@@ -27,7 +27,7 @@ pub use conformance::{conformance, conformance_with_names};
 pub use error::{BodyError, BoxError, Misconfiguration, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
-pub use key::ObjectKey;
+pub use key::{InvalidKey, ObjectKey};
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{

@@ -1,6 +1,6 @@
 //! A store that asks again when asking again may help, and gives up on one that is silent.
 //!
-//! Retried are transient failures ([`StoreError::is_transient`]) of head, list, delete, check, of the
+//! Retried are transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
 //! opening of an object, and of a put whose body was not touched yet. Never a put that has begun: its
 //! body is consumed, and only the caller can produce it again. Nor a body being read: the caller knows
 //! how much of it he has used.
@@ -350,6 +350,19 @@ impl Store for RetryStore {
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         self.request(|| self.inner.head(key)).await
+    }
+
+    /// It may take as long as the end of a put, since it does the same: it writes out what the system has buffered.
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let limit = self.policy.put_stall_timeout;
+        let mut attempts = self.attempts();
+        loop {
+            let confirmed = timeout(limit, self.inner.confirm(key)).await;
+            match confirmed.unwrap_or_else(|_| Err(silent(&self.inner.location(), limit))) {
+                Ok(meta) => return Ok(meta),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
     }
 
     async fn list(

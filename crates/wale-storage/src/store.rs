@@ -71,9 +71,8 @@ pub type Ours = fn(&str) -> bool;
 /// dropped at any point: an unfinished put then leaves nothing behind under its name.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Stores an object unless one of that name exists. An object that exists before the call is told
-    /// without reading the body; so a body that fails asks for the confirmation alone, and stores nothing.
-    /// The answer is given when object or predecessor are durable.
+    /// Stores an object unless one of that name exists. An object that exists before the call is reported
+    /// without reading the body. The answer is given when object or predecessor are durable.
     ///
     /// # Errors
     ///
@@ -104,6 +103,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// Only those of every verb.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// Makes sure that an object which can be read is durable, whoever wrote it: its writer may have been
+    /// killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`]. In a
+    /// store that shows an object only when it is durable, a look is enough; one that does not overrides this.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every verb. After any of them nothing is known of the object.
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.head(key).await
+    }
 
     /// The objects whose key starts with `prefix`, at any depth, in the order of the keys' bytes. The
     /// prefix is text and may end in the middle of a component; the empty one lists everything. Objects
@@ -203,6 +213,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).head(key).await
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        (**self).confirm(key).await
+    }
+
     async fn list(
         &self,
         prefix: &str,
@@ -276,13 +290,19 @@ pub async fn read_all<S: Store + ?Sized>(
     Ok(content.freeze())
 }
 
+/// The moment that lies so long before `now`; none when there is no such moment.
+pub(crate) fn moment_before(now: DateTime<Utc>, time: Duration) -> Option<DateTime<Utc>> {
+    now.checked_sub_signed(chrono::Duration::from_std(time).ok()?)
+}
+
 /// Checks that a key could start with this text.
 pub(crate) fn check_prefix(prefix: &str) -> Result<(), StoreError> {
     if prefix.is_empty() {
         return Ok(());
     }
     // What follows the last slash may be the start of anything, so it is judged with a letter after it.
-    ObjectKey::new(&format!("{prefix}x")).map(drop)
+    ObjectKey::new(&format!("{prefix}x"))?;
+    Ok(())
 }
 
 #[cfg(test)]

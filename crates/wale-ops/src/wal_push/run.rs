@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_format::{Codec, CodecSettings, layout};
 use wale_pg::{ArchiveFileName, MajorVersion};
-use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
+use wale_storage::ObjectKey;
 
 use super::abandoned;
 use super::compare::{digest, same_content};
@@ -348,18 +347,11 @@ async fn stat(
 }
 
 /// Acknowledges an object that was found and compared. That it can be read does not make it durable: whoever wrote it
-/// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it, by a
-/// put that has nothing to put.
+/// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
 pub(super) async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
-    let nothing = BodyError::new("there is nothing to store");
-    let nothing = stream::iter([Err(nothing)]).boxed();
-    match archive.store().put_if_absent(&stored.key, nothing).await {
-        Ok(PutOutcome::Exists) => Ok(already(stored)),
-        Ok(PutOutcome::Created(_)) => Err(OpError::internal(format!(
-            "the store made {} of nothing",
-            stored.key
-        ))),
-        Err(StoreError::BodyFailed { .. }) => Err(gone(&stored.key)),
+    match archive.store().confirm(&stored.key).await {
+        Ok(Some(_)) => Ok(already(stored)),
+        Ok(None) => Err(gone(&stored.key)),
         Err(error) => Err(OpError::from_store(
             error,
             format_args!("confirm {}", stored.key),

@@ -55,7 +55,7 @@ async fn row_11_what_is_there_already_is_acknowledged_only_when_the_store_confir
         // Written by somebody who was killed before his fsync, or by a tool that never calls it.
         let key = bench.store_wal(FIRST, codec, &segment(FIRST, 1));
         let before = bench.memory.content(&key);
-        let down = FaultPlan::new().fail(Verb::PutIfAbsent, Occurrence::Always, Fault::Unavailable);
+        let down = FaultPlan::new().fail(Verb::Confirm, Occurrence::Always, Fault::Unavailable);
         bench.faulty.set_plan(down);
         let error = run(&bench.archive, &bench.wal, &name, &once())
             .await
@@ -361,8 +361,9 @@ async fn rows_4_and_25_a_lost_reply_is_made_good_without_a_second_upload() {
         .await
         .expect("stored");
     assert_eq!(report.outcome, PushOutcome::AlreadyStored);
-    // One for the identity, one for the segment, and one that has nothing to store and asks for the confirmation.
-    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 3);
+    // One for the identity and one for the segment, which is then found and confirmed.
+    assert_eq!(bench.faulty.calls(Verb::PutIfAbsent), 2);
+    assert_eq!(bench.faulty.calls(Verb::Confirm), 1);
 }
 
 #[tokio::test(start_paused = true)]

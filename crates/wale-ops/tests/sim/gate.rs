@@ -243,6 +243,11 @@ impl Store for Door {
         answer
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.wait(Verb::Confirm, key.as_str(), None).await;
+        self.gate.faulty.confirm(key).await
+    }
+
     async fn list(
         &self,
         prefix: &str,

@@ -366,6 +366,12 @@ impl World {
                 Fault::CutBody(at % 3),
                 Fault::OmitFromList(self.some_key()),
             ],
+            Verb::Confirm => vec![
+                Fault::Unavailable,
+                Fault::LostReply,
+                Fault::Full,
+                Fault::PermissionDenied,
+            ],
             _ => vec![
                 Fault::Unavailable,
                 Fault::LostReply,

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! down                     every call fails as unavailable
-//! put full                 put and put-if-absent find no space
+//! put full                 put, put-if-absent and confirm find no space
 //! get key=wal_005/ denied  reading keys with this prefix is not permitted
 //! slow 200ms               every call waits first (ms or s)
 //! hang                     no call is answered
@@ -20,8 +20,9 @@
 //! ignore-condition         put-if-absent overwrites
 //! ```
 //!
-//! Verbs: `put` (both kinds), `put-if-absent`, `get`, `head`, `list`, `delete`, `check`. A line that is
-//! not understood fails every call: a test with a slip of the pen must not pass.
+//! Verbs: `put` (both kinds), `put-if-absent`, `confirm`, `get`, `head`, `list`, `delete`, `check`. What makes an
+//! object durable fails with the puts: `put` and `put-if-absent` stand for `confirm`, too. A line that is not
+//! understood fails every call: a test with a slip of the pen must not pass.
 
 use std::path::PathBuf;
 use std::str::SplitWhitespace;
@@ -121,12 +122,13 @@ fn parse_line(line: &str) -> Option<Line> {
 
 fn parse_verbs(word: &str) -> Option<Vec<Verb>> {
     Some(match word {
-        "put" => vec![Verb::Put, Verb::PutIfAbsent],
-        "put-if-absent" => vec![Verb::PutIfAbsent],
+        "put" => vec![Verb::Put, Verb::PutIfAbsent, Verb::Confirm],
+        "put-if-absent" => vec![Verb::PutIfAbsent, Verb::Confirm],
         "get" => vec![Verb::Get],
         "head" => vec![Verb::Head],
         "list" => vec![Verb::List],
         "delete" => vec![Verb::Delete],
+        "confirm" => vec![Verb::Confirm],
         "check" => vec![Verb::Check],
         _ => return None,
     })
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn lines() {
-        let both = || vec![Verb::Put, Verb::PutIfAbsent];
+        let both = || vec![Verb::Put, Verb::PutIfAbsent, Verb::Confirm];
         let cases: [(&str, Vec<Verb>, &str, Option<Fault>); 9] = [
             ("down", vec![], "", Some(Fault::Unavailable)),
             (

@@ -293,6 +293,13 @@ impl Store for FaultyStore {
         Ok(meta.map(|meta| faults.meta(meta)))
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let faults = self.begin(Verb::Confirm, key.as_str()).await?;
+        faults.refuse_when_full()?;
+        let meta = faults.reply(self.inner.confirm(key).await)?;
+        Ok(meta.map(|meta| faults.meta(meta)))
+    }
+
     async fn list(
         &self,
         prefix: &str,
@@ -413,6 +420,7 @@ mod tests {
                 store.put(&new, body("x")).await.err(),
                 store.get(&key("k/a")).await.err(),
                 store.head(&key("k/a")).await.err(),
+                store.confirm(&key("k/a")).await.err(),
                 store.list("").await.err(),
                 store.delete(&key("k/a")).await.err(),
                 store.check().await.err(),

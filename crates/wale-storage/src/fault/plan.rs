@@ -19,6 +19,8 @@ pub enum Verb {
     List,
     /// [`crate::Store::delete`].
     Delete,
+    /// [`crate::Store::confirm`].
+    Confirm,
     /// [`crate::Store::check`].
     Check,
 }
@@ -38,7 +40,7 @@ pub enum Occurrence {
 
 impl Verb {
     /// How many there are, [`Verb::Any`] included. Kept right by a test.
-    pub(super) const COUNT: usize = 8;
+    pub(super) const COUNT: usize = 9;
 }
 
 impl Occurrence {
@@ -68,7 +70,7 @@ pub enum Fault {
     /// The connection breaks after so many bytes of the body, or entries of a list, with
     /// [`crate::StoreError::Unavailable`]. What is not longer passes whole.
     CutBody(u64),
-    /// The object is (get, head) or becomes (put) that short, and nobody says so.
+    /// The object is (get, head, confirm) or becomes (put) that short, and nobody says so.
     Truncate(u64),
     /// The byte at this position is garbled on its way, and nobody says so.
     CorruptByte(u64),

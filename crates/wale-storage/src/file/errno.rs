@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::{ObjectKey, StoreError};
+use crate::{InvalidKey, ObjectKey, StoreError};
 
 /// How messages call an object.
 pub(super) fn object(key: &ObjectKey) -> String {
@@ -22,10 +22,10 @@ pub(super) fn failed(location: &str, what: impl Into<String>, errno: Errno) -> S
             what,
             source: Some(source.into()),
         },
-        Errno::NAMETOOLONG => StoreError::InvalidKey {
+        Errno::NAMETOOLONG => StoreError::InvalidKey(InvalidKey {
             key: what.strip_prefix("object ").unwrap_or(&what).to_owned(),
             reason: "the file system takes no name of this length",
-        },
+        }),
         // A network file system that is away (STALE, NOTCONN, the network's own), a volume that was
         // pulled (NODEV, NXIO), or a process that is short of descriptors for the moment.
         Errno::STALE

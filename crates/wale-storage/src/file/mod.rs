@@ -36,8 +36,8 @@ use self::errno::{failed_io, object};
 use self::folder::{Root, sync_folder};
 use self::read::Reading;
 use self::walk::{Walk, Wanted, object_meta, sweep};
-use self::write::{Placed, Placing, prepare};
-use crate::store::check_prefix;
+use self::write::{Placed, Placing, make_durable, prepare};
+use crate::store::{check_prefix, moment_before};
 use crate::{
     Body, Object, ObjectKey, ObjectMeta, Ours, PIECE_BYTES, PutOutcome, Store, StoreError,
 };
@@ -198,7 +198,7 @@ impl FileStore {
                 .await?;
             let more = !batch.is_empty();
             let results = stream::iter(batch.into_iter().map(Ok));
-            Ok(more.then_some((results, (store, walk))))
+            Ok::<_, StoreError>(more.then_some((results, (store, walk))))
         });
         batches.try_flatten().boxed()
     }
@@ -248,6 +248,15 @@ impl Store for FileStore {
         .await
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let target = key.clone();
+        self.blocking(move |root| {
+            let stat = make_durable(&root, &target)?;
+            Ok(stat.map(|stat| object_meta(target, &stat)))
+        })
+        .await
+    }
+
     async fn list(
         &self,
         prefix: &str,
@@ -286,8 +295,7 @@ impl Store for FileStore {
         older_than: Duration,
         ours: Ours,
     ) -> Result<u64, StoreError> {
-        let age = chrono::Duration::from_std(older_than).unwrap_or(chrono::Duration::MAX);
-        let limit = Utc::now().checked_sub_signed(age);
+        let limit = moment_before(Utc::now(), older_than);
         self.blocking(move |root| match limit {
             None => Ok(0),
             Some(limit) => sweep(&root, limit, ours),
@@ -399,6 +407,7 @@ mod tests {
                 store.put(&a, body(1)).await.err(),
                 store.get(&a).await.err(),
                 store.head(&a).await.err(),
+                store.confirm(&a).await.err(),
                 store.list("").await.err(),
                 store.delete(&a).await.err(),
                 store.check().await.err(),
@@ -449,6 +458,7 @@ mod tests {
             let errors = [
                 store.get(&key).await.err(),
                 store.head(&key).await.err(),
+                store.confirm(&key).await.err(),
                 store.put(&key, body(1)).await.err(),
                 store.put_if_absent(&key, body(1)).await.err(),
             ];
@@ -486,6 +496,8 @@ mod tests {
                 .is_not_found()
         );
         assert_eq!(store.head(&key("a/b/c")).await.expect("asked"), None);
+        assert_eq!(store.confirm(&key("a")).await.expect("asked"), None);
+        assert_eq!(store.confirm(&key("a/b/c")).await.expect("asked"), None);
         for name in ["a", "a/b/c"] {
             for placing in [Placing::IfAbsent, Placing::Replace] {
                 let error = store.store(&key(name), body(1), placing).await;

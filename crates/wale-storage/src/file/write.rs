@@ -23,6 +23,9 @@ use crate::{ObjectKey, StoreError};
 /// two dots, a process id of 10 digits, a dot, a number of 16 digits and the suffix of 9, rounded down.
 const NAME_BYTES_KEPT: usize = 200;
 
+/// Why a name cannot be an object's.
+const NO_FILE: &str = "there is something of this name that is no file";
+
 /// Numbers of temporary files. They start anywhere: in a container every process has the same id, and
 /// a restarted one is not to meet the names of its predecessor.
 static COUNTER: LazyLock<AtomicU64> =
@@ -158,7 +161,7 @@ pub(super) fn prepare(
         match look(&folder, name).map_err(failed)? {
             Some(FileType::RegularFile) if placing == Placing::IfAbsent => {
                 match sync_existing(&folder, name) {
-                    Ok(()) => return Ok(None),
+                    Ok(_) => return Ok(None),
                     // Deleted just now, so it is absent after all.
                     Err(Errno::NOENT) => {}
                     Err(errno) => return Err(failed(errno)),
@@ -166,8 +169,7 @@ pub(super) fn prepare(
             }
             None | Some(FileType::RegularFile) => {}
             Some(_) => {
-                let reason = "there is something of this name that is no file";
-                return Err(in_the_way(object(key), reason));
+                return Err(in_the_way(object(key), NO_FILE));
             }
         }
         match Pending::create(folder, name) {
@@ -177,6 +179,25 @@ pub(super) fn prepare(
         }
     }
     Err(failed(Errno::NOENT))
+}
+
+/// Makes an object durable that exists, and tells what it is; `None` when there is none. Writes nothing of its own.
+pub(super) fn make_durable(root: &Root, key: &ObjectKey) -> Result<Option<Stat>, StoreError> {
+    let failed = |errno| root.failed(object(key), errno);
+    let (folders, name) = key.split();
+    let Some(folder) = root.folder(&folders)? else {
+        return Ok(None);
+    };
+    match look(&folder, name).map_err(failed)? {
+        // A folder of this name holds other objects; there is none of this name itself.
+        None | Some(FileType::Directory) => Ok(None),
+        Some(FileType::RegularFile) => match sync_existing(&folder, name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+        },
+        Some(_) => Err(in_the_way(object(key), NO_FILE)),
+    }
 }
 
 /// Looks whether `name` is there, before any work is done for it.
@@ -190,11 +211,13 @@ fn look(folder: &OwnedFd, name: &str) -> Result<Option<FileType>, Errno> {
 
 /// Makes an object durable that someone else has stored. "It exists" is a promise too: its writer may
 /// have been killed between rename and fsync, or may be a tool that never calls fsync.
-fn sync_existing(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
+fn sync_existing(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
     rustix::fs::fdatasync(&file)?;
-    sync_folder(folder)
+    let stat = rustix::fs::fstat(&file)?;
+    sync_folder(folder)?;
+    Ok(stat)
 }
 
 fn temporary_name(name: &str) -> String {

@@ -16,6 +16,7 @@ use super::slots::PARTS_MAX;
 use super::xml::{self, ListPage, PartPage, Unfinished, UploadPage};
 use super::{Client, moment};
 use crate::retry::Attempts;
+use crate::store::moment_before;
 use crate::{ObjectMeta, Ours, RetryPolicy, StoreError};
 
 /// A page has at most 1,000 entries; names of 1 KiB, each byte escaped in five, and 300 bytes besides make 5.4 MiB.
@@ -231,7 +232,9 @@ impl S3Store {
             };
             let noted = extent.note(bytes, page.uploads.len());
             noted.map_err(|failure| client.error(failure, Asked::Bucket))?;
-            let before = now - older_than;
+            let Some(before) = moment_before(now, older_than) else {
+                return Ok(discarded);
+            };
             let former = (key_marker.clone(), id_marker.clone());
             for upload in &page.uploads {
                 discarded += u64::from(self.discard_if_stale(upload, before, ours).await?);
@@ -257,8 +260,10 @@ impl S3Store {
         older_than: Duration,
     ) -> Result<u64, StoreError> {
         let inner = &*self.inner;
+        let Some(before) = moment_before(Utc::now(), older_than) else {
+            return Ok(0);
+        };
         let mut listed = list(&inner.client, PROBE_PREFIX, &inner.retry).await?;
-        let before = Utc::now() - older_than;
         let mut discarded = 0;
         while let Some(trial) = listed.try_next().await? {
             if trial.modified <= before {
