@@ -183,7 +183,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Misconfigured { problem, .. } => Some(problem.hint()),
-            Self::PermissionDenied { .. } if self.told_by_s3().is_some() => Some(
+            Self::PermissionDenied { .. } if self.server_reply().is_some() => Some(
                 "check what the keys may do below the archive's prefix: list, read, write and delete; the guide to S3 has \
                  the policy",
             ),
@@ -205,6 +205,19 @@ impl StoreError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// What the store's server reported, if it was a server and it did.
+    #[must_use]
+    pub fn server_reply(&self) -> Option<&ServerReply> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            if let Some(reply) = error.downcast_ref() {
+                return Some(reply);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// An [`StoreError::Unavailable`] without a cause.
     pub fn unavailable(location: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Unavailable {
@@ -212,6 +225,30 @@ impl StoreError {
             reason: reason.into(),
             source: None,
         }
+    }
+}
+
+/// An error as a server reported it, in its own words: the cause of a [`StoreError`]. What the server did not say is
+/// empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("HTTP status {status}{}{}{}", after(" ", .code), after(": ", .message), after(", request ", .request_id))]
+pub struct ServerReply {
+    /// The status of the answer, or the one that this error would have had alone.
+    pub status: u16,
+    /// The store's own code for the situation.
+    pub code: String,
+    /// What it says to people.
+    pub message: String,
+    /// How its log calls the request.
+    pub request_id: String,
+}
+
+/// A text with what comes before it, or nothing.
+fn after(before: &str, text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("{before}{text}")
     }
 }
 

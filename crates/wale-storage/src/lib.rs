@@ -17,14 +17,16 @@ pub mod conformance;
 mod error;
 mod fault;
 mod file;
+mod http;
 mod key;
 mod memory;
 mod retry;
 mod s3;
 mod store;
 
+pub use self::http::options::{HttpTimeouts, Proxies, Secret};
 pub use conformance::{conformance, conformance_with_names};
-pub use error::{BodyError, BoxError, Misconfiguration, StoreError};
+pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
 pub use key::{InvalidKey, ObjectKey};
@@ -32,8 +34,8 @@ pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{
     Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource,
-    ProfileSource, Proxies, RoleSource, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret,
-    ServerEncryption, UploadChecksum, WebIdentitySource,
+    ProfileSource, RoleSource, S3Endpoint, S3Options, S3Store, ServerEncryption, UploadChecksum,
+    WebIdentitySource,
 };
 pub use store::{
     Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,

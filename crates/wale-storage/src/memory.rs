@@ -25,17 +25,17 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Shared {
-    objects: BTreeMap<ObjectKey, Stored>,
+    objects: BTreeMap<ObjectKey, StoredObject>,
     now: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredObject {
     content: Bytes,
     modified: DateTime<Utc>,
 }
 
-impl Stored {
+impl StoredObject {
     fn meta(&self, key: &ObjectKey) -> ObjectMeta {
         ObjectMeta {
             key: key.clone(),
@@ -103,7 +103,7 @@ impl MemoryStore {
 impl Shared {
     fn insert(&mut self, key: &ObjectKey, content: Bytes) -> ObjectMeta {
         let modified = self.now.unwrap_or_else(Utc::now);
-        let stored = Stored { content, modified };
+        let stored = StoredObject { content, modified };
         let meta = stored.meta(key);
         self.objects.insert(key.clone(), stored);
         meta

@@ -21,8 +21,8 @@ use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
 use wale_storage::{
-    FaultyStore, FileStore, FileStoreOptions, RetryPolicy, RetryStore, S3Options, S3Store,
-    S3Timeouts, Store,
+    FaultyStore, FileStore, FileStoreOptions, HttpTimeouts, RetryPolicy, RetryStore, S3Options,
+    S3Store, Store,
 };
 
 use crate::config::{self, Place, Settings};
@@ -142,7 +142,7 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds)
                 checksum: s3.checksum,
                 ca_file: s3.ca_file.clone(),
                 proxies: s3.proxies.clone(),
-                timeouts: S3Timeouts::default(),
+                timeouts: HttpTimeouts::default(),
                 retry: bounds.store.clone(),
                 upload_memory_bytes,
             };

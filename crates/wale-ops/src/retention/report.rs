@@ -100,13 +100,14 @@ impl Refused {
     }
 
     pub(super) fn new(key: ObjectKey, error: &StoreError) -> Self {
-        let (told_code, told_message) = error.told_by_s3().unwrap_or_default();
+        let reply = error.server_reply();
+        let (reported, words) = reply.map_or(("", ""), |reply| (&reply.code, &reply.message));
         let code = match error {
-            _ if !told_code.is_empty() => told_code,
+            _ if !reported.is_empty() => reported,
             StoreError::PermissionDenied { .. } => "AccessDenied",
             other => store_kind(other).name(),
         };
-        let mut message = told_message.to_owned();
+        let mut message = words.to_owned();
         if message.is_empty() {
             message = error.to_string();
             let mut cause = std::error::Error::source(error);

@@ -1,11 +1,10 @@
-//! Where requests go: the host, the path and the query, escaped once and for all.
+//! Where requests go: the host and the path, escaped once and for all.
 //!
 //! A signature covers the escaped text, so there is one spelling of each: everything but letters, digits and `-._~`
 //! is escaped, in upper-case hexadecimal (Amazon S3, "Signature calculations", `UriEncode`).
 
-use std::fmt::Write as _;
-
 use super::options::{Addressing, S3Endpoint};
+use crate::http::text::{escape, escape_path};
 
 /// A bucket as its server is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,38 +112,6 @@ fn host_of_bucket(bucket: &str, authority: &str) -> String {
     }
 }
 
-/// Escapes a text for a query.
-pub(super) fn escape(text: &str) -> String {
-    escape_except(text, b"")
-}
-
-/// Escapes a path, whose slashes stay.
-fn escape_path(text: &str) -> String {
-    escape_except(text, b"/")
-}
-
-fn escape_except(text: &str, kept: &[u8]) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            write!(escaped, "%{byte:02X}").expect("a String takes everything");
-        }
-    }
-    escaped
-}
-
-/// A query in the spelling of the signature: escaped, and in the order of the escaped names.
-pub(super) fn query(pairs: &[(&str, &str)]) -> String {
-    let mut pairs: Vec<String> = pairs
-        .iter()
-        .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
-        .collect();
-    pairs.sort_unstable();
-    pairs.join("&")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,14 +199,5 @@ mod tests {
             assert_eq!(address.bucket_path(), bucket);
             assert_eq!(address.object_path("a b"), object);
         }
-    }
-
-    #[test]
-    fn one_spelling() {
-        assert_eq!(escape_path("a b/ü+%~*#?"), "a%20b/%C3%BC%2B%25~%2A%23%3F");
-        assert_eq!(
-            query(&[("prefix", "a/b"), ("list-type", "2"), ("uploads", "")]),
-            "list-type=2&prefix=a%2Fb&uploads="
-        );
     }
 }

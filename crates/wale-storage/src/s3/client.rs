@@ -8,18 +8,23 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::address::{Address, query};
-use super::credentials::{Credentials, Keeper};
+use super::address::Address;
+use super::credentials::{Credentials, Keys};
 use super::customer_key::CustomerKey;
-use super::failure::{Asked, Failure, Refusal};
 use super::options::S3Options;
+use super::refusal;
 use super::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, sha256_hex};
-use super::transport::{Answer, Outgoing, Payload, Transport};
-use super::xml::ListPage;
-use crate::{ObjectKey, StoreError};
+use super::xml::{self, ListPage};
+use crate::http::failure::{Asked, Failure, Refusal};
+use crate::http::text::query;
+use crate::http::transport::{Answer, Outgoing, Payload, Transport};
+use crate::{HttpTimeouts, ObjectKey, StoreError};
 
 /// An error's body longer than this is not S3's: theirs are some hundred bytes.
 const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// An answer that names an upload or an object is some hundred bytes long.
+pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
 
 /// For how long an answer of the bucket proves that it exists. 10 s: a look at an absent object asks twice only when
 /// nothing else was asked before.
@@ -33,7 +38,7 @@ pub(super) struct Client {
     region: String,
     prefix: String,
     location: String,
-    keeper: Keeper,
+    keys: Keys,
     /// For every request that touches content.
     customer_key: CustomerKey,
     bucket_seen: Mutex<Option<Instant>>,
@@ -125,14 +130,14 @@ impl Client {
             &options.proxies,
             options.timeouts.clone(),
         )?;
-        let keeper = Keeper::new(options, transport.clone())?;
+        let keys = Keys::new(options, transport.clone())?;
         Ok(Self {
             transport,
             address: Address::new(bucket, region, endpoint.as_ref()),
             region: region.clone(),
             prefix: prefix.clone(),
             location: location(bucket, prefix),
-            keeper,
+            keys,
             customer_key: CustomerKey::new(&options.encryption)?,
             bucket_seen: Mutex::new(None),
         })
@@ -159,7 +164,7 @@ impl Client {
     }
 
     /// The limits in force.
-    pub(super) fn timeouts(&self) -> &super::options::S3Timeouts {
+    pub(super) fn timeouts(&self) -> &HttpTimeouts {
         self.transport.timeouts()
     }
 
@@ -175,19 +180,37 @@ impl Client {
 
     /// Makes a request. Credentials that are refused are renewed once.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let credentials = self.keeper.get().await?;
+        let credentials = self.keys.get().await?;
         let failure = match self.attempt(call, &credentials).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
         let is_refused = failure
             .refusal()
-            .is_some_and(|refusal| refusal.is_of_credentials() || has_no_reason(refusal));
-        if is_refused && let Some(renewed) = self.keeper.other_than(&credentials).await? {
+            .is_some_and(|refused| refusal::is_of_credentials(refused) || has_no_reason(refused));
+        if is_refused && let Some(renewed) = self.keys.other_than(&credentials).await? {
             tracing::info!(location = %self.location, "the credentials were renewed");
             return self.attempt(call, &renewed).await;
         }
         Err(failure)
+    }
+
+    /// Makes a request whose answer is a short text.
+    pub(super) async fn short_answer<T: xml::AnswerBody>(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<T, Failure> {
+        self.long_answer(call, SHORT_BYTES_MAX).await
+    }
+
+    /// Makes a request whose answer is a text of at most that length.
+    pub(super) async fn long_answer<T: xml::AnswerBody>(
+        &self,
+        call: &Call<'_>,
+        bytes_max: usize,
+    ) -> Result<T, Failure> {
+        let mut answer = self.call(call).await?;
+        xml::read(&answer.read(bytes_max).await?)
     }
 
     async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
@@ -198,7 +221,7 @@ impl Client {
         }
         // An error whose body cannot be read is still the error that its status says.
         let body = answer.read(ERROR_BYTES_MAX).await.unwrap_or_default();
-        Err(Failure::Refused(Refusal::new(
+        Err(Failure::Refused(refusal::read(
             answer.status,
             &answer.headers,
             &body,
@@ -293,7 +316,7 @@ impl Client {
             ("max-keys", "1"),
             ("prefix", prefix),
         ]);
-        let page = super::upload::short_answer(self, &call).await;
+        let page = self.short_answer(&call).await;
         page.map_err(|failure| self.error(failure, Asked::Bucket))
     }
 
@@ -301,7 +324,7 @@ impl Client {
     /// opened with GET, and what that says counts.
     pub(super) async fn explain(&self, key: &ObjectKey, failure: Failure) -> StoreError {
         let is_mute = failure.refusal().is_some_and(|refusal| {
-            refusal.code.is_empty()
+            refusal.reply.code.is_empty()
                 && !refusal.status.is_server_error()
                 && !refusal.may_be_absence()
         });
@@ -310,9 +333,9 @@ impl Client {
                 .headers(&self.customer_key.headers())
                 .header("range", "bytes=0-0");
             if let Err(reason) = self.call(&call).await
-                && reason
-                    .refusal()
-                    .is_some_and(|refusal| !refusal.code.is_empty() || !refusal.message.is_empty())
+                && reason.refusal().is_some_and(|refusal| {
+                    !refusal.reply.code.is_empty() || !refusal.reply.message.is_empty()
+                })
             {
                 return self.error(reason, Asked::Object(key));
             }
@@ -330,7 +353,7 @@ pub(super) fn location(bucket: &str, prefix: &str) -> String {
 
 /// Whether the answer may hide that the credentials are no longer good: HEAD gives a status without a reason.
 fn has_no_reason(refusal: &Refusal) -> bool {
-    refusal.code.is_empty()
+    refusal.reply.code.is_empty()
         && matches!(
             refusal.status,
             StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED

@@ -11,15 +11,37 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use http::Method;
 
-use super::S3Store;
-use super::client::Call;
+use super::checksum::contradicts;
+use super::client::{Call, SHORT_BYTES_MAX};
 use super::download;
-use super::failure::{Asked, Failure, Refusal};
-use super::part::{Passing, Whole};
-use super::upload::{Condition, MARK_HEADER, SHORT_BYTES_MAX, Stored};
+use super::headers::MARK_HEADER;
+use super::state::S3Store;
 use super::xml::{self, Assembled};
+use crate::http::failure::{Asked, Failure, Refusal};
+use crate::http::part::{Passing, Whole};
+use crate::http::text::moment;
 use crate::retry::Attempts;
 use crate::{ObjectKey, ObjectMeta, StoreError};
+
+/// How an object may come to its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Whatever is there.
+    Replace,
+    /// If nothing is there, and the store sees to it.
+    Create,
+    /// If nothing is there, and the store does not see to it: the caller looked, and looks again.
+    CreateUnguarded,
+}
+
+/// What became of an upload.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// The object is there and ours.
+    Ours(ObjectMeta),
+    /// Somebody else's object is there.
+    Others,
+}
 
 /// The request that lets the object appear, ready to be made more than once.
 pub(super) struct Commit<'a> {
@@ -39,7 +61,7 @@ pub(super) struct Commit<'a> {
 }
 
 /// What a look at a name finds.
-pub(super) struct Found {
+pub(super) struct NamedObject {
     /// Empty when the object has none.
     mark: String,
     etag: Option<String>,
@@ -48,7 +70,7 @@ pub(super) struct Found {
 }
 
 /// An answer of success.
-struct Told {
+struct Acknowledgement {
     modified: DateTime<Utc>,
     /// Whether it has what only a store knows, the object's `ETag`.
     is_the_stores: bool,
@@ -115,9 +137,9 @@ impl S3Store {
         }
     }
 
-    async fn commit_once(&self, commit: &Commit<'_>) -> Result<Told, Failure> {
+    async fn commit_once(&self, commit: &Commit<'_>) -> Result<Acknowledgement, Failure> {
         let mut answer = self.inner.client.call(&commit.call).await?;
-        let modified = super::moment(answer.header("date")).unwrap_or_else(Utc::now);
+        let modified = moment(answer.header("date")).unwrap_or_else(Utc::now);
         let etag = answer.header("etag").unwrap_or_default();
         if !etag.is_empty() && contradicts(etag, commit.etag.as_deref()) {
             return Err(Failure::Garbled);
@@ -131,14 +153,18 @@ impl S3Store {
             }
             is_the_stores = true;
         }
-        Ok(Told {
+        Ok(Acknowledgement {
             modified,
             is_the_stores,
         })
     }
 
     /// What an answer of success is worth, after a look where it is in doubt.
-    async fn worth(&self, commit: &Commit<'_>, told: &Told) -> Result<Worth, StoreError> {
+    async fn worth(
+        &self,
+        commit: &Commit<'_>,
+        told: &Acknowledgement,
+    ) -> Result<Worth, StoreError> {
         // The end that was lost may have been another upload's, of another process: every end is looked at.
         let in_doubt = commit.condition == Condition::CreateUnguarded
             || !told.is_the_stores
@@ -161,7 +187,7 @@ impl S3Store {
     async fn check(
         &self,
         commit: &Commit<'_>,
-        found: &Found,
+        found: &NamedObject,
         modified: DateTime<Utc>,
     ) -> Result<Option<Stored>, StoreError> {
         let etag = found.etag.as_deref();
@@ -224,7 +250,10 @@ impl S3Store {
     }
 
     /// The mark and the digest of the object under a name; none when there is no object.
-    pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<Found>, StoreError> {
+    pub(super) async fn found_at(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<Option<NamedObject>, StoreError> {
         let client = &self.inner.client;
         let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
         let mut attempts = Attempts::from_failure(&self.inner.retry);
@@ -232,7 +261,7 @@ impl S3Store {
             match client.call(&call).await {
                 Ok(answer) => {
                     let mark = answer.header(MARK_HEADER).unwrap_or_default();
-                    return Ok(Some(Found {
+                    return Ok(Some(NamedObject {
                         mark: mark.to_owned(),
                         etag: answer.header("etag").map(str::to_owned),
                         bytes: answer
@@ -253,9 +282,4 @@ impl S3Store {
             }
         }
     }
-}
-
-/// Whether the store computed another digest of the body than we did.
-pub(super) fn contradicts(etag: &str, expected: Option<&str>) -> bool {
-    expected.is_some_and(|expected| !etag.trim_matches('"').eq_ignore_ascii_case(expected))
 }

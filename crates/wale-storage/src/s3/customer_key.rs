@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use md5::{Digest as _, Md5};
 
 use super::options::ServerEncryption;
-use super::settings_file;
+use crate::http::named_file;
 
 /// The key, and the file from which it is read anew.
 pub(super) struct CustomerKey {
@@ -82,7 +82,7 @@ impl CustomerKey {
 }
 
 fn read(file: &Path) -> Result<HeaderMap, String> {
-    let text = settings_file::read_text(file).map_err(|error| error.to_string())?;
+    let text = named_file::read_text(file).map_err(|error| error.to_string())?;
     headers(&text)
 }
 
@@ -114,8 +114,8 @@ fn headers(key: &str) -> Result<HeaderMap, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::Secret;
     use super::*;
+    use crate::Secret;
 
     #[test]
     fn fault_97_a_customers_key_in_a_file_is_read_anew() {

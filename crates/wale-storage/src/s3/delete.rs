@@ -1,4 +1,4 @@
-//! Deleting: one object, or a thousand in a request.
+//! Deleting: one object, a thousand in a request, or what was abandoned.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -7,13 +7,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use futures_util::stream;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use md5::{Digest as _, Md5};
 
-use super::S3Store;
 use super::client::Call;
-use super::failure::{Asked, Failure, Refusal};
+use super::leftovers::{Leftover, noted};
+use super::refusal;
+use super::state::S3Store;
 use super::xml::{self, DeleteResult, NotDeleted};
+use crate::http::failure::{Asked, Failure, Refusal};
 use crate::{ObjectKey, StoreError};
 
 /// Names in one request (Amazon S3, `DeleteObjects`).
@@ -110,12 +112,11 @@ impl S3Store {
             .header("content-type", "application/xml")
             .header("content-md5", &sum)
             .payload(body);
-        let result: DeleteResult =
-            super::upload::long_answer(client, &call, RESULT_BYTES_MAX).await?;
+        let result: DeleteResult = client.long_answer(&call, RESULT_BYTES_MAX).await?;
         let mut failed = Vec::new();
         for not_deleted in result.errors {
             let key = names.get(&not_deleted.key).copied();
-            let refusal = refusal(not_deleted);
+            let refusal = refused(not_deleted);
             match key {
                 Some(_) if refusal.is_absence() => {}
                 Some(key) => {
@@ -131,6 +132,26 @@ impl S3Store {
             }
         }
         Ok(failed)
+    }
+
+    /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
+    pub(super) async fn discard_abandoned(&self) {
+        loop {
+            // It stays noted until it is gone: whoever discards it may himself be dropped.
+            let Some((key, what)) = noted(&self.inner.abandoned).last().cloned() else {
+                return;
+            };
+            let discarded = match &what {
+                Leftover::Upload(id) => self.abort(&key, id).await,
+                Leftover::Object => self.delete_one(&key).await,
+            };
+            noted(&self.inner.abandoned).retain(|one| (&one.0, &one.1) != (&key, &what));
+            if let Err(error) = discarded {
+                // A store that refuses one would keep the upload at hand waiting for each of the others.
+                tracing::debug!(%key, %error, "what was abandoned could not be discarded");
+                return;
+            }
+        }
     }
 
     /// The same error; that an object is retained also says until when, if the store tells.
@@ -156,7 +177,7 @@ impl S3Store {
 }
 
 /// The error of one object of many, with the status that it would have had alone.
-fn refusal(not_deleted: NotDeleted) -> Refusal {
+fn refused(not_deleted: NotDeleted) -> Refusal {
     let NotDeleted { code, message, .. } = not_deleted;
     let status = match code.as_str() {
         "AccessDenied" => StatusCode::FORBIDDEN,
@@ -165,7 +186,5 @@ fn refusal(not_deleted: NotDeleted) -> Refusal {
         "SlowDown" | "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut refusal = Refusal::new(status, &HeaderMap::new(), b"");
-    (refusal.code, refusal.message) = (code, message);
-    refusal
+    refusal::with_code(status, code, message)
 }

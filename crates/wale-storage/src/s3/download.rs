@@ -9,9 +9,9 @@ use futures_util::stream;
 use http::{Method, StatusCode};
 
 use super::client::{Call, SharedClient};
-use super::failure::{Asked, Failure};
-use super::moment;
-use super::transport::Answer;
+use crate::http::failure::{Asked, Failure};
+use crate::http::text::moment;
+use crate::http::transport::Answer;
 use crate::retry::Attempts;
 use crate::{Object, ObjectKey, ObjectMeta, ObjectStream, RetryPolicy, StoreError};
 
@@ -31,7 +31,7 @@ pub(super) async fn open(
         Err(failure) => return Err(client.error(failure, Asked::Object(key))),
     };
     let meta = meta(key, &answer).map_err(|failure| client.error(failure, Asked::Object(key)))?;
-    let reading = Reading {
+    let download = Download {
         client: client.clone(),
         key: key.clone(),
         etag: answer.header("etag").map(str::to_owned),
@@ -42,7 +42,7 @@ pub(super) async fn open(
     };
     Ok(Object {
         meta,
-        body: reading.into_stream(),
+        body: download.into_stream(),
     })
 }
 
@@ -73,7 +73,7 @@ enum Piece {
 }
 
 /// An object that is being read.
-struct Reading {
+struct Download {
     client: SharedClient,
     key: ObjectKey,
     etag: Option<String>,
@@ -85,12 +85,12 @@ struct Reading {
     retry: RetryPolicy,
 }
 
-impl Reading {
+impl Download {
     fn into_stream(self) -> ObjectStream {
-        stream::unfold(Some(self), |reading| async {
-            let mut reading = reading?;
-            match reading.next().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
+        stream::unfold(Some(self), |download| async {
+            let mut download = download?;
+            match download.next().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(download))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }

@@ -15,27 +15,19 @@ use futures_util::future::try_join_all;
 use http::{Method, StatusCode};
 use md5::{Digest as _, Md5};
 
+use super::checksum::{Vouched, Vouchers};
 use super::client::Call;
-use super::failure::{Asked, Failure};
+use super::headers::random_mark;
+use super::leftovers::{Abandoned, Leftover, abandon};
+use super::multipart::Upload;
 use super::options::UploadChecksum;
-use super::part::{Cutter, Part, Wanted};
-use super::sign::hex;
-use super::slots::Held;
-use super::upload::{Abandoned, Leftover, Upload, abandon, random_mark};
+use super::state::{BodyCheck, Inner, S3Store};
 use super::xml::{self, PartRecord};
-use super::{Inner, S3Store};
+use crate::http::failure::{Asked, Failure, Meaning};
+use crate::http::part::Cutter;
+use crate::http::slots::PartMemory;
+use crate::http::text::hex;
 use crate::{Misconfiguration, ObjectKey, StoreError, body_from};
-
-/// Who sees to it that a stored body is the one that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyCheck {
-    /// The server, by the checksum that comes with it.
-    Server,
-    /// We, by the digest that the server answers with.
-    Answer,
-    /// Nobody, until the object is read back.
-    Nobody,
-}
 
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
@@ -111,12 +103,12 @@ impl S3Store {
     }
 
     /// The sums that are taken of a body for this store.
-    pub(super) async fn wanted_sums(&self) -> Result<Wanted, StoreError> {
+    pub(super) async fn wanted_sums(&self) -> Result<Vouchers, StoreError> {
         let inner = &*self.inner;
         let check = self.body_check().await?;
-        Ok(Wanted {
+        Ok(Vouchers {
             checksum: inner.checksum,
-            sha256: !inner.client.is_secure(),
+            signed: !inner.client.is_secure(),
             etag: check == BodyCheck::Answer,
             whole: check == BodyCheck::Nobody,
         })
@@ -175,7 +167,7 @@ impl S3Store {
                 };
                 Ok((check, Refused::No))
             }
-            Err(Failure::Refused(refusal)) if refusal.is_garbled() => {
+            Err(Failure::Refused(refusal)) if refusal.meaning == Meaning::Garbled => {
                 Ok((BodyCheck::Server, Refused::ByItsCode))
             }
             // Codes for this differ. What the store refuses is found out: this sum, sums of this kind, or everything.
@@ -192,13 +184,8 @@ impl S3Store {
     /// Makes sure that the store takes the same body with the sum that is its own.
     async fn confirm_right_sum(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let client = &self.inner.client;
-        let wanted = Wanted {
-            checksum: self.inner.checksum,
-            sha256: false,
-            etag: false,
-            whole: false,
-        };
-        let right = probe_part(key, wanted).await?.checksum;
+        let vouchers = Vouchers::checksum_only(self.inner.checksum);
+        let right = probe_part(key, vouchers).await?.checksum;
         let right = right.map(|sum| (sum.header, sum.value));
         let refusal = match self.put_probe_body(key, right).await {
             Ok(_) => return Ok(()),
@@ -211,7 +198,7 @@ impl S3Store {
                 problem: Misconfiguration::UnknownChecksum,
                 reason: "the server refuses the checksum that goes along with each object"
                     .to_owned(),
-                source: Some(Box::new(refusal)),
+                source: Some(Box::new(refusal.reply)),
             }),
             Err(failure) => Err(client.error(failure, Asked::Object(key))),
         }
@@ -303,7 +290,7 @@ impl S3Store {
             .header("if-none-match", "*")
             .headers(&inner.client.customer_key())
             .payload(xml::complete(std::slice::from_ref(record)));
-        let answer = super::upload::short_answer::<xml::Assembled>(&inner.client, &call).await;
+        let answer = inner.client.short_answer::<xml::Assembled>(&call).await;
         answered(self, key, answer.map(drop))
     }
 }
@@ -340,14 +327,15 @@ enum Refused {
 }
 
 /// The trial's body as a part.
-async fn probe_part(key: &ObjectKey, wanted: Wanted) -> Result<Part, StoreError> {
+async fn probe_part(key: &ObjectKey, vouchers: Vouchers) -> Result<Vouched, StoreError> {
     let body = body_from(bytes::Bytes::from_static(PROBE_BODY));
-    let mut cutter = Cutter::new(body, wanted);
-    let part = cutter.next(Held::trifle(PROBE_BODY.len())).await;
-    part.map_err(|source| StoreError::BodyFailed {
+    let mut cutter = Cutter::new(body, vouchers.sums());
+    let part = cutter.next(PartMemory::trifle(PROBE_BODY.len())).await;
+    let part = part.map_err(|source| StoreError::BodyFailed {
         key: key.clone(),
         source,
-    })
+    })?;
+    Ok(vouchers.of(part))
 }
 
 /// Whether a conditional write was carried out. A store that refuses the header as such carries nothing out and

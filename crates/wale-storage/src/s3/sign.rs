@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::{digest, hmac};
 
 use super::credentials::Credentials;
+use crate::http::text::hex;
 
 /// What stands in place of a body's digest when TLS vouches for the body.
 pub(super) const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
@@ -115,15 +116,6 @@ fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-    }
-    text
-}
-
 /// The SHA-256 of a small body, hexadecimal.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
@@ -132,7 +124,7 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s3::options::Secret;
+    use crate::Secret;
 
     /// The examples of Amazon's page "Signature calculations for the authorization header".
     fn signature(

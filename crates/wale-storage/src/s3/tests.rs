@@ -18,7 +18,11 @@ mod sweep;
 mod truth;
 
 use super::*;
-use crate::{body_from, read_all};
+use crate::http::text::hex;
+use crate::{
+    Body, HttpTimeouts, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret,
+    Store, StoreError, body_from, read_all,
+};
 
 /// What the server does with a request.
 enum Reply {
@@ -164,7 +168,7 @@ impl Server {
             checksum: UploadChecksum::Crc32c,
             ca_file: None,
             proxies: Proxies::default(),
-            timeouts: S3Timeouts {
+            timeouts: HttpTimeouts {
                 connect: Duration::from_millis(100),
                 answer: Duration::from_millis(300),
                 stall: Duration::from_millis(300),
@@ -311,7 +315,7 @@ fn keeps_uploads() -> impl Fn(&Seen) -> Reply + Send + Sync {
         let mut uploads = uploads.lock().expect("not poisoned");
         match seen.method.as_str() {
             "POST" if seen.target.ends_with("?uploads=") => {
-                let mark = seen.header(upload::MARK_HEADER).expect("a mark");
+                let mark = seen.header(headers::MARK_HEADER).expect("a mark");
                 uploads.insert(path, (mark, 0, false));
                 Reply::Answer(200, Vec::new(), begun())
             }
@@ -329,7 +333,7 @@ fn keeps_uploads() -> impl Fn(&Seen) -> Reply + Send + Sync {
             _ => match uploads.get(&path) {
                 Some((mark, length, true)) => {
                     let mut headers = object("e");
-                    headers.push((upload::MARK_HEADER, mark.clone()));
+                    headers.push((headers::MARK_HEADER, mark.clone()));
                     Reply::Answer(200, headers, vec![0; *length])
                 }
                 _ => answer(404),
@@ -371,7 +375,7 @@ async fn lost_reply(others: bool) -> Result<PutOutcome, StoreError> {
         match (seen.method.as_str(), stored.clone()) {
             ("PUT", None) => {
                 let mark = seen
-                    .header(upload::MARK_HEADER)
+                    .header(headers::MARK_HEADER)
                     .expect("every object is marked");
                 *stored = Some(if others { "another".into() } else { mark });
                 Reply::Close
@@ -380,7 +384,7 @@ async fn lost_reply(others: bool) -> Result<PutOutcome, StoreError> {
             (_, None) => answer(404),
             (_, Some(mark)) => {
                 let mut headers = object("e");
-                headers.push((upload::MARK_HEADER, mark));
+                headers.push((headers::MARK_HEADER, mark));
                 Reply::Answer(200, headers, b"text".to_vec())
             }
         }
@@ -435,8 +439,8 @@ async fn row_30_a_store_that_ignores_conditions_is_looked_at_before_and_after() 
                 None => answer(404),
                 Some(put) => {
                     let mut headers = object("e");
-                    let mark = put.header(upload::MARK_HEADER).unwrap_or_default();
-                    headers.push((upload::MARK_HEADER, mark));
+                    let mark = put.header(headers::MARK_HEADER).unwrap_or_default();
+                    headers.push((headers::MARK_HEADER, mark));
                     Reply::Answer(200, headers, put.body.clone())
                 }
             },
@@ -513,7 +517,7 @@ async fn row_27_a_digest_that_differs_is_no_success() {
         "GET" => Reply::Answer(200, Vec::new(), b"<ListBucketResult/>".to_vec()),
         _ => {
             use md5::{Digest as _, Md5};
-            let right = sign::hex(&Md5::digest(&seen.body));
+            let right = hex(&Md5::digest(&seen.body));
             let wrong = if seen.is_probe() {
                 None
             } else {

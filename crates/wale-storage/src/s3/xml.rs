@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::failure::{Failure, Refusal};
+use super::refusal;
+use crate::http::failure::Failure;
 
 /// An answer of status 200.
-pub(super) trait Told: DeserializeOwned {
+pub(super) trait AnswerBody: DeserializeOwned {
     /// The names that its outermost element may have (Amazon S3 API reference, "Response Syntax" of each action). With
     /// none any does: what the answer must hold is mark enough, and servers differ in the name.
     const ROOTS: &'static [&'static str];
@@ -26,35 +27,35 @@ pub(super) trait Told: DeserializeOwned {
     const NAME: &'static str;
 }
 
-impl Told for ListPage {
+impl AnswerBody for ListPage {
     const ROOTS: &'static [&'static str] = &["ListBucketResult"];
     const NAME: &'static str = "ListBucketResult";
 }
 
-impl Told for UploadPage {
+impl AnswerBody for UploadPage {
     const ROOTS: &'static [&'static str] = &["ListMultipartUploadsResult"];
     const NAME: &'static str = "ListMultipartUploadsResult";
 }
 
-impl Told for PartPage {
+impl AnswerBody for PartPage {
     // The second is moto's.
     const ROOTS: &'static [&'static str] = &["ListPartsResult", "ListPartsResponse"];
     const NAME: &'static str = "ListPartsResult";
 }
 
-impl Told for Begun {
+impl AnswerBody for Begun {
     // rclone's is InitiateMultipartUpload. It must hold an UploadId.
     const ROOTS: &'static [&'static str] = &[];
     const NAME: &'static str = "InitiateMultipartUploadResult";
 }
 
-impl Told for Assembled {
+impl AnswerBody for Assembled {
     // It must hold an ETag.
     const ROOTS: &'static [&'static str] = &[];
     const NAME: &'static str = "CompleteMultipartUploadResult";
 }
 
-impl Told for DeleteResult {
+impl AnswerBody for DeleteResult {
     const ROOTS: &'static [&'static str] = &["DeleteResult"];
     const NAME: &'static str = "DeleteResult";
 }
@@ -147,12 +148,12 @@ pub(super) struct NotDeleted {
 }
 
 /// Reads an answer of status 200. S3 begins some answers before it knows how they end, so an error may stand in them.
-pub(super) fn read<T: Told>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn read<T: AnswerBody>(body: &[u8]) -> Result<T, Failure> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Failure::Nonsense("the answer is not UTF-8".to_owned()))?
         .trim_start();
     match root(text).as_deref() {
-        Some("Error") => Err(Failure::Refused(Refusal::new(
+        Some("Error") => Err(Failure::Refused(refusal::read(
             StatusCode::OK,
             &http::HeaderMap::new(),
             body,
@@ -262,7 +263,7 @@ mod tests {
             error. Please try again.</Message></Error>";
         let failure = read::<Assembled>(body).expect_err("an error is no success");
         assert!(failure.is_transient());
-        assert_eq!(failure.refusal().expect("told").code, "InternalError");
+        assert_eq!(failure.refusal().expect("told").reply.code, "InternalError");
         for body in [
             "",
             "<html></html>",
@@ -276,11 +277,11 @@ mod tests {
     #[test]
     fn fault_24_a_page_of_somebody_else_is_no_answer() {
         /// Whether a page with this outermost element, and nothing in it, is taken for the answer.
-        fn passes<T: Told>(root: &str, content: &str) -> bool {
+        fn passes<T: AnswerBody>(root: &str, content: &str) -> bool {
             let page = format!("<?xml version=\"1.0\"?><!-- c -->\n<{root}>{content}</{root}>");
             read::<T>(page.as_bytes()).is_ok()
         }
-        fn check<T: Told>(content: &str) {
+        fn check<T: AnswerBody>(content: &str) {
             assert!(passes::<T>(T::NAME, content), "{}", T::NAME);
             for other in ["html", "ListAllMyBucketsResult", "Errors", "error"] {
                 let taken = passes::<T>(other, content);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_storage::{
-    Addressing, Body, BodyError, CredentialSource, Credentials, ObjectKey, Proxies, PutOutcome,
-    RetryPolicy, S3Endpoint, S3Options, S3Store, S3Timeouts, Secret, ServerEncryption, Store,
+    Addressing, Body, BodyError, CredentialSource, Credentials, HttpTimeouts, ObjectKey, Proxies,
+    PutOutcome, RetryPolicy, S3Endpoint, S3Options, S3Store, Secret, ServerEncryption, Store,
     StoreError, UploadChecksum, conformance_with_names, read_all,
 };
 use wale_testkit::Sandbox;
@@ -42,7 +42,7 @@ fn options(port: u16, prefix: &str) -> S3Options {
         checksum: UploadChecksum::Crc32c,
         ca_file: None,
         proxies: Proxies::default(),
-        timeouts: S3Timeouts::default(),
+        timeouts: HttpTimeouts::default(),
         retry: RetryPolicy::default(),
         upload_memory_bytes: 32 << 20,
     }

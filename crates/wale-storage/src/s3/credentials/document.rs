@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 
-use super::super::failure::{Failure, Refusal};
-use super::super::options::Secret;
-use super::super::transport::{Outgoing, Payload, Transport};
-use super::{Credentials, Granted, fits_header};
+use super::source::{Credentials, GrantedKeys};
+use crate::Secret;
+use crate::http::failure::{Failure, Refusal};
+use crate::http::text::fits_header;
+use crate::http::transport::{Outgoing, Payload, Transport};
 
 /// A document is some 1 to 2 KiB long, most of it the token.
 const BYTES_MAX: usize = 64 << 10;
@@ -22,7 +23,7 @@ struct Document {
 }
 
 /// Keys from a document, whose text is not quoted.
-pub(super) fn parse(text: &[u8]) -> Result<Granted, Failure> {
+pub(super) fn parse(text: &[u8]) -> Result<GrantedKeys, Failure> {
     let wrong = || Failure::Nonsense("the document holds no keys".to_owned());
     let document: Document = serde_json::from_slice(text).map_err(|_| wrong())?;
     let texts = [&document.access_key_id, &document.secret_access_key];
@@ -33,7 +34,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Granted, Failure> {
     if !is_sound {
         return Err(wrong());
     }
-    Ok(Granted {
+    Ok(GrantedKeys {
         credentials: Credentials {
             access_key_id: document.access_key_id,
             secret_access_key: Secret::new(document.secret_access_key),
@@ -70,11 +71,7 @@ pub(super) async fn ask(
         return Ok(body);
     }
     // What else stands in the body is not ours to repeat.
-    Err(Failure::Refused(Refusal::new(
-        answer.status,
-        &answer.headers,
-        b"",
-    )))
+    Err(Failure::Refused(Refusal::of_status(answer.status)))
 }
 
 #[cfg(test)]

@@ -3,27 +3,26 @@
 
 use http::Method;
 
-use super::super::failure::Failure;
-use super::super::transport::Transport;
-use super::{Granted, document, failure_of};
+use super::document;
+use super::source::GrantedKeys;
+use crate::http::failure::Failure;
+use crate::http::text::fits_header;
+use crate::http::transport::Transport;
 
 const ROLE_PATH: &str = "latest/meta-data/iam/security-credentials";
 
 /// How long the service is to know our session, seconds. Each renewal makes a new one.
 const SESSION_SECONDS: &str = "300";
 
-pub(super) async fn grant(endpoint: &str, transport: &Transport) -> Result<Granted, Failure> {
+pub(super) async fn grant(endpoint: &str, transport: &Transport) -> Result<GrantedKeys, Failure> {
     ask(endpoint.trim_end_matches('/'), transport)
         .await
         .map_err(|failure| {
-            failure_of(
-                &format!("the instance's metadata service at {endpoint}"),
-                &failure,
-            )
+            failure.of_source(&format!("the instance's metadata service at {endpoint}"))
         })
 }
 
-async fn ask(endpoint: &str, transport: &Transport) -> Result<Granted, Failure> {
+async fn ask(endpoint: &str, transport: &Transport) -> Result<GrantedKeys, Failure> {
     let session = document::ask(
         transport,
         Method::PUT,
@@ -46,7 +45,7 @@ fn word(text: &[u8]) -> Result<String, Failure> {
         .ok()
         .and_then(|text| text.lines().next())
         .map(str::trim)
-        .filter(|line| super::fits_header(line));
+        .filter(|line| fits_header(line));
     line.map(str::to_owned)
         .ok_or_else(|| Failure::Nonsense("an empty answer".to_owned()))
 }

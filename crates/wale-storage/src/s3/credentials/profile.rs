@@ -6,10 +6,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::super::failure::Failure;
-use super::super::options::Secret;
-use super::super::transport::Transport;
-use super::{Credentials, Granted, ProfileSource, WebIdentitySource, fits_header, read_file, sts};
+use super::source::{Credentials, GrantedKeys, ProfileSource, WebIdentitySource};
+use super::sts;
+use crate::Secret;
+use crate::http::failure::Failure;
+use crate::http::named_file::read_secret_text;
+use crate::http::text::fits_header;
+use crate::http::transport::Transport;
 
 /// Profiles that lead to one another: as many as anybody uses, and few enough that a circle ends.
 const STEPS_MAX: usize = 5;
@@ -47,7 +50,7 @@ pub(super) async fn grant(
     source: &ProfileSource,
     transport: &Transport,
     region: &str,
-) -> Result<Granted, Failure> {
+) -> Result<GrantedKeys, Failure> {
     let mut profiles = Profiles::default();
     // Either file may be missing; what is missing is told below, by the profile.
     for (path, is_config) in [
@@ -64,7 +67,7 @@ pub(super) async fn grant(
     let mut granted = loop {
         match profiles.plan(&name, source)? {
             Plan::Keys(credentials) => {
-                break Granted {
+                break GrantedKeys {
                     credentials,
                     expires: None,
                 };
@@ -80,7 +83,7 @@ pub(super) async fn grant(
             }
             Plan::OwnRole { keys, role } => {
                 roles.push(role);
-                break Granted {
+                break GrantedKeys {
                     credentials: keys,
                     expires: None,
                 };
@@ -113,7 +116,7 @@ async fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
     let owned = path.to_owned();
     let is_there = tokio::task::spawn_blocking(move || owned.exists()).await;
     if is_there.unwrap_or(false) {
-        read_file(path).await.map(Some)
+        read_secret_text(path).await.map(Some)
     } else {
         Ok(None)
     }

@@ -4,13 +4,14 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 
-use super::super::address::query;
-use super::super::failure::{Failure, Refusal};
-use super::super::options::Secret;
-use super::super::sign::{Signer, ToSign, sha256_hex};
-use super::super::transport::{Outgoing, Payload, Transport};
-use super::super::xml;
-use super::{Credentials, Granted, WebIdentitySource, failure_of, fits_header, read_file};
+use super::source::{Credentials, GrantedKeys, WebIdentitySource};
+use crate::Secret;
+use crate::http::failure::Failure;
+use crate::http::named_file::read_secret_text;
+use crate::http::text::{fits_header, query};
+use crate::http::transport::{Outgoing, Payload, Transport};
+use crate::s3::sign::{Signer, ToSign, sha256_hex};
+use crate::s3::{refusal, xml};
 
 /// An answer is some 2 KiB long, most of it the token.
 const BYTES_MAX: usize = 64 << 10;
@@ -41,24 +42,24 @@ struct Keys {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ErrorResponse {
-    error: ToldError,
+    error: RoleError,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ToldError {
+struct RoleError {
     code: String,
     #[serde(default)]
     message: String,
 }
 
-impl xml::Told for Response {
+impl xml::AnswerBody for Response {
     const NAME: &'static str = "AssumeRoleResponse";
     const ROOTS: &'static [&'static str] =
         &["AssumeRoleWithWebIdentityResponse", "AssumeRoleResponse"];
 }
 
-impl xml::Told for ErrorResponse {
+impl xml::AnswerBody for ErrorResponse {
     const NAME: &'static str = "ErrorResponse";
     const ROOTS: &'static [&'static str] = &["ErrorResponse"];
 }
@@ -68,8 +69,8 @@ pub(super) async fn with_web_identity(
     source: &WebIdentitySource,
     transport: &Transport,
     region: &str,
-) -> Result<Granted, Failure> {
-    let token = read_file(&source.token_file).await?;
+) -> Result<GrantedKeys, Failure> {
+    let token = read_secret_text(&source.token_file).await?;
     let form = query(&[
         ("Action", "AssumeRoleWithWebIdentity"),
         ("Version", "2011-06-15"),
@@ -80,7 +81,7 @@ pub(super) async fn with_web_identity(
     let endpoint = endpoint(source.sts_endpoint.as_deref(), region);
     ask(transport, &endpoint, form, None)
         .await
-        .map_err(|failure| failure_of(&told(&source.role_arn, &endpoint), &failure))
+        .map_err(|failure| failure.of_source(&told(&source.role_arn, &endpoint)))
 }
 
 /// A role for other keys.
@@ -91,7 +92,7 @@ pub(super) async fn with_keys(
     external_id: Option<&str>,
     sts_endpoint: Option<&str>,
     (transport, region): (&Transport, &str),
-) -> Result<Granted, Failure> {
+) -> Result<GrantedKeys, Failure> {
     let mut pairs = vec![
         ("Action", "AssumeRole"),
         ("Version", "2011-06-15"),
@@ -102,7 +103,7 @@ pub(super) async fn with_keys(
     let endpoint = endpoint(sts_endpoint, region);
     ask(transport, &endpoint, query(&pairs), Some((keys, region)))
         .await
-        .map_err(|failure| failure_of(&told(role_arn, &endpoint), &failure))
+        .map_err(|failure| failure.of_source(&told(role_arn, &endpoint)))
 }
 
 fn told(role_arn: &str, endpoint: &str) -> String {
@@ -122,7 +123,7 @@ async fn ask(
     endpoint: &str,
     form: String,
     signature: Option<(&Credentials, &str)>,
-) -> Result<Granted, Failure> {
+) -> Result<GrantedKeys, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(
         http::header::CONTENT_TYPE,
@@ -156,14 +157,13 @@ async fn ask(
     if answer.status.is_success() {
         return granted(&body);
     }
-    let mut refusal = Refusal::new(answer.status, &answer.headers, b"");
-    if let Ok(ErrorResponse { error }) = xml::read(&body) {
-        (refusal.code, refusal.message) = (error.code, error.message);
-    }
-    Err(Failure::Refused(refusal))
+    Err(Failure::Refused(match xml::read(&body) {
+        Ok(ErrorResponse { error }) => refusal::with_code(answer.status, error.code, error.message),
+        Err(_) => refusal::read(answer.status, &answer.headers, b""),
+    }))
 }
 
-fn granted(body: &[u8]) -> Result<Granted, Failure> {
+fn granted(body: &[u8]) -> Result<GrantedKeys, Failure> {
     let wrong = || Failure::Nonsense("the answer holds no keys".to_owned());
     let Response { result } = xml::read(body).map_err(|_| wrong())?;
     let keys = result.credentials;
@@ -175,7 +175,7 @@ fn granted(body: &[u8]) -> Result<Granted, Failure> {
     if !texts.into_iter().all(|text| fits_header(text)) {
         return Err(wrong());
     }
-    Ok(Granted {
+    Ok(GrantedKeys {
         credentials: Credentials {
             access_key_id: keys.access_key_id,
             secret_access_key: Secret::new(keys.secret_access_key),

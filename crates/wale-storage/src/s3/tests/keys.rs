@@ -1,8 +1,8 @@
 //! Keys of services that stand beside the host.
 
-use super::super::credentials::Keeper;
-use super::super::transport::Transport;
+use super::super::credentials::Keys;
 use super::*;
+use crate::http::transport::Transport;
 
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
@@ -128,11 +128,11 @@ async fn fault_97_whatever_lies_in_a_file_is_read_anew_when_keys_are_asked_for()
         let is_profile = matches!(credentials, CredentialSource::Profile(_));
         let options = S3Options {
             credentials,
-            timeouts: S3Timeouts::default(),
+            timeouts: HttpTimeouts::default(),
             ..service.options()
         };
         let transport = Transport::new(None, &options.proxies, options.timeouts.clone());
-        let keeper = Keeper::new(&options, transport.expect("a transport")).expect("a keeper");
+        let keeper = Keys::new(&options, transport.expect("a transport")).expect("a keeper");
         for secret in ["first", "second"] {
             let text = if is_profile {
                 format!("[default]\naws_access_key_id={secret}\naws_secret_access_key=canary\n")

@@ -52,7 +52,7 @@ impl Careless {
         match seen.method.as_str() {
             _ if name == "/b" => bucket(),
             "POST" if query == "uploads=" => {
-                let mark = seen.header(upload::MARK_HEADER).expect("a mark");
+                let mark = seen.header(headers::MARK_HEADER).expect("a mark");
                 self.begun.insert(name, (mark, BTreeMap::new()));
                 Reply::Answer(200, Vec::new(), begun())
             }
@@ -67,7 +67,7 @@ impl Careless {
                 self.write(seen, name, &mark, body)
             }
             "PUT" => {
-                let mark = seen.header(upload::MARK_HEADER).unwrap_or_default();
+                let mark = seen.header(headers::MARK_HEADER).unwrap_or_default();
                 self.write(seen, name, &mark, seen.body.clone())
             }
             "DELETE" => {
@@ -78,7 +78,7 @@ impl Careless {
                 None => refusal(404, "NoSuchKey"),
                 Some(kept) => {
                     let mut headers = object(&kept.etag);
-                    headers.push((upload::MARK_HEADER, kept.mark.clone()));
+                    headers.push((headers::MARK_HEADER, kept.mark.clone()));
                     Reply::Answer(200, headers, kept.body.clone())
                 }
             },
@@ -100,7 +100,7 @@ impl Careless {
             body[0] ^= 1;
         }
         let etag = if self.has_digests {
-            sign::hex(&Md5::digest(&body))
+            hex(&Md5::digest(&body))
         } else {
             "opaque".to_owned()
         };

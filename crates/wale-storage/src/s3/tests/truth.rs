@@ -21,7 +21,7 @@ fn ours(seen: &Mutex<Option<String>>, bytes: usize) -> Reply {
         None => answer(404),
         Some(mark) => {
             let mut headers = object("e");
-            headers.push((upload::MARK_HEADER, mark));
+            headers.push((headers::MARK_HEADER, mark));
             Reply::Answer(200, headers, vec![0; bytes])
         }
     }
@@ -33,7 +33,7 @@ async fn put_without_etag(keeps: bool) -> (Server, Result<PutOutcome, StoreError
     let server = Server::of_store(move |seen| match seen.method.as_str() {
         "PUT" => {
             if keeps {
-                *kept.lock().expect("not poisoned") = seen.header(upload::MARK_HEADER);
+                *kept.lock().expect("not poisoned") = seen.header(headers::MARK_HEADER);
             }
             answer(200)
         }
@@ -91,7 +91,7 @@ async fn ended_twice(assembles: Option<usize>) -> Result<PutOutcome, StoreError>
     let (kept, begun_with, ends) = (Mutex::new(None), Mutex::new(None), Mutex::new(0));
     let server = Server::of_store(move |seen| match seen.method.as_str() {
         "POST" if seen.target.ends_with("?uploads=") => {
-            *begun_with.lock().expect("not poisoned") = seen.header(upload::MARK_HEADER);
+            *begun_with.lock().expect("not poisoned") = seen.header(headers::MARK_HEADER);
             Reply::Answer(200, Vec::new(), begun())
         }
         "POST" => {

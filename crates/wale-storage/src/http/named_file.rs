@@ -10,11 +10,15 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::failure::Failure;
+use super::options::Secret;
+use super::text::fits_header;
+
 /// Largest file: a system's bundle of certificates has 200 to 400 kB, files of keys a few.
 const BYTES_MAX: u64 = 8 << 20;
 
 /// The content of a file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new()
         .read(true)
@@ -34,9 +38,37 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The same, as text. What is no UTF-8 is not quoted.
-pub(super) fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?)
         .map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// A small file, away from the runtime's threads. Its content may be secret and is not quoted.
+pub(crate) async fn read_secret_text(path: &Path) -> std::result::Result<String, Failure> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_text(&owned)).await;
+    let problem = match read {
+        Ok(Ok(text)) => return Ok(text),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the process is shutting down".to_owned(),
+    };
+    Err(Failure::NoCredentials(format!(
+        "file {} cannot be read: {problem}",
+        path.display()
+    )))
+}
+
+/// A file that holds one secret for a header.
+pub(crate) async fn read_secret(path: &Path) -> std::result::Result<Secret, Failure> {
+    let text = read_secret_text(path).await?;
+    let text = text.trim();
+    if fits_header(text) {
+        return Ok(Secret::new(text));
+    }
+    let path = path.display();
+    Err(Failure::NoCredentials(format!(
+        "file {path} does not hold a secret that can stand in an HTTP header"
+    )))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! HTTP: one request, one answer, limits on silence. Knows nothing of S3.
+//! One request, one answer, limits on silence.
 //!
-//! * Redirects are not followed: a redirect of S3 means another region, and following one could leave TLS.
+//! * Redirects are not followed: a redirect of a store means another place of the bucket, and following one could leave TLS.
 //! * Proxies come from the options, never from the environment.
 //! * Trusted are the system's certificates, Mozilla's where the system has none, and those of the options.
 
@@ -17,13 +17,13 @@ use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::{Failure, NoAnswer};
-use super::options::{Proxies, S3Timeouts};
-use super::settings_file;
+use super::named_file;
+use super::options::{HttpTimeouts, Proxies};
 
 /// Connections that stay open without work. 16: as many as there are transfers at a time in a busy sidecar.
 const IDLE_CONNECTIONS: usize = 16;
 
-/// After this much idleness a connection is closed. 15 s: Amazon closes them after 20.
+/// After this much idleness a connection is closed. 15 s: of the stores Amazon closes them first, after 20.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bytes of a body that are handed over at a time: the step in which its movement is seen.
@@ -31,40 +31,40 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// An HTTP client.
 #[derive(Debug, Clone)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     client: reqwest::Client,
-    timeouts: S3Timeouts,
+    timeouts: HttpTimeouts,
 }
 
 /// A request that is ready to go.
 #[derive(Debug, Clone)]
-pub(super) struct Outgoing {
-    pub(super) method: Method,
-    pub(super) url: String,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Payload,
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
     /// How long the server may think after it was handed the body.
-    pub(super) answer_limit: Duration,
+    pub(crate) answer_limit: Duration,
 }
 
 /// A body in memory, that can be sent more than once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Payload {
+pub(crate) struct Payload {
     chunks: Vec<Bytes>,
     bytes: u64,
 }
 
 impl Payload {
-    pub(super) fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len() as u64;
         self.chunks.push(chunk);
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn chunks(&self) -> &[Bytes] {
+    pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
@@ -132,16 +132,16 @@ impl Movement {
 
 /// A server's answer, its body unread.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     response: reqwest::Response,
     stall: Duration,
 }
 
 impl Answer {
     /// The next piece of the body.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match timeout(self.stall, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(failure(error)),
@@ -150,7 +150,7 @@ impl Answer {
     }
 
     /// The whole body, of at most `bytes_max`.
-    pub(super) async fn read(&mut self, bytes_max: usize) -> Result<Bytes, Failure> {
+    pub(crate) async fn read(&mut self, bytes_max: usize) -> Result<Bytes, Failure> {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.chunk().await? {
             if body.len() + chunk.len() > bytes_max {
@@ -164,17 +164,17 @@ impl Answer {
     }
 
     /// A header as text.
-    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+    pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
 impl Transport {
     /// Makes a client. The file of certificates is read now.
-    pub(super) fn new(
+    pub(crate) fn new(
         ca_file: Option<&Path>,
         proxies: &Proxies,
-        timeouts: S3Timeouts,
+        timeouts: HttpTimeouts,
     ) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(ca_file)?)
@@ -196,12 +196,12 @@ impl Transport {
     }
 
     /// The limits in force.
-    pub(super) fn timeouts(&self) -> &S3Timeouts {
+    pub(crate) fn timeouts(&self) -> &HttpTimeouts {
         &self.timeouts
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Answer, Failure> {
+    pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Answer, Failure> {
         let Outgoing {
             method,
             url,
@@ -396,7 +396,7 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     }
     if let Some(path) = ca_file {
         let shown = path.display();
-        let pem = settings_file::read(path)
+        let pem = named_file::read(path)
             .map_err(|error| format!("the CA file {shown} cannot be read: {error}"))?;
         let certificates = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()

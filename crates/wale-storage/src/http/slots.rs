@@ -1,55 +1,52 @@
 //! The memory of uploads: how large a part is, and how many of them are held at a time.
 //!
-//! A body comes without its length, and S3 wants the length of a part before its first byte. So a part is gathered in
-//! memory, and all of them together stay within a number of bytes that the options give.
+//! A body comes without its length, and stores want the length of a part before its first byte. So a part is gathered
+//! in memory, and all of them together stay within a number of bytes that the options give.
 //!
 //! ```text
-//!   memory 64 MiB = 8 slots of 8 MiB       (a slot is an eighth of the memory, 5 to 16 MiB)
+//!   memory 64 MiB = 8 slots of 8 MiB       (a slot is an eighth of the memory, up to 16 MiB)
 //!     first parts of objects:  any slot
 //!     later parts:             6 of them    so that a base backup never keeps a WAL segment waiting
 //! ```
 //!
-//! A part is one slot long, and twice as long after every 1,000 parts, up to the slots of later parts: with 64 MiB
-//! 1,000 parts each of 8, 16 and 32 MiB and 7,000 of 48 MiB make 382 GiB for one object; 2 GiB reach the 5 TiB that
-//! S3 takes. Our objects are of 1 GiB or so; a larger one than fits ends with an error that says what to do.
+//! A part is one slot long, and twice as long after every 1,000 parts, up to the slots of later parts, because stores
+//! limit the number of an object's parts: with 64 MiB 1,000 parts each of 8, 16 and 32 MiB and 7,000 of 48 MiB make
+//! 382 GiB for one object of 10,000 parts; 2 GiB reach 5 TiB. Our objects are of 1 GiB or so; the store ends a larger
+//! one than fits with an error that says what to do.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Parts other than the last are at least as long as this (Amazon S3, "Multipart upload limits").
-const PART_BYTES_MIN: u64 = 5 << 20;
 /// Longer slots gain nothing: a request costs some 20 ms, in which 16 MiB take 160 ms at a gigabit.
 const SLOT_BYTES_MAX: u64 = 16 << 20;
 /// Slots that the memory is divided into.
 const SLOTS: u64 = 8;
-/// Parts of one object (same page).
-pub(super) const PARTS_MAX: u32 = 10_000;
 /// Parts after which they become twice as long.
 const PARTS_OF_ONE_SIZE: u32 = 1000;
 
 /// The slots of all uploads.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     slot_bytes: u64,
     all: Arc<Semaphore>,
     later: Arc<Semaphore>,
     later_count: u32,
 }
 
-/// The right to hold a part.
+/// The right to hold a part in memory.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct PartMemory {
     _all: Option<OwnedSemaphorePermit>,
     _later: Option<OwnedSemaphorePermit>,
     /// Length of the part.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
-impl Held {
+impl PartMemory {
     /// A few bytes that are nobody's concern. Trials of the store take no slot: uploads that hold all of them may be
     /// waiting for the outcome.
-    pub(super) fn trifle(bytes: usize) -> Self {
+    pub(crate) fn trifle(bytes: usize) -> Self {
         Self {
             _all: None,
             _later: None,
@@ -59,9 +56,11 @@ impl Held {
 }
 
 impl Slots {
-    /// Divides a memory, of which at least two parts' worth is taken.
-    pub(super) fn new(memory_bytes: u64) -> Self {
-        let slot_bytes = (memory_bytes / SLOTS).clamp(PART_BYTES_MIN, SLOT_BYTES_MAX);
+    /// Divides a memory, of which at least two parts' worth is taken. No slot is shorter than the least part that the
+    /// store takes.
+    pub(crate) fn new(memory_bytes: u64, part_bytes_min: u64) -> Self {
+        let slot_bytes =
+            (memory_bytes / SLOTS).clamp(part_bytes_min, SLOT_BYTES_MAX.max(part_bytes_min));
         let count = u32::try_from(memory_bytes / slot_bytes)
             .unwrap_or(u32::MAX)
             .clamp(2, 1 << 16);
@@ -75,24 +74,24 @@ impl Slots {
     }
 
     /// Length of a body's first part: what is shorter goes in one request.
-    pub(super) fn first_part_bytes(&self) -> u64 {
+    pub(crate) fn first_part_bytes(&self) -> u64 {
         u64::from(self.slots_of(1)) * self.slot_bytes
     }
 
     /// How many later parts can be held at a time; at least one.
-    pub(super) fn count_of_later(&self) -> usize {
+    pub(crate) fn count_of_later(&self) -> usize {
         self.later_count as usize
     }
 
     /// Waits for the memory of the part with this number, counted from 1. Who waits holds at most the part before
     /// it, which is being sent and needs nothing more; so nobody waits for ever.
-    pub(super) async fn hold(&self, number: u32) -> Held {
+    pub(crate) async fn hold(&self, number: u32) -> PartMemory {
         let wanted = self.slots_of(number);
         let later = match number {
             1 => None,
             _ => Some(acquire(&self.later, wanted).await),
         };
-        Held {
+        PartMemory {
             _all: Some(acquire(&self.all, wanted).await),
             _later: later,
             bytes: u64::from(wanted) * self.slot_bytes,
@@ -116,6 +115,9 @@ async fn acquire(semaphore: &Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit
 mod tests {
     use super::*;
 
+    const LEAST: u64 = 5 << 20;
+    const PARTS_MAX: u32 = 10_000;
+
     #[test]
     fn sizes() {
         for (memory, slot, count, later) in [
@@ -124,7 +126,7 @@ mod tests {
             (64 << 20, 8 << 20, 8, 6),
             (1 << 30, 16 << 20, 64, 48),
         ] {
-            let slots = Slots::new(memory);
+            let slots = Slots::new(memory, LEAST);
             assert_eq!(slots.slot_bytes, slot, "{memory}");
             assert_eq!(slots.all.available_permits(), count, "{memory}");
             assert_eq!(slots.count_of_later(), later, "{memory}");
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn parts_grow() {
-        let slots = Slots::new(64 << 20);
+        let slots = Slots::new(64 << 20, LEAST);
         let sizes: Vec<_> = [1, 1000, 1001, 2000, 2001, 3001, 9999, 10_000]
             .map(|number| slots.slots_of(number))
             .into();
@@ -144,12 +146,12 @@ mod tests {
                 .sum()
         };
         assert_eq!(total(&slots) >> 30, 382);
-        assert!(total(&Slots::new(2 << 30)) >= 5 << 40);
+        assert!(total(&Slots::new(2 << 30, LEAST)) >= 5 << 40);
     }
 
     #[tokio::test]
     async fn later_parts_leave_room_for_first_ones() {
-        let slots = Slots::new(0);
+        let slots = Slots::new(0, LEAST);
         let later = slots.hold(2).await;
         assert_eq!(later.bytes, 5 << 20);
         let mut another = std::pin::pin!(slots.hold(3));

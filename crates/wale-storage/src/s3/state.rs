@@ -1,0 +1,81 @@
+//! The store's value: what its verbs share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use http::HeaderMap;
+use tokio::sync::OnceCell;
+
+use super::client::{self, Client};
+use super::headers;
+use super::leftovers::Abandoned;
+use super::options::{PART_BYTES_MIN, S3Options, UploadChecksum};
+use crate::http::name_locks::NameLocks;
+use crate::http::slots::Slots;
+use crate::{Misconfiguration, RetryPolicy, StoreError};
+
+/// Objects in a bucket, below a prefix. Clones share connections, keys and memory.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) client: Arc<Client>,
+    pub(super) checksum: UploadChecksum,
+    pub(super) object_headers: HeaderMap,
+    pub(super) slots: Slots,
+    pub(super) retry: RetryPolicy,
+    pub(super) is_amazon: bool,
+    pub(super) creation_guarded: OnceCell<bool>,
+    pub(super) assembly_guarded: OnceCell<bool>,
+    pub(super) body_check: OnceCell<BodyCheck>,
+    pub(super) names: NameLocks,
+    pub(super) abandoned: Abandoned,
+    pub(super) deletes_singly: AtomicBool,
+}
+
+impl S3Store {
+    /// Sets the store up. Reads the file of certificates, if there is one, and asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Misconfigured`] when an option cannot be used.
+    pub fn open(options: &S3Options) -> Result<Self, StoreError> {
+        let unusable = |reason: String| StoreError::Misconfigured {
+            location: client::location(&options.bucket, &options.prefix),
+            problem: Misconfiguration::BadOptions,
+            reason,
+            source: None,
+        };
+        let inner = Inner {
+            client: Arc::new(Client::new(options).map_err(unusable)?),
+            checksum: options.checksum,
+            object_headers: headers::object_headers(options).map_err(unusable)?,
+            slots: Slots::new(options.upload_memory_bytes, PART_BYTES_MIN),
+            retry: options.retry.clone(),
+            is_amazon: options.endpoint.is_none(),
+            creation_guarded: OnceCell::new(),
+            assembly_guarded: OnceCell::new(),
+            body_check: OnceCell::new(),
+            names: NameLocks::default(),
+            abandoned: Abandoned::default(),
+            deletes_singly: AtomicBool::new(false),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+/// Who sees to it that a stored body is the one that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyCheck {
+    /// The server, by the checksum that comes with it.
+    Server,
+    /// We, by the digest that the server answers with.
+    Answer,
+    /// Nobody, until the object is read back.
+    Nobody,
+}
