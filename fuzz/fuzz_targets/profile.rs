@@ -3,23 +3,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wale_storage::{Misconfiguration, ObjectKey, ProfileSource, StoreError};
+use wale_storage::{Misconfiguration, ObjectKey, ProfileSource, Secret, ServerReply, StoreError};
 
 #[path = "stand_ins/credentials.rs"]
 mod credentials;
 #[path = "stand_ins/scratch.rs"]
 mod scratch;
-#[path = "../../crates/wale-storage/src/s3/failure.rs"]
-#[allow(dead_code, reason = "the room's module, as it is")]
-mod failure;
+#[path = "stand_ins/http.rs"]
+mod http;
 
-mod options {
-    pub(crate) use wale_storage::Secret;
-}
-
-mod transport {
-    pub(crate) struct Transport;
-}
+use http::failure::Asked;
+use http::transport::Transport;
 
 fuzz_target!(|data: &[u8]| {
     let (credentials_file, config_file) = (scratch::folder().join("credentials"), scratch::folder().join("config"));
@@ -36,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
             config_file: config_file.clone(),
             sts_endpoint: None,
         };
-        let granted = credentials::grant(&source, &transport::Transport);
+        let granted = credentials::grant(&source, &Transport);
         match runtime.block_on(granted) {
             Ok(granted) => {
                 let keys = granted.credentials;
@@ -45,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
                     && text.bytes().all(|byte| byte.is_ascii_graphic())));
             }
             Err(failure) => {
-                let error = failure.into_store_error("s3://bucket", failure::Asked::Bucket);
+                let error = failure.into_store_error("s3://bucket", Asked::Bucket);
                 assert!(matches!(
                     error,
                     StoreError::Misconfigured { problem: Misconfiguration::NoCredentials, .. }
@@ -53,5 +47,5 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    let _ = ObjectKey::new("x");
+    let _ = (ObjectKey::new("x"), ServerReply::default(), Secret::new("x"));
 });

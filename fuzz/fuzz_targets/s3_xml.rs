@@ -5,21 +5,25 @@
 #![no_main]
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use ::http::{HeaderMap, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use wale_storage::{Misconfiguration, ObjectKey, StoreError};
+use wale_storage::{Misconfiguration, ObjectKey, ServerReply, StoreError};
 
-// The room keeps both to itself.
-#[path = "../../crates/wale-storage/src/s3/failure.rs"]
+// The room keeps them to itself.
+#[path = "stand_ins/http.rs"]
+mod http;
+#[path = "../../crates/wale-storage/src/s3/refusal.rs"]
 #[allow(dead_code, reason = "the room's module, as it is")]
-mod failure;
+mod refusal;
 #[path = "../../crates/wale-storage/src/s3/xml.rs"]
 #[allow(dead_code, reason = "the room's module, as it is")]
 mod xml;
 
-fn tell(failure: failure::Failure, key: &ObjectKey) {
+use http::failure::{Asked, Failure};
+
+fn tell(failure: Failure, key: &ObjectKey) {
     let _ = failure.is_transient();
-    let error = failure.into_store_error("s3://bucket/path", failure::Asked::Object(key));
+    let error = failure.into_store_error("s3://bucket/path", Asked::Object(key));
     let told = format!("{error}");
     assert!(!told.contains('\n'), "{told}");
 }
@@ -36,15 +40,15 @@ fuzz_target!(|data: &[u8]| {
     read!(ListPage UploadPage PartPage Begun Assembled DeleteResult);
     for status in [200, 301, 400, 403, 404, 409, 412, 429, 500, 501, 503, 507] {
         let status = StatusCode::from_u16(status).expect("a status");
-        let refusal = failure::Refusal::new(status, &HeaderMap::new(), data);
+        let refusal = refusal::read(status, &HeaderMap::new(), data);
         let told = refusal.to_string();
         assert!(!told.contains(['\n', '\r', '\u{1b}']) && told.len() < 5000, "{told}");
         let _ = (refusal.is_absence(), refusal.is_existence(), refusal.is_unsupported());
-        tell(failure::Failure::Refused(refusal), &key);
+        tell(Failure::Refused(refusal), &key);
     }
     // What is written of any name is read again as XML, whatever the name holds.
     let name = String::from_utf8_lossy(data);
     let body: Bytes = xml::delete(std::iter::once(name.into_owned()));
     assert!(std::str::from_utf8(&body).is_ok());
-    let _ = Misconfiguration::BadOptions.hint();
+    let _ = (Misconfiguration::BadOptions.hint(), ServerReply::default());
 });

@@ -1,7 +1,7 @@
 //! Files that somebody names or may replace: read only when they are regular, and up to a bound.
 //!
 //! A pipe holds the reader until somebody writes, a device may never end. A link to a regular file is one: Kubernetes mounts
-//! secrets so. wale-storage, which sees no crate of ours, has the same rule in `s3/settings_file.rs`.
+//! secrets so. wale-storage, which sees no crate of ours, has the same rule in `http/named_file.rs`.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -407,18 +407,14 @@ async fn discarded(store: &dyn Store) {
         tokio::task::yield_now().await;
     }
     drop(put);
-    let all: Ours = |_| true;
-    for (older_than, ours) in [(Duration::MAX, all), (Duration::ZERO, |_| false)] {
-        let discarded = store.discard_unfinished(older_than, ours).await;
-        assert_eq!(
-            discarded.expect("discards"),
-            0,
-            "what is young, or another's, stays"
-        );
+    let discarded = store.discard_unfinished(Duration::MAX, |_| true).await;
+    assert_eq!(discarded.expect("discards"), 0, "what is young stays");
+    // How many is the store's to say: with what names it was tried nobody else knows.
+    let ours: [Ours; 2] = [|_| false, |key| key.starts_with(PREFIX)];
+    for ours in ours {
+        let discarded = store.discard_unfinished(Duration::ZERO, ours).await;
+        discarded.expect("discards");
     }
-    let ours: Ours = |key| key.starts_with(PREFIX);
-    let discarded = store.discard_unfinished(Duration::ZERO, ours).await;
-    discarded.expect("discards");
     let head = store.head(&key).await.expect("asks");
     assert_eq!(head, before, "an object is nothing unfinished");
     assert_eq!(content(store, &key).await, "kept");

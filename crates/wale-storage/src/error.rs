@@ -201,7 +201,7 @@ impl StoreError {
 
     /// Whether the store was asked and does not have the object.
     #[must_use]
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 

@@ -1,4 +1,4 @@
-//! Object storage in six verbs, over S3, a file system or memory, with wrappers for faults and retries.
+//! Object storage, over S3, a file system or memory, with wrappers for faults and retries.
 //!
 //! ```text
 //!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | FileStore | MemoryStore
@@ -12,6 +12,20 @@
 //! * when [`Store::put`] or [`Store::put_if_absent`] has answered, the object outlives a power failure;
 //! * of any number of concurrent [`Store::put_if_absent`] of one name exactly one creates the object;
 //! * "there is no such object" is only ever said by a store that could be asked. Anything else is an error.
+//!
+//! # How to add a store
+//!
+//! 1. A folder here, `gcs/` for instance, in the shape of `s3/`: `mod.rs` is its table of contents, `verbs.rs` has
+//!    `impl Store`, `options.rs` what it must be told. What it shares with others is in `http/` already: transport,
+//!    failures, parts and their memory, the keeper of credentials. Its own are signatures, addresses and one function
+//!    from an error's status and body to what that means (`http::failure::Refusal`).
+//! 2. Two lines here: `mod gcs;` and `pub use gcs::{…};`.
+//! 3. Its tests: [`conformance()`] against a real server in `crates/wale/tests/it`, started by wale-testkit, and the
+//!    rows of the fault battery through the fault proxy.
+//! 4. Its settings in `crates/wale/src/config`: a file that reads them, as `s3.rs` does, their declarations, and one
+//!    entry in `SCHEMES` (`prefix.rs`), which says how its URLs are read, and a variant of `Place`.
+//! 5. One function in `crates/wale/src/stores.rs` that describes it, and its arm in `described`: the compiler names the
+//!    place when the new kind of place is there.
 
 pub mod conformance;
 mod error;

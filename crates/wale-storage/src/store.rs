@@ -64,7 +64,7 @@ impl std::fmt::Debug for Object {
 /// Whether an object of this key, or an unfinished one, can be the caller's own.
 pub type Ours = fn(&str) -> bool;
 
-/// Object storage in six verbs.
+/// Object storage.
 ///
 /// Every error is a [`StoreError`]; each verb names those that are its own. Any verb may fail with
 /// [`StoreError::Unavailable`], [`StoreError::PermissionDenied`] and [`StoreError::Io`]. Futures may be

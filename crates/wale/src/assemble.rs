@@ -20,26 +20,14 @@ use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
-use wale_storage::{
-    FaultyStore, FileStore, FileStoreOptions, HttpTimeouts, RetryPolicy, RetryStore, S3Options,
-    S3Store, Store,
-};
+use wale_storage::{FaultyStore, RetryStore, Store};
 
-use crate::config::{self, Place, Settings};
+use crate::bounds::{self, Bounds};
+use crate::config::{self, Settings};
+use crate::stores;
 
 /// This program's version.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// What prefetched segments may take of the memory budget: a quarter, so that base backups and
-/// pushes keep the rest.
-const PREFETCH_SHARE: u64 = 4;
-
-/// What parts of uploads to S3 may take of the memory budget: a quarter, 64 MiB of the default, which are eight
-/// parts of 8 MiB.
-const UPLOAD_SHARE: u64 = 4;
-
-/// The least that uploads to S3 need: two parts of 5 MiB, one of which is sent while the other is gathered.
-const LEAST_UPLOAD_BYTES: u64 = 10 << 20;
 
 /// What stands for libpq's unlimited `connect_timeout`.
 const LONGEST_CONNECT: Duration = Duration::from_mins(10);
@@ -50,47 +38,12 @@ pub(crate) struct Opened {
     pub(crate) archive: Archive,
 }
 
-/// Bounds within which a verb uses the archive.
-pub(crate) struct Bounds {
-    memory_bytes: u64,
-    store: RetryPolicy,
-}
-
-impl Bounds {
-    /// Those of a verb that has the whole memory to itself.
-    pub(crate) fn of_verb(settings: &Settings) -> Self {
-        Self {
-            memory_bytes: settings.memory_bytes,
-            store: RetryPolicy::default(),
-        }
-    }
-
-    /// Those of a single fetch, which must answer by its deadline.
-    pub(crate) fn of_fetch(settings: &Settings) -> Self {
-        let store = RetryPolicy::default();
-        let deadline = store.deadline.min(settings.fetch_deadline);
-        Self {
-            memory_bytes: settings.memory_bytes,
-            store: RetryPolicy { deadline, ..store },
-        }
-    }
-
-    /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.
-    pub(crate) fn of_sidecar(settings: &Settings) -> Self {
-        let memory_bytes = settings.memory_bytes - prefetch_memory(settings);
-        Self {
-            memory_bytes,
-            ..Self::of_fetch(settings)
-        }
-    }
-}
-
 /// Opens the archive. The store is not asked yet.
 ///
 /// # Errors
 /// When the place cannot be a store.
 pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpError> {
-    let (mut store, bounds) = store(settings, bounds)?;
+    let (mut store, bounds) = stores::open(settings, bounds)?;
     if let Some(control) = &settings.fault_control {
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
         store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
@@ -106,89 +59,6 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     Ok(Opened { archive })
 }
 
-/// Where the archive is, as its store would print it, without the cost of a store.
-pub(crate) fn location(settings: &Settings) -> String {
-    match &settings.place {
-        Some(Place::Directory(root)) => format!("file://{}", root.display()),
-        Some(Place::Bucket { bucket, prefix }) => format!("s3://{bucket}/{prefix}")
-            .trim_end_matches('/')
-            .to_owned(),
-        None => String::new(),
-    }
-}
-
-/// The store itself, and what is left of the bounds.
-fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, Bounds), OpError> {
-    match (&settings.place, &settings.s3) {
-        (Some(Place::Directory(root)), _) => {
-            let options = FileStoreOptions {
-                root: root.clone(),
-                create: false,
-            };
-            let failed =
-                |e| OpError::from_store(e, format_args!("open the archive at {}", root.display()));
-            Ok((Arc::new(FileStore::open(options).map_err(failed)?), bounds))
-        }
-        (Some(Place::Bucket { bucket, prefix }), Some(s3)) => {
-            let upload_memory_bytes = upload_memory(&bounds);
-            let options = S3Options {
-                bucket: bucket.clone(),
-                prefix: prefix.clone(),
-                endpoint: s3.endpoint.clone(),
-                region: s3.region.clone(),
-                credentials: s3.credentials.clone(),
-                storage_class: s3.storage_class.clone(),
-                encryption: s3.encryption.clone(),
-                checksum: s3.checksum,
-                ca_file: s3.ca_file.clone(),
-                proxies: s3.proxies.clone(),
-                timeouts: HttpTimeouts::default(),
-                retry: bounds.store.clone(),
-                upload_memory_bytes,
-            };
-            let failed = |e| OpError::from_store(e, format_args!("set up the archive in S3"));
-            let store = S3Store::open(&options).map_err(failed)?;
-            let bounds = Bounds {
-                memory_bytes: bounds.memory_bytes.saturating_sub(upload_memory_bytes),
-                store: RetryPolicy {
-                    stall_timeout: S3_SILENCE,
-                    put_stall_timeout: S3_PUT_SILENCE,
-                    ..bounds.store
-                },
-            };
-            Ok((Arc::new(store), bounds))
-        }
-        _ => Err(OpError::new(
-            Kind::Configuration,
-            "no place for the archive is set",
-        )),
-    }
-}
-
-/// What parts of uploads to S3 may take, bytes.
-fn upload_memory(bounds: &Bounds) -> u64 {
-    (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES)
-}
-
-/// How many WAL files may be pushed ahead, of those that are wanted. Each waits for those before it, and in S3 it holds
-/// a part's memory meanwhile: so many that they take it all would keep the file waiting for which they wait.
-pub(crate) fn look_ahead(settings: &Settings, bounds: &Bounds, wanted: usize) -> usize {
-    match settings.place {
-        Some(Place::Bucket { .. }) => {
-            let most = S3Options::uploads_that_may_wait(upload_memory(bounds));
-            wanted.min(most)
-        }
-        _ => wanted,
-    }
-}
-
-/// Longest silence of a store in S3 as seen from outside. The store limits its own silence, request by request and by
-/// the length of what it sends, and reads a broken body on; so this ends only what would be a fault of ours.
-const S3_SILENCE: Duration = Duration::from_mins(2);
-
-/// The same for a put, which may send parts for as long as a slow link takes.
-const S3_PUT_SILENCE: Duration = Duration::from_mins(30);
-
 fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
     let codec = match settings.compression {
         "lz4" => Codec::Lz4,
@@ -198,15 +68,6 @@ fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
     };
     CodecSettings::new(codec, settings.compression_level)
         .map_err(|e| OpError::new(Kind::Configuration, "the compression cannot be used").source(e))
-}
-
-/// What prefetched segments may take of the sidecar's budget, bytes.
-fn prefetch_memory(settings: &Settings) -> u64 {
-    if settings.fetch_prefetch == 0 {
-        0
-    } else {
-        settings.memory_bytes / PREFETCH_SHARE
-    }
 }
 
 /// How the control connection is made.
@@ -408,7 +269,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         None => None,
     };
     let pusher = PusherOptions {
-        look_ahead: look_ahead(
+        look_ahead: stores::look_ahead(
             settings,
             &Bounds::of_sidecar(settings),
             settings.push_look_ahead,
@@ -418,7 +279,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
     };
     let fetcher = FetcherOptions {
         prefetch: settings.fetch_prefetch,
-        prefetch_bytes: prefetch_memory(settings),
+        prefetch_bytes: bounds::prefetch_memory(settings),
         deadline: settings.fetch_deadline,
         ..FetcherOptions::default()
     };
@@ -452,37 +313,4 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         limits: HttpLimits::default(),
         version: VERSION,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Group, Loaded};
-
-    #[test]
-    fn what_is_pushed_ahead_leaves_memory_to_the_file_that_it_waits_for() {
-        let s3 = [
-            ("WALE_S3_PREFIX", "s3://b/p"),
-            ("AWS_REGION", "r"),
-            ("AWS_ACCESS_KEY_ID", "a"),
-            ("AWS_SECRET_ACCESS_KEY", "s"),
-        ];
-        let file = [("WALE_FILE_PREFIX", "file:///archive")];
-        for (place, memory, wanted, verb, sidecar) in [
-            (&s3[..], "256MiB", 63, 5, 5),
-            (&s3, "256MiB", 3, 3, 3),
-            // 8 MiB of a verb and 6 MiB of the sidecar: the least, two parts, one of which is for the file itself.
-            (&s3, "32MiB", 15, 0, 0),
-            (&s3, "64MiB", 15, 1, 0),
-            (&s3, "1GiB", 63, 11, 8),
-            (&file, "32MiB", 63, 63, 63),
-        ] {
-            let environment = [place, &[("WALE_MEMORY", memory)]].concat();
-            let loaded = Loaded::for_test(&environment, "");
-            let settings = loaded.require(&[Group::Archive]).expect("they are good");
-            let of = |bounds: Bounds| look_ahead(settings, &bounds, wanted);
-            assert_eq!(of(Bounds::of_verb(settings)), verb, "verb, {memory}");
-            assert_eq!(of(Bounds::of_sidecar(settings)), sidecar, "{memory}");
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! `wale`: flags and settings in, rooms assembled, exit status out. No logic of its own.
 
 mod assemble;
+mod bounds;
 mod cli;
 mod client;
 mod config;
@@ -9,6 +10,7 @@ mod logging;
 mod progress;
 mod report;
 mod runtime;
+mod stores;
 mod verbs;
 
 use std::ffi::OsString;

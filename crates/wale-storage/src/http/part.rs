@@ -36,8 +36,6 @@ pub(crate) struct SumsWanted {
     pub(crate) sha256: bool,
     pub(crate) crc32c: bool,
     pub(crate) md5: bool,
-    /// Of the whole body, for a comparison with the object itself.
-    pub(crate) whole: bool,
 }
 
 /// A body of which parts are cut.
@@ -91,7 +89,15 @@ impl Cutter {
             body: body.fuse(),
             rest: Bytes::new(),
             wanted,
-            passing: wanted.whole.then(Passing::new),
+            passing: None,
+        }
+    }
+
+    /// The same, with a sum of the whole body, for a comparison with the object itself.
+    pub(crate) fn with_whole(self) -> Self {
+        Self {
+            passing: Some(Passing::new()),
+            ..self
         }
     }
 
@@ -232,7 +238,6 @@ mod tests {
             sha256: true,
             crc32c: true,
             md5: true,
-            whole: false,
         };
         let zeros = sum(all, &[&[0; 20], &[0; 12]]);
         // RFC 3720, B.4: 32 bytes of zeros have 0x8A9136AA.

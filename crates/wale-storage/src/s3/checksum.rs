@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::options::UploadChecksum;
-use crate::http::part::{Part, Sums, SumsWanted};
+use crate::Body;
+use crate::http::part::{Cutter, Part, Sums, SumsWanted};
 use crate::http::text::hex;
 
 /// Which sums are taken of a body.
@@ -58,19 +59,28 @@ impl Vouchers {
     }
 
     /// The sums that this needs.
-    pub(super) fn sums(self) -> SumsWanted {
+    fn sums(self) -> SumsWanted {
         SumsWanted {
             sha256: self.signed || self.checksum == UploadChecksum::Sha256,
             crc32c: self.checksum == UploadChecksum::Crc32c,
             md5: self.etag || self.checksum == UploadChecksum::Md5,
-            whole: self.whole,
+        }
+    }
+
+    /// Cuts a body, with these sums.
+    pub(super) fn cut(self, body: Body) -> Cutter {
+        let cutter = Cutter::new(body, self.sums());
+        if self.whole {
+            cutter.with_whole()
+        } else {
+            cutter
         }
     }
 
     /// The part with what vouches for it.
     pub(super) fn of(self, gathered: Part) -> Vouched {
         Vouched {
-            sha256: self.signature(&gathered.sums),
+            sha256: gathered.sums.sha256.map(|sum| hex(&sum)),
             checksum: self.sent(&gathered.sums),
             etag: self.etag(&gathered.sums),
             gathered,
@@ -95,11 +105,6 @@ impl Vouchers {
             element,
             value,
         })
-    }
-
-    /// Clear text is signed with its body.
-    fn signature(self, sums: &Sums) -> Option<String> {
-        sums.sha256.map(|sum| hex(&sum))
     }
 
     fn etag(self, sums: &Sums) -> Option<String> {
@@ -155,6 +160,5 @@ mod tests {
         };
         assert!(compared.sums().sha256 && compared.sums().md5 && !compared.sums().crc32c);
         assert_eq!(compared.etag(&sums), Some("0".repeat(32)));
-        assert_eq!(compared.signature(&sums), Some("0".repeat(64)));
     }
 }

@@ -186,5 +186,5 @@ fn refused(not_deleted: NotDeleted) -> Refusal {
         "SlowDown" | "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     };
-    refusal::with_code(status, code, message)
+    refusal::with_code(status, &code, &message)
 }

@@ -24,7 +24,6 @@ use super::options::UploadChecksum;
 use super::state::{BodyCheck, Inner, S3Store};
 use super::xml::{self, PartRecord};
 use crate::http::failure::{Asked, Failure, Meaning};
-use crate::http::part::Cutter;
 use crate::http::slots::PartMemory;
 use crate::http::text::hex;
 use crate::{Misconfiguration, ObjectKey, StoreError, body_from};
@@ -329,7 +328,7 @@ enum Refused {
 /// The trial's body as a part.
 async fn probe_part(key: &ObjectKey, vouchers: Vouchers) -> Result<Vouched, StoreError> {
     let body = body_from(bytes::Bytes::from_static(PROBE_BODY));
-    let mut cutter = Cutter::new(body, vouchers.sums());
+    let mut cutter = vouchers.cut(body);
     let part = cutter.next(PartMemory::trifle(PROBE_BODY.len())).await;
     let part = part.map_err(|source| StoreError::BodyFailed {
         key: key.clone(),

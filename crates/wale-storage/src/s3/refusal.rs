@@ -53,11 +53,11 @@ pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refu
 }
 
 /// An error of this status, code and message, as one of many in an answer.
-pub(super) fn with_code(status: StatusCode, code: String, message: String) -> Refusal {
+pub(super) fn with_code(status: StatusCode, code: &str, message: &str) -> Refusal {
     let reply = ServerReply {
         status: status.as_u16(),
-        code: one_line(&code),
-        message: one_line(&message),
+        code: one_line(code),
+        message: one_line(message),
         request_id: String::new(),
     };
     judged(status, reply, None)

@@ -54,7 +54,7 @@ impl S3Store {
         let vouchers = self.wanted_sums().await?;
         let mut source = UploadSource {
             key,
-            cutter: Cutter::new(body, vouchers.sums()),
+            cutter: vouchers.cut(body),
             vouchers,
         };
         let first = source.next(inner.slots.hold(1).await).await?;

@@ -97,45 +97,81 @@ pub(crate) fn choose(candidates: &[Candidate], several: Several) -> Result<Place
     }
 }
 
+/// A store that is built.
+struct Scheme {
+    /// What its URLs begin with.
+    name: &'static str,
+    /// How they are written.
+    form: &'static str,
+    /// The settings that are meant for it.
+    settings: &'static [&'static str],
+    /// The place that the rest of a URL means, or what is wrong with it.
+    read: fn(&str) -> Result<Place, &'static str>,
+}
+
+/// The stores. The first one's form is the example where no other is meant.
+const SCHEMES: [Scheme; 2] = [
+    Scheme {
+        name: "file",
+        form: "file://localhost/absolute/path",
+        settings: &["WALE_FILE_PREFIX"],
+        read: |rest| {
+            directory(rest)
+                .map(Place::Directory)
+                .ok_or("has no absolute path")
+        },
+    },
+    Scheme {
+        name: "s3",
+        form: "s3://bucket/path",
+        settings: &["WALE_S3_PREFIX", "WALE_S3_BUCKET"],
+        read: bucket,
+    },
+];
+
+/// Stores of WAL-E that are not built yet.
+const PLANNED: [&str; 4] = ["gs", "wabs", "swift", "ssh"];
+
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
     let mistake = |problem: &str| Mistake::new(Group::Archive, format!("{name}: {problem}"));
-    let form = match *name {
-        "WALE_S3_PREFIX" | "WALE_S3_BUCKET" => "write s3://bucket/path",
-        _ => "write file://localhost/absolute/path",
-    };
+    let [file, ..] = &SCHEMES;
+    let meant = SCHEMES.iter().find(|scheme| scheme.settings.contains(name));
+    let form = meant.unwrap_or(file).form;
     if text.starts_with(['"', '\'']) {
         return Err(mistake("the value stands in quotes, which are part of it")
             .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"));
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
-        None if text.starts_with('/') && *name == "WALE_FILE_PREFIX" => ("file", text.as_str()),
+        None if text.starts_with('/') && *name == "WALE_FILE_PREFIX" => (file.name, text.as_str()),
         // As WAL-E's variables are: of the scheme, if there is one, and never a folder by accident.
         None if text.starts_with('/') => {
             let problem = format!("\"{text}\" is a path, and no URL of a store");
-            return Err(mistake(&problem).hint(if form.contains("s3") {
-                "write s3://bucket/path; an archive in a folder is set with WALE_FILE_PREFIX"
-            } else {
-                "an archive in a folder is set with WALE_FILE_PREFIX"
+            let elsewhere = "an archive in a folder is set with WALE_FILE_PREFIX";
+            return Err(mistake(&problem).hint(match meant {
+                Some(_) => format!("write {form}; {elsewhere}"),
+                None => elsewhere.to_owned(),
             }));
         }
-        None => return Err(mistake(&format!("\"{text}\" is not a URL")).hint(form)),
+        None => {
+            let problem = format!("\"{text}\" is not a URL");
+            return Err(mistake(&problem).hint(format!("write {form}")));
+        }
     };
-    match scheme {
-        "file" => directory(rest).map(Place::Directory).ok_or_else(|| {
-            mistake(&format!("\"{text}\" has no absolute path"))
-                .hint("write file://localhost/absolute/path")
-        }),
-        "s3" => bucket(rest).map_err(|problem| {
-            mistake(&format!("\"{text}\" {problem}")).hint("write s3://bucket/path")
-        }),
-        "gs" | "wabs" | "swift" | "ssh" => Err(mistake(&format!(
+    if let Some(built) = SCHEMES.iter().find(|built| built.name == scheme) {
+        return (built.read)(rest).map_err(|problem| {
+            mistake(&format!("\"{text}\" {problem}")).hint(format!("write {}", built.form))
+        });
+    }
+    Err(if PLANNED.contains(&scheme) {
+        mistake(&format!(
             "stores of type {scheme} are not built yet in this version"
         ))
-        .hint("use WALE_S3_PREFIX, or WALE_FILE_PREFIX with a mounted directory")),
-        _ => Err(mistake(&format!("\"{scheme}\" is not a known type of store")).hint(form)),
-    }
+        .hint("use WALE_S3_PREFIX, or WALE_FILE_PREFIX with a mounted directory")
+    } else {
+        mistake(&format!("\"{scheme}\" is not a known type of store")).hint(format!("write {form}"))
+    })
 }
 
 /// The path after the host, which is ignored, as by WAL-E. Nothing is percent-decoded, as by WAL-E.

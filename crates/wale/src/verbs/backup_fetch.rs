@@ -12,7 +12,8 @@ use wale_pipeline::{CancellationToken, Progress};
 
 use super::print::print;
 use super::restore_spec;
-use crate::assemble::{self, Bounds};
+use crate::assemble;
+use crate::bounds::Bounds;
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings};
 use crate::logging::escaped;

@@ -5,7 +5,8 @@ use wale_ops::backup_push::BackupReport;
 use wale_ops::{Archive, Kind, OpError, retention};
 use wale_pipeline::{CancellationToken, Progress};
 
-use crate::assemble::{self, Bounds};
+use crate::assemble;
+use crate::bounds::Bounds;
 use crate::cli::BackupPush;
 use crate::config::{Group, Loaded, Settings};
 use crate::progress::{bytes, duration, watch};

@@ -20,7 +20,8 @@ use print::print;
 use indicatif::ProgressBar;
 use wale_ops::{Kind, OpError};
 
-use crate::assemble::{Bounds, VERSION};
+use crate::assemble::VERSION;
+use crate::bounds::Bounds;
 use crate::cli::{Config, Face, Invocation, Verb};
 use crate::client;
 use crate::config::{Group, Loaded, show_json, show_text};

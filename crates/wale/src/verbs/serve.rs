@@ -3,7 +3,8 @@
 use wale_ops::OpError;
 use wale_service::HttpLimits;
 
-use crate::assemble::{self, Bounds, VERSION};
+use crate::assemble::{self, VERSION};
+use crate::bounds::Bounds;
 use crate::config::{Loaded, Settings};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};

@@ -15,12 +15,14 @@ use wale_pg::ArchiveFileName;
 use super::recovery::{self, Role};
 use super::wal_ahead::Window;
 use super::wal_record::WalObject;
-use crate::assemble::{self, Bounds};
+use crate::assemble;
+use crate::bounds::Bounds;
 use crate::cli::{Face, Invocation, WalFetch, WalPush};
 use crate::config::{Group, Loaded};
 use crate::history_beside;
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
+use crate::stores;
 
 /// Most segments archived in one call.
 const POOL_MAX: usize = 64;
@@ -49,7 +51,7 @@ pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> 
         .pool_size
         .map_or(1, usize::from)
         .clamp(1, POOL_MAX);
-    let look_ahead = assemble::look_ahead(settings, &Bounds::of_verb(settings), pool - 1);
+    let look_ahead = stores::look_ahead(settings, &Bounds::of_verb(settings), pool - 1);
     let report = if look_ahead > 0 {
         runtime::large(look_ahead + 1)?.block_on(push_several(archive, arguments, look_ahead))?
     } else {
@@ -169,7 +171,7 @@ fn fetch_file(
 ) -> Result<(), OpError> {
     let settings = loaded.require(&[Group::Archive, Group::Wal])?;
     let name = archive_name(&arguments.name, "%f")?;
-    let location = assemble::location(settings);
+    let location = stores::location(settings);
     let object = &*looked_for.insert(WalObject::to_fetch(&location, &name));
     let ahead = arguments
         .prefetch

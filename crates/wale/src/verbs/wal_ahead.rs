@@ -16,7 +16,8 @@ use wale_ops::{Kind, OpError};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
 use super::wal_record::WalObject;
-use crate::assemble::{self, Bounds};
+use crate::assemble;
+use crate::bounds::Bounds;
 use crate::cli::{Face, Invocation, WalPrefetch};
 use crate::config::{Group, Loaded};
 use crate::report::{Failure, RESTORER};

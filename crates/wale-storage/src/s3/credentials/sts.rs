@@ -26,12 +26,12 @@ struct Response {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Assumed {
-    credentials: Keys,
+    credentials: RoleKeys,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Keys {
+struct RoleKeys {
     access_key_id: String,
     secret_access_key: String,
     session_token: String,
@@ -158,7 +158,9 @@ async fn ask(
         return granted(&body);
     }
     Err(Failure::Refused(match xml::read(&body) {
-        Ok(ErrorResponse { error }) => refusal::with_code(answer.status, error.code, error.message),
+        Ok(ErrorResponse { error }) => {
+            refusal::with_code(answer.status, &error.code, &error.message)
+        }
         Err(_) => refusal::read(answer.status, &answer.headers, b""),
     }))
 }

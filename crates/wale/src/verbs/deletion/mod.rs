@@ -13,7 +13,8 @@ use wale_ops::retention::{self, Act, Bound, Line, Options, Request};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::WalSegmentName;
 
-use crate::assemble::{self, Bounds};
+use crate::assemble;
+use crate::bounds::Bounds;
 use crate::cli::{BackupMark, Delete, DeleteWhat, Deletion, Face, Invocation, Retain};
 use crate::config::{Group, Loaded};
 use crate::report::Failure;
