@@ -475,6 +475,7 @@ mod tests {
         assert_eq!(faulty.calls(Verb::Head), 4);
         for verb in [
             Verb::Get,
+            Verb::Confirm,
             Verb::List,
             Verb::Delete,
             Verb::Check,
@@ -484,6 +485,7 @@ mod tests {
             faulty.set_plan(fail(verb, first, Fault::Unavailable));
             let result = match verb {
                 Verb::Get => store.get(&key()).await.map(drop),
+                Verb::Confirm => store.confirm(&key()).await.map(drop),
                 Verb::List => store.list("").await.map(drop),
                 Verb::Delete => store.delete(&key()).await,
                 Verb::Check => store.check().await,
@@ -504,6 +506,23 @@ mod tests {
         assert!(start.elapsed() <= RetryPolicy::default().deadline);
         let calls = faulty.calls(Verb::Head);
         assert!((3..=20).contains(&calls), "{calls} calls");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_confirmation_may_take_as_long_as_the_end_of_a_put() {
+        let minute = Duration::from_mins(1);
+        let (faulty, store) = retried(fail(
+            Verb::Confirm,
+            Occurrence::Always,
+            Fault::Delay(minute),
+        ));
+        let meta = store.confirm(&key()).await.expect("it takes its time");
+        assert_eq!(meta.expect("it is there").key, key());
+        faulty.set_plan(fail(Verb::Confirm, Occurrence::Always, Fault::Hang));
+        let start = Instant::now();
+        let error = store.confirm(&key()).await.expect_err("it never answers");
+        assert!(error.is_transient());
+        assert!(start.elapsed() <= 2 * RetryPolicy::default().put_stall_timeout);
     }
 
     #[tokio::test(start_paused = true)]
