@@ -105,7 +105,7 @@ fn s3(bucket: &str, prefix: &str, settings: &S3Settings, bounds: &Bounds) -> Des
 /// When no place is set, or the place cannot be a store.
 pub(crate) fn open(
     settings: &Settings,
-    bounds: Bounds,
+    mut bounds: Bounds,
 ) -> Result<(Arc<dyn Store>, Bounds), OpError> {
     let Some(described) = described(settings, &bounds) else {
         let text = "no place for the archive is set";
@@ -113,12 +113,9 @@ pub(crate) fn open(
     };
     let Described { opening, open, .. } = described;
     let store = open().map_err(|e| OpError::from_store(e, format_args!("{opening}")))?;
-    let bounds = Bounds {
-        memory_bytes: bounds
-            .memory_bytes
-            .saturating_sub(described.upload_memory_bytes),
-        store: described.retry,
-    };
+    let left = bounds.memory_bytes;
+    bounds.memory_bytes = left.saturating_sub(described.upload_memory_bytes);
+    bounds.store = described.retry;
     Ok((store, bounds))
 }
 
