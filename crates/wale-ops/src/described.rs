@@ -1,8 +1,6 @@
 //! What a restore keeps of the files that a backup's description names: a digest of each name, never the name, so that
 //! names of any length cost the same; and how many fit into memory.
 
-use std::collections::BTreeSet;
-
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Kind, OpError};
@@ -17,6 +15,12 @@ const SHARE: u64 = 4;
 const TEXT_BYTES: u64 = 1 << 10;
 /// What a budget is of `WALE_MEMORY` at least: uploads and segments fetched ahead have a quarter each.
 const BUDGET_PART: u64 = 2;
+
+/// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
+pub(crate) const MANIFEST_FILE_BYTES: u64 = 40;
+/// Memory of a file of another tool's backup: a map of digests and what brought them, 24 bytes in nodes that are two thirds
+/// full, makes some 40; 17 more where its maker listed it; rounded up.
+pub(crate) const FOREIGN_FILE_BYTES: u64 = 64;
 
 /// The first 128 bits of the SHA-256 of a path: none is met twice by chance, nor made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,8 +44,17 @@ pub(crate) struct DescriptionBounds {
 }
 
 impl DescriptionBounds {
-    /// For entries of `file_bytes`, out of a budget of `total` bytes.
-    pub(crate) fn new(file_bytes: u64, total: u64) -> Self {
+    /// For a manifest, out of a budget of `total` bytes.
+    pub(crate) fn of_manifest(total: u64) -> Self {
+        Self::new(MANIFEST_FILE_BYTES, total)
+    }
+
+    /// For another tool's backup, with or without a list.
+    pub(crate) fn of_foreign(total: u64) -> Self {
+        Self::new(FOREIGN_FILE_BYTES, total)
+    }
+
+    fn new(file_bytes: u64, total: u64) -> Self {
         let share = total / SHARE;
         Self {
             file_bytes,
@@ -150,12 +163,6 @@ impl ExpectedNames {
     pub(crate) fn len(&self) -> usize {
         self.digests.len()
     }
-}
-
-/// The digests of these, as a test writes them.
-#[cfg(test)]
-pub(crate) fn digests(names: &[&str]) -> BTreeSet<NameDigest> {
-    names.iter().map(|name| NameDigest::of(name)).collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 //! With a manifest nothing else is let in. Without one (a backup that WAL-E or WAL-G made) every file is let in once.
 //! The ledger is asked twice for each file, before and after its body, by all workers.
 //!
-//! Memory: names are kept as digests. With a manifest 40 bytes for each file ([`ENTRY_BYTES`]), without one as many on
-//! average; [`DescriptionBounds`] says for how many.
+//! Memory: names are kept as digests; [`DescriptionBounds`] says for how many files.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,16 +11,10 @@ use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::plan::ExpectedFile;
-use crate::described::{DescriptionBounds, NameDigest};
+use crate::described::{DescriptionBounds, MANIFEST_FILE_BYTES, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
-/// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
-pub(super) const ENTRY_BYTES: u64 = 40;
-const _: () = assert!(size_of::<Item>() as u64 == ENTRY_BYTES);
-
-/// Memory of a file of another tool's backup: a map of digests and what brought them, 24 bytes in nodes that are two thirds
-/// full, makes some 40; 17 more where its maker listed it; rounded up.
-pub(super) const FOREIGN_ENTRY_BYTES: u64 = 64;
+const _: () = assert!(size_of::<Item>() as u64 == MANIFEST_FILE_BYTES);
 
 /// Which partition brings a file, and at which attempt to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,7 +284,7 @@ mod tests {
     use super::*;
 
     fn bounds() -> DescriptionBounds {
-        DescriptionBounds::new(ENTRY_BYTES, 64 << 20)
+        DescriptionBounds::of_manifest(64 << 20)
     }
 
     fn ledger(files: &[(&str, u64, Option<u32>)]) -> Result<Ledger> {
