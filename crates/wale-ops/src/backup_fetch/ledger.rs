@@ -227,6 +227,15 @@ impl Ledger {
         }
     }
 
+    /// What the files of the manifest cost.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        match &*self.lock() {
+            Items::Manifest(items) => size_of_val(&**items),
+            Items::Arrived(_) => 0,
+        }
+    }
+
     fn full(&self) -> OpError {
         OpError::new(
             Kind::Configuration,

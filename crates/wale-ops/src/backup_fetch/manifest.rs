@@ -107,12 +107,15 @@ impl Manifest {
         let (extraction, most) = (Arc::clone(extraction), self.bytes);
         let copied = archive.read_stream(&self.key, move |bytes, mut source| {
             let mut digest = Sha256::new();
-            if bytes != most {
-                return Ok(digest.finalize().into());
-            }
             let mut file = extraction.target.file(PATH, 0o600)?;
+            let mut left = if bytes == most { most } else { 0 };
             while let Some(chunk) = source.next_chunk()? {
                 digest.update(&chunk);
+                // Another one, as its digest tells.
+                let Some(rest) = left.checked_sub(chunk.len() as u64) else {
+                    break;
+                };
+                left = rest;
                 file.write_all(&chunk).map_err(could_not_write)?;
             }
             Ok::<[u8; 32], ConsumeError>(digest.finalize().into())
@@ -141,6 +144,7 @@ impl Manifest {
         }
     }
 
+    /// The error for one that is another than at the first reading.
     fn changed(&self) -> OpError {
         OpError::new(
             Kind::CorruptData,
@@ -180,6 +184,10 @@ impl Gathered {
             let ManifestItem::File(file) = item else {
                 continue;
             };
+            // No backup has it, and a file of this name would take the place of what is checked.
+            if file.path == PATH {
+                return Err(ManifestError::Invalid("it names itself".to_owned()));
+            }
             let space = tablespace_of(&file.path, oids);
             self.needs.entry(space).or_default().add(file.size);
             let (size, crc32c) = (file.size, file.crc32c);
@@ -204,4 +212,52 @@ fn not_readable(what: &str, error: ManifestError) -> ConsumeError {
 
 fn could_not_write(error: std::io::Error) -> OpError {
     OpError::from_io(error, format_args!("write \"{PATH}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use wale_format::ManifestBuilder;
+    use wale_pg::{Lsn, TimelineId};
+
+    use super::super::plan::Need;
+    use super::*;
+
+    /// Whatever the names are, each file costs the same.
+    #[test]
+    fn of_two_hundred_thousand_files_eight_megabytes_are_kept() {
+        const FILES: u64 = 200_000;
+        let mut builder = ManifestBuilder::new();
+        for number in 0..FILES {
+            let path = format!("pg_tblspc/{}/PG_15_202209061/5/{number}", 7 + number % 3);
+            builder.add_file(&path, 8192, DateTime::UNIX_EPOCH, 1);
+        }
+        let text = builder.finish(TimelineId::FIRST, Lsn::new(0x28), Lsn::new(0x100));
+        let bounds = DescriptionBounds::of_manifest(16 << 20);
+        // A sentinel that says far less than the manifest has.
+        let mut gathered = Gathered {
+            expected: ExpectedFiles::new(bounds, 1),
+            needs: Needs::new(),
+        };
+        let sha256 = gathered.read(&text[..], &[7, 9]).unwrap();
+        assert_eq!(sha256[..], Sha256::digest(&text)[..]);
+        let need = |files| Need {
+            bytes: files * 8192,
+            files,
+        };
+        let needs = [
+            (None, need(66_667)),
+            (Some(7), need(66_667)),
+            (Some(9), need(66_666)),
+        ];
+        assert_eq!(gathered.needs, Needs::from(needs));
+        assert_eq!(gathered.expected.count(), FILES);
+        let ledger = Ledger::of_manifest(gathered.expected, "it").unwrap();
+        assert_eq!(
+            (ledger.missing() as u64, ledger.bytes()),
+            (FILES, 8_000_000)
+        );
+        let last = format!("pg_tblspc/{}/PG_15_202209061/5/199999", 7 + 199_999 % 3);
+        assert_eq!(ledger.size_of(&last), Some(8192));
+    }
 }

@@ -114,8 +114,8 @@ impl Whole<'_> {
         .hint("restore another backup; objects of this one are missing in the archive"))
     }
 
-    /// Writes the map with the places of this restore, and gives it where they are others. The server makes the links from it when recovery begins, so with
-    /// the old places it would go to the original's tablespaces without a word.
+    /// Writes the map with the places of this restore, and gives it where they are others. The server makes the links from
+    /// it when recovery begins, so with the old places it would go to the original's tablespaces without a word.
     fn write_tablespace_map(&self, control_file: &ControlFile) -> Result<Option<Vec<u8>>> {
         let Some(kept) = self
             .extraction
