@@ -18,6 +18,7 @@ mod blocking;
 mod claim;
 pub mod clock;
 mod control;
+mod described;
 pub mod error;
 pub mod ownership;
 pub mod promotion;

@@ -1,6 +1,7 @@
 //! Backups made from a fake data directory by the partition code of `backup_push`, restored from a store that fails as
 //! it is told. Real servers are the business of the integration tests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tokio::runtime::Handle;
 use wale_cluster::{DataDirectory, RestoreState, WalkOptions, restore_marker};
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{
-    BackupName, Codec, ManifestBuilder, PartitionRecord, Sentinel, SentinelOrigin,
-    TablespaceRecord, WaleSentinel, layout,
+    BackupName, Codec, ManifestBuilder, ManifestFile, ManifestItem, ManifestReader,
+    PartitionRecord, Sentinel, SentinelOrigin, TablespaceRecord, WalRange, WaleSentinel, layout,
 };
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress};
@@ -257,14 +258,10 @@ impl Bench {
         assert_eq!(map, format!("16384 {}\n", self.path("elsewhere").display()));
         assert!(!target.join("pg_wal/000000010000000000000002").exists());
         assert!(target.join("pg_wal/archive_status").is_dir() && target.join("pg_notify").is_dir());
-        let manifest =
-            wale_format::Manifest::parse(&fs::read(target.join("backup_manifest")).unwrap())
-                .unwrap();
-        assert_eq!(manifest.files["tablespace_map"].size, map.len() as u64);
-        assert_eq!(
-            manifest.files["tablespace_map"].crc32c,
-            Some(Crc32c::of(map.as_bytes()))
-        );
+        let (files, _) = read_manifest(&fs::read(target.join("backup_manifest")).unwrap());
+        let of_map = &files["tablespace_map"];
+        assert_eq!(of_map.size, map.len() as u64);
+        assert_eq!(of_map.crc32c, Some(Crc32c::of(map.as_bytes())));
     }
 
     /// No server could start here, and the directory says why.
@@ -276,6 +273,20 @@ impl Bench {
             RestoreState::Running
         );
     }
+}
+
+/// Files and ranges of WAL of a whole manifest.
+pub(super) fn read_manifest(text: &[u8]) -> (BTreeMap<String, ManifestFile>, Vec<WalRange>) {
+    let mut reader = ManifestReader::new(text);
+    let (mut files, mut ranges) = (BTreeMap::new(), Vec::new());
+    while let Some(item) = reader.next_item().unwrap() {
+        match item {
+            ManifestItem::File(file) => drop(files.insert(file.path.clone(), file)),
+            ManifestItem::WalRange(range) => ranges.push(range),
+            _ => {}
+        }
+    }
+    (files, ranges)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -565,9 +576,9 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
 async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_is_copied() {
     let bench = Bench::new().await;
     let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
-    let manifest = wale_format::Manifest::parse(&bench.memory.content(&key).unwrap()).unwrap();
+    let (files, ranges) = read_manifest(&bench.memory.content(&key).unwrap());
     let mut builder = wale_format::ManifestBuilder::new();
-    for (path, file) in &manifest.files {
+    for (path, file) in &files {
         let size = if path == "postgresql.conf" {
             600 << 20
         } else {
@@ -575,7 +586,7 @@ async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_i
         };
         builder.add_file(path, size, file.mtime, file.crc32c.unwrap());
     }
-    let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
+    let bytes = builder.finish_with_ranges(&ranges);
     let sum = hex(&Sha256::digest(&bytes));
     bench.insert(key.as_str(), bytes);
     let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
@@ -599,6 +610,100 @@ async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_i
     fs::write(bench.path("conf/postgresql.conf"), "port = 1\n").unwrap();
     let error = restore(&cluster_options(&bench)).await;
     assert_eq!(error.kind, Kind::CorruptData, "{error:?}");
+}
+
+/// Damage of the manifest, before the restore or between its two readings, is told and nothing can start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_is_damaged_or_changes_fails_the_restore() {
+    let bench = Bench::new().await;
+    let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
+    let good = bench.memory.content(&key).unwrap().to_vec();
+    let (files, ranges) = read_manifest(&good);
+    let mut twice = wale_format::ManifestBuilder::new();
+    for (path, file) in files.iter().chain(&files) {
+        twice.add_file(path, file.size, file.mtime, file.crc32c.unwrap());
+    }
+    let mut other = wale_format::ManifestBuilder::new();
+    other.add_file("PG_VERSION", 3, DateTime::UNIX_EPOCH, 1);
+    let longer = [&good[..good.len() - 1], b" \n"].concat();
+    for (damage, told) in [
+        (good[..good.len() - 1].to_vec(), "is damaged"),
+        (longer, "is damaged"),
+        (good[..200].to_vec(), "is damaged"),
+        (Vec::new(), "is damaged"),
+        (
+            other.finish_with_ranges(&ranges),
+            "is not the one the sentinel speaks of",
+        ),
+    ] {
+        bench.insert(key.as_str(), damage);
+        let error = bench.restore(&bench.options()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::CorruptData, "{error:?}");
+        assert!(error.message.contains(told), "{error:?}");
+        assert!(!bench.path("target").exists());
+    }
+    // A sentinel that speaks of one with a path twice, or of more files than there is memory for.
+    let sentinel_key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
+    let sentinel = Sentinel::parse(&bench.memory.content(&sentinel_key).unwrap()).unwrap();
+    let twice = twice.finish_with_ranges(&ranges);
+    let mut changed = sentinel.clone();
+    let record = changed.wale.as_mut().unwrap();
+    record.manifest_sha256 = Some(hex(&Sha256::digest(&twice)));
+    bench.insert(sentinel_key.as_str(), changed.to_json());
+    bench.insert(key.as_str(), twice);
+    let error = bench.restore(&bench.options()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::CorruptData, "{error:?}");
+    assert!(error.message.contains("a path occurs twice"), "{error:?}");
+    changed.wale.as_mut().unwrap().files = 1 << 40;
+    bench.insert(sentinel_key.as_str(), changed.to_json());
+    let error = bench.restore(&bench.options()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Configuration, "{error:?}");
+    assert!(
+        error.message.contains("WALE_MEMORY has room for"),
+        "{error:?}"
+    );
+    assert!(!bench.path("target").exists());
+
+    // Between the two readings.
+    bench.insert(sentinel_key.as_str(), sentinel.to_json());
+    for (then, cut) in [
+        (good[..good.len() - 1].to_vec(), true),
+        (good.clone(), false),
+    ] {
+        bench.insert(key.as_str(), good.clone());
+        let options = bench.options();
+        let prepared = super::run::prepare(&bench.archive, &options, &Progress::new())
+            .await
+            .unwrap();
+        let mut then = then;
+        if !cut {
+            // As long as it was.
+            then[100] ^= 1;
+        }
+        bench.insert(key.as_str(), then);
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let restore = super::run::Restore {
+            archive: &bench.archive,
+            options: &options,
+            progress: &progress,
+            cancel: &cancel,
+            read_later: Vec::new(),
+        };
+        let request = super::run::request(&bench.archive, &options);
+        let finish: super::finish::Finish = Box::new(|_, _| unreachable!("it is not whole"));
+        let ending = super::run::Ending::RemoveMarker;
+        let work = restore.run(prepared, request, "", finish, ending);
+        let error = work.await.unwrap_err();
+        assert_eq!(error.kind, Kind::CorruptData, "{error:?}");
+        assert!(
+            error.message.contains("changed during the restore"),
+            "{error:?}"
+        );
+        bench.assert_half_done();
+    }
+    bench.insert(key.as_str(), good);
+    bench.restore(&bench.options()).await.unwrap();
+    bench.assert_restored();
 }
 
 /// The first, the second, … call of a restore fails, until one restore is not touched any more.
