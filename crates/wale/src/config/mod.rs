@@ -1,6 +1,6 @@
 //! Settings: the only code that reads the environment, the configuration file and flags.
 //!
-//! [`declared`] is the list; everything else follows from it. [`Settings::load`] reads all of it and
+//! [`declared`] is the list; everything else follows from it. [`Loaded::of_process`] reads all of it and
 //! keeps all mistakes; a verb then asks with [`Loaded::require`] for the groups that it uses and gets
 //! either typed values or every mistake together. A wrong schedule never stops a restore at night.
 //!
@@ -30,15 +30,16 @@ use wale_ops::{Kind, OpError};
 use wale_service::{Schedule, TokenFor};
 
 pub(crate) use declared::{Group, SETTINGS, Setting};
-pub(crate) use prefix::{Place, Several};
+pub(crate) use prefix::Place;
 pub(crate) use reference::settings_page;
-pub(crate) use s3::S3Settings;
 pub(crate) use show::{Shown, show_json, show_text};
+pub(crate) use source::Several;
 pub(crate) use value::{mapping, size};
 
 use mistake::Mistake;
 use prefix::Candidate;
 use reader::Reader;
+use s3::S3Settings;
 use source::Sources;
 use value::BadValue;
 
@@ -177,7 +178,7 @@ impl Loaded {
         }
         let shown = SETTINGS
             .iter()
-            .map(|setting| Shown::of(setting, &mut reader, &settings))
+            .map(|setting| Shown::of(setting, &mut reader, settings.derived(setting.name)))
             .collect();
         let mut warnings = reader.warnings();
         if matches!(settings.place, Some(Place::Directory(_))) {
@@ -328,6 +329,21 @@ impl Settings {
             syslog_facility: reader.text("WALE_SYSLOG_FACILITY"),
             syslog_socket: reader.optional_path("WALE_SYSLOG_SOCKET"),
         }
+    }
+}
+
+impl Settings {
+    /// What a derived default came to.
+    fn derived(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "PGWAL" => self.wal_directory.display().to_string(),
+            "WALE_INIT_LOCKFILE" => self.lock_file.display().to_string(),
+            "PGPASSFILE" => self.passfile.as_ref()?.display().to_string(),
+            "WALE_MEMORY" => format!("{}MiB", self.memory_bytes >> 20),
+            "WALE_BACKUP_WORKERS" => self.backup_workers.to_string(),
+            "WALE_RESTORE_WORKERS" => self.restore_workers.to_string(),
+            _ => return None,
+        })
     }
 }
 

@@ -10,9 +10,8 @@ use wale_cluster::Secret;
 
 use super::declared::{self, Default, SETTINGS, Setting, Shape, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
-use super::prefix::Several;
 use super::redact::{self, redact};
-use super::source::{Origin, Raw, Sources};
+use super::source::{Origin, Raw, Several, Sources};
 use super::value::{self, BadValue, Unit};
 
 /// Reads from the sources and gathers mistakes.
@@ -120,7 +119,7 @@ impl Reader {
         // A password may end with a space, and quotes are its own; the end of a line comes from `kubectl create secret`
         // and an editor.
         let raw = self.raw(declared::setting(name));
-        raw.text.map(|text| Secret::new(without_line_end(&text)))
+        raw.text.map(|text| Secret::new(value::without_line_end(&text)))
     }
 
     /// The file that holds a secret, when it is set by one.
@@ -278,12 +277,6 @@ impl Reader {
 /// Whether the file of this setting holds a secret, which somebody may give in place of the path.
 pub(super) fn is_path_of_secret(name: &str) -> bool {
     name.ends_with("TOKEN_FILE") || name.ends_with("KEY_FILE") || name == "PGPASSFILE"
-}
-
-/// The text without one end of a line.
-pub(super) fn without_line_end(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
 }
 
 /// The quote that stands around a value in which none can be meant.

@@ -3,7 +3,6 @@
 
 use std::fmt::Write;
 
-use super::Settings;
 use super::declared::{Default, Group, Setting, Shape};
 use super::reader::{Reader, is_path_of_secret};
 use super::redact::{HIDDEN, redact};
@@ -20,17 +19,15 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// Looks the setting up.
-    pub(super) fn of(setting: &Setting, reader: &mut Reader, settings: &Settings) -> Self {
+    /// Looks the setting up. `derived` is what its derived default came to.
+    pub(super) fn of(setting: &Setting, reader: &mut Reader, derived: Option<String>) -> Self {
         let raw = reader.raw(setting);
         let (value, origin) = match (raw.text, setting.default) {
             (Some(_), _) if setting.secret => (Some(HIDDEN.to_owned()), raw.origin.to_string()),
             (Some(text), _) if is_path_of_secret(setting.name) && !text.starts_with('/') => {
                 (Some(HIDDEN.to_owned()), raw.origin.to_string())
             }
-            (None, Default::Derived(words)) => {
-                (derived(settings, setting.name), format!("default: {words}"))
-            }
+            (None, Default::Derived(words)) => (derived, format!("default: {words}")),
             (text, _) => (text.map(|text| redact(&text)), raw.origin.to_string()),
         };
         let (name, group) = (setting.name, setting.group);
@@ -47,19 +44,6 @@ impl Shown {
     fn is_listed(&self) -> bool {
         !self.reserved || self.value.is_some()
     }
-}
-
-/// What a derived default came to.
-fn derived(settings: &Settings, name: &str) -> Option<String> {
-    Some(match name {
-        "PGWAL" => settings.wal_directory.display().to_string(),
-        "WALE_INIT_LOCKFILE" => settings.lock_file.display().to_string(),
-        "PGPASSFILE" => settings.passfile.as_ref()?.display().to_string(),
-        "WALE_MEMORY" => format!("{}MiB", settings.memory_bytes >> 20),
-        "WALE_BACKUP_WORKERS" => settings.backup_workers.to_string(),
-        "WALE_RESTORE_WORKERS" => settings.restore_workers.to_string(),
-        _ => return None,
-    })
 }
 
 /// Lines `NAME = value # origin`, by group.

@@ -12,8 +12,7 @@ use wale_cluster::read_bounded_text;
 
 use super::declared::{SETTINGS, Setting, Shape};
 use super::mistake::Mistake;
-use super::prefix::Several;
-use super::reader::without_line_end;
+use super::value::without_line_end;
 
 /// The variable that names the configuration file.
 pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
@@ -58,6 +57,16 @@ pub(crate) struct Raw {
     pub(crate) text: Option<String>,
     /// Where it came from.
     pub(crate) origin: Origin,
+}
+
+/// What it means when several prefixes are set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Several {
+    /// A mistake: two archives cannot both be meant.
+    #[default]
+    Refused,
+    /// The first in WAL-E's order, as WAL-E takes it.
+    FirstOfWalE,
 }
 
 /// The three sources above the defaults.

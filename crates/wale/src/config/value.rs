@@ -358,6 +358,12 @@ fn unescape(text: &str) -> String {
     text.trim().replace("\\=", "=").replace("\\,", ",")
 }
 
+/// The text without one end of a line.
+pub(super) fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
 /// "a, b or c".
 pub(crate) fn one_of(words: &[&str]) -> String {
     match words {
