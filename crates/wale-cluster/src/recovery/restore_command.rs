@@ -40,6 +40,9 @@ pub const AUTHORIZATION_FILE: &str = "wale_restore_authorization";
 /// A token has some hundred bytes; what is longer was not written by us.
 const AUTHORIZATION_BYTES_MAX: u64 = 64 << 10;
 
+/// The status with which the command stops a recovery instead of ending it: above 125, and none that shells use.
+pub const STOP_STATUS: u8 = 255;
+
 /// The program that the server's image has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestoreClient {
@@ -145,7 +148,7 @@ pub fn restore_command(
             let proof = fetch("/dev/null", "wal-absent");
             write!(
                 text,
-                " || {{ {proof} && exit 1; {HISTORY_BESIDE}; exit 255; }}"
+                " || {{ {proof} && exit 1; {HISTORY_BESIDE}; exit {STOP_STATUS}; }}"
             )
             .expect("text grows");
         }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use wale_ops::{Kind, OpError};
+use wale_ops::{InRecovery, Kind, OpError};
 use wale_service::{ABSENT, ARCHIVED, MAY_START, SENT};
 
 use crate::cli::{Client, ClientTarget};
@@ -24,9 +24,6 @@ use crate::history_beside;
 use crate::report::Failure;
 use crate::runtime;
 use http::Server;
-
-/// Stops PostgreSQL's recovery instead of ending it: above 125, and not 126 or 127, which shells use.
-const STOP_RECOVERY: u8 = 255;
 
 /// Runs the verb.
 pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
@@ -42,11 +39,6 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             standby,
             target,
         } => {
-            let unknown = if *standby {
-                Kind::NotFound.exit_status()
-            } else {
-                STOP_RECOVERY
-            };
             // On a standby both answers are the same status: the proof decides nothing, and a listing for each of its
             // requests, one every few seconds, would be for nothing.
             let proof = if *standby {
@@ -63,12 +55,12 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             })();
             let had = |error| history_beside::instead(error, name, path);
             fetched.or_else(had).map_err(|error: OpError| {
-                let status = if error.kind == Kind::NotFound {
-                    1
+                let told = if *standby {
+                    InRecovery::Absent
                 } else {
-                    unknown
+                    error.kind.in_recovery()
                 };
-                Failure::with_status(error, status)
+                Failure::with_status(error, told.of_client())
             })
         }
         Client::Ready { target } => {
@@ -214,17 +206,9 @@ async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result
     Err(error)
 }
 
-/// The kind behind a status of the sidecar, as far as it can be told.
+/// The kind behind a status of the sidecar.
 fn kind_of(status: StatusCode) -> Kind {
-    match status.as_u16() {
-        404 => Kind::NotFound,
-        400 => Kind::InvalidName,
-        401 | 403 => Kind::PermissionDenied,
-        409 => Kind::ArchiveConflict,
-        507 => Kind::DiskFull,
-        500 => Kind::CorruptData,
-        _ => Kind::StorageUnavailable,
-    }
+    Kind::of_http_status(status.as_u16())
 }
 
 #[cfg(test)]

@@ -119,7 +119,8 @@ impl Reader {
         // A password may end with a space, and quotes are its own; the end of a line comes from `kubectl create secret`
         // and an editor.
         let raw = self.raw(declared::setting(name));
-        raw.text.map(|text| Secret::new(value::without_line_end(&text)))
+        raw.text
+            .map(|text| Secret::new(value::without_line_end(&text)))
     }
 
     /// The file that holds a secret, when it is set by one.
