@@ -551,11 +551,11 @@ cancelled 75 1 250 255 503 Yes
             assert_eq!(row.kind.retryable(), row.http_status == 503, "{}", row.name);
             let (fetch, client) = (row.in_recovery.of_wal_fetch(), row.in_recovery.of_client());
             assert!(fetch == client || (fetch > 125 && client > 125));
-            let (name, wale, wal_e) = (row.name, row.exit_status, row.wal_e_status);
+            let (name, own, of_wal_e) = (row.name, row.exit_status, row.wal_e_status);
             let (http, retry) = (row.http_status, row.retry);
             writeln!(
                 shown,
-                "{name} {wale} {wal_e} {fetch} {client} {http} {retry:?}"
+                "{name} {own} {of_wal_e} {fetch} {client} {http} {retry:?}"
             )
             .expect("written");
             let told = Kind::of_http_status(http);

@@ -57,6 +57,22 @@ pub enum RestoreClient {
     Wale,
 }
 
+impl RestoreClient {
+    /// Every program, the default first.
+    pub const ALL: [Self; 4] = [Self::Wget, Self::Curl, Self::Wale, Self::Busybox];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wget => "wget",
+            Self::Curl => "curl",
+            Self::Wale => "wale",
+            Self::Busybox => "busybox",
+        }
+    }
+}
+
 /// Where the server reaches the sidecar.
 #[derive(Clone, Debug)]
 pub struct RestoreEndpoint {

@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
-use super::declared::Group;
+use super::group::Group;
 use super::mistake::Mistake;
-use super::source::{Origin, Several};
+use super::raw::Origin;
+use super::source::Several;
 
 /// Where the archive is.
 #[derive(Debug, Clone, PartialEq, Eq)]

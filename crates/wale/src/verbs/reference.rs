@@ -39,7 +39,7 @@ fn errors_page() -> String {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        let (name, wale, wal_e, http) =
+        let (name, own, of_wal_e, http) =
             (row.name, row.exit_status, row.wal_e_status, row.http_status);
         let (fetch, client) = (row.in_recovery.of_wal_fetch(), row.in_recovery.of_client());
         let recovery = if fetch == client {
@@ -49,7 +49,7 @@ fn errors_page() -> String {
         };
         let _ = writeln!(
             page,
-            "| {name} | {retry} | {wale} | {wal_e} | {recovery} | {http} | {level} |"
+            "| {name} | {retry} | {own} | {of_wal_e} | {recovery} | {http} | {level} |"
         );
     }
     page.push_str(
