@@ -44,7 +44,7 @@ pub use archive::{
     SentinelRecord, StoredWal,
 };
 pub use clock::Clock;
-pub use error::{Declined, Kind, Level, OpError, Retry};
+pub use error::{Declined, InRecovery, Kind, Level, OpError, Retry};
 pub use retention::sweep;
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::recovery::renew_authorization;

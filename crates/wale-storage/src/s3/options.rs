@@ -89,6 +89,22 @@ pub enum UploadChecksum {
     None,
 }
 
+impl UploadChecksum {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 4] = [Self::Crc32c, Self::Sha256, Self::Md5, Self::None];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crc32c => "crc32c",
+            Self::Sha256 => "sha256",
+            Self::Md5 => "md5",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Proxies for requests to the store and to the services that give credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {

@@ -18,7 +18,7 @@ use wale_pg::{ArchiveFileName, WalSegmentName};
 use super::wal_record::WalObject;
 use crate::assemble::{self, Bounds};
 use crate::cli::{Face, Invocation, WalPrefetch};
-use crate::config::{Group, Loaded};
+use crate::config::{Group, Loaded, declared};
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
 
@@ -161,7 +161,7 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
     let options = FetcherOptions {
         prefetch: 0,
-        deadline: settings.fetch_deadline,
+        deadline: settings.get(&declared::WALE_FETCH_DEADLINE),
         ..FetcherOptions::default()
     };
     let location = archive.location();
