@@ -13,7 +13,6 @@ use wale_format::{BackupName, Sentinel};
 use wale_storage::ObjectKey;
 
 use super::Archive;
-use super::read::ConsumeError;
 use crate::described::{DescriptionBounds, ExpectedNames, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
