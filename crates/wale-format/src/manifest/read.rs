@@ -194,6 +194,10 @@ pub fn copy_with_changed_file(
     Ok(reader.sha256())
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what map_err hands over is a value"
+)]
 fn invalid(reason: impl ToString) -> ManifestError {
     ManifestError::Invalid(reason.to_string())
 }

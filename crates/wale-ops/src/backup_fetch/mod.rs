@@ -29,6 +29,8 @@ mod libraries;
 mod links;
 mod lost;
 mod manifest;
+#[cfg(test)]
+mod manifest_tests;
 mod options;
 mod places;
 pub mod plan;
