@@ -99,12 +99,10 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tidy" cargo run -q --locked -p xtask -- tidy
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check
-# The fuzz targets include modules of the rooms by path, and nothing else tells when one has moved. Where they do not run
-# they are compiled all the same, on what the lints have compiled already; the path spares libFuzzer's own C++.
-if [ "$mode" != all ] || [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ]; then
-  step "fuzz targets compile" env CUSTOM_LIBFUZZER_PATH=not/linked.a \
-    cargo check -q --manifest-path fuzz/Cargo.toml --bins --locked --target-dir "${CARGO_TARGET_DIR:-target}"
-fi
+# The fuzz targets include modules of the rooms by path, and nothing else tells when one has moved. They are compiled here, on
+# what the lints have compiled already, so that it is seen early; the path spares libFuzzer's own C++.
+step "fuzz targets compile" env CUSTOM_LIBFUZZER_PATH=not/linked.a \
+  cargo check -q --manifest-path fuzz/Cargo.toml --bins --locked --target-dir "${CARGO_TARGET_DIR:-target}"
 
 deny=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}/bin/cargo-deny
 if [ -x "$deny" ]; then

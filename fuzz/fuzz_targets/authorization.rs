@@ -45,6 +45,10 @@ mod reply {
             Self(status)
         }
 
+        pub(crate) fn of(_kind: wale_ops::Kind, _message: impl Into<String>) -> Self {
+            Self(StatusCode::BAD_REQUEST)
+        }
+
         pub(crate) fn closing(self) -> Self {
             self
         }

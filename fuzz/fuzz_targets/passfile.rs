@@ -5,6 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use libfuzzer_sys::fuzz_target;
+// The room's module finds it at the root of its crate.
+use wale_cluster::read_bounded_text;
 
 #[path = "stand_ins/scratch.rs"]
 mod scratch;

@@ -19,7 +19,8 @@ fuzz_target!(|data: &[u8]| {
     for line in text.lines() {
         let name = line.split('=').next().unwrap_or_default().trim();
         let name = name.strip_prefix("export ").unwrap_or(name);
-        let secret = config::SETTINGS.iter().find(|setting| setting.secret && setting.name == name);
+        let mut facts = config::SETTINGS.iter().map(|setting| setting.facts());
+        let secret = facts.find(|setting| setting.secret && setting.name == name);
         // A secret's file would be read, whatever it is: a pipe, a terminal.
         if name.ends_with("_FILE") {
             continue;

@@ -35,7 +35,8 @@ pub use codec::{
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{
-    Manifest, ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, WalRange,
+    ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,
+    WalRange,
 };
 pub use metadata::BackupMetadata;
 pub use partition::{PartitionPlan, PlanLimits, PlannedFile};

@@ -6,21 +6,20 @@
 //!
 //! Refuses to know: the file system, and who computes the checksums.
 //!
-//! Invariants: a manifest is accepted only when its own SHA-256 matches; no path occurs twice; times
-//! are UTC, whole seconds.
+//! Invariants: a manifest is read to its end only when its own SHA-256 matches; times are UTC, whole seconds.
 //!
 //! Memory: the builder holds the text, about 150 bytes for a file of a user's table (path 24, size 7, fixed
-//! 118): 15 MB for 100,000 files, 150 MB for a million; growth may double that for a moment. A read
-//! [`Manifest`] takes about 130 bytes and the path per file (map node 96, string 24 to 48) beside the text.
+//! 118): 15 MB for 100,000 files, 150 MB for a million; growth may double that for a moment. The reader holds one line.
 
 mod read;
 
-use std::collections::BTreeMap;
+pub use read::{ManifestItem, ManifestReader, copy_with_changed_file};
+
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use wale_pg::{Lsn, SystemIdentifier, TimelineId, byte_text};
+use wale_pg::{Lsn, TimelineId, byte_text};
 
 /// Form of `Last-Modified`; PostgreSQL prints the zone of its own UTC, which is called GMT.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S GMT";
@@ -63,24 +62,7 @@ impl ManifestBuilder {
             self.entries.push_str(",\n");
         }
         self.files += 1;
-        let bytes = byte_text::to_bytes(path);
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            self.entries.push_str("{ \"Path\": ");
-            push_json_string(&mut self.entries, text);
-        } else {
-            self.entries.push_str("{ \"Encoded-Path\": \"");
-            push_hex(&mut self.entries, &bytes);
-            self.entries.push('"');
-        }
-        let time = modified.format(TIME_FORMAT);
-        write!(
-            self.entries,
-            ", \"Size\": {size}, \"Last-Modified\": \"{time}\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \""
-        )
-        .expect("writing to a string does not fail");
-        // PostgreSQL prints the checksum's bytes as they lie in memory: little-endian.
-        push_hex(&mut self.entries, &crc32c.to_le_bytes());
-        self.entries.push_str("\" }");
+        push_file(&mut self.entries, path, size, modified, crc32c);
     }
 
     /// Adds all files of another builder.
@@ -131,29 +113,16 @@ impl ManifestBuilder {
         }
         text.push_str("\n],\n");
         let checksum = Sha256::digest(text.as_bytes());
-        text.push_str("\"Manifest-Checksum\": \"");
-        push_hex(&mut text, &checksum);
-        text.push_str("\"}\n");
+        text.push_str(&checksum_line(&checksum));
         text.into_bytes()
     }
-}
-
-/// A manifest that was read and whose own checksum matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// 1 or 2.
-    pub version: u32,
-    /// The cluster; only version 2 says it.
-    pub system_identifier: Option<SystemIdentifier>,
-    /// Files by their path relative to the data directory ([`byte_text`]).
-    pub files: BTreeMap<String, ManifestFile>,
-    /// The WAL that the backup needs.
-    pub wal_ranges: Vec<WalRange>,
 }
 
 /// One file of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestFile {
+    /// Path relative to the data directory ([`byte_text`]).
+    pub path: String,
     /// Bytes.
     pub size: u64,
     /// The CRC-32C, when that is the checksum.
@@ -191,15 +160,54 @@ pub enum ManifestError {
     /// Its checksum does not match its text.
     #[error("backup manifest is damaged: its checksum does not match")]
     ChecksumMismatch,
-    /// It is not JSON of a manifest's form.
+    /// It is not of a manifest's form.
     #[error("backup manifest is not readable: {0}")]
-    Invalid(#[from] serde_json::Error),
+    Invalid(String),
+    /// A line has no end where every line of a manifest has.
+    #[error("backup manifest is not readable: a line of it is longer than any of a manifest")]
+    LineTooLong,
+    /// It could not be read.
+    #[error("backup manifest could not be read")]
+    Read(#[from] std::io::Error),
+    /// Its copy could not be written.
+    #[error("backup manifest could not be written")]
+    Write(#[source] std::io::Error),
     /// Its version is neither 1 nor 2.
     #[error("backup manifest has version {found}, known are 1 and 2")]
     UnknownVersion {
         /// The version it has.
-        found: u32,
+        found: u64,
     },
+}
+
+/// Appends the entry of a file, as [`ManifestBuilder::add_file`] describes it.
+fn push_file(text: &mut String, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+    let bytes = byte_text::to_bytes(path);
+    if let Ok(name) = std::str::from_utf8(&bytes) {
+        text.push_str("{ \"Path\": ");
+        push_json_string(text, name);
+    } else {
+        text.push_str("{ \"Encoded-Path\": \"");
+        push_hex(text, &bytes);
+        text.push('"');
+    }
+    let time = modified.format(TIME_FORMAT);
+    write!(
+        text,
+        ", \"Size\": {size}, \"Last-Modified\": \"{time}\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \""
+    )
+    .expect("writing to a string does not fail");
+    // PostgreSQL prints the checksum's bytes as they lie in memory: little-endian.
+    push_hex(text, &crc32c.to_le_bytes());
+    text.push_str("\" }");
+}
+
+/// The last line, with the SHA-256 of all before it.
+fn checksum_line(sha256: &[u8]) -> String {
+    let mut line = "\"Manifest-Checksum\": \"".to_owned();
+    push_hex(&mut line, sha256);
+    line.push_str("\"}\n");
+    line
 }
 
 /// Appends a string as PostgreSQL's `escape_json` prints it: `serde_json` escapes the same bytes the same way.

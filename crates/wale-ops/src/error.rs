@@ -74,6 +74,37 @@ pub enum Level {
     Error,
 }
 
+/// What a failure means to PostgreSQL's recovery, which ran the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InRecovery {
+    /// The archive does not have the file. Recovery ends, and the server promotes.
+    Absent,
+    /// Nobody knows whether the archive has it. Recovery stops, with its files intact.
+    Stop,
+}
+
+impl InRecovery {
+    /// The exit status that says so: `PostgreSQL` takes 1 to 125 for absence (observed on 11 to 18). Above that,
+    /// `wal-fetch` does not use what shells use (126, 127, 128 plus a signal).
+    #[must_use]
+    pub const fn of_wal_fetch(self) -> u8 {
+        match self {
+            Self::Absent => 1,
+            Self::Stop => 250,
+        }
+    }
+
+    /// The same where the sidecar is asked: by `wale client`, and by the line of shell that a restore writes. The two
+    /// numbers mean the same, and both stay, because scripts test for them.
+    #[must_use]
+    pub const fn of_client(self) -> u8 {
+        match self {
+            Self::Absent => 1,
+            Self::Stop => wale_cluster::recovery::STOP_STATUS,
+        }
+    }
+}
+
 /// One row of the error table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -83,136 +114,54 @@ pub struct Row {
     pub name: &'static str,
     /// Whether a retry helps.
     pub retry: Retry,
-    /// The exit status, from sysexits(3), never above 125.
+    /// The exit status as `wale`, from sysexits(3), never above 125.
     pub exit_status: u8,
+    /// The exit status as `wal-e`: WAL-E knows a failure (1) and a bug (2).
+    pub wal_e_status: u8,
+    /// What it means where a recovery that is no standby's asked for WAL.
+    pub in_recovery: InRecovery,
     /// The HTTP status.
     pub http_status: u16,
     /// The log level.
     pub level: Level,
 }
 
+#[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "the columns of a table")]
 const fn row(
-    kind: Kind,
-    name: &'static str,
-    retry: Retry,
-    exit_status: u8,
-    http_status: u16,
-    level: Level,
+    kind: Kind, name: &'static str, retry: Retry, exit_status: u8, wal_e_status: u8, in_recovery: InRecovery,
+    http_status: u16, level: Level,
 ) -> Row {
-    Row {
-        kind,
-        name,
-        retry,
-        exit_status,
-        http_status,
-        level,
-    }
+    Row { kind, name, retry, exit_status, wal_e_status, in_recovery, http_status, level }
 }
 
 /// The error table, in the order of [`Kind`]. The errors page is generated from it.
-pub const TABLE: [Row; 17] = [
-    row(Kind::NotFound, "not-found", Retry::No, 1, 404, Level::Info),
-    row(Kind::Usage, "usage", Retry::No, 64, 400, Level::Error),
-    row(
-        Kind::InvalidName,
-        "invalid-name",
-        Retry::No,
-        64,
-        400,
-        Level::Error,
-    ),
-    row(
-        Kind::CorruptData,
-        "corrupt-data",
-        Retry::No,
-        65,
-        500,
-        Level::Error,
-    ),
-    row(
-        Kind::ArchiveMismatch,
-        "archive-mismatch",
-        Retry::No,
-        65,
-        409,
-        Level::Error,
-    ),
-    row(Kind::Internal, "internal", Retry::No, 70, 500, Level::Error),
-    row(
-        Kind::ArchiveConflict,
-        "archive-conflict",
-        Retry::No,
-        73,
-        409,
-        Level::Error,
-    ),
-    row(
-        Kind::NotEmpty,
-        "not-empty",
-        Retry::No,
-        73,
-        409,
-        Level::Error,
-    ),
-    row(
-        Kind::LocalIo,
-        "local-io",
-        Retry::Operator,
-        74,
-        500,
-        Level::Error,
-    ),
-    row(
-        Kind::DiskFull,
-        "disk-full",
-        Retry::Operator,
-        74,
-        507,
-        Level::Error,
-    ),
-    row(
-        Kind::StorageUnavailable,
-        "storage-unavailable",
-        Retry::Yes,
-        75,
-        503,
-        Level::Warn,
-    ),
-    row(
-        Kind::PostgresUnavailable,
-        "postgres-unavailable",
-        Retry::Yes,
-        75,
-        503,
-        Level::Warn,
-    ),
-    row(Kind::Busy, "busy", Retry::Yes, 75, 503, Level::Warn),
-    row(Kind::Draining, "draining", Retry::Yes, 75, 503, Level::Warn),
-    row(
-        Kind::PermissionDenied,
-        "permission-denied",
-        Retry::Operator,
-        77,
-        500,
-        Level::Error,
-    ),
-    row(
-        Kind::Configuration,
-        "configuration",
-        Retry::Operator,
-        78,
-        500,
-        Level::Error,
-    ),
-    row(
-        Kind::Cancelled,
-        "cancelled",
-        Retry::Yes,
-        75,
-        503,
-        Level::Warn,
-    ),
-];
+#[rustfmt::skip]
+pub const TABLE: [Row; 17] = {
+    use InRecovery::{Absent, Stop};
+    use Level::{Error, Info, Warn};
+    use Retry::{No, Operator, Yes};
+    [
+        //                                                             wale wal-e recovery http
+        row(Kind::NotFound,            "not-found",            No,         1, 1, Absent, 404, Info),
+        row(Kind::Usage,               "usage",                No,        64, 1, Stop,   400, Error),
+        row(Kind::InvalidName,         "invalid-name",         No,        64, 1, Stop,   400, Error),
+        row(Kind::CorruptData,         "corrupt-data",         No,        65, 1, Stop,   500, Error),
+        row(Kind::ArchiveMismatch,     "archive-mismatch",     No,        65, 1, Stop,   409, Error),
+        row(Kind::Internal,            "internal",             No,        70, 2, Stop,   500, Error),
+        row(Kind::ArchiveConflict,     "archive-conflict",     No,        73, 1, Stop,   409, Error),
+        row(Kind::NotEmpty,            "not-empty",            No,        73, 1, Stop,   409, Error),
+        row(Kind::LocalIo,             "local-io",             Operator,  74, 1, Stop,   500, Error),
+        row(Kind::DiskFull,            "disk-full",            Operator,  74, 1, Stop,   507, Error),
+        row(Kind::StorageUnavailable,  "storage-unavailable",  Yes,       75, 1, Stop,   503, Warn),
+        row(Kind::PostgresUnavailable, "postgres-unavailable", Yes,       75, 1, Stop,   503, Warn),
+        row(Kind::Busy,                "busy",                 Yes,       75, 1, Stop,   503, Warn),
+        row(Kind::Draining,            "draining",             Yes,       75, 1, Stop,   503, Warn),
+        row(Kind::PermissionDenied,    "permission-denied",    Operator,  77, 1, Stop,   500, Error),
+        row(Kind::Configuration,       "configuration",        Operator,  78, 1, Stop,   500, Error),
+        row(Kind::Cancelled,           "cancelled",            Yes,       75, 1, Stop,   503, Warn),
+    ]
+};
 
 impl Kind {
     /// The row of this kind in [`TABLE`].
@@ -228,10 +177,37 @@ impl Kind {
         self.row().exit_status
     }
 
+    /// The exit status of the same command that was called as `wal-e`.
+    #[must_use]
+    pub const fn wal_e_status(self) -> u8 {
+        self.row().wal_e_status
+    }
+
+    /// What it means where a recovery that is no standby's asked for WAL.
+    #[must_use]
+    pub const fn in_recovery(self) -> InRecovery {
+        self.row().in_recovery
+    }
+
     /// The HTTP status of a reply that reports this kind.
     #[must_use]
     pub const fn http_status(self) -> u16 {
         self.row().http_status
+    }
+
+    /// The kind behind the HTTP status of a reply, as far as it can be told; several kinds share one.
+    #[must_use]
+    pub const fn of_http_status(status: u16) -> Self {
+        match status {
+            400 => Self::InvalidName,
+            // No kind's status: the endpoint refuses by it who shows no token, or comes under a strange name.
+            401 | 403 => Self::PermissionDenied,
+            404 => Self::NotFound,
+            409 => Self::ArchiveConflict,
+            500 => Self::CorruptData,
+            507 => Self::DiskFull,
+            _ => Self::StorageUnavailable,
+        }
     }
 
     /// The stable name, in lower case with hyphens.
@@ -548,23 +524,23 @@ mod tests {
     #[test]
     fn the_table_is_in_the_order_of_the_kinds_and_holds_the_promises() {
         let golden = "\
-not-found 1 404 No
-usage 64 400 No
-invalid-name 64 400 No
-corrupt-data 65 500 No
-archive-mismatch 65 409 No
-internal 70 500 No
-archive-conflict 73 409 No
-not-empty 73 409 No
-local-io 74 500 Operator
-disk-full 74 507 Operator
-storage-unavailable 75 503 Yes
-postgres-unavailable 75 503 Yes
-busy 75 503 Yes
-draining 75 503 Yes
-permission-denied 77 500 Operator
-configuration 78 500 Operator
-cancelled 75 503 Yes
+not-found 1 1 1 1 404 No
+usage 64 1 250 255 400 No
+invalid-name 64 1 250 255 400 No
+corrupt-data 65 1 250 255 500 No
+archive-mismatch 65 1 250 255 409 No
+internal 70 2 250 255 500 No
+archive-conflict 73 1 250 255 409 No
+not-empty 73 1 250 255 409 No
+local-io 74 1 250 255 500 Operator
+disk-full 74 1 250 255 507 Operator
+storage-unavailable 75 1 250 255 503 Yes
+postgres-unavailable 75 1 250 255 503 Yes
+busy 75 1 250 255 503 Yes
+draining 75 1 250 255 503 Yes
+permission-denied 77 1 250 255 500 Operator
+configuration 78 1 250 255 500 Operator
+cancelled 75 1 250 255 503 Yes
 ";
         let mut shown = String::new();
         for (position, row) in TABLE.iter().enumerate() {
@@ -573,12 +549,22 @@ cancelled 75 503 Yes
             assert!((1..=125).contains(&row.exit_status), "{}", row.name);
             assert!((400..600).contains(&row.http_status), "{}", row.name);
             assert_eq!(row.kind.retryable(), row.http_status == 503, "{}", row.name);
+            let (fetch, client) = (row.in_recovery.of_wal_fetch(), row.in_recovery.of_client());
+            assert!(fetch == client || (fetch > 125 && client > 125));
+            let (name, own, of_wal_e) = (row.name, row.exit_status, row.wal_e_status);
+            let (http, retry) = (row.http_status, row.retry);
             writeln!(
                 shown,
-                "{} {} {} {:?}",
-                row.name, row.exit_status, row.http_status, row.retry
+                "{name} {own} {of_wal_e} {fetch} {client} {http} {retry:?}"
             )
             .expect("written");
+            let told = Kind::of_http_status(http);
+            assert_eq!(told.http_status(), http, "{name}");
+            assert_eq!(
+                told == Kind::NotFound,
+                row.kind == Kind::NotFound,
+                "{name}: nothing else says that the archive does not have it"
+            );
         }
         assert_eq!(shown, golden);
     }

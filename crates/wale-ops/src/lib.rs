@@ -18,6 +18,7 @@ mod blocking;
 mod claim;
 pub mod clock;
 mod control;
+mod described;
 pub mod error;
 pub mod ownership;
 pub mod promotion;
@@ -43,7 +44,7 @@ pub use archive::{
     SentinelRecord, StoredWal,
 };
 pub use clock::Clock;
-pub use error::{Declined, Kind, Level, OpError, Retry};
+pub use error::{Declined, InRecovery, Kind, Level, OpError, Retry};
 pub use retention::sweep;
 // The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
 pub use wale_cluster::recovery::renew_authorization;

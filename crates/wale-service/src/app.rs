@@ -17,11 +17,10 @@ use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
 use crate::http::{Connections, Hosts, Tls, Turns};
 use crate::journal::Journal;
-use crate::lifecycle::{Lifecycle, Topic};
+use crate::lifecycle::{Lifecycle, NOT_YET, Topic};
 use crate::metrics::{Metrics, Scrape};
 use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 use crate::quiet::Quiet;
-use crate::reach;
 use crate::schedule::Schedule;
 
 /// Lists of backups made at the same time. Each reads every sentinel of the archive.
@@ -39,7 +38,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Connections,
     /// Bounds the lines of the log that requests cause.
-    pub(crate) quiet: Quiet,
+    pub(crate) quiet: Arc<Quiet>,
     pub(crate) limits: HttpLimits,
     pub(crate) token: Option<HttpToken>,
     pub(crate) token_for: TokenFor,
@@ -89,7 +88,7 @@ impl App {
         let archive = options.archive.clone();
         let wal_directory = WalDirectory::at(&options.wal_directory);
         let life = Lifecycle::new();
-        life.complain(Topic::Archive, reach::NOT_YET.to_owned());
+        life.complain(Topic::Archive, NOT_YET.to_owned());
         let journal = Arc::new(Journal::default());
         let metrics = Arc::new(Metrics::new(options.version));
         let tasks = TaskTracker::new();
@@ -122,7 +121,7 @@ impl App {
                 options.limits.soft_connections,
                 options.limits.hard_connections,
             ),
-            quiet: Quiet::default(),
+            quiet: Arc::new(Quiet::default()),
             limits: options.limits.clone(),
             token: options.token.clone(),
             token_for: options.token_for,

@@ -67,6 +67,9 @@ impl Phase {
     }
 }
 
+/// What is said of [`Topic::Archive`] before its first answer.
+pub(crate) const NOT_YET: &str = "it has not answered yet";
+
 /// What somebody is unhappy about. One text per topic; success of the same topic clears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {

@@ -165,6 +165,20 @@ pub enum TokenFor {
     Reads,
 }
 
+impl TokenFor {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 2] = [Self::Everything, Self::Reads];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Everything => "everything",
+            Self::Reads => "reads",
+        }
+    }
+}
+
 /// The token a client must show, as a bearer token or as the password of basic authentication (which wget can do).
 #[derive(Clone)]
 pub struct HttpToken {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wale_ops::OpError;
 
-use crate::app::App;
 use crate::journal::log_failure;
 
 /// Lines of one kind in one [`WINDOW`]. PostgreSQL repeats a failing command three times a minute, and is told in full.
@@ -110,10 +109,10 @@ fn tell((what, how): LineKind, left_out: u64) {
 }
 
 /// Tells what was left out, for ever. May be dropped at any await.
-pub(crate) async fn keep_telling(app: Arc<App>) {
+pub(crate) async fn keep_telling(quiet: Arc<Quiet>) {
     loop {
         tokio::time::sleep(WINDOW).await;
-        app.quiet.tell_rest(Instant::now());
+        quiet.tell_rest(Instant::now());
     }
 }
 

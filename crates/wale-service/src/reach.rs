@@ -24,9 +24,6 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// clear it. Recovery asks again within seconds.
 const FETCH_REMEMBERED: Duration = Duration::from_mins(3);
 
-/// What is said before the first answer.
-pub(crate) const NOT_YET: &str = "it has not answered yet";
-
 /// Looks for ever. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut pause = AGAIN;
@@ -72,7 +69,7 @@ mod tests {
     use wale_ops::Kind;
 
     use super::*;
-    use crate::lifecycle::Phase;
+    use crate::lifecycle::{NOT_YET, Phase};
 
     #[test]
     fn fault_70_only_an_answer_makes_ready_and_a_failure_says_why() {

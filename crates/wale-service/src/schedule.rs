@@ -70,6 +70,12 @@ impl Schedule {
         Ok(schedule)
     }
 
+    /// The same in another zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Tz) -> Self {
+        Self { zone, ..self }
+    }
+
     /// The first slot strictly after `after`; none only where the calendar of the library ends (year 5000).
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {

@@ -325,7 +325,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(reach::watch(Arc::clone(app))));
     begin(Box::pin(recall::keep_looking(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));
-    begin(Box::pin(quiet::keep_telling(Arc::clone(app))));
+    begin(Box::pin(quiet::keep_telling(Arc::clone(&app.quiet))));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     // A restore may have come from an archive that is somebody else's: there the first push tries the store.
     let archives = !matches!(options.mode, StartMode::Restore(_));

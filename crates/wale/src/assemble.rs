@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use wale_cluster::ConnectOptions;
 use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
-use wale_cluster::{Checkpoint, ConnectOptions, SslMode};
-use wale_format::{Codec, CodecSettings};
+use wale_format::CodecSettings;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingLibraries, RestoreAs, RestoreClusterOptions, TablespaceSource,
-    WalSource,
+    self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
-use wale_ops::backup_push::{self, DamagedPagePolicy};
+use wale_ops::backup_push;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
@@ -23,7 +22,7 @@ use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
-use crate::config::{self, Settings};
+use crate::config::{Settings, declared};
 use crate::stores;
 
 /// This program's version.
@@ -44,9 +43,9 @@ pub(crate) struct Opened {
 /// When the place cannot be a store.
 pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpError> {
     let (mut store, bounds) = stores::open(settings, bounds)?;
-    if let Some(control) = &settings.fault_control {
+    if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
-        store = Arc::new(FaultyStore::with_control_file(store, control.clone()));
+        store = Arc::new(FaultyStore::with_control_file(store, control));
     }
     let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
     let archive = Archive::open(ArchiveOptions {
@@ -60,35 +59,31 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
 }
 
 fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
-    let codec = match settings.compression {
-        "lz4" => Codec::Lz4,
-        "lzo" => Codec::Lzo,
-        "none" => Codec::None,
-        _ => Codec::Zstd,
-    };
-    CodecSettings::new(codec, settings.compression_level)
+    let codec = settings.get(&declared::WALE_COMPRESSION);
+    CodecSettings::new(codec, settings.get(&declared::WALE_COMPRESSION_LEVEL))
         .map_err(|e| OpError::new(Kind::Configuration, "the compression cannot be used").source(e))
 }
 
 /// How the control connection is made.
 pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
+    let password_file = settings.secret_file(&declared::PGPASSWORD);
     ConnectOptions {
-        host: settings.host.clone(),
-        port: settings.port,
-        user: settings.user.clone(),
-        password: settings.password.clone(),
-        password_file: settings.password_file.clone(),
-        database: settings.database.clone(),
-        sslmode: settings
-            .sslmode
-            .parse::<SslMode>()
-            .expect("the declared words are libpq's"),
-        sslrootcert: settings.sslrootcert.clone(),
-        sslcert: settings.sslcert.clone(),
-        sslkey: settings.sslkey.clone(),
-        passfile: settings.passfile.clone(),
+        host: settings.get(&declared::PGHOST),
+        port: settings.get(&declared::PGPORT),
+        user: settings.get(&declared::PGUSER),
+        // One from a file is read anew for each session.
+        password: settings
+            .get(&declared::PGPASSWORD)
+            .filter(|_| password_file.is_none()),
+        password_file: password_file.map(Path::to_path_buf),
+        database: settings.get(&declared::PGDATABASE),
+        sslmode: settings.get(&declared::PGSSLMODE),
+        sslrootcert: settings.get(&declared::PGSSLROOTCERT),
+        sslcert: settings.get(&declared::PGSSLCERT),
+        sslkey: settings.get(&declared::PGSSLKEY),
+        passfile: settings.get(&declared::PGPASSFILE),
         application_name: "wale".to_owned(),
-        connect_timeout: match settings.connect_timeout {
+        connect_timeout: match settings.get(&declared::PGCONNECT_TIMEOUT) {
             // libpq's 0 waits for ever; nothing of ours does.
             Duration::ZERO => LONGEST_CONNECT,
             limit => limit,
@@ -99,20 +94,14 @@ pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
 /// A base backup of the cluster in `directory`.
 pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Options {
     let mut options = backup_push::Options::new(directory.to_path_buf(), connect(settings));
-    if directory == settings.data_directory {
-        options.wal_directory.clone_from(&settings.wal_directory);
+    if directory == settings.get(&declared::PGDATA) {
+        options.wal_directory = settings.get(&declared::PGWAL);
     }
-    options.workers = settings.backup_workers;
-    options.checkpoint = match settings.backup_checkpoint {
-        "spread" => Checkpoint::Spread,
-        _ => Checkpoint::Fast,
-    };
-    options.wal_wait_limit = settings.backup_wal_timeout;
-    options.damaged_pages = match settings.damaged_pages {
-        "fail" => DamagedPagePolicy::Fail,
-        _ => DamagedPagePolicy::Record,
-    };
-    options.read_rate_limit = settings.backup_read_rate;
+    options.workers = settings.get(&declared::WALE_BACKUP_WORKERS);
+    options.checkpoint = settings.get(&declared::WALE_BACKUP_CHECKPOINT);
+    options.wal_wait_limit = settings.get(&declared::WALE_BACKUP_WAL_TIMEOUT);
+    options.damaged_pages = settings.get(&declared::WALE_DAMAGED_PAGES);
+    options.read_rate = settings.get(&declared::WALE_BACKUP_READ_RATE);
     options.ignore = lock_file_name(settings, directory).into_iter().collect();
     options
 }
@@ -120,8 +109,8 @@ pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Opti
 /// How long nothing may have been stored for a backup before it is taken for dead. While its end waits for WAL a
 /// backup that is alive stores nothing.
 pub(crate) fn sweep_grace(settings: &Settings) -> Duration {
-    let waiting = settings.backup_wal_timeout + Duration::from_hours(1);
-    settings.sweep_grace.max(waiting)
+    let waiting = settings.get(&declared::WALE_BACKUP_WAL_TIMEOUT) + Duration::from_hours(1);
+    settings.get(&declared::WALE_SWEEP_GRACE).max(waiting)
 }
 
 /// A restore of the files of `selector` into `target`.
@@ -132,17 +121,20 @@ pub(crate) fn fetch(
 ) -> backup_fetch::Options {
     let mut options = backup_fetch::Options::new(target.to_path_buf());
     options.selector = selector;
-    options.workers = settings.restore_workers;
-    options.tablespace_mapping = mappings(&settings.tablespace_mapping);
+    options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
+    options.tablespace_mapping = mappings(
+        &settings
+            .get(&declared::WALE_TABLESPACE_MAPPING)
+            .unwrap_or_default(),
+    );
     options.lock_file_name = lock_file_name(settings, target);
-    if settings.restore_libraries == "warn" {
-        options.missing_libraries = MissingLibraries::Warn;
-    }
-    options
-        .recovery_addition
-        .clone_from(&settings.recovery_addition);
-    if target == settings.data_directory && !settings.wal_directory.starts_with(target) {
-        options.pg_wal_link = Some(settings.wal_directory.clone());
+    options.missing_libraries = settings.get(&declared::WALE_RESTORE_LIBRARIES);
+    options.recovery_addition = settings
+        .get(&declared::RECOVERY_ADDITION)
+        .unwrap_or_default();
+    let wal_directory = settings.get(&declared::PGWAL);
+    if target == settings.get(&declared::PGDATA) && !wal_directory.starts_with(target) {
+        options.pg_wal_link = Some(wal_directory);
     }
     options
 }
@@ -161,22 +153,18 @@ pub(crate) fn mappings(pairs: &[(String, PathBuf)]) -> Vec<(TablespaceSource, Pa
 
 /// The lock file's name, if it lies in that directory.
 fn lock_file_name(settings: &Settings, directory: &Path) -> Option<String> {
-    if settings.lock_file.parent() != Some(directory) {
+    let lock_file = settings.get(&declared::WALE_INIT_LOCKFILE);
+    if lock_file.parent() != Some(directory) {
         return None;
     }
-    Some(settings.lock_file.file_name()?.to_str()?.to_owned())
+    Some(lock_file.file_name()?.to_str()?.to_owned())
 }
 
 fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError> {
-    let selector: BackupSelector = settings
-        .restore_label
-        .parse()
-        .map_err(|problem: String| OpError::new(Kind::Configuration, problem))?;
-    let restore_as = match settings.restore_as {
-        "standby" => RestoreAs::Standby,
-        _ => RestoreAs::Primary,
-    };
-    let command = match &settings.restore_command {
+    let selector = settings.get(&declared::WALE_RESTORE_LABEL);
+    let restore_as = settings.get(&declared::WALE_RESTORE_AS);
+    let given = settings.get(&declared::WALE_RESTORE_COMMAND);
+    let command = match &given {
         Some(command) => RestoreCommand {
             // A YAML block ends with a line break; one within is refused.
             text: command.trim_end().to_owned(),
@@ -184,39 +172,43 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
         },
         None => generated_restore_command(settings, restore_as)?,
     };
-    let fetch = fetch(settings, &settings.data_directory, selector);
+    let data_directory = settings.get(&declared::PGDATA);
+    let fetch = fetch(settings, &data_directory, selector);
     // Backups and restores name this host alike.
-    let host_name = backup(settings, &settings.data_directory).host_name;
+    let host_name = backup(settings, &data_directory).host_name;
     Ok(RestoreClusterOptions {
         fetch,
         restore_command: command.text,
-        wal_source: match settings.restore_command {
+        wal_source: match given {
             Some(_) => WalSource::Elsewhere,
             None => WalSource::Archive,
         },
         client_note: client_note(settings, command.authorization.is_some()),
         authorization: command.authorization,
         restore_as,
-        configuration_directory: settings.configuration_directory.clone(),
+        configuration_directory: settings.get(&declared::PGCONF_BACKUP_DIR),
         host_name,
     })
 }
 
 /// Which program the database's image needs for the `restore_command`. A server without it stops in its recovery.
 fn client_note(settings: &Settings, hides_a_token: bool) -> Option<String> {
-    if settings.restore_command.is_some() {
+    if settings.get(&declared::WALE_RESTORE_COMMAND).is_some() {
         return None;
     }
-    let client = settings.restore_client;
+    let client = settings.get(&declared::WALE_RESTORE_CLIENT);
     Some(match client {
-        "wget" if hides_a_token || settings.tls_files.is_some() => {
+        RestoreClient::Wget if hides_a_token || settings.tls_files().is_some() => {
             "restore_command wants GNU Wget in the database's image; where that has BusyBox's (Alpine), set \
              WALE_RESTORE_CLIENT=busybox, with TLS wale or curl, and restore into an empty directory again"
                 .to_owned()
         }
-        "wget" => "restore_command wants wget in the database's image, GNU's or BusyBox's".to_owned(),
-        "busybox" => "restore_command wants BusyBox's wget in the database's image".to_owned(),
-        _ => format!("restore_command wants {client} in the database's image"),
+        RestoreClient::Wget => "restore_command wants wget in the database's image, GNU's or BusyBox's".to_owned(),
+        RestoreClient::Busybox => "restore_command wants BusyBox's wget in the database's image".to_owned(),
+        RestoreClient::Curl | RestoreClient::Wale => {
+            let name = client.name();
+            format!("restore_command wants {name} in the database's image")
+        }
     })
 }
 
@@ -224,18 +216,13 @@ fn generated_restore_command(
     settings: &Settings,
     restore_as: RestoreAs,
 ) -> Result<RestoreCommand, OpError> {
-    let client = match settings.restore_client {
-        "curl" => RestoreClient::Curl,
-        "busybox" => RestoreClient::Busybox,
-        "wale" => RestoreClient::Wale,
-        _ => RestoreClient::Wget,
-    };
+    let client = settings.get(&declared::WALE_RESTORE_CLIENT);
     let endpoint = RestoreEndpoint {
-        host: settings.sidecar_hostname.clone(),
-        port: settings.listen_port,
-        token: settings.http_token.clone(),
-        tls: settings.tls_files.is_some().then(|| RestoreTls {
-            ca_file: settings.client_ca_file.clone(),
+        host: settings.get(&declared::WALE_SIDECAR_HOSTNAME),
+        port: settings.get(&declared::WALE_LISTEN_PORT),
+        token: settings.get(&declared::WALE_HTTP_TOKEN),
+        tls: settings.tls_files().is_some().then(|| RestoreTls {
+            ca_file: settings.get(&declared::WALE_CLIENT_CA_FILE),
         }),
     };
     let mode = match restore_as {
@@ -251,65 +238,68 @@ fn generated_restore_command(
 /// # Errors
 /// When settings do not fit together.
 pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOptions, OpError> {
-    let mode = match settings.start_mode {
-        config::StartMode::ContinuousBackup => StartMode::ContinuousBackup,
-        config::StartMode::BackupPush => StartMode::BackupPush,
-        config::StartMode::Restore => StartMode::Restore(restore_cluster(settings)?),
+    use declared::StartMode as Start;
+    let mode = match settings.get(&declared::START_MODE) {
+        Start::ContinousBackup | Start::ContinuousBackup => StartMode::ContinuousBackup,
+        Start::BackupPush => StartMode::BackupPush,
+        Start::Restore => StartMode::Restore(restore_cluster(settings)?),
     };
-    let token = match &settings.http_token {
+    let token_file = settings.secret_file(&declared::WALE_HTTP_TOKEN);
+    let token = match settings.get(&declared::WALE_HTTP_TOKEN) {
         None => None,
         Some(token) => Some(
             HttpToken::new(token.expose().to_owned())
-                .map(|token| token.kept_in(settings.http_token_file.clone()))
+                .map(|token| token.kept_in(token_file.map(Path::to_path_buf)))
                 .map_err(|problem| OpError::new(Kind::Configuration, problem))?,
         ),
     };
-    let tls = match &settings.tls_files {
-        Some((certificate, key)) => Some(Tls::load(certificate.clone(), key.clone())?),
+    let tls = match settings.tls_files() {
+        Some((certificate, key)) => Some(Tls::load(certificate, key)?),
         None => None,
     };
     let pusher = PusherOptions {
         look_ahead: stores::look_ahead(
             settings,
             &Bounds::of_sidecar(settings),
-            settings.push_look_ahead,
+            settings.get(&declared::WALE_PUSH_LOOK_AHEAD),
         ),
-        data_directory: Some(settings.data_directory.clone()),
+        data_directory: Some(settings.get(&declared::PGDATA)),
         ..PusherOptions::default()
     };
     let fetcher = FetcherOptions {
-        prefetch: settings.fetch_prefetch,
+        prefetch: settings.get(&declared::WALE_FETCH_PREFETCH),
         prefetch_bytes: bounds::prefetch_memory(settings),
-        deadline: settings.fetch_deadline,
+        deadline: settings.get(&declared::WALE_FETCH_DEADLINE),
         ..FetcherOptions::default()
     };
     Ok(ServiceOptions {
         housekeeping: wale_service::Housekeeping {
-            policy: settings.retention.clone(),
+            policy: settings.retention(),
             grace: sweep_grace(settings),
-            request_interval: settings.retain_request_interval,
+            request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
         },
-        backup_request_interval: settings.backup_request_interval,
-        listen: SocketAddr::new(settings.listen_address, settings.listen_port),
+        backup_request_interval: settings.get(&declared::WALE_BACKUP_REQUEST_INTERVAL),
+        listen: SocketAddr::new(
+            settings.get(&declared::WALE_LISTEN_ADDRESS),
+            settings.get(&declared::WALE_LISTEN_PORT),
+        ),
         mode,
-        lock_file: settings.lock_file.clone(),
-        schedule: settings.schedule.clone(),
-        backup_role: settings.backup_role,
-        grace: settings.shutdown_grace,
+        lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
+        schedule: settings.schedule(),
+        backup_role: settings.get(&declared::WALE_BACKUP_ROLE),
+        grace: settings.get(&declared::WALE_SHUTDOWN_GRACE),
         token,
-        token_for: settings.http_token_for,
-        hosts: [
-            std::slice::from_ref(&settings.sidecar_hostname),
-            &settings.http_hosts,
-        ]
-        .concat(),
+        token_for: settings.get(&declared::WALE_HTTP_TOKEN_FOR),
+        hosts: std::iter::once(settings.get(&declared::WALE_SIDECAR_HOSTNAME))
+            .chain(settings.get(&declared::WALE_HTTP_HOSTS).unwrap_or_default())
+            .collect(),
         tls,
         archive,
         pusher,
         fetcher,
-        backup: backup(settings, &settings.data_directory),
-        wal_directory: settings.wal_directory.clone(),
-        data_directory: settings.data_directory.clone(),
+        backup: backup(settings, &settings.get(&declared::PGDATA)),
+        wal_directory: settings.get(&declared::PGWAL),
+        data_directory: settings.get(&declared::PGDATA),
         limits: HttpLimits::default(),
         version: VERSION,
     })

@@ -2,7 +2,7 @@
 
 use wale_storage::RetryPolicy;
 
-use crate::config::Settings;
+use crate::config::{Settings, declared};
 
 /// What prefetched segments may take of the memory budget: a quarter, so that base backups and
 /// pushes keep the rest.
@@ -20,7 +20,7 @@ impl Bounds {
     /// Those of a verb that has the whole memory to itself.
     pub(crate) fn of_verb(settings: &Settings) -> Self {
         Self {
-            memory_bytes: settings.memory_bytes,
+            memory_bytes: settings.get(&declared::WALE_MEMORY),
             store: RetryPolicy::default(),
         }
     }
@@ -28,16 +28,18 @@ impl Bounds {
     /// Those of a single fetch, which must answer by its deadline.
     pub(crate) fn of_fetch(settings: &Settings) -> Self {
         let store = RetryPolicy::default();
-        let deadline = store.deadline.min(settings.fetch_deadline);
+        let deadline = store
+            .deadline
+            .min(settings.get(&declared::WALE_FETCH_DEADLINE));
         Self {
-            memory_bytes: settings.memory_bytes,
+            memory_bytes: settings.get(&declared::WALE_MEMORY),
             store: RetryPolicy { deadline, ..store },
         }
     }
 
     /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.
     pub(crate) fn of_sidecar(settings: &Settings) -> Self {
-        let memory_bytes = settings.memory_bytes - prefetch_memory(settings);
+        let memory_bytes = settings.get(&declared::WALE_MEMORY) - prefetch_memory(settings);
         Self {
             memory_bytes,
             ..Self::of_fetch(settings)
@@ -47,9 +49,9 @@ impl Bounds {
 
 /// What prefetched segments may take of the sidecar's budget, bytes.
 pub(crate) fn prefetch_memory(settings: &Settings) -> u64 {
-    if settings.fetch_prefetch == 0 {
+    if settings.get(&declared::WALE_FETCH_PREFETCH) == 0 {
         0
     } else {
-        settings.memory_bytes / PREFETCH_SHARE
+        settings.get(&declared::WALE_MEMORY) / PREFETCH_SHARE
     }
 }

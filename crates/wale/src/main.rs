@@ -22,6 +22,7 @@ use indicatif::ProgressBar;
 use wale_ops::Kind;
 
 use cli::{Client, Early, Face, Invocation, Verb};
+use config::declared::{self, LogFormat};
 use config::{Loaded, Several};
 use logging::{Destinations, Format, LogOptions};
 use report::{Absence, Failure, Manner};
@@ -52,17 +53,20 @@ fn run(invocation: &Invocation) -> u8 {
     let bar = ProgressBar::hidden();
     let settings = &loaded.settings;
     let format = match invocation.face {
-        _ if settings.log_json => Format::Json,
+        _ if settings.get(&declared::WALE_LOG_FORMAT) == LogFormat::Json => Format::Json,
         Face::Wale => Format::Line,
         Face::WalE => Format::WalE,
     };
-    let destinations = Destinations::of(settings.log_destination.as_deref(), format);
+    let destinations = Destinations::of(
+        settings.get(&declared::WALE_LOG_DESTINATION).as_deref(),
+        format,
+    );
     let options = LogOptions {
-        filter: settings.log_filter.clone(),
+        filter: settings.get(&declared::WALE_LOG),
         format,
         destinations,
-        facility: settings.syslog_facility.clone(),
-        socket: settings.syslog_socket.clone(),
+        facility: settings.get(&declared::WALE_SYSLOG_FACILITY),
+        socket: settings.get(&declared::WALE_SYSLOG_SOCKET),
     };
     logging::install(options, bar.clone());
     if invocation.face == Face::WalE && starts_aloud(&invocation.verb) {

@@ -24,6 +24,20 @@ pub enum Checkpoint {
     Spread,
 }
 
+impl Checkpoint {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 2] = [Self::Fast, Self::Spread];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Spread => "spread",
+        }
+    }
+}
+
 /// An open base backup.
 #[derive(Debug)]
 pub struct RunningBackup {

@@ -251,7 +251,7 @@ mod tests {
                 sslrootcert: root.map(PathBuf::from),
                 ..ConnectOptions::default()
             };
-            assert_eq!(check_of(&options), expected, "{sslmode} {root:?}");
+            assert_eq!(check_of(&options), expected, "{sslmode:?} {root:?}");
         }
     }
 

@@ -40,7 +40,7 @@ pub use copy::{ConfigurationSet, own_configuration, read_configuration};
 pub use includes::{Mended, mend as mend_includes};
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
 pub use restore_command::{
-    AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
+    AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, STOP_STATUS,
     renew_authorization, restore_command, write_authorization,
 };
 pub use running_target::surely_has_target;

@@ -40,6 +40,9 @@ pub const AUTHORIZATION_FILE: &str = "wale_restore_authorization";
 /// A token has some hundred bytes; what is longer was not written by us.
 const AUTHORIZATION_BYTES_MAX: u64 = 64 << 10;
 
+/// The status with which the command stops a recovery instead of ending it: above 125, and none that shells use.
+pub const STOP_STATUS: u8 = 255;
+
 /// The program that the server's image has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestoreClient {
@@ -52,6 +55,22 @@ pub enum RestoreClient {
     Curl,
     /// wale itself.
     Wale,
+}
+
+impl RestoreClient {
+    /// Every program, the default first.
+    pub const ALL: [Self; 4] = [Self::Wget, Self::Curl, Self::Wale, Self::Busybox];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wget => "wget",
+            Self::Curl => "curl",
+            Self::Wale => "wale",
+            Self::Busybox => "busybox",
+        }
+    }
 }
 
 /// Where the server reaches the sidecar.
@@ -145,7 +164,7 @@ pub fn restore_command(
             let proof = fetch("/dev/null", "wal-absent");
             write!(
                 text,
-                " || {{ {proof} && exit 1; {HISTORY_BESIDE}; exit 255; }}"
+                " || {{ {proof} && exit 1; {HISTORY_BESIDE}; exit {STOP_STATUS}; }}"
             )
             .expect("text grows");
         }

@@ -32,6 +32,7 @@ mod zstd_frame;
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ impl Codec {
 
     /// The codecs that [`decoder`] opens, in the order in which a look-up should try them.
     pub const ALL_READABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Lzo, Self::None];
+
+    /// The codecs that [`encoder`] writes, the default first.
+    pub const ALL_WRITABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::None, Self::Lzo];
 
     /// The extension without its dot; empty for [`Codec::None`].
     #[must_use]
@@ -183,7 +187,7 @@ pub enum CodecError {
         name: String,
     },
     /// The codec has no such level.
-    #[error("{codec} has no compression level {level}{}", if *.codec == Codec::Zstd { ", only -7 to 19" } else { "" })]
+    #[error("{codec} has no compression level {level}{}", known_levels(*.codec))]
     Level {
         /// The codec.
         codec: Codec,
@@ -215,18 +219,31 @@ impl From<CodecError> for io::Error {
     }
 }
 
+/// The levels that a codec has, for a message.
+fn known_levels(codec: Codec) -> String {
+    if codec != Codec::Zstd {
+        return String::new();
+    }
+    let levels = CodecSettings::ZSTD_LEVELS;
+    format!(", only {} to {}", levels.start(), levels.end())
+}
+
 /// A codec and how hard it should try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CodecSettings {
     /// The codec; zstd by default.
     pub codec: Codec,
-    /// The codec's own level, or `None` for its default. Only zstd has levels: -7 (fastest) to 19.
+    /// The codec's own level, or `None` for its default. Only zstd has levels: [`CodecSettings::ZSTD_LEVELS`].
     pub level: Option<i32>,
 }
 
 impl CodecSettings {
     /// zstd's default: measured on PostgreSQL pages and on WAL, level 3 is slower and not smaller.
     pub const DEFAULT_ZSTD_LEVEL: i32 = 1;
+
+    /// zstd's levels, from the fastest on. Level 20 and above need a window of up to 128 MiB and some 700 MiB while
+    /// writing.
+    pub const ZSTD_LEVELS: RangeInclusive<i32> = -7..=19;
 
     /// Settings that [`encoder`] accepts.
     ///
@@ -249,8 +266,7 @@ impl CodecSettings {
         }
         match self.level {
             None => Ok(()),
-            // Level 20 and above need a window of up to 128 MiB and some 700 MiB while writing.
-            Some(-7..=19) if codec == Codec::Zstd => Ok(()),
+            Some(level) if codec == Codec::Zstd && Self::ZSTD_LEVELS.contains(&level) => Ok(()),
             Some(level) => Err(CodecError::Level { codec, level }),
         }
     }

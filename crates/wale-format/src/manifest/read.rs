@@ -1,74 +1,276 @@
-//! Reading a manifest: its own checksum first, then JSON, file by file into the map.
+//! Reading a manifest line by line: nothing of it is kept, so its size bounds no memory.
+//!
+//! PostgreSQL and wale print one file a line, within a frame whose lines are always the same; whoever prints it otherwise
+//! is not understood. What a line says may be believed only when the last one, with the checksum over the others, has come.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::fmt;
+use std::io::{BufRead, Read as _, Write};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 use wale_pg::{Lsn, SystemIdentifier, TimelineId, byte_text};
 
-use super::{Manifest, ManifestChecksum, ManifestError, ManifestFile, TIME_FORMAT, WalRange};
+use super::{
+    ManifestChecksum, ManifestError, ManifestFile, TIME_FORMAT, WalRange, checksum_line, push_file,
+};
 
-impl Manifest {
-    /// Reads a manifest of version 1 or 2, PostgreSQL's or ours.
+/// Bytes of a line at most: a path of 4,096 bytes, each escaped as six, and some 300 for the rest make 25 kB.
+const LINE_MAX: usize = 64 << 10;
+
+/// What a line of a manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestItem {
+    /// The version: 1 or 2.
+    Version(u32),
+    /// The cluster; only version 2 says it.
+    SystemIdentifier(SystemIdentifier),
+    /// A file.
+    File(ManifestFile),
+    /// A range of the WAL that the backup needs.
+    WalRange(WalRange),
+    /// Nothing: it opens or closes a list.
+    Frame,
+    /// The checksum over all lines before it, which matches. It is the last.
+    End,
+}
+
+/// A manifest of version 1 or 2, PostgreSQL's or ours, from beginning to end.
+///
+/// A path that occurs twice is not noticed here: that takes a memory of all.
+#[derive(Debug)]
+pub struct ManifestReader<R> {
+    source: R,
+    line: Vec<u8>,
+    expects: Expects,
+    /// Of what was read so far.
+    digest: Sha256,
+}
+
+/// What the next line must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    Version,
+    Files,
+    File(Place),
+    Ranges,
+    Range(Place),
+    Checksum,
+    Nothing,
+}
+
+/// Where in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before its first entry.
+    First,
+    /// After an entry and its comma.
+    Next,
+    /// After the last entry.
+    Closing,
+}
+
+impl<R: BufRead> ManifestReader<R> {
+    /// A reader that has read nothing yet.
+    pub fn new(source: R) -> Self {
+        Self {
+            source,
+            line: Vec::new(),
+            expects: Expects::Version,
+            digest: Sha256::new(),
+        }
+    }
+
+    /// What the next line says; `None` behind the last one, when nothing follows it.
     ///
     /// # Errors
-    /// When it is truncated, does not match its checksum, is of a later version, or is not of a
-    /// manifest's form (which includes a path that occurs twice).
-    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        check_own_checksum(bytes)?;
-        let Version { version } = serde_json::from_slice(bytes)?;
-        if !(1..=2).contains(&version) {
-            return Err(ManifestError::UnknownVersion { found: version });
+    /// Those of the source; when the line is not of a manifest's form, or too long; when the manifest is of a later
+    /// version, ends before its last line or does not match its checksum.
+    pub fn next_item(&mut self) -> Result<Option<ManifestItem>, ManifestError> {
+        let before = self.digest.clone();
+        if !self.read_line()? {
+            return match self.expects {
+                Expects::Nothing => Ok(None),
+                _ => Err(ManifestError::Truncated),
+            };
         }
-        let raw: Raw<'_> = serde_json::from_slice(bytes)?;
-        Ok(Self {
-            version,
-            system_identifier: raw.system_identifier.map(SystemIdentifier::new),
-            files: raw.files.named,
-            wal_ranges: raw.wal_ranges,
-        })
+        let line = self
+            .line
+            .strip_suffix(b"\n")
+            .ok_or(ManifestError::Truncated)?;
+        let (item, expects) = match self.expects {
+            Expects::Version => (version(line)?, Expects::Files),
+            Expects::Files if line == b"\"Files\": [" => {
+                (ManifestItem::Frame, Expects::File(Place::First))
+            }
+            Expects::Files => (system_identifier(line)?, Expects::Files),
+            Expects::File(place) => match entry(line, place)? {
+                Entry::Item(text, place) => (ManifestItem::File(file(text)?), Expects::File(place)),
+                Entry::Empty => (ManifestItem::Frame, Expects::File(Place::Closing)),
+                Entry::Close => (ManifestItem::Frame, Expects::Ranges),
+            },
+            Expects::Ranges if line == b"\"WAL-Ranges\": [" => {
+                (ManifestItem::Frame, Expects::Range(Place::First))
+            }
+            Expects::Ranges => return Err(strange(line)),
+            Expects::Range(place) => match entry(line, place)? {
+                Entry::Item(text, place) => {
+                    (ManifestItem::WalRange(range(text)?), Expects::Range(place))
+                }
+                Entry::Empty => (ManifestItem::Frame, Expects::Range(Place::Closing)),
+                Entry::Close => (ManifestItem::Frame, Expects::Checksum),
+            },
+            Expects::Checksum => {
+                check(&self.line, before)?;
+                (ManifestItem::End, Expects::Nothing)
+            }
+            Expects::Nothing => return Err(ManifestError::Truncated),
+        };
+        self.expects = expects;
+        Ok(Some(item))
+    }
+
+    /// The line of the last item as it is stored, with what ends it.
+    #[must_use]
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// The SHA-256 of all that was read.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.digest.clone().finalize().into()
+    }
+
+    /// Reads a line; `false` at the end of the source.
+    fn read_line(&mut self) -> Result<bool, ManifestError> {
+        self.line.clear();
+        let most = LINE_MAX as u64 + 1;
+        self.source
+            .by_ref()
+            .take(most)
+            .read_until(b'\n', &mut self.line)?;
+        if self.line.len() > LINE_MAX {
+            return Err(ManifestError::LineTooLong);
+        }
+        self.digest.update(&self.line);
+        Ok(!self.line.is_empty())
+    }
+}
+
+/// Copies a manifest line by line, but for the entry of `path`, which gets another size and CRC-32C, and for the checksum.
+/// Returns the SHA-256 of what was read.
+///
+/// # Errors
+/// As [`ManifestReader::next_item`], and those of `target`.
+pub fn copy_with_changed_file(
+    source: impl BufRead,
+    target: &mut impl Write,
+    path: &str,
+    (size, crc32c): (u64, u32),
+) -> Result<[u8; 32], ManifestError> {
+    let mut reader = ManifestReader::new(source);
+    let mut written = Sha256::new();
+    let mut printed = String::new();
+    while let Some(item) = reader.next_item()? {
+        printed.clear();
+        match item {
+            ManifestItem::File(file) if file.path == path => {
+                push_file(&mut printed, path, size, file.mtime, crc32c);
+                let more = reader.line().ends_with(b",\n");
+                printed.push_str(if more { ",\n" } else { "\n" });
+            }
+            ManifestItem::End => printed.push_str(&checksum_line(&written.clone().finalize())),
+            _ => {}
+        }
+        let line = if printed.is_empty() {
+            reader.line()
+        } else {
+            printed.as_bytes()
+        };
+        written.update(line);
+        target.write_all(line).map_err(ManifestError::Write)?;
+    }
+    Ok(reader.sha256())
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what map_err hands over is a value"
+)]
+fn invalid(reason: impl ToString) -> ManifestError {
+    ManifestError::Invalid(reason.to_string())
+}
+
+/// Begins of a line that is shown.
+const SHOWN_MAX: usize = 80;
+
+fn strange(line: &[u8]) -> ManifestError {
+    let shown = &line[..line.len().min(SHOWN_MAX)];
+    invalid(format_args!(
+        "the line \"{}\" is not expected",
+        shown.escape_ascii()
+    ))
+}
+
+/// The number between `begin` and `end`.
+fn number(line: &[u8], begin: &str, end: &str) -> Result<u64, ManifestError> {
+    let digits = line
+        .strip_prefix(begin.as_bytes())
+        .and_then(|rest| rest.strip_suffix(end.as_bytes()))
+        .ok_or_else(|| strange(line))?;
+    serde_json::from_slice(digits).map_err(invalid)
+}
+
+fn version(line: &[u8]) -> Result<ManifestItem, ManifestError> {
+    let version = number(line, "{ \"PostgreSQL-Backup-Manifest-Version\": ", ",")?;
+    match u32::try_from(version) {
+        Ok(known @ 1..=2) => Ok(ManifestItem::Version(known)),
+        _ => Err(ManifestError::UnknownVersion { found: version }),
+    }
+}
+
+fn system_identifier(line: &[u8]) -> Result<ManifestItem, ManifestError> {
+    let number = number(line, "\"System-Identifier\": ", ",")?;
+    Ok(ManifestItem::SystemIdentifier(SystemIdentifier::new(
+        number,
+    )))
+}
+
+/// A line within a list.
+enum Entry<'a> {
+    /// An entry, and where the next line is.
+    Item(&'a [u8], Place),
+    /// The empty line that wale writes into a list of nothing.
+    Empty,
+    /// The end of the list.
+    Close,
+}
+
+fn entry(line: &[u8], place: Place) -> Result<Entry<'_>, ManifestError> {
+    match (line, place) {
+        (b"],", Place::First | Place::Closing) => Ok(Entry::Close),
+        (b"", Place::First) => Ok(Entry::Empty),
+        (_, Place::First | Place::Next) => Ok(match line.strip_suffix(b",") {
+            Some(entry) => Entry::Item(entry, Place::Next),
+            None => Entry::Item(line, Place::Closing),
+        }),
+        (_, Place::Closing) => Err(strange(line)),
     }
 }
 
 /// The last line holds the SHA-256 of all lines before it (PostgreSQL: `verify_manifest_checksum`).
-fn check_own_checksum(bytes: &[u8]) -> Result<(), ManifestError> {
-    let body = bytes.strip_suffix(b"\n").ok_or(ManifestError::Truncated)?;
-    let newline = body
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .ok_or(ManifestError::Truncated)?;
-    let (covered, last_line) = body.split_at(newline + 1);
-    let stored = last_line
+fn check(line: &[u8], before: Sha256) -> Result<(), ManifestError> {
+    let stored = line
         .strip_prefix(b"\"Manifest-Checksum\": \"")
-        .and_then(|rest| rest.strip_suffix(b"\"}"))
+        .and_then(|rest| rest.strip_suffix(b"\"}\n"))
         .and_then(|digits| unhex(std::str::from_utf8(digits).ok()?))
         .ok_or(ManifestError::Truncated)?;
-    if stored[..] == Sha256::digest(covered)[..] {
+    if stored[..] == before.finalize()[..] {
         Ok(())
     } else {
         Err(ManifestError::ChecksumMismatch)
     }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    #[serde(rename = "PostgreSQL-Backup-Manifest-Version")]
-    version: u32,
-}
-
-#[derive(Deserialize)]
-struct Raw<'a> {
-    #[serde(rename = "System-Identifier")]
-    system_identifier: Option<u64>,
-    #[serde(borrow, rename = "Files")]
-    files: Files<'a>,
-    #[serde(rename = "WAL-Ranges", deserialize_with = "wal_ranges")]
-    wal_ranges: Vec<WalRange>,
 }
 
 #[derive(Deserialize)]
@@ -99,98 +301,40 @@ struct RawRange {
     end: Lsn,
 }
 
-fn wal_ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WalRange>, D::Error> {
-    let ranges = Vec::<RawRange>::deserialize(deserializer)?;
-    Ok(ranges
-        .into_iter()
-        .map(
-            |RawRange {
-                 timeline,
-                 start,
-                 end,
-             }| WalRange {
-                timeline,
-                start,
-                end,
-            },
-        )
-        .collect())
+fn range(text: &[u8]) -> Result<WalRange, ManifestError> {
+    let RawRange {
+        timeline,
+        start,
+        end,
+    } = serde_json::from_slice(text).map_err(invalid)?;
+    Ok(WalRange {
+        timeline,
+        start,
+        end,
+    })
 }
 
-/// The maps of a manifest, filled while the text is read: no list of all entries in between.
-#[derive(Default)]
-struct Files<'a> {
-    named: BTreeMap<String, ManifestFile>,
-    text: std::marker::PhantomData<&'a str>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Files<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FilesVisitor<'a>(Files<'a>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for FilesVisitor<'a> {
-            type Value = Files<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of files")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(
-                mut self,
-                mut list: A,
-            ) -> Result<Self::Value, A::Error> {
-                while let Some(file) = list.next_element::<RawFile<'de>>()? {
-                    self.0.insert(file).map_err(A::Error::custom)?;
-                }
-                Ok(self.0)
-            }
+fn file(text: &[u8]) -> Result<ManifestFile, ManifestError> {
+    let raw: RawFile<'_> = serde_json::from_slice(text).map_err(invalid)?;
+    let path = match (&raw.path, &raw.encoded_path) {
+        (Some(path), None) => byte_text::from_bytes(path.as_bytes()).into_owned(),
+        // PostgreSQL can be told to encode every path, so most of these are text after all.
+        (None, Some(hex)) => {
+            let bytes = unhex(hex)
+                .ok_or_else(|| invalid(format_args!("encoded path {hex:?} is not hexadecimal")))?;
+            byte_text::from_bytes(&bytes).into_owned()
         }
-
-        deserializer.deserialize_seq(FilesVisitor(Self::default()))
-    }
-}
-
-impl Files<'_> {
-    fn insert(&mut self, raw: RawFile<'_>) -> Result<(), String> {
-        let file = file(&raw)?;
-        let path = match (raw.path, raw.encoded_path) {
-            (Some(path), None) => byte_text::from_bytes(path.as_bytes()).into_owned(),
-            // PostgreSQL can be told to encode every path, so most of these are text after all.
-            (None, Some(hex)) => {
-                let bytes = unhex(&hex)
-                    .ok_or_else(|| format!("encoded path {hex:?} is not hexadecimal"))?;
-                byte_text::from_bytes(&bytes).into_owned()
-            }
-            _ => return Err("a file has not exactly one path".to_owned()),
-        };
-        insert_new(&mut self.named, path, file).map_err(|path| format!("path {path} occurs twice"))
-    }
-}
-
-/// Inserts, or gives the printed key back when it is there already.
-fn insert_new<K: Ord + fmt::Debug, V>(
-    map: &mut BTreeMap<K, V>,
-    key: K,
-    value: V,
-) -> Result<(), String> {
-    match map.entry(key) {
-        Entry::Vacant(place) => {
-            place.insert(value);
-            Ok(())
-        }
-        Entry::Occupied(place) => Err(format!("{:?}", place.key())),
-    }
-}
-
-fn file(raw: &RawFile<'_>) -> Result<ManifestFile, String> {
+        _ => return Err(invalid("a file has not exactly one path")),
+    };
     let mtime = NaiveDateTime::parse_from_str(&raw.last_modified, TIME_FORMAT).map_err(|_| {
-        format!(
+        invalid(format_args!(
             "time {:?} is not of the form \"YYYY-MM-DD HH:MM:SS GMT\"",
             raw.last_modified
-        )
+        ))
     })?;
-    let checksum = checksum(raw.algorithm.as_deref(), raw.checksum.as_deref())?;
+    let checksum = checksum(raw.algorithm.as_deref(), raw.checksum.as_deref()).map_err(invalid)?;
     Ok(ManifestFile {
+        path,
         size: raw.size,
         crc32c: match checksum {
             ManifestChecksum::Crc32c(crc) => Some(crc),

@@ -5,15 +5,48 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
-use wale_pg::byte_text;
+use wale_pg::{SystemIdentifier, byte_text};
 
+use super::read::{ManifestItem, ManifestReader, copy_with_changed_file};
 use super::*;
 
 const PLAIN: &[u8] = include_bytes!("../../testdata/postgresql-15/backup_manifest-crc32c");
 const ENCODED: &[u8] =
     include_bytes!("../../testdata/postgresql-15/backup_manifest-sha256-encoded");
+
+/// All that a manifest says.
+#[derive(Debug, Default)]
+struct Manifest {
+    version: u32,
+    system_identifier: Option<SystemIdentifier>,
+    files: BTreeMap<String, ManifestFile>,
+    wal_ranges: Vec<WalRange>,
+}
+
+fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    let mut manifest = Manifest::default();
+    let mut reader = ManifestReader::new(bytes);
+    let mut lines = Vec::new();
+    while let Some(item) = reader.next_item()? {
+        lines.extend_from_slice(reader.line());
+        match item {
+            ManifestItem::Version(version) => manifest.version = version,
+            ManifestItem::SystemIdentifier(id) => manifest.system_identifier = Some(id),
+            ManifestItem::File(file) => {
+                manifest.files.insert(file.path.clone(), file);
+            }
+            ManifestItem::WalRange(range) => manifest.wal_ranges.push(range),
+            ManifestItem::Frame | ManifestItem::End => {}
+        }
+    }
+    assert_eq!(lines, bytes, "no line is left out");
+    assert_eq!(reader.sha256()[..], Sha256::digest(bytes)[..]);
+    Ok(manifest)
+}
 
 fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect(text)
@@ -42,15 +75,13 @@ fn with_files(version: &str, files: &str) -> Vec<u8> {
          {{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }}\n],\n"
     );
     let digest = Sha256::digest(text.as_bytes());
-    text.push_str("\"Manifest-Checksum\": \"");
-    push_hex(&mut text, &digest);
-    text.push_str("\"}\n");
+    text.push_str(&checksum_line(&digest));
     text.into_bytes()
 }
 
 #[test]
 fn a_real_manifest_is_read_and_printed_again_byte_for_byte() {
-    let manifest = Manifest::parse(PLAIN).expect("PostgreSQL's own");
+    let manifest = parse(PLAIN).expect("PostgreSQL's own");
     assert_eq!((manifest.version, manifest.files.len()), (1, 15));
     assert_eq!(manifest.system_identifier, None);
     let version = &manifest.files["PG_VERSION"];
@@ -80,7 +111,7 @@ fn a_real_manifest_is_read_and_printed_again_byte_for_byte() {
 
 #[test]
 fn a_real_manifest_with_other_checksums_and_encoded_paths() {
-    let manifest = Manifest::parse(ENCODED).expect("PostgreSQL's own");
+    let manifest = parse(ENCODED).expect("PostgreSQL's own");
     let version = &manifest.files["PG_VERSION"];
     let expected = Sha256::digest(b"15\n");
     assert_eq!(
@@ -93,7 +124,7 @@ fn a_real_manifest_with_other_checksums_and_encoded_paths() {
 #[test]
 fn version_2_names_the_cluster() {
     let entry = r#"{ "Path": "a", "Size": 1, "Last-Modified": "2026-01-02 03:04:05 GMT" }"#;
-    let manifest = Manifest::parse(&with_files(
+    let manifest = parse(&with_files(
         "2,\n\"System-Identifier\": 7447234573249283074",
         entry,
     ))
@@ -104,7 +135,7 @@ fn version_2_names_the_cluster() {
     );
     assert_eq!(manifest.files["a"].checksum, ManifestChecksum::None);
     for version in ["0", "3"] {
-        let result = Manifest::parse(&with_files(version, entry));
+        let result = parse(&with_files(version, entry));
         assert!(
             matches!(result, Err(ManifestError::UnknownVersion { .. })),
             "{version}"
@@ -126,7 +157,7 @@ fn an_empty_manifest_and_two_timelines() {
             end: Lsn::new(0x300),
         },
     ];
-    let manifest = Manifest::parse(&ManifestBuilder::new().finish_with_ranges(&ranges)).unwrap();
+    let manifest = parse(&ManifestBuilder::new().finish_with_ranges(&ranges)).unwrap();
     assert!(manifest.files.is_empty());
     assert_eq!(manifest.wal_ranges, ranges);
 }
@@ -185,7 +216,7 @@ fn names_are_escaped_or_encoded() {
     ] {
         assert!(text.contains(printed), "{printed} in {text}");
     }
-    let manifest = Manifest::parse(&bytes).unwrap();
+    let manifest = parse(&bytes).unwrap();
     for name in names {
         let text = byte_text::from_bytes(name);
         assert!(
@@ -199,15 +230,15 @@ fn names_are_escaped_or_encoded() {
 #[test]
 fn every_cut_and_every_changed_byte_is_noticed() {
     for cut in 0..PLAIN.len() {
-        assert!(Manifest::parse(&PLAIN[..cut]).is_err(), "cut at {cut}");
+        assert!(parse(&PLAIN[..cut]).is_err(), "cut at {cut}");
     }
     for at in 0..PLAIN.len() {
         let mut changed = PLAIN.to_vec();
         changed[at] ^= 1;
-        assert!(Manifest::parse(&changed).is_err(), "byte {at}");
+        assert!(parse(&changed).is_err(), "byte {at}");
     }
     assert!(matches!(
-        Manifest::parse(&[PLAIN, b"\n"].concat()),
+        parse(&[PLAIN, b"\n"].concat()),
         Err(ManifestError::Truncated)
     ));
 }
@@ -215,9 +246,15 @@ fn every_cut_and_every_changed_byte_is_noticed() {
 #[test]
 fn entries_that_are_refused() {
     let good = r#"{ "Path": "a", "Size": 1, "Last-Modified": "2026-01-02 03:04:05 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "00000000" }"#;
-    assert!(Manifest::parse(&with_files("1", good)).is_ok());
+    assert!(parse(&with_files("1", good)).is_ok());
     let cases = [
-        format!("{good},\n{good}"),
+        // A comma too few, too many, or none of a file; two files in a line, one in two.
+        format!("{good}\n{good}"),
+        format!("{good},"),
+        format!("{good},\n"),
+        format!("\n{good}"),
+        format!("{good}, {good}"),
+        good.replace(", \"Size\"", ",\n\"Size\""),
         good.replace("\"Path\": \"a\", ", ""),
         good.replace(
             "\"Path\": \"a\"",
@@ -238,12 +275,100 @@ fn entries_that_are_refused() {
         good.replace("\"Size\"", "\"Unknown\": 1, \"Size\""),
     ];
     for entry in cases {
-        let result = Manifest::parse(&with_files("1", &entry));
+        let result = parse(&with_files("1", &entry));
         assert!(
             matches!(result, Err(ManifestError::Invalid(_))),
             "{entry}: {result:?}"
         );
     }
+}
+
+#[test]
+fn lines_and_manifests_that_do_not_end_are_refused_without_being_kept() {
+    let good = with_files("1", "");
+    parse(&good).expect("a list of nothing, as wale writes it");
+    let text = String::from_utf8(good).unwrap();
+    parse(&remade(&text.replace("[\n\n]", "[\n]"))).expect("and as PostgreSQL does");
+    let endless = ["{ \"Path\": \"", &"a".repeat(100_000)].concat();
+    let result = parse(&with_files("1", &endless));
+    assert!(
+        matches!(result, Err(ManifestError::LineTooLong)),
+        "{result:?}"
+    );
+    let mut reader = ManifestReader::new(std::io::BufReader::new(std::io::repeat(b'a')));
+    assert!(matches!(
+        reader.next_item(),
+        Err(ManifestError::LineTooLong)
+    ));
+    // The longest path that a file system has, where every byte is escaped.
+    let longest = "\u{1}".repeat(4096);
+    let mut builder = ManifestBuilder::new();
+    builder.add_file(&longest, 1, time("2026-01-02T03:04:05Z"), 7);
+    assert!(
+        parse(&finish(builder))
+            .unwrap()
+            .files
+            .contains_key(&longest)
+    );
+    for (from, to) in [
+        ("\"Files\": [", "\"Files\":["),
+        ("\"WAL-Ranges\"", "\"Ranges\""),
+        ("\"Timeline\": 1", "\"Timeline\": 0"),
+        (" 1,\n", " one,\n"),
+    ] {
+        let result = parse(&remade(&text.replacen(from, to, 1)));
+        assert!(
+            matches!(result, Err(ManifestError::Invalid(_))),
+            "{to}: {result:?}"
+        );
+    }
+    let version = parse(&remade(&text.replacen(" 1,", " 18446744073709551615,", 1)));
+    assert!(matches!(
+        version,
+        Err(ManifestError::UnknownVersion { found: u64::MAX })
+    ));
+}
+
+/// The text with the checksum that it should have.
+fn remade(text: &str) -> Vec<u8> {
+    let covered = &text[..text.rfind("\"Manifest-Checksum\"").unwrap()];
+    let line = checksum_line(&Sha256::digest(covered.as_bytes()));
+    [covered, &line].concat().into_bytes()
+}
+
+#[test]
+fn a_copy_has_another_entry_and_its_own_checksum() {
+    let version_2 = String::from_utf8(PLAIN.to_vec()).unwrap().replacen(
+        " 1,\n",
+        " 2,\n\"System-Identifier\": 7,\n",
+        1,
+    );
+    for original in [PLAIN.to_vec(), remade(&version_2)] {
+        let before = parse(&original).unwrap();
+        // The first of the list, one amid it, the last: the commas stay right.
+        for path in before.files.keys() {
+            let mut copy = Vec::new();
+            let read =
+                copy_with_changed_file(&original[..], &mut copy, path, (u64::MAX, 0x0102_0304));
+            assert_eq!(read.unwrap()[..], Sha256::digest(&original)[..]);
+            let mut after = parse(&copy).unwrap();
+            let changed = after.files.get_mut(path).unwrap();
+            assert_eq!(
+                (changed.size, changed.crc32c),
+                (u64::MAX, Some(0x0102_0304))
+            );
+            *changed = before.files[path].clone();
+            assert_eq!(after.files, before.files);
+            assert_eq!(after.wal_ranges, before.wal_ranges);
+            assert_eq!(after.system_identifier, before.system_identifier);
+            let lines = |bytes: &[u8]| bytes.split(|&byte| byte == b'\n').count();
+            assert_eq!(lines(&copy), lines(&original));
+        }
+    }
+    let mut same = Vec::new();
+    copy_with_changed_file(PLAIN, &mut same, "no such file", (1, 1)).unwrap();
+    assert_eq!(same, PLAIN, "every other line is kept byte for byte");
+    assert!(copy_with_changed_file(&PLAIN[..900], &mut same, "x", (1, 1)).is_err());
 }
 
 /// Runs the real `pg_verifybackup`; a machine without it skips aloud.
@@ -327,7 +452,7 @@ proptest! {
             builder.add_file(&byte_text::from_bytes(path), size, DateTime::from_timestamp(seconds, 0).unwrap(), crc);
         }
         let timeline = TimelineId::new(timeline).unwrap();
-        let manifest = Manifest::parse(&builder.finish(timeline, Lsn::new(start), Lsn::new(end))).unwrap();
+        let manifest = parse(&builder.finish(timeline, Lsn::new(start), Lsn::new(end))).unwrap();
         prop_assert_eq!(&manifest.wal_ranges, &[WalRange { timeline, start: Lsn::new(start), end: Lsn::new(end) }]);
         prop_assert_eq!(manifest.files.len(), files.len());
         for (path, &(size, seconds, crc)) in &files {
@@ -338,7 +463,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>, text in "\\PC{0,80}") {
-        let _ = Manifest::parse(&bytes);
-        let _ = Manifest::parse(&with_files("1", &text));
+        let _ = parse(&bytes);
+        let _ = parse(&with_files("1", &text));
     }
 }

@@ -9,6 +9,7 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::WalSegmentName;
 use wale_storage::ObjectKey;
 
+use super::member_list::Keep;
 use super::parts::StoredPart;
 use super::reach::Leg;
 use super::read::content_of;
@@ -91,7 +92,7 @@ impl Archive {
     }
 
     async fn check_whole(&self, name: &BackupName, sentinel: &Sentinel, look: Look) -> Result<()> {
-        let list = self.member_list(name, sentinel).await?;
+        let list = self.member_list(name, sentinel, Keep::Partitions).await?;
         let parts = self.checked_parts(name, sentinel, list.as_ref()).await?;
         if sentinel.wale.is_some() {
             let key = Self::key(&layout::manifest(name))?;

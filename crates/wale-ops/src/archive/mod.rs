@@ -14,6 +14,7 @@ pub(crate) mod former;
 mod identity;
 mod latest;
 pub mod lineage;
+pub(crate) mod member_list;
 pub(crate) mod parts;
 mod placed;
 pub mod reach;

@@ -3,24 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
-use serde::Deserialize;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Codec, Sentinel};
-use wale_storage::ObjectKey;
 
 use super::Archive;
-use super::catalog::SENTINEL_MAX;
+use super::member_list::MemberList;
 use crate::error::{Kind, OpError, Result};
-
-/// A list of members larger than this is refused, as a sentinel that holds one: some 150 bytes for each file make 64 MiB
-/// for 400,000 files. As much again is kept of it until the restore is done.
-const LIST_MAX: u64 = SENTINEL_MAX;
 
 /// Names in messages that were not understood, at most; the others are counted.
 const STRANGE_TOLD: usize = 3;
-
-/// The file without which nobody knows where the recovery of a backup begins.
-const LABEL: &str = "backup_label";
 
 /// A partition in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,54 +42,6 @@ pub(crate) struct Parts {
     pub(crate) strange: Vec<String>,
 }
 
-/// WAL-G's list of the members of a backup, where it made one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct MemberList {
-    /// The partitions that the list names, by the last component of their keys.
-    pub(crate) partitions: BTreeSet<String>,
-    /// The members that some partition must hold, without a slash at either end. The data directory itself is none.
-    pub(crate) members: BTreeSet<String>,
-}
-
-/// WAL-G's `files_metadata.json`, or the same in a sentinel of before 2.0, as far as it matters here.
-#[derive(Deserialize)]
-struct RawList {
-    #[serde(default, rename = "Files")]
-    files: Option<BTreeMap<String, RawFile>>,
-    #[serde(default, rename = "TarFileSets")]
-    sets: Option<BTreeMap<String, Option<Vec<String>>>>,
-}
-
-#[derive(Deserialize)]
-struct RawFile {
-    /// Its content is in the backup's parent.
-    #[serde(default, rename = "IsSkipped")]
-    is_skipped: Option<bool>,
-}
-
-impl MemberList {
-    fn of(raw: RawList) -> Self {
-        let clean = |name: &str| name.trim_start_matches("./").trim_matches('/').to_owned();
-        let mut list = Self::default();
-        for (partition, members) in raw.sets.unwrap_or_default() {
-            list.partitions.insert(partition);
-            // WAL-G also names what was gone when it came to it; but the label never is.
-            let label = |name: &String| name == LABEL;
-            list.members
-                .extend(members.unwrap_or_default().into_iter().filter(label));
-        }
-        let files = raw.files.unwrap_or_default().into_iter();
-        let here = files.filter(|(_, file)| file.is_skipped != Some(true));
-        list.members.extend(here.map(|(name, _)| clean(&name)));
-        list.members.remove("");
-        list.members.remove(".");
-        // JSON of WAL-G's has this in the place of bytes that are not UTF-8.
-        list.members
-            .retain(|name| !name.contains(char::REPLACEMENT_CHARACTER));
-        list
-    }
-}
-
 impl Archive {
     /// What lies where the backup's partitions lie.
     pub(crate) async fn parts(&self, name: &BackupName) -> Result<Parts> {
@@ -124,70 +67,6 @@ impl Archive {
             });
         }
         Ok(parts)
-    }
-
-    /// WAL-G's list of the backup's members. `None` for a backup of another tool, and for one that was made without it.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::CorruptData`] when the list is not there although the backup's record says so, or cannot be read.
-    pub(crate) async fn member_list(
-        &self,
-        name: &BackupName,
-        sentinel: &Sentinel,
-    ) -> Result<Option<MemberList>> {
-        if sentinel.wale.is_some() || sentinel.lsn.is_none() {
-            return Ok(None);
-        }
-        let key = Self::key(&layout::files_metadata(name))?;
-        let damaged = |why: &str| {
-            OpError::new(
-                Kind::CorruptData,
-                format!("backup {name} is damaged: its list of files, {key}, {why}"),
-            )
-            .hint("restore another backup; without the list nobody can tell whether this one is whole")
-        };
-        // Before WAL-G 2.0 the list was in the sentinel itself.
-        if sentinel.version.is_none() {
-            let record = Self::key(&layout::sentinel(name))?;
-            let raw = self.raw_list(&record).await?;
-            if let Some(raw) = raw.filter(|raw| raw.files.is_some() || raw.sets.is_some()) {
-                return Ok(Some(MemberList::of(raw)));
-            }
-        }
-        if sentinel.files_metadata_disabled == Some(true) {
-            return Ok(None);
-        }
-        match self.raw_list(&key).await {
-            Ok(Some(raw)) => Ok(Some(MemberList::of(raw))),
-            Ok(None) if sentinel.version >= Some(2) => Err(damaged("is not in the archive")),
-            Ok(None) => Ok(None),
-            Err(error) if error.kind == Kind::CorruptData => {
-                Err(damaged("cannot be read").source(error))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A list of members as it is stored. Its text is taken from the memory budget while it is read.
-    async fn raw_list(&self, key: &ObjectKey) -> Result<Option<RawList>> {
-        let head = self.store().head(key).await;
-        let head =
-            head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))?;
-        let Some(meta) = head else {
-            return Ok(None);
-        };
-        let _memory = self.budget().acquire(meta.size.min(LIST_MAX)).await;
-        let Some(bytes) = self.read_up_to(key, LIST_MAX).await? else {
-            return Ok(None);
-        };
-        tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes))
-            .await
-            .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?
-            .map(Some)
-            .map_err(|error| {
-                OpError::new(Kind::CorruptData, format!("object {key} is damaged")).source(error)
-            })
     }
 
     /// Holds the partitions against what their maker recorded, and gives them.
@@ -323,6 +202,7 @@ fn check_listed(backup: &BackupName, list: Option<&MemberList>, parts: &Parts) -
 
 #[cfg(test)]
 mod tests {
+    use super::super::member_list::list;
     use super::*;
 
     fn name() -> BackupName {
@@ -370,10 +250,6 @@ mod tests {
         }
     }
 
-    fn list(json: &str) -> MemberList {
-        MemberList::of(serde_json::from_str(json).unwrap())
-    }
-
     #[test]
     fn fault_117_what_wal_g_lists_must_be_there() {
         let listed = list(
@@ -382,9 +258,10 @@ mod tests {
                 "TarFileSets": {"part_001.tar.lz4": ["/", "/PG_VERSION"], "backup_label.tar.lz4": ["backup_label"]},
                 "DatabasesByNames": {"a": {"oid": 1}}}"#,
         );
-        let members: Vec<&str> = listed.members.iter().map(String::as_str).collect();
         // What is skipped is in the parent.
-        assert_eq!(members, ["backup_label", "base/5"]);
+        let members = ["backup_label", "base/5", "base/5/1"];
+        let expected = members.map(|name| listed.members.is_missing(name));
+        assert_eq!((expected, listed.members.len()), ([true, true, false], 2));
         let stored = |names: &[&str]| Parts {
             known: names
                 .iter()

@@ -51,6 +51,25 @@ impl Archive {
         }
     }
 
+    /// Lets `consume` read a stored object as it is on a blocking thread, once it knows its size. `None` when the store says
+    /// that it does not exist.
+    ///
+    /// Errors are those of [`Archive::decode`].
+    pub(crate) async fn read_stream<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(u64, StreamReader) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        let object = match self.store().get(key).await {
+            Ok(object) => object,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(OpError::from_store(error, format_args!("read {key}"))),
+        };
+        let size = object.meta.size;
+        let source = StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current());
+        join(key, move || consume(size, source)).await.map(Some)
+    }
+
     /// Opens `key`, decodes it and lets `consume` read the plain bytes on a blocking thread.
     ///
     /// Errors of the store keep their kind; whatever else goes wrong while reading is damage of the object. An

@@ -18,15 +18,13 @@ use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::extract::check_configuration;
 use super::finish::{Finish, Finished};
-use super::lost;
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
 use super::raised;
 use super::report::RestoreClusterOutcome;
 use super::run::{Ending, Prepared, Restore, prepare, request};
 use super::source::Source;
 use super::target::Target;
-use super::wal::{self, Need};
-use super::way::{self, Judged};
+use super::way;
 use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
@@ -249,52 +247,34 @@ async fn plan_recovery(
             warnings: Vec::new(),
         });
     };
-    let Judged {
-        consistent_at,
-        histories,
-        way,
-    } = judged;
-    let known: Vec<String> = way.known.iter().map(ToString::to_string).collect();
+    let known: Vec<String> = judged.way.known.iter().map(ToString::to_string).collect();
     tracing::info!(
         backup = %source.name,
         backup_timeline = %source.timeline,
-        followed = %way.followed,
+        followed = %judged.way.followed,
         "the archive knows the timelines {}; recovery will follow timeline {}",
         known.join(", "),
-        way.followed
+        judged.way.followed
     );
-    let mut warnings = way.warnings;
     let streams = ["restore_command", "primary_conninfo"];
     let wal_source = if streams.iter().any(|name| setting(&lines, name).is_some()) {
         WalSource::Elsewhere
     } else {
         options.wal_source
     };
-    let need = Need {
-        backup: &source.name,
-        consistent_at,
-        followed: histories
-            .get(&way.followed)
-            .filter(|_| way.followed != source.timeline),
-        size: source.segment_size(archive).await?,
-        source: wal_source,
-        holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
-    };
-    let gaps = wal::look(archive, &need).await?;
-    if gaps.is_empty() {
-        warnings.extend(lost::end(archive, &need).await?);
-    }
-    warnings.extend(gaps);
+    let lacking = way::look_for_wal(archive, source, &judged, wal_source).await?;
     let way = raised::Way {
         begins: source.name.segment(),
-        followed: need.followed.cloned(),
-        size: need.size,
+        followed: judged.followed(source).cloned(),
+        size: source.segment_size(archive).await?,
         until: match &target {
             RecoveryTargetKind::Lsn(lsn) => Some(*lsn),
-            RecoveryTargetKind::Immediate => Some(consistent_at),
+            RecoveryTargetKind::Immediate => Some(judged.consistent_at),
             _ => None,
         },
     };
+    let mut warnings = judged.way.warnings;
+    warnings.extend(lacking);
     Ok(RecoveryPlan {
         lines,
         configuration,

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wale_cluster::recovery;
 use wale_format::tar::{Member, MemberKind, TarReader};
@@ -18,6 +19,7 @@ use super::ledger::{Admission, Carrier, Ledger};
 use super::links::ForeignLink;
 use super::target::Target;
 use crate::archive::ConsumeError;
+use crate::described::ExpectedNames;
 use crate::error::{Kind, OpError, Result};
 use wale_format::Crc32c;
 
@@ -103,7 +105,7 @@ impl SecondName {
 #[derive(Debug)]
 pub(super) struct Extraction {
     pub(super) target: Target,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Arc<Ledger>,
     progress: Progress,
     /// Whether the backup is one of wale's: then nothing but files and directories is in it.
     strict: bool,
@@ -118,18 +120,18 @@ pub(super) struct Extraction {
     directories: AtomicU64,
     /// Members that lay in a tablespace beside the folder of the version: how many, and the first.
     strangers: Mutex<(u64, String)>,
-    /// Members of a foreign backup's list that have not come yet.
-    listed: Mutex<BTreeSet<String>>,
+    /// Members of a foreign backup's list, and which have come.
+    listed: Mutex<ExpectedNames>,
 }
 
 impl Extraction {
     pub(super) fn new(
         target: Target,
-        ledger: Ledger,
+        ledger: Arc<Ledger>,
         progress: Progress,
         strict: bool,
         limits: Limits,
-        listed: BTreeSet<String>,
+        listed: ExpectedNames,
     ) -> Self {
         Self {
             target,
@@ -172,20 +174,14 @@ impl Extraction {
         std::mem::take(&mut lock(&self.links))
     }
 
-    /// Whether every member that the maker of a foreign backup listed has come.
-    pub(super) fn check_listed(&self) -> Result<()> {
-        let missing = lock(&self.listed);
-        let Some(first) = missing.first() else {
-            return Ok(());
-        };
-        Err(
-            OpError::new(Kind::CorruptData, format!("the backup lacks \"{first}\""))
-                .detail(format!(
-                    "The list of its files has it, no partition brought it; {} more are missing.",
-                    missing.len() - 1
-                ))
-                .hint("restore another backup; this one was damaged in the archive"),
-        )
+    /// How many members that the maker of a foreign backup listed have not come.
+    pub(super) fn listed_missing(&self) -> usize {
+        lock(&self.listed).missing()
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn is_listed_missing(&self, name: &str) -> bool {
+        lock(&self.listed).is_missing(name)
     }
 
     /// Writes every member of one partition.
@@ -218,7 +214,7 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(OpError::cancelled().into());
             }
-            lock(&self.listed).remove(member.path.as_str());
+            lock(&self.listed).come(member.path.as_str());
             if self.target.is_beside_version_folder(member.path.as_str()) {
                 self.stranger(&member)?;
                 continue;
@@ -369,7 +365,7 @@ impl Extraction {
         let size = source.metadata().map_err(failed)?.len();
         let carrier = Carrier {
             partition: link.partition,
-            attempt: 1,
+            attempt: NonZeroU8::MIN,
         };
         // They are few and follow each other: a restore that is cancelled meanwhile ends behind them.
         let never = CancellationToken::new();

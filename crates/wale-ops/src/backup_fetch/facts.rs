@@ -14,8 +14,8 @@ use wale_format::BackupName;
 use wale_pg::{BackupLabel, ControlFile};
 
 use super::options::TablespaceSource;
-use super::plan::{ExpectedFile, Need, OutsideFacts, TargetState, Volume};
-use super::tablespaces::{PlannedTablespace, tablespace_of};
+use super::plan::{Need, Needs, OutsideFacts, TargetState, Volume};
+use super::tablespaces::PlannedTablespace;
 use super::target::WalPlace;
 use super::wipe::{self, WAL_SKELETON, Wiped};
 use crate::error::{Kind, OpError, Result};
@@ -313,8 +313,7 @@ fn obstacle(path: &Path, harmless: impl Fn(&str, &Path) -> bool) -> Option<Strin
 pub(super) fn volumes(
     target: &Path,
     tablespaces: &[PlannedTablespace],
-    manifest: Option<&BTreeMap<String, ExpectedFile>>,
-    bytes_without_manifest: u64,
+    needs: &Needs,
 ) -> Result<Vec<(Volume, Need)>> {
     let mut by_device: BTreeMap<u64, (Volume, Need)> = BTreeMap::new();
     let place = nearest_existing(target);
@@ -329,19 +328,11 @@ pub(super) fn volumes(
             entry.insert((volume(&place)?, Need::default()));
         }
     }
-    let mut add = |space: Option<u32>, size: u64| {
-        let number = devices.get(&space).copied().unwrap_or(main);
+    for (space, more) in needs {
+        let number = devices.get(space).copied().unwrap_or(main);
         if let Some((_, need)) = by_device.get_mut(&number) {
-            need.add(size);
+            need.merge(*more);
         }
-    };
-    match manifest {
-        Some(files) => {
-            for (path, file) in files {
-                add(tablespace_of(path, tablespaces), file.size);
-            }
-        }
-        None => add(None, bytes_without_manifest),
     }
     Ok(by_device.into_values().collect())
 }
@@ -467,12 +458,11 @@ mod tests {
             target: folder.path().to_owned(),
             named_by: super::super::tablespaces::NamedBy::Request,
         }];
-        let file = |size| ExpectedFile { size, crc32c: None };
-        let manifest = BTreeMap::from([
-            ("base/1/2".to_owned(), file(10)),
-            ("pg_tblspc/7/PG_15_202209061/5/6".to_owned(), file(5000)),
-        ]);
-        let volumes = volumes(&target, &spaces, Some(&manifest), 0).unwrap();
+        let mut needs = Needs::new();
+        for (space, size) in [(None, 10), (Some(7), 5000)] {
+            needs.entry(space).or_default().add(size);
+        }
+        let volumes = volumes(&target, &spaces, &needs).unwrap();
         assert_eq!(volumes.len(), 1);
         assert_eq!(
             volumes[0].1,

@@ -433,7 +433,7 @@ async fn fault_92_a_window_for_which_there_is_no_memory_is_refused_by_name() {
         let error = result.unwrap_err();
         assert_eq!(error.kind, Kind::Configuration, "{error:?}");
         assert!(error.message.contains("part_00000090"), "{error:?}");
-        assert!(error.hint.unwrap().contains("WALE_MEMORY to 144MiB"));
+        assert!(error.hint.unwrap().contains("WALE_MEMORY to 145MiB"));
         bench.assert_half_done();
     }
 }

@@ -85,6 +85,20 @@ pub enum MissingLibraries {
     Warn,
 }
 
+impl MissingLibraries {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Warn];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "require",
+            Self::Warn => "warn",
+        }
+    }
+}
+
 /// What there is to decide with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {

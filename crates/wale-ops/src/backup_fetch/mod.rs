@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! catalog + target facts → plan (pure, all refusals) → marker Running → PG_VERSION, directories, links
+//!   → backup_manifest, read a second time
 //!   → partitions in parallel: get → decompress → untar → file, crc checked against the manifest
 //!   → every file of the manifest has arrived once → [configuration, recovery settings] → one flush
 //!   → global/pg_control by rename → marker removed, or Done
@@ -27,6 +28,9 @@ mod ledger;
 mod libraries;
 mod links;
 mod lost;
+mod manifest;
+#[cfg(test)]
+mod manifest_tests;
 mod options;
 mod places;
 pub mod plan;

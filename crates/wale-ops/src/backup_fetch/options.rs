@@ -91,6 +91,20 @@ pub enum RestoreAs {
     Standby,
 }
 
+impl RestoreAs {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Standby];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// Where the restored server gets its WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WalSource {

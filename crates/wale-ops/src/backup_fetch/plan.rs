@@ -1,6 +1,7 @@
 //! The decisions of a restore, without I/O: which backup, where its tablespaces go, and everything that can be refused
 //! before the first write.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Kind, OpError, Result};
@@ -127,10 +128,20 @@ pub struct Need {
 impl Need {
     /// Adds a file of `size` bytes.
     pub fn add(&mut self, size: u64) {
-        self.bytes += size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+        let blocks = size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
+        self.bytes = self.bytes.saturating_add(blocks);
         self.files += 1;
     }
+
+    /// Adds what others need.
+    pub fn merge(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.files = self.files.saturating_add(other.files);
+    }
 }
+
+/// What goes to each tablespace; `None` is the data directory itself.
+pub type Needs = BTreeMap<Option<u32>, Need>;
 
 /// Refuses volumes that are read-only or too small.
 ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use wale_cluster::{
 };
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::ObjectKey;
 
 use super::aim::Aim;
 use super::extract::{Extraction, FOREIGN_DIRECTORIES_MAX, Limits, WORKER_BYTES};
 use super::finish::{Finish, Finished};
 use super::held::{HeldDirectory, check_own};
-use super::ledger::{Carrier, Ledger};
+use super::ledger::{Carrier, lacks};
 use super::options::{MissingTablespace, Options};
 use super::plan::{self, Begin};
 use super::report::{Preview, RestoreReport};
@@ -29,12 +31,13 @@ use super::whole::Whole;
 use super::wipe::Wiped;
 use super::{facts, libraries, lost, places, wipe};
 use crate::archive::Archive;
+use crate::archive::member_list::Keep;
 use crate::archive::parts::StoredPart;
 use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
-/// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
-const ATTEMPTS_MAX: u32 = 5;
+/// Attempts for one object, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
+const ATTEMPTS_MAX: NonZeroU8 = NonZeroU8::new(5).expect("it is not 0");
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A foreign backup may hold more than its sentinel says by what its tool does not count: twice and 1 GiB.
 const FOREIGN_SLACK_BYTES: u64 = 1 << 30;
@@ -341,13 +344,7 @@ fn check_space(
     source: &Source,
     tablespaces: &[PlannedTablespace],
 ) -> Result<()> {
-    let bytes = source.sentinel.bytes().unwrap_or(0);
-    let volumes = facts::volumes(
-        &options.target,
-        tablespaces,
-        source.expected().as_ref(),
-        bytes,
-    )?;
+    let volumes = facts::volumes(&options.target, tablespaces, &source.needs())?;
     plan::check_space(&volumes)
 }
 
@@ -390,7 +387,7 @@ impl Restore<'_> {
     /// Writes. From here on a failure leaves the marker behind.
     pub(super) async fn run(
         &self,
-        prepared: Prepared,
+        mut prepared: Prepared,
         request: RestoreRequest,
         host: &str,
         finish: Finish,
@@ -400,12 +397,14 @@ impl Restore<'_> {
         self.announce(&prepared);
         let marker = self.marker(&prepared, request, host);
         let target = self.open(&prepared, marker.clone()).await?;
-        let extraction = Arc::new(self.extraction(&prepared, target));
+        let extraction = Arc::new(self.extraction(&mut prepared.source, target));
         self.progress.set_phase("restoring files");
-        self.fetch_all(&prepared.source.parts, &extraction).await?;
+        self.place_manifest(&prepared.source, &extraction).await?;
+        self.fetch_all(&prepared.source, &extraction).await?;
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
+        self.check_listed(&prepared.source, &extraction).await?;
         self.progress.set_phase("flushing");
         let prepared = Arc::new(prepared);
         let mut done = RestoreMarker {
@@ -557,16 +556,15 @@ impl Restore<'_> {
         })
     }
 
-    fn extraction(&self, prepared: &Prepared, target: Target) -> Extraction {
-        let source = &prepared.source;
-        let expected = source.expected();
-        let strict = expected.is_some();
+    fn extraction(&self, source: &mut Source, target: Target) -> Extraction {
+        let listed = std::mem::take(&mut source.listed);
+        let strict = source.manifest.is_some();
         let told = source.sentinel.bytes();
         if let Some(bytes) = told {
             self.progress.set_total(bytes);
         }
-        if let Some(files) = &expected {
-            self.progress.set_total_files(files.len() as u64);
+        if let Some(manifest) = &source.manifest {
+            self.progress.set_total_files(manifest.files);
         }
         let bytes_max = match told {
             Some(bytes) if !strict => bytes.saturating_mul(2).saturating_add(FOREIGN_SLACK_BYTES),
@@ -584,27 +582,60 @@ impl Restore<'_> {
         };
         Extraction::new(
             target,
-            Ledger::new(expected),
+            Arc::clone(&source.ledger),
             self.progress.clone(),
             strict,
             limits,
-            source.listed.clone(),
+            listed,
         )
     }
 
+    /// The manifest goes to its place before the files do.
+    async fn place_manifest(&self, source: &Source, extraction: &Arc<Extraction>) -> Result<()> {
+        let Some(manifest) = &source.manifest else {
+            return Ok(());
+        };
+        let mut attempt = NonZeroU8::MIN;
+        while let Err(error) = manifest.place(self.archive, extraction).await {
+            attempt = next_attempt(attempt, error, manifest.key(), self.cancel).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether every member that the maker of a foreign backup listed has come.
+    async fn check_listed(&self, source: &Source, extraction: &Arc<Extraction>) -> Result<()> {
+        let missing = extraction.listed_missing();
+        if missing == 0 {
+            return Ok(());
+        }
+        let extraction = Arc::clone(extraction);
+        let keep = Keep::First(Arc::new(move |name| extraction.is_listed_missing(name)));
+        let list = self
+            .archive
+            .member_list(&source.name, &source.sentinel, keep)
+            .await;
+        // Whatever became of the list meanwhile: it is only read for a name.
+        let first = list.ok().flatten().and_then(|list| list.first);
+        Err(lacks(first.as_deref(), missing, "The list of its files"))
+    }
+
     /// All partitions, some at a time; the first error stops the others and is returned when they have ended.
-    async fn fetch_all(&self, parts: &[StoredPart], extraction: &Arc<Extraction>) -> Result<()> {
+    async fn fetch_all(&self, source: &Source, extraction: &Arc<Extraction>) -> Result<()> {
         let workers = self.options.workers.max(1);
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
+        // The whole budget at most, of which the description holds a part already: more would never be free.
+        let (budget, described) = (self.archive.budget(), source.held_bytes());
+        let wanted = WORKER_BYTES * workers as u64;
+        let free = budget.total().saturating_sub(described);
         let _memory = tokio::select! {
             () = token.cancelled() => return Err(OpError::cancelled()),
-            memory = self.archive.budget().acquire(WORKER_BYTES * workers as u64) => memory,
+            memory = budget.acquire(wanted.min(free)) => memory,
         };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
-        let held = WORKER_BYTES * workers as u64;
+        let held = wanted.saturating_add(described);
         let work: Vec<_> = (0u32..)
-            .zip(parts)
+            .zip(&source.parts)
             .map(|(number, part)| self.fetch(number, part, held, extraction, &token))
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
@@ -630,8 +661,8 @@ impl Restore<'_> {
     ) -> Result<()> {
         let key = Archive::key(&part.key)?;
         let partition = part.number.unwrap_or(number);
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1..=ATTEMPTS_MAX {
+        let mut attempt = NonZeroU8::MIN;
+        loop {
             if token.is_cancelled() {
                 return Err(OpError::cancelled());
             }
@@ -643,18 +674,28 @@ impl Restore<'_> {
                 .archive
                 .decode_partition(&key, part.codec, held, consume);
             match decoded.await {
-                Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
-                    tracing::warn!(%key, attempt, error = %error.chain(), "partition is fetched again");
-                    tokio::select! {
-                        () = token.cancelled() => return Err(OpError::cancelled()),
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    pause *= 2;
-                }
-                other => return other,
+                Ok(()) => return Ok(()),
+                Err(error) => attempt = next_attempt(attempt, error, &key, token).await?,
             }
         }
-        unreachable!("the last attempt returns whatever it had")
+    }
+}
+
+/// Waits for the next attempt at an object, where there is one after this error.
+async fn next_attempt(
+    attempt: NonZeroU8,
+    error: OpError,
+    key: &ObjectKey,
+    token: &CancellationToken,
+) -> Result<NonZeroU8> {
+    if error.kind != Kind::StorageUnavailable || attempt >= ATTEMPTS_MAX {
+        return Err(error);
+    }
+    tracing::warn!(%key, attempt, error = %error.chain(), "object is fetched again");
+    let doublings = u32::from(attempt.get()) - 1;
+    tokio::select! {
+        () = token.cancelled() => Err(OpError::cancelled()),
+        () = tokio::time::sleep(FIRST_PAUSE * 2u32.pow(doublings)) => Ok(attempt.saturating_add(1)),
     }
 }
 

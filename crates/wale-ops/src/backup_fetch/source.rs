@@ -1,8 +1,9 @@
 //! The backup in the archive: its record, its manifest, its partitions. Reads only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -11,21 +12,24 @@ use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
 use wale_format::tar::{MemberKind, TarReader};
-use wale_format::{BackupName, Manifest, Sentinel, WaleSentinel};
+use wale_format::{BackupName, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
+use wale_pipeline::MemoryPermit;
 use wale_storage::{ObjectKey, StoreError};
 
 use super::aim::{self, Aim, Notes};
 use super::extract::WORKER_BYTES;
-use super::plan::ExpectedFile;
+use super::ledger::Ledger;
+use super::manifest::Manifest;
+use super::plan::{Need, Needs};
 use super::tablespaces::RecordedTablespace;
+use crate::archive::member_list::Keep;
 use crate::archive::parts::StoredPart;
 use crate::archive::{Archive, BackupSelector, ConsumeError};
+use crate::described::{DescriptionBounds, ExpectedNames};
 use crate::error::{Kind, OpError, Result};
 use wale_format::hex;
 
-/// A manifest larger than this is refused: 1 GiB is the list of some seven million files.
-const MANIFEST_MAX: u64 = 1 << 30;
 /// A tablespace map has a line for each tablespace, of at most 4 kB.
 const MAP_MAX: u64 = 1 << 20;
 /// `extended_version.txt` has one line.
@@ -42,12 +46,16 @@ pub(super) struct Source {
     pub(super) timeline: TimelineId,
     /// Only backups of wale have one.
     pub(super) manifest: Option<Manifest>,
+    /// The files that must arrive, where the backup says so.
+    pub(super) ledger: Arc<Ledger>,
     /// Largest first.
     pub(super) parts: Vec<StoredPart>,
     /// What was decided when it was chosen.
     pub(super) notes: Notes,
     /// The members that some partition must hold, where their maker listed them.
-    pub(super) listed: BTreeSet<String>,
+    pub(super) listed: ExpectedNames,
+    /// What the ledger and the list take of the budget until the restore ends.
+    memory: Option<MemoryPermit>,
 }
 
 impl Source {
@@ -66,7 +74,10 @@ impl Source {
             .readable()
             .cloned()
             .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
-        let list = archive.member_list(&name, &sentinel).await?;
+        let budget = archive.budget();
+        let foreign = DescriptionBounds::of_foreign(budget.total());
+        let keep = Keep::Members(foreign);
+        let list = archive.member_list(&name, &sentinel, keep).await?;
         let mut parts = archive
             .checked_parts(&name, &sentinel, list.as_ref())
             .await?;
@@ -76,11 +87,20 @@ impl Source {
                 .cmp(&one.size)
                 .then_with(|| one.key.cmp(&other.key))
         });
-        let manifest = if let Some(record) = &sentinel.wale {
-            Some(manifest(archive, &name, record).await?)
+        let (manifest, ledger, counted) = if let Some(record) = &sentinel.wale {
+            let bounds = DescriptionBounds::of_manifest(budget.total());
+            let (manifest, ledger) = Manifest::load(archive, &name, record, bounds).await?;
+            let counted = bounds.counted(manifest.files, WORKER_BYTES);
+            (Some(manifest), ledger, counted)
         } else {
             archive.check_clear(&name, &parts).await?;
-            None
+            let files = list.as_ref().map_or(0, |list| list.members.len() as u64);
+            let counted = foreign.counted(files, WORKER_BYTES);
+            (None, Ledger::of_anything(foreign), counted)
+        };
+        let memory = match counted {
+            0 => None,
+            bytes => Some(budget.acquire(bytes).await),
         };
         let major = match recorded_major(&sentinel) {
             Some(major) => Some(major),
@@ -97,6 +117,8 @@ impl Source {
             major,
             timeline,
             manifest,
+            ledger: Arc::new(ledger),
+            memory,
             parts,
             notes,
             listed: list.map(|list| list.members).unwrap_or_default(),
@@ -135,25 +157,24 @@ impl Source {
         self.sentinel.wale.as_ref()
     }
 
-    /// The files that must arrive, where the backup says so.
-    pub(super) fn expected(&self) -> Option<BTreeMap<String, ExpectedFile>> {
-        let files = &self.manifest.as_ref()?.files;
-        let expect = |file: &wale_format::ManifestFile| ExpectedFile {
-            size: file.size,
-            crc32c: file.crc32c,
-        };
-        Some(
-            files
-                .iter()
-                .map(|(path, file)| (path.clone(), expect(file)))
-                .collect(),
-        )
-    }
-
     /// The size of a file, in bytes, where the manifest has it.
     pub(super) fn size_of(&self, path: &str) -> Option<u64> {
-        let files = &self.manifest.as_ref()?.files;
-        files.get(path).map(|file| file.size)
+        self.ledger.size_of(path)
+    }
+
+    /// Bytes of the budget that the description holds.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.memory.as_ref().map_or(0, MemoryPermit::bytes)
+    }
+
+    /// What goes to each tablespace. Without a manifest all is taken to go to the data directory.
+    pub(super) fn needs(&self) -> Cow<'_, Needs> {
+        if let Some(manifest) = &self.manifest {
+            return Cow::Borrowed(&manifest.needs);
+        }
+        let mut need = Need::default();
+        need.add(self.sentinel.bytes().unwrap_or(0));
+        Cow::Owned(Needs::from([(None, need)]))
     }
 
     /// Tablespaces with the place they had.
@@ -270,24 +291,6 @@ fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
         .as_ref()
         .map(|wale| wale.major)
         .or_else(of_wal_g)
-}
-
-async fn manifest(archive: &Archive, name: &BackupName, record: &WaleSentinel) -> Result<Manifest> {
-    let key = Archive::key(&layout::manifest(name))?;
-    let damaged = |what: String| {
-        OpError::new(Kind::CorruptData, format!("the manifest of backup {name} {what}"))
-            .hint("restore another backup; without the manifest nobody can tell whether this one is whole")
-    };
-    let Some(bytes) = read_whole(archive, &key, MANIFEST_MAX).await? else {
-        return Err(damaged("is not in the archive".to_owned()));
-    };
-    if let Some(expected) = &record.manifest_sha256 {
-        let found = hex(&Sha256::digest(&bytes));
-        if found != *expected {
-            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
-        }
-    }
-    Manifest::parse(&bytes).map_err(|error| damaged("is damaged".to_owned()).source(error))
 }
 
 /// `PostgreSQL 10.23 on x86_64…`: WAL-E records the version nowhere else.

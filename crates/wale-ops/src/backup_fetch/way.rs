@@ -7,7 +7,10 @@ use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
 use super::addition::checked_addition;
 use super::aim::{Aim, setting};
+use super::lost;
+use super::options::WalSource;
 use super::source::Source;
+use super::wal::{self, Need};
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::timelines::{self, Course, Wish};
@@ -19,6 +22,16 @@ pub(super) struct Judged {
     /// The histories that decide it.
     pub(super) histories: BTreeMap<TimelineId, TimelineHistory>,
     pub(super) way: Course,
+}
+
+impl Judged {
+    /// The history of the timeline that is followed; `None` for the backup's own.
+    pub(super) fn followed(&self, source: &Source) -> Option<&TimelineHistory> {
+        let followed = self.way.followed;
+        self.histories
+            .get(&followed)
+            .filter(|_| followed != source.timeline)
+    }
 }
 
 /// Judges checked settings. `None` where nobody recorded what is needed for it.
@@ -55,26 +68,62 @@ pub(super) async fn judge(
     }))
 }
 
-/// Checks settings that are not written: what they say of target and timeline is why this backup was chosen. Returns what
-/// deserves a look.
+/// Checks settings that are not written: what they say of target and timeline is why this backup was chosen; and looks for
+/// the WAL that a recovery from this archive would ask for. Returns what deserves a look. The user's recovery may have its
+/// WAL from elsewhere: what this archive lacks refuses nothing.
 ///
 /// # Errors
 ///
-/// As [`checked_addition`] and [`judge`].
+/// As [`checked_addition`] and [`judge`] for settings that were given, and the store's.
 pub(super) async fn check_unwritten(
     archive: &Archive,
     source: &Source,
     addition: &str,
 ) -> Result<Vec<String>> {
-    let Some(major) = source.major else {
-        return Ok(Vec::new());
+    let lines = match source.major {
+        Some(major) => checked_addition(addition, major)?,
+        None if addition.trim().is_empty() => Vec::new(),
+        None => return Ok(Vec::new()),
     };
-    let lines = checked_addition(addition, major)?;
-    if lines.is_empty() {
-        return Ok(Vec::new());
+    let judged = match judge(archive, source, &lines).await {
+        Ok(Some(judged)) => judged,
+        Ok(None) => return Ok(Vec::new()),
+        // Nobody asked for a way yet.
+        Err(error) if lines.is_empty() && error.kind == Kind::ArchiveMismatch => {
+            return Ok(vec![error.to_string()]);
+        }
+        Err(error) => return Err(error),
+    };
+    let lacking = look_for_wal(archive, source, &judged, WalSource::Elsewhere).await?;
+    let mut told = judged.way.warnings;
+    told.extend(lacking);
+    Ok(told)
+}
+
+/// Looks at what a recovery of `source` along the judged way needs; returns sentences for the user.
+///
+/// # Errors
+///
+/// As [`wal::look`].
+pub(super) async fn look_for_wal(
+    archive: &Archive,
+    source: &Source,
+    judged: &Judged,
+    from: WalSource,
+) -> Result<Vec<String>> {
+    let need = Need {
+        backup: &source.name,
+        consistent_at: judged.consistent_at,
+        followed: judged.followed(source),
+        size: source.segment_size(archive).await?,
+        source: from,
+        holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
+    };
+    let mut told = wal::look(archive, &need).await?;
+    if told.is_empty() {
+        told.extend(lost::end(archive, &need).await?);
     }
-    let judged = judge(archive, source, &lines).await?;
-    Ok(judged.map_or_else(Vec::new, |judged| judged.way.warnings))
+    Ok(told)
 }
 
 fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {

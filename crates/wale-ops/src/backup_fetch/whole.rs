@@ -4,17 +4,17 @@
 use std::fs;
 
 use wale_cluster::{Owner, RestoreMarker, durable, text_of_path};
-use wale_format::ManifestBuilder;
 use wale_pg::{ControlFile, TablespaceMap, byte_text};
 
 use super::extract::{Extraction, Kept};
 use super::finish::{Finish, Finished};
 use super::held::check_own;
+use super::ledger::lacks;
 use super::links;
+use super::manifest;
 use super::source::Source;
 use super::tablespaces::PlannedTablespace;
 use crate::error::{Kind, OpError, Result};
-use wale_format::Crc32c;
 
 /// A restore whose partitions have all been read.
 pub(super) struct Whole<'a> {
@@ -31,8 +31,7 @@ impl Whole<'_> {
     pub(super) fn complete(&self, finish: Finish) -> Result<(ControlFile, Finished)> {
         let target = &self.extraction.target;
         self.extraction.copy_second_names()?;
-        self.extraction.ledger.check_complete()?;
-        self.extraction.check_listed()?;
+        self.check_complete()?;
         let kept = self.extraction.take_control_file().ok_or_else(|| {
             OpError::new(
                 Kind::CorruptData,
@@ -46,7 +45,7 @@ impl Whole<'_> {
         let mut warnings = links::place(&self.extraction.take_links(), target)?;
         warnings.extend(self.extraction.left_out());
         let map = self.write_tablespace_map(&control_file)?;
-        self.write_manifest(map.as_deref())?;
+        self.settle_manifest(map.as_deref())?;
         let mut finished = finish(target, &control_file)?;
         warnings.append(&mut finished.warnings);
         finished.warnings = warnings;
@@ -59,6 +58,18 @@ impl Whole<'_> {
         durable::write_atomic(&path, &kept.content, target.file_mode(), Some(self.owner))
             .map_err(|error| OpError::from_io(error, format_args!("write {}", path.display())))?;
         Ok((control_file, finished))
+    }
+
+    /// Whether every file of the manifest has arrived.
+    fn check_complete(&self) -> Result<()> {
+        let ledger = &self.extraction.ledger;
+        match ledger.missing() {
+            0 => Ok(()),
+            missing => {
+                let first = manifest::first_missing(&self.extraction.target, ledger);
+                Err(lacks(first.as_deref(), missing, "The manifest"))
+            }
+        }
     }
 
     fn check_control_file(&self, kept: &Kept) -> Result<ControlFile> {
@@ -103,8 +114,8 @@ impl Whole<'_> {
         .hint("restore another backup; objects of this one are missing in the archive"))
     }
 
-    /// Writes the map with the places of this restore. The server makes the links from it when recovery begins, so with
-    /// the old places it would go to the original's tablespaces without a word.
+    /// Writes the map with the places of this restore, and gives it where they are others. The server makes the links from
+    /// it when recovery begins, so with the old places it would go to the original's tablespaces without a word.
     fn write_tablespace_map(&self, control_file: &ControlFile) -> Result<Option<Vec<u8>>> {
         let Some(kept) = self
             .extraction
@@ -122,13 +133,9 @@ impl Whole<'_> {
                 ),
             )
         };
-        let content = if self
-            .tablespaces
-            .iter()
-            .all(|space| space.origin == space.target)
-        {
-            kept.content
-        } else {
+        let target = &self.extraction.target;
+        let moved = |space: &PlannedTablespace| space.origin != space.target;
+        let content = if self.tablespaces.iter().any(moved) {
             let major = self.source.major.or_else(|| control_file.major());
             let major =
                 major.ok_or_else(|| damaged("the server's version is not known".to_owned()))?;
@@ -141,32 +148,22 @@ impl Whole<'_> {
                 }
             }
             byte_text::to_bytes(&map.to_text(major)).into_owned()
+        } else {
+            kept.content.clone()
         };
-        let target = &self.extraction.target;
         target.small_file("tablespace_map", target.file_mode(), &content)?;
-        Ok(Some(content))
+        Ok(Some(content).filter(|content| *content != kept.content))
     }
 
-    /// Writes the manifest into the directory, with the entry of the map as it is now, so that `pg_verifybackup`
-    /// proves the restore.
-    fn write_manifest(&self, map: Option<&[u8]>) -> Result<()> {
+    /// Gives the manifest in the directory the bits that it has there, and the entry of the map as it is now.
+    fn settle_manifest(&self, map: Option<&[u8]>) -> Result<()> {
         let Some(manifest) = &self.source.manifest else {
             return Ok(());
         };
-        let mut builder = ManifestBuilder::new();
-        for (path, file) in &manifest.files {
-            let (size, crc32c) = match map {
-                Some(map) if path == "tablespace_map" => (map.len() as u64, Some(Crc32c::of(map))),
-                _ => (file.size, file.crc32c),
-            };
-            // wale writes no other kind of checksum.
-            let crc32c = crc32c.ok_or_else(|| {
-                OpError::internal(format!("the manifest has no CRC-32C of \"{path}\""))
-            })?;
-            builder.add_file(path, size, file.mtime, crc32c);
-        }
-        let bytes = builder.finish_with_ranges(&manifest.wal_ranges);
         let target = &self.extraction.target;
-        target.small_file("backup_manifest", target.file_mode(), &bytes)
+        if let Some(map) = map {
+            manifest.change_map(target, map)?;
+        }
+        target.share("backup_manifest")
     }
 }

@@ -26,6 +26,20 @@ pub enum DamagedPagePolicy {
     Fail,
 }
 
+impl DamagedPagePolicy {
+    /// Every policy, the default first.
+    pub const ALL: [Self; 2] = [Self::Record, Self::Fail];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// What a caller may choose about a base backup.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -46,7 +60,7 @@ pub struct Options {
     /// What a damaged page does.
     pub damaged_pages: DamagedPagePolicy,
     /// Upper bound of bytes read from the data directory per second, all workers together.
-    pub read_rate_limit: Option<u64>,
+    pub read_rate: Option<u64>,
     /// Files at the top of the data directory that belong to the sidecar, not to the cluster (the lock file).
     pub ignore: Vec<String>,
     /// The slot of a schedule that is to be served; none of a backup that somebody asked for.
@@ -76,7 +90,7 @@ impl Options {
             label_prefix: "wale".to_owned(),
             wal_wait_limit: DEFAULT_WAL_WAIT_LIMIT,
             damaged_pages: DamagedPagePolicy::default(),
-            read_rate_limit: None,
+            read_rate: None,
             ignore: vec!["wale_init_lockfile".to_owned()],
             slot: None,
             host_name: host_name(),

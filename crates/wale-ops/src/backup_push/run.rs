@@ -371,7 +371,7 @@ impl Backup<'_> {
             files,
             verify,
             policy: self.options.damaged_pages,
-            throttle: Throttle::new(self.options.read_rate_limit, Instant::now()),
+            throttle: Throttle::new(self.options.read_rate, Instant::now()),
             progress: self.progress.clone(),
             uploads: Arc::clone(self.uploads),
             runtime: Handle::current(),

@@ -30,6 +30,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role, the default first.
+    pub const ALL: [Self; 3] = [Self::Any, Self::Primary, Self::Standby];
+
     /// The word of the setting.
     #[must_use]
     pub const fn name(self) -> &'static str {

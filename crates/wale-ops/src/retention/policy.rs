@@ -40,6 +40,20 @@ pub enum WalRetention {
     Consistent,
 }
 
+impl WalRetention {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 2] = [Self::All, Self::Consistent];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Consistent => "consistent",
+        }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

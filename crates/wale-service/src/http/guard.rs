@@ -8,6 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{StatusCode, Version};
+use wale_ops::Kind;
 
 use super::reply::Failure;
 use super::routes::Route;
@@ -15,8 +16,7 @@ use crate::options::{HttpLimits, HttpToken, TokenFor};
 
 /// Checks the head alone.
 pub(crate) fn head(parts: &Parts, limits: &HttpLimits) -> Result<(), Failure> {
-    let bad =
-        |message: &str| Err(Failure::new(StatusCode::BAD_REQUEST, "usage", message).closing());
+    let bad = |message: &str| Err(Failure::of(Kind::Usage, message).closing());
     if !matches!(parts.version, Version::HTTP_10 | Version::HTTP_11) {
         return bad("this endpoint speaks HTTP/1.0 and HTTP/1.1");
     }

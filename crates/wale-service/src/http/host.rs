@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hyper::StatusCode;
 use hyper::header::{ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, USER_AGENT};
 use hyper::http::request::Parts;
+use wale_ops::Kind;
 
 use super::reply::Failure;
 use super::routes::Route;
@@ -139,7 +140,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
 }
 
 fn bad(message: &str) -> Failure {
-    Failure::new(StatusCode::BAD_REQUEST, "usage", message).closing()
+    Failure::of(Kind::Usage, message).closing()
 }
 
 fn forbidden(message: &str) -> Failure {

@@ -40,7 +40,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wale_ops::OpError;
+use wale_ops::{Kind, OpError};
 
 use client::{Client, Spoken};
 pub(crate) use connections::Connections;
@@ -357,13 +357,13 @@ fn checked<'a>(
 
 fn crowded() -> Failure {
     let message = "too many connections are open; only WAL is served";
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    Failure::of(Kind::Busy, message)
         .hint("repeat the request")
         .closing()
 }
 
 fn no_such_path() -> Failure {
-    Failure::new(StatusCode::NOT_FOUND, "not-found", "there is no such address here").hint(
+    Failure::of(Kind::NotFound, "there is no such address here").hint(
         "use /wal-push/<name>, /wal/<name>, /wal-absent/<name>, /wal-fetch/<name>, /backup-push, /backups, /status, \
          /metrics, /ping, /startupz, /livez or /readyz",
     )

@@ -100,6 +100,14 @@ impl Failure {
         }
     }
 
+    /// A failure of a kind that the error table knows, and without an error of an operation.
+    pub(crate) fn of(kind: Kind, message: impl Into<String>) -> Self {
+        // A row that is no status would be a bug of the table, which has its own test; 500 says so to the client.
+        let status =
+            StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, kind.name(), message)
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -132,22 +140,15 @@ impl Failure {
 
 impl From<&OpError> for Failure {
     fn from(error: &OpError) -> Self {
-        // A row that is no status would be a bug of the table, which has its own test; 500 says so to the client.
-        let status = StatusCode::from_u16(error.kind.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // As the verbs do: the causes name the object, the detail is what is known of it.
         let (message, detail) = match &error.detail {
             Some(detail) => (error.chain(), Some(detail.clone())),
             None => (error.message.clone(), cause(error)),
         };
         Self {
-            status,
-            kind: error.kind.name(),
-            message,
             detail,
             hint: error.hint.clone(),
-            allow: None,
-            close: false,
+            ..Self::of(error.kind, message)
         }
     }
 }

@@ -70,6 +70,22 @@ pub enum UploadChecksum {
     None,
 }
 
+impl UploadChecksum {
+    /// Every choice, the default first.
+    pub const ALL: [Self; 4] = [Self::Crc32c, Self::Sha256, Self::Md5, Self::None];
+
+    /// Its word in settings and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crc32c => "crc32c",
+            Self::Sha256 => "sha256",
+            Self::Md5 => "md5",
+            Self::None => "none",
+        }
+    }
+}
+
 /// An S3 store.
 #[derive(Debug, Clone)]
 pub struct S3Options {

@@ -29,13 +29,11 @@ impl Face {
         }
     }
 
-    /// The exit status for an error of this kind: the error table's, or WAL-E's, which knows a told
-    /// failure (1) and a bug (2).
+    /// The exit status for an error of this kind, from the error table.
     pub(crate) fn exit_status(self, kind: Kind) -> u8 {
-        match (self, kind) {
-            (Face::Wale, kind) => kind.exit_status(),
-            (Face::WalE, Kind::Internal) => 2,
-            (Face::WalE, _) => 1,
+        match self {
+            Face::Wale => kind.exit_status(),
+            Face::WalE => kind.wal_e_status(),
         }
     }
 
@@ -43,7 +41,8 @@ impl Face {
     pub(super) fn usage_status(self) -> u8 {
         match self {
             Face::Wale => Kind::Usage.exit_status(),
-            Face::WalE => 2,
+            // What is wrong on WAL-E's command line ends as its bugs do.
+            Face::WalE => Kind::Internal.wal_e_status(),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::verbs::{
     BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
 };
 use super::{Early, Face, Invocation, Verb};
-use crate::config::{Flags, SETTINGS, Setting};
+use crate::config::{Facts, Flags, SETTINGS};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -67,9 +67,7 @@ enum WaleVerb {
 
 /// The command with the settings' flags.
 pub(crate) fn command() -> clap::Command {
-    let with_flag = SETTINGS
-        .iter()
-        .filter_map(|setting| Some((setting, setting.flag?)));
+    let with_flag = facts().filter_map(|setting| Some((setting, setting.flag?)));
     with_flag.fold(Arguments::command(), |command, (setting, flag)| {
         command.arg(
             Arg::new(setting.name)
@@ -83,16 +81,20 @@ pub(crate) fn command() -> clap::Command {
     })
 }
 
+fn facts() -> impl Iterator<Item = &'static Facts> {
+    SETTINGS.iter().map(|setting| setting.facts())
+}
+
 /// The same settings as options before a verb.
 pub(super) fn options(flags: &Flags) -> Vec<String> {
-    let option = |setting: &Setting| {
+    let option = |setting: &Facts| {
         let value = flags.get(setting.name)?;
         Some(format!("--{}={value}", setting.flag?))
     };
-    SETTINGS.iter().filter_map(option).collect()
+    facts().filter_map(option).collect()
 }
 
-fn help(setting: &Setting) -> String {
+fn help(setting: &Facts) -> String {
     format!(
         "{} [variable: {}]",
         setting.doc.trim_end_matches('.'),
@@ -104,8 +106,7 @@ fn help(setting: &Setting) -> String {
 pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
     let early = |error: clap::Error| Early::of_wale(&error);
     let matches = command().try_get_matches_from(arguments).map_err(early)?;
-    let flags: Flags = SETTINGS
-        .iter()
+    let flags: Flags = facts()
         .filter(|setting| setting.flag.is_some())
         .filter_map(|setting| {
             let value: &String = matches.get_one(setting.name)?;

@@ -15,18 +15,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use wale_ops::{Kind, OpError};
+use wale_ops::{InRecovery, Kind, OpError};
 use wale_service::{ABSENT, ARCHIVED, MAY_START, SENT};
 
 use crate::cli::{Client, ClientTarget};
-use crate::config::{Group, Loaded, Settings};
+use crate::config::{Group, Loaded, Settings, declared};
 use crate::history_beside;
 use crate::report::Failure;
 use crate::runtime;
 use http::Server;
-
-/// Stops PostgreSQL's recovery instead of ending it: above 125, and not 126 or 127, which shells use.
-const STOP_RECOVERY: u8 = 255;
 
 /// Runs the verb.
 pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
@@ -42,11 +39,6 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             standby,
             target,
         } => {
-            let unknown = if *standby {
-                Kind::NotFound.exit_status()
-            } else {
-                STOP_RECOVERY
-            };
             // On a standby both answers are the same status: the proof decides nothing, and a listing for each of its
             // requests, one every few seconds, would be for nothing.
             let proof = if *standby {
@@ -63,12 +55,12 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
             })();
             let had = |error| history_beside::instead(error, name, path);
             fetched.or_else(had).map_err(|error: OpError| {
-                let status = if error.kind == Kind::NotFound {
-                    1
+                let told = if *standby {
+                    InRecovery::Absent
                 } else {
-                    unknown
+                    error.kind.in_recovery()
                 };
-                Failure::with_status(error, status)
+                Failure::with_status(error, told.of_client())
             })
         }
         Client::Ready { target } => {
@@ -85,14 +77,19 @@ pub(crate) fn run(client: &Client, loaded: &Loaded) -> Result<(), Failure> {
 /// The sidecar of this container: where it listens, not the name by which others reach it. So its certificate, which
 /// holds that name, is not checked; the probe carries no token.
 fn here(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
-    let address = match settings.listen_address {
+    let address = match settings.get(&declared::WALE_LISTEN_ADDRESS) {
         any if !any.is_unspecified() => any,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
-    let server = Server::new(&address.to_string(), settings.listen_port, None, limit);
-    if settings.tls_files.is_none() {
+    let server = Server::new(
+        &address.to_string(),
+        settings.get(&declared::WALE_LISTEN_PORT),
+        None,
+        limit,
+    );
+    if settings.tls_files().is_none() {
         return Ok(server);
     }
     let tls = wale_cluster::control::unchecking_client()
@@ -112,18 +109,24 @@ async fn ready(server: &Server) -> Result<(), OpError> {
 
 fn server(settings: &Settings, target: &ClientTarget) -> Result<Server, OpError> {
     let limit = Duration::from_secs(u64::from(target.timeout.max(1)));
-    let token = settings.http_token.clone();
+    let token = settings.get(&declared::WALE_HTTP_TOKEN);
     let tls = || {
-        wale_cluster::control::checking_client(settings.client_ca_file.as_deref()).map_err(
-            |error| OpError::from_cluster(error, "prepare to check the sidecar's certificate"),
+        wale_cluster::control::checking_client(
+            settings.get(&declared::WALE_CLIENT_CA_FILE).as_deref(),
         )
+        .map_err(|error| OpError::from_cluster(error, "prepare to check the sidecar's certificate"))
     };
     if let Some(url) = &target.url {
         return Server::parse(url, token, limit, tls);
     }
-    let host = &settings.sidecar_hostname;
-    let server = Server::new(host, settings.listen_port, token, limit);
-    if settings.tls_files.is_some() || settings.client_ca_file.is_some() {
+    let host = settings.get(&declared::WALE_SIDECAR_HOSTNAME);
+    let server = Server::new(
+        &host,
+        settings.get(&declared::WALE_LISTEN_PORT),
+        token,
+        limit,
+    );
+    if settings.tls_files().is_some() || settings.get(&declared::WALE_CLIENT_CA_FILE).is_some() {
         return Ok(server.over(tls()?));
     }
     Ok(server)
@@ -214,17 +217,9 @@ async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result
     Err(error)
 }
 
-/// The kind behind a status of the sidecar, as far as it can be told.
+/// The kind behind a status of the sidecar.
 fn kind_of(status: StatusCode) -> Kind {
-    match status.as_u16() {
-        404 => Kind::NotFound,
-        400 => Kind::InvalidName,
-        401 | 403 => Kind::PermissionDenied,
-        409 => Kind::ArchiveConflict,
-        507 => Kind::DiskFull,
-        500 => Kind::CorruptData,
-        _ => Kind::StorageUnavailable,
-    }
+    Kind::of_http_status(status.as_u16())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Mistakes in the configuration, gathered so that all are reported together.
 
-use super::declared::Group;
+use super::group::Group;
 
 /// One mistake. Texts never hold a secret's value.
 #[derive(Debug, Clone, PartialEq, Eq)]

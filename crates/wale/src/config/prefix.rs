@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
-use super::declared::Group;
+use super::group::Group;
 use super::mistake::Mistake;
-use super::source::Origin;
+use super::raw::Origin;
+use super::source::Several;
 
 /// Where the archive is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,16 +21,6 @@ pub(crate) enum Place {
         /// The path.
         prefix: String,
     },
-}
-
-/// What it means when several prefixes are set.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Several {
-    /// A mistake: two archives cannot both be meant.
-    #[default]
-    Refused,
-    /// The first in WAL-E's order, as WAL-E takes it.
-    FirstOfWalE,
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).

@@ -4,7 +4,7 @@
 //! Pure, and on the safe side: it hides too much rather than too little. A secret that is declared as one never comes
 //! here; this is for what people write elsewhere.
 
-use super::declared::{SETTINGS, Setting};
+use super::declared::SETTINGS;
 
 /// Stands for what is hidden.
 pub(super) const HIDDEN: &str = "(secret)";
@@ -233,14 +233,15 @@ fn without_named(text: &str) -> String {
 /// Whether what that variable or option is given must not be shown.
 fn is_secret_name(name: &str, value: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    let is_declared = |setting: &Setting| setting.name == name && !setting.secret;
+    let declared = || SETTINGS.iter().map(|setting| setting.facts());
+    let is_declared = || declared().any(|facts| facts.name == name && !facts.secret);
     let is_path = value.trim_start_matches(['\'', '"', '\\']).starts_with('/')
         && PATHS.iter().any(|path| lower.ends_with(path));
     let says_secret = KEYS.iter().chain(&NAMES).any(|key| lower.contains(key))
         || lower == "sig"
         // `require_auth` of a connection string names methods.
         || (lower.ends_with("auth") && lower != "require_auth");
-    says_secret && !is_path && !SETTINGS.iter().any(is_declared)
+    says_secret && !is_path && !is_declared()
 }
 
 fn next_key(lower: &str) -> Option<(usize, &'static str)> {

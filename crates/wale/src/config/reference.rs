@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::declared::{Default, Group, SETTINGS, Setting};
+use super::declared::SETTINGS;
+use super::group::Group;
+use super::setting::{Declared, Default};
 
 const HEAD: &str = "\
 <!-- Generated from the declared list of settings by `cargo run -p xtask -- docs`. Do not edit. -->
@@ -24,36 +26,38 @@ pub(crate) fn settings_page() -> String {
     let mut page = HEAD.to_owned();
     for group in Group::ALL {
         let _ = writeln!(page, "\n## {}", group.title());
-        for setting in SETTINGS.iter().filter(|s| s.group == group && !s.hidden) {
-            page.push_str(&entry(setting));
+        let of_group = |s: &&&dyn Declared| s.facts().group == group && !s.facts().hidden;
+        for setting in SETTINGS.iter().filter(of_group) {
+            page.push_str(&entry(*setting));
         }
     }
     page.push_str("\n## For tests only\n");
-    for setting in SETTINGS.iter().filter(|s| s.hidden) {
-        page.push_str(&entry(setting));
+    for setting in SETTINGS.iter().filter(|s| s.facts().hidden) {
+        page.push_str(&entry(*setting));
     }
     page
 }
 
-fn entry(setting: &Setting) -> String {
-    let mut text = format!("\n### `{}`\n\n{}\n\n", setting.name, setting.doc);
-    let _ = writeln!(text, "* Type: {}", setting.shape.describe());
-    let default = match setting.default {
+fn entry(setting: &dyn Declared) -> String {
+    let facts = setting.facts();
+    let mut text = format!("\n### `{}`\n\n{}\n\n", facts.name, facts.doc);
+    let _ = writeln!(text, "* Type: {}", setting.describe());
+    let default = match facts.default {
         Default::None => "none".to_owned(),
         Default::Fixed(value) => format!("`{value}`"),
-        Default::Derived(words) => words.to_owned(),
+        Default::Words(words) | Default::Derived(words, _) => words.to_owned(),
     };
     let _ = writeln!(text, "* Default: {default}");
-    if let Some(flag) = setting.flag {
+    if let Some(flag) = facts.flag {
         let _ = writeln!(text, "* Flag: `--{flag}`");
     }
-    if let Some(variable) = setting.file_variable() {
+    if let Some(variable) = facts.file_variable() {
         let _ = writeln!(text, "* Secret; from a file: `{variable}`");
     }
-    if !setting.aliases.is_empty() {
-        let aliases: Vec<String> = setting.aliases.iter().map(|a| format!("`{a}`")).collect();
+    if !facts.aliases.is_empty() {
+        let aliases: Vec<String> = facts.aliases.iter().map(|a| format!("`{a}`")).collect();
         let _ = writeln!(text, "* Also read: {}", aliases.join(", "));
     }
-    let _ = writeln!(text, "* Since: {}", setting.since);
+    let _ = writeln!(text, "* Since: {}", facts.since);
     text
 }

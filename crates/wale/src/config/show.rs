@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use super::Settings;
-use super::declared::{Default, Group, Setting, Shape};
-use super::reader::{Reader, is_path_of_secret};
+use super::group::Group;
+use super::raw::Origin;
 use super::redact::{HIDDEN, redact};
+use super::setting::{Declared, Default, Values};
 
 /// One setting as it is shown.
 #[derive(Debug, Clone)]
@@ -21,45 +21,32 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Looks the setting up.
-    pub(super) fn of(setting: &Setting, reader: &mut Reader, settings: &Settings) -> Self {
-        let raw = reader.raw(setting);
-        let (value, origin) = match (raw.text, setting.default) {
-            (Some(_), _) if setting.secret => (Some(HIDDEN.to_owned()), raw.origin.to_string()),
-            (Some(text), _) if is_path_of_secret(setting.name) && !text.starts_with('/') => {
-                (Some(HIDDEN.to_owned()), raw.origin.to_string())
+    pub(super) fn of(setting: &dyn Declared, values: &Values) -> Self {
+        let facts = setting.facts();
+        let raw = values.raw(facts);
+        let hides =
+            |text: &str| facts.secret || facts.is_path_of_secret() && !text.starts_with('/');
+        let (value, origin) = match (&raw.text, facts.default) {
+            (Some(text), _) if hides(text) => (Some(HIDDEN.to_owned()), raw.origin.to_string()),
+            (Some(text), _) => (Some(redact(text)), raw.origin.to_string()),
+            (None, Default::None) => (None, raw.origin.to_string()),
+            (None, Default::Fixed(text)) => (Some(redact(text)), Origin::Default.to_string()),
+            (None, Default::Words(words) | Default::Derived(words, _)) => {
+                (values.default_text(facts), format!("default: {words}"))
             }
-            (None, Default::Derived(words)) => {
-                (derived(settings, setting.name), format!("default: {words}"))
-            }
-            (text, _) => (text.map(|text| redact(&text)), raw.origin.to_string()),
         };
-        let (name, group) = (setting.name, setting.group);
-        let reserved = setting.hidden || matches!(setting.shape, Shape::NotYet(_));
         Self {
-            name,
-            group,
+            name: facts.name,
+            group: facts.group,
             value,
             origin,
-            reserved,
+            reserved: facts.hidden || setting.not_built().is_some(),
         }
     }
 
     fn is_listed(&self) -> bool {
         !self.reserved || self.value.is_some()
     }
-}
-
-/// What a derived default came to.
-fn derived(settings: &Settings, name: &str) -> Option<String> {
-    Some(match name {
-        "PGWAL" => settings.wal_directory.display().to_string(),
-        "WALE_INIT_LOCKFILE" => settings.lock_file.display().to_string(),
-        "PGPASSFILE" => settings.passfile.as_ref()?.display().to_string(),
-        "WALE_MEMORY" => format!("{}MiB", settings.memory_bytes >> 20),
-        "WALE_BACKUP_WORKERS" => settings.backup_workers.to_string(),
-        "WALE_RESTORE_WORKERS" => settings.restore_workers.to_string(),
-        _ => return None,
-    })
 }
 
 /// Lines `NAME = value # origin`, by group.

@@ -10,54 +10,23 @@ use std::path::{Path, PathBuf};
 
 use wale_cluster::read_bounded_text;
 
-use super::declared::{SETTINGS, Setting, Shape};
+use super::declared::{SETTINGS, WALE_CONFIG_FILE, WALE_GPG_KEY_ID};
 use super::mistake::Mistake;
-use super::prefix::Several;
-use super::reader::without_line_end;
-
-/// The variable that names the configuration file.
-pub(crate) const CONFIG_FILE: &str = "WALE_CONFIG_FILE";
+use super::raw::{Origin, Raw};
+use super::setting::{Declared, Values};
+use super::value::without_line_end;
 
 /// Largest configuration file: a hundred settings of 10 kB each.
 const CONFIG_MAX: u64 = 1 << 20;
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// A flag on the command line.
-    Flag,
-    /// The environment variable of this name.
-    Environment(String),
-    /// This line of the configuration file.
-    File(PathBuf, usize),
-    /// A file that a `_FILE` variable names.
-    SecretFile(PathBuf),
-    /// The declared default.
-    Default,
-    /// Not set, and without a default.
-    Unset,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Origin::Flag => f.write_str("flag"),
-            Origin::Environment(name) => write!(f, "environment {name}"),
-            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Origin::SecretFile(path) => write!(f, "file {}", path.display()),
-            Origin::Default => f.write_str("default"),
-            Origin::Unset => f.write_str("unset"),
-        }
-    }
-}
-
-/// A value before it is parsed. `Debug` would show secrets, so there is none.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Raw {
-    /// The text; `None` when unset, or when a secret's file cannot be read or is empty: then the origin is set.
-    pub(crate) text: Option<String>,
-    /// Where it came from.
-    pub(crate) origin: Origin,
+/// What it means when several prefixes are set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Several {
+    /// A mistake: two archives cannot both be meant.
+    #[default]
+    Refused,
+    /// The first in WAL-E's order, as WAL-E takes it.
+    FirstOfWalE,
 }
 
 /// The three sources above the defaults.
@@ -78,7 +47,7 @@ impl Sources {
     /// that either of them names.
     pub(crate) fn of_process(flags: BTreeMap<String, String>) -> Self {
         let mut sources = Self::new(flags, std::env::vars_os());
-        if let Some(path) = sources.look_up(CONFIG_FILE).text {
+        if let Some(path) = sources.value(&WALE_CONFIG_FILE).text {
             sources.read_file(Path::new(&path));
         }
         sources
@@ -114,7 +83,8 @@ impl Sources {
             Ok(text) => self.take_file(&text),
             Err(error) => self.mistakes.push(
                 Mistake::of_program(format!(
-                    "{CONFIG_FILE}: could not read \"{}\": {error}",
+                    "{}: could not read \"{}\": {error}",
+                    WALE_CONFIG_FILE.name(),
                     path.display()
                 ))
                 .hint("name a readable text file, or unset the variable"),
@@ -144,99 +114,98 @@ impl Sources {
         }
     }
 
-    /// The value of a declared setting, not parsed.
-    pub(crate) fn value(&mut self, setting: &Setting) -> Raw {
-        let direct = self.look_up(setting.name);
-        let Some(variable) = setting.file_variable() else {
+    /// What every setting is set to.
+    pub(crate) fn values(&self) -> Values {
+        let found = |setting: &&dyn Declared| (setting.facts().name, self.value(*setting));
+        Values::new(SETTINGS.iter().map(found).collect(), self.home())
+    }
+
+    /// The value of a setting, not parsed.
+    fn value(&self, setting: &dyn Declared) -> Raw {
+        let facts = setting.facts();
+        let direct = self.look_up(setting);
+        let Some(variable) = facts.file_variable() else {
             return direct;
         };
-        let named = self.look_up(&variable);
+        let named = self.under(&[variable.as_str()], false);
         let Some(path) = named.text else {
             return direct;
         };
         if direct.text.is_some() {
-            let text = format!("{} and {variable} are both set", setting.name);
-            self.mistakes
-                .push(Mistake::new(setting.group, text).hint("keep one of them"));
-            return direct;
+            let text = format!("{} and {variable} are both set", facts.name);
+            let mistake = Mistake::new(facts.group, text).hint("keep one of them");
+            return Raw {
+                mistake: Some(mistake),
+                ..direct
+            };
         }
-        match read_secret(&path) {
-            Ok(text) => Raw {
-                text: Some(text),
-                origin: Origin::SecretFile(path.into()),
-            },
-            Err(problem) => {
-                // The commonest slip is the secret itself in place of the file's path: only what is certainly a path
-                // is repeated.
-                let is_path = Path::new(&path).is_absolute();
-                let (text, hint) = if is_path {
-                    (
-                        format!("{variable}: \"{path}\": {problem}"),
-                        format!("mount the file with the secret in it, or unset {variable}"),
-                    )
-                } else {
-                    (
-                        format!(
-                            "{variable}: its value, which is not shown, is not the path of a file that can be read"
-                        ),
-                        format!(
-                            "give it the path of the file with the secret, from / on; the secret itself belongs into {}",
-                            setting.name
-                        ),
-                    )
-                };
-                self.mistakes
-                    .push(Mistake::new(setting.group, text).hint(hint));
-                let origin = if is_path {
-                    Origin::SecretFile(path.into())
-                } else {
-                    named.origin
-                };
-                Raw { text: None, origin }
-            }
+        let problem = match read_secret(&path) {
+            Ok(text) => return Raw::set(text, Origin::SecretFile(path.into())),
+            Err(problem) => problem,
+        };
+        // The commonest slip is the secret itself in place of the file's path: only what is certainly a path
+        // is repeated.
+        let is_path = Path::new(&path).is_absolute();
+        let (text, hint, origin) = if is_path {
+            (
+                format!("{variable}: \"{path}\": {problem}"),
+                format!("mount the file with the secret in it, or unset {variable}"),
+                Origin::SecretFile(path.into()),
+            )
+        } else {
+            (
+                format!(
+                    "{variable}: its value, which is not shown, is not the path of a file that can be read"
+                ),
+                format!(
+                    "give it the path of the file with the secret, from / on; the secret itself belongs into {}",
+                    facts.name
+                ),
+                named.origin,
+            )
+        };
+        Raw {
+            text: None,
+            origin,
+            mistake: Some(Mistake::new(facts.group, text).hint(hint)),
         }
     }
 
-    /// The first source that sets the name or one of its aliases.
-    fn look_up(&self, name: &str) -> Raw {
-        let declared = SETTINGS.iter().find(|setting| setting.name == name);
+    /// The first source that sets the setting, by its name or one of its aliases.
+    fn look_up(&self, setting: &dyn Declared) -> Raw {
+        let facts = setting.facts();
         // An empty key turned encryption on in WAL-E. Whoever calls this WAL-E may not store in clear because of it.
-        let is_wal_es_key = name == "WALE_GPG_KEY_ID" && self.several == Several::FirstOfWalE;
-        let empty_counts =
-            is_wal_es_key || declared.is_some_and(|setting| setting.shape == Shape::Cron);
-        let counts = |value: &&String| empty_counts || !value.trim().is_empty();
-        if let Some(text) = self.flags.get(name).filter(counts) {
-            return Raw {
-                text: Some(text.clone()),
-                origin: Origin::Flag,
-            };
+        let is_wal_es_key =
+            facts.name == WALE_GPG_KEY_ID.name() && self.several == Several::FirstOfWalE;
+        let empty_counts = is_wal_es_key || setting.empty_counts();
+        let text = self.flags.get(facts.name);
+        if let Some(text) = text.filter(|text| empty_counts || !text.trim().is_empty()) {
+            return Raw::set(text, Origin::Flag);
         }
-        let aliases = declared.map_or(&[] as &[&str], |setting| setting.aliases);
-        let names = || std::iter::once(name).chain(aliases.iter().copied());
-        for name in names() {
-            if let Some(text) = self.environment.get(name).filter(counts) {
-                let origin = Origin::Environment(name.to_owned());
-                return Raw {
-                    text: Some(text.clone()),
-                    origin,
-                };
-            }
-        }
-        for name in names() {
-            if let Some((text, line)) = self.file.get(name)
-                && counts(&text)
+        let names: Vec<&str> = std::iter::once(facts.name)
+            .chain(facts.aliases.iter().copied())
+            .collect();
+        self.under(&names, empty_counts)
+    }
+
+    /// The first of these names that is set in the environment, or else in the file.
+    fn under(&self, names: &[&str], empty_counts: bool) -> Raw {
+        let counts = |text: &str| empty_counts || !text.trim().is_empty();
+        for name in names {
+            if let Some(text) = self.environment.get(*name)
+                && counts(text)
             {
-                let origin = Origin::File(self.file_path.clone(), *line);
-                return Raw {
-                    text: Some(text.clone()),
-                    origin,
-                };
+                return Raw::set(text, Origin::Environment((*name).to_owned()));
             }
         }
-        Raw {
-            text: None,
-            origin: Origin::Unset,
+        for name in names {
+            if let Some((text, line)) = self.file.get(*name)
+                && counts(text)
+            {
+                return Raw::set(text, Origin::File(self.file_path.clone(), *line));
+            }
         }
+        Raw::unset()
     }
 
     /// The names in the environment and the file, for the search for misspellings.
@@ -253,7 +222,7 @@ impl Sources {
     }
 
     /// The home directory of the user, for libpq's password file.
-    pub(crate) fn home(&self) -> Option<PathBuf> {
+    fn home(&self) -> Option<PathBuf> {
         self.environment
             .get("HOME")
             .filter(|home| home.starts_with('/'))
@@ -296,14 +265,9 @@ fn read_secret(path: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn is_declared(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| {
-        setting.name == name
-            || setting.aliases.contains(&name)
-            || setting
-                .file_variable()
-                .is_some_and(|variable| variable == name)
-    })
+/// Whether some setting is read under this name.
+pub(crate) fn is_declared(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.facts().goes_by(name))
 }
 
 fn unquote(value: &str) -> &str {
@@ -320,11 +284,13 @@ fn unquote(value: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::declared::setting;
+    use super::super::declared::{AWS_SECRET_ACCESS_KEY, PGPASSWORD};
     use super::*;
 
-    fn value(sources: &mut Sources, name: &str) -> (Option<String>, String) {
-        let raw = sources.value(setting(name));
+    fn value(sources: &Sources, name: &str) -> (Option<String>, String) {
+        let mut settings = SETTINGS.iter();
+        let setting = settings.find(|setting| setting.facts().name == name);
+        let raw = sources.value(*setting.expect("a setting"));
         (raw.text, raw.origin.to_string())
     }
 
@@ -369,9 +335,9 @@ mod tests {
             ),
         ];
         for (flags, environment, file, text, origin) in cases {
-            let mut sources = Sources::for_test(flags, environment, file);
+            let sources = Sources::for_test(flags, environment, file);
             let expected = (text.map(str::to_owned), (*origin).to_owned());
-            assert_eq!(value(&mut sources, "WALE_LOG"), expected);
+            assert_eq!(value(&sources, "WALE_LOG"), expected);
             assert_eq!(sources.mistakes, []);
         }
     }
@@ -379,23 +345,20 @@ mod tests {
     #[test]
     fn aliases_are_read_after_the_name() {
         let both = [("WALG_FILE_PREFIX", "/g"), ("WALE_FILE_PREFIX", "/e")];
-        let mut sources = Sources::for_test(&[], &both, "");
-        assert_eq!(
-            value(&mut sources, "WALE_FILE_PREFIX").0.as_deref(),
-            Some("/e")
-        );
-        let mut sources = Sources::for_test(&[], &both[..1], "");
+        let sources = Sources::for_test(&[], &both, "");
+        assert_eq!(value(&sources, "WALE_FILE_PREFIX").0.as_deref(), Some("/e"));
+        let sources = Sources::for_test(&[], &both[..1], "");
         let expected = (
             Some("/g".to_owned()),
             "environment WALG_FILE_PREFIX".to_owned(),
         );
-        assert_eq!(value(&mut sources, "WALE_FILE_PREFIX"), expected);
+        assert_eq!(value(&sources, "WALE_FILE_PREFIX"), expected);
     }
 
     #[test]
     fn an_empty_schedule_is_a_value() {
-        let mut sources = Sources::for_test(&[], &[("CRON_TIMING", "")], "");
-        assert_eq!(value(&mut sources, "CRON_TIMING").0.as_deref(), Some(""));
+        let sources = Sources::for_test(&[], &[("CRON_TIMING", "")], "");
+        assert_eq!(value(&sources, "CRON_TIMING").0.as_deref(), Some(""));
     }
 
     #[test]
@@ -403,10 +366,7 @@ mod tests {
         for (several, expected) in [(Several::Refused, None), (Several::FirstOfWalE, Some(""))] {
             let mut sources = Sources::for_test(&[], &[("WALE_GPG_KEY_ID", "")], "");
             sources.several = several;
-            assert_eq!(
-                value(&mut sources, "WALE_GPG_KEY_ID").0.as_deref(),
-                expected
-            );
+            assert_eq!(value(&sources, "WALE_GPG_KEY_ID").0.as_deref(), expected);
         }
     }
 
@@ -416,22 +376,22 @@ mod tests {
         let path = folder.path().join("token");
         std::fs::write(&path, "s3cret\n").unwrap();
         let path = path.to_str().unwrap();
-        let mut sources = Sources::for_test(&[], &[("WALE_HTTP_TOKEN_FILE", path)], "");
+        let sources = Sources::for_test(&[], &[("WALE_HTTP_TOKEN_FILE", path)], "");
         assert_eq!(
-            value(&mut sources, "WALE_HTTP_TOKEN").0.as_deref(),
+            value(&sources, "WALE_HTTP_TOKEN").0.as_deref(),
             Some("s3cret")
         );
 
         let both = [("PGPASSWORD", "canary"), ("PGPASSWORD_FILE", path)];
-        let mut sources = Sources::for_test(&[], &both, "");
-        let _ = value(&mut sources, "PGPASSWORD");
-        assert_eq!(sources.mistakes.len(), 1);
-        assert!(!format!("{:?}", sources.mistakes).contains("canary"));
+        let sources = Sources::for_test(&[], &both, "");
+        let mistake = sources.value(&PGPASSWORD).mistake.expect("one");
+        assert!(!format!("{mistake:?}").contains("canary"));
 
         let missing = [("PGPASSWORD_FILE", "/nonexistent/password")];
-        let mut sources = Sources::for_test(&[], &missing, "");
-        assert_eq!(value(&mut sources, "PGPASSWORD").0, None);
-        assert!(sources.mistakes[0].text.contains("/nonexistent/password"));
+        let sources = Sources::for_test(&[], &missing, "");
+        assert_eq!(value(&sources, "PGPASSWORD").0, None);
+        let mistake = sources.value(&PGPASSWORD).mistake.expect("one");
+        assert!(mistake.text.contains("/nonexistent/password"));
     }
 
     #[test]
@@ -442,20 +402,19 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             for setting in SETTINGS {
                 // The agent's token has a file of its own, of the same name, which is read for each renewal.
-                let Some(variable) = setting
+                let facts = setting.facts();
+                let Some(variable) = facts
                     .file_variable()
-                    .filter(|v| SETTINGS.iter().all(|other| other.name != v))
+                    .filter(|v| SETTINGS.iter().all(|other| other.facts().name != v))
                 else {
                     continue;
                 };
                 let set = [(variable.as_str(), path.to_str().unwrap())];
-                let mut sources = Sources::for_test(&[], &set, "");
-                let raw = sources.value(setting);
+                let sources = Sources::for_test(&[], &set, "");
+                let raw = sources.value(*setting);
                 assert!(raw.text.is_none() && raw.origin != Origin::Unset);
-                let [only] = sources.mistakes.as_slice() else {
-                    panic!("{variable}: {:?}", sources.mistakes);
-                };
-                assert_eq!(only.group, setting.group);
+                let only = raw.mistake.expect("one");
+                assert_eq!(only.group, facts.group);
                 assert!(only.text.contains("is empty"), "{}", only.text);
             }
         }
@@ -465,12 +424,12 @@ mod tests {
     fn a_secret_in_place_of_its_files_path_is_not_repeated() {
         for canary in ["canary", "can/ary", "canary+/=="] {
             let set = [("AWS_SECRET_ACCESS_KEY_FILE", canary)];
-            let mut sources = Sources::for_test(&[], &set, "");
-            let (text, origin) = value(&mut sources, "AWS_SECRET_ACCESS_KEY");
+            let sources = Sources::for_test(&[], &set, "");
+            let (text, origin) = value(&sources, "AWS_SECRET_ACCESS_KEY");
             assert_eq!(text, None);
             assert_eq!(origin, "environment AWS_SECRET_ACCESS_KEY_FILE");
-            assert_eq!(sources.mistakes.len(), 1);
-            assert!(!format!("{:?}", sources.mistakes).contains(canary));
+            let mistake = sources.value(&AWS_SECRET_ACCESS_KEY).mistake;
+            assert!(!format!("{:?}", mistake.expect("one")).contains(canary));
         }
     }
 
@@ -478,9 +437,10 @@ mod tests {
     fn what_is_no_regular_file_or_never_ends_is_refused_at_once() {
         for path in ["/dev/zero", "/"] {
             let set = [("PGPASSWORD_FILE", path)];
-            let mut sources = Sources::for_test(&[], &set, "");
-            assert_eq!(value(&mut sources, "PGPASSWORD").0, None);
-            assert!(sources.mistakes[0].text.contains("no regular file"));
+            let sources = Sources::for_test(&[], &set, "");
+            let raw = sources.value(&PGPASSWORD);
+            assert!(raw.text.is_none());
+            assert!(raw.mistake.expect("one").text.contains("no regular file"));
             let mut sources = Sources::default();
             sources.read_file(Path::new(path));
             assert!(sources.mistakes[0].text.contains("no regular file"));

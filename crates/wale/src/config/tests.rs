@@ -1,5 +1,18 @@
 //! Tests of the whole: sources to settings.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wale_cluster::Secret;
+use wale_format::Codec;
+use wale_ops::retention::{Policy, WalRetention};
+
+use super::declared::{
+    PGDATA, PGHOST, PGPASSWORD, PGPORT, PGUSER, PGWAL, RECOVERY_ADDITION, START_MODE, StartMode,
+    WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FETCH_STOPS_RECOVERY, WALE_HTTP_TOKEN,
+    WALE_INIT_LOCKFILE, WALE_LISTEN_PORT, WALE_MEMORY, WALE_RESTORE_LABEL, WALE_SHUTDOWN_GRACE,
+    WALE_SIDECAR_HOSTNAME, WALE_SWEEP_GRACE, WALE_TABLESPACE_MAPPING,
+};
 use super::*;
 
 fn load(environment: &[(&str, &str)]) -> Loaded {
@@ -12,38 +25,41 @@ const ARCHIVE: (&str, &str) = ("WALE_FILE_PREFIX", "file://localhost/archive");
 fn defaults_are_the_originals() {
     let loaded = load(&[ARCHIVE]);
     let settings = loaded.require_all().unwrap();
-    assert_eq!(settings.start_mode, StartMode::ContinuousBackup);
-    assert_eq!(settings.listen_port, 5000);
+    assert_eq!(settings.get(&START_MODE), StartMode::ContinousBackup);
+    assert_eq!(settings.get(&WALE_LISTEN_PORT), 5000);
     assert_eq!(
-        settings.data_directory.to_str(),
+        settings.get(&PGDATA).to_str(),
         Some("/var/lib/postgresql/data")
     );
     assert_eq!(
-        settings.wal_directory.to_str(),
+        settings.get(&PGWAL).to_str(),
         Some("/var/lib/postgresql/data/pg_wal")
     );
     assert_eq!(
-        settings.lock_file.to_str(),
+        settings.get(&WALE_INIT_LOCKFILE).to_str(),
         Some("/var/lib/postgresql/data/wale_init_lockfile")
     );
-    assert_eq!(settings.restore_label, "LATEST");
-    assert_eq!(settings.sidecar_hostname, "localhost");
+    assert_eq!(settings.get(&WALE_RESTORE_LABEL).to_string(), "LATEST");
+    assert_eq!(settings.get(&WALE_SIDECAR_HOSTNAME), "localhost");
     assert_eq!(
         (
-            settings.host.as_str(),
-            settings.port,
-            settings.user.as_str()
+            settings.get(&PGHOST).as_str(),
+            settings.get(&PGPORT),
+            settings.get(&PGUSER).as_str()
         ),
         ("localhost", 5432, "postgres")
     );
     assert_eq!(
-        settings.schedule.as_ref().map(|s| s.text().to_owned()),
+        settings.schedule().as_ref().map(|s| s.text().to_owned()),
         Some("0 0 * * *".into())
     );
     assert_eq!(settings.place, Some(Place::Directory("/archive".into())));
     assert_eq!(
-        (settings.compression, settings.compression_level),
-        ("zstd", None)
+        (
+            settings.get(&WALE_COMPRESSION),
+            settings.get(&WALE_COMPRESSION_LEVEL)
+        ),
+        (Codec::Zstd, None)
     );
     assert!(loaded.warnings.is_empty());
 }
@@ -63,25 +79,28 @@ fn values_are_parsed() {
         ("WALE_FETCH_STOPS_RECOVERY", "off"),
     ]);
     let settings = loaded.require_all().unwrap();
-    assert_eq!(settings.start_mode, StartMode::Restore);
-    assert_eq!(settings.wal_directory.to_str(), Some("/data/pg_wal"));
+    assert_eq!(settings.get(&START_MODE), StartMode::Restore);
+    assert_eq!(settings.get(&PGWAL).to_str(), Some("/data/pg_wal"));
     assert_eq!(
-        settings.lock_file.to_str(),
+        settings.get(&WALE_INIT_LOCKFILE).to_str(),
         Some("/data/wale_init_lockfile")
     );
-    assert!(settings.schedule.is_none());
-    assert_eq!(settings.memory_bytes, 64 << 20);
-    assert_eq!(settings.shutdown_grace, Duration::from_mins(2));
+    assert!(settings.schedule().is_none());
+    assert_eq!(settings.get(&WALE_MEMORY), 64 << 20);
+    assert_eq!(settings.get(&WALE_SHUTDOWN_GRACE), Duration::from_mins(2));
     assert_eq!(
-        settings.http_token.as_ref().map(Secret::expose),
+        settings.get(&WALE_HTTP_TOKEN).as_ref().map(Secret::expose),
         Some("t0ken")
     );
-    assert_eq!(settings.recovery_addition, "a = 'b'\nc = 'd'");
     assert_eq!(
-        settings.tablespace_mapping,
-        [("16384".to_owned(), PathBuf::from("/ts"))]
+        settings.get(&RECOVERY_ADDITION).as_deref(),
+        Some("a = 'b'\nc = 'd'")
     );
-    assert!(!settings.fetch_stops_recovery);
+    assert_eq!(
+        settings.get(&WALE_TABLESPACE_MAPPING),
+        Some(vec![("16384".to_owned(), PathBuf::from("/ts"))])
+    );
+    assert!(!settings.get(&WALE_FETCH_STOPS_RECOVERY));
 }
 
 #[test]
@@ -187,22 +206,10 @@ fn mistakes_of_s3_count_when_the_archive_is_there() {
 }
 
 #[test]
-fn memory_follows_the_container() {
-    for (limit, expected) in [
-        (None, 256 << 20),
-        (Some(64 << 20), 32 << 20),
-        (Some(8 << 20), 16 << 20),
-        (Some(8 << 30), 256 << 20),
-        (Some(u64::MAX), 256 << 20),
-    ] {
-        assert_eq!(default_memory(limit), expected, "{limit:?}");
-    }
-}
-
-#[test]
 fn secrets_appear_nowhere() {
     const CANARY: &str = "canary-7f3a";
-    let secrets: Vec<&Setting> = SETTINGS.iter().filter(|s| s.secret).collect();
+    let facts = SETTINGS.iter().map(|setting| setting.facts());
+    let secrets: Vec<&Facts> = facts.filter(|facts| facts.secret).collect();
     assert!(secrets.iter().any(|s| s.name == "PGPASSWORD"));
     let mut environment = vec![ARCHIVE];
     environment.extend(secrets.iter().map(|s| (s.name, CANARY)));
@@ -261,7 +268,7 @@ fn a_secrets_file_that_is_not_there_or_empty_is_one_mistake() {
 
 #[test]
 fn retention_is_off_until_a_rule_is_set() {
-    assert!(!load(&[ARCHIVE]).require_all().unwrap().retention.is_set());
+    assert!(!load(&[ARCHIVE]).require_all().unwrap().retention().is_set());
     let loaded = load(&[
         ARCHIVE,
         ("WALE_RETAIN_DAYS", "7"),
@@ -278,8 +285,8 @@ fn retention_is_off_until_a_rule_is_set() {
         wal: WalRetention::Consistent,
         ..Policy::default()
     };
-    assert_eq!(settings.retention, expected);
-    assert_eq!(settings.sweep_grace, Duration::from_hours(2));
+    assert_eq!(settings.retention(), expected);
+    assert_eq!(settings.get(&WALE_SWEEP_GRACE), Duration::from_hours(2));
     for (name, value) in [
         ("WALE_RETAIN_BACKUPS", "0"),
         ("WALE_RETAIN_DAYS", "-1"),
@@ -317,8 +324,11 @@ fn fault_101_quotes_and_line_ends_of_values() {
     ];
     let loaded = load(&environment);
     let settings = loaded.require_all().unwrap();
-    assert_eq!(settings.listen_port, 5001);
-    assert_eq!(settings.password.as_ref().unwrap().expose(), "'a b' ");
+    assert_eq!(settings.get(&WALE_LISTEN_PORT), 5001);
+    assert_eq!(
+        settings.get(&PGPASSWORD).as_ref().unwrap().expose(),
+        "'a b' "
+    );
 }
 
 #[test]

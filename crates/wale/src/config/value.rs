@@ -3,11 +3,15 @@
 //! Knows no setting's name and no source. A refusal says what is wrong in words that can follow the
 //! setting's name and a colon, and, where there is one, what to write instead.
 
+use std::fmt::Display;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use wale_cluster::Secret;
+use wale_ops::backup_fetch::BackupSelector;
 
 /// Why a text is not a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,28 +38,6 @@ impl BadValue {
     }
 }
 
-/// A unit of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// Seconds.
-    Seconds,
-}
-
-impl Unit {
-    /// The unit's name, for documents.
-    pub(crate) const fn plural(self) -> &'static str {
-        match self {
-            Unit::Seconds => "seconds",
-        }
-    }
-
-    const fn milliseconds(self) -> u64 {
-        match self {
-            Unit::Seconds => 1_000,
-        }
-    }
-}
-
 /// A number of bytes: `1048576`, `1024kB`, `256MiB`, `1GB`. Units count in steps of 1024, with and
 /// without the `i`, because PostgreSQL's do.
 ///
@@ -78,11 +60,11 @@ pub(crate) fn size(text: &str) -> Result<u64, BadValue> {
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 
-/// A length of time: `90`, `90s`, `5min`, `1h`, `250ms`, `2d`. A plain number counts in `unit`.
+/// A length of time: `90`, `90s`, `5min`, `1h`, `250ms`, `2d`. A plain number counts seconds.
 ///
 /// # Errors
 /// When the text is not a number with a known unit, or longer than a hundred years.
-pub(crate) fn duration(text: &str, unit: Unit) -> Result<Duration, BadValue> {
+pub(crate) fn duration(text: &str) -> Result<Duration, BadValue> {
     const LONGEST_MS: u64 = 100 * 366 * 86_400_000;
     let bad = || {
         BadValue::new(format!("\"{text}\" is not a duration"))
@@ -90,9 +72,8 @@ pub(crate) fn duration(text: &str, unit: Unit) -> Result<Duration, BadValue> {
     };
     let (number, suffix) = split_number(text).ok_or_else(bad)?;
     let factor = match suffix {
-        "" => unit.milliseconds(),
         "ms" => 1,
-        "s" | "sec" => 1_000,
+        "" | "s" | "sec" => 1_000,
         "min" | "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
@@ -114,14 +95,20 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
 ///
 /// # Errors
 /// When the text is no number or out of bounds.
-pub(crate) fn integer(text: &str, min: i64, max: i64) -> Result<i64, BadValue> {
-    match text.parse::<i64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        Ok(_) => Err(BadValue::new(format!(
+pub(crate) fn number<N>(text: &str, bounds: &RangeInclusive<N>) -> Result<N, BadValue>
+where
+    N: TryFrom<i64> + Display + PartialOrd,
+{
+    let (min, max) = (bounds.start(), bounds.end());
+    let Ok(number) = text.parse::<i64>() else {
+        return Err(BadValue::new(format!("\"{text}\" is not a whole number"))
+            .hint(format!("write a number from {min} to {max}")));
+    };
+    match N::try_from(number) {
+        Ok(number) if bounds.contains(&number) => Ok(number),
+        _ => Err(BadValue::new(format!(
             "{text} is not within {min} and {max}"
         ))),
-        Err(_) => Err(BadValue::new(format!("\"{text}\" is not a whole number"))
-            .hint(format!("write a number from {min} to {max}"))),
     }
 }
 
@@ -204,19 +191,59 @@ fn connection_string(what: &str) -> BadValue {
         .hint("write its parts into PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE")
 }
 
-/// One of the words, in any case.
+/// One of these, by its word, in any case.
 ///
 /// # Errors
 /// When it is none of them; the hint names all.
-pub(crate) fn choice(text: &str, words: &'static [&'static str]) -> Result<&'static str, BadValue> {
-    words
-        .iter()
-        .find(|word| word.eq_ignore_ascii_case(text))
-        .copied()
-        .ok_or_else(|| {
-            BadValue::new(format!("\"{text}\" is not one of its values"))
-                .hint(format!("write {}", one_of(words)))
-        })
+pub(crate) fn choice<T: Copy>(
+    text: &str,
+    all: &[T],
+    word: fn(T) -> &'static str,
+) -> Result<T, BadValue> {
+    let is_it = |one: &&T| word(**one).eq_ignore_ascii_case(text);
+    all.iter().find(is_it).copied().ok_or_else(|| {
+        let words: Vec<&str> = all.iter().map(|one| word(*one)).collect();
+        BadValue::new(format!("\"{text}\" is not one of its values"))
+            .hint(format!("write {}", one_of(&words)))
+    })
+}
+
+/// Any text.
+#[expect(clippy::unnecessary_wraps, reason = "it is one parser among others")]
+pub(crate) fn text(text: &str) -> Result<String, BadValue> {
+    Ok(text.to_owned())
+}
+
+/// A secret, as it is.
+#[expect(clippy::unnecessary_wraps, reason = "it is one parser among others")]
+pub(crate) fn secret(text: &str) -> Result<Secret, BadValue> {
+    Ok(Secret::new(text))
+}
+
+/// A backup or an upload that is alive stores something more often than this, whatever its size.
+const LEAST_GRACE: Duration = Duration::from_hours(1);
+
+/// How long nothing may have been stored.
+///
+/// # Errors
+/// When it is no duration, or too short a one.
+pub(crate) fn grace(text: &str) -> Result<Duration, BadValue> {
+    let grace = duration(text)?;
+    if grace < LEAST_GRACE {
+        let problem = "less than 1h would remove uploads that are alive";
+        return Err(BadValue::new(problem).hint("write 1h or more"));
+    }
+    Ok(grace)
+}
+
+/// Which base backup is meant.
+///
+/// # Errors
+/// When it is no name of one.
+pub(crate) fn selector(text: &str) -> Result<BackupSelector, BadValue> {
+    text.parse().map_err(|problem: String| {
+        BadValue::new(problem).hint("write LATEST, or a name that backup-list prints")
+    })
 }
 
 /// `on` and `off`, in the spellings that PostgreSQL takes.
@@ -271,9 +298,10 @@ pub(crate) fn log_filter(text: &str) -> Result<tracing_subscriber::filter::Targe
 ///
 /// # Errors
 /// When it holds anything else.
-pub(crate) fn token(text: &str) -> Result<String, BadValue> {
+pub(crate) fn token(text: &str) -> Result<Secret, BadValue> {
+    let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(text.to_owned())
+        Ok(Secret::new(text))
     } else {
         Err(
             BadValue::new("the value holds a character that cannot stand in an HTTP header")
@@ -358,6 +386,18 @@ fn unescape(text: &str) -> String {
     text.trim().replace("\\=", "=").replace("\\,", ",")
 }
 
+/// The text without one end of a line.
+pub(super) fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// The quote that stands around a text.
+pub(super) fn quote_around(text: &str) -> Option<char> {
+    let quote = text.chars().next()?;
+    (matches!(quote, '"' | '\'') && text.len() > 1 && text.ends_with(quote)).then_some(quote)
+}
+
 /// "a, b or c".
 pub(crate) fn one_of(words: &[&str]) -> String {
     match words {
@@ -428,7 +468,7 @@ mod tests {
             ("250ms", 250),
         ] {
             let expected = Ok(Duration::from_millis(milliseconds));
-            assert_eq!(duration(text, Unit::Seconds), expected, "{text}");
+            assert_eq!(duration(text), expected, "{text}");
         }
         for text in [
             "",
@@ -440,7 +480,7 @@ mod tests {
             "500000000d",
             "1h30",
         ] {
-            assert!(duration(text, Unit::Seconds).is_err(), "{text}");
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 
@@ -452,9 +492,9 @@ mod tests {
         }
         let kubernetes = port("tcp://10.0.0.1:5000").unwrap_err();
         assert!(kubernetes.hint.unwrap().contains("enableServiceLinks"));
-        assert_eq!(integer("8", 0, 64), Ok(8));
+        assert_eq!(number("8", &(0_u32..=64)), Ok(8));
         for text in ["65", "-1", "many", "", "1.0"] {
-            assert!(integer(text, 0, 64).is_err(), "{text}");
+            assert!(number(text, &(0_u32..=64)).is_err(), "{text}");
         }
     }
 
@@ -474,8 +514,9 @@ mod tests {
 
     #[test]
     fn words_and_switches() {
-        assert_eq!(choice("ZSTD", &["zstd", "lz4"]), Ok("zstd"));
-        let refused = choice("gzip", &["zstd", "lz4", "none"]).unwrap_err();
+        let word = |word| word;
+        assert_eq!(choice("ZSTD", &["zstd", "lz4"], word), Ok("zstd"));
+        let refused = choice("gzip", &["zstd", "lz4", "none"], word).unwrap_err();
         assert_eq!(refused.hint.as_deref(), Some("write zstd, lz4 or none"));
         assert_eq!(switch("On"), Ok(true));
         assert_eq!(switch("0"), Ok(false));

@@ -15,7 +15,7 @@ use super::restore_spec;
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::BackupFetch;
-use crate::config::{Group, Loaded, Settings};
+use crate::config::{Group, Loaded, Settings, declared};
 use crate::logging::escaped;
 use crate::progress::{bytes, duration, watch};
 use crate::report::Failure;
@@ -52,7 +52,7 @@ fn options(arguments: &BackupFetch, settings: &Settings) -> Result<Options, OpEr
         .map_err(|problem| usage(problem, "write LATEST or a name that backup-list prints"))?;
     let mut options = assemble::fetch(settings, target, selector);
     if let Some(workers) = arguments.pool_size {
-        options.workers = usize::from(workers).clamp(1, 64);
+        options.workers = declared::workers(workers);
     }
     // The command line comes first: the first mapping that names a tablespace decides.
     let mut mapping = assemble::mappings(&arguments.tablespace_mapping);

@@ -8,7 +8,7 @@ use wale_pipeline::{CancellationToken, Progress};
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::BackupPush;
-use crate::config::{Group, Loaded, Settings};
+use crate::config::{Group, Loaded, Settings, declared};
 use crate::progress::{bytes, duration, watch};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
@@ -31,10 +31,10 @@ pub(crate) fn run(
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     let retention = retention::Options {
-        request: retention::Request::Policy(settings.retention.clone()),
+        request: retention::Request::Policy(settings.retention()),
         act: retention::Act::Delete,
         grace: assemble::sweep_grace(settings),
-        request_interval: settings.retain_request_interval,
+        request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
     };
     let work = push(&archive, &options, arguments.while_offline, &retention, bar);
     let report = runtime::large(options.workers)?.block_on(work)?;
@@ -46,20 +46,18 @@ fn options(
     arguments: &BackupPush,
     settings: &Settings,
 ) -> Result<wale_ops::backup_push::Options, OpError> {
-    let directory = arguments
-        .directory
-        .as_ref()
-        .unwrap_or(&settings.data_directory);
+    let directory = arguments.directory.clone();
+    let directory = directory.unwrap_or_else(|| settings.get(&declared::PGDATA));
     if !directory.is_absolute() {
         let message = format!("\"{}\" is not an absolute path", directory.display());
         return Err(OpError::new(Kind::Usage, message).hint("give the data directory's full path"));
     }
-    let mut options = assemble::backup(settings, directory);
+    let mut options = assemble::backup(settings, &directory);
     if let Some(workers) = arguments.pool_size {
-        options.workers = usize::from(workers).clamp(1, 64);
+        options.workers = declared::workers(workers);
     }
     if arguments.cluster_read_rate_limit.is_some() {
-        options.read_rate_limit = arguments.cluster_read_rate_limit;
+        options.read_rate = arguments.cluster_read_rate_limit;
     }
     options.new_archive = arguments.new_archive;
     Ok(options)

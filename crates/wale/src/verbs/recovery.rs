@@ -11,20 +11,18 @@ use wale_cluster::DataDirectory;
 pub(crate) use wale_cluster::RecoveryRole as Role;
 use wale_cluster::recovery::surely_has_target;
 use wale_ops::wal_fetch::has_namesake;
-use wale_ops::{Archive, Kind, OpError};
+use wale_ops::{Archive, InRecovery, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use crate::cli::Face;
 
-/// Stops the recovery. Above 125, and none of those that shells use (126, 127, 128 plus a signal).
-pub(crate) const STOP_RECOVERY: u8 = 250;
-
 /// The exit status for a fetch that failed with this kind.
 pub(crate) fn status(kind: Kind, role: Role, stops_recovery: bool, face: Face) -> u8 {
-    match (kind, role) {
-        (Kind::NotFound, _) | (_, Role::Standby) => 1,
-        (_, Role::ArchiveRecovery) if stops_recovery => STOP_RECOVERY,
-        (kind, Role::ArchiveRecovery | Role::Other) => face.exit_status(kind),
+    match (kind.in_recovery(), role) {
+        (absent @ InRecovery::Absent, _) => absent.of_wal_fetch(),
+        (_, Role::Standby) => InRecovery::Absent.of_wal_fetch(),
+        (stop, Role::ArchiveRecovery) if stops_recovery => stop.of_wal_fetch(),
+        (_, Role::ArchiveRecovery | Role::Other) => face.exit_status(kind),
     }
 }
 

@@ -25,7 +25,8 @@ fn errors_page() -> String {
          Every failure has a kind; the kind decides the exit status of `wale`, the HTTP status of the\n\
          sidecar and the level in the log. No exit status is above 125: there PostgreSQL's archiver\n\
          would stop and not count the failure.\n\n\
-         | Kind | Retry helps | Exit | HTTP | Level |\n|---|---|---|---|---|\n"
+         | Kind | Retry helps | Exit as `wale` | as `wal-e` | in a recovery | HTTP | Level |\n\
+         |---|---|---|---|---|---|---|\n"
     );
     for row in &TABLE {
         let retry = match row.retry {
@@ -38,18 +39,31 @@ fn errors_page() -> String {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        let (name, exit, http) = (row.name, row.exit_status, row.http_status);
-        let _ = writeln!(page, "| {name} | {retry} | {exit} | {http} | {level} |");
+        let (name, own, of_wal_e, http) =
+            (row.name, row.exit_status, row.wal_e_status, row.http_status);
+        let (fetch, client) = (row.in_recovery.of_wal_fetch(), row.in_recovery.of_client());
+        let recovery = if fetch == client {
+            fetch.to_string()
+        } else {
+            format!("{fetch} or {client}")
+        };
+        let _ = writeln!(
+            page,
+            "| {name} | {retry} | {own} | {of_wal_e} | {recovery} | {http} | {level} |"
+        );
     }
     page.push_str(
-        "\nExceptions:\n\n\
+        "\nWhere they apply:\n\n\
          * Called as `wal-e`, the statuses are WAL-E's: 0 done, 1 a told failure, 2 a bug or a mistake on\n  \
            the command line, 127 no verb.\n\
-         * `wal-fetch` ends with 250, which stops the recovery instead of ending it, when the archive\n  \
-           cannot answer and the cluster is in archive recovery and not a standby. On a standby it ends\n  \
-           with 1 and PostgreSQL asks again. `WALE_FETCH_STOPS_RECOVERY=off` switches 250 off.\n\
-         * `wale client fetch` ends with 1 when the sidecar proved that the archive does not have the\n  \
-           file, and with 255 (1 with `--standby`) when it cannot tell.\n",
+         * In a recovery: PostgreSQL asks for WAL while the cluster is in archive recovery and is not a\n  \
+           standby. A status of 1 says that the archive does not have the file, and ends the recovery; one\n  \
+           above 125 says that nobody knows, and stops it instead. `wal-fetch` stops it with 250,\n  \
+           `wale client fetch` and the line of shell that a restore writes with 255; both mean the same.\n  \
+           On a standby they end with 1, and PostgreSQL asks again. `WALE_FETCH_STOPS_RECOVERY=off`\n  \
+           switches 250 off.\n\
+         * A 404 of the sidecar is no proof that the archive does not have a file: `wale client fetch` and\n  \
+           the line of shell ask `/wal-absent/` for one.\n",
     );
     page
 }

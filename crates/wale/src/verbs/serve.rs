@@ -5,7 +5,7 @@ use wale_service::HttpLimits;
 
 use crate::assemble::{self, VERSION};
 use crate::bounds::Bounds;
-use crate::config::{Loaded, Settings};
+use crate::config::{Loaded, Settings, declared};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
 
@@ -20,23 +20,26 @@ pub(crate) fn run(loaded: &Loaded) -> Result<(), Failure> {
 /// that go to slow readers have threads of their own, so that a push never waits for one.
 fn streams(settings: &Settings) -> usize {
     const REQUESTED: usize = 8;
-    settings.backup_workers.max(settings.restore_workers)
+    settings
+        .get(&declared::WALE_BACKUP_WORKERS)
+        .max(settings.get(&declared::WALE_RESTORE_WORKERS))
         + REQUESTED
         + HttpLimits::default().files_at_once
-        + settings.push_look_ahead
-        + settings.fetch_prefetch
+        + settings.get(&declared::WALE_PUSH_LOOK_AHEAD)
+        + settings.get(&declared::WALE_FETCH_PREFETCH)
 }
 
 async fn serve(settings: &Settings) -> Result<(), OpError> {
     let signals = Signals::listen()?;
     let opened = assemble::archive(settings, Bounds::of_sidecar(settings))?;
     let options = assemble::service(settings, opened.archive)?;
+    let schedule = options.schedule.as_ref();
     tracing::info!(
         version = VERSION,
         mode = options.mode.name(),
         archive = options.archive.location(),
         listen = %options.listen,
-        schedule = settings.schedule.as_ref().map_or("off", |schedule| schedule.text()),
+        schedule = schedule.map_or("off", |schedule| schedule.text()),
         "starting"
     );
     signals

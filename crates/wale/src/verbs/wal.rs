@@ -18,7 +18,7 @@ use super::wal_record::WalObject;
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::{Face, Invocation, WalFetch, WalPush};
-use crate::config::{Group, Loaded};
+use crate::config::{Group, Loaded, declared};
 use crate::history_beside;
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
@@ -152,7 +152,7 @@ pub(crate) fn fetch(
     let had = |error| history_beside::instead(error, &arguments.name, &arguments.destination);
     fetched.or_else(had).map_err(|error| {
         let role = Role::of_destination(&arguments.destination);
-        let stops = loaded.settings.fetch_stops_recovery;
+        let stops = loaded.settings.get(&declared::WALE_FETCH_STOPS_RECOVERY);
         let status = recovery::status(error.kind, role, stops, invocation.face);
         let failure = Failure::with_status(error, status);
         match looked_for {
@@ -175,7 +175,7 @@ fn fetch_file(
     let object = &*looked_for.insert(WalObject::to_fetch(&location, &name));
     let ahead = arguments
         .prefetch
-        .map_or(settings.fetch_prefetch, usize::from);
+        .map_or_else(|| settings.get(&declared::WALE_FETCH_PREFETCH), usize::from);
     let window = Window::new(ahead, &name, &arguments.destination);
     if let Some(bytes) = window.promote() {
         tracing::info!(
@@ -205,7 +205,7 @@ fn fetch_file(
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
     let fetched = runtime::small()?.block_on(fetch_now(
         archive,
-        settings.fetch_deadline,
+        settings.get(&declared::WALE_FETCH_DEADLINE),
         &name,
         &arguments.destination,
     ));

@@ -19,7 +19,7 @@ use super::wal_record::WalObject;
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::{Face, Invocation, WalPrefetch};
-use crate::config::{Group, Loaded};
+use crate::config::{Group, Loaded, declared};
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
 
@@ -162,7 +162,7 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
     let options = FetcherOptions {
         prefetch: 0,
-        deadline: settings.fetch_deadline,
+        deadline: settings.get(&declared::WALE_FETCH_DEADLINE),
         ..FetcherOptions::default()
     };
     let location = archive.location();

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use wale_testkit::{Reply, get, request, shell};
+use wale_testkit::{Reply, get, request, shell, wait_until};
 
 use crate::support::Stage;
 
@@ -305,15 +305,21 @@ fn fault_60_two_hundred_slow_readers_keep_no_push_out() {
     let mut readers = held(port, 200, &|_| {
         format!("GET /wal/{segment} HTTP/1.1\r\nHost: x\r\n\r\n")
     });
-    // Some have had the beginning of their file: the sidecar is busy with them.
-    let mut first = [0; 12];
-    readers[0].read_exact(&mut first).unwrap();
-    assert_eq!(&first, b"HTTP/1.1 200");
+    for reader in &readers {
+        reader.set_nonblocking(true).unwrap();
+    }
+    // One has the beginning of its file, whichever came first: the sidecar is busy with them.
+    let is_served = |reader: &TcpStream| {
+        let mut first = [0; 12];
+        reader.peek(&mut first).is_ok_and(|bytes| bytes == 12) && &first == b"HTTP/1.1 200"
+    };
+    wait_until("a reader to be served", Duration::from_secs(60), || {
+        readers.iter().any(is_served).then_some(())
+    });
     let mut times = Vec::new();
     for _ in 0..5 {
         times.push(own_push(&stage));
         for reader in &mut readers {
-            let _ = reader.set_nonblocking(true);
             let _ = reader.read(&mut [0]);
         }
     }

@@ -44,6 +44,11 @@ fn fault_46_and_52_what_else_is_there_shows_that_wal_was_lost() {
         told.contains(&late) && told.contains("recovery stops there"),
         "{told}"
     );
+    let told = fetch(&stage, "fetched-early", &early);
+    assert!(
+        told.contains(&late) && told.contains("recovery stops there"),
+        "{told}"
+    );
     assert_stops(&second);
     // All of it is gone: a volume of its own that is not mounted.
     let gone = stage.sandbox.path().join("gone");
@@ -66,21 +71,23 @@ fn fault_46_and_52_what_else_is_there_shows_that_wal_was_lost() {
     let told = sidecar.log_text();
     assert!(told.contains("00000002.history is missing"), "{told}");
     assert_stops(&third);
-    let target = stage.sandbox.path().join("fetched");
-    let target = target.to_string_lossy().into_owned();
-    let exit = stage
-        .sidecar
-        .verb(WALE, "wale", &["backup-fetch", &target, &early]);
-    assert_eq!(exit.code(), 0, "{}", exit.stderr);
-    assert!(
-        exit.stderr.contains("00000002.history is missing"),
-        "{}",
-        exit.stderr
-    );
+    let told = fetch(&stage, "fetched", &early);
+    assert!(told.contains("00000002.history is missing"), "{told}");
     fs::rename(aside.join("history"), &history).unwrap();
     third.start();
     third.wait_promoted();
     assert_eq!(fingerprint(&third, "t"), end);
+}
+
+/// Runs `backup-fetch` into a new folder; returns what it said.
+fn fetch(stage: &Stage, name: &str, backup: &str) -> String {
+    let target = stage.sandbox.path().join(name);
+    let target = target.to_string_lossy().into_owned();
+    let exit = stage
+        .sidecar
+        .verb(WALE, "wale", &["backup-fetch", &target, backup]);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    exit.stderr
 }
 
 fn rows(cluster: &Cluster, id: u32) {

@@ -50,3 +50,4 @@ mod wal_e_face;
 mod wal_e_golden;
 mod wal_e_real;
 mod wal_e_statuses;
+mod wale_golden;

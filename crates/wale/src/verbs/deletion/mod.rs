@@ -16,7 +16,7 @@ use wale_pg::WalSegmentName;
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::{BackupMark, Delete, DeleteWhat, Deletion, Face, Invocation, Retain};
-use crate::config::{Group, Loaded};
+use crate::config::{Group, Loaded, declared};
 use crate::report::Failure;
 use crate::runtime;
 use crate::verbs::print::print;
@@ -55,7 +55,7 @@ pub(crate) fn delete(
                     request,
                     act,
                     grace,
-                    request_interval: settings.retain_request_interval,
+                    request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
                 };
                 retention::run(&archive, &options, &mut tell).await
             }
@@ -73,7 +73,7 @@ pub(crate) fn retain(
 ) -> Result<(), Failure> {
     let groups = [Group::Archive, Group::Sidecar, Group::Retention];
     let settings = loaded.require(&groups)?;
-    if !settings.retention.is_set() {
+    if !settings.retention().is_set() {
         return Err(OpError::new(
             Kind::Configuration,
             "no setting says what is to be kept, so nothing is deleted",
@@ -83,10 +83,10 @@ pub(crate) fn retain(
     }
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
     let options = Options {
-        request: Request::Policy(settings.retention.clone()),
+        request: Request::Policy(settings.retention()),
         act: act(arguments.act),
         grace: assemble::sweep_grace(settings),
-        request_interval: settings.retain_request_interval,
+        request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
     };
     let line = line(invocation, &["retain".to_owned()]);
     let mut teller = Teller::new(arguments.act, invocation.face, &archive.location(), line);

@@ -3,6 +3,8 @@
 //! Names are WAL-E's, Amazon's own, or ours where neither has one; WAL-G's are aliases. Files of credentials are not
 //! read here: their content may change while wale runs.
 
+pub(super) mod value;
+
 use std::path::PathBuf;
 
 use wale_storage::{
@@ -11,10 +13,21 @@ use wale_storage::{
     WebIdentitySource,
 };
 
-use super::declared::{Group, Shape, setting};
+use super::declared::{
+    AWS_ACCESS_KEY_ID, AWS_CONFIG_FILE, AWS_CONTAINER_AUTHORIZATION_TOKEN,
+    AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE, AWS_CONTAINER_CREDENTIALS_FULL_URI,
+    AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, AWS_EC2_METADATA_SERVICE_ENDPOINT,
+    AWS_ENDPOINT_URL_STS, AWS_INSTANCE_PROFILE, AWS_PROFILE, AWS_REGION, AWS_ROLE_ARN,
+    AWS_ROLE_SESSION_NAME, AWS_S3_FORCE_PATH_STYLE, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+    AWS_SHARED_CREDENTIALS_FILE, AWS_WEB_IDENTITY_TOKEN_FILE, HTTP_PROXY, HTTPS_PROXY, NO_PROXY,
+    WALE_S3_CA_FILE, WALE_S3_CHECKSUM, WALE_S3_ENDPOINT, WALE_S3_SSE, WALE_S3_SSE_C_KEY,
+    WALE_S3_SSE_KMS_KEY_ID, WALE_S3_STORAGE_CLASS,
+};
+use super::group::Group;
 use super::mistake::Mistake;
 use super::reader::Reader;
-use super::value::{self, BadValue};
+use super::setting::Setting;
+use value::{Sse, host, is_loopback, proxy_url};
 
 /// Everything about S3 but the bucket.
 #[derive(Debug, Clone)]
@@ -39,7 +52,7 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
         check_path(reader, endpoint, bucket);
     }
     // One that is set wrongly is one mistake, and not a missing region besides.
-    let has_endpoint = reader.set("WALE_S3_ENDPOINT").is_some();
+    let has_endpoint = reader.set(&WALE_S3_ENDPOINT).is_some();
     let encryption = encryption(reader);
     if matches!(
         encryption,
@@ -57,14 +70,14 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
         region: region(reader, has_endpoint),
         endpoint,
         credentials: credentials(reader),
-        storage_class: reader.parse("WALE_S3_STORAGE_CLASS", header_word),
+        storage_class: reader.get(&WALE_S3_STORAGE_CLASS),
         encryption,
-        checksum: checksum(reader),
-        ca_file: reader.optional_path("WALE_S3_CA_FILE"),
+        checksum: reader.get(&WALE_S3_CHECKSUM),
+        ca_file: reader.get(&WALE_S3_CA_FILE),
         proxies: Proxies {
-            http: proxy(reader, "HTTP_PROXY"),
-            https: proxy(reader, "HTTPS_PROXY"),
-            except: reader.optional_text("NO_PROXY"),
+            http: proxy(reader, &HTTP_PROXY),
+            https: proxy(reader, &HTTPS_PROXY),
+            except: reader.get(&NO_PROXY),
         },
     }
 }
@@ -74,18 +87,16 @@ fn mistake(reader: &mut Reader, text: impl Into<String>, hint: &str) {
     reader.mistakes.push(mistake);
 }
 
-fn secret(reader: &mut Reader, name: &str) -> Option<Secret> {
-    let text = reader.secret(name)?;
-    Some(Secret::new(text.expose().trim()))
-}
-
 /// A secret that goes into a header.
-fn header_secret(reader: &mut Reader, name: &str) -> Option<Secret> {
-    let secret = secret(reader, name)?;
+fn header_secret(reader: &mut Reader, setting: &Setting<Option<Secret>>) -> Option<Secret> {
+    let secret = reader.get(setting)?;
     if secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Some(secret);
     }
-    let text = format!("{name}: the value holds a character that cannot stand in an HTTP header");
+    let text = format!(
+        "{}: the value holds a character that cannot stand in an HTTP header",
+        setting.name()
+    );
     mistake(
         reader,
         text,
@@ -94,16 +105,9 @@ fn header_secret(reader: &mut Reader, name: &str) -> Option<Secret> {
     None
 }
 
-fn header_word(text: &str) -> Result<String, BadValue> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(text.to_owned());
-    }
-    Err(BadValue::new(format!("\"{text}\" is not a word")).hint("write it without spaces"))
-}
-
 fn endpoint(reader: &mut Reader) -> Option<S3Endpoint> {
-    let endpoint = reader.parse("WALE_S3_ENDPOINT", parse_endpoint)?;
-    let addressing = match reader.parse("AWS_S3_FORCE_PATH_STYLE", value::switch) {
+    let endpoint = reader.get(&WALE_S3_ENDPOINT)?;
+    let addressing = match reader.get(&AWS_S3_FORCE_PATH_STYLE) {
         Some(false) if endpoint.addressing == Addressing::Path => Addressing::Subdomain,
         Some(true) => Addressing::Path,
         _ => endpoint.addressing,
@@ -149,8 +153,8 @@ fn check_path(reader: &mut Reader, endpoint: &S3Endpoint, bucket: &str) {
 
 /// A proxy: `[scheme://][user:password@]host[:port]`, as curl takes it, written out. It may hold a password and is
 /// never quoted.
-fn proxy(reader: &mut Reader, name: &str) -> Option<Secret> {
-    let text = secret(reader, name)?;
+fn proxy(reader: &mut Reader, setting: &Setting<Option<Secret>>) -> Option<Secret> {
+    let text = reader.get(setting)?;
     if text.expose().is_empty() {
         return None;
     }
@@ -158,108 +162,16 @@ fn proxy(reader: &mut Reader, name: &str) -> Option<Secret> {
     if url.is_none() {
         mistake(
             reader,
-            format!("{name}: the value is not the URL of a proxy"),
+            format!("{}: the value is not the URL of a proxy", setting.name()),
             "write http://host:port, or socks5h://host:port; user, colon, password and @ stand before the host",
         );
     }
     url.map(Secret::new)
 }
 
-fn proxy_url(text: &str) -> Option<String> {
-    const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let scheme = scheme.to_ascii_lowercase();
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((user, place)) => (Some(user), place),
-        None => (None, rest),
-    };
-    let port = match place.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => value::port(port).is_ok(),
-        _ => true,
-    };
-    let is_host = host(place).is_some_and(|host| {
-        host.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte))
-    });
-    let is_user = user.is_none_or(|user| {
-        user.bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte))
-    });
-    let is_good = SCHEMES.contains(&scheme.as_str()) && is_host && port && is_user;
-    is_good.then(|| format!("{scheme}://{rest}"))
-}
-
-/// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL; a path that follows is the gateway's
-/// own. WAL-E refused a slash at the end; one is harmless.
-fn parse_endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
-    without_user(text)?;
-    let bad = |problem: &str| {
-        BadValue::new(format!("\"{text}\" {problem}")).hint(
-            "write https+path://host:port, with path, virtualhost or subdomain, or a plain URL",
-        )
-    };
-    let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is not a URL"))?;
-    let (protocol, style) = scheme.split_once('+').unwrap_or((scheme, "path"));
-    let secure = match protocol.to_ascii_lowercase().as_str() {
-        "https" => true,
-        "http" => false,
-        _ => return Err(bad("is neither http nor https")),
-    };
-    let addressing = match style.to_ascii_lowercase().as_str() {
-        "path" => Addressing::Path,
-        "subdomain" => Addressing::Subdomain,
-        "virtualhost" => Addressing::BucketIsHost,
-        _ => return Err(bad("has an unknown style")),
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let path = path.trim_end_matches('/');
-    let is_path = path
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
-        && !path.split('/').any(|part| part == "." || part == "..");
-    let authority = authority.to_ascii_lowercase();
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority.as_str(), None),
-    };
-    let is_host = !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
-    if !is_host || !is_path {
-        return Err(
-            BadValue::new("the endpoint is more than a host, a port and a plain path")
-                .hint("write no user and no query; keys are settings of their own"),
-        );
-    }
-    // The protocol's own port is not part of the Host header, and so not of a signature.
-    let port = match port.map(value::port).transpose()? {
-        Some(443) if secure => None,
-        Some(80) if !secure => None,
-        port => port,
-    };
-    let authority = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok(S3Endpoint {
-        secure,
-        authority,
-        path: path.to_owned(),
-        addressing,
-    })
-}
-
 fn region(reader: &mut Reader, has_endpoint: bool) -> String {
-    let parse = |text: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if !text.is_empty() && text.bytes().all(fits) {
-            Ok(text.to_owned())
-        } else {
-            Err(BadValue::new(format!("\"{text}\" is not a region"))
-                .hint("write its name, as in eu-central-1"))
-        }
-    };
-    let is_set = reader.set("AWS_REGION").is_some();
-    let region = reader.parse("AWS_REGION", parse);
+    let is_set = reader.set(&AWS_REGION).is_some();
+    let region = reader.get(&AWS_REGION);
     if !is_set && !has_endpoint {
         mistake(
             reader,
@@ -271,12 +183,9 @@ fn region(reader: &mut Reader, has_endpoint: bool) -> String {
 }
 
 fn encryption(reader: &mut Reader) -> ServerEncryption {
-    let Shape::Choice(words) = setting("WALE_S3_SSE").shape else {
-        panic!("WALE_S3_SSE is declared as a choice");
-    };
-    let kind = reader.parse("WALE_S3_SSE", |text| value::choice(text, words));
-    let kms_key = reader.parse("WALE_S3_SSE_KMS_KEY_ID", header_word);
-    let customer_key = secret(reader, "WALE_S3_SSE_C_KEY");
+    let kind = reader.get(&WALE_S3_SSE);
+    let kms_key = reader.get(&WALE_S3_SSE_KMS_KEY_ID);
+    let customer_key = reader.get(&WALE_S3_SSE_C_KEY);
     if customer_key.is_some() && (kind.is_some() || kms_key.is_some()) {
         mistake(
             reader,
@@ -284,7 +193,7 @@ fn encryption(reader: &mut Reader) -> ServerEncryption {
             "unset WALE_S3_SSE and WALE_S3_SSE_KMS_KEY_ID, or the key of your own",
         );
     }
-    if kms_key.is_some() && kind == Some("AES256") {
+    if kms_key.is_some() && kind == Some(Sse::S3) {
         mistake(
             reader,
             "WALE_S3_SSE_KMS_KEY_ID: the key is not used with AES256",
@@ -292,36 +201,26 @@ fn encryption(reader: &mut Reader) -> ServerEncryption {
         );
     }
     match (customer_key, kind, kms_key) {
-        (Some(key), ..) => match reader.secret_file("WALE_S3_SSE_C_KEY") {
+        (Some(key), ..) => match reader.secret_file(&WALE_S3_SSE_C_KEY) {
             Some(file) => ServerEncryption::CustomerKeyFile { key, file },
             None => ServerEncryption::CustomerKey(key),
         },
-        (None, Some("AES256"), _) => ServerEncryption::S3,
-        (None, Some(_), key) => ServerEncryption::Kms(key),
+        (None, Some(Sse::S3), _) => ServerEncryption::S3,
+        (None, Some(Sse::Kms), key) => ServerEncryption::Kms(key),
         (None, None, Some(key)) => ServerEncryption::Kms(Some(key)),
         (None, None, None) => ServerEncryption::BucketDefault,
     }
 }
 
-fn checksum(reader: &mut Reader) -> UploadChecksum {
-    match reader.word("WALE_S3_CHECKSUM") {
-        "sha256" => UploadChecksum::Sha256,
-        "md5" => UploadChecksum::Md5,
-        "none" => UploadChecksum::None,
-        _ => UploadChecksum::Crc32c,
-    }
-}
-
 /// The first source that is set, in Amazon's order; the instance's role only when it is asked for, as by WAL-E.
 fn credentials(reader: &mut Reader) -> CredentialSource {
-    let sts_endpoint = reader.parse("AWS_ENDPOINT_URL_STS", service_url);
+    let sts_endpoint = reader.get(&AWS_ENDPOINT_URL_STS);
     let keys = keys(reader);
-    let role_arn = reader.parse("AWS_ROLE_ARN", header_word);
-    let session_name = reader.text("AWS_ROLE_SESSION_NAME");
-    let token_file = reader.optional_path("AWS_WEB_IDENTITY_TOKEN_FILE");
-    if reader.switch("AWS_INSTANCE_PROFILE") {
-        let endpoint = reader.parse("AWS_EC2_METADATA_SERVICE_ENDPOINT", service_url);
-        return CredentialSource::Instance(endpoint.unwrap_or_default());
+    let role_arn = reader.get(&AWS_ROLE_ARN);
+    let session_name = reader.get(&AWS_ROLE_SESSION_NAME);
+    let token_file = reader.get(&AWS_WEB_IDENTITY_TOKEN_FILE);
+    if reader.get(&AWS_INSTANCE_PROFILE) {
+        return CredentialSource::Instance(reader.get(&AWS_EC2_METADATA_SERVICE_ENDPOINT));
     }
     match (keys, role_arn, token_file) {
         (Some(keys), Some(role_arn), None) => CredentialSource::Role(RoleSource {
@@ -369,8 +268,8 @@ fn kept(reader: &mut Reader, keys: Credentials) -> CredentialSource {
 fn in_files(reader: &mut Reader, keys: Credentials) -> FileSource {
     FileSource {
         keys,
-        secret_access_key: reader.secret_file("AWS_SECRET_ACCESS_KEY"),
-        session_token: reader.secret_file("AWS_SESSION_TOKEN"),
+        secret_access_key: reader.secret_file(&AWS_SECRET_ACCESS_KEY),
+        session_token: reader.secret_file(&AWS_SESSION_TOKEN),
     }
 }
 
@@ -384,14 +283,15 @@ fn nothing() -> CredentialSource {
 }
 
 fn keys(reader: &mut Reader) -> Option<Credentials> {
-    let id = reader.parse("AWS_ACCESS_KEY_ID", header_word);
-    let key = header_secret(reader, "AWS_SECRET_ACCESS_KEY");
-    let token = header_secret(reader, "AWS_SESSION_TOKEN");
-    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-    let [id_set, key_set] = names.map(|name| reader.is_set(name));
+    let id = reader.get(&AWS_ACCESS_KEY_ID);
+    let key = header_secret(reader, &AWS_SECRET_ACCESS_KEY);
+    let token = header_secret(reader, &AWS_SESSION_TOKEN);
+    let (id_name, key_name) = (AWS_ACCESS_KEY_ID.name(), AWS_SECRET_ACCESS_KEY.name());
+    let id_set = reader.is_set(&AWS_ACCESS_KEY_ID);
+    let key_set = reader.is_set(&AWS_SECRET_ACCESS_KEY);
     let one_of_two = match (id_set, key_set) {
-        (true, false) => Some((names[1], names[0])),
-        (false, true) => Some((names[0], names[1])),
+        (true, false) => Some((key_name, id_name)),
+        (false, true) => Some((id_name, key_name)),
         _ => None,
     };
     if let Some((missing, given)) = one_of_two {
@@ -407,9 +307,9 @@ fn keys(reader: &mut Reader) -> Option<Credentials> {
 
 /// A profile, if one is named, or if Amazon's files are where they usually are.
 fn profile(reader: &mut Reader, sts_endpoint: Option<String>) -> Option<CredentialSource> {
-    let name = reader.optional_text("AWS_PROFILE");
-    let credentials_file = reader.optional_path("AWS_SHARED_CREDENTIALS_FILE");
-    let config_file = reader.optional_path("AWS_CONFIG_FILE");
+    let name = reader.get(&AWS_PROFILE);
+    let credentials_file = reader.get(&AWS_SHARED_CREDENTIALS_FILE);
+    let config_file = reader.get(&AWS_CONFIG_FILE);
     let folder = reader
         .home()
         .map_or_else(|| PathBuf::from("/root/.aws"), |home| home.join(".aws"));
@@ -426,169 +326,23 @@ fn profile(reader: &mut Reader, sts_endpoint: Option<String>) -> Option<Credenti
     })
 }
 
-/// Where ECS serves the keys of tasks.
-const TASK_SERVICE: &str = "http://169.254.170.2";
-
 fn container(reader: &mut Reader) -> Option<CredentialSource> {
-    let relative = reader.parse("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", |text| {
-        if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Ok(format!("{TASK_SERVICE}{text}"));
-        }
-        Err(BadValue::new("it does not begin with a slash").hint("leave it as ECS has set it"))
-    });
-    let full = reader.parse("AWS_CONTAINER_CREDENTIALS_FULL_URI", nearby_url);
-    let token_file = reader.optional_path("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+    let relative = reader.get(&AWS_CONTAINER_CREDENTIALS_RELATIVE_URI);
+    let full = reader.get(&AWS_CONTAINER_CREDENTIALS_FULL_URI);
+    let token_file = reader.get(&AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE);
     let url = relative.or(full)?;
     let token = match token_file {
         Some(path) => Some(ContainerToken::File(path)),
-        None => secret(reader, "AWS_CONTAINER_AUTHORIZATION_TOKEN").map(ContainerToken::Text),
+        None => reader
+            .get(&AWS_CONTAINER_AUTHORIZATION_TOKEN)
+            .map(ContainerToken::Text),
     };
     Some(CredentialSource::Container(ContainerSource { url, token }))
-}
-
-/// Refuses a URL with a user and a password, which would stand before an `@`, and one that is read in two ways: some
-/// take `\` for `/`. The value is not quoted.
-fn without_user(text: &str) -> Result<(), BadValue> {
-    if !text.contains(['@', '\\']) {
-        return Ok(());
-    }
-    Err(
-        BadValue::new("a URL with a user, or with one of the characters @ and \\, is not used")
-            .hint("write no user and no password; keys are settings of their own"),
-    )
-}
-
-fn service_url(text: &str) -> Result<String, BadValue> {
-    without_user(text)?;
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    match rest {
-        Some(rest)
-            if host(authority(rest)).is_some()
-                && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err(BadValue::new(format!("\"{text}\" is not a URL")).hint("write http://host:port")),
-    }
-}
-
-/// Host and port of what follows the scheme of a URL.
-fn authority(rest: &str) -> &str {
-    rest.split(['/', '?', '#']).next().unwrap_or_default()
-}
-
-/// The host of `host[:port]`, an address of IPv6 without its brackets; none when it is not of that form.
-fn host(authority: &str) -> Option<&str> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(inner) => inner.split_once(']')?,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let is_port = port.is_empty()
-        || port
-            .strip_prefix(':')
-            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    (!host.is_empty() && is_port).then_some(host)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse()
-            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-}
-
-/// A service on the host or its link, or one that speaks TLS: keys are not asked for in clear across a network.
-fn nearby_url(text: &str) -> Result<String, BadValue> {
-    let url = service_url(text)?;
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Ok(url);
-    };
-    let host = host(authority(rest)).unwrap_or_default();
-    let is_near = is_loopback(host)
-        || host
-            .parse()
-            .is_ok_and(|address: std::net::IpAddr| match address {
-                std::net::IpAddr::V4(address) => address.is_link_local(),
-                std::net::IpAddr::V6(address) => {
-                    address.is_unique_local() || address.is_unicast_link_local()
-                }
-            });
-    if is_near {
-        return Ok(url);
-    }
-    Err(
-        BadValue::new(format!("\"{text}\" is neither nearby nor https"))
-            .hint("use an address of the host or its link, or https"),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        use Addressing::{BucketIsHost, Path, Subdomain};
-        for (text, secure, authority, addressing) in [
-            ("http+path://localhost:9000", false, "localhost:9000", Path),
-            (
-                "https+virtualhost://s3.example.org",
-                true,
-                "s3.example.org",
-                BucketIsHost,
-            ),
-            (
-                "https+subdomain://S3.example.org:443",
-                true,
-                "s3.example.org",
-                Subdomain,
-            ),
-            ("http+path://h:80", false, "h", Path),
-            ("https://h:80/", true, "h:80", Path),
-            ("http://[::1]:9000", false, "[::1]:9000", Path),
-            ("http://[::1]", false, "[::1]", Path),
-        ] {
-            let expected = S3Endpoint {
-                secure,
-                authority: authority.into(),
-                path: String::new(),
-                addressing,
-            };
-            assert_eq!(parse_endpoint(text), Ok(expected), "{text}");
-        }
-        for (text, authority, path) in [
-            (
-                "https://H.example/storage/v1/s3",
-                "h.example",
-                "/storage/v1/s3",
-            ),
-            ("https+subdomain://h:9000/S3/", "h:9000", "/S3"),
-        ] {
-            let endpoint = parse_endpoint(text).expect("a path is taken");
-            assert_eq!(
-                (endpoint.authority.as_str(), endpoint.path.as_str()),
-                (authority, path)
-            );
-        }
-        for text in [
-            "",
-            "localhost:9000",
-            "ftp://h",
-            "http+dots://h",
-            "http://",
-            "http://h:0",
-            "http://h:x",
-            "http://h?x=y",
-            "http://h/a?x=y",
-            "http://h/a/../b",
-            "http://h/a b",
-            "http://h/a%20b",
-        ] {
-            assert!(parse_endpoint(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_subdomain_of_an_address_is_a_mistake_of_the_setting() {
@@ -625,7 +379,6 @@ mod tests {
             }
         }
     }
-
     fn mistakes(environment: &[(&str, &str)]) -> String {
         let keys = [
             ("WALE_S3_PREFIX", "s3://data/p"),
@@ -689,27 +442,6 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused_and_not_quoted() {
-        for text in [
-            "https://user:canary@h",
-            "ftp://user:canary@h",
-            "http+dots://user:canary@h",
-            "user:canary@h",
-            "http://127.0.0.1:80@evil/canary",
-            "http://127.0.0.1\\@evil/canary",
-            "http://localhost\\canary",
-        ] {
-            for refused in [
-                parse_endpoint(text).map(drop).unwrap_err(),
-                service_url(text).map(drop).unwrap_err(),
-                nearby_url(text).map(drop).unwrap_err(),
-            ] {
-                assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
-            }
-        }
-    }
-
-    #[test]
     fn a_key_of_ones_own_does_not_go_over_a_network_in_clear() {
         for (endpoint, is_refused) in [
             ("http://store.example.org:9000", true),
@@ -733,31 +465,6 @@ mod tests {
             let loaded = crate::config::Loaded::for_test(&environment, "");
             let result = loaded.require(&[Group::Archive]);
             assert_eq!(result.is_err(), is_refused, "{endpoint}");
-        }
-    }
-
-    #[test]
-    fn keys_are_not_asked_for_in_clear_across_a_network() {
-        for text in [
-            "http://169.254.170.23/v1/credentials",
-            "http://[fd00:ec2::23]/v1/credentials",
-            "http://127.0.0.1:80/x",
-            "http://localhost:80",
-            "https://example.org/x",
-        ] {
-            assert!(nearby_url(text).is_ok(), "{text}");
-        }
-        for text in [
-            "http://example.org/x",
-            "http://10.0.0.1",
-            "http:///x",
-            "http://[::1].example.org/x",
-            "http://localhost:80.example.org/x",
-            "http://example.org?http://localhost/",
-            "ftp://localhost",
-            "",
-        ] {
-            assert!(nearby_url(text).is_err(), "{text}");
         }
     }
 }
