@@ -168,12 +168,8 @@ impl Server {
             checksum: UploadChecksum::Crc32c,
             ca_file: None,
             proxies: Proxies::default(),
-            timeouts: HttpTimeouts {
-                connect: Duration::from_millis(100),
-                answer: Duration::from_millis(300),
-                stall: Duration::from_millis(300),
-                assembly: Duration::from_secs(5),
-            },
+            // As in life: a busy machine is not silent.
+            timeouts: HttpTimeouts::default(),
             retry: RetryPolicy {
                 deadline: Duration::from_secs(5),
                 first_delay: Duration::from_millis(1),
@@ -186,6 +182,26 @@ impl Server {
 
     fn store(&self) -> S3Store {
         S3Store::open(&self.options()).expect("opens")
+    }
+
+    /// A store that takes a second for silence, and asks twice.
+    fn impatient_store(&self) -> S3Store {
+        let options = self.options();
+        let limit = Duration::from_secs(1);
+        let options = S3Options {
+            timeouts: HttpTimeouts {
+                connect: limit,
+                answer: limit,
+                stall: limit,
+                ..options.timeouts
+            },
+            retry: RetryPolicy {
+                attempts_max: 2,
+                ..options.retry
+            },
+            ..options
+        };
+        S3Store::open(&options).expect("opens")
     }
 }
 
@@ -412,7 +428,11 @@ async fn row_25_the_mark_says_whose_object_is_there() {
 #[tokio::test]
 async fn row_26_silence_has_a_limit() {
     let server = Server::of_store(|_| Reply::Silence);
-    let error = server.store().head(&key()).await.expect_err("silence");
+    let error = server
+        .impatient_store()
+        .head(&key())
+        .await
+        .expect_err("silence");
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("no answer within"), "{error}");
 }
