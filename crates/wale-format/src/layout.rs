@@ -127,7 +127,7 @@ pub fn deletion(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{DELETION}")
 }
 
-/// The key of the claim on a backup's name: whoever has it writes the backup, or removes what is left of it. Beside a
+/// The key of the claim on a backup's name: its holder writes the backup, or removes what is left of it. Beside a
 /// sentinel it means nothing.
 #[must_use]
 pub fn attempt(backup: &BackupName) -> String {

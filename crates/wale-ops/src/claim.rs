@@ -1,8 +1,9 @@
 //! A claim: one object that says who works under a name in the archive, so that of several sidecars one does.
 //!
-//! It is taken by create-if-absent and refreshed while the work goes on. Whoever dies leaves it behind: it is dead when
-//! it has not been refreshed for [`DEAD_AFTER`] by the store's clock. That is the one rule, for a base backup that wants
-//! the name, for the sweep and for retention; and each of them takes the claim before it removes anything.
+//! It is taken by create-if-absent and refreshed while the work goes on. A holder that dies leaves it behind. A claim
+//! is dead when it has not been refreshed for [`DEAD_AFTER`] by the store's clock. That is the one rule, for a base
+//! backup that wants the name, for the sweep and for retention; and each of them takes the claim before it removes
+//! anything.
 //!
 //! Invariants: a holder that could not refresh for [`HELD_MAX`] gives the claim up for good, which is before anybody
 //! else may take it; it looks whether the claim is still its own before each removal and before it commits. So of two
@@ -44,7 +45,7 @@ pub(crate) fn is_dead(refreshed: DateTime<Utc>, store_now: DateTime<Utc>) -> boo
     store_now - refreshed >= DEAD_AFTER
 }
 
-/// Whether whoever has the claim `key` removes what lies under the name: then everybody who wants that may go on.
+/// Whether the holder of the claim `key` removes what lies under the name: then everybody who wants that may go on.
 ///
 /// # Errors
 ///
@@ -108,7 +109,7 @@ pub(crate) enum Taken {
     Theirs(Holder),
 }
 
-/// Who has a claim, as far as it tells.
+/// The holder of a claim, as far as the claim says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
     /// Host and process, for people.

@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Whoever follows the hint gets on, even where the budget is half of the setting.
+    /// A user who follows the hint gets on, even where the budget is half of the setting.
     #[test]
     fn the_hint_is_enough() {
         let bounds = DescriptionBounds::new(40, 128 << 20);

@@ -79,7 +79,7 @@ pub enum Level {
 pub enum InRecovery {
     /// The archive does not have the file. Recovery ends, and the server promotes.
     Absent,
-    /// Nobody knows whether the archive has it. Recovery stops, with its files intact.
+    /// It is not known whether the archive has it. Recovery stops, with its files intact.
     Stop,
 }
 

@@ -1,6 +1,6 @@
 //! How far the archive carries a recovery from its newest base backup, and the first gap on its way. Reads only.
 //!
-//! A gap that nobody knows of is found by the restore. It is closed by putting the segments back, or left behind by the
+//! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. Where the way leads, and what is a gap, the restore says: this asks the same questions early.
 
 use wale_format::{BackupName, Sentinel};

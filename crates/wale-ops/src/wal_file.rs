@@ -1,4 +1,4 @@
-//! What a WAL file must be like, whoever has it: the server that hands it over, or the archive. Pure.
+//! What a WAL file must be like, no matter who has it: the server that hands it over, or the archive. Pure.
 
 use wale_pg::{
     ArchiveFileName, HeaderExpectation, TimelineHistory, WalHeaderError, WalPageHeader,

@@ -1,4 +1,4 @@
-//! One base backup at a time, whoever asks: the schedule, a client, or the start of `BACKUP_PUSH`.
+//! One base backup at a time, no matter who asks: the schedule, a client, or the start of `BACKUP_PUSH`.
 //!
 //! It refuses to know what a backup is. The advisory lock on the server, which wale-ops takes, covers other processes;
 //! this covers the ones inside.
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 /// it, and one bad night does not take a node out of its service until the next.
 const FAILURE_REMEMBERED: Duration = Duration::from_hours(1);
 
-/// Who asked for a backup.
+/// What asked for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
     Schedule(Slot),
@@ -53,7 +53,7 @@ impl Trigger {
 /// Called once, when the server has fixed the backup's start position.
 pub(crate) type OnStarted = Box<dyn FnOnce() + Send>;
 
-/// Whoever can take a base backup. The service needs no more of it than this.
+/// Something that can take a base backup. The service needs no more of it than this.
 pub(crate) trait TakeBackup: Send + Sync {
     fn take(
         &self,

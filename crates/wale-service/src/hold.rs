@@ -7,7 +7,7 @@
 //! first backup (which is merely of no use). It opens
 //!
 //! - when the backup has begun;
-//! - when an attempt failed although the server could be reached: waiting longer would not be shorter;
+//! - when an attempt failed although the server could be reached: a longer wait would not help;
 //! - [`HOLD_LIMIT`] after the first push was held: that push proves that a server runs, whatever the attempts say;
 //! - when the sidecar is asked to stop.
 

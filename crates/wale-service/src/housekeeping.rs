@@ -101,7 +101,7 @@ async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
             refused = report.refused.len(),
             "removed what crashes left in the archive"
         ),
-        // Whoever may only read restores from this archive: cleaning it is somebody else's.
+        // A sidecar that may only read restores from this archive: somebody else cleans it.
         Err(error) if error.kind == Kind::PermissionDenied => {
             tracing::info!(
                 "the remains of crashes are not looked for: {}",

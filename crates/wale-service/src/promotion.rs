@@ -30,7 +30,7 @@ pub(crate) async fn watch(app: Arc<App>) {
             }
             Ok(Look::Ended(pending)) => pending,
             Err(error) => {
-                // Whoever needs the directory tells; this may be none that was ever restored.
+                // The code that needs the directory reports it; this one may never have been restored.
                 tracing::debug!("no look at the recovery settings: {}", error.chain());
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;

@@ -17,8 +17,8 @@ use crate::journal::{GapRecord, RecoverableRecord, log_failure};
 /// look-ups under each of the codecs' names.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// Between two looks while something is missing: whoever puts segments back wants to see that it was right, and the old
-/// primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
+/// Between two checks while something is missing: a person who puts segments back wants to see that it was right, and
+/// the old primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
 const EVERY_WHILE_MISSING: Duration = Duration::from_mins(10);
 
 /// The pause after a look that failed, doubled up to [`EVERY`].
@@ -53,7 +53,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     }
 }
 
-/// When the newest segment was stored, for whoever alarms on the time since the last push: a restart is no reason.
+/// When the newest segment was stored, for alarms on the time since the last push: a restart is no reason for one.
 async fn recall_push(app: &App, found: Option<&Recoverable>) {
     if let Some(segment) = found.and_then(|found| found.until)
         && let Ok(Some(stored)) = app.archive.find_wal(&segment.into()).await

@@ -193,7 +193,7 @@ fn pause_after(kind: Option<Kind>, declined: Option<Declined>, attempt: usize) -
     let pause = RETRY_PAUSES.get(attempt).copied();
     match (kind, declined) {
         (None | Some(Kind::Cancelled | Kind::Draining), _) => None,
-        // It costs a look. Whoever takes the backup may die, and a server comes back.
+        // It costs a look. The sidecar that takes the backup may die, and a server comes back.
         (_, Some(Declined::Elsewhere | Declined::ServerDown)) => Some(pause.unwrap_or(last)),
         (_, Some(_)) => None,
         (_, None) => pause,
@@ -296,7 +296,7 @@ mod tests {
         for _ in 0..seconds {
             clock.advance(TimeDelta::seconds(1));
             tokio::time::advance(Duration::from_secs(1)).await;
-            // The scheduler, the backup's task and whoever waits for it take their turns.
+            // The scheduler, the backup's task and the one that waits for it take their turns.
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }

@@ -1,7 +1,7 @@
 //! Whether a PostgreSQL server may be running on the data directory, as far as `postmaster.pid` tells.
 //!
-//! A hint, not a fact: the server mostly lives in another container, with process ids of its own. Whoever needs to be
-//! certain connects.
+//! A hint, not a fact: the server mostly lives in another container, with process ids of its own. A caller that needs
+//! to be certain connects.
 
 use std::path::PathBuf;
 

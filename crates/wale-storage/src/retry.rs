@@ -66,8 +66,8 @@ impl RetryPolicy {
     }
 }
 
-/// From this time on that a call has taken without success its repetition is told in the log. Half a second: a blip is
-/// over by then, and whoever waits at a terminal hears within a second why.
+/// When a call has taken this long without success, its repetition is reported in the log. Half a second: a blip is
+/// over by then, and a person at a terminal learns within a second why.
 const TOLD_AFTER: Duration = Duration::from_millis(500);
 
 /// Between two such lines of the process, however many calls wait for the store. 5 s: six lines for one that is given up.
@@ -272,7 +272,7 @@ struct Watched {
     turn: Turn,
 }
 
-/// Who has to act for the put to go on.
+/// The side that has to act for the put to go on.
 #[derive(Clone, Copy)]
 enum Turn {
     /// The store, since this moment.

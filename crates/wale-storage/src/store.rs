@@ -104,9 +104,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Only those of every verb.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
 
-    /// Makes sure that an object which can be read is durable, whoever wrote it: its writer may have been
-    /// killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`]. In a
-    /// store that shows an object only when it is durable, a look is enough; one that does not overrides this.
+    /// Makes sure that an object which can be read is durable, no matter who wrote it: its writer may have
+    /// been killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`].
+    /// In a store that shows an object only when it is durable, a look is enough; one that does not overrides
+    /// this.
     ///
     /// # Errors
     ///
@@ -128,7 +129,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError>;
 
     /// As [`Store::list`], of the keys behind `after` alone, which need not exist. A store that can begin there at little
-    /// cost overrides this; whoever looks for the next few keys asks so.
+    /// cost overrides this; a caller that wants the next few keys asks so.
     ///
     /// # Errors
     ///

@@ -91,7 +91,7 @@ pub fn mend(data_directory: &Path, owner: Option<Owner>) -> Result<Mended, Clust
         .collect();
     let mut seen = BTreeSet::new();
     while let Some((path, is_rules, depth)) = waiting.pop() {
-        // Whoever made the configuration can let it include itself.
+        // The author of the configuration can let it include itself.
         if depth > INCLUDE_DEPTH || seen.len() >= FILES_MAX as usize || !seen.insert(path.clone()) {
             continue;
         }

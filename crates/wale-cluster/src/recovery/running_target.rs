@@ -1,8 +1,9 @@
 //! Whether the server that runs on a data directory recovers to a target, as far as that is beyond doubt.
 //!
-//! From 13 on a server that reaches the end of the WAL before its target stops; it never promotes. Whoever knows that it
-//! has a target may therefore say "absent" of a segment that lies behind it. Targets are fixed when the server starts, so
-//! what the files say counts only where they have not been changed since. `false` is always a safe answer.
+//! From 13 on a server that reaches the end of the WAL before its target stops; it never promotes. So a program that
+//! knows that the server has a target may say "absent" of a segment after that target. Targets are fixed when the
+//! server starts, so what the files say counts only where they have not been changed since. `false` is always a safe
+//! answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Reading a manifest line by line: nothing of it is kept, so its size bounds no memory.
 //!
-//! PostgreSQL and wale print one file a line, within a frame whose lines are always the same; whoever prints it otherwise
-//! is not understood. What a line says may be believed only when the last one, with the checksum over the others, has come.
+//! PostgreSQL and wale print one file a line, within a frame whose lines are always the same. A manifest that is
+//! printed otherwise is not understood. Believe what a line says only after the last one has come, with the checksum
+//! over the others.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Read as _, Write};

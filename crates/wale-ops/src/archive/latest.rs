@@ -428,7 +428,7 @@ mod tests {
         let catalog = bench.archive.catalog().await.expect("read");
         let named = BackupSelector::Name(named(LEFT[0]));
         assert!(bench.archive.choose(&catalog, &named).await.is_ok());
-        // Whoever wants the old timeline gets it.
+        // A caller that wants the old timeline gets it.
         let wanted = Wanted {
             timeline: TimelineId::new(1),
             ..RECORD

@@ -46,8 +46,8 @@ impl Archive {
         Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
     }
 
-    /// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
-    /// read. Only an archive that wale has never written to has no better record.
+    /// The size of a WAL segment, read from the segment in which the backup starts. `None` where that one is not there
+    /// or cannot be read. Only an archive that wale has never written to has no better record.
     async fn size_by_first_segment(&self, name: &BackupName) -> Result<Option<u64>> {
         let first = ArchiveFileName::Segment(name.segment());
         let Some(stored) = self.find_wal(&first).await? else {

@@ -349,7 +349,7 @@ mod tests {
         let error = judge(&ask, &folders).unwrap_err();
         assert_eq!(error.kind, Kind::Configuration);
         assert!(error.hint.unwrap().contains("WALE_RESTORE_LIBRARIES=warn"));
-        // Another server will run, or it looks elsewhere, or nobody knows where it looks: told, and not refused.
+        // Another server will run, or it looks elsewhere, or it is not known where it looks: reported, and not refused.
         let warn = Question {
             policy: MissingLibraries::Warn,
             ..ask

@@ -1,6 +1,6 @@
 //! Where the tablespaces of a backup go, without I/O.
 //!
-//! The archive is not trusted with that: whoever can write into it could name any empty directory of this host, and
+//! The archive is not trusted with that: anybody who can write into it could name any empty directory of this host, and
 //! files of any name in it. So a place that only the backup names is used only when its two records agree (sentinel and
 //! tablespace map), the directory is there, is empty, and belongs to the owner of the cluster; and nothing but the
 //! folder of the cluster's version is written into a tablespace.
@@ -26,7 +26,7 @@ pub struct RecordedTablespace {
     pub inside: Option<String>,
 }
 
-/// Who says where a tablespace goes.
+/// What says where a tablespace goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
     /// The request, by a mapping or a restore specification: the directory is made if need be.
@@ -59,7 +59,7 @@ pub struct PlannedTablespace {
     pub origin: PathBuf,
     /// Where it goes.
     pub target: PathBuf,
-    /// Who says so.
+    /// What says so.
     pub named_by: NamedBy,
 }
 

@@ -22,7 +22,7 @@ const LIBRARIES: &str = "shared_preload_libraries";
 /// The file without which no server starts.
 const MAIN: &str = "postgresql.conf";
 
-/// What has to be done by whoever restores a backup without its configuration.
+/// What a person has to do who wants to restore a backup without its configuration.
 const KEEP_COPIES: &str =
     "keep copies of them, in a folder that PGCONF_BACKUP_DIR names when you restore";
 

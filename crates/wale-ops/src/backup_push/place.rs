@@ -45,7 +45,7 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
     cleared.map(|()| claim)
 }
 
-/// Whether the name may be used by whoever has the claim on it.
+/// Whether the holder of the claim on the name may use it.
 async fn look(archive: &Archive, name: &BackupName, from_the_dead: bool) -> Result<Place> {
     let sentinel = has_sentinel(archive, name).await?;
     let mut objects = objects(archive, name).await?;

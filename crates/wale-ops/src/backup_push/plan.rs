@@ -316,7 +316,7 @@ mod tests {
         let cases = [
             (free, None, Ok(Place::Free)),
             (dead, None, Ok(Place::Free)),
-            // Whoever died had the claim: everything there was under it.
+            // The dead one had the claim: everything there was under it.
             (dead, at(1), Ok(Place::Leftover)),
             (free, at(1), Err(Kind::Busy)),
             (free, at(-1), Err(Kind::Busy)),

@@ -1,6 +1,6 @@
 //! An upper bound for the bytes that all workers together read per second.
 //!
-//! For blocking threads: whoever takes bytes sleeps until they fit. A limit does not save up: an idle second buys
+//! For blocking threads: a thread that takes bytes sleeps until they fit. A limit does not save up: an idle second buys
 //! nothing later, so the disk never sees a burst.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,9 +1,9 @@
 //! What is counted with what. Pure.
 //!
 //! The rules hold along the line that leads to the newest timeline, and separately for each branch that was abandoned:
-//! the newest backups by time may all lie on one, and whoever counted them together would delete the only backup that
-//! leads to the present. They hold separately, too, for what this version cannot restore: it is no reason to delete what
-//! it can.
+//! the newest backups by time may all lie on one, and a common count would delete the only backup that leads to the
+//! present. They also hold separately for what this version cannot restore: that is no reason to delete what it can
+//! restore.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,8 +74,9 @@ pub(super) enum Counted {
     With(usize),
 }
 
-/// How each of these backups counts; they come oldest first. Whoever may ask for backups over HTTP must not be able to
-/// push others out by asking often: such a backup counts when it began long enough after the one before it that counts.
+/// How each of these backups counts; they come oldest first. A client that may ask for backups over HTTP must not be
+/// able to push others out by asking often. So such a backup counts when it began long enough after the one before it
+/// that counts.
 pub(super) fn counted(backups: &[&BackupFacts], interval: Duration) -> Vec<Counted> {
     let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
     let mut before: Option<usize> = None;

@@ -285,7 +285,7 @@ fn not_target(target: &BackupName, backups: &[BackupFacts]) -> Kept {
     kept
 }
 
-/// Whoever names a backup is told why it stays.
+/// A user who names a backup is told why it stays.
 fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &Kept) -> Result<()> {
     let mut reasons = kept
         .iter()

@@ -278,7 +278,7 @@ impl Run<'_> {
     async fn backups(&mut self, decisions: &[Decision]) -> Result<Vec<Need>> {
         let going = || decisions.iter().filter(|decision| decision.goes());
         // What holds only changes goes before what it is based on, the youngest first; and where one of them cannot go,
-        // nobody knows how many of the others it still needs.
+        // it is not known how many of the others it still needs.
         let deltas: Vec<_> = going().filter(|one| one.backup.is_delta()).collect();
         let mut gone = BTreeSet::new();
         for decision in deltas.iter().rev() {
@@ -344,7 +344,7 @@ impl Run<'_> {
             return Ok(false);
         }
         if self.act == Act::Delete && head(self.archive, &key).await?.is_some() {
-            // Whoever sees it would restore the backup, so the rest stays, too.
+            // A reader that sees it would restore the backup, so the rest stays, too.
             self.report.objects -= 1;
             self.report.bytes -= size;
             self.note_refused(Refused::still_there(key));
@@ -547,9 +547,9 @@ impl Run<'_> {
         self.delete(batch).await
     }
 
-    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning. Each batch only where
-    /// nobody has begun a base backup since: that looks for its first segment when it is complete, so whoever is not seen
-    /// here sees it gone.
+    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning. Each batch goes only
+    /// where nobody has begun a base backup since. A backup looks for its first segment when it is complete, so one
+    /// that is not seen here sees its segment gone.
     async fn wal(&mut self, judge: &WalJudge, known: &Known) -> Result<()> {
         let mut batch = Vec::new();
         let mut objects = listing(self.archive, layout::WAL_PREFIX).await?;

@@ -495,7 +495,7 @@ mod tests {
             ("000000010000000000000003", false),
             ("000000030000000000000003", true),
             ("000000030000000000000004", false),
-            // Without a history, or with a damaged one, nobody knows.
+            // Without a history, or with a damaged one, it is not known.
             ("000000020000000000000004", true),
             ("000000040000000000000004", true),
         ] {

@@ -307,7 +307,7 @@ impl Shared {
                 }
                 Err(error) => Err(error),
             };
-            // Off the list before anybody is told: whoever asks next must not join a push that has ended.
+            // Off the list before anybody is told: the next request must not join a push that has ended.
             drop(landing);
             sender.send_replace(Some(Arc::new(result)));
         });

@@ -346,8 +346,8 @@ async fn stat(
     })
 }
 
-/// Acknowledges an object that was found and compared. That it can be read does not make it durable: whoever wrote it
-/// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
+/// Acknowledges an object that was found and compared. That it can be read does not make it durable: its writer may
+/// have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
 pub(super) async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
     match archive.store().confirm(&stored.key).await {
         Ok(Some(_)) => Ok(already(stored)),

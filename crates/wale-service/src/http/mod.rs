@@ -131,7 +131,7 @@ async fn connection(
     let ended = {
         let mut serving = Pin::new(&mut connection);
         tokio::select! {
-            // First, so that a request that is here already is answered, whoever must make room.
+            // First, so that a request that is here already is answered, no matter who must make room.
             biased;
             ended = serving.as_mut() => ended,
             () = slot.cut().cancelled() => return,

@@ -165,7 +165,7 @@ impl Inner {
         }
     }
 
-    /// Gives free turns to whoever is next.
+    /// Gives free turns to those that are next.
     fn go_on(self: &Arc<Self>) {
         loop {
             let (turn, give) = {
@@ -179,7 +179,7 @@ impl Inner {
                 let turn = self.hand_over(&mut table, next.peer, next.cut);
                 (turn, next.give)
             };
-            // Whoever has just given up drops it here, without the lock, and the next one gets it.
+            // A waiter that has just given up drops it here, without the lock, and the next one gets it.
             if give.send(turn).is_ok() {
                 return;
             }

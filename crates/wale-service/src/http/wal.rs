@@ -17,11 +17,13 @@ use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
 
-/// How long a file waits for its turn to be sent, and a proof for its turn to be made. Whoever asks is told then, and may ask again.
+/// How long a file waits for its turn to be sent, and a proof for its turn to be made. The client hears it then, and
+/// may ask again.
 const FILE_TURN: Duration = Duration::from_secs(30);
 
-/// How long a push is waited for; it goes on behind, and whoever asks again joins it. With the 30 s that a request may be
-/// held before the first base backup, the longest answer takes 100 s: an `archive_command` gives up after more, 120 s.
+/// How long a request waits for its push. The push goes on afterwards, and a client that asks again joins it. With the
+/// 30 s that a request may be held before the first base backup, the longest answer takes 100 s: an `archive_command`
+/// gives up after more, 120 s.
 const PUSH_ANSWER: Duration = Duration::from_secs(100);
 
 /// The raw part of an address that holds a name.

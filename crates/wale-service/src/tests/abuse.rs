@@ -131,8 +131,8 @@ async fn row60_without_the_token_no_body_is_waited_for() {
     sidecar.stop().await.unwrap();
 }
 
-/// Who asks for files and reads nothing gets a turn, or a place in the queue, or is turned away; and neither a push nor a
-/// recovery is kept out by that.
+/// A client that asks for files and reads nothing gets a turn, or a place in the queue, or is turned away. That keeps
+/// out neither a push nor a recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_88_whoever_waits_for_a_file_keeps_no_push_and_no_recovery_out() {
     let mut bench = bench();

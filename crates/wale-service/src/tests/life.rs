@@ -209,7 +209,7 @@ async fn without_a_server_it_ends_at_once() {
         "{:?}",
         begun.elapsed()
     );
-    // Row 50: whoever asks now is refused, not answered wrongly.
+    // Row 50: a client that asks now is refused, not answered wrongly.
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 

@@ -163,7 +163,7 @@ impl Root {
     ///
     /// A folder that exists already may have been made a moment ago by another thread, or by a process
     /// that was killed before its fsync. So the first use of each folder in this process syncs its parent,
-    /// whoever made it.
+    /// no matter who made it.
     pub(super) fn folder_for_write(&self, folders: &[&str]) -> Result<OwnedFd, StoreError> {
         let mut folder = self.open()?;
         let mut durable = self.durable();

@@ -113,8 +113,8 @@ impl Walk {
     }
 
     /// A walk over the objects whose path starts with `prefix` and is greater than `after`. Its first pass over a folder
-    /// keeps a batch of names, because whoever begins in the middle mostly wants the next few: memory and time for sorting
-    /// do not depend on how many there are.
+    /// keeps a batch of names, because a caller that begins in the middle mostly wants the next few: memory and time
+    /// for sorting do not depend on how many there are.
     pub(super) fn start_after(
         root: Arc<Root>,
         prefix: &str,
@@ -167,7 +167,7 @@ impl Walk {
             let Some(name) = level.names.pop_front() else {
                 if level.more {
                     level.read_pass(&self.root, self.wanted, self.pass_names)?;
-                    // Whoever wants more than a first short pass wants all of it.
+                    // A caller that wants more than a first short pass wants all of it.
                     self.pass_names = self.pass_names.saturating_mul(8).min(PASS_NAMES);
                 } else {
                     self.folders.pop();

@@ -298,7 +298,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().expect("made");
         let nobody = 65_534;
-        // Whoever is not root stores under their own name.
+        // A user who is not root stores under their own name.
         let _ = std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody));
         let owner = std::fs::metadata(folder.path()).expect("stat").uid();
         let root = Root::new(folder.path().to_owned());

@@ -173,7 +173,7 @@ impl S3Store {
         if !in_doubt {
             return self.read_back(commit, told.modified).await.map(worth);
         }
-        // Who stored last before this look has won.
+        // The writer that stored last before this check has won.
         match self.found_at(commit.key).await? {
             Some(found) if found.mark == commit.mark => {
                 self.check(commit, &found, told.modified).await.map(worth)

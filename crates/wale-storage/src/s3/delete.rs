@@ -123,7 +123,7 @@ impl S3Store {
                     let error = client.error(Failure::Refused(refusal), Asked::Object(key));
                     failed.push((key.clone(), error));
                 }
-                // An error of nobody's is one of any of them, so none of them counts as deleted.
+                // An error without a known name may be about any of the objects, so none of them counts as deleted.
                 None if refusal.is_absence() => {
                     let reason = format!("an error of an object that was not named: {refusal}");
                     return Err(Failure::Nonsense(reason));
@@ -137,7 +137,7 @@ impl S3Store {
     /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
     pub(super) async fn discard_abandoned(&self) {
         loop {
-            // It stays noted until it is gone: whoever discards it may himself be dropped.
+            // It stays noted until it is gone: this future may itself be dropped.
             let Some((key, what)) = noted(&self.inner.abandoned).last().cloned() else {
                 return;
             };

@@ -113,7 +113,7 @@ impl S3Store {
         })
     }
 
-    /// Who sees to it that a stored body is the one that was sent.
+    /// The side that makes sure that a stored body is the one that was sent.
     async fn body_check(&self) -> Result<BodyCheck, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon && inner.checksum != UploadChecksum::None {

@@ -182,8 +182,8 @@ impl S3Store {
                 let memory = self.inner.slots.hold(number + 1).await;
                 source.next(memory).await
             };
-            // The part goes out while the next is gathered, and its memory is free as soon as it is out: whoever waits
-            // for memory holds none that he does not need.
+            // The part goes out while the next is gathered, and its memory is free as soon as it is out: a task that
+            // waits for memory holds none that it does not need.
             let send = async move {
                 let record = self.put_part(upload, number, &part).await;
                 drop(part);

@@ -67,7 +67,7 @@ struct State {
     faults: Vec<(Fault, Action)>,
     seen: Vec<Seen>,
     partition: Option<Partition>,
-    /// Grows when faults are taken away: whoever stalls is released.
+    /// Grows when faults are taken away: a stalled connection is released.
     epoch: u64,
     streams: HashMap<u64, TcpStream>,
     streams_made: u64,

@@ -1,7 +1,7 @@
 //! Reads the values of settings while they are loaded, and keeps every mistake instead of stopping at the first.
 //!
-//! A value that cannot be parsed is replaced by its default, so that the rest can be read; whoever
-//! needs the group must look at the mistakes before using it.
+//! A value that cannot be parsed is replaced by its default, so that the rest can be read. A caller
+//! that needs the group must check the mistakes before using it.
 
 use std::path::{Path, PathBuf};
 

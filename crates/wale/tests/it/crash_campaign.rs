@@ -421,7 +421,7 @@ fn rows(cluster: &Cluster) -> u64 {
     cluster.sql("select count(*) from t").parse().unwrap()
 }
 
-/// I7: whoever promoted had everything that was archived before.
+/// I7: a server that promoted had everything that was archived before.
 fn assert_reached(cluster: &Cluster, noted: u64) {
     let found = rows(cluster);
     assert!(

@@ -296,7 +296,7 @@ fn an_endpoint_is_spelled_as_wal_e_did_and_as_a_plain_address() {
 #[test]
 fn a_bucket_can_be_the_host_itself() {
     let mut shelf = Shelf::new("s3-vhost");
-    // moto knows a bucket by the first component of a host name, whoever the rest may be.
+    // moto knows a bucket by the first component of a host name, whatever the rest may be.
     let server = S3Server::moto(&shelf.sandbox);
     let proxy = FaultProxy::start(server.port());
     let bucket = "archive.example.test";

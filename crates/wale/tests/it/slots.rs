@@ -173,7 +173,7 @@ impl<'a> Pair<'a> {
         self.first.restart(&[daily]);
         self.second.restart(&[daily]);
         self.wait_backups(3);
-        // Whoever came second waits half a minute, or found the backup there already.
+        // The sidecar that came second waits half a minute, or found the backup there already.
         wait_until("the other sidecar's answer", LONG, || {
             let words = ["another sidecar takes the scheduled", "is served: backup"];
             let nodes = [&self.first, &self.second];

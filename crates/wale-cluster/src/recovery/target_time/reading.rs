@@ -11,7 +11,7 @@ use super::zone::{in_zone, is_one_of, offset_seconds};
 /// What a text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// One moment, whoever reads it.
+    /// One moment, no matter who reads it.
     Moment(DateTime<Utc>),
     /// PostgreSQL refuses it; what is wrong.
     Wrong(String),

@@ -129,7 +129,7 @@ fn live(events: &[Event], end: End) -> World {
     if end.copied {
         copy(&world);
     }
-    // Whoever asks by hand waits until nothing is being written.
+    // A person who asks by hand waits until nothing is being written.
     world.pass(TimeDelta::hours(25));
     if end.writing {
         world.abandoned();

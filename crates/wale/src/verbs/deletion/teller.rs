@@ -38,7 +38,7 @@ pub(super) struct Teller {
     /// The command line that does what a dry run tells.
     line: String,
     told: u64,
-    /// Standard output failed: whoever read it has seen enough, or the disk is full.
+    /// Standard output failed: its reader has seen enough, or the disk is full.
     closed: Option<io::Error>,
 }
 
