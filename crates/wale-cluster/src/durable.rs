@@ -135,7 +135,7 @@ impl Drop for PendingFile {
 }
 
 /// Permission bits of a file that a server shall find beside others, as the server would make it: readable for the group
-/// where its folder is (`initdb -g`), else for the owner only.
+/// where its folder is (`initdb -g`), otherwise for the owner only.
 #[must_use]
 pub fn mode_beside(path: &Path) -> u32 {
     let folder = path

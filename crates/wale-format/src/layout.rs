@@ -23,7 +23,7 @@
 //!     <segment>.partial.<16 hex>[.<ext>]          another partial segment of the same name, other bytes
 //! ```
 //!
-//! Refuses to know: stores, prefixes, encryption (no name tells of it).
+//! Refuses to know: stores, prefixes, encryption (no name shows it).
 //!
 //! Invariant: bijective. `parse(key).to_key() == Some(key)` for every key that is not
 //! [`ArchiveKey::Unknown`], and `parse(meaning.to_key()) == meaning`. What other tools' readers are

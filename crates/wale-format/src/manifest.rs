@@ -31,7 +31,7 @@ pub struct WalRange {
     pub timeline: TimelineId,
     /// First position needed.
     pub start: Lsn,
-    /// Position behind the last byte needed.
+    /// Position after the last byte needed.
     pub end: Lsn,
 }
 

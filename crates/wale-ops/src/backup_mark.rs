@@ -76,7 +76,7 @@ async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
     };
     let note = look(layout::deletion(name)).await?;
     if look(layout::sentinel(name)).await?.is_none() {
-        // Else the mark would be all that is left of the backup.
+        // Otherwise the mark would be all that is left of the backup.
         let key = Archive::key(&layout::metadata(name))?;
         let deleted = archive.store().delete(&key).await;
         deleted.map_err(|error| OpError::from_store(error, format_args!("delete {key}")))?;

@@ -300,8 +300,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Gives the claim back, if it is ours; whether that was so, and its object is gone. What the store does not do is told
-    /// in the log: the claim dies by itself.
+    /// Gives the claim back, if it is ours. Returns whether it was, and its object is gone. What the store does not do
+    /// is reported in the log: the claim dies by itself.
     pub(crate) async fn release(&self) -> bool {
         let released = match self.check().await {
             Ok(()) => self.delete().await,

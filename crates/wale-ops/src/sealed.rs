@@ -1,7 +1,8 @@
 //! WAL that lies in the archive only under a codec or a key that this version cannot read. Reads only.
 //!
 //! Another tool wrote it. It counts as not archived: a push stores the file beside it, and a base backup waits for that.
-//! What no server pushes any more stays as it is, and no restore by wale reads it; so it is told when a sidecar starts.
+//! What no server pushes any more stays as it is, and no restore by wale reads it; so it is reported when a sidecar
+//! starts.
 //!
 //! A listing shows the codec by the extension. A key does not show: what is encrypted has the extension of its codec. Of
 //! those the newest segment is opened, which stands for the archive.

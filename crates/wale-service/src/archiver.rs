@@ -1,4 +1,5 @@
-//! Whether the cluster and its archiver are there, as the two directories show it: looked at from the start, told by readiness.
+//! Whether the cluster and its archiver are there, as the two directories show it: checked from the start, reported by
+//! readiness.
 //!
 //! A push that fails says so by itself. What this finds is what no request shows: a data directory without a cluster, a
 //! WAL directory that is not the server's (each push is 404, PostgreSQL keeps its WAL, and all else looks well), files
@@ -128,7 +129,7 @@ fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<Str
     ) {
         return None;
     }
-    // A restored cluster that no server has started yet: the control file tells of the server that was backed up.
+    // A restored cluster that no server has started yet: the control file describes the server that was backed up.
     if data.join("backup_label").exists() {
         return None;
     }

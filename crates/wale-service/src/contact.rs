@@ -1,4 +1,4 @@
-//! Whether the server can be reached where base backups look for it: asked every minute, and told by readiness.
+//! Whether the server can be reached where base backups look for it: checked every minute, and reported by readiness.
 //!
 //! WAL comes out of a directory, so pushes go on while nobody can reach the server, and without this a partition shows
 //! only when the next base backup fails. Invariants: a server that was never seen is missed only where the sidecar itself

@@ -47,14 +47,14 @@ pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: b
 /// What came of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cleaned {
-    /// It was done, or failed for a reason that is told.
+    /// It was done, or failed for a reason that is reported.
     Looked,
     /// The store does not allow it.
     Refused,
 }
 
-/// Whether objects may be written. Where not, that is told before PostgreSQL hands over the first file, which may be hours
-/// away. A standby's sidecar may well have an archive that it only reads: there it turns nothing off.
+/// Whether objects may be written. Where not, that is reported before PostgreSQL hands over the first file, which may
+/// be hours away. A standby's sidecar may well have an archive that it only reads: there it turns nothing off.
 async fn may_write(app: &App) -> bool {
     let error = match sweep::try_writing(&app.archive).await {
         Err(error) if error.kind == Kind::PermissionDenied => error,

@@ -2,7 +2,7 @@
 //!
 //! Without it a neighbour writes the log full: each refused request is a line. It refuses to know what a line says.
 //! Invariants: a kind is made of words of ours and of a status, never of anything that a client sent, so the table is
-//! bounded; what was left out is told in the next line of its kind or within two minutes.
+//! bounded; what was left out is reported in the next line of its kind or within two minutes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use wale_ops::OpError;
 
 use crate::journal::log_failure;
 
-/// Lines of one kind in one [`WINDOW`]. PostgreSQL repeats a failing command three times a minute, and is told in full.
+/// Lines of one kind in one [`WINDOW`]. PostgreSQL repeats a failing command three times a minute, and each is logged.
 /// A line of 300 bytes, ten times a minute, is 4 MB a day for each kind; there are some dozens.
 const LINES: u32 = 10;
 

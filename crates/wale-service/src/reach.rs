@@ -1,4 +1,4 @@
-//! Whether the archive answers: asked from the start and then every minute, and told by readiness.
+//! Whether the archive answers: checked from the start and then every minute, and reported by readiness.
 //!
 //! Without it a sidecar whose folder, bucket or network is not there is "ready" until the first push fails, which on a
 //! quiet server takes as long as `archive_timeout`. It refuses to know what the archive holds. Invariants: `/startupz`

@@ -21,8 +21,8 @@ const EVERY: Duration = Duration::from_mins(10);
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
-/// Fills in the last backup, and tells until when a schedule is already served: the newest backup's beginning, else the
-/// archive's own, else now, since without an archive nothing was missed.
+/// Fills in the last backup, and returns until when a schedule is already served: the newest backup's beginning,
+/// otherwise the archive's own, otherwise now, since without an archive nothing was missed.
 pub(crate) async fn recall(
     archive: &Archive,
     journal: &Journal,

@@ -1,5 +1,5 @@
-//! Whether WAL is missing behind the newest base backup: looked at when the sidecar starts, after each base backup and
-//! from time to time, and told in `/status`, by a metric and in the log.
+//! Whether WAL is missing after the newest base backup: checked when the sidecar starts, after each base backup and
+//! from time to time, and reported in `/status`, by a metric and in the log.
 //!
 //! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it; a look that
 //! fails leaves what was known. Everything may be dropped at any await.

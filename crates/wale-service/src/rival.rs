@@ -1,5 +1,5 @@
-//! Whether the archive's newest timeline is another server's, while the primary here goes on beside it: told in the log, in
-//! `/status` and as a note of `/readyz`, from the start on.
+//! Whether the archive's newest timeline is another server's, while the primary here goes on beside it: reported in the
+//! log, in `/status` and as a note of `/readyz`, from the start on.
 //!
 //! It refuses to judge: wale-ops does. It fails no probe, because archiving goes on. Everything may be dropped at any await.
 

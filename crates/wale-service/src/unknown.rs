@@ -1,5 +1,5 @@
-//! What this version does not know of the server and of the archive's WAL, told from the start: in the log, in `/status` and
-//! by a metric each.
+//! What this version does not know of the server and of the archive's WAL, reported from the start: in the log, in
+//! `/status` and by a metric each.
 //!
 //! It refuses to judge: wale-ops does. Neither fails a probe, because archiving goes on. Everything may be dropped at any
 //! await.

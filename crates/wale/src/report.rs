@@ -1,4 +1,4 @@
-//! How a failure is told: once, at the top, in PostgreSQL's three voices.
+//! How a failure is reported: once, at the top, in PostgreSQL's three voices.
 
 use std::io::Write;
 
@@ -60,7 +60,7 @@ pub(crate) enum Absence {
     Wrong,
 }
 
-/// How a failure is told.
+/// How a failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// As lines on standard error.

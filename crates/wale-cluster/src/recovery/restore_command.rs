@@ -89,7 +89,7 @@ pub struct RestoreEndpoint {
 /// What the server's client needs to know about the sidecar's TLS.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreTls {
-    /// Certificates against which the sidecar's is checked, PEM, as the server sees the file; else the system's.
+    /// Certificates against which the sidecar's is checked, PEM, as the server sees the file; otherwise the system's.
     pub ca_file: Option<PathBuf>,
 }
 

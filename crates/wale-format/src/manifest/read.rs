@@ -82,7 +82,7 @@ impl<R: BufRead> ManifestReader<R> {
         }
     }
 
-    /// What the next line says; `None` behind the last one, when nothing follows it.
+    /// What the next line says; `None` after the last one, when nothing follows it.
     ///
     /// # Errors
     /// Those of the source; when the line is not of a manifest's form, or too long; when the manifest is of a later

@@ -52,7 +52,7 @@ pub struct BackupEntry {
     pub sentinel: SentinelRecord,
     /// When the store says the sentinel was written.
     pub modified: DateTime<Utc>,
-    /// When the backup ended: as recorded, else `modified`.
+    /// When the backup ended: as recorded, otherwise `modified`.
     pub time: DateTime<Utc>,
     /// Whether `time` is recorded in the backup.
     pub recorded: bool,

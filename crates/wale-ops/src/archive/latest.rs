@@ -14,7 +14,7 @@ use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 
-/// Backups that are told one by one when they are passed over; of the others there is a count.
+/// Backups that are named one by one when they are passed over; the others are only counted.
 const TOLD_MAX: usize = 10;
 
 /// Which backup is meant.

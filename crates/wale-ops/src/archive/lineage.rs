@@ -1,9 +1,9 @@
 //! Which base backup leads to which timeline. Pure.
 //!
-//! A server that goes back in time, or is promoted, leaves its timeline for a new one, whose number is the next that is
-//! free: so the highest timeline of an archive is where the cluster is now. A backup leads to a timeline when its own
-//! end is on the way there, as the timeline's history tells it. What ended behind the fork lies on a branch that was
-//! abandoned: it can be restored, but never to what the cluster is now.
+//! A server that goes back in time, or is promoted, leaves its timeline for a new one. The new number is the next that
+//! is free, so the highest timeline of an archive is where the cluster is now. A backup leads to a timeline when its
+//! own end is on the way there, according to the timeline's history. A backup that ended after the fork lies on an
+//! abandoned branch. It can be restored, but never to what the cluster is now.
 
 use std::collections::{BTreeMap, BTreeSet};
 

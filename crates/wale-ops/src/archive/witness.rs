@@ -16,8 +16,8 @@ use super::walk::{each_wal, each_wal_after};
 use super::{Archive, BackupEntry, is_offline};
 use crate::error::{OpError, Result};
 
-/// Base backups that are looked into on either side of a segment. A slow backup may end behind quick ones that began after
-/// it, but not behind eight. Of each its record is read, 64 KiB as a rule, one after the other.
+/// Base backups that are read on either side of a segment. A slow backup may end after quick ones that began after it,
+/// but not after eight. The record of each is read, 64 KiB as a rule, one after the other.
 const BACKUPS_READ_MAX: usize = 8;
 
 /// The base backups of a timeline around a segment.
@@ -25,7 +25,7 @@ const BACKUPS_READ_MAX: usize = 8;
 pub(crate) struct BackupsAround {
     /// Whether one began in the segment or before it.
     pub(crate) begun_before: bool,
-    /// One that began in the segment, or that ended in it or behind it: the segment was stored.
+    /// One that began in the segment, or that ended in it or after it: the segment was stored.
     pub(crate) behind: Option<BackupName>,
 }
 

@@ -3,7 +3,7 @@
 //! A server that recovers from a backup which ended after its target stops at the first commit after the backup, or at its
 //! end, and promotes: a later state than was asked for, without a word. So such a backup is refused, and `LATEST` is the
 //! newest that ends before the target. Only a time and a position can be compared; where a name or a transaction lies
-//! stands in the WAL alone, and the user is told so.
+//! stands in the WAL alone, and the user hears that.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ impl Aim {
         told
     }
 
-    /// What deserves to be told of a backup whose end cannot be compared.
+    /// What is worth reporting of a backup whose end cannot be compared.
     fn unknown(&self, entry: &BackupEntry) -> Option<String> {
         let (name, ended) = (&entry.name, shown_time(entry.time));
         match &self.kind {

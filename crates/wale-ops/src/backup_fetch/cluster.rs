@@ -174,7 +174,7 @@ fn is_same(done: &RestoreRequest, asked: &RestoreRequest) -> bool {
     plain(done) == plain(asked)
 }
 
-/// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.
+/// Whether the jobs that the restore held are held still. The file is read only for the report: no error.
 fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<String> {
     let held = marker
         .written
@@ -388,7 +388,7 @@ fn take_configuration(
     Ok((said, warnings))
 }
 
-/// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
+/// The operator's configuration, read before the first write: what is missing or unreadable is reported in time.
 async fn configuration(
     archive: &Archive,
     options: &RestoreClusterOptions,

@@ -64,7 +64,8 @@ pub struct PlannedTablespace {
 }
 
 /// Decides where each tablespace goes: by the request's `mapping`, by `links` that are there, into the data directory
-/// `data` where it was in the original's, else to where it was. Also returns sentences about mappings that mean nothing.
+/// `data` where it was in the original's, otherwise to where it was. Also returns sentences about mappings that mean
+/// nothing.
 ///
 /// # Errors
 ///

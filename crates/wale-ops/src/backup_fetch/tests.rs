@@ -798,7 +798,7 @@ fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
     archive
 }
 
-/// Row 46: the WAL that the backup needs, and a hole behind it.
+/// Row 46: the WAL that the backup needs, and a hole after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     let bench = Bench::new().await;

@@ -34,7 +34,7 @@ pub(super) struct Forks {
 }
 
 impl Forks {
-    /// Notes which timelines there are after the backup's own. `None` when that cannot be told: then the wait has its
+    /// Notes which timelines there are after the backup's own. `None` when that is not known: then the wait has its
     /// limit only.
     pub(super) async fn note(
         archive: &Archive,

@@ -58,7 +58,7 @@ pub struct Slot {
 ///
 /// # Errors
 ///
-/// [`OpError::declined`] says why nothing was done; else those of `take`, and the store's.
+/// [`OpError::declined`] says why nothing was done; otherwise those of `take`, and the store's.
 pub(super) async fn serve(
     archive: &Archive,
     slot: Slot,
@@ -66,7 +66,7 @@ pub(super) async fn serve(
     take: impl AsyncFnOnce() -> Result<BackupReport>,
 ) -> Result<BackupReport> {
     let path = data_directory.to_owned();
-    // What cannot be told is left to the backup, which asks the server.
+    // What is not known is left to the backup, which asks the server.
     if let Ok(standing) = blocking(move || role::look(&path)).await? {
         judge(slot.role, standing.state)?;
     }

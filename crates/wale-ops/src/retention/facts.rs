@@ -12,13 +12,13 @@ use crate::archive::lineage::{Ending, Lineage};
 pub struct BackupFacts {
     /// Its name.
     pub name: BackupName,
-    /// When it ended: as recorded, else when its sentinel was stored.
+    /// When it ended: as recorded, otherwise when its sentinel was stored.
     pub time: DateTime<Utc>,
     /// Whether `time` is recorded in the backup.
     pub recorded: bool,
     /// When its sentinel was stored, by the store's clock.
     pub committed: DateTime<Utc>,
-    /// When it began, as recorded; else as `time`.
+    /// When it began, as recorded; otherwise as `time`.
     pub began: DateTime<Utc>,
     /// Whether it was requested over HTTP, by anybody who could reach the sidecar.
     pub requested: bool,

@@ -308,7 +308,7 @@ impl Fetcher {
         blocking(look).await.unwrap_or(least)
     }
 
-    /// The server beside which this fetcher works, as far as it can be told.
+    /// The server beside which this fetcher works, as far as it is known.
     async fn asker(&self) -> Result<Asker> {
         let Some(data) = self.data_directory.clone() else {
             return Ok(Asker::default());
@@ -400,7 +400,7 @@ async fn short<T>(look: impl Future<Output = Result<T>>) -> Result<T> {
     })
 }
 
-/// The server of a data directory, as far as it can be told.
+/// The server of a data directory, as far as it is known.
 fn asker_of(data: &Path) -> Asker {
     let control = match DataDirectory::open(data).and_then(|data| data.control_file()) {
         Ok(control) => control,

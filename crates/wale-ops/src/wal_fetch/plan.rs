@@ -75,7 +75,7 @@ impl Expectation {
 pub struct Neighbours {
     /// An earlier segment of the same timeline: its first one.
     pub earlier: Option<WalSegmentName>,
-    /// What shows first that the timeline went on behind the segment, or that the segment was stored.
+    /// What shows first that the timeline went on after the segment, or that the segment was stored.
     pub later: Option<ArchiveFileName>,
 }
 

@@ -1,7 +1,7 @@
 //! WAL of a timeline that the server has left.
 //!
 //! PostgreSQL hands over segments of an old timeline that no recovery along the server's own timeline reads: the longer
-//! copy of the last one, which a returned primary has; its own copies of those behind the switch; and files that were
+//! copy of the last one, which a returned primary has; its own copies of those after the switch; and files that were
 //! preallocated or recycled under such a name and never written. A refusal would hold up everything behind them for ever,
 //! since PostgreSQL archives one file after the other.
 //!
@@ -118,7 +118,8 @@ async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Re
     Ok(own.and_then(|own| plan::fork(segment, size, &server, &own)))
 }
 
-/// The history of a timeline: the archive's, else the WAL directory's, whose own turn to be archived may come later.
+/// The history of a timeline: the archive's, otherwise the WAL directory's, whose own turn to be archived may come
+/// later.
 async fn history(
     archive: &Archive,
     source: &Source,
@@ -186,7 +187,7 @@ mod tests {
         run(&bench.archive, &bench.wal, &name, &once()).await
     }
 
-    /// A segment with nothing behind a position.
+    /// A segment with nothing after a position.
     fn ends_at(content: &[u8], at: usize) -> Vec<u8> {
         let mut content = content.to_vec();
         content[at..].fill(0);

@@ -86,7 +86,7 @@ fn differ(local: &Source, plain: &mut dyn Read) -> Result<Option<u64>, ConsumeEr
     }
 }
 
-/// Where the content of a file ends: behind its last byte that is not zero. Blocks.
+/// Where the content of a file ends: after its last byte that is not zero. Blocks.
 pub(super) fn content_end(source: &Source) -> Result<u64> {
     let failed = |e| OpError::from_io(e, format_args!("read {}", source.name));
     let mut reader = source.reader();

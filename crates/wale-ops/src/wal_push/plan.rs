@@ -52,7 +52,7 @@ pub fn fork(
 
 /// The timeline that a server is on, by its control file and the newest timeline whose history lies in its WAL directory.
 ///
-/// A standby writes a history there before it follows the timeline, and its control file tells of it only at the next
+/// A standby writes a history there before it follows the timeline, and its control file shows it only at the next
 /// restart point. A primary's control file has the last word: only on its own timeline does it write.
 #[must_use]
 pub fn server_timeline(

@@ -31,7 +31,7 @@ pub(super) struct Source {
     pub(super) size: u64,
     /// Identity of the file's content.
     pub(super) stamp: FileStamp,
-    /// The cluster it comes from, where that can be told.
+    /// The cluster it comes from, where that is known.
     pub(super) cluster: Option<ClusterIdentity>,
     /// The error for a file that was never written as this segment: only an object under its name can excuse it.
     pub(super) unwritten: Option<Arc<OpError>>,

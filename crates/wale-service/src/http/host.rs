@@ -23,7 +23,7 @@ const PRIVATE_ENDS: [&str; 4] = [".local", ".internal", ".svc", ".cluster.local"
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
-/// The names that are accepted, and whether a strange one was told.
+/// The names that are accepted, and whether a strange one was reported.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     /// In lower case; `*.` at the beginning stands for any first parts.

@@ -269,7 +269,7 @@ fn log_refused(app: &App, route: &'static str, path: &str, failure: &Failure) {
     }
 }
 
-/// What somebody is told who speaks plain HTTP to the TLS port. Nothing that was sent is looked at.
+/// The answer to a client that speaks plain HTTP to the TLS port. Nothing that was sent is read.
 fn plain_http(app: &App, route: &'static str) -> Failure {
     app.metrics.plain_http();
     let at = app.archive.clock().now();
@@ -403,7 +403,8 @@ fn voice(headers: &HeaderMap) -> Voice {
     }
 }
 
-/// `OpenMetrics` where it is asked for by name, as Prometheus does; else the text format, which every scraper reads.
+/// `OpenMetrics` where it is asked for by name, as Prometheus does; otherwise the text format, which every scraper
+/// reads.
 fn dialect(headers: &HeaderMap) -> Dialect {
     if accepts(headers, "application/openmetrics-text") {
         Dialect::OpenMetrics

@@ -73,7 +73,7 @@ pub(crate) enum Voice {
     Json,
 }
 
-/// A failure as a client is told.
+/// A failure as a client sees it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,

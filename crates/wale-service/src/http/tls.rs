@@ -38,7 +38,7 @@ const OTHERS: u32 = 0o006;
 /// again for the record being read and written, 512 connections take 512 × 48 KiB = 24 MiB.
 const BUFFERED_BYTES: usize = 16 << 10;
 
-/// A certificate that ends sooner than this is told when it is read.
+/// A certificate that ends sooner than this is reported when it is read.
 const WARN_BEFORE: chrono::Duration = chrono::Duration::days(14);
 
 /// The endpoint's certificate and key.

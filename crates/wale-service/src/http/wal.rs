@@ -113,7 +113,7 @@ fn told(voice: Voice, report: &PushReport) -> Reply {
 fn note_push(app: &App, report: &PushReport, begun: Instant) {
     let at = app.archive.clock().now();
     let outcome = report.outcome.name();
-    // What was stored is told each time, for the archive bounds it; the rest anybody may ask for again and again.
+    // What was stored is logged each time, for the archive bounds it. Anybody may ask for the rest again and again.
     if report.outcome == PushOutcome::Stored || app.quiet.allows("wal-push", outcome) {
         tracing::info!(
             name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,

@@ -1,6 +1,6 @@
 //! Objects on their way out: exactly as many bytes as were announced, of one and the same object.
 //!
-//! A connection that breaks is taken up again behind the last byte, on the condition that the object is still the
+//! A connection that breaks is taken up again after the last byte, on the condition that the object is still the
 //! one of before (its `ETag`).
 
 use bytes::Bytes;

@@ -40,7 +40,7 @@ const WRITERS: usize = 4;
 pub(super) const PROBE_PREFIX: &str = "wale_probe_";
 
 impl S3Store {
-    /// Whether `PUT` sees to it that one creates. `false` is told in the log, once.
+    /// Whether `PUT` makes sure that only one creates. `false` is logged once.
     pub(super) async fn creation_is_guarded(&self) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon {

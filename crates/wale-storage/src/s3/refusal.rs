@@ -129,7 +129,7 @@ impl ErrorAnswer<'_> {
             | "OperationAborted"
             | "ConditionalRequestConflict" => Meaning::Passing(ANSWERS_WITH_AN_ERROR),
             "NoSuchUpload" => Meaning::UploadGone,
-            // Ceph tells of a full quota with the status of a refusal.
+            // Ceph reports a full quota with the status of a refusal.
             "XMinioStorageFull" | "QuotaExceeded" => Meaning::Full,
             // rclone and others tell it with another status.
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => self.denied(),

@@ -90,7 +90,7 @@ impl Reader {
         }
     }
 
-    /// A mistake as it may be told. Many a parser quotes what it refuses.
+    /// A mistake as it may be shown. Many a parser quotes what it refuses.
     pub(crate) fn without_secrets(&self, mistake: Mistake) -> Mistake {
         let secrets: Vec<String> = SETTINGS
             .iter()

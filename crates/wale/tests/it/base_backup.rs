@@ -437,7 +437,7 @@ fn by_hand(archive: &Path, data: &Path, script: &str) -> String {
 }
 
 /// The guide's choice goes by name, position and timeline. The times of the files are no matter, and a backup that ends
-/// behind the point where the newest timeline left its own is on a branch that was abandoned.
+/// after the point where the newest timeline left its own is on a branch that was abandoned.
 fn newest_on_the_way(archive: &Path, choose: &str) {
     let sentinels = archive.join("basebackups_005");
     let mut names: Vec<String> = std::fs::read_dir(&sentinels)

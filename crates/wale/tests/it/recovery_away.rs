@@ -1,4 +1,4 @@
-//! Recoveries in bad company: a sidecar or store that is away at the one moment that counts, a gap behind the target, a
+//! Recoveries in bad company: a sidecar or store that is away at the one moment that counts, a gap after the target, a
 //! neighbour who has WAL put beside a running primary.
 
 use std::fmt::Write as _;
@@ -226,7 +226,7 @@ fn fault_72_a_target_before_a_gap_is_reached_and_one_behind_it_is_not_on_every_m
     });
 }
 
-/// Row 73: a backup that was kept for its own end only, with the WAL behind it pruned on purpose.
+/// Row 73: a backup that was kept for its own end only, with the WAL after it pruned on purpose.
 #[test]
 fn fault_73_a_backup_kept_for_its_own_end_is_restored_to_it_on_every_major() {
     on_every_major(|major| {

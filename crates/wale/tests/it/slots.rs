@@ -149,7 +149,7 @@ impl<'a> Pair<'a> {
         });
     }
 
-    /// The slot of each start is served once: by the standby where the role says so, else by one of the two.
+    /// The slot of each start is served once: by the standby where the role says so, otherwise by one of the two.
     fn serve_slots_once(&mut self) {
         let daily = daily();
         let daily = ("CRON_TIMING", daily.as_str());

@@ -52,7 +52,7 @@ pub(super) async fn grant(
     region: &str,
 ) -> Result<GrantedKeys, Failure> {
     let mut profiles = Profiles::default();
-    // Either file may be missing; what is missing is told below, by the profile.
+    // Either file may be missing; what is missing is reported below, by the profile.
     for (path, is_config) in [
         (&source.config_file, true),
         (&source.credentials_file, false),

@@ -1,7 +1,7 @@
 //! `delete`, `retain`, `backup-mark`: what stays in the archive.
 //!
 //! Nothing is deleted without `--confirm`. `wal-e delete` tells by WAL-E's log lines, which are watched in the wild;
-//! `wale` prints what becomes of every object and why, or JSON. Objects are told one by one as they are decided,
+//! `wale` prints what becomes of every object and why, or JSON. Objects are reported one by one as they are decided,
 //! because there may be millions.
 
 mod teller;
