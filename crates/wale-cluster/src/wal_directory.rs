@@ -76,7 +76,7 @@ impl WalDirectory {
         Self { path: path.into() }
     }
 
-    /// Names the directory after a look that it is one. A symbolic link to a directory is one.
+    /// Names the directory after a check that it is one. A symbolic link to a directory is one.
     ///
     /// # Errors
     /// When it does not exist, is not a directory, or may not be entered.

@@ -64,7 +64,7 @@ pub fn wal(name: &ArchiveFileName, codec: Codec) -> String {
 }
 
 /// The key for a file whose name is taken by other bytes: in practice the partial segment of a second
-/// promotion from one timeline. The first 16 digits of the plain bytes' SHA-256 tell them apart.
+/// promotion from one timeline. The first 16 digits of the plain bytes' SHA-256 distinguish them.
 ///
 /// # Panics
 /// When `digest_hex` does not begin with 16 lower-case hexadecimal digits: a bug of the caller.
@@ -90,7 +90,7 @@ pub fn backup_folder(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/")
 }
 
-/// The key of the text that tells the server's version.
+/// The key of the text with the server's version.
 #[must_use]
 pub fn extended_version(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{EXTENDED_VERSION}")
@@ -166,7 +166,7 @@ pub enum ArchiveKey {
     },
     /// The commit record of a backup.
     Sentinel(BackupName),
-    /// The text that tells the server's version.
+    /// The text with the server's version.
     ExtendedVersion(BackupName),
     /// WAL-G's small description of a backup.
     Metadata(BackupName),

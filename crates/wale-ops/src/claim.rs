@@ -6,7 +6,7 @@
 //! anything.
 //!
 //! Invariants: a holder that could not refresh for [`HELD_MAX`] gives the claim up for good, which is before anybody
-//! else may take it; it looks whether the claim is still its own before each removal and before it commits. So of two
+//! else may take it; it checks whether the claim is still its own before each removal and before it commits. So of two
 //! holders, one that slept and one that took over, the first touches nothing that the second wrote.
 
 use std::hash::{BuildHasher, Hasher, RandomState};

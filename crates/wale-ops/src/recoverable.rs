@@ -54,7 +54,7 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let newest = match archive.latest(&catalog, &wanted).await {
         Ok(chosen) => Some(chosen.entry),
         Err(error) if error.kind == Kind::StorageUnavailable => return Err(error),
-        // Nothing leads to the newest timeline: the way from the newest backup is all there is to look at.
+        // Nothing leads to the newest timeline: the way from the newest backup is all there is to check.
         Err(_) => None,
     };
     for entry in newest.iter().chain(catalog.backups.iter().rev()) {

@@ -2,7 +2,7 @@
 //! `LATEST` away from the original, whose backups go on to succeed. Reads only.
 //!
 //! That the highest timeline is the present is a decision of the archive's ([`crate::archive::lineage`]); only a server that
-//! goes on beside it can tell that it may be wrong, and its people must hear of it before they need a restore.
+//! goes on beside it can notice that it may be wrong, and its people must hear of it before they need a restore.
 
 use std::path::Path;
 

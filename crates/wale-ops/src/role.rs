@@ -1,4 +1,4 @@
-//! What the server of a data directory is at the moment, as far as its files tell: a primary, a standby, or a server that
+//! What the server of a data directory is at the moment, as far as its files show: a primary, a standby, or a server that
 //! recovers and will become one of the two. No connection is needed.
 
 use std::path::Path;

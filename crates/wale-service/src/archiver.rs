@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// after a minute at most, and a segment of 16 MiB takes seconds on any link that keeps up.
 const WAITS_TOO_LONG: Duration = Duration::from_mins(5);
 
-/// What a look finds.
+/// What a check finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     /// Why there is no cluster.

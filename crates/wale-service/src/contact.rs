@@ -23,7 +23,7 @@ const MISSED: u32 = 3;
 /// Looks once; whether something listens.
 type Look = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// What a look has changed.
+/// What a check has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Lost,

@@ -32,7 +32,7 @@ enum Verdict {
     Leave,
 }
 
-/// What a look has found.
+/// What a check has found.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     server: Server,

@@ -76,7 +76,7 @@ async fn attempts(
     mut trying: Pauses,
 ) {
     loop {
-        // Running out of time is no answer either: then the attempt itself tells.
+        // Running out of time is no answer either: then the attempt itself shows it.
         let _ = tokio::time::timeout(TRY_ANYWAY, server_up(look)).await;
         let Err(kind) = attempt(backups, hold).await else {
             return;

@@ -126,7 +126,7 @@ struct Reason {
     said: Instant,
 }
 
-/// A reason, as a probe tells it.
+/// A reason, as a probe reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
     /// What it is about.

@@ -226,7 +226,7 @@ impl HttpToken {
             *token = fresh;
         }
         let expected = token.as_bytes();
-        // The length is not the secret; every byte of the expected token is looked at in any case.
+        // The length is not the secret; every byte of the expected token is compared in any case.
         let mut difference = u8::from(expected.len() != shown.len());
         for (index, byte) in expected.iter().enumerate() {
             difference |= byte ^ shown.get(index).copied().unwrap_or(0);

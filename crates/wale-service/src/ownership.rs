@@ -24,7 +24,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut told = None;
     loop {
         match ownership::check(&app.archive, &app.data_directory, &app.wal_directory).await {
-            // The pushes are refused for it; this tells it before the first one.
+            // The pushes are refused for it; this reports it before the first one.
             Ok(Ownership::Lost(text)) => {
                 if told.as_ref() != Some(&text) {
                     tracing::error!("{text}");

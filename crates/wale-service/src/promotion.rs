@@ -1,6 +1,6 @@
 //! What a restore wrote to steer its recovery goes when the recovery has ended.
 //!
-//! It looks at two small files every other second, from the start on until there is nothing to do. It refuses to know
+//! It checks two small files every other second, from the start on until there is nothing to do. It refuses to know
 //! how settings are taken back (wale-ops).
 
 use std::sync::Arc;

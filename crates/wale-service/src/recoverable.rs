@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_hours(1);
 /// the old primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
 const EVERY_WHILE_MISSING: Duration = Duration::from_mins(10);
 
-/// The pause after a look that failed, doubled up to [`EVERY`].
+/// The pause after a check that failed, doubled up to [`EVERY`].
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// Looks for ever.
@@ -36,7 +36,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 again = AGAIN;
                 match found.map(|found| found.gap) {
                     Some(Some(_)) => EVERY_WHILE_MISSING,
-                    // `/readyz` tells that the first base backup is missing. Without one, one short listing is all.
+                    // `/readyz` reports that the first base backup is missing. Without one, one short listing is all.
                     None => AGAIN,
                     Some(None) => EVERY,
                 }

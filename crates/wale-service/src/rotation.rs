@@ -1,4 +1,4 @@
-//! A token that is rotated in its file reaches the servers that a restore told of it.
+//! A token that is rotated in its file reaches the servers that got it from a restore.
 //!
 //! The endpoint itself reads its file at each request. What a restored server shows lies in its data directory, in a file that the
 //! restore wrote: so that one is written anew, at the start and whenever the token changes.

@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::schedule::Schedule;
 
-/// The longest sleep between two looks at the clock.
+/// The longest sleep between two checks of the clock.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Pauses before the second, third and fourth attempt of one slot. The first is short because a server that restarts
@@ -193,7 +193,7 @@ fn pause_after(kind: Option<Kind>, declined: Option<Declined>, attempt: usize) -
     let pause = RETRY_PAUSES.get(attempt).copied();
     match (kind, declined) {
         (None | Some(Kind::Cancelled | Kind::Draining), _) => None,
-        // It costs a look. The sidecar that takes the backup may die, and a server comes back.
+        // It costs a check. The sidecar that takes the backup may die, and a server comes back.
         (_, Some(Declined::Elsewhere | Declined::ServerDown)) => Some(pause.unwrap_or(last)),
         (_, Some(_)) => None,
         (_, None) => pause,

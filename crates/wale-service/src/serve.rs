@@ -113,7 +113,7 @@ impl Service {
         })
     }
 
-    /// Where it listens; tells the port that the system chose for port 0.
+    /// Where it listens, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address

@@ -1,4 +1,4 @@
-//! Whether a PostgreSQL server may be running on the data directory, as far as `postmaster.pid` tells.
+//! Whether a PostgreSQL server may be running on the data directory, as far as `postmaster.pid` shows.
 //!
 //! A hint, not a fact: the server mostly lives in another container, with process ids of its own. A caller that needs
 //! to be certain connects.
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use wale_ops::DataDirectory;
 
-/// What `postmaster.pid` tells.
+/// What `postmaster.pid` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
     /// It names a server that may run.

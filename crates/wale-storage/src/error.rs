@@ -1,6 +1,6 @@
 //! What can go wrong with a store, as situations and not as sources.
 //!
-//! The variants are what the caller must tell apart to act; the cause (an `errno`, later an HTTP status)
+//! The variants are what the caller must distinguish to act; the cause (an `errno`, later an HTTP status)
 //! is kept as the error's source. Messages name the object or the place and never hold a secret.
 
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -94,7 +94,7 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
         Manner::WalE if normal => tell_absence_as_wal_e(failure),
         Manner::WalE => tell_as_wal_e(error),
         Manner::Lines if normal && absence == Absence::Awaited => {}
-        // Nobody is left to be told that standard error is closed.
+        // Nobody is left to hear that standard error is closed.
         Manner::Lines => drop(std::io::stderr().write_all(text(error, absence).as_bytes())),
     }
 }

@@ -1,4 +1,4 @@
-//! What the server tells about itself.
+//! What the server says about itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -47,14 +47,14 @@ pub struct ServerFacts {
     pub timeline: TimelineId,
     /// Whether it is a standby (or in archive recovery).
     pub in_recovery: bool,
-    /// PGDATA as the server sees it; `None` where the user may not know it. In a container of its own the
+    /// PGDATA as the server sees it; `None` where the user has no right to know it. In a container of its own the
     /// server sees it under another path than we do.
     pub data_directory: Option<String>,
     /// Whether pages carry checksums.
     pub data_checksums: bool,
 }
 
-/// What tells one server's control file from another's of the same cluster, and from itself at another time.
+/// What distinguishes one server's control file from another's of the same cluster, and from itself at another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlStamp {
     /// Where a recovery would begin.
@@ -174,7 +174,8 @@ impl Control {
         })
     }
 
-    /// The files, as the server sees them, from which settings come that are in force. Empty for a role that may not know.
+    /// The files, as the server sees them, from which settings come that are in force. Empty for a role that has no
+    /// right to know.
     ///
     /// # Errors
     /// When the session is lost.

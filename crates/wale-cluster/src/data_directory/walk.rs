@@ -38,7 +38,7 @@ use crate::byte_path::text_of_path;
 use crate::error::ClusterError;
 use crate::wal_directory::kind_of;
 
-/// Between two looks at a tablespace that may just be dropped; the server needs microseconds.
+/// Between two checks of a tablespace that may just be dropped; the server needs microseconds.
 const DROP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to walk for.

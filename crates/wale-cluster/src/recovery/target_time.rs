@@ -111,7 +111,7 @@ pub(super) fn written(value: &str) -> String {
     text
 }
 
-/// The moment that a target time means. `None` where only the server can tell: rare forms, and zones that are rules such as
+/// The moment that a target time means. `None` where only the server knows: rare forms, and zones that are rules such as
 /// `UTC+2`. Of an hour that comes twice, the later; of one that the zone skips, as PostgreSQL counts on.
 #[must_use]
 pub fn instant(value: &str) -> Option<DateTime<Utc>> {

@@ -145,7 +145,7 @@ impl Archive {
 enum Recorded {
     /// They are of this cluster.
     Own,
-    /// None of them tells.
+    /// None of them shows it.
     Nothing,
 }
 

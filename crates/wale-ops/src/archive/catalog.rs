@@ -127,7 +127,7 @@ impl Archive {
         Ok(Catalog { backups })
     }
 
-    /// The timelines that the names of the base backups tell; no sentinel is read.
+    /// The timelines that the names of the base backups show; no sentinel is read.
     ///
     /// # Errors
     /// The store's failures.

@@ -54,7 +54,7 @@ impl fmt::Display for BackupSelector {
 pub struct Wanted<'a> {
     /// The timeline that it must lead to; `None` for the newest one.
     pub timeline: Option<TimelineId>,
-    /// How much of a backup is looked at before it counts as whole.
+    /// How much of a backup is checked before it counts as whole.
     pub look: Look,
     /// Why a backup will not do, in words that follow its name; `None` where it will.
     pub unfit: &'a (dyn Fn(&BackupEntry) -> Option<String> + Sync),
@@ -181,7 +181,7 @@ impl Archive {
             if looked_up_to >= Some(start) {
                 continue;
             }
-            // The oldest one's own tells of timelines before all backups.
+            // The oldest one's own names timelines before all backups.
             let first = if looked_up_to.is_none() {
                 start.next()
             } else {

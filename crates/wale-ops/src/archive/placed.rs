@@ -62,7 +62,7 @@ impl Archive {
 
     /// Where each of the backups ends, in their order. `None` where not even the timeline is known.
     pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<Ending>>> {
-        // Of a cluster that recorded none there is one size, whichever backup tells it.
+        // A cluster that recorded none has one size, whichever backup shows it.
         let mut size = None;
         let mut endings = Vec::with_capacity(backups.len());
         for entry in backups {

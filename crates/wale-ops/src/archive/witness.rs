@@ -1,7 +1,7 @@
 //! Witnesses of WAL that is not there any more: what else in the archive shows that it was written.
 //!
-//! A base backup is listed when its WAL was stored, so it tells how far the log went. Whatever bears the number of a
-//! timeline tells that the timeline existed, with or without its history.
+//! A base backup is listed when its WAL was stored, so it shows how far the log went. Anything with the number of a
+//! timeline shows that the timeline existed, with or without its history.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -192,7 +192,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The backup, if its WAL was stored with it and its name tells where. One with a damaged record counts.
+    /// The backup, if its WAL was stored with it and its name says where. One with a damaged record counts.
     async fn needing_wal(
         &self,
         name: &BackupName,

@@ -1,4 +1,4 @@
-//! What the plan must know about the place of the restore: a look, nothing is written.
+//! What the plan must know about the place of the restore: a check, nothing is written.
 
 use std::collections::BTreeMap;
 use std::fs;

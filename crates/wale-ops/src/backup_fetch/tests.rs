@@ -571,7 +571,7 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     assert!(target.join("base/1/new").exists());
 }
 
-/// What is told from the manifest is told before anything is copied.
+/// What the manifest shows is reported before anything is copied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_is_copied() {
     let bench = Bench::new().await;

@@ -93,7 +93,7 @@ pub(crate) async fn objects(
         .await
 }
 
-/// Removes every object in the folder of a backup that has no sentinel, but the claim, which is looked at before each.
+/// Removes every object in the folder of a backup that has no sentinel, except the claim, which is checked before each.
 async fn clear(archive: &Archive, name: &BackupName, claim: &Claim) -> Result<()> {
     let objects = objects(archive, name).await?;
     for (key, meta) in objects {
@@ -108,7 +108,7 @@ async fn clear(archive: &Archive, name: &BackupName, claim: &Claim) -> Result<()
             .map_err(|error| OpError::from_store(error, format_args!("remove {key}")))?;
     }
     // An older version of wale, which knows no claims, may have finished it meanwhile: then the backup is damaged by us.
-    // Its quiet time makes this all but impossible; it must not pass in silence.
+    // Its quiet time makes this all but impossible; it must not pass silently.
     if has_sentinel(archive, name).await? {
         return Err(OpError::new(
             Kind::ArchiveConflict,

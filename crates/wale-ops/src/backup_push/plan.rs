@@ -10,15 +10,15 @@ use wale_pg::{
 use crate::claim::{self, Holder};
 use crate::error::{Declined, Kind, OpError, Result};
 
-/// Objects without a claim are another tool's or an older wale's, and nobody can tell whether the writer lives: WAL-E
-/// stores partitions of 1.5 GiB, and an older wale waits an hour for WAL in silence. So they count as alive for as long as
+/// Objects without a claim are another tool's or an older wale's, and it is not known whether the writer lives: WAL-E
+/// stores partitions of 1.5 GiB, and an older wale silently waits an hour for WAL. So they count as alive for as long as
 /// the sweep and retention let them be (`WALE_SWEEP_GRACE` by default).
 const UNCLAIMED_QUIET: TimeDelta = TimeDelta::hours(24);
 
 /// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
-/// What identifies a cluster, as the server or its data directory tells it.
+/// What identifies a cluster, as the server or its data directory says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterFacts {
     /// Identifier made by initdb.

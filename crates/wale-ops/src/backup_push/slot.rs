@@ -174,7 +174,7 @@ mod tests {
             (Role::Standby, Standby, None),
             (Role::Standby, Primary, Some(Declined::Role)),
             (Role::Standby, Recovering, Some(Declined::Recovering)),
-            // The attempt tells that it is down.
+            // The attempt shows that it is down.
             (Role::Standby, Stopped, None),
         ];
         for (role, state, expected) in cases {

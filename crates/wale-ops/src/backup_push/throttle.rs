@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wale_pipeline::CancellationToken;
 
-/// Longest sleep before cancellation is looked at again.
+/// Longest sleep before cancellation is checked again.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Shared by all workers of one backup.

@@ -2,8 +2,8 @@
 //!
 //! The server was told not to wait (`wait_for_archive = false`): the sidecar *is* the archive, and must go on serving
 //! pushes meanwhile. A segment counts when it is in the archive and the server does not wait for it any more: only its
-//! own archiver's success tells that the bytes are this server's. No connection to the server is needed any more. The
-//! wait has a limit and says in the log which segment is missing and why, because a backup that waits in silence looks
+//! own archiver's success shows that the bytes are this server's. No connection to the server is needed any more. The
+//! wait has a limit and says in the log which segment is missing and why, because a backup that waits silently looks
 //! like one that hangs. It ends at once when a timeline is seen that forks at or before the missing segment ([`Forks`]).
 
 use std::path::Path;
@@ -114,7 +114,7 @@ async fn status(
     tokio::task::spawn_blocking(look).await.ok()
 }
 
-/// Why a segment is not archived yet, as far as the WAL directory tells.
+/// Why a segment is not archived yet, as far as the WAL directory shows.
 async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
     match status(wal_directory, segment).await {
         Some(Ok(ArchiveStatus::Ready)) => {

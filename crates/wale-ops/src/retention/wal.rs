@@ -4,7 +4,7 @@
 //! another timeline left it (`recovery_target_timeline = 'current'` leads there), and along every timeline whose
 //! history leads out of the backup. Names alone decide what is *needed*. What is not needed goes only if it was also
 //! stored before the oldest of these backups was complete: WAL stored later may belong to a cluster that began its
-//! log anew, or to a backup that is about to begin, and a name cannot tell.
+//! log anew, or to a backup that is about to begin, and a name does not show that.
 //!
 //! Everything unknown counts as needed: a timeline whose history is not there or cannot be read may lead out of
 //! every backup on a lower timeline.

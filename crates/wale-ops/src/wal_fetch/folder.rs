@@ -22,7 +22,7 @@ use crate::control::read_control;
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file;
 
-/// Time between two looks at a segment that is on its way: far less than fetching one takes.
+/// Time between two checks for a segment that is on its way: far less than fetching one takes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The most segments fetched ahead, whatever is asked for: 64 × 16 MiB are 1 GiB of the WAL's volume.
@@ -44,7 +44,7 @@ pub struct Place {
 }
 
 impl PrefetchFolder {
-    /// The folder in this WAL directory, which must be absolute. Nothing is looked at.
+    /// The folder in this WAL directory, which must be absolute. Nothing is checked.
     #[must_use]
     pub fn new(wal: PathBuf) -> Self {
         Self { wal }

@@ -83,7 +83,7 @@ pub struct Neighbours {
 ///
 /// A server that recovers along timeline 2 may ask for every segment on that timeline first, those before its
 /// beginning too (before 14 it always does). They never existed; calling that a gap would stop a good recovery. So
-/// a later segment proves a gap only from the timeline's first segment on, which its history tells; without it, an
+/// a later segment proves a gap only from the timeline's first segment on, which its history shows; without it, an
 /// earlier segment of the timeline must be there.
 #[must_use]
 pub fn is_gap(

@@ -362,7 +362,7 @@ async fn row_46_a_hole_before_the_switch_to_a_later_timeline_is_not_the_end() {
         if identified {
             bench.claim().await;
         } else {
-            // An archive of another tool: the segment size is told by what there is.
+            // An archive of another tool: what there is shows the segment size.
             let sentinel =
                 format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json");
             let sentinel = ObjectKey::new(&sentinel).expect("a key");

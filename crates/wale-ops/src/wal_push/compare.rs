@@ -44,7 +44,7 @@ pub(super) async fn first_difference(
         })
         .await
         .map_err(|error| explain(source, stored, error))?;
-    // No codec tells what an object without one is; every page of WAL of one server begins with the same two bytes.
+    // No codec shows what an object without one is; every page of WAL of one server begins with the same two bytes.
     let is_segment = matches!(
         source.name,
         ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)

@@ -93,8 +93,8 @@ pub async fn run_path(archive: &Archive, path: &Path, options: &PushOptions) -> 
     run(archive, &directory, &name, options).await
 }
 
-/// As [`run`], but nothing new appears in the archive before `turn` has come; also tells which content of the file was
-/// pushed.
+/// As [`run`], but nothing new appears in the archive before `turn` has come; also returns which content of the file
+/// was pushed.
 pub(super) async fn run_stamped(
     archive: &Archive,
     directory: &WalDirectory,
@@ -149,7 +149,7 @@ pub(super) struct Done {
     pub(super) beside: Option<ObjectKey>,
 }
 
-/// One attempt. It begins with a look at the store, because an attempt before it may have stored the object and lost
+/// One attempt. It begins with a check of the store, because an attempt before it may have stored the object and lost
 /// the reply.
 pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     if let Some(damaged) = &source.unwritten {

@@ -1,6 +1,6 @@
 //! The local side of a push: opening the file, checking it, reading it. All of it blocks.
 //!
-//! It writes nothing. The file is held open, so that it cannot vanish in the middle, and it is looked at again by
+//! It writes nothing. The file is held open, so that it cannot vanish in the middle, and it is checked again by
 //! name after the last byte: PostgreSQL recycles a segment by renaming it, and bytes read after that are another
 //! segment's.
 

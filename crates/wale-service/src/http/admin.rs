@@ -1,4 +1,4 @@
-//! Probes, base backups on request, and what the sidecar tells about itself.
+//! Probes, base backups on request, and what the sidecar reports about itself.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -123,7 +123,7 @@ impl Connections {
         if table.open.len() >= self.inner.soft {
             table.evict_longest_idle(self.inner.spared);
         }
-        // An evicted connection is still in the table until its task has ended; that is soon, and `freed` tells.
+        // An evicted connection is still in the table until its task has ended; that is soon, and `freed` reports it.
         if table.open.len() >= self.inner.hard {
             return None;
         }
@@ -346,7 +346,7 @@ mod tests {
         assert!(!first.evict.is_cancelled(), "its request may be here");
         let connections = Connections::new(1, 1);
         let first = connections.enter().await;
-        // Nothing tells the newcomer but the time.
+        // Only the time shows it to the newcomer.
         tokio::select! {
             _ = connections.enter() => panic!("the place is taken"),
             () = first.evicted() => {}

@@ -1,5 +1,5 @@
-//! The socket of one client, plain or TLS, as hyper sees it: it tells when everything handed to it was written, and it
-//! gives up on a client that stops reading, or reads too slowly.
+//! The socket of one client, plain or TLS, as hyper sees it: it reports when everything handed to it was written, and
+//! it gives up on a client that stops reading, or reads too slowly.
 //!
 //! It refuses to know what is sent. Invariant: [`Flushed`] counts up only when no byte is left in hyper's buffer or in
 //! TLS's, because hyper flushes the socket only then. So TLS lies below, not above.
@@ -69,7 +69,7 @@ pub(crate) struct ClientSocket {
 /// How long a client has kept us waiting, against what it has taken.
 ///
 /// A client that reads a byte now and then would never stand still for long and keep a decompressed segment in memory
-/// for hours. So all its waiting together may not exceed the stall limit plus what its bytes take at the slowest rate.
+/// for hours. So all its waiting together must not exceed the stall limit plus what its bytes take at the slowest rate.
 struct Patience {
     stall: Duration,
     bytes_per_second: u64,

@@ -4,7 +4,7 @@
 //! a client sends; a pair of files that cannot be used never replaces one that can; key material is in no log line and no error.
 //!
 //! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and tell nobody, so the files are looked
-//! at. A pair caught in the middle of its replacement does not fit together and is looked at again.
+//! at. A pair caught in the middle of its replacement does not fit together and is checked again.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
@@ -25,7 +25,7 @@ use wale_ops::{Kind, OpError};
 
 use super::validity::not_after;
 
-/// How often the files are looked at. They are a few KiB in the page cache.
+/// How often the files are checked. They are a few KiB in the page cache.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A file larger than this holds no certificate chain and no key.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A client may take so long in all before its pace is looked at: 2 s.
+/// A client may take so long in all before its pace is checked: 2 s.
 const SPARED: Duration = Duration::from_secs(2);
 
 /// The slowest pace at which a client keeps its turn while others wait: 1 MiB/s, 16 s for a segment of 16 MiB. A recovery
@@ -58,7 +58,7 @@ struct Holder {
 struct Waiter {
     peer: IpAddr,
     cut: CancellationToken,
-    /// Dropped, it tells that there will be no turn.
+    /// When it is dropped, there will be no turn.
     give: oneshot::Sender<Turn>,
 }
 

@@ -1,6 +1,6 @@
 //! The archive's routes: what PostgreSQL's archiver and its recovery ask for.
 //!
-//! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and tells what came of it. It
+//! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and reports what came of it. It
 //! decides nothing about data. Invariant: 200 is answered after the operation succeeded, never instead of it.
 
 use std::time::Duration;

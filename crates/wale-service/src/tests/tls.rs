@@ -373,7 +373,7 @@ async fn fault_65_plain_http_on_the_tls_port_gets_a_real_reply_and_no_client_end
         }
         asked += 4;
     }
-    // Nothing that is sent over it is looked at, neither a second request nor what its bytes would mean.
+    // Nothing that is sent over it is read, neither a second request nor what its bytes would mean.
     let two = format!(
         "GET /ping HTTP/1.1\r\nHost: x\r\n\r\nGET /wal-push/{name} HTTP/1.1\r\nHost: x\r\n\r\n"
     );

@@ -266,7 +266,7 @@ impl Level {
         root: &Root,
     ) -> Result<Option<String>, StoreError> {
         let kind = match kind {
-            // Some file systems do not tell in the listing.
+            // Some file systems do not say it in the listing.
             FileType::Unknown => {
                 match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),

@@ -130,7 +130,7 @@ impl Pending {
         match rustix::fs::linkat(folder, temporary, folder, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             // On NFS the reply to a link may be lost; asked again the server finds the name taken, by us.
-            // The number of names of our file tells (open(2), on O_EXCL).
+            // The number of names of our file shows it (open(2), on O_EXCL).
             Err(Errno::EXIST) => Ok(rustix::fs::fstat(&self.file)?.st_nlink > 1),
             Err(errno) => Err(errno),
         }
@@ -181,7 +181,7 @@ pub(super) fn prepare(
     Err(failed(Errno::NOENT))
 }
 
-/// Makes an object durable that exists, and tells what it is; `None` when there is none. Writes nothing of its own.
+/// Makes an existing object durable, and returns what it is; `None` when there is none. Writes nothing of its own.
 pub(super) fn make_durable(root: &Root, key: &ObjectKey) -> Result<Option<Stat>, StoreError> {
     let failed = |errno| root.failed(object(key), errno);
     let (folders, name) = key.split();

@@ -116,7 +116,7 @@ impl Refusal {
         self.meaning == Meaning::Absent
     }
 
-    /// Whether the object may not be there.
+    /// Whether the object is perhaps not there.
     pub(crate) fn may_be_absence(&self) -> bool {
         matches!(self.meaning, Meaning::Absent | Meaning::PerhapsAbsent)
     }

@@ -47,7 +47,7 @@ impl S3Store {
         }
     }
 
-    /// Deletes many, and tells which it could not and why.
+    /// Deletes many, and reports which it could not and why.
     pub(super) async fn delete_all(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
         let mut failed = Vec::new();
         for keys in keys.chunks(KEYS_MAX) {
@@ -154,7 +154,7 @@ impl S3Store {
         }
     }
 
-    /// The same error; that an object is retained also says until when, if the store tells.
+    /// The same error; that an object is retained also says until when, if the store says it.
     async fn with_retention(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Retained {

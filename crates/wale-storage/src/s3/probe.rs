@@ -1,7 +1,7 @@
 //! What the store really does: whether a write with `If-None-Match: *` creates and never replaces, and whether a body
 //! that does not match its checksum is refused.
 //!
-//! A store that does not know the header may ignore it without a word, and every archive on it could be overwritten.
+//! A store that does not know the header may silently ignore it, and every archive on it could be overwritten.
 //! Another looks first and writes later, so that the promise holds for writers that come one after the other. So it is
 //! asked, before the first write that depends on it: several writers at the same time create an object of a name that
 //! nobody else has. Amazon's own servers document the promise and are not asked. What was found out is kept as long as
@@ -235,7 +235,7 @@ impl S3Store {
         }
     }
 
-    /// Writes the object if there is none, and tells whether the store did.
+    /// Writes the object if there is none, and returns whether the store did.
     async fn is_created(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         let call = Call::object(Method::PUT, key)
@@ -275,7 +275,7 @@ impl S3Store {
         }
     }
 
-    /// Ends an upload if there is no object of the name, and tells whether the store did.
+    /// Ends an upload if there is no object of the name, and returns whether the store did.
     async fn is_assembled(
         &self,
         key: &ObjectKey,

@@ -131,7 +131,7 @@ impl ErrorAnswer<'_> {
             "NoSuchUpload" => Meaning::UploadGone,
             // Ceph reports a full quota with the status of a refusal.
             "XMinioStorageFull" | "QuotaExceeded" => Meaning::Full,
-            // rclone and others tell it with another status.
+            // rclone and others report it with another status.
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => self.denied(),
             _ => Meaning::of_status(self.status),
         }

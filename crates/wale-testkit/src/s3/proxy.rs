@@ -576,7 +576,7 @@ mod tests {
     use super::*;
     use crate::{get, request};
 
-    /// A server that tells what it was sent.
+    /// A server that reports what it was sent.
     fn echo() -> FaultProxy {
         FaultProxy::endpoint(|seen| {
             let secret = seen.header("x-secret").unwrap_or("none");

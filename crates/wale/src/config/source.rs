@@ -189,7 +189,7 @@ impl Sources {
         self.under(&names, empty_counts)
     }
 
-    /// The first of these names that is set in the environment, or else in the file.
+    /// The first of these names that is set in the environment, otherwise in the file.
     fn under(&self, names: &[&str], empty_counts: bool) -> Raw {
         let counts = |text: &str| empty_counts || !text.trim().is_empty();
         for name in names {

@@ -414,7 +414,7 @@ fn restore_by_hand(codec: &str) {
     assert_eq!(fingerprint(&cluster, "t"), noted);
 }
 
-/// The server ends in its recovery, for the reason that `restore_wal` tells, and does not promote.
+/// The server ends in its recovery, for the reason that `restore_wal` gives, and does not promote.
 fn assert_stops(cluster: &Cluster, why: &str) {
     cluster.launch();
     cluster.wait_stopped(Duration::from_secs(120));

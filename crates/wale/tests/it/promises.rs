@@ -1,4 +1,4 @@
-//! What PostgreSQL was told, held against what the archive has: for the tests that kill and cut power at random.
+//! What PostgreSQL was told, compared with what the archive has: for the tests that kill and cut power at random.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -17,7 +17,7 @@ pub(super) enum Meaning {
     Wrong(String),
     /// Another moment, or none, with another `DateStyle`; the part that it decides.
     Ambiguous(String),
-    /// Only the server can tell.
+    /// Only the server knows.
     Server,
 }
 

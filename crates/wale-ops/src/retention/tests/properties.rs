@@ -84,7 +84,7 @@ fn wish() -> impl Strategy<Value = Wish> {
 }
 
 /// What a copy of the archive does to the store's times: all objects are as old as each other, so that only names and
-/// histories tell what is needed.
+/// histories show what is needed.
 fn copy(world: &World) {
     for (key, content) in world.snapshot() {
         world.put(&key, content);

@@ -13,7 +13,7 @@ fn named(name: &str) -> ObjectKey {
     ObjectKey::new(name).expect("valid")
 }
 
-/// A store that gives up early, so that silence is told soon.
+/// A store that gives up early, so that silence is reported soon.
 fn impatient(server: &Server) -> S3Store {
     let options = server.options();
     let retry = RetryPolicy {
