@@ -508,7 +508,7 @@ impl Sentinel {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, SentinelError> {
-        /// Read first, so that a later format is named as such whatever else it changed.
+        /// This is read first, so that a later format is named as such whatever else it changed.
         #[derive(Deserialize)]
         struct Probe {
             wale: Option<Format>,

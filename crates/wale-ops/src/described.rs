@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Kind, OpError};
 
-/// What the memory budget's quarter has no room for and is read nevertheless: 1,000,000 files, 40 MB with a manifest and 64 MB
+/// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 40 MB with a manifest and 64 MB
 /// with another tool's list.
 const FILES_FLOOR: u64 = 1_000_000;
 /// The part of the budget that a description may take.

@@ -55,7 +55,7 @@ pub(crate) fn check_segment(
     })
 }
 
-/// What a file that is not its segment may be all the same: one that the server made, or renamed ahead, for WAL that it
+/// What a file that is not its segment may still be: one that the server made, or renamed ahead, for WAL that it
 /// then never wrote under this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unwritten {

@@ -60,7 +60,7 @@ fn note(life: &Lifecycle, found: &Found, first: &mut First, now: Instant) {
         Some(_) => {}
         None => {
             *first = None;
-            // Whatever was pushed in vain is wanted no more.
+            // A file that could not be pushed is wanted no more.
             if found.no_wal.is_none() {
                 life.resolve(Topic::WalPush);
             }

@@ -8,7 +8,7 @@
 //! set and clear, and any reason at all turns `Ready` into `Degraded`. One reason is there from the beginning: the archive
 //! has not answered yet.
 //!
-//! Invariants: phases only move to the right, but for `Ready ⇄ Degraded`; no permit is given in `Starting`,
+//! Invariants: phases only move to the right, except for `Ready ⇄ Degraded`; no permit is given in `Starting`,
 //! `Restoring` or `Stopped`; a permit is counted until it is dropped, so the drain can wait for it.
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use crate::options::HttpToken;
 /// standby asks again.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until it is dropped. Without a file nothing changes, and nothing is done.
+/// Checks until it is dropped. Without a file nothing changes, and nothing is done.
 pub(crate) async fn watch(app: Arc<App>, token: Option<HttpToken>) {
     let Some(token) = token else { return };
     let mut last = None;

@@ -2,8 +2,8 @@
 //!
 //! Retried are transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
 //! opening of an object, and of a put whose body was not touched yet. Never a put that has begun: its
-//! body is consumed, and only the caller can produce it again. Nor a body being read: the caller knows
-//! how much of it he has used.
+//! body is consumed, and only the caller can produce it again. Nor does it repeat a body that is being read:
+//! the caller knows how much of it he has used.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

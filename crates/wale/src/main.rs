@@ -94,7 +94,7 @@ fn run(invocation: &Invocation) -> u8 {
     }
 }
 
-/// WAL-E says that it starts, but for the verbs that PostgreSQL runs for every segment.
+/// WAL-E says that it starts, except for the verbs that PostgreSQL runs for every segment.
 fn starts_aloud(verb: &Verb) -> bool {
     !matches!(
         verb,

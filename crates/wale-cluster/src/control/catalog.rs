@@ -125,7 +125,7 @@ impl Control {
     }
 
     /// Settings by name, as PostgreSQL prints them without units. Those that do not exist in this version, or
-    /// that the user may not see, are missing.
+    /// that the user cannot see, are missing.
     ///
     /// # Errors
     /// When the session is lost.
@@ -219,7 +219,7 @@ impl Control {
     /// Takes a setting out of `postgresql.auto.conf`. Needs a superuser, or from 15 on the right to do so with this setting.
     ///
     /// # Errors
-    /// When the role may not, the server forbids it (`allow_alter_system`), or the session is lost.
+    /// When the role has no right to it, the server forbids it (`allow_alter_system`), or the session is lost.
     pub async fn reset_setting(&self, name: &str) -> Result<(), ClusterError> {
         let during = "ALTER SYSTEM RESET";
         let is_part = |part: &str| {

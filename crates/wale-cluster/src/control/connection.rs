@@ -162,7 +162,7 @@ impl Control {
         const ISOLATION: &str = "SET default_transaction_isolation = 'read committed'";
         const ALWAYS: &str = "SELECT pg_catalog.set_config('search_path', '', false);
              SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-        // From PostgreSQL 14 on. Asked of the server, so that no version has to be known yet.
+        // From PostgreSQL 14 on. The server is asked, so that no version has to be known yet.
         const WHERE_KNOWN: &str = "SELECT pg_catalog.set_config(name, '0', false)
              FROM pg_catalog.pg_settings
              WHERE name IN ('idle_session_timeout', 'transaction_timeout')";

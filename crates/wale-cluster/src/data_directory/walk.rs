@@ -231,7 +231,7 @@ impl Walker<'_> {
         Some(text_of_path(rest))
     }
 
-    /// Lists what is in a folder. It may be gone by now; the data directory itself may not.
+    /// Lists what is in a folder. It may be gone by now; the data directory itself must not.
     fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
         let Some(mut found) = found_in(path, relative.is_empty())? else {
             self.listing.vanished += 1;

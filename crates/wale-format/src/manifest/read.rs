@@ -159,8 +159,8 @@ impl<R: BufRead> ManifestReader<R> {
     }
 }
 
-/// Copies a manifest line by line, but for the entry of `path`, which gets another size and CRC-32C, and for the checksum.
-/// Returns the SHA-256 of what was read.
+/// Copies a manifest line by line, except for the entry of `path`, which gets another size and CRC-32C, and for the
+/// checksum. Returns the SHA-256 of what was read.
 ///
 /// # Errors
 /// As [`ManifestReader::next_item`], and those of `target`.

@@ -1,6 +1,6 @@
 //! Whether a base backup is whole, as far as a check shows that reads none of its partitions: its record, every
-//! partition with its size, and the WAL from its start to its stop. Asked before something else is deleted for it, and
-//! before `LATEST` means it.
+//! partition with its size, and the WAL from its start to its stop. It is checked before something else is deleted for
+//! it, and before `LATEST` means it.
 
 use futures_util::StreamExt;
 use wale_format::codec::{SEALED_HEAD_BYTES, may_be_encrypted};

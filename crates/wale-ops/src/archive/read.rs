@@ -72,7 +72,7 @@ impl Archive {
 
     /// Opens `key`, decodes it and lets `consume` read the plain bytes on a blocking thread.
     ///
-    /// Errors of the store keep their kind; whatever else goes wrong while reading is damage of the object. An
+    /// Errors of the store keep their kind. Everything else that goes wrong while reading is damage of the object. An
     /// [`OpError`] of `consume` itself is returned as it is.
     pub(crate) async fn decode<T, F>(&self, key: &ObjectKey, codec: Codec, consume: F) -> Result<T>
     where

@@ -190,8 +190,8 @@ fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<St
 ///
 /// # Errors
 ///
-/// [`Kind::Configuration`] where the manifest says that one is far too large. Of another tool's backup that is known only when
-/// the file comes: neither its record nor its list of files has sizes.
+/// [`Kind::Configuration`] where the manifest says that one is far too large. For another tool's backup that is known
+/// only when the file comes: neither its record nor its list of files has sizes.
 fn read_later(
     source: &Source,
     configuration: Option<&ConfigurationSet>,

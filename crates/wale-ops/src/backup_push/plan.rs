@@ -69,8 +69,8 @@ pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<(
 }
 
 /// Refuses a data directory that belongs to another server of the same cluster, a standby's beside its primary: both
-/// have the same system identifier. Asked when the backup has begun: the checkpoint at which it begins, or a later one,
-/// is in the control file then, and a standby's control file says that it is in recovery.
+/// have the same system identifier. This is asked when the backup has begun: the checkpoint at which it begins, or a
+/// later one, is in the control file then, and a standby's control file says that it is in recovery.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ pub enum Act {
 /// What a caller asks for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What shall go.
+    /// What is to go.
     pub request: Request,
     /// Whether it goes.
     pub act: Act,

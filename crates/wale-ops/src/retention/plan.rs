@@ -27,7 +27,7 @@ pub struct Unfinished {
     pub touched: DateTime<Utc>,
 }
 
-/// What shall be deleted.
+/// What is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// What the policy does not keep.
@@ -69,7 +69,7 @@ pub struct Decision {
     pub backup: BackupFacts,
     /// Why it stays; empty when it goes.
     pub stays: Vec<String>,
-    /// Whether every moment since the backup shall stay recoverable.
+    /// Whether every moment since the backup is to stay recoverable.
     pub onward: bool,
 }
 

@@ -117,7 +117,7 @@ pub fn leads_through(
     let mut begins = Lsn::new(0);
     for parent in &history.parents {
         if parent.timeline == asked.timeline() {
-            // The segment of the switch itself is the descendant's, who has a copy of its beginning.
+            // The segment of the switch itself is the descendant's, which has a copy of its beginning.
             let segment = |lsn| WalSegmentName::from_lsn(asked.timeline(), lsn, size);
             return (segment(begins)..segment(parent.switch_lsn)).contains(&asked);
         }

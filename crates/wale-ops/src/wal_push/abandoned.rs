@@ -2,12 +2,12 @@
 //!
 //! PostgreSQL hands over segments of an old timeline that no recovery along the server's own timeline reads: the longer
 //! copy of the last one, which a returned primary has; its own copies of those after the switch; and files that were
-//! preallocated or recycled under such a name and never written. A refusal would hold up everything behind them for ever,
+//! preallocated or recycled under such a name and never written. A refusal would hold up everything after them for ever,
 //! since PostgreSQL archives one file after the other.
 //!
-//! What the archive has under such a name counts up to the fork. Behind it nothing is replaced, and nothing that the
-//! server alone has is given up: it is kept as a partial segment. A server that is still on the old timeline finds no
-//! fork here, whatever others have made of its log: there the old rules hold.
+//! The archive's copy under such a name counts up to the fork. Nothing is replaced after it, and nothing that the
+//! server alone has is lost: that is kept as a partial segment. A server that is still on the old timeline finds no
+//! fork here, whatever others have made of its log. The old rules hold there.
 
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 
@@ -236,7 +236,7 @@ mod tests {
             let report = push(&bench, FIRST, &copy).await.expect("acknowledged");
             assert_eq!(report.outcome, PushOutcome::AlreadyStored);
         }
-        // Behind the switch nothing of the old timeline is on the server's way.
+        // After the switch nothing of the old timeline is on the server's way.
         let report = push(&bench, SECOND, &ends_at(&whole, 9000)).await;
         assert_eq!(
             report.expect("acknowledged").outcome,

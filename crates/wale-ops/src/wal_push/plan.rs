@@ -135,8 +135,9 @@ pub enum Decision {
     Conflict(usize),
 }
 
-/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. All must, since nobody
-/// knows which of several a reader gets; of partial segments, which no recovery asks for by itself, one is enough.
+/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. All must, since it
+/// is not known which of several a reader gets. One is enough for partial segments, which no recovery asks for by
+/// itself.
 #[must_use]
 pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
     let is_partial = matches!(name, ArchiveFileName::Partial(_));

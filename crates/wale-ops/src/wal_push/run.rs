@@ -230,7 +230,8 @@ async fn claim(archive: &Archive, source: &Source) -> Result<()> {
 struct Copies {
     /// Those that this version can read.
     readable: Vec<Copy>,
-    /// Those that it cannot, for want of a codec or a key. They count for nothing: no restore of ours reads them.
+    /// Those that it cannot, because a codec or a key is missing. They count for nothing: no restore of ours reads
+    /// them.
     sealed: Vec<StoredWal>,
 }
 

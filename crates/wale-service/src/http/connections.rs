@@ -4,7 +4,7 @@
 //! waited longest without a whole request makes room for a new one, so that neither a thousand idle connections nor
 //! slowly sent heads and bodies keep PostgreSQL's push out; a connection that is being answered is never evicted; of
 //! those at most half of `hard` ask for a recovery's WAL, and a quarter for anything else but a push, so that a quarter is
-//! left for pushes, and whatever else is asked for keeps no recovery from its WAL.
+//! left for pushes, and no other request keeps a recovery from its WAL.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

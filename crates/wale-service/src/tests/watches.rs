@@ -172,7 +172,7 @@ async fn fault_70_readiness_names_everything_that_is_missing_and_startup_waits_f
     sidecar.stop().await.unwrap();
 }
 
-/// Row 71: what a neighbour asks for in vain changes nothing, whatever the answer.
+/// Row 71: a neighbour's failed request changes nothing, whatever the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_71_a_callers_mistake_does_not_change_readiness() {
     let sidecar = bench().start(None).await;

@@ -124,7 +124,8 @@ impl Walk {
         walk.pass_names = BATCH;
         if let Some(level) = walk.folders.last_mut() {
             match after.strip_prefix(level.path.as_str()) {
-                // Every name that is not greater as a name is not greater as a path either, but for a folder of that name.
+                // Every name that is not greater as a name is not greater as a path either, except for a folder of that
+                // name.
                 Some(name) if !name.contains('/') => name.clone_into(&mut level.after),
                 _ => after.clone_into(&mut walk.after),
             }

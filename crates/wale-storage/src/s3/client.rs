@@ -292,7 +292,7 @@ impl Client {
         self.ask_bucket().await
     }
 
-    /// Makes sure that an object does not exist, now that somebody said so who may not be the store: the bucket's
+    /// Makes sure that an object does not exist. Somebody said so, but perhaps not the store: the bucket's
     /// listing must not have it.
     pub(super) async fn confirm_absence(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let name = format!("{}{key}", self.prefix);

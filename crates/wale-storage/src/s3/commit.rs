@@ -28,9 +28,9 @@ use crate::{ObjectKey, ObjectMeta, StoreError};
 pub(super) enum Condition {
     /// Whatever is there.
     Replace,
-    /// If nothing is there, and the store sees to it.
+    /// If nothing is there, and the store makes sure of that.
     Create,
-    /// If nothing is there, and the store does not see to it: the caller looked, and looks again.
+    /// If nothing is there, and the store does not make sure of that: the caller checked, and checks again.
     CreateUnguarded,
 }
 

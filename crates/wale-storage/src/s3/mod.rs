@@ -16,7 +16,7 @@
 //!   it, or keeps it for writers one after the other only, is found out before the first write (`probe`); then looks
 //!   before and after the write, and a lock within the process, stand in;
 //! * an answer of success comes from the store. One without an `ETag`, and one to the end of an upload, is checked;
-//! * a body that does not match its checksum is refused. Of a store that accepts it, the digest that it answers with
+//! * a body that does not match its checksum is refused. For a store that accepts it, the digest that it answers with
 //!   (`ETag`) is compared, or, where that is none, the object is read back;
 //! * an answer of status 200 may still hold an error, which counts.
 //!

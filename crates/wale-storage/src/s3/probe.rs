@@ -70,7 +70,7 @@ impl S3Store {
         found.copied()
     }
 
-    /// Whether the end of a multipart upload sees to it too; asked when there is one for the first time.
+    /// Whether the end of a multipart upload makes sure of it, too; asked when there is one for the first time.
     pub(super) async fn assembly_is_guarded(&self) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon {

@@ -306,7 +306,7 @@ proptest! {
         }
         match runtime.block_on(world.delete(request.clone())) {
             Ok(_) => {}
-            // A run that was killed may have been done but for the WAL.
+            // A run that was killed may have been done except for the WAL.
             Err(error) if killed_at.is_some() && error.kind == Kind::NotFound => {}
             Err(error) if writing && error.kind == Kind::Busy => {}
             Err(error) => prop_assert_eq!(error.kind, Kind::ArchiveConflict, "{}", error.chain()),
