@@ -285,7 +285,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // The place is free before anybody hears of the end: who tries again at once must not find it taken.
+        // The place is free before anybody hears of the end: a client that tries again at once must not find it taken.
         *self.inner.place() = None;
         let ended = self.ended.take().unwrap_or_else(|| Arc::new(Err(died())));
         self.sender.send_replace(Some(ended));
@@ -343,7 +343,7 @@ impl Inner {
         }
     }
 
-    /// Nothing failed here, so readiness is left alone; and where the archive has what was asked for, all is well again.
+    /// Nothing failed here, so readiness does not change. Where the archive has the requested backup, all is well again.
     fn record_declined(&self, trigger: Trigger, declined: Declined, error: &OpError) {
         let (detail, reason) = (error.detail.as_deref(), declined.name());
         tracing::info!(

@@ -27,7 +27,7 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TRY_AGAIN_MAX: Duration = Duration::from_mins(10);
 
-/// How often the server is looked for, and how long before an attempt is made without a sign of it.
+/// How often this looks for the server, and after how long it tries without a sign of it.
 const LOOK: Duration = Duration::from_millis(250);
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
 

@@ -2,7 +2,7 @@
 //! what the policy does not keep.
 //!
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
-//! archive merely larger than it has to be. Everything may be dropped at any point: the next run goes on.
+//! archive is just larger than necessary. Everything may be dropped at any point: the next run goes on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const PAUSES: [Duration; 3] = [
 const TRY_EVERY: Duration = Duration::from_mins(1);
 
 /// Sweeps once, then keeps house after each backup. `archives` says whether this sidecar's server hands its WAL to this
-/// archive, as far as is known: a restore may have come from one that is somebody else's.
+/// archive, as far as is known: a restore may have come from somebody else's.
 pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: bool) {
     let mut completions = app.backups.completions();
     if clean(&app.archive, options.grace).await == Cleaned::Refused && archives {

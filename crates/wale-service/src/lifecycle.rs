@@ -212,7 +212,7 @@ impl Lifecycle {
     ///
     /// The phase that does not allow it.
     pub fn admit(&self) -> Result<Permit, Phase> {
-        // Counted first: a drain that looks between the two would miss a permit given after its look.
+        // Counted first: a drain that checks between the two would miss a permit given after its check.
         self.working.fetch_add(1, Ordering::AcqRel);
         let permit = Permit {
             working: Arc::clone(&self.working),
@@ -278,7 +278,7 @@ impl Lifecycle {
         });
     }
 
-    /// Forgets what was last said about `topic` so long ago or longer: nobody asks any more for what failed then.
+    /// Forgets what was last said about `topic` at least so long ago: nobody asks any more for what failed then.
     pub fn forget(&self, topic: Topic, age: Duration) {
         self.change(|state| {
             let is_old = |reason: &Reason| reason.said.elapsed() >= age;

@@ -1,4 +1,4 @@
-//! What a restore wrote to steer its recovery goes when the recovery has ended.
+//! The settings that a restore wrote to steer its recovery go when the recovery has ended.
 //!
 //! It checks two small files every other second, from the start on until there is nothing to do. It refuses to know
 //! how settings are taken back (wale-ops).
@@ -11,14 +11,14 @@ use wale_ops::promotion::{self, Look, Pending};
 use crate::app::App;
 use crate::journal::PromotionRecord;
 
-/// Between two looks while the recovery goes on: some calls of `stat` and a read of 8 KiB. A standby that is cloned within
-/// this time after the promotion still inherits the target.
+/// Between two checks while the recovery goes on: some calls of `stat` and a read of 8 KiB. A standby that is cloned
+/// within this time after the promotion still inherits the target.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// After a failure: somebody must mend it first.
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
 
-/// Looks until it is done, or there is nothing to do. May be dropped at any await.
+/// Checks until it is done, or there is nothing to do. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut is_told = false;
     loop {

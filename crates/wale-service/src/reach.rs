@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::journal::log_failure;
 use crate::lifecycle::{Lifecycle, Topic};
 
-/// Between two looks while all is well. A look is one small request: 1,440 a day.
+/// Between two checks while all is well. A check is one small request: 1,440 a day.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// The pause after a check that failed, doubled up to [`EVERY`].

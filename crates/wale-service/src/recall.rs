@@ -13,8 +13,8 @@ use crate::app::App;
 use crate::journal::{BackupRecord, Journal};
 use crate::metrics::Metrics;
 
-/// Between two looks for backups that another process took: `wal-e backup-push` in this container, another sidecar. A look
-/// lists the backups' objects and reads each sentinel: 144 times a day.
+/// Between two checks for backups that another process took: `wal-e backup-push` in this container, another sidecar. A
+/// check lists the backups' objects and reads each sentinel: 144 times a day.
 const EVERY: Duration = Duration::from_mins(10);
 
 /// The first pause after the store did not answer; doubled up to [`PAUSE_MAX`].

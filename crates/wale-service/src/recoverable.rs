@@ -1,8 +1,8 @@
 //! Whether WAL is missing after the newest base backup: checked when the sidecar starts, after each base backup and
 //! from time to time, and reported in `/status`, by a metric and in the log.
 //!
-//! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it; a look that
-//! fails leaves what was known. Everything may be dropped at any await.
+//! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it. A check
+//! that fails leaves what was known. Everything may be dropped at any await.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use wale_ops::recoverable::{self, Recoverable};
 use crate::app::App;
 use crate::journal::{GapRecord, RecoverableRecord, log_failure};
 
-/// Between two looks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an hour,
-/// 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow, eight
-/// look-ups under each of the codecs' names.
+/// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
+/// hour, 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow,
+/// eight look-ups under each of the codecs' names.
 const EVERY: Duration = Duration::from_hours(1);
 
 /// Between two checks while something is missing: a person who puts segments back wants to see that it was right, and

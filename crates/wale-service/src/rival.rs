@@ -11,8 +11,8 @@ use wale_ops::rival;
 use crate::app::App;
 use crate::journal::log_failure;
 
-/// Between two looks. A look lists the base backups (10 requests for 100 of 100 partitions each) and asks for eight histories
-/// under each of the codecs' names, some 40 requests: 7,000 a day, which is less than a cent on S3.
+/// Between two checks. A check lists the base backups (10 requests for 100 of 100 partitions each) and asks for eight
+/// histories under each of the codecs' names, some 40 requests: 7,000 a day, which is less than a cent on S3.
 const EVERY: Duration = Duration::from_mins(10);
 
 /// Looks for ever, and after each base backup.

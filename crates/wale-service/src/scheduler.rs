@@ -1,9 +1,9 @@
 //! Runs the schedule: waits for slots, catches up once after a pause, tries a failed run again, skips overlaps.
 //!
-//! It refuses to know how a backup is taken and what a cron line means. Invariants: the time of day is only ever
-//! asked of the clock handed in, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that
-//! slept is noticed; every slot is either run, caught up by one later run, or counted as skipped; a slot that comes while
-//! an earlier one waits to be tried again takes its place.
+//! It refuses to know how a backup is taken and what a cron line means. Invariants: only the clock handed in gives the
+//! time of day, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that slept is
+//! noticed; every slot is either run, caught up by one later run, or counted as skipped; a slot that comes while an
+//! earlier one waits to be tried again takes its place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn next_step(schedule: &Schedule, covered: DateTime<Utc>, now: DateTime<Utc>) ->
         return Some(Step::Run(slot));
     }
     let until = schedule.next_after(covered.max(now))?;
-    // Up to 30 s early is impossible, up to a millisecond late is not: the rest of a millisecond is rounded up.
+    // A slot is never early, but perhaps up to a millisecond late: the rest of a millisecond is rounded up.
     let sleep = (until - now).to_std().unwrap_or_default() + Duration::from_millis(1);
     Some(Step::Wait {
         until,

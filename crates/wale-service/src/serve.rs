@@ -141,7 +141,7 @@ impl Service {
         if let Some(tls) = app.tls.clone() {
             let (clock, stop) = (app.archive.clock().clone(), stop_http.clone());
             app.tasks.spawn(async move {
-                // It may be dropped at any await: what it takes over, it takes over at once.
+                // It may be dropped at any await: it takes over at once what it takes over.
                 let _ = stop
                     .run_until_cancelled(tls.keep_fresh(move || clock.now()))
                     .await;

@@ -1,4 +1,4 @@
-//! What the store does and does not do is found out at the start, so that the log says it before it matters.
+//! This finds out at the start what the store does and does not do, so that the log says it before it matters.
 //!
 //! The store itself warns; this only asks it to check. A failure that a repetition does not mend is reported, because
 //! pushes will fail for the same reason. The retries themselves report one that may heal.

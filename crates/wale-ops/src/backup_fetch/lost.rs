@@ -46,7 +46,7 @@ fn unknown(
         .filter(|timeline| !known.contains_key(timeline))
 }
 
-/// A sentence about a base backup that lies after the end of the WAL, on the way of the recovery.
+/// A sentence about a base backup that lies after the end of the WAL, on the recovery's way.
 pub(super) async fn end(archive: &Archive, need: &Need<'_>) -> Result<Option<String>> {
     let legs = reach::legs(need.backup.segment(), need.followed, need.size);
     let Some(last) = legs.map_err(behind_the_log)?.pop() else {

@@ -41,7 +41,8 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
             return Err(error);
         }
     };
-    // Not given back when it fails: what is left belongs to a claim that dies, and the next one finds it.
+    // The claim is not given back when this fails: the remains belong to a claim that dies, and the next one finds
+    // them.
     cleared.map(|()| claim)
 }
 

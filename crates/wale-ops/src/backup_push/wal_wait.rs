@@ -44,8 +44,8 @@ pub(super) async fn wait_for_segments(
         loop {
             // Under a codec or a key that we cannot read it is of no use to a restore: the push stores it beside.
             let trouble = match archive.has_readable(&name).await {
-                // While our server still has it to deliver, what is in the archive may be another server's: of a clone
-                // that went on by itself, whose WAL would not restore this backup.
+                // While our server still has it to deliver, the object in the archive may be another server's: of a
+                // clone that went on by itself, whose WAL would not restore this backup.
                 Ok(true) if !is_waiting(wal_directory, segment).await => break,
                 Ok(_) => None,
                 // The store may come back within the limit.

@@ -23,7 +23,7 @@ use crate::retry::RetryBudget;
 
 /// How long a server that asks again anyhow waits to hear what the store has, 5 s: far more than a check takes, and
 /// short enough that a standby is promoted within seconds while the store is away (it asks for three or four files
-/// then). What the store has is fetched without this limit, or a slow store would never deliver a large segment.
+/// then). What the store has is fetched without this limit: otherwise a slow store would never deliver a large segment.
 const SHORT_TRY: Duration = Duration::from_secs(5);
 
 /// How an outage of the store is met.

@@ -64,7 +64,7 @@ pub(crate) struct Slot {
     inner: Arc<Inner>,
 }
 
-/// While this lives its connection is being answered. Held by the reply's body, so until its last byte.
+/// While this lives its connection is being answered. The reply's body holds it, so until its last byte.
 #[derive(Debug)]
 pub(crate) struct Busy {
     id: u64,
@@ -113,7 +113,8 @@ impl Connections {
             if let Some(slot) = self.try_enter() {
                 return slot;
             }
-            // Told that there is room, or a connection is new no more. Which of the two it was the next look shows.
+            // A signal came: there is room, or a connection is new no more. The next check shows which of the two it
+            // was.
             let _ = tokio::time::timeout(SPARED, freed).await;
         }
     }

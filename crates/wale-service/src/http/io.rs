@@ -112,7 +112,7 @@ impl ClientSocket {
         }
     }
 
-    /// Ends the connection so that the last reply arrives: closing a socket with unread bytes in it sends a reset, and
+    /// Ends the connection so that the last reply arrives. Closing a socket with unread bytes in it sends a reset, and
     /// a reset may overtake the reply. So the write side is closed, and what the client still sends is thrown away,
     /// 256 KiB and one second at most.
     pub(crate) async fn close_gently(mut self) {

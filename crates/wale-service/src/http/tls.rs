@@ -3,8 +3,8 @@
 //! It refuses to know HTTP. Invariants: a connection is served plain or over TLS by the sidecar's settings, never by what
 //! a client sends; a pair of files that cannot be used never replaces one that can; key material is in no log line and no error.
 //!
-//! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and tell nobody, so the files are looked
-//! at. A pair caught in the middle of its replacement does not fit together and is checked again.
+//! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and signal nobody, so the files are
+//! checked. A pair caught in the middle of its replacement does not fit together and is checked again.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
@@ -99,7 +99,7 @@ impl Tls {
         TlsAcceptor::from(config).accept_with(stream, bound).await
     }
 
-    /// Looks at the files for ever and takes over what changed. Safe to drop at any time.
+    /// Checks the files for ever and takes over what changed. Safe to drop at any time.
     pub(crate) async fn keep_fresh(self, now: impl Fn() -> DateTime<Utc>) {
         tell_of_expiry(self.expires(), now());
         tell_of_mode(&self.0.key);

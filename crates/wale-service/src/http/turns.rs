@@ -1,9 +1,9 @@
-//! Turns at what is scarce, and the queue for them: WAL files that are being sent, proofs of absence that are being made.
+//! Turns for scarce work, and the queue for them: WAL files that are being sent, proofs of absence that are being made.
 //!
 //! A neighbour who asks for much, or reads slowly, must not keep a recovery from its next segment. So the queue is fair
 //! between addresses, not between requests: the next turn goes to the address that has the fewest, and of its requests to
 //! the newest (the older ones' clients are the likelier to have given up). When the queue is full, the oldest request of
-//! the address that has the most makes room. And while anybody waits, a client that takes its bytes too slowly loses its
+//! the address that has the most makes room. While anybody waits, a client that takes its bytes too slowly loses its
 //! turn, and its connection with it.
 
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ impl Turns {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // No code panics while it holds the lock; were it so, the table would still be whole.
+        // No code panics while it holds the lock. If one did, the table would still be whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -84,7 +84,7 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
     }
 }
 
-/// A push that takes longer than anybody waits: no failure, the store or the way to it is slow.
+/// A push that takes longer than anybody waits is no failure: the store or the way to it is slow.
 fn still_pushing(app: &App, name: &ArchiveFileName) -> OpError {
     app.push_seen.send_replace(Some(Instant::now()));
     app.metrics.push_failed(Kind::Busy.name());
@@ -138,7 +138,7 @@ async fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
     let record = FailureRecord::new(format!("push of {name}"), error, app.archive.clock().now());
     app.journal
         .note(|entries| entries.last_push_failure = Some(record));
-    // A file that is not there is the asker's mistake, and while stopping nobody can help any more.
+    // A missing file is the client's mistake, and while the sidecar stops nobody can help any more.
     if matches!(
         error.kind,
         Kind::NotFound | Kind::Draining | Kind::Cancelled
