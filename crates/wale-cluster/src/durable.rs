@@ -9,7 +9,7 @@
 //!
 //! Invariants: the final name never shows half a file; a failure or a drop before `commit` removes the temp
 //! file; a crash leaves at most a file whose name [`is_temporary_name`] knows, which a walk of the data
-//! directory leaves out and a look at an empty directory overlooks.
+//! directory leaves out and a check for an empty directory overlooks.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -17,7 +17,7 @@ use wale_pg::{ArchiveFileName, ClusterState, ControlFile, WalSegmentName};
 use crate::app::App;
 use crate::lifecycle::{Lifecycle, Topic};
 
-/// Between two looks. Each reads `pg_control` and lists `archive_status`.
+/// Between two checks. Each reads `pg_control` and lists `archive_status`.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// A file that has waited as the first in line for so long is not being archived. PostgreSQL repeats a failed command

@@ -1,9 +1,9 @@
 //! A store that asks again when asking again may help, and gives up on one that is silent.
 //!
-//! Retried are transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
-//! opening of an object, and of a put whose body was not touched yet. Never a put that has begun: its
-//! body is consumed, and only the caller can produce it again. Nor does it repeat a body that is being read:
-//! the caller knows how much of it he has used.
+//! It repeats transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
+//! opening of an object, and of a put whose body was not touched yet. It never repeats a put that has begun:
+//! its body is consumed, and only the caller can produce it again. Nor does it repeat a body that is being
+//! read: the caller knows how much of it he has used.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,7 +134,7 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Says that the store is asked again: aloud when somebody has been waiting for a while.
+    /// Logs that the store is asked again: as a warning when somebody has been waiting for a while.
     fn tell(&mut self, error: &StoreError, pause: Duration) {
         let (attempt, now) = (self.made, Instant::now());
         if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {

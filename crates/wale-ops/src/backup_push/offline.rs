@@ -118,7 +118,7 @@ impl Backup<'_> {
     }
 }
 
-/// Looks whether the server is stopped in good order, and claims the archive for the cluster.
+/// Checks whether the server is stopped in good order, and claims the archive for the cluster.
 async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpoint)> {
     let (directory, control_file) = read_directory(options).await?;
     refuse_running(&directory).await?;

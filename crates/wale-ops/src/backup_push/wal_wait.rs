@@ -18,7 +18,7 @@ use super::forks::Forks;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
-/// First and longest pause between two looks. A look is one round of requests for one segment.
+/// First and longest pause between two checks. A check is one round of requests for one segment.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines in the log.

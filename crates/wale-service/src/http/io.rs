@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::options::HttpLimits;
 
-/// How often the socket was flushed, and who wants to know.
+/// How often the socket was flushed, and the ones that want to know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flushed(Arc<FlushedInner>);
 

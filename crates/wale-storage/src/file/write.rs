@@ -200,7 +200,7 @@ pub(super) fn make_durable(root: &Root, key: &ObjectKey) -> Result<Option<Stat>,
     }
 }
 
-/// Looks whether `name` is there, before any work is done for it.
+/// Checks whether `name` is there, before any work is done for it.
 fn look(folder: &OwnedFd, name: &str) -> Result<Option<FileType>, Errno> {
     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),

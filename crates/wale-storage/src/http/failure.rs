@@ -42,7 +42,7 @@ pub(crate) struct Refusal {
     pub(crate) meaning: Meaning,
 }
 
-/// What an error of a server means. A store decides by its codes, and by the status where it knows the code not.
+/// What an error of a server means. A store decides by its codes, and by the status where it does not know the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The store says that the object is not there.
@@ -183,7 +183,7 @@ impl std::fmt::Display for Failure {
 }
 
 impl Failure {
-    /// A failure of a source of credentials, with its name. What may pass stays something that may pass.
+    /// A failure of a source of credentials, with its name. A failure that may pass stays one that may pass.
     pub(crate) fn of_source(&self, source: &str) -> Self {
         let reason = format!("{source}: {self}");
         if self.is_transient() {

@@ -1,11 +1,11 @@
 //! The last request of an upload, with which the object appears.
 //!
 //! It carries the condition that none of the name exists. Every object carries a mark of the upload that made it: when
-//! in doubt, a check of the mark says whose object is there. In doubt is an answer without the store's own mark
-//! (`ETag`), for anybody can send one; the success of the end of an upload, which some servers report although they
-//! have assembled nothing, when a former end was lost; and any success of a store that ignores conditions. Where the
-//! store does not compare checksums, what it stored is compared with what was sent before anybody is told of success:
-//! its digest, or, where the store gives none, the object itself.
+//! in doubt, a check of the mark says whose object is there. These answers are in doubt: one without the store's own
+//! mark (`ETag`), for anybody can send one; the success of the end of an upload, which some servers report although
+//! they have assembled nothing, when a former end was lost; and any success of a store that ignores conditions. Where
+//! the store does not compare checksums, what it stored is compared with what was sent before success is reported: its
+//! digest, or, where the store gives none, the object itself.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -165,7 +165,7 @@ impl S3Store {
         commit: &Commit<'_>,
         told: &Acknowledgement,
     ) -> Result<Worth, StoreError> {
-        // The end that was lost may have been another upload's, of another process: every end is checked.
+        // The lost end may have been that of another process's upload: every end is checked.
         let in_doubt = commit.condition == Condition::CreateUnguarded
             || !told.is_the_stores
             || commit.assembles;

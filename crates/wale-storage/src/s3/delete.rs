@@ -134,7 +134,7 @@ impl S3Store {
         Ok(failed)
     }
 
-    /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
+    /// Discards the uploads whose futures were dropped. The sweep finds what cannot be discarded now.
     pub(super) async fn discard_abandoned(&self) {
         loop {
             // It stays noted until it is gone: this future may itself be dropped.

@@ -46,7 +46,7 @@ pub(super) async fn open(
     })
 }
 
-/// What the headers of an answer say of an object. Times of S3 are told in whole seconds, because HEAD knows no
+/// What the headers of an answer say of an object. Times of S3 are given in whole seconds, because HEAD knows no
 /// others and a listing must agree with it.
 pub(super) fn meta(key: &ObjectKey, answer: &Answer) -> Result<ObjectMeta, Failure> {
     let size = answer

@@ -9,7 +9,8 @@
 //!                      └────▶ crate::http             what every store behind HTTP shares
 //! ```
 //!
-//! It refuses to know what the objects are. What it relies on of S3, and where that is not given:
+//! It refuses to know what the objects are. It relies on these promises of S3; each line also says what happens where a
+//! store does not keep it:
 //!
 //! * a write is whole or not at all, and durable when it is answered;
 //! * `If-None-Match: *` lets exactly one writer create an object, of several at the same time too. A store that ignores

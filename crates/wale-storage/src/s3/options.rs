@@ -48,7 +48,7 @@ pub enum ServerEncryption {
     /// A key that comes with every request, 32 bytes in base64. The server forgets it: without the key the
     /// archive is lost.
     CustomerKey(Secret),
-    /// The same, in a file that is read anew: rotated, the key is used without a restart.
+    /// The same, in a file that is read anew: a rotated key is used without a restart.
     CustomerKeyFile {
         /// The key as it was at the start.
         key: Secret,

@@ -1,6 +1,7 @@
 //! The errors of S3: how they are read, and what they mean.
 //!
-//! Codes are those of Amazon's "List of error codes", which the others copy. What is in no list is reported as it came.
+//! Codes are those of Amazon's "List of error codes", which the others copy. A code that is in no list is reported as
+//! it came.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;

@@ -64,7 +64,7 @@ impl S3Store {
             return self.put_at_once(key, first, whole, condition, &mark).await;
         }
         let stored = self.put_in_parts(first, source, condition, &mark).await;
-        // A verb may have no next upload. A store that does not answer is not waited for once more.
+        // A verb may have no next upload. This does not wait once more for a store that does not answer.
         let is_unfinished = match &stored {
             Ok(Stored::Ours(_)) => false,
             Ok(Stored::Others) => true,

@@ -353,8 +353,8 @@ impl Shared {
             self.answer(client, request, &method, &answer)?;
             return Ok(goes_on);
         }
-        // Both servers look first and write later. Whether wale finds that out depends on luck, and tests must not: behind
-        // the proxy they keep conditions as Amazon does.
+        // Both servers check first and write later. Whether wale finds that out depends on luck, and tests must not:
+        // behind the proxy they keep conditions as Amazon does.
         let is_trial = head.first.contains("wale_probe_") && head.get("if-none-match").is_some();
         let _turn = is_trial.then(|| {
             let turn = self.trials.lock();

@@ -15,7 +15,7 @@ fn problem(error: &StoreError) -> Option<Misconfiguration> {
     }
 }
 
-/// An object of ours, as a look sees it.
+/// An object of ours, as a check sees it.
 fn ours(seen: &Mutex<Option<String>>, bytes: usize) -> Reply {
     match seen.lock().expect("not poisoned").clone() {
         None => answer(404),
