@@ -9,7 +9,7 @@
 //!
 //! Invariants: the final name never shows half a file; a failure or a drop before `commit` removes the temp
 //! file; a crash leaves at most a file whose name [`is_temporary_name`] knows, which a walk of the data
-//! directory leaves out and a look at an empty directory overlooks.
+//! directory leaves out and a check for an empty directory overlooks.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -58,7 +58,7 @@ impl PendingFile {
     /// Makes the temp file beside `target`, with these permission bits and this owner.
     ///
     /// # Errors
-    /// When the folder does not exist or may not be written to.
+    /// When the folder does not exist or cannot be written to.
     pub fn create(target: &Path, mode: u32, owner: Option<Owner>) -> io::Result<Self> {
         let (file, temporary) = create_temporary(target, mode)?;
         let pending = Self {
@@ -134,8 +134,8 @@ impl Drop for PendingFile {
     }
 }
 
-/// Permission bits of a file that a server shall find beside others, as the server would make it: readable for the group
-/// where its folder is (`initdb -g`), else for the owner only.
+/// Permission bits of a file that a server is to find beside others, as the server would make it: readable for the group
+/// where its folder is (`initdb -g`), otherwise for the owner only.
 #[must_use]
 pub fn mode_beside(path: &Path) -> u32 {
     let folder = path
@@ -183,7 +183,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes a file (or symbolic link) and flushes its folder. `false`: it was not there.
 ///
 /// # Errors
-/// When it is a directory, or may not be removed.
+/// When it is a directory, or cannot be removed.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => {

@@ -117,7 +117,7 @@ pub enum ClusterError {
         /// Why.
         reason: String,
     },
-    /// The user is let in, but may not do what a backup needs.
+    /// The user is let in, but has no right to do what a backup needs.
     #[error("user {user:?} may not {action}")]
     Privileges {
         /// The user.
@@ -290,7 +290,7 @@ impl ClusterError {
         }
     }
 
-    /// The facts, as a sentence, where there are more than the message tells.
+    /// The facts, as a sentence, where there are more than the message says.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         match self {

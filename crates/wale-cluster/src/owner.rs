@@ -24,7 +24,7 @@ impl Owner {
     /// The owner of what `path` names, symbolic links followed.
     ///
     /// # Errors
-    /// When `path` does not exist or its folder may not be searched.
+    /// When `path` does not exist or its folder cannot be searched.
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         Ok(Self {

@@ -112,7 +112,7 @@ impl RestoreTree {
     }
 
     /// Makes an empty file with these permission bits for writing, and the folders above it. A file that
-    /// exists is replaced (not overwritten: who has it open keeps the old one).
+    /// exists is replaced (not overwritten: a process that has it open keeps the old one).
     ///
     /// # Errors
     /// `OutsideOfTree` for a path that leads out; `Io`.

@@ -76,10 +76,10 @@ impl WalDirectory {
         Self { path: path.into() }
     }
 
-    /// Names the directory after a look that it is one. A symbolic link to a directory is one.
+    /// Names the directory after a check that it is one. A symbolic link to a directory is one.
     ///
     /// # Errors
-    /// When it does not exist, is not a directory, or may not be entered.
+    /// When it does not exist, is not a directory, or cannot be entered.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ClusterError> {
         let directory = Self::at(path);
         directory.handle()?;
@@ -205,7 +205,7 @@ impl WalDirectory {
     /// owner only, as PostgreSQL makes its own.
     ///
     /// # Errors
-    /// When the directory does not exist or may not be written to.
+    /// When the directory does not exist or cannot be written to.
     pub fn pending(
         &self,
         name: &ArchiveFileName,

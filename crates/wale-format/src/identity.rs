@@ -77,7 +77,7 @@ impl ArchiveIdentity {
     /// # Errors
     /// When it is not JSON of this form, or of a later format.
     pub fn parse(bytes: &[u8]) -> Result<Self, IdentityError> {
-        /// Read first, so that a later format is named as such whatever else it changed.
+        /// This is read first, so that a later format is named as such whatever else it changed.
         #[derive(Deserialize)]
         struct Format {
             format: u32,

@@ -23,7 +23,7 @@
 //!     <segment>.partial.<16 hex>[.<ext>]          another partial segment of the same name, other bytes
 //! ```
 //!
-//! Refuses to know: stores, prefixes, encryption (no name tells of it).
+//! Refuses to know: stores, prefixes, encryption (no name shows it).
 //!
 //! Invariant: bijective. `parse(key).to_key() == Some(key)` for every key that is not
 //! [`ArchiveKey::Unknown`], and `parse(meaning.to_key()) == meaning`. What other tools' readers are
@@ -64,7 +64,7 @@ pub fn wal(name: &ArchiveFileName, codec: Codec) -> String {
 }
 
 /// The key for a file whose name is taken by other bytes: in practice the partial segment of a second
-/// promotion from one timeline. The first 16 digits of the plain bytes' SHA-256 tell them apart.
+/// promotion from one timeline. The first 16 digits of the plain bytes' SHA-256 distinguish them.
 ///
 /// # Panics
 /// When `digest_hex` does not begin with 16 lower-case hexadecimal digits: a bug of the caller.
@@ -90,7 +90,7 @@ pub fn backup_folder(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/")
 }
 
-/// The key of the text that tells the server's version.
+/// The key of the text with the server's version.
 #[must_use]
 pub fn extended_version(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{EXTENDED_VERSION}")
@@ -127,7 +127,7 @@ pub fn deletion(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{DELETION}")
 }
 
-/// The key of the claim on a backup's name: whoever has it writes the backup, or removes what is left of it. Beside a
+/// The key of the claim on a backup's name: its holder writes the backup, or removes what is left of it. Beside a
 /// sentinel it means nothing.
 #[must_use]
 pub fn attempt(backup: &BackupName) -> String {
@@ -166,7 +166,7 @@ pub enum ArchiveKey {
     },
     /// The commit record of a backup.
     Sentinel(BackupName),
-    /// The text that tells the server's version.
+    /// The text with the server's version.
     ExtendedVersion(BackupName),
     /// WAL-G's small description of a backup.
     Metadata(BackupName),

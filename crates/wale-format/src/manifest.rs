@@ -31,7 +31,7 @@ pub struct WalRange {
     pub timeline: TimelineId,
     /// First position needed.
     pub start: Lsn,
-    /// Position behind the last byte needed.
+    /// Position after the last byte needed.
     pub end: Lsn,
 }
 
@@ -40,7 +40,7 @@ pub struct WalRange {
 /// Parallel workers each fill one and [`ManifestBuilder::merge`] them at the end.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestBuilder {
-    /// Entries, each ended by `,\n` but for the last.
+    /// Entries, each ended by `,\n` except for the last.
     entries: String,
     files: u64,
 }

@@ -24,7 +24,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// WAL-E's limit of bytes in one partition; a single file may not exceed it there (1.5 GiB).
+/// WAL-E's limit of bytes in one partition; a single file must not exceed it there (1.5 GiB).
 pub const WAL_E_MAX_BYTES: u64 = 1_610_612_736;
 /// WAL-E's limit of members in one partition.
 pub const WAL_E_MAX_MEMBERS: usize = 6144;

@@ -271,8 +271,8 @@ pub struct WaleSentinel {
     /// segment of its last checkpoint only after its next start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holds_its_wal: bool,
-    /// Whether the backup was requested over HTTP, by whoever could reach the sidecar: retention counts it only when it
-    /// began long enough after the one before.
+    /// Whether the backup was requested over HTTP, by anybody who could reach the sidecar: retention counts it only
+    /// when it began long enough after the one before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub requested_over_http: bool,
     /// Where `pg_wal` pointed, when it was a symbolic link.
@@ -508,7 +508,7 @@ impl Sentinel {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, SentinelError> {
-        /// Read first, so that a later format is named as such whatever else it changed.
+        /// This is read first, so that a later format is named as such whatever else it changed.
         #[derive(Deserialize)]
         struct Probe {
             wale: Option<Format>,

@@ -37,7 +37,7 @@ pub async fn run(archive: &Archive, selector: &BackupSelector, mark: Mark) -> Re
             }
             &chosen.entry
         }
-        // Also one that cannot be restored: the mark keeps it from being deleted.
+        // This also takes one that cannot be restored: the mark keeps it from being deleted.
         BackupSelector::Name(name) => catalog.find(name).ok_or_else(|| {
             OpError::new(Kind::NotFound, format!("no backup {name} in the archive"))
                 .hint("backup-list prints the names of all backups")
@@ -66,7 +66,7 @@ pub async fn run(archive: &Archive, selector: &BackupSelector, mark: Mark) -> Re
 }
 
 /// A deletion that began before the mark was there has not seen it. It puts its note first and takes it away last, after
-/// the sentinel; so without a note it is over or begins after the mark, and the sentinel, looked for afterwards, tells
+/// the sentinel; so without a note it is over or begins after the mark. The check for the sentinel afterwards shows
 /// which.
 async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
     let look = async |key: String| {
@@ -76,7 +76,7 @@ async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
     };
     let note = look(layout::deletion(name)).await?;
     if look(layout::sentinel(name)).await?.is_none() {
-        // Else the mark would be all that is left of the backup.
+        // Otherwise the mark would be all that is left of the backup.
         let key = Archive::key(&layout::metadata(name))?;
         let deleted = archive.store().delete(&key).await;
         deleted.map_err(|error| OpError::from_store(error, format_args!("delete {key}")))?;

@@ -1,12 +1,13 @@
-//! A claim: one object that says who works under a name in the archive, so that of several sidecars one does.
+//! A claim: one object that says who works under a name in the archive, so that only one of several sidecars does.
 //!
-//! It is taken by create-if-absent and refreshed while the work goes on. Whoever dies leaves it behind: it is dead when
-//! it has not been refreshed for [`DEAD_AFTER`] by the store's clock. That is the one rule, for a base backup that wants
-//! the name, for the sweep and for retention; and each of them takes the claim before it removes anything.
+//! It is taken by create-if-absent and refreshed while the work goes on. A holder that dies leaves it behind. A claim
+//! is dead when it has not been refreshed for [`DEAD_AFTER`] by the store's clock. That is the one rule, for a base
+//! backup that wants the name, for the sweep and for retention; and each of them takes the claim before it removes
+//! anything.
 //!
-//! Invariants: a holder that could not refresh for [`HELD_MAX`] gives the claim up for good, which is before anybody
-//! else may take it; it looks whether the claim is still its own before each removal and before it commits. So of two
-//! holders, one that slept and one that took over, the first touches nothing that the second wrote.
+//! Invariants: a holder that could not refresh for [`HELD_MAX`] gives the claim up for good, before anybody else may
+//! take it. It checks whether the claim is still its own before each removal and before it commits. So of two holders,
+//! one that slept and one that took over, the first touches nothing that the second wrote.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Mutex;
@@ -44,7 +45,7 @@ pub(crate) fn is_dead(refreshed: DateTime<Utc>, store_now: DateTime<Utc>) -> boo
     store_now - refreshed >= DEAD_AFTER
 }
 
-/// Whether whoever has the claim `key` removes what lies under the name: then everybody who wants that may go on.
+/// Whether the holder of the claim `key` removes what lies under the name: then everybody who wants that may go on.
 ///
 /// # Errors
 ///
@@ -80,8 +81,8 @@ pub(crate) async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
 pub(crate) enum Purpose {
     /// To write under the name.
     Write,
-    /// To remove what lies under it. Two who do that do not disturb each other, so the second takes over at once: a
-    /// deletion that was killed is finished by the next run.
+    /// To remove what lies under it. Two that do this do not disturb each other, so the second takes over at once:
+    /// the next run finishes a deletion that was killed.
     Remove,
 }
 
@@ -108,7 +109,7 @@ pub(crate) enum Taken {
     Theirs(Holder),
 }
 
-/// Who has a claim, as far as it tells.
+/// The holder of a claim, as far as the claim says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
     /// Host and process, for people.
@@ -181,7 +182,7 @@ impl Claim {
             if !joins && !is_dead(refreshed, store_now(archive).await?) {
                 return Ok(Taken::Theirs(holder));
             }
-            // Once more: another one may have taken it while the store was asked for the time.
+            // This asks once more: another one may have taken it while the store was asked for the time.
             if claim.read().await? == Some((found, refreshed)) {
                 tracing::info!(key = %claim.key, holder = holder.who, refreshed = %refreshed, "taking over a claim");
                 claim.delete().await?;
@@ -257,7 +258,7 @@ impl Claim {
             .store()
             .put(&self.key, body_from(self.content.clone()));
         put.await.map_err(|error| self.failed("refresh", error))?;
-        // Later than this somebody may have taken it before the refresh arrived.
+        // After this moment somebody may have taken it before the refresh arrived.
         self.check_clock()?;
         self.confirm(begun);
         Ok(())
@@ -299,8 +300,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Gives the claim back, if it is ours; whether that was so, and its object is gone. What the store does not do is told
-    /// in the log: the claim dies by itself.
+    /// Gives the claim back, if it is ours. Returns whether it was, and its object is gone. What the store does not do
+    /// is reported in the log: the claim dies by itself.
     pub(crate) async fn release(&self) -> bool {
         let released = match self.check().await {
             Ok(()) => self.delete().await,
@@ -515,7 +516,7 @@ mod tests {
         claim.check_clock().expect_err("lost");
     }
 
-    /// A store that looks and then writes, where another writer comes in between.
+    /// A store that checks and then writes, where another writer comes in between.
     #[tokio::test]
     async fn where_the_store_has_no_conditions_the_last_writer_has_it() {
         let bench = Bench::new();

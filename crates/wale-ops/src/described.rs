@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Kind, OpError};
 
-/// What the memory budget's quarter has no room for and is read nevertheless: 1,000,000 files, 40 MB with a manifest and 64 MB
+/// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 40 MB with a manifest and 64 MB
 /// with another tool's list.
 const FILES_FLOOR: u64 = 1_000_000;
 /// The part of the budget that a description may take.
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Whoever follows the hint gets on, even where the budget is half of the setting.
+    /// A user who follows the hint gets on, even where the budget is half of the setting.
     #[test]
     fn the_hint_is_enough() {
         let bounds = DescriptionBounds::new(40, 128 << 20);

@@ -79,7 +79,7 @@ pub enum Level {
 pub enum InRecovery {
     /// The archive does not have the file. Recovery ends, and the server promotes.
     Absent,
-    /// Nobody knows whether the archive has it. Recovery stops, with its files intact.
+    /// It is not known whether the archive has it. Recovery stops, with its files intact.
     Stop,
 }
 
@@ -195,7 +195,7 @@ impl Kind {
         self.row().http_status
     }
 
-    /// The kind behind the HTTP status of a reply, as far as it can be told; several kinds share one.
+    /// The kind behind the HTTP status of a reply, as far as it is known; several kinds share one.
     #[must_use]
     pub const fn of_http_status(status: u16) -> Self {
         match status {
@@ -407,7 +407,7 @@ impl OpError {
         let mut result = Self::new(cluster_kind(&error), format!("could not {what}"));
         result.hint = error.hint();
         match &error {
-            // The system's words are the cause, which is told already.
+            // The system's words are the cause, which is reported already.
             ClusterError::Io { source, .. } => {
                 result.hint = result.hint.or(io_hint(source).map(str::to_owned));
             }

@@ -1,7 +1,7 @@
 //! What wale does: it archives and fetches WAL, takes, restores and lists base backups.
 //!
 //! This is the only room where archive, cluster and storage meet. It knows nothing of HTTP, flags, the environment
-//! or global state: whoever calls it hands in typed options and gets back a report or an [`OpError`].
+//! or global state: its caller hands in typed options and gets back a report or an [`OpError`].
 //!
 //! In each operation folder `plan.rs` decides (pure), `run.rs` acts and `report.rs` is what the caller gets.
 //!
@@ -46,7 +46,7 @@ pub use archive::{
 pub use clock::Clock;
 pub use error::{Declined, InRecovery, Kind, Level, OpError, Retry};
 pub use retention::sweep;
-// The names that whoever runs these operations for a long time must be able to say; wale-service sees no room below.
+// The names that a program needs to run these operations for a long time; wale-service sees no room below.
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,

@@ -1,10 +1,11 @@
 //! After the promotion: what a restore wrote to steer its recovery is taken back.
 //!
 //! A restored server keeps the settings of its recovery for good, from PostgreSQL 12 on. A standby that is cloned from it
-//! inherits the target, reaches it with the first commit that it replays, and promotes itself. So whoever runs beside the
-//! server looks until the recovery has ended, and then takes those lines out, and no others. A standby keeps them.
+//! inherits the target, reaches it with the first commit that it replays, and promotes itself. So the sidecar beside
+//! the server checks until the recovery has ended. Then it takes those lines out, and no others. A standby keeps them.
 //!
-//! `ALTER SYSTEM RESET` is the server's own way, under its own lock; where the role may not, the file is edited.
+//! `ALTER SYSTEM RESET` is the server's own way, under its own lock. Where the role has no right to it, the file is
+//! edited.
 
 use std::path::{Path, PathBuf};
 
@@ -113,7 +114,8 @@ pub async fn take_back(
     Ok(TakenBack { at: now, settings })
 }
 
-/// By the server, if it is the one of this directory: the role may reach another one, where the same settings are at work.
+/// The server does it, if it is the one of this directory: the role may reach another one, where the same settings are
+/// at work.
 async fn reset(
     connect: &ConnectOptions,
     names: &[String],

@@ -1,7 +1,7 @@
 //! How far the archive carries a recovery from its newest base backup, and the first gap on its way. Reads only.
 //!
-//! A gap that nobody knows of is found by the restore. It is closed by putting the segments back, or left behind by the
-//! next base backup. Where the way leads, and what is a gap, the restore says: this asks the same questions early.
+//! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
+//! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{
@@ -46,7 +46,7 @@ pub struct Recoverable {
 /// The store's. [`Kind::StorageUnavailable`] also when its listing keeps contradicting its look-ups.
 pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let catalog = archive.catalog().await?;
-    // A gap in the backup's own WAL is what is looked for here.
+    // This looks for a gap in the backup's own WAL.
     let wanted = Wanted {
         look: Look::Record,
         ..Wanted::default()
@@ -54,7 +54,7 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let newest = match archive.latest(&catalog, &wanted).await {
         Ok(chosen) => Some(chosen.entry),
         Err(error) if error.kind == Kind::StorageUnavailable => return Err(error),
-        // Nothing leads to the newest timeline: the way from the newest backup is all there is to look at.
+        // Nothing leads to the newest timeline: the way from the newest backup is all there is to check.
         Err(_) => None,
     };
     for entry in newest.iter().chain(catalog.backups.iter().rev()) {
@@ -203,7 +203,7 @@ mod tests {
             (&[2, 3, 6, 7, 9], Some(3), Some((4, 5))),
             (&[3, 4], None, Some((2, 2))),
             (&[], None, None),
-            // What lies before the backup is of no use to it.
+            // WAL before the backup is of no use to it.
             (&[0, 2, 3], Some(3), None),
         ];
         let name = |number| on(1, &[number]).remove(0);

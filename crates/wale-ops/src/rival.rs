@@ -1,8 +1,8 @@
 //! Whether the archive's newest timeline is another server's: a copy that was promoted against the same archive takes
 //! `LATEST` away from the original, whose backups go on to succeed. Reads only.
 //!
-//! That the highest timeline is the present is a decision of the archive's ([`crate::archive::lineage`]); only a server that
-//! goes on beside it can tell that it may be wrong, and its people must hear of it before they need a restore.
+//! That the highest timeline is the present is a decision of the archive's ([`crate::archive::lineage`]); only a server
+//! that goes on beside it can notice that this may be wrong. Its people must hear of it before they need a restore.
 
 use std::path::Path;
 
@@ -66,8 +66,8 @@ impl Rival {
     }
 }
 
-/// Looks whether the archive's newest timeline is not that of the primary on this data directory. `None` for every other
-/// server: a standby may still follow, one that recovers is not anybody yet.
+/// Checks whether the archive's newest timeline is not that of the primary on this data directory. `None` for every
+/// other server: a standby may still follow, and a server in recovery is neither yet.
 ///
 /// It costs a listing of the base backups and eight look-ups under each codec's name; no sentinel is read.
 ///
@@ -116,8 +116,8 @@ pub(crate) async fn warnings(
     {
         warnings.push(rival.of_backup());
     }
-    // A server archives its timeline's history before its WAL: who did not is a copy whose archiving is off. An archive
-    // that begins on this timeline never saw it, and has nothing earlier.
+    // A server archives its timeline's history before its WAL: one that did not is a copy whose archiving is off. An
+    // archive that begins on this timeline never saw it, and has nothing earlier.
     let earlier = archive.backup_timelines().await?;
     if earlier.first().is_some_and(|&first| first < timeline)
         && archive.timeline_history(timeline).await?.is_none()

@@ -1,4 +1,4 @@
-//! What the server of a data directory is at the moment, as far as its files tell: a primary, a standby, or a server that
+//! What the server of a data directory is at the moment, as far as its files show: a primary, a standby, or a server that
 //! recovers and will become one of the two. No connection is needed.
 
 use std::path::Path;
@@ -15,7 +15,8 @@ pub enum ServerState {
     Primary,
     /// It follows a primary or an archive until it is promoted.
     Standby,
-    /// It recovers towards a target or the end of the archive, and waits there perhaps. Its state is not yet anybody's.
+    /// It recovers towards a target or the end of the archive, and perhaps waits there. It is neither primary nor
+    /// standby yet.
     Recovering,
     /// It was shut down, or is not up yet.
     Stopped,
@@ -58,7 +59,7 @@ pub fn look(data_directory: &Path) -> Result<Standing> {
     })
 }
 
-/// What the signal files ask for. They are gone when the server was promoted.
+/// What the signal files ask for. They are gone after the promotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
     None,

@@ -1,10 +1,11 @@
 //! WAL that lies in the archive only under a codec or a key that this version cannot read. Reads only.
 //!
 //! Another tool wrote it. It counts as not archived: a push stores the file beside it, and a base backup waits for that.
-//! What no server pushes any more stays as it is, and no restore by wale reads it; so it is told when a sidecar starts.
+//! WAL that no server pushes any more stays as it is, and no restore by wale reads it. So it is reported when a sidecar
+//! starts.
 //!
-//! A listing shows the codec by the extension. A key does not show: what is encrypted has the extension of its codec. Of
-//! those the newest segment is opened, which stands for the archive.
+//! A listing shows the codec by the extension. A key does not show: an encrypted object has the extension of its codec.
+//! So the newest segment is opened, and stands for the archive.
 
 use futures_util::TryStreamExt;
 use wale_format::layout::{self, ArchiveKey};
@@ -115,7 +116,8 @@ impl Archive {
         Ok(sealed)
     }
 
-    /// Whether the beginning of a stored segment can be decoded. What is damaged can, so far as this question goes.
+    /// Whether the beginning of a stored segment can be decoded. For this question a damaged one counts as one that
+    /// can.
     pub(crate) async fn opens(&self, stored: &StoredWal) -> Result<bool> {
         match self.read_wal_header(stored).await {
             Err(error) if error.kind == Kind::Configuration => Ok(false),
@@ -148,7 +150,7 @@ mod tests {
             bench.store_wal(name, Codec::Lz4, &segment(name, 1));
         }
         assert_eq!(look(&bench.archive).await.expect("read"), None);
-        // Beside a copy that can be read another one does no harm.
+        // Another copy does no harm beside one that can be read.
         let put = |key: String, content: &[u8]| {
             let key = ObjectKey::new(&key).expect("a key");
             bench.memory.insert(&key, content.to_vec());

@@ -1,7 +1,7 @@
 //! A server that this version does not know: newer than all that it was made for. Reads only.
 //!
-//! Its WAL is archived all the same, because a server whose archiving stands still fills its disk. What cannot be checked
-//! or done is told from the start, and not when the first base backup fails.
+//! Its WAL is archived all the same, because a server whose archiving stands still fills its disk. wale reports from
+//! the start what cannot be checked or done, and not when the first base backup fails.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a WAL file must be like, whoever has it: the server that hands it over, or the archive. Pure.
+//! What a WAL file must be like, no matter who has it: the server that hands it over, or the archive. Pure.
 
 use wale_pg::{
     ArchiveFileName, HeaderExpectation, TimelineHistory, WalHeaderError, WalPageHeader,
@@ -55,7 +55,7 @@ pub(crate) fn check_segment(
     })
 }
 
-/// What a file that is not its segment may be all the same: one that the server made, or renamed ahead, for WAL that it
+/// What a file that is not its segment may still be: one that the server made, or renamed ahead, for WAL that it
 /// then never wrote under this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unwritten {

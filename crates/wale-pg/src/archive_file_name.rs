@@ -97,7 +97,7 @@ impl ArchiveFileName {
         }
     }
 
-    /// The order in which a server archives: timeline history files before all others, else by name
+    /// The order in which a server archives: timeline history files before all others, otherwise by name
     /// (`src/backend/postmaster/pgarch.c`, `ready_file_comparator`, 12 and later).
     pub fn cmp_archiving(&self, other: &Self) -> Ordering {
         let late = |name: &Self| !matches!(name, Self::TimelineHistory(_));

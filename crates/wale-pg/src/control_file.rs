@@ -3,7 +3,7 @@
 //! PostgreSQL's `ControlFileData` (`src/include/catalog/pg_control.h`), little endian. The layout follows the field
 //! `pg_control_version`; the offsets in `layout.rs` were read from running servers of 10 to 18, and from the headers of
 //! 19's second release candidate. A server
-//! rewrites the file in place, so that a reader may see half of a write: the CRC tells, and the reader reads again.
+//! rewrites the file in place, so a reader may see half of a write: the CRC shows it, and the reader reads again.
 
 mod layout;
 
@@ -169,7 +169,7 @@ impl ControlFile {
             .map_or(&[], |layout| layout.majors)
     }
 
-    /// The major version, told by the catalog version; `None` for a catalog that is no release's.
+    /// The major version, known by the catalog version; `None` for a catalog that is no release's.
     pub fn major(&self) -> Option<MajorVersion> {
         let (_, major) = CATALOG_VERSIONS
             .iter()

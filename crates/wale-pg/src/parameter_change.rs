@@ -1,4 +1,4 @@
-//! The settings that recovery enforces, as the log tells them.
+//! The settings that recovery enforces, as the log has them.
 //!
 //! A primary that was started with other values writes a record of them (`XLOG_PARAMETER_CHANGE`), and a recovery that comes
 //! to that record with smaller ones stops or pauses. The control file of a base backup knows only the values of its time.

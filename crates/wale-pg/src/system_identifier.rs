@@ -1,4 +1,4 @@
-//! The number that tells one cluster from every other.
+//! The number that distinguishes one cluster from every other.
 
 use std::fmt;
 use std::str::FromStr;

@@ -14,7 +14,7 @@
 //! | 36 | 4 | WAL block size |
 //!
 //! Of the other flags 0x0001 (a record is continued here) is the same everywhere; 0x0004 says until 18 that backup blocks
-//! may be removed and from 19 on that a continuation was overwritten (0x0008 until 18). None of them is looked at.
+//! may be removed and from 19 on that a continuation was overwritten (0x0008 until 18). None of them is checked.
 //!
 //! The offsets of system identifier, segment size and page address have been the same since 9.3. So the header of a
 //! *newer* server can be read, too, and a magic beyond the ones known here is no error of this module: callers ask
@@ -54,7 +54,7 @@ const NEWER_MAGICS: std::ops::RangeInclusive<u16> = 0xD123..=0xDFFF;
 /// The header of the first page of a WAL segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalPageHeader {
-    /// The page magic: tells the major version, see [`WalPageHeader::major`].
+    /// The page magic: shows the major version, see [`WalPageHeader::major`].
     pub magic: u16,
     /// Flags; bit 0x0002 says that the header is a long one.
     pub info: u16,

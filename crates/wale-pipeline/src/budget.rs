@@ -38,8 +38,8 @@ impl MemoryBudget {
     /// Waits until `bytes` are free and takes them, rounded up to whole KiB.
     ///
     /// A request larger than the whole budget is cut to the whole budget: it then runs alone, instead of
-    /// waiting for ever. Whoever holds a permit and asks for another can still deadlock with its like: ask
-    /// once, for all that a piece of work needs.
+    /// waiting for ever. A task that holds a permit and asks for another can still deadlock with its like.
+    /// Ask once, for all that a piece of work needs.
     ///
     /// # Panics
     ///

@@ -1,6 +1,6 @@
 //! A bounded queue of chunks from one producer to one consumer, whose end is explicit.
 //!
-//! A plain queue cannot tell "that was all" from "the producer died": both close it. Here the producer
+//! A plain queue cannot distinguish "that was all" from "the producer died": both close it. Here the producer
 //! must say [`ChunkSender::finish`], and everything else reaches the consumer as an error. So a thread
 //! that panics half-way never leaves a short object that looks whole.
 

@@ -9,7 +9,7 @@ use crate::CancellationToken;
 /// results in the order of the items. Items are started in order.
 ///
 /// Each call of `work` gets a token. It is cancelled when `cancel` is, when another item has failed, and
-/// when the returned future is dropped; `work` looks at it between its steps and then returns an error of
+/// when the returned future is dropped; `work` checks it between its steps and then returns an error of
 /// its own. After a failure no further item is started. When only `cancel` was cancelled, items are still
 /// handed out, and it is `work` that refuses, because only it can name the error.
 ///

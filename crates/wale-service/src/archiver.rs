@@ -1,4 +1,5 @@
-//! Whether the cluster and its archiver are there, as the two directories show it: looked at from the start, told by readiness.
+//! Whether the cluster and its archiver are there, as the two directories show it: checked from the start, reported by
+//! readiness.
 //!
 //! A push that fails says so by itself. What this finds is what no request shows: a data directory without a cluster, a
 //! WAL directory that is not the server's (each push is 404, PostgreSQL keeps its WAL, and all else looks well), files
@@ -16,14 +17,14 @@ use wale_pg::{ArchiveFileName, ClusterState, ControlFile, WalSegmentName};
 use crate::app::App;
 use crate::lifecycle::{Lifecycle, Topic};
 
-/// Between two looks. Each reads `pg_control` and lists `archive_status`.
+/// Between two checks. Each reads `pg_control` and lists `archive_status`.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// A file that has waited as the first in line for so long is not being archived. PostgreSQL repeats a failed command
 /// after a minute at most, and a segment of 16 MiB takes seconds on any link that keeps up.
 const WAITS_TOO_LONG: Duration = Duration::from_mins(5);
 
-/// What a look finds.
+/// What a check finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     /// Why there is no cluster.
@@ -59,7 +60,7 @@ fn note(life: &Lifecycle, found: &Found, first: &mut First, now: Instant) {
         Some(_) => {}
         None => {
             *first = None;
-            // Whatever was pushed in vain is wanted no more.
+            // A file that could not be pushed is wanted no more.
             if found.no_wal.is_none() {
                 life.resolve(Topic::WalPush);
             }
@@ -128,7 +129,7 @@ fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<Str
     ) {
         return None;
     }
-    // A restored cluster that no server has started yet: the control file tells of the server that was backed up.
+    // A restored cluster that no server has started yet: the control file describes the server that was backed up.
     if data.join("backup_label").exists() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! One base backup at a time, whoever asks: the schedule, a client, or the start of `BACKUP_PUSH`.
+//! One base backup at a time, no matter who asks: the schedule, a client, or the start of `BACKUP_PUSH`.
 //!
 //! It refuses to know what a backup is. The advisory lock on the server, which wale-ops takes, covers other processes;
 //! this covers the ones inside.
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 /// it, and one bad night does not take a node out of its service until the next.
 const FAILURE_REMEMBERED: Duration = Duration::from_hours(1);
 
-/// Who asked for a backup.
+/// What asked for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
     Schedule(Slot),
@@ -53,7 +53,7 @@ impl Trigger {
 /// Called once, when the server has fixed the backup's start position.
 pub(crate) type OnStarted = Box<dyn FnOnce() + Send>;
 
-/// Whoever can take a base backup. The service needs no more of it than this.
+/// Something that can take a base backup. The service needs no more of it than this.
 pub(crate) trait TakeBackup: Send + Sync {
     fn take(
         &self,
@@ -285,7 +285,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // The place is free before anybody hears of the end: who tries again at once must not find it taken.
+        // The place is free before anybody hears of the end: a client that tries again at once must not find it taken.
         *self.inner.place() = None;
         let ended = self.ended.take().unwrap_or_else(|| Arc::new(Err(died())));
         self.sender.send_replace(Some(ended));
@@ -343,7 +343,7 @@ impl Inner {
         }
     }
 
-    /// Nothing failed here, so readiness is left alone; and where the archive has what was asked for, all is well again.
+    /// Nothing failed here, so readiness does not change. Where the archive has the requested backup, all is well again.
     fn record_declined(&self, trigger: Trigger, declined: Declined, error: &OpError) {
         let (detail, reason) = (error.detail.as_deref(), declined.name());
         tracing::info!(

@@ -1,8 +1,8 @@
-//! Whether the server can be reached where base backups look for it: asked every minute, and told by readiness.
+//! Whether the server can be reached where base backups look for it: checked every minute, and reported by readiness.
 //!
-//! WAL comes out of a directory, so pushes go on while nobody can reach the server, and without this a partition shows
-//! only when the next base backup fails. Invariants: a server that was never seen is missed only where the sidecar itself
-//! takes base backups, because `PGHOST` may name nothing elsewhere; one that restarts is not missed.
+//! WAL comes out of a directory, so pushes go on while nobody can reach the server. Without this check a partition
+//! shows only when the next base backup fails. Invariants: a server that was never seen is missed only where the
+//! sidecar itself takes base backups, because `PGHOST` may name nothing elsewhere; one that restarts is not missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::app::App;
 use crate::lifecycle::{Lifecycle, Topic};
 use crate::options::StartMode;
 
-/// Between two looks. Each opens a connection, says nothing and closes it.
+/// Between two checks. Each opens a connection, says nothing and closes it.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// So many looks in a row must find nothing: between two and three minutes, which is longer than a restart closes the port.
+/// So many checks in a row must find nothing: between two and three minutes, which is longer than a restart closes the
+/// port.
 const MISSED: u32 = 3;
 
 /// Looks once; whether something listens.
 type Look = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// What a look has changed.
+/// What a check has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Lost,
     Found,
 }
 
-/// How many looks in a row found nothing; none before the server was ever seen or is needed.
+/// How many checks in a row found nothing; none before the server was ever seen or is needed.
 #[derive(Debug, Default)]
 struct Contact {
     missed: Option<u32>,

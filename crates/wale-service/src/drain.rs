@@ -3,9 +3,9 @@
 //!
 //! Readiness goes off at once. Pushes are served while `postmaster.pid` names a server that may run, or pushes still
 //! come, up to the grace. A pid file alone is not believed for long: a server that was killed leaves one behind, and
-//! its process id means nothing in another container. When nothing listens where the server should be either, the
-//! sidecar waits [`UNREACHABLE_QUIET`] only. Meanwhile a running backup is ended cleanly and none is begun. With no server and no push for
-//! [`QUIET`] it ends at once.
+//! its process id means nothing in another container. When also nothing listens in the server's place, the sidecar
+//! waits [`UNREACHABLE_QUIET`] only. Meanwhile a running backup is ended cleanly and none is begun. With no server and
+//! no push for [`QUIET`] it ends at once.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ enum Verdict {
     Leave,
 }
 
-/// What a look has found.
+/// What a check has found.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     server: Server,
@@ -65,7 +65,7 @@ pub(crate) async fn drain(app: &App, grace: Duration, stop_work: &CancellationTo
     // The schedule, the lock's poller and the first backup begin nothing more.
     stop_work.cancel();
     app.backups.stop();
-    // Nothing is left to wait for: what is held must be archived before the server can end.
+    // Nothing is left to wait for: held WAL must be archived before the server can end.
     app.hold.open();
     let deadline = Instant::now() + grace;
     if tokio::time::timeout_at(deadline, serve_out(app))

@@ -27,7 +27,7 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TRY_AGAIN_MAX: Duration = Duration::from_mins(10);
 
-/// How often the server is looked for, and how long before an attempt is made without a sign of it.
+/// How often this looks for the server, and after how long it tries without a sign of it.
 const LOOK: Duration = Duration::from_millis(250);
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
 
@@ -76,7 +76,7 @@ async fn attempts(
     mut trying: Pauses,
 ) {
     loop {
-        // Running out of time is no answer either: then the attempt itself tells.
+        // Running out of time is no answer either: then the attempt itself shows it.
         let _ = tokio::time::timeout(TRY_ANYWAY, server_up(look)).await;
         let Err(kind) = attempt(backups, hold).await else {
             return;

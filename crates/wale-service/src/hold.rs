@@ -1,13 +1,13 @@
 //! `BACKUP_PUSH` only: WAL is held back until the first base backup has *begun*.
 //!
-//! The original promised "before starting to accept archive commands". Done literally it deadlocks, because the end of
-//! a backup waits for WAL to be archived. So the door opens when the server has fixed the backup's start position.
+//! The original promised "before starting to accept archive commands". Taken literally it deadlocks, because the end
+//! of a backup waits for WAL to be archived. So the door opens when the server has fixed the backup's start position.
 //!
 //! It never stays shut: WAL that is not archived fills the database's disk, which is worse than WAL that precedes the
 //! first backup (which is merely of no use). It opens
 //!
 //! - when the backup has begun;
-//! - when an attempt failed although the server could be reached: waiting longer would not be shorter;
+//! - when an attempt failed although the server could be reached: a longer wait would not help;
 //! - [`HOLD_LIMIT`] after the first push was held: that push proves that a server runs, whatever the attempts say;
 //! - when the sidecar is asked to stop.
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long one request waits before it is told to come again. PostgreSQL asks three times and then pauses a minute.
+/// How long one request waits before the answer is to come again. PostgreSQL asks three times and then pauses a minute.
 pub(crate) const HOLD_ONE_REQUEST: Duration = Duration::from_secs(30);
 
 /// How long WAL is held back at most, from the first push that was held.
@@ -52,7 +52,7 @@ impl Hold {
         }
     }
 
-    /// Opens the door for good. Whether it was shut.
+    /// Opens the door for good. Returns whether it was shut.
     pub(crate) fn open(&self) -> bool {
         !self.open.send_replace(true)
     }
@@ -62,7 +62,7 @@ impl Hold {
         *self.open.borrow()
     }
 
-    /// Waits for the door, not longer than one request may; whether it is open now.
+    /// Waits for the door, no longer than one request may. Returns whether it is open now.
     pub(crate) async fn pass(&self) -> bool {
         if self.is_open() {
             return true;

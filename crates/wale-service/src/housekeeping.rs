@@ -2,7 +2,7 @@
 //! what the policy does not keep.
 //!
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
-//! archive merely larger than it has to be. Everything may be dropped at any point: the next run goes on.
+//! archive is just larger than necessary. Everything may be dropped at any point: the next run goes on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const PAUSES: [Duration; 3] = [
 const TRY_EVERY: Duration = Duration::from_mins(1);
 
 /// Sweeps once, then keeps house after each backup. `archives` says whether this sidecar's server hands its WAL to this
-/// archive, as far as is known: a restore may have come from one that is somebody else's.
+/// archive, as far as is known: a restore may have come from somebody else's.
 pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: bool) {
     let mut completions = app.backups.completions();
     if clean(&app.archive, options.grace).await == Cleaned::Refused && archives {
@@ -47,14 +47,14 @@ pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: b
 /// What came of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cleaned {
-    /// It was done, or failed for a reason that is told.
+    /// It was done, or failed for a reason that is reported.
     Looked,
     /// The store does not allow it.
     Refused,
 }
 
-/// Whether objects may be written. Where not, that is told before PostgreSQL hands over the first file, which may be hours
-/// away. A standby's sidecar may well have an archive that it only reads: there it turns nothing off.
+/// Whether objects may be written. Where not, that is reported before PostgreSQL hands over the first file, which may
+/// be hours away. A standby's sidecar may well have an archive that it only reads: there it turns nothing off.
 async fn may_write(app: &App) -> bool {
     let error = match sweep::try_writing(&app.archive).await {
         Err(error) if error.kind == Kind::PermissionDenied => error,
@@ -101,7 +101,7 @@ async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
             refused = report.refused.len(),
             "removed what crashes left in the archive"
         ),
-        // Whoever may only read restores from this archive: cleaning it is somebody else's.
+        // A sidecar that may only read restores from this archive: somebody else cleans it.
         Err(error) if error.kind == Kind::PermissionDenied => {
             tracing::info!(
                 "the remains of crashes are not looked for: {}",

@@ -8,7 +8,7 @@
 //! set and clear, and any reason at all turns `Ready` into `Degraded`. One reason is there from the beginning: the archive
 //! has not answered yet.
 //!
-//! Invariants: phases only move to the right, but for `Ready ⇄ Degraded`; no permit is given in `Starting`,
+//! Invariants: phases only move to the right, except for `Ready ⇄ Degraded`; no permit is given in `Starting`,
 //! `Restoring` or `Stopped`; a permit is counted until it is dropped, so the drain can wait for it.
 
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ struct Reason {
     said: Instant,
 }
 
-/// A reason, as a probe tells it.
+/// A reason, as a probe reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
     /// What it is about.
@@ -212,7 +212,7 @@ impl Lifecycle {
     ///
     /// The phase that does not allow it.
     pub fn admit(&self) -> Result<Permit, Phase> {
-        // Counted first: a drain that looks between the two would miss a permit given after its look.
+        // Counted first: a drain that checks between the two would miss a permit given after its check.
         self.working.fetch_add(1, Ordering::AcqRel);
         let permit = Permit {
             working: Arc::clone(&self.working),
@@ -278,7 +278,7 @@ impl Lifecycle {
         });
     }
 
-    /// Forgets what was last said about `topic` so long ago or longer: nobody asks any more for what failed then.
+    /// Forgets what was last said about `topic` at least so long ago: nobody asks any more for what failed then.
     pub fn forget(&self, topic: Topic, age: Duration) {
         self.change(|state| {
             let is_old = |reason: &Reason| reason.said.elapsed() >= age;

@@ -470,7 +470,7 @@ impl Metrics {
         self.last_retention.set(unix_seconds(record.at));
     }
 
-    /// How many segments are missing behind the newest base backup.
+    /// How many segments are missing after the newest base backup.
     pub(crate) fn gap(&self, segments: u64) {
         self.gap.set(i64::try_from(segments).unwrap_or(i64::MAX));
     }

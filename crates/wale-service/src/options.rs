@@ -21,7 +21,7 @@ pub struct ServiceOptions {
     pub listen: SocketAddr,
     /// What happens before the database may start.
     pub mode: StartMode,
-    /// The file whose removal tells the database container to go on. Need not exist, now or ever.
+    /// The file whose removal tells the database container to go on. It need not exist, now or ever.
     pub lock_file: PathBuf,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
@@ -64,9 +64,9 @@ pub struct ServiceOptions {
 pub struct Housekeeping {
     /// What is kept after each successful base backup. Without a rule nothing is deleted.
     pub policy: Policy,
-    /// How long nothing may have been stored for a base backup or an upload before it is taken for dead.
+    /// A base backup or an upload is taken for dead when nothing was stored for it for so long.
     pub grace: Duration,
-    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    /// A backup that was requested over HTTP is counted when it began this long after the one before it.
     pub request_interval: Duration,
 }
 
@@ -205,7 +205,7 @@ impl HttpToken {
         })
     }
 
-    /// The same, read anew from `file` when it has another one: rotated, it is used without a restart.
+    /// The same, read anew from `file` when it has another one: a rotated one is used without a restart.
     #[must_use]
     pub fn kept_in(mut self, file: Option<PathBuf>) -> Self {
         self.file = file.map(Arc::new);
@@ -226,7 +226,7 @@ impl HttpToken {
             *token = fresh;
         }
         let expected = token.as_bytes();
-        // The length is not the secret; every byte of the expected token is looked at in any case.
+        // The length is not the secret; every byte of the expected token is compared in any case.
         let mut difference = u8::from(expected.len() != shown.len());
         for (index, byte) in expected.iter().enumerate() {
             difference |= byte ^ shown.get(index).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Whose archive it is, asked from the start: a sidecar with another cluster's prefix says so before anything is pushed.
 //!
-//! It refuses no request: whatever is pushed, fetched or backed up is compared by wale-ops each time. Invariant: only an
-//! answer counts; a store that is silent, or a data directory that is still empty, is no mismatch.
+//! It refuses no request: wale-ops compares everything that is pushed, fetched or backed up each time. Invariant: only
+//! an answer counts; a store that is silent, or a data directory that is still empty, is no mismatch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::app::App;
 use crate::journal::log_failure;
 use crate::lifecycle::Topic;
 
-/// Pauses between looks, doubled from the first to the last, until the two are known to belong together. A look is one
-/// small request: 1,440 a day at most, while somebody has to put the prefix right or nothing was ever archived.
+/// Pauses between checks, doubled from the first to the last, until the two are known to belong together. A check is
+/// one small request: 1,440 a day at most, while somebody has to put the prefix right or nothing was ever archived.
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// Looks until the archive is known to be the cluster's own. May be dropped at any await.
+/// Checks until the archive is known to be the cluster's own. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut pause = PAUSE;
     let mut told = None;
     loop {
         match ownership::check(&app.archive, &app.data_directory, &app.wal_directory).await {
-            // The pushes are refused for it; this tells it before the first one.
+            // The pushes are refused for it; this reports it before the first one.
             Ok(Ownership::Lost(text)) => {
                 if told.as_ref() != Some(&text) {
                     tracing::error!("{text}");

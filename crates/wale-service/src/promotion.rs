@@ -1,6 +1,6 @@
-//! What a restore wrote to steer its recovery goes when the recovery has ended.
+//! The settings that a restore wrote to steer its recovery go when the recovery has ended.
 //!
-//! It looks at two small files every other second, from the start on until there is nothing to do. It refuses to know
+//! It checks two small files every other second, from the start on until there is nothing to do. It refuses to know
 //! how settings are taken back (wale-ops).
 
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use wale_ops::promotion::{self, Look, Pending};
 use crate::app::App;
 use crate::journal::PromotionRecord;
 
-/// Between two looks while the recovery goes on: some calls of `stat` and a read of 8 KiB. A standby that is cloned within
-/// this time after the promotion still inherits the target.
+/// Between two checks while the recovery goes on: some calls of `stat` and a read of 8 KiB. A standby that is cloned
+/// within this time after the promotion still inherits the target.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// After a failure: somebody must mend it first.
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
 
-/// Looks until it is done, or there is nothing to do. May be dropped at any await.
+/// Checks until it is done, or there is nothing to do. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut is_told = false;
     loop {
@@ -30,7 +30,7 @@ pub(crate) async fn watch(app: Arc<App>) {
             }
             Ok(Look::Ended(pending)) => pending,
             Err(error) => {
-                // Whoever needs the directory tells; this may be none that was ever restored.
+                // The code that needs the directory reports it; this one may never have been restored.
                 tracing::debug!("no look at the recovery settings: {}", error.chain());
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;

@@ -1,8 +1,8 @@
 //! Lines of the log that requests cause: however many come, so many of one kind are written, and the rest is counted.
 //!
-//! Without it a neighbour writes the log full: each refused request is a line. It refuses to know what a line says.
+//! Without it a neighbour could fill the log: each refused request is a line. It refuses to know what a line says.
 //! Invariants: a kind is made of words of ours and of a status, never of anything that a client sent, so the table is
-//! bounded; what was left out is told in the next line of its kind or within two minutes.
+//! bounded; what was left out is reported in the next line of its kind or within two minutes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use wale_ops::OpError;
 
 use crate::journal::log_failure;
 
-/// Lines of one kind in one [`WINDOW`]. PostgreSQL repeats a failing command three times a minute, and is told in full.
+/// Lines of one kind in one [`WINDOW`]. PostgreSQL repeats a failing command three times a minute, and each is logged.
 /// A line of 300 bytes, ten times a minute, is 4 MB a day for each kind; there are some dozens.
 const LINES: u32 = 10;
 
@@ -37,7 +37,7 @@ struct Counted {
 }
 
 impl Quiet {
-    /// Whether a line of this kind is written now. Tells what was left out of the window before.
+    /// Whether a line of this kind is written now. Reports what was left out of the window before.
     pub(crate) fn allows(&self, what: &'static str, how: &'static str) -> bool {
         self.allows_at(Instant::now(), what, how)
     }
@@ -76,7 +76,7 @@ impl Quiet {
         }
     }
 
-    /// Tells what was left out of windows that are over, and forgets them.
+    /// Reports what was left out of windows that are over, and forgets them.
     fn tell_rest(&self, now: Instant) {
         let mut over = Vec::new();
         self.lock().retain(|kind, counted| {

@@ -1,4 +1,4 @@
-//! Whether the archive answers: asked from the start and then every minute, and told by readiness.
+//! Whether the archive answers: checked from the start and then every minute, and reported by readiness.
 //!
 //! Without it a sidecar whose folder, bucket or network is not there is "ready" until the first push fails, which on a
 //! quiet server takes as long as `archive_timeout`. It refuses to know what the archive holds. Invariants: `/startupz`
@@ -14,10 +14,10 @@ use crate::app::App;
 use crate::journal::log_failure;
 use crate::lifecycle::{Lifecycle, Topic};
 
-/// Between two looks while all is well. A look is one small request: 1,440 a day.
+/// Between two checks while all is well. A check is one small request: 1,440 a day.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// The pause after a look that failed, doubled up to [`EVERY`].
+/// The pause after a check that failed, doubled up to [`EVERY`].
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// A failed fetch is forgotten when none has failed for so long: on a primary nobody fetches, so no success would ever
@@ -55,7 +55,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     }
 }
 
-/// Takes a look's outcome into account; whether the archive answered.
+/// Takes a check's outcome into account. Returns whether the archive answered.
 fn note(life: &Lifecycle, failure: Option<&OpError>) -> bool {
     match failure {
         None => life.resolve(Topic::Archive),

@@ -13,16 +13,16 @@ use crate::app::App;
 use crate::journal::{BackupRecord, Journal};
 use crate::metrics::Metrics;
 
-/// Between two looks for backups that another process took: `wal-e backup-push` in this container, another sidecar. A look
-/// lists the backups' objects and reads each sentinel: 144 times a day.
+/// Between two checks for backups that another process took: `wal-e backup-push` in this container, another sidecar. A
+/// check lists the backups' objects and reads each sentinel: 144 times a day.
 const EVERY: Duration = Duration::from_mins(10);
 
 /// The first pause after the store did not answer; doubled up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
-/// Fills in the last backup, and tells until when a schedule is already served: the newest backup's beginning, else the
-/// archive's own, else now, since without an archive nothing was missed.
+/// Fills in the last backup, and returns until when a schedule is already served: the newest backup's beginning,
+/// otherwise the archive's own, otherwise now, since without an archive nothing was missed.
 pub(crate) async fn recall(
     archive: &Archive,
     journal: &Journal,

@@ -1,8 +1,8 @@
-//! Whether WAL is missing behind the newest base backup: looked at when the sidecar starts, after each base backup and
-//! from time to time, and told in `/status`, by a metric and in the log.
+//! Whether WAL is missing after the newest base backup: checked when the sidecar starts, after each base backup and
+//! from time to time, and reported in `/status`, by a metric and in the log.
 //!
-//! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it; a look that
-//! fails leaves what was known. Everything may be dropped at any await.
+//! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it. A check
+//! that fails leaves what was known. Everything may be dropped at any await.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use wale_ops::recoverable::{self, Recoverable};
 use crate::app::App;
 use crate::journal::{GapRecord, RecoverableRecord, log_failure};
 
-/// Between two looks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an hour,
-/// 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow, eight
-/// look-ups under each of the codecs' names.
+/// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
+/// hour, 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow,
+/// eight look-ups under each of the codecs' names.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// Between two looks while something is missing: whoever puts segments back wants to see that it was right, and the old
-/// primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
+/// Between two checks while something is missing: a person who puts segments back wants to see that it was right, and
+/// the old primary's last segments may come a little later than the promotion. Six times the cost, for that time only.
 const EVERY_WHILE_MISSING: Duration = Duration::from_mins(10);
 
-/// The pause after a look that failed, doubled up to [`EVERY`].
+/// The pause after a check that failed, doubled up to [`EVERY`].
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// Looks for ever.
@@ -36,7 +36,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 again = AGAIN;
                 match found.map(|found| found.gap) {
                     Some(Some(_)) => EVERY_WHILE_MISSING,
-                    // `/readyz` tells that the first base backup is missing. Without one, one short listing is all.
+                    // `/readyz` reports that the first base backup is missing. Without one, one short listing is all.
                     None => AGAIN,
                     Some(None) => EVERY,
                 }
@@ -53,7 +53,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     }
 }
 
-/// When the newest segment was stored, for whoever alarms on the time since the last push: a restart is no reason.
+/// When the newest segment was stored, for alarms on the time since the last push: a restart is no reason for one.
 async fn recall_push(app: &App, found: Option<&Recoverable>) {
     if let Some(segment) = found.and_then(|found| found.until)
         && let Ok(Some(stored)) = app.archive.find_wal(&segment.into()).await

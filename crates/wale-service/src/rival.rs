@@ -1,5 +1,5 @@
-//! Whether the archive's newest timeline is another server's, while the primary here goes on beside it: told in the log, in
-//! `/status` and as a note of `/readyz`, from the start on.
+//! Whether the archive's newest timeline is another server's, while the primary here goes on beside it: reported in the
+//! log, in `/status` and as a note of `/readyz`, from the start on.
 //!
 //! It refuses to judge: wale-ops does. It fails no probe, because archiving goes on. Everything may be dropped at any await.
 
@@ -11,8 +11,8 @@ use wale_ops::rival;
 use crate::app::App;
 use crate::journal::log_failure;
 
-/// Between two looks. A look lists the base backups (10 requests for 100 of 100 partitions each) and asks for eight histories
-/// under each of the codecs' names, some 40 requests: 7,000 a day, which is less than a cent on S3.
+/// Between two checks. A check lists the base backups (10 requests for 100 of 100 partitions each) and asks for eight
+/// histories under each of the codecs' names, some 40 requests: 7,000 a day, which is less than a cent on S3.
 const EVERY: Duration = Duration::from_mins(10);
 
 /// Looks for ever, and after each base backup.

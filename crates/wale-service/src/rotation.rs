@@ -1,7 +1,7 @@
-//! A token that is rotated in its file reaches the servers that a restore told of it.
+//! A token that is rotated in its file reaches the servers that got it from a restore.
 //!
-//! The endpoint itself reads its file at each request. What a restored server shows lies in its data directory, in a file that the
-//! restore wrote: so that one is written anew, at the start and whenever the token changes.
+//! The endpoint itself reads its file at each request. A restored server shows the token of a file in its data
+//! directory, which the restore wrote. So that file is written anew, at the start and whenever the token changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use wale_ops::{Secret, renew_authorization};
 use crate::app::App;
 use crate::options::HttpToken;
 
-/// Between two looks: two small reads. A recovery that asks with the old token within this time is refused, and stops unharmed; a
-/// standby asks again.
+/// Between two checks: two small reads. A recovery that asks with the old token within this time is refused, and stops
+/// unharmed; a standby asks again.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until it is dropped. Without a file nothing changes, and nothing is done.
+/// Checks until it is dropped. Without a file nothing changes, and nothing is done.
 pub(crate) async fn watch(app: Arc<App>, token: Option<HttpToken>) {
     let Some(token) = token else { return };
     let mut last = None;

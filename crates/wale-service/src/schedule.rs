@@ -3,7 +3,7 @@
 //! Pure: it is told what time it is. It refuses to know what is run at the slots.
 //!
 //! Invariants: a `Schedule` that exists has a next run (impossible dates such as 30 February are found when it is
-//! parsed); seconds, years and `@daily`-like names are refused, because croner would take six fields in silence and
+//! parsed); seconds, years and `@daily`-like names are refused, because croner would silently take six fields and
 //! read the first as seconds. Day of month and day of week combine as OR, as in cron.
 
 use chrono::{DateTime, Utc};

@@ -1,9 +1,9 @@
 //! Runs the schedule: waits for slots, catches up once after a pause, tries a failed run again, skips overlaps.
 //!
-//! It refuses to know how a backup is taken and what a cron line means. Invariants: the time of day is only ever
-//! asked of the clock handed in, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that
-//! slept is noticed; every slot is either run, caught up by one later run, or counted as skipped; a slot that comes while
-//! an earlier one waits to be tried again takes its place.
+//! It refuses to know how a backup is taken and what a cron line means. Invariants: only the clock handed in gives the
+//! time of day, and it is asked again at least every [`LOOK`], so a clock that jumps or a machine that slept is
+//! noticed; every slot is either run, caught up by one later run, or counted as skipped; a slot that comes while an
+//! earlier one waits to be tried again takes its place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::schedule::Schedule;
 
-/// The longest sleep between two looks at the clock.
+/// The longest sleep between two checks of the clock.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Pauses before the second, third and fourth attempt of one slot. The first is short because a server that restarts
@@ -58,7 +58,7 @@ fn next_step(schedule: &Schedule, covered: DateTime<Utc>, now: DateTime<Utc>) ->
         return Some(Step::Run(slot));
     }
     let until = schedule.next_after(covered.max(now))?;
-    // Up to 30 s early is impossible, up to a millisecond late is not: the rest of a millisecond is rounded up.
+    // A slot is never early, but perhaps up to a millisecond late: the rest of a millisecond is rounded up.
     let sleep = (until - now).to_std().unwrap_or_default() + Duration::from_millis(1);
     Some(Step::Wait {
         until,
@@ -193,7 +193,7 @@ fn pause_after(kind: Option<Kind>, declined: Option<Declined>, attempt: usize) -
     let pause = RETRY_PAUSES.get(attempt).copied();
     match (kind, declined) {
         (None | Some(Kind::Cancelled | Kind::Draining), _) => None,
-        // It costs a look. Whoever takes the backup may die, and a server comes back.
+        // It costs a check. The sidecar that takes the backup may die, and a server comes back.
         (_, Some(Declined::Elsewhere | Declined::ServerDown)) => Some(pause.unwrap_or(last)),
         (_, Some(_)) => None,
         (_, None) => pause,
@@ -296,7 +296,7 @@ mod tests {
         for _ in 0..seconds {
             clock.advance(TimeDelta::seconds(1));
             tokio::time::advance(Duration::from_secs(1)).await;
-            // The scheduler, the backup's task and whoever waits for it take their turns.
+            // The scheduler, the backup's task and the one that waits for it take their turns.
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }

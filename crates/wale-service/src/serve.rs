@@ -113,7 +113,7 @@ impl Service {
         })
     }
 
-    /// Where it listens; tells the port that the system chose for port 0.
+    /// Where it listens, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -141,7 +141,7 @@ impl Service {
         if let Some(tls) = app.tls.clone() {
             let (clock, stop) = (app.archive.clock().clone(), stop_http.clone());
             app.tasks.spawn(async move {
-                // It may be dropped at any await: what it takes over, it takes over at once.
+                // It may be dropped at any await: it takes over at once what it takes over.
                 let _ = stop
                     .run_until_cancelled(tls.keep_fresh(move || clock.now()))
                     .await;

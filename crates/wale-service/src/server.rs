@@ -1,13 +1,13 @@
-//! Whether a PostgreSQL server may be running on the data directory, as far as `postmaster.pid` tells.
+//! Whether a PostgreSQL server may be running on the data directory, as far as `postmaster.pid` shows.
 //!
-//! A hint, not a fact: the server mostly lives in another container, with process ids of its own. Whoever needs to be
-//! certain connects.
+//! A hint, not a fact: the server mostly lives in another container, with process ids of its own. A caller that needs
+//! to be certain connects.
 
 use std::path::PathBuf;
 
 use wale_ops::DataDirectory;
 
-/// What `postmaster.pid` tells.
+/// What `postmaster.pid` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
     /// It names a server that may run.

@@ -1,7 +1,7 @@
-//! What the store does and does not do is found out at the start, so that the log says it before it matters.
+//! This finds out at the start what the store does and does not do, so that the log says it before it matters.
 //!
-//! The store itself warns; this only asks it to look. A failure that asking again does not mend is told, because pushes
-//! will fail for the same reason; one that may heal is told by the retries themselves.
+//! The store itself warns; this only asks it to check. A failure that a repetition does not mend is reported, because
+//! pushes will fail for the same reason. The retries themselves report one that may heal.
 
 use std::sync::Arc;
 use std::time::Duration;

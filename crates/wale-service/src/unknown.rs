@@ -1,5 +1,5 @@
-//! What this version does not know of the server and of the archive's WAL, told from the start: in the log, in `/status` and
-//! by a metric each.
+//! What this version does not know of the server and of the archive's WAL, reported from the start: in the log, in
+//! `/status` and by a metric each.
 //!
 //! It refuses to judge: wale-ops does. Neither fails a probe, because archiving goes on. Everything may be dropped at any
 //! await.
@@ -12,8 +12,8 @@ use wale_ops::{sealed, unknown_server};
 use crate::app::App;
 use crate::journal::{SealedRecord, log_failure};
 
-/// Between two looks at the data directory: two small files. It may be empty at first, and a container may be started with
-/// a newer server.
+/// Between two checks of the data directory: two small files. It may be empty at first, and a container may be started
+/// with a newer server.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// The pause after a listing that failed, doubled up to [`LISTING_AGAIN_MAX`].

@@ -1,6 +1,6 @@
 //! What can go wrong with a store, as situations and not as sources.
 //!
-//! The variants are what the caller must tell apart to act; the cause (an `errno`, later an HTTP status)
+//! The variants are what the caller must distinguish to act; the cause (an `errno`, later an HTTP status)
 //! is kept as the error's source. Messages name the object or the place and never hold a secret.
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -119,9 +119,9 @@ pub enum Misconfiguration {
     ExpiredCredentials,
     /// There are no credentials: the file, the service or the role that should give them does not.
     NoCredentials,
-    /// The server's certificate is not trusted: expired, another host's, or signed by nobody known.
+    /// The server's certificate is not trusted: expired, another host's, or signed by an unknown authority.
     UntrustedServer,
-    /// What answers does not speak the endpoint's protocol: TLS was spoken to a port without it, or the other way round.
+    /// The answer is not in the endpoint's protocol: TLS was spoken to a port without it, or the other way round.
     OtherProtocol,
     /// The server does not know the checksum that is sent along with objects.
     UnknownChecksum,

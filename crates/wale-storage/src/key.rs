@@ -1,6 +1,6 @@
 //! The name of an object: a relative path that is safe in every store.
 //!
-//! A raw string cannot reach a store; whoever holds an [`ObjectKey`] knows that it cannot climb out of
+//! A raw string cannot reach a store. The holder of an [`ObjectKey`] knows that it cannot climb out of
 //! the root, that it prints on one line, and that it is no temporary file of ours.
 
 use std::fmt;

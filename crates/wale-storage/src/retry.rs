@@ -1,9 +1,9 @@
 //! A store that asks again when asking again may help, and gives up on one that is silent.
 //!
-//! Retried are transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
-//! opening of an object, and of a put whose body was not touched yet. Never a put that has begun: its
-//! body is consumed, and only the caller can produce it again. Nor a body being read: the caller knows
-//! how much of it he has used.
+//! It repeats transient failures ([`StoreError::is_transient`]) of head, confirm, list, delete, check, of the
+//! opening of an object, and of a put whose body was not touched yet. It never repeats a put that has begun:
+//! its body is consumed, and only the caller can produce it again. Nor does it repeat a body that is being
+//! read: the caller knows how much of it he has used.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,8 +66,8 @@ impl RetryPolicy {
     }
 }
 
-/// From this time on that a call has taken without success its repetition is told in the log. Half a second: a blip is
-/// over by then, and whoever waits at a terminal hears within a second why.
+/// When a call has taken this long without success, its repetition is reported in the log. Half a second: a blip is
+/// over by then, and a person at a terminal learns within a second why.
 const TOLD_AFTER: Duration = Duration::from_millis(500);
 
 /// Between two such lines of the process, however many calls wait for the store. 5 s: six lines for one that is given up.
@@ -134,7 +134,7 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Says that the store is asked again: aloud when somebody has been waiting for a while.
+    /// Logs that the store is asked again: as a warning when somebody has been waiting for a while.
     fn tell(&mut self, error: &StoreError, pause: Duration) {
         let (attempt, now) = (self.made, Instant::now());
         if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {
@@ -272,7 +272,7 @@ struct Watched {
     turn: Turn,
 }
 
-/// Who has to act for the put to go on.
+/// The side that has to act for the put to go on.
 #[derive(Clone, Copy)]
 enum Turn {
     /// The store, since this moment.

@@ -72,7 +72,7 @@ pub type Ours = fn(&str) -> bool;
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Stores an object unless one of that name exists. An object that exists before the call is reported
-    /// without reading the body. The answer is given when object or predecessor are durable.
+    /// without reading the body. The answer is given when the object, or the one that was there, is durable.
     ///
     /// # Errors
     ///
@@ -104,9 +104,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Only those of every verb.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
 
-    /// Makes sure that an object which can be read is durable, whoever wrote it: its writer may have been
-    /// killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`]. In a
-    /// store that shows an object only when it is durable, a look is enough; one that does not overrides this.
+    /// Makes sure that an object which can be read is durable, no matter who wrote it: its writer may have
+    /// been killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`].
+    /// In a store that shows an object only when it is durable, a look-up is enough; another store overrides
+    /// this.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError>;
 
-    /// As [`Store::list`], of the keys behind `after` alone, which need not exist. A store that can begin there at little
-    /// cost overrides this; whoever looks for the next few keys asks so.
+    /// As [`Store::list`], but only the keys after `after`, which need not exist. A store that can begin there at
+    /// little cost overrides this. A caller that wants the next few keys uses it.
     ///
     /// # Errors
     ///
@@ -144,15 +145,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Ok(self.list(prefix).await?.try_filter(is_behind).boxed())
     }
 
-    /// Deletes an object, durably. That it does not exist is no error.
+    /// Deletes an object, durably. A missing object is no error.
     ///
     /// # Errors
     ///
     /// Only those of every verb.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Deletes many objects, in any order, and tells which could not be deleted and why; the others are
-    /// gone. A store that takes several names in one request overrides this.
+    /// Deletes many objects, in any order, and reports which could not be deleted and why; the others
+    /// are gone. A store that takes several names in one request overrides this.
     async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
         let mut failed = Vec::new();
         for key in keys {
@@ -163,9 +164,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         failed
     }
 
-    /// Removes what unfinished writes left behind that were last touched `older_than` ago: temporary
-    /// files, multipart uploads. None of it was ever visible. Gives their number. Others may keep theirs below the same
-    /// root: only what was to become an object of a name that is `ours` goes.
+    /// Removes the remains of unfinished writes that were last touched `older_than` ago: temporary files, multipart
+    /// uploads. None of them was ever visible. Returns their number. Others may keep theirs below the same root: only
+    /// remains go whose object's name was to be one that is `ours`.
     ///
     /// # Errors
     ///
@@ -183,8 +184,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What any verb would say of a store out of reach.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Finds out what the store does that writes depend on, by writing, and warns in the log of what it does not do.
-    /// Writes find it out by themselves; this is for a program that tells it at its start.
+    /// Finds out by writing whether the store does what writes depend on, and warns in the log of what it does not
+    /// do. Writes find it out by themselves; this is for a program that reports it at its start.
     ///
     /// # Errors
     ///
@@ -300,7 +301,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), StoreError> {
     if prefix.is_empty() {
         return Ok(());
     }
-    // What follows the last slash may be the start of anything, so it is judged with a letter after it.
+    // The text after the last slash may be the start of anything, so it is judged with a letter after it.
     ObjectKey::new(&format!("{prefix}x"))?;
     Ok(())
 }

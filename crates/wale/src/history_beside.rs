@@ -22,8 +22,8 @@ const HISTORY_BYTES_MAX: u64 = 1 << 20;
 /// Puts the history in place of what the archive could not give. `error` says why it could not.
 ///
 /// # Errors
-/// That there is none, for timeline 1. Else `error` itself: where it proves that the archive does not have the file, where something else than a history was asked
-/// for, and where no whole history lies beside `destination`.
+/// That there is none, for timeline 1. Otherwise `error` itself: where it proves that the archive does not have the
+/// file, where something else than a history was asked for, and where no whole history lies beside `destination`.
 pub(crate) fn instead(error: OpError, name: &str, destination: &Path) -> Result<(), OpError> {
     if error.kind != Kind::NotFound && is_of_the_first_timeline(name) {
         tracing::warn!(error = %error.chain(), "the archive does not answer");

@@ -91,7 +91,7 @@ pub(crate) fn install(options: LogOptions, bar: ProgressBar) {
     let syslog = destinations.syslog.then(|| {
         let (facility, known) = syslog::facility(&facility);
         if !known {
-            // WAL-E's words. Nobody is left to be told that standard error is closed.
+            // WAL-E's words. Nobody is left to hear that standard error is closed.
             let _ = io::stderr().write_all(b"invalid syslog facility level specified\n");
         }
         let program = if format == Format::WalE {

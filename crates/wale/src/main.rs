@@ -94,7 +94,7 @@ fn run(invocation: &Invocation) -> u8 {
     }
 }
 
-/// WAL-E says that it starts, but for the verbs that PostgreSQL runs for every segment.
+/// WAL-E says that it starts, except for the verbs that PostgreSQL runs for every segment.
 fn starts_aloud(verb: &Verb) -> bool {
     !matches!(
         verb,
@@ -102,7 +102,7 @@ fn starts_aloud(verb: &Verb) -> bool {
     )
 }
 
-/// Whether a verb tells about settings without effect: not those that PostgreSQL runs for every
+/// Whether a verb reports settings without effect: not those that PostgreSQL runs for every
 /// segment, whose output fills the server's log.
 fn warns(verb: &Verb) -> bool {
     matches!(
@@ -134,7 +134,7 @@ fn absence(verb: &Verb) -> Absence {
 
 /// Prints help, or a mistake on the command line, and gives the status.
 fn end_early(early: &Early, arguments: &[OsString]) -> u8 {
-    // Nobody is left to be told that an output is closed.
+    // Nobody is left to hear that an output is closed.
     let _ = if early.on_stdout {
         std::io::stdout().write_all(early.text.as_bytes())
     } else {

@@ -1,4 +1,4 @@
-//! What a person sees of a long verb: a bar on a terminal, else a line of the log every ten seconds.
+//! What a person sees of a long verb: a bar on a terminal, otherwise a line of the log every ten seconds.
 
 use std::fmt::Write;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! How a failure is told: once, at the top, in PostgreSQL's three voices.
+//! How a failure is reported: once, at the top, in PostgreSQL's three voices.
 
 use std::io::Write;
 
@@ -60,7 +60,7 @@ pub(crate) enum Absence {
     Wrong,
 }
 
-/// How a failure is told.
+/// How a failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// As lines on standard error.
@@ -94,7 +94,7 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
         Manner::WalE if normal => tell_absence_as_wal_e(failure),
         Manner::WalE => tell_as_wal_e(error),
         Manner::Lines if normal && absence == Absence::Awaited => {}
-        // Nobody is left to be told that standard error is closed.
+        // Nobody is left to hear that standard error is closed.
         Manner::Lines => drop(std::io::stderr().write_all(text(error, absence).as_bytes())),
     }
 }

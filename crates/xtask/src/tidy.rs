@@ -155,7 +155,7 @@ fn holds(line: &str, words: &str) -> bool {
     })
 }
 
-/// Dependencies on rooms that a room may not see; those for its tests do not ship and do not count.
+/// Dependencies on rooms that a room must not see; those for its tests do not ship and do not count.
 fn forbidden(room: &str, manifest: &str, allowed: &[&str]) -> Vec<String> {
     let mut section = "";
     let mut problems = Vec::new();

@@ -74,7 +74,7 @@ impl RunningBackup {
     /// minutes.
     ///
     /// # Errors
-    /// `Privileges` when the user may not; `Query` when the server refuses, e.g. because WAL is not at
+    /// `Privileges` when the user has no right to it; `Query` when the server refuses, e.g. because WAL is not at
     /// the level `replica`; `ConnectionLost`.
     pub async fn start(
         control: Control,

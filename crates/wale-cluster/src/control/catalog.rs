@@ -1,4 +1,4 @@
-//! What the server tells about itself.
+//! What the server says about itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -47,14 +47,14 @@ pub struct ServerFacts {
     pub timeline: TimelineId,
     /// Whether it is a standby (or in archive recovery).
     pub in_recovery: bool,
-    /// PGDATA as the server sees it; `None` where the user may not know it. In a container of its own the
+    /// PGDATA as the server sees it; `None` where the user has no right to know it. In a container of its own the
     /// server sees it under another path than we do.
     pub data_directory: Option<String>,
     /// Whether pages carry checksums.
     pub data_checksums: bool,
 }
 
-/// What tells one server's control file from another's of the same cluster, and from itself at another time.
+/// What distinguishes one server's control file from another's of the same cluster, and from itself at another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlStamp {
     /// Where a recovery would begin.
@@ -125,7 +125,7 @@ impl Control {
     }
 
     /// Settings by name, as PostgreSQL prints them without units. Those that do not exist in this version, or
-    /// that the user may not see, are missing.
+    /// that the user cannot see, are missing.
     ///
     /// # Errors
     /// When the session is lost.
@@ -174,7 +174,8 @@ impl Control {
         })
     }
 
-    /// The files, as the server sees them, from which settings come that are in force. Empty for a role that may not know.
+    /// The files, as the server sees them, from which settings come that are in force. Empty for a role that has no
+    /// right to know.
     ///
     /// # Errors
     /// When the session is lost.
@@ -218,7 +219,7 @@ impl Control {
     /// Takes a setting out of `postgresql.auto.conf`. Needs a superuser, or from 15 on the right to do so with this setting.
     ///
     /// # Errors
-    /// When the role may not, the server forbids it (`allow_alter_system`), or the session is lost.
+    /// When the role has no right to it, the server forbids it (`allow_alter_system`), or the session is lost.
     pub async fn reset_setting(&self, name: &str) -> Result<(), ClusterError> {
         let during = "ALTER SYSTEM RESET";
         let is_part = |part: &str| {

@@ -18,7 +18,7 @@ use super::passfile::{self, Lookup};
 use super::tls;
 use crate::error::ClusterError;
 
-/// A server that is gone without a word (its host lost power) is noticed after about this long: idle time
+/// A server that is silently gone (its host lost power) is noticed after about this long: idle time
 /// and then 3 probes, 10 s apart.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ impl ConnectionWatch {
         self.ended.borrow().is_none() && self.ended.has_changed().is_ok()
     }
 
-    /// Waits until the connection ends, by whichever side, and tells why. Cancel-safe.
+    /// Waits until the connection ends, by whichever side, and returns why. Cancel-safe.
     pub async fn lost(&mut self) -> String {
         match self.ended.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
@@ -162,7 +162,7 @@ impl Control {
         const ISOLATION: &str = "SET default_transaction_isolation = 'read committed'";
         const ALWAYS: &str = "SELECT pg_catalog.set_config('search_path', '', false);
              SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-        // From PostgreSQL 14 on. Asked of the server, so that no version has to be known yet.
+        // From PostgreSQL 14 on. The server is asked, so that no version has to be known yet.
         const WHERE_KNOWN: &str = "SELECT pg_catalog.set_config(name, '0', false)
              FROM pg_catalog.pg_settings
              WHERE name IN ('idle_session_timeout', 'transaction_timeout')";

@@ -64,7 +64,7 @@ pub(super) fn look_up(path: &Path, host: &str, port: u16, database: &str, user: 
 
 /// A file that holds a password and nothing else, up to the end of its line.
 pub(super) fn read_alone(path: &Path) -> Result<Secret, String> {
-    /// No password is longer; a device that never ends may not fill the memory.
+    /// No password is longer; a device that never ends must not fill the memory.
     const PASSWORD_MAX: u64 = 64 << 10;
     let text = crate::read_bounded_text(path, PASSWORD_MAX).map_err(|error| {
         format!(

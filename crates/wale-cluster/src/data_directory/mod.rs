@@ -42,8 +42,8 @@ impl DataDirectory {
         Self { path: path.into() }
     }
 
-    /// Names the directory after a look that nothing else has its name. That it does not exist is no error:
-    /// a restore may be about to make it ([`DataDirectory::content`] tells).
+    /// Names the directory after a check that nothing else has its name. A missing one is no error:
+    /// a restore may be about to make it ([`DataDirectory::content`] says which).
     ///
     /// # Errors
     /// When the path is something else than a directory (a link to one is one), or cannot be looked at.

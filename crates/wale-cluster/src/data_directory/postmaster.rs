@@ -71,7 +71,7 @@ impl PostmasterState {
 }
 
 impl DataDirectory {
-    /// Looks whether a server runs here. See the states for what it is worth.
+    /// Checks whether a server runs here. The states say what the answer is worth.
     ///
     /// # Errors
     /// When `postmaster.pid` is there and cannot be read.

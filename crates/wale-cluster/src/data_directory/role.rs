@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Bytes of `recovery.conf` that are read. PostgreSQL's sample, full of comments, has 6 KiB. Of a longer one only the
+/// Bytes of `recovery.conf` that are read. PostgreSQL's sample, full of comments, has 6 KiB. From a longer one only the
 /// beginning counts.
 const RECOVERY_CONF_MAX: u64 = 1 << 20;
 

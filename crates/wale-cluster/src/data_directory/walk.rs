@@ -38,7 +38,7 @@ use crate::byte_path::text_of_path;
 use crate::error::ClusterError;
 use crate::wal_directory::kind_of;
 
-/// Between two looks at a tablespace that may just be dropped; the server needs microseconds.
+/// Between two checks of a tablespace that may just be dropped; the server needs microseconds.
 const DROP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to walk for.
@@ -231,7 +231,7 @@ impl Walker<'_> {
         Some(text_of_path(rest))
     }
 
-    /// Lists what is in a folder. It may be gone by now; the data directory itself may not.
+    /// Lists what is in a folder. It may be gone by now; the data directory itself must not.
     fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
         let Some(mut found) = found_in(path, relative.is_empty())? else {
             self.listing.vanished += 1;

@@ -96,8 +96,8 @@ pub fn parse_addition(
     }
 }
 
-/// The settings of lines that may be wrong: names in lower case and plain values. What is no setting is passed over. For
-/// whoever must know the target before the version of the server is known; [`parse_addition`] is the judge.
+/// The settings of lines that may be wrong: names in lower case and plain values. What is no setting is passed over.
+/// For a caller that must know the target before it knows the version of the server; [`parse_addition`] is the judge.
 #[must_use]
 pub fn read_addition(text: &str) -> Vec<(String, String)> {
     split_lines(text)

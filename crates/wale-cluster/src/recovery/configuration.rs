@@ -235,7 +235,7 @@ impl Configured {
 }
 
 /// What stands last in `postgresql.conf`, the files that it includes, and `postgresql.auto.conf`, of the settings named in
-/// lower case. Nothing is known of a configuration that is beyond the bounds above: whoever made it can write anything.
+/// lower case. Nothing is known of a configuration that is beyond the bounds above: its author can write anything.
 ///
 /// # Errors
 /// When a file is there and cannot be read.

@@ -5,7 +5,7 @@
 //! `include` of it would start the original's directory, or with the original's rules. So these lines are written as
 //! comments that say so; what they name inside the folder comes along.
 //!
-//! Everything is read and judged before the first write: what is missing or unreadable is told in time.
+//! Everything is read and judged before the first write: what is missing or unreadable is reported in time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -359,7 +359,7 @@ impl Reading<'_> {
 
     fn folder(&mut self, name: &str) -> Result<(), ClusterError> {
         let folder = self.from.join(name);
-        // What this user may not list would be missing from the restored cluster without a word.
+        // Files that this user cannot list would silently be missing from the restored cluster.
         let files = configuration_files(&folder).map_err(ClusterError::io("list", &folder))?;
         for file in files {
             if let Some(file) = file.file_name().and_then(|file| file.to_str()) {
@@ -375,7 +375,7 @@ impl Reading<'_> {
             return Ok(());
         }
         let path = self.from.join(name);
-        // A link into nowhere is a mistake that is told in time.
+        // A link into nowhere is a mistake that is reported in time.
         let metadata = std::fs::metadata(&path).map_err(ClusterError::io("look at", &path))?;
         if metadata.is_dir() {
             return Ok(());

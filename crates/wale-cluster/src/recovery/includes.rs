@@ -2,7 +2,7 @@
 //!
 //! A server does not start when a folder that an `include_dir` names is missing, even one that was empty: Debian's
 //! `postgresql.conf` ends with `include_dir = 'conf.d'`, and `conf.d` of a fresh cluster has no file. So such a folder is made
-//! beneath the data directory. What else is missing is told before somebody tries to start the server.
+//! beneath the data directory. What else is missing is reported before somebody tries to start the server.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -91,7 +91,7 @@ pub fn mend(data_directory: &Path, owner: Option<Owner>) -> Result<Mended, Clust
         .collect();
     let mut seen = BTreeSet::new();
     while let Some((path, is_rules, depth)) = waiting.pop() {
-        // Whoever made the configuration can let it include itself.
+        // The author of the configuration can let it include itself.
         if depth > INCLUDE_DEPTH || seen.len() >= FILES_MAX as usize || !seen.insert(path.clone()) {
             continue;
         }

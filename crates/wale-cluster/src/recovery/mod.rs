@@ -60,7 +60,7 @@ const RECOVERY_SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
 
 /// The first major version whose recovery reads ahead of what it replays (`recovery_prefetch`). It asks for segments far
-/// behind its target, and stops for one that is missing there, although it would never have come to it.
+/// after its target, and stops for one that is missing there, although it would never have come to it.
 const PREFETCHES_SINCE: u32 = 15;
 
 /// The mode of a file that holds a secret.

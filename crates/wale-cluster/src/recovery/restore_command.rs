@@ -1,7 +1,7 @@
 //! The text of `restore_command` for a server that fetches from the sidecar over HTTP.
 //!
 //! PostgreSQL takes every status from 1 to 125 as "not in the archive", ends recovery there, and serves with
-//! what it has; and no HTTP client can end above 125 by itself, nor tell a 404 from a broken server. So the
+//! what it has; and no HTTP client can end above 125 by itself, nor distinguish a 404 from a broken server. So the
 //! command asks twice: for the file, and if that fails for a proof that the archive does not have it. Only
 //! the proof becomes status 1. Everything else is 255, on which recovery stops and can be started again. On
 //! a standby everything else is 1 too: there PostgreSQL asks again, for ever.
@@ -89,7 +89,7 @@ pub struct RestoreEndpoint {
 /// What the server's client needs to know about the sidecar's TLS.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreTls {
-    /// Certificates against which the sidecar's is checked, PEM, as the server sees the file; else the system's.
+    /// Certificates against which the sidecar's is checked, PEM, as the server sees the file; otherwise the system's.
     pub ca_file: Option<PathBuf>,
 }
 

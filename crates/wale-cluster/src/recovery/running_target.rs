@@ -1,8 +1,9 @@
 //! Whether the server that runs on a data directory recovers to a target, as far as that is beyond doubt.
 //!
-//! From 13 on a server that reaches the end of the WAL before its target stops; it never promotes. Whoever knows that it
-//! has a target may therefore say "absent" of a segment that lies behind it. Targets are fixed when the server starts, so
-//! what the files say counts only where they have not been changed since. `false` is always a safe answer.
+//! From 13 on a server that reaches the end of the WAL before its target stops; it never promotes. So a program that
+//! knows that the server has a target may say "absent" of a segment after that target. Targets are fixed when the
+//! server starts, so what the files say counts only where they have not been changed since. `false` is always a safe
+//! answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ const COMMAND_LINE_BYTES_MAX: usize = 128 << 10;
 
 /// Whether the server that runs on `data_directory`, as a process of this very host, surely has a recovery target.
 ///
-/// Read are its command line, `postgresql.auto.conf`, and `postgresql.conf` behind its last include. A target that stands
+/// It reads the command line, `postgresql.auto.conf`, and `postgresql.conf` after its last include. A target that stands
 /// elsewhere is not seen.
 #[must_use]
 pub fn surely_has_target(data_directory: &Path) -> bool {
@@ -79,7 +80,7 @@ fn note(settings: &[Setting], values: &mut [Option<String>; TARGET_SETTINGS.len(
     }
 }
 
-/// The settings of one file behind its last include, none where there is no such file; `None` where it is not what the
+/// The settings of one file after its last include, none where there is no such file; `None` where it is not what the
 /// server read, or cannot be read.
 fn settings_of(path: &Path, started: u64) -> Option<Vec<Setting>> {
     let metadata = match fs::metadata(path) {

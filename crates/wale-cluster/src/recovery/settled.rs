@@ -179,7 +179,7 @@ pub fn take_back(
     })
 }
 
-/// What tells one version of the file from the next: inode, size, time of change.
+/// What distinguishes one version of the file from the next: inode, size, time of change.
 type Stamp = (u64, u64, (i64, i64), u32, Owner);
 
 fn stamp(path: &Path) -> Result<Option<Stamp>, ClusterError> {

@@ -1,8 +1,8 @@
 //! Configuration files in the place of those that a restored cluster has not got.
 //!
 //! WAL-E left `postgresql.conf`, `pg_hba.conf` and `pg_ident.conf` out of its backups, and without the first two no
-//! server starts. Who restores at night gets a server that starts, says nothing to strangers, and says in the file itself
-//! what is missing.
+//! server starts. A person who restores at night gets a server that starts, says nothing to strangers, and says in the
+//! file itself what is missing.
 
 use std::path::Path;
 

@@ -46,8 +46,8 @@ const LONG_FORMS: [&str; 22] = [
     "sunday",
 ];
 
-/// A target time needs a zone: without one it is the server's, and nobody knows that one at night. And one that the
-/// server takes: it would refuse to start, after the whole restore.
+/// A target time needs a zone: without one it is the server's, and nobody remembers that one at night. The server
+/// must accept the zone: otherwise it would refuse to start, after the whole restore.
 pub(super) fn check(name: &str, value: &str, major: MajorVersion) -> Result<(), Problem> {
     let hint = || {
         Some(format!(
@@ -111,7 +111,7 @@ pub(super) fn written(value: &str) -> String {
     text
 }
 
-/// The moment that a target time means. `None` where only the server can tell: rare forms, and zones that are rules such as
+/// The moment that a target time means. `None` where only the server knows: rare forms, and zones that are rules such as
 /// `UTC+2`. Of an hour that comes twice, the later; of one that the zone skips, as PostgreSQL counts on.
 #[must_use]
 pub fn instant(value: &str) -> Option<DateTime<Utc>> {

@@ -194,7 +194,7 @@ pub enum CodecError {
         /// The level that was asked for.
         level: i32,
     },
-    /// The codec library could not be set up, in practice for want of memory.
+    /// The codec library could not be set up, in practice because memory is short.
     #[error("{codec} could not be set up: {reason}")]
     SetUp {
         /// The codec.

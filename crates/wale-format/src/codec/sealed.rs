@@ -1,7 +1,7 @@
 //! Recognising what another tool encrypted, in the place of a stream or of plain bytes.
 //!
-//! No name tells: WAL-E and WAL-G give what they encrypt the extension of its codec. An object that is encrypted is a good
-//! one, so it must never be called damaged; and what is damaged is told as such where that is certain.
+//! No name shows it: WAL-E and WAL-G give what they encrypt the extension of its codec. An object that is encrypted is
+//! a good one, so it must never be called damaged; and what is damaged is reported as such where that is certain.
 
 use std::io;
 
@@ -14,7 +14,7 @@ const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
 /// Bytes of an object by which it is recognised: the header of a tar has its mark within these.
 pub const SEALED_HEAD_BYTES: usize = 512;
 
-/// Bytes in which noise is told from text.
+/// Bytes in which noise is distinguished from text.
 const NOISE_BYTES: usize = 24;
 
 /// So many of them are printable in a damaged text, too. Of 24 random bytes 20 are so 6 times in a million: 98 of 256 bytes
@@ -68,8 +68,8 @@ fn is_noise(head: &[u8]) -> bool {
     !is_constant && noise.iter().filter(is_text).count() < TEXT_BYTES
 }
 
-/// Refuses what does not begin with a frame's magic number, without a word about damage. Zeros are what a lost write leaves:
-/// what is wrong with them the decoder says.
+/// Refuses what does not begin with a frame's magic number, and says nothing about damage. Zeros are what a lost write
+/// leaves: what is wrong with them the decoder says.
 ///
 /// # Errors
 /// `Unsupported`.

@@ -1,7 +1,8 @@
 //! Reading a manifest line by line: nothing of it is kept, so its size bounds no memory.
 //!
-//! PostgreSQL and wale print one file a line, within a frame whose lines are always the same; whoever prints it otherwise
-//! is not understood. What a line says may be believed only when the last one, with the checksum over the others, has come.
+//! PostgreSQL and wale print one file a line, within a frame whose lines are always the same. A manifest that is
+//! printed otherwise is not understood. Believe what a line says only after the last one has come, with the checksum
+//! over the others.
 
 use std::borrow::Cow;
 use std::io::{BufRead, Read as _, Write};
@@ -81,7 +82,7 @@ impl<R: BufRead> ManifestReader<R> {
         }
     }
 
-    /// What the next line says; `None` behind the last one, when nothing follows it.
+    /// What the next line says; `None` after the last one, when nothing follows it.
     ///
     /// # Errors
     /// Those of the source; when the line is not of a manifest's form, or too long; when the manifest is of a later
@@ -158,8 +159,8 @@ impl<R: BufRead> ManifestReader<R> {
     }
 }
 
-/// Copies a manifest line by line, but for the entry of `path`, which gets another size and CRC-32C, and for the checksum.
-/// Returns the SHA-256 of what was read.
+/// Copies a manifest line by line, except for the entry of `path`, which gets another size and CRC-32C, and for the
+/// checksum. Returns the SHA-256 of what was read.
 ///
 /// # Errors
 /// As [`ManifestReader::next_item`], and those of `target`.

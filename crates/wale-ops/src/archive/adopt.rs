@@ -1,6 +1,6 @@
 //! Adopting a prefix that WAL-E or WAL-G made: it has WAL and base backups, but no identity.
 //!
-//! The identity is taken from the cluster, and held against the newest WAL object that can be read, so that nobody
+//! The identity is taken from the cluster, and compared with the newest WAL object that can be read, so that nobody
 //! starts to write into a stranger's archive. Objects whose codec this version cannot read prove nothing; if there
 //! is nothing else, adoption is refused rather than believed.
 
@@ -145,7 +145,7 @@ impl Archive {
 enum Recorded {
     /// They are of this cluster.
     Own,
-    /// None of them tells.
+    /// None of them shows it.
     Nothing,
 }
 

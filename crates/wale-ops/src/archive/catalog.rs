@@ -1,9 +1,9 @@
 //! The catalog: which base backups the archive has, by their sentinels.
 //!
-//! A backup exists if its sentinel exists, whoever made it. A sentinel that cannot be read is listed as damaged with
-//! the reason and never hides the others. The newest backup is the one that *ended* last by its own record: names
-//! order by position, which says nothing across timelines, and a store's modification times change when a bucket is
-//! copied, so they are only the fall-back.
+//! A backup exists if its sentinel exists, no matter who made it. A sentinel that cannot be read is listed as
+//! damaged with the reason and never hides the others. The newest backup is the one that *ended* last by its own
+//! record: names order by position, which says nothing across timelines, and a store's modification times change
+//! when a bucket is copied, so they are only the fall-back.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ pub struct BackupEntry {
     pub sentinel: SentinelRecord,
     /// When the store says the sentinel was written.
     pub modified: DateTime<Utc>,
-    /// When the backup ended: as recorded, else `modified`.
+    /// When the backup ended: as recorded, otherwise `modified`.
     pub time: DateTime<Utc>,
     /// Whether `time` is recorded in the backup.
     pub recorded: bool,
@@ -127,7 +127,7 @@ impl Archive {
         Ok(Catalog { backups })
     }
 
-    /// The timelines that the names of the base backups tell; no sentinel is read.
+    /// The timelines that the names of the base backups show; no sentinel is read.
     ///
     /// # Errors
     /// The store's failures.

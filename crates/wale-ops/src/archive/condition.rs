@@ -1,6 +1,6 @@
-//! Whether a base backup is whole, as far as a look tells that reads none of its partitions: its record, every partition
-//! with its size, and the WAL from its start to its stop. Asked before something else is deleted for it, and before
-//! `LATEST` means it.
+//! Whether a base backup is whole, as far as a check shows that reads none of its partitions: its record, every
+//! partition with its size, and the WAL from its start to its stop. It is checked before something else is deleted for
+//! it, and before `LATEST` means it.
 
 use futures_util::StreamExt;
 use wale_format::codec::{SEALED_HEAD_BYTES, may_be_encrypted};
@@ -49,7 +49,7 @@ impl Flaw {
     }
 }
 
-/// How much is looked at.
+/// How much is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Look {
     /// Only the record.
@@ -112,7 +112,7 @@ impl Archive {
         self.check_own_wal(name, sentinel).await
     }
 
-    /// Whether a backup of another tool is not encrypted: its smallest partition tells, no name does.
+    /// Whether a backup of another tool is not encrypted: its smallest partition shows it, no name does.
     pub(crate) async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
         let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
             return Ok(());

@@ -2,8 +2,8 @@
 //!
 //! PostgreSQL's own `.done` files prove too little: `archive_command = '/bin/true'`, another tool, `pg_basebackup` and a
 //! recovery make them, too. What is sure is the label of a base backup of ours, which names the place, and which the
-//! server keeps in `pg_wal` until its next base backup; and the marker of a restore from there. Who moves to another
-//! prefix, or adds wale to a running server, is not held up by either.
+//! server keeps in `pg_wal` until its next base backup; and the marker of a restore from there. A user who moves to
+//! another prefix, or adds wale to a running server, is not held up by either.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

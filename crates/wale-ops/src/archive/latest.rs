@@ -14,7 +14,7 @@ use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 
-/// Backups that are told one by one when they are passed over; of the others there is a count.
+/// Backups that are named one by one when they are passed over; the others are only counted.
 const TOLD_MAX: usize = 10;
 
 /// Which backup is meant.
@@ -54,7 +54,7 @@ impl fmt::Display for BackupSelector {
 pub struct Wanted<'a> {
     /// The timeline that it must lead to; `None` for the newest one.
     pub timeline: Option<TimelineId>,
-    /// How much of a backup is looked at before it counts as whole.
+    /// How much of a backup is checked before it counts as whole.
     pub look: Look,
     /// Why a backup will not do, in words that follow its name; `None` where it will.
     pub unfit: &'a (dyn Fn(&BackupEntry) -> Option<String> + Sync),
@@ -181,7 +181,7 @@ impl Archive {
             if looked_up_to >= Some(start) {
                 continue;
             }
-            // The oldest one's own tells of timelines before all backups.
+            // The oldest one's own names timelines before all backups.
             let first = if looked_up_to.is_none() {
                 start.next()
             } else {
@@ -428,7 +428,7 @@ mod tests {
         let catalog = bench.archive.catalog().await.expect("read");
         let named = BackupSelector::Name(named(LEFT[0]));
         assert!(bench.archive.choose(&catalog, &named).await.is_ok());
-        // Whoever wants the old timeline gets it.
+        // A caller that wants the old timeline gets it.
         let wanted = Wanted {
             timeline: TimelineId::new(1),
             ..RECORD

@@ -1,9 +1,9 @@
 //! Which base backup leads to which timeline. Pure.
 //!
-//! A server that goes back in time, or is promoted, leaves its timeline for a new one, whose number is the next that is
-//! free: so the highest timeline of an archive is where the cluster is now. A backup leads to a timeline when its own
-//! end is on the way there, as the timeline's history tells it. What ended behind the fork lies on a branch that was
-//! abandoned: it can be restored, but never to what the cluster is now.
+//! A server that goes back in time, or is promoted, leaves its timeline for a new one. The new number is the next that
+//! is free, so the highest timeline of an archive is where the cluster is now. A backup leads to a timeline when its
+//! own end is on the way there, according to the timeline's history. A backup that ended after the fork lies on an
+//! abandoned branch. It can be restored, but never to what the cluster is now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,9 @@ pub type Histories = BTreeMap<TimelineId, Option<TimelineHistory>>;
 
 /// Whether a later timeline's history shows that a timeline existed before it.
 ///
-/// A server takes the first number above its own timeline that has no history yet. So whoever grew out of a timeline
-/// before this one, and has a later number, met this one's history, whether or not it is one of its parents.
+/// A server takes the first number above its own timeline that has no history yet. So a timeline that grew out of
+/// one before this one, and has a later number, met this one's history, whether or not this one is among its
+/// parents.
 #[must_use]
 pub(crate) fn was_before(timeline: TimelineId, later: &TimelineHistory) -> bool {
     let parents = &later.parents;
@@ -62,8 +63,8 @@ impl Lineage {
         self.timelines.last().copied()
     }
 
-    /// Whether a recovery of the backup can come to the timeline; `None` where nobody knows, because the history cannot
-    /// be read, or it is not recorded where the backup ends.
+    /// Whether a recovery of the backup can come to the timeline. `None` where it is not known: the history cannot be
+    /// read, or the end of the backup is not recorded.
     #[must_use]
     pub fn leads(&self, ending: Ending, to: TimelineId) -> Option<bool> {
         if to <= ending.timeline {

@@ -16,7 +16,7 @@ use super::Archive;
 use crate::described::{DescriptionBounds, ExpectedNames, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
-/// The file without which nobody knows where the recovery of a backup begins.
+/// The file that says where the recovery of a backup begins.
 const LABEL: &str = "backup_label";
 
 /// Partitions that a list names, at most, and bytes of the name of one. 131,072 × some 80 bytes = 10 MB, 40 MB at the worst;

@@ -59,7 +59,7 @@ pub struct ArchiveOptions {
     pub clock: Clock,
     /// The budget that every buffer of the size of a segment or a partition is taken from.
     pub budget: MemoryBudget,
-    /// Who writes, for the identity: `wale 1.2.3`.
+    /// The program that writes, for the identity: `wale 1.2.3`.
     pub created_by: String,
 }
 

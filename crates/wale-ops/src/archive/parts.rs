@@ -1,4 +1,4 @@
-//! The partitions of a base backup as the archive has them, held against what its maker recorded.
+//! The partitions of a base backup as the archive has them, compared with what its maker recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -46,8 +46,8 @@ impl Archive {
         Ok(size.unwrap_or(WalSegmentSize::DEFAULT))
     }
 
-    /// The size of a WAL segment as the one says in which the backup starts; `None` where it is not there or cannot be
-    /// read. Only an archive that wale has never written to has no better record.
+    /// The size of a WAL segment, read from the segment in which the backup starts. `None` where that one is not there
+    /// or cannot be read. Only an archive that wale has never written to has no better record.
     async fn size_by_first_segment(&self, name: &BackupName) -> Result<Option<u64>> {
         let first = ArchiveFileName::Segment(name.segment());
         let Some(stored) = self.find_wal(&first).await? else {
@@ -62,7 +62,7 @@ impl Archive {
 
     /// Where each of the backups ends, in their order. `None` where not even the timeline is known.
     pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<Ending>>> {
-        // Of a cluster that recorded none there is one size, whichever backup tells it.
+        // A cluster that recorded none has one size, whichever backup shows it.
         let mut size = None;
         let mut endings = Vec::with_capacity(backups.len());
         for entry in backups {

@@ -41,7 +41,7 @@ impl Gap {
 ///
 /// # Errors
 ///
-/// When a name or a switch position lies behind the end of the log.
+/// When a name or a switch position lies after the end of the log.
 pub fn legs(
     begins: WalSegmentName,
     followed: Option<&TimelineHistory>,
@@ -106,7 +106,7 @@ impl Walk {
             self.next += 1;
             return self.leg.end == Some(self.next);
         }
-        // On a closed leg the end says how far the gap goes, whatever comes behind it.
+        // On a closed leg the end says how far the gap goes, whatever comes after it.
         if !is_beyond {
             self.gap = Some((self.next, number - 1));
         }
@@ -141,7 +141,7 @@ impl Walk {
         WalSegmentName::from_number(self.leg.timeline, self.next - 1, self.size).map(Some)
     }
 
-    /// The first gap of the leg: one with something behind it, or the rest of a leg that has an end.
+    /// The first gap of the leg: one with something after it, or the rest of a leg that has an end.
     ///
     /// # Errors
     ///

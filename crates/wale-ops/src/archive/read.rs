@@ -1,6 +1,6 @@
 //! Reading stored objects: small ones whole, compressed ones through their codec on a blocking thread.
 //!
-//! Its whole worth is to tell three things apart that all look like an I/O error to a decoder: the store stopped
+//! Its whole worth is to distinguish three things that all look like an I/O error to a decoder: the store stopped
 //! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
 
 use std::io::{self, Cursor, Read};
@@ -72,7 +72,7 @@ impl Archive {
 
     /// Opens `key`, decodes it and lets `consume` read the plain bytes on a blocking thread.
     ///
-    /// Errors of the store keep their kind; whatever else goes wrong while reading is damage of the object. An
+    /// Errors of the store keep their kind. Everything else that goes wrong while reading is damage of the object. An
     /// [`OpError`] of `consume` itself is returned as it is.
     pub(crate) async fn decode<T, F>(&self, key: &ObjectKey, codec: Codec, consume: F) -> Result<T>
     where
@@ -212,7 +212,7 @@ fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
 }
 
 /// An error of the store passes through a decoder as it is. Of the rest only what a decoder says of bytes is damage;
-/// anything else (a forwarder that was stopped, no memory) tells nothing about the object.
+/// anything else (a forwarder that was stopped, no memory) says nothing about the object.
 pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     match error.downcast::<StoreError>() {
         Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),

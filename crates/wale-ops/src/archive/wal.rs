@@ -204,7 +204,7 @@ impl Archive {
             plain.read_exact(&mut head)?;
             WalPageHeader::parse(&head).map_err(|error| {
                 ConsumeError::Refused(match error {
-                    // No codec tells what an object without one is: encrypted, or no WAL at all.
+                    // No codec shows what an object without one is: encrypted, or no WAL at all.
                     WalHeaderError::UnknownMagic { .. } if codec == Codec::None => OpError::new(
                         Kind::Configuration,
                         format!("object {key} holds no WAL; it may be encrypted"),

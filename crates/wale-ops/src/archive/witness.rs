@@ -1,7 +1,7 @@
 //! Witnesses of WAL that is not there any more: what else in the archive shows that it was written.
 //!
-//! A base backup is listed when its WAL was stored, so it tells how far the log went. Whatever bears the number of a
-//! timeline tells that the timeline existed, with or without its history.
+//! A base backup is listed when its WAL was stored, so it shows how far the log went. Anything with the number of a
+//! timeline shows that the timeline existed, with or without its history.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,8 +16,8 @@ use super::walk::{each_wal, each_wal_after};
 use super::{Archive, BackupEntry, is_offline};
 use crate::error::{OpError, Result};
 
-/// Base backups that are looked into on either side of a segment. A slow backup may end behind quick ones that began after
-/// it, but not behind eight. Of each its record is read, 64 KiB as a rule, one after the other.
+/// Base backups that are read on either side of a segment. A slow backup may end after quick ones that began after it,
+/// but not after eight. The record of each is read, 64 KiB as a rule, one after the other.
 const BACKUPS_READ_MAX: usize = 8;
 
 /// The base backups of a timeline around a segment.
@@ -25,7 +25,7 @@ const BACKUPS_READ_MAX: usize = 8;
 pub(crate) struct BackupsAround {
     /// Whether one began in the segment or before it.
     pub(crate) begun_before: bool,
-    /// One that began in the segment, or that ended in it or behind it: the segment was stored.
+    /// One that began in the segment, or that ended in it or after it: the segment was stored.
     pub(crate) behind: Option<BackupName>,
 }
 
@@ -192,7 +192,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The backup, if its WAL was stored with it and its name tells where. One with a damaged record counts.
+    /// The backup, if its WAL was stored with it and its name says where. One with a damaged record counts.
     async fn needing_wal(
         &self,
         name: &BackupName,

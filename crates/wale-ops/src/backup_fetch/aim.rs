@@ -1,9 +1,9 @@
 //! Where a recovery shall end, and which backups end before that.
 //!
 //! A server that recovers from a backup which ended after its target stops at the first commit after the backup, or at its
-//! end, and promotes: a later state than was asked for, without a word. So such a backup is refused, and `LATEST` is the
+//! end, and silently promotes: a later state than was asked for. So such a backup is refused, and `LATEST` is the
 //! newest that ends before the target. Only a time and a position can be compared; where a name or a transaction lies
-//! stands in the WAL alone, and the user is told so.
+//! stands in the WAL alone, and the user hears that.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Aim {
     pub kind: RecoveryTargetKind,
     /// The timeline that is named by its number.
     pub timeline: Option<TimelineId>,
-    /// How much of a backup is looked at before `LATEST` means it.
+    /// How much of a backup is checked before `LATEST` means it.
     pub look: Look,
 }
 
@@ -31,7 +31,7 @@ pub struct Aim {
 pub struct Notes {
     /// Sentences that say what was decided.
     pub notes: Vec<String>,
-    /// Sentences about what deserves a look.
+    /// Sentences about what the user should check.
     pub warnings: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ impl Aim {
         told
     }
 
-    /// What deserves to be told of a backup whose end cannot be compared.
+    /// What is worth reporting of a backup whose end cannot be compared.
     fn unknown(&self, entry: &BackupEntry) -> Option<String> {
         let (name, ended) = (&entry.name, shown_time(entry.time));
         match &self.kind {

@@ -174,7 +174,7 @@ fn is_same(done: &RestoreRequest, asked: &RestoreRequest) -> bool {
     plain(done) == plain(asked)
 }
 
-/// Whether the jobs that the restore held are held still. A look at a file that is only there to be told of: no error.
+/// Whether the jobs that the restore held are held still. The file is read only for the report: no error.
 fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<String> {
     let held = marker
         .written
@@ -190,8 +190,8 @@ fn still_held(options: &RestoreClusterOptions, marker: &RestoreMarker) -> Vec<St
 ///
 /// # Errors
 ///
-/// [`Kind::Configuration`] where the manifest says that one is far too large. Of another tool's backup that is known only when
-/// the file comes: neither its record nor its list of files has sizes.
+/// [`Kind::Configuration`] where the manifest says that one is far too large. For another tool's backup that is known
+/// only when the file comes: neither its record nor its list of files has sizes.
 fn read_later(
     source: &Source,
     configuration: Option<&ConfigurationSet>,
@@ -388,7 +388,7 @@ fn take_configuration(
     Ok((said, warnings))
 }
 
-/// The operator's configuration, read before the first write: what is missing or unreadable is told in time.
+/// The operator's configuration, read before the first write: what is missing or unreadable is reported in time.
 async fn configuration(
     archive: &Archive,
     options: &RestoreClusterOptions,

@@ -1,4 +1,4 @@
-//! What the plan must know about the place of the restore: a look, nothing is written.
+//! What the plan must know about the place of the restore: a check, nothing is written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,8 +112,8 @@ pub(super) fn nearest_existing(path: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// The owner that the files shall have, with a sentence where that may not be who shall run the server; and whether this
-/// process can give it to them.
+/// The owner that the files are to have, with a sentence where that is perhaps not the user that will run the server;
+/// and whether this process can give it to them.
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ pub(super) fn owner(wanted: Option<Owner>, target: &Path) -> Result<(Owner, Opti
     let is_root = rustix::process::geteuid().is_root();
     let owner = match wanted {
         Some(owner) => owner,
-        // A parent such as / or /var/lib says nothing about who shall run the server, unless root has to guess.
+        // A parent such as / or /var/lib says nothing about the server's user, unless root has to guess.
         None if place != target && !is_root => Owner::of_process(),
         None => Owner::of(&place).map_err(|error| {
             OpError::from_io(error, format_args!("look at {}", place.display()))

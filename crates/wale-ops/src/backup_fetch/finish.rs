@@ -16,7 +16,7 @@ pub(super) struct Finished {
     pub(super) written: Vec<WrittenSetting>,
     /// Sentences that say what was decided.
     pub(super) notes: Vec<String>,
-    /// Sentences about what deserves a look.
+    /// Sentences about what the user should check.
     pub(super) warnings: Vec<String>,
     /// Whether background jobs are held.
     pub(super) jobs_held: bool,

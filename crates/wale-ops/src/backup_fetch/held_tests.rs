@@ -80,7 +80,7 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
     bench.assert_restored();
 }
 
-/// faults.md 8: what lay behind a link that is older than the restore is nobody's half-done work.
+/// faults.md 8: files behind a link that is older than the restore are nobody's half-done work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name() {
     let bench = Bench::new().await;

@@ -21,7 +21,7 @@ const PATH_SETTING: &str = "dynamic_library_path";
 const LIBDIR: &str = "$libdir";
 const TIMESCALEDB: &str = "timescaledb";
 
-/// Files of a folder of libraries that are looked at: a server has some hundred.
+/// Files of a folder of libraries that are checked: a server has some hundred.
 const FILES_MAX: usize = 100_000;
 
 /// What a backup records of them.
@@ -209,7 +209,7 @@ fn template_says(share: &Path, major: MajorVersion) -> bool {
 struct Missing {
     /// Sentences about what is missing whatever the recovery comes to.
     certain: Vec<String>,
-    /// Sentences about what may not be needed any more at the end of the recovery.
+    /// Sentences about what is perhaps not needed any more at the end of the recovery.
     possible: Vec<String>,
 }
 
@@ -349,7 +349,7 @@ mod tests {
         let error = judge(&ask, &folders).unwrap_err();
         assert_eq!(error.kind, Kind::Configuration);
         assert!(error.hint.unwrap().contains("WALE_RESTORE_LIBRARIES=warn"));
-        // Another server will run, or it looks elsewhere, or nobody knows where it looks: told, and not refused.
+        // Another server will run, or it looks elsewhere, or it is not known where it looks: reported, and not refused.
         let warn = Question {
             policy: MissingLibraries::Warn,
             ..ask

@@ -1,4 +1,5 @@
-//! Symbolic links that a backup of WAL-E's brings: those that stay in the data directory are made, the others are told.
+//! Symbolic links that a backup of WAL-E's brings: those that stay in the data directory are made, the others are
+//! reported.
 //!
 //! They are made after all files, so nothing is ever written through one. A link out of the directory (to a certificate
 //! below `/etc`, say) is not made: what it led to is not in the backup, and the name should not suddenly mean something

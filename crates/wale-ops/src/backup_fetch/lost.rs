@@ -1,5 +1,5 @@
-//! What was lost from the archive and would stop the recovery, told before the first write. The proofs of absence know the
-//! same witnesses.
+//! What was lost from the archive and would stop the recovery, reported before the first write. The proofs of absence
+//! know the same witnesses.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(super) async fn history(archive: &Archive, backup: TimelineId) -> Result<Opt
     Ok(None)
 }
 
-/// The timelines without a history that a server may come to: between those that have one, and some behind the last.
+/// The timelines without a history that a server may come to: between those that have one, and some after the last.
 fn unknown(
     backup: TimelineId,
     known: &BTreeMap<TimelineId, TimelineHistory>,
@@ -46,7 +46,7 @@ fn unknown(
         .filter(|timeline| !known.contains_key(timeline))
 }
 
-/// A sentence about a base backup that lies behind the end of the WAL, on the way of the recovery.
+/// A sentence about a base backup that lies after the end of the WAL, on the recovery's way.
 pub(super) async fn end(archive: &Archive, need: &Need<'_>) -> Result<Option<String>> {
     let legs = reach::legs(need.backup.segment(), need.followed, need.size);
     let Some(last) = legs.map_err(behind_the_log)?.pop() else {

@@ -111,7 +111,7 @@ impl Manifest {
             let mut left = if bytes == most { most } else { 0 };
             while let Some(chunk) = source.next_chunk()? {
                 digest.update(&chunk);
-                // Another one, as its digest tells.
+                // Another one, as its digest shows.
                 let Some(rest) = left.checked_sub(chunk.len() as u64) else {
                     break;
                 };

@@ -11,7 +11,7 @@ use super::run::{Ending, Restore, prepare, request};
 use super::tests::{Bench, name, read_manifest};
 use crate::error::Kind;
 
-/// Damage of the manifest before the restore is told, and nothing is written.
+/// Damage of the manifest before the restore is reported, and nothing is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_that_is_damaged_fails_the_restore() {
     let bench = Bench::new().await;

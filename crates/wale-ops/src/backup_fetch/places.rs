@@ -1,4 +1,4 @@
-//! Whether the directories that a restore writes into are apart: a look, nothing is written.
+//! Whether the directories that a restore writes into are apart: a check, nothing is written.
 //!
 //! Two names may lead to one directory, through a link or a second mount. So places are compared by device and inode, each
 //! with the directories above it; what does not exist yet, by its names below the nearest directory that does.

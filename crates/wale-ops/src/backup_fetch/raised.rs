@@ -2,9 +2,9 @@
 //! files.
 //!
 //! A server that comes to such a record with smaller values stops, or pauses for good. The control file knows only those of
-//! the backup's time, and the sentinel the same. So the WAL is read for them, every segment once: what recovery itself does
-//! again later. That must not double the time of a restore, so it is waited for no longer than [`PATIENCE`] after the last
-//! file, and what was not read is said.
+//! the backup's time, and the sentinel the same. So every segment of the WAL is read for them, once: what recovery
+//! itself does again later. That must not double the time of a restore, so it is waited for no longer than [`PATIENCE`]
+//! after the last file, and what was not read is said.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};

@@ -1,4 +1,4 @@
-//! What a restore tells its user.
+//! What a restore reports to its user.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct RestoreReport {
     pub jobs_held: bool,
     /// Sentences for the user: what was decided, and why.
     pub notes: Vec<String>,
-    /// Sentences for the user: what deserves a look although the restore succeeded.
+    /// Sentences for the user: what to check although the restore succeeded.
     pub warnings: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct Preview {
     pub begins_anew: bool,
     /// Sentences that say what was decided, and why.
     pub notes: Vec<String>,
-    /// Sentences about what deserves a look.
+    /// Sentences about what the user should check.
     pub warnings: Vec<String>,
 }
 

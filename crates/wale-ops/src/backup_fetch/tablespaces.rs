@@ -1,6 +1,6 @@
 //! Where the tablespaces of a backup go, without I/O.
 //!
-//! The archive is not trusted with that: whoever can write into it could name any empty directory of this host, and
+//! The archive is not trusted with that: anybody who can write into it could name any empty directory of this host, and
 //! files of any name in it. So a place that only the backup names is used only when its two records agree (sentinel and
 //! tablespace map), the directory is there, is empty, and belongs to the owner of the cluster; and nothing but the
 //! folder of the cluster's version is written into a tablespace.
@@ -26,7 +26,7 @@ pub struct RecordedTablespace {
     pub inside: Option<String>,
 }
 
-/// Who says where a tablespace goes.
+/// What says where a tablespace goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
     /// The request, by a mapping or a restore specification: the directory is made if need be.
@@ -59,12 +59,13 @@ pub struct PlannedTablespace {
     pub origin: PathBuf,
     /// Where it goes.
     pub target: PathBuf,
-    /// Who says so.
+    /// What says so.
     pub named_by: NamedBy,
 }
 
 /// Decides where each tablespace goes: by the request's `mapping`, by `links` that are there, into the data directory
-/// `data` where it was in the original's, else to where it was. Also returns sentences about mappings that mean nothing.
+/// `data` where it was in the original's, otherwise to where it was. Also returns sentences about mappings that mean
+/// nothing.
 ///
 /// # Errors
 ///

@@ -576,7 +576,7 @@ async fn a_restore_of_a_cluster_happens_once_and_never_over_another() {
     assert!(target.join("base/1/new").exists());
 }
 
-/// What is told from the manifest is told before anything is copied.
+/// What the manifest shows is reported before anything is copied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_is_copied() {
     let bench = Bench::new().await;
@@ -803,7 +803,7 @@ fn as_hard_links(mut archive: Vec<u8>) -> Vec<u8> {
     archive
 }
 
-/// Row 46: the WAL that the backup needs, and a hole behind it.
+/// Row 46: the WAL that the backup needs, and a hole after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     let bench = Bench::new().await;

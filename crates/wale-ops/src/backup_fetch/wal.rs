@@ -1,4 +1,4 @@
-//! Whether the archive has the WAL that a recovery will ask for, looked at before the first write.
+//! Whether the archive has the WAL that a recovery will ask for, checked before the first write.
 //!
 //! Without every segment from its start to its stop a backup never becomes consistent: that is refused. A hole further
 //! on ends the recovery early, with the server stopped and not promoted: that is a warning, for the target may lie

@@ -69,8 +69,8 @@ pub(super) async fn judge(
 }
 
 /// Checks settings that are not written: what they say of target and timeline is why this backup was chosen; and looks for
-/// the WAL that a recovery from this archive would ask for. Returns what deserves a look. The user's recovery may have its
-/// WAL from elsewhere: what this archive lacks refuses nothing.
+/// the WAL that a recovery from this archive would ask for. Returns what the user should check. The user's recovery may
+/// have its WAL from elsewhere: what this archive lacks refuses nothing.
 ///
 /// # Errors
 ///

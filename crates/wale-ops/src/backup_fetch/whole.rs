@@ -98,7 +98,7 @@ impl Whole<'_> {
         }
     }
 
-    /// Without its label the directory would start from the control file's checkpoint, and be corrupt without a word.
+    /// Without its label the directory would start from the control file's checkpoint, and be silently corrupt.
     /// A copy of a server that was shut down has none and needs none.
     fn check_label(&self, control_file: &ControlFile) -> Result<()> {
         let label = self.extraction.target.path().join("backup_label");
@@ -115,7 +115,7 @@ impl Whole<'_> {
     }
 
     /// Writes the map with the places of this restore, and gives it where they are others. The server makes the links from
-    /// it when recovery begins, so with the old places it would go to the original's tablespaces without a word.
+    /// it when recovery begins, so with the old places it would silently go to the original's tablespaces.
     fn write_tablespace_map(&self, control_file: &ControlFile) -> Result<Option<Vec<u8>>> {
         let Some(kept) = self
             .extraction

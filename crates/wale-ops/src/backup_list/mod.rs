@@ -1,6 +1,6 @@
 //! `backup-list`: what base backups the archive has.
 //!
-//! A backup is listed when its sentinel exists, whoever made it. Nothing is written.
+//! A backup is listed when its sentinel exists, no matter who made it. Nothing is written.
 
 mod report;
 mod run;

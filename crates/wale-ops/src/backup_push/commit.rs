@@ -372,7 +372,7 @@ pub(super) async fn check_stored(archive: &Archive, evidence: &Evidence) -> Resu
             ArchiveKey::Partition { number, .. } if missing.get(&number) == Some(&meta.size) => {
                 missing.remove(&number);
             }
-            // Whoever restores reads every object there.
+            // A restore reads every object there.
             _ if key.starts_with(&partitions) => return Err(stranger(&key)),
             _ => {}
         }

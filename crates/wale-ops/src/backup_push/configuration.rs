@@ -2,7 +2,7 @@
 //! the backup is taken, not at the restore, and stored beside the backup where it can be read here.
 //!
 //! Only superusers and members of `pg_read_all_settings` see where the files lie and which libraries are loaded. What the role
-//! may not see is never taken for "inside" or "none": that is said, with the statement that cures it.
+//! cannot see is never taken for "inside" or "none": the log says so, with the statement that cures it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use crate::error::{OpError, Result};
 /// The settings that name the files, the main one first.
 const FILES: [&str; 3] = ["config_file", "hba_file", "ident_file"];
 
-/// The setting without which a restored server may not find what its extensions need.
+/// The setting without which a restored server perhaps does not find what its extensions need.
 const LIBRARIES: &str = "shared_preload_libraries";
 
 /// The file without which no server starts.
 const MAIN: &str = "postgresql.conf";
 
-/// What has to be done by whoever restores a backup without its configuration.
+/// What a person has to do who wants to restore a backup without its configuration.
 const KEEP_COPIES: &str =
     "keep copies of them, in a folder that PGCONF_BACKUP_DIR names when you restore";
 

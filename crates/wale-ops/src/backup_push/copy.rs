@@ -38,7 +38,7 @@ pub(super) const WORKER_BYTES: u64 =
 /// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
 const ATTEMPTS_MAX: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest part of a pause after which cancellation is looked at.
+/// Longest part of a pause after which cancellation is checked.
 const NAP: Duration = Duration::from_millis(100);
 
 /// A directory of the cluster, as a tar member.

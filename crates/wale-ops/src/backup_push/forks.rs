@@ -34,7 +34,7 @@ pub(super) struct Forks {
 }
 
 impl Forks {
-    /// Notes which timelines there are after the backup's own. `None` when that cannot be told: then the wait has its
+    /// Notes which timelines there are after the backup's own. `None` when that is not known: then the wait has its
     /// limit only.
     pub(super) async fn note(
         archive: &Archive,
@@ -67,7 +67,8 @@ impl Forks {
     ///
     /// # Errors
     ///
-    /// [`Kind::PostgresUnavailable`] with the reason, because a new backup can succeed. Where nobody can tell it is none.
+    /// [`Kind::PostgresUnavailable`] with the reason, because a new backup can succeed. Where that is not known it is
+    /// no error.
     pub(super) async fn check(&self, archive: &Archive, segment: WalSegmentName) -> Result<()> {
         let histories = match self.histories(archive).await {
             Ok(histories) => histories,
@@ -232,7 +233,7 @@ mod tests {
             "{}",
             error.message
         );
-        // A primary brings its segment itself, as far as its control file tells.
+        // A primary brings its segment itself, as far as its control file shows.
         check(primary).await.expect("somebody else's clone");
         let later = note(true).await;
         check(later).await.expect("known by now");

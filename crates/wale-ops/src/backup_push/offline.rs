@@ -7,7 +7,7 @@
 //! else is ever archived.
 //!
 //! Invariant: the server was stopped from the first look to the last. Nothing holds it back, so the control file and
-//! `postmaster.pid` are looked at before the first file is read and after the last one.
+//! `postmaster.pid` are checked before the first file is read and after the last one.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -118,7 +118,7 @@ impl Backup<'_> {
     }
 }
 
-/// Looks whether the server is stopped in good order, and claims the archive for the cluster.
+/// Checks whether the server is stopped in good order, and claims the archive for the cluster.
 async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpoint)> {
     let (directory, control_file) = read_directory(options).await?;
     refuse_running(&directory).await?;
@@ -241,7 +241,7 @@ fn ran_meanwhile(detail: &str) -> OpError {
     .hint("take the backup again, with the server stopped, or leave --while-offline out")
 }
 
-/// Finds the record of the last checkpoint in the WAL directory, checks it, and tells which files hold it. Blocks.
+/// Finds the record of the last checkpoint in the WAL directory, checks it, and returns which files hold it. Blocks.
 fn find_checkpoint(wal: &Path, control: &ControlFile) -> Result<Checkpoint> {
     let (at, size) = (control.redo, control.wal_segment_size);
     let directory = WalDirectory::open(wal)

@@ -364,7 +364,7 @@ fn read_full(file: &File, piece: &mut [u8], offset: u64) -> Result<usize, (io::E
     Ok(got)
 }
 
-/// A read error is never skipped: nobody could tell later which bytes of the backup were made up.
+/// A read error is never skipped: later nobody would know which bytes of the backup were made up.
 fn unreadable(error: &io::Error, path: &str, offset: u64) -> OpError {
     let block = offset / page::SIZE as u64;
     let kind = match io_kind(error) {

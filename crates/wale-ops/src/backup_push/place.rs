@@ -41,11 +41,12 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
             return Err(error);
         }
     };
-    // Not given back when it fails: what is left belongs to a claim that dies, and the next one finds it.
+    // The claim is not given back when this fails: the remains belong to a claim that dies, and the next one finds
+    // them.
     cleared.map(|()| claim)
 }
 
-/// Whether the name may be used by whoever has the claim on it.
+/// Whether the holder of the claim on the name may use it.
 async fn look(archive: &Archive, name: &BackupName, from_the_dead: bool) -> Result<Place> {
     let sentinel = has_sentinel(archive, name).await?;
     let mut objects = objects(archive, name).await?;
@@ -93,7 +94,7 @@ pub(crate) async fn objects(
         .await
 }
 
-/// Removes every object in the folder of a backup that has no sentinel, but the claim, which is looked at before each.
+/// Removes every object in the folder of a backup that has no sentinel, except the claim, which is checked before each.
 async fn clear(archive: &Archive, name: &BackupName, claim: &Claim) -> Result<()> {
     let objects = objects(archive, name).await?;
     for (key, meta) in objects {
@@ -108,7 +109,7 @@ async fn clear(archive: &Archive, name: &BackupName, claim: &Claim) -> Result<()
             .map_err(|error| OpError::from_store(error, format_args!("remove {key}")))?;
     }
     // An older version of wale, which knows no claims, may have finished it meanwhile: then the backup is damaged by us.
-    // Its quiet time makes this all but impossible; it must not pass in silence.
+    // Its quiet time makes this all but impossible; it must not pass silently.
     if has_sentinel(archive, name).await? {
         return Err(OpError::new(
             Kind::ArchiveConflict,

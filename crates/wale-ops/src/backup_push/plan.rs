@@ -10,15 +10,15 @@ use wale_pg::{
 use crate::claim::{self, Holder};
 use crate::error::{Declined, Kind, OpError, Result};
 
-/// Objects without a claim are another tool's or an older wale's, and nobody can tell whether the writer lives: WAL-E
-/// stores partitions of 1.5 GiB, and an older wale waits an hour for WAL in silence. So they count as alive for as long as
+/// Objects without a claim are another tool's or an older wale's, and it is not known whether the writer lives: WAL-E
+/// stores partitions of 1.5 GiB, and an older wale silently waits an hour for WAL. So they count as alive for as long as
 /// the sweep and retention let them be (`WALE_SWEEP_GRACE` by default).
 const UNCLAIMED_QUIET: TimeDelta = TimeDelta::hours(24);
 
 /// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
-/// What identifies a cluster, as the server or its data directory tells it.
+/// What identifies a cluster, as the server or its data directory says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterFacts {
     /// Identifier made by initdb.
@@ -69,8 +69,8 @@ pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<(
 }
 
 /// Refuses a data directory that belongs to another server of the same cluster, a standby's beside its primary: both
-/// have the same system identifier. Asked when the backup has begun: the checkpoint at which it begins, or a later one,
-/// is in the control file then, and a standby's control file says that it is in recovery.
+/// have the same system identifier. This is asked when the backup has begun: the checkpoint at which it begins, or a
+/// later one, is in the control file then, and a standby's control file says that it is in recovery.
 ///
 /// # Errors
 ///
@@ -316,7 +316,7 @@ mod tests {
         let cases = [
             (free, None, Ok(Place::Free)),
             (dead, None, Ok(Place::Free)),
-            // Whoever died had the claim: everything there was under it.
+            // The dead one had the claim: everything there was under it.
             (dead, at(1), Ok(Place::Leftover)),
             (free, at(1), Err(Kind::Busy)),
             (free, at(-1), Err(Kind::Busy)),

@@ -85,7 +85,7 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
     };
     let here = ClusterFacts {
         system_identifier: control_file.system_identifier,
-        // 13 to 16 share a version of the control file; where it cannot tell, the server's word is taken.
+        // 13 to 16 share a version of the control file; where it does not show which, the server's word is taken.
         major: control_file.major().unwrap_or(facts.major),
         segment_size: control_file.wal_segment_size,
     };
@@ -132,8 +132,8 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
     })
 }
 
-/// How often the control file is held against what the server says of it, and the pause in between: 10 looks in 5 s. A server
-/// may write it between two questions, but not between all of them.
+/// How often the control file is compared with what the server says of it, and the pause in between: 10 checks in 5 s.
+/// A server may write it between two questions, but not between all of them.
 const LOOKS: u32 = 10;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 

@@ -1,4 +1,4 @@
-//! What a base backup tells its user.
+//! What a base backup reports to its user.
 
 use std::time::Duration;
 
@@ -65,6 +65,6 @@ pub struct BackupReport {
     pub wal_wait: Duration,
     /// Time of the whole operation.
     pub duration: Duration,
-    /// Sentences for the user: what deserves a look although the backup succeeded.
+    /// Sentences for the user: what to check although the backup succeeded.
     pub warnings: Vec<String>,
 }

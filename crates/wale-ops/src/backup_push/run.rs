@@ -106,7 +106,7 @@ pub(super) async fn attempt(
         Err(error) => {
             progress.set_phase("removing what was written");
             uploads.remove_all().await;
-            // Whoever lost the claim was stopped for that; what the work says about it is not the reason.
+            // Work that lost the claim was stopped for that; what it says itself is not the reason.
             Err(kept.err().unwrap_or(error))
         }
     }
@@ -206,7 +206,7 @@ impl Backup<'_> {
     /// Makes the backup exist.
     pub(super) async fn commit(&self, evidence: &Evidence) -> Result<()> {
         self.progress.set_phase("committing");
-        // Before the objects are looked at: whoever lost the claim finds another's, and that is not the reason.
+        // Before the objects are checked: work that lost the claim finds another's objects, and that is not the reason.
         self.uploads.check_claim().await?;
         commit::check_stored(self.archive, evidence).await?;
         let sentinel = evidence

@@ -1,8 +1,9 @@
 //! A slot of a schedule, served once for an archive however many sidecars share it.
 //!
-//! Whoever is to serve it looks at the server's role, takes the claim on the archive's slot, and looks whether a backup
-//! has begun since the slot came; if not, it takes one. The claim is kept meanwhile, so that the others wait, and given back
-//! at the end: another may go on after a failure. It only spares work: where it is lost, a second backup is taken.
+//! A sidecar that is to serve it checks the server's role, takes the claim on the archive's slot, and checks whether a
+//! backup has begun since the slot came. If not, it takes one. It keeps the claim meanwhile, so that the others wait,
+//! and gives it back at the end: another may go on after a failure. The claim only spares work: where it is lost, a
+//! second backup is taken.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use crate::role::{self, ServerState};
 /// Which servers serve the slots of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
-    /// Primary or standby, whoever comes first.
+    /// Primary or standby: the one that comes first.
     #[default]
     Any,
     /// The primary only.
@@ -49,7 +50,7 @@ impl Role {
 pub struct Slot {
     /// When it came.
     pub at: DateTime<Utc>,
-    /// Who serves it.
+    /// The servers that serve it.
     pub role: Role,
 }
 
@@ -57,7 +58,7 @@ pub struct Slot {
 ///
 /// # Errors
 ///
-/// [`OpError::declined`] says why nothing was done; else those of `take`, and the store's.
+/// [`OpError::declined`] says why nothing was done; otherwise those of `take`, and the store's.
 pub(super) async fn serve(
     archive: &Archive,
     slot: Slot,
@@ -65,7 +66,7 @@ pub(super) async fn serve(
     take: impl AsyncFnOnce() -> Result<BackupReport>,
 ) -> Result<BackupReport> {
     let path = data_directory.to_owned();
-    // What cannot be told is left to the backup, which asks the server.
+    // What is not known is left to the backup, which asks the server.
     if let Ok(standing) = blocking(move || role::look(&path)).await? {
         judge(slot.role, standing.state)?;
     }
@@ -173,7 +174,7 @@ mod tests {
             (Role::Standby, Standby, None),
             (Role::Standby, Primary, Some(Declined::Role)),
             (Role::Standby, Recovering, Some(Declined::Recovering)),
-            // The attempt tells that it is down.
+            // The attempt shows that it is down.
             (Role::Standby, Stopped, None),
         ];
         for (role, state, expected) in cases {

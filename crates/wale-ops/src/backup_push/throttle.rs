@@ -1,6 +1,6 @@
 //! An upper bound for the bytes that all workers together read per second.
 //!
-//! For blocking threads: whoever takes bytes sleeps until they fit. A limit does not save up: an idle second buys
+//! For blocking threads: a thread that takes bytes sleeps until they fit. A limit does not save up: an idle second buys
 //! nothing later, so the disk never sees a burst.
 
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wale_pipeline::CancellationToken;
 
-/// Longest sleep before cancellation is looked at again.
+/// Longest sleep before cancellation is checked again.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Shared by all workers of one backup.

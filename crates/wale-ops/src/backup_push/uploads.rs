@@ -30,7 +30,7 @@ pub(super) struct Uploads {
 pub(super) enum Attempt {
     /// Nobody of ours wrote it before: what is there belongs to somebody else.
     First,
-    /// An earlier attempt of ours may have stored it without us hearing so: what is there is replaced.
+    /// An earlier attempt of ours may have stored it, and the answer was lost: the object is replaced.
     Again,
 }
 
@@ -102,9 +102,9 @@ impl Uploads {
         self.put(key, body_from(bytes), Attempt::First).await
     }
 
-    /// Takes back everything that was written, and then the claim. What cannot be removed stays under the claim, and so
-    /// does everything when the claim is another's: without a sentinel it is no backup, and when the claim is dead the
-    /// next attempt or clean-up finds it.
+    /// Takes back everything that was written, and then the claim. Objects that cannot be removed stay under the claim,
+    /// and so does everything when the claim is another's: without a sentinel it is no backup, and when the claim is
+    /// dead the next attempt or clean-up finds it.
     pub(super) async fn remove_all(&self) {
         let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all = true;

@@ -2,8 +2,8 @@
 //!
 //! The server was told not to wait (`wait_for_archive = false`): the sidecar *is* the archive, and must go on serving
 //! pushes meanwhile. A segment counts when it is in the archive and the server does not wait for it any more: only its
-//! own archiver's success tells that the bytes are this server's. No connection to the server is needed any more. The
-//! wait has a limit and says in the log which segment is missing and why, because a backup that waits in silence looks
+//! own archiver's success shows that the bytes are this server's. No connection to the server is needed any more. The
+//! wait has a limit and says in the log which segment is missing and why, because a backup that waits silently looks
 //! like one that hangs. It ends at once when a timeline is seen that forks at or before the missing segment ([`Forks`]).
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::forks::Forks;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
-/// First and longest pause between two looks. A look is one round of requests for one segment.
+/// First and longest pause between two checks. A check is one round of requests for one segment.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines in the log.
@@ -44,8 +44,8 @@ pub(super) async fn wait_for_segments(
         loop {
             // Under a codec or a key that we cannot read it is of no use to a restore: the push stores it beside.
             let trouble = match archive.has_readable(&name).await {
-                // While our server still has it to deliver, what is in the archive may be another server's: of a clone
-                // that went on by itself, whose WAL would not restore this backup.
+                // While our server still has it to deliver, the object in the archive may be another server's: of a
+                // clone that went on by itself, whose WAL would not restore this backup.
                 Ok(true) if !is_waiting(wal_directory, segment).await => break,
                 Ok(_) => None,
                 // The store may come back within the limit.
@@ -114,7 +114,7 @@ async fn status(
     tokio::task::spawn_blocking(look).await.ok()
 }
 
-/// Why a segment is not archived yet, as far as the WAL directory tells.
+/// Why a segment is not archived yet, as far as the WAL directory shows.
 async fn reason(wal_directory: &Path, segment: WalSegmentName) -> String {
     match status(wal_directory, segment).await {
         Some(Ok(ArchiveStatus::Ready)) => {

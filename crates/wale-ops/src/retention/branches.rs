@@ -1,9 +1,9 @@
 //! What is counted with what. Pure.
 //!
 //! The rules hold along the line that leads to the newest timeline, and separately for each branch that was abandoned:
-//! the newest backups by time may all lie on one, and whoever counted them together would delete the only backup that
-//! leads to the present. They hold separately, too, for what this version cannot restore: it is no reason to delete what
-//! it can.
+//! the newest backups by time may all lie on one, and a common count would delete the only backup that leads to the
+//! present. They also hold separately for what this version cannot restore: that is no reason to delete what it can
+//! restore.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use wale_pg::TimelineId;
 
 use super::facts::{BackupFacts, Branch};
 
-/// How long after the backup before it a backup must have begun that was requested over HTTP, to count: 20 hours. A
-/// nightly request of one's own counts, whatever a summer time does to the night; a loop of requests does not.
+/// A backup that was requested over HTTP counts when it began this long after the one before it: 20 hours. A user's
+/// own nightly request counts, also when summer time begins or ends that night; a loop of requests does not.
 pub const DEFAULT_REQUEST_INTERVAL: Duration = Duration::from_hours(20);
 
 /// The usable backups that are counted together, by their positions, with the words for what they have in common.
@@ -42,7 +42,7 @@ pub(super) fn groups(backups: &[BackupFacts]) -> Vec<(String, Vec<usize>)> {
         .collect()
 }
 
-/// Sentences that tell which backups lie apart from the line to the present.
+/// Sentences that say which backups lie apart from the line to the present.
 pub(super) fn told(backups: &[BackupFacts], newest: Option<TimelineId>) -> Vec<String> {
     let mut apart: BTreeMap<Branch, Vec<&str>> = BTreeMap::new();
     for backup in backups {
@@ -74,8 +74,9 @@ pub(super) enum Counted {
     With(usize),
 }
 
-/// How each of these backups counts; they come oldest first. Whoever may ask for backups over HTTP must not be able to
-/// push others out by asking often: such a backup counts when it began long enough after the one before it that counts.
+/// How each of these backups counts; they come oldest first. A client that may ask for backups over HTTP must not be
+/// able to push others out by asking often. So such a backup counts when it began long enough after the one before it
+/// that counts.
 pub(super) fn counted(backups: &[&BackupFacts], interval: Duration) -> Vec<Counted> {
     let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
     let mut before: Option<usize> = None;
@@ -101,7 +102,7 @@ mod tests {
     fn fault_87_a_request_counts_a_day_after_the_one_before_it_that_counts() {
         // Hours at which they began, requested or not, and with which other one they count.
         let cases: [&[(i64, bool, Counted)]; 3] = [
-            // One's own nightly requests.
+            // A user's own nightly requests.
             &[
                 (0, true, Counted::Fully),
                 (24, true, Counted::Fully),

@@ -12,15 +12,15 @@ use crate::archive::lineage::{Ending, Lineage};
 pub struct BackupFacts {
     /// Its name.
     pub name: BackupName,
-    /// When it ended: as recorded, else when its sentinel was stored.
+    /// When it ended: as recorded, otherwise when its sentinel was stored.
     pub time: DateTime<Utc>,
     /// Whether `time` is recorded in the backup.
     pub recorded: bool,
     /// When its sentinel was stored, by the store's clock.
     pub committed: DateTime<Utc>,
-    /// When it began, as recorded; else as `time`.
+    /// When it began, as recorded; otherwise as `time`.
     pub began: DateTime<Utc>,
-    /// Whether it was requested over HTTP, by whoever could reach the sidecar.
+    /// Whether it was requested over HTTP, by anybody who could reach the sidecar.
     pub requested: bool,
     /// Where it leads.
     pub branch: Branch,
@@ -47,7 +47,7 @@ pub struct BackupFacts {
 pub enum Place {
     /// Where its name says.
     Named,
-    /// Nobody knows: WAL-E names its backup of a stopped server wrongly.
+    /// It is not known: WAL-E names its backup of a stopped server wrongly.
     Unknown,
 }
 
@@ -68,7 +68,7 @@ impl BackupFacts {
 /// Where a backup leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Branch {
-    /// To the newest timeline of the archive. Also what is on a timeline that nobody knows.
+    /// To the newest timeline of the archive. Also what is on an unknown timeline.
     Present,
     /// To this timeline at most, which was left for another one before the backup ended.
     Left(TimelineId),

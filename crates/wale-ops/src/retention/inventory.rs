@@ -24,7 +24,7 @@ use crate::error::{Kind, OpError, Result};
 /// Marks read at the same time, as sentinels are.
 const READ_AT_ONCE: usize = 8;
 
-/// Strange objects that are told of. 1,000 × about 1 KiB of key = 1 MiB at most.
+/// Strange objects that are reported. 1,000 × about 1 KiB of key = 1 MiB at most.
 const STRANGE_MAX: usize = 1000;
 
 /// What an archive holds, as far as retention must know it.
@@ -104,8 +104,8 @@ impl Inventory {
         })
     }
 
-    /// Judges the branches as they are once this backup is gone: a timeline that only it shows goes with it, and is no reason
-    /// to keep it.
+    /// Judges the branches as they are once this backup is gone. A timeline that only this backup shows goes with it,
+    /// and is no reason to keep it.
     pub(super) fn judge_without(&mut self, name: &BackupName) {
         let all = self.backups.iter().zip(&self.endings);
         let others = all.filter(|(backup, _)| backup.name != *name);
@@ -154,8 +154,8 @@ pub(super) async fn listing<'a>(
     Ok(listing.map_err(failed).boxed())
 }
 
-/// A listing may be stale. What is taken for a backup without a sentinel is asked for by name, because WAL that a
-/// complete backup needs would go.
+/// A listing may be stale. When a backup seems to have no sentinel, this asks for the sentinel by name: otherwise
+/// WAL that a complete backup needs would go.
 async fn check_absent(archive: &Archive, name: &BackupName) -> Result<()> {
     let key = Archive::key(&layout::sentinel(name))?;
     let head = archive.store().head(&key).await;
@@ -227,7 +227,7 @@ async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories>
     for timeline in timelines {
         let history = match archive.history_within(timeline, &mut bounds).await {
             Ok(history) => history,
-            // Damaged, encrypted, or compressed as nobody here can read: where it leads is not known.
+            // It is damaged, encrypted, or compressed in a way that nobody here can read: where it leads is not known.
             Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
                 tracing::warn!(%timeline, "the history of a timeline cannot be read, so its WAL is kept: {}", error.chain());
                 None

@@ -10,8 +10,8 @@
 //!   the store refused remains, and so does its WAL.
 //! * A backup stops being listed before the first of its other objects goes; a run that was killed is finished by the
 //!   next one.
-//! * Whoever removes a backup's objects has the claim on its name (`crate::claim`), so that it never removes those of
-//!   another attempt of the same name.
+//! * The process that removes a backup's objects has the claim on its name (`crate::claim`). So it never removes
+//!   those of another attempt of the same name.
 //! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
 //! * The rules count along the line to the newest timeline, and on each abandoned branch by itself.
 //! * Backups are ordered by the time at which they ended, never by their names: after `pg_upgrade` positions and

@@ -1,5 +1,5 @@
-//! Base backups that began since stock was taken. The WAL that they need was judged without them, so while one is seen no
-//! more WAL goes: the next run knows it.
+//! Base backups that began since stock was taken. The WAL that they need was judged without them. So while one is seen
+//! no more WAL goes: the next run knows it.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,8 @@ impl Known {
         self.backups.insert(name.clone(), stays);
     }
 
-    /// A backup that began, or was completed, since. Under a name that was removed others may have begun anew; what the store
-    /// did not let go there is no backup.
+    /// A backup that began, or was completed, since. Others may have begun anew under a name that was removed. Objects
+    /// that the store did not let go there are no backup.
     pub(super) async fn newcomer(&self, archive: &Archive) -> Result<Option<BackupName>> {
         let mut objects = listing(archive, layout::BACKUP_PREFIX).await?;
         while let Some(meta) = objects.try_next().await? {

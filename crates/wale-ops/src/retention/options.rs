@@ -1,4 +1,4 @@
-//! What a caller asks for, and how it is told.
+//! What a caller asks for, and how the result is reported.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use super::report::Line;
 /// Whether to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Only tell what would be done, of every object.
+    /// Only report what would be done with every object.
     Show,
-    /// Delete, and tell of the objects that go.
+    /// Delete, and report the objects that go.
     Delete,
 }
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What shall go.
+    /// What is to go.
     pub request: Request,
     /// Whether it goes.
     pub act: Act,
     /// How long a backup without a sentinel is taken for one that is being written, counted from its newest object.
     pub grace: Duration,
-    /// How long after the backup before it a backup must have begun that was requested over HTTP, to be counted.
+    /// A backup that was requested over HTTP is counted when it began this long after the one before it.
     pub request_interval: Duration,
 }
 

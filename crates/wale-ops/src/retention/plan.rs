@@ -1,7 +1,7 @@
 //! Which base backups stay, and why. Pure.
 //!
-//! Backups are ordered by the time at which they ended. Where that is recorded, the record counts; WAL-E records none,
-//! and then the store's time stands in, which a copy of the archive changes. The two kinds of time are only compared
+//! Backups are ordered by the time at which they ended. Where that time is recorded, the record counts. WAL-E records
+//! none: then the store's time stands in, which a copy of the archive changes. The two kinds of time are only compared
 //! while they do not contradict each other (see [`by_time`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub struct Unfinished {
     pub touched: DateTime<Utc>,
 }
 
-/// What shall be deleted.
+/// What is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// What the policy does not keep.
@@ -69,7 +69,7 @@ pub struct Decision {
     pub backup: BackupFacts,
     /// Why it stays; empty when it goes.
     pub stays: Vec<String>,
-    /// Whether every moment since the backup shall stay recoverable.
+    /// Whether every moment since the backup is to stay recoverable.
     pub onward: bool,
 }
 
@@ -85,7 +85,7 @@ impl Decision {
     pub fn needs(&self) -> Vec<Need> {
         let need = |start| Need {
             start,
-            // Where it is not known which WAL makes it consistent, all may be needed for that.
+            // Where it is not known which WAL makes it consistent, all of it may be needed for that.
             last: self.backup.last.filter(|_| !self.onward),
             size: self.backup.size,
             committed: Some(self.backup.committed),
@@ -117,7 +117,8 @@ fn in_decimal(named: TimelineId) -> Option<TimelineId> {
 }
 
 /// Decides about every backup; `backups` come oldest first, and so do the decisions. A backup that was requested over
-/// HTTP within `request_interval` after the one before it does not count for a policy; for a number that was typed each does.
+/// HTTP within `request_interval` after the one before it does not count for a policy. For a typed number every backup
+/// counts.
 ///
 /// # Errors
 ///
@@ -142,7 +143,7 @@ pub fn decide(
         }
         Request::Policy(policy) => by_policy(policy, backups, now, request_interval),
         Request::Retain(0) => return Err(retain_nothing()),
-        // Typed by a person: every backup counts. The interval is against strangers at the port.
+        // A person typed this: every backup counts. The interval is against strangers at the port.
         Request::Retain(count) => by_policy(&Policy::newest(*count), backups, now, Duration::ZERO),
         Request::Before(bound) => not_before(bound, backups),
         Request::Target(name) => not_target(name, backups),
@@ -253,9 +254,9 @@ fn of_class(
     kept
 }
 
-/// These backups, oldest first, in classes whose times can be compared. Normally that is one class. A backup
-/// without a recorded time whose sentinel is younger than a recorded backup may be older all the same, in an archive
-/// that was copied; then the rules hold for each kind by itself, and more is kept.
+/// These backups, oldest first, in classes whose times can be compared. Normally that is one class. A backup may
+/// have no recorded time, and a sentinel younger than a recorded backup. In an archive that was copied it may be
+/// older all the same. Then the rules hold for each kind by itself, and more is kept.
 fn by_time(backups: &[BackupFacts], group: &[usize]) -> Vec<Vec<usize>> {
     let of_kind = |recorded| {
         let mut class: Vec<usize> = group
@@ -285,7 +286,7 @@ fn not_target(target: &BackupName, backups: &[BackupFacts]) -> Kept {
     kept
 }
 
-/// Whoever names a backup is told why it stays.
+/// A user who names a backup learns why it stays.
 fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &Kept) -> Result<()> {
     let mut reasons = kept
         .iter()
@@ -309,7 +310,7 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
         Bound::Backup(name) => backups.iter().find(|backup| backup.name == *name),
         Bound::Segment(_) => None,
     };
-    // A wrong position decides nothing; the time alone does, where there is one to compare with.
+    // A wrong position decides nothing. The time alone decides, where there is one to compare with.
     let is_unplaced = |backup: &BackupFacts| backup.place == Place::Unknown;
     let placeless = |backup: &BackupFacts| is_unplaced(backup) || named.is_some_and(is_unplaced);
     let offset = |name: &BackupName| name.offset().and_then(|text| text.parse::<u64>().ok());
@@ -350,7 +351,7 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
 
 /// Refuses to take the last backup that can be restored, and the last one of these that leads to the newest timeline.
 fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
-    // What only its own tool restores is worth as much where there is nothing else.
+    // A backup that only its own tool restores is worth as much where there is nothing else.
     let sound = |index: &usize| backups[*index].damaged.is_none();
     let good = |index: &usize| backups[*index].is_good();
     let present = |index: &usize| good(index) && backups[*index].branch == Branch::Present;

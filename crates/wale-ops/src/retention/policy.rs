@@ -16,7 +16,7 @@ use super::facts::BackupFacts;
 pub struct Policy {
     /// That many backups, the newest ones.
     pub backups: Option<u32>,
-    /// Every moment of the last so many days shall stay recoverable.
+    /// Every moment of the last so many days is to stay recoverable.
     pub days: Option<u32>,
     /// The last backup of each of so many days that have one, the newest days.
     pub daily: Option<u32>,
@@ -73,7 +73,7 @@ impl Default for Policy {
 pub(super) struct Reason {
     /// In words.
     pub(super) words: String,
-    /// Whether every moment since the backup shall be recoverable because of it.
+    /// Whether every moment since the backup is to be recoverable because of it.
     pub(super) onward: bool,
 }
 

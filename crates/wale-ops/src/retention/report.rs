@@ -1,4 +1,4 @@
-//! What a run of retention tells: one line for each object, and the sum at the end.
+//! What a run of retention reports: one line for each object, and the sum at the end.
 
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
@@ -14,7 +14,7 @@ pub enum What {
     Sentinel,
     /// A partition of a base backup.
     Volume,
-    /// The text that tells the server's version.
+    /// The text with the server's version.
     ExtendedVersion,
     /// Another object in the folder of a base backup.
     BackupObject,
@@ -82,8 +82,8 @@ pub struct Line {
 pub struct Refused {
     /// The object.
     pub key: ObjectKey,
-    /// The kind of refusal: the store's own code where it gave one, else S3's word for it or the name of wale's kind
-    /// of error.
+    /// The kind of refusal: the store's own code where it gave one, otherwise S3's word for it or the name of wale's
+    /// kind of error.
     pub code: String,
     /// What the store said: its own words alone where it gave any.
     pub message: String,

@@ -8,8 +8,9 @@
 //!  → WAL, judged against the backups that are still there, along each timeline from its beginning
 //! ```
 //!
-//! A mark that is set meanwhile is not overlooked: here the note comes first and then the look at the mark, there
-//! ([`crate::backup_mark`]) the mark first and then the look for the note, so at least one side sees the other.
+//! A mark that is set meanwhile is not overlooked. Here the note comes first, and then the check of the mark.
+//! There ([`crate::backup_mark`]) the mark comes first, and then the check for the note. So at least one side
+//! sees the other.
 //!
 //! It may be dropped at any point: what is left is an archive without some backups, and the next run goes on. A store
 //! that refuses one object is asked for the next, once; a store that does not answer ends the run.
@@ -39,7 +40,7 @@ use crate::error::{Kind, OpError, Result};
 /// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.
 const BATCH: usize = 1000;
 
-/// Backups that are looked at at the same time, as many as sentinels are read: each look is a handful of requests.
+/// Backups that are checked at the same time, as many as sentinels are read: each check is a handful of requests.
 const LOOKS_AT_ONCE: usize = 8;
 
 /// Refused objects that are listed; all are counted. 1,000 × about 1 KiB = 1 MiB.
@@ -109,7 +110,7 @@ pub async fn run(archive: &Archive, options: &Options, tell: Tell<'_>) -> Result
     Ok(run.report)
 }
 
-/// The earlier of the host's time and the store's: a clock that runs ahead makes nothing old. Who only looks writes
+/// The earlier of the host's time and the store's: a clock that runs ahead makes nothing old. A dry run writes
 /// nothing, and goes by the host's.
 async fn believed_now(archive: &Archive, act: Act) -> Result<DateTime<Utc>> {
     let host = archive.clock().now();
@@ -119,7 +120,7 @@ async fn believed_now(archive: &Archive, act: Act) -> Result<DateTime<Utc>> {
     })
 }
 
-/// A backup that is not listed any more exists, too, as long as its deletion is not finished.
+/// A backup that is not listed any more still exists as long as its deletion is not finished.
 fn check_exists(name: &BackupName, inventory: &Inventory) -> Result<()> {
     let mut listed = inventory.backups.iter().map(|backup| &backup.name);
     let mut left = inventory.unfinished.iter().map(|folder| &folder.name);
@@ -183,8 +184,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Decides, and before anything goes notes it and looks again whether it was marked to be kept since the inventory.
-    /// If so everything is decided anew: what the marked backup is based on stays with it.
+    /// Decides. Before anything goes, it puts the notes and checks again whether a backup was marked to be kept since
+    /// the inventory. If so, everything is decided anew: what the marked backup is based on stays with it.
     async fn settle(
         &mut self,
         options: &Options,
@@ -223,8 +224,8 @@ impl Run<'_> {
         again
     }
 
-    /// Decides, and looks whether what stays is whole before anything goes for it. What is not is not counted, and it is
-    /// decided anew: each round finds another flaw or is the last one.
+    /// Decides, and checks whether the backups that stay are whole before anything goes for them. A backup that is not
+    /// whole is not counted, and everything is decided anew. Each round finds another flaw or is the last one.
     async fn decide_on_whole(
         &mut self,
         options: &Options,
@@ -277,8 +278,8 @@ impl Run<'_> {
     /// store would not delete is one that can be restored.
     async fn backups(&mut self, decisions: &[Decision]) -> Result<Vec<Need>> {
         let going = || decisions.iter().filter(|decision| decision.goes());
-        // What holds only changes goes before what it is based on, the youngest first; and where one of them cannot go,
-        // nobody knows how many of the others it still needs.
+        // A backup that holds only changes goes before the one that it is based on, the youngest first. Where one of
+        // them cannot go, it is not known how many of the others it still needs.
         let deltas: Vec<_> = going().filter(|one| one.backup.is_delta()).collect();
         let mut gone = BTreeSet::new();
         for decision in deltas.iter().rev() {
@@ -344,7 +345,7 @@ impl Run<'_> {
             return Ok(false);
         }
         if self.act == Act::Delete && head(self.archive, &key).await?.is_some() {
-            // Whoever sees it would restore the backup, so the rest stays, too.
+            // A reader that sees it would restore the backup, so the rest stays, too.
             self.report.objects -= 1;
             self.report.bytes -= size;
             self.note_refused(Refused::still_there(key));
@@ -379,8 +380,8 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes everything in a backup's folder; last go the claim and the note that it is being deleted. What could not go
-    /// keeps both.
+    /// Deletes everything in a backup's folder. The claim and the note that it is being deleted go last. If something
+    /// could not go, both stay.
     async fn folder(&mut self, name: &BackupName, why: &str, claim: Option<&Claim>) -> Result<()> {
         let prefix = layout::backup_folder(name);
         let refused = self.report.refused_count;
@@ -405,7 +406,7 @@ impl Run<'_> {
         if let Some(claim) = claim
             && !claim.release().await
         {
-            // By the note the next run sees that it may go on.
+            // The note shows the next run that it may go on.
             return Ok(());
         }
         match note {
@@ -432,7 +433,7 @@ impl Run<'_> {
             .await
     }
 
-    /// The note is ours and not worth a word, unless it cannot be removed.
+    /// The note is ours and not worth reporting, unless it cannot be removed.
     async fn remove_note(&mut self, key: ObjectKey) -> Result<()> {
         if self.act == Act::Show {
             return Ok(());
@@ -461,8 +462,8 @@ impl Run<'_> {
         }
     }
 
-    /// A backup without a sentinel goes when nobody writes it any more. Asked again right before: a writer may have
-    /// come back, or finished. Returns what it needs if it stays.
+    /// A backup without a sentinel goes when nobody writes it any more. This is checked again right before: a
+    /// writer may have come back, or finished. Returns what it needs if it stays.
     async fn unfinished(
         &mut self,
         folder: &Folder,
@@ -505,7 +506,7 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Tells of the objects of a backup that stays.
+    /// Reports the objects of a backup that stays.
     async fn stays(&mut self, name: &BackupName, why: &str) -> Result<()> {
         let sentinel = Archive::key(&layout::sentinel(name))?;
         if let Some(meta) = head(self.archive, &sentinel).await? {
@@ -547,9 +548,9 @@ impl Run<'_> {
         self.delete(batch).await
     }
 
-    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning. Each batch only where
-    /// nobody has begun a base backup since: that looks for its first segment when it is complete, so whoever is not seen
-    /// here sees it gone.
+    /// Deletes the WAL that may go, in the order of the listing: each timeline from its beginning. Each batch goes only
+    /// where nobody has begun a base backup since. A backup looks for its first segment when it is complete, so one
+    /// that is not seen here sees its segment gone.
     async fn wal(&mut self, judge: &WalJudge, known: &Known) -> Result<()> {
         let mut batch = Vec::new();
         let mut objects = listing(self.archive, layout::WAL_PREFIX).await?;
@@ -593,7 +594,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Deletes objects and tells of each of them. What the store refuses is noted; a store that does not answer ends
+    /// Deletes objects and reports each of them. What the store refuses is noted. A store that does not answer ends
     /// the run.
     async fn delete(&mut self, batch: Vec<(ObjectMeta, String)>) -> Result<()> {
         if batch.is_empty() {

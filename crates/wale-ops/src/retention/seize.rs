@@ -13,7 +13,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// What came of asking for the claim on a backup's name.
 pub(super) enum Seized {
-    /// Nobody else works there. No claim where nothing is deleted, or the store takes none.
+    /// Nobody else works there. There is no claim where nothing is deleted, or the store takes none.
     Ours(Option<Claim>),
     /// Somebody does.
     Theirs,

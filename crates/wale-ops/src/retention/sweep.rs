@@ -41,7 +41,7 @@ pub struct SweepReport {
 pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     let mut report = SweepReport::default();
     let age = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
-    // First, because a folder that is emptied afterwards goes with its last object.
+    // This comes first, because a folder that is emptied afterwards goes with its last object.
     let location = archive.location();
     report.unfinished = archive
         .store()

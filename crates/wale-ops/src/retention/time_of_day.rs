@@ -12,7 +12,7 @@ use crate::error::{Kind, OpError, Result};
 /// back by more must not decide what is old.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::hours(1);
 
-/// A silence of the archive that is longer than this may be a clock that was set forward. Even an idle cluster has a
+/// If the archive was silent for longer than this, a clock may have been set forward. Even an idle cluster has a
 /// base backup more often, or is switched off.
 const SILENCE_MAX: TimeDelta = TimeDelta::days(3);
 

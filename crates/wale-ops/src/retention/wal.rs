@@ -4,10 +4,10 @@
 //! another timeline left it (`recovery_target_timeline = 'current'` leads there), and along every timeline whose
 //! history leads out of the backup. Names alone decide what is *needed*. What is not needed goes only if it was also
 //! stored before the oldest of these backups was complete: WAL stored later may belong to a cluster that began its
-//! log anew, or to a backup that is about to begin, and a name cannot tell.
+//! log anew, or to a backup that is about to begin, and a name does not show that.
 //!
-//! Everything unknown counts as needed: a timeline whose history is not there or cannot be read leads, as far as
-//! anybody knows, out of every backup on a lower timeline.
+//! Everything unknown counts as needed: a timeline whose history is not there or cannot be read may lead out of
+//! every backup on a lower timeline.
 
 use chrono::{DateTime, Utc};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
@@ -84,8 +84,8 @@ impl WalJudge {
     /// For the needs of the backups that remain.
     #[must_use]
     pub fn new(needs: Vec<Need>, histories: Histories) -> Self {
-        // Backups on the line to the present that keep all WAL since their start decide; where there are none, others do:
-        // what was abandoned may be kept for ever, and must not keep all WAL since.
+        // Backups on the line to the present that keep all WAL since their start decide. Where there are none, others
+        // do. An abandoned branch may be kept for ever, and must not keep all WAL since.
         let ranks: [fn(&Need) -> bool; 3] = [
             |need| !need.is_apart && need.last.is_none(),
             |need| need.last.is_none(),

@@ -1,7 +1,8 @@
 //! Proof that a file is not in the archive.
 //!
-//! A server in recovery ends it on the strength of this proof, so nothing may be mistaken for absence: not a volume
-//! that is not mounted, not another folder under the same name, not a stale listing, not a hole in the middle.
+//! A server ends its recovery on the strength of this proof, so nothing else must be taken for absence: not a
+//! volume that is not mounted, not another folder under the same name, not a stale listing, not a hole in the
+//! middle.
 
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
@@ -43,9 +44,9 @@ impl Asker {
 ///
 /// 1. Is this the archive? Its identity (or, before there is one, a sentinel) is read now.
 /// 2. Does an object of that name exist, under any codec?
-/// 3. Does a listing of that name agree, whatever the extension? And, for a segment: is none of its timeline behind
-///    it, does no base backup show that it was stored, and does no later timeline's way lead through it? For a timeline's
-///    history: does nothing show that the timeline existed, be it a later history, WAL or a base backup?
+/// 3. Does a listing of that name agree, whatever the extension? And, for a segment: is no later one of its timeline
+///    there, does no base backup show that it was stored, and does no later timeline's way lead through it? For a
+///    timeline's history: does nothing show that the timeline existed (a later history, WAL or a base backup)?
 ///
 /// An archive that has no WAL at all, though it must have some, proves nothing.
 ///
@@ -56,7 +57,7 @@ pub async fn prove_absent(archive: &Archive, name: &ArchiveFileName) -> Result<A
     prove_absent_for(archive, name, Asker::default()).await
 }
 
-/// As [`prove_absent`], for a server that is known: another cluster's archive proves nothing to it.
+/// As [`prove_absent`], for a known server: another cluster's archive proves nothing to it.
 pub(super) async fn prove_absent_for(
     archive: &Archive,
     name: &ArchiveFileName,
@@ -148,7 +149,7 @@ async fn listed(archive: &Archive, name: &ArchiveFileName) -> Result<Option<Obje
     Ok(found)
 }
 
-/// Refuses absence by an archive that has no WAL at all and must have some: its folder is a volume of its own that is not
+/// Refuses absence in an archive that must have WAL and has none at all: its folder is a volume of its own that is not
 /// mounted, or was moved, or emptied.
 async fn refuse_emptied(archive: &Archive, server: Asker) -> Result<()> {
     if archive.has_wal().await? {
@@ -170,7 +171,7 @@ async fn refuse_emptied(archive: &Archive, server: Asker) -> Result<()> {
     .hint("bring the folder wal_005 back: mount its volume, or find out who moved or deleted it"))
 }
 
-/// Refuses absence for the segment behind one that was delivered a moment ago and is gone: whatever takes WAL away does not
+/// Refuses absence for the segment after one that was delivered a moment ago and is gone. What takes WAL away does not
 /// stop there.
 async fn refuse_vanished(
     archive: &Archive,
@@ -214,8 +215,8 @@ async fn refuse_gap(
             let begins = timeline_begins(archive, asked.timeline()).await?;
             let is_gap = plan::is_gap(asked, neighbours, begins, size);
             if !is_gap && begins.is_some() {
-                // It lies before its timeline's beginning, where nobody's way leads through it. Before 14 a server
-                // asks for each of these, so no later timeline is looked for.
+                // It lies before its timeline's beginning, so nobody's way leads through it. Before 14 a server
+                // asks for each of these, so this does not look for a later timeline.
                 return Ok(());
             }
             is_gap.then(|| later.to_string())
@@ -234,7 +235,7 @@ async fn refuse_gap(
     };
     let name = ArchiveFileName::Segment(asked);
     if let Some(stored) = archive.find_wal(&name).await? {
-        // Archived in this very moment, and the later one had been pushed ahead of it.
+        // It was archived in this very moment, and the later one had been pushed ahead of it.
         return Err(present(&name, stored.key.as_str()));
     }
     let reach = size
@@ -252,8 +253,9 @@ async fn refuse_gap(
         )))
 }
 
-/// Whether a server that hears that this segment is absent may find another one in its place: an earlier timeline of its
-/// way has, or may have, a segment there. It would replay that one, beyond the point where its own timeline left.
+/// Whether a server that hears that this segment is absent may find another one in its place: an earlier timeline on
+/// its way has a segment there, or may have one. The server would replay that one, beyond the point where its own
+/// timeline left.
 ///
 /// # Errors
 /// The store's.
@@ -278,10 +280,10 @@ pub async fn has_namesake(archive: &Archive, segment: WalSegmentName) -> Result<
 
 /// Refuses absence for the history of a timeline that existed.
 ///
-/// A server looks for later timelines upwards and stops at the first that is absent. Believing in the absence of one
-/// that was lost, it would end its recovery where its own timeline ends, and begin a second timeline of that number.
+/// A server looks for later timelines upwards and stops at the first that is absent. If it took a lost one for
+/// absent, it would end its recovery where its own timeline ends, and begin a second timeline of that number.
 async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker) -> Result<()> {
-    // A server looks for later timelines than its own. Without the history of its own it goes on all the same.
+    // A server looks for timelines later than its own. Without the history of its own it goes on all the same.
     if server.timeline.is_some_and(|reached| asked <= reached) {
         return Ok(());
     }
@@ -305,8 +307,8 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
     } else {
         return Ok(());
     };
-    // Archiving may have begun on this very timeline, whose history was not there to be archived any more. No server can
-    // come from an earlier one then.
+    // Archiving may have begun on this very timeline, when its history was already gone. No server can come from an
+    // earlier one then.
     if server.timeline.is_none() && !archive.has_earlier_timeline(asked).await? {
         return Ok(());
     }
@@ -334,8 +336,8 @@ async fn trace_from(archive: &Archive, timeline: TimelineId) -> Result<Option<Tr
     Ok(None)
 }
 
-/// What there is of its timeline before and behind a segment. Two looks into the listing, one at the beginning of the
-/// timeline and one from the segment on, whatever the length of the log.
+/// What there is of its timeline before and after a segment. It reads the listing in two places, at the beginning of
+/// the timeline and from the segment on, whatever the length of the log.
 async fn neighbours(archive: &Archive, asked: WalSegmentName) -> Result<Neighbours> {
     let timeline = asked.timeline().to_hex();
     let mut neighbours = Neighbours::default();
@@ -378,7 +380,7 @@ async fn size_by(
     }
 }
 
-/// Whether the object was read and is of no use, as against a store that did not answer.
+/// Whether the object was read and is of no use. A store that did not answer is another matter.
 fn tells_nothing(error: &OpError) -> bool {
     matches!(error.kind, Kind::CorruptData | Kind::Configuration)
 }
@@ -417,7 +419,7 @@ async fn backup_behind(
     Ok(is_gap.then(|| format!("base backup {backup}, which ended behind it,")))
 }
 
-/// What there is of the next timeline, if its history is lost and it may have begun in the segment or behind it.
+/// What there is of the next timeline, if its history is lost and it may have begun in the segment or after it.
 async fn descendant_without_history(
     archive: &Archive,
     asked: WalSegmentName,
@@ -495,7 +497,7 @@ mod tests {
             ("000000010000000000000003", false),
             ("000000030000000000000003", true),
             ("000000030000000000000004", false),
-            // Without a history, or with a damaged one, nobody knows.
+            // Without a history, or with a damaged one, it is not known.
             ("000000020000000000000004", true),
             ("000000040000000000000004", true),
         ] {
@@ -517,7 +519,7 @@ mod tests {
                 assert_eq!(error.kind, Kind::CorruptData);
                 assert!(error.message.contains("00000003.history"), "{error}");
                 assert!(error.hint.is_some());
-                // Behind the last one there is none.
+                // After the last one there is none.
                 assert!(verdict(&bench, "00000004.history", server).await.is_none());
             }
             bench.store_wal("00000002.history", Codec::Zstd, SECOND.as_bytes());

@@ -21,9 +21,9 @@ use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
-/// How long a server that asks again anyhow waits to hear what the store has, 5 s: far more than a look takes, and short
-/// enough that a standby is promoted within seconds while the store is away (it asks for three or four files then). What
-/// the store has is fetched without this limit, or a slow store would never deliver a large segment.
+/// How long a server that asks again anyhow waits to hear what the store has, 5 s: far more than a check takes, and
+/// short enough that a standby is promoted within seconds while the store is away (it asks for three or four files
+/// then). What the store has is fetched without this limit: otherwise a slow store would never deliver a large segment.
 const SHORT_TRY: Duration = Duration::from_secs(5);
 
 /// How an outage of the store is met.
@@ -308,7 +308,7 @@ impl Fetcher {
         blocking(look).await.unwrap_or(least)
     }
 
-    /// The server beside which this fetcher works, as far as it can be told.
+    /// The server beside which this fetcher works, as far as it is known.
     async fn asker(&self) -> Result<Asker> {
         let Some(data) = self.data_directory.clone() else {
             return Ok(Asker::default());
@@ -400,7 +400,7 @@ async fn short<T>(look: impl Future<Output = Result<T>>) -> Result<T> {
     })
 }
 
-/// The server of a data directory, as far as it can be told.
+/// The server of a data directory, as far as it is known.
 fn asker_of(data: &Path) -> Asker {
     let control = match DataDirectory::open(data).and_then(|data| data.control_file()) {
         Ok(control) => control,

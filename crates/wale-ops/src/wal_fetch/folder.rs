@@ -5,9 +5,9 @@
 //! pg_wal/.wal-e/prefetch/running/<segment>/   the place of a segment that is on its way
 //! ```
 //!
-//! A place is made before the segment is fetched, and whoever fetches into it holds a lock on it, so that a fetch
-//! that died is known at once. A place that was taken away stops its fetch: the file cannot be moved out of it any
-//! more. So one clean-up leaves nothing behind, whatever is still running. Sync; for blocking threads.
+//! A place is made before the segment is fetched. The fetch into it holds a lock on it, so a fetch that died is
+//! known at once. A place that was taken away stops its fetch: the file cannot be moved out of it any more. So one
+//! clean-up leaves nothing behind, whatever is still running. Sync; for blocking threads.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +22,7 @@ use crate::control::read_control;
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file;
 
-/// Time between two looks at a segment that is on its way: far less than fetching one takes.
+/// Time between two checks for a segment that is on its way: far less than fetching one takes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The most segments fetched ahead, whatever is asked for: 64 × 16 MiB are 1 GiB of the WAL's volume.
@@ -44,7 +44,7 @@ pub struct Place {
 }
 
 impl PrefetchFolder {
-    /// The folder in this WAL directory, which must be absolute. Nothing is looked at.
+    /// The folder in this WAL directory, which must be absolute. Nothing is checked.
     #[must_use]
     pub fn new(wal: PathBuf) -> Self {
         Self { wal }
@@ -258,7 +258,7 @@ mod tests {
         let place = folder.take_place(name).unwrap();
         assert!(folder.take_place(name).is_none(), "it is taken");
         fs::write(&place.file, "x").unwrap();
-        // Whoever cleans up stops the fetch, and it leaves nothing.
+        // A clean-up stops the fetch, and it leaves nothing.
         folder.keep_only(&[]);
         assert!(folder.publish(name, &place).is_err());
         assert_eq!(fs::read_dir(wal.path()).unwrap().count(), 0);

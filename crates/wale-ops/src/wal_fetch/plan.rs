@@ -75,7 +75,7 @@ impl Expectation {
 pub struct Neighbours {
     /// An earlier segment of the same timeline: its first one.
     pub earlier: Option<WalSegmentName>,
-    /// What shows first that the timeline went on behind the segment, or that the segment was stored.
+    /// What shows first that the timeline went on after the segment, or that the segment was stored.
     pub later: Option<ArchiveFileName>,
 }
 
@@ -83,7 +83,7 @@ pub struct Neighbours {
 ///
 /// A server that recovers along timeline 2 may ask for every segment on that timeline first, those before its
 /// beginning too (before 14 it always does). They never existed; calling that a gap would stop a good recovery. So
-/// a later segment proves a gap only from the timeline's first segment on, which its history tells; without it, an
+/// a later segment proves a gap only from the timeline's first segment on, which its history shows; without it, an
 /// earlier segment of the timeline must be there.
 #[must_use]
 pub fn is_gap(
@@ -117,7 +117,7 @@ pub fn leads_through(
     let mut begins = Lsn::new(0);
     for parent in &history.parents {
         if parent.timeline == asked.timeline() {
-            // The segment of the switch itself is the descendant's, who has a copy of its beginning.
+            // The segment of the switch itself is the descendant's, which has a copy of its beginning.
             let segment = |lsn| WalSegmentName::from_lsn(asked.timeline(), lsn, size);
             return (segment(begins)..segment(parent.switch_lsn)).contains(&asked);
         }

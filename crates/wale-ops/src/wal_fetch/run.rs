@@ -44,7 +44,7 @@ pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedW
     fetch_found(archive, name, &copies).await
 }
 
-/// As [`fetch`], of what a look has found.
+/// As [`fetch`], of what a check has found.
 pub(super) async fn fetch_found(
     archive: &Archive,
     name: &ArchiveFileName,
@@ -71,7 +71,7 @@ pub(super) async fn fetch_found(
 }
 
 /// Refuses a name under which different contents are stored, which two servers of one origin can bring about that
-/// compress differently: one of them was acknowledged, and nobody can tell which. Copies that cannot be read do not count.
+/// compress differently: one of them was acknowledged, and it is not known which. Copies that cannot be read do not count.
 async fn refuse_disputed(
     archive: &Archive,
     name: &ArchiveFileName,

@@ -305,7 +305,7 @@ async fn row_46_a_gap_is_not_the_end() {
         "{error}"
     );
     assert!(error.hint.expect("a hint").contains(FIRST));
-    // The end of WAL behind it is one, and other timelines that began before it and partial segments are no evidence.
+    // The end of WAL after it is one, and other timelines that began before it and partial segments are no evidence.
     prove_absent(&bench.archive, &file_name("000000010000000000000004"))
         .await
         .expect("the end");
@@ -362,7 +362,7 @@ async fn row_46_a_hole_before_the_switch_to_a_later_timeline_is_not_the_end() {
         if identified {
             bench.claim().await;
         } else {
-            // An archive of another tool: the segment size is told by what there is.
+            // An archive of another tool: what there is shows the segment size.
             let sentinel =
                 format!("basebackups_005/base_{FIRST}_00000040_backup_stop_sentinel.json");
             let sentinel = ObjectKey::new(&sentinel).expect("a key");
@@ -379,7 +379,7 @@ async fn row_46_a_hole_before_the_switch_to_a_later_timeline_is_not_the_end() {
             .expect_err("timeline 2 leads through it");
         assert_eq!(error.kind, Kind::CorruptData);
         assert!(error.message.contains("timeline 2"), "{error}");
-        // The old timeline behind the switch, and the new one before and at its beginning, are nobody's way.
+        // The old timeline after the switch, and the new one before and at its beginning, are nobody's way.
         for end in [
             THIRD,
             "000000010000000000000004",

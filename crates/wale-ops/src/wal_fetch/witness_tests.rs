@@ -61,7 +61,7 @@ async fn check(bench: &Bench, cases: &[(String, bool)], server: Asker) {
 #[tokio::test]
 async fn row_46_a_base_backup_behind_shows_that_the_log_went_on() {
     let first = [&*on(1, 2), &*on(1, 3)];
-    // One that began behind, a slow one that ended behind and was overtaken, and the note of one.
+    // One that began after it, a slow one that ended after it and was overtaken, and the note of one.
     let began = bench(&first).await;
     backup(&began, &on(1, 2), &on(1, 2));
     check(&began, &[(on(1, 4), true)], Asker::default()).await;
@@ -99,7 +99,7 @@ async fn row_46_what_is_no_evidence_ends_a_recovery() {
     );
     let key = ObjectKey::new(&layout::sentinel(&name)).expect("a key");
     bench.memory.insert(&key, sentinel.into_bytes());
-    // Another timeline's backup, behind the fork.
+    // Another timeline's backup, after the fork.
     bench.store_wal("00000002.history", Codec::Zstd, b"1\t0/400000\tx\n");
     backup(&bench, &on(2, 6), &on(2, 6));
     check(&bench, &[(on(1, 4), true)], Asker::default()).await;

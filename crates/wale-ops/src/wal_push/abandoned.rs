@@ -1,13 +1,13 @@
 //! WAL of a timeline that the server has left.
 //!
 //! PostgreSQL hands over segments of an old timeline that no recovery along the server's own timeline reads: the longer
-//! copy of the last one, which a returned primary has; its own copies of those behind the switch; and files that were
-//! preallocated or recycled under such a name and never written. A refusal would hold up everything behind them for ever,
+//! copy of the last one, which a returned primary has; its own copies of those after the switch; and files that were
+//! preallocated or recycled under such a name and never written. A refusal would hold up everything after them for ever,
 //! since PostgreSQL archives one file after the other.
 //!
-//! What the archive has under such a name counts up to the fork. Behind it nothing is replaced, and nothing that the
-//! server alone has is given up: it is kept as a partial segment. A server that is still on the old timeline finds no
-//! fork here, whatever others have made of its log: there the old rules hold.
+//! The archive's copy under such a name counts up to the fork. Nothing is replaced after it, and nothing that the
+//! server alone has is lost: that is kept as a partial segment. A server that is still on the old timeline finds no
+//! fork here, whatever others have made of its log. The old rules hold there.
 
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 
@@ -118,7 +118,8 @@ async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Re
     Ok(own.and_then(|own| plan::fork(segment, size, &server, &own)))
 }
 
-/// The history of a timeline: the archive's, else the WAL directory's, whose own turn to be archived may come later.
+/// The history of a timeline: the archive's, otherwise the WAL directory's, whose own turn to be archived may come
+/// later.
 async fn history(
     archive: &Archive,
     source: &Source,
@@ -186,7 +187,7 @@ mod tests {
         run(&bench.archive, &bench.wal, &name, &once()).await
     }
 
-    /// A segment with nothing behind a position.
+    /// A segment with nothing after a position.
     fn ends_at(content: &[u8], at: usize) -> Vec<u8> {
         let mut content = content.to_vec();
         content[at..].fill(0);
@@ -235,7 +236,7 @@ mod tests {
             let report = push(&bench, FIRST, &copy).await.expect("acknowledged");
             assert_eq!(report.outcome, PushOutcome::AlreadyStored);
         }
-        // Behind the switch nothing of the old timeline is on the server's way.
+        // After the switch nothing of the old timeline is on the server's way.
         let report = push(&bench, SECOND, &ends_at(&whole, 9000)).await;
         assert_eq!(
             report.expect("acknowledged").outcome,

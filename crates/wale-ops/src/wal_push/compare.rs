@@ -44,7 +44,7 @@ pub(super) async fn first_difference(
         })
         .await
         .map_err(|error| explain(source, stored, error))?;
-    // No codec tells what an object without one is; every page of WAL of one server begins with the same two bytes.
+    // No codec shows what an object without one is; every page of WAL of one server begins with the same two bytes.
     let is_segment = matches!(
         source.name,
         ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
@@ -86,7 +86,7 @@ fn differ(local: &Source, plain: &mut dyn Read) -> Result<Option<u64>, ConsumeEr
     }
 }
 
-/// Where the content of a file ends: behind its last byte that is not zero. Blocks.
+/// Where the content of a file ends: after its last byte that is not zero. Blocks.
 pub(super) fn content_end(source: &Source) -> Result<u64> {
     let failed = |e| OpError::from_io(e, format_args!("read {}", source.name));
     let mut reader = source.reader();

@@ -1,10 +1,10 @@
 //! Pushes under way, and the order in which they may end.
 //!
-//! PostgreSQL hands its files over one after the other, and stops at one that is refused. What is pushed ahead of its
-//! request must not break that order: of two servers that archive diverging histories into one archive, the one that
-//! is refused at segment *n* would else have stored its *n + 1* already, and the other one would be refused there. So a
-//! file that is pushed ahead appears in the archive only after all files before it did. Reading and compressing do not
-//! wait, only the end of the object's body does.
+//! PostgreSQL hands its files over one after the other, and stops at one that is refused. A file that is pushed ahead
+//! of its request must not break that order. Take two servers that archive diverging histories into one archive. The
+//! one that is refused at segment *n* would otherwise have stored its *n + 1* already, and the other one would be
+//! refused there. So a file that is pushed ahead appears in the archive only after all files before it did. Reading and
+//! compressing do not wait, only the end of the object's body does.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl Turn {
     /// need: requests have permits of their own, and files ahead begin in order.
     ///
     /// # Errors
-    /// [`Kind::Cancelled`] when one of them failed. Repeating does not help before that one was repeated.
+    /// [`Kind::Cancelled`] when one of them failed. A repetition does not help before that one was repeated.
     pub(super) async fn arrived(&self, name: &ArchiveFileName) -> Result<()> {
         for (earlier, flight) in &self.before {
             flight.landed().await.map_err(|error| {

@@ -52,7 +52,7 @@ pub fn fork(
 
 /// The timeline that a server is on, by its control file and the newest timeline whose history lies in its WAL directory.
 ///
-/// A standby writes a history there before it follows the timeline, and its control file tells of it only at the next
+/// A standby writes a history there before it follows the timeline, and its control file shows it only at the next
 /// restart point. A primary's control file has the last word: only on its own timeline does it write.
 #[must_use]
 pub fn server_timeline(
@@ -135,8 +135,9 @@ pub enum Decision {
     Conflict(usize),
 }
 
-/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. All must, since nobody
-/// knows which of several a reader gets; of partial segments, which no recovery asks for by itself, one is enough.
+/// Decides by comparison: `same[i]` says whether the object at position `i` holds the file's bytes. All must, since it
+/// is not known which of several a reader gets. One is enough for partial segments, which no recovery asks for by
+/// itself.
 #[must_use]
 pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
     let is_partial = matches!(name, ArchiveFileName::Partial(_));

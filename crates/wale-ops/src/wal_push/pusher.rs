@@ -9,7 +9,7 @@
 //!
 //! A request never waits behind work that nobody asked for: looking ahead has permits of its own and begins only
 //! when one is free, so a push ahead that exists is running. It ends only after those before it did ([`Turn`]). A
-//! What is remembered spares the upload, never the look: an object may have been lost since, and PostgreSQL deletes its
+//! A remembered result spares the upload, never the check: an object may have been lost since, and PostgreSQL deletes its
 //! copy on the strength of the answer. A failed push ahead is forgotten, and the request for that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
 //!
 //! It decides nothing about data (that is [`super::run`]) and writes nothing into the WAL directory.
@@ -72,7 +72,7 @@ impl Default for PusherOptions {
     }
 }
 
-/// Pushes the files of one WAL directory. To be kept for as long as the sidecar runs.
+/// Pushes the files of one WAL directory. Keep it for as long as the sidecar runs.
 #[derive(Debug)]
 pub struct Pusher {
     shared: Arc<Shared>,
@@ -105,7 +105,7 @@ struct State {
     /// The remembered names, oldest first.
     order: VecDeque<ArchiveFileName>,
     /// Ready files in PostgreSQL's order, as last read, without those that were pushed and passed since. A file that
-    /// was asked for stays until it is pushed: whatever comes after it must wait for it.
+    /// was asked for stays until it is pushed: everything after it must wait for it.
     backlog: VecDeque<ArchiveFileName>,
     stats: PusherStats,
 }
@@ -177,7 +177,7 @@ impl Pusher {
         self.begin_look_ahead(*name);
         let result = flight.landed().await;
         match result {
-            // What was tried ahead of the request may have failed for being early.
+            // A push ahead of the request may have failed because it was early.
             Err(error) if flight.ahead => {
                 tracing::debug!(%name, error = %error.chain(), "the push ahead failed, pushes again");
                 self.join_or_begin(name)?.landed().await
@@ -307,7 +307,7 @@ impl Shared {
                 }
                 Err(error) => Err(error),
             };
-            // Off the list before anybody is told: whoever asks next must not join a push that has ended.
+            // Off the list before anybody is told: the next request must not join a push that has ended.
             drop(landing);
             sender.send_replace(Some(Arc::new(result)));
         });
@@ -433,7 +433,7 @@ impl Shared {
     }
 }
 
-/// Whether the object of a push is in the archive still, with its size. One look: two small requests at the same time.
+/// Whether the object of a push is still in the archive, with its size. One check: two small requests at the same time.
 async fn is_there(archive: &Archive, report: &PushReport) -> Result<bool> {
     let key = Archive::key(&report.key)?;
     let head = async {

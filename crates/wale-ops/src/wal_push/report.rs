@@ -47,7 +47,7 @@ pub struct PushReport {
     /// The object of another tool that has the same name and cannot be read by this version, if the file was stored
     /// beside one.
     pub beside: Option<String>,
-    /// How long it took, from the first look at the file.
+    /// How long it took, from the first check of the file.
     pub duration: Duration,
 }
 
@@ -74,7 +74,7 @@ pub struct PusherStats {
     pub bytes_stored: u64,
     /// Time spent in pushes that ended well, added up.
     pub push_time: Duration,
-    /// Requests answered after a look at what had been pushed ahead or before, or by joining such a push.
+    /// Requests answered after a check of what had been pushed ahead or before, or by joining such a push.
     pub look_ahead_hits: u64,
     /// Pushes ahead of a request that failed; the request itself tries again.
     pub look_ahead_failures: u64,

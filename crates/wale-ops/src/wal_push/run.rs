@@ -93,8 +93,8 @@ pub async fn run_path(archive: &Archive, path: &Path, options: &PushOptions) -> 
     run(archive, &directory, &name, options).await
 }
 
-/// As [`run`], but nothing new appears in the archive before `turn` has come; also tells which content of the file was
-/// pushed.
+/// As [`run`], but nothing new appears in the archive before `turn` has come; also returns which content of the file
+/// was pushed.
 pub(super) async fn run_stamped(
     archive: &Archive,
     directory: &WalDirectory,
@@ -149,7 +149,7 @@ pub(super) struct Done {
     pub(super) beside: Option<ObjectKey>,
 }
 
-/// One attempt. It begins with a look at the store, because an attempt before it may have stored the object and lost
+/// One attempt. It begins with a check of the store, because an attempt before it may have stored the object and lost
 /// the reply.
 pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     if let Some(damaged) = &source.unwritten {
@@ -230,7 +230,8 @@ async fn claim(archive: &Archive, source: &Source) -> Result<()> {
 struct Copies {
     /// Those that this version can read.
     readable: Vec<Copy>,
-    /// Those that it cannot, for want of a codec or a key. They count for nothing: no restore of ours reads them.
+    /// Those that it cannot, because a codec or a key is missing. They count for nothing: no restore of ours reads
+    /// them.
     sealed: Vec<StoredWal>,
 }
 
@@ -346,8 +347,8 @@ async fn stat(
     })
 }
 
-/// Acknowledges an object that was found and compared. That it can be read does not make it durable: whoever wrote it
-/// may have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
+/// Acknowledges an object that was found and compared. That it can be read does not make it durable: its writer may
+/// have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
 pub(super) async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
     match archive.store().confirm(&stored.key).await {
         Ok(Some(_)) => Ok(already(stored)),

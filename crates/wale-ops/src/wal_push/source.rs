@@ -1,6 +1,6 @@
 //! The local side of a push: opening the file, checking it, reading it. All of it blocks.
 //!
-//! It writes nothing. The file is held open, so that it cannot vanish in the middle, and it is looked at again by
+//! It writes nothing. The file is held open, so that it cannot vanish in the middle, and it is checked again by
 //! name after the last byte: PostgreSQL recycles a segment by renaming it, and bytes read after that are another
 //! segment's.
 
@@ -31,7 +31,7 @@ pub(super) struct Source {
     pub(super) size: u64,
     /// Identity of the file's content.
     pub(super) stamp: FileStamp,
-    /// The cluster it comes from, where that can be told.
+    /// The cluster it comes from, where that is known.
     pub(super) cluster: Option<ClusterIdentity>,
     /// The error for a file that was never written as this segment: only an object under its name can excuse it.
     pub(super) unwritten: Option<Arc<OpError>>,

@@ -181,7 +181,7 @@ async fn rows_41_and_42_another_cluster_is_refused() {
     assert_eq!(error.kind, Kind::ArchiveMismatch);
     assert!(error.detail.expect("a detail").contains("42"));
     assert!(error.hint.expect("a hint").contains("pg_upgrade"));
-    // Its history file is refused, too: the segment beside it tells whose it is.
+    // Its history file is refused, too: the segment beside it shows whose it is.
     let history = bench.ready("00000002.history", b"1\t0/3000000\tno\n");
     let error = run(&bench.archive, &bench.wal, &history, &once())
         .await

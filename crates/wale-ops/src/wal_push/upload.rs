@@ -65,7 +65,7 @@ pub(super) async fn upload(
             ))
             .source(error)),
         },
-        // The body's own reason tells more than "the body failed".
+        // The body's own reason says more than "the body failed".
         Err(error @ StoreError::BodyFailed { .. }) => {
             reading?;
             turn.arrived(&source.name).await?;

@@ -48,7 +48,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Whether whoever asked is dead.
+    /// Whether the one that asked is dead.
     pub(crate) fn is_orphan(&self) -> bool {
         self.go.is_closed()
     }

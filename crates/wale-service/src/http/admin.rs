@@ -1,4 +1,4 @@
-//! Probes, base backups on request, and what the sidecar tells about itself.
+//! Probes, base backups on request, and what the sidecar reports about itself.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub(crate) fn live() -> Reply {
     Reply::line("alive")
 }
 
-/// `/readyz`: 200 when nothing is missing and nothing has failed without a success since; else one line per reason, with
-/// the time since when there is one. A note follows about what turns nothing off.
+/// `/readyz`: 200 when nothing is missing and nothing has failed without a success since; otherwise one line per
+/// reason, with the time since when there is one. A note follows about what turns nothing off.
 pub(crate) fn ready(app: &App) -> Reply {
     let phase = app.life.phase();
     let mut text = format!("{}\n", phase.name());
@@ -313,7 +313,7 @@ async fn server(app: &App) -> Value {
     json!({ "role": standing.state.name(), "timeline": standing.timeline.get() })
 }
 
-/// Where the archive is and whose it is. A store that does not answer is told, not waited for.
+/// Where the archive is and whose it is. A store that does not answer is reported, not waited for.
 async fn archive(app: &App) -> Value {
     let ask = async {
         app.archive.ensure_still_there().await?;

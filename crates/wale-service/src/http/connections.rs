@@ -4,7 +4,7 @@
 //! waited longest without a whole request makes room for a new one, so that neither a thousand idle connections nor
 //! slowly sent heads and bodies keep PostgreSQL's push out; a connection that is being answered is never evicted; of
 //! those at most half of `hard` ask for a recovery's WAL, and a quarter for anything else but a push, so that a quarter is
-//! left for pushes, and whatever else is asked for keeps no recovery from its WAL.
+//! left for pushes, and no other request keeps a recovery from its WAL.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,7 @@ pub(crate) struct Slot {
     inner: Arc<Inner>,
 }
 
-/// While this lives its connection is being answered. Held by the reply's body, so until its last byte.
+/// While this lives its connection is being answered. The reply's body holds it, so until its last byte.
 #[derive(Debug)]
 pub(crate) struct Busy {
     id: u64,
@@ -113,7 +113,8 @@ impl Connections {
             if let Some(slot) = self.try_enter() {
                 return slot;
             }
-            // Told that there is room, or a connection is new no more. Which of the two it was the next look shows.
+            // A signal came: there is room, or a connection is new no more. The next check shows which of the two it
+            // was.
             let _ = tokio::time::timeout(SPARED, freed).await;
         }
     }
@@ -123,7 +124,7 @@ impl Connections {
         if table.open.len() >= self.inner.soft {
             table.evict_longest_idle(self.inner.spared);
         }
-        // An evicted connection is still in the table until its task has ended; that is soon, and `freed` tells.
+        // An evicted connection is still in the table until its task has ended; that is soon, and `freed` reports it.
         if table.open.len() >= self.inner.hard {
             return None;
         }
@@ -346,7 +347,7 @@ mod tests {
         assert!(!first.evict.is_cancelled(), "its request may be here");
         let connections = Connections::new(1, 1);
         let first = connections.enter().await;
-        // Nothing tells the newcomer but the time.
+        // Only the time shows it to the newcomer.
         tokio::select! {
             _ = connections.enter() => panic!("the place is taken"),
             () = first.evicted() => {}

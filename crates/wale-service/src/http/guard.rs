@@ -1,4 +1,4 @@
-//! What is refused before anybody looks at what a request asks for.
+//! What is refused before anybody checks what a request asks for.
 //!
 //! It refuses to know the routes' work. No upgrade, no chunked request (with one, a proxy and hyper may disagree where
 //! the next request begins), no large body, no long address; the token is asked for.

@@ -1,8 +1,8 @@
 //! Under which names the sidecar answers, and what it answers to a browser.
 //!
 //! A page on the web can make a browser send requests, and a page whose own name was made to point here (DNS rebinding)
-//! can also read the replies, WAL included, and set nearly every header; the one thing that it cannot change is the name
-//! in `Host`. So the name decides for everybody, browser or not. It refuses to know the token.
+//! can also read the replies, WAL included, and set nearly every header; The one thing that it cannot change is the
+//! name in `Host`. So the name decides for everybody, browser or not. It refuses to know the token.
 //!
 //! Invariants: an upgrade never stops archiving (a push under a strange name is served unless a browser sent it, and told
 //! once); a browser causes nothing under any name.
@@ -23,7 +23,7 @@ const PRIVATE_ENDS: [&str; 4] = [".local", ".internal", ".svc", ".cluster.local"
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
-/// The names that are accepted, and whether a strange one was told.
+/// The names that are accepted, and whether a strange one was reported.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     /// In lower case; `*.` at the beginning stands for any first parts.
@@ -39,7 +39,7 @@ impl Hosts {
         }
     }
 
-    /// Refuses what must not be served under the name that was asked, or to a browser.
+    /// Refuses requests that must not be served under the requested name, or to a browser.
     pub(crate) fn check(&self, route: Route<'_>, parts: &Parts) -> Result<(), Failure> {
         let headers = &parts.headers;
         let mut named = headers.get_all(HOST).iter();
@@ -199,7 +199,7 @@ mod tests {
 
     type Case<'a> = (Route<'a>, &'a [(&'static str, &'a str)], u16);
 
-    /// Row 90: whatever a page sets, it reads nothing and starts nothing under a name of its own; archiving goes on.
+    /// Row 90: a page reads nothing and starts nothing under a name of its own, whatever it sets; archiving goes on.
     #[test]
     fn fault_90_a_page_reads_nothing_and_starts_nothing_whatever_it_sets() {
         let hosts = Hosts::new(&[]);

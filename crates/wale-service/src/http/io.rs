@@ -1,5 +1,5 @@
-//! The socket of one client, plain or TLS, as hyper sees it: it tells when everything handed to it was written, and it
-//! gives up on a client that stops reading, or reads too slowly.
+//! The socket of one client, plain or TLS, as hyper sees it: it reports when everything handed to it was written, and
+//! it gives up on a client that stops reading, or reads too slowly.
 //!
 //! It refuses to know what is sent. Invariant: [`Flushed`] counts up only when no byte is left in hyper's buffer or in
 //! TLS's, because hyper flushes the socket only then. So TLS lies below, not above.
@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::options::HttpLimits;
 
-/// How often the socket was flushed, and who wants to know.
+/// How often the socket was flushed, and the ones that want to know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flushed(Arc<FlushedInner>);
 
@@ -69,7 +69,7 @@ pub(crate) struct ClientSocket {
 /// How long a client has kept us waiting, against what it has taken.
 ///
 /// A client that reads a byte now and then would never stand still for long and keep a decompressed segment in memory
-/// for hours. So all its waiting together may not exceed the stall limit plus what its bytes take at the slowest rate.
+/// for hours. So all its waiting together must not exceed the stall limit plus what its bytes take at the slowest rate.
 struct Patience {
     stall: Duration,
     bytes_per_second: u64,
@@ -112,7 +112,7 @@ impl ClientSocket {
         }
     }
 
-    /// Ends the connection so that the last reply arrives: closing a socket with unread bytes in it sends a reset, and
+    /// Ends the connection so that the last reply arrives. Closing a socket with unread bytes in it sends a reset, and
     /// a reset may overtake the reply. So the write side is closed, and what the client still sends is thrown away,
     /// 256 KiB and one second at most.
     pub(crate) async fn close_gently(mut self) {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It refuses to know what the operations do. Invariants: every connection is a task that [`serve`] joins; nobody who
-//! is refused, or has not sent a whole request, holds a connection that somebody else needs; what is not a push holds
-//! three quarters of the connections at most, and what no recovery asks for a quarter.
+//! is refused, or has not sent a whole request, holds a connection that somebody else needs; requests that are no
+//! push hold three quarters of the connections at most, and those of no recovery a quarter.
 
 mod admin;
 mod client;
@@ -131,7 +131,7 @@ async fn connection(
     let ended = {
         let mut serving = Pin::new(&mut connection);
         tokio::select! {
-            // First, so that a request that is here already is answered, whoever must make room.
+            // First, so that a request that is here already is answered, no matter who must make room.
             biased;
             ended = serving.as_mut() => ended,
             () = slot.cut().cancelled() => return,
@@ -158,8 +158,8 @@ async fn connection(
     }
 }
 
-/// The connection as the settings want it; `None` when its client does not bring a handshake about in time. Until then
-/// it counts as idle: who only opens connections, or stops in the middle of a handshake, makes room for others.
+/// The connection as the settings want it; `None` when its client does not finish a handshake in time. Until then it
+/// counts as idle: a client that only opens connections, or stops in the middle of a handshake, makes room for others.
 ///
 /// A client that speaks plain HTTP where TLS is wanted gets an HTTP reply: GNU wget takes anything else, TLS's alert
 /// too, for the body of an HTTP/0.9 reply and ends with 0, and PostgreSQL would delete a segment that nobody stored.
@@ -269,7 +269,7 @@ fn log_refused(app: &App, route: &'static str, path: &str, failure: &Failure) {
     }
 }
 
-/// What somebody is told who speaks plain HTTP to the TLS port. Nothing that was sent is looked at.
+/// The answer to a client that speaks plain HTTP to the TLS port. Nothing that was sent is read.
 fn plain_http(app: &App, route: &'static str) -> Failure {
     app.metrics.plain_http();
     let at = app.archive.clock().now();
@@ -302,8 +302,8 @@ fn shown(path: &str) -> String {
 }
 
 /// Everything that may refuse a request before its route begins. Until here its connection counts as idle, and makes
-/// room when others come: who shows no token, or does not send what was announced, holds nothing. The probes never hold
-/// their connection: their answer is there at once.
+/// room when others come. A client that shows no token, or does not send what it announced, holds nothing. The probes
+/// never hold their connection: their answer is there at once.
 async fn admitted<'a>(
     app: &App,
     slot: &Slot,
@@ -313,7 +313,7 @@ async fn admitted<'a>(
 ) -> Result<(Route<'a>, Option<Busy>), Failure> {
     let route = match checked(app, found, parts) {
         Ok(route) => route,
-        // Nothing is read for somebody who is refused, so no further request can follow on this connection.
+        // Nothing is read for a client that is refused, so no further request can follow on this connection.
         Err(failure) if !body.is_end_stream() => return Err(failure.closing()),
         Err(failure) => return Err(failure),
     };
@@ -403,7 +403,8 @@ fn voice(headers: &HeaderMap) -> Voice {
     }
 }
 
-/// `OpenMetrics` where it is asked for by name, as Prometheus does; else the text format, which every scraper reads.
+/// `OpenMetrics` where it is asked for by name, as Prometheus does; otherwise the text format, which every scraper
+/// reads.
 fn dialect(headers: &HeaderMap) -> Dialect {
     if accepts(headers, "application/openmetrics-text") {
         Dialect::OpenMetrics

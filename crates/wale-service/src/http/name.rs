@@ -6,7 +6,7 @@
 use wale_ops::{Kind, OpError};
 use wale_pg::ArchiveFileName;
 
-/// Reads the name from the raw rest of the path behind a WAL route's prefix.
+/// Reads the name from the raw rest of the path after a WAL route's prefix.
 ///
 /// # Errors
 ///

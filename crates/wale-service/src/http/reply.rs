@@ -32,11 +32,11 @@ pub(crate) const JSON: &str = "application/json";
 /// Media type of a WAL file.
 pub(crate) const BINARY: &str = "application/octet-stream";
 
-/// How much of a file hyper is given at once. What hyper has been given it keeps until the client reads, and after the
-/// last piece without the file's turn: so every connection may hold that much, beside hyper's own 16 KiB.
+/// How much of a file hyper is given at once. hyper keeps what it was given until the client reads, and after the last
+/// piece without the file's turn. So every connection may hold that much, beside hyper's own 16 KiB.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Seconds after which a client may try again what was refused for a passing reason.
+/// After so many seconds a client may repeat a request that was refused for a passing reason.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// What goes back to a client.
@@ -73,7 +73,7 @@ pub(crate) enum Voice {
     Json,
 }
 
-/// A failure as a client is told.
+/// A failure as a client sees it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,

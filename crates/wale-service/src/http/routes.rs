@@ -22,7 +22,7 @@ pub const ABSENT: &str = "absent";
 /// PostgreSQL may start.
 pub const MAY_START: &str = "may-start";
 
-/// What a path asks for. The text is the raw rest behind a WAL route's prefix.
+/// What a path asks for. The text is the raw rest after a WAL route's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     Ping,
@@ -167,7 +167,7 @@ impl Route<'_> {
         matches!(self, Self::Ping | Self::Startup | Self::Live | Self::Ready)
     }
 
-    /// Told to a person with a browser, at a name that is the sidecar's own. It shows no data and causes nothing.
+    /// The answer to a person with a browser, at a name that is the sidecar's own. It shows no data and causes nothing.
     pub(crate) fn is_told_to_browsers(self) -> bool {
         self.is_probe() || matches!(self, Self::Status | Self::Backups | Self::Metrics)
     }

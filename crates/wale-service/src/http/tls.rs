@@ -3,8 +3,8 @@
 //! It refuses to know HTTP. Invariants: a connection is served plain or over TLS by the sidecar's settings, never by what
 //! a client sends; a pair of files that cannot be used never replaces one that can; key material is in no log line and no error.
 //!
-//! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and tell nobody, so the files are looked
-//! at. A pair caught in the middle of its replacement does not fit together and is looked at again.
+//! Renewal needs no signal: cert-manager, certbot and Kubernetes replace files and signal nobody, so the files are
+//! checked. A pair caught in the middle of its replacement does not fit together and is checked again.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
@@ -25,7 +25,7 @@ use wale_ops::{Kind, OpError};
 
 use super::validity::not_after;
 
-/// How often the files are looked at. They are a few KiB in the page cache.
+/// How often the files are checked. They are a few KiB in the page cache.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A file larger than this holds no certificate chain and no key.
@@ -38,7 +38,7 @@ const OTHERS: u32 = 0o006;
 /// again for the record being read and written, 512 connections take 512 × 48 KiB = 24 MiB.
 const BUFFERED_BYTES: usize = 16 << 10;
 
-/// A certificate that ends sooner than this is told when it is read.
+/// A certificate that ends sooner than this is reported when it is read.
 const WARN_BEFORE: chrono::Duration = chrono::Duration::days(14);
 
 /// The endpoint's certificate and key.
@@ -99,7 +99,7 @@ impl Tls {
         TlsAcceptor::from(config).accept_with(stream, bound).await
     }
 
-    /// Looks at the files for ever and takes over what changed. Safe to drop at any time.
+    /// Checks the files for ever and takes over what changed. Safe to drop at any time.
     pub(crate) async fn keep_fresh(self, now: impl Fn() -> DateTime<Utc>) {
         tell_of_expiry(self.expires(), now());
         tell_of_mode(&self.0.key);

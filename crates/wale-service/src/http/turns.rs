@@ -1,9 +1,9 @@
-//! Turns at what is scarce, and the queue for them: WAL files that are being sent, proofs of absence that are being made.
+//! Turns for scarce work, and the queue for them: WAL files that are being sent, proofs of absence that are being made.
 //!
 //! A neighbour who asks for much, or reads slowly, must not keep a recovery from its next segment. So the queue is fair
 //! between addresses, not between requests: the next turn goes to the address that has the fewest, and of its requests to
 //! the newest (the older ones' clients are the likelier to have given up). When the queue is full, the oldest request of
-//! the address that has the most makes room. And while anybody waits, a client that takes its bytes too slowly loses its
+//! the address that has the most makes room. While anybody waits, a client that takes its bytes too slowly loses its
 //! turn, and its connection with it.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A client may take so long in all before its pace is looked at: 2 s.
+/// A client may take so long in all before its pace is checked: 2 s.
 const SPARED: Duration = Duration::from_secs(2);
 
 /// The slowest pace at which a client keeps its turn while others wait: 1 MiB/s, 16 s for a segment of 16 MiB. A recovery
@@ -58,7 +58,7 @@ struct Holder {
 struct Waiter {
     peer: IpAddr,
     cut: CancellationToken,
-    /// Dropped, it tells that there will be no turn.
+    /// When it is dropped, there will be no turn.
     give: oneshot::Sender<Turn>,
 }
 
@@ -131,7 +131,7 @@ impl Turns {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // No code panics while it holds the lock; were it so, the table would still be whole.
+        // No code panics while it holds the lock. If one did, the table would still be whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,7 +165,7 @@ impl Inner {
         }
     }
 
-    /// Gives free turns to whoever is next.
+    /// Gives free turns to those that are next.
     fn go_on(self: &Arc<Self>) {
         loop {
             let (turn, give) = {
@@ -179,7 +179,7 @@ impl Inner {
                 let turn = self.hand_over(&mut table, next.peer, next.cut);
                 (turn, next.give)
             };
-            // Whoever has just given up drops it here, without the lock, and the next one gets it.
+            // A waiter that has just given up drops it here, without the lock, and the next one gets it.
             if give.send(turn).is_ok() {
                 return;
             }

@@ -1,8 +1,8 @@
 //! When a certificate ends: the one field of X.509 that an operator must be warned about.
 //!
-//! Pure. It checks nothing else of a certificate; whoever connects does that. Follows RFC 5280, sections 4.1 and
-//! 4.1.2.5, and X.690 for the lengths: `Certificate { TBSCertificate { [0] version, serialNumber, signature, issuer,
-//! validity { notBefore, notAfter }, … }, … }`.
+//! Pure. It checks nothing else of a certificate; the client that connects does that. Follows RFC 5280, sections 4.1
+//! and 4.1.2.5, and X.690 for the lengths: `Certificate { TBSCertificate { [0] version, serialNumber, signature,
+//! issuer, validity { notBefore, notAfter }, … }, … }`.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 

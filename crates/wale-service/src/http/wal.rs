@@ -1,6 +1,6 @@
 //! The archive's routes: what PostgreSQL's archiver and its recovery ask for.
 //!
-//! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and tells what came of it. It
+//! Each handler parses a name, asks for a permit, calls one operation of `wale-ops` and reports what came of it. It
 //! decides nothing about data. Invariant: 200 is answered after the operation succeeded, never instead of it.
 
 use std::time::Duration;
@@ -17,11 +17,13 @@ use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
 
-/// How long a file waits for its turn to be sent, and a proof for its turn to be made. Whoever asks is told then, and may ask again.
+/// How long a file waits for its turn to be sent, and a proof for its turn to be made. The client hears it then, and
+/// may ask again.
 const FILE_TURN: Duration = Duration::from_secs(30);
 
-/// How long a push is waited for; it goes on behind, and whoever asks again joins it. With the 30 s that a request may be
-/// held before the first base backup, the longest answer takes 100 s: an `archive_command` gives up after more, 120 s.
+/// How long a request waits for its push. The push goes on afterwards, and a client that asks again joins it. With the
+/// 30 s that a request may be held before the first base backup, the longest answer takes 100 s: an `archive_command`
+/// gives up after more, 120 s.
 const PUSH_ANSWER: Duration = Duration::from_secs(100);
 
 /// The raw part of an address that holds a name.
@@ -82,7 +84,7 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
     }
 }
 
-/// A push that takes longer than anybody waits: no failure, the store or the way to it is slow.
+/// A push that takes longer than anybody waits is no failure: the store or the way to it is slow.
 fn still_pushing(app: &App, name: &ArchiveFileName) -> OpError {
     app.push_seen.send_replace(Some(Instant::now()));
     app.metrics.push_failed(Kind::Busy.name());
@@ -111,7 +113,7 @@ fn told(voice: Voice, report: &PushReport) -> Reply {
 fn note_push(app: &App, report: &PushReport, begun: Instant) {
     let at = app.archive.clock().now();
     let outcome = report.outcome.name();
-    // What was stored is told each time, for the archive bounds it; the rest anybody may ask for again and again.
+    // What was stored is logged each time, for the archive bounds it. Anybody may ask for the rest again and again.
     if report.outcome == PushOutcome::Stored || app.quiet.allows("wal-push", outcome) {
         tracing::info!(
             name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,
@@ -136,7 +138,7 @@ async fn note_push_failure(app: &App, name: &ArchiveFileName, error: &OpError) {
     let record = FailureRecord::new(format!("push of {name}"), error, app.archive.clock().now());
     app.journal
         .note(|entries| entries.last_push_failure = Some(record));
-    // A file that is not there is the asker's mistake, and while stopping nobody can help any more.
+    // A missing file is the client's mistake, and while the sidecar stops nobody can help any more.
     if matches!(
         error.kind,
         Kind::NotFound | Kind::Draining | Kind::Cancelled

@@ -131,8 +131,8 @@ async fn row60_without_the_token_no_body_is_waited_for() {
     sidecar.stop().await.unwrap();
 }
 
-/// Who asks for files and reads nothing gets a turn, or a place in the queue, or is turned away; and neither a push nor a
-/// recovery is kept out by that.
+/// A client that asks for files and reads nothing gets a turn, or a place in the queue, or is turned away. That keeps
+/// out neither a push nor a recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_88_whoever_waits_for_a_file_keeps_no_push_and_no_recovery_out() {
     let mut bench = bench();
@@ -201,7 +201,7 @@ async fn row60_when_crowded_only_wal_and_probes_are_served() {
         200
     );
     drop((answering, crowd));
-    // The connections before may not have ended yet.
+    // Perhaps the connections before have not ended yet.
     eventually("all is served again", || async {
         sidecar.get("/status").await.status() == 200
     })
@@ -306,7 +306,7 @@ async fn row61_pipelined_requests_are_answered_in_order() {
     let text = String::from_utf8(sidecar.raw(both).await.0).unwrap();
     let (pong, alive) = (text.find("pong\n").unwrap(), text.find("alive\n").unwrap());
     assert!(pong < alive, "{text}");
-    // A failure of a WAL route ends the connection: the request behind it is not looked at.
+    // A failure of a WAL route ends the connection: the request after it is not read.
     let (name, _) = sidecar.segment(1);
     let after = format!(
         "GET /wal-push/x HTTP/1.1\r\nHost: x\r\n\r\nGET /wal-push/{name} HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -192,7 +192,7 @@ async fn a_real_backup_without_a_cluster_fails_and_lists_nothing() {
     let sidecar = serving().await;
     let reply = sidecar.get("/backup-push").await;
     assert!(reply.status() >= 400, "{}", reply.body());
-    // That the server is down is told by the look for it, when it lasts.
+    // The check for the server reports that it is down, when that lasts.
     assert_eq!(sidecar.get("/readyz").await.status(), 200);
     assert_eq!(sidecar.get("/backups").await.body(), "[]\n");
     sidecar.stop().await.unwrap();
@@ -209,7 +209,7 @@ async fn without_a_server_it_ends_at_once() {
         "{:?}",
         begun.elapsed()
     );
-    // Row 50: whoever asks now is refused, not answered wrongly.
+    // Row 50: a client that asks now is refused, not answered wrongly.
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 

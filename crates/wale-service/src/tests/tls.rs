@@ -137,7 +137,7 @@ async fn wget_and_curl_push_fetch_and_notice_every_failure_over_tls() {
         ] {
             assert_eq!(status_of(program, ask(path)).await, Some(cut), "{program}");
         }
-        // Who does not trust the authority sends nothing.
+        // A client that does not trust the authority sends nothing.
         let untrusting = format!(
             "-q {output} - {}",
             url(&sidecar, &format!("/wal-push/{name}"))
@@ -320,7 +320,7 @@ async fn row60_clients_that_do_not_read_lose_their_turn() {
     for over_tls in [false, true] {
         let (sidecar, name) = sender(&files, over_tls, Duration::from_millis(200)).await;
         let clients = asleep(&files, &sidecar, &name, 6);
-        // Everybody who waits for a turn gets one in the end, whoever sleeps before.
+        // Everybody who waits for a turn gets one in the end, no matter who sleeps before.
         let out = sidecar.folder.path().join("out");
         let fetch = format!("-s -o {} /wal/{name}", out.display());
         assert_eq!(
@@ -373,7 +373,7 @@ async fn fault_65_plain_http_on_the_tls_port_gets_a_real_reply_and_no_client_end
         }
         asked += 4;
     }
-    // Nothing that is sent over it is looked at, neither a second request nor what its bytes would mean.
+    // Nothing that is sent over it is read, neither a second request nor what its bytes would mean.
     let two = format!(
         "GET /ping HTTP/1.1\r\nHost: x\r\n\r\nGET /wal-push/{name} HTTP/1.1\r\nHost: x\r\n\r\n"
     );

@@ -1,4 +1,5 @@
-//! What the sidecar finds out by itself and tells: another cluster's archive, an archive and a server that are not there.
+//! What the sidecar finds out by itself and reports: another cluster's archive, an archive and a server that are not
+//! there.
 
 use wale_ops::{Archive, Beginning, ClusterIdentity};
 use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
@@ -76,7 +77,7 @@ async fn row39_the_own_archive_and_a_silent_store_are_no_mismatch() {
     }
 }
 
-/// Row 66's kind: an archive that answers and may not be written is no ready one, although nothing was pushed yet.
+/// Row 66's kind: an archive that answers and cannot be written is no ready one, although nothing was pushed yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
     let bench = bench();
@@ -87,7 +88,7 @@ async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
     let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &control[..288]);
     control[288..292].copy_from_slice(&u32::try_from(sum).unwrap().to_le_bytes());
     std::fs::write(&path, control).unwrap();
-    // The sweep's try, and the one that tells.
+    // The sweep's try, and the one that reports.
     let refused = FaultPlan::new().fail(
         Verb::Put,
         Occurrence::Between(1, 2),
@@ -114,7 +115,8 @@ async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
     sidecar.stop().await.unwrap();
 }
 
-/// Rows 96 and 102: a server and WAL that this version does not know are told without anybody asking, and fail no probe.
+/// Rows 96 and 102: a server and WAL that this version does not know are reported without anybody asking, and fail no
+/// probe.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_96_and_102_what_is_not_known_is_told_from_the_start() {
     let bench = bench();
@@ -170,7 +172,7 @@ async fn fault_70_readiness_names_everything_that_is_missing_and_startup_waits_f
     sidecar.stop().await.unwrap();
 }
 
-/// Row 71: what a neighbour asks for in vain changes nothing, whatever the answer.
+/// Row 71: a neighbour's failed request changes nothing, whatever the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_71_a_callers_mistake_does_not_change_readiness() {
     let sidecar = bench().start(None).await;

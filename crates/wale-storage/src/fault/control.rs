@@ -37,7 +37,7 @@ pub(super) struct FaultControlFile {
     path: PathBuf,
 }
 
-/// How often a call that is held looks whether it may go on.
+/// How often a call that is held checks whether it may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// One line of the file. Without a fault the call is held.

@@ -163,7 +163,7 @@ impl Root {
     ///
     /// A folder that exists already may have been made a moment ago by another thread, or by a process
     /// that was killed before its fsync. So the first use of each folder in this process syncs its parent,
-    /// whoever made it.
+    /// no matter who made it.
     pub(super) fn folder_for_write(&self, folders: &[&str]) -> Result<OwnedFd, StoreError> {
         let mut folder = self.open()?;
         let mut durable = self.durable();
@@ -238,7 +238,7 @@ impl Root {
 }
 
 /// Gives what root has just made to the owner of the folder in which it lies. A verb that is run once as root would else leave
-/// objects that the sidecar, another user, may not read, and every listing of its would fail.
+/// objects that the sidecar, another user, cannot read, and its every listing would fail.
 ///
 /// A file system that does not let root do that (NFS with `root_squash`) decides itself who owns what.
 pub(super) fn give(made: impl std::os::fd::AsFd, folder: impl std::os::fd::AsFd) {

@@ -113,8 +113,8 @@ impl Walk {
     }
 
     /// A walk over the objects whose path starts with `prefix` and is greater than `after`. Its first pass over a folder
-    /// keeps a batch of names, because whoever begins in the middle mostly wants the next few: memory and time for sorting
-    /// do not depend on how many there are.
+    /// keeps a batch of names, because a caller that begins in the middle mostly wants the next few: memory and time
+    /// for sorting do not depend on how many there are.
     pub(super) fn start_after(
         root: Arc<Root>,
         prefix: &str,
@@ -124,7 +124,8 @@ impl Walk {
         walk.pass_names = BATCH;
         if let Some(level) = walk.folders.last_mut() {
             match after.strip_prefix(level.path.as_str()) {
-                // Every name that is not greater as a name is not greater as a path either, but for a folder of that name.
+                // Every name that is not greater as a name is not greater as a path either, except for a folder of that
+                // name.
                 Some(name) if !name.contains('/') => name.clone_into(&mut level.after),
                 _ => after.clone_into(&mut walk.after),
             }
@@ -167,7 +168,7 @@ impl Walk {
             let Some(name) = level.names.pop_front() else {
                 if level.more {
                     level.read_pass(&self.root, self.wanted, self.pass_names)?;
-                    // Whoever wants more than a first short pass wants all of it.
+                    // A caller that wants more than a first short pass wants all of it.
                     self.pass_names = self.pass_names.saturating_mul(8).min(PASS_NAMES);
                 } else {
                     self.folders.pop();
@@ -266,7 +267,7 @@ impl Level {
         root: &Root,
     ) -> Result<Option<String>, StoreError> {
         let kind = match kind {
-            // Some file systems do not tell in the listing.
+            // Some file systems do not say it in the listing.
             FileType::Unknown => {
                 match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),

@@ -130,7 +130,7 @@ impl Pending {
         match rustix::fs::linkat(folder, temporary, folder, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             // On NFS the reply to a link may be lost; asked again the server finds the name taken, by us.
-            // The number of names of our file tells (open(2), on O_EXCL).
+            // The number of names of our file shows it (open(2), on O_EXCL).
             Err(Errno::EXIST) => Ok(rustix::fs::fstat(&self.file)?.st_nlink > 1),
             Err(errno) => Err(errno),
         }
@@ -181,7 +181,7 @@ pub(super) fn prepare(
     Err(failed(Errno::NOENT))
 }
 
-/// Makes an object durable that exists, and tells what it is; `None` when there is none. Writes nothing of its own.
+/// Makes an existing object durable, and returns what it is; `None` when there is none. Writes nothing of its own.
 pub(super) fn make_durable(root: &Root, key: &ObjectKey) -> Result<Option<Stat>, StoreError> {
     let failed = |errno| root.failed(object(key), errno);
     let (folders, name) = key.split();
@@ -200,7 +200,7 @@ pub(super) fn make_durable(root: &Root, key: &ObjectKey) -> Result<Option<Stat>,
     }
 }
 
-/// Looks whether `name` is there, before any work is done for it.
+/// Checks whether `name` is there, before any work is done for it.
 fn look(folder: &OwnedFd, name: &str) -> Result<Option<FileType>, Errno> {
     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -298,7 +298,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().expect("made");
         let nobody = 65_534;
-        // Whoever is not root stores under their own name.
+        // A user who is not root stores under their own name.
         let _ = std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody));
         let owner = std::fs::metadata(folder.path()).expect("stat").uid();
         let root = Root::new(folder.path().to_owned());

@@ -6,7 +6,7 @@ use super::failure::Failure;
 pub(crate) const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Pages of one listing. 100,000: a hundred million objects, 1.6 PB of WAL in segments of 16 MiB; a server that gives
-/// fifty a second is told after half an hour.
+/// fifty a second is reported after half an hour.
 const PAGES_MAX: u32 = 100_000;
 
 /// Bytes of one listing: [`PAGES_MAX`] pages of entries of some 300 bytes are 30 GB.

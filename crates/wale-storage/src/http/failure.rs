@@ -1,4 +1,4 @@
-//! What went wrong with a request, and what it means for whoever asked.
+//! What went wrong with a request, and what it means for the caller.
 //!
 //! Each store reads the errors of its server and says what they mean ([`Refusal`]); from there on they are alike.
 
@@ -42,13 +42,13 @@ pub(crate) struct Refusal {
     pub(crate) meaning: Meaning,
 }
 
-/// What an error of a server means. A store decides by its codes, and by the status where it knows the code not.
+/// What an error of a server means. A store decides by its codes, and by the status where it does not know the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The store says that the object is not there.
     Absent,
-    /// The object may not be there: the status says so, and no reason comes with it, as in answers to HEAD, or one that
-    /// nobody knows. The page of a gateway that has lost its way to the store looks like this too.
+    /// Perhaps the object is not there. The status says so, and no reason comes with it, as in answers to HEAD, or an
+    /// unknown one. The page of a gateway that has lost its way to the store looks like this too.
     PerhapsAbsent,
     /// An object is there that the condition of the request forbids.
     Exists,
@@ -76,7 +76,7 @@ pub(crate) enum Meaning {
 pub(crate) const ANSWERS_WITH_AN_ERROR: &str = "it answers with an error";
 
 impl Meaning {
-    /// What a status means that comes without a code, or with one that nobody knows.
+    /// What a status means when it comes without a code, or with an unknown one.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::PerhapsAbsent,
@@ -116,7 +116,7 @@ impl Refusal {
         self.meaning == Meaning::Absent
     }
 
-    /// Whether the object may not be there.
+    /// Whether the object is perhaps not there.
     pub(crate) fn may_be_absence(&self) -> bool {
         matches!(self.meaning, Meaning::Absent | Meaning::PerhapsAbsent)
     }
@@ -183,7 +183,7 @@ impl std::fmt::Display for Failure {
 }
 
 impl Failure {
-    /// A failure of a source of credentials, with its name. What may pass stays something that may pass.
+    /// A failure of a source of credentials, with its name. A failure that may pass stays one that may pass.
     pub(crate) fn of_source(&self, source: &str) -> Self {
         let reason = format!("{source}: {self}");
         if self.is_transient() {
@@ -306,7 +306,7 @@ fn is_absence_of_all(refusal: &Refusal) -> bool {
 mod tests {
     use super::*;
 
-    /// A code of a store's that nobody knows is judged by its status.
+    /// An unknown code of a store is judged by its status.
     #[test]
     fn a_status_alone_has_a_meaning() {
         type Check = fn(&StoreError) -> bool;

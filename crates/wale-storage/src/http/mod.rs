@@ -12,7 +12,7 @@
 //!     └─▶ extent           a listing has an end
 //! ```
 //!
-//! It refuses to know any store: whatever has a store's name, header or code in it stands in that store's folder.
+//! It refuses to know any store: everything with a store's name, header or code in it stands in that store's folder.
 
 pub(crate) mod extent;
 pub(crate) mod failure;

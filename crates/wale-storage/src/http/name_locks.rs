@@ -1,4 +1,5 @@
-//! Names that are being created by this process, for a store that does not itself see to it that one writer creates.
+//! Names that are being created by this process, for a store that does not itself make sure that only one writer
+//! creates.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -83,7 +83,7 @@ impl Slots {
         self.later_count as usize
     }
 
-    /// Waits for the memory of the part with this number, counted from 1. Who waits holds at most the part before
+    /// Waits for the memory of the part with this number, counted from 1. A waiting task holds at most the part before
     /// it, which is being sent and needs nothing more; so nobody waits for ever.
     pub(crate) async fn hold(&self, number: u32) -> PartMemory {
         let wanted = self.slots_of(number);

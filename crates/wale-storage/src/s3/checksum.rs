@@ -15,7 +15,7 @@ pub(super) struct Vouchers {
     pub(super) checksum: UploadChecksum,
     /// A SHA-256 for the signature, when TLS does not vouch for the body.
     pub(super) signed: bool,
-    /// A comparison with the `ETag` of the answer, when nothing but that tells whether the store has the right bytes.
+    /// A comparison with the `ETag` of the answer, when nothing but that shows whether the store has the right bytes.
     pub(super) etag: bool,
     /// A comparison with the object itself.
     pub(super) whole: bool,

@@ -26,7 +26,7 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 /// An answer that names an upload or an object is some hundred bytes long.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
 
-/// For how long an answer of the bucket proves that it exists. 10 s: a look at an absent object asks twice only when
+/// For how long an answer of the bucket proves that it exists. 10 s: a check of an absent object asks twice only when
 /// nothing else was asked before.
 const BUCKET_SEEN_FOR: Duration = Duration::from_secs(10);
 
@@ -237,7 +237,7 @@ impl Client {
         let digest;
         let payload = match &call.sha256 {
             Some(known) => known.as_str(),
-            // Bodies whose digest nobody computed beforehand are those that TLS protects, or short.
+            // TLS protects the bodies whose digest nobody computed beforehand, or they are short.
             None if call.payload.len() > 0 && self.is_secure() => UNSIGNED_PAYLOAD,
             None => {
                 digest = sha256_hex(&call.payload.chunks().concat());
@@ -279,7 +279,7 @@ impl Client {
         *seen = Some(Instant::now());
     }
 
-    /// Makes sure that the bucket exists, now that an object of it was not found: the answer to HEAD does not say
+    /// Makes sure that the bucket exists, after an object of it was not found: the answer to HEAD does not say
     /// which of the two is missing.
     pub(super) async fn confirm_bucket(&self) -> Result<(), StoreError> {
         let seen = *self
@@ -292,7 +292,7 @@ impl Client {
         self.ask_bucket().await
     }
 
-    /// Makes sure that an object does not exist, now that somebody said so who may not be the store: the bucket's
+    /// Makes sure that an object does not exist. Somebody said so, but perhaps not the store: the bucket's
     /// listing must not have it.
     pub(super) async fn confirm_absence(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let name = format!("{}{key}", self.prefix);

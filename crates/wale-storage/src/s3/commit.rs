@@ -1,11 +1,11 @@
 //! The last request of an upload, with which the object appears.
 //!
 //! It carries the condition that none of the name exists. Every object carries a mark of the upload that made it: when
-//! in doubt, a look at the mark says whose object is there. In doubt is an answer without the store's own mark (`ETag`),
-//! for anybody can send one; the success of the end of an upload, which some servers tell although they have assembled
-//! nothing, when a former end was lost; and any success of a store that ignores conditions. Where the store does not
-//! compare checksums, what it stored is compared with what was sent before anybody is told of success: its digest, or,
-//! where the store tells none, the object itself.
+//! in doubt, a check of the mark says whose object is there. These answers are in doubt: one without the store's own
+//! mark (`ETag`), for anybody can send one; the success of the end of an upload, which some servers report although
+//! they have assembled nothing, when a former end was lost; and any success of a store that ignores conditions. Where
+//! the store does not compare checksums, what it stored is compared with what was sent before success is reported: its
+//! digest, or, where the store gives none, the object itself.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
@@ -28,9 +28,9 @@ use crate::{ObjectKey, ObjectMeta, StoreError};
 pub(super) enum Condition {
     /// Whatever is there.
     Replace,
-    /// If nothing is there, and the store sees to it.
+    /// If nothing is there, and the store makes sure of that.
     Create,
-    /// If nothing is there, and the store does not see to it: the caller looked, and looks again.
+    /// If nothing is there, and the store does not make sure of that: the caller checked, and checks again.
     CreateUnguarded,
 }
 
@@ -56,16 +56,16 @@ pub(super) struct Commit<'a> {
     pub(super) assembles: bool,
     /// What the object's `ETag` must be, where that is known.
     pub(super) etag: Option<String>,
-    /// What the object must be when it is read back, where nothing else tells.
+    /// What the object must be when it is read back, where nothing else shows it.
     pub(super) whole: Option<Whole>,
 }
 
-/// What a look at a name finds.
+/// What a check of a name finds.
 pub(super) struct NamedObject {
     /// Empty when the object has none.
     mark: String,
     etag: Option<String>,
-    /// Where it is told.
+    /// Where it is reported.
     bytes: Option<u64>,
 }
 
@@ -159,13 +159,13 @@ impl S3Store {
         })
     }
 
-    /// What an answer of success is worth, after a look where it is in doubt.
+    /// What an answer of success is worth, after a check where it is in doubt.
     async fn worth(
         &self,
         commit: &Commit<'_>,
         told: &Acknowledgement,
     ) -> Result<Worth, StoreError> {
-        // The end that was lost may have been another upload's, of another process: every end is looked at.
+        // The lost end may have been that of another process's upload: every end is checked.
         let in_doubt = commit.condition == Condition::CreateUnguarded
             || !told.is_the_stores
             || commit.assembles;
@@ -173,7 +173,7 @@ impl S3Store {
         if !in_doubt {
             return self.read_back(commit, told.modified).await.map(worth);
         }
-        // Who stored last before this look has won.
+        // The writer that stored last before this check has won.
         match self.found_at(commit.key).await? {
             Some(found) if found.mark == commit.mark => {
                 self.check(commit, &found, told.modified).await.map(worth)
@@ -199,7 +199,7 @@ impl S3Store {
         self.read_back(commit, modified).await
     }
 
-    /// Reads the object back, piece by piece, where nothing else tells whether it is what was sent; none when it is
+    /// Reads the object back, piece by piece, where nothing else shows whether it is what was sent; none when it is
     /// garbled.
     async fn read_back(
         &self,

@@ -47,7 +47,7 @@ impl S3Store {
         }
     }
 
-    /// Deletes many, and tells which it could not and why.
+    /// Deletes many, and reports which it could not and why.
     pub(super) async fn delete_all(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
         let mut failed = Vec::new();
         for keys in keys.chunks(KEYS_MAX) {
@@ -123,7 +123,7 @@ impl S3Store {
                     let error = client.error(Failure::Refused(refusal), Asked::Object(key));
                     failed.push((key.clone(), error));
                 }
-                // An error of nobody's is one of any of them, so none of them counts as deleted.
+                // An error without a known name may be about any of the objects, so none of them counts as deleted.
                 None if refusal.is_absence() => {
                     let reason = format!("an error of an object that was not named: {refusal}");
                     return Err(Failure::Nonsense(reason));
@@ -134,10 +134,10 @@ impl S3Store {
         Ok(failed)
     }
 
-    /// Discards the uploads whose futures were dropped. What cannot be discarded now is found by the sweep.
+    /// Discards the uploads whose futures were dropped. The sweep finds what cannot be discarded now.
     pub(super) async fn discard_abandoned(&self) {
         loop {
-            // It stays noted until it is gone: whoever discards it may himself be dropped.
+            // It stays noted until it is gone: this future may itself be dropped.
             let Some((key, what)) = noted(&self.inner.abandoned).last().cloned() else {
                 return;
             };
@@ -154,7 +154,7 @@ impl S3Store {
         }
     }
 
-    /// The same error; that an object is retained also says until when, if the store tells.
+    /// The same error; that an object is retained also says until when, if the store says it.
     async fn with_retention(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Retained {

@@ -1,6 +1,6 @@
 //! Objects on their way out: exactly as many bytes as were announced, of one and the same object.
 //!
-//! A connection that breaks is taken up again behind the last byte, on the condition that the object is still the
+//! A connection that breaks is taken up again after the last byte, on the condition that the object is still the
 //! one of before (its `ETag`).
 
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(super) async fn open(
     })
 }
 
-/// What the headers of an answer say of an object. Times of S3 are told in whole seconds, because HEAD knows no
+/// What the headers of an answer say of an object. Times of S3 are given in whole seconds, because HEAD knows no
 /// others and a listing must agree with it.
 pub(super) fn meta(key: &ObjectKey, answer: &Answer) -> Result<ObjectMeta, Failure> {
     let size = answer

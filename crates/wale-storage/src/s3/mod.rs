@@ -9,14 +9,15 @@
 //!                      └────▶ crate::http             what every store behind HTTP shares
 //! ```
 //!
-//! It refuses to know what the objects are. What it relies on of S3, and where that is not given:
+//! It refuses to know what the objects are. It relies on these promises of S3; each line also says what happens where a
+//! store does not keep it:
 //!
 //! * a write is whole or not at all, and durable when it is answered;
 //! * `If-None-Match: *` lets exactly one writer create an object, of several at the same time too. A store that ignores
 //!   it, or keeps it for writers one after the other only, is found out before the first write (`probe`); then looks
 //!   before and after the write, and a lock within the process, stand in;
-//! * an answer of success comes from the store. One without an `ETag`, and one to the end of an upload, is looked at;
-//! * a body that does not match its checksum is refused. Of a store that accepts it, the digest that it answers with
+//! * an answer of success comes from the store. One without an `ETag`, and one to the end of an upload, is checked;
+//! * a body that does not match its checksum is refused. For a store that accepts it, the digest that it answers with
 //!   (`ETag`) is compared, or, where that is none, the object is read back;
 //! * an answer of status 200 may still hold an error, which counts.
 //!

@@ -16,8 +16,8 @@ use crate::http::failure::{Asked, Failure};
 use crate::retry::Attempts;
 use crate::{ObjectKey, StoreError};
 
-/// A multipart upload that has begun. Dropped before its end it is noted as abandoned: a drop cannot wait for the
-/// store, so the next upload discards it.
+/// A multipart upload that has begun. If it is dropped before its end, it is noted as abandoned: a drop cannot
+/// wait for the store, so the next upload discards it.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) key: ObjectKey,

@@ -36,7 +36,7 @@ pub struct S3Endpoint {
     pub addressing: Addressing,
 }
 
-/// Who encrypts objects at rest.
+/// How objects are encrypted at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEncryption {
     /// Whatever the bucket's own setting is; Amazon's buckets encrypt with keys of S3 unless told otherwise.
@@ -45,10 +45,10 @@ pub enum ServerEncryption {
     S3,
     /// Keys of the key management service: the key with this name, or the account's own.
     Kms(Option<String>),
-    /// A key that comes with every request, 32 bytes in base64. The server forgets it; whoever loses it loses the
-    /// archive.
+    /// A key that comes with every request, 32 bytes in base64. The server forgets it: without the key the
+    /// archive is lost.
     CustomerKey(Secret),
-    /// The same, in a file that is read anew: rotated, the key is used without a restart.
+    /// The same, in a file that is read anew: a rotated key is used without a restart.
     CustomerKeyFile {
         /// The key as it was at the start.
         key: Secret,

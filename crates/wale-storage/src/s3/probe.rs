@@ -1,8 +1,8 @@
 //! What the store really does: whether a write with `If-None-Match: *` creates and never replaces, and whether a body
 //! that does not match its checksum is refused.
 //!
-//! A store that does not know the header may ignore it without a word, and every archive on it could be overwritten.
-//! Another looks first and writes later, so that the promise holds for writers that come one after the other. So it is
+//! A store that does not know the header may silently ignore it, and every archive on it could be overwritten.
+//! Another checks first and writes later, so that the promise holds for writers that come one after the other. So it is
 //! asked, before the first write that depends on it: several writers at the same time create an object of a name that
 //! nobody else has. Amazon's own servers document the promise and are not asked. What was found out is kept as long as
 //! the store's value lives.
@@ -31,16 +31,16 @@ use crate::{Misconfiguration, ObjectKey, StoreError, body_from};
 /// The body with which a store is tried.
 const PROBE_BODY: &[u8] = b"wale";
 
-/// Writers of one name at the same time. 4: a store that looks first and writes later lets a second one in as soon as two
-/// of them have looked, and a `wal-push` of one segment pays for no more connections than that.
+/// Writers of one name at the same time. 4: a store that checks first and writes later lets a second one in as soon as
+/// two of them have checked, and a `wal-push` of one segment pays for no more connections than that.
 const WRITERS: usize = 4;
 
-/// How names of the objects begin with which a store is tried. They live for some milliseconds; those of a process that
-/// was killed are found by the sweep.
+/// The beginning of the names of the objects with which a store is tried. They live for some milliseconds; those of a
+/// process that was killed are found by the sweep.
 pub(super) const PROBE_PREFIX: &str = "wale_probe_";
 
 impl S3Store {
-    /// Whether `PUT` sees to it that one creates. `false` is told in the log, once.
+    /// Whether `PUT` makes sure that only one creates. `false` is logged once.
     pub(super) async fn creation_is_guarded(&self) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon {
@@ -70,7 +70,7 @@ impl S3Store {
         found.copied()
     }
 
-    /// Whether the end of a multipart upload sees to it too; asked when there is one for the first time.
+    /// Whether the end of a multipart upload makes sure of it, too; asked when there is one for the first time.
     pub(super) async fn assembly_is_guarded(&self) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon {
@@ -113,7 +113,7 @@ impl S3Store {
         })
     }
 
-    /// Who sees to it that a stored body is the one that was sent.
+    /// The side that makes sure that a stored body is the one that was sent.
     async fn body_check(&self) -> Result<BodyCheck, StoreError> {
         let inner = &*self.inner;
         if inner.is_amazon && inner.checksum != UploadChecksum::None {
@@ -169,7 +169,7 @@ impl S3Store {
             Err(Failure::Refused(refusal)) if refusal.meaning == Meaning::Garbled => {
                 Ok((BodyCheck::Server, Refused::ByItsCode))
             }
-            // Codes for this differ. What the store refuses is found out: this sum, sums of this kind, or everything.
+            // Codes for this differ. This finds out what the store refuses: this sum, sums of this kind, or everything.
             Err(Failure::Refused(refusal))
                 if refusal.status == StatusCode::BAD_REQUEST || refusal.is_unsupported() =>
             {
@@ -235,7 +235,7 @@ impl S3Store {
         }
     }
 
-    /// Writes the object if there is none, and tells whether the store did.
+    /// Writes the object if there is none, and returns whether the store did.
     async fn is_created(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         let call = Call::object(Method::PUT, key)
@@ -275,7 +275,7 @@ impl S3Store {
         }
     }
 
-    /// Ends an upload if there is no object of the name, and tells whether the store did.
+    /// Ends an upload if there is no object of the name, and returns whether the store did.
     async fn is_assembled(
         &self,
         key: &ObjectKey,
@@ -338,7 +338,7 @@ async fn probe_part(key: &ObjectKey, vouchers: Vouchers) -> Result<Vouched, Stor
 }
 
 /// Whether a conditional write was carried out. A store that refuses the header as such carries nothing out and
-/// guards nothing: it is told apart by writing without the header, which is what happens next.
+/// guards nothing: a write without the header, which comes next, shows that.
 fn answered(
     store: &S3Store,
     key: &ObjectKey,

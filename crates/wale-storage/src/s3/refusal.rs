@@ -1,6 +1,7 @@
 //! The errors of S3: how they are read, and what they mean.
 //!
-//! Codes are those of Amazon's "List of error codes", which the others copy. What is in no list is reported as it came.
+//! Codes are those of Amazon's "List of error codes", which the others copy. A code that is in no list is reported as
+//! it came.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -129,9 +130,9 @@ impl ErrorAnswer<'_> {
             | "OperationAborted"
             | "ConditionalRequestConflict" => Meaning::Passing(ANSWERS_WITH_AN_ERROR),
             "NoSuchUpload" => Meaning::UploadGone,
-            // Ceph tells of a full quota with the status of a refusal.
+            // Ceph reports a full quota with the status of a refusal.
             "XMinioStorageFull" | "QuotaExceeded" => Meaning::Full,
-            // rclone and others tell it with another status.
+            // rclone and others report it with another status.
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => self.denied(),
             _ => Meaning::of_status(self.status),
         }

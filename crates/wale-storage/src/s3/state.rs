@@ -69,7 +69,7 @@ impl S3Store {
     }
 }
 
-/// Who sees to it that a stored body is the one that was sent.
+/// The side that makes sure that a stored body is the one that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyCheck {
     /// The server, by the checksum that comes with it.

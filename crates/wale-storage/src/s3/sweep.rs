@@ -1,4 +1,5 @@
-//! What died half-way and nobody notes any more: unfinished uploads and objects of trials, discarded when they are old.
+//! Remains of work that died half-way and that nobody notes any more: unfinished uploads and objects of trials,
+//! discarded when they are old.
 
 use std::time::Duration;
 

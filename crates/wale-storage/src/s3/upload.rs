@@ -64,7 +64,7 @@ impl S3Store {
             return self.put_at_once(key, first, whole, condition, &mark).await;
         }
         let stored = self.put_in_parts(first, source, condition, &mark).await;
-        // A verb may have no next upload. A store that does not answer is not waited for once more.
+        // A verb may have no next upload. This does not wait once more for a store that does not answer.
         let is_unfinished = match &stored {
             Ok(Stored::Ours(_)) => false,
             Ok(Stored::Others) => true,
@@ -182,8 +182,8 @@ impl S3Store {
                 let memory = self.inner.slots.hold(number + 1).await;
                 source.next(memory).await
             };
-            // The part goes out while the next is gathered, and its memory is free as soon as it is out: whoever waits
-            // for memory holds none that he does not need.
+            // The part goes out while the next is gathered, and its memory is free as soon as it is out: a task that
+            // waits for memory holds none that it does not need.
             let send = async move {
                 let record = self.put_part(upload, number, &part).await;
                 drop(part);

@@ -24,7 +24,7 @@ impl Store for S3Store {
         let condition = if self.creation_is_guarded().await? {
             Condition::Create
         } else {
-            // Nothing but the look keeps this write from another's object, so the listing must agree with it.
+            // Only the check keeps this write from another's object, so the listing must agree with it.
             self.inner.client.confirm_absence(key).await?;
             Condition::CreateUnguarded
         };

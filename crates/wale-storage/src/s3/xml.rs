@@ -1,8 +1,8 @@
 //! The XML of S3: what is read of its answers, and the two bodies that are written.
 //!
-//! Elements that are not named here are skipped, as the protocol wants it. So nearly every page of anybody's would pass
-//! for an empty listing, or for a deletion of which nothing failed: the outermost element must be the one that was
-//! asked for.
+//! Elements that are not named here are skipped, as the protocol wants it. So nearly every page from anywhere would
+//! pass for an empty listing, or for a deletion without a failure. The outermost element must be the one that was asked
+//! for.
 
 use std::fmt::Write as _;
 

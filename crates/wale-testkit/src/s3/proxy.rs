@@ -67,7 +67,7 @@ struct State {
     faults: Vec<(Fault, Action)>,
     seen: Vec<Seen>,
     partition: Option<Partition>,
-    /// Grows when faults are taken away: whoever stalls is released.
+    /// Grows when faults are taken away: a stalled connection is released.
     epoch: u64,
     streams: HashMap<u64, TcpStream>,
     streams_made: u64,
@@ -353,8 +353,8 @@ impl Shared {
             self.answer(client, request, &method, &answer)?;
             return Ok(goes_on);
         }
-        // Both servers look first and write later. Whether wale finds that out depends on luck, and tests must not: behind
-        // the proxy they keep conditions as Amazon does.
+        // Both servers check first and write later. Whether wale finds that out depends on luck, and tests must not:
+        // behind the proxy they keep conditions as Amazon does.
         let is_trial = head.first.contains("wale_probe_") && head.get("if-none-match").is_some();
         let _turn = is_trial.then(|| {
             let turn = self.trials.lock();
@@ -576,7 +576,7 @@ mod tests {
     use super::*;
     use crate::{get, request};
 
-    /// A server that tells what it was sent.
+    /// A server that reports what it was sent.
     fn echo() -> FaultProxy {
         FaultProxy::endpoint(|seen| {
             let secret = seen.header("x-secret").unwrap_or("none");

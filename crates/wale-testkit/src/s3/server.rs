@@ -11,7 +11,7 @@ use crate::{Reply, Sandbox, free_port, wait_until};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "bkt";
-/// The access key that all of them know that look at it.
+/// The access key that all those servers know that check it.
 pub const ACCESS_KEY: &str = "AKIAWALETESTWALETEST";
 /// Its secret.
 pub const SECRET_KEY: &str = "wale/test+secret/wale/test+secret/wale+te";

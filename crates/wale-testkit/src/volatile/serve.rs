@@ -18,7 +18,7 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 /// Blocks that the disk claims to have: 1 GiB of 4 KiB.
 const BLOCKS: u64 = 1 << 18;
 
-/// The tree, shared with whoever takes its power away.
+/// The tree, shared with the one that takes its power away.
 #[derive(Debug, Clone)]
 pub(super) struct Disk(pub(super) Arc<Mutex<Tree>>);
 

@@ -1,5 +1,5 @@
 //! The command line: what was typed. Two faces, chosen by the name under which the program was
-//! called, with one set of verbs behind them.
+//! called, with one set of verbs for both.
 //!
 //! Knows no setting's meaning and starts nothing.
 

@@ -118,7 +118,7 @@ fn words(matches: &ArgMatches) -> Vec<&str> {
     }
 }
 
-/// Help if it is asked for anywhere, as argparse answers; else the usage of the verb and the mistake.
+/// Help if it is asked for anywhere, as argparse answers; otherwise the usage of the verb and the mistake.
 fn early(arguments: &[OsString], error: &clap::Error) -> Early {
     if !error.use_stderr() {
         return Early::help(error.render().to_string());

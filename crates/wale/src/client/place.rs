@@ -21,7 +21,7 @@ pub(super) async fn whole(mut reply: Reply, name: &str, path: &Path) -> Result<(
         ));
     };
     let failed = |error| OpError::from_io(error, format!("write \"{}\"", path.display()));
-    // The owner is whoever runs restore_command: the server's user. The writes go to the page cache,
+    // The owner is the user that runs restore_command: the server's. The writes go to the page cache,
     // and nothing else waits on this thread.
     let mut file = PendingFile::create(path, mode_beside(path), None).map_err(failed)?;
     let mut written: u64 = 0;

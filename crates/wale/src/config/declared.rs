@@ -2,8 +2,8 @@
 //!
 //! A setting's type, name, parser, bounds, default and paragraph stand here; the words of a choice, and bounds that a room
 //! enforces, come from the room. From the list come the parser, the flags and their help, the reference page
-//! (`docs/reference/settings.md`) and `wale config show`. It refuses to know what a value does: that is said by whoever
-//! asks for it, `settings.get(&WALE_BACKUP_READ_RATE)`.
+//! (`docs/reference/settings.md`) and `wale config show`. It refuses to know what a value does: the code that asks for
+//! it says that, `settings.get(&WALE_BACKUP_READ_RATE)`.
 //!
 //! Invariants (tested below): names are unique, flags are unique and follow from the names, defaults parse, documents are
 //! sentences, secrets have no flag (command lines are visible to every user of the host).

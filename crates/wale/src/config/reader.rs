@@ -1,7 +1,7 @@
 //! Reads the values of settings while they are loaded, and keeps every mistake instead of stopping at the first.
 //!
-//! A value that cannot be parsed is replaced by its default, so that the rest can be read; whoever
-//! needs the group must look at the mistakes before using it.
+//! A value that cannot be parsed is replaced by its default, so that the rest can be read. A caller
+//! that needs the group must check the mistakes before using it.
 
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,7 @@ impl Reader {
         }
     }
 
-    /// A mistake as it may be told. Many a parser quotes what it refuses.
+    /// A mistake as it may be shown. Many a parser quotes what it refuses.
     pub(crate) fn without_secrets(&self, mistake: Mistake) -> Mistake {
         let secrets: Vec<String> = SETTINGS
             .iter()

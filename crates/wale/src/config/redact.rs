@@ -9,7 +9,7 @@ use super::declared::SETTINGS;
 /// Stands for what is hidden.
 pub(super) const HIDDEN: &str = "(secret)";
 
-/// Words behind which, after `=` or `:`, something secret stands; in any case, and as the end of a longer word.
+/// Words that a secret follows, after `=` or `:`; in any case, and as the end of a longer word.
 const KEYS: [&str; 10] = [
     "password",
     "passwd",
@@ -28,10 +28,10 @@ const NAMES: [&str; 5] = ["pass", "pwd", "key", "cred", "signature"];
 /// Names that hold one of [`NAMES`], and whose value is the path of a file. A path is shown.
 const PATHS: [&str; 2] = ["file", "sslkey"];
 
-/// A secret below this length is no rare text: it stands within common words, and a hole in them tells what it is.
+/// A secret below this length is no rare text: it stands within common words, and a hole in them shows what it is.
 const SHORT_BYTES: usize = 6;
 
-/// Options of curl and wget behind which stands who somebody is.
+/// Options of curl and wget that are followed by a user's name and password.
 const USERS: [&str; 4] = ["-u", "--user", "--proxy-user", "--oauth2-bearer"];
 /// Options of theirs behind which stands a header of a request, of which only the name is shown.
 const HEADERS: [&str; 3] = ["-H", "--header", "--proxy-header"];
@@ -64,7 +64,7 @@ pub(super) fn without(text: String, secrets: &[String]) -> String {
     })
 }
 
-/// Hides what stands behind [`USERS`], and the values of headers behind [`HEADERS`].
+/// Hides what stands after [`USERS`], and the values of headers after [`HEADERS`].
 fn without_options(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -173,7 +173,7 @@ fn is_outside(character: char) -> bool {
     character.is_whitespace() || matches!(character, '"' | '\'' | '`' | '<' | '>' | '|' | ';')
 }
 
-/// Hides the values behind [`KEYS`].
+/// Hides the values after [`KEYS`].
 fn without_values(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut shown = String::with_capacity(text.len());
@@ -209,7 +209,7 @@ fn without_named(text: &str) -> String {
         let behind = &rest[ends..];
         let value = match behind.strip_prefix('=') {
             Some(value) => value,
-            // Another option behind it: this one has no value.
+            // Another option follows it: this one has no value.
             None if name.starts_with('-') && behind.starts_with([' ', '\t']) => {
                 let value = behind.trim_start_matches([' ', '\t']);
                 if value.starts_with('-') { "" } else { value }

@@ -243,7 +243,7 @@ impl Values {
         Self { raw, home }
     }
 
-    /// The value: what is set, else its default.
+    /// The value: what is set, otherwise its default.
     pub(crate) fn get<T>(&self, setting: &Setting<T>) -> T {
         self.read(setting).0
     }

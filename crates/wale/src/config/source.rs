@@ -174,7 +174,8 @@ impl Sources {
     /// The first source that sets the setting, by its name or one of its aliases.
     fn look_up(&self, setting: &dyn Declared) -> Raw {
         let facts = setting.facts();
-        // An empty key turned encryption on in WAL-E. Whoever calls this WAL-E may not store in clear because of it.
+        // An empty key turned encryption on in WAL-E. A user who calls this WAL-E must not store in clear because of
+        // it.
         let is_wal_es_key =
             facts.name == WALE_GPG_KEY_ID.name() && self.several == Several::FirstOfWalE;
         let empty_counts = is_wal_es_key || setting.empty_counts();
@@ -188,7 +189,7 @@ impl Sources {
         self.under(&names, empty_counts)
     }
 
-    /// The first of these names that is set in the environment, or else in the file.
+    /// The first of these names that is set in the environment, otherwise in the file.
     fn under(&self, names: &[&str], empty_counts: bool) -> Raw {
         let counts = |text: &str| empty_counts || !text.trim().is_empty();
         for name in names {
@@ -250,11 +251,11 @@ impl Sources {
     }
 }
 
-/// No secret is larger than 64 KiB; a device that never ends may not fill the memory.
+/// No secret is larger than 64 KiB; a device that never ends must not fill the memory.
 const SECRET_MAX: u64 = 64 << 10;
 
-/// The secret in a file, or why there is none. Whoever names a file asked for a secret: an empty one is a file that
-/// nobody has filled yet, and without the secret the sidecar would be open, or an object stored in clear.
+/// The secret in a file, or why there is none. A user who names a file asked for a secret: an empty one is a file
+/// that nobody has filled yet. Without the secret the sidecar would be open, or an object stored in clear.
 fn read_secret(path: &str) -> Result<String, String> {
     let text = read_bounded_text(Path::new(path), SECRET_MAX)
         .map_err(|error| format!("could not read it: {error}"))?;

@@ -358,7 +358,7 @@ fn a_short_secret_garbles_no_error() {
     let error = format!("{:?}", loaded.require_all().unwrap_err());
     assert!(error.contains("not built yet"), "{error}");
     assert!(!error.contains("(secret)"), "{error}");
-    // The name of a setting is no word behind which a secret stands.
+    // The name of a setting is no word that a secret follows.
     let loaded = load(&[ARCHIVE, ("WALE_HTTP_TOKEN", "x y")]);
     let error = loaded.require_all().err().map(|error| format!("{error:?}"));
     let error = error.expect("a token with a blank is refused");

@@ -34,7 +34,7 @@ const NO_VERB: u8 = 127;
 /// Runs what was asked for.
 ///
 /// # Errors
-/// What to tell, and the status to end with.
+/// What to report, and the status to end with.
 pub(crate) fn run(
     invocation: &Invocation,
     loaded: &Loaded,

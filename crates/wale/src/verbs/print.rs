@@ -6,7 +6,7 @@ use wale_ops::OpError;
 
 use crate::report::Failure;
 
-/// Prints on standard output. Whoever reads it may have seen enough.
+/// Prints on standard output. Its reader may have seen enough.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     match output

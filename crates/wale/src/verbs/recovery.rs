@@ -31,7 +31,7 @@ const READS_AHEAD_SINCE: u32 = 15;
 
 /// Whether a server may hear that a segment is absent which is damaged, or missing from the middle of the log.
 ///
-/// From 15 on a recovery asks for segments far behind its target. It must not stop for one of those; and where it comes to
+/// From 15 on a recovery asks for segments far after its target. It must not stop for one of those; and where it comes to
 /// the segment after all, it stops by itself, because it has a target. Before 15 it asks for what it replays next, and
 /// the status that stops it comes with the better message. Without a target, or where another timeline's segment would be
 /// replayed in its place, nothing but the status that stops is safe.

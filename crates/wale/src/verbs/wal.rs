@@ -264,7 +264,7 @@ async fn fetch_now(
         Ok(report) => return Ok(report),
         Err(error) => error,
     };
-    // No object under any extension is not yet a proof: there may be a gap, or no archive. A standby is told the same in
+    // No object under any extension is not yet a proof: there may be a gap, or no archive. A standby hears the same in
     // either case, and asks every few seconds: it does without the proof.
     let error = match error.kind {
         Kind::NotFound if role == Role::Standby => return Err(error),

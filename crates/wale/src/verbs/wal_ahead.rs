@@ -67,7 +67,7 @@ impl<'a> Window<'a> {
         }
         folder.wait(segment, WAIT_LIMIT);
         let promoted = folder.promote(segment, self.destination);
-        // Whoever was to fetch it need not any more.
+        // Nobody needs to fetch it any more.
         folder.abandon(segment);
         promoted
     }

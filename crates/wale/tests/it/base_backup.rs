@@ -414,7 +414,7 @@ fn restore_by_hand(codec: &str) {
     assert_eq!(fingerprint(&cluster, "t"), noted);
 }
 
-/// The server ends in its recovery, for the reason that `restore_wal` tells, and does not promote.
+/// The server ends in its recovery, for the reason that `restore_wal` gives, and does not promote.
 fn assert_stops(cluster: &Cluster, why: &str) {
     cluster.launch();
     cluster.wait_stopped(Duration::from_secs(120));
@@ -437,7 +437,7 @@ fn by_hand(archive: &Path, data: &Path, script: &str) -> String {
 }
 
 /// The guide's choice goes by name, position and timeline. The times of the files are no matter, and a backup that ends
-/// behind the point where the newest timeline left its own is on a branch that was abandoned.
+/// after the point where the newest timeline left its own is on a branch that was abandoned.
 fn newest_on_the_way(archive: &Path, choose: &str) {
     let sentinels = archive.join("basebackups_005");
     let mut names: Vec<String> = std::fs::read_dir(&sentinels)

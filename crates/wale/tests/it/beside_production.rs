@@ -1,4 +1,5 @@
-//! A copy that is restored beside production and archives into production's archive: told, and undone as the guide says.
+//! A copy that is restored beside production and archives into production's archive: reported, and undone as the guide
+//! says.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! and while it backs up, the command of a backup and of a restore, the server, the sidecar of a recovery.
 //!
 //! `WALE_CAMPAIGN_KILLS` says how many (30; `make soak` 500), `WALE_CAMPAIGN_SEED` which: kinds and moments follow
-//! from it. What is looked at afterwards is drawn from a second row of numbers: how many there are depends on how far the
+//! from it. What is checked afterwards is drawn from a second row of numbers: how many there are depends on how far the
 //! server had come, and would else decide about the next kill.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,7 @@ struct Campaign<'a> {
     archive: &'a Path,
     /// Decides what is killed and when.
     random: Random,
-    /// Decides what is looked at.
+    /// Decides what is checked.
     looks: Random,
     promises: Promises,
     backups: BTreeSet<String>,
@@ -273,7 +273,7 @@ impl Campaign<'_> {
             "find {archive} -type f -exec touch -d '3 days ago' {{}} +"
         ));
         *self.sidecar = Sidecar::start(self.sandbox, WALE, self.options);
-        // What vanishes while it is looked at is swept.
+        // What vanishes while it is checked is swept.
         let left = format!(
             "exec 2>/dev/null; set +e; find {archive} -name '*.wale-tmp'; \
              for folder in {archive}/basebackups_005/*/; do \
@@ -421,7 +421,7 @@ fn rows(cluster: &Cluster) -> u64 {
     cluster.sql("select count(*) from t").parse().unwrap()
 }
 
-/// I7: whoever promoted had everything that was archived before.
+/// I7: a server that promoted had everything that was archived before.
 fn assert_reached(cluster: &Cluster, noted: u64) {
     let found = rows(cluster);
     assert!(

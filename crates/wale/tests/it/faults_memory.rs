@@ -58,7 +58,7 @@ impl MemoryLimit {
             .unwrap()
     }
 
-    /// How many processes of the group the kernel has killed for want of memory.
+    /// How many processes of the group the kernel has killed because memory was short.
     fn killed(&self) -> u64 {
         ["memory.oom_control", "memory.events"]
             .into_iter()

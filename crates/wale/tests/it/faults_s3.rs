@@ -316,7 +316,7 @@ fn fault_36_a_partition_between_sidecar_and_database_is_told_and_wal_is_kept() {
     let segment = s3.segment();
     let reply = s3.stage.sidecar.get("/backup-push");
     assert_eq!(reply.status, 503, "{}", reply.text());
-    // Readiness follows after three looks, a minute apart (`contact.rs`); metrics tell it at once.
+    // Readiness follows after three checks, a minute apart (`contact.rs`); metrics show it at once.
     let metrics = s3.stage.sidecar.get("/metrics").text();
     let told = metrics
         .lines()

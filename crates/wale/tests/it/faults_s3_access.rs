@@ -1,5 +1,5 @@
 //! The fault battery on S3, rows 3, 24 and 31 to 34: uploads that are cut off, credentials that expire, servers that are
-//! not the right ones, certificates that prove nothing, objects that may not be deleted.
+//! not the right ones, certificates that prove nothing, objects that must not be deleted.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The fault battery on S3, rows 66, 101 and 113: success that is none, servers that are spoken to in the wrong way,
-//! and what somebody at a terminal is told meanwhile.
+//! and what a person at a terminal sees meanwhile.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -46,7 +46,7 @@ fn fault_66_and_113_nothing_is_acknowledged_that_somebody_else_says_was_stored()
     assert!(s3.server.objects_with("sentinel").is_empty());
     s3.proxy.clear();
 
-    // A part's end is lost, nothing is put together, and the repeated request is told success.
+    // A part's end is lost, nothing is put together, and the repeated request is answered with success.
     let assembled =
         "<CompleteMultipartUploadResult><ETag>\"e-1\"</ETag></CompleteMultipartUploadResult>";
     let ends = || Fault::on(&[Kind::CompleteUpload]).key("part_");

@@ -10,7 +10,7 @@ use crate::support::{Stage, WALE, archive_all, archiving, fingerprint};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// Rows 46 and 52: a base backup lies behind the end of the WAL; then all WAL is gone; then the history of a timeline that has
+/// Rows 46 and 52: a base backup lies after the end of the WAL; then all WAL is gone; then the history of a timeline that has
 /// WAL. Each time the server stops and has not promoted; with everything back it goes on to the end.
 #[test]
 fn fault_46_and_52_what_else_is_there_shows_that_wal_was_lost() {
@@ -30,7 +30,7 @@ fn fault_46_and_52_what_else_is_there_shows_that_wal_was_lost() {
     let end = fingerprint(first, "t");
     first.stop("fast");
 
-    // Everything behind the first segments is gone. A base backup that was complete says that there was more.
+    // Everything after the first segments is gone. A base backup that was complete says that there was more.
     let folder = stage.archive().join("wal_005");
     let aside = stage.sandbox.path().join("aside");
     fs::create_dir(&aside).unwrap();

@@ -54,7 +54,7 @@ fn fault_88_slow_readers_do_not_keep_a_server_from_the_end_of_its_recovery() {
         sidecar.wait_ready(LONG);
         cluster.configure(&["archive_mode = off".into()]);
         let readers = slow_readers(sidecar.port, &last, 280);
-        // 16 are served, 128 wait, and the others were told so.
+        // 16 are served, 128 wait, and the others were turned away.
         wait_until("more to ask than can wait", LONG, || {
             (refused_reads(&sidecar) >= 120).then_some(())
         });

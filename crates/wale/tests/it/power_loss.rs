@@ -58,7 +58,7 @@ fn spawn(options: &SidecarOptions, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Every backup that is listed and was not looked at before is whole: its files agree with the manifest.
+/// Every backup that is listed and was not checked before is whole: its files agree with the manifest.
 fn check_backups(sandbox: &Sandbox, sidecar: &Sidecar, whole: &mut BTreeSet<String>) {
     let listed = sidecar.get("/backups").json();
     for backup in listed.as_array().unwrap() {
@@ -154,7 +154,7 @@ fn fault_11_a_power_loss_takes_nothing_that_was_acknowledged() {
     assert!(count >= 20, "only {count}");
 }
 
-/// Objects of WAL that nobody was told of may be there or not, but not half.
+/// Objects of WAL that were not acknowledged may be there or not, but not half.
 fn check_objects_whole(archive: &Path, sidecar: &Sidecar) {
     let Ok(entries) = std::fs::read_dir(archive.join("wal_005")) else {
         return;

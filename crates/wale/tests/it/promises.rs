@@ -1,4 +1,4 @@
-//! What PostgreSQL was told, held against what the archive has: for the tests that kill and cut power at random.
+//! What PostgreSQL was told, compared with what the archive has: for the tests that kill and cut power at random.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -57,7 +57,7 @@ pub(crate) fn under_load<T>(cluster: &Cluster, body: impl FnOnce(&Mutex<()>) -> 
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                // Whoever waits for the lock gets it.
+                // The one that waits for the lock gets it.
                 std::thread::sleep(Duration::from_millis(5));
                 let _busy = quiet.lock();
                 // The server itself may be the one that was killed just now.

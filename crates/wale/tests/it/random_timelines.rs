@@ -115,7 +115,7 @@ impl History {
                 _ => self.insert(timeline, branch),
             }
         }
-        // A commit behind every noted time: a recovery to a time ends before the first one after it.
+        // A commit after every noted time: a recovery to a time ends before the first one after it.
         self.insert(timeline, branch);
         cluster(&self.stage, branch).sql("insert into t values (0)");
         let pg = cluster(&self.stage, branch);

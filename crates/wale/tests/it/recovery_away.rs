@@ -1,4 +1,4 @@
-//! Recoveries in bad company: a sidecar or store that is away at the one moment that counts, a gap behind the target, a
+//! Recoveries in bad company: a sidecar or store that is away at the one moment that counts, a gap after the target, a
 //! neighbour who has WAL put beside a running primary.
 
 use std::fmt::Write as _;
@@ -226,7 +226,7 @@ fn fault_72_a_target_before_a_gap_is_reached_and_one_behind_it_is_not_on_every_m
     });
 }
 
-/// Row 73: a backup that was kept for its own end only, with the WAL behind it pruned on purpose.
+/// Row 73: a backup that was kept for its own end only, with the WAL after it pruned on purpose.
 #[test]
 fn fault_73_a_backup_kept_for_its_own_end_is_restored_to_it_on_every_major() {
     on_every_major(|major| {
@@ -308,7 +308,7 @@ fn fault_109_a_standby_starts_and_is_promoted_while_the_store_is_silent_on_every
         stage.backup();
         let control = stage.sandbox.path().join("faults");
         let settings = [
-            // Ten minutes: whoever waited out the outage would not be promoted within the limits of this test.
+            // Ten minutes: a server that waited out the outage would not be promoted within the limits of this test.
             ("WALE_FETCH_DEADLINE", "10min"),
             ("WALE_FAULT_CONTROL", control.to_str().unwrap()),
         ];
@@ -365,7 +365,7 @@ fn fault_100_a_polling_standby_costs_a_look_and_no_line_in_its_log() {
     std::fs::create_dir(data.join("pg_wal")).unwrap();
     std::fs::write(data.join("standby.signal"), "").unwrap();
     shell(&format!("chown -R postgres {}", data.display()));
-    // Whoever listed would fail.
+    // A listing would fail.
     assert_eq!(fetch("list down"), (Some(1), String::new()));
     let (status, said) = fetch("hang");
     assert_eq!(status, Some(1));
@@ -379,8 +379,8 @@ fn fault_100_a_polling_standby_costs_a_look_and_no_line_in_its_log() {
     assert!(said.contains("is not in the archive"), "{said}");
 }
 
-/// Row 86: whoever reaches the port has WAL put beside a running primary. Nothing is added and nothing replaced, also
-/// where the archive is ahead of a data directory that was rolled back; a server in recovery is served.
+/// Row 86: anybody who reaches the port has WAL put beside a running primary. Nothing is added and nothing replaced,
+/// also where the archive is ahead of a data directory that was rolled back; a server in recovery is served.
 #[test]
 fn fault_86_no_wal_is_put_beside_a_running_primary() {
     let stage = Stage::new("beside", 15);

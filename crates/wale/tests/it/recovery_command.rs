@@ -70,7 +70,7 @@ fn fault(stage: &Stage, text: &str) {
     let next = control.with_extension("next");
     std::fs::write(&next, text).unwrap();
     shell(&format!("chmod 644 {}", next.display()));
-    // Whoever reads it meanwhile sees the whole of it, before or after.
+    // A reader sees the whole of it at any time, as it was before or as it is after.
     std::fs::rename(&next, &control).unwrap();
 }
 
@@ -189,7 +189,7 @@ fn fault_46_a_gap_in_the_archive_is_not_the_end_of_recovery() {
         reply.text()
     );
 
-    // Whoever restores now is told where recovery will stop, before it begins.
+    // Anybody who restores now is told where recovery will stop, before it begins.
     let (_told, told, _) = restored(&stage, "told", "wget");
     let words = format!("segment {} is missing from the archive", segments[2]);
     assert!(told.log_text().contains(&words), "{}", told.log_text());

@@ -189,7 +189,7 @@ fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
     pg.start();
     pg.sql("create table t (v int); create extension pg_stat_statements");
     stage.backup();
-    // Raised after the backup: only the WAL tells.
+    // Raised after the backup: only the WAL shows it.
     pg.configure(&["max_worker_processes = 23".into()]);
     pg.stop("fast");
     pg.start();
@@ -265,8 +265,8 @@ fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
     assert_eq!(restored.sql("select count(*) from t"), "1");
 }
 
-/// Row 79: as on Debian, no configuration file lies in the data directory, and `conf.d` is empty. A role that may not see where
-/// the configuration lies is told so, and never takes it for inside.
+/// Row 79: as on Debian, no configuration file lies in the data directory, and `conf.d` is empty. A role that cannot
+/// see where the configuration lies gets a message, and wale never takes it for inside.
 #[test]
 fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
     let stage = Stage::new("elsewhere", 15);
@@ -360,7 +360,7 @@ fn load_a_stand_in(stage: &Stage) {
     );
 }
 
-/// The plan tells the version, and what becomes of the jobs.
+/// The plan names the version, and what becomes of the jobs.
 fn plan_names_the_jobs(restored: &Cluster, options: &SidecarOptions) {
     let plan = wale_command(WALE, "wale", options)
         .args(["backup-fetch", "--dry-run"])

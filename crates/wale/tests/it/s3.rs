@@ -36,8 +36,8 @@ fn matrix_archive_back_up_lose_everything_restore_on_rclone_and_s3rver() {
     run_on_another("s3-run-s3rver", S3Server::s3rver, unkept);
 }
 
-/// The whole run, with objects of several parts, on a server that need not be there. What it does not keep is told when
-/// the sidecar starts.
+/// The whole run, with objects of several parts, on a server that need not be there. What it does not keep is reported
+/// when the sidecar starts.
 fn run_on_another(name: &str, server: fn(&Sandbox) -> Option<S3Server>, unkept: &str) {
     let sandbox = Sandbox::new(&format!("{name}-server"));
     let Some(server) = server(&sandbox) else {
@@ -296,7 +296,7 @@ fn an_endpoint_is_spelled_as_wal_e_did_and_as_a_plain_address() {
 #[test]
 fn a_bucket_can_be_the_host_itself() {
     let mut shelf = Shelf::new("s3-vhost");
-    // moto knows a bucket by the first component of a host name, whoever the rest may be.
+    // moto knows a bucket by the first component of a host name, whatever the rest may be.
     let server = S3Server::moto(&shelf.sandbox);
     let proxy = FaultProxy::start(server.port());
     let bucket = "archive.example.test";

@@ -10,7 +10,7 @@ use crate::support::Stage;
 /// Where in the bucket the archive is.
 pub(crate) const PATH: &str = "some/path";
 
-/// Fields are dropped in their order: whoever asks goes before whoever answers.
+/// Fields are dropped in their order: the one that asks goes before the one that answers.
 pub(crate) struct S3Stage {
     pub(crate) stage: Stage,
     pub(crate) proxy: FaultProxy,

@@ -123,7 +123,7 @@ fn assert_these_are_clean(what: &str, options: &SidecarOptions, verbs: &[(&str, 
     let socket = folder.path().join("log");
     let syslog = UnixDatagram::bind(&socket).unwrap();
     syslog.set_nonblocking(true).unwrap();
-    // One mistake is always there: so `serve` ends, and tells all of them.
+    // One mistake is always there: so `serve` ends, and reports all of them.
     let options = options
         .clone()
         .set("START_MODE", "NONSENSE")
@@ -267,7 +267,7 @@ fn no_verb_shows_a_password_within_another_setting() {
     }
 }
 
-/// What is told of an address that holds a password, whether it is refused or used.
+/// What is reported of an address that holds a password, whether it is refused or used.
 #[test]
 fn no_verb_shows_a_password_within_an_address_of_s3() {
     let folder = tempfile::tempdir().unwrap();
@@ -290,7 +290,7 @@ fn no_verb_shows_a_password_within_an_address_of_s3() {
             format!("https://user:{CANARY}@h:nonsense/x?y=z"),
         ] {
             let options = s3.clone().set(name, &url);
-            // Those that look at the settings; the others would ask a server that is not there.
+            // Those that read the settings; the others would ask a server that is not there.
             assert_these_are_clean(&format!("{name}={url}"), &options, &VERBS[..3]);
         }
     }
@@ -406,7 +406,7 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     }
     drop(restoring);
 
-    // What is refused at the restore is told without it.
+    // What is refused at the restore is reported without it.
     let addition = format!("primary_conninfo = host=a password={CANARY}-conninfo");
     let (_, options) = stage.restore_options("refused", &addition);
     let mut refused = Sidecar::launch(&stage.sandbox, WALE, &options);

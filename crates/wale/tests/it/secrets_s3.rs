@@ -122,7 +122,7 @@ fn nothing_of_s3_is_shown(s3: &S3Stage, canaries: &S3Canaries) {
             });
         }
     }
-    // What the store refuses is told with the store's words, and no more.
+    // What the store refuses is reported with the store's words, and no more.
     let denied = Answer::error(403, "AccessDenied", "Access Denied");
     s3.proxy
         .fault(Fault::on(&[Kind::Get, Kind::Head]), Action::Answer(denied));

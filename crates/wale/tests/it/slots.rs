@@ -149,7 +149,7 @@ impl<'a> Pair<'a> {
         });
     }
 
-    /// The slot of each start is served once: by the standby where the role says so, else by one of the two.
+    /// The slot of each start is served once: by the standby where the role says so, otherwise by one of the two.
     fn serve_slots_once(&mut self) {
         let daily = daily();
         let daily = ("CRON_TIMING", daily.as_str());
@@ -173,7 +173,7 @@ impl<'a> Pair<'a> {
         self.first.restart(&[daily]);
         self.second.restart(&[daily]);
         self.wait_backups(3);
-        // Whoever came second waits half a minute, or found the backup there already.
+        // The sidecar that came second waits half a minute, or found the backup there already.
         wait_until("the other sidecar's answer", LONG, || {
             let words = ["another sidecar takes the scheduled", "is served: backup"];
             let nodes = [&self.first, &self.second];

@@ -103,8 +103,8 @@ fn assert_a_lost_history_stops_the_server(stage: &Stage, end_of_3: &str) {
     assert_eq!(fingerprint(&restored, "t"), end_of_3);
 }
 
-/// Row 44: two standbys that did not see each other take timeline 2. Who archives first has it; the other one is refused
-/// at its history file, and not a byte of its timeline gets in, pushed ahead or not.
+/// Row 44: two standbys that did not see each other take timeline 2. The one that archives first has it; the other one
+/// is refused at its history file, and not a byte of its timeline gets in, pushed ahead or not.
 #[test]
 fn fault_44_two_standbys_promote_to_the_same_timeline_on_every_major() {
     on_every_major(|major| {

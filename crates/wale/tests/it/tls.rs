@@ -152,7 +152,8 @@ fn stage() -> Stage {
     }
 }
 
-/// A key that every user of the host may read is told; one that belongs to the sidecar alone, or to its group, is not.
+/// A key that every user of the host may read is reported; one that belongs to the sidecar alone, or to its group, is
+/// not.
 #[test]
 fn a_key_that_other_users_may_read_is_a_warning() {
     let sandbox = Sandbox::new("tls-key");

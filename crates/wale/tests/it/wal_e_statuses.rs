@@ -1,4 +1,4 @@
-//! The exit statuses of WAL-E's verbs, situation by situation, and the records that tell them.
+//! The exit statuses of WAL-E's verbs, situation by situation, and the records that report them.
 
 use wale_testkit::{ClusterOptions, Exit, SidecarOptions, free_port, wale_command};
 
@@ -22,7 +22,7 @@ fn run(options: &SidecarOptions, arguments: &[&str]) -> Exit {
     }
 }
 
-/// Settings, arguments, the status, and a word of what is told.
+/// Settings, arguments, the status, and a word of the message.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], i32, &'a str);
 
 /// What cannot be configured: WAL-E's 1, and before it the mistakes of the command line, 2.

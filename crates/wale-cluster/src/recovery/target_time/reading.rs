@@ -11,13 +11,13 @@ use super::zone::{in_zone, is_one_of, offset_seconds};
 /// What a text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// One moment, whoever reads it.
+    /// One moment, no matter who reads it.
     Moment(DateTime<Utc>),
     /// PostgreSQL refuses it; what is wrong.
     Wrong(String),
     /// Another moment, or none, with another `DateStyle`; the part that it decides.
     Ambiguous(String),
-    /// Only the server can tell.
+    /// Only the server knows.
     Server,
 }
 

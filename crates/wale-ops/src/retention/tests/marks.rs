@@ -262,7 +262,7 @@ async fn wal_of_a_backup_that_begins_meanwhile_stays() {
     }
 }
 
-/// WAL-E names its backup of a stopped server wrongly, and may not even have been on that timeline.
+/// WAL-E names its backup of a stopped server wrongly. Perhaps it was not even on that timeline.
 #[tokio::test]
 async fn wal_of_a_backup_whose_name_is_wrong_stays() {
     let mut world = World::new();

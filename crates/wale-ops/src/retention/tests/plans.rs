@@ -104,7 +104,7 @@ fn a_wrong_name_tells_neither_position_nor_timeline() {
     assert_eq!(gone(&decide_at(&named(1), &backups).unwrap()), [0_usize; 0]);
     let bare = before("000000010000000000000003");
     assert_eq!(gone(&decide_at(&bare, &backups).unwrap()), [1, 2]);
-    // Without a later backup nobody knows.
+    // Without a later backup it is not known.
     backups.truncate(2);
     let beyond = before("0000000100000000000000FF");
     assert_eq!(gone(&decide_at(&beyond, &backups).unwrap()), [1]);
@@ -287,7 +287,7 @@ fn fault_87_a_loop_of_requests_pushes_nothing_out() {
     }
     let rules = || Request::Policy(Policy::newest(3));
     assert!(gone(&decide_at(&rules(), &backups).unwrap()).is_empty());
-    // What a person types is no stranger's: it leaves so many, whoever asked for them.
+    // What a person types is no stranger's request: it leaves so many, no matter who asked for them.
     let typed = decide_at(&Request::Retain(3), &backups).unwrap();
     assert_eq!(gone(&typed), (1..=20).collect::<Vec<_>>());
     // The next nights' push out what is older, and with a night go the requests that came soon after it.

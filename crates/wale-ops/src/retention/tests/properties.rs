@@ -84,7 +84,7 @@ fn wish() -> impl Strategy<Value = Wish> {
 }
 
 /// What a copy of the archive does to the store's times: all objects are as old as each other, so that only names and
-/// histories tell what is needed.
+/// histories show what is needed.
 fn copy(world: &World) {
     for (key, content) in world.snapshot() {
         world.put(&key, content);
@@ -129,7 +129,7 @@ fn live(events: &[Event], end: End) -> World {
     if end.copied {
         copy(&world);
     }
-    // Whoever asks by hand waits until nothing is being written.
+    // A person who asks by hand waits until nothing is being written.
     world.pass(TimeDelta::hours(25));
     if end.writing {
         world.abandoned();
@@ -306,7 +306,7 @@ proptest! {
         }
         match runtime.block_on(world.delete(request.clone())) {
             Ok(_) => {}
-            // A run that was killed may have been done but for the WAL.
+            // A run that was killed may have been done except for the WAL.
             Err(error) if killed_at.is_some() && error.kind == Kind::NotFound => {}
             Err(error) if writing && error.kind == Kind::Busy => {}
             Err(error) => prop_assert_eq!(error.kind, Kind::ArchiveConflict, "{}", error.chain()),

@@ -1,4 +1,4 @@
-//! Runs against a store in memory: what is told, what goes, and what a fault leaves.
+//! Runs against a store in memory: what is reported, what goes, and what a fault leaves.
 
 use wale_format::layout;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};

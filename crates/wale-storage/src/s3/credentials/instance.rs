@@ -1,5 +1,5 @@
-//! The role of an instance, from its metadata service. Version 2 only: version 1 gives keys to whoever can make the
-//! host send a request.
+//! The role of an instance, from its metadata service. Version 2 only: version 1 gives keys to anybody who can make
+//! the host send a request.
 
 use http::Method;
 

@@ -52,7 +52,7 @@ pub(super) async fn grant(
     region: &str,
 ) -> Result<GrantedKeys, Failure> {
     let mut profiles = Profiles::default();
-    // Either file may be missing; what is missing is told below, by the profile.
+    // Either file may be missing; what is missing is reported below, by the profile.
     for (path, is_config) in [
         (&source.config_file, true),
         (&source.credentials_file, false),
@@ -123,7 +123,7 @@ async fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 impl Profiles {
-    /// Takes the lines of a file. In the file of settings a profile is `[profile NAME]`, but for `[default]`.
+    /// Takes the lines of a file. In the file of settings a profile is `[profile NAME]`, except for `[default]`.
     fn take(&mut self, text: &str, is_config: bool) {
         let mut current = None;
         for line in text.lines() {

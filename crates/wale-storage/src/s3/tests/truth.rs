@@ -15,7 +15,7 @@ fn problem(error: &StoreError) -> Option<Misconfiguration> {
     }
 }
 
-/// An object of ours, as a look sees it.
+/// An object of ours, as a check sees it.
 fn ours(seen: &Mutex<Option<String>>, bytes: usize) -> Reply {
     match seen.lock().expect("not poisoned").clone() {
         None => answer(404),
@@ -236,7 +236,7 @@ async fn fault_98_a_store_that_refuses_checksums_names_the_setting() {
         assert_eq!(problem(&error), Some(Misconfiguration::UnknownChecksum));
         let hint = error.hint().expect("there is a setting");
         assert!(hint.contains("WALE_S3_CHECKSUM"), "{hint}");
-        // One that refuses every write is told as what it says.
+        // One that refuses every write is reported as what it says.
         let server = Server::start(move |seen| match seen.method.as_str() {
             "GET" => bucket(),
             "DELETE" => answer(204),

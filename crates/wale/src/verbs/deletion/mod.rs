@@ -1,7 +1,7 @@
 //! `delete`, `retain`, `backup-mark`: what stays in the archive.
 //!
-//! Nothing is deleted without `--confirm`. `wal-e delete` tells by WAL-E's log lines, which are watched in the wild;
-//! `wale` prints what becomes of every object and why, or JSON. Objects are told one by one as they are decided,
+//! Nothing is deleted without `--confirm`. `wal-e delete` reports by WAL-E's log lines, which are watched in the wild;
+//! `wale` prints what becomes of every object and why, or JSON. Objects are reported one by one as they are decided,
 //! because there may be millions.
 
 mod teller;
@@ -183,7 +183,7 @@ fn latest(archive: &Archive) -> Result<BackupName, OpError> {
     Ok(chosen.entry.name)
 }
 
-/// The command line that does what this one only tells. Settings that came as flags are among its options.
+/// The command line that does what this one only reports. Settings that came as flags are among its options.
 fn line(invocation: &Invocation, words: &[String]) -> String {
     let program = match invocation.face {
         Face::Wale => "wale",

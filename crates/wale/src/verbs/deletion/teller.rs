@@ -1,4 +1,4 @@
-//! How deletions are told: by log lines, line by line on standard output, or as one JSON document.
+//! How deletions are reported: by log lines, line by line on standard output, or as one JSON document.
 
 use std::fmt::Write;
 use std::io;
@@ -20,7 +20,7 @@ const WORKER: &str = "wal_e.worker.base";
 /// The status of a run that could not delete everything, of both faces.
 const RETAINED: u8 = 1;
 
-/// How objects are told.
+/// How objects are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Voice {
     /// WAL-E's log lines, of what goes.
@@ -35,10 +35,10 @@ pub(super) struct Teller {
     voice: Voice,
     dry_run: bool,
     location: String,
-    /// The command line that does what a dry run tells.
+    /// The command line that does what a dry run reports.
     line: String,
     told: u64,
-    /// Standard output failed: whoever read it has seen enough, or the disk is full.
+    /// Standard output failed: its reader has seen enough, or the disk is full.
     closed: Option<io::Error>,
 }
 
@@ -84,7 +84,7 @@ impl Teller {
         self.told += 1;
     }
 
-    /// WAL-E's words. With `--terse` a dry run would say nothing at all, so it is told as a warning then.
+    /// WAL-E's words. With `--terse` a dry run would say nothing at all, so it is reported as a warning then.
     fn log(&self, line: &Line) {
         let key = format!("{}/{}", self.location, line.key);
         if !line.goes {
