@@ -67,7 +67,7 @@ impl Rival {
 }
 
 /// Checks whether the archive's newest timeline is not that of the primary on this data directory. `None` for every
-/// other server: a standby may still follow, and a server in recovery is neither yet.
+/// other server: a standby may still follow, and a server in recovery is neither primary nor standby yet.
 ///
 /// It costs a listing of the base backups and eight look-ups under each codec's name; no sentinel is read.
 ///
