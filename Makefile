@@ -31,7 +31,7 @@ soak: ## random faults for half an hour: 2,000 simulations, 500 kills, 60 losses
 	@bash scripts/setup.sh test
 	@bash scripts/test.sh soak
 
-rounds: ## every integration test ten times, each alone, beside a busy loop on each core: two hours and more (as root)
+rounds: ## every integration test ten times, each alone, beside a busy loop on each core: four hours (as root)
 	@bash scripts/setup.sh test
 	@bash scripts/rounds.sh
 
