@@ -83,9 +83,6 @@ impl DescriptionBounds {
 
     /// Refuses more than fit. `what` names the description.
     pub(crate) fn too_many(self, what: &str, files: u64) -> OpError {
-        let needed = files
-            .saturating_mul(self.file_bytes)
-            .saturating_mul(SHARE * BUDGET_PART);
         OpError::new(
             Kind::Configuration,
             format!(
@@ -97,18 +94,23 @@ impl DescriptionBounds {
             "A restore keeps {} bytes for each file until its end; a quarter of the memory is for that.",
             self.file_bytes
         ))
-        .hint(format!(
+        .hint(self.hint(files))
+    }
+
+    /// What has room for so many files.
+    fn hint(self, files: u64) -> String {
+        let needed = files
+            .saturating_mul(self.file_bytes)
+            .saturating_mul(SHARE * BUDGET_PART);
+        format!(
             "set WALE_MEMORY to {}MiB or more; nothing was written",
             needed.div_ceil(1 << 20)
-        ))
+        )
     }
 
     /// Refuses a text of so many bytes.
     pub(crate) fn too_long(self, what: &str, bytes: u64) -> OpError {
         let files = bytes.div_ceil(TEXT_BYTES);
-        let needed = files
-            .saturating_mul(self.file_bytes)
-            .saturating_mul(SHARE * BUDGET_PART);
         OpError::new(
             Kind::Configuration,
             format!(
@@ -116,10 +118,7 @@ impl DescriptionBounds {
                 self.text_max()
             ),
         )
-        .hint(format!(
-            "set WALE_MEMORY to {}MiB or more; nothing was written",
-            needed.div_ceil(1 << 20)
-        ))
+        .hint(self.hint(files))
     }
 }
 

@@ -164,6 +164,10 @@ impl Store for MemoryStore {
         Ok(self.lock().objects.get(key).map(|stored| stored.meta(key)))
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.head(key).await
+    }
+
     async fn list(
         &self,
         prefix: &str,

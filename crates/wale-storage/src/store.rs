@@ -106,15 +106,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Makes sure that an object which can be read is durable, no matter who wrote it: its writer may have
     /// been killed before its fsync, or be a tool that never calls it. The answer is that of [`Store::head`].
-    /// In a store that shows an object only when it is durable, a look-up is enough; another store overrides
-    /// this.
+    /// In a store that shows an object only when it is durable, [`Store::head`] is enough. There is no default:
+    /// a push is acknowledged on the strength of this, and a wrapper that forgot it would promise too much.
     ///
     /// # Errors
     ///
     /// Only those of every verb. After any of them nothing is known of the object.
-    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
-        self.head(key).await
-    }
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
 
     /// The objects whose key starts with `prefix`, at any depth, in the order of the keys' bytes. The
     /// prefix is text and may end in the middle of a component; the empty one lists everything. Objects

@@ -62,6 +62,10 @@ impl Store for S3Store {
         }
     }
 
+    async fn confirm(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.head(key).await
+    }
+
     async fn list(
         &self,
         prefix: &str,
