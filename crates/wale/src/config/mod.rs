@@ -12,6 +12,7 @@ mod group;
 mod machine;
 mod mistake;
 mod prefix;
+mod proxies;
 mod raw;
 mod reader;
 mod redact;
@@ -113,7 +114,7 @@ impl Loaded {
     pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
         let used = |group| match group {
             Group::Program => true,
-            Group::S3 => groups.contains(&Group::Archive),
+            group if group.is_of_a_store() => groups.contains(&Group::Archive),
             group => groups.contains(&group),
         };
         let matters = |m: &&Mistake| used(m.group);

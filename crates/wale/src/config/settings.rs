@@ -37,8 +37,8 @@ impl Settings {
             _ => None,
         };
         for setting in SETTINGS {
-            // Those of S3 are read when the archive is there, and then only those that are used.
-            if setting.facts().group != Group::S3 {
+            // Those of a store are read when the archive is there, and then only those that are used.
+            if !setting.facts().group.is_of_a_store() {
                 reader.note(*setting);
             }
         }
