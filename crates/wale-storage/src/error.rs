@@ -117,6 +117,8 @@ pub enum Misconfiguration {
     WrongSignature,
     /// The credentials have expired, and new ones of the same source are no better.
     ExpiredCredentials,
+    /// The login service refuses the user, the password, or what they were to be used for.
+    LoginRefused,
     /// There are no credentials: the file, the service or the role that should give them does not.
     NoCredentials,
     /// The server's certificate is not trusted: expired, another host's, or signed by an unknown authority.
@@ -129,6 +131,8 @@ pub enum Misconfiguration {
     Unsupported,
     /// The object is in a storage class that cannot be read without restoring it first.
     ArchivedClass,
+    /// Nothing is under the names that are meant, and something is under those of another tool's spelling.
+    OtherNames,
 }
 
 impl Misconfiguration {
@@ -149,6 +153,9 @@ impl Misconfiguration {
                 "check the secret key, the region and the way in which the endpoint is told the bucket"
             }
             Self::ExpiredCredentials => "renew the credentials at their source",
+            Self::LoginRefused => {
+                "check the user, the password, and what they belong to: tenant, project, domains, version of the login"
+            }
             Self::NoCredentials => "check the source of the credentials that is named above",
             Self::UntrustedServer => {
                 "check the endpoint's name and certificate; a private authority is trusted by a CA file"
@@ -164,6 +171,10 @@ impl Misconfiguration {
                 "use an endpoint that offers this, or a setting that goes without it"
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
+            Self::OtherNames => {
+                "set WALE_GS_NAMES (WALE_SWIFT_NAMES) to the tool whose spelling is meant: wal-e, or wal-g; once it is set, \
+                 nothing is doubted"
+            }
         }
     }
 }

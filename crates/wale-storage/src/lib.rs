@@ -1,7 +1,7 @@
-//! Object storage, over S3, a file system or memory, with wrappers for faults and retries.
+//! Object storage, over S3, Swift, a file system or memory, with wrappers for faults and retries.
 //!
 //! ```text
-//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | FileStore | MemoryStore
+//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | SwiftStore | FileStore | MemoryStore
 //!              (transient)    (tests only)    (durable before it answers)
 //! ```
 //!
@@ -37,6 +37,7 @@ mod memory;
 mod retry;
 mod s3;
 mod store;
+mod swift;
 
 pub use self::http::options::{HttpTimeouts, Proxies, Secret};
 pub use conformance::{conformance, conformance_with_names};
@@ -53,6 +54,10 @@ pub use s3::{
 };
 pub use store::{
     Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+};
+pub use swift::{
+    ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,
+    SwiftOptions, SwiftStore,
 };
 
 /// Pieces in which the stores of this room read and write: 1 MiB is large enough that a hop to a

@@ -18,6 +18,7 @@ mod volatile;
 mod wait;
 
 pub mod s3;
+pub mod swift;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use http::{Reply, get, request};

@@ -33,5 +33,6 @@ mod tls;
 
 pub use proxy::{FaultProxy, Partition};
 pub use rule::{Action, Answer, Edit, Fault, Kind, Seen};
+pub(crate) use server::tools;
 pub use server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 pub use tls::{Authority, TlsIdentity};

@@ -68,10 +68,10 @@ impl Seen {
         let target = origin_form(words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let decoded = percent_decode(path);
-        let decoded = decoded.trim_start_matches('/');
+        let decoded = below_account(&decoded);
         let key = match decoded.strip_prefix(bucket) {
             Some("") => "",
-            Some(rest) if rest.starts_with('/') => &rest[1..],
+            Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/'),
             _ => decoded,
         };
         Self {
@@ -98,6 +98,15 @@ pub(super) fn origin_form(target: &str) -> &str {
     rest.find('/').map_or("/", |slash| &rest[slash..])
 }
 
+/// What follows the account in a path of Swift's (`/v1/AUTH_test/bkt//key`); all of it where there is none.
+fn below_account(path: &str) -> &str {
+    let path = path.trim_start_matches('/');
+    match path.strip_prefix("v1/AUTH_") {
+        Some(rest) => rest.split_once('/').map_or("", |(_, rest)| rest),
+        None => path,
+    }
+}
+
 fn kind(method: &str, key: &str, query: &str) -> Kind {
     let has = |name: &str| {
         query
@@ -113,7 +122,7 @@ fn kind(method: &str, key: &str, query: &str) -> Kind {
         ("DELETE", false) => Kind::Delete,
         ("GET", false) if !has("uploadId") => Kind::Get,
         ("HEAD", false) => Kind::Head,
-        ("POST", true) if has("delete") => Kind::DeleteMany,
+        ("POST", true) if has("delete") || has("bulk-delete") => Kind::DeleteMany,
         ("GET", true) if has("uploads") => Kind::ListUploads,
         ("GET", true) if has("list-type") || query.is_empty() || has("prefix") => Kind::List,
         _ => Kind::Other,
@@ -408,6 +417,22 @@ mod tests {
                 "",
             ),
             ("HEAD /bkt HTTP/1.1", Kind::Other, ""),
+            ("PUT /v1/AUTH_test/bkt//a/b HTTP/1.1", Kind::Put, "a/b"),
+            (
+                "PUT /v1/AUTH_test/bkt/wale_segments/a HTTP/1.1",
+                Kind::Put,
+                "wale_segments/a",
+            ),
+            (
+                "GET /v1/AUTH_test/bkt?format=json&prefix=%2Fa HTTP/1.1",
+                Kind::List,
+                "",
+            ),
+            (
+                "POST /v1/AUTH_test?bulk-delete= HTTP/1.1",
+                Kind::DeleteMany,
+                "",
+            ),
         ] {
             let seen = seen(first);
             assert_eq!((seen.kind, seen.key.as_str()), (kind, key), "{first}");

@@ -381,7 +381,7 @@ impl Drop for S3Server {
 }
 
 /// Where `scripts/setup.sh` puts programs that Debian has no package of.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     let root = std::env::var_os("WALE_TEST_TOOLS");
     root.map_or_else(|| "/var/tmp/wale-tools".into(), PathBuf::from)
 }

@@ -23,11 +23,11 @@ use wale_ops::backup_push::{DamagedPagePolicy, Role};
 use wale_ops::retention::WalRetention;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_service::{Schedule, TokenFor};
-use wale_storage::{S3Endpoint, UploadChecksum};
+use wale_storage::{S3Endpoint, SwiftInterface, UploadChecksum};
 
 use super::group::Group::{
     Archive, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server, Sidecar,
-    Wal,
+    Swift, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -36,6 +36,7 @@ use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
     SIZE, SWITCH, TEXT, Text, ZONE,
 };
+use super::swift::{self, AuthVersion, SwiftNames};
 use super::value;
 
 /// What the sidecar does first.
@@ -131,8 +132,8 @@ settings! {
         "The archive in Azure Blob Storage, as wabs://container/path. This version knows the setting and refuses it.")
         .flag("wabs-prefix");
     WALE_SWIFT_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
-        "The archive in OpenStack Swift, as swift://container/path. This version knows the setting and refuses it.")
-        .flag("swift-prefix");
+        "The archive in OpenStack Swift, as swift://container/path. The container must exist.")
+        .aliases(&["WALG_SWIFT_PREFIX"]).flag("swift-prefix");
     WALE_COMPRESSION: Codec = Setting::new(Archive, &Choice(&Codec::ALL_WRITABLE, Codec::name),
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
@@ -242,6 +243,78 @@ settings! {
     WALE_S3_CA_FILE: Option<PathBuf> = Setting::new(S3, &Opt(PATH),
         "Certificates, PEM, that are trusted besides the system's.")
         .aliases(&["WALG_S3_CA_CERT_FILE", "S3_CA_CERT_FILE", "AWS_CA_BUNDLE"]);
+    // ------------------------------------------------------------------ Swift
+    SWIFT_AUTHURL: Option<String> = Setting::new(Swift, &Opt(Text("text", s3::service_url)),
+        "The login service, as https://host:5000/v3. A version at its end may be left away. It must be set.")
+        .aliases(&["OS_AUTH_URL", "ST_AUTH"]);
+    SWIFT_AUTH_VERSION: Option<AuthVersion> = Setting::new(Swift, &Opt(Text("1, 2 or 3", AuthVersion::parse)),
+        "The protocol of the login: 1 is Swift's own and Ceph's, 2 and 3 are Keystone's.")
+        .otherwise("what SWIFT_AUTHURL ends with, or 2, as for WAL-E")
+        .aliases(&["OS_IDENTITY_API_VERSION", "OS_AUTH_VERSION", "ST_AUTH_VERSION"]);
+    SWIFT_USER: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The user's name; with version 1 account:user, with version 2 tenant:user where no tenant is set.")
+        .aliases(&["OS_USERNAME", "ST_USER"]);
+    SWIFT_USER_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The user's identifier, in place of the name, with version 3.")
+        .aliases(&["OS_USER_ID"]);
+    SWIFT_PASSWORD: Option<s3::Secret> = Setting::new(Swift, &Opt(Text("text", s3::secret)),
+        "The user's password; with version 1 the key.")
+        .aliases(&["OS_PASSWORD", "ST_KEY"]).secret();
+    SWIFT_TENANT: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The tenant's name, which version 3 calls a project.")
+        .aliases(&["OS_TENANT_NAME"]);
+    SWIFT_TENANT_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The tenant's identifier, in place of the name.")
+        .aliases(&["OS_TENANT_ID"]);
+    SWIFT_PROJECT_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The project's name; the same as SWIFT_TENANT, and counts before it.")
+        .aliases(&["OS_PROJECT_NAME"]);
+    SWIFT_PROJECT_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The project's identifier; the same as SWIFT_TENANT_ID, and counts before it.")
+        .aliases(&["OS_PROJECT_ID"]);
+    SWIFT_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the domain of user and project, with version 3, where neither has a domain of its own set.")
+        .aliases(&["OS_DEFAULT_DOMAIN_NAME"]);
+    SWIFT_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The same as an identifier.")
+        .otherwise("default").aliases(&["OS_DEFAULT_DOMAIN", "OS_DEFAULT_DOMAIN_ID"]);
+    SWIFT_USER_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the user's domain.")
+        .otherwise("SWIFT_DOMAIN_NAME").aliases(&["OS_USER_DOMAIN_NAME"]);
+    SWIFT_USER_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The identifier of the user's domain.")
+        .otherwise("SWIFT_DOMAIN_ID").aliases(&["OS_USER_DOMAIN_ID"]);
+    SWIFT_PROJECT_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the project's domain.")
+        .otherwise("SWIFT_DOMAIN_NAME").aliases(&["OS_PROJECT_DOMAIN_NAME"]);
+    SWIFT_PROJECT_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The identifier of the project's domain.")
+        .otherwise("SWIFT_DOMAIN_ID").aliases(&["OS_PROJECT_DOMAIN_ID"]);
+    SWIFT_APPLICATION_CREDENTIAL_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "An application credential of Keystone's, in place of user, password and project. It means version 3.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_ID"]);
+    SWIFT_APPLICATION_CREDENTIAL_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The same by its name; the user, without the password, says whose it is.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_NAME"]);
+    SWIFT_APPLICATION_CREDENTIAL_SECRET: Option<s3::Secret> = Setting::new(Swift, &Opt(Text("text", s3::secret)),
+        "The secret of the application credential.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_SECRET"]).secret();
+    SWIFT_REGION: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The region of the account, as the login's catalog names it.")
+        .otherwise("the first in the catalog").aliases(&["OS_REGION_NAME"]);
+    SWIFT_ENDPOINT_TYPE: SwiftInterface = Setting::new(Swift, &Text("publicURL, internalURL or adminURL", swift::interface),
+        "The network from which the account is reached, as the login's catalog names it.")
+        .default("publicURL").aliases(&["OS_ENDPOINT_TYPE", "OS_INTERFACE"]);
+    SWIFT_STORAGE_URL: Option<String> = Setting::new(Swift, &Opt(Text("text", s3::service_url)),
+        "The account's URL, as https://host/v1/AUTH_project, in place of the one that the login gives.")
+        .otherwise("the login's").aliases(&["OS_STORAGE_URL"]);
+    WALE_SWIFT_NAMES: Option<SwiftNames> = Setting::new(Swift, &Opt(Choice(&SwiftNames::ALL, SwiftNames::name)),
+        "Whose spelling names in the container have: WAL-E's begin with a slash, WAL-G's do not. While it is not set, an \
+         archive that is there under the other spelling is an error, and not an empty archive.")
+        .otherwise("wal-e");
+    WALE_SWIFT_CA_FILE: Option<PathBuf> = Setting::new(Swift, &Opt(PATH),
+        "Certificates, PEM, that are trusted besides the system's.")
+        .aliases(&["OS_CACERT"]);
     // ------------------------------------------------------------------ proxies
     HTTPS_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The proxy for https:// requests to the store and to services that give credentials, as a URL. It may hold a \

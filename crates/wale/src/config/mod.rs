@@ -23,6 +23,7 @@ mod settings;
 mod shape;
 mod show;
 mod source;
+mod swift;
 mod value;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub(crate) use setting::Facts;
 pub(crate) use settings::Settings;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
+pub(crate) use swift::{SwiftNames, SwiftSettings};
 pub(crate) use value::{mapping, size};
 
 use mistake::Mistake;

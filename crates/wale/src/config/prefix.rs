@@ -21,6 +21,13 @@ pub(crate) enum Place {
         /// The path.
         prefix: String,
     },
+    /// A container of Swift, and the path in it: nothing, or one that ends with `/`.
+    SwiftContainer {
+        /// Its name.
+        container: String,
+        /// The path, without a slash before it.
+        path: String,
+    },
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
@@ -101,7 +108,7 @@ struct Scheme {
 }
 
 /// The stores. The first one's form is the example where no other is meant.
-const SCHEMES: [Scheme; 2] = [
+const SCHEMES: [Scheme; 3] = [
     Scheme {
         name: "file",
         form: "file://localhost/absolute/path",
@@ -118,10 +125,16 @@ const SCHEMES: [Scheme; 2] = [
         settings: &["WALE_S3_PREFIX", "WALE_S3_BUCKET"],
         read: bucket,
     },
+    Scheme {
+        name: "swift",
+        form: "swift://container/path",
+        settings: &["WALE_SWIFT_PREFIX"],
+        read: swift_container,
+    },
 ];
 
 /// Stores of WAL-E that are not built yet.
-const PLANNED: [&str; 4] = ["gs", "wabs", "swift", "ssh"];
+const PLANNED: [&str; 3] = ["gs", "wabs", "ssh"];
 
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
@@ -215,6 +228,34 @@ fn bucket(rest: &str) -> Result<Place, &'static str> {
     })
 }
 
+/// The same of a container of Swift, whose name may hold nearly everything.
+fn swift_container(rest: &str) -> Result<Place, &'static str> {
+    /// Swift's own bound.
+    const CONTAINER_BYTES_MAX: usize = 256;
+    let (container, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_name = !container.is_empty()
+        && container.len() <= CONTAINER_BYTES_MAX
+        && !container
+            .chars()
+            .any(|c| c.is_control() || "?#".contains(c))
+        && !matches!(container, "." | "..");
+    if !is_name {
+        return Err("has no container");
+    }
+    let path = path.trim_matches('/');
+    if path.chars().any(char::is_control) || path.split('/').any(|part| part == "." || part == "..")
+    {
+        return Err("has a path that cannot be the beginning of names");
+    }
+    Ok(Place::SwiftContainer {
+        container: container.to_owned(),
+        path: match path {
+            "" => String::new(),
+            path => format!("{path}/"),
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +346,30 @@ mod tests {
             "s3://b?/p",
             "s3://b/../p",
             "s3://b/a/./c",
+        ] {
+            assert!(choose_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_a_container_of_swift() {
+        for (text, container, path) in [
+            ("swift://c", "c", ""),
+            ("swift://c/", "c", ""),
+            ("swift://My Container//p/q/", "My Container", "p/q/"),
+        ] {
+            let expected = Place::SwiftContainer {
+                container: container.into(),
+                path: path.into(),
+            };
+            assert_eq!(choose_file(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "swift://",
+            "swift:///p",
+            "swift://../p",
+            "swift://c?x/p",
+            "swift://c/../p",
         ] {
             assert!(choose_file(text).is_err(), "{text}");
         }

@@ -19,6 +19,7 @@ use super::prefix::{self, Candidate, Place};
 use super::reader::Reader;
 use super::s3::{self, S3Settings};
 use super::setting::{Setting, Values};
+use super::swift::{self, SwiftSettings};
 
 /// What is set, and what several settings mean together.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) place: Option<Place>,
     /// Set when the place is a bucket.
     pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a container of Swift.
+    pub(crate) swift: Option<SwiftSettings>,
 }
 
 impl Settings {
@@ -34,6 +37,10 @@ impl Settings {
         let place = place(reader);
         let s3 = match &place {
             Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
+            _ => None,
+        };
+        let swift = match &place {
+            Some(Place::SwiftContainer { .. }) => Some(swift::read(reader)),
             _ => None,
         };
         for setting in SETTINGS {
@@ -49,6 +56,7 @@ impl Settings {
             values: reader.values().clone(),
             place,
             s3,
+            swift,
         }
     }
 

@@ -1,0 +1,370 @@
+//! Deleting: one object, a thousand in a request, or what was abandoned.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::client::{SwiftCall, Target, read_json};
+use super::leftovers::{Remnant, noted};
+use super::listing::Names;
+use super::refusal;
+use super::segments;
+use super::state::SwiftStore;
+use crate::http::failure::{Asked, Failure};
+use crate::http::text::escape_path;
+use crate::{ObjectKey, StoreError};
+
+/// Names in one request. Swift takes 10,000; a thousand take it some ten seconds, and it sends a sign of life every ten.
+const NAMES_MAX: usize = 1000;
+
+/// Requests at a time to a store that deletes one object in each.
+const SINGLE_AT_A_TIME: usize = 8;
+
+/// The answer names at most the objects of the request that are left, with some words each: 1,000 of 3 KiB.
+const RESULT_BYTES_MAX: usize = 4 << 20;
+
+/// What Swift says when it is to delete the segments of an object that has none.
+const NOT_LARGE: &str = "Not an SLO manifest";
+
+/// What became of a deletion of several objects, or of one with its segments. Its HTTP status is always 200.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Deletion {
+    #[serde(rename = "Response Status")]
+    status: String,
+    #[serde(default, rename = "Response Body")]
+    body: String,
+    #[serde(rename = "Number Deleted")]
+    deleted: u64,
+    #[serde(default, rename = "Number Not Found")]
+    not_found: u64,
+    /// Escaped names, and what is wrong.
+    #[serde(default, rename = "Errors")]
+    errors: Vec<(String, String)>,
+}
+
+impl Deletion {
+    /// What one answer says; none when it has no document: then the server does not know such requests.
+    fn read(status: StatusCode, body: &[u8]) -> Result<Option<Self>, Failure> {
+        if body.is_empty() || status == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        let told: Self = read_json(body)?;
+        let texts = told.errors.iter().map(|(_, why)| why).chain([&told.status]);
+        let refused = texts
+            .map(|why| refusal::of_text(why))
+            .find(refusal::is_of_token);
+        match refused {
+            Some(refused) => Err(Failure::Refused(refused)),
+            None => Ok(Some(told)),
+        }
+    }
+
+    fn is_success(&self) -> bool {
+        self.status.starts_with('2') && self.errors.is_empty()
+    }
+
+    /// Whether nothing was deleted because the object has no segments.
+    fn is_not_large(&self) -> bool {
+        self.errors.iter().any(|(_, why)| why == NOT_LARGE) || self.body.contains(NOT_LARGE)
+    }
+
+    /// What is said of the first object that is left, or of all.
+    fn failure(&self) -> Failure {
+        let why = self.errors.first().map_or(&self.status, |(_, why)| why);
+        let mut refused = refusal::of_text(why);
+        if !self.body.is_empty() {
+            refused.reply.message = crate::http::text::one_line(&format!("{why}: {}", self.body));
+        }
+        Failure::Refused(refused)
+    }
+}
+
+impl SwiftStore {
+    /// Deletes one object, with its segments if it has any.
+    pub(super) async fn delete_one(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let client = &self.inner.client;
+        let call = client
+            .object(Method::DELETE, key)
+            .query(&[("multipart-manifest", "delete")])
+            .header("accept", "application/json");
+        let failure = match client
+            .document(&call, RESULT_BYTES_MAX, Deletion::read)
+            .await
+        {
+            // The second: without a document the object is gone, as any other.
+            Ok(None) => return Ok(()),
+            Ok(Some(told)) if told.is_success() => return Ok(()),
+            Ok(Some(told)) if told.is_not_large() => {
+                let name = client.name_of(key.as_str());
+                match self.delete_name(&name).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                }
+            }
+            Ok(Some(told)) => told.failure(),
+            Err(failure) => failure,
+        };
+        match failure.refusal() {
+            Some(refused) if refused.may_be_absence() => {
+                client.confirm_absence(key, &failure).await
+            }
+            _ => Err(client.error(failure, Asked::Object(key))),
+        }
+    }
+
+    /// Deletes many, and reports which it could not and why.
+    pub(super) async fn delete_all(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
+        let mut keys: Vec<&ObjectKey> = keys.iter().collect();
+        keys.sort_unstable();
+        let mut failed = Vec::new();
+        for keys in keys.chunks(NAMES_MAX) {
+            let large = match self.large_among(keys).await {
+                Ok(large) => large,
+                // Each of them is asked then.
+                Err(error) => {
+                    tracing::debug!(%error, "segments could not be listed");
+                    keys.iter().copied().cloned().collect()
+                }
+            };
+            let (large, small): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
+                keys.iter().partition(|key| large.contains(**key));
+            failed.extend(self.delete_each(&large).await);
+            let client = &self.inner.client;
+            let names: Vec<String> = small
+                .iter()
+                .map(|key| client.name_of(key.as_str()))
+                .collect();
+            for (n, failure) in self.delete_names(&names).await {
+                let error = client.error(failure, Asked::Object(small[n]));
+                failed.push((small[n].clone(), error));
+            }
+        }
+        failed
+    }
+
+    /// The keys of these, which are in order, that have segments, as far as they are listed by now. Of what is not listed
+    /// yet the sweep finds the segments.
+    async fn large_among(&self, keys: &[&ObjectKey]) -> Result<BTreeSet<ObjectKey>, StoreError> {
+        let inner = &*self.inner;
+        let bounds = keys
+            .iter()
+            .map(|key| segments::of_object(&inner.client, key));
+        let (Some(first), Some(last)) = (bounds.clone().min(), bounds.max()) else {
+            return Ok(BTreeSet::new());
+        };
+        let mut names = Names::open(
+            &inner.client,
+            &inner.retry,
+            segments::all(&inner.client),
+            first,
+        )
+        .await?;
+        let mut large = BTreeSet::new();
+        while let Some(entry) = names.next().await? {
+            if entry.name > last && !entry.name.starts_with(&last) {
+                break;
+            }
+            if let Some(segment) = segments::take_apart(&inner.client, &entry.name) {
+                large.insert(segment.key);
+            }
+        }
+        Ok(large)
+    }
+
+    async fn delete_each(&self, keys: &[&ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
+        let deletions = keys.iter().map(|key| {
+            let (store, key) = (self.clone(), (*key).clone());
+            async move {
+                let result = store.delete_one(&key).await;
+                (key, result)
+            }
+        });
+        // Collected first: a stream that borrows may not be held across waiting.
+        let deletions: Vec<_> = deletions.collect();
+        let results: Vec<_> = stream::iter(deletions)
+            .buffer_unordered(SINGLE_AT_A_TIME)
+            .collect()
+            .await;
+        let failed = |(key, result): (ObjectKey, Result<(), _>)| Some((key, result.err()?));
+        results.into_iter().filter_map(failed).collect()
+    }
+
+    /// Deletes objects without regard to segments. Gives the places of those that are left, and why.
+    pub(super) async fn delete_names(&self, names: &[String]) -> Vec<(usize, Failure)> {
+        let mut failed = Vec::new();
+        for (n, names) in names.chunks(NAMES_MAX).enumerate() {
+            let first = n * NAMES_MAX;
+            let singly = self.inner.deletes_singly.load(Ordering::Relaxed) || names.len() == 1;
+            let results = match singly {
+                true => self.delete_names_singly(names).await,
+                false => match self.delete_names_together(names).await {
+                    Ok(Some(some)) => some,
+                    Ok(None) => {
+                        tracing::debug!("the store deletes one object at a time");
+                        self.inner.deletes_singly.store(true, Ordering::Relaxed);
+                        self.delete_names_singly(names).await
+                    }
+                    Err(failure) => (0..names.len()).map(|n| (n, failure.clone())).collect(),
+                },
+            };
+            failed.extend(results.into_iter().map(|(n, failure)| (first + n, failure)));
+        }
+        failed
+    }
+
+    async fn delete_names_singly(&self, names: &[String]) -> Vec<(usize, Failure)> {
+        let deletions = names.iter().cloned().enumerate().map(|(n, name)| {
+            let store = self.clone();
+            async move { (n, store.delete_name(&name).await) }
+        });
+        let deletions: Vec<_> = deletions.collect();
+        let results: Vec<_> = stream::iter(deletions)
+            .buffer_unordered(SINGLE_AT_A_TIME)
+            .collect()
+            .await;
+        let failed = |(n, result): (usize, Result<(), _>)| Some((n, result.err()?));
+        results.into_iter().filter_map(failed).collect()
+    }
+
+    /// Deletes an object without regard to segments. That there is none, as Swift says itself, is no failure.
+    async fn delete_name(&self, name: &str) -> Result<(), Failure> {
+        let call = SwiftCall::new(Method::DELETE, Target::Named(name.to_owned()));
+        match self.inner.client.call(&call).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused(refused)) if refused.is_absence() => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// None when the server does not do such requests. One that does not know them may take them for something else and
+    /// answer with success: only its own count is believed.
+    async fn delete_names_together(
+        &self,
+        names: &[String],
+    ) -> Result<Option<Vec<(usize, Failure)>>, Failure> {
+        let client = &self.inner.client;
+        let lines: Vec<String> = names
+            .iter()
+            .map(|name| escape_path(&format!("{}/{name}", client.container())))
+            .collect();
+        let call = SwiftCall::new(Method::POST, Target::Account)
+            .query(&[("bulk-delete", "")])
+            .header("accept", "application/json")
+            .header("content-type", "text/plain")
+            .payload(bytes::Bytes::from(lines.join("\n")));
+        let told = match client
+            .document(&call, RESULT_BYTES_MAX, Deletion::read)
+            .await
+        {
+            Ok(Some(told)) => told,
+            Ok(None) => return Ok(None),
+            // Some are not allowed anything but the container, where each object is deleted by itself.
+            Err(Failure::Refused(refused))
+                if refused.is_unsupported()
+                    || matches!(refused.status.as_u16(), 400 | 403 | 404) =>
+            {
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let places: HashMap<&str, usize> = lines
+            .iter()
+            .enumerate()
+            .map(|(n, line)| (line.as_str(), n))
+            .collect();
+        let failed: Option<Vec<_>> = told
+            .errors
+            .iter()
+            .map(|(name, why)| {
+                let place = places.get(name.trim_start_matches('/'))?;
+                Some((*place, Failure::Refused(refusal::of_text(why))))
+            })
+            .collect();
+        let counted = told.deleted + told.not_found + told.errors.len() as u64;
+        match failed {
+            Some(failed) if counted == names.len() as u64 => Ok(Some(failed)),
+            // An error without a known name may be about any of the objects, so none of them counts as deleted.
+            _ if told.errors.is_empty() && told.is_success() => Err(Failure::Nonsense(format!(
+                "of {} objects that were to be deleted it counts {counted}",
+                names.len()
+            ))),
+            _ => Err(told.failure()),
+        }
+    }
+
+    /// Discards what futures left that were dropped. The sweep finds what cannot be discarded now.
+    pub(super) async fn discard_remains(&self) {
+        loop {
+            // It stays noted until it is gone: this future may itself be dropped.
+            let Some(what) = noted(&self.inner.remains).last().cloned() else {
+                return;
+            };
+            let discarded = match &what {
+                Remnant::Segments { key, mark, begun } => {
+                    let client = &self.inner.client;
+                    let names: Vec<String> = (1..=*begun)
+                        .map(|number| segments::name(client, key, mark, number))
+                        .collect();
+                    let failed = self.delete_names(&names).await;
+                    failed
+                        .into_iter()
+                        .next()
+                        .map_or(Ok(()), |(_, failure)| Err(failure))
+                }
+                Remnant::Trial(key) => {
+                    let name = self.inner.client.name_of(key.as_str());
+                    self.delete_name(&name).await
+                }
+            };
+            noted(&self.inner.remains).retain(|one| *one != what);
+            if let Err(failure) = discarded {
+                // A store that refuses one would keep the upload at hand waiting for each of the others.
+                tracing::debug!(?what, %failure, "what was abandoned could not be discarded");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_the_real_server() {
+        let read = |text: &str| Deletion::read(StatusCode::OK, text.as_bytes());
+        let whole = read(
+            "  \r\n {\"Response Status\": \"200 OK\", \"Response Body\": \"\", \"Number Deleted\": 3, \
+             \"Number Not Found\": 0, \"Errors\": []}",
+        );
+        let whole = whole.expect("it is one").expect("it is one");
+        assert!(whole.is_success() && whole.deleted == 3);
+        let small = read(
+            r#"{"Response Status": "400 Bad Request", "Response Body": "", "Number Deleted": 0,
+            "Number Not Found": 0, "Errors": [["/cont//a/b/x", "Not an SLO manifest"]]}"#,
+        );
+        let small = small.expect("it is one").expect("it is one");
+        assert!(small.is_not_large() && !small.is_success());
+        let denied = read(
+            r#"{"Response Status": "400 Bad Request", "Response Body": "", "Number Deleted": 1,
+            "Number Not Found": 0, "Errors": [["cont/x", "403 Forbidden"]]}"#,
+        );
+        let denied = denied.expect("it is one").expect("it is one").failure();
+        assert_eq!(denied.refusal().map(|r| r.status.as_u16()), Some(403));
+        let expired = read(
+            r#"{"Response Status": "401 Unauthorized", "Response Body": "", "Number Deleted": 1,
+            "Number Not Found": 0, "Errors": [["cont/x", "401 Unauthorized"]]}"#,
+        );
+        let expired = expired.expect_err("another token may be accepted");
+        assert!(expired.refusal().is_some_and(refusal::is_of_token));
+        assert_eq!(
+            Deletion::read(StatusCode::NO_CONTENT, b"").expect("none"),
+            None
+        );
+        assert!(read("<html>").is_err());
+    }
+}
