@@ -257,6 +257,8 @@ fn of_login(failure: Failure, url: &str) -> Failure {
                     Misconfiguration::LoginRefused,
                     format!("the login at {url} is refused"),
                 ),
+                // What was understood of it before counts.
+                _ if matches!(refusal.meaning, Meaning::Misconfigured(..)) => refusal.meaning,
                 _ if refusal.is_transient() => {
                     let reason = format!("the login at {url}: {refusal}");
                     return Failure::NoAnswer(NoAnswer { reason });
