@@ -8,6 +8,8 @@ pub(crate) enum Group {
     Archive,
     /// An archive in S3. Its settings are read only when the archive is there, and count as the archive's.
     S3,
+    /// The same for Azure Blob Storage.
+    Azure,
     /// The data directory and the WAL directory.
     Cluster,
     /// The control connection, libpq's variables.
@@ -30,9 +32,10 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 11] = [
+    pub(crate) const ALL: [Group; 12] = [
         Group::Archive,
         Group::S3,
+        Group::Azure,
         Group::Cluster,
         Group::Server,
         Group::Endpoint,
@@ -44,11 +47,17 @@ impl Group {
         Group::Program,
     ];
 
+    /// Whether its settings are read only when the archive is in a store of that kind, and count as the archive's.
+    pub(crate) const fn is_of_a_store(self) -> bool {
+        matches!(self, Group::S3 | Group::Azure)
+    }
+
     /// The heading.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
+            Group::Azure => "Archive in Azure",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
             Group::Endpoint => "Endpoint",

@@ -7,6 +7,7 @@
 //! What the values do is the rooms' business: they receive typed options and never a setting's name.
 
 pub(crate) mod allocator;
+mod azure;
 pub(crate) mod declared;
 mod group;
 mod machine;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 
 use wale_ops::{Kind, OpError};
 
+pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
@@ -113,7 +115,7 @@ impl Loaded {
     pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
         let used = |group| match group {
             Group::Program => true,
-            Group::S3 => groups.contains(&Group::Archive),
+            group if group.is_of_a_store() => groups.contains(&Group::Archive),
             group => groups.contains(&group),
         };
         let matters = |m: &&Mistake| used(m.group);

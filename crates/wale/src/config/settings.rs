@@ -6,6 +6,7 @@ use wale_format::Codec;
 use wale_ops::retention::Policy;
 use wale_service::{Schedule, TokenFor};
 
+use super::azure::{self, AzureSettings};
 use super::declared::{
     CRON_TIMING, SETTINGS, TZ, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FILE_PREFIX,
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) place: Option<Place>,
     /// Set when the place is a bucket.
     pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a container of Azure.
+    pub(crate) azure: Option<AzureSettings>,
 }
 
 impl Settings {
@@ -36,9 +39,13 @@ impl Settings {
             Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
             _ => None,
         };
+        let azure = match &place {
+            Some(Place::AzureContainer { container, .. }) => Some(azure::read(reader, container)),
+            _ => None,
+        };
         for setting in SETTINGS {
-            // Those of S3 are read when the archive is there, and then only those that are used.
-            if setting.facts().group != Group::S3 {
+            // Those of a store are read when the archive is there, and then only those that are used.
+            if !setting.facts().group.is_of_a_store() {
                 reader.note(*setting);
             }
         }
@@ -49,6 +56,7 @@ impl Settings {
             values: reader.values().clone(),
             place,
             s3,
+            azure,
         }
     }
 

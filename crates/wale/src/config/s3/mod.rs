@@ -74,11 +74,16 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
         encryption,
         checksum: reader.get(&WALE_S3_CHECKSUM),
         ca_file: reader.get(&WALE_S3_CA_FILE),
-        proxies: Proxies {
-            http: proxy(reader, &HTTP_PROXY),
-            https: proxy(reader, &HTTPS_PROXY),
-            except: reader.get(&NO_PROXY),
-        },
+        proxies: proxies(reader),
+    }
+}
+
+/// The proxies for a store behind HTTP.
+pub(super) fn proxies(reader: &mut Reader) -> Proxies {
+    Proxies {
+        http: proxy(reader, &HTTP_PROXY),
+        https: proxy(reader, &HTTPS_PROXY),
+        except: reader.get(&NO_PROXY),
     }
 }
 

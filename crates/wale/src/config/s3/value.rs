@@ -181,7 +181,7 @@ fn authority(rest: &str) -> &str {
 }
 
 /// The host of `host[:port]`, an address of IPv6 without its brackets; none when it is not of that form.
-pub(super) fn host(authority: &str) -> Option<&str> {
+pub(in crate::config) fn host(authority: &str) -> Option<&str> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(inner) => inner.split_once(']')?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
@@ -193,7 +193,7 @@ pub(super) fn host(authority: &str) -> Option<&str> {
     (!host.is_empty() && is_port).then_some(host)
 }
 
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(in crate::config) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
             .parse()
