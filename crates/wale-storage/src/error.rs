@@ -186,8 +186,8 @@ impl StoreError {
         match self {
             Self::Misconfigured { problem, .. } => Some(problem.hint()),
             Self::PermissionDenied { .. } if self.server_reply().is_some() => Some(
-                "check what the keys may do below the archive's prefix: list, read, write and delete; the guide to the store \
-                 has the policy",
+                "check what the credentials may do below the archive's prefix: list, read, write and delete; the store's \
+                 page in the guide has the policy",
             ),
             Self::Retained { .. } => Some("wait until the retention has ended"),
             _ => None,

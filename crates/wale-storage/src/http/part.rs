@@ -56,6 +56,23 @@ pub(crate) struct Whole {
     bytes: u64,
 }
 
+impl Whole {
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Its CRC-32C, the highest byte first, as every store wants it.
+    pub(crate) fn crc32c(&self) -> [u8; 4] {
+        crc32c_bytes(self.crc32c)
+    }
+}
+
+fn crc32c_bytes(sum: u64) -> [u8; 4] {
+    let sum = u32::try_from(sum).expect("a CRC-32 has 32 bits");
+    sum.to_be_bytes()
+}
+
 /// A whole body that goes by.
 #[derive(Debug)]
 pub(crate) struct Passing {
@@ -183,10 +200,7 @@ impl Summing {
                 let sum = sum.finish();
                 sum.as_ref().try_into().expect("a SHA-256 has 32 bytes")
             }),
-            crc32c: self.crc32c.map(|sum| {
-                let sum = u32::try_from(sum.finalize()).expect("a CRC-32 has 32 bits");
-                sum.to_be_bytes()
-            }),
+            crc32c: self.crc32c.map(|sum| crc32c_bytes(sum.finalize())),
             crc64: self.crc64.map(|sum| sum.finalize()),
             md5: self.md5.map(|sum| sum.finalize().into()),
         }

@@ -27,8 +27,8 @@ use wale_storage::{AzureChecksum, AzureEndpoint, S3Endpoint, UploadChecksum};
 
 use super::azure::value::{self as azure, Cloud};
 use super::group::Group::{
-    Archive, Azure, Backup, Cluster, Endpoint, Program, Restore, Retention, S3, Server, Sidecar,
-    Wal,
+    Archive, Azure, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server,
+    Sidecar, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -243,14 +243,15 @@ settings! {
     WALE_S3_CA_FILE: Option<PathBuf> = Setting::new(S3, &Opt(PATH),
         "Certificates, PEM, that are trusted besides the system's.")
         .aliases(&["WALG_S3_CA_CERT_FILE", "S3_CA_CERT_FILE", "AWS_CA_BUNDLE"]);
-    HTTPS_PROXY: Option<s3::Secret> = Setting::new(S3, &Opt(Text("text", s3::secret)),
+    // ------------------------------------------------------------------ proxies
+    HTTPS_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The proxy for https:// requests to the store and to services that give credentials, as a URL. It may hold a \
          user and a password.")
         .aliases(&["https_proxy"]).secret();
-    HTTP_PROXY: Option<s3::Secret> = Setting::new(S3, &Opt(Text("text", s3::secret)),
+    HTTP_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The same for http://.")
         .aliases(&["http_proxy"]).secret();
-    NO_PROXY: Option<String> = Setting::new(S3, &Opt(TEXT),
+    NO_PROXY: Option<String> = Setting::new(Proxies, &Opt(TEXT),
         "Hosts, domains and networks that are reached without a proxy, separated by commas.")
         .aliases(&["no_proxy"]);
     // ------------------------------------------------------------------ Azure

@@ -6,10 +6,12 @@
 pub(crate) enum Group {
     /// Where the archive is and how it is written.
     Archive,
-    /// An archive in S3. Its settings are read only when the archive is there, and count as the archive's.
+    /// An archive in S3.
     S3,
-    /// The same for Azure Blob Storage.
+    /// An archive in Azure Blob Storage.
     Azure,
+    /// Proxies, for every store behind HTTP.
+    Proxies,
     /// The data directory and the WAL directory.
     Cluster,
     /// The control connection, libpq's variables.
@@ -32,10 +34,11 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 12] = [
+    pub(crate) const ALL: [Group; 13] = [
         Group::Archive,
         Group::S3,
         Group::Azure,
+        Group::Proxies,
         Group::Cluster,
         Group::Server,
         Group::Endpoint,
@@ -47,17 +50,13 @@ impl Group {
         Group::Program,
     ];
 
-    /// Whether its settings are read only when the archive is in a store of that kind, and count as the archive's.
-    pub(crate) const fn is_of_a_store(self) -> bool {
-        matches!(self, Group::S3 | Group::Azure)
-    }
-
     /// The heading.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
             Group::Azure => "Archive in Azure",
+            Group::Proxies => "Proxies",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
             Group::Endpoint => "Endpoint",
@@ -68,5 +67,11 @@ impl Group {
             Group::Restore => "Restore",
             Group::Program => "Program",
         }
+    }
+
+    /// Whether its settings belong to some kinds of store. They are read only when the archive is in such a store, and
+    /// count as the archive's.
+    pub(crate) const fn is_of_a_store(self) -> bool {
+        matches!(self, Group::S3 | Group::Azure | Group::Proxies)
     }
 }

@@ -13,6 +13,7 @@ mod group;
 mod machine;
 mod mistake;
 mod prefix;
+mod proxies;
 mod raw;
 mod reader;
 mod redact;

@@ -20,8 +20,8 @@ use super::declared::{
 };
 use super::group::Group;
 use super::mistake::Mistake;
+use super::proxies;
 use super::reader::Reader;
-use super::s3;
 use super::s3::value::{host, is_loopback};
 
 /// Everything about Azure but the container.
@@ -64,7 +64,7 @@ pub(super) fn read(reader: &mut Reader, container: &str) -> AzureSettings {
         api_version: reader.get(&AZURE_BLOB_STORE_API_VERSION),
         checksum,
         ca_file: reader.get(&WALE_WABS_CA_FILE),
-        proxies: s3::proxies(reader),
+        proxies: proxies::read(reader),
     }
 }
 
