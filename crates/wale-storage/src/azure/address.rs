@@ -5,7 +5,7 @@ use crate::http::text::{escape, escape_path};
 
 /// A container as its server is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct ContainerAddress {
     /// `http` or `https`.
     scheme: &'static str,
     /// Host and port.
@@ -14,7 +14,7 @@ pub(super) struct Address {
     container: String,
 }
 
-impl Address {
+impl ContainerAddress {
     pub(super) fn new(options: &AzureOptions) -> Self {
         let container = escape(&options.container);
         match &options.endpoint {

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
 
-use super::checksum::Vouched;
-use super::client::Call;
+use super::checksum::SummedPart;
+use super::client::BlobCall;
 use super::state::AzureStore;
 use super::xml::BlockPage;
 use crate::http::failure::{Asked, Failure};
@@ -62,7 +62,7 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         id: &str,
-        block: &Vouched,
+        block: &SummedPart,
     ) -> Result<(), StoreError> {
         let mut attempts = Attempts::from_failure(&self.inner.retry);
         loop {
@@ -80,9 +80,9 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         id: &str,
-        block: &Vouched,
+        block: &SummedPart,
     ) -> Result<(), Failure> {
-        let mut call = Call::blob(Method::PUT, key)
+        let mut call = BlobCall::blob(Method::PUT, key)
             .query(&[("comp", "block"), ("blockid", id)])
             .header("content-type", "application/octet-stream");
         if let Some(sum) = &block.sum {
@@ -111,7 +111,7 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         mark: &str,
-        block: &Vouched,
+        block: &SummedPart,
     ) -> Result<BlockIds, StoreError> {
         let client = &self.inner.client;
         let mut ids = BlockIds::new(mark);
@@ -125,7 +125,7 @@ impl AzureStore {
         if !is_of_other_length {
             return Err(error);
         }
-        let call = Call::blob(Method::GET, key)
+        let call = BlobCall::blob(Method::GET, key)
             .query(&[("comp", "blocklist"), ("blocklisttype", "uncommitted")]);
         let waiting = client.text::<BlockPage>(&call, BLOCK_LIST_BYTES_MAX).await;
         let waiting = waiting.map_err(|failure| client.error(failure, Asked::Object(key)))?;

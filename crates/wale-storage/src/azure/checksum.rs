@@ -10,7 +10,7 @@ use crate::http::transport::Answer;
 
 /// Which sums are taken of a body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Vouchers {
+pub(super) struct BodySums {
     /// What is sent along.
     pub(super) checksum: AzureChecksum,
     /// A sum of the whole body, for a comparison with the object itself.
@@ -19,19 +19,19 @@ pub(super) struct Vouchers {
 
 /// A gathered part with what vouches for it.
 #[derive(Debug)]
-pub(super) struct Vouched {
+pub(super) struct SummedPart {
     pub(super) gathered: Part,
-    pub(super) sum: Option<Checksum>,
+    pub(super) sum: Option<BodySum>,
 }
 
 /// What the server compares a body with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Checksum {
+pub(super) struct BodySum {
     pub(super) header: &'static str,
     pub(super) value: String,
 }
 
-impl Checksum {
+impl BodySum {
     /// Whether the store computed another sum of the body than we did. Not every answer has one.
     pub(super) fn contradicts(&self, answer: &Answer) -> bool {
         answer
@@ -40,7 +40,7 @@ impl Checksum {
     }
 }
 
-impl Vouchers {
+impl BodySums {
     /// Cuts a body, with these sums.
     pub(super) fn cut(self, body: Body) -> Cutter {
         let wanted = SumsWanted {
@@ -57,21 +57,21 @@ impl Vouchers {
     }
 
     /// The part with what vouches for it.
-    pub(super) fn of(self, gathered: Part) -> Vouched {
-        Vouched {
+    pub(super) fn of(self, gathered: Part) -> SummedPart {
+        SummedPart {
             sum: self.sum(&gathered.sums),
             gathered,
         }
     }
 
-    fn sum(self, sums: &Sums) -> Option<Checksum> {
+    fn sum(self, sums: &Sums) -> Option<BodySum> {
         Some(match self.checksum {
             // The lowest byte first.
-            AzureChecksum::Crc64 => Checksum {
+            AzureChecksum::Crc64 => BodySum {
                 header: "x-ms-content-crc64",
                 value: BASE64_STANDARD.encode(sums.crc64?.to_le_bytes()),
             },
-            AzureChecksum::Md5 => Checksum {
+            AzureChecksum::Md5 => BodySum {
                 header: "content-md5",
                 value: BASE64_STANDARD.encode(sums.md5?),
             },
@@ -80,13 +80,13 @@ impl Vouchers {
 }
 
 /// A sum that no short body has.
-pub(super) fn wrong(checksum: AzureChecksum) -> Checksum {
+pub(super) fn wrong(checksum: AzureChecksum) -> BodySum {
     let zeros = Sums {
         crc64: Some(1),
         md5: Some([0; 16]),
         ..Sums::default()
     };
-    let vouchers = Vouchers {
+    let vouchers = BodySums {
         checksum,
         whole: false,
     };
@@ -112,12 +112,12 @@ mod tests {
                 "AAAAAAAAAAAAAAAAAAAAAA==",
             ),
         ] {
-            let vouchers = Vouchers {
+            let vouchers = BodySums {
                 checksum,
                 whole: false,
             };
             let value = value.to_owned();
-            assert_eq!(vouchers.sum(&sums), Some(Checksum { header, value }));
+            assert_eq!(vouchers.sum(&sums), Some(BodySum { header, value }));
             assert_eq!(wrong(checksum).header, header);
         }
     }

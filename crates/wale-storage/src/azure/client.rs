@@ -6,12 +6,12 @@ use chrono::Utc;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::address::Address;
-use super::keys::{Credentials, Keys};
+use super::address::ContainerAddress;
+use super::keys::{AzureCredentials, AzureKeys};
 use super::options::AzureOptions;
 use super::refusal;
-use super::sign::ToSign;
-use super::xml::{self, ListPage};
+use super::sign::SharedKeyRequest;
+use super::xml::{self, BlobPage};
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::query;
 use crate::http::transport::{Answer, Outgoing, Payload, Transport};
@@ -29,19 +29,19 @@ const API_VERSION: &str = "2021-12-02";
 
 /// A container and who asks it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Container {
     transport: Transport,
-    address: Address,
+    address: ContainerAddress,
     account: String,
     prefix: String,
     location: String,
     api_version: HeaderValue,
-    keys: Keys,
+    keys: AzureKeys,
 }
 
 /// A request, not signed yet.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct BlobCall<'a> {
     method: Method,
     /// The blob; the container itself when there is none.
     key: Option<&'a ObjectKey>,
@@ -52,7 +52,7 @@ pub(super) struct Call<'a> {
     pub(super) answer_limit: Option<std::time::Duration>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> BlobCall<'a> {
     fn new(method: Method, key: Option<&'a ObjectKey>) -> Self {
         Self {
             method,
@@ -95,7 +95,7 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Client {
+impl Container {
     /// Reads the file of certificates; asks nobody.
     pub(super) fn new(options: &AzureOptions) -> Result<Self, String> {
         let transport = Transport::new(
@@ -107,9 +107,9 @@ impl Client {
         let api_version = HeaderValue::from_str(version)
             .map_err(|_| format!("\"{version}\" cannot stand in a header"))?;
         Ok(Self {
-            keys: Keys::new(options, transport.clone())?,
+            keys: AzureKeys::new(options, transport.clone())?,
             transport,
-            address: Address::new(options),
+            address: ContainerAddress::new(options),
             account: options.account.clone(),
             prefix: options.prefix.clone(),
             location: location(&options.container, &options.prefix),
@@ -143,7 +143,7 @@ impl Client {
     }
 
     /// Makes a request. Credentials that are refused are renewed once.
-    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+    pub(super) async fn call(&self, call: &BlobCall<'_>) -> Result<Answer, Failure> {
         let credentials = self.keys.get().await?;
         let failure = match self.attempt(call, &credentials).await {
             Ok(answer) => return Ok(answer),
@@ -158,16 +158,20 @@ impl Client {
     }
 
     /// Makes a request whose answer is a text of at most that length.
-    pub(super) async fn text<T: xml::AnswerBody>(
+    pub(super) async fn text<T: xml::AzureAnswer>(
         &self,
-        call: &Call<'_>,
+        call: &BlobCall<'_>,
         bytes_max: usize,
     ) -> Result<T, Failure> {
         let mut answer = self.call(call).await?;
         xml::read(&answer.read(bytes_max).await?)
     }
 
-    async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
+    async fn attempt(
+        &self,
+        call: &BlobCall<'_>,
+        credentials: &AzureCredentials,
+    ) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.signed(call, credentials)?).await?;
         if answer.status.is_success() {
             return Ok(answer);
@@ -181,7 +185,11 @@ impl Client {
         )))
     }
 
-    fn signed(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Outgoing, Failure> {
+    fn signed(
+        &self,
+        call: &BlobCall<'_>,
+        credentials: &AzureCredentials,
+    ) -> Result<Outgoing, Failure> {
         let path = match call.key {
             Some(key) => self.address.blob_path(&format!("{}{key}", self.prefix)),
             None => self.address.container_path().to_owned(),
@@ -192,8 +200,8 @@ impl Client {
         headers.insert("x-ms-date", secret(&date)?);
         let mut query = query(&call.query);
         match credentials {
-            Credentials::Key(key) => {
-                let to_sign = ToSign {
+            AzureCredentials::Key(key) => {
+                let to_sign = SharedKeyRequest {
                     method: &call.method,
                     path: &path,
                     query: &call.query,
@@ -203,13 +211,13 @@ impl Client {
                 let text = to_sign.authorization(&self.account, key);
                 headers.insert(AUTHORIZATION, secret(&text)?);
             }
-            Credentials::SharedAccess(signature) => {
+            AzureCredentials::SharedAccess(signature) => {
                 if !query.is_empty() {
                     query.push('&');
                 }
                 query.push_str(signature.expose());
             }
-            Credentials::Bearer(token) => {
+            AzureCredentials::Bearer(token) => {
                 let text = format!("Bearer {}", token.expose());
                 headers.insert(AUTHORIZATION, secret(&text)?);
             }
@@ -228,13 +236,13 @@ impl Client {
 
     /// Lists at most one blob: the smallest request whose refusal has a body with a reason.
     pub(super) async fn ask_container(&self) -> Result<(), StoreError> {
-        let call = Call::container(Method::GET).query(&[
+        let call = BlobCall::container(Method::GET).query(&[
             ("restype", "container"),
             ("comp", "list"),
             ("maxresults", "1"),
             ("prefix", &self.prefix),
         ]);
-        let page = self.text::<ListPage>(&call, SHORT_BYTES_MAX).await;
+        let page = self.text::<BlobPage>(&call, SHORT_BYTES_MAX).await;
         page.map(drop)
             .map_err(|failure| self.error(failure, Asked::Bucket))
     }
@@ -246,7 +254,7 @@ impl Client {
             refusal.reply.message.is_empty() && refusal::is_of_credentials(refusal)
         });
         if is_mute {
-            let call = Call::blob(Method::GET, key).header("range", "bytes=0-0");
+            let call = BlobCall::blob(Method::GET, key).header("range", "bytes=0-0");
             if let Err(reason) = self.call(&call).await
                 && reason
                     .refusal()
@@ -276,4 +284,4 @@ pub(super) fn location(container: &str, prefix: &str) -> String {
 }
 
 /// What uploads, listings and open blobs share.
-pub(super) type SharedClient = Arc<Client>;
+pub(super) type SharedContainer = Arc<Container>;

@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use http::Method;
 
-use super::checksum::Checksum;
-use super::client::Call;
+use super::checksum::BodySum;
+use super::client::BlobCall;
 use super::download;
 use super::state::AzureStore;
 use crate::http::failure::{Asked, Failure, Meaning, Refusal};
@@ -26,7 +26,7 @@ pub(super) const MARK_HEADER: &str = "x-ms-meta-waleupload";
 
 /// How an object may come to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum Manner {
     /// Whatever is there.
     Replace,
     /// If nothing is there, and the store makes sure of that.
@@ -37,7 +37,7 @@ pub(super) enum Condition {
 
 /// What became of an upload.
 #[derive(Debug)]
-pub(super) enum Stored {
+pub(super) enum UploadEnd {
     /// The object is there and ours.
     Ours(ObjectMeta),
     /// Somebody else's object is there.
@@ -45,10 +45,10 @@ pub(super) enum Stored {
 }
 
 /// The request that lets the object appear, ready to be made more than once.
-pub(super) struct Commit<'a> {
+pub(super) struct LastRequest<'a> {
     pub(super) key: &'a ObjectKey,
-    pub(super) call: Call<'a>,
-    pub(super) condition: Condition,
+    pub(super) call: BlobCall<'a>,
+    pub(super) condition: Manner,
     /// What the object carries.
     pub(super) mark: &'a str,
     /// The object's length.
@@ -56,13 +56,13 @@ pub(super) struct Commit<'a> {
     /// Whether it is a list of blocks. Such a request succeeds once.
     pub(super) assembles: bool,
     /// What the answer's sum must be, where it has one.
-    pub(super) sum: Option<Checksum>,
+    pub(super) sum: Option<BodySum>,
     /// What the object must be when it is read back, where nothing else shows it.
     pub(super) whole: Option<Whole>,
 }
 
 /// What a check of a name finds.
-pub(super) struct NamedObject {
+pub(super) struct FoundBlob {
     /// Empty when the object has none.
     mark: String,
     etag: String,
@@ -71,15 +71,15 @@ pub(super) struct NamedObject {
 }
 
 /// An answer of success.
-struct Acknowledgement {
+struct Acknowledged {
     modified: DateTime<Utc>,
     /// Whether it has what only a store knows, the object's `ETag`.
     is_the_stores: bool,
 }
 
 /// What an answer of success is worth.
-enum Worth {
-    Stored(Stored),
+enum SuccessWorth {
+    UploadEnd(UploadEnd),
     /// The object is there, with other bytes than were sent.
     Garbled,
     /// The object is not there.
@@ -89,15 +89,15 @@ enum Worth {
 impl AzureStore {
     /// Makes the last request, again as long as that may help. Whether an earlier attempt has stored the object is
     /// then told by its mark.
-    pub(super) async fn commit(&self, commit: &Commit<'_>) -> Result<Stored, StoreError> {
+    pub(super) async fn commit(&self, commit: &LastRequest<'_>) -> Result<UploadEnd, StoreError> {
         let mut attempts = Attempts::from_failure(&self.inner.retry);
         let mut is_doubtful = false;
         loop {
             let failure = match self.commit_once(commit).await {
                 Ok(told) => match self.worth(commit, &told).await? {
-                    Worth::Stored(stored) => return Ok(stored),
-                    Worth::Garbled => Failure::Garbled,
-                    Worth::Nothing => Failure::Unkept,
+                    SuccessWorth::UploadEnd(stored) => return Ok(stored),
+                    SuccessWorth::Garbled => Failure::Garbled,
+                    SuccessWorth::Nothing => Failure::Unkept,
                 },
                 Err(failure) => failure,
             };
@@ -114,7 +114,7 @@ impl AzureStore {
                             None => Failure::Garbled,
                         }
                     }
-                    Some(_) if commit.condition != Condition::Replace => return Ok(Stored::Others),
+                    Some(_) if commit.condition != Manner::Replace => return Ok(UploadEnd::Others),
                     _ => failure,
                 }
             } else {
@@ -122,11 +122,11 @@ impl AzureStore {
             };
             if matches!(failure, Failure::Garbled) {
                 if !self.take_back(commit).await? {
-                    return Ok(Stored::Others);
+                    return Ok(UploadEnd::Others);
                 }
                 is_doubtful = false;
             } else if exists {
-                return Ok(Stored::Others);
+                return Ok(UploadEnd::Others);
             }
             is_doubtful |= failure.is_transient() && !matches!(failure, Failure::Garbled);
             // A list is taken once.
@@ -140,7 +140,7 @@ impl AzureStore {
         }
     }
 
-    async fn commit_once(&self, commit: &Commit<'_>) -> Result<Acknowledgement, Failure> {
+    async fn commit_once(&self, commit: &LastRequest<'_>) -> Result<Acknowledged, Failure> {
         let answer = self.inner.client.call(&commit.call).await?;
         if commit
             .sum
@@ -150,7 +150,7 @@ impl AzureStore {
             return Err(Failure::Garbled);
         }
         let modified = answer.header("last-modified").or(answer.header("date"));
-        Ok(Acknowledgement {
+        Ok(Acknowledged {
             modified: moment(modified).unwrap_or_else(Utc::now),
             is_the_stores: answer.header("etag").is_some_and(|etag| !etag.is_empty()),
         })
@@ -159,13 +159,14 @@ impl AzureStore {
     /// What an answer of success is worth, after a check where it is in doubt.
     async fn worth(
         &self,
-        commit: &Commit<'_>,
-        told: &Acknowledgement,
-    ) -> Result<Worth, StoreError> {
-        let in_doubt = commit.condition == Condition::CreateUnguarded
-            || !told.is_the_stores
-            || commit.assembles;
-        let worth = |stored: Option<Stored>| stored.map_or(Worth::Garbled, Worth::Stored);
+        commit: &LastRequest<'_>,
+        told: &Acknowledged,
+    ) -> Result<SuccessWorth, StoreError> {
+        let in_doubt =
+            commit.condition == Manner::CreateUnguarded || !told.is_the_stores || commit.assembles;
+        let worth = |stored: Option<UploadEnd>| {
+            stored.map_or(SuccessWorth::Garbled, SuccessWorth::UploadEnd)
+        };
         if !in_doubt {
             return self.read_back(commit, told.modified).await.map(worth);
         }
@@ -174,18 +175,20 @@ impl AzureStore {
             Some(found) if found.mark == commit.mark => {
                 self.check(commit, &found, told.modified).await.map(worth)
             }
-            Some(_) if commit.condition != Condition::Replace => Ok(Worth::Stored(Stored::Others)),
-            _ => Ok(Worth::Nothing),
+            Some(_) if commit.condition != Manner::Replace => {
+                Ok(SuccessWorth::UploadEnd(UploadEnd::Others))
+            }
+            _ => Ok(SuccessWorth::Nothing),
         }
     }
 
     /// Compares an object of ours with what was sent; none when it is garbled.
     async fn check(
         &self,
-        commit: &Commit<'_>,
-        found: &NamedObject,
+        commit: &LastRequest<'_>,
+        found: &FoundBlob,
         modified: DateTime<Utc>,
-    ) -> Result<Option<Stored>, StoreError> {
+    ) -> Result<Option<UploadEnd>, StoreError> {
         if found.bytes.is_some_and(|bytes| bytes != commit.bytes) {
             return Ok(None);
         }
@@ -196,10 +199,10 @@ impl AzureStore {
     /// garbled.
     async fn read_back(
         &self,
-        commit: &Commit<'_>,
+        commit: &LastRequest<'_>,
         modified: DateTime<Utc>,
-    ) -> Result<Option<Stored>, StoreError> {
-        let Commit { key, bytes, .. } = *commit;
+    ) -> Result<Option<UploadEnd>, StoreError> {
+        let LastRequest { key, bytes, .. } = *commit;
         if let Some(expected) = commit.whole {
             let inner = &*self.inner;
             let object = download::open(&inner.client, key, &inner.retry).await;
@@ -219,7 +222,7 @@ impl AzureStore {
                 return Ok(None);
             }
         }
-        Ok(Some(Stored::Ours(ObjectMeta {
+        Ok(Some(UploadEnd::Ours(ObjectMeta {
             key: key.clone(),
             size: bytes,
             modified,
@@ -229,15 +232,16 @@ impl AzureStore {
     /// Makes room for another attempt after our object was found garbled: a name that is to be created must be free.
     /// An object that replaces another is replaced again, so that there is one at every moment. `false` when somebody
     /// else's object is there.
-    async fn take_back(&self, commit: &Commit<'_>) -> Result<bool, StoreError> {
-        if commit.condition == Condition::Replace {
+    async fn take_back(&self, commit: &LastRequest<'_>) -> Result<bool, StoreError> {
+        if commit.condition == Manner::Replace {
             return Ok(true);
         }
         match self.found_at(commit.key).await? {
             Some(found) if found.mark == commit.mark => {
                 let client = &self.inner.client;
                 // Only while it is the one that was looked at.
-                let call = Call::blob(Method::DELETE, commit.key).header("if-match", &found.etag);
+                let call =
+                    BlobCall::blob(Method::DELETE, commit.key).header("if-match", &found.etag);
                 match client.call(&call).await {
                     Ok(_) => Ok(true),
                     Err(Failure::Refused(refusal)) if refusal.is_absence() => Ok(true),
@@ -251,18 +255,15 @@ impl AzureStore {
     }
 
     /// The mark of the object under a name; none when there is no object.
-    pub(super) async fn found_at(
-        &self,
-        key: &ObjectKey,
-    ) -> Result<Option<NamedObject>, StoreError> {
+    pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<FoundBlob>, StoreError> {
         let client = &self.inner.client;
-        let call = Call::blob(Method::HEAD, key);
+        let call = BlobCall::blob(Method::HEAD, key);
         let mut attempts = Attempts::from_failure(&self.inner.retry);
         loop {
             match client.call(&call).await {
                 Ok(answer) => {
                     let text = |name| answer.header(name).unwrap_or_default().to_owned();
-                    return Ok(Some(NamedObject {
+                    return Ok(Some(FoundBlob {
                         mark: text(MARK_HEADER),
                         etag: text("etag"),
                         bytes: answer

@@ -11,7 +11,7 @@ use futures_util::stream;
 use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 
-use super::client::Call;
+use super::client::BlobCall;
 use super::listing;
 use super::probe::PROBE_PREFIX;
 use super::state::AzureStore;
@@ -26,7 +26,7 @@ impl AzureStore {
     /// Deletes one blob.
     pub(super) async fn delete_one(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let client = &self.inner.client;
-        match client.call(&Call::blob(Method::DELETE, key)).await {
+        match client.call(&BlobCall::blob(Method::DELETE, key)).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(refusal)) if refusal.is_absence() => Ok(()),
             Err(failure) => Err(client.error(failure, Asked::Object(key))),

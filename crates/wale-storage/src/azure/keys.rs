@@ -68,7 +68,7 @@ pub enum AzureClientProof {
 
 /// What goes along with a request.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Credentials {
+pub(super) enum AzureCredentials {
     /// The account's key.
     Key(Vec<u8>),
     /// A query that is added, escaped.
@@ -77,24 +77,24 @@ pub(super) enum Credentials {
     Bearer(Secret),
 }
 
-impl std::fmt::Debug for Credentials {
+impl std::fmt::Debug for AzureCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(secret)")
+        f.write_str("AzureCredentials(secret)")
     }
 }
 
 /// A source, and those of its credentials that are in use.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct AzureKeys {
     source: AzureCredentialSource,
     /// For services of Microsoft's; the store's own.
     transport: Transport,
     /// For the service nearby, which no proxy reaches.
     nearby: Option<Transport>,
-    keeper: Keeper<Credentials>,
+    keeper: Keeper<AzureCredentials>,
 }
 
-impl Keys {
+impl AzureKeys {
     pub(super) fn new(options: &AzureOptions, transport: Transport) -> Result<Self, String> {
         let source = options.credentials.clone();
         let nearby = match source {
@@ -118,20 +118,20 @@ impl Keys {
     }
 
     /// What goes along with the next request.
-    pub(super) async fn get(&self) -> Result<Arc<Credentials>, Failure> {
+    pub(super) async fn get(&self) -> Result<Arc<AzureCredentials>, Failure> {
         self.keeper.get(self.grant()).await
     }
 
     /// Other credentials of the same source than these, which were refused; `None` when there are none.
     pub(super) async fn other_than(
         &self,
-        refused: &Arc<Credentials>,
-    ) -> Result<Option<Arc<Credentials>>, Failure> {
+        refused: &Arc<AzureCredentials>,
+    ) -> Result<Option<Arc<AzureCredentials>>, Failure> {
         self.keeper.other_than(refused, self.grant()).await
     }
 
     /// Asks the source; what lies in files is read now.
-    pub(super) async fn grant(&self) -> Result<Granted<Credentials>, Failure> {
+    pub(super) async fn grant(&self) -> Result<Granted<AzureCredentials>, Failure> {
         match &self.source {
             AzureCredentialSource::AccountKey(key) => account_key(key),
             AzureCredentialSource::AccountKeyFile(path) => account_key(&read_secret(path).await?),
@@ -150,19 +150,19 @@ impl Keys {
     }
 }
 
-fn account_key(text: &Secret) -> Result<Granted<Credentials>, Failure> {
+fn account_key(text: &Secret) -> Result<Granted<AzureCredentials>, Failure> {
     // The text is not quoted.
     let key = BASE64_STANDARD.decode(text.expose().trim());
     let key = key.map_err(|_| {
         Failure::NoCredentials("the key of the storage account is not base64".to_owned())
     })?;
     Ok(Granted {
-        credentials: Credentials::Key(key),
+        credentials: AzureCredentials::Key(key),
         expires: None,
     })
 }
 
-fn shared_access(text: &Secret) -> Result<Granted<Credentials>, Failure> {
+fn shared_access(text: &Secret) -> Result<Granted<AzureCredentials>, Failure> {
     let query = text.expose().trim().trim_start_matches('?');
     let is_one = fits_header(query) && query.split('&').any(|pair| pair.starts_with("sig="));
     if !is_one {
@@ -170,7 +170,7 @@ fn shared_access(text: &Secret) -> Result<Granted<Credentials>, Failure> {
         return Err(Failure::NoCredentials(problem.to_owned()));
     }
     Ok(Granted {
-        credentials: Credentials::SharedAccess(Secret::new(query)),
+        credentials: AzureCredentials::SharedAccess(Secret::new(query)),
         expires: expiry(query),
     })
 }
@@ -199,7 +199,7 @@ mod tests {
             let ends = granted.expires.expect("it says so").to_rfc3339();
             assert_eq!(ends, "2027-01-01T00:00:00+00:00");
             assert!(!format!("{granted:?}").contains("ary"));
-            let Credentials::SharedAccess(query) = granted.credentials else {
+            let AzureCredentials::SharedAccess(query) = granted.credentials else {
                 panic!("it is a query");
             };
             assert!(query.expose().starts_with("sv=") && query.expose().ends_with("ary"));

@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use http::Method;
 
-use super::client::{Call, SharedClient};
-use super::xml::{self, ListPage};
+use super::client::{BlobCall, SharedContainer};
+use super::xml::{self, BlobPage};
 use crate::http::extent::{Extent, PAGE_BYTES_MAX};
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::moment;
@@ -16,8 +16,8 @@ use crate::retry::Attempts;
 use crate::{ObjectMeta, RetryPolicy, StoreError};
 
 /// A listing that is being read, of which it holds one page.
-struct Listing {
-    client: SharedClient,
+struct BlobListing {
+    client: SharedContainer,
     retry: RetryPolicy,
     prefix: String,
     page: VecDeque<ObjectMeta>,
@@ -28,11 +28,11 @@ struct Listing {
 
 /// Lists the objects whose keys start with `prefix`.
 pub(super) async fn list(
-    client: &SharedClient,
+    client: &SharedContainer,
     prefix: &str,
     retry: &RetryPolicy,
 ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
-    let mut listing = Listing {
+    let mut listing = BlobListing {
         client: client.clone(),
         retry: retry.clone(),
         prefix: format!("{}{prefix}", client.prefix()),
@@ -58,7 +58,7 @@ pub(super) async fn list(
     Ok(entries.boxed())
 }
 
-impl Listing {
+impl BlobListing {
     async fn entry(&mut self) -> Result<Option<ObjectMeta>, StoreError> {
         loop {
             if let Some(meta) = self.page.pop_front() {
@@ -84,7 +84,7 @@ impl Listing {
     }
 
     /// A page, and its length in bytes.
-    async fn ask(&self, marker: Option<&str>) -> Result<(ListPage, usize), Failure> {
+    async fn ask(&self, marker: Option<&str>) -> Result<(BlobPage, usize), Failure> {
         // A page of 1,000 is well below the bound of a page (`http::extent`); 5,000, the most, need not be.
         let mut query = vec![
             ("restype", "container"),
@@ -93,13 +93,13 @@ impl Listing {
             ("prefix", self.prefix.as_str()),
         ];
         query.extend(marker.map(|marker| ("marker", marker)));
-        let call = Call::container(Method::GET).query(&query);
+        let call = BlobCall::container(Method::GET).query(&query);
         let body = self.client.call(&call).await?.read(PAGE_BYTES_MAX).await?;
         Ok((xml::read(&body)?, body.len()))
     }
 
     /// Takes the page that was asked for with `marker`. A page may be short, or empty, and go on.
-    fn take(&mut self, page: (ListPage, usize), marker: Option<&str>) -> Result<(), Failure> {
+    fn take(&mut self, page: (BlobPage, usize), marker: Option<&str>) -> Result<(), Failure> {
         let (page, bytes) = page;
         self.extent.note(bytes, page.blobs.blob.len())?;
         self.next = page.next_marker.filter(|marker| !marker.is_empty());

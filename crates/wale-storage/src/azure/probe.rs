@@ -12,9 +12,9 @@ use futures_util::future::try_join_all;
 use http::{Method, StatusCode};
 
 use super::blocks::BlockIds;
-use super::checksum::{self, Checksum, Vouched, Vouchers};
-use super::client::Call;
-use super::state::{AzureStore, Inner};
+use super::checksum::{self, BodySum, BodySums, SummedPart};
+use super::client::BlobCall;
+use super::state::{AzureInner, AzureStore};
 use super::xml;
 use crate::http::failure::{Asked, Failure, Meaning};
 use crate::http::marks::random_mark;
@@ -45,7 +45,7 @@ impl AzureStore {
         let found = inner
             .creation_guarded
             .get_or_try_init(|| async {
-                let trial = Trial::new(inner)?;
+                let trial = TrialBlob::new(inner)?;
                 let found = self.probe_creation(&trial.key).await;
                 drop(trial);
                 self.discard_trials().await;
@@ -74,7 +74,7 @@ impl AzureStore {
         let found = inner
             .assembly_guarded
             .get_or_try_init(|| async {
-                let trial = Trial::new(inner)?;
+                let trial = TrialBlob::new(inner)?;
                 let found = self.probe_assembly(&trial.key).await;
                 drop(trial);
                 self.discard_trials().await;
@@ -95,11 +95,11 @@ impl AzureStore {
     }
 
     /// The sums that are taken of a body for this store.
-    pub(super) async fn vouchers(&self) -> Result<Vouchers, StoreError> {
+    pub(super) async fn vouchers(&self) -> Result<BodySums, StoreError> {
         let inner = &*self.inner;
         let checksum = inner.checksum;
         if inner.is_azure {
-            return Ok(Vouchers {
+            return Ok(BodySums {
                 checksum,
                 whole: false,
             });
@@ -107,7 +107,7 @@ impl AzureStore {
         let found = inner
             .sums_compared
             .get_or_try_init(|| async {
-                let trial = Trial::new(inner)?;
+                let trial = TrialBlob::new(inner)?;
                 let found = self.probe_sums(&trial.key).await;
                 drop(trial);
                 self.discard_trials().await;
@@ -121,7 +121,7 @@ impl AzureStore {
                 Ok::<_, StoreError>(found)
             })
             .await?;
-        Ok(Vouchers {
+        Ok(BodySums {
             checksum,
             whole: !found,
         })
@@ -163,7 +163,7 @@ impl AzureStore {
     }
 
     /// Writes the trial's body with this checksum.
-    async fn put_probe_body(&self, key: &ObjectKey, sum: Option<&Checksum>) -> Result<(), Failure> {
+    async fn put_probe_body(&self, key: &ObjectKey, sum: Option<&BodySum>) -> Result<(), Failure> {
         let mut call = put_blob(key).payload(Bytes::from_static(PROBE_BODY));
         if let Some(sum) = sum {
             call = call.header(sum.header, &sum.value);
@@ -211,7 +211,7 @@ impl AzureStore {
 
     /// Makes a blob of a block if there is none, and returns whether the store did.
     async fn is_assembled(&self, key: &ObjectKey, id: &str) -> Result<bool, StoreError> {
-        let call = Call::blob(Method::PUT, key)
+        let call = BlobCall::blob(Method::PUT, key)
             .query(&[("comp", "blocklist")])
             .header("content-type", "application/xml")
             .header("if-none-match", "*")
@@ -237,8 +237,8 @@ impl AzureStore {
     }
 
     /// The trial's body as a part.
-    async fn probe_part(&self, key: &ObjectKey) -> Result<Vouched, StoreError> {
-        let vouchers = Vouchers {
+    async fn probe_part(&self, key: &ObjectKey) -> Result<SummedPart, StoreError> {
+        let vouchers = BodySums {
             checksum: self.inner.checksum,
             whole: false,
         };
@@ -252,19 +252,19 @@ impl AzureStore {
     }
 }
 
-fn put_blob(key: &ObjectKey) -> Call<'_> {
-    Call::blob(Method::PUT, key).header("x-ms-blob-type", "BlockBlob")
+fn put_blob(key: &ObjectKey) -> BlobCall<'_> {
+    BlobCall::blob(Method::PUT, key).header("x-ms-blob-type", "BlockBlob")
 }
 
 /// The name with which a store is tried. Whatever is there afterwards is deleted, also when nobody waits for the
 /// outcome any more.
-struct Trial {
+struct TrialBlob {
     key: ObjectKey,
     trials: Arc<Mutex<Vec<ObjectKey>>>,
 }
 
-impl Trial {
-    fn new(inner: &Inner) -> Result<Self, StoreError> {
+impl TrialBlob {
+    fn new(inner: &AzureInner) -> Result<Self, StoreError> {
         Ok(Self {
             key: ObjectKey::new(&format!("{PROBE_PREFIX}{}", random_mark()))?,
             trials: Arc::clone(&inner.trials),
@@ -272,7 +272,7 @@ impl Trial {
     }
 }
 
-impl Drop for Trial {
+impl Drop for TrialBlob {
     fn drop(&mut self) {
         let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
         if trials.len() < TRIALS_MAX {

@@ -13,7 +13,7 @@ use crate::{Misconfiguration, ServerReply};
 /// The body of an error.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct ErrorBody {
+struct AzureErrorBody {
     code: String,
     message: String,
     authentication_error_detail: String,
@@ -25,7 +25,7 @@ pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refu
         .ok()
         // Microsoft's begin with a mark of the byte order.
         .map(|text| text.trim_start_matches('\u{feff}'))
-        .and_then(|text| quick_xml::de::from_str::<ErrorBody>(text).ok())
+        .and_then(|text| quick_xml::de::from_str::<AzureErrorBody>(text).ok())
         .unwrap_or_default();
     let header = |name| {
         let text = headers.get(name).and_then(|value| value.to_str().ok());
@@ -48,7 +48,7 @@ pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refu
         message,
         request_id: one_line(header("x-ms-request-id")),
     };
-    let answer = ErrorAnswer {
+    let answer = AzureError {
         status,
         reply: &reply,
         detail: &parsed.authentication_error_detail,
@@ -75,14 +75,14 @@ pub(super) fn is_of_credentials(refusal: &Refusal) -> bool {
 }
 
 /// An error that is being judged.
-struct ErrorAnswer<'a> {
+struct AzureError<'a> {
     status: StatusCode,
     reply: &'a ServerReply,
     /// What is said about a signature or token. It holds what was signed, and is not repeated.
     detail: &'a str,
 }
 
-impl ErrorAnswer<'_> {
+impl AzureError<'_> {
     /// What it means. The code counts first.
     fn meaning(&self) -> Meaning {
         if let Some(meaning) = self.misconfiguration() {

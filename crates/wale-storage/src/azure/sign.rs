@@ -11,7 +11,7 @@ use http::{HeaderMap, Method};
 use ring::hmac;
 
 /// A request as it is signed.
-pub(super) struct ToSign<'a> {
+pub(super) struct SharedKeyRequest<'a> {
     pub(super) method: &'a Method,
     /// Escaped, as it is sent.
     pub(super) path: &'a str,
@@ -34,7 +34,7 @@ const BY_PLACE: [&str; 8] = [
     "range",
 ];
 
-impl ToSign<'_> {
+impl SharedKeyRequest<'_> {
     /// The value of the header `Authorization`.
     pub(super) fn authorization(&self, account: &str, key: &[u8]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
@@ -95,7 +95,7 @@ mod tests {
             "Fri, 26 Jun 2015 23:39:12 GMT".parse().expect("a value"),
         );
         headers.insert("x-ms-version", "2015-02-21".parse().expect("a value"));
-        let request = ToSign {
+        let request = SharedKeyRequest {
             method: &Method::GET,
             path: "/mycontainer",
             query: &[
@@ -130,7 +130,7 @@ mod tests {
         ] {
             headers.insert(name, value.parse().expect("a value"));
         }
-        let request = ToSign {
+        let request = SharedKeyRequest {
             method: &Method::PUT,
             path: "/devstoreaccount1/bkt/a%20b/c",
             query: &[],

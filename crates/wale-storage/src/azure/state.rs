@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use super::client::{self, Client};
+use super::client::{self, Container};
 use super::options::{AzureChecksum, AzureOptions, BLOCK_BYTES_MIN};
 use crate::http::name_locks::NameLocks;
 use crate::http::slots::Slots;
@@ -13,12 +13,12 @@ use crate::{Misconfiguration, ObjectKey, RetryPolicy, StoreError};
 /// Objects in a container, below a prefix. Clones share connections, credentials and memory.
 #[derive(Debug, Clone)]
 pub struct AzureStore {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<AzureInner>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) client: Arc<Client>,
+pub(super) struct AzureInner {
+    pub(super) client: Arc<Container>,
     pub(super) checksum: AzureChecksum,
     pub(super) slots: Slots,
     pub(super) retry: RetryPolicy,
@@ -42,13 +42,13 @@ impl AzureStore {
     ///
     /// [`StoreError::Misconfigured`] when an option cannot be used.
     pub fn open(options: &AzureOptions) -> Result<Self, StoreError> {
-        let client = Client::new(options).map_err(|reason| StoreError::Misconfigured {
+        let client = Container::new(options).map_err(|reason| StoreError::Misconfigured {
             location: client::location(&options.container, &options.prefix),
             problem: Misconfiguration::BadOptions,
             reason,
             source: None,
         })?;
-        let inner = Inner {
+        let inner = AzureInner {
             client: Arc::new(client),
             checksum: options.checksum,
             slots: Slots::new(options.upload_memory_bytes, BLOCK_BYTES_MIN),

@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
-use super::keys::{AzureClient, AzureClientProof, Credentials};
+use super::keys::{AzureClient, AzureClientProof, AzureCredentials};
 use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Failure, Meaning, Refusal};
 use crate::http::keeper::Granted;
 use crate::http::named_file::{read_secret, read_secret_text};
@@ -49,7 +49,7 @@ pub(super) async fn of_identity(
     service: &str,
     client_id: Option<&str>,
     transport: &Transport,
-) -> Result<Granted<Credentials>, Failure> {
+) -> Result<Granted<AzureCredentials>, Failure> {
     let mut pairs = vec![("api-version", "2018-02-01"), ("resource", RESOURCE)];
     pairs.extend(client_id.map(|id| ("client_id", id)));
     let service = service.trim_end_matches('/');
@@ -82,7 +82,7 @@ pub(super) async fn of_identity(
 pub(super) async fn of_client(
     client: &AzureClient,
     transport: &Transport,
-) -> Result<Granted<Credentials>, Failure> {
+) -> Result<Granted<AzureCredentials>, Failure> {
     let scope = format!("{RESOURCE}.default");
     let mut pairs = vec![
         ("grant_type", "client_credentials"),
@@ -131,7 +131,10 @@ fn header(name: &str, value: &'static str) -> HeaderMap {
     headers
 }
 
-async fn ask(transport: &Transport, outgoing: Outgoing) -> Result<Granted<Credentials>, Failure> {
+async fn ask(
+    transport: &Transport,
+    outgoing: Outgoing,
+) -> Result<Granted<AzureCredentials>, Failure> {
     let mut answer = transport.send(outgoing).await?;
     let status = answer.status;
     let body = answer.read(BYTES_MAX).await?;
@@ -143,7 +146,7 @@ async fn ask(transport: &Transport, outgoing: Outgoing) -> Result<Granted<Creden
 }
 
 /// A token, whose text is not quoted.
-fn parse(body: &[u8]) -> Result<Granted<Credentials>, Failure> {
+fn parse(body: &[u8]) -> Result<Granted<AzureCredentials>, Failure> {
     let wrong = || Failure::Nonsense("the document holds no token".to_owned());
     let token: Token = serde_json::from_slice(body).map_err(|_| wrong())?;
     let seconds = match token.expires_in {
@@ -156,7 +159,7 @@ fn parse(body: &[u8]) -> Result<Granted<Credentials>, Failure> {
     let lifetime =
         seconds.and_then(|seconds| chrono::Duration::from_std(Duration::from_secs(seconds)).ok());
     Ok(Granted {
-        credentials: Credentials::Bearer(Secret::new(token.access_token)),
+        credentials: AzureCredentials::Bearer(Secret::new(token.access_token)),
         expires: lifetime.and_then(|lifetime| Utc::now().checked_add_signed(lifetime)),
     })
 }
@@ -190,7 +193,7 @@ mod tests {
             let granted = parse(text.as_bytes()).expect("a token");
             assert!(granted.expires.expect("it ends") > Utc::now());
             assert!(!format!("{granted:?}").contains("canary"));
-            let expected = Credentials::Bearer(Secret::new("canary"));
+            let expected = AzureCredentials::Bearer(Secret::new("canary"));
             assert!(granted.credentials == expected);
         }
         for text in [

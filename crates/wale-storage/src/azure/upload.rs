@@ -10,9 +10,9 @@
 use http::Method;
 
 use super::blocks::BlockIds;
-use super::checksum::{Vouched, Vouchers};
-use super::client::Call;
-use super::commit::{Commit, Condition, MARK_HEADER, Stored};
+use super::checksum::{BodySums, SummedPart};
+use super::client::BlobCall;
+use super::commit::{LastRequest, MARK_HEADER, Manner, UploadEnd};
 use super::options::BLOCKS_MAX;
 use super::state::AzureStore;
 use super::xml;
@@ -22,15 +22,15 @@ use crate::http::slots::PartMemory;
 use crate::{Body, ObjectKey, StoreError};
 
 /// A body that is being cut, with what vouches for its blocks.
-struct UploadSource<'a> {
+struct BlockSource<'a> {
     key: &'a ObjectKey,
     cutter: Cutter,
-    vouchers: Vouchers,
+    vouchers: BodySums,
 }
 
-impl UploadSource<'_> {
+impl BlockSource<'_> {
     /// Gathers the next block.
-    async fn next(&mut self, memory: PartMemory) -> Result<Vouched, StoreError> {
+    async fn next(&mut self, memory: PartMemory) -> Result<SummedPart, StoreError> {
         match self.cutter.next(memory).await {
             Ok(part) => Ok(self.vouchers.of(part)),
             Err(source) => Err(StoreError::BodyFailed {
@@ -47,10 +47,10 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         body: Body,
-        condition: Condition,
-    ) -> Result<Stored, StoreError> {
+        condition: Manner,
+    ) -> Result<UploadEnd, StoreError> {
         let vouchers = self.vouchers().await?;
-        let mut source = UploadSource {
+        let mut source = BlockSource {
             key,
             cutter: vouchers.cut(body),
             vouchers,
@@ -68,27 +68,27 @@ impl AzureStore {
     async fn put_at_once(
         &self,
         key: &ObjectKey,
-        part: Vouched,
+        part: SummedPart,
         whole: Option<Whole>,
-        condition: Condition,
+        condition: Manner,
         mark: &str,
-    ) -> Result<Stored, StoreError> {
-        let mut call = Call::blob(Method::PUT, key)
+    ) -> Result<UploadEnd, StoreError> {
+        let mut call = BlobCall::blob(Method::PUT, key)
             .header("x-ms-blob-type", "BlockBlob")
             .header("content-type", content_type(key))
             .header(MARK_HEADER, mark);
         if let Some(sum) = &part.sum {
             call = call.header(sum.header, &sum.value);
         }
-        if condition == Condition::Create {
+        if condition == Manner::Create {
             call = call.header("if-none-match", "*");
         }
         // The look of before is as old as the body took to come.
-        if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Stored::Others);
+        if condition == Manner::CreateUnguarded && self.found_at(key).await?.is_some() {
+            return Ok(UploadEnd::Others);
         }
         call.payload = part.gathered.payload.clone();
-        let commit = Commit {
+        let commit = LastRequest {
             key,
             call,
             condition,
@@ -103,31 +103,31 @@ impl AzureStore {
 
     async fn put_in_blocks(
         &self,
-        first: Vouched,
-        mut source: UploadSource<'_>,
-        condition: Condition,
+        first: SummedPart,
+        mut source: BlockSource<'_>,
+        condition: Manner,
         mark: &str,
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<UploadEnd, StoreError> {
         let (inner, key) = (&*self.inner, source.key);
         let condition = match condition {
-            Condition::Create if !self.assembly_is_guarded().await? => Condition::CreateUnguarded,
+            Manner::Create if !self.assembly_is_guarded().await? => Manner::CreateUnguarded,
             other => other,
         };
         let (ids, bytes) = self.put_blocks(mark, first, &mut source).await?;
         let list = xml::block_list(ids.iter().map(String::as_str));
-        let mut call = Call::blob(Method::PUT, key)
+        let mut call = BlobCall::blob(Method::PUT, key)
             .query(&[("comp", "blocklist")])
             .header("content-type", "application/xml")
             .header("x-ms-blob-content-type", content_type(key))
             .header(MARK_HEADER, mark)
             .payload(list);
         call.answer_limit = Some(inner.client.timeouts().assembly);
-        if condition == Condition::Create {
+        if condition == Manner::Create {
             call = call.header("if-none-match", "*");
-        } else if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Stored::Others);
+        } else if condition == Manner::CreateUnguarded && self.found_at(key).await?.is_some() {
+            return Ok(UploadEnd::Others);
         }
-        let commit = Commit {
+        let commit = LastRequest {
             key,
             call,
             condition,
@@ -144,8 +144,8 @@ impl AzureStore {
     async fn put_blocks(
         &self,
         mark: &str,
-        first: Vouched,
-        source: &mut UploadSource<'_>,
+        first: SummedPart,
+        source: &mut BlockSource<'_>,
     ) -> Result<(Vec<String>, u64), StoreError> {
         let key = source.key;
         let mut names: Option<BlockIds> = None;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use http::Method;
 
-use super::client::Call;
-use super::commit::{Condition, Stored};
+use super::client::BlobCall;
+use super::commit::{Manner, UploadEnd};
 use super::state::AzureStore;
 use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
@@ -23,20 +23,20 @@ impl Store for AzureStore {
             return Ok(PutOutcome::Exists);
         }
         let condition = if self.creation_is_guarded().await? {
-            Condition::Create
+            Manner::Create
         } else {
-            Condition::CreateUnguarded
+            Manner::CreateUnguarded
         };
         match self.upload(key, body, condition).await? {
-            Stored::Ours(meta) => Ok(PutOutcome::Created(meta)),
-            Stored::Others => Ok(PutOutcome::Exists),
+            UploadEnd::Ours(meta) => Ok(PutOutcome::Created(meta)),
+            UploadEnd::Others => Ok(PutOutcome::Exists),
         }
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
-        match self.upload(key, body, Condition::Replace).await? {
-            Stored::Ours(meta) => Ok(meta),
-            Stored::Others => Err(StoreError::unavailable(
+        match self.upload(key, body, Manner::Replace).await? {
+            UploadEnd::Ours(meta) => Ok(meta),
+            UploadEnd::Others => Err(StoreError::unavailable(
                 self.location(),
                 "it refused to replace an object, without being told to",
             )),
@@ -49,7 +49,7 @@ impl Store for AzureStore {
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         let client = &self.inner.client;
-        match client.call(&Call::blob(Method::HEAD, key)).await {
+        match client.call(&BlobCall::blob(Method::HEAD, key)).await {
             Ok(answer) => reading::meta(key, &answer)
                 .map(Some)
                 .map_err(|failure| client.error(failure, Asked::Object(key))),

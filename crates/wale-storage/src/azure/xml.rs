@@ -13,23 +13,23 @@ use crate::http::failure::Failure;
 use crate::http::markup::root;
 
 /// An answer of status 200.
-pub(super) trait AnswerBody: DeserializeOwned {
+pub(super) trait AzureAnswer: DeserializeOwned {
     /// Its outermost element.
     const ROOT: &'static str;
 }
 
-impl AnswerBody for ListPage {
+impl AzureAnswer for BlobPage {
     const ROOT: &'static str = "EnumerationResults";
 }
 
-impl AnswerBody for BlockPage {
+impl AzureAnswer for BlockPage {
     const ROOT: &'static str = "BlockList";
 }
 
 /// A page of a listing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ListPage {
+pub(super) struct BlobPage {
     pub(super) blobs: Blobs,
     pub(super) next_marker: Option<String>,
 }
@@ -38,13 +38,13 @@ pub(super) struct ListPage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Blobs {
-    pub(super) blob: Vec<Listed>,
+    pub(super) blob: Vec<ListedBlob>,
 }
 
 /// A blob in a listing.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listed {
+pub(super) struct ListedBlob {
     name: Name,
     pub(super) properties: Properties,
 }
@@ -58,7 +58,7 @@ struct Name {
     text: String,
 }
 
-impl Listed {
+impl ListedBlob {
     /// Its name; none where that cannot be one of ours.
     pub(super) fn name(&self) -> Option<&str> {
         (!self.name.is_escaped).then_some(self.name.text.as_str())
@@ -105,7 +105,7 @@ pub(super) struct Block {
 }
 
 /// Reads an answer of status 200.
-pub(super) fn read<T: AnswerBody>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn read<T: AzureAnswer>(body: &[u8]) -> Result<T, Failure> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Failure::Nonsense("the answer is not UTF-8".to_owned()))?
         // Microsoft's begin with a mark of the byte order.
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_listing() {
-        let page: ListPage = read(
+        let page: BlobPage = read(
             "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults ServiceEndpoint=\"https://a\" \
              ContainerName=\"c\"><Prefix>p/</Prefix><MaxResults>2</MaxResults><Blobs>\
              <Blob><Name>p/a&amp;b</Name><Properties><Creation-Time>x</Creation-Time>\
@@ -168,7 +168,7 @@ mod tests {
                 (None, 0, false)
             ]
         );
-        let empty: ListPage =
+        let empty: BlobPage =
             read(b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>").expect("reads");
         assert!(empty.blobs.blob.is_empty());
         assert!(empty.next_marker.is_none_or(|marker| marker.is_empty()));
@@ -185,7 +185,7 @@ mod tests {
             "<Error><Code>InternalError</Code></Error>",
             "<!DOCTYPE html><html></html>",
         ] {
-            assert!(read::<ListPage>(body.as_bytes()).is_err(), "{body}");
+            assert!(read::<BlobPage>(body.as_bytes()).is_err(), "{body}");
             assert!(read::<BlockPage>(body.as_bytes()).is_err(), "{body}");
         }
     }

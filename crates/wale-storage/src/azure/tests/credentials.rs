@@ -1,6 +1,6 @@
 //! Rows 31 and 97 of the fault battery: tokens that are asked for, renewed and read anew, and signatures in URLs.
 
-use super::super::keys::{Credentials, Keys};
+use super::super::keys::{AzureCredentials, AzureKeys};
 use super::*;
 use crate::http::transport::Transport;
 
@@ -168,8 +168,8 @@ async fn a_shared_access_signature_is_a_part_of_each_url_and_of_no_message() {
 async fn fault_97_whatever_lies_in_a_file_is_read_anew_when_it_is_asked_for() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let server = of_store(|_| answer(404));
-    let key = |text: &str| Credentials::Key(text.as_bytes().to_vec());
-    let signature = |text: &str| Credentials::SharedAccess(Secret::new(text));
+    let key = |text: &str| AzureCredentials::Key(text.as_bytes().to_vec());
+    let signature = |text: &str| AzureCredentials::SharedAccess(Secret::new(text));
     let path = || file.path().to_owned();
     for (source, texts, expected) in [
         (
@@ -188,7 +188,7 @@ async fn fault_97_whatever_lies_in_a_file_is_read_anew_when_it_is_asked_for() {
             ..options(&server)
         };
         let transport = Transport::new(None, &options.proxies, options.timeouts.clone());
-        let keys = Keys::new(&options, transport.expect("a transport")).expect("a keeper");
+        let keys = AzureKeys::new(&options, transport.expect("a transport")).expect("a keeper");
         for (text, expected) in texts.into_iter().zip(expected) {
             std::fs::write(file.path(), format!("{text}\n")).expect("written");
             let granted = keys.grant().await.expect("read");
