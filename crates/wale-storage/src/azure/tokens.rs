@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_refused_application_is_told_in_microsofts_words() {
-        let body = br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: x"}"#;
+        let body = br#"{"error":"invalid_client",
+            "error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: x"}"#;
         let told = refusal(StatusCode::UNAUTHORIZED, body);
         assert_eq!(
             told.to_string(),

@@ -468,19 +468,23 @@ fn take_tokens(proxy: &FaultProxy) {
     );
 }
 
-#[test]
-fn fault_31_a_token_that_ends_in_mid_upload_is_renewed_and_403_is_not_absence() {
-    let given = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&given);
-    let identity = FaultProxy::endpoint(move |seen| {
+/// A metadata service that gives tokens T1, T2 and so on.
+fn identity(given: Arc<AtomicUsize>) -> FaultProxy {
+    FaultProxy::endpoint(move |seen| {
         if seen.header("metadata") != Some("true") {
             return Answer::new(400, "no");
         }
-        let n = counted.fetch_add(1, Ordering::Relaxed) + 1;
+        let n = given.fetch_add(1, Ordering::Relaxed) + 1;
         let body =
             format!(r#"{{"access_token":"T{n}","expires_in":"3599","token_type":"Bearer"}}"#);
         Answer::new(200, &body)
-    });
+    })
+}
+
+#[test]
+fn fault_31_a_token_that_ends_in_mid_upload_is_renewed_and_403_is_not_absence() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let identity = identity(Arc::clone(&given));
     let mut azure = with_large_backup("azure-31", |options| {
         options.set("WALE_FETCH_DEADLINE", "2s")
     });
@@ -513,8 +517,11 @@ fn fault_31_a_token_that_ends_in_mid_upload_is_renewed_and_403_is_not_absence() 
         .iter()
         .filter(|seen| seen.kind == Kind::PutPart && seen.status == 201 && !is_current(seen));
     assert!(renewed.count() > 0, "blocks went on with the next token");
+    assert_refusals_are_no_absence(&azure);
+}
 
-    // No renewal helps: it is a failure of the configuration, and says nothing about objects.
+/// No renewal helps: it is a failure of the configuration, and says nothing about objects.
+fn assert_refusals_are_no_absence(azure: &AzureStage) {
     azure.hold_archiver();
     let segment = azure.segment();
     assert_eq!(azure.push(&segment), 200);
@@ -553,6 +560,34 @@ fn refused(settings: &[(String, String)]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), stderr)
 }
 
+/// What Azure says, each with a word of what is told of it.
+fn refusals_of_azure() -> [(Answer, &'static str); 4] {
+    let authentication = |detail: &str| {
+        let body = format!(
+            "\u{feff}<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to \
+             authenticate the request.</Message><AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail></Error>"
+        );
+        Answer::new(403, &body).header("x-ms-error-code", "AuthenticationFailed")
+    };
+    [
+        (authentication("Request date header too old: 'x'"), "clocks"),
+        (
+            authentication(
+                "Signature not valid in the specified time frame: Start [x] - Expiry [y]",
+            ),
+            "expired",
+        ),
+        (
+            Answer::azure_error(403, "AuthorizationPermissionMismatch", "no"),
+            "denied",
+        ),
+        (
+            Answer::azure_error(400, "AccountRequiresHttps", "no"),
+            "with TLS only",
+        ),
+    ]
+}
+
 #[test]
 fn fault_32_what_azure_refuses_has_hints_of_its_own() {
     let sandbox = Sandbox::new("azure-32");
@@ -582,30 +617,7 @@ fn fault_32_what_azure_refuses_has_hints_of_its_own() {
     }
     // As Azure says it.
     let proxy = FaultProxy::start(server.port());
-    let authentication = |detail: &str| {
-        let body = format!(
-            "\u{feff}<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to \
-             authenticate the request.</Message><AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail></Error>"
-        );
-        Answer::new(403, &body).header("x-ms-error-code", "AuthenticationFailed")
-    };
-    for (answer, word) in [
-        (authentication("Request date header too old: 'x'"), "clocks"),
-        (
-            authentication(
-                "Signature not valid in the specified time frame: Start [x] - Expiry [y]",
-            ),
-            "expired",
-        ),
-        (
-            Answer::azure_error(403, "AuthorizationPermissionMismatch", "no"),
-            "denied",
-        ),
-        (
-            Answer::azure_error(400, "AccountRequiresHttps", "no"),
-            "with TLS only",
-        ),
-    ] {
+    for (answer, word) in refusals_of_azure() {
         proxy.fault(Fault::any(), Action::Answer(answer));
         proxy.forget();
         let (code, text) = refused(&Azurite::settings(proxy.port(), "x"));
