@@ -9,7 +9,7 @@
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# OpenStack Swift (a Python environment of its own); cargo-fuzz and cargo-deny.
+# OpenStack Swift (a Python environment of its own); Azurite; cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -22,6 +22,7 @@ s3s_fs=0.14.1
 rclone=1.75.2
 s3rver=3.7.1
 swift=2.38.3
+azurite=3.35.0
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
@@ -107,6 +108,11 @@ if [ "$what" = test ]; then
     say "installing s3rver $s3rver in $tools"
     mkdir -p "$tools/s3rver"
     npm install --silent --no-audit --no-fund --prefix "$tools/s3rver" "s3rver@$s3rver"
+  fi
+  if ! grep -qs "\"version\": \"$azurite\"" "$tools/azurite/node_modules/azurite/package.json"; then
+    say "installing azurite $azurite in $tools"
+    mkdir -p "$tools/azurite"
+    npm install --silent --no-audit --no-fund --prefix "$tools/azurite" "azurite@$azurite"
   fi
   # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then

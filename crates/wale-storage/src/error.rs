@@ -142,7 +142,8 @@ impl Misconfiguration {
         match self {
             Self::BadOptions => "correct the option that is named above",
             Self::NoSuchBucket => {
-                "check the bucket's name and the endpoint; a bucket that was deleted has taken its archive along"
+                "check the name of the bucket or container, and the endpoint; one that was deleted has taken its archive \
+                 along"
             }
             Self::OtherRegion => "set the region in which the bucket is",
             Self::ClockSkew => "set this host's clock; signatures are accepted for 15 minutes",
@@ -150,7 +151,8 @@ impl Misconfiguration {
                 "check the access key, and that it belongs to this endpoint; temporary keys need their session token"
             }
             Self::WrongSignature => {
-                "check the secret key, the region and the way in which the endpoint is told the bucket"
+                "check the secret key, and what else a signature is made of: the account or the region, and the way in which \
+                 the endpoint is told the bucket"
             }
             Self::ExpiredCredentials => "renew the credentials at their source",
             Self::LoginRefused => {
@@ -164,8 +166,8 @@ impl Misconfiguration {
                 "check whether the endpoint begins with http or https, and its port; a plain port is spoken to with http"
             }
             Self::UnknownChecksum => {
-                "set WALE_S3_CHECKSUM=md5, or none where the server refuses that, too; what it stores is then compared \
-                 in another way"
+                "set WALE_S3_CHECKSUM=md5 (in Azure WALE_WABS_CHECKSUM), or none where an S3 server refuses that, too; what \
+                 it stores is then compared in another way"
             }
             Self::Unsupported => {
                 "use an endpoint that offers this, or a setting that goes without it"

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::listing::Entry;
-use super::login::{Logins, Session};
+use super::login::{Admitted, Logins};
 use super::options::SwiftOptions;
 use super::refusal;
 use super::segments;
@@ -42,7 +42,7 @@ pub(super) type SharedSwift = Arc<SwiftClient>;
 
 /// What a request is about.
 #[derive(Debug, Clone)]
-pub(super) enum Target {
+pub(super) enum About {
     /// The object of the container with this whole name.
     Named(String),
     /// The container.
@@ -55,7 +55,7 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct SwiftCall<'a> {
     method: Method,
-    target: Target,
+    target: About,
     query: Vec<(&'a str, &'a str)>,
     headers: HeaderMap,
     pub(super) payload: Payload,
@@ -64,7 +64,7 @@ pub(super) struct SwiftCall<'a> {
 }
 
 impl<'a> SwiftCall<'a> {
-    pub(super) fn new(method: Method, target: Target) -> Self {
+    pub(super) fn new(method: Method, target: About) -> Self {
         Self {
             method,
             target,
@@ -153,7 +153,7 @@ impl SwiftClient {
 
     /// An object.
     pub(super) fn object(&self, method: Method, key: &ObjectKey) -> SwiftCall<'static> {
-        SwiftCall::new(method, Target::Named(self.name_of(key.as_str())))
+        SwiftCall::new(method, About::Named(self.name_of(key.as_str())))
     }
 
     /// The key of an object of the container, if it is below the prefix and can be one of ours.
@@ -199,9 +199,9 @@ impl SwiftClient {
     /// Another session, when this one was refused and there is another.
     async fn renewed(
         &self,
-        refused: &Arc<Session>,
+        refused: &Arc<Admitted>,
         failure: &Failure,
-    ) -> Result<Option<Arc<Session>>, Failure> {
+    ) -> Result<Option<Arc<Admitted>>, Failure> {
         if !failure.refusal().is_some_and(refusal::is_of_token) {
             return Ok(None);
         }
@@ -220,7 +220,7 @@ impl SwiftClient {
         bytes_max: usize,
         read: impl Fn(StatusCode, &[u8]) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let ask = async |session: &Session| {
+        let ask = async |session: &Admitted| {
             let mut answer = self.attempt(call, session).await?;
             let body = answer.read(bytes_max).await?;
             read(answer.status, &body)
@@ -235,10 +235,10 @@ impl SwiftClient {
         }
     }
 
-    async fn attempt(&self, call: &SwiftCall<'_>, session: &Session) -> Result<Answer, Failure> {
+    async fn attempt(&self, call: &SwiftCall<'_>, session: &Admitted) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.outgoing(call, session)?).await?;
         if answer.status.is_success() {
-            if !matches!(call.target, Target::Account) {
+            if !matches!(call.target, About::Account) {
                 self.saw_container();
             }
             return Ok(answer);
@@ -252,13 +252,13 @@ impl SwiftClient {
         )))
     }
 
-    fn outgoing(&self, call: &SwiftCall<'_>, session: &Session) -> Result<Outgoing, Failure> {
-        let Session { token, storage_url } = session;
+    fn outgoing(&self, call: &SwiftCall<'_>, session: &Admitted) -> Result<Outgoing, Failure> {
+        let Admitted { token, storage_url } = session;
         let container = escape(&self.container);
         let path = match &call.target {
-            Target::Named(name) => format!("/{container}/{}", escape_path(name)),
-            Target::Container => format!("/{container}"),
-            Target::Account => String::new(),
+            About::Named(name) => format!("/{container}/{}", escape_path(name)),
+            About::Container => format!("/{container}"),
+            About::Account => String::new(),
         };
         let query = query(&call.query);
         let mark = if query.is_empty() { "" } else { "?" };
@@ -349,7 +349,7 @@ impl SwiftClient {
     }
 
     async fn first_below(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        let call = SwiftCall::new(Method::GET, Target::Container).query(&[
+        let call = SwiftCall::new(Method::GET, About::Container).query(&[
             ("format", "json"),
             ("limit", "1"),
             ("prefix", prefix),

@@ -53,7 +53,7 @@ pub(super) struct Appearance<'a> {
 }
 
 /// What a check of a name finds.
-pub(super) struct Found {
+pub(super) struct Held {
     meta: ObjectMeta,
     /// Empty when the object has none.
     mark: String,
@@ -61,7 +61,7 @@ pub(super) struct Found {
 }
 
 /// What an answer of success is worth.
-enum Worth {
+enum Verdict {
     Stored(Whose),
     /// The object is there, with other bytes than were sent.
     Garbled,
@@ -85,9 +85,9 @@ impl SwiftStore {
         loop {
             let failure = match self.commit_once(wanted, &call).await {
                 Ok(told) => match self.worth(wanted, told).await? {
-                    Worth::Stored(whose) => return Ok(whose),
-                    Worth::Garbled => Failure::Garbled,
-                    Worth::Nothing => Failure::Unkept,
+                    Verdict::Stored(whose) => return Ok(whose),
+                    Verdict::Garbled => Failure::Garbled,
+                    Verdict::Nothing => Failure::Unkept,
                 },
                 Err(failure) => failure,
             };
@@ -182,9 +182,9 @@ impl SwiftStore {
         &self,
         wanted: &Appearance<'_>,
         stored: Option<DateTime<Utc>>,
-    ) -> Result<Worth, StoreError> {
+    ) -> Result<Verdict, StoreError> {
         if let (Some(modified), Creation::Replaces) = (stored, wanted.creation) {
-            return Ok(Worth::Stored(Whose::Ours(ObjectMeta {
+            return Ok(Verdict::Stored(Whose::Ours(ObjectMeta {
                 key: wanted.key.clone(),
                 size: wanted.bytes,
                 modified,
@@ -194,9 +194,9 @@ impl SwiftStore {
         Ok(match self.found_at(wanted.key).await? {
             Some(found) if found.mark == wanted.mark => wanted
                 .stored_as(&found)
-                .map_or(Worth::Garbled, Worth::Stored),
-            Some(_) if wanted.creation == Creation::IfAbsent => Worth::Stored(Whose::Others),
-            _ => Worth::Nothing,
+                .map_or(Verdict::Garbled, Verdict::Stored),
+            Some(_) if wanted.creation == Creation::IfAbsent => Verdict::Stored(Whose::Others),
+            _ => Verdict::Nothing,
         })
     }
 
@@ -217,7 +217,7 @@ impl SwiftStore {
     }
 
     /// The mark and the digest of the object under a name; none when there is no object.
-    pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<Found>, StoreError> {
+    pub(super) async fn found_at(&self, key: &ObjectKey) -> Result<Option<Held>, StoreError> {
         let client = &self.inner.client;
         let call = client.object(Method::HEAD, key).newest();
         let mut attempts = Attempts::from_failure(&self.inner.retry);
@@ -226,7 +226,7 @@ impl SwiftStore {
                 Ok(answer) => match download::meta(key, &answer) {
                     Ok(meta) => {
                         let text = |name| answer.header(name).unwrap_or_default().to_owned();
-                        return Ok(Some(Found {
+                        return Ok(Some(Held {
                             meta,
                             mark: text(MARK_HEADER),
                             etag: text("etag"),
@@ -252,7 +252,7 @@ impl SwiftStore {
 
 impl Appearance<'_> {
     /// An object of ours, compared with what was sent; none when it is garbled.
-    fn stored_as(&self, found: &Found) -> Option<Whose> {
+    fn stored_as(&self, found: &Held) -> Option<Whose> {
         let is_whole = found.meta.size == self.bytes && is_same(&found.etag, &self.etag);
         is_whole.then(|| Whose::Ours(found.meta.clone()))
     }

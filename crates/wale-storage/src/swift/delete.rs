@@ -8,7 +8,7 @@ use futures_util::stream;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::client::{SwiftCall, Target, read_json};
+use super::client::{About, SwiftCall, read_json};
 use super::leftovers::{Remnant, noted};
 use super::listing::Names;
 use super::refusal;
@@ -232,7 +232,7 @@ impl SwiftStore {
 
     /// Deletes an object without regard to segments. That there is none, as Swift says itself, is no failure.
     async fn delete_name(&self, name: &str) -> Result<(), Failure> {
-        let call = SwiftCall::new(Method::DELETE, Target::Named(name.to_owned()));
+        let call = SwiftCall::new(Method::DELETE, About::Named(name.to_owned()));
         match self.inner.client.call(&call).await {
             Ok(_) => Ok(()),
             Err(Failure::Refused(refused)) if refused.is_absence() => Ok(()),
@@ -251,7 +251,7 @@ impl SwiftStore {
             .iter()
             .map(|name| escape_path(&format!("{}/{name}", client.container())))
             .collect();
-        let call = SwiftCall::new(Method::POST, Target::Account)
+        let call = SwiftCall::new(Method::POST, About::Account)
             .query(&[("bulk-delete", "")])
             .header("accept", "application/json")
             .header("content-type", "text/plain")

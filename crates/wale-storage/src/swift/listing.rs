@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use http::Method;
 use serde::Deserialize;
 
-use super::client::{SharedSwift, SwiftCall, Target, read_json};
+use super::client::{About, SharedSwift, SwiftCall, read_json};
 use crate::http::extent::{Extent, PAGE_BYTES_MAX};
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::moment;
@@ -117,12 +117,12 @@ impl Names {
         if !self.marker.is_empty() {
             query.push(("marker", &self.marker));
         }
-        let call = SwiftCall::new(Method::GET, Target::Container).query(&query);
+        let call = SwiftCall::new(Method::GET, About::Container).query(&query);
         let mut answer = match self.client.call(&call).await {
             // The operator's limit is lower than ours: the server's own counts then.
             Err(Failure::Refused(refusal)) if refusal.is_existence() => {
                 query.retain(|(name, _)| *name != "limit");
-                let call = SwiftCall::new(Method::GET, Target::Container).query(&query);
+                let call = SwiftCall::new(Method::GET, About::Container).query(&query);
                 self.client.call(&call).await?
             }
             other => other?,

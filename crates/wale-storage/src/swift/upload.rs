@@ -11,7 +11,7 @@
 
 use http::Method;
 
-use super::client::{SwiftCall, Target};
+use super::client::{About, SwiftCall};
 use super::commit::{Appearance, Creation, Whose};
 use super::leftovers::{Remains, Remnant, note};
 use super::options::SEGMENTS_MAX;
@@ -31,21 +31,21 @@ pub(super) const MARK_HEADER: &str = "x-object-meta-wale-upload";
 /// Segments that are being stored. If it is dropped before its end, they are noted as remains: a drop cannot wait for
 /// the store, so the next upload discards them.
 #[derive(Debug)]
-struct Begun {
+struct Storing {
     key: ObjectKey,
     mark: String,
     begun: u32,
     remains: Option<Remains>,
 }
 
-impl Begun {
+impl Storing {
     /// From here on nobody but the sweep may discard them: they may be those of an object.
     fn may_be_an_object(&mut self) {
         self.remains = None;
     }
 }
 
-impl Drop for Begun {
+impl Drop for Storing {
     fn drop(&mut self) {
         if let Some(remains) = self.remains.take() {
             let what = Remnant::Segments {
@@ -146,7 +146,7 @@ impl SwiftStore {
         mark: &str,
     ) -> Result<Whose, StoreError> {
         let (inner, key) = (&*self.inner, source.key);
-        let mut begun = Begun {
+        let mut begun = Storing {
             key: key.clone(),
             mark: mark.to_owned(),
             begun: 0,
@@ -188,7 +188,7 @@ impl SwiftStore {
     /// Sends the segments of a body. Gives what was stored of them, and the body's length.
     async fn put_segments(
         &self,
-        upload: &mut Begun,
+        upload: &mut Storing,
         first: Part,
         source: &mut Source<'_>,
     ) -> Result<(Vec<SegmentRecord>, u64), StoreError> {
@@ -237,7 +237,7 @@ impl SwiftStore {
         let client = &self.inner.client;
         let etag = etag(part);
         let name = segments::name(client, key, mark, number);
-        let call = SwiftCall::new(Method::PUT, Target::Named(name.clone()))
+        let call = SwiftCall::new(Method::PUT, About::Named(name.clone()))
             .header("content-type", "application/octet-stream")
             .header("etag", &etag)
             .payload(part.payload.clone());

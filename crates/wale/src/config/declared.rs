@@ -23,11 +23,12 @@ use wale_ops::backup_push::{DamagedPagePolicy, Role};
 use wale_ops::retention::WalRetention;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_service::{Schedule, TokenFor};
-use wale_storage::{S3Endpoint, SwiftInterface, UploadChecksum};
+use wale_storage::{AzureChecksum, AzureEndpoint, S3Endpoint, SwiftInterface, UploadChecksum};
 
+use super::azure::value::{self as azure, Cloud};
 use super::group::Group::{
-    Archive, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server, Sidecar,
-    Swift, Wal,
+    Archive, Azure, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server,
+    Sidecar, Swift, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -129,8 +130,8 @@ settings! {
         "The archive in Google Cloud Storage, as gs://bucket/path. This version knows the setting and refuses it.")
         .flag("gs-prefix");
     WALE_WABS_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
-        "The archive in Azure Blob Storage, as wabs://container/path. This version knows the setting and refuses it.")
-        .flag("wabs-prefix");
+        "The archive in Azure Blob Storage, as wabs://container/path. The container must exist.")
+        .aliases(&["WALG_AZ_PREFIX"]).flag("wabs-prefix");
     WALE_SWIFT_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
         "The archive in OpenStack Swift, as swift://container/path. The container must exist.")
         .aliases(&["WALG_SWIFT_PREFIX"]).flag("swift-prefix");
@@ -326,6 +327,53 @@ settings! {
     NO_PROXY: Option<String> = Setting::new(Proxies, &Opt(TEXT),
         "Hosts, domains and networks that are reached without a proxy, separated by commas.")
         .aliases(&["no_proxy"]);
+    // ------------------------------------------------------------------ Azure
+    WABS_ACCOUNT_NAME: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::account)),
+        "The storage account. It must be set.")
+        .aliases(&["AZURE_STORAGE_ACCOUNT", "WALG_AZURE_STORAGE_ACCOUNT"]).flag("wabs-account-name");
+    WABS_ACCESS_KEY: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", azure::access_key)),
+        "The key of the account, base64. It signs every request and is never sent.")
+        .aliases(&["AZURE_STORAGE_ACCESS_KEY", "WALG_AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY"]).secret();
+    WABS_SAS_TOKEN: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", azure::shared_access)),
+        "A shared access signature: the query, with or without the question mark before it. It needs the rights to read, \
+         write, create, delete and list.")
+        .aliases(&["AZURE_STORAGE_SAS_TOKEN", "WALG_AZURE_STORAGE_SAS_TOKEN"]).secret();
+    AZURE_TENANT_ID: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::identifier)),
+        "The tenant of Entra in which the application AZURE_CLIENT_ID is.");
+    AZURE_CLIENT_ID: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::identifier)),
+        "The application for which tokens are asked; without a secret and a token file the managed identity that is \
+         meant, where the host has several.");
+    AZURE_CLIENT_SECRET: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", s3::secret)),
+        "A secret of that application.")
+        .secret();
+    AZURE_FEDERATED_TOKEN_FILE: Option<PathBuf> = Setting::new(Azure, &Opt(PATH),
+        "A file with a token for which Entra gives one of the application, as Kubernetes mounts it for a workload identity. \
+         It is read again for each renewal.");
+    AZURE_AUTHORITY_HOST: Option<String> = Setting::new(Azure, &Opt(Text("text", s3::nearby_url)),
+        "Where Entra gives tokens.")
+        .otherwise("the cloud's");
+    AZURE_POD_IDENTITY_AUTHORITY_HOST: String = Setting::new(Azure, &Text("text", s3::nearby_url),
+        "The metadata service that gives tokens of the host's managed identity, which is used when neither a key nor a \
+         shared access signature nor an application is set.")
+        .default("http://169.254.169.254");
+    AZURE_ENVIRONMENT_NAME: Cloud = Setting::new(Azure, &Choice(&Cloud::ALL, Cloud::name),
+        "Microsoft's cloud in which the account is.")
+        .default("AzurePublicCloud").aliases(&["WALG_AZURE_ENVIRONMENT_NAME"]);
+    AZURE_ENDPOINT_SUFFIX: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::domain)),
+        "The domain of the cloud: the account is at account.blob. and this.")
+        .otherwise("the cloud's, core.windows.net").aliases(&["WALG_AZURE_ENDPOINT_SUFFIX"]);
+    WALE_WABS_ENDPOINT: Option<AzureEndpoint> = Setting::new(Azure, &Opt(Text("text", azure::endpoint)),
+        "A server at another address, as http[s]://host[:port][/path]: a private endpoint, an emulator. The path is what \
+         stands before the container, with Azurite the account.")
+        .flag("wabs-endpoint");
+    WALE_WABS_CHECKSUM: Option<AzureChecksum> = Setting::new(Azure, &Opt(Choice(&AzureChecksum::ALL, AzureChecksum::name)),
+        "What is sent along with each upload so that the store refuses a body that was garbled on its way.")
+        .otherwise("crc64; md5 with WALE_WABS_ENDPOINT");
+    AZURE_BLOB_STORE_API_VERSION: Option<String> = Setting::new(Azure, &Opt(Text("text", s3::header_word)),
+        "The version of the protocol that is spoken (x-ms-version), for servers that know no newer one.")
+        .otherwise("2021-12-02").aliases(&["WALG_AZURE_BLOB_STORE_API_VERSION"]);
+    WALE_WABS_CA_FILE: Option<PathBuf> = Setting::new(Azure, &Opt(PATH),
+        "Certificates, PEM, that are trusted besides the system's.");
     // ------------------------------------------------------------------ cluster
     PGDATA: PathBuf = Setting::new(Cluster, &PATH,
         "The data directory, as the sidecar sees it.")
@@ -561,6 +609,12 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "the control connection passes no options to the server",
     ),
     ("PGSERVICE", "the service file is not read"),
+    ("AZURE_BUFFER_SIZE", "uploads share WALE_MEMORY"),
+    ("AZURE_MAX_BUFFERS", "uploads share WALE_MEMORY"),
+    (
+        "AZURE_TRY_TIMEOUT",
+        "silence is limited, and not the length of a transfer",
+    ),
 ];
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub(crate) enum Group {
     Archive,
     /// An archive in S3.
     S3,
+    /// An archive in Azure Blob Storage.
+    Azure,
     /// An archive in OpenStack Swift.
     Swift,
     /// Proxies, for every store behind HTTP.
@@ -34,9 +36,10 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 13] = [
+    pub(crate) const ALL: [Group; 14] = [
         Group::Archive,
         Group::S3,
+        Group::Azure,
         Group::Swift,
         Group::Proxies,
         Group::Cluster,
@@ -56,6 +59,7 @@ impl Group {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
             Group::Swift => "Archive in Swift",
+            Group::Azure => "Archive in Azure",
             Group::Proxies => "Proxies",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
@@ -72,6 +76,9 @@ impl Group {
     /// Whether its settings belong to some kinds of store. They are read only when the archive is in such a store, and
     /// count as the archive's.
     pub(crate) const fn is_of_a_store(self) -> bool {
-        matches!(self, Group::S3 | Group::Swift | Group::Proxies)
+        matches!(
+            self,
+            Group::S3 | Group::Swift | Group::Azure | Group::Proxies
+        )
     }
 }

@@ -7,6 +7,7 @@
 //! What the values do is the rooms' business: they receive typed options and never a setting's name.
 
 pub(crate) mod allocator;
+mod azure;
 pub(crate) mod declared;
 mod group;
 mod machine;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 
 use wale_ops::{Kind, OpError};
 
+pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
 pub(crate) use group::Group;
 pub(crate) use machine::processors;

@@ -6,6 +6,7 @@ use wale_format::Codec;
 use wale_ops::retention::Policy;
 use wale_service::{Schedule, TokenFor};
 
+use super::azure::{self, AzureSettings};
 use super::declared::{
     CRON_TIMING, SETTINGS, TZ, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FILE_PREFIX,
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
@@ -26,21 +27,27 @@ use super::swift::{self, SwiftSettings};
 pub(crate) struct Settings {
     values: Values,
     pub(crate) place: Option<Place>,
-    /// Set when the place is a bucket.
-    pub(crate) s3: Option<S3Settings>,
     /// Set when the place is a container of Swift.
     pub(crate) swift: Option<SwiftSettings>,
+    /// Set when the place is a bucket.
+    pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a container of Azure.
+    pub(crate) azure: Option<AzureSettings>,
 }
 
 impl Settings {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let place = place(reader);
+        let swift = match &place {
+            Some(Place::SwiftContainer { .. }) => Some(swift::read(reader)),
+            _ => None,
+        };
         let s3 = match &place {
             Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
             _ => None,
         };
-        let swift = match &place {
-            Some(Place::SwiftContainer { .. }) => Some(swift::read(reader)),
+        let azure = match &place {
+            Some(Place::AzureContainer { container, .. }) => Some(azure::read(reader, container)),
             _ => None,
         };
         for setting in SETTINGS {
@@ -55,8 +62,9 @@ impl Settings {
         Self {
             values: reader.values().clone(),
             place,
-            s3,
             swift,
+            s3,
+            azure,
         }
     }
 

@@ -3,6 +3,7 @@
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
 
 mod archive_command;
+mod azure;
 mod base_backup;
 mod beside_production;
 mod cli;

@@ -212,7 +212,10 @@ async fn fault_03_uploads_that_fail_or_are_dropped_leave_nothing_behind() {
     assert!(server.objects().is_empty());
     // One that was on its way may come when the others are gone already.
     let begun = proxy.count(Kind::Put, "wale_segments/a/");
-    assert!(begun > 0 && server.segments().len() <= 1, "the store answers: it is discarded at once");
+    assert!(
+        begun > 0 && server.segments().len() <= 1,
+        "the store answers: it is discarded at once"
+    );
     {
         let name = key("b");
         let mut dropped = store.put(&name, body(BEFORE, 1).chain(stream::pending()).boxed());

@@ -137,7 +137,7 @@ impl SwiftInterface {
 
 /// A token, and the account that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Session {
+pub(super) struct Admitted {
     pub(super) token: Secret,
     /// Without a slash at its end.
     pub(super) storage_url: String,
@@ -149,7 +149,7 @@ pub(super) struct Logins {
     login: SwiftLogin,
     storage_url: Option<String>,
     transport: Transport,
-    keeper: Keeper<Session>,
+    keeper: Keeper<Admitted>,
 }
 
 impl Logins {
@@ -163,19 +163,19 @@ impl Logins {
     }
 
     /// The token to use.
-    pub(super) async fn get(&self) -> Result<Arc<Session>, Failure> {
+    pub(super) async fn get(&self) -> Result<Arc<Admitted>, Failure> {
         self.keeper.get(self.grant()).await
     }
 
     /// Another token than this, which was refused; `None` when there is none.
     pub(super) async fn other_than(
         &self,
-        refused: &Arc<Session>,
-    ) -> Result<Option<Arc<Session>>, Failure> {
+        refused: &Arc<Admitted>,
+    ) -> Result<Option<Arc<Admitted>>, Failure> {
         self.keeper.other_than(refused, self.grant()).await
     }
 
-    async fn grant(&self) -> Result<Granted<Session>, Failure> {
+    async fn grant(&self) -> Result<Granted<Admitted>, Failure> {
         let SwiftLogin { url, .. } = &self.login;
         let granted = self.ask().await.map_err(|failure| of_login(failure, url))?;
         let storage_url = &granted.credentials.storage_url;
@@ -189,7 +189,7 @@ impl Logins {
         Ok(granted)
     }
 
-    async fn ask(&self) -> Result<Granted<Session>, Failure> {
+    async fn ask(&self) -> Result<Granted<Admitted>, Failure> {
         let Self {
             login,
             storage_url,
@@ -358,7 +358,7 @@ mod tests {
             region: None,
             interface: SwiftInterface::Public,
         };
-        let session = Session {
+        let session = Admitted {
             token: Secret::new("canary"),
             storage_url: "http://h".into(),
         };

@@ -7,7 +7,7 @@ use chrono::Utc;
 use http::{HeaderMap, Method};
 
 use super::catalog::Wanted;
-use super::{Session, exchange, header_value};
+use super::{Admitted, exchange, header_value};
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;
@@ -21,7 +21,7 @@ pub(super) async fn grant(
     key: &Secret,
     wanted: &Wanted<'_>,
     transport: &Transport,
-) -> Result<Granted<Session>, Failure> {
+) -> Result<Granted<Admitted>, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert("x-auth-user", header_value(user)?);
     headers.insert("x-auth-key", header_value(key.expose())?);
@@ -45,7 +45,7 @@ pub(super) async fn grant(
         .and_then(|seconds| chrono::Duration::from_std(Duration::from_secs(seconds)).ok())
         .and_then(|time| Utc::now().checked_add_signed(time));
     Ok(Granted {
-        credentials: Session {
+        credentials: Admitted {
             token: Secret::new(token),
             storage_url,
         },

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::catalog::{Place, SERVICE_TYPE, Wanted};
-use super::{KeystoneName, Session, SwiftInterface, exchange, service};
+use super::{Admitted, KeystoneName, SwiftInterface, exchange, service};
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;
@@ -74,7 +74,7 @@ pub(super) async fn grant(
     body: Value,
     wanted: &Wanted<'_>,
     transport: &Transport,
-) -> Result<Granted<Session>, Failure> {
+) -> Result<Granted<Admitted>, Failure> {
     let url = format!("{}/v2.0/tokens", service(url));
     let body = Bytes::from(body.to_string());
     let mut answer = exchange(transport, Method::POST, url, json_headers(), body).await?;
@@ -82,7 +82,7 @@ pub(super) async fn grant(
 }
 
 /// What an answer grants.
-fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Session>, Failure> {
+fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
     let Answered { access } = serde_json::from_slice(body).map_err(unreadable)?;
     let Access { token, catalog } = access;
     if !fits_header(&token.id) {
@@ -115,7 +115,7 @@ fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Session>, Failure> {
         })
         .collect();
     Ok(Granted {
-        credentials: Session {
+        credentials: Admitted {
             token: Secret::new(token.id),
             storage_url: wanted.choose(&places)?,
         },

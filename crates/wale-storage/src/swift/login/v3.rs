@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::catalog::{Place, SERVICE_TYPE, Wanted};
 use super::v2::{BYTES_MAX, json_headers, moment, unreadable};
-use super::{ApplicationCredential, KeystoneName, Session, SwiftInterface, exchange, service};
+use super::{Admitted, ApplicationCredential, KeystoneName, SwiftInterface, exchange, service};
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;
@@ -101,7 +101,7 @@ pub(super) async fn grant(
     body: Value,
     wanted: &Wanted<'_>,
     transport: &Transport,
-) -> Result<Granted<Session>, Failure> {
+) -> Result<Granted<Admitted>, Failure> {
     let url = format!("{}/v3/auth/tokens", service(url));
     let body = Bytes::from(body.to_string());
     let mut answer = exchange(transport, Method::POST, url, json_headers(), body).await?;
@@ -114,7 +114,7 @@ pub(super) async fn grant(
 }
 
 /// What an answer grants.
-fn read(token: Secret, body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Session>, Failure> {
+fn read(token: Secret, body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
     let AnsweredV3 { token: told } = serde_json::from_slice(body).map_err(unreadable)?;
     let endpoints = told
         .catalog
@@ -137,7 +137,7 @@ fn read(token: Secret, body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Sessi
         })
         .collect();
     Ok(Granted {
-        credentials: Session {
+        credentials: Admitted {
             token,
             storage_url: wanted.choose(&places)?,
         },
