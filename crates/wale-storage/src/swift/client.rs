@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::listing::Entry;
+use super::documents::{Entry, read_json};
 use super::login::{Admitted, Logins};
 use super::options::SwiftOptions;
 use super::refusal;
@@ -358,17 +357,6 @@ impl SwiftClient {
         let page = self.document(&call, SHORT_BYTES_MAX, read).await;
         page.map_err(|failure| self.error(failure, Asked::Bucket))
     }
-}
-
-/// An answer in JSON. It is not quoted: it may be anything.
-pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        Failure::Nonsense(format!(
-            "no document of Swift's, at line {} column {}",
-            error.line(),
-            error.column()
-        ))
-    })
 }
 
 /// A container and prefix as they are written.

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use http::{Method, StatusCode};
-use serde::Deserialize;
+use http::Method;
 
-use super::client::{About, SwiftCall, read_json};
+use super::client::{About, SwiftCall};
+use super::documents::Deletion;
 use super::leftovers::{Remnant, noted};
 use super::listing::Names;
 use super::refusal;
@@ -26,62 +26,6 @@ const SINGLE_AT_A_TIME: usize = 8;
 
 /// The answer names at most the objects of the request that are left, with some words each: 1,000 of 3 KiB.
 const RESULT_BYTES_MAX: usize = 4 << 20;
-
-/// What Swift says when it is to delete the segments of an object that has none.
-const NOT_LARGE: &str = "Not an SLO manifest";
-
-/// What became of a deletion of several objects, or of one with its segments. Its HTTP status is always 200.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Deletion {
-    #[serde(rename = "Response Status")]
-    status: String,
-    #[serde(default, rename = "Response Body")]
-    body: String,
-    #[serde(rename = "Number Deleted")]
-    deleted: u64,
-    #[serde(default, rename = "Number Not Found")]
-    not_found: u64,
-    /// Escaped names, and what is wrong.
-    #[serde(default, rename = "Errors")]
-    errors: Vec<(String, String)>,
-}
-
-impl Deletion {
-    /// What one answer says; none when it has no document: then the server does not know such requests.
-    fn read(status: StatusCode, body: &[u8]) -> Result<Option<Self>, Failure> {
-        if body.is_empty() || status == StatusCode::NO_CONTENT {
-            return Ok(None);
-        }
-        let told: Self = read_json(body)?;
-        let texts = told.errors.iter().map(|(_, why)| why).chain([&told.status]);
-        let refused = texts
-            .map(|why| refusal::of_text(why))
-            .find(refusal::is_of_token);
-        match refused {
-            Some(refused) => Err(Failure::Refused(refused)),
-            None => Ok(Some(told)),
-        }
-    }
-
-    fn is_success(&self) -> bool {
-        self.status.starts_with('2') && self.errors.is_empty()
-    }
-
-    /// Whether nothing was deleted because the object has no segments.
-    fn is_not_large(&self) -> bool {
-        self.errors.iter().any(|(_, why)| why == NOT_LARGE) || self.body.contains(NOT_LARGE)
-    }
-
-    /// What is said of the first object that is left, or of all.
-    fn failure(&self) -> Failure {
-        let why = self.errors.first().map_or(&self.status, |(_, why)| why);
-        let mut refused = refusal::of_text(why);
-        if !self.body.is_empty() {
-            refused.reply.message = crate::http::text::one_line(&format!("{why}: {}", self.body));
-        }
-        Failure::Refused(refused)
-    }
-}
 
 impl SwiftStore {
     /// Deletes one object, with its segments if it has any.
@@ -327,44 +271,5 @@ impl SwiftStore {
                 return;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_the_real_server() {
-        let read = |text: &str| Deletion::read(StatusCode::OK, text.as_bytes());
-        let whole = read(
-            "  \r\n {\"Response Status\": \"200 OK\", \"Response Body\": \"\", \"Number Deleted\": 3, \
-             \"Number Not Found\": 0, \"Errors\": []}",
-        );
-        let whole = whole.expect("it is one").expect("it is one");
-        assert!(whole.is_success() && whole.deleted == 3);
-        let small = read(
-            r#"{"Response Status": "400 Bad Request", "Response Body": "", "Number Deleted": 0,
-            "Number Not Found": 0, "Errors": [["/cont//a/b/x", "Not an SLO manifest"]]}"#,
-        );
-        let small = small.expect("it is one").expect("it is one");
-        assert!(small.is_not_large() && !small.is_success());
-        let denied = read(
-            r#"{"Response Status": "400 Bad Request", "Response Body": "", "Number Deleted": 1,
-            "Number Not Found": 0, "Errors": [["cont/x", "403 Forbidden"]]}"#,
-        );
-        let denied = denied.expect("it is one").expect("it is one").failure();
-        assert_eq!(denied.refusal().map(|r| r.status.as_u16()), Some(403));
-        let expired = read(
-            r#"{"Response Status": "401 Unauthorized", "Response Body": "", "Number Deleted": 1,
-            "Number Not Found": 0, "Errors": [["cont/x", "401 Unauthorized"]]}"#,
-        );
-        let expired = expired.expect_err("another token may be accepted");
-        assert!(expired.refusal().is_some_and(refusal::is_of_token));
-        assert_eq!(
-            Deletion::read(StatusCode::NO_CONTENT, b"").expect("none"),
-            None
-        );
-        assert!(read("<html>").is_err());
     }
 }

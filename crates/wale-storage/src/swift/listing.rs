@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use http::Method;
-use serde::Deserialize;
 
-use super::client::{About, SharedSwift, SwiftCall, read_json};
+use super::client::{About, SharedSwift, SwiftCall};
+use super::documents::{Entry, read_json};
 use crate::http::extent::{Extent, PAGE_BYTES_MAX};
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::moment;
@@ -17,33 +17,6 @@ use crate::{ObjectMeta, RetryPolicy, StoreError};
 
 /// Names on a page. 1,000: what [`PAGE_BYTES_MAX`] has room for, whatever the names are; Swift would give ten thousand.
 const NAMES: &str = "1000";
-
-/// A name of a listing.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    /// Of a large object the sum of its segments.
-    #[serde(default)]
-    pub(super) bytes: u64,
-    /// The MD5 of an object that is not large.
-    #[serde(default)]
-    pub(super) hash: String,
-    #[serde(default)]
-    pub(super) last_modified: String,
-    /// The digest of a large object, where the server tells it: the MD5 of its segments' MD5s.
-    #[serde(default)]
-    pub(super) slo_etag: Option<String>,
-}
-
-impl Entry {
-    /// When it was stored: in UTC, to the microsecond, without saying so.
-    pub(super) fn modified(&self) -> Result<DateTime<Utc>, Failure> {
-        let text = self.last_modified.trim_end_matches('Z');
-        NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
-            .map(|moment| moment.and_utc())
-            .map_err(|_| Failure::Nonsense("a listing without times".to_owned()))
-    }
-}
 
 /// Names of the container that begin alike, page by page.
 pub(super) struct Names {
@@ -215,27 +188,4 @@ async fn next_object(names: &mut Names) -> Result<Option<ObjectMeta>, StoreError
         }));
     }
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_of_the_real_server() {
-        let page = br#"[{"bytes": 10, "hash": "76734b6bfd489245168a8463625688f0", "name": "/a/b/big",
-            "content_type": "application/octet-stream", "last_modified": "2026-11-29T07:46:01.530590",
-            "slo_etag": "\"e0b153045b08d59d4e18a98ab823ac42\""}, {"bytes": 5, "hash": "5d41402abc4b2a76b9719d911017c592",
-            "name": "/a/b/x", "content_type": "text/plain", "last_modified": "2026-11-29T07:45:47.000000"},
-            {"subdir": "no object of ours", "name": "y"}]"#;
-        let entries: Vec<Entry> = read_json(page).expect("it is one");
-        assert_eq!(entries[0].bytes, 10);
-        assert!(entries[0].slo_etag.is_some());
-        let modified = entries[0].modified().expect("a time");
-        assert_eq!(modified.to_rfc3339(), "2026-11-29T07:46:01.530590+00:00");
-        assert!(entries[1].slo_etag.is_none());
-        assert!(entries[2].modified().is_err());
-        let failure = read_json::<Vec<Entry>>(b"<html>can ary").unwrap_err();
-        assert!(!failure.to_string().contains("ary"), "{failure}");
-    }
 }

@@ -4,6 +4,7 @@
 //!   verbs ─▶ upload ─▶ segments, commit, probe        what each verb means
 //!     └────▶ download, listing, delete, sweep
 //!                └─▶ client ─▶ login                  one container, requests with a token
+//!                      ├────▶ documents               answers in JSON
 //!                      ├────▶ refusal                 errors, and what they mean
 //!                      └────▶ crate::http             what every store behind HTTP shares
 //! ```
@@ -33,6 +34,7 @@
 mod client;
 mod commit;
 mod delete;
+mod documents;
 mod download;
 mod leftovers;
 mod listing;

@@ -8,7 +8,7 @@
 //! The mark is that of the upload, so that two uploads of one name never share a segment.
 
 use md5::{Digest as _, Md5};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::client::SwiftClient;
 use crate::ObjectKey;
@@ -26,13 +26,6 @@ pub(super) struct SegmentRecord {
     /// Its MD5.
     etag: String,
     size_bytes: u64,
-}
-
-/// A line of the list as the server gives it.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct ListedSegment {
-    /// Container and name.
-    pub(super) name: String,
 }
 
 /// A segment's name, taken apart.

@@ -11,10 +11,10 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use http::Method;
 
-use super::client::read_json;
-use super::listing::{self, Entry, Names};
+use super::documents::{Entry, ListedSegment, read_json};
+use super::listing::{self, Names};
 use super::probe::TRIAL_PREFIX;
-use super::segments::{self, ListedSegment, SegmentName};
+use super::segments::{self, SegmentName};
 use super::state::SwiftStore;
 use super::upload::is_same;
 use crate::http::failure::{Asked, Failure};
