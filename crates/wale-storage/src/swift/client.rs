@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::documents::{Entry, read_json};
 use super::login::{Admitted, Logins};
+use super::names;
 use super::options::SwiftOptions;
 use super::refusal;
-use super::segments;
-use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Asked, Failure, Meaning};
+use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Asked, Failure, Meaning, Refusal};
 use crate::http::text::{escape, escape_path, query};
 use crate::http::transport::{Answer, Outgoing, Payload, Transport};
 use crate::{HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
@@ -157,7 +157,7 @@ impl SwiftClient {
 
     /// The key of an object of the container, if it is below the prefix and can be one of ours.
     pub(super) fn key_of(&self, name: &str) -> Option<ObjectKey> {
-        if segments::is_one(name) {
+        if names::is_segment(name) {
             return None;
         }
         ObjectKey::new(name.strip_prefix(&self.prefix)?).ok()
@@ -306,10 +306,7 @@ impl SwiftClient {
         key: &ObjectKey,
         failure: &Failure,
     ) -> Result<(), StoreError> {
-        if failure
-            .refusal()
-            .is_some_and(|refusal| refusal.is_absence())
-        {
+        if failure.refusal().is_some_and(Refusal::is_absence) {
             return self.confirm_container().await;
         }
         let name = self.name_of(key.as_str());

@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 
 use super::client::SwiftCall;
 use super::download;
+use super::names::{MARK_HEADER, is_same};
 use super::state::SwiftStore;
-use super::upload::{MARK_HEADER, is_same};
 use crate::http::failure::{Asked, Failure, Meaning, Refusal};
 use crate::http::text::moment;
 use crate::retry::Attempts;
@@ -120,7 +120,7 @@ impl SwiftStore {
                 return Ok(Whose::Others);
             }
             is_doubtful |= failure.is_transient() && !is_garbled;
-            let error = self.not_put(wanted.key, failure).await;
+            let error = self.not_put(wanted.key, failure);
             // The segments went with the object.
             if is_garbled && wanted.is_large {
                 return Err(error);

@@ -143,17 +143,21 @@ impl SwiftStore {
         for (n, names) in names.chunks(NAMES_MAX).enumerate() {
             let first = n * NAMES_MAX;
             let singly = self.inner.deletes_singly.load(Ordering::Relaxed) || names.len() == 1;
-            let results = match singly {
-                true => self.delete_names_singly(names).await,
-                false => match self.delete_names_together(names).await {
-                    Ok(Some(some)) => some,
-                    Ok(None) => {
+            let together = if singly {
+                Ok(None)
+            } else {
+                self.delete_names_together(names).await
+            };
+            let results = match together {
+                Ok(Some(some)) => some,
+                Ok(None) => {
+                    if !singly {
                         tracing::debug!("the store deletes one object at a time");
                         self.inner.deletes_singly.store(true, Ordering::Relaxed);
-                        self.delete_names_singly(names).await
                     }
-                    Err(failure) => (0..names.len()).map(|n| (n, failure.clone())).collect(),
-                },
+                    self.delete_names_singly(names).await
+                }
+                Err(failure) => (0..names.len()).map(|n| (n, failure.clone())).collect(),
             };
             failed.extend(results.into_iter().map(|(n, failure)| (first + n, failure)));
         }

@@ -39,6 +39,7 @@ mod download;
 mod leftovers;
 mod listing;
 mod login;
+mod names;
 mod options;
 mod probe;
 mod refusal;

@@ -9,7 +9,7 @@ use http::Method;
 
 use super::leftovers::{Remnant, note};
 use super::state::{State, SwiftStore};
-use crate::http::failure::{Asked, Failure};
+use crate::http::failure::{Asked, Failure, Refusal};
 use crate::http::marks::random_mark;
 use crate::{ObjectKey, StoreError};
 
@@ -66,11 +66,7 @@ impl SwiftStore {
                 {
                     return Ok(false);
                 }
-                Err(failure)
-                    if failure
-                        .refusal()
-                        .is_some_and(|refusal| refusal.is_absence()) =>
-                {
+                Err(failure) if failure.refusal().is_some_and(Refusal::is_absence) => {
                     return Err(client.error(failure, Asked::Bucket));
                 }
                 Err(failure) => return Err(client.error(failure, Asked::Object(key))),

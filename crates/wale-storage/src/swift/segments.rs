@@ -11,12 +11,9 @@ use md5::{Digest as _, Md5};
 use serde::Serialize;
 
 use super::client::SwiftClient;
+use super::names;
 use crate::ObjectKey;
 use crate::http::text::hex;
-
-/// What the names of segments begin with: of archives whose names begin with a slash, and of others. No archive's
-/// listing shows them, and `a/` never has those of `/a/`.
-const SEGMENTS_PREFIXES: [&str; 2] = ["wale_segments/", "wale_segments_bare/"];
 
 /// A stored segment, as the list has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,18 +44,7 @@ impl SegmentRecord {
 
 /// What the names of the segments of all objects of this archive begin with.
 pub(super) fn all(client: &SwiftClient) -> String {
-    let [slashed, bare] = SEGMENTS_PREFIXES;
-    match client.prefix().strip_prefix('/') {
-        Some(path) => format!("{slashed}{path}"),
-        None => format!("{bare}{}", client.prefix()),
-    }
-}
-
-/// Whether this is the name of a segment of some archive.
-pub(super) fn is_one(name: &str) -> bool {
-    SEGMENTS_PREFIXES
-        .iter()
-        .any(|start| name.starts_with(start))
+    names::segments_of(client.prefix())
 }
 
 /// What the names of an object's segments begin with, whatever upload they are of.

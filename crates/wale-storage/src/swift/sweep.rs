@@ -13,10 +13,10 @@ use http::Method;
 
 use super::documents::{Entry, ListedSegment, read_json};
 use super::listing::{self, Names};
+use super::names::is_same;
 use super::probe::TRIAL_PREFIX;
 use super::segments::{self, SegmentName};
 use super::state::SwiftStore;
-use super::upload::is_same;
 use crate::http::failure::{Asked, Failure};
 use crate::http::transport::Answer;
 use crate::retry::Attempts;

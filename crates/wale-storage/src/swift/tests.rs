@@ -184,9 +184,10 @@ async fn fault_66_success_without_a_digest_is_looked_at() {
     });
     for is_new in [true, false] {
         let body = body_from(Bytes::from_static(b"x"));
-        let error = match is_new {
-            true => store.put_if_absent(&key(), body).await.map(drop),
-            false => store.put(&key(), body).await.map(drop),
+        let error = if is_new {
+            store.put_if_absent(&key(), body).await.map(drop)
+        } else {
+            store.put(&key(), body).await.map(drop)
         };
         let error = error.expect_err("nothing was stored");
         assert!(error.is_transient(), "{error:?}");
@@ -265,9 +266,12 @@ async fn a_deletion_of_several_is_believed_only_with_a_count() {
 #[tokio::test]
 async fn an_archive_under_the_other_spelling_of_its_names_is_no_empty_one() {
     let entry = r#"[{"name": "p/basebackups_005/x", "bytes": 1, "last_modified": "2026-11-29T07:46:01.000000"}]"#;
-    let answers = move |seen: &Seen| match seen.query.contains("prefix=p%2F") {
-        true => swifts(Answer::new(200, entry)),
-        false => swifts(Answer::new(200, "[]")),
+    let answers = move |seen: &Seen| {
+        if seen.query.contains("prefix=p%2F") {
+            swifts(Answer::new(200, entry))
+        } else {
+            swifts(Answer::new(200, "[]"))
+        }
     };
     let (server, store) = store(answers);
     let error = store.check().await.expect_err("it is WAL-G's");

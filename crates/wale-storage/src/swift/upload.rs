@@ -14,6 +14,7 @@ use http::Method;
 use super::client::{About, SwiftCall};
 use super::commit::{Appearance, Creation, Whose};
 use super::leftovers::{Remains, Remnant, note};
+use super::names::{MARK_HEADER, is_same};
 use super::options::SEGMENTS_MAX;
 use super::segments::{self, SegmentRecord};
 use super::state::SwiftStore;
@@ -24,9 +25,6 @@ use crate::http::slots::PartMemory;
 use crate::http::text::hex;
 use crate::retry::Attempts;
 use crate::{Body, ObjectKey, StoreError};
-
-/// The header in which an object remembers the upload that made it.
-pub(super) const MARK_HEADER: &str = "x-object-meta-wale-upload";
 
 /// Segments that are being stored. If it is dropped before its end, they are noted as remains: a drop cannot wait for
 /// the store, so the next upload discards them.
@@ -254,13 +252,13 @@ impl SwiftStore {
                 },
                 Err(failure) => failure,
             };
-            let error = self.not_put(key, failure).await;
+            let error = self.not_put(key, failure);
             attempts.pause(error).await?;
         }
     }
 
     /// A write's failure as the room's error. That something is not there can only mean the container.
-    pub(super) async fn not_put(&self, key: &ObjectKey, failure: Failure) -> StoreError {
+    pub(super) fn not_put(&self, key: &ObjectKey, failure: Failure) -> StoreError {
         let client = &self.inner.client;
         match failure.refusal() {
             Some(refusal) if refusal.is_absence() => client.error(failure, Asked::Bucket),
@@ -272,11 +270,6 @@ impl SwiftStore {
 /// What the store must answer.
 fn etag(part: &Part) -> String {
     part.sums.md5.map(|sum| hex(&sum)).unwrap_or_default()
-}
-
-/// Whether a digest in an answer is this one. Those of large objects stand in quotes.
-pub(super) fn is_same(found: &str, expected: &str) -> bool {
-    found.trim_matches('"').eq_ignore_ascii_case(expected)
 }
 
 fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {

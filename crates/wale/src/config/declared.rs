@@ -37,7 +37,7 @@ use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
     SIZE, SWITCH, TEXT, Text, ZONE,
 };
-use super::swift::{self, AuthVersion, SwiftNames};
+use super::swift::value::{self as swift, AuthVersion, SwiftNames};
 use super::value;
 
 /// What the sidecar does first.

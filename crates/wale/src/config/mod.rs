@@ -42,7 +42,8 @@ pub(crate) use setting::Facts;
 pub(crate) use settings::Settings;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
-pub(crate) use swift::{SwiftNames, SwiftSettings};
+pub(crate) use swift::SwiftSettings;
+pub(crate) use swift::value::SwiftNames;
 pub(crate) use value::{mapping, size};
 
 use mistake::Mistake;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wale_testkit::Sandbox;
 use wale_testkit::s3::BUCKET;
 use wale_testkit::swift::{Keystone, Role, SwiftServer};
+use wale_testkit::{Cluster, Sandbox, Sidecar};
 
 use crate::s3::wale;
 use crate::support::{WALE, fingerprint};
@@ -70,8 +70,16 @@ fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_swift() {
     assert!(segment.starts_with("00000002"), "{segment}");
     restored.wait_archived();
     assert_eq!(sidecar.get(&format!("/wal/{segment}")).status, 200);
+    assert_a_deletion_takes_segments_along(&swift, &restored, &sidecar, &segments);
+}
 
-    // A backup that goes takes its segments along.
+/// A backup that goes takes its segments along.
+fn assert_a_deletion_takes_segments_along(
+    swift: &SwiftStage,
+    restored: &Cluster,
+    sidecar: &Sidecar,
+    segments: &[String],
+) {
     let data = restored.data.to_string_lossy().into_owned();
     let pushed = sidecar.verb(WALE, "wale", &["backup-push", &data]);
     assert_eq!(pushed.code(), 0, "{}", pushed.stderr);
@@ -96,6 +104,17 @@ fn changed(port: u16, changes: &[(&str, &str)]) -> Vec<(String, String)> {
     settings
 }
 
+/// Settings of a login at this URL as the tests' user of Keystone, with some of them changed.
+fn with_keystone(url: &str, changes: &[(&str, &str)]) -> Vec<(String, String)> {
+    let base = [
+        ("SWIFT_AUTHURL", url),
+        ("SWIFT_AUTH_VERSION", ""),
+        ("SWIFT_PASSWORD", Keystone::PASSWORD),
+        ("SWIFT_USER", Keystone::USER),
+    ];
+    changed(0, &[&base[..], changes].concat())
+}
+
 /// The status and messages of a verb.
 fn listed(settings: &[(String, String)]) -> (i32, String) {
     let output = wale(settings, &["backup-list"]);
@@ -107,7 +126,7 @@ fn listed(settings: &[(String, String)]) -> (i32, String) {
 }
 
 #[test]
-fn fault_32_each_login_is_taken_as_wal_e_spelled_it_and_what_is_wrong_has_a_hint_of_its_own() {
+fn each_login_is_taken_as_wal_e_spelled_it() {
     let sandbox = Sandbox::new("swift-logins");
     let Some(server) = SwiftServer::start(&sandbox) else {
         wale_testkit::skip(
@@ -119,14 +138,7 @@ fn fault_32_each_login_is_taken_as_wal_e_spelled_it_and_what_is_wrong_has_a_hint
     let keystone = Keystone::start(&server, server.port());
     let plain = format!("http://127.0.0.1:{}", keystone.port());
     let third = format!("{plain}/v3");
-    let common = [
-        ("SWIFT_PASSWORD", Keystone::PASSWORD),
-        ("SWIFT_USER", Keystone::USER),
-    ];
-    let of = |url: &str, changes: &[(&str, &str)]| {
-        let base = [("SWIFT_AUTHURL", url), ("SWIFT_AUTH_VERSION", "")];
-        changed(0, &[&base[..], &common, changes].concat())
-    };
+    let of = with_keystone;
     let credential = [
         ("SWIFT_USER", ""),
         ("SWIFT_PASSWORD", ""),
@@ -159,7 +171,21 @@ fn fault_32_each_login_is_taken_as_wal_e_spelled_it_and_what_is_wrong_has_a_hint
         assert_eq!(status, 0, "{settings:?}: {stderr}");
     }
     assert_eq!(keystone.logins(), 5);
+}
 
+#[test]
+fn fault_32_what_is_wrong_with_a_login_or_a_container_has_a_hint_of_its_own() {
+    let sandbox = Sandbox::new("swift-mistakes");
+    let Some(server) = SwiftServer::start(&sandbox) else {
+        wale_testkit::skip(
+            "swift-mistakes",
+            "Swift is not installed: run scripts/setup.sh",
+        );
+        return;
+    };
+    let keystone = Keystone::start(&server, server.port());
+    let third = format!("http://127.0.0.1:{}/v3", keystone.port());
+    let of = with_keystone;
     let project = ("SWIFT_TENANT", Keystone::PROJECT);
     for (settings, word) in [
         (

@@ -369,18 +369,11 @@ async fn fault_25_a_lost_reply_to_the_last_request_of_a_large_object_is_made_goo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_31_a_token_that_ends_in_mid_upload_is_renewed() {
-    let Some((sandbox, server)) = server("swift-31") else {
+    let Some((_sandbox, server)) = server("swift-31") else {
         return;
     };
     let proxy = FaultProxy::start(server.port());
-    let file = sandbox.path().join("password");
-    std::fs::write(&file, "testing\n").unwrap();
-    let mut options = options(proxy.port(), "/");
-    options.login.method = SwiftMethod::V1 {
-        user: Role::Owner.login().0.into(),
-        key: LoginSecret::File(file.clone()),
-    };
-    let store = open(&options);
+    let store = store(proxy.port(), "/");
     let name = key("renewed");
     // Between the second segment and the third every token is forgotten.
     let (reached, has_reached) = tokio::sync::oneshot::channel();
@@ -406,7 +399,23 @@ async fn fault_31_a_token_that_ends_in_mid_upload_is_renewed() {
     assert_content(&store, &name, 3 * SEGMENT, 1).await;
     let logins = |proxy: &FaultProxy| proxy.count(Kind::Get, "auth/v1.0");
     assert_eq!(logins(&proxy), 2);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_31_a_password_that_is_changed_is_read_anew_and_a_wrong_one_is_no_absence() {
+    let Some((sandbox, server)) = server("swift-31-password") else {
+        return;
+    };
+    let file = sandbox.path().join("password");
+    std::fs::write(&file, "testing\n").unwrap();
+    let mut options = options(server.port(), "/");
+    options.login.method = SwiftMethod::V1 {
+        user: Role::Owner.login().0.into(),
+        key: LoginSecret::File(file.clone()),
+    };
+    let store = open(&options);
+    let name = key("kept");
+    store.put(&name, body(10, 1)).await.unwrap();
     // In the middle of a deletion of many, whose answer of status 200 says it in its body.
     let names: Vec<ObjectKey> = (0..20).map(|n| key(&format!("many/{n:02}"))).collect();
     for name in &names {
@@ -437,21 +446,17 @@ async fn fault_31_a_token_that_ends_in_mid_upload_is_renewed() {
         assert!(!format!("{error:?}").contains("another"), "{error:?}");
     }
     std::fs::write(&file, "testing").unwrap();
-    assert_content(&store, &name, 3 * SEGMENT, 1).await;
+    assert_content(&store, &name, 10, 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logins_of_keystone_with_passwords_domains_and_application_credentials() {
+/// Every way to log in to the tests' Keystone.
+fn methods_of_keystone() -> [SwiftMethod; 6] {
     use KeystoneName::{Id, Name};
-    let Some((_sandbox, server)) = server("swift-keystone") else {
-        return;
-    };
-    let keystone = Keystone::start(&server, server.port());
     let password = || LoginSecret::Text(Secret::new(Keystone::PASSWORD));
     let secret = || LoginSecret::Text(Secret::new(Keystone::CREDENTIAL_SECRET));
     let user = || Name(Keystone::USER.into());
     let default = || Id("default".into());
-    let methods = [
+    [
         SwiftMethod::V2 {
             user: Keystone::USER.into(),
             password: password(),
@@ -488,7 +493,16 @@ async fn logins_of_keystone_with_passwords_domains_and_application_credentials()
             },
             secret: secret(),
         },
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_of_keystone_with_passwords_domains_and_application_credentials() {
+    let Some((_sandbox, server)) = server("swift-keystone") else {
+        return;
+    };
+    let keystone = Keystone::start(&server, server.port());
+    let methods = methods_of_keystone();
     let with = |method: SwiftMethod, region: Option<&str>| {
         let mut options = options(server.port(), "/keystone/");
         options.login = SwiftLogin {
@@ -594,7 +608,17 @@ async fn roles_may_what_the_guide_says_and_a_refusal_is_no_absence() {
             .await
             .unwrap_err(),
     );
-    // And one that is not there, which is not the absence of an object.
+    let failed = writer.delete_many(&names).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(server.names(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_24_a_container_that_is_gone_is_not_the_absence_of_an_object() {
+    let Some((_sandbox, server)) = server("swift-gone") else {
+        return;
+    };
+    let names = [key("x")];
     let mut gone = options(server.port(), "/a/");
     gone.container = "gone".into();
     let gone = open(&gone);
@@ -612,9 +636,6 @@ async fn roles_may_what_the_guide_says_and_a_refusal_is_no_absence() {
             "{error:?}"
         );
     }
-    let failed = writer.delete_many(&names).await;
-    assert!(failed.is_empty(), "{failed:?}");
-    assert_eq!(server.names(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::SwiftInterface;
+use super::method::SwiftInterface;
 use crate::http::failure::{Failure, Meaning, Refusal};
 use crate::http::text::one_line;
 use crate::{Misconfiguration, ServerReply};

@@ -7,7 +7,7 @@ use chrono::Utc;
 use http::{HeaderMap, Method};
 
 use super::catalog::Wanted;
-use super::{Admitted, exchange, header_value};
+use super::exchange::{Admitted, exchange, header_value};
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;

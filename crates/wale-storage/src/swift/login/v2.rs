@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::catalog::{Place, SERVICE_TYPE, Wanted};
-use super::{Admitted, KeystoneName, SwiftInterface, exchange, service};
+use super::exchange::{Admitted, exchange, service};
+use super::method::{KeystoneName, SwiftInterface};
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;
@@ -71,7 +72,7 @@ pub(super) fn request(user: &str, password: &Secret, tenant: &KeystoneName) -> V
 /// Logs in.
 pub(super) async fn grant(
     url: &str,
-    body: Value,
+    body: &Value,
     wanted: &Wanted<'_>,
     transport: &Transport,
 ) -> Result<Granted<Admitted>, Failure> {
@@ -83,7 +84,7 @@ pub(super) async fn grant(
 
 /// What an answer grants.
 fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
-    let Answered { access } = serde_json::from_slice(body).map_err(unreadable)?;
+    let Answered { access } = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let Access { token, catalog } = access;
     if !fits_header(&token.id) {
         return Err(Failure::Nonsense("an answer without a token".to_owned()));
@@ -124,7 +125,7 @@ fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> 
 }
 
 /// What is said of an answer that is no such document. It may hold a token and is not quoted.
-pub(super) fn unreadable(error: serde_json::Error) -> Failure {
+pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     Failure::Nonsense(format!(
         "no document of a login service, at line {} column {}",
         error.line(),
@@ -141,10 +142,10 @@ pub(super) fn moment(text: Option<&str>) -> Option<DateTime<Utc>> {
 /// The headers of a document.
 pub(super) fn json_headers() -> HeaderMap {
     let json = HeaderValue::from_static("application/json");
-    HeaderMap::from_iter([
-        (http::header::CONTENT_TYPE, json.clone()),
-        (http::header::ACCEPT, json),
-    ])
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::CONTENT_TYPE, json.clone());
+    headers.insert(http::header::ACCEPT, json);
+    headers
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::catalog::{Place, SERVICE_TYPE, Wanted};
 use super::v2::{BYTES_MAX, json_headers, moment, unreadable};
-use super::{Admitted, ApplicationCredential, KeystoneName, SwiftInterface, exchange, service};
+
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;
@@ -98,7 +98,7 @@ pub(super) fn with_application_credential(
 /// Logs in.
 pub(super) async fn grant(
     url: &str,
-    body: Value,
+    body: &Value,
     wanted: &Wanted<'_>,
     transport: &Transport,
 ) -> Result<Granted<Admitted>, Failure> {
@@ -115,7 +115,8 @@ pub(super) async fn grant(
 
 /// What an answer grants.
 fn read(token: Secret, body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
-    let AnsweredV3 { token: told } = serde_json::from_slice(body).map_err(unreadable)?;
+    let AnsweredV3 { token: told } =
+        serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let endpoints = told
         .catalog
         .into_iter()
