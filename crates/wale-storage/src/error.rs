@@ -117,6 +117,8 @@ pub enum Misconfiguration {
     WrongSignature,
     /// The credentials have expired, and new ones of the same source are no better.
     ExpiredCredentials,
+    /// The login service refuses the user, the password, or what they were to be used for.
+    LoginRefused,
     /// There are no credentials: the file, the service or the role that should give them does not.
     NoCredentials,
     /// The server's certificate is not trusted: expired, another host's, or signed by an unknown authority.
@@ -129,6 +131,8 @@ pub enum Misconfiguration {
     Unsupported,
     /// The object is in a storage class that cannot be read without restoring it first.
     ArchivedClass,
+    /// Nothing is under the names that are meant, and something is under those of another tool's spelling.
+    OtherNames,
 }
 
 impl Misconfiguration {
@@ -138,7 +142,8 @@ impl Misconfiguration {
         match self {
             Self::BadOptions => "correct the option that is named above",
             Self::NoSuchBucket => {
-                "check the bucket's name and the endpoint; a bucket that was deleted has taken its archive along"
+                "check the name of the bucket or container, and the endpoint; one that was deleted has taken its archive \
+                 along"
             }
             Self::OtherRegion => "set the region in which the bucket is",
             Self::ClockSkew => "set this host's clock; signatures are accepted for 15 minutes",
@@ -146,9 +151,13 @@ impl Misconfiguration {
                 "check the access key, and that it belongs to this endpoint; temporary keys need their session token"
             }
             Self::WrongSignature => {
-                "check the secret key, the region and the way in which the endpoint is told the bucket"
+                "check the secret key, and what else a signature is made of: the account or the region, and the way in which \
+                 the endpoint is told the bucket"
             }
             Self::ExpiredCredentials => "renew the credentials at their source",
+            Self::LoginRefused => {
+                "check the user, the password, and what they belong to: tenant, project, domains, version of the login"
+            }
             Self::NoCredentials => "check the source of the credentials that is named above",
             Self::UntrustedServer => {
                 "check the endpoint's name and certificate; a private authority is trusted by a CA file"
@@ -157,13 +166,17 @@ impl Misconfiguration {
                 "check whether the endpoint begins with http or https, and its port; a plain port is spoken to with http"
             }
             Self::UnknownChecksum => {
-                "set WALE_S3_CHECKSUM=md5, or none where the server refuses that, too; what it stores is then compared \
-                 in another way"
+                "set WALE_S3_CHECKSUM=md5 (in Azure WALE_WABS_CHECKSUM), or none where an S3 server refuses that, too; what \
+                 it stores is then compared in another way"
             }
             Self::Unsupported => {
                 "use an endpoint that offers this, or a setting that goes without it"
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
+            Self::OtherNames => {
+                "set WALE_GS_NAMES (WALE_SWIFT_NAMES) to the tool whose spelling is meant: wal-e, or wal-g; once it is set, \
+                 nothing is doubted"
+            }
         }
     }
 }
@@ -184,8 +197,8 @@ impl StoreError {
         match self {
             Self::Misconfigured { problem, .. } => Some(problem.hint()),
             Self::PermissionDenied { .. } if self.server_reply().is_some() => Some(
-                "check what the keys may do below the archive's prefix: list, read, write and delete; the guide to S3 has \
-                 the policy",
+                "check what the credentials may do below the archive's prefix: list, read, write and delete; the store's \
+                 page in the guide has the policy",
             ),
             Self::Retained { .. } => Some("wait until the retention has ended"),
             _ => None,

@@ -1,7 +1,7 @@
-//! Object storage, over S3, a file system or memory, with wrappers for faults and retries.
+//! Object storage, over S3, Azure, Swift, a file system or memory, with wrappers for faults and retries.
 //!
 //! ```text
-//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | FileStore | MemoryStore
+//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | AzureStore | SwiftStore | FileStore | MemoryStore
 //!              (transient)    (tests only)    (durable before it answers)
 //! ```
 //!
@@ -27,6 +27,7 @@
 //! 5. One function in `crates/wale/src/stores.rs` that describes it, and its arm in `described`: the compiler names the
 //!    place when the new kind of place is there.
 
+mod azure;
 pub mod conformance;
 mod error;
 mod fault;
@@ -37,8 +38,13 @@ mod memory;
 mod retry;
 mod s3;
 mod store;
+mod swift;
 
 pub use self::http::options::{HttpTimeouts, Proxies, Secret};
+pub use azure::{
+    AzureChecksum, AzureClient, AzureClientProof, AzureCredentialSource, AzureEndpoint,
+    AzureOptions, AzureStore,
+};
 pub use conformance::{conformance, conformance_with_names};
 pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
@@ -53,6 +59,10 @@ pub use s3::{
 };
 pub use store::{
     Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+};
+pub use swift::{
+    ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,
+    SwiftOptions, SwiftStore,
 };
 
 /// Pieces in which the stores of this room read and write: 1 MiB is large enough that a hop to a

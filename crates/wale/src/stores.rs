@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use wale_ops::{Kind, OpError};
 use wale_storage::{
-    FileStore, FileStoreOptions, HttpTimeouts, RetryPolicy, S3Options, S3Store, Store, StoreError,
+    AzureOptions, AzureStore, FileStore, FileStoreOptions, HttpTimeouts, RetryPolicy, S3Options,
+    S3Store, Store, StoreError, SwiftOptions, SwiftStore,
 };
 
 use crate::bounds::Bounds;
-use crate::config::{Place, S3Settings, Settings};
+use crate::config::{AzureSettings, Place, S3Settings, Settings, SwiftNames, SwiftSettings};
 
 /// What parts of uploads may take of the memory budget, where a store gathers them in memory: a quarter, 64 MiB of the
 /// default, which are eight parts of 8 MiB.
 const UPLOAD_SHARE: u64 = 4;
 
-/// The least that uploads to S3 need: two parts of 5 MiB, one of which is sent while the other is gathered.
+/// The least that uploads to a store behind HTTP need: two parts of 5 MiB, one of which is sent while the other is gathered.
 const LEAST_UPLOAD_BYTES: u64 = 10 << 20;
 
 /// Longest silence of a store behind HTTP as seen from outside. The store limits its own silence, request by request and
@@ -47,7 +48,13 @@ struct Described {
 fn described(settings: &Settings, bounds: &Bounds) -> Option<Described> {
     match settings.place.as_ref()? {
         Place::Directory(root) => Some(directory(root, bounds)),
+        Place::SwiftContainer { container, path } => {
+            Some(swift(container, path, settings.swift.as_ref()?, bounds))
+        }
         Place::Bucket { bucket, prefix } => Some(s3(bucket, prefix, settings.s3.as_ref()?, bounds)),
+        Place::AzureContainer { container, prefix } => {
+            Some(azure(container, prefix, settings.azure.as_ref()?, bounds))
+        }
     }
 }
 
@@ -91,6 +98,69 @@ fn s3(bucket: &str, prefix: &str, settings: &S3Settings, bounds: &Bounds) -> Des
         open: Box::new(move || Ok(Arc::new(S3Store::open(&options)?))),
         upload_memory_bytes,
         uploads_that_may_wait: Some(S3Options::uploads_that_may_wait(upload_memory_bytes)),
+        retry: RetryPolicy {
+            stall_timeout: HTTP_SILENCE,
+            put_stall_timeout: HTTP_PUT_SILENCE,
+            ..bounds.store.clone()
+        },
+    }
+}
+
+fn azure(container: &str, prefix: &str, settings: &AzureSettings, bounds: &Bounds) -> Described {
+    let upload_memory_bytes = (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES);
+    let options = AzureOptions {
+        account: settings.account.clone(),
+        container: container.to_owned(),
+        prefix: prefix.to_owned(),
+        cloud: settings.cloud.clone(),
+        endpoint: settings.endpoint.clone(),
+        credentials: settings.credentials.clone(),
+        api_version: settings.api_version.clone(),
+        checksum: settings.checksum,
+        ca_file: settings.ca_file.clone(),
+        proxies: settings.proxies.clone(),
+        timeouts: HttpTimeouts::default(),
+        retry: bounds.store.clone(),
+        upload_memory_bytes,
+    };
+    Described {
+        location: format!("wabs://{container}/{prefix}")
+            .trim_end_matches('/')
+            .to_owned(),
+        opening: "set up the archive in Azure".to_owned(),
+        open: Box::new(move || Ok(Arc::new(AzureStore::open(&options)?))),
+        upload_memory_bytes,
+        uploads_that_may_wait: Some(AzureOptions::uploads_that_may_wait(upload_memory_bytes)),
+        retry: RetryPolicy {
+            stall_timeout: HTTP_SILENCE,
+            put_stall_timeout: HTTP_PUT_SILENCE,
+            ..bounds.store.clone()
+        },
+    }
+}
+
+fn swift(container: &str, path: &str, settings: &SwiftSettings, bounds: &Bounds) -> Described {
+    let upload_memory_bytes = (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES);
+    let options = SwiftOptions {
+        container: container.to_owned(),
+        prefix: settings.names.unwrap_or(SwiftNames::WalE).prefix(path),
+        spelling_is_certain: settings.names.is_some(),
+        login: settings.login.clone(),
+        storage_url: settings.storage_url.clone(),
+        ca_file: settings.ca_file.clone(),
+        proxies: settings.proxies.clone(),
+        timeouts: HttpTimeouts::default(),
+        retry: bounds.store.clone(),
+        upload_memory_bytes,
+    };
+    Described {
+        location: format!("swift://{container}/{path}")
+            .trim_end_matches('/')
+            .to_owned(),
+        opening: "set up the archive in Swift".to_owned(),
+        open: Box::new(move || Ok(Arc::new(SwiftStore::open(&options)?))),
+        upload_memory_bytes,
+        uploads_that_may_wait: Some(SwiftOptions::uploads_that_may_wait(upload_memory_bytes)),
         retry: RetryPolicy {
             stall_timeout: HTTP_SILENCE,
             put_stall_timeout: HTTP_PUT_SILENCE,

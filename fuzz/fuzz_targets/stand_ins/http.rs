@@ -3,6 +3,9 @@
 #[path = "../../../crates/wale-storage/src/http/failure.rs"]
 #[allow(dead_code, reason = "the room's module, as it is")]
 pub(crate) mod failure;
+#[path = "../../../crates/wale-storage/src/http/markup.rs"]
+#[allow(dead_code, reason = "the room's module, as it is")]
+pub(crate) mod markup;
 #[path = "../../../crates/wale-storage/src/http/text.rs"]
 #[allow(dead_code, reason = "the room's module, as it is")]
 pub(crate) mod text;

@@ -63,6 +63,7 @@ impl Vouchers {
         SumsWanted {
             sha256: self.signed || self.checksum == UploadChecksum::Sha256,
             crc32c: self.checksum == UploadChecksum::Crc32c,
+            crc64: false,
             md5: self.etag || self.checksum == UploadChecksum::Md5,
         }
     }
@@ -121,6 +122,7 @@ mod tests {
         let sums = Sums {
             sha256: Some([0; 32]),
             crc32c: Some([0x8a, 0x91, 0x36, 0xaa]),
+            crc64: None,
             md5: Some([0; 16]),
         };
         for (checksum, expected) in [

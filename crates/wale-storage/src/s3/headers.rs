@@ -1,11 +1,8 @@
-//! What every object of ours carries.
+//! What every object of ours in S3 carries besides.
 
 use http::{HeaderMap, HeaderValue};
-use ring::rand::SecureRandom;
 
 use super::options::{S3Options, ServerEncryption};
-use crate::ObjectKey;
-use crate::http::text::hex;
 
 /// The header in which an object remembers the upload that made it.
 pub(super) const MARK_HEADER: &str = "x-amz-meta-wale-upload";
@@ -35,22 +32,4 @@ pub(super) fn object_headers(options: &S3Options) -> Result<HeaderMap, String> {
         }
     }
     Ok(headers)
-}
-
-/// WAL-E's content types.
-pub(super) fn content_type(key: &ObjectKey) -> &'static str {
-    match key.as_str().rsplit_once('.') {
-        Some((_, "json")) => "application/json",
-        Some((_, "txt")) => "text/plain",
-        _ => "application/octet-stream",
-    }
-}
-
-/// A name that no other upload has.
-pub(super) fn random_mark() -> String {
-    let mut bytes = [0; 12];
-    ring::rand::SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the system gives random numbers");
-    hex(&bytes)
 }

@@ -7,12 +7,13 @@ use http::Method;
 
 use super::checksum::{Vouched, contradicts};
 use super::client::Call;
-use super::headers::{MARK_HEADER, content_type};
+use super::headers::MARK_HEADER;
 use super::leftovers::{Abandoned, Leftover, abandon};
 use super::options::UploadChecksum;
 use super::state::S3Store;
 use super::xml::{Begun, PartRecord};
 use crate::http::failure::{Asked, Failure};
+use crate::http::marks::content_type;
 use crate::retry::Attempts;
 use crate::{ObjectKey, StoreError};
 

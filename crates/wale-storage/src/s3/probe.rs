@@ -17,13 +17,13 @@ use md5::{Digest as _, Md5};
 
 use super::checksum::{Vouched, Vouchers};
 use super::client::Call;
-use super::headers::random_mark;
 use super::leftovers::{Abandoned, Leftover, abandon};
 use super::multipart::Upload;
 use super::options::UploadChecksum;
 use super::state::{BodyCheck, Inner, S3Store};
 use super::xml::{self, PartRecord};
 use crate::http::failure::{Asked, Failure, Meaning};
+use crate::http::marks::random_mark;
 use crate::http::slots::PartMemory;
 use crate::http::text::hex;
 use crate::{Misconfiguration, ObjectKey, StoreError, body_from};

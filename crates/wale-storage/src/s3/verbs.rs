@@ -11,6 +11,7 @@ use super::commit::{Condition, Stored};
 use super::state::S3Store;
 use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
+use crate::http::reading;
 use crate::store::check_prefix;
 use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
@@ -52,7 +53,7 @@ impl Store for S3Store {
         let client = &self.inner.client;
         let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
         match client.call(&call).await {
-            Ok(answer) => download::meta(key, &answer)
+            Ok(answer) => reading::meta(key, &answer)
                 .map(Some)
                 .map_err(|failure| client.error(failure, Asked::Object(key))),
             Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {

@@ -1,8 +1,7 @@
 //! The XML of S3: what is read of its answers, and the two bodies that are written.
 //!
-//! Elements that are not named here are skipped, as the protocol wants it. So nearly every page from anywhere would
-//! pass for an empty listing, or for a deletion without a failure. The outermost element must be the one that was asked
-//! for.
+//! Elements that are not named here are skipped, as the protocol wants it. The outermost element must be the one that was
+//! asked for.
 
 use std::fmt::Write as _;
 
@@ -12,11 +11,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
-
 use super::refusal;
 use crate::http::failure::Failure;
+use crate::http::markup::root;
 
 /// An answer of status 200.
 pub(super) trait AnswerBody: DeserializeOwned {
@@ -162,21 +159,6 @@ pub(super) fn read<T: AnswerBody>(body: &[u8]) -> Result<T, Failure> {
             quick_xml::de::from_str(text).map_err(|error| Failure::Nonsense(error.to_string()))
         }
         _ => Err(Failure::Nonsense(format!("it is no {}", T::NAME))),
-    }
-}
-
-/// The name of the outermost element, without its namespace.
-fn root(text: &str) -> Option<String> {
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(start) | Event::Empty(start) => {
-                return String::from_utf8(start.local_name().as_ref().to_vec()).ok();
-            }
-            Event::Decl(_) | Event::Comment(_) | Event::DocType(_) | Event::PI(_) => {}
-            Event::Text(text) if text.iter().all(u8::is_ascii_whitespace) => {}
-            _ => return None,
-        }
     }
 }
 

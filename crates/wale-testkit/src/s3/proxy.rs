@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::kind::Kind;
 use super::message::{Framing, Head, copy_body, read_body};
-use super::rule::{Action, Answer, Fault, Kind, Seen, origin_form};
+use super::rule::{Action, Answer, Fault, Seen, origin_form};
 use super::server::BUCKET;
 use super::tls::TlsIdentity;
 
@@ -495,6 +496,7 @@ fn pass_request(
     for action in actions {
         match action {
             Action::StripHeader(name) => head.remove(name),
+            Action::AddQuery(query) => add_query(head, query),
             Action::EditUpload(edit) => edits.push(edit),
             Action::CutUpload(bytes) => at_most = Some(*bytes),
             _ => {}
@@ -518,6 +520,15 @@ fn pass_request(
     head.write(&mut server)?;
     server.write_all(&body)?;
     Ok(true)
+}
+
+/// Adds to the query of a request.
+fn add_query(head: &mut Head, query: &str) {
+    let words: Vec<&str> = head.first.split(' ').collect();
+    if let [method, target, version] = words[..] {
+        let before = if target.contains('?') { '&' } else { '?' };
+        head.first = format!("{method} {target}{before}{query} {version}");
+    }
 }
 
 /// A server may answer and close before it has read a body: the rest of the body is then dropped, so that

@@ -3,36 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::kind::Kind;
 use super::message::{Head, percent_decode};
-
-/// The verbs of S3, by what a request looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// `PutObject`.
-    Put,
-    /// `CreateMultipartUpload`.
-    CreateUpload,
-    /// `UploadPart`.
-    PutPart,
-    /// `CompleteMultipartUpload`.
-    CompleteUpload,
-    /// `AbortMultipartUpload`.
-    AbortUpload,
-    /// `ListMultipartUploads`.
-    ListUploads,
-    /// `GetObject`.
-    Get,
-    /// `HeadObject`.
-    Head,
-    /// `ListObjects`, either version.
-    List,
-    /// `DeleteObject`.
-    Delete,
-    /// `DeleteObjects`.
-    DeleteMany,
-    /// Anything else.
-    Other,
-}
+use crate::azure::seen as azure;
 
 /// A request that the proxy has seen.
 #[derive(Debug, Clone)]
@@ -67,16 +40,11 @@ impl Seen {
         let method = words.next().unwrap_or_default().to_owned();
         let target = origin_form(words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let decoded = percent_decode(path);
-        let decoded = decoded.trim_start_matches('/');
-        let key = match decoded.strip_prefix(bucket) {
-            Some("") => "",
-            Some(rest) if rest.starts_with('/') => &rest[1..],
-            _ => decoded,
-        };
+        let (kind, key) = azure::kind_and_key(&method, path, query)
+            .unwrap_or_else(|| kind_and_key(&method, path, query, bucket));
         Self {
-            kind: kind(&method, key, query),
-            key: key.to_owned(),
+            kind,
+            key,
             method,
             path: path.to_owned(),
             query: query.to_owned(),
@@ -98,6 +66,26 @@ pub(super) fn origin_form(target: &str) -> &str {
     rest.find('/').map_or("/", |slash| &rest[slash..])
 }
 
+fn kind_and_key(method: &str, path: &str, query: &str, bucket: &str) -> (Kind, String) {
+    let decoded = percent_decode(path);
+    let decoded = below_account(&decoded);
+    let key = match decoded.strip_prefix(bucket) {
+        Some("") => "",
+        Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/'),
+        _ => decoded,
+    };
+    (kind(method, key, query), key.to_owned())
+}
+
+/// What follows the account in a path of Swift's (`/v1/AUTH_test/bkt//key`); all of it where there is none.
+fn below_account(path: &str) -> &str {
+    let path = path.trim_start_matches('/');
+    match path.strip_prefix("v1/AUTH_") {
+        Some(rest) => rest.split_once('/').map_or("", |(_, rest)| rest),
+        None => path,
+    }
+}
+
 fn kind(method: &str, key: &str, query: &str) -> Kind {
     let has = |name: &str| {
         query
@@ -113,7 +101,7 @@ fn kind(method: &str, key: &str, query: &str) -> Kind {
         ("DELETE", false) => Kind::Delete,
         ("GET", false) if !has("uploadId") => Kind::Get,
         ("HEAD", false) => Kind::Head,
-        ("POST", true) if has("delete") => Kind::DeleteMany,
+        ("POST", true) if has("delete") || has("bulk-delete") => Kind::DeleteMany,
         ("GET", true) if has("uploads") => Kind::ListUploads,
         ("GET", true) if has("list-type") || query.is_empty() || has("prefix") => Kind::List,
         _ => Kind::Other,
@@ -246,6 +234,8 @@ pub enum Action {
     ReplaceReply(Answer),
     /// Takes a header out of the request.
     StripHeader(&'static str),
+    /// Adds this to the request's query.
+    AddQuery(&'static str),
     /// Changes the body on its way to the store. The length that is declared follows.
     EditUpload(Edit),
     /// Changes the body on its way back. The length that is declared follows.
@@ -289,21 +279,31 @@ impl Action {
         let text = text.to_owned();
         Self::EditReply(Arc::new(move |body| {
             let xml = String::from_utf8_lossy(body).into_owned();
-            let mut kept = String::new();
-            for (n, piece) in xml.split("<Contents>").enumerate() {
-                let (entry, rest) = piece.split_once("</Contents>").unwrap_or(("", piece));
-                if n == 0 {
-                    kept.push_str(piece);
-                } else if entry.contains(&text) {
-                    kept.push_str(rest);
-                } else {
-                    kept.push_str("<Contents>");
-                    kept.push_str(piece);
-                }
-            }
-            *body = kept.into_bytes();
+            // S3's element of an object, and Azure's.
+            let xml = ["Contents", "Blob"]
+                .iter()
+                .fold(xml, |xml, element| without_entries(&xml, element, &text));
+            *body = xml.into_bytes();
         }))
     }
+}
+
+/// A listing without the elements that hold this text.
+fn without_entries(xml: &str, element: &str, text: &str) -> String {
+    let (open, close) = (format!("<{element}>"), format!("</{element}>"));
+    let mut kept = String::new();
+    for (n, piece) in xml.split(&open).enumerate() {
+        let (entry, rest) = piece.split_once(&close).unwrap_or(("", piece));
+        if n == 0 {
+            kept.push_str(piece);
+        } else if entry.contains(text) {
+            kept.push_str(rest);
+        } else {
+            kept.push_str(&open);
+            kept.push_str(piece);
+        }
+    }
+    kept
 }
 
 fn flip_the_middle(body: &mut [u8]) {
@@ -349,6 +349,18 @@ impl Answer {
              <RequestId>0000000000000000</RequestId></Error>"
         );
         Self::new(status, &body).header("Content-Type", "application/xml")
+    }
+
+    /// An error in Azure's form.
+    #[must_use]
+    pub fn azure_error(status: u16, code: &str, message: &str) -> Self {
+        let body = format!(
+            "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>{message}\n\
+             RequestId:00000000-0000-0000-0000-000000000000</Message></Error>"
+        );
+        Self::new(status, &body)
+            .header("Content-Type", "application/xml")
+            .header("x-ms-error-code", code)
     }
 
     /// With a header.
@@ -408,6 +420,22 @@ mod tests {
                 "",
             ),
             ("HEAD /bkt HTTP/1.1", Kind::Other, ""),
+            ("PUT /v1/AUTH_test/bkt//a/b HTTP/1.1", Kind::Put, "a/b"),
+            (
+                "PUT /v1/AUTH_test/bkt/wale_segments/a HTTP/1.1",
+                Kind::Put,
+                "wale_segments/a",
+            ),
+            (
+                "GET /v1/AUTH_test/bkt?format=json&prefix=%2Fa HTTP/1.1",
+                Kind::List,
+                "",
+            ),
+            (
+                "POST /v1/AUTH_test?bulk-delete= HTTP/1.1",
+                Kind::DeleteMany,
+                "",
+            ),
         ] {
             let seen = seen(first);
             assert_eq!((seen.kind, seen.key.as_str()), (kind, key), "{first}");

@@ -23,10 +23,12 @@ use wale_ops::backup_push::{DamagedPagePolicy, Role};
 use wale_ops::retention::WalRetention;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_service::{Schedule, TokenFor};
-use wale_storage::{S3Endpoint, UploadChecksum};
+use wale_storage::{AzureChecksum, AzureEndpoint, S3Endpoint, SwiftInterface, UploadChecksum};
 
+use super::azure::value::{self as azure, Cloud};
 use super::group::Group::{
-    Archive, Backup, Cluster, Endpoint, Program, Restore, Retention, S3, Server, Sidecar, Wal,
+    Archive, Azure, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server,
+    Sidecar, Swift, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -35,6 +37,7 @@ use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
     SIZE, SWITCH, TEXT, Text, ZONE,
 };
+use super::swift::value::{self as swift, AuthVersion, SwiftNames};
 use super::value;
 
 /// What the sidecar does first.
@@ -127,11 +130,11 @@ settings! {
         "The archive in Google Cloud Storage, as gs://bucket/path. This version knows the setting and refuses it.")
         .flag("gs-prefix");
     WALE_WABS_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
-        "The archive in Azure Blob Storage, as wabs://container/path. This version knows the setting and refuses it.")
-        .flag("wabs-prefix");
+        "The archive in Azure Blob Storage, as wabs://container/path. The container must exist.")
+        .aliases(&["WALG_AZ_PREFIX"]).flag("wabs-prefix");
     WALE_SWIFT_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
-        "The archive in OpenStack Swift, as swift://container/path. This version knows the setting and refuses it.")
-        .flag("swift-prefix");
+        "The archive in OpenStack Swift, as swift://container/path. The container must exist.")
+        .aliases(&["WALG_SWIFT_PREFIX"]).flag("swift-prefix");
     WALE_COMPRESSION: Codec = Setting::new(Archive, &Choice(&Codec::ALL_WRITABLE, Codec::name),
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
@@ -241,16 +244,136 @@ settings! {
     WALE_S3_CA_FILE: Option<PathBuf> = Setting::new(S3, &Opt(PATH),
         "Certificates, PEM, that are trusted besides the system's.")
         .aliases(&["WALG_S3_CA_CERT_FILE", "S3_CA_CERT_FILE", "AWS_CA_BUNDLE"]);
-    HTTPS_PROXY: Option<s3::Secret> = Setting::new(S3, &Opt(Text("text", s3::secret)),
+    // ------------------------------------------------------------------ Swift
+    SWIFT_AUTHURL: Option<String> = Setting::new(Swift, &Opt(Text("text", s3::service_url)),
+        "The login service, as https://host:5000/v3. A version at its end may be left away. It must be set.")
+        .aliases(&["OS_AUTH_URL", "ST_AUTH"]);
+    SWIFT_AUTH_VERSION: Option<AuthVersion> = Setting::new(Swift, &Opt(Text("1, 2 or 3", AuthVersion::parse)),
+        "The protocol of the login: 1 is Swift's own and Ceph's, 2 and 3 are Keystone's.")
+        .otherwise("what SWIFT_AUTHURL ends with, or 2, as for WAL-E")
+        .aliases(&["OS_IDENTITY_API_VERSION", "OS_AUTH_VERSION", "ST_AUTH_VERSION"]);
+    SWIFT_USER: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The user's name; with version 1 account:user, with version 2 tenant:user where no tenant is set.")
+        .aliases(&["OS_USERNAME", "ST_USER"]);
+    SWIFT_USER_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The user's identifier, in place of the name, with version 3.")
+        .aliases(&["OS_USER_ID"]);
+    SWIFT_PASSWORD: Option<s3::Secret> = Setting::new(Swift, &Opt(Text("text", s3::secret)),
+        "The user's password; with version 1 the key.")
+        .aliases(&["OS_PASSWORD", "ST_KEY"]).secret();
+    SWIFT_TENANT: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The tenant's name, which version 3 calls a project.")
+        .aliases(&["OS_TENANT_NAME"]);
+    SWIFT_TENANT_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The tenant's identifier, in place of the name.")
+        .aliases(&["OS_TENANT_ID"]);
+    SWIFT_PROJECT_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The project's name; the same as SWIFT_TENANT, and counts before it.")
+        .aliases(&["OS_PROJECT_NAME"]);
+    SWIFT_PROJECT_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The project's identifier; the same as SWIFT_TENANT_ID, and counts before it.")
+        .aliases(&["OS_PROJECT_ID"]);
+    SWIFT_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the domain of user and project, with version 3, where neither has a domain of its own set.")
+        .aliases(&["OS_DEFAULT_DOMAIN_NAME"]);
+    SWIFT_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The same as an identifier.")
+        .otherwise("default").aliases(&["OS_DEFAULT_DOMAIN", "OS_DEFAULT_DOMAIN_ID"]);
+    SWIFT_USER_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the user's domain.")
+        .otherwise("SWIFT_DOMAIN_NAME").aliases(&["OS_USER_DOMAIN_NAME"]);
+    SWIFT_USER_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The identifier of the user's domain.")
+        .otherwise("SWIFT_DOMAIN_ID").aliases(&["OS_USER_DOMAIN_ID"]);
+    SWIFT_PROJECT_DOMAIN_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The name of the project's domain.")
+        .otherwise("SWIFT_DOMAIN_NAME").aliases(&["OS_PROJECT_DOMAIN_NAME"]);
+    SWIFT_PROJECT_DOMAIN_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The identifier of the project's domain.")
+        .otherwise("SWIFT_DOMAIN_ID").aliases(&["OS_PROJECT_DOMAIN_ID"]);
+    SWIFT_APPLICATION_CREDENTIAL_ID: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "An application credential of Keystone's, in place of user, password and project. It means version 3.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_ID"]);
+    SWIFT_APPLICATION_CREDENTIAL_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The same by its name; the user, without the password, says whose it is.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_NAME"]);
+    SWIFT_APPLICATION_CREDENTIAL_SECRET: Option<s3::Secret> = Setting::new(Swift, &Opt(Text("text", s3::secret)),
+        "The secret of the application credential.")
+        .aliases(&["OS_APPLICATION_CREDENTIAL_SECRET"]).secret();
+    SWIFT_REGION: Option<String> = Setting::new(Swift, &Opt(TEXT),
+        "The region of the account, as the login's catalog names it.")
+        .otherwise("the first in the catalog").aliases(&["OS_REGION_NAME"]);
+    SWIFT_ENDPOINT_TYPE: SwiftInterface = Setting::new(Swift, &Text("publicURL, internalURL or adminURL", swift::interface),
+        "The network from which the account is reached, as the login's catalog names it.")
+        .default("publicURL").aliases(&["OS_ENDPOINT_TYPE", "OS_INTERFACE"]);
+    SWIFT_STORAGE_URL: Option<String> = Setting::new(Swift, &Opt(Text("text", s3::service_url)),
+        "The account's URL, as https://host/v1/AUTH_project, in place of the one that the login gives.")
+        .otherwise("the login's").aliases(&["OS_STORAGE_URL"]);
+    WALE_SWIFT_NAMES: Option<SwiftNames> = Setting::new(Swift, &Opt(Choice(&SwiftNames::ALL, SwiftNames::name)),
+        "Whose spelling names in the container have: WAL-E's begin with a slash, WAL-G's do not. While it is not set, an \
+         archive that is there under the other spelling is an error, and not an empty archive.")
+        .otherwise("wal-e");
+    WALE_SWIFT_CA_FILE: Option<PathBuf> = Setting::new(Swift, &Opt(PATH),
+        "Certificates, PEM, that are trusted besides the system's.")
+        .aliases(&["OS_CACERT"]);
+    // ------------------------------------------------------------------ proxies
+    HTTPS_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The proxy for https:// requests to the store and to services that give credentials, as a URL. It may hold a \
          user and a password.")
         .aliases(&["https_proxy"]).secret();
-    HTTP_PROXY: Option<s3::Secret> = Setting::new(S3, &Opt(Text("text", s3::secret)),
+    HTTP_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The same for http://.")
         .aliases(&["http_proxy"]).secret();
-    NO_PROXY: Option<String> = Setting::new(S3, &Opt(TEXT),
+    NO_PROXY: Option<String> = Setting::new(Proxies, &Opt(TEXT),
         "Hosts, domains and networks that are reached without a proxy, separated by commas.")
         .aliases(&["no_proxy"]);
+    // ------------------------------------------------------------------ Azure
+    WABS_ACCOUNT_NAME: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::account)),
+        "The storage account. It must be set.")
+        .aliases(&["AZURE_STORAGE_ACCOUNT", "WALG_AZURE_STORAGE_ACCOUNT"]).flag("wabs-account-name");
+    WABS_ACCESS_KEY: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", azure::access_key)),
+        "The key of the account, base64. It signs every request and is never sent.")
+        .aliases(&["AZURE_STORAGE_ACCESS_KEY", "WALG_AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY"]).secret();
+    WABS_SAS_TOKEN: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", azure::shared_access)),
+        "A shared access signature: the query, with or without the question mark before it. It needs the rights to read, \
+         write, create, delete and list.")
+        .aliases(&["AZURE_STORAGE_SAS_TOKEN", "WALG_AZURE_STORAGE_SAS_TOKEN"]).secret();
+    AZURE_TENANT_ID: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::identifier)),
+        "The tenant of Entra in which the application AZURE_CLIENT_ID is.");
+    AZURE_CLIENT_ID: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::identifier)),
+        "The application for which tokens are asked; without a secret and a token file the managed identity that is \
+         meant, where the host has several.");
+    AZURE_CLIENT_SECRET: Option<s3::Secret> = Setting::new(Azure, &Opt(Text("text", s3::secret)),
+        "A secret of that application.")
+        .secret();
+    AZURE_FEDERATED_TOKEN_FILE: Option<PathBuf> = Setting::new(Azure, &Opt(PATH),
+        "A file with a token for which Entra gives one of the application, as Kubernetes mounts it for a workload identity. \
+         It is read again for each renewal.");
+    AZURE_AUTHORITY_HOST: Option<String> = Setting::new(Azure, &Opt(Text("text", s3::nearby_url)),
+        "Where Entra gives tokens.")
+        .otherwise("the cloud's");
+    AZURE_POD_IDENTITY_AUTHORITY_HOST: String = Setting::new(Azure, &Text("text", s3::nearby_url),
+        "The metadata service that gives tokens of the host's managed identity, which is used when neither a key nor a \
+         shared access signature nor an application is set.")
+        .default("http://169.254.169.254");
+    AZURE_ENVIRONMENT_NAME: Cloud = Setting::new(Azure, &Choice(&Cloud::ALL, Cloud::name),
+        "Microsoft's cloud in which the account is.")
+        .default("AzurePublicCloud").aliases(&["WALG_AZURE_ENVIRONMENT_NAME"]);
+    AZURE_ENDPOINT_SUFFIX: Option<String> = Setting::new(Azure, &Opt(Text("text", azure::domain)),
+        "The domain of the cloud: the account is at account.blob. and this.")
+        .otherwise("the cloud's, core.windows.net").aliases(&["WALG_AZURE_ENDPOINT_SUFFIX"]);
+    WALE_WABS_ENDPOINT: Option<AzureEndpoint> = Setting::new(Azure, &Opt(Text("text", azure::endpoint)),
+        "A server at another address, as http[s]://host[:port][/path]: a private endpoint, an emulator. The path is what \
+         stands before the container, with Azurite the account.")
+        .flag("wabs-endpoint");
+    WALE_WABS_CHECKSUM: Option<AzureChecksum> = Setting::new(Azure, &Opt(Choice(&AzureChecksum::ALL, AzureChecksum::name)),
+        "What is sent along with each upload so that the store refuses a body that was garbled on its way.")
+        .otherwise("crc64; md5 with WALE_WABS_ENDPOINT");
+    AZURE_BLOB_STORE_API_VERSION: Option<String> = Setting::new(Azure, &Opt(Text("text", s3::header_word)),
+        "The version of the protocol that is spoken (x-ms-version), for servers that know no newer one.")
+        .otherwise("2021-12-02").aliases(&["WALG_AZURE_BLOB_STORE_API_VERSION"]);
+    WALE_WABS_CA_FILE: Option<PathBuf> = Setting::new(Azure, &Opt(PATH),
+        "Certificates, PEM, that are trusted besides the system's.");
     // ------------------------------------------------------------------ cluster
     PGDATA: PathBuf = Setting::new(Cluster, &PATH,
         "The data directory, as the sidecar sees it.")
@@ -486,6 +609,12 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "the control connection passes no options to the server",
     ),
     ("PGSERVICE", "the service file is not read"),
+    ("AZURE_BUFFER_SIZE", "uploads share WALE_MEMORY"),
+    ("AZURE_MAX_BUFFERS", "uploads share WALE_MEMORY"),
+    (
+        "AZURE_TRY_TIMEOUT",
+        "silence is limited, and not the length of a transfer",
+    ),
 ];
 
 #[cfg(test)]

@@ -6,8 +6,14 @@
 pub(crate) enum Group {
     /// Where the archive is and how it is written.
     Archive,
-    /// An archive in S3. Its settings are read only when the archive is there, and count as the archive's.
+    /// An archive in S3.
     S3,
+    /// An archive in Azure Blob Storage.
+    Azure,
+    /// An archive in OpenStack Swift.
+    Swift,
+    /// Proxies, for every store behind HTTP.
+    Proxies,
     /// The data directory and the WAL directory.
     Cluster,
     /// The control connection, libpq's variables.
@@ -30,9 +36,12 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 11] = [
+    pub(crate) const ALL: [Group; 14] = [
         Group::Archive,
         Group::S3,
+        Group::Azure,
+        Group::Swift,
+        Group::Proxies,
         Group::Cluster,
         Group::Server,
         Group::Endpoint,
@@ -49,6 +58,9 @@ impl Group {
         match self {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
+            Group::Swift => "Archive in Swift",
+            Group::Azure => "Archive in Azure",
+            Group::Proxies => "Proxies",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
             Group::Endpoint => "Endpoint",
@@ -59,5 +71,14 @@ impl Group {
             Group::Restore => "Restore",
             Group::Program => "Program",
         }
+    }
+
+    /// Whether its settings belong to some kinds of store. They are read only when the archive is in such a store, and
+    /// count as the archive's.
+    pub(crate) const fn is_of_a_store(self) -> bool {
+        matches!(
+            self,
+            Group::S3 | Group::Swift | Group::Azure | Group::Proxies
+        )
     }
 }

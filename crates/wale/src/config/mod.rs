@@ -7,11 +7,13 @@
 //! What the values do is the rooms' business: they receive typed options and never a setting's name.
 
 pub(crate) mod allocator;
+mod azure;
 pub(crate) mod declared;
 mod group;
 mod machine;
 mod mistake;
 mod prefix;
+mod proxies;
 mod raw;
 mod reader;
 mod redact;
@@ -22,12 +24,14 @@ mod settings;
 mod shape;
 mod show;
 mod source;
+mod swift;
 mod value;
 
 use std::collections::BTreeMap;
 
 use wale_ops::{Kind, OpError};
 
+pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
@@ -38,6 +42,8 @@ pub(crate) use setting::Facts;
 pub(crate) use settings::Settings;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
+pub(crate) use swift::SwiftSettings;
+pub(crate) use swift::value::SwiftNames;
 pub(crate) use value::{mapping, size};
 
 use mistake::Mistake;
@@ -113,7 +119,7 @@ impl Loaded {
     pub(crate) fn require(&self, groups: &[Group]) -> Result<&Settings, OpError> {
         let used = |group| match group {
             Group::Program => true,
-            Group::S3 => groups.contains(&Group::Archive),
+            group if group.is_of_a_store() => groups.contains(&Group::Archive),
             group => groups.contains(&group),
         };
         let matters = |m: &&Mistake| used(m.group);

@@ -14,10 +14,24 @@ use super::source::Several;
 pub(crate) enum Place {
     /// A mounted directory.
     Directory(PathBuf),
+    /// A container of Swift, and the path in it: nothing, or one that ends with `/`.
+    SwiftContainer {
+        /// Its name.
+        container: String,
+        /// The path, without a slash before it.
+        path: String,
+    },
     /// A bucket of S3, and what names in it begin with: nothing, or a path that ends with `/`.
     Bucket {
         /// Its name.
         bucket: String,
+        /// The path.
+        prefix: String,
+    },
+    /// A container of Azure Blob Storage, and what names in it begin with.
+    AzureContainer {
+        /// Its name.
+        container: String,
         /// The path.
         prefix: String,
     },
@@ -101,7 +115,7 @@ struct Scheme {
 }
 
 /// The stores. The first one's form is the example where no other is meant.
-const SCHEMES: [Scheme; 2] = [
+const SCHEMES: [Scheme; 5] = [
     Scheme {
         name: "file",
         form: "file://localhost/absolute/path",
@@ -113,15 +127,34 @@ const SCHEMES: [Scheme; 2] = [
         },
     },
     Scheme {
+        name: "swift",
+        form: "swift://container/path",
+        settings: &["WALE_SWIFT_PREFIX"],
+        read: swift_container,
+    },
+    Scheme {
         name: "s3",
         form: "s3://bucket/path",
         settings: &["WALE_S3_PREFIX", "WALE_S3_BUCKET"],
         read: bucket,
     },
+    Scheme {
+        name: "wabs",
+        form: "wabs://container/path",
+        settings: &["WALE_WABS_PREFIX"],
+        read: azure_container,
+    },
+    // WAL-G's name for the same.
+    Scheme {
+        name: "azure",
+        form: "azure://container/path",
+        settings: &[],
+        read: azure_container,
+    },
 ];
 
 /// Stores of WAL-E that are not built yet.
-const PLANNED: [&str; 4] = ["gs", "wabs", "swift", "ssh"];
+const PLANNED: [&str; 2] = ["gs", "ssh"];
 
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
@@ -193,25 +226,60 @@ pub(super) fn dropped_host(name: &str, text: &str) -> Option<String> {
     ))
 }
 
-/// Bucket and path: slashes before the path do not count, and one follows it, as by WAL-E.
+/// A container of Swift, whose name may hold nearly everything.
+fn swift_container(rest: &str) -> Result<Place, &'static str> {
+    /// Swift's own bound.
+    const CONTAINER_BYTES_MAX: usize = 256;
+    let (container, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_name = !container.is_empty()
+        && container.len() <= CONTAINER_BYTES_MAX
+        && !container
+            .chars()
+            .any(|c| c.is_control() || "?#".contains(c))
+        && !matches!(container, "." | "..");
+    if !is_name {
+        return Err("has no container");
+    }
+    Ok(Place::SwiftContainer {
+        container: container.to_owned(),
+        path: prefix_of(path)?,
+    })
+}
+
 fn bucket(rest: &str) -> Result<Place, &'static str> {
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if bucket.is_empty() || !bucket.bytes().all(fits) {
         return Err("has no bucket");
     }
+    Ok(Place::Bucket {
+        bucket: bucket.to_owned(),
+        prefix: prefix_of(path)?,
+    })
+}
+
+fn azure_container(rest: &str) -> Result<Place, &'static str> {
+    let (container, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if container.is_empty() || !container.bytes().all(fits) {
+        return Err("has no container, whose name is of small letters, digits and hyphens");
+    }
+    Ok(Place::AzureContainer {
+        container: container.to_owned(),
+        prefix: prefix_of(path)?,
+    })
+}
+
+/// What names begin with: slashes before the path do not count, and one follows it, as by WAL-E.
+fn prefix_of(path: &str) -> Result<String, &'static str> {
     let path = path.trim_matches('/');
     if path.chars().any(char::is_control) || path.split('/').any(|part| part == "." || part == "..")
     {
         return Err("has a path that cannot be the beginning of names");
     }
-    let prefix = match path {
+    Ok(match path {
         "" => String::new(),
         path => format!("{path}/"),
-    };
-    Ok(Place::Bucket {
-        bucket: bucket.to_owned(),
-        prefix,
     })
 }
 
@@ -305,6 +373,48 @@ mod tests {
             "s3://b?/p",
             "s3://b/../p",
             "s3://b/a/./c",
+        ] {
+            assert!(choose_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_a_container() {
+        for (text, container, prefix) in [
+            ("wabs://c", "c", ""),
+            ("wabs://c-1//p/", "c-1", "p/"),
+            ("azure://c/p/q", "c", "p/q/"),
+        ] {
+            let expected = Place::AzureContainer {
+                container: container.into(),
+                prefix: prefix.into(),
+            };
+            assert_eq!(choose_file(text), Ok(expected), "{text}");
+        }
+        for text in ["wabs://", "wabs:///p", "wabs://C/p", "wabs://c/a/../b"] {
+            assert!(choose_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_a_container_of_swift() {
+        for (text, container, path) in [
+            ("swift://c", "c", ""),
+            ("swift://c/", "c", ""),
+            ("swift://My Container//p/q/", "My Container", "p/q/"),
+        ] {
+            let expected = Place::SwiftContainer {
+                container: container.into(),
+                path: path.into(),
+            };
+            assert_eq!(choose_file(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "swift://",
+            "swift:///p",
+            "swift://../p",
+            "swift://c?x/p",
+            "swift://c/../p",
         ] {
             assert!(choose_file(text).is_err(), "{text}");
         }

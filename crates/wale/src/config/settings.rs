@@ -6,6 +6,7 @@ use wale_format::Codec;
 use wale_ops::retention::Policy;
 use wale_service::{Schedule, TokenFor};
 
+use super::azure::{self, AzureSettings};
 use super::declared::{
     CRON_TIMING, SETTINGS, TZ, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FILE_PREFIX,
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
@@ -19,26 +20,39 @@ use super::prefix::{self, Candidate, Place};
 use super::reader::Reader;
 use super::s3::{self, S3Settings};
 use super::setting::{Setting, Values};
+use super::swift::{self, SwiftSettings};
 
 /// What is set, and what several settings mean together.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     values: Values,
     pub(crate) place: Option<Place>,
+    /// Set when the place is a container of Swift.
+    pub(crate) swift: Option<SwiftSettings>,
     /// Set when the place is a bucket.
     pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a container of Azure.
+    pub(crate) azure: Option<AzureSettings>,
 }
 
 impl Settings {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let place = place(reader);
+        let swift = match &place {
+            Some(Place::SwiftContainer { .. }) => Some(swift::read(reader)),
+            _ => None,
+        };
         let s3 = match &place {
             Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
             _ => None,
         };
+        let azure = match &place {
+            Some(Place::AzureContainer { container, .. }) => Some(azure::read(reader, container)),
+            _ => None,
+        };
         for setting in SETTINGS {
-            // Those of S3 are read when the archive is there, and then only those that are used.
-            if setting.facts().group != Group::S3 {
+            // Those of a store are read when the archive is there, and then only those that are used.
+            if !setting.facts().group.is_of_a_store() {
                 reader.note(*setting);
             }
         }
@@ -48,7 +62,9 @@ impl Settings {
         Self {
             values: reader.values().clone(),
             place,
+            swift,
             s3,
+            azure,
         }
     }
 

@@ -3,6 +3,7 @@
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
 
 mod archive_command;
+mod azure;
 mod base_backup;
 mod beside_production;
 mod cli;
@@ -17,6 +18,7 @@ mod faults_memory;
 mod faults_s3;
 mod faults_s3_access;
 mod faults_s3_truth;
+mod faults_swift;
 mod image;
 mod left_timelines;
 mod lost_mount;
@@ -43,6 +45,9 @@ mod several_sidecars;
 mod slots;
 mod standby;
 mod support;
+mod swift;
+mod swift_stage;
+mod swift_store;
 mod targets;
 mod timelines;
 mod tls;

@@ -19,15 +19,16 @@ use super::declared::{
     AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, AWS_EC2_METADATA_SERVICE_ENDPOINT,
     AWS_ENDPOINT_URL_STS, AWS_INSTANCE_PROFILE, AWS_PROFILE, AWS_REGION, AWS_ROLE_ARN,
     AWS_ROLE_SESSION_NAME, AWS_S3_FORCE_PATH_STYLE, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-    AWS_SHARED_CREDENTIALS_FILE, AWS_WEB_IDENTITY_TOKEN_FILE, HTTP_PROXY, HTTPS_PROXY, NO_PROXY,
-    WALE_S3_CA_FILE, WALE_S3_CHECKSUM, WALE_S3_ENDPOINT, WALE_S3_SSE, WALE_S3_SSE_C_KEY,
-    WALE_S3_SSE_KMS_KEY_ID, WALE_S3_STORAGE_CLASS,
+    AWS_SHARED_CREDENTIALS_FILE, AWS_WEB_IDENTITY_TOKEN_FILE, WALE_S3_CA_FILE, WALE_S3_CHECKSUM,
+    WALE_S3_ENDPOINT, WALE_S3_SSE, WALE_S3_SSE_C_KEY, WALE_S3_SSE_KMS_KEY_ID,
+    WALE_S3_STORAGE_CLASS,
 };
 use super::group::Group;
 use super::mistake::Mistake;
+use super::proxies;
 use super::reader::Reader;
 use super::setting::Setting;
-use value::{Sse, host, is_loopback, proxy_url};
+use value::{Sse, host, is_loopback};
 
 /// Everything about S3 but the bucket.
 #[derive(Debug, Clone)]
@@ -74,11 +75,7 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
         encryption,
         checksum: reader.get(&WALE_S3_CHECKSUM),
         ca_file: reader.get(&WALE_S3_CA_FILE),
-        proxies: Proxies {
-            http: proxy(reader, &HTTP_PROXY),
-            https: proxy(reader, &HTTPS_PROXY),
-            except: reader.get(&NO_PROXY),
-        },
+        proxies: proxies::read(reader),
     }
 }
 
@@ -149,24 +146,6 @@ fn check_path(reader: &mut Reader, endpoint: &S3Endpoint, bucket: &str) {
             "leave the bucket out of the endpoint; it stands in WALE_S3_PREFIX",
         );
     }
-}
-
-/// A proxy: `[scheme://][user:password@]host[:port]`, as curl takes it, written out. It may hold a password and is
-/// never quoted.
-fn proxy(reader: &mut Reader, setting: &Setting<Option<Secret>>) -> Option<Secret> {
-    let text = reader.get(setting)?;
-    if text.expose().is_empty() {
-        return None;
-    }
-    let url = proxy_url(text.expose());
-    if url.is_none() {
-        mistake(
-            reader,
-            format!("{}: the value is not the URL of a proxy", setting.name()),
-            "write http://host:port, or socks5h://host:port; user, colon, password and @ stand before the host",
-        );
-    }
-    url.map(Secret::new)
 }
 
 fn region(reader: &mut Reader, has_endpoint: bool) -> String {
@@ -403,42 +382,6 @@ mod tests {
         }
         let text = mistakes(&[("WALE_S3_ENDPOINT", "http://h/gateway")]);
         assert_eq!(text, "");
-    }
-
-    #[test]
-    fn fault_101_a_proxy_that_cannot_be_used_is_a_mistake() {
-        for (text, expected) in [
-            ("proxy.example.org:3128", "http://proxy.example.org:3128"),
-            (
-                "HTTP://user:pass@10.0.0.1:3128/",
-                "http://user:pass@10.0.0.1:3128",
-            ),
-            ("socks5h://[::1]:1080", "socks5h://[::1]:1080"),
-            ("https://proxy", "https://proxy"),
-        ] {
-            assert_eq!(proxy_url(text).as_deref(), Some(expected), "{text}");
-        }
-        for text in [
-            "http://",
-            "ftp://proxy:21",
-            "proxy:port",
-            "http://proxy:0",
-            "http://proxy:70000",
-            "http://pro xy:80",
-            "http://proxy:80/path",
-            "\"http://proxy:80\"",
-            "http://can/ary:x@proxy",
-        ] {
-            assert_eq!(proxy_url(text), None, "{text}");
-            let endpoint = ("WALE_S3_ENDPOINT", "http://h");
-            let told = mistakes(&[endpoint, ("HTTPS_PROXY", text)]);
-            assert!(told.contains("HTTPS_PROXY: the value is not"), "{told}");
-            assert!(!told.contains("ary"), "{told}");
-        }
-        assert_eq!(
-            mistakes(&[("WALE_S3_ENDPOINT", "http://h"), ("HTTPS_PROXY", "")]),
-            ""
-        );
     }
 
     #[test]

@@ -51,32 +51,6 @@ pub(crate) fn region(text: &str) -> Result<String, BadValue> {
     }
 }
 
-/// A proxy's URL, written out; none when it is no such URL.
-pub(super) fn proxy_url(text: &str) -> Option<String> {
-    const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let scheme = scheme.to_ascii_lowercase();
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((user, place)) => (Some(user), place),
-        None => (None, rest),
-    };
-    let port = match place.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => value::port(port).is_ok(),
-        _ => true,
-    };
-    let is_host = host(place).is_some_and(|host| {
-        host.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte))
-    });
-    let is_user = user.is_none_or(|user| {
-        user.bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte))
-    });
-    let is_good = SCHEMES.contains(&scheme.as_str()) && is_host && port && is_user;
-    is_good.then(|| format!("{scheme}://{rest}"))
-}
-
 /// WAL-E's `http[s]+{path,virtualhost,subdomain}://host[:port]`, or a plain URL; a path that follows is the gateway's
 /// own. WAL-E refused a slash at the end; one is harmless.
 pub(crate) fn endpoint(text: &str) -> Result<S3Endpoint, BadValue> {
@@ -181,7 +155,7 @@ fn authority(rest: &str) -> &str {
 }
 
 /// The host of `host[:port]`, an address of IPv6 without its brackets; none when it is not of that form.
-pub(super) fn host(authority: &str) -> Option<&str> {
+pub(crate) fn host(authority: &str) -> Option<&str> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(inner) => inner.split_once(']')?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
@@ -193,7 +167,7 @@ pub(super) fn host(authority: &str) -> Option<&str> {
     (!host.is_empty() && is_port).then_some(host)
 }
 
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
             .parse()

@@ -1,0 +1,221 @@
+//! The right to ask: where it comes from, and what of it is in use. Nothing here is ever printed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use chrono::{DateTime, Utc};
+
+use super::options::AzureOptions;
+use super::tokens;
+use crate::http::failure::Failure;
+use crate::http::keeper::{Granted, Keeper};
+use crate::http::named_file::read_secret;
+use crate::http::text::fits_header;
+use crate::http::transport::Transport;
+use crate::{HttpTimeouts, Proxies, Secret};
+
+/// Services on the host or the link answer at once or are not there.
+const LOCAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the right to ask comes from.
+#[derive(Debug, Clone)]
+pub enum AzureCredentialSource {
+    /// The account's key, base64, with which every request is signed.
+    AccountKey(Secret),
+    /// The same, in a file that is read anew.
+    AccountKeyFile(PathBuf),
+    /// A shared access signature: a query, with or without the question mark before it.
+    SharedAccess(Secret),
+    /// The same, in a file that is read anew.
+    SharedAccessFile(PathBuf),
+    /// The identity that this host has in Entra, from its metadata service.
+    ManagedIdentity {
+        /// The service's URL.
+        service: String,
+        /// Which identity, where the host has several.
+        client_id: Option<String>,
+    },
+    /// An application of Entra.
+    Client(AzureClient),
+}
+
+/// An application of Entra, for which tokens are asked.
+#[derive(Debug, Clone)]
+pub struct AzureClient {
+    /// Where tokens are given, as `https://login.microsoftonline.com`.
+    pub authority: String,
+    /// The tenant, in which the application is.
+    pub tenant: String,
+    /// The application.
+    pub client_id: String,
+    /// What shows that we are it.
+    pub proof: AzureClientProof,
+}
+
+/// What shows that we are an application.
+#[derive(Debug, Clone)]
+pub enum AzureClientProof {
+    /// A secret.
+    Secret(Secret),
+    /// A secret in a file that is read anew.
+    SecretFile(PathBuf),
+    /// A token of somebody whom Entra trusts, as Kubernetes mounts it, in a file that is read anew.
+    TokenFile(PathBuf),
+}
+
+/// What goes along with a request.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum AzureCredentials {
+    /// The account's key.
+    Key(Vec<u8>),
+    /// A query that is added, escaped.
+    SharedAccess(Secret),
+    /// A token.
+    Bearer(Secret),
+}
+
+impl std::fmt::Debug for AzureCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AzureCredentials(secret)")
+    }
+}
+
+/// A source, and those of its credentials that are in use.
+#[derive(Debug)]
+pub(super) struct AzureKeys {
+    source: AzureCredentialSource,
+    /// For services of Microsoft's; the store's own.
+    transport: Transport,
+    /// For the service nearby, which no proxy reaches.
+    nearby: Option<Transport>,
+    keeper: Keeper<AzureCredentials>,
+}
+
+impl AzureKeys {
+    pub(super) fn new(options: &AzureOptions, transport: Transport) -> Result<Self, String> {
+        let source = options.credentials.clone();
+        let nearby = match source {
+            AzureCredentialSource::ManagedIdentity { .. } => {
+                let timeouts = HttpTimeouts {
+                    connect: LOCAL_LIMIT,
+                    answer: LOCAL_LIMIT,
+                    ..HttpTimeouts::default()
+                };
+                let ca_file = options.ca_file.as_deref();
+                Some(Transport::new(ca_file, &Proxies::default(), timeouts)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            source,
+            transport,
+            nearby,
+            keeper: Keeper::default(),
+        })
+    }
+
+    /// What goes along with the next request.
+    pub(super) async fn get(&self) -> Result<Arc<AzureCredentials>, Failure> {
+        self.keeper.get(self.grant()).await
+    }
+
+    /// Other credentials of the same source than these, which were refused; `None` when there are none.
+    pub(super) async fn other_than(
+        &self,
+        refused: &Arc<AzureCredentials>,
+    ) -> Result<Option<Arc<AzureCredentials>>, Failure> {
+        self.keeper.other_than(refused, self.grant()).await
+    }
+
+    /// Asks the source; what lies in files is read now.
+    pub(super) async fn grant(&self) -> Result<Granted<AzureCredentials>, Failure> {
+        match &self.source {
+            AzureCredentialSource::AccountKey(key) => account_key(key),
+            AzureCredentialSource::AccountKeyFile(path) => account_key(&read_secret(path).await?),
+            AzureCredentialSource::SharedAccess(query) => shared_access(query),
+            AzureCredentialSource::SharedAccessFile(path) => {
+                shared_access(&read_secret(path).await?)
+            }
+            AzureCredentialSource::ManagedIdentity { service, client_id } => {
+                let nearby = self.nearby.as_ref().unwrap_or(&self.transport);
+                tokens::of_identity(service, client_id.as_deref(), nearby).await
+            }
+            AzureCredentialSource::Client(client) => {
+                tokens::of_client(client, &self.transport).await
+            }
+        }
+    }
+}
+
+fn account_key(text: &Secret) -> Result<Granted<AzureCredentials>, Failure> {
+    // The text is not quoted.
+    let key = BASE64_STANDARD.decode(text.expose().trim());
+    let key = key.map_err(|_| {
+        Failure::NoCredentials("the key of the storage account is not base64".to_owned())
+    })?;
+    Ok(Granted {
+        credentials: AzureCredentials::Key(key),
+        expires: None,
+    })
+}
+
+fn shared_access(text: &Secret) -> Result<Granted<AzureCredentials>, Failure> {
+    let query = text.expose().trim().trim_start_matches('?');
+    let is_one = fits_header(query) && query.split('&').any(|pair| pair.starts_with("sig="));
+    if !is_one {
+        let problem = "the shared access signature is no query with a signature (sig=…) in it";
+        return Err(Failure::NoCredentials(problem.to_owned()));
+    }
+    Ok(Granted {
+        credentials: AzureCredentials::SharedAccess(Secret::new(query)),
+        expires: expiry(query),
+    })
+}
+
+/// When a shared access signature ends, if it says so: `se=2027-01-01T00%3A00%3A00Z`.
+fn expiry(query: &str) -> Option<DateTime<Utc>> {
+    let mut pairs = query.split('&');
+    let moment = pairs.find_map(|pair| pair.strip_prefix("se="))?;
+    let moment = moment.replace("%3A", ":").replace("%3a", ":");
+    DateTime::parse_from_rfc3339(&moment)
+        .ok()
+        .map(|moment| moment.to_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_access_signature_is_a_query_and_says_when_it_ends() {
+        for text in [
+            "?sv=2021-12-02&se=2027-01-01T00%3A00%3A00Z&sig=can%2Bary",
+            "sv=2021-12-02&se=2027-01-01T00:00:00Z&sig=can%2Bary\n",
+        ] {
+            let granted = shared_access(&Secret::new(text)).expect("it is one");
+            let ends = granted.expires.expect("it says so").to_rfc3339();
+            assert_eq!(ends, "2027-01-01T00:00:00+00:00");
+            assert!(!format!("{granted:?}").contains("ary"));
+            let AzureCredentials::SharedAccess(query) = granted.credentials else {
+                panic!("it is a query");
+            };
+            assert!(query.expose().starts_with("sv=") && query.expose().ends_with("ary"));
+        }
+        for text in ["", "?", "canary", "sv=1&sig=can ary"] {
+            let failure = shared_access(&Secret::new(text)).expect_err(text);
+            assert!(!format!("{failure:?}").contains("ary"), "{failure:?}");
+        }
+        let policy = shared_access(&Secret::new("sv=1&si=policy&sig=s")).expect("it is one");
+        assert_eq!(policy.expires, None);
+    }
+
+    #[test]
+    fn a_key_is_base64_and_not_quoted() {
+        assert!(account_key(&Secret::new(" Zm9v\n")).is_ok());
+        let failure = account_key(&Secret::new("can ary")).expect_err("no key");
+        assert!(!format!("{failure:?}").contains("ary"), "{failure:?}");
+    }
+}

@@ -1,0 +1,661 @@
+//! Azure Blob Storage: the suite of every store, the whole run, and the rows of the fault battery, on Azurite behind the
+//! fault proxy. What it does not do (tokens of Entra, sums of another kind, lists whose fate is unknown) is in
+//! wale-storage's own tests.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_storage::{
+    AzureChecksum, AzureCredentialSource, AzureEndpoint, AzureOptions, AzureStore, Body,
+    HttpTimeouts, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret, Store, conformance,
+    read_all,
+};
+use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER, SHARED_ACCESS};
+use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Partition, Seen};
+use wale_testkit::{Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until, wale_command};
+
+use crate::s3::{wale, whole_run_on};
+use crate::s3_stage::{PATH, StoreStage};
+use crate::support::WALE;
+
+const LONG: Duration = Duration::from_secs(60);
+
+type AzureStage = StoreStage<Azurite>;
+
+fn stage(name: &str) -> AzureStage {
+    AzureStage::with(name, Azurite::start, |options| options)
+}
+
+/// A stage whose base backup has a partition of several blocks.
+fn with_large_backup(
+    name: &str,
+    settings: impl FnOnce(SidecarOptions) -> SidecarOptions,
+) -> AzureStage {
+    let azure = AzureStage::with(name, Azurite::start, |options| {
+        settings(options.set("WALE_COMPRESSION", "none"))
+    });
+    azure
+        .stage
+        .cluster
+        .sql("create table filler as select repeat('x', 1000) v from generate_series(1, 30000)");
+    azure
+}
+
+fn store(port: u16, prefix: &str, credentials: AzureCredentialSource) -> AzureStore {
+    let options = AzureOptions {
+        account: ACCOUNT.into(),
+        container: CONTAINER.into(),
+        prefix: prefix.into(),
+        cloud: "core.windows.net".into(),
+        endpoint: Some(AzureEndpoint {
+            secure: false,
+            authority: format!("127.0.0.1:{port}"),
+            path: format!("/{ACCOUNT}"),
+        }),
+        credentials,
+        api_version: None,
+        checksum: AzureChecksum::Md5,
+        ca_file: None,
+        proxies: Proxies::default(),
+        timeouts: HttpTimeouts::default(),
+        retry: RetryPolicy::default(),
+        upload_memory_bytes: 32 << 20,
+    };
+    AzureStore::open(&options).expect("the options are good")
+}
+
+/// With a shared access signature: a request that something changes on its way would not have its signature any more.
+fn by_signature(options: SidecarOptions) -> SidecarOptions {
+    options
+        .unset("WABS_ACCESS_KEY")
+        .set("WABS_SAS_TOKEN", SHARED_ACCESS)
+}
+
+fn account_key() -> AzureCredentialSource {
+    AzureCredentialSource::AccountKey(Secret::new(ACCOUNT_KEY))
+}
+
+fn shared_access() -> AzureCredentialSource {
+    AzureCredentialSource::SharedAccess(Secret::new(format!("?{SHARED_ACCESS}")))
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(name).unwrap()
+}
+
+/// Bytes that follow from their position, in chunks of an odd size.
+fn body(size: usize) -> Body {
+    const CHUNK: usize = 77_777;
+    let chunks = (0..size.div_ceil(CHUNK)).map(move |n| {
+        let length = CHUNK.min(size - n * CHUNK);
+        Ok(pattern(n * CHUNK, length))
+    });
+    stream::iter(chunks).boxed()
+}
+
+fn pattern(start: usize, length: usize) -> Bytes {
+    (start..start + length)
+        .map(|at| {
+            let mixed = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed.to_be_bytes()[0]
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azurite_passes_the_suite_of_every_store() {
+    let sandbox = Sandbox::new("azure-conformance");
+    let server = Azurite::start(&sandbox);
+    // Behind the proxy trials come one after the other: the emulator looks first and writes later.
+    let proxy = FaultProxy::start(server.port());
+    for (prefix, credentials) in [
+        ("some/path/", account_key()),
+        ("", account_key()),
+        ("by/signature/", shared_access()),
+    ] {
+        conformance(Arc::new(store(proxy.port(), prefix, credentials))).await;
+        // The suite drops puts half-way: one that was trying the store may reach it after its object was discarded.
+        let mut left = server.objects();
+        left.retain(|name| !name.contains("wale_probe_"));
+        assert_eq!(left, [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_any_size_come_back_as_they_were_and_blocks_of_others_do_no_harm() {
+    let sandbox = Sandbox::new("azure-sizes");
+    let server = Azurite::start(&sandbox);
+    let proxy = FaultProxy::start(server.port());
+    let store = store(proxy.port(), "sizes/", account_key());
+    // Left by a program whose identifiers have another length: 48 bytes, as Microsoft's library for Go has them.
+    server.leave_block("sizes/object-30000001", &"QUJD".repeat(16));
+    for size in [(4 << 20) - 1, 4 << 20, (4 << 20) + 1, 30_000_001] {
+        let name = key(&format!("object-{size}"));
+        let outcome = store.put_if_absent(&name, body(size)).await.unwrap();
+        let PutOutcome::Created(meta) = outcome else {
+            panic!("it did not exist");
+        };
+        assert_eq!(meta.size, size as u64);
+        let read = read_all(&store, &name, 64 << 20).await.unwrap();
+        assert!(read == pattern(0, size), "{size} bytes differ");
+        let again = store.put_if_absent(&name, body(10)).await.unwrap();
+        assert_eq!(again, PutOutcome::Exists);
+    }
+    assert!(proxy.count(Kind::PutPart, "30000001") >= 8);
+    assert_eq!(server.unfinished(), 0);
+    // More than a page, with names that XML and URLs escape.
+    let mut names: Vec<String> = (0..1100).map(|n| format!("a+b & c/{n:04}%20é")).collect();
+    names.sort();
+    let puts = names.iter().map(|name| {
+        let store = store.clone();
+        async move { store.put(&key(name), body(1)).await }
+    });
+    let stored: Vec<_> = stream::iter(puts).buffer_unordered(8).collect().await;
+    assert!(stored.iter().all(Result::is_ok));
+    let listed = store.list("a+b").await.unwrap();
+    let listed = listed.map_ok(|meta| meta.key.to_string());
+    let listed: Vec<String> = listed.try_collect().await.unwrap();
+    assert!(listed == names, "every name once, in the order of bytes");
+}
+
+/// Two sidecars have looked for a name, and neither has found it. The one that stores first has created it; the other
+/// finds that out from the store's answer to its own write.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_30_of_two_azure_stores_that_create_one_name_the_first_does() {
+    let sandbox = Sandbox::new("azure-race");
+    let server = Azurite::start(&sandbox);
+    let proxy = FaultProxy::start(server.port());
+    for (size, kind) in [(1000, Kind::Put), (12 << 20, Kind::CompleteUpload)] {
+        let open = || store(proxy.port(), "", account_key());
+        let (first, second) = (open(), open());
+        let name = key(&format!("race-{size}"));
+        let (looked, has_looked) = tokio::sync::oneshot::channel();
+        let (released, is_released) = tokio::sync::oneshot::channel();
+        // A body is read after the look.
+        let waits = stream::once(async move {
+            looked.send(()).expect("somebody waits");
+            is_released.await.expect("it is released");
+            Ok(Bytes::from_static(b"x"))
+        });
+        let late = {
+            let (name, body) = (name.clone(), waits.chain(body(size)).boxed());
+            tokio::spawn(async move { second.put_if_absent(&name, body).await })
+        };
+        has_looked.await.unwrap();
+        let created = first.put_if_absent(&name, body(size)).await.unwrap();
+        assert!(matches!(created, PutOutcome::Created(_)), "{created:?}");
+        proxy.forget();
+        released.send(()).unwrap();
+        assert_eq!(late.await.unwrap().unwrap(), PutOutcome::Exists, "{kind:?}");
+        let asked = proxy.requests();
+        let refused = asked
+            .iter()
+            .find(|seen| seen.kind == kind && seen.key == name.as_str());
+        let refused = refused.expect("a write");
+        assert_eq!(
+            (refused.status, refused.header("if-none-match")),
+            (409, Some("*"))
+        );
+        let read = read_all(&first, &name, 16 << 20).await.unwrap();
+        assert!(read == pattern(0, size), "the first one's bytes stay");
+    }
+}
+
+#[test]
+fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_azurite() {
+    // Blocks of 4 MiB, and 8 MB that no codec makes smaller.
+    let azure = AzureStage::with("azure-run", Azurite::start, |options| {
+        options.set("WALE_MEMORY", "32MiB")
+    });
+    azure.stage.cluster.sql(
+        "create table noise as select decode(string_agg(md5(random()::text), ''), 'hex') v \
+         from generate_series(1, 512000) i group by i % 1000",
+    );
+    whole_run_on(azure, |server| {
+        let objects = server.objects();
+        let below = format!("{PATH}/");
+        assert!(objects.iter().all(|name| name.starts_with(&below)));
+        assert_eq!(server.unfinished(), 0);
+    });
+}
+
+#[test]
+fn fault_22_and_25_azure_failures_and_lost_replies_end_in_one_object_and_success() {
+    let azure = stage("azure-22");
+    azure.hold_archiver();
+    for (status, code) in [
+        (500, "InternalError"),
+        (500, "OperationTimedOut"),
+        (503, "ServerBusy"),
+    ] {
+        let segment = azure.segment();
+        let answer = Answer::azure_error(status, code, "try again");
+        let fault = Fault::on(&[Kind::Put]).key(&segment).times(2);
+        azure.proxy.fault(fault, Action::Answer(answer));
+        let start = Instant::now();
+        assert_eq!(azure.push(&segment), 200, "after two times {code}");
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!(azure.proxy.count(Kind::Put, &segment), 3, "{code}");
+        azure.assert_stored(&segment);
+    }
+    // The object is stored, the answer is lost: what is there is looked at, and nothing is written again.
+    let segment = azure.segment();
+    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
+    azure.proxy.fault(fault, Action::LoseReply);
+    assert_eq!(azure.push(&segment), 200);
+    let written = created(&azure.proxy, &segment);
+    assert_eq!(written, 0, "the only put that wrote got no answer");
+    azure.assert_stored(&segment);
+    // The connection ends in mid-upload.
+    let segment = azure.segment();
+    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
+    azure.proxy.fault(fault, Action::CutUpload(1000));
+    assert_eq!(azure.push(&segment), 200);
+    azure.assert_stored(&segment);
+    // A gateway that answers with a page, and one that says that it succeeded.
+    for (status, expected) in [(502, 200), (200, 503)] {
+        let segment = azure.segment();
+        let page = Answer::new(status, "<html><body>Gateway").header("Content-Type", "text/html");
+        let fault = Fault::on(&[Kind::Put]).key(&segment);
+        let fault = if status == 502 { fault.once() } else { fault };
+        azure.proxy.fault(fault, Action::Answer(page));
+        assert_eq!(azure.push(&segment), expected, "{status}");
+        azure.proxy.clear();
+        assert_eq!(azure.push(&segment), 200);
+        azure.assert_stored(&segment);
+    }
+}
+
+/// How many puts of this object were answered with success.
+fn created(proxy: &FaultProxy, key: &str) -> usize {
+    let requests = proxy.requests();
+    let put = requests
+        .iter()
+        .filter(|seen| seen.kind == Kind::Put && seen.key.contains(key) && seen.status == 201);
+    put.count()
+}
+
+#[test]
+fn fault_03_and_25_blocks_and_lists_that_are_lost_end_in_whole_backups() {
+    let azure = with_large_backup("azure-25", |options| options);
+    // A block that fails is sent again, and one whose reply is lost; so is a list, twice.
+    azure.proxy.fault(
+        Fault::on(&[Kind::PutPart]).times(2),
+        Action::Answer(Answer::azure_error(503, "ServerBusy", "slowly")),
+    );
+    azure.proxy.fault(
+        Fault::on(&[Kind::PutPart]).after(1).once(),
+        Action::LoseReply,
+    );
+    azure
+        .proxy
+        .fault(Fault::on(&[Kind::CompleteUpload]).once(), Action::LoseReply);
+    azure
+        .proxy
+        .fault(Fault::on(&[Kind::CompleteUpload]).once(), Action::CutBefore);
+    azure.stage.backup();
+    azure.proxy.clear();
+    // A list that is refused for good leaves no backup, and the next one is none the worse.
+    let data = azure.stage.cluster.data.to_string_lossy().into_owned();
+    let answer = Answer::azure_error(
+        400,
+        "InvalidBlockList",
+        "The specified block list is invalid.",
+    );
+    azure
+        .proxy
+        .fault(Fault::on(&[Kind::CompleteUpload]), Action::Answer(answer));
+    let exit = azure
+        .stage
+        .sidecar
+        .verb(WALE, "wale", &["backup-push", &data]);
+    assert_ne!(exit.code(), 0, "{}", exit.stderr);
+    azure.proxy.clear();
+    // Killed between blocks: nothing is visible.
+    azure
+        .proxy
+        .fault(Fault::on(&[Kind::PutPart]).after(1), Action::Stall);
+    azure.proxy.forget();
+    let mut backup = wale_command(WALE, "wale", &azure.stage.options)
+        .args(["backup-push", &data])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("a block", LONG, || {
+        (azure.proxy.count(Kind::PutPart, "part_") >= 2).then_some(())
+    });
+    backup.kill().unwrap();
+    backup.wait().unwrap();
+    azure.proxy.clear();
+    let interrupted = azure.proxy.requests();
+    let interrupted = interrupted.iter().find(|seen| seen.kind == Kind::PutPart);
+    let key = &interrupted.expect("a block").key;
+    assert_eq!(azure.server.objects_with(key), [""; 0]);
+    azure.stage.backup();
+    let backups = azure.stage.sidecar.get("/backups").json();
+    assert_eq!(backups.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn fault_27_and_28_bytes_garbled_on_the_way_to_azure_are_never_acknowledged_nor_delivered() {
+    let azure = AzureStage::with("azure-27", Azurite::start, |options| {
+        by_signature(options)
+            .set("WALE_FETCH_PREFETCH", "0")
+            .set("WALE_FETCH_DEADLINE", "2s")
+    });
+    azure.hold_archiver();
+    for action in [Action::garble_upload(), Action::shorten_upload()] {
+        let segment = azure.segment();
+        let fault = Fault::on(&[Kind::Put]).key(&segment).times(3);
+        azure.proxy.fault(fault, action);
+        assert_eq!(azure.push(&segment), 200);
+        assert_eq!(created(&azure.proxy, &segment), 1);
+        azure.assert_stored(&segment);
+        azure.proxy.clear();
+    }
+    let segment = azure.segment();
+    assert_eq!(azure.push(&segment), 200);
+    for action in [
+        Action::garble_reply(),
+        Action::shorten_reply(),
+        Action::CutReply(0),
+    ] {
+        let fault = Fault::on(&[Kind::Get]).key(&segment);
+        azure.proxy.fault(fault, action);
+        assert_not_delivered(&azure, &segment);
+        azure.proxy.clear();
+    }
+    // A connection that breaks once is taken up where it broke.
+    let fault = Fault::on(&[Kind::Get]).key(&segment).once();
+    azure.proxy.fault(fault, Action::CutReply(100));
+    azure.assert_stored(&segment);
+    let object = azure.object(&segment);
+    let good = azure.server.content(&object);
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for bad in [flipped, good[..good.len() - 1].to_vec()] {
+        azure.server.tamper(&object, &bad);
+        let told = assert_not_delivered(&azure, &segment);
+        assert!(told.contains(&segment), "it is named: {told}");
+    }
+    azure.server.tamper(&object, &good);
+    azure.assert_stored(&segment);
+}
+
+/// A fetch fails as damaged or unavailable, never as absent, and gives no bytes. Returns what it said.
+fn assert_not_delivered(azure: &AzureStage, segment: &str) -> String {
+    let reply = azure.stage.sidecar.get(&format!("/wal/{segment}"));
+    assert!([500, 503].contains(&reply.status), "{}", reply.text());
+    assert!(reply.body.len() < 4096, "no WAL is sent");
+    let absent = azure.stage.sidecar.get(&format!("/wal-absent/{segment}"));
+    assert_ne!(absent.status, 200, "{}", absent.text());
+    reply.text()
+}
+
+#[test]
+fn fault_29_and_30_a_stale_list_or_an_azure_without_conditions_overwrites_nothing() {
+    let mut azure = AzureStage::with("azure-29", Azurite::start, by_signature);
+    azure.hold_archiver();
+    let segment = azure.segment();
+    assert_eq!(azure.push(&segment), 200);
+    // The sidecar must not know from memory.
+    restart(&mut azure);
+    azure
+        .proxy
+        .fault(Fault::on(&[Kind::List]), Action::hide_from_list(&segment));
+    azure.assert_stored(&segment);
+    let absent = azure.stage.sidecar.get(&format!("/wal-absent/{segment}"));
+    assert_ne!(absent.status, 200, "{}", absent.text());
+    assert_conflict_is_refused(&mut azure, &segment);
+    azure.proxy.clear();
+    // A store that ignores the condition is found out before anything is written.
+    azure
+        .proxy
+        .fault(Fault::any(), Action::StripHeader("if-none-match"));
+    restart(&mut azure);
+    let next = azure.segment();
+    assert_eq!(azure.push(&next), 200);
+    azure.assert_stored(&next);
+    assert_conflict_is_refused(&mut azure, &next);
+    let log = azure.stage.sidecar.log_text();
+    let is_told = |line: &str| line.contains("WARN") && line.contains("conditions of a write");
+    assert!(log.lines().any(is_told), "the operator is told: {log}");
+}
+
+fn restart(azure: &mut AzureStage) {
+    azure.stage.sidecar.kill();
+    azure.stage.sidecar = Sidecar::start(&azure.stage.sandbox, WALE, &azure.stage.options);
+    azure.stage.sidecar.wait_ready(LONG);
+}
+
+/// Other bytes under the name of an archived segment, pushed by a sidecar that remembers nothing.
+fn assert_conflict_is_refused(azure: &mut AzureStage, segment: &str) {
+    let object = azure.object(segment);
+    let before = azure.server.content(&object);
+    let file = azure.stage.cluster.wal.join(segment);
+    let good = std::fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    bad[9000] ^= 1;
+    std::fs::write(&file, &bad).unwrap();
+    restart(azure);
+    assert_eq!(azure.push(segment), 409);
+    std::fs::write(&file, &good).unwrap();
+    assert!(azure.server.content(&object) == before, "the object stays");
+    restart(azure);
+    assert_eq!(azure.push(segment), 200);
+    assert!(azure.server.content(&object) == before, "the object stays");
+}
+
+/// Azurite takes tokens over TLS only, and looks at none. So the proxy puts a signature in a token's place.
+fn take_tokens(proxy: &FaultProxy) {
+    let has_token = |seen: &Seen| {
+        let sent = seen.header("authorization").unwrap_or_default();
+        sent.starts_with("Bearer ")
+    };
+    proxy.fault(
+        Fault::any().when(has_token),
+        Action::AddQuery(SHARED_ACCESS),
+    );
+    proxy.fault(
+        Fault::any().when(has_token),
+        Action::StripHeader("authorization"),
+    );
+}
+
+/// A metadata service that gives tokens T1, T2 and so on.
+fn identity(given: Arc<AtomicUsize>) -> FaultProxy {
+    FaultProxy::endpoint(move |seen| {
+        if seen.header("metadata") != Some("true") {
+            return Answer::new(400, "no");
+        }
+        let n = given.fetch_add(1, Ordering::Relaxed) + 1;
+        let body =
+            format!(r#"{{"access_token":"T{n}","expires_in":"3599","token_type":"Bearer"}}"#);
+        Answer::new(200, &body)
+    })
+}
+
+#[test]
+fn fault_31_a_token_that_ends_in_mid_upload_is_renewed_and_403_is_not_absence() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let identity = identity(Arc::clone(&given));
+    let mut azure = with_large_backup("azure-31", |options| {
+        options.set("WALE_FETCH_DEADLINE", "2s")
+    });
+    take_tokens(&azure.proxy);
+    let service = format!("http://127.0.0.1:{}", identity.port());
+    azure.stage.options = azure
+        .stage
+        .options
+        .clone()
+        .unset("WABS_ACCESS_KEY")
+        .set("AZURE_POD_IDENTITY_AUTHORITY_HOST", &service);
+    restart(&mut azure);
+    let reply = azure.stage.sidecar.get("/backup-push");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    // The token runs out between the blocks of an upload.
+    let current = format!("Bearer T{}", given.load(Ordering::Relaxed));
+    let is_current = move |seen: &Seen| seen.header("authorization") == Some(&current);
+    let expired = Answer::azure_error(401, "InvalidAuthenticationInfo", "The token is expired.");
+    azure.proxy.fault(
+        Fault::on(&[Kind::PutPart])
+            .after(1)
+            .when(is_current.clone()),
+        Action::Answer(expired),
+    );
+    azure.proxy.forget();
+    let reply = azure.stage.sidecar.get("/backup-push");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let blocks = azure.proxy.requests();
+    let renewed = blocks
+        .iter()
+        .filter(|seen| seen.kind == Kind::PutPart && seen.status == 201 && !is_current(seen));
+    assert!(renewed.count() > 0, "blocks went on with the next token");
+    assert_refusals_are_no_absence(&azure);
+}
+
+/// No renewal helps: it is a failure of the configuration, and says nothing about objects.
+fn assert_refusals_are_no_absence(azure: &AzureStage) {
+    azure.hold_archiver();
+    let segment = azure.segment();
+    assert_eq!(azure.push(&segment), 200);
+    for answer in [
+        Answer::azure_error(401, "InvalidAuthenticationInfo", "no"),
+        Answer::azure_error(403, "AuthorizationPermissionMismatch", "no"),
+    ] {
+        azure.proxy.clear();
+        azure.proxy.fault(Fault::any(), Action::Answer(answer));
+        let reply = azure.stage.sidecar.get(&format!("/wal/{segment}"));
+        assert!([500, 503].contains(&reply.status), "{}", reply.text());
+        let absent = azure
+            .stage
+            .sidecar
+            .get("/wal-absent/0000000100000000000000FF");
+        assert!([500, 503].contains(&absent.status), "{}", absent.text());
+        let next = azure.segment();
+        assert_ne!(azure.push(&next), 200);
+        azure.proxy.clear();
+        take_tokens(&azure.proxy);
+        assert_eq!(
+            azure.push(&next),
+            200,
+            "by itself, once it is allowed again"
+        );
+    }
+    azure.assert_stored(&segment);
+}
+
+/// The messages of a verb that must fail, in a place where no archive is.
+fn refused(settings: &[(String, String)]) -> (i32, String) {
+    let output = wale(settings, &["backup-list"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!stderr.contains(ACCOUNT_KEY), "no secret is told: {stderr}");
+    assert!(!stderr.contains("sig="), "no secret is told: {stderr}");
+    (output.status.code().unwrap_or(-1), stderr)
+}
+
+/// What Azure says, each with a word of what is told of it.
+fn refusals_of_azure() -> [(Answer, &'static str); 4] {
+    let authentication = |detail: &str| {
+        let body = format!(
+            "\u{feff}<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to \
+             authenticate the request.</Message><AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail></Error>"
+        );
+        Answer::new(403, &body).header("x-ms-error-code", "AuthenticationFailed")
+    };
+    [
+        (authentication("Request date header too old: 'x'"), "clocks"),
+        (
+            authentication(
+                "Signature not valid in the specified time frame: Start [x] - Expiry [y]",
+            ),
+            "expired",
+        ),
+        (
+            Answer::azure_error(403, "AuthorizationPermissionMismatch", "no"),
+            "denied",
+        ),
+        (
+            Answer::azure_error(400, "AccountRequiresHttps", "no"),
+            "with TLS only",
+        ),
+    ]
+}
+
+#[test]
+fn fault_32_what_azure_refuses_has_hints_of_its_own() {
+    let sandbox = Sandbox::new("azure-32");
+    let server = Azurite::start(&sandbox);
+    let changed = |port: u16, name: &str, value: &str| {
+        let mut settings = Azurite::settings(port, "x");
+        settings.retain(|(known, _)| known != name);
+        settings.push((name.to_owned(), value.to_owned()));
+        settings
+    };
+    let (code, text) = refused(&Azurite::settings(server.port(), "x"));
+    assert_eq!(code, 0, "an empty archive is listed: {text}");
+    let mut seen = Vec::new();
+    // As the emulator says it.
+    for (name, value, word) in [
+        (
+            "WALE_WABS_PREFIX",
+            "wabs://gone/x",
+            "the container does not exist",
+        ),
+        ("WABS_ACCESS_KEY", "Y2FuYXJ5", "signature"),
+    ] {
+        let (code, text) = refused(&changed(server.port(), name, value));
+        assert!([77, 78].contains(&code), "{code}: {text}");
+        assert!(text.contains(word), "{text}");
+        seen.push(text);
+    }
+    // As Azure says it.
+    let proxy = FaultProxy::start(server.port());
+    for (answer, word) in refusals_of_azure() {
+        proxy.fault(Fault::any(), Action::Answer(answer));
+        proxy.forget();
+        let (code, text) = refused(&Azurite::settings(proxy.port(), "x"));
+        assert!([77, 78].contains(&code), "{code}: {text}");
+        assert!(text.contains(word), "{word}: {text}");
+        let requests = proxy.requests().len();
+        assert!(
+            requests <= 4,
+            "asking again does not help: {requests} requests"
+        );
+        proxy.clear();
+        seen.push(text);
+    }
+    let hints: std::collections::BTreeSet<String> = seen
+        .iter()
+        .filter_map(|text| Some(text.split_once("HINT")?.1.to_owned()))
+        .collect();
+    assert!(hints.len() >= 6, "{hints:#?}");
+}
+
+/// Row 35 with fewer and smaller segments.
+#[test]
+fn fault_35_what_queued_up_behind_a_partition_is_stored_in_azure_once_it_heals() {
+    const QUEUE: usize = 20;
+    let azure = stage("azure-35");
+    let cluster = &azure.stage.cluster;
+    cluster.wait_archived();
+    azure.proxy.partition(Partition::Refuse);
+    let segments: Vec<String> = (0..QUEUE).map(|_| cluster.switch_wal()).collect();
+    assert_eq!(azure.push(&segments[0]), 503);
+    for segment in &segments {
+        assert!(cluster.wal.join(segment).exists(), "PostgreSQL keeps it");
+    }
+    azure.proxy.forget();
+    azure.proxy.heal();
+    for segment in &segments {
+        assert_eq!(azure.push(segment), 200);
+        azure.assert_stored(segment);
+    }
+    assert_eq!(azure.stage.sidecar.get("/readyz").status, 200);
+}
