@@ -129,6 +129,8 @@ pub enum Misconfiguration {
     Unsupported,
     /// The object is in a storage class that cannot be read without restoring it first.
     ArchivedClass,
+    /// Nothing is under the names that are meant, and something is under those of another tool's spelling.
+    OtherNames,
 }
 
 impl Misconfiguration {
@@ -164,6 +166,9 @@ impl Misconfiguration {
                 "use an endpoint that offers this, or a setting that goes without it"
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
+            Self::OtherNames => {
+                "set WALE_GS_NAMES to the tool whose spelling is meant: wal-e, or wal-g; once it is set, nothing is doubted"
+            }
         }
     }
 }

@@ -14,9 +14,11 @@ mod http;
 mod sandbox;
 mod servers;
 mod sidecar;
+mod store_server;
 mod volatile;
 mod wait;
 
+pub mod gcs;
 pub mod s3;
 
 pub use cluster::{Cluster, ClusterOptions};
@@ -24,5 +26,6 @@ pub use http::{Reply, get, request};
 pub use sandbox::{Sandbox, run, run_as_postgres, shell};
 pub use servers::{Server, client_tool, is_installed, server, skip};
 pub use sidecar::{Exit, Sidecar, SidecarOptions, wale_command};
+pub use store_server::StoreServer;
 pub use volatile::{Loss, VolatileDisk};
 pub use wait::{free_port, wait_until};

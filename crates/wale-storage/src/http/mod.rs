@@ -7,6 +7,7 @@
 //!     ├─▶ transport        one request, one answer, limits on silence
 //!     ├─▶ failure          no good answer, and the room's error of it
 //!     ├─▶ part ─▶ slots    a body cut into parts, within the memory of all uploads
+//!     ├─▶ marks            what every object carries
 //!     ├─▶ keeper           credentials of any kind, renewed in time
 //!     ├─▶ name_locks       one writer of a name within this process
 //!     └─▶ extent           a listing has an end
@@ -17,10 +18,13 @@
 pub(crate) mod extent;
 pub(crate) mod failure;
 pub(crate) mod keeper;
+pub(crate) mod marks;
 pub(crate) mod name_locks;
 pub(crate) mod named_file;
 pub(crate) mod options;
 pub(crate) mod part;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub(crate) mod slots;
 pub(crate) mod text;
 pub(crate) mod transport;

@@ -1,16 +1,11 @@
 //! What no real server shows at will: answers by a script, on loopback.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-
 mod keys;
 mod lies;
 mod silence;
@@ -18,91 +13,14 @@ mod sweep;
 mod truth;
 
 use super::*;
+use crate::http::scripted::{Pace, Reply, Seen, Server, answer};
 use crate::http::text::hex;
 use crate::{
     Body, HttpTimeouts, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret,
     Store, StoreError, body_from, read_all,
 };
 
-/// What the server does with a request.
-enum Reply {
-    /// Status, headers and body.
-    Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// The head of such an answer, so many bytes of its body, and the end of the connection.
-    Cut(Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// The same, and then nothing, for ever.
-    Stall(Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// Nothing, for ever.
-    Silence,
-    /// The end of the connection.
-    Close,
-}
-
-#[derive(Debug, Clone)]
-struct Seen {
-    method: String,
-    target: String,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Seen {
-    fn header(&self, name: &str) -> Option<String> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        let (_, value) = lines.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
-        Some(value.trim().to_owned())
-    }
-
-    /// Whether it belongs to the trials of a store, which these tests are not about.
-    fn is_probe(&self) -> bool {
-        self.target.contains("wale_probe_")
-    }
-}
-
-type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
-
-/// How a server reads the bodies of writes that are no trials.
-#[derive(Debug, Clone, Copy)]
-enum Pace {
-    AtOnce,
-    /// So many bytes, a pause, and so on.
-    Slow(usize, Duration),
-    /// Not at all, for ever.
-    Never,
-}
-
-/// A server that answers by a script, and remembers what it was asked.
-struct Server {
-    port: u16,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Server {
-    fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_at(Pace::AtOnce, script)
-    }
-
-    fn start_at(pace: Pace, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = listener(pace);
-        let port = listener.local_addr().expect("bound").port();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (noted, script): (_, Arc<Script>) = (Arc::clone(&seen), Arc::new(script));
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, pace, Arc::clone(&noted), Arc::clone(&script)));
-            }
-        });
-        Self { port, seen, task }
-    }
-
     /// A store that answers what the trials of a store ask, and everything else by the script.
     fn of_store(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::of_store_at(Pace::AtOnce, script)
@@ -137,18 +55,6 @@ impl Server {
                 }
             }
         })
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("not poisoned").clone()
-    }
-
-    fn asked(&self) -> Vec<String> {
-        let seen = self.seen();
-        let asked = seen.iter().filter(|seen| !seen.is_probe());
-        asked
-            .map(|seen| format!("{} {}", seen.method, seen.target))
-            .collect()
     }
 
     fn options(&self) -> S3Options {
@@ -211,98 +117,6 @@ fn keys(id: &str) -> Credentials {
         secret_access_key: Secret::new("canary"),
         session_token: None,
     }
-}
-
-/// A socket on loopback. One that does not read at once has little room for what it has not read.
-fn listener(pace: Pace) -> TcpListener {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    if !matches!(pace, Pace::AtOnce) {
-        socket.set_recv_buffer_size(64 << 10).expect("a small one");
-    }
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    socket.bind(address).expect("binds");
-    socket.listen(64).expect("listens")
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    pace: Pace,
-    noted: Arc<Mutex<Vec<Seen>>>,
-    script: Arc<Script>,
-) {
-    while let Some(seen) = read(&mut stream, pace).await {
-        noted.lock().expect("not poisoned").push(seen.clone());
-        let mut stalls = false;
-        let (head, body, ends) = match script(&seen) {
-            Reply::Close => return,
-            Reply::Silence => return std::future::pending().await,
-            Reply::Stall(headers, body, cut) => {
-                stalls = true;
-                (head(200, &headers, body.len()), body[..cut].to_vec(), true)
-            }
-            Reply::Cut(headers, body, cut) => {
-                (head(200, &headers, body.len()), body[..cut].to_vec(), true)
-            }
-            Reply::Answer(status, headers, body) if seen.method == "HEAD" => {
-                (head(status, &headers, body.len()), Vec::new(), false)
-            }
-            Reply::Answer(status, headers, body) => {
-                (head(status, &headers, body.len()), body, false)
-            }
-        };
-        let whole = [head.into_bytes(), body].concat();
-        if stream.write_all(&whole).await.is_err() {
-            return;
-        }
-        if stalls {
-            return std::future::pending().await;
-        }
-        if ends {
-            return;
-        }
-    }
-}
-
-fn head(status: u16, headers: &[(&str, String)], length: usize) -> String {
-    let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n");
-    for (name, value) in headers {
-        write!(head, "{name}: {value}\r\n").expect("a String takes everything");
-    }
-    head + "\r\n"
-}
-
-async fn read(stream: &mut TcpStream, pace: Pace) -> Option<Seen> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8(head).expect("a head is text");
-    let mut words = head.split(' ');
-    let mut seen = Seen {
-        method: words.next()?.to_owned(),
-        target: words.next()?.to_owned(),
-        head: head.clone(),
-        body: Vec::new(),
-    };
-    let length = seen
-        .header("content-length")
-        .map_or(0, |text| text.parse().expect("a number"));
-    seen.body = vec![0; length];
-    match pace {
-        Pace::Never if seen.method == "PUT" && !seen.is_probe() => std::future::pending().await,
-        Pace::Slow(step, pause) if !seen.is_probe() => {
-            for piece in seen.body.chunks_mut(step) {
-                tokio::time::sleep(pause).await;
-                stream.read_exact(piece).await.ok()?;
-            }
-        }
-        _ => drop(stream.read_exact(&mut seen.body).await.ok()?),
-    }
-    Some(seen)
-}
-
-fn answer(status: u16) -> Reply {
-    Reply::Answer(status, Vec::new(), Vec::new())
 }
 
 /// The answer to the beginning of a multipart upload.

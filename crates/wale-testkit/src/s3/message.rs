@@ -213,7 +213,7 @@ pub(super) fn read_body(from: &mut impl BufRead, framing: Framing) -> Result<Vec
 }
 
 /// A path or a query as it is meant: percent signs resolved.
-pub(super) fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -25,13 +25,16 @@
 //! Names that end in `.localhost` are not resolved on every machine, so tests of the virtual host style send
 //! their requests through the proxy as an HTTP proxy: then nobody resolves anything.
 
-mod message;
+pub(crate) mod kind;
+pub(crate) mod message;
 mod proxy;
 mod rule;
 mod server;
 mod tls;
 
+pub use kind::Kind;
 pub use proxy::{FaultProxy, Partition};
-pub use rule::{Action, Answer, Edit, Fault, Kind, Seen};
+pub use rule::{Action, Answer, Edit, Fault, Seen};
 pub use server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+pub(crate) use server::{STARTS_WITHIN, spawn, tool};
 pub use tls::{Authority, TlsIdentity};

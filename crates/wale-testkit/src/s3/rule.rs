@@ -3,36 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::kind::Kind;
 use super::message::{Head, percent_decode};
-
-/// The verbs of S3, by what a request looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// `PutObject`.
-    Put,
-    /// `CreateMultipartUpload`.
-    CreateUpload,
-    /// `UploadPart`.
-    PutPart,
-    /// `CompleteMultipartUpload`.
-    CompleteUpload,
-    /// `AbortMultipartUpload`.
-    AbortUpload,
-    /// `ListMultipartUploads`.
-    ListUploads,
-    /// `GetObject`.
-    Get,
-    /// `HeadObject`.
-    Head,
-    /// `ListObjects`, either version.
-    List,
-    /// `DeleteObject`.
-    Delete,
-    /// `DeleteObjects`.
-    DeleteMany,
-    /// Anything else.
-    Other,
-}
+use crate::gcs::seen as google;
 
 /// A request that the proxy has seen.
 #[derive(Debug, Clone)]
@@ -67,16 +40,12 @@ impl Seen {
         let method = words.next().unwrap_or_default().to_owned();
         let target = origin_form(words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let decoded = percent_decode(path);
-        let decoded = decoded.trim_start_matches('/');
-        let key = match decoded.strip_prefix(bucket) {
-            Some("") => "",
-            Some(rest) if rest.starts_with('/') => &rest[1..],
-            _ => decoded,
-        };
+        let range = head.get("content-range").unwrap_or_default();
+        let (kind, key) = google::kind_and_key(&method, path, query, range)
+            .unwrap_or_else(|| kind_and_key(&method, path, query, bucket));
         Self {
-            kind: kind(&method, key, query),
-            key: key.to_owned(),
+            kind,
+            key,
             method,
             path: path.to_owned(),
             query: query.to_owned(),
@@ -96,6 +65,17 @@ pub(super) fn origin_form(target: &str) -> &str {
         return target;
     };
     rest.find('/').map_or("/", |slash| &rest[slash..])
+}
+
+fn kind_and_key(method: &str, path: &str, query: &str, bucket: &str) -> (Kind, String) {
+    let decoded = percent_decode(path);
+    let decoded = decoded.trim_start_matches('/');
+    let key = match decoded.strip_prefix(bucket) {
+        Some("") => "",
+        Some(rest) if rest.starts_with('/') => &rest[1..],
+        _ => decoded,
+    };
+    (kind(method, key, query), key.to_owned())
 }
 
 fn kind(method: &str, key: &str, query: &str) -> Kind {
@@ -246,6 +226,8 @@ pub enum Action {
     ReplaceReply(Answer),
     /// Takes a header out of the request.
     StripHeader(&'static str),
+    /// Takes a pair out of the request's query.
+    StripQuery(&'static str),
     /// Changes the body on its way to the store. The length that is declared follows.
     EditUpload(Edit),
     /// Changes the body on its way back. The length that is declared follows.
@@ -283,6 +265,19 @@ impl Action {
         Self::EditReply(Arc::new(drop_the_middle))
     }
 
+    /// Hides the objects whose name holds `text` from a listing of Google's.
+    #[must_use]
+    pub fn hide_from_json_list(text: &str) -> Self {
+        let text = text.to_owned();
+        Self::EditReply(Arc::new(move |body| {
+            let mut page: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            if let Some(items) = page["items"].as_array_mut() {
+                items.retain(|item| !item["name"].as_str().is_some_and(|n| n.contains(&text)));
+            }
+            *body = page.to_string().into_bytes();
+        }))
+    }
+
     /// Hides the objects whose key holds `text` from a listing.
     #[must_use]
     pub fn hide_from_list(text: &str) -> Self {
@@ -304,6 +299,18 @@ impl Action {
             *body = kept.into_bytes();
         }))
     }
+}
+
+/// A query without the pair of this name.
+pub(super) fn without(target: &str, name: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
+    let pairs = query.split('&');
+    let kept: Vec<&str> = pairs
+        .filter(|pair| pair.split('=').next() != Some(name))
+        .collect();
+    format!("{path}?{}", kept.join("&"))
 }
 
 fn flip_the_middle(body: &mut [u8]) {
@@ -424,6 +431,12 @@ mod tests {
         assert!(!fault.befalls(&seen("GET /bkt/wal/1 HTTP/1.1")));
         assert!(!fault.befalls(&seen("PUT /bkt/other HTTP/1.1")));
         assert!(Fault::any().befalls(&put));
+    }
+
+    #[test]
+    fn a_query_loses_a_pair() {
+        assert_eq!(without("/a?b=1&c=2", "b"), "/a?c=2");
+        assert_eq!(without("/a", "b"), "/a");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::http::request_bytes;
-use crate::{Reply, Sandbox, free_port, wait_until};
+use crate::{Reply, Sandbox, StoreServer, free_port, wait_until};
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "bkt";
@@ -17,7 +17,7 @@ pub const ACCESS_KEY: &str = "AKIAWALETESTWALETEST";
 pub const SECRET_KEY: &str = "wale/test+secret/wale/test+secret/wale+te";
 
 /// How long a server may take to start: Python reads some hundred files first, on a loaded machine slowly.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The SHA-256 of nothing.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -370,6 +370,24 @@ impl S3Server {
     }
 }
 
+impl StoreServer for S3Server {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn settings(port: u16, path: &str) -> Vec<(String, String)> {
+        S3Server::settings(port, path)
+    }
+
+    fn objects(&self) -> Vec<String> {
+        S3Server::objects(self)
+    }
+
+    fn content(&self, key: &str) -> Vec<u8> {
+        S3Server::content(self, key)
+    }
+}
+
 impl Drop for S3Server {
     fn drop(&mut self) {
         // What has servers of its own ends them when its input ends.
@@ -381,13 +399,13 @@ impl Drop for S3Server {
 }
 
 /// Where `scripts/setup.sh` puts programs that Debian has no package of.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     let root = std::env::var_os("WALE_TEST_TOOLS");
     root.map_or_else(|| "/var/tmp/wale-tools".into(), PathBuf::from)
 }
 
 /// A program among them.
-fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let program = tools().join(name);
     assert!(
         program.exists(),
@@ -397,7 +415,8 @@ fn tool(name: &str) -> PathBuf {
     program
 }
 
-fn spawn(sandbox: &Sandbox, name: &str, port: u16, command: &mut Command) -> Child {
+/// Starts a server whose output goes to a log in the sandbox.
+pub(crate) fn spawn(sandbox: &Sandbox, name: &str, port: u16, command: &mut Command) -> Child {
     let log = sandbox.path().join(format!("{name}-{port}.log"));
     let log = File::create(log).expect("the server's log");
     command
