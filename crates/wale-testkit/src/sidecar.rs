@@ -62,7 +62,7 @@ impl SidecarOptions {
         self
     }
 
-    /// The same sidecar with its archive in S3, as [`crate::s3::S3Server::settings`] say.
+    /// The same sidecar with its archive on a server of objects, as [`crate::StoreServer::settings`] say.
     #[must_use]
     pub fn on_s3(self, settings: Vec<(String, String)>) -> Self {
         let mut options = self.unset("WALE_FILE_PREFIX");

@@ -8,6 +8,8 @@ pub(crate) enum Group {
     Archive,
     /// An archive in S3.
     S3,
+    /// An archive in Google Cloud Storage.
+    Gcs,
     /// Proxies, for every store behind HTTP.
     Proxies,
     /// The data directory and the WAL directory.
@@ -32,9 +34,10 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 12] = [
+    pub(crate) const ALL: [Group; 13] = [
         Group::Archive,
         Group::S3,
+        Group::Gcs,
         Group::Proxies,
         Group::Cluster,
         Group::Server,
@@ -52,6 +55,7 @@ impl Group {
         match self {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
+            Group::Gcs => "Archive in Google Cloud Storage",
             Group::Proxies => "Proxies",
             Group::Cluster => "Database cluster",
             Group::Server => "Connection to the server",
@@ -68,6 +72,6 @@ impl Group {
     /// Whether its settings belong to some kinds of store. They are read only when the archive is in such a store, and
     /// count as the archive's.
     pub(crate) const fn is_of_a_store(self) -> bool {
-        matches!(self, Group::S3 | Group::Proxies)
+        matches!(self, Group::S3 | Group::Gcs | Group::Proxies)
     }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod allocator;
 pub(crate) mod declared;
+mod gcs;
 mod group;
 mod machine;
 mod mistake;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use wale_ops::{Kind, OpError};
 
 pub(crate) use declared::SETTINGS;
+pub(crate) use gcs::GcsSettings;
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
 pub(crate) use prefix::Place;

@@ -13,6 +13,7 @@ use super::declared::{
     WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE, WALE_TLS_KEY_FILE,
     WALE_WABS_PREFIX,
 };
+use super::gcs::{self, GcsSettings};
 use super::group::Group;
 use super::mistake::Mistake;
 use super::prefix::{self, Candidate, Place};
@@ -25,8 +26,10 @@ use super::setting::{Setting, Values};
 pub(crate) struct Settings {
     values: Values,
     pub(crate) place: Option<Place>,
-    /// Set when the place is a bucket.
+    /// Set when the place is a bucket of S3.
     pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a bucket of Google's.
+    pub(crate) gcs: Option<GcsSettings>,
 }
 
 impl Settings {
@@ -34,6 +37,10 @@ impl Settings {
         let place = place(reader);
         let s3 = match &place {
             Some(Place::Bucket { bucket, .. }) => Some(s3::read(reader, bucket)),
+            _ => None,
+        };
+        let gcs = match &place {
+            Some(Place::Gcs { path, .. }) => Some(gcs::read(reader, path)),
             _ => None,
         };
         for setting in SETTINGS {
@@ -49,6 +56,7 @@ impl Settings {
             values: reader.values().clone(),
             place,
             s3,
+            gcs,
         }
     }
 

@@ -17,6 +17,7 @@ mod faults_memory;
 mod faults_s3;
 mod faults_s3_access;
 mod faults_s3_truth;
+mod gcs;
 mod image;
 mod left_timelines;
 mod lost_mount;

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wale_testkit::s3::{Answer, FaultProxy, Kind, S3Server, Seen};
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, SidecarOptions, wait_until, wale_command};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, SidecarOptions, StoreServer, wait_until, wale_command,
+};
 
-use crate::s3_stage::{PATH, S3Stage};
+use crate::s3_stage::{PATH, S3Stage, StoreStage};
 use crate::support::{WALE, fingerprint};
 
 #[test]
@@ -63,7 +65,20 @@ fn run_on_another(name: &str, server: fn(&Sandbox) -> Option<S3Server>, unkept: 
     whole_run(s3);
 }
 
-fn whole_run(mut s3: S3Stage) {
+fn whole_run(s3: S3Stage) {
+    whole_run_on(s3, |server| {
+        let objects = server.objects();
+        assert!(
+            objects
+                .iter()
+                .all(|name| name.starts_with(&format!("{PATH}/")))
+        );
+        assert_eq!(server.unfinished(), 0);
+    });
+}
+
+/// Archives, backs up, loses everything, restores and compares. `check` sees what the server has before the loss.
+pub(crate) fn whole_run_on<S: StoreServer>(mut s3: StoreStage<S>, check: impl FnOnce(&S)) {
     let pg = &s3.stage.cluster;
     pg.sql("insert into t select generate_series(1, 20000)");
     // The backup is taken while rows come in.
@@ -91,13 +106,7 @@ fn whole_run(mut s3: S3Stage) {
     assert_eq!(list.code(), 0, "{}", list.stderr);
     assert_eq!(list.stdout.lines().count(), 2, "{}", list.stdout);
     assert!(list.stdout.contains("base_00000001"), "{}", list.stdout);
-    let objects = s3.server.objects();
-    assert!(
-        objects
-            .iter()
-            .all(|name| name.starts_with(&format!("{PATH}/")))
-    );
-    assert_eq!(s3.server.unfinished(), 0);
+    check(&s3.server);
 
     s3.stage.cluster.kill();
     s3.stage.sidecar.kill();

@@ -1,9 +1,9 @@
-//! The stage of the tests on S3: a cluster, its sidecar, an S3 server, and the fault proxy before the server.
+//! The stage of the tests on servers of objects: a cluster, its sidecar, a server, and the fault proxy before it.
 
 use std::time::Duration;
 
 use wale_testkit::s3::{FaultProxy, S3Server};
-use wale_testkit::{ClusterOptions, Sandbox, SidecarOptions, wait_until};
+use wale_testkit::{ClusterOptions, Sandbox, SidecarOptions, StoreServer, wait_until};
 
 use crate::support::Stage;
 
@@ -11,12 +11,15 @@ use crate::support::Stage;
 pub(crate) const PATH: &str = "some/path";
 
 /// Fields are dropped in their order: the one that asks goes before the one that answers.
-pub(crate) struct S3Stage {
+pub(crate) struct StoreStage<S> {
     pub(crate) stage: Stage,
     pub(crate) proxy: FaultProxy,
-    pub(crate) server: S3Server,
+    pub(crate) server: S,
     _sandbox: Sandbox,
 }
+
+/// One on an S3 server.
+pub(crate) type S3Stage = StoreStage<S3Server>;
 
 impl S3Stage {
     /// On moto, which keeps no count of what it is sent.
@@ -32,11 +35,13 @@ impl S3Stage {
             |options| options,
         )
     }
+}
 
+impl<S: StoreServer> StoreStage<S> {
     /// With settings of the test's own. Segments have 1 MiB: quick to fill, quick to move.
     pub(crate) fn with(
         name: &str,
-        server: impl FnOnce(&Sandbox) -> S3Server,
+        server: impl FnOnce(&Sandbox) -> S,
         settings: impl FnOnce(SidecarOptions) -> SidecarOptions,
     ) -> Self {
         let cluster = ClusterOptions {
@@ -49,7 +54,7 @@ impl S3Stage {
     /// With a cluster of the test's own, too.
     pub(crate) fn of(
         name: &str,
-        server: impl FnOnce(&Sandbox) -> S3Server,
+        server: impl FnOnce(&Sandbox) -> S,
         cluster: &ClusterOptions,
         settings: impl FnOnce(SidecarOptions) -> SidecarOptions,
     ) -> Self {
@@ -57,7 +62,7 @@ impl S3Stage {
         let server = server(&sandbox);
         let proxy = FaultProxy::start(server.port());
         let stage = Stage::with(name, cluster, |options| {
-            settings(options.on_s3(S3Server::settings(proxy.port(), PATH)))
+            settings(options.on_s3(S::settings(proxy.port(), PATH)))
         });
         stage.sidecar.wait_ready(Duration::from_secs(30));
         stage.cluster.sql("create table t (v int)");
