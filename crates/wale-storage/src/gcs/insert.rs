@@ -1,9 +1,9 @@
 //! The last request of an upload, with which the object appears.
 //!
 //! It carries the condition that none of the name exists, and every object carries a mark of the upload that made it.
-//! The answer is the object's record. Three things are in doubt and are looked up: a lost answer, a refusal after one, and
-//! any success of a store that ignores conditions. The mark says whose object is there, and its generation makes sure that nothing
-//! but our own is taken back.
+//! The answer is the object's record. Three things are in doubt and are looked up: a lost answer, a refusal after one,
+//! and any success of a store that ignores conditions. The mark says whose object is there, and its generation makes sure
+//! that nothing but our own is taken back.
 
 use futures_util::TryStreamExt;
 
@@ -232,7 +232,9 @@ impl GcsStore {
 
 /// Whether a resumable upload has nothing left to end: its parts are gone, or have become another object.
 fn ends_a_session(failure: &Failure) -> bool {
-    let is_gone =
-        |refusal: &Refusal| refusal.may_be_absence() || refusal.meaning == Meaning::UploadGone;
+    let is_gone = |refusal: &Refusal| {
+        refusal.may_be_absence()
+            || matches!(refusal.meaning, Meaning::UploadGone | Meaning::Garbled)
+    };
     matches!(failure, Failure::Garbled | Failure::Unkept) || failure.refusal().is_some_and(is_gone)
 }

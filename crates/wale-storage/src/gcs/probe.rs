@@ -47,10 +47,12 @@ enum Conditions {
 }
 
 impl Conditions {
-    /// Of so many writers at the same time that created.
+    /// Of so many writers at the same time that created. Where all were refused, one alone was asked besides.
     fn of(created: usize, writers: usize) -> Self {
         match created {
-            0 | 1 => Self::Always,
+            1 => Self::Always,
+            // It understands something else by the condition.
+            0 => Self::Never,
             all if all == writers => Self::Never,
             _ => Self::OneByOne,
         }
@@ -74,10 +76,9 @@ impl GcsStore {
         }
         let found = inner.creation_guarded.get_or_try_init(|| async {
             let key = trial()?;
-            let writers = (0..WRITERS).map(|_| self.is_created(&key));
-            let created = try_join_all(writers).await;
+            let created = self.try_creations(&key).await;
             self.delete_one(&key).await?;
-            let kept = Conditions::of(created?.into_iter().filter(|created| *created).count(), WRITERS);
+            let kept = Conditions::of(created?, WRITERS);
             if kept != Conditions::Always {
                 tracing::warn!(
                     location = inner.bucket.location(),
@@ -118,6 +119,15 @@ impl GcsStore {
         found.await.copied()
     }
 
+    /// Several writers make an object at the same time; one alone, where all were refused. Gives how many made one.
+    async fn try_creations(&self, key: &ObjectKey) -> Result<usize, StoreError> {
+        let created = try_join_all((0..WRITERS).map(|_| self.is_created(key))).await?;
+        match created.into_iter().filter(|created| *created).count() {
+            0 => Ok(usize::from(self.is_created(key).await?)),
+            count => Ok(count),
+        }
+    }
+
     /// Writes the object if there is none, and returns whether the store did.
     async fn is_created(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let record = self.new_record(key, &random_mark());
@@ -136,7 +146,13 @@ impl GcsStore {
             .flatten()
             .map(|session| self.ends(key, session));
         let created = try_join_all(ends).await?;
-        Ok(created.into_iter().filter(|created| *created).count())
+        let count = created.into_iter().filter(|created| *created).count();
+        if count == 0
+            && let Some(alone) = self.begin(key, &record, Precondition::Absent).await?
+        {
+            return Ok(usize::from(self.ends(key, &alone).await?));
+        }
+        Ok(count)
     }
 
     async fn ends(&self, key: &ObjectKey, session: &Session) -> Result<bool, StoreError> {

@@ -1,11 +1,12 @@
 //! What no real server shows at will: answers by a script, on loopback.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+
 mod keys;
 mod lies;
 mod silence;

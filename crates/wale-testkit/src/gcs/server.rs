@@ -57,16 +57,6 @@ impl GcsServer {
         self.send("POST", &target, content);
     }
 
-    /// The record of an object.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn record(&self, name: &str) -> serde_json::Value {
-        let target = format!("/storage/v1/b/{BUCKET}/o/{}", escaped(name));
-        self.send("GET", &target, b"").json()
-    }
-
     fn send(&self, method: &str, target: &str, body: &[u8]) -> Reply {
         let reply = self.try_send(method, target, body);
         let reply = reply.expect("the server answers");

@@ -2,6 +2,7 @@
 //! behind the fault proxy. Rows that need what it does not do (interrupted resumable uploads, sums that the store compares,
 //! conditions at their end) are in wale-storage's own tests.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use wale_storage::{
 };
 use wale_testkit::gcs::{GcsServer, service_account};
 use wale_testkit::s3::{Action, Answer, BUCKET, Fault, FaultProxy, Kind, Seen};
-use wale_testkit::{Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until};
+use wale_testkit::{Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until, wale_command};
 
 use crate::s3::{wale, whole_run_on};
 use crate::s3_stage::{PATH, StoreStage};
@@ -267,7 +268,8 @@ fn fault_31_a_token_of_gcs_ends_in_mid_upload_and_403_is_not_absence() {
     let is_first = |seen: &Seen| seen.header("authorization") == Some("Bearer token-1");
     let ends = Fault::on(&[Kind::PutPart]).after(1).when(is_first);
     gcs.proxy.fault(ends, refused(401, "authError"));
-    gcs.stage.backup();
+    let reply = gcs.stage.sidecar.get("/backup-push");
+    assert_eq!(reply.status, 200, "{}", reply.text());
     let used = |token: &str| {
         let requests = gcs.proxy.requests();
         let of = |seen: &&Seen| seen.header("authorization") == Some(token);
@@ -366,30 +368,28 @@ fn fault_32_what_is_wrong_with_gcs_has_hints_of_its_own() {
 
 #[test]
 fn fault_03_killed_between_chunks_nothing_of_gcs_is_visible() {
-    let mut gcs = stage_with("gcs-03", large_backups);
+    let gcs = stage_with("gcs-03", large_backups);
     fill(&gcs);
     gcs.proxy
         .fault(Fault::on(&[Kind::PutPart]).after(1), Action::Stall);
-    let reply = gcs.stage.sidecar.get("/backup-push?wait=false");
-    assert_eq!(reply.status, 202, "{}", reply.text());
+    let mut backup = wale_command(WALE, "wale", &gcs.stage.options)
+        .args(["backup-push", &gcs.stage.cluster.data.to_string_lossy()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_until("two chunks", LONG, || {
         (gcs.proxy.count(Kind::PutPart, "part_") >= 2).then_some(())
     });
-    gcs.stage.sidecar.kill();
+    backup.kill().unwrap();
+    backup.wait().unwrap();
     gcs.proxy.clear();
-    let visible = gcs.server.objects_with("sentinel");
-    assert_eq!(visible, [""; 0]);
-    restart(&mut gcs);
-    let reply = gcs.stage.sidecar.get("/backup-push");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    assert_eq!(
-        gcs.stage
-            .sidecar
-            .get("/backups")
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    let requests = gcs.proxy.requests();
+    let chunk = requests.iter().find(|seen| seen.kind == Kind::PutPart);
+    let key = &chunk.expect("a chunk").key;
+    assert_eq!(gcs.server.objects_with(key), [""; 0]);
+    assert_eq!(gcs.stage.sidecar.get("/backups").text().trim(), "[]");
+    gcs.stage.backup();
+    let backups = gcs.stage.sidecar.get("/backups").json();
+    assert_eq!(backups.as_array().unwrap().len(), 1);
 }

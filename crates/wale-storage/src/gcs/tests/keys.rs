@@ -104,7 +104,9 @@ async fn tokens_come_from_every_place_that_google_knows() {
         "{asked:?}"
     );
 
-    let user = json!({"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r/1", "token_uri": token});
+    let user = json!({
+        "type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r/1", "token_uri": token,
+    });
     let path = stage.write("user.json", &user.to_string());
     let asked = stage.round_trip(GcsCredentials::File(path)).await;
     assert!(asked[0].contains("refresh_token=r%2F1"), "{asked:?}");
@@ -115,7 +117,10 @@ async fn tokens_come_from_every_place_that_google_knows() {
 
     let subject = stage.write("subject", "subject-by-file\n");
     let by_file = json!({"file": subject});
-    let by_url = json!({"url": stage.url("/subject"), "headers": {"Metadata": "True"}, "format": {"type": "json", "subject_token_field_name": "access_token"}});
+    let by_url = json!({
+        "url": stage.url("/subject"), "headers": {"Metadata": "True"},
+        "format": {"type": "json", "subject_token_field_name": "access_token"},
+    });
     for (source, expected) in [
         (by_file, "subject_token=subject-by-file"),
         (by_url, "subject_token=subject-by-url"),
@@ -134,10 +139,20 @@ async fn tokens_come_from_every_place_that_google_knows() {
         assert!(asked[1].contains("devstorage.read_write"), "{asked:?}");
     }
 
-    let wrapped = json!({"type": "impersonated_service_account", "source_credentials": user, "service_account_impersonation_url": stage.url("/impersonate")});
+    let wrapped = json!({
+        "type": "impersonated_service_account", "source_credentials": user,
+        "service_account_impersonation_url": stage.url("/impersonate"),
+    });
     let path = stage.write("wrapped.json", &wrapped.to_string());
     let asked = stage.round_trip(GcsCredentials::File(path)).await;
     assert_eq!(asked.len(), 2);
+}
+
+/// Tokens are not asked for again sooner than a second after the last time.
+async fn a_while_later() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -156,8 +171,7 @@ async fn fault_31_a_token_that_is_refused_in_mid_upload_is_renewed_and_a_rotated
             google.change(|state| state.token = Some("another".to_owned()));
         }
     });
-    // Keys are not asked for again sooner than a second after the last time.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    a_while_later().await;
     let stored = store.put(&key(), source.boxed()).await.expect("stored");
     assert_eq!(stored.size, 12 << 20);
     assert_eq!(stage.asked.lock().expect("not poisoned").len(), 2);
@@ -167,7 +181,7 @@ async fn fault_31_a_token_that_is_refused_in_mid_upload_is_renewed_and_a_rotated
     stage
         .google
         .change(|state| state.token = Some("a third".to_owned()));
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    a_while_later().await;
     let error = store.head(&key()).await.expect_err("it is no absence");
     let problem = Misconfiguration::NoCredentials;
     assert!(
@@ -181,14 +195,18 @@ async fn fault_31_a_token_that_is_refused_in_mid_upload_is_renewed_and_a_rotated
 async fn a_source_that_gives_nothing_is_named_and_its_secrets_are_not() {
     let stage = Stage::new();
     let user = |url: &str| {
-        json!({"type": "authorized_user", "client_id": "i", "client_secret": "canary", "refresh_token": "canary", "token_uri": url}).to_string()
+        let user = json!({
+            "type": "authorized_user", "client_id": "i", "client_secret": "canary", "refresh_token": "canary",
+            "token_uri": url,
+        });
+        user.to_string()
     };
     let none = stage.url("/none");
     for (credentials, word) in [
         (GcsCredentials::File(Path::new("/nonexistent/sa.json").into()), "cannot be read"),
         (GcsCredentials::File(stage.write("canary.txt", "canary")), "authorized_user"),
         (GcsCredentials::File(stage.write("http.json", &user("http://example.org/canary"))), "in clear"),
-        (GcsCredentials::File(stage.write("none.json", &user(&none))), "HTTP status 400"),
+        (GcsCredentials::File(stage.write("none.json", &user(&none))), "HTTP status 401"),
         (
             GcsCredentials::File(stage.write(
                 "program.json",

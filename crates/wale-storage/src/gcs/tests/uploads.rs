@@ -133,12 +133,13 @@ async fn fault_30_a_store_that_ignores_conditions_is_looked_at_before_and_after(
     assert!(!store.session_is_guarded().await.expect("asked"));
     assert_eq!(google_.objects().len(), 0, "trials leave nothing");
     for size in [1000, THREE] {
-        let writers = (0..4).map(|_| store.put_if_absent(&key(), body(size)));
+        let key = key();
+        let writers = (0..4).map(|_| store.put_if_absent(&key, body(size)));
         let outcomes = futures_util::future::try_join_all(writers).await;
         let created = outcomes.expect("all are answered").into_iter();
         let created = created.filter(|outcome| matches!(outcome, PutOutcome::Created(_)));
         assert_eq!(created.count(), 1);
-        store.delete(&key()).await.expect("deleted");
+        store.delete(&key).await.expect("deleted");
     }
 }
 

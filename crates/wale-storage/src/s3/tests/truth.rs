@@ -1,5 +1,8 @@
 //! Success that is none, and refusals that are told by their codes: rows 66, 69, 98, 112 to 115 of the fault battery.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use super::*;
 
 /// A body of two parts.

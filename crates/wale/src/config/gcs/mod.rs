@@ -37,6 +37,9 @@ pub(crate) struct GcsSettings {
     pub(crate) proxies: Proxies,
 }
 
+/// Where `gcloud auth application-default login` puts the file of a user, in the home directory.
+const USUAL_FILE: &str = ".config/gcloud/application_default_credentials.json";
+
 /// Reads them, for this path behind the bucket. What is wrong is kept as a mistake of the reader, and something harmless
 /// stands in its place.
 pub(super) fn read(reader: &mut Reader, path: &str) -> GcsSettings {
@@ -124,9 +127,7 @@ fn credentials(reader: &mut Reader, is_emulator: bool) -> GcsCredentials {
     if let Some(file) = file {
         return GcsCredentials::File(file);
     }
-    // Where `gcloud auth application-default login` puts it.
-    const USUAL: &str = ".config/gcloud/application_default_credentials.json";
-    let usual = reader.home().map(|home| home.join(USUAL));
+    let usual = reader.home().map(|home| home.join(USUAL_FILE));
     match usual.filter(|path| path.exists()) {
         Some(file) => GcsCredentials::File(file),
         None => GcsCredentials::Metadata(metadata),
@@ -208,7 +209,7 @@ mod tests {
         let home = home.path().to_str().expect("a path");
         let archive = [("WALE_GS_PREFIX", "gs://b/a"), ("HOME", home)];
         let of = |more: &[(&str, &str)]| {
-            let settings = loaded(&[&archive, more].concat()).expect("good settings");
+            let settings = loaded(&[&archive[..], more].concat()).expect("good settings");
             settings.credentials
         };
         let metadata = GcsCredentials::Metadata("169.254.169.254".into());
@@ -264,7 +265,7 @@ mod tests {
             ),
             (&[("WALE_GS_NAMES", "wal-x")], "wal-g"),
         ] {
-            let told = loaded(&[&[archive], set].concat()).expect_err("a mistake");
+            let told = loaded(&[&[archive][..], set].concat()).expect_err("a mistake");
             assert!(told.contains(word), "{set:?}: {told}");
             assert!(!told.contains("canary"), "{told}");
         }
@@ -276,7 +277,7 @@ mod tests {
             ],
             &[("STORAGE_EMULATOR_HOST", "http://fake:4443/")],
         ] {
-            loaded(&[&[archive], good].concat()).expect("good settings");
+            loaded(&[&[archive][..], good].concat()).expect("good settings");
         }
     }
 }
