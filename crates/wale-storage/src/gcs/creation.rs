@@ -7,8 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::bucket::{Request, Target};
-use super::headers::MARK;
-use super::resource::RESOURCE_FIELDS;
+use super::resource::{MARK, RESOURCE_FIELDS};
 use super::state::GcsStore;
 use crate::ObjectKey;
 use crate::http::marks::{content_type, random_mark};

@@ -1,4 +1,4 @@
-//! What requests for content carry, and what every object of ours does.
+//! What requests for content carry.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -6,9 +6,6 @@ use http::{HeaderMap, HeaderValue};
 use ring::digest;
 
 use super::options::GcsEncryption;
-
-/// The name under which an object remembers the upload that made it, among its metadata.
-pub(super) const MARK: &str = "wale-upload";
 
 /// The headers with which content is encrypted and decrypted by the customer's key; none without one.
 pub(super) fn customer_key(encryption: &GcsEncryption) -> Result<HeaderMap, String> {

@@ -8,9 +8,11 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::headers::MARK;
 use crate::http::failure::Failure;
 use crate::{ObjectKey, ObjectMeta};
+
+/// The name under which an object remembers the upload that made it, among its metadata.
+pub(super) const MARK: &str = "wale-upload";
 
 /// The fields of an object's record that are asked for.
 pub(super) const RESOURCE_FIELDS: &str =

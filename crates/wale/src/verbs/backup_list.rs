@@ -3,7 +3,7 @@
 //! WAL-E writes with Python's `csv` module: tabs between columns, CR LF at the end of lines, quotes
 //! only where a value needs them, the header always. The times are each store's own: S3's as its listing
 //! has them, those of files without a zone, and without a fraction when that is zero. The order is the store's as
-//! well: S3 lists by key, a folder in no order at all. `wale` lists what ended first first, and `wal-e` too where no
+//! well: S3, Azure and Google list by key, a folder in no order at all. `wale` lists what ended first first, and `wal-e` too where no
 //! store promises another order.
 
 use std::fmt::Write;
@@ -62,7 +62,7 @@ pub(crate) async fn run(
         return Ok(as_json(&chosen));
     }
     let times = Times::of(&archive.location());
-    if face == Face::WalE && times == Times::S3 {
+    if face == Face::WalE && times != Times::File {
         chosen.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
     }
     Ok(table(&chosen, arguments.detail, times))
@@ -73,6 +73,8 @@ pub(crate) async fn run(
 enum Times {
     /// As S3 writes them in a listing: `2026-11-22T07:06:24.000Z`.
     S3,
+    /// As Python writes those with a zone: `2026-11-22 07:06:24+00:00`.
+    Zoned,
     /// As Python writes those of a file: `2026-11-22T06:56:47.867021`.
     File,
 }
@@ -81,6 +83,11 @@ impl Times {
     fn of(location: &str) -> Self {
         if location.starts_with("s3://") {
             Self::S3
+        } else if ["wabs://", "gs://"]
+            .iter()
+            .any(|scheme| location.starts_with(scheme))
+        {
+            Self::Zoned
         } else {
             Self::File
         }
@@ -89,6 +96,7 @@ impl Times {
     fn text(self, time: DateTime<Utc>) -> String {
         match self {
             Self::S3 => time.to_rfc3339_opts(SecondsFormat::Millis, true),
+            Self::Zoned => time.format("%Y-%m-%d %H:%M:%S+00:00").to_string(),
             Self::File => of_a_file(time),
         }
     }
@@ -268,6 +276,10 @@ mod tests {
         assert_eq!(
             Times::of("s3://bkt/pfx").text(time),
             "2026-11-22T07:06:24.000Z"
+        );
+        assert_eq!(
+            Times::of("wabs://cont/pfx").text(time),
+            "2026-11-22 07:06:24+00:00"
         );
         assert_eq!(
             Times::of("file:///archive").text(time),

@@ -197,13 +197,13 @@ pub(super) fn summary(report: &Report, dry_run: bool) -> String {
     )
 }
 
-/// WAL-E's table of what S3 would not delete: tabs, CR LF, as Python's `csv` writes it, each object by its whole key
-/// in the bucket.
+/// WAL-E's table of what S3 would not delete: tabs, CR LF, as Python's `csv` writes it, each object by its whole name in
+/// the store.
 fn refused_table(report: &Report, location: &str) -> String {
-    let prefix = if location.starts_with("s3://") {
-        path_prefix(location)
-    } else {
+    let prefix = if location.starts_with("file://") {
         String::new()
+    } else {
+        path_prefix(location)
     };
     let mut text = "key\terror_code\terror_message\r\n".to_owned();
     for refused in &report.refused {
