@@ -116,7 +116,7 @@ impl GcsStore {
             match self.send(session, &rest).await? {
                 Arrived::Object(record) => return Ok(*record),
                 Arrived::Bytes(bytes) if bytes > rest.start && bytes <= insertion.whole.bytes() => {
-                    rest = rest.from(bytes);
+                    rest = rest.left_at(bytes);
                 }
                 Arrived::Bytes(bytes) => {
                     return Err(Failure::Nonsense(format!(

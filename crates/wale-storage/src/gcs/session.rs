@@ -91,7 +91,7 @@ impl GcsStore {
             let failure = match self.send(session, &rest).await {
                 Ok(Arrived::Bytes(bytes)) if bytes == end => return Ok(()),
                 Ok(Arrived::Bytes(bytes)) if bytes > rest.start && bytes < end => {
-                    rest = rest.from(bytes);
+                    rest = rest.left_at(bytes);
                     continue;
                 }
                 Ok(Arrived::Bytes(bytes)) => Failure::Nonsense(format!(
@@ -139,7 +139,7 @@ impl GcsStore {
 
 impl Chunk {
     /// What is left of it when the store has so many bytes of the object.
-    pub(super) fn from(&self, bytes: u64) -> Self {
+    pub(super) fn left_at(&self, bytes: u64) -> Self {
         let mut skipped = bytes.saturating_sub(self.start);
         let mut payload = Payload::default();
         for piece in self.payload.chunks() {
@@ -240,7 +240,7 @@ mod tests {
             (15, "f"),
             (16, ""),
         ] {
-            let rest = whole.from(bytes);
+            let rest = whole.left_at(bytes);
             assert_eq!(rest.start, bytes);
             assert_eq!(rest.payload.chunks().concat(), expected.as_bytes());
             assert_eq!(rest.payload.len(), expected.len() as u64);
