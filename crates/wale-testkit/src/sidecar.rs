@@ -62,7 +62,8 @@ impl SidecarOptions {
         self
     }
 
-    /// The same sidecar with its archive on a server of objects, as [`crate::StoreServer::settings`] say.
+    /// The same sidecar with its archive in S3, or another store, as [`crate::s3::S3Server::settings`] or those of another
+    /// server say.
     #[must_use]
     pub fn on_s3(self, settings: Vec<(String, String)>) -> Self {
         let mut options = self.unset("WALE_FILE_PREFIX");
