@@ -205,7 +205,7 @@ async fn a_source_that_gives_nothing_is_named_and_its_secrets_are_not() {
     for (credentials, word) in [
         (GcsCredentials::File(Path::new("/nonexistent/sa.json").into()), "cannot be read"),
         (GcsCredentials::File(stage.write("canary.txt", "canary")), "authorized_user"),
-        (GcsCredentials::File(stage.write("http.json", &user("http://example.org/canary"))), "in clear"),
+        (GcsCredentials::File(stage.write("http.json", &user("http://example.org/token"))), "in clear"),
         (GcsCredentials::File(stage.write("none.json", &user(&none))), "HTTP status 401"),
         (
             GcsCredentials::File(stage.write(
