@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::tokens::{AccessToken, GrantedToken, Services};
+use super::source::{AccessToken, GrantedToken, Services};
 use crate::ServerReply;
 use crate::http::failure::{Failure, Refusal};
 use crate::http::text::{fits_header, one_line, query};

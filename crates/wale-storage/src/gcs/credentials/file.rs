@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::exchange::{self, PLATFORM_SCOPE, STORAGE_SCOPE};
 use super::jwt::{self, Claimant};
-use super::tokens::{GrantedToken, Services};
+use super::source::{GrantedToken, Services};
 use crate::http::failure::Failure;
 use crate::http::named_file::read_secret_text;
 use crate::http::text::one_line;

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::exchange::{send, token};
-use super::tokens::GrantedToken;
+use super::source::GrantedToken;
 use crate::http::failure::Failure;
 use crate::http::transport::{Outgoing, Payload, Transport};
 

@@ -4,6 +4,8 @@ mod exchange;
 mod file;
 mod jwt;
 mod metadata;
+mod source;
 mod tokens;
 
-pub(super) use self::tokens::{AccessToken, Tokens};
+pub(super) use self::source::AccessToken;
+pub(super) use self::tokens::Tokens;

@@ -3,41 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::source::{AccessToken, GrantedToken, Services};
 use super::{file, metadata};
 use crate::gcs::options::{GcsCredentials, GcsOptions};
 use crate::http::failure::Failure;
-use crate::http::keeper::{Granted, Keeper};
+use crate::http::keeper::Keeper;
 use crate::http::transport::Transport;
-use crate::{HttpTimeouts, Proxies, Secret};
+use crate::{HttpTimeouts, Proxies};
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
-
-/// What lets us in: a text that goes along with every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::gcs) struct AccessToken(Secret);
-
-impl AccessToken {
-    pub(super) fn new(text: &str) -> Self {
-        Self(Secret::new(text))
-    }
-
-    pub(in crate::gcs) fn expose(&self) -> &str {
-        self.0.expose()
-    }
-}
-
-/// A token, and when it ends.
-pub(super) type GrantedToken = Granted<AccessToken>;
-
-/// How services that give tokens are reached.
-#[derive(Debug)]
-pub(super) struct Services {
-    /// Google's, and others' in the network; the store's own way.
-    pub(super) far: Transport,
-    /// Those on the host or its link, which no proxy reaches.
-    pub(super) near: Transport,
-}
 
 /// A source of tokens, and the one of it that is in use.
 #[derive(Debug)]
