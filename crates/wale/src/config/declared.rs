@@ -23,12 +23,15 @@ use wale_ops::backup_push::{DamagedPagePolicy, Role};
 use wale_ops::retention::WalRetention;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_service::{Schedule, TokenFor};
-use wale_storage::{AzureChecksum, AzureEndpoint, S3Endpoint, SwiftInterface, UploadChecksum};
+use wale_storage::{
+    AzureChecksum, AzureEndpoint, GcsEndpoint, S3Endpoint, SwiftInterface, UploadChecksum,
+};
 
 use super::azure::value::{self as azure, Cloud};
+use super::gcs::value::{self as gcs, GcsNames};
 use super::group::Group::{
-    Archive, Azure, Backup, Cluster, Endpoint, Program, Proxies, Restore, Retention, S3, Server,
-    Sidecar, Swift, Wal,
+    Archive, Azure, Backup, Cluster, Endpoint, Gcs, Program, Proxies, Restore, Retention, S3,
+    Server, Sidecar, Swift, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -127,8 +130,8 @@ settings! {
     WALE_S3_PATH: Option<String> = Setting::new(Archive, &Opt(TEXT),
         "The path within WALE_S3_BUCKET.");
     WALE_GS_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
-        "The archive in Google Cloud Storage, as gs://bucket/path. This version knows the setting and refuses it.")
-        .flag("gs-prefix");
+        "The archive in Google Cloud Storage, as gs://bucket/path. The bucket must exist.")
+        .aliases(&["WALG_GS_PREFIX"]).flag("gs-prefix");
     WALE_WABS_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
         "The archive in Azure Blob Storage, as wabs://container/path. The container must exist.")
         .aliases(&["WALG_AZ_PREFIX"]).flag("wabs-prefix");
@@ -316,6 +319,46 @@ settings! {
     WALE_SWIFT_CA_FILE: Option<PathBuf> = Setting::new(Swift, &Opt(PATH),
         "Certificates, PEM, that are trusted besides the system's.")
         .aliases(&["OS_CACERT"]);
+    // ------------------------------------------------------------------ Google Cloud Storage
+    GOOGLE_APPLICATION_CREDENTIALS: Option<PathBuf> = Setting::new(Gcs, &Opt(PATH),
+        "The file of an account: the key of a service account, a user's own, a workload that another issuer vouches for \
+         (workload identity federation), or an account that one of these stands in for. It is read for each token.")
+        .otherwise("~/.config/gcloud/application_default_credentials.json, and without it the metadata server");
+    GCE_METADATA_HOST: String = Setting::new(Gcs, &Text("text", gcs::metadata_host),
+        "The metadata server that gives tokens of a machine's or a pod's own account, as host or host:port.")
+        .default("169.254.169.254");
+    WALE_GS_ANONYMOUS: bool = Setting::new(Gcs, &SWITCH,
+        "Whether requests carry no token, for an emulator.")
+        .default("off");
+    WALE_GS_ENDPOINT: Option<GcsEndpoint> = Setting::new(Gcs, &Opt(Text("text", gcs::endpoint)),
+        "A server that is not at Google's usual address, as a URL: a private endpoint of Google's, or another program \
+         that speaks the JSON API. It is tried before the first write.")
+        .otherwise("https://storage.googleapis.com").flag("gs-endpoint");
+    STORAGE_EMULATOR_HOST: Option<GcsEndpoint> = Setting::new(Gcs, &Opt(Text("text", gcs::emulator)),
+        "An emulator, as Google's libraries take it: host:port or a URL. Requests to it carry no token.");
+    WALE_GS_NAMES: Option<GcsNames> = Setting::new(Gcs, &Opt(Choice(&GcsNames::ALL, GcsNames::name)),
+        "The tool whose spelling names of objects have: WAL-E's begin with a slash (/path/wal_005/…), WAL-G's do not \
+         (path/wal_005/…). Without it an archive that seems to be empty is looked for under the other spelling too, and \
+         refused when it is there.")
+        .otherwise("wal-g with WALG_GS_PREFIX, otherwise wal-e");
+    GCS_NORMALIZE_PREFIX: Option<bool> = Setting::new(Gcs, &Opt(SWITCH),
+        "WAL-G's way to say it: on is wal-g, and off takes what follows the bucket and a slash as it is, so that \
+         gs://bucket//path is an archive of WAL-E's.")
+        .otherwise("as WALE_GS_NAMES says").aliases(&["WALG_GCS_NORMALIZE_PREFIX", "WALE_GCS_NORMALIZE_PREFIX"]);
+    WALE_GS_STORAGE_CLASS: Option<String> = Setting::new(Gcs, &Opt(Text("text", s3::header_word)),
+        "The storage class of new objects, as NEARLINE. All can be read at once; the colder ones bill each reading and at \
+         least 30 days or more of each object.")
+        .otherwise("the bucket's");
+    WALE_GS_KMS_KEY: Option<String> = Setting::new(Gcs, &Opt(Text("text", s3::header_word)),
+        "The key of the key service with which new objects are encrypted at rest, as \
+         projects/P/locations/L/keyRings/R/cryptoKeys/K.")
+        .otherwise("the bucket's");
+    WALE_GS_ENCRYPTION_KEY: Option<s3::Secret> = Setting::new(Gcs, &Opt(Text("text", s3::secret)),
+        "A key of your own for encryption at rest: 32 bytes in base64. The store forgets it after each request; \
+         without it the archive cannot be read by anybody.")
+        .aliases(&["GCS_ENCRYPTION_KEY", "WALG_GCS_ENCRYPTION_KEY", "WALE_GCS_ENCRYPTION_KEY"]).secret();
+    WALE_GS_CA_FILE: Option<PathBuf> = Setting::new(Gcs, &Opt(PATH),
+        "Certificates, PEM, that are trusted besides the system's.");
     // ------------------------------------------------------------------ proxies
     HTTPS_PROXY: Option<s3::Secret> = Setting::new(Proxies, &Opt(Text("text", s3::secret)),
         "The proxy for https:// requests to the store and to services that give credentials, as a URL. It may hold a \

@@ -8,6 +8,8 @@ pub(crate) enum Group {
     Archive,
     /// An archive in S3.
     S3,
+    /// An archive in Google Cloud Storage.
+    Gcs,
     /// An archive in Azure Blob Storage.
     Azure,
     /// An archive in OpenStack Swift.
@@ -36,9 +38,10 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 14] = [
+    pub(crate) const ALL: [Group; 15] = [
         Group::Archive,
         Group::S3,
+        Group::Gcs,
         Group::Azure,
         Group::Swift,
         Group::Proxies,
@@ -58,6 +61,7 @@ impl Group {
         match self {
             Group::Archive => "Archive",
             Group::S3 => "Archive in S3",
+            Group::Gcs => "Archive in Google Cloud Storage",
             Group::Swift => "Archive in Swift",
             Group::Azure => "Archive in Azure",
             Group::Proxies => "Proxies",
@@ -78,7 +82,7 @@ impl Group {
     pub(crate) const fn is_of_a_store(self) -> bool {
         matches!(
             self,
-            Group::S3 | Group::Swift | Group::Azure | Group::Proxies
+            Group::S3 | Group::Gcs | Group::Azure | Group::Swift | Group::Proxies
         )
     }
 }

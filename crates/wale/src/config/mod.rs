@@ -9,6 +9,7 @@
 pub(crate) mod allocator;
 mod azure;
 pub(crate) mod declared;
+mod gcs;
 mod group;
 mod machine;
 mod mistake;
@@ -33,6 +34,7 @@ use wale_ops::{Kind, OpError};
 
 pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
+pub(crate) use gcs::GcsSettings;
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
 pub(crate) use prefix::Place;

@@ -35,6 +35,13 @@ pub(crate) enum Place {
         /// The path.
         prefix: String,
     },
+    /// A bucket of Google Cloud Storage.
+    Gcs {
+        /// Its name.
+        bucket: String,
+        /// What follows it and a slash. How names begin depends on it and on whose archive it is.
+        path: String,
+    },
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
@@ -115,7 +122,7 @@ struct Scheme {
 }
 
 /// The stores. The first one's form is the example where no other is meant.
-const SCHEMES: [Scheme; 5] = [
+const SCHEMES: [Scheme; 6] = [
     Scheme {
         name: "file",
         form: "file://localhost/absolute/path",
@@ -151,10 +158,19 @@ const SCHEMES: [Scheme; 5] = [
         settings: &[],
         read: azure_container,
     },
+    Scheme {
+        name: "gs",
+        form: "gs://bucket/path",
+        settings: &["WALE_GS_PREFIX"],
+        read: |rest| {
+            let (bucket, path) = bucket_and_path(rest)?;
+            Ok(Place::Gcs { bucket, path })
+        },
+    },
 ];
 
 /// Stores of WAL-E that are not built yet.
-const PLANNED: [&str; 2] = ["gs", "ssh"];
+const PLANNED: [&str; 1] = ["ssh"];
 
 fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let Candidate { name, text, .. } = candidate;
@@ -247,15 +263,20 @@ fn swift_container(rest: &str) -> Result<Place, &'static str> {
 }
 
 fn bucket(rest: &str) -> Result<Place, &'static str> {
+    let (bucket, path) = bucket_and_path(rest)?;
+    let prefix = prefix_of(&path)?;
+    Ok(Place::Bucket { bucket, prefix })
+}
+
+/// A bucket, and what follows it and a slash.
+fn bucket_and_path(rest: &str) -> Result<(String, String), &'static str> {
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if bucket.is_empty() || !bucket.bytes().all(fits) {
         return Err("has no bucket");
     }
-    Ok(Place::Bucket {
-        bucket: bucket.to_owned(),
-        prefix: prefix_of(path)?,
-    })
+    check_path(path)?;
+    Ok((bucket.to_owned(), path.to_owned()))
 }
 
 fn azure_container(rest: &str) -> Result<Place, &'static str> {
@@ -273,14 +294,19 @@ fn azure_container(rest: &str) -> Result<Place, &'static str> {
 /// What names begin with: slashes before the path do not count, and one follows it, as by WAL-E.
 fn prefix_of(path: &str) -> Result<String, &'static str> {
     let path = path.trim_matches('/');
-    if path.chars().any(char::is_control) || path.split('/').any(|part| part == "." || part == "..")
-    {
-        return Err("has a path that cannot be the beginning of names");
-    }
+    check_path(path)?;
     Ok(match path {
         "" => String::new(),
         path => format!("{path}/"),
     })
+}
+
+fn check_path(path: &str) -> Result<(), &'static str> {
+    if path.chars().any(char::is_control) || path.split('/').any(|part| part == "." || part == "..")
+    {
+        return Err("has a path that cannot be the beginning of names");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -437,9 +463,8 @@ mod tests {
             let hint = mistake.hint.expect("the form");
             assert!(hint.contains("s3://bucket/path"), "{hint}");
         }
-        let hint = of("WALE_GS_PREFIX", "/backup")
-            .hint
-            .expect("another setting");
+        let hint = of("WALE_GS_PREFIX", "/backup").hint.expect("the form");
+        assert!(hint.contains("gs://bucket/path"), "{hint}");
         assert!(hint.contains("WALE_FILE_PREFIX"), "{hint}");
     }
 
@@ -455,13 +480,16 @@ mod tests {
         );
         let several = choose(&[file.clone(), s3.clone()], Several::Refused).unwrap_err();
         assert!(several.text.contains("WALE_FILE_PREFIX, WALE_S3_PREFIX"));
-        let gs = candidate(
-            "WALE_GS_PREFIX",
-            "gs://b/p",
+        let ssh = candidate(
+            "WALE_FILE_PREFIX",
+            "ssh://h/p",
             Origin::Environment("x".into()),
         );
-        let refused = choose(std::slice::from_ref(&gs), Several::Refused).unwrap_err();
-        assert!(refused.text.contains("gs are not built yet"), "{refused:?}");
+        let refused = choose(std::slice::from_ref(&ssh), Several::Refused).unwrap_err();
+        assert!(
+            refused.text.contains("ssh are not built yet"),
+            "{refused:?}"
+        );
         assert!(refused.hint.unwrap().contains("WALE_FILE_PREFIX"));
         let flag = Candidate {
             origin: Origin::Flag,

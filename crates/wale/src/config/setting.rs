@@ -59,7 +59,9 @@ impl Facts {
     /// Whether the file that it names holds a secret, which somebody may give in place of the path.
     pub(super) fn is_path_of_secret(&self) -> bool {
         let name = self.name;
-        name.ends_with("TOKEN_FILE") || name.ends_with("KEY_FILE") || name == "PGPASSFILE"
+        name.ends_with("TOKEN_FILE")
+            || name.ends_with("KEY_FILE")
+            || ["PGPASSFILE", "GOOGLE_APPLICATION_CREDENTIALS"].contains(&name)
     }
 
     /// Whether the setting is read under this name.

@@ -14,6 +14,7 @@ use super::declared::{
     WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE, WALE_TLS_KEY_FILE,
     WALE_WABS_PREFIX,
 };
+use super::gcs::{self, GcsSettings};
 use super::group::Group;
 use super::mistake::Mistake;
 use super::prefix::{self, Candidate, Place};
@@ -29,8 +30,10 @@ pub(crate) struct Settings {
     pub(crate) place: Option<Place>,
     /// Set when the place is a container of Swift.
     pub(crate) swift: Option<SwiftSettings>,
-    /// Set when the place is a bucket.
+    /// Set when the place is a bucket of S3.
     pub(crate) s3: Option<S3Settings>,
+    /// Set when the place is a bucket of Google's.
+    pub(crate) gcs: Option<GcsSettings>,
     /// Set when the place is a container of Azure.
     pub(crate) azure: Option<AzureSettings>,
 }
@@ -50,6 +53,10 @@ impl Settings {
             Some(Place::AzureContainer { container, .. }) => Some(azure::read(reader, container)),
             _ => None,
         };
+        let gcs = match &place {
+            Some(Place::Gcs { path, .. }) => Some(gcs::read(reader, path)),
+            _ => None,
+        };
         for setting in SETTINGS {
             // Those of a store are read when the archive is there, and then only those that are used.
             if !setting.facts().group.is_of_a_store() {
@@ -65,6 +72,7 @@ impl Settings {
             swift,
             s3,
             azure,
+            gcs,
         }
     }
 

@@ -3,7 +3,7 @@
 //! WAL-E writes with Python's `csv` module: tabs between columns, CR LF at the end of lines, quotes
 //! only where a value needs them, the header always. The times are each store's own: S3's as its listing
 //! has them, those of files without a zone, and without a fraction when that is zero. The order is the store's as
-//! well: S3 and Azure list by key, a folder in no order at all. `wale` lists what ended first first, and `wal-e` too where no
+//! well: S3, Azure and Google list by key, a folder in no order at all. `wale` lists what ended first first, and `wal-e` too where no
 //! store promises another order.
 
 use std::fmt::Write;
@@ -83,7 +83,10 @@ impl Times {
     fn of(location: &str) -> Self {
         if location.starts_with("s3://") {
             Self::S3
-        } else if location.starts_with("wabs://") {
+        } else if ["wabs://", "gs://"]
+            .iter()
+            .any(|scheme| location.starts_with(scheme))
+        {
             Self::Zoned
         } else {
             Self::File

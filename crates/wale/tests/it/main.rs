@@ -19,6 +19,7 @@ mod faults_s3;
 mod faults_s3_access;
 mod faults_s3_truth;
 mod faults_swift;
+mod gcs;
 mod image;
 mod left_timelines;
 mod lost_mount;
