@@ -9,8 +9,7 @@
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver; Azurite;
-# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver; Patroni;
-# cargo-fuzz and cargo-deny.
+# Patroni; cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -110,7 +109,6 @@ if [ "$what" = test ]; then
     mkdir -p "$tools/azurite"
     npm install --silent --no-audit --no-fund --prefix "$tools/azurite" "azurite@$azurite"
   fi
-  # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   # Debian's own interpreter: Patroni runs as user postgres, who cannot enter root's home.
   if ! ls -d "$tools"/patroni/lib/python3*/site-packages/patroni-$patroni.dist-info >/dev/null 2>&1; then
     say "installing Patroni $patroni in $tools"
