@@ -251,7 +251,12 @@ async fn fault_98_a_store_that_refuses_checksums_names_the_setting() {
             matches!(error, StoreError::PermissionDenied { .. }),
             "{error:?}"
         );
-        assert!(error.hint().expect("it is S3").contains("keys"));
+        assert!(
+            error
+                .hint()
+                .expect("there is a page")
+                .contains("credentials")
+        );
     }
 }
 
