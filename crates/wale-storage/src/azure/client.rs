@@ -7,10 +7,11 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::address::ContainerAddress;
-use super::keys::{AzureCredentials, AzureKeys};
+use super::keys::AzureKeys;
 use super::options::AzureOptions;
 use super::refusal;
 use super::sign::SharedKeyRequest;
+use super::source::AzureCredentials;
 use super::xml::{self, BlobPage};
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::query;

@@ -1,6 +1,5 @@
-//! The right to ask: where it comes from, and what of it is in use. Nothing here is ever printed.
+//! The right to ask that is in use: each source is asked in its own way, and what it gives is kept until it ends.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Utc};
 
 use super::options::AzureOptions;
+use super::source::{AzureCredentialSource, AzureCredentials};
 use super::tokens;
 use crate::http::failure::Failure;
 use crate::http::keeper::{Granted, Keeper};
@@ -19,69 +19,6 @@ use crate::{HttpTimeouts, Proxies, Secret};
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
-
-/// Where the right to ask comes from.
-#[derive(Debug, Clone)]
-pub enum AzureCredentialSource {
-    /// The account's key, base64, with which every request is signed.
-    AccountKey(Secret),
-    /// The same, in a file that is read anew.
-    AccountKeyFile(PathBuf),
-    /// A shared access signature: a query, with or without the question mark before it.
-    SharedAccess(Secret),
-    /// The same, in a file that is read anew.
-    SharedAccessFile(PathBuf),
-    /// The identity that this host has in Entra, from its metadata service.
-    ManagedIdentity {
-        /// The service's URL.
-        service: String,
-        /// Which identity, where the host has several.
-        client_id: Option<String>,
-    },
-    /// An application of Entra.
-    Client(AzureClient),
-}
-
-/// An application of Entra, for which tokens are asked.
-#[derive(Debug, Clone)]
-pub struct AzureClient {
-    /// Where tokens are given, as `https://login.microsoftonline.com`.
-    pub authority: String,
-    /// The tenant, in which the application is.
-    pub tenant: String,
-    /// The application.
-    pub client_id: String,
-    /// What shows that we are it.
-    pub proof: AzureClientProof,
-}
-
-/// What shows that we are an application.
-#[derive(Debug, Clone)]
-pub enum AzureClientProof {
-    /// A secret.
-    Secret(Secret),
-    /// A secret in a file that is read anew.
-    SecretFile(PathBuf),
-    /// A token of somebody whom Entra trusts, as Kubernetes mounts it, in a file that is read anew.
-    TokenFile(PathBuf),
-}
-
-/// What goes along with a request.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum AzureCredentials {
-    /// The account's key.
-    Key(Vec<u8>),
-    /// A query that is added, escaped.
-    SharedAccess(Secret),
-    /// A token.
-    Bearer(Secret),
-}
-
-impl std::fmt::Debug for AzureCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AzureCredentials(secret)")
-    }
-}
 
 /// A source, and those of its credentials that are in use.
 #[derive(Debug)]

@@ -37,14 +37,15 @@ mod options;
 mod probe;
 mod refusal;
 mod sign;
+mod source;
 mod state;
 mod tokens;
 mod upload;
 mod verbs;
 mod xml;
 
-pub use self::keys::{AzureClient, AzureClientProof, AzureCredentialSource};
 pub use self::options::{AzureChecksum, AzureEndpoint, AzureOptions};
+pub use self::source::{AzureClient, AzureClientProof, AzureCredentialSource};
 pub use self::state::AzureStore;
 
 #[cfg(test)]

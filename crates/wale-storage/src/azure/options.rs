@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::keys::AzureCredentialSource;
+use super::source::AzureCredentialSource;
 use crate::http::slots::Slots;
 use crate::{HttpTimeouts, Proxies, RetryPolicy};
 

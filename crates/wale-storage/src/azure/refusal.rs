@@ -6,7 +6,7 @@
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use crate::http::failure::{Meaning, Refusal};
+use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Meaning, Refusal};
 use crate::http::text::{one_line, words_of_page};
 use crate::{Misconfiguration, ServerReply};
 
@@ -115,6 +115,8 @@ impl AzureError<'_> {
             | "InsufficientAccountPermissions"
             | "KeyBasedAuthenticationNotPermitted"
             | "PublicAccessNotPermitted" => Meaning::Denied,
+            // Azure says what is absent. This is somebody else's answer.
+            _ if by_status == Meaning::PerhapsAbsent => Meaning::Passing(ANSWERS_WITH_AN_ERROR),
             _ => by_status,
         }
     }

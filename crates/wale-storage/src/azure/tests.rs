@@ -28,7 +28,7 @@ fn of_store(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
         let mut created = created.lock().expect("not poisoned");
         match seen.method.as_str() {
             "DELETE" => answer(202),
-            _ if seen.target.contains("comp=block&") => block(),
+            _ if seen.target.contains("blockid=") => block(),
             _ if seen.header("content-md5").as_deref() == Some("AAAAAAAAAAAAAAAAAAAAAA==") => {
                 refusal(400, "Md5Mismatch")
             }
@@ -299,7 +299,7 @@ async fn blocks_take_the_length_that_another_programs_leftovers_have() {
     // As the library that WAL-G uses names them.
     const LENGTH: usize = 64;
     let server = of_store(|seen| {
-        if seen.target.contains("comp=blocklist&") {
+        if seen.target.contains("blocklisttype=") {
             let name = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, [b'x'; LENGTH]);
             let text = format!(
                 "<BlockList><CommittedBlocks/><UncommittedBlocks><Block><Name>{name}</Name><Size>1</Size></Block>\
@@ -308,8 +308,9 @@ async fn blocks_take_the_length_that_another_programs_leftovers_have() {
             return Reply::Answer(200, Vec::new(), text.into_bytes());
         }
         match seen.method.as_str() {
-            "PUT" if seen.target.contains("comp=block&") => {
+            "PUT" if seen.target.contains("blockid=") => {
                 let id = seen.target.split("blockid=").nth(1).expect("a name");
+                let id = id.split('&').next().unwrap_or_default();
                 // 64 bytes are 88 characters, of which the padding is escaped.
                 match id
                     .replace("%3D", "=")
@@ -338,7 +339,7 @@ async fn blocks_take_the_length_that_another_programs_leftovers_have() {
             .contains("is not there")
     );
     let blocks = server.asked();
-    let blocks = blocks.iter().filter(|asked| asked.contains("comp=block&"));
+    let blocks = blocks.iter().filter(|asked| asked.contains("blockid="));
     assert_eq!(blocks.count(), 3, "one was refused");
 }
 
@@ -355,7 +356,7 @@ async fn more_uploads_than_memory_wait_for_each_other_and_not_for_ever() {
         let mut kept = kept.lock().expect("not poisoned");
         let name = path(seen);
         match seen.method.as_str() {
-            "PUT" if seen.target.contains("comp=block&") => {
+            "PUT" if seen.target.contains("blockid=") => {
                 *kept.waiting.entry(name).or_default() += seen.body.len();
                 block()
             }

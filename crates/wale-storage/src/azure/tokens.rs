@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
-use super::keys::{AzureClient, AzureClientProof, AzureCredentials};
+use super::source::{AzureClient, AzureClientProof, AzureCredentials};
 use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Failure, Meaning, Refusal};
 use crate::http::keeper::Granted;
 use crate::http::named_file::{read_secret, read_secret_text};

@@ -33,7 +33,7 @@ pub(crate) fn object(
     ask_again: AskAgain,
 ) -> Result<Object, Failure> {
     let meta = meta(key, &answer)?;
-    let reading = Reading {
+    let reading = Download {
         location: location.to_owned(),
         key: key.clone(),
         etag: answer.header("etag").map(str::to_owned),
@@ -76,7 +76,7 @@ enum Piece {
 }
 
 /// An object that is being read.
-struct Reading {
+struct Download {
     location: String,
     key: ObjectKey,
     etag: Option<String>,
@@ -89,7 +89,7 @@ struct Reading {
     ask_again: AskAgain,
 }
 
-impl Reading {
+impl Download {
     fn into_stream(self) -> ObjectStream {
         stream::unfold(Some(self), |reading| async {
             let mut reading = reading?;

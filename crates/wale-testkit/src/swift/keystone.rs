@@ -99,7 +99,7 @@ impl Keystone {
     /// Changes the user's password.
     pub fn set_password(&self, password: &str) {
         let kept = self.shared.password.lock();
-        *kept.unwrap_or_else(PoisonError::into_inner) = password.to_owned();
+        password.clone_into(&mut kept.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -156,10 +156,6 @@ impl Shared {
         token(self.swift, Role::Owner)
     }
 
-    fn url(&self, port: u16) -> String {
-        format!("http://127.0.0.1:{port}{}", SwiftServer::ACCOUNT)
-    }
-
     fn has_password(&self, told: &Value) -> bool {
         let kept = self.password.lock().unwrap_or_else(PoisonError::into_inner);
         *told == json!(*kept)
@@ -181,7 +177,7 @@ impl Shared {
         };
         let place = |region: &str, port: u16| {
             json!({
-                "region": region, "id": "e", "publicURL": self.url(port), "internalURL": self.url(1),
+                "region": region, "id": "e", "publicURL": account_url(port), "internalURL": account_url(1),
                 "adminURL": "http://127.0.0.1:1",
             })
         };
@@ -223,7 +219,7 @@ impl Shared {
         let Some(token) = self.granted() else {
             return refusal(503, "Service Unavailable");
         };
-        let place = |region: &str, interface: &str, port: u16| json!({"id": "e", "interface": interface, "region": region, "region_id": region, "url": self.url(port)});
+        let place = |region: &str, interface: &str, port: u16| json!({"id": "e", "interface": interface, "region": region, "region_id": region, "url": account_url(port)});
         let answer = json!({"token": {
             "methods": ["password"], "expires_at": "2099-01-01T00:00:00.000000Z",
             "user": {"id": Keystone::USER_ID, "name": Keystone::USER},
@@ -236,6 +232,11 @@ impl Shared {
         }});
         (201, Some(token), answer)
     }
+}
+
+/// The account at this port.
+fn account_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}{}", SwiftServer::ACCOUNT)
 }
 
 /// Whether a user or a project is the known one: by its identifier, or by its name in the domain.

@@ -1,6 +1,7 @@
 //! Rows 31 and 97 of the fault battery: tokens that are asked for, renewed and read anew, and signatures in URLs.
 
-use super::super::keys::{AzureCredentials, AzureKeys};
+use super::super::keys::AzureKeys;
+use super::super::source::AzureCredentials;
 use super::*;
 use crate::http::transport::Transport;
 

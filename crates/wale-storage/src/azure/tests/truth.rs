@@ -55,7 +55,7 @@ async fn lost_list(
     let server = of_store(move |seen| {
         let mut kept = kept.lock().expect("not poisoned");
         match seen.method.as_str() {
-            "PUT" if seen.target.contains("comp=block&") => block(),
+            "PUT" if seen.target.contains("blockid=") => block(),
             "PUT" => {
                 assert!(seen.target.ends_with("comp=blocklist"), "{}", seen.target);
                 let condition = seen.header("if-none-match");
@@ -120,7 +120,7 @@ async fn row_25_a_list_whose_reply_is_lost_is_made_good() {
 #[tokio::test]
 async fn row_30_a_faster_writer_takes_the_blocks_along() {
     let server = of_store(|seen| match seen.method.as_str() {
-        "PUT" if seen.target.contains("comp=block&") => block(),
+        "PUT" if seen.target.contains("blockid=") => block(),
         "PUT" => refusal(400, "InvalidBlockList"),
         "HEAD" if seen.target.contains("/taken") => marked(Some("another".to_owned()), 1),
         _ => marked(None, 0),
@@ -128,7 +128,7 @@ async fn row_30_a_faster_writer_takes_the_blocks_along() {
     // The look before the upload finds nothing; the one after it does.
     let looked = Mutex::new(false);
     let racing = of_store(move |seen| match seen.method.as_str() {
-        "PUT" if seen.target.contains("comp=block&") => block(),
+        "PUT" if seen.target.contains("blockid=") => block(),
         "PUT" => refusal(400, "InvalidBlockList"),
         _ if std::mem::replace(&mut *looked.lock().expect("not poisoned"), true) => {
             marked(Some("another".to_owned()), 1)
@@ -174,7 +174,7 @@ async fn fault_66_a_success_without_an_etag_is_looked_at() {
 #[tokio::test]
 async fn fault_113_the_success_of_a_list_is_looked_at() {
     let server = of_store(|seen| match seen.method.as_str() {
-        "PUT" if seen.target.contains("comp=block&") => block(),
+        "PUT" if seen.target.contains("blockid=") => block(),
         "PUT" => stored(),
         _ => marked(None, 0),
     });
@@ -267,7 +267,7 @@ fn lax(puts: usize, lists: usize) -> Server {
         let is_list = seen.target.contains("comp=blocklist");
         match seen.method.as_str() {
             "DELETE" => answer(202),
-            "PUT" if seen.target.contains("comp=block&") => block(),
+            "PUT" if seen.target.contains("blockid=") => block(),
             "PUT" if seen.header("if-none-match").is_some() => {
                 let (count, most) = if is_list {
                     (&mut written.1, lists)

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::catalog::{Place, SERVICE_TYPE, Wanted};
+use super::exchange::{Admitted, exchange, service};
+use super::method::{ApplicationCredential, KeystoneName, SwiftInterface};
 use super::v2::{BYTES_MAX, json_headers, moment, unreadable};
-
 use crate::Secret;
 use crate::http::failure::Failure;
 use crate::http::keeper::Granted;

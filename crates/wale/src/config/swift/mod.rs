@@ -340,6 +340,7 @@ mod tests {
         }
         let told = login_of(&[
             ("SWIFT_AUTHURL", "https://user:canary@h/v3"),
+            ("SWIFT_AUTH_VERSION", "3"),
             ("SWIFT_USER", "u"),
             ("SWIFT_PASSWORD", "canary"),
         ])
