@@ -39,11 +39,12 @@ pub(super) fn encoder<W: Write>(
 /// entry (`lib/compress/clevels.h`); a window and two blocks of 128 KiB as buffers, sequences and tables of codes, 0.8 MiB.
 /// A test compares it with what the library says.
 const ENCODER_MIB: [u64; 19] = [
-    2, 2, 4, 5, 6, 6, 8, 8, 15, 25, 25, 45, 37, 53, 69, 37, 58, 58, 90,
+    2, 3, 4, 5, 6, 6, 8, 8, 15, 25, 25, 45, 37, 53, 69, 37, 58, 58, 90,
 ];
 
-/// The memory that an encoder takes, in bytes. Levels below 1 take no more than level 1.
+/// The memory that an encoder takes, in bytes. Levels below 0 take no more than level 1, and 0 is the library's default, 3.
 pub(super) fn encoder_bytes(level: i32) -> u64 {
+    let level = if level == 0 { 3 } else { level };
     let above_first = usize::try_from(level.saturating_sub(1)).unwrap_or(0);
     let last = ENCODER_MIB.len() - 1;
     ENCODER_MIB[above_first.min(last)] << 20
