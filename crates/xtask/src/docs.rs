@@ -50,13 +50,12 @@ fn text(root: &Path, page: &str, program: Option<&Path>) -> Result<String, Strin
     if page == FAULTS {
         return crate::faults::page(root);
     }
-    let mut command = match program {
-        Some(program) => Command::new(program),
-        None => {
-            let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-            cargo.args(["run", "--quiet", "--package", "wale", "--"]);
-            cargo
-        }
+    let mut command = if let Some(program) = program {
+        Command::new(program)
+    } else {
+        let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+        cargo.args(["run", "--quiet", "--package", "wale", "--"]);
+        cargo
     };
     let output = command
         .args(["reference", page])
