@@ -8,7 +8,8 @@
 use std::io::{Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use wale_format::{Codec, CodecSettings, decoder, encoder};
+use wale_format::codec::Content;
+use wale_format::{Codec, Seal, WINDOW_MAX_BYTES};
 
 /// A bomb may not decode to more than this within one run: 16 MiB, a segment.
 const OUTPUT_MAX: u64 = 16 << 20;
@@ -18,8 +19,16 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let codec = Codec::ALL[usize::from(first) % Codec::ALL.len()];
-    let stream = rest.to_vec();
-    if let Ok(plain) = decoder(codec, std::io::Cursor::new(stream)) {
+    let seal = Seal::from(codec);
+    let opened = |stored: Vec<u8>| {
+        let reader = seal.reader(std::io::Cursor::new(stored));
+        let reader = reader.expect("a vector is read");
+        // Whatever it is of.
+        let _ = reader.may_be_encrypted(Content::Tar);
+        let window = reader.window_bytes().clamp(8 << 20, WINDOW_MAX_BYTES);
+        reader.plain(window)
+    };
+    if let Ok(plain) = opened(rest.to_vec()) {
         let mut scratch = [0; 4096];
         let mut plain = plain.take(OUTPUT_MAX);
         while plain.read(&mut scratch).is_ok_and(|count| count > 0) {}
@@ -27,12 +36,12 @@ fuzz_target!(|data: &[u8]| {
     if !codec.can_write() {
         return;
     }
-    let settings = CodecSettings::new(codec, None).expect("every codec has a default level");
-    let mut packing = encoder(settings, Vec::new()).expect("a vector takes everything");
+    let packing = seal.writer(Vec::new());
+    let mut packing = packing.expect("every codec has a default level");
     packing.write_all(rest).expect("a vector takes everything");
     let packed = packing.finish().expect("a vector takes everything");
     let mut back = Vec::new();
-    decoder(codec, std::io::Cursor::new(packed))
+    opened(packed)
         .expect("what is written is read")
         .read_to_end(&mut back)
         .expect("what is written is read");

@@ -7,7 +7,10 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use wale_format::tar::{Meta, TarReader, TarWriter};
-use wale_format::{Codec, CodecSettings, PartitionPlan, PlanLimits, PlannedFile, decoder, encoder};
+use wale_format::{
+    Codec, CodecSettings, Encryption, PartitionPlan, PlanLimits, PlannedFile, Seal,
+    WINDOW_MAX_BYTES,
+};
 
 /// Pieces as the pipeline makes them.
 const PIECE_BYTES: usize = 1 << 20;
@@ -57,15 +60,16 @@ fn codecs(plain: &[u8]) {
         CodecSettings::from(Codec::None),
     ];
     for settings in settings {
+        let seal = Seal::new(settings, Encryption::None);
         let mut stored = Vec::new();
         let time = best(|| {
             let mut sink = std::mem::take(&mut stored);
             sink.clear();
-            let mut encoder = encoder(settings, sink).expect("writable");
+            let mut writer = seal.writer(sink).expect("writable");
             for piece in plain.chunks(PIECE_BYTES) {
-                encoder.write_all(piece).expect("a vector takes everything");
+                writer.write_all(piece).expect("a vector takes everything");
             }
-            stored = encoder.finish().expect("a vector takes everything");
+            stored = writer.finish().expect("a vector takes everything");
         });
         let name = format!(
             "{}{}",
@@ -84,8 +88,9 @@ fn codecs(plain: &[u8]) {
         let stored: &'static [u8] = stored.leak();
         let mut piece = vec![0; PIECE_BYTES];
         let time = best(|| {
-            let mut decoder = decoder(settings.codec, stored).expect("readable");
-            while decoder.read(&mut piece).expect("whole") > 0 {}
+            let reader = seal.reader(stored).expect("a slice is read");
+            let mut plain = reader.plain(WINDOW_MAX_BYTES).expect("readable");
+            while plain.read(&mut piece).expect("whole") > 0 {}
         });
         show(&format!("{name} decode"), plain.len(), time, None);
     }

@@ -1,7 +1,5 @@
 //! The checksums in a backup's manifest and record, and how they are written.
 
-use std::fmt::Write as _;
-
 /// CRC-32C as PostgreSQL's `backup_manifest` has it.
 #[derive(Debug)]
 pub struct Crc32c(crc_fast::Digest);
@@ -47,10 +45,17 @@ impl Crc32c {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
+    push_hex(&mut text, bytes);
     text
+}
+
+/// Appends lower-case hexadecimal digits.
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`codec`](mod@codec) | compression as `io::Write` and `io::Read` adapters |
+//! | [`seal`](mod@seal) | how plain content becomes a stored object's bytes, and back: its only door |
+//! | [`codec`](mod@codec) | compression, one stage of a seal |
 //! | [`tar`] | streaming tar writer and reader, [`tar::MemberPath`] |
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
@@ -23,15 +24,13 @@ pub mod layout;
 pub mod manifest;
 pub mod metadata;
 pub mod partition;
+pub mod seal;
 pub mod sentinel;
 pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
-pub use codec::{
-    Codec, CodecError, CodecSettings, Encoder, WINDOW_MAX_BYTES, decoder, decoder_within, encoder,
-    window_bytes,
-};
+pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{
@@ -40,6 +39,7 @@ pub use manifest::{
 };
 pub use metadata::BackupMetadata;
 pub use partition::{PartitionPlan, PlanLimits, PlannedFile};
+pub use seal::{Seal, SealReader, SealWriter};
 pub use sentinel::{
     DamagedPage, PartitionRecord, Sentinel, SentinelError, SentinelOrigin, TablespaceRecord,
     TablespaceSpec, WaleSentinel,

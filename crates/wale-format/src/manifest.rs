@@ -21,6 +21,8 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use wale_pg::{Lsn, TimelineId, byte_text};
 
+use crate::checksum::push_hex;
+
 /// Form of `Last-Modified`; PostgreSQL prints the zone of its own UTC, which is called GMT.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S GMT";
 
@@ -214,14 +216,6 @@ fn checksum_line(sha256: &[u8]) -> String {
 fn push_json_string(text: &mut String, value: &str) {
     let quoted = serde_json::to_string(value).expect("a string always serialises");
     text.push_str(&quoted);
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
 }
 
 #[cfg(test)]

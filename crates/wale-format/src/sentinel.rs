@@ -25,6 +25,9 @@ use crate::Codec;
 
 mod bounds;
 mod byte_json;
+mod tablespaces;
+
+pub use tablespaces::{TablespaceEntry, TablespaceSpec};
 
 /// A sentinel with names that are not UTF-8 is read a second time up to this size: WAL-E's have a few kilobytes, and
 /// only WAL-G's, which has no such names, are large. 1 MiB.
@@ -158,43 +161,6 @@ pub struct Sentinel {
     /// Our own record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wale: Option<WaleSentinel>,
-}
-
-/// Tablespaces in WAL-E's form, which WAL-G took over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TablespaceSpec {
-    /// The data directory of the source.
-    pub base_prefix: String,
-    /// OIDs as decimal text.
-    pub tablespaces: Vec<String>,
-    /// For each OID where it was.
-    #[serde(flatten)]
-    pub entries: BTreeMap<String, TablespaceEntry>,
-}
-
-impl<'de> Deserialize<'de> for TablespaceSpec {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(bounds::Spec)
-    }
-}
-
-/// One tablespace in WAL-E's form.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TablespaceEntry {
-    /// Target of the link.
-    #[serde(
-        default,
-        deserialize_with = "bounds::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub loc: Option<String>,
-    /// The link: `pg_tblspc/<oid>`.
-    #[serde(
-        default,
-        deserialize_with = "bounds::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub link: Option<String>,
 }
 
 /// Our own record of a backup: the object `wale` in the sentinel.

@@ -11,6 +11,7 @@ use std::error::Error;
 use std::fmt;
 
 use wale_cluster::{ClusterError, Situation};
+use wale_pipeline::Panicked;
 use wale_storage::StoreError;
 
 /// What kind of failure it is, from the caller's point of view.
@@ -282,6 +283,12 @@ pub struct OpError {
     pub declined: Option<Declined>,
     /// The lower room's error.
     pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl From<Panicked> for OpError {
+    fn from(error: Panicked) -> Self {
+        Self::internal("a thread that reads or writes panicked").source(error)
+    }
 }
 
 /// The result of an operation.

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use wale_cluster::WalDirectory;
+use wale_pipeline::blocking;
 
 use crate::archive::{Archive, Beginning};
-use crate::blocking::blocking;
 use crate::control::read_control;
 use crate::error::Result;
 

@@ -15,6 +15,7 @@ use wale_cluster::{
     ClusterError, ConnectOptions, Control, DataDirectory, RestoreMarker, RestoreState,
     restore_marker,
 };
+use wale_pipeline::blocking;
 
 use crate::error::{OpError, Result};
 
@@ -145,12 +146,10 @@ async fn on_files<T: Send + 'static>(
     work: impl FnOnce(&Path) -> std::result::Result<T, ClusterError> + Send + 'static,
 ) -> Result<T> {
     let path: PathBuf = data_directory.to_owned();
-    let done = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         work(&path).map_err(|error| {
             OpError::from_cluster(error, format_args!("{what} {}", path.display()))
         })
-    });
-    done.await.map_err(|error| {
-        OpError::internal("a thread that looked at recovery settings panicked").source(error)
-    })?
+    })
+    .await?
 }

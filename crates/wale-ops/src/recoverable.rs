@@ -32,7 +32,7 @@ pub struct Recoverable {
     /// How many segments the gap has; 0 without one.
     pub missing: u64,
     /// An object that holds the first of them, which this version cannot read.
-    pub sealed: Option<String>,
+    pub unreadable: Option<String>,
 }
 
 /// Looks along the way from the newest usable base backup to the end of the newest timeline that grew out of it. `None`
@@ -83,7 +83,7 @@ async fn look(
         until: None,
         gap: None,
         missing: 0,
-        sealed: None,
+        unreadable: None,
     };
     let legs = reach::legs(backup.segment(), followed.as_ref(), size);
     for leg in legs.map_err(walk::behind_the_log)? {
@@ -93,8 +93,8 @@ async fn look(
         if let Some((gap, lack)) = gap {
             found.gap = Some(gap);
             found.missing = gap.segments(size).map_err(walk::behind_the_log)?;
-            if let Lack::Sealed(key) = lack {
-                found.sealed = Some(key);
+            if let Lack::Unreadable(key) = lack {
+                found.unreadable = Some(key);
             }
             break;
         }
@@ -224,7 +224,7 @@ mod tests {
         let bench = bench(&[&backup[0], &name(6)], &files).await;
         let report = run(&bench.archive).await.expect("found").expect("a backup");
         assert_eq!(report.from, segment_name(&name(6)));
-        assert_eq!(report.sealed, None);
+        assert_eq!(report.unreadable, None);
         assert_eq!(found(&bench).await, (Some(name(7)), None, 0));
     }
 
@@ -266,16 +266,16 @@ mod tests {
         let backup = on(1, &[2]);
         let files = on(1, &[2, 3]);
         let bench = bench(&[&backup[0]], &[&files[0], &files[1]]).await;
-        let sealed = on(1, &[4]).remove(0);
-        let key = Archive::key(&format!("wal_005/{sealed}.br")).expect("a key");
+        let unreadable = on(1, &[4]).remove(0);
+        let key = Archive::key(&format!("wal_005/{unreadable}.br")).expect("a key");
         bench.memory.insert(&key, b"brotli".to_vec());
-        let gap = Some((sealed.clone(), sealed.clone()));
+        let gap = Some((unreadable.clone(), unreadable.clone()));
         assert_eq!(found(&bench).await, (Some(files[1].clone()), gap, 1));
         let report = run(&bench.archive).await.expect("found").expect("a backup");
-        assert_eq!(report.sealed, Some(key.to_string()));
+        assert_eq!(report.unreadable, Some(key.to_string()));
         // A copy that we read, beside it.
-        bench.store_wal(&sealed, Codec::Lz4, b"not looked into");
-        assert_eq!(found(&bench).await, (Some(sealed), None, 0));
+        bench.store_wal(&unreadable, Codec::Lz4, b"not looked into");
+        assert_eq!(found(&bench).await, (Some(unreadable), None, 0));
     }
 
     #[tokio::test]

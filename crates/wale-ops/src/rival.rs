@@ -8,9 +8,9 @@ use std::path::Path;
 
 use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId};
+use wale_pipeline::blocking;
 
 use crate::archive::Archive;
-use crate::blocking::blocking;
 use crate::error::Result;
 use crate::role::{self, ServerState};
 

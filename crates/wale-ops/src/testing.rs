@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tempfile::TempDir;
 use wale_cluster::WalDirectory;
-use wale_format::{Codec, CodecSettings, layout};
+use wale_format::{Codec, Seal, layout};
 use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
@@ -119,7 +119,7 @@ impl Bench {
 pub(crate) fn archive(store: Arc<dyn Store>, codec: Codec, budget: u64) -> Archive {
     Archive::open(ArchiveOptions {
         store,
-        codec: CodecSettings::from(codec),
+        seal: Seal::from(codec),
         clock: Clock::System,
         budget: MemoryBudget::new(budget),
         created_by: "wale test".to_owned(),
@@ -197,10 +197,9 @@ pub(crate) fn encode(codec: Codec, content: &[u8]) -> Vec<u8> {
     if !codec.can_write() {
         return content.to_vec();
     }
-    let mut encoder =
-        wale_format::encoder(CodecSettings::from(codec), Vec::new()).expect("a codec");
-    encoder.write_all(content).expect("encoded");
-    encoder.finish().expect("encoded")
+    let mut writer = Seal::from(codec).writer(Vec::new()).expect("a codec");
+    writer.write_all(content).expect("sealed");
+    writer.finish().expect("sealed")
 }
 
 /// All bytes of a fetched file.

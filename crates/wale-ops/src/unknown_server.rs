@@ -7,8 +7,8 @@ use std::path::Path;
 
 use wale_cluster::{ClusterError, DataDirectory};
 use wale_pg::MajorVersion;
+use wale_pipeline::blocking;
 
-use crate::blocking::blocking;
 use crate::error::Result;
 
 /// What is not known of the server of a data directory.
@@ -47,7 +47,7 @@ impl UnknownServer {
 /// Only a panic of the reader.
 pub async fn look(data_directory: &Path) -> Result<Option<UnknownServer>> {
     let directory = DataDirectory::at(data_directory);
-    blocking(move || {
+    let look = move || {
         let control_version = match directory.control_file() {
             Err(ClusterError::UnsupportedControlFile { version, .. }) => Some(version),
             _ => None,
@@ -57,8 +57,8 @@ pub async fn look(data_directory: &Path) -> Result<Option<UnknownServer>> {
             control_version,
         };
         (found.major.is_some() || control_version.is_some()).then_some(found)
-    })
-    .await
+    };
+    Ok(blocking(look).await?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read};
 
 use wale_format::tar::{MemberKind, TarReader};
-use wale_format::{BackupName, Codec};
+use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
@@ -12,14 +12,14 @@ use crate::backup_fetch::{self, Options};
 use crate::error::{Kind, OpError};
 use crate::testing::{Bench, content, encode, file_name, once, segment};
 use crate::wal_push::PushOutcome;
-use crate::{sealed, wal_fetch, wal_push};
+use crate::{unreadable_wal, wal_fetch, wal_push};
 
 const ARCHIVE: &[u8] = include_bytes!("../testdata/wal-g-3.0.9/pg14-permanent-none.tar.zst");
 const FIRST: &str = "base_00000001000000000000000E";
 const SECOND: &str = "base_000000010000000000000010";
 
 /// What was encrypted or compressed as we cannot read: the file, the codec of its name, its bytes.
-const SEALED: [(&str, Codec, &[u8]); 5] = [
+const UNREADABLE: [(&str, Codec, &[u8]); 5] = [
     (
         "000000010000000000000004",
         Codec::Zstd,
@@ -65,8 +65,9 @@ fn name(text: &str) -> BackupName {
 /// An archive with the two backups.
 fn golden() -> Bench {
     let bench = Bench::new();
-    let tar = wale_format::decoder(Codec::Zstd, Cursor::new(ARCHIVE)).expect("a decoder");
-    let mut tar = TarReader::new(tar);
+    let tar = Seal::from(Codec::Zstd).reader(Cursor::new(ARCHIVE));
+    let tar = tar.and_then(|tar| tar.plain(WINDOW_MAX_BYTES));
+    let mut tar = TarReader::new(tar.expect("a reader"));
     while let Some(member) = tar.next() {
         let member = member.expect("a member");
         if let MemberKind::File { .. } = member.kind {
@@ -134,7 +135,7 @@ async fn fault_94_a_backup_of_wal_g_whose_wal_only_wal_g_reads_is_not_whole() {
     let bench = golden();
     let segment = key("wal_005/00000001000000000000000E");
     // Encrypted without compression: another key's bytes in the place of the plain ones.
-    bench.memory.insert(&segment, SEALED[0].2.to_vec());
+    bench.memory.insert(&segment, UNREADABLE[0].2.to_vec());
     let Some(Flaw::Unreadable(words)) = flaw(&bench.archive, FIRST).await else {
         panic!("its WAL cannot be read");
     };
@@ -147,9 +148,15 @@ async fn fault_94_a_backup_of_wal_g_whose_wal_only_wal_g_reads_is_not_whole() {
 }
 
 /// What libsodium makes of a segment of 1 MiB: 24 bytes, then 17 more for each 8 KiB and one more chunk.
-fn whole_sealed_segment() -> Vec<u8> {
+fn whole_encrypted_segment() -> Vec<u8> {
     let length = 24 + (1 << 20) + 17 * ((1 << 20) / 8192 + 1);
-    SEALED[0].2.iter().copied().cycle().take(length).collect()
+    UNREADABLE[0]
+        .2
+        .iter()
+        .copied()
+        .cycle()
+        .take(length)
+        .collect()
 }
 
 fn says_nothing_false(error: &OpError, case: &str) {
@@ -168,19 +175,19 @@ fn says_nothing_false(error: &OpError, case: &str) {
 
 #[tokio::test]
 async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
-    let whole = whole_sealed_segment();
-    let named = SEALED.map(|(file, codec, bytes)| (file, codec, bytes.to_vec()));
+    let whole = whole_encrypted_segment();
+    let named = UNREADABLE.map(|(file, codec, bytes)| (file, codec, bytes.to_vec()));
     // The same with WALG_COMPRESSION_METHOD=none. What is compressed as we cannot read has no such form.
-    let plain = SEALED[..4].iter();
+    let plain = UNREADABLE[..4].iter();
     let plain = plain.map(|(file, _, bytes)| (*file, Codec::None, bytes.to_vec()));
-    let whole = (SEALED[0].0, Codec::None, whole);
+    let whole = (UNREADABLE[0].0, Codec::None, whole);
     for (file, codec, bytes) in named.into_iter().chain(plain).chain([whole]) {
         let bench = Bench::new();
         bench.claim().await;
         let name = file_name(file);
         let case = format!("{file} under {codec}, {} bytes", bytes.len());
-        let sealed_key = key(&wale_format::layout::wal(&name, codec));
-        bench.memory.insert(&sealed_key, bytes.clone());
+        let unreadable_key = key(&wale_format::layout::wal(&name, codec));
+        bench.memory.insert(&unreadable_key, bytes.clone());
         let error = wal_fetch::fetch(&bench.archive, &name).await;
         says_nothing_false(&error.expect_err(&case), &case);
         if name.is_segment() {
@@ -188,8 +195,8 @@ async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
                 !bench.archive.has_readable(&name).await.expect("read"),
                 "{case}"
             );
-            let told = sealed::look(&bench.archive).await.expect("read");
-            assert_eq!(told.expect(&case).example, sealed_key.to_string());
+            let told = unreadable_wal::look(&bench.archive).await.expect("read");
+            assert_eq!(told.expect(&case).example, unreadable_key.to_string());
         }
         // Archiving goes on beside it, under a codec whose key is free.
         let good = match file {
@@ -201,9 +208,9 @@ async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
         let report = wal_push::run(&bench.archive, &bench.wal, &name, &once()).await;
         let report = report.unwrap_or_else(|error| panic!("{case}: {}", error.chain()));
         assert_eq!(report.outcome, PushOutcome::Stored, "{case}");
-        assert_eq!(report.beside, Some(sealed_key.to_string()), "{case}");
+        assert_eq!(report.beside, Some(unreadable_key.to_string()), "{case}");
         assert_eq!(
-            bench.memory.content(&sealed_key),
+            bench.memory.content(&unreadable_key),
             Some(bytes.into()),
             "{case}"
         );
@@ -218,7 +225,7 @@ async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
 
 #[tokio::test]
 async fn fault_118_plain_wal_that_is_damaged_is_still_called_so() {
-    let file = SEALED[0].0;
+    let file = UNREADABLE[0].0;
     let good = segment(file, 1);
     let mut flipped = good.clone();
     flipped[1] ^= 0x20;

@@ -19,6 +19,7 @@
 //! The memory of one crossing is `(queue + 2) × CHUNK_BYTES`: the queue, the chunk being filled and the
 //! chunk being consumed. With [`CHUNK_BYTES`] of 1 MiB and [`QUEUE_CHUNKS`] of 4 that is 6 MiB.
 
+mod blocking;
 mod budget;
 mod channel;
 mod progress;
@@ -26,6 +27,7 @@ mod reader;
 mod workers;
 mod writer;
 
+pub use blocking::{Panicked, blocking, default_workers};
 pub use budget::{MemoryBudget, MemoryPermit};
 pub use channel::{ChunkError, ChunkReceiver, ChunkSender, Closed, channel};
 pub use progress::{Progress, ProgressSnapshot};

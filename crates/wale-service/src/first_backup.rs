@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use wale_ops::retry::Pauses;
 use wale_ops::{Declined, Kind};
 
 use crate::app::App;
@@ -34,31 +35,10 @@ const TRY_ANYWAY: Duration = Duration::from_secs(30);
 /// Looks for the server once.
 type Look = Box<dyn Fn() -> BoxFuture<'static, Server> + Send + Sync>;
 
-/// The pauses of one kind of failure, doubling up to a bound.
-#[derive(Debug, Clone, Copy)]
-struct Pauses {
-    next: Duration,
-    max: Duration,
-}
-
-impl Pauses {
-    fn take(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.max);
-        pause
-    }
-}
-
 /// Tries until a backup is complete, or the sidecar stops. May be dropped at any await.
 pub(crate) async fn run(app: Arc<App>) {
-    let asking = Pauses {
-        next: ASK_AGAIN,
-        max: ASK_AGAIN_MAX,
-    };
-    let trying = Pauses {
-        next: TRY_AGAIN,
-        max: TRY_AGAIN_MAX,
-    };
+    let asking = Pauses::new(ASK_AGAIN, ASK_AGAIN_MAX);
+    let trying = Pauses::new(TRY_AGAIN, TRY_AGAIN_MAX);
     app.life.complain(
         Topic::Backup,
         "the first base backup has not begun yet".to_owned(),
@@ -142,10 +122,7 @@ mod tests {
         Box::new(|| std::future::ready(Server::MayRun).boxed())
     }
 
-    const AT_ONCE: Pauses = Pauses {
-        next: Duration::ZERO,
-        max: Duration::ZERO,
-    };
+    const AT_ONCE: Pauses = Pauses::new(Duration::ZERO, Duration::ZERO);
 
     #[tokio::test]
     async fn it_is_tried_until_there_is_one() {
@@ -167,10 +144,7 @@ mod tests {
     async fn the_door_stays_shut_while_the_server_is_away() {
         let (backups, life, _) = backups(Scripted::new([Act::Fail(Kind::PostgresUnavailable)]));
         let hold = Arc::new(Hold::until_the_first_backup());
-        let never = Pauses {
-            next: Duration::from_hours(1),
-            max: Duration::from_hours(1),
-        };
+        let never = Pauses::new(Duration::from_hours(1), Duration::from_hours(1));
         let look = up();
         let tries = attempts(&backups, &hold, &look, never, never);
         tokio::pin!(tries);
@@ -185,10 +159,7 @@ mod tests {
     async fn the_door_opens_with_the_first_attempt_that_reached_the_server() {
         let (backups, ..) = backups(Scripted::new([Act::Fail(Kind::StorageUnavailable)]));
         let hold = Arc::new(Hold::until_the_first_backup());
-        let never = Pauses {
-            next: Duration::from_hours(1),
-            max: Duration::from_hours(1),
-        };
+        let never = Pauses::new(Duration::from_hours(1), Duration::from_hours(1));
         let look = up();
         let tries = attempts(&backups, &hold, &look, never, never);
         tokio::pin!(tries);

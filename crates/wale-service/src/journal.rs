@@ -105,13 +105,13 @@ pub(crate) struct GapRecord {
     pub(crate) to: String,
     pub(crate) segments: u64,
     /// An object that holds the first of them, which this version cannot read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sealed: Option<String>,
+    #[serde(rename = "sealed", skip_serializing_if = "Option::is_none")]
+    pub(crate) unreadable: Option<String>,
 }
 
 /// WAL that is in the archive only under a codec or a key that this version cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct SealedRecord {
+pub(crate) struct UnreadableWalRecord {
     pub(crate) segments: u64,
     /// One of the objects.
     pub(crate) example: String,
@@ -139,7 +139,7 @@ pub(crate) struct Entries {
     pub(crate) unknown_server: Option<String>,
     /// That the archive's newest timeline is not this server's, as a sentence.
     pub(crate) newest_is_anothers: Option<String>,
-    pub(crate) sealed_wal: Option<SealedRecord>,
+    pub(crate) unreadable_wal: Option<UnreadableWalRecord>,
     pub(crate) skipped_backups: u64,
     /// Why the schedule rests on this node, while it does.
     pub(crate) schedule_rests: Option<String>,

@@ -102,8 +102,8 @@ pub(crate) struct Metrics {
     last_retention: FloatGauge,
     ready_files: Gauge,
     gap: Gauge,
-    sealed: Gauge,
-    beside_sealed: Counter,
+    unreadable: Gauge,
+    beside_unreadable: Counter,
     unknown_server: Gauge,
     connections: Gauge,
     handshake_failures: Counter,
@@ -147,8 +147,8 @@ impl Metrics {
             last_retention: FloatGauge::default(),
             ready_files: Gauge::default(),
             gap: Gauge::default(),
-            sealed: Gauge::default(),
-            beside_sealed: Counter::default(),
+            unreadable: Gauge::default(),
+            beside_unreadable: Counter::default(),
             unknown_server: Gauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -254,12 +254,12 @@ impl Metrics {
         r.register(
             "wal_sealed_segments",
             "WAL segments that the archive has only under a codec or a key that cannot be read, as of the start",
-            self.sealed.clone(),
+            self.unreadable.clone(),
         );
         r.register(
             "wal_beside_sealed",
             "Files stored beside an object of their name that cannot be read",
-            self.beside_sealed.clone(),
+            self.beside_unreadable.clone(),
         );
         r.register(
             "server_unknown",
@@ -476,8 +476,9 @@ impl Metrics {
     }
 
     /// How many segments are there only for another tool.
-    pub(crate) fn sealed(&self, segments: u64) {
-        self.sealed.set(i64::try_from(segments).unwrap_or(i64::MAX));
+    pub(crate) fn unreadable(&self, segments: u64) {
+        self.unreadable
+            .set(i64::try_from(segments).unwrap_or(i64::MAX));
     }
 
     /// Whether the server is one that this program does not know.
@@ -509,7 +510,7 @@ impl Metrics {
         catch_up(&self.push_bytes, stats.bytes_plain);
         catch_up(&self.push_stored_bytes, stats.bytes_stored);
         catch_up(&self.look_ahead_hits, stats.look_ahead_hits);
-        catch_up(&self.beside_sealed, stats.beside_sealed);
+        catch_up(&self.beside_unreadable, stats.beside_unreadable);
         // -1 says "cannot be read": 0 would look healthy.
         self.ready_files.set(
             scrape

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wale_ops::Kind;
 use wale_ops::ownership::{self, Ownership};
+use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::log_failure;
@@ -20,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// Checks until the archive is known to be the cluster's own. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
-    let mut pause = PAUSE;
+    let mut pauses = Pauses::new(PAUSE, PAUSE_MAX);
     let mut told = None;
     loop {
         match ownership::check(&app.archive, &app.data_directory, &app.wal_directory).await {
@@ -50,7 +51,6 @@ pub(crate) async fn watch(app: Arc<App>) {
                 told = Some(text);
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(pauses.take()).await;
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_ops::OpError;
+use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::log_failure;
@@ -26,7 +27,7 @@ const FETCH_REMEMBERED: Duration = Duration::from_mins(3);
 
 /// Looks for ever. May be dropped at any await.
 pub(crate) async fn watch(app: Arc<App>) {
-    let mut pause = AGAIN;
+    let mut pauses = Pauses::new(AGAIN, EVERY);
     let mut told = None;
     loop {
         let answer = app.archive.ensure_still_there().await;
@@ -46,11 +47,10 @@ pub(crate) async fn watch(app: Arc<App>) {
             }
             app.life.forget(Topic::WalFetch, FETCH_REMEMBERED);
             app.backups.forget_failure();
-            pause = AGAIN;
+            pauses = Pauses::new(AGAIN, EVERY);
             tokio::time::sleep(EVERY).await;
         } else {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(EVERY);
+            tokio::time::sleep(pauses.take()).await;
         }
     }
 }

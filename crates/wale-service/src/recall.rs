@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use wale_ops::backup_list::{self, BackupSummary};
+use wale_ops::retry::Pauses;
 use wale_ops::{Archive, OpError};
 
 use crate::app::App;
@@ -28,7 +29,7 @@ pub(crate) async fn recall(
     journal: &Journal,
     metrics: &Metrics,
 ) -> DateTime<Utc> {
-    let mut pause = PAUSE;
+    let mut pauses = Pauses::new(PAUSE, PAUSE_MAX);
     loop {
         match read(archive, journal, metrics).await {
             // A backup "from the future" of a clock that was set back must not silence the schedule.
@@ -45,8 +46,7 @@ pub(crate) async fn recall(
                 );
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(pauses.take()).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_ops::recoverable::{self, Recoverable};
+use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::{GapRecord, RecoverableRecord, log_failure};
@@ -27,13 +28,13 @@ const AGAIN: Duration = Duration::from_mins(1);
 /// Looks for ever.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut completions = app.backups.completions();
-    let mut again = AGAIN;
+    let mut pauses = Pauses::new(AGAIN, EVERY);
     loop {
         let pause = match recoverable::run(&app.archive).await {
             Ok(found) => {
                 note(&app, found.as_ref());
                 recall_push(&app, found.as_ref()).await;
-                again = AGAIN;
+                pauses = Pauses::new(AGAIN, EVERY);
                 match found.map(|found| found.gap) {
                     Some(Some(_)) => EVERY_WHILE_MISSING,
                     // `/readyz` reports that the first base backup is missing. Without one, one short listing is all.
@@ -43,9 +44,7 @@ pub(crate) async fn watch(app: Arc<App>) {
             }
             Err(error) => {
                 log_failure("the look for gaps in the WAL", &error);
-                let pause = again;
-                again = (again * 2).min(EVERY);
-                pause
+                pauses.take()
             }
         };
         // A base backup may leave the gap behind. Their sender lives as long as the application does.
@@ -71,7 +70,7 @@ fn note(app: &App, found: Option<&Recoverable>) {
             from: gap.from.to_string(),
             to: gap.to.to_string(),
             segments: found.missing,
-            sealed: found.sealed.clone(),
+            unreadable: found.unreadable.clone(),
         }),
         checked_at: app.archive.clock().now(),
     });
@@ -89,7 +88,7 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
         return;
     }
     if let (Some(record), Some(gap)) = (record, gap)
-        && let Some(sealed) = &gap.sealed
+        && let Some(unreadable) = &gap.unreadable
     {
         tracing::warn!(
             backup = record.backup,
@@ -97,7 +96,7 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
             to = gap.to,
             segments = gap.segments,
             recoverable_until = record.until,
-            sealed,
+            sealed = unreadable,
             hint =
                 "take a base backup now; until then restore with the tool that wrote the segments",
             "WAL is in the archive only as this version cannot read it: a recovery by wale ends before it"

@@ -321,7 +321,7 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
         options.token.clone(),
     )));
     begin(Box::pin(unknown::watch_server(Arc::clone(app))));
-    begin(Box::pin(unknown::look_for_sealed(Arc::clone(app))));
+    begin(Box::pin(unknown::look_for_unreadable(Arc::clone(app))));
     begin(Box::pin(reach::watch(Arc::clone(app))));
     begin(Box::pin(recall::keep_looking(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wale_ops::{sealed, unknown_server};
+use wale_ops::retry::Pauses;
+use wale_ops::{unknown_server, unreadable_wal};
 
 use crate::app::App;
-use crate::journal::{SealedRecord, log_failure};
+use crate::journal::{UnreadableWalRecord, log_failure};
 
 /// Between two checks of the data directory: two small files. It may be empty at first, and a container may be started
 /// with a newer server.
@@ -45,11 +46,11 @@ pub(crate) async fn watch_server(app: Arc<App>) {
 }
 
 /// Looks through the archive's WAL once.
-pub(crate) async fn look_for_sealed(app: Arc<App>) {
-    let mut again = LISTING_AGAIN;
+pub(crate) async fn look_for_unreadable(app: Arc<App>) {
+    let mut pauses = Pauses::new(LISTING_AGAIN, LISTING_AGAIN_MAX);
     loop {
-        match sealed::look(&app.archive).await {
-            Ok(None) => return app.metrics.sealed(0),
+        match unreadable_wal::look(&app.archive).await {
+            Ok(None) => return app.metrics.unreadable(0),
             Ok(Some(found)) => {
                 tracing::warn!(
                     segments = found.segments,
@@ -58,18 +59,17 @@ pub(crate) async fn look_for_sealed(app: Arc<App>) {
                     "the archive has WAL under a codec or a key that this version cannot read: no restore by wale reads it; \
                      what PostgreSQL hands over from now on is stored beside it"
                 );
-                app.metrics.sealed(found.segments);
-                let record = SealedRecord {
+                app.metrics.unreadable(found.segments);
+                let record = UnreadableWalRecord {
                     segments: found.segments,
                     example: found.example,
                 };
                 app.journal
-                    .note(|entries| entries.sealed_wal = Some(record));
+                    .note(|entries| entries.unreadable_wal = Some(record));
                 return;
             }
             Err(error) => log_failure("the look for WAL that cannot be read", &error),
         }
-        tokio::time::sleep(again).await;
-        again = (again * 2).min(LISTING_AGAIN_MAX);
+        tokio::time::sleep(pauses.take()).await;
     }
 }

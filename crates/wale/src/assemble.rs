@@ -9,7 +9,7 @@ use wale_cluster::ConnectOptions;
 use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
-use wale_format::CodecSettings;
+use wale_format::{CodecSettings, Encryption, Seal};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
@@ -50,7 +50,7 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
     let archive = Archive::open(ArchiveOptions {
         store,
-        codec: codec(settings)?,
+        seal: seal(settings)?,
         clock: Clock::System,
         budget: MemoryBudget::new(bounds.memory_bytes),
         created_by: format!("wale {VERSION}"),
@@ -58,10 +58,13 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     Ok(Opened { archive })
 }
 
-fn codec(settings: &Settings) -> Result<CodecSettings, OpError> {
+fn seal(settings: &Settings) -> Result<Seal, OpError> {
     let codec = settings.get(&declared::WALE_COMPRESSION);
-    CodecSettings::new(codec, settings.get(&declared::WALE_COMPRESSION_LEVEL))
-        .map_err(|e| OpError::new(Kind::Configuration, "the compression cannot be used").source(e))
+    let level = settings.get(&declared::WALE_COMPRESSION_LEVEL);
+    let codec = CodecSettings::new(codec, level).map_err(|e| {
+        OpError::new(Kind::Configuration, "the compression cannot be used").source(e)
+    })?;
+    Ok(Seal::new(codec, Encryption::None))
 }
 
 /// How the control connection is made.

@@ -19,8 +19,8 @@ pub(crate) const OPERATIONS: [&str; 12] = [
     "promotion",
     "recoverable",
     "retention",
-    "sealed",
     "unknown_server",
+    "unreadable_wal",
     "wal_fetch",
     "wal_push",
 ];
@@ -88,6 +88,18 @@ pub(crate) const BANS: &[Ban] = &[
         words: &["println!(", "eprintln!(", "print!(", "eprint!("],
         except: &["crates/wale/src/", DEV[0], DEV[1]],
         why: "only the command prints; the rooms report or log",
+    },
+    Ban {
+        words: &["Seal::new(", "Seal::from("],
+        // A program's settings become a seal; `testing.rs` is compiled for tests only.
+        except: &[
+            "crates/wale-format/src/seal.rs",
+            "crates/wale/src/assemble.rs",
+            "crates/wale-ops/src/testing.rs",
+            DEV[0],
+            DEV[1],
+        ],
+        why: "only the archive seals and opens objects: Archive::sealed_body, seal_small, decode, decode_partition",
     },
     Ban {
         words: &[

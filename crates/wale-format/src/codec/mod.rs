@@ -1,4 +1,5 @@
-//! Compression codecs as `io::Write` and `io::Read` adapters: one object, one compressed stream.
+//! Compression codecs as `io::Write` and `io::Read` adapters: one object, one compressed stream. They are one stage of
+//! a [`Seal`](crate::Seal), which is their only user.
 //!
 //! The extension of an object's name says its codec, always; nothing is guessed from the content.
 //!
@@ -19,14 +20,14 @@
 //!
 //! | codec | encoder | decoder |
 //! |---|---|---|
-//! | zstd 1 | 0.6 MiB window and tables + 0.3 MiB buffers | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
+//! | zstd 1 | 1.4 MiB window, tables and buffers; 90 MiB at level 19 | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
 //! | none | 0 | 0 |
 
+mod encrypted;
 mod lz4;
 mod lzo;
-mod sealed;
 mod strict;
 mod zstd_frame;
 
@@ -37,7 +38,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use sealed::{Content, SEALED_HEAD_BYTES};
+pub use encrypted::Content;
+pub(crate) use encrypted::HEAD_BYTES;
 use strict::FrameDecoder as _;
 
 /// A compression method, known by the extension it gives to an object's name.
@@ -79,10 +81,10 @@ impl Codec {
         Self::Lzma,
     ];
 
-    /// The codecs that [`decoder`] opens, in the order in which a look-up should try them.
+    /// The codecs that this version reads, in the order in which a look-up should try them.
     pub const ALL_READABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Lzo, Self::None];
 
-    /// The codecs that [`encoder`] writes, the default first.
+    /// The codecs that this version writes, the default first.
     pub const ALL_WRITABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::None, Self::Lzo];
 
     /// The extension without its dot; empty for [`Codec::None`].
@@ -132,13 +134,13 @@ impl Codec {
         }
     }
 
-    /// Whether [`encoder`] accepts this codec.
+    /// Whether this version writes it.
     #[must_use]
     pub const fn can_write(self) -> bool {
         matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
     }
 
-    /// Whether [`decoder`] accepts this codec.
+    /// Whether this version reads it.
     #[must_use]
     pub const fn can_read(self) -> bool {
         matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
@@ -239,13 +241,13 @@ pub struct CodecSettings {
 
 impl CodecSettings {
     /// zstd's default: measured on PostgreSQL pages and on WAL, level 3 is slower and not smaller.
-    pub const DEFAULT_ZSTD_LEVEL: i32 = 1;
+    const DEFAULT_ZSTD_LEVEL: i32 = 1;
 
     /// zstd's levels, from the fastest on. Level 20 and above need a window of up to 128 MiB and some 700 MiB while
     /// writing.
     pub const ZSTD_LEVELS: RangeInclusive<i32> = -7..=19;
 
-    /// Settings that [`encoder`] accepts.
+    /// Settings that are checked.
     ///
     /// # Errors
     /// When the codec cannot be written or has no such level.
@@ -255,11 +257,11 @@ impl CodecSettings {
         Ok(settings)
     }
 
-    /// Says whether [`encoder`] accepts these settings.
+    /// Whether the codec can be written with these settings.
     ///
     /// # Errors
     /// When the codec cannot be written or has no such level.
-    pub fn check(self) -> Result<(), CodecError> {
+    fn check(self) -> Result<(), CodecError> {
         let codec = self.codec;
         if !codec.can_write() {
             return Err(CodecError::NotWritable { codec });
@@ -269,6 +271,11 @@ impl CodecSettings {
             Some(level) if codec == Codec::Zstd && Self::ZSTD_LEVELS.contains(&level) => Ok(()),
             Some(level) => Err(CodecError::Level { codec, level }),
         }
+    }
+
+    /// zstd's level.
+    fn zstd_level(self) -> i32 {
+        self.level.unwrap_or(Self::DEFAULT_ZSTD_LEVEL)
     }
 }
 
@@ -281,7 +288,7 @@ impl From<Codec> for CodecSettings {
 /// Compresses what is written to it into `W`, as one frame.
 ///
 /// Only [`Encoder::finish`] makes the stream whole.
-pub struct Encoder<W: Write> {
+pub(crate) struct Encoder<W: Write> {
     inner: Inner<W>,
 }
 
@@ -312,20 +319,18 @@ impl<W: Write> fmt::Debug for Encoder<W> {
 ///
 /// # Errors
 /// When the settings are not acceptable ([`CodecSettings::check`]) or the codec cannot be set up.
-pub fn encoder<W: Write + Send + 'static>(
+pub(crate) fn encoder<W: Write + Send + 'static>(
     settings: CodecSettings,
     sink: W,
 ) -> Result<Encoder<W>, CodecError> {
     settings.check()?;
     let inner = match settings.codec {
         Codec::Zstd => {
-            let level = settings.level.unwrap_or(CodecSettings::DEFAULT_ZSTD_LEVEL);
-            Inner::Zstd(
-                zstd_frame::encoder(sink, level).map_err(|error| CodecError::SetUp {
-                    codec: Codec::Zstd,
-                    reason: error.to_string(),
-                })?,
-            )
+            let encoder = zstd_frame::encoder(sink, settings.zstd_level());
+            Inner::Zstd(encoder.map_err(|error| CodecError::SetUp {
+                codec: Codec::Zstd,
+                reason: error.to_string(),
+            })?)
         }
         Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
         Codec::Lzo => Inner::Lzo(Box::new(lzo::LzopEncoder::new(sink))),
@@ -342,7 +347,7 @@ impl<W: Write> Encoder<W> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn finish(self) -> io::Result<W> {
+    pub(crate) fn finish(self) -> io::Result<W> {
         match self.inner {
             Inner::Plain(sink) => Ok(sink),
             Inner::Zstd(encoder) => encoder.finish(),
@@ -352,8 +357,8 @@ impl<W: Write> Encoder<W> {
     }
 
     /// The sink, to look at (for example at how much it has taken).
-    #[must_use]
-    pub fn get_ref(&self) -> &W {
+    #[cfg(test)]
+    fn get_ref(&self) -> &W {
         match &self.inner {
             Inner::Plain(sink) => sink,
             Inner::Zstd(encoder) => encoder.get_ref(),
@@ -383,13 +388,24 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
+/// The memory that an encoder of these settings takes, in bytes, beside its sink.
+///
+/// lz4: two blocks of 256 KiB and a table of 16 KiB. lzo: two blocks of 256 KiB and tables of 32 KiB. 1 MiB for either.
+pub(crate) fn encoder_bytes(settings: CodecSettings) -> u64 {
+    match settings.codec {
+        Codec::Zstd => zstd_frame::encoder_bytes(settings.zstd_level()),
+        Codec::Lz4 | Codec::Lzo => 1 << 20,
+        Codec::None | Codec::Brotli | Codec::Lzma => 0,
+    }
+}
+
 /// The largest window of a zstd frame that anybody may allow: what `zstd -d` accepts without `--long`. 128 MiB.
 pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
 
 /// The memory that the window of a stored object takes while it is decoded, by the object's first bytes (17 are enough); 0 for codecs
 /// that have none, and where the bytes say nothing (the decoder then says what is wrong).
 #[must_use]
-pub fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
+pub(crate) fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
     match codec {
         Codec::Zstd => zstd_frame::window_bytes(head).unwrap_or(0),
         _ => 0,
@@ -398,16 +414,16 @@ pub fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
 
 /// Whether what stands in the place of a compressed stream, or of `content` where nothing is compressed, may be an encrypted
 /// message, of OpenPGP or of libsodium, whose bytes look like noise. What begins as it should, be it damaged, like text or
-/// like nothing is none. `head` are the first [`SEALED_HEAD_BYTES`], or all there are.
+/// like nothing is none. `head` are the first [`HEAD_BYTES`], or all there are.
 #[must_use]
-pub fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> bool {
+pub(crate) fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> bool {
     let mut magics = Codec::ALL.into_iter().filter_map(magic);
     if magics.any(|magic| head.starts_with(magic)) {
         return false;
     }
     match codec {
-        Codec::None => sealed::in_place_of_plain(content, head),
-        codec => magic(codec).is_some_and(|magic| sealed::in_place_of_stream(magic, head)),
+        Codec::None => encrypted::in_place_of_plain(content, head),
+        codec => magic(codec).is_some_and(|magic| encrypted::in_place_of_stream(magic, head)),
     }
 }
 
@@ -421,14 +437,15 @@ const fn magic(codec: Codec) -> Option<&'static [u8]> {
     }
 }
 
-/// Opens a decoder over `source` whose window (of lzo, whose two blocks) has at most `window_max` bytes; it reads the source to its end and checks that nothing follows.
+/// Opens a decoder over `source` whose window (of lzo, whose two blocks) has at most `window_max` bytes. It reads the
+/// source to its end and checks that nothing follows.
 ///
 /// # Errors
 /// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
 /// While reading: the source's own errors unchanged, `UnexpectedEof` for a truncated stream,
 /// `InvalidData` for a damaged one or for bytes after its end, `Unsupported` for what is encrypted, `OutOfMemory` for a
 /// larger window.
-pub fn decoder_within<R: Read + Send + 'static>(
+pub(crate) fn decoder_within<R: Read + Send + 'static>(
     codec: Codec,
     source: R,
     window_max: u64,
@@ -440,17 +457,6 @@ pub fn decoder_within<R: Read + Send + 'static>(
         Codec::Lzo => Ok(Box::new(lzo::decoder(source, window_max))),
         Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
     }
-}
-
-/// As [`decoder_within`], with the largest window that there may be.
-///
-/// # Errors
-/// As there.
-pub fn decoder<R: Read + Send + 'static>(
-    codec: Codec,
-    source: R,
-) -> io::Result<Box<dyn Read + Send>> {
-    decoder_within(codec, source, WINDOW_MAX_BYTES)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::sealed;
+use super::encrypted;
 
 /// A decoder of one frame that can be asked about its source.
 pub(super) trait FrameDecoder {
@@ -115,7 +115,7 @@ impl<D: FrameDecoder> Strict<D> {
     /// Refuses what another tool may have encrypted: other tools give it the extension of the codec.
     fn recognise(&mut self) -> io::Result<()> {
         let seen = self.decoder.source().fill_buf()?;
-        sealed::refuse_stranger(D::MAGIC, seen)
+        encrypted::refuse_stranger(D::MAGIC, seen)
     }
 
     fn check_end(&mut self) -> io::Result<()> {

@@ -35,6 +35,21 @@ pub(super) fn encoder<W: Write>(
     Ok(encoder)
 }
 
+/// What an encoder takes at the levels from 1 to 19, in MiB, rounded up: the window; hash and chain tables of 4 bytes an
+/// entry (`lib/compress/clevels.h`); a window and two blocks of 128 KiB as buffers, sequences and tables of codes, 0.8 MiB.
+/// A test compares it with what the library says.
+const ENCODER_MIB: [u64; 19] = [
+    2, 3, 4, 5, 6, 6, 8, 8, 15, 25, 25, 45, 37, 53, 69, 37, 58, 58, 90,
+];
+
+/// The memory that an encoder takes, in bytes. Levels below 0 take no more than level 1, and 0 is the library's default, 3.
+pub(super) fn encoder_bytes(level: i32) -> u64 {
+    let level = if level == 0 { 3 } else { level };
+    let above_first = usize::try_from(level.saturating_sub(1)).unwrap_or(0);
+    let last = ENCODER_MIB.len() - 1;
+    ENCODER_MIB[above_first.min(last)] << 20
+}
+
 /// A decoder that refuses frames with a larger window than so many bytes (rounded up to a power of two).
 pub(super) fn decoder<R: Read + Send + 'static>(
     source: R,
@@ -118,6 +133,29 @@ mod tests {
             b"LZ4 no zstd",
         ] {
             assert_eq!(window_bytes(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn an_encoder_takes_what_is_counted_for_it() {
+        use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
+        let mut plain = vec![0; 1 << 20];
+        for (index, byte) in plain.iter_mut().enumerate() {
+            *byte = u8::try_from(index * index / 7 % 251).unwrap();
+        }
+        let mut stored = vec![0; 2 << 20];
+        for level in crate::CodecSettings::ZSTD_LEVELS {
+            let mut context = CCtx::create();
+            let parameter = CParameter::CompressionLevel(level);
+            context.set_parameter(parameter).unwrap();
+            let mut output = OutBuffer::around(stored.as_mut_slice());
+            let mut input = InBuffer::around(&plain);
+            context.compress_stream(&mut output, &mut input).unwrap();
+            let (taken, counted) = (context.sizeof() as u64, encoder_bytes(level));
+            assert!(
+                (counted / 2..=counted).contains(&taken),
+                "level {level}: {taken} bytes, {counted} are counted"
+            );
         }
     }
 

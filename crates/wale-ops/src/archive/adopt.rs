@@ -70,12 +70,12 @@ impl Archive {
         cluster: &ClusterIdentity,
     ) -> Result<()> {
         let Some(stored) = &contents.newest_readable else {
-            let sealed = match (&contents.newest, &contents.stranger) {
+            let refusal = match (&contents.newest, &contents.stranger) {
                 (Some(stored), _) => Some(unreadable(&stored.key, stored.codec.name())),
                 (None, Some(key)) => Some(unreadable(key, "something unknown")),
                 (None, None) => None,
             };
-            return match (self.check_backups(cluster).await?, sealed) {
+            return match (self.check_backups(cluster).await?, refusal) {
                 (Recorded::Nothing, Some(refusal)) => Err(refusal),
                 _ => Ok(()),
             };

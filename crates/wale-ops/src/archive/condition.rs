@@ -2,17 +2,14 @@
 //! partition with its size, and the WAL from its start to its stop. It is checked before something else is deleted for
 //! it, and before `LATEST` means it.
 
-use futures_util::StreamExt;
-use wale_format::codec::{SEALED_HEAD_BYTES, may_be_encrypted};
 use wale_format::layout;
 use wale_format::{BackupName, Sentinel};
 use wale_pg::WalSegmentName;
-use wale_storage::ObjectKey;
+use wale_pipeline::blocking;
 
 use super::member_list::Keep;
 use super::parts::StoredPart;
 use super::reach::Leg;
-use super::read::content_of;
 use super::walk::{Lack, behind_the_log, first_lack};
 use super::{Archive, BackupEntry, SentinelRecord, is_offline};
 use crate::error::{Kind, OpError, Result};
@@ -114,12 +111,14 @@ impl Archive {
 
     /// Whether a backup of another tool is not encrypted: its smallest partition shows it, no name does.
     pub(crate) async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
-        let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
+        let smallest = parts.iter().min_by_key(|part| part.size);
+        // What lacks its codec is refused by that.
+        let Some(smallest) = smallest.filter(|part| part.codec.can_read()) else {
             return Ok(());
         };
         let key = Self::key(&smallest.key)?;
-        let head = self.head_of(&key).await?;
-        if !may_be_encrypted(smallest.codec, content_of(&key), &head) {
+        let object = self.open_stored(&key, smallest.codec).await?;
+        if !blocking(move || object.may_be_encrypted()).await?? {
             return Ok(());
         }
         Err(OpError::new(
@@ -130,21 +129,6 @@ impl Archive {
             ),
         )
         .hint("restore it with the tool that made it and its key, or restore another backup"))
-    }
-
-    /// The first bytes of an object.
-    async fn head_of(&self, key: &ObjectKey) -> Result<Vec<u8>> {
-        let failed = |error| OpError::from_store(error, format_args!("read {key}"));
-        let mut body = self.store().get(key).await.map_err(failed)?.body;
-        let mut head = Vec::with_capacity(SEALED_HEAD_BYTES);
-        while head.len() < SEALED_HEAD_BYTES
-            && let Some(chunk) = body.next().await
-        {
-            let chunk = chunk.map_err(failed)?;
-            let wanted = chunk.len().min(SEALED_HEAD_BYTES - head.len());
-            head.extend_from_slice(&chunk[..wanted]);
-        }
-        Ok(head)
     }
 
     /// Whether the WAL from the backup's start to its stop is there, under a codec that this version reads.
@@ -177,7 +161,7 @@ impl Archive {
                     gap.from
                 ),
             )),
-            Some((gap, Lack::Sealed(key))) => Err(OpError::new(
+            Some((gap, Lack::Unreadable(key))) => Err(OpError::new(
                 Kind::Configuration,
                 format!(
                     "WAL segment {}, which backup {name} needs, is there only as this version cannot read it ({key})",

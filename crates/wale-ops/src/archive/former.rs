@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use wale_cluster::{RestoreState, WalDirectory, restore_marker};
 use wale_pg::ArchiveFileName;
+use wale_pipeline::blocking;
 
-use crate::blocking::blocking;
 use crate::error::Result;
 
 /// The server takes 1,024 bytes with the final zero. A place that does not fit is left out.
@@ -45,10 +45,9 @@ impl Beginning {
             return Ok(None);
         };
         let (wal, data, location) = (wal.clone(), data.clone(), location.to_owned());
-        blocking(move || {
-            backed_up(&wal, &location).or_else(|| restored(data.as_deref()?, &location))
-        })
-        .await
+        let look =
+            move || backed_up(&wal, &location).or_else(|| restored(data.as_deref()?, &location));
+        Ok(blocking(look).await?)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use wale_format::{ArchiveIdentity, Codec, Encryption, IdentityError, layout};
+use wale_format::{ArchiveIdentity, Codec, IdentityError, layout};
 use wale_storage::{PutOutcome, body_from};
 
 use super::Archive;
@@ -182,7 +182,7 @@ impl Archive {
     /// Creates the identity of an archive that has none. Returns the one that is there afterwards, which may be
     /// another sidecar's.
     async fn claim(&self, cluster: &ClusterIdentity, begin: &Beginning) -> Result<ArchiveIdentity> {
-        let mut codecs = BTreeSet::from([self.codec().codec]);
+        let mut codecs = BTreeSet::from([self.codec()]);
         let mut was_empty = false;
         match self.survey().await? {
             // Once in the life of an archive. A second time means that the volume under the prefix is another one
@@ -210,7 +210,7 @@ impl Archive {
             major: cluster.major,
             wal_segment_size: cluster.wal_segment_size.bytes(),
             codecs,
-            encryption: Encryption::None,
+            encryption: self.inner.seal.encryption(),
             created_at: self.clock().now(),
             created_by: self.inner.created_by.clone(),
             extra: serde_json::Map::new(),

@@ -19,17 +19,19 @@ pub(crate) mod parts;
 mod placed;
 pub mod reach;
 mod read;
+mod readable;
 #[cfg(test)]
 mod tests;
 mod wal;
 pub(crate) mod walk;
 mod witness;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use wale_format::{ArchiveIdentity, CodecSettings};
+use wale_format::{ArchiveIdentity, Seal};
 use wale_pipeline::MemoryBudget;
 use wale_storage::{ObjectKey, Store};
 
@@ -40,7 +42,7 @@ pub use condition::{Flaw, Look};
 pub use former::Beginning;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
-pub(crate) use read::{ConsumeError, WAL_WINDOW_MAX, damaged, read_failed};
+pub(crate) use read::{ConsumeError, damaged};
 pub use wal::StoredWal;
 pub(crate) use wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 pub(crate) use witness::Trace;
@@ -53,8 +55,8 @@ use crate::error::{OpError, Result};
 pub struct ArchiveOptions {
     /// The store, already rooted at the archive's prefix.
     pub store: Arc<dyn Store>,
-    /// How new objects are compressed.
-    pub codec: CodecSettings,
+    /// How objects are sealed.
+    pub seal: Seal,
     /// The time of day.
     pub clock: Clock,
     /// The budget that every buffer of the size of a segment or a partition is taken from.
@@ -71,7 +73,7 @@ pub struct Archive {
 
 struct Inner {
     store: Arc<dyn Store>,
-    codec: CodecSettings,
+    seal: Seal,
     clock: Clock,
     budget: MemoryBudget,
     created_by: String,
@@ -89,7 +91,7 @@ impl Archive {
     pub fn open(options: ArchiveOptions) -> Self {
         let ArchiveOptions {
             store,
-            codec,
+            seal,
             clock,
             budget,
             created_by,
@@ -98,7 +100,7 @@ impl Archive {
         Self {
             inner: Arc::new(Inner {
                 store,
-                codec,
+                seal,
                 clock,
                 budget,
                 created_by,
@@ -113,12 +115,6 @@ impl Archive {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
-    }
-
-    /// How new objects are compressed.
-    #[must_use]
-    pub fn codec(&self) -> &CodecSettings {
-        &self.inner.codec
     }
 
     /// The time of day.
@@ -154,7 +150,7 @@ impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Archive")
             .field("location", &self.location())
-            .field("codec", &self.inner.codec)
+            .field("seal", &self.inner.seal)
             .finish()
     }
 }

@@ -115,7 +115,7 @@ impl Walk {
 
     /// Takes note of a segment that is there, but that no restore of ours reads. To the way it is missing, with something
     /// behind it or without; in the order of their names. `true` when no other is needed.
-    pub(crate) fn see_sealed(&mut self, segment: WalSegmentName) -> bool {
+    pub(crate) fn see_unreadable(&mut self, segment: WalSegmentName) -> bool {
         let Ok(number) = segment.number(self.size) else {
             return false;
         };
@@ -262,11 +262,11 @@ mod tests {
                 Some((2, 4)),
             ),
         ];
-        for (leg, present, sealed, expected) in cases {
+        for (leg, present, unreadable, expected) in cases {
             let mut walk = Walk::new(leg, SIZE);
             let _ = present.iter().any(|number| {
-                if sealed.contains(number) {
-                    walk.see_sealed(name(1, *number))
+                if unreadable.contains(number) {
+                    walk.see_unreadable(name(1, *number))
                 } else {
                     walk.see(name(1, *number))
                 }
@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(
                 walk.gap().unwrap(),
                 expected,
-                "{leg:?} {present:?} {sealed:?}"
+                "{leg:?} {present:?} {unreadable:?}"
             );
         }
     }

@@ -1,17 +1,17 @@
-//! Reading stored objects: small ones whole, compressed ones through their codec on a blocking thread.
+//! Reading stored objects: small ones whole, sealed ones through their seal on a blocking thread.
 //!
 //! Its whole worth is to distinguish three things that all look like an I/O error to a decoder: the store stopped
 //! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wale_format::Codec;
-use wale_format::codec::{self, Content};
+use wale_format::codec::Content;
 use wale_format::layout::{self, ArchiveKey};
+use wale_format::{Codec, Seal, SealReader};
 use wale_pg::ArchiveFileName;
-use wale_pipeline::StreamReader;
+use wale_pipeline::{MemoryBudget, StreamReader, blocking};
 use wale_storage::{ObjectKey, StoreError};
 
 use super::Archive;
@@ -27,7 +27,7 @@ const SMALL_OBJECT_MAX: u64 = 64 << 10;
 
 /// The window of a zstd frame for WAL, which the callers' budgets do not count: what the highest level asks for, for a
 /// segment of 16 MiB. A write of ours has 0.5 MiB, of WAL-G's 8.
-pub(crate) const WAL_WINDOW_MAX: u64 = 16 << 20;
+const WAL_WINDOW_MAX: u64 = 16 << 20;
 
 /// The window of a partition that each worker's budget counts. A larger one takes the rest from the budget.
 const PARTITION_WINDOW: u64 = 8 << 20;
@@ -67,10 +67,12 @@ impl Archive {
         };
         let size = object.meta.size;
         let source = StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current());
-        join(key, move || consume(size, source)).await.map(Some)
+        let named = key.clone();
+        let work = move || consume(size, source).map_err(|error| explained(&named, error));
+        on_thread(key, work).await.map(Some)
     }
 
-    /// Opens `key`, decodes it and lets `consume` read the plain bytes on a blocking thread.
+    /// Opens `key` and lets `consume` read the plain bytes of WAL or of a history on a blocking thread.
     ///
     /// Errors of the store keep their kind. Everything else that goes wrong while reading is damage of the object. An
     /// [`OpError`] of `consume` itself is returned as it is.
@@ -79,16 +81,8 @@ impl Archive {
         T: Send + 'static,
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
-        let mut source = self.open_stored(key, codec).await?;
-        let named = key.clone();
-        let work = move || {
-            let head = read_head(&mut source)?;
-            refuse_encrypted(&named, codec, &head)?;
-            let source = Cursor::new(head).chain(source);
-            let mut plain = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)?;
-            consume(&mut plain)
-        };
-        join(key, work).await
+        let object = self.open_stored(key, codec).await?;
+        on_thread(key, move || object.read(consume)).await
     }
 
     /// As [`Archive::decode`], of a partition, which may have been compressed with a large window. What exceeds the share
@@ -104,52 +98,100 @@ impl Archive {
         T: Send + 'static,
         F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
     {
-        let mut source = self.open_stored(key, codec).await?;
-        let (budget, runtime, named) = (self.budget().clone(), Handle::current(), key.clone());
-        let work = move || {
-            let begins = read_head(&mut source)?;
-            refuse_encrypted(&named, codec, &begins)?;
-            let window = wale_format::window_bytes(codec, &begins);
-            let more = window.saturating_sub(PARTITION_WINDOW);
-            if more > budget.total().saturating_sub(held) {
-                return Err(window_too_large(&named, window, held).into());
-            }
-            let _memory = (more > 0).then(|| budget.blocking_acquire(more, &runtime));
-            let window_max = window.max(PARTITION_WINDOW);
-            let source = Cursor::new(begins).chain(source);
-            let mut plain = wale_format::decoder_within(codec, source, window_max)?;
-            consume(&mut plain)
-        };
-        join(key, work).await
+        let object = self.open_stored(key, codec).await?;
+        let (budget, runtime) = (self.budget().clone(), Handle::current());
+        let work = move || object.read_partition(&budget, held, &runtime, consume);
+        on_thread(key, work).await
     }
 
-    /// The stored bytes of `key`, for a decoder on a blocking thread.
-    pub(crate) async fn open_stored(&self, key: &ObjectKey, codec: Codec) -> Result<StreamReader> {
+    /// Opens `key`, to be read on a blocking thread.
+    pub(crate) async fn open_stored(&self, key: &ObjectKey, codec: Codec) -> Result<SealedObject> {
         refuse_unreadable(key, codec)?;
         let object = self
             .store()
             .get(key)
             .await
             .map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
-        Ok(StreamReader::new(
-            object.body,
-            CHUNKS_AHEAD,
-            &Handle::current(),
+        Ok(SealedObject {
+            key: key.clone(),
+            seal: self.seal_of(codec),
+            source: StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current()),
+        })
+    }
+}
+
+/// A stored object whose bytes are on their way, still sealed. All of its methods block.
+#[derive(Debug)]
+pub(crate) struct SealedObject {
+    key: ObjectKey,
+    seal: Seal,
+    source: StreamReader,
+}
+
+impl SealedObject {
+    /// Lets `consume` read the plain bytes of WAL or of a history; errors as [`Archive::decode`].
+    pub(crate) fn read<T>(
+        self,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T, ConsumeError>,
+    ) -> Result<T> {
+        let key = self.key.clone();
+        let work = || consume(&mut self.recognised()?.plain(WAL_WINDOW_MAX)?);
+        work().map_err(|error| explained(&key, error))
+    }
+
+    /// Lets `consume` read the plain bytes of a partition; as [`Archive::decode_partition`].
+    fn read_partition<T>(
+        self,
+        budget: &MemoryBudget,
+        held: u64,
+        runtime: &Handle,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T, ConsumeError>,
+    ) -> Result<T> {
+        let key = self.key.clone();
+        let work = || {
+            let object = self.recognised()?;
+            let window = object.window_bytes();
+            let more = window.saturating_sub(PARTITION_WINDOW);
+            if more > budget.total().saturating_sub(held) {
+                return Err(window_too_large(&key, window, held).into());
+            }
+            let _memory = (more > 0).then(|| budget.blocking_acquire(more, runtime));
+            consume(&mut object.plain(window.max(PARTITION_WINDOW))?)
+        };
+        work().map_err(|error| explained(&key, error))
+    }
+
+    /// Whether it may be another tool's, encrypted; errors as [`Archive::decode`].
+    pub(super) fn may_be_encrypted(self) -> Result<bool> {
+        let read = self.seal.reader(self.source);
+        let reader = read.map_err(|error| read_failed(&self.key, error))?;
+        Ok(reader.may_be_encrypted(content_of(&self.key)))
+    }
+
+    /// Refuses what may be a good object of another tool's, encrypted, in the place of plain bytes. In the place of a
+    /// compressed stream its decoder does.
+    fn recognised(self) -> io::Result<SealReader<StreamReader>> {
+        let reader = self.seal.reader(self.source)?;
+        let content = content_of(&self.key);
+        if self.seal.codec() != Codec::None || !reader.may_be_encrypted(content) {
+            return Ok(reader);
+        }
+        let what = match content {
+            Content::Wal => "WAL",
+            Content::Text => "a history",
+            Content::Tar => "a partition",
+        };
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "it does not begin as {what} does: it is encrypted, or something else was stored under its name"
+            ),
         ))
     }
 }
 
-/// The first bytes of an object, by which it is recognised.
-fn read_head(source: &mut StreamReader) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(codec::SEALED_HEAD_BYTES);
-    source
-        .take(codec::SEALED_HEAD_BYTES as u64)
-        .read_to_end(&mut head)?;
-    Ok(head)
-}
-
 /// What the object of a key holds once its codec is taken off.
-pub(super) fn content_of(key: &ObjectKey) -> Content {
+fn content_of(key: &ObjectKey) -> Content {
     match layout::parse(key.as_str()) {
         ArchiveKey::Wal { name, .. } => match name {
             ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_) => Content::Wal,
@@ -161,38 +203,21 @@ pub(super) fn content_of(key: &ObjectKey) -> Content {
     }
 }
 
-/// Refuses what may be a good object of another tool's, encrypted, in the place of plain bytes. In the place of a compressed
-/// stream its decoder does.
-fn refuse_encrypted(key: &ObjectKey, codec: Codec, head: &[u8]) -> io::Result<()> {
-    let content = content_of(key);
-    if codec != Codec::None || !codec::may_be_encrypted(codec, content, head) {
-        return Ok(());
-    }
-    let what = match content {
-        Content::Wal => "WAL",
-        Content::Text => "a history",
-        Content::Tar => "a partition",
-    };
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!(
-            "it does not begin as {what} does: it is encrypted, or something else was stored under its name"
-        ),
-    ))
+/// Does the work of a reader on a blocking thread.
+async fn on_thread<T: Send + 'static>(
+    key: &ObjectKey,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    blocking(work)
+        .await
+        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?
 }
 
-/// Does the work of a reader on a blocking thread and explains its failure.
-async fn join<T: Send + 'static>(
-    key: &ObjectKey,
-    work: impl FnOnce() -> Result<T, ConsumeError> + Send + 'static,
-) -> Result<T> {
-    let result = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?;
-    match result {
-        Ok(value) => Ok(value),
-        Err(ConsumeError::Refused(error)) => Err(error),
-        Err(ConsumeError::Read(error)) => Err(read_failed(key, error)),
+/// What a failure to read says about an object.
+fn explained(key: &ObjectKey, error: ConsumeError) -> OpError {
+    match error {
+        ConsumeError::Refused(error) => error,
+        ConsumeError::Read(error) => read_failed(key, error),
     }
 }
 
@@ -213,7 +238,7 @@ fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
 
 /// An error of the store passes through a decoder as it is. Of the rest only what a decoder says of bytes is damage;
 /// anything else (a forwarder that was stopped, no memory) says nothing about the object.
-pub(crate) fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
+fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     match error.downcast::<StoreError>() {
         Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => OpError::new(
@@ -268,7 +293,7 @@ pub(crate) fn damaged(key: &ObjectKey, why: impl std::fmt::Display) -> OpError {
 }
 
 /// Refuses a codec that this version knows by name only.
-pub(crate) fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
+fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
     if codec.can_read() {
         return Ok(());
     }

@@ -87,7 +87,7 @@ impl Archive {
 
     /// Every codec: the configured one first, then those that can be read, then the others.
     fn codecs_in_order(&self) -> Vec<Codec> {
-        let mut codecs = vec![self.codec().codec];
+        let mut codecs = vec![self.codec()];
         for codec in Codec::ALL_READABLE.into_iter().chain(Codec::ALL) {
             if !codecs.contains(&codec) {
                 codecs.push(codec);

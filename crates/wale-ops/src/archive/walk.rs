@@ -63,7 +63,7 @@ pub(crate) async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> R
     let mut is_enough = false;
     let mut settle = |seen: Option<(WalSegmentName, bool)>| match seen {
         Some((segment, true)) => walk.see(segment),
-        Some((segment, false)) => walk.see_sealed(segment),
+        Some((segment, false)) => walk.see_unreadable(segment),
         None => false,
     };
     each_wal(archive, &prefix, |listed, meta| {
@@ -99,7 +99,7 @@ pub(crate) enum Lack {
     /// The archive does not have it.
     Missing,
     /// It is there, but this version lacks its codec or its key: an object's key in the archive.
-    Sealed(String),
+    Unreadable(String),
 }
 
 /// Why the first segment of a gap cannot be had; `None` where it can: a listing alone proves nothing.
@@ -108,9 +108,9 @@ pub(crate) async fn lack(archive: &Archive, gap: Gap) -> Result<Option<Lack>> {
     let Some(first) = copies.first() else {
         return Ok(Some(Lack::Missing));
     };
-    let sealed = Lack::Sealed(first.key.to_string());
+    let unreadable = Lack::Unreadable(first.key.to_string());
     let can_read = copies.iter().any(|copy| copy.codec.can_read());
-    Ok((!can_read).then_some(sealed))
+    Ok((!can_read).then_some(unreadable))
 }
 
 /// The first segments of a leg that no restore of ours can have. A key does not show in a listing, so what seems whole is
@@ -130,12 +130,12 @@ pub(crate) async fn first_lack(
     let first = WalSegmentName::from_number(leg.timeline, leg.first, size);
     let first = first.map_err(behind_the_log)?;
     for segment in [first, reached] {
-        if let Some(key) = archive.sealed_under(&segment.into()).await? {
+        if let Some(key) = archive.unreadable_under(&segment.into()).await? {
             let gap = Gap {
                 from: segment,
                 to: segment,
             };
-            return Ok(Some((gap, Lack::Sealed(key))));
+            return Ok(Some((gap, Lack::Unreadable(key))));
         }
         if first == reached {
             break;

@@ -12,7 +12,7 @@ use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
 };
 use wale_pg::{ControlFile, EnforcedSettings, MajorVersion, RecoveryTargetKind};
-use wale_pipeline::{CancellationToken, Progress};
+use wale_pipeline::{CancellationToken, Progress, blocking};
 
 use super::addition::checked_addition;
 use super::aim::{Aim, setting};
@@ -26,7 +26,6 @@ use super::source::Source;
 use super::target::Target;
 use super::way;
 use crate::archive::Archive;
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.

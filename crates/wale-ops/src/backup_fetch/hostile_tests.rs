@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wale_format::sentinel::TablespaceSpec;
-use wale_format::{Codec, CodecSettings, PartitionRecord, Sentinel, layout};
+use wale_format::{Codec, PartitionRecord, Seal, Sentinel, layout};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store};
 
@@ -254,8 +254,7 @@ async fn fault_64_wrong_lengths_and_bombs_are_refused_before_they_cost_anything(
 
 /// A partition of a million members with different names.
 fn a_million(kind: u8) -> Vec<u8> {
-    let settings = CodecSettings::from(Codec::Zstd);
-    let mut stored = wale_format::encoder(settings, Vec::new()).unwrap();
+    let mut stored = Seal::from(Codec::Zstd).writer(Vec::new()).unwrap();
     let mut many = Vec::new();
     for number in 0..100 {
         many.extend_from_slice(&header(

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use wale_cluster::{Owner, Secret};
+use wale_pipeline::default_workers;
 
 use super::libraries::MissingLibraries;
 use crate::archive::BackupSelector;
-use crate::blocking::default_workers;
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use wale_cluster::{
     Owner, RestoreMarker, RestoreRequest, RestoreState, restore_marker, text_of_path,
 };
 use wale_pg::{MajorVersion, RecoveryTargetKind};
-use wale_pipeline::{CancellationToken, Progress};
+use wale_pipeline::{CancellationToken, Progress, blocking};
 use wale_storage::ObjectKey;
 
 use super::aim::Aim;
@@ -33,12 +33,9 @@ use super::{facts, libraries, lost, places, wipe};
 use crate::archive::Archive;
 use crate::archive::member_list::Keep;
 use crate::archive::parts::StoredPart;
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
+use crate::retry::{Attempts, RetryBudget};
 
-/// Attempts for one object, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
-const ATTEMPTS_MAX: NonZeroU8 = NonZeroU8::new(5).expect("it is not 0");
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A foreign backup may hold more than its sentinel says by what its tool does not count: twice and 1 GiB.
 const FOREIGN_SLACK_BYTES: u64 = 1 << 30;
 
@@ -595,9 +592,9 @@ impl Restore<'_> {
         let Some(manifest) = &source.manifest else {
             return Ok(());
         };
-        let mut attempt = NonZeroU8::MIN;
+        let mut attempts = RetryBudget::OBJECT.begin();
         while let Err(error) = manifest.place(self.archive, extraction).await {
-            attempt = next_attempt(attempt, error, manifest.key(), self.cancel).await?;
+            wait_after(&mut attempts, error, manifest.key(), self.cancel).await?;
         }
         Ok(())
     }
@@ -661,7 +658,7 @@ impl Restore<'_> {
     ) -> Result<()> {
         let key = Archive::key(&part.key)?;
         let partition = part.number.unwrap_or(number);
-        let mut attempt = NonZeroU8::MIN;
+        let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), NonZeroU8::MIN);
         loop {
             if token.is_cancelled() {
                 return Err(OpError::cancelled());
@@ -675,28 +672,25 @@ impl Restore<'_> {
                 .decode_partition(&key, part.codec, held, consume);
             match decoded.await {
                 Ok(()) => return Ok(()),
-                Err(error) => attempt = next_attempt(attempt, error, &key, token).await?,
+                Err(error) => wait_after(&mut attempts, error, &key, token).await?,
             }
+            attempt = attempt.saturating_add(1);
         }
     }
 }
 
 /// Waits for the next attempt at an object, where there is one after this error.
-async fn next_attempt(
-    attempt: NonZeroU8,
+async fn wait_after(
+    attempts: &mut Attempts,
     error: OpError,
     key: &ObjectKey,
     token: &CancellationToken,
-) -> Result<NonZeroU8> {
-    if error.kind != Kind::StorageUnavailable || attempt >= ATTEMPTS_MAX {
-        return Err(error);
-    }
-    tracing::warn!(%key, attempt, error = %error.chain(), "object is fetched again");
-    let doublings = u32::from(attempt.get()) - 1;
-    tokio::select! {
-        () = token.cancelled() => Err(OpError::cancelled()),
-        () = tokio::time::sleep(FIRST_PAUSE * 2u32.pow(doublings)) => Ok(attempt.saturating_add(1)),
-    }
+) -> Result<()> {
+    let again = attempts.after(error)?;
+    tracing::warn!(
+        %key, attempt = again.failed, error = %again.error.chain(), "object is fetched again"
+    );
+    again.wait_unless(token).await
 }
 
 fn end(target: &Target, marker: &RestoreMarker, ending: Ending) -> Result<()> {

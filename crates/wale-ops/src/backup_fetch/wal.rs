@@ -72,7 +72,7 @@ fn shown(gap: Gap, lack: &Lack) -> String {
     };
     match lack {
         Lack::Missing => format!("{segments} {is} missing from the archive"),
-        Lack::Sealed(key) => format!(
+        Lack::Unreadable(key) => format!(
             "{segments} {is} in the archive only as this version cannot read {} ({key})",
             if is == "is" { "it" } else { "them" }
         ),
@@ -92,7 +92,7 @@ fn refused(
             "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
              own find them",
         ),
-        Lack::Sealed(_) => (
+        Lack::Unreadable(_) => (
             Kind::Configuration,
             "nothing of it is damaged: restore with the tool that wrote them, or let a restore_command of that tool \
              fetch them",

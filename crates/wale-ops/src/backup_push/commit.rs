@@ -25,12 +25,10 @@ use super::report::{BackupReport, DamagedPage, Started};
 use super::uploads::Uploads;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::retry::RetryBudget;
 
 /// Damaged pages that the sentinel and the report list; all are counted. 10,000 × about 60 bytes.
 const LISTED_PAGES_MAX: usize = 10_000;
-/// Attempts to store the sentinel. Each is one small request.
-const SENTINEL_ATTEMPTS_MAX: u32 = 5;
-const SENTINEL_PAUSE: Duration = Duration::from_secs(2);
 
 /// Everything that is known of a backup whose files are stored.
 pub(super) struct Evidence {
@@ -150,7 +148,6 @@ impl Evidence {
             .map(|partition| partition.number + 1)
             .max()
             .unwrap_or(0);
-        let codec = *archive.codec();
         let mtime = u64::try_from(self.stopped_at.timestamp()).unwrap_or(0);
         let meta = Meta {
             mode: self.ready.file_mode(),
@@ -176,9 +173,9 @@ impl Evidence {
                 crc32c: Crc32c::of(content),
             })
             .collect();
-        let (bytes, bytes_plain) = small_partition(codec, &members)?;
-        let key = layout::partition(&self.started.name, number, codec.codec);
-        let bytes_stored = uploads.put_bytes(&key, bytes.into()).await?;
+        let (bytes, bytes_plain) = small_partition(archive, &members)?;
+        let key = layout::partition(&self.started.name, number, archive.codec());
+        let bytes_stored = uploads.put_bytes(&key, bytes).await?;
         self.partitions.push(PartitionRecord {
             number,
             members: records.len() as u64,
@@ -272,7 +269,7 @@ impl Evidence {
             major: facts.major,
             wal_segment_size: facts.wal_segment_size.bytes(),
             data_checksums: self.ready.control_file.has_data_checksums(),
-            codec: archive.codec().codec,
+            codec: archive.codec(),
             partitions: self.partitions.clone(),
             tablespaces: self.listing.tablespaces.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
@@ -412,8 +409,8 @@ pub(super) async fn store_sentinel(
     uploads.keep_all();
     let key = Archive::key(&layout::sentinel(&evidence.started.name))?;
     let bytes = Bytes::from(sentinel.to_json());
-    let mut pause = SENTINEL_PAUSE;
-    for attempt in 1.. {
+    let mut attempts = RetryBudget::OBJECT.begin();
+    loop {
         uploads.check_claim().await?;
         let error = match archive
             .store()
@@ -437,13 +434,8 @@ pub(super) async fn store_sentinel(
             }
             Err(error) => OpError::from_store(error, format_args!("store {key}")),
         };
-        if attempt >= SENTINEL_ATTEMPTS_MAX || !error.kind.retryable() {
-            return Err(error);
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        attempts.after(error)?.wait().await;
     }
-    unreachable!("the loop ends by returning")
 }
 
 /// Looks after the commit whether the WAL is still there. A deletion that had taken stock before this backup began does not

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use wale_cluster::recovery::{self, ConfigurationSet};
 use wale_cluster::{Control, ServerFacts};
+use wale_pipeline::blocking;
 
-use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 
 /// The settings that name the files, the main one first.

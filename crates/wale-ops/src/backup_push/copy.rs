@@ -1,7 +1,7 @@
 //! The partitions of a backup, made in parallel on blocking threads, each put while it is being made.
 //!
 //! ```text
-//! blocking thread: read → check pages → crc → tar → codec → ChunkWriter ┐
+//! blocking thread: read → check pages → crc → tar → seal → ChunkWriter ┐
 //! runtime task:                            store.put_if_absent ← chunks ┘   owned and joined by that thread
 //! ```
 //!
@@ -10,14 +10,12 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt;
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_format::tar::{Meta, TarWriter};
-use wale_format::{BackupName, CodecSettings, encoder, layout};
+use wale_format::{BackupName, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
-use wale_storage::{Body, BodyError};
 
 use super::options::DamagedPagePolicy;
 use super::partition::{
@@ -25,21 +23,15 @@ use super::partition::{
 };
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
-use crate::error::{Kind, OpError, Result};
+use crate::archive::Archive;
+use crate::error::{OpError, Result};
+use crate::retry::RetryBudget;
 
-/// Chunks between the codec and the store.
-const CHANNEL_CHUNKS: usize = 4;
-
-/// Memory of one worker: the read buffer, a codec at its default settings, the chunk being gathered, the chunks in
-/// the channel and the one at the store: 1 + 2 + (1 + 4 + 1) = 9 MiB.
-pub(super) const WORKER_BYTES: u64 =
-    (READ_BYTES + (2 << 20) + (1 + CHANNEL_CHUNKS + 1) * CHUNK_BYTES) as u64;
-
-/// Attempts for one partition, and the pause before the second; it doubles each time: 2, 4, 8, 16 s.
-const ATTEMPTS_MAX: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest part of a pause after which cancellation is checked.
-const NAP: Duration = Duration::from_millis(100);
+/// Memory of one worker in bytes: the read buffer and what seals and sends, at zstd's default level
+/// 1 + 2 + (1 + 4 + 1) = 9 MiB.
+pub(super) fn worker_bytes(archive: &Archive) -> u64 {
+    READ_BYTES as u64 + archive.writer_bytes(CHUNK_BYTES)
+}
 
 /// A directory of the cluster, as a tar member.
 #[derive(Debug, Clone)]
@@ -53,7 +45,7 @@ pub(super) struct SourceDirectory {
 /// What the workers of one backup share.
 pub(super) struct CopyJob {
     pub(super) name: BackupName,
-    pub(super) codec: CodecSettings,
+    pub(super) archive: Archive,
     pub(super) directories: Vec<SourceDirectory>,
     pub(super) files: Vec<SourceFile>,
     pub(super) verify: Option<PageVerification>,
@@ -97,37 +89,20 @@ pub(super) fn make_partition(
         cancel,
         ProgressShare::new(&job.progress),
     );
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1..=ATTEMPTS_MAX {
-        let kind = if attempt == 1 {
-            Attempt::First
-        } else {
-            Attempt::Again
+    let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), Attempt::First);
+    loop {
+        let error = match attempt_partition(job, part, &mut reader, attempt) {
+            Ok(stored) => return Ok(stored),
+            Err(error) => error,
         };
-        match attempt_partition(job, part, &mut reader, kind) {
-            Err(error) if error.kind == Kind::StorageUnavailable && attempt < ATTEMPTS_MAX => {
-                tracing::warn!(partition = part.number, attempt, error = %error.chain(), "partition is made again");
-                sleep_unless_cancelled(pause, cancel)?;
-                pause *= 2;
-                reader.begin_again();
-            }
-            other => return other,
-        }
+        let again = attempts.after(error)?;
+        tracing::warn!(
+            partition = part.number, attempt = again.failed, error = %again.error.chain(), "partition is made again"
+        );
+        job.runtime.block_on(again.wait_unless(cancel))?;
+        attempt = Attempt::Again;
+        reader.begin_again();
     }
-    unreachable!("the last attempt returns whatever it had")
-}
-
-fn sleep_unless_cancelled(pause: Duration, cancel: &CancellationToken) -> Result<()> {
-    let mut left = pause;
-    while !left.is_zero() {
-        if cancel.is_cancelled() {
-            return Err(OpError::cancelled());
-        }
-        let nap = left.min(NAP);
-        std::thread::sleep(nap);
-        left -= nap;
-    }
-    Ok(())
 }
 
 fn attempt_partition(
@@ -136,20 +111,16 @@ fn attempt_partition(
     reader: &mut Reader<'_>,
     attempt: Attempt,
 ) -> Result<StoredPartition> {
-    let key = layout::partition(&job.name, part.number, job.codec.codec);
-    let (sender, receiver) = wale_pipeline::channel(CHANNEL_CHUNKS);
-    // Fused: a store may look at the body once more after its end.
-    let chunks = receiver.into_stream().fuse();
-    let body: Body = chunks
-        .map(|chunk| chunk.map_err(|error| BodyError::new(error.to_string())))
-        .boxed();
+    let codec = job.archive.codec();
+    let key = layout::partition(&job.name, part.number, codec);
+    let (writer, body) = job.archive.sealed_body(codec, CHUNK_BYTES)?;
     let uploads = Arc::clone(&job.uploads);
     let put = job
         .runtime
         .spawn(async move { uploads.put(&key, body, attempt).await });
 
     // A fill that fails drops the writer unfinished: the put then sees an aborted body, and nothing appears.
-    let filled = fill(job, part, reader, ChunkWriter::new(sender, CHUNK_BYTES));
+    let filled = fill(job, part, reader, writer);
     let put = job.runtime.block_on(put).map_err(|error| {
         OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error)
     })?;
@@ -171,9 +142,9 @@ fn fill(
     job: &CopyJob,
     part: &PartitionJob,
     reader: &mut Reader<'_>,
-    sink: ChunkWriter,
+    sink: SealWriter<ChunkWriter>,
 ) -> std::result::Result<(Contents, u64), FillError> {
-    let mut tar = TarWriter::new(CountingWriter::new(open_encoder(job.codec, sink)?));
+    let mut tar = TarWriter::new(CountingWriter::new(sink));
     let mut contents = Contents::default();
     match &part.files {
         None => {
@@ -192,13 +163,6 @@ fn fill(
     let bytes_plain = counting.count;
     counting.inner.finish()?.finish()?;
     Ok((contents, bytes_plain))
-}
-
-fn open_encoder<W: Write + Send + 'static>(
-    settings: CodecSettings,
-    sink: W,
-) -> io::Result<wale_format::Encoder<W>> {
-    encoder(settings, sink).map_err(io::Error::from)
 }
 
 /// Counts what passes.
@@ -225,23 +189,23 @@ impl<W: Write> Write for CountingWriter<W> {
     }
 }
 
-/// A small partition made in memory from files whose content is at hand: the last one.
+/// A small partition made in memory from files whose content is at hand: the last one. Returns the sealed bytes, and how
+/// many there were before.
 pub(super) fn small_partition(
-    codec: CodecSettings,
+    archive: &Archive,
     files: &[(&str, &[u8], Meta)],
-) -> Result<(Vec<u8>, u64)> {
-    let make = || -> io::Result<(Vec<u8>, u64)> {
-        let mut tar = TarWriter::new(CountingWriter::new(open_encoder(codec, Vec::new())?));
+) -> Result<(Bytes, u64)> {
+    let make = || -> io::Result<Vec<u8>> {
+        let mut tar = TarWriter::new(Vec::new());
         for (path, content, meta) in files {
             tar.file_header(path, content.len() as u64, meta)?;
             tar.write_all(content)?;
             tar.pad()?;
         }
-        let counting = tar.finish()?;
-        let count = counting.count;
-        Ok((counting.inner.finish()?, count))
+        tar.finish()
     };
-    make().map_err(|error| {
+    let tar = make().map_err(|error| {
         OpError::internal("could not make the last partition in memory").source(error)
-    })
+    })?;
+    Ok((archive.seal_small(&tar)?, tar.len() as u64))
 }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use wale_cluster::{DataDirectory, WalDirectory};
 use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pipeline::blocking;
 
 use super::options::Options;
 use crate::archive::Archive;
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Histories that are looked for in the WAL directory, as in the archive: so many after the last one that is there.

@@ -22,7 +22,7 @@ use wale_pg::{
     ArchiveFileName, ClusterState, ControlFile, HeaderExpectation, Lsn, WalPageHeader,
     WalSegmentName, end_of_shutdown_checkpoint,
 };
-use wale_pipeline::{CancellationToken, Progress};
+use wale_pipeline::{CancellationToken, Progress, blocking};
 
 use super::commit::Evidence;
 use super::configuration;
@@ -33,7 +33,6 @@ use super::preflight::{Ready, read_directory};
 use super::report::{BackupReport, Started};
 use super::run::{Backup, attempt};
 use crate::archive::{Archive, ClusterIdentity};
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
 /// Takes a base backup of a stopped server. `options.connect` is not used.

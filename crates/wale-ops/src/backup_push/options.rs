@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
+use wale_pipeline::default_workers;
 
 use super::slot::Slot;
 use crate::archive::Beginning;
-use crate::blocking::default_workers;
 use crate::claim::host_name;
 
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.

@@ -11,12 +11,12 @@ use wale_cluster::{
 };
 use wale_format::tar::Meta;
 use wale_pg::ControlFile;
+use wale_pipeline::blocking;
 
 use super::configuration::{self, Outside};
 use super::options::Options;
 use super::plan::{ClusterFacts, other_server, same_cluster};
 use crate::archive::{Archive, ClusterIdentity};
-use crate::blocking::blocking;
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// A server that may be backed up, with the session that holds the lock.

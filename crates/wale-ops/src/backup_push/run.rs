@@ -14,11 +14,11 @@ use wale_format::sentinel::TablespaceRecord;
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionPlan, PlanLimits, PlannedFile, layout};
 use wale_pg::{ControlFile, byte_text};
-use wale_pipeline::{CancellationToken, Progress, run_workers};
+use wale_pipeline::{CancellationToken, Progress, blocking, run_workers};
 
 use super::commit::{self, Evidence};
 use super::copied::{Copied, ListingFacts};
-use super::copy::{CopyJob, PartitionJob, SourceDirectory, WORKER_BYTES, make_partition};
+use super::copy::{CopyJob, PartitionJob, SourceDirectory, make_partition, worker_bytes};
 use super::forks::Forks;
 use super::options::Options;
 use super::partition::{PageVerification, SourceFile};
@@ -30,7 +30,6 @@ use super::uploads::Uploads;
 use super::wal_wait::wait_for_segments;
 use super::{place, slot};
 use crate::archive::{Archive, former};
-use crate::blocking::blocking;
 use crate::error::{OpError, Result};
 use crate::rival;
 
@@ -297,8 +296,9 @@ impl Backup<'_> {
         self.progress.set_total(total);
         self.progress.set_total_files(job.files.len() as u64);
         let workers = self.options.workers.max(1);
+        let bytes = worker_bytes(self.archive) * workers as u64;
         let _memory = self
-            .unless_cancelled(self.archive.budget().acquire(WORKER_BYTES * workers as u64))
+            .unless_cancelled(self.archive.budget().acquire(bytes))
             .await?;
         self.progress.set_phase("copying files");
 
@@ -366,7 +366,7 @@ impl Backup<'_> {
             });
         let job = CopyJob {
             name: started.name.clone(),
-            codec: *self.archive.codec(),
+            archive: self.archive.clone(),
             directories,
             files,
             verify,

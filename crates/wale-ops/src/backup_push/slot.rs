@@ -9,11 +9,10 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use wale_format::layout;
-use wale_pipeline::CancellationToken;
+use wale_pipeline::{CancellationToken, blocking};
 
 use super::report::BackupReport;
 use crate::archive::Archive;
-use crate::blocking::blocking;
 use crate::claim::{Claim, Holder, Purpose, Taken};
 use crate::error::{Declined, Kind, OpError, Result};
 use crate::role::{self, ServerState};

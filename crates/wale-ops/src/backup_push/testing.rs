@@ -34,7 +34,7 @@ pub(crate) async fn copy_directory(
     let parts = parts_of(&files, 2);
     let job = Arc::new(CopyJob {
         name,
-        codec: *archive.codec(),
+        archive: archive.clone(),
         directories,
         files,
         verify: None,
@@ -84,13 +84,10 @@ pub(crate) async fn small(
         .iter()
         .map(|(path, content)| (*path, *content, meta))
         .collect();
-    let (bytes, bytes_plain) = small_partition(*archive.codec(), &members)?;
+    let (bytes, bytes_plain) = small_partition(archive, &members)?;
     let uploads = Uploads::new(Arc::clone(archive.store()));
     let bytes_stored = uploads
-        .put_bytes(
-            &layout::partition(name, number, archive.codec().codec),
-            bytes.into(),
-        )
+        .put_bytes(&layout::partition(name, number, archive.codec()), bytes)
         .await?;
     let stored = files
         .iter()

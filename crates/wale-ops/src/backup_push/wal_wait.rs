@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wale_cluster::{ArchiveStatus, ClusterError, WalDirectory};
 use wale_pg::{ArchiveFileName, WalSegmentName};
-use wale_pipeline::CancellationToken;
+use wale_pipeline::{CancellationToken, blocking};
 
 use super::forks::Forks;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::retry::Pauses;
 
 /// First and longest pause between two checks. A check is one round of requests for one segment.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -40,7 +41,7 @@ pub(super) async fn wait_for_segments(
     let mut next_forks = begun;
     for &segment in segments {
         let name = ArchiveFileName::Segment(segment);
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             // Under a codec or a key that we cannot read it is of no use to a restore: the push stores it beside.
             let trouble = match archive.has_readable(&name).await {
@@ -71,9 +72,8 @@ pub(super) async fn wait_for_segments(
             }
             tokio::select! {
                 () = cancel.cancelled() => return Err(OpError::cancelled()),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pauses.take()) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
     Ok(begun.elapsed())
@@ -111,7 +111,7 @@ async fn status(
 ) -> Option<std::result::Result<ArchiveStatus, ClusterError>> {
     let path = wal_directory.to_owned();
     let look = move || WalDirectory::open(&path)?.status(&ArchiveFileName::Segment(segment));
-    tokio::task::spawn_blocking(look).await.ok()
+    blocking(look).await.ok()
 }
 
 /// Why a segment is not archived yet, as far as the WAL directory shows.

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
-use wale_pipeline::MemoryBudget;
+use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, fetch_found, write_to_path};
 use crate::archive::{Archive, foreign_cluster};
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -169,7 +168,7 @@ impl Fetcher {
             Ok((waits, Owner::of(looked.path()).ok()))
         };
         self.counted(self.refuse_live(name, directory).await)?;
-        let (waits, owner) = self.counted(blocking(look).await.flatten())?;
+        let (waits, owner) = self.counted(blocking(look).await.map_err(OpError::from).flatten())?;
         if waits {
             let message = format!("{name} is in the WAL directory and waits to be archived");
             return self.counted(Err(OpError::new(Kind::ArchiveConflict, message)
@@ -313,7 +312,7 @@ impl Fetcher {
         let Some(data) = self.data_directory.clone() else {
             return Ok(Asker::default());
         };
-        blocking(move || asker_of(&data)).await
+        Ok(blocking(move || asker_of(&data)).await?)
     }
 
     /// Refuses to deliver from another cluster's archive.

@@ -15,13 +15,12 @@ use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, WalSegmentSize};
-use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader};
+use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader, blocking};
 use wale_storage::ObjectKey;
 
 use super::plan::Expectation;
 use super::report::{FetchReport, FetchedWal};
-use crate::archive::{Archive, ConsumeError, StoredWal, WAL_WINDOW_MAX, damaged, read_failed};
-use crate::blocking::blocking;
+use crate::archive::{Archive, ConsumeError, StoredWal, damaged};
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.
@@ -314,17 +313,16 @@ async fn fetch_in_two_passes(
             verify(&key, plain, &expectation)
         })
         .await?;
-    let (sender, receiver) = wale_pipeline::channel(PIECES_AHEAD);
-    let (key, codec) = (stored.key.clone(), stored.codec);
-    let source = archive.open_stored(&key, codec).await?;
+    let (mut sender, receiver) = wale_pipeline::channel(PIECES_AHEAD);
+    let key = stored.key.clone();
+    let object = archive.open_stored(&key, stored.codec).await?;
     // Ends by itself when the receiver is dropped: its next send fails.
     tokio::task::spawn_blocking(move || {
-        let decoder = wale_format::decoder_within(codec, source, WAL_WINDOW_MAX)
-            .map_err(|e| read_failed(&key, e));
-        match decoder.and_then(|mut plain| send_again(&key, &mut plain, seen, sender)) {
-            Ok(()) => {}
+        match object.read(|plain| send_again(&key, plain, seen, &mut sender)) {
+            Ok(()) => sender.finish(),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "a verified object broke while it was sent");
+                sender.fail(error.chain());
             }
         }
     });
@@ -400,49 +398,35 @@ fn verify(
     })
 }
 
-/// The second pass: sends everything, the last piece only when all was as before. Blocks.
+/// The second pass: sends everything, the last piece only when all was as before. A receiver that is gone wants nothing
+/// more. Blocks.
 fn send_again(
     key: &ObjectKey,
     plain: &mut dyn Read,
     seen: Seen,
-    mut sender: ChunkSender,
-) -> Result<()> {
+    sender: &mut ChunkSender,
+) -> Result<(), ConsumeError> {
     let mut digest = checksum();
     let mut size = 0;
     let mut held = Bytes::new();
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        let count = match plain.read(&mut buffer) {
-            Ok(count) => count,
-            Err(error) => {
-                let error = read_failed(key, error);
-                sender.fail(error.chain());
-                return Err(error);
-            }
-        };
+        let count = plain.read(&mut buffer)?;
         if count == 0 {
             break;
         }
         size += count as u64;
         digest.update(&buffer[..count]);
-        if sender
-            .blocking_send(std::mem::replace(
-                &mut held,
-                Bytes::copy_from_slice(&buffer[..count]),
-            ))
-            .is_err()
-        {
+        let piece = Bytes::copy_from_slice(&buffer[..count]);
+        let before = std::mem::replace(&mut held, piece);
+        if sender.blocking_send(before).is_err() {
             return Ok(());
         }
     }
     if size != seen.size || digest.finalize() != seen.checksum {
-        let error = damaged(key, "it was not the same when it was read again");
-        sender.fail(error.chain());
-        return Err(error);
+        return Err(damaged(key, "it was not the same when it was read again").into());
     }
-    if sender.blocking_send(held).is_ok() {
-        sender.finish();
-    }
+    let _ = sender.blocking_send(held);
     Ok(())
 }
 

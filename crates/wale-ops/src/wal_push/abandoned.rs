@@ -10,30 +10,56 @@
 //! fork here, whatever others have made of its log. The old rules hold there.
 
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pipeline::blocking;
 
 use super::compare::{content_end, first_difference};
-use super::flight::Turn;
+use super::done::{Done, confirm};
 use super::plan::{self, Abandoned, Fork};
-use super::report::PushOutcome;
-use super::run::{Done, attempt, confirm};
 use super::source::Source;
 use crate::archive::{Archive, StoredWal};
-use crate::blocking::blocking;
 use crate::error::Result;
 
+/// What became of a segment whose name is taken by other bytes.
+pub(super) enum Settled {
+    /// The fork explains nothing: it is a conflict.
+    Conflict,
+    /// The server's copy holds nothing that the stored one lacks.
+    Acknowledged(Done),
+    /// The server's copy holds more: it is to be kept as a partial segment.
+    Keep(Left),
+}
+
+/// What the server has of a timeline that it has left.
+pub(super) struct Left {
+    /// The file, to be stored as a partial segment.
+    pub(super) partial: Source,
+    fork: Fork,
+}
+
+impl Left {
+    /// Says in the log that it was kept.
+    pub(super) fn tell_kept(&self, source: &Source, done: &Done) {
+        tell(
+            source,
+            &self.fork,
+            done,
+            "the server's copy holds more and is kept as a partial segment",
+        );
+    }
+}
+
 /// Settles a segment whose name is taken by other bytes, where the server has left the timeline before the segment's end
-/// and every stored copy has the file's bytes up to there. `None`: it is a conflict.
+/// and every stored copy has the file's bytes up to there.
 pub(super) async fn settle(
     archive: &Archive,
     source: &Source,
     copies: &[StoredWal],
-    turn: &Turn,
-) -> Result<Option<Done>> {
+) -> Result<Settled> {
     let ArchiveFileName::Segment(segment) = source.stored_as else {
-        return Ok(None);
+        return Ok(Settled::Conflict);
     };
     let Some(fork) = fork(archive, source, segment).await? else {
-        return Ok(None);
+        return Ok(Settled::Conflict);
     };
     let mut difference = source.size;
     for stored in copies {
@@ -42,8 +68,8 @@ pub(super) async fn settle(
     }
     let local = source.clone();
     let end = blocking(move || content_end(&local)).await??;
-    match plan::abandoned(&fork, difference, end) {
-        Abandoned::Conflict => Ok(None),
+    Ok(match plan::abandoned(&fork, difference, end) {
+        Abandoned::Conflict => Settled::Conflict,
         Abandoned::NothingMore => {
             let done = confirm(archive, &copies[0]).await?;
             tell(
@@ -52,24 +78,13 @@ pub(super) async fn settle(
                 &done,
                 "the server's copy holds nothing that the stored one lacks",
             );
-            Ok(Some(done))
+            Settled::Acknowledged(done)
         }
-        Abandoned::Keep => {
-            let partial = source.as_partial(segment);
-            // A partial segment is never in conflict, so this does not come here again.
-            let mut done = Box::pin(attempt(archive, &partial, turn)).await?;
-            if done.outcome == PushOutcome::Stored {
-                done.outcome = PushOutcome::KeptBeside;
-            }
-            tell(
-                source,
-                &fork,
-                &done,
-                "the server's copy holds more and is kept as a partial segment",
-            );
-            Ok(Some(done))
-        }
-    }
+        Abandoned::Keep => Settled::Keep(Left {
+            partial: source.as_partial(segment),
+            fork,
+        }),
+    })
 }
 
 /// Acknowledges a file that was never written as the segment of its name: where the name is archived, and the server has
@@ -132,7 +147,7 @@ async fn history(
         return Ok(Some(history));
     }
     let local = source.clone();
-    blocking(move || local.local_history(timeline)).await
+    Ok(blocking(move || local.local_history(timeline)).await?)
 }
 
 fn tell(source: &Source, fork: &Fork, done: &Done, why: &str) {
@@ -158,7 +173,7 @@ mod tests {
     use wale_pg::ControlFile;
 
     use super::super::plan::server_timeline;
-    use super::super::{PushReport, run};
+    use super::super::{PushOutcome, PushReport, run};
     use super::*;
     use crate::error::Kind;
     use crate::testing::{Bench, SEGMENT_BYTES, file_name, once, segment, segment_of};

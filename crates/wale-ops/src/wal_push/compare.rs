@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use sha2::{Digest, Sha256};
-use wale_format::Codec;
+use wale_format::{Codec, hex};
 use wale_pg::ArchiveFileName;
 
 use super::memory::READ_BYTES;
@@ -148,8 +148,5 @@ pub(super) fn digest(source: &Source) -> Result<String> {
         hash.update(&buffer[..count]);
     }
     source.check_unchanged()?;
-    let digest = hash.finalize();
-    Ok(digest
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+    Ok(hex(&hash.finalize()))
 }

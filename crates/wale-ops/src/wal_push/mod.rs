@@ -5,7 +5,7 @@
 //! wal_file::check_segment   size, header, name, system identifier          → 500 damaged, 409 other cluster
 //! Archive::ensure_identity  claim, adopt or compare                        → 409 other cluster
 //! Archive::find_wal_copies  there already: same bytes is success           → 409 other bytes
-//! read → encode → bounded channel → put_if_absent
+//! read → seal → bounded channel → put_if_absent
 //! Archive::find_wal_copies  nobody stored other bytes under another codec  → 200 after the store confirmed
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 mod abandoned;
 mod compare;
+mod done;
 mod flight;
 mod memory;
 pub mod plan;

@@ -22,13 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_pg::ArchiveFileName;
+use wale_pipeline::blocking;
 
 use super::flight::{Flight, Turn};
 use super::plan;
 use super::report::{PushOutcome, PushReport, PusherStats};
 use super::run::{PushOptions, run_stamped};
 use crate::archive::Archive;
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -331,9 +331,9 @@ impl Shared {
             PushOutcome::AlreadyStored => counters.already_stored += 1,
             PushOutcome::KeptBeside => counters.kept_beside += 1,
         }
-        if let Some(sealed) = &report.beside {
-            counters.beside_sealed += 1;
-            counters.last_sealed = Some(sealed.clone());
+        if let Some(beside) = &report.beside {
+            counters.beside_unreadable += 1;
+            counters.last_unreadable = Some(beside.clone());
         }
         if report.outcome != PushOutcome::AlreadyStored {
             counters.bytes_plain += report.bytes_plain;
@@ -399,7 +399,7 @@ impl Shared {
                     OpError::from_cluster(e, "list the files that are ready to be archived")
                 })
             });
-            match read.await.flatten() {
+            match read.await.map_err(OpError::from).flatten() {
                 Ok(ready) => {
                     self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }

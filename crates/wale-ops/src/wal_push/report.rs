@@ -65,9 +65,9 @@ pub struct PusherStats {
     /// Partial segments kept beside another one.
     pub kept_beside: u64,
     /// Files stored beside an object of their name that this version cannot read.
-    pub beside_sealed: u64,
+    pub beside_unreadable: u64,
     /// The last such object.
-    pub last_sealed: Option<String>,
+    pub last_unreadable: Option<String>,
     /// Bytes of the uploaded files.
     pub bytes_plain: u64,
     /// Bytes of the uploaded objects.

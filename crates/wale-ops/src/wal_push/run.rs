@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wale_cluster::{FileStamp, WalDirectory};
-use wale_format::{Codec, CodecSettings, layout};
+use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, MajorVersion};
+use wale_pipeline::blocking;
 use wale_storage::ObjectKey;
 
-use super::abandoned;
+use super::abandoned::{self, Left, Settled};
 use super::compare::{digest, same_content};
+use super::done::{Done, confirm, gone};
 use super::flight::Turn;
 use super::plan::{self, Decision};
 use super::report::{PushOutcome, PushReport};
 use super::source::Source;
 use super::upload::{Uploaded, upload};
 use crate::archive::{Archive, StoredWal};
-use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -129,10 +130,10 @@ pub(super) async fn run_stamped(
         beside: done.beside.map(|key| key.to_string()),
         duration: started.elapsed(),
     };
-    if let Some(sealed) = &report.beside {
+    if let Some(beside) = &report.beside {
         tracing::warn!(
-            %name, key = report.key, sealed,
-            "{sealed} holds {name} under a codec or a key that this version cannot read, so no restore by wale reads it; \
+            %name, key = report.key, sealed = beside,
+            "{beside} holds {name} under a codec or a key that this version cannot read, so no restore by wale reads it; \
              the file was stored beside it"
         );
     }
@@ -140,41 +141,52 @@ pub(super) async fn run_stamped(
     Ok((report, source.stamp))
 }
 
-/// What an attempt came to.
-pub(super) struct Done {
-    pub(super) outcome: PushOutcome,
-    pub(super) key: ObjectKey,
-    pub(super) bytes_stored: u64,
-    /// An object of another tool under the same name that this version cannot read.
-    pub(super) beside: Option<ObjectKey>,
-}
-
 /// One attempt. It begins with a check of the store, because an attempt before it may have stored the object and lost
 /// the reply.
-pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
+async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
     if let Some(damaged) = &source.unwritten {
         return attempt_unwritten(archive, source, damaged).await;
     }
     let look = archive.find_wal_copies(&source.stored_as);
     let ((), copies) = tokio::try_join!(claim(archive, source), look)?;
-    let Copies { readable, sealed } = compare_all(archive, source, copies).await?;
+    let Copies {
+        readable,
+        unreadable,
+    } = compare_all(archive, source, copies).await?;
     let same: Vec<bool> = readable.iter().map(|copy| copy.same).collect();
     let mut done = match plan::decide(&source.stored_as, &same) {
         Decision::Same(position) => confirm(archive, &readable[position].stored).await?,
         Decision::Conflict(position) => {
             let stored: Vec<StoredWal> = readable.into_iter().map(|copy| copy.stored).collect();
-            return match abandoned::settle(archive, source, &stored, turn).await? {
-                Some(done) => Ok(done),
-                None => Err(conflict(source, &stored[position].key)),
+            return match abandoned::settle(archive, source, &stored).await? {
+                Settled::Conflict => Err(conflict(source, &stored[position].key)),
+                Settled::Acknowledged(done) => Ok(done),
+                Settled::Keep(left) => keep_as_partial(archive, source, turn, &left).await,
             };
         }
         Decision::KeepBeside => return keep_beside(archive, source, turn).await,
-        Decision::Upload => store(archive, source, turn, &sealed).await?,
+        Decision::Upload => store(archive, source, turn, &unreadable).await?,
     };
     refuse_disputed(archive, source, &done.key).await?;
     if done.outcome == PushOutcome::Stored {
-        done.beside = sealed.first().map(|stored| stored.key.clone());
+        done.beside = unreadable.first().map(|stored| stored.key.clone());
     }
+    Ok(done)
+}
+
+/// Keeps what the server alone has of a timeline that it has left, as a partial segment.
+async fn keep_as_partial(
+    archive: &Archive,
+    source: &Source,
+    turn: &Turn,
+    left: &Left,
+) -> Result<Done> {
+    // A partial segment is never in conflict, so this does not come here again.
+    let mut done = Box::pin(attempt(archive, &left.partial, turn)).await?;
+    if done.outcome == PushOutcome::Stored {
+        done.outcome = PushOutcome::KeptBeside;
+    }
+    left.tell_kept(source, &done);
     Ok(done)
 }
 
@@ -232,7 +244,7 @@ struct Copies {
     readable: Vec<Copy>,
     /// Those that it cannot, because a codec or a key is missing. They count for nothing: no restore of ours reads
     /// them.
-    sealed: Vec<StoredWal>,
+    unreadable: Vec<StoredWal>,
 }
 
 struct Copy {
@@ -242,37 +254,36 @@ struct Copy {
 }
 
 async fn compare_all(archive: &Archive, source: &Source, copies: Vec<StoredWal>) -> Result<Copies> {
-    let (mut readable, mut sealed) = (Vec::new(), Vec::new());
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
     for stored in copies {
         match same_content(archive, source, &stored).await {
             Ok(same) => readable.push(Copy { stored, same }),
-            Err(error) if error.kind == Kind::Configuration => sealed.push(stored),
+            Err(error) if error.kind == Kind::Configuration => unreadable.push(stored),
             Err(error) => return Err(error),
         }
     }
-    Ok(Copies { readable, sealed })
+    Ok(Copies {
+        readable,
+        unreadable,
+    })
 }
 
-/// Uploads under the plain name, with the first codec whose key is not taken by a `sealed` object. Somebody else may be
-/// faster; then the bytes decide, as if they had been there.
+/// Uploads under the plain name, with the first codec whose key is not taken by an `unreadable` object. Somebody else
+/// may be faster; then the bytes decide, as if they had been there.
 async fn store(
     archive: &Archive,
     source: &Source,
     turn: &Turn,
-    sealed: &[StoredWal],
+    unreadable: &[StoredWal],
 ) -> Result<Done> {
-    let configured = *archive.codec();
-    let others = Codec::ALL_READABLE.map(CodecSettings::from);
-    let free = [configured].into_iter().chain(others).find(|settings| {
-        let is_taken = |stored: &StoredWal| stored.codec == settings.codec;
-        settings.codec.can_write() && !sealed.iter().any(is_taken)
-    });
-    let Some(settings) = free else {
-        return Err(conflict(source, &sealed[0].key));
+    let is_taken = |codec: &Codec| unreadable.iter().any(|stored| stored.codec == *codec);
+    let mut codecs = [archive.codec()].into_iter().chain(Codec::ALL_READABLE);
+    let Some(codec) = codecs.find(|codec| codec.can_write() && !is_taken(codec)) else {
+        return Err(conflict(source, &unreadable[0].key));
     };
-    archive.note_codec(settings.codec).await?;
-    let key = Archive::key(&layout::wal(&source.stored_as, settings.codec))?;
-    match upload(archive, source, &key, settings, turn).await? {
+    archive.note_codec(codec).await?;
+    let key = Archive::key(&layout::wal(&source.stored_as, codec))?;
+    match upload(archive, source, &key, codec, turn).await? {
         Uploaded::Created { bytes_stored } => Ok(Done {
             outcome: PushOutcome::Stored,
             key,
@@ -280,10 +291,10 @@ async fn store(
             beside: None,
         }),
         Uploaded::Exists => {
-            let stored = stat(archive, source, key, settings.codec).await?;
+            let stored = stat(archive, source, key, codec).await?;
             let same = same_content(archive, source, &stored).await?;
             match plan::decide(&source.stored_as, &[same]) {
-                Decision::Same(_) => Ok(already(&stored)),
+                Decision::Same(_) => Ok(Done::already(&stored)),
                 Decision::KeepBeside => keep_beside(archive, source, turn).await,
                 Decision::Conflict(_) | Decision::Upload => Err(conflict(source, &stored.key)),
             }
@@ -293,15 +304,15 @@ async fn store(
 
 /// Stores a partial segment under its digest.
 async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
-    archive.note_codec(archive.codec().codec).await?;
+    archive.note_codec(archive.codec()).await?;
     let local = source.clone();
     let digest = blocking(move || digest(&local)).await??;
     let key = Archive::key(&layout::wal_conflicting_partial(
         &source.stored_as,
         &digest,
-        archive.codec().codec,
+        archive.codec(),
     ))?;
-    match upload(archive, source, &key, *archive.codec(), turn).await? {
+    match upload(archive, source, &key, archive.codec(), turn).await? {
         Uploaded::Created { bytes_stored } => {
             tracing::warn!(name = %source.stored_as, %key, "another partial segment has this name; kept beside it");
             Ok(Done {
@@ -313,9 +324,9 @@ async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<
         }
         // The key holds a part of the digest only, so the bytes have the last word here, too.
         Uploaded::Exists => {
-            let stored = stat(archive, source, key, archive.codec().codec).await?;
+            let stored = stat(archive, source, key, archive.codec()).await?;
             if same_content(archive, source, &stored).await? {
-                Ok(already(&stored))
+                Ok(Done::already(&stored))
             } else {
                 Err(conflict(source, &stored.key))
             }
@@ -345,36 +356,6 @@ async fn stat(
         size: meta.size,
         modified: meta.modified,
     })
-}
-
-/// Acknowledges an object that was found and compared. That it can be read does not make it durable: its writer may
-/// have been killed before its fsync, or be a tool that never calls it. So the store is asked to confirm it.
-pub(super) async fn confirm(archive: &Archive, stored: &StoredWal) -> Result<Done> {
-    match archive.store().confirm(&stored.key).await {
-        Ok(Some(_)) => Ok(already(stored)),
-        Ok(None) => Err(gone(&stored.key)),
-        Err(error) => Err(OpError::from_store(
-            error,
-            format_args!("confirm {}", stored.key),
-        )),
-    }
-}
-
-fn already(stored: &StoredWal) -> Done {
-    Done {
-        outcome: PushOutcome::AlreadyStored,
-        key: stored.key.clone(),
-        bytes_stored: stored.size,
-        beside: None,
-    }
-}
-
-fn gone(key: &ObjectKey) -> OpError {
-    OpError::new(
-        Kind::StorageUnavailable,
-        format!("object {key} was there and is gone"),
-    )
-    .hint("find out who deletes objects of this archive")
 }
 
 fn conflict(source: &Source, key: &ObjectKey) -> OpError {

@@ -632,14 +632,14 @@ async fn fault_68_nothing_is_pushed_into_an_archive_that_was_emptied_meanwhile()
 #[tokio::test]
 async fn fault_96_an_object_that_cannot_be_read_counts_as_not_archived() {
     let plain = segment(FIRST, 1);
-    let sealed = [&[0x85, 0x02, 0x0C, 0x03][..], &plain[4..]].concat();
+    let encrypted = [&[0x85, 0x02, 0x0C, 0x03][..], &plain[4..]].concat();
     // Another tool's extension or another's key; under our own extension the next codec is taken.
     for (theirs, content, ours) in [
         (".br", &plain, "zst"),
         (".lzma", &plain, "zst"),
-        (".lz4", &sealed, "zst"),
-        (".zst", &sealed, "lz4"),
-        ("", &sealed, "zst"),
+        (".lz4", &encrypted, "zst"),
+        (".zst", &encrypted, "lz4"),
+        ("", &encrypted, "zst"),
     ] {
         let bench = Bench::new();
         bench.claim().await;
@@ -651,8 +651,11 @@ async fn fault_96_an_object_that_cannot_be_read_counts_as_not_archived() {
         assert_eq!(report.outcome, Stored, "{theirs}");
         assert_eq!(report.key, format!("wal_005/{FIRST}.{ours}"));
         assert_eq!(report.beside.as_deref(), Some(key.as_str()));
-        assert_eq!(pusher.stats().beside_sealed, 1);
-        assert_eq!(pusher.stats().last_sealed.as_deref(), Some(key.as_str()));
+        assert_eq!(pusher.stats().beside_unreadable, 1);
+        assert_eq!(
+            pusher.stats().last_unreadable.as_deref(),
+            Some(key.as_str())
+        );
         assert_eq!(bench.memory.content(&key).as_deref(), Some(&content[..]));
         let again = run(&bench.archive, &bench.wal, &name, &once()).await;
         assert_eq!(again.expect("there").outcome, AlreadyStored);

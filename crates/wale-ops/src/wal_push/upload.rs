@@ -1,20 +1,21 @@
-//! One upload: file → codec → bounded channel → `put_if_absent`.
+//! One upload: file → seal → bounded channel → `put_if_absent`.
 //!
-//! The last chunk is sent only after the file was seen unchanged, and the body ends only when the push's turn has come. A reader that fails before that breaks the body,
-//! and a broken body leaves nothing under the final name: that is the store's promise.
+//! The last chunk is sent only after the file was seen unchanged, and the body ends only when the push's turn has come. A
+//! reader that fails before that breaks the body, and a broken body leaves nothing under the final name: that is the
+//! store's promise.
 
 use std::io::{Read, Write};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use wale_format::CodecSettings;
-use wale_pipeline::{ChunkSender, ChunkWriter};
+use futures_util::{StreamExt, stream};
+use wale_format::{Codec, SealWriter};
+use wale_pipeline::ChunkWriter;
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
 use super::flight::Turn;
-use super::memory::{CHUNK_BYTES, CHUNKS, READ_BYTES};
+use super::memory::{CHUNK_BYTES, READ_BYTES};
 use super::source::Source;
 use crate::archive::Archive;
-use crate::error::{Kind, OpError, Result};
+use crate::error::{OpError, Result};
 
 /// How an upload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,22 +34,17 @@ pub(super) async fn upload(
     archive: &Archive,
     source: &Source,
     key: &ObjectKey,
-    codec: CodecSettings,
+    codec: Codec,
     turn: &Turn,
 ) -> Result<Uploaded> {
-    let (sender, receiver) = wale_pipeline::channel(CHUNKS);
+    let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
     let (name, waiting) = (source.name, turn.clone());
     let end = stream::once(async move { waiting.arrived(&name).await.err() });
     let end = end.filter_map(|failed| async { failed.map(|e| Err(BodyError::new(e.to_string()))) });
     // Fused: a store that asks once more after the end must hear "end" again.
-    let body = receiver
-        .into_stream()
-        .map_err(|e| BodyError::new(e.to_string()))
-        .chain(end)
-        .fuse()
-        .boxed();
+    let body = body.chain(end).fuse().boxed();
     let local = source.clone();
-    let producer = tokio::task::spawn_blocking(move || produce(&local, codec, sender));
+    let producer = tokio::task::spawn_blocking(move || produce(&local, writer));
     let stored = archive.store().put_if_absent(key, body).await;
     // The body is gone now, so a producer that is still at work fails at its next chunk and ends.
     let reading = producer.await.map_err(|e| {
@@ -75,18 +71,10 @@ pub(super) async fn upload(
     }
 }
 
-/// Reads, encodes and sends the whole file. Blocks. Dropping the writer before its end breaks the body.
-fn produce(source: &Source, codec: CodecSettings, sender: ChunkSender) -> Result<()> {
-    let encode_failed = |e| OpError::from_io(e, format_args!("encode {}", source.name));
+/// Reads, seals and sends the whole file. Blocks. Dropping the writer before its end breaks the body.
+fn produce(source: &Source, mut writer: SealWriter<ChunkWriter>) -> Result<()> {
+    let failed = |e| OpError::from_io(e, format_args!("encode {}", source.name));
     let mut reader = source.reader();
-    let mut encoder =
-        wale_format::encoder(codec, ChunkWriter::new(sender, CHUNK_BYTES)).map_err(|e| {
-            OpError::new(
-                Kind::Configuration,
-                format!("could not compress with {}", codec.codec),
-            )
-            .source(e)
-        })?;
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = reader
@@ -95,12 +83,12 @@ fn produce(source: &Source, codec: CodecSettings, sender: ChunkSender) -> Result
         if count == 0 {
             break;
         }
-        encoder.write_all(&buffer[..count]).map_err(encode_failed)?;
+        writer.write_all(&buffer[..count]).map_err(failed)?;
     }
     source.check_unchanged()?;
-    encoder
+    writer
         .finish()
         .and_then(ChunkWriter::finish)
-        .map_err(encode_failed)?;
+        .map_err(failed)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wale_format::layout::{self, ArchiveKey};
+use wale_format::{Seal, WINDOW_MAX_BYTES};
 use wale_ops::wal_push::PushReport;
 use wale_ops::{Kind, OpError};
 use wale_pg::{ArchiveFileName, WalSegmentName};
@@ -228,7 +229,9 @@ fn decoded(key: &str, content: Bytes) -> Option<Vec<u8>> {
         return None;
     };
     let mut plain = Vec::new();
-    wale_format::decoder(codec, std::io::Cursor::new(content))
+    let reader = Seal::from(codec).reader(std::io::Cursor::new(content));
+    reader
+        .and_then(|reader| reader.plain(WINDOW_MAX_BYTES))
         .ok()?
         .read_to_end(&mut plain)
         .ok()?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use wale_cluster::WalDirectory;
-use wale_format::{Codec, CodecSettings};
+use wale_format::{Codec, Seal};
 use wale_ops::retry::RetryBudget;
 use wale_ops::wal_push::{PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, ArchiveOptions, Clock, OpError};
@@ -208,7 +208,7 @@ impl Server {
 pub(crate) fn archive(store: Arc<dyn Store>, codec: Codec) -> Archive {
     Archive::open(ArchiveOptions {
         store,
-        codec: CodecSettings::from(codec),
+        seal: Seal::from(codec),
         clock: Clock::fixed(crate::expiry::now()),
         budget: MemoryBudget::new(64 << 20),
         created_by: "wale simulation".to_owned(),

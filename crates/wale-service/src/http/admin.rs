@@ -254,8 +254,8 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_push": entries.last_push,
             "last_push_failure": entries.last_push_failure,
             "last_fetch_failure": entries.last_fetch_failure,
-            "sealed": entries.sealed_wal,
-            "stored_beside_sealed": app.pusher.stats().beside_sealed,
+            "sealed": entries.unreadable_wal,
+            "stored_beside_sealed": app.pusher.stats().beside_unreadable,
         },
         "backup": {
             "running": running.map(|running| json!({

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use wale_format::{Codec, CodecSettings};
+use wale_format::{Codec, Seal};
 use wale_ops::backup_push;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
@@ -69,10 +69,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     ));
     let archive = Archive::open(ArchiveOptions {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        codec: CodecSettings {
-            codec: Codec::Zstd,
-            level: None,
-        },
+        seal: Seal::from(Codec::Zstd),
         clock,
         budget: MemoryBudget::new(64 << 20),
         created_by: "test".into(),

@@ -133,11 +133,11 @@ async fn faults_96_and_102_what_is_not_known_is_told_from_the_start() {
     eventually("both are told", || async {
         let status = sidecar.status().await;
         let server = status["unknown_server"].as_str().unwrap_or_default();
-        let sealed = &status["wal"]["sealed"];
+        let unreadable = &status["wal"]["sealed"];
         server.contains("PostgreSQL 20 is newer")
             && server.contains("base backups are refused")
-            && sealed["segments"] == 1
-            && sealed["example"] == key.as_str()
+            && unreadable["segments"] == 1
+            && unreadable["example"] == key.as_str()
     })
     .await;
     let metrics = sidecar.get("/metrics").await.body();

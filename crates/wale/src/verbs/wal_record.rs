@@ -19,7 +19,7 @@ pub(crate) struct WalObject {
 impl WalObject {
     /// The object that a push of this file makes.
     pub(super) fn to_push(archive: &Archive, name: &ArchiveFileName) -> Self {
-        let key = layout::wal(name, archive.codec().codec);
+        let key = layout::wal(name, archive.codec());
         Self::stored(&archive.location(), name, &key)
     }
 

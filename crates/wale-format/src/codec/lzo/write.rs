@@ -32,6 +32,7 @@ impl<W: Write> LzopEncoder<W> {
         }
     }
 
+    #[cfg(test)]
     pub(in super::super) const fn get_ref(&self) -> &W {
         &self.sink
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use serde_json::json;
-use wale_format::{BackupName, Codec, CodecSettings, layout};
+use wale_format::{BackupName, Codec, Seal, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
@@ -81,7 +81,7 @@ impl World {
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
         let archive = Archive::open(ArchiveOptions {
             store: faulty.clone(),
-            codec: CodecSettings::from(Codec::None),
+            seal: Seal::from(Codec::None),
             clock: clock.clone(),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),
@@ -251,7 +251,7 @@ impl World {
     pub(super) fn beside(&self) -> Archive {
         Archive::open(ArchiveOptions {
             store: Arc::new(self.memory.clone()),
-            codec: CodecSettings::from(Codec::None),
+            seal: Seal::from(Codec::None),
             clock: Clock::fixed(self.time),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),

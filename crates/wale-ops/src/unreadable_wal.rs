@@ -12,11 +12,11 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
 use crate::archive::{Archive, StoredWal};
-use crate::error::{Kind, OpError, Result};
+use crate::error::{OpError, Result};
 
 /// Segments that this version cannot read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedWal {
+pub struct UnreadableWal {
     /// How many are there under no codec that can be read.
     pub segments: u64,
     /// The last of them in the order of the names, or the newest segment of all where that one is encrypted.
@@ -25,21 +25,21 @@ pub struct SealedWal {
 
 /// What is seen of one segment while its objects go by; they are neighbours in a listing.
 #[derive(Default)]
-struct Seen {
+struct OneSegment {
     segment: Option<WalSegmentName>,
     is_readable: bool,
-    sealed: Option<String>,
+    unreadable: Option<String>,
 }
 
 /// Looks through the archive's WAL. A listing of all of it: one request for 1,000 objects.
 ///
 /// # Errors
 /// The store's.
-pub async fn look(archive: &Archive) -> Result<Option<SealedWal>> {
+pub async fn look(archive: &Archive) -> Result<Option<UnreadableWal>> {
     let prefix = layout::WAL_PREFIX;
     let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
     let mut listing = archive.store().list(prefix).await.map_err(failed)?;
-    let (mut seen, mut segments, mut example) = (Seen::default(), 0, None);
+    let (mut seen, mut segments, mut example) = (OneSegment::default(), 0, None);
     let mut newest: Option<StoredWal> = None;
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         let Some(ArchiveFileName::Segment(segment)) = layout::wal_claim(meta.key.as_str()) else {
@@ -65,7 +65,7 @@ pub async fn look(archive: &Archive) -> Result<Option<SealedWal>> {
                     });
                 }
             }
-            _ => seen.sealed = Some(meta.key.to_string()),
+            _ => seen.unreadable = Some(meta.key.to_string()),
         }
     }
     count(seen, &mut segments, &mut example);
@@ -75,55 +75,15 @@ pub async fn look(archive: &Archive) -> Result<Option<SealedWal>> {
     {
         (segments, example) = (1, Some(newest.key.to_string()));
     }
-    Ok(example.map(|example| SealedWal { segments, example }))
+    Ok(example.map(|example| UnreadableWal { segments, example }))
 }
 
-fn count(seen: Seen, segments: &mut u64, example: &mut Option<String>) {
+fn count(seen: OneSegment, segments: &mut u64, example: &mut Option<String>) {
     if !seen.is_readable
-        && let Some(sealed) = seen.sealed
+        && let Some(unreadable) = seen.unreadable
     {
         *segments += 1;
-        *example = Some(sealed);
-    }
-}
-
-impl Archive {
-    /// Whether an object under `name` can be read by a restore of ours: by its codec, and for a segment by its first page.
-    ///
-    /// # Errors
-    /// The store's.
-    pub(crate) async fn has_readable(&self, name: &ArchiveFileName) -> Result<bool> {
-        for stored in self.find_wal_copies(name).await? {
-            if stored.codec.can_read() && self.opens(&stored).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// An object under `name`, where there are some and a restore of ours reads none of them.
-    ///
-    /// # Errors
-    /// The store's.
-    pub(crate) async fn sealed_under(&self, name: &ArchiveFileName) -> Result<Option<String>> {
-        let mut sealed = None;
-        for stored in self.find_wal_copies(name).await? {
-            if stored.codec.can_read() && self.opens(&stored).await? {
-                return Ok(None);
-            }
-            sealed.get_or_insert(stored.key.to_string());
-        }
-        Ok(sealed)
-    }
-
-    /// Whether the beginning of a stored segment can be decoded. For this question a damaged one counts as one that
-    /// can.
-    pub(crate) async fn opens(&self, stored: &StoredWal) -> Result<bool> {
-        match self.read_wal_header(stored).await {
-            Err(error) if error.kind == Kind::Configuration => Ok(false),
-            Err(error) if error.kind == Kind::CorruptData => Ok(true),
-            other => other.map(|_| true),
-        }
+        *example = Some(unreadable);
     }
 }
 
@@ -143,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn fault_96_segments_that_only_another_tool_can_read_are_told() {
-        let sealed = [&[0x85, 0x02, 0x0C, 0x03][..], &[7; 500]].concat();
+        let encrypted_bytes = [&[0x85, 0x02, 0x0C, 0x03][..], &[7; 500]].concat();
         let bench = Bench::new();
         assert_eq!(look(&bench.archive).await.expect("read"), None);
         for name in NAMES {
@@ -165,7 +125,7 @@ mod tests {
 
         let encrypted = Bench::new();
         let key = ObjectKey::new(&format!("wal_005/{}.lz4", NAMES[0])).expect("a key");
-        encrypted.memory.insert(&key, sealed);
+        encrypted.memory.insert(&key, encrypted_bytes);
         let found = look(&encrypted.archive).await.expect("read");
         assert_eq!(found.expect("it").example, key.to_string());
         let name = file_name(NAMES[0]);

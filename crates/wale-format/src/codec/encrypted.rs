@@ -12,7 +12,7 @@ use wale_pg::WalPageHeader;
 const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
 
 /// Bytes of an object by which it is recognised: the header of a tar has its mark within these.
-pub const SEALED_HEAD_BYTES: usize = 512;
+pub(crate) const HEAD_BYTES: usize = 512;
 
 /// Bytes in which noise is distinguished from text.
 const NOISE_BYTES: usize = 24;
