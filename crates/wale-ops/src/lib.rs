@@ -10,6 +10,7 @@
 //! delivers only bytes that were verified before the first one went out; absence is claimed only when it is proven.
 
 pub mod archive;
+mod backup_content;
 pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;

@@ -8,7 +8,7 @@ use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
 use crate::archive::{Archive, BackupSelector, Flaw, Look};
-use crate::backup_fetch::{self, Options};
+use crate::backup_fetch::{self, RestoreOptions};
 use crate::error::{Kind, OpError};
 use crate::testing::{Bench, content, encode, file_name, once, segment};
 use crate::wal_push::PushOutcome;
@@ -80,9 +80,9 @@ fn golden() -> Bench {
 }
 
 async fn restore(bench: &Bench, backup: &str) -> OpError {
-    let options = Options {
+    let options = RestoreOptions {
         selector: BackupSelector::Name(name(backup)),
-        ..Options::new(bench.folder().join("target"))
+        ..RestoreOptions::new(bench.folder().join("target"))
     };
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     let restored = backup_fetch::run(&bench.archive, &options, &progress, &cancel).await;

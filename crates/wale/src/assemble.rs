@@ -121,8 +121,8 @@ pub(crate) fn fetch(
     settings: &Settings,
     target: &Path,
     selector: BackupSelector,
-) -> backup_fetch::Options {
-    let mut options = backup_fetch::Options::new(target.to_path_buf());
+) -> backup_fetch::RestoreOptions {
+    let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     options.tablespace_mapping = mappings(

@@ -237,28 +237,40 @@ impl<'de> Visitor<'de> for List<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut files, mut sets) = (false, false);
         while let Some(field) = map.next_key()? {
-            match field {
-                Field::Files if !files => {
-                    files = true;
-                    map.next_value_seed(Files(&mut *self.0))?;
+            let (section, came, name) = match field {
+                Field::Files => (Section::Files, &mut files, "Files"),
+                Field::Sets => (Section::Sets, &mut sets, "TarFileSets"),
+                Field::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
-                Field::Sets if !sets => {
-                    sets = true;
-                    map.next_value_seed(Sets(&mut *self.0))?;
-                }
-                Field::Files => return Err(A::Error::duplicate_field("Files")),
-                Field::Sets => return Err(A::Error::duplicate_field("TarFileSets")),
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+            };
+            if std::mem::replace(came, true) {
+                return Err(A::Error::duplicate_field(name));
             }
+            let reading = &mut *self.0;
+            map.next_value_seed(Names { section, reading })?;
         }
         Ok(())
     }
 }
 
-/// The members, each with what describes it; or `null`.
-struct Files<'r>(&'r mut Reading);
+/// The two parts of a list that matter.
+#[derive(Clone, Copy)]
+enum Section {
+    /// The members, each with what describes it.
+    Files,
+    /// The partitions, each with the names of its members.
+    Sets,
+}
 
-impl<'de> DeserializeSeed<'de> for Files<'_> {
+/// The names of a part of the list, each with what belongs to it; or `null`.
+struct Names<'r> {
+    section: Section,
+    reading: &'r mut Reading,
+}
+
+impl<'de> DeserializeSeed<'de> for Names<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -266,11 +278,14 @@ impl<'de> DeserializeSeed<'de> for Files<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Files<'_> {
+impl<'de> Visitor<'de> for Names<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("files by their names")
+        f.write_str(match self.section {
+            Section::Files => "files by their names",
+            Section::Sets => "names by partitions",
+        })
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -278,45 +293,21 @@ impl<'de> Visitor<'de> for Files<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.found = true;
+        self.reading.found = true;
         while let Some(name) = map.next_key::<String>()? {
-            if map.next_value::<Described>()?.is_skipped != Some(true) {
-                self.0.member(&name);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The names of the members of each partition; or `null`.
-struct Sets<'r>(&'r mut Reading);
-
-impl<'de> DeserializeSeed<'de> for Sets<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Sets<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("names by partitions")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.found = true;
-        while let Some(partition) = map.next_key::<String>()? {
-            self.0.partition(partition).map_err(A::Error::custom)?;
-            // WAL-G also names what was gone when it came to it; but the label never is.
-            if map.next_value_seed(HasLabel)? {
-                self.0.member(LABEL);
+            match self.section {
+                Section::Files => {
+                    if map.next_value::<Described>()?.is_skipped != Some(true) {
+                        self.reading.member(&name);
+                    }
+                }
+                Section::Sets => {
+                    self.reading.partition(name).map_err(A::Error::custom)?;
+                    // WAL-G also names what was gone when it came to it; but the label never is.
+                    if map.next_value_seed(HasLabel)? {
+                        self.reading.member(LABEL);
+                    }
+                }
             }
         }
         Ok(())

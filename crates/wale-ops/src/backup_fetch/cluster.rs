@@ -16,14 +16,15 @@ use wale_pipeline::{CancellationToken, Progress, blocking};
 
 use super::addition::checked_addition;
 use super::aim::{Aim, setting};
-use super::extract::check_configuration;
 use super::finish::{Finish, Finished};
+use super::marker::{MarkerAtEnd, request};
 use super::options::{RestoreAs, RestoreClusterOptions, WalSource};
+use super::prepare::{Prepared, prepare};
 use super::raised;
 use super::report::RestoreClusterOutcome;
-use super::run::{Ending, Prepared, Restore, prepare, request};
-use super::source::Source;
-use super::target::Target;
+use super::run::Restore;
+use super::source::{Source, version_of};
+use super::target::{Target, check_configuration};
 use super::way;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
@@ -50,10 +51,10 @@ pub async fn restore_cluster(
     let mut prepared = prepare(archive, &options.fetch, progress).await?;
     let plan = plan_recovery(archive, options, &prepared).await?;
     prepared.warnings.extend(plan.warnings.iter().cloned());
-    let read_later = read_later(&prepared.source, plan.configuration.as_ref())?;
+    let read_later = read_later(prepared.sources.restored(), plan.configuration.as_ref())?;
     let (reader, listener) = raised::channel();
     let way = plan.way.clone();
-    let finish = finishing(options, plan, &prepared, listener);
+    let own = finishing(options, plan, &prepared, listener);
     let restore = Restore {
         archive,
         options: &options.fetch,
@@ -61,8 +62,8 @@ pub async fn restore_cluster(
         cancel,
         read_later,
     };
-    let ending = Ending::MarkDone;
-    let work = restore.run(prepared, request, &options.host_name, finish, ending);
+    let at_end = MarkerAtEnd::Done;
+    let work = restore.run(prepared, request, &options.host_name, own, at_end);
     // Beside the files, and dropped with them.
     let reading = async {
         if let Some(way) = way {
@@ -222,7 +223,7 @@ async fn plan_recovery(
     options: &RestoreClusterOptions,
     prepared: &Prepared,
 ) -> Result<RecoveryPlan> {
-    let source = &prepared.source;
+    let source = prepared.sources.restored();
     let major = source.major.ok_or_else(|| {
         OpError::new(
             Kind::CorruptData,
@@ -293,8 +294,8 @@ fn finishing(
     let restore_command = options.restore_command.clone();
     let authorization = options.authorization.clone();
     let client_note = options.client_note.clone();
-    let recorded = prepared
-        .source
+    let source = prepared.sources.restored();
+    let recorded = source
         .wale()
         .map(|wale| wale.settings.clone())
         .unwrap_or_default();
@@ -302,8 +303,8 @@ fn finishing(
         RestoreAs::Primary => RecoveryMode::Recover,
         RestoreAs::Standby => RecoveryMode::Standby,
     };
-    let recorded_major = prepared.source.major;
-    let owner = prepared.owner;
+    let recorded_major = source.major;
+    let owner = prepared.found.owner;
     Box::new(move |target: &Target, control_file: &ControlFile| {
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
@@ -458,15 +459,6 @@ fn stand_ins(path: &Path, owner: Owner) -> Result<Vec<String>> {
     )])
 }
 
-fn version_of(recorded: Option<MajorVersion>, control_file: &ControlFile) -> Result<MajorVersion> {
-    recorded.or_else(|| control_file.major()).ok_or_else(|| {
-        OpError::new(
-            Kind::CorruptData,
-            "the restored cluster has an unknown version",
-        )
-    })
-}
-
 /// The largest of what the control file, the sentinel and the archive's WAL say: recovery comes to each of them.
 fn minimums(
     settings: EnforcedSettings,
@@ -500,14 +492,14 @@ fn minimums(
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::Options;
+    use super::super::options::RestoreOptions;
     use super::*;
 
     #[test]
     fn what_asks_for_a_restore_after_its_end_is_told_and_stops_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let options = RestoreClusterOptions {
-            fetch: Options::new(folder.path().to_owned()),
+            fetch: RestoreOptions::new(folder.path().to_owned()),
             restore_command: "false".to_owned(),
             wal_source: WalSource::Elsewhere,
             authorization: None,

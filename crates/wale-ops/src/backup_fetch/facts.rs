@@ -14,10 +14,11 @@ use wale_format::BackupName;
 use wale_pg::{BackupLabel, ControlFile};
 
 use super::options::TablespaceSource;
-use super::plan::{Need, Needs, OutsideFacts, TargetState, Volume};
+use super::plan::{OutsideFacts, TargetState, Volume};
 use super::tablespaces::PlannedTablespace;
 use super::target::WalPlace;
 use super::wipe::{self, WAL_SKELETON, Wiped};
+use crate::backup_content::{DiskNeed, DiskNeeds};
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes of a backup label that are read; it has some ten lines.
@@ -313,19 +314,19 @@ fn obstacle(path: &Path, harmless: impl Fn(&str, &Path) -> bool) -> Option<Strin
 pub(super) fn volumes(
     target: &Path,
     tablespaces: &[PlannedTablespace],
-    needs: &Needs,
-) -> Result<Vec<(Volume, Need)>> {
-    let mut by_device: BTreeMap<u64, (Volume, Need)> = BTreeMap::new();
+    needs: &DiskNeeds,
+) -> Result<Vec<(Volume, DiskNeed)>> {
+    let mut by_device: BTreeMap<u64, (Volume, DiskNeed)> = BTreeMap::new();
     let place = nearest_existing(target);
     let main = device(&place)?;
     let mut devices = BTreeMap::from([(None, main)]);
-    by_device.insert(main, (volume(&place)?, Need::default()));
+    by_device.insert(main, (volume(&place)?, DiskNeed::default()));
     for space in tablespaces {
         let place = nearest_existing(&space.target);
         let number = device(&place)?;
         devices.insert(Some(space.oid), number);
         if let std::collections::btree_map::Entry::Vacant(entry) = by_device.entry(number) {
-            entry.insert((volume(&place)?, Need::default()));
+            entry.insert((volume(&place)?, DiskNeed::default()));
         }
     }
     for (space, more) in needs {
@@ -458,7 +459,7 @@ mod tests {
             target: folder.path().to_owned(),
             named_by: super::super::tablespaces::NamedBy::Request,
         }];
-        let mut needs = Needs::new();
+        let mut needs = DiskNeeds::new();
         for (space, size) in [(None, 10), (Some(7), 5000)] {
             needs.entry(space).or_default().add(size);
         }
@@ -466,7 +467,7 @@ mod tests {
         assert_eq!(volumes.len(), 1);
         assert_eq!(
             volumes[0].1,
-            Need {
+            DiskNeed {
                 bytes: 3 * 4096,
                 files: 2
             }

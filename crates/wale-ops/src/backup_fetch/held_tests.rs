@@ -6,17 +6,19 @@ use wale_cluster::restore_marker;
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::Options;
+use super::RestoreOptions;
 use super::finish::Finished;
 use super::held::HeldDirectory;
-use super::run::{Ending, Restore, prepare, request};
+use super::marker::{MarkerAtEnd, request};
+use super::prepare::prepare;
+use super::run::Restore;
 use super::target::Target;
-use super::tests::{Bench, NAME};
+use crate::backup_content::testing::{Bench, NAME};
 use crate::error::{Kind, OpError};
 
 fn restore<'a>(
     bench: &'a Bench,
-    options: &'a Options,
+    options: &'a RestoreOptions,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
 ) -> Restore<'a> {
@@ -51,7 +53,7 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
         restore_marker::write(&path, &marker).unwrap();
         Ok(Finished::default())
     };
-    let work = restore.run(prepared, again(), "", Box::new(other), Ending::RemoveMarker);
+    let work = restore.run(prepared, again(), "", Box::new(other), MarkerAtEnd::Removed);
     let error = work.await.unwrap_err();
     assert_eq!(error.kind, Kind::Busy, "{error:?}");
     bench.assert_half_done();
@@ -72,7 +74,7 @@ async fn fault_08_two_restores_in_one_directory_end_in_one_cluster_or_in_none() 
         again(),
         "",
         Box::new(nothing),
-        Ending::RemoveMarker,
+        MarkerAtEnd::Removed,
     );
     assert_eq!(work.await.unwrap_err().kind, Kind::Busy);
     // The dead ones' work is cleared, in the tablespace as well.
@@ -110,7 +112,7 @@ async fn fault_08_a_restore_begun_anew_clears_no_directory_that_it_did_not_name(
         Err(OpError::internal("killed"))
     };
     let asked = request(&bench.archive, &options);
-    let work = restore.run(prepared, asked, "", Box::new(dies), Ending::RemoveMarker);
+    let work = restore.run(prepared, asked, "", Box::new(dies), MarkerAtEnd::Removed);
     work.await.unwrap_err();
     bench.assert_half_done();
     bench.restore(&bench.options()).await.unwrap();

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wale_format::sentinel::TablespaceSpec;
-use wale_format::{Codec, PartitionRecord, Seal, Sentinel, layout};
+use wale_format::{Codec, Seal};
 use wale_pipeline::{CancellationToken, Progress};
-use wale_storage::{ObjectKey, Store};
+use wale_storage::Store;
 
-use super::extract::FOREIGN_DIRECTORIES_MAX;
-use super::options::Options;
-use super::tests::{Bench, name};
+use super::options::RestoreOptions;
+use crate::backup_content::FOREIGN_DIRECTORIES_MAX;
+use crate::backup_content::testing::Bench;
 use crate::error::{Kind, OpError};
 use crate::testing;
 
@@ -59,24 +59,10 @@ fn octal(size: u64) -> [u8; 12] {
 
 /// Adds a partition to the bench's backup, and takes the manifest from it if another tool is to have made it.
 fn tamper(bench: &Bench, maker: Maker, stored: Vec<u8>, members: u64) {
-    let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
-    let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
-    match maker {
-        Maker::Wale => sentinel
-            .wale
-            .as_mut()
-            .unwrap()
-            .partitions
-            .push(PartitionRecord {
-                number: 90,
-                members,
-                bytes_plain: 0,
-                bytes_stored: stored.len() as u64,
-            }),
-        Maker::Other => sentinel.wale = None,
+    if maker == Maker::Other {
+        bench.change_sentinel(|sentinel| sentinel.wale = None);
     }
-    bench.insert(&layout::partition(&name(), 90, Codec::Zstd), stored);
-    bench.insert(key.as_str(), sentinel.to_json());
+    bench.put_partition(90, Codec::Zstd, stored, members);
 }
 
 async fn restore(maker: Maker, plain: &[u8]) -> (Bench, Result<(), OpError>) {
@@ -115,86 +101,97 @@ fn used(folder: &Path) -> (u64, usize) {
     sum
 }
 
+use Fate::{LeftOut, Refused};
+
+const NONE: [u8; 12] = *b"00000000000\0";
+const SOME: [u8; 12] = *b"00000000764\0";
+const HUGE: [u8; 12] = *b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff";
+
+/// What is hostile about a member, its name, type, size and link, and what becomes of it.
+type HostileMember = (
+    &'static str,
+    &'static [u8],
+    u8,
+    [u8; 12],
+    &'static [u8],
+    Fate,
+);
+
+const HOSTILE_MEMBERS: [HostileMember; 14] = [
+    (
+        "an absolute name",
+        b"//tmp/wale-escaped",
+        b'0',
+        NONE,
+        b"",
+        Refused,
+    ),
+    (
+        "a name that goes up",
+        b"../escaped",
+        b'0',
+        NONE,
+        b"",
+        Refused,
+    ),
+    (
+        "a name that goes up later",
+        b"base/1/../../../escaped",
+        b'0',
+        NONE,
+        b"",
+        Refused,
+    ),
+    (
+        "a directory that goes up",
+        b"../escaped/",
+        b'5',
+        NONE,
+        b"",
+        Refused,
+    ),
+    ("a link to the root", b"base/9", b'2', NONE, b"/", LeftOut),
+    (
+        "a link that goes up",
+        b"base/9",
+        b'2',
+        NONE,
+        b"../../..",
+        LeftOut,
+    ),
+    (
+        "a hard link that goes up",
+        b"base/9",
+        b'1',
+        NONE,
+        b"../../escaped",
+        Refused,
+    ),
+    (
+        "a hard link to pg_control",
+        b"base/9",
+        b'1',
+        NONE,
+        b"global/pg_control",
+        Refused,
+    ),
+    ("a character device", b"base/9", b'3', NONE, b"", Refused),
+    ("a block device", b"base/9", b'4', NONE, b"", Refused),
+    ("a named pipe", b"base/9", b'6', NONE, b"", Refused),
+    ("something unknown", b"base/9", b'Z', NONE, b"", Refused),
+    ("a second copy", b"base/1/1", b'0', SOME, b"", Refused),
+    ("an impossible size", b"base/9", b'0', HUGE, b"", Refused),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_64_members_that_lead_out_or_are_no_files_are_refused() {
-    use Fate::{LeftOut, Refused};
-    let none = octal(0);
-    let size = b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff";
-    let cases: [(&str, [u8; 512], Fate); 14] = [
-        (
-            "an absolute name",
-            header(b"//tmp/wale-escaped", b'0', &none, b""),
-            Refused,
-        ),
-        (
-            "a name that goes up",
-            header(b"../escaped", b'0', &none, b""),
-            Refused,
-        ),
-        (
-            "a name that goes up later",
-            header(b"base/1/../../../escaped", b'0', &none, b""),
-            Refused,
-        ),
-        (
-            "a directory that goes up",
-            header(b"../escaped/", b'5', &none, b""),
-            Refused,
-        ),
-        (
-            "a link to the root",
-            header(b"base/9", b'2', &none, b"/"),
-            LeftOut,
-        ),
-        (
-            "a link that goes up",
-            header(b"base/9", b'2', &none, b"../../.."),
-            LeftOut,
-        ),
-        (
-            "a hard link that goes up",
-            header(b"base/9", b'1', &none, b"../../escaped"),
-            Refused,
-        ),
-        (
-            "a hard link to pg_control",
-            header(b"base/9", b'1', &none, b"global/pg_control"),
-            Refused,
-        ),
-        (
-            "a character device",
-            header(b"base/9", b'3', &none, b""),
-            Refused,
-        ),
-        (
-            "a block device",
-            header(b"base/9", b'4', &none, b""),
-            Refused,
-        ),
-        ("a named pipe", header(b"base/9", b'6', &none, b""), Refused),
-        (
-            "something unknown",
-            header(b"base/9", b'Z', &none, b""),
-            Refused,
-        ),
-        (
-            "a second copy",
-            header(b"base/1/1", b'0', &octal(500), b""),
-            Refused,
-        ),
-        (
-            "an impossible size",
-            header(b"base/9", b'0', size, b""),
-            Refused,
-        ),
-    ];
     for maker in [Maker::Wale, Maker::Other] {
-        for (what, header, fate) in &cases {
-            let mut plain = header.to_vec();
+        for (what, name, kind, size, link, fate) in &HOSTILE_MEMBERS {
+            let mut plain = header(name, *kind, size, link).to_vec();
             plain.resize(512 + 512 + 1024, 0);
             let (bench, result) = restore(maker, &plain).await;
             assert_eq!(strangers(&bench), [""; 0], "{maker:?}, {what}");
-            if maker == Maker::Other && *fate == LeftOut {
+            if maker == Maker::Other && *fate == Fate::LeftOut {
                 result.unwrap_or_else(|error| panic!("{what}: {error:?}"));
                 assert!(
                     bench.path("target/base/9").symlink_metadata().is_err(),
@@ -302,28 +299,27 @@ async fn fault_64_a_million_entries_are_refused_with_bounded_memory_and_disk() {
 
 /// Rewrites what the backup's sentinel says of its tablespace.
 fn place_tablespace(bench: &Bench, maker: Maker, location: &str) {
-    let key = ObjectKey::new(&layout::sentinel(&name())).unwrap();
-    let mut sentinel = Sentinel::parse(&bench.memory.content(&key).unwrap()).unwrap();
     let entry = |spec: &mut Option<TablespaceSpec>| {
         let entry = spec.as_mut().unwrap().entries.get_mut("16384").unwrap();
         entry.loc = Some(location.to_owned());
     };
-    entry(&mut sentinel.spec);
-    entry(&mut sentinel.wal_g_spec);
-    match maker {
-        Maker::Wale => {
-            sentinel.wale.as_mut().unwrap().tablespaces[0].location = location.to_owned();
+    bench.change_sentinel(|sentinel| {
+        entry(&mut sentinel.spec);
+        entry(&mut sentinel.wal_g_spec);
+        match maker {
+            Maker::Wale => {
+                sentinel.wale.as_mut().unwrap().tablespaces[0].location = location.to_owned();
+            }
+            Maker::Other => sentinel.wale = None,
         }
-        Maker::Other => sentinel.wale = None,
-    }
-    bench.insert(key.as_str(), sentinel.to_json());
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_93_a_place_that_only_the_sentinel_names_is_not_written_to() {
     for maker in [Maker::Wale, Maker::Other] {
         let bench = Bench::new().await;
-        let options = Options {
+        let options = RestoreOptions {
             tablespace_mapping: Vec::new(),
             ..bench.options()
         };

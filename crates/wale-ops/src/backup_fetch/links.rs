@@ -8,16 +8,8 @@
 use wale_pg::byte_text;
 
 use super::target::Target;
+use crate::backup_content::ForeignLink;
 use crate::error::Result;
-
-/// A symbolic link as the backup has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ForeignLink {
-    /// Where it lay, relative to the data directory.
-    pub(super) path: String,
-    /// What it holds.
-    pub(super) target: String,
-}
 
 /// Makes the links that stay inside; returns a sentence for each of the others.
 pub(super) fn place(links: &[ForeignLink], target: &Target) -> Result<Vec<String>> {

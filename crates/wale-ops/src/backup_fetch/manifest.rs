@@ -1,263 +1,49 @@
-//! The backup's manifest: read once for what must arrive, and a second time into the data directory. Names and text are not
-//! kept in between; both must be the same text.
+//! The manifest in the restored data directory: it comes before the files, and in the end says what the tablespace map is
+//! now, so that `pg_verifybackup` proves the restore.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write as _};
+use std::io::{BufReader, BufWriter, Write as _};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use wale_format::manifest::copy_with_changed_file;
-use wale_format::{
-    BackupName, Crc32c, ManifestError, ManifestItem, ManifestReader, WaleSentinel, hex, layout,
-};
-use wale_storage::ObjectKey;
+use wale_format::{Crc32c, ManifestError};
 
-use super::extract::Extraction;
-use super::ledger::{ExpectedFiles, Ledger};
-use super::plan::{ExpectedFile, Needs};
-use super::tablespaces::tablespace_of;
 use super::target::Target;
-use crate::archive::{Archive, ConsumeError};
-use crate::described::DescriptionBounds;
-use crate::error::{Kind, OpError, Result};
+use crate::backup_content::{BackupReader, MANIFEST, Manifest, TABLESPACE_MAP};
+use crate::error::{OpError, Result};
 
-/// Its place in the data directory.
-const PATH: &str = "backup_manifest";
-/// The file whose entry changes with its places.
-const MAP: &str = "tablespace_map";
-
-/// What is kept of a manifest, beside the ledger of its files.
-#[derive(Debug)]
-pub(super) struct Manifest {
-    backup: BackupName,
-    key: ObjectKey,
-    sha256: [u8; 32],
-    bytes: u64,
-    /// Files that it names.
-    pub(super) files: u64,
-    /// What they need, by tablespace.
-    pub(super) needs: Needs,
+/// Reads the manifest once more, into the data directory. Before any file, so that a restore whose manifest changed ends
+/// early.
+pub(super) async fn place(
+    reader: &BackupReader<'_>,
+    manifest: &Manifest,
+    target: &Arc<Target>,
+) -> Result<()> {
+    let target = Arc::clone(target);
+    reader
+        .copy_manifest(manifest, move || target.file(MANIFEST, 0o600))
+        .await
 }
 
-impl Manifest {
-    /// Reads it, and checks it against itself and the sentinel.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::CorruptData`] when it is not there, or not what it was; [`Kind::Configuration`] when there is no memory for so
-    /// many files.
-    pub(super) async fn load(
-        archive: &Archive,
-        backup: &BackupName,
-        record: &WaleSentinel,
-        bounds: DescriptionBounds,
-    ) -> Result<(Self, Ledger)> {
-        let key = Archive::key(&layout::manifest(backup))?;
-        let what = format!("the manifest of backup {backup}");
-        if record.files > bounds.files_max() {
-            return Err(bounds.too_many(&what, record.files));
-        }
-        let (named, announced) = (what.clone(), record.files);
-        let oids: Vec<u32> = record.tablespaces.iter().map(|space| space.oid).collect();
-        let read = archive.read_stream(&key, move |bytes, source| {
-            if bytes > bounds.text_max() {
-                return Err(bounds.too_long(&named, bytes).into());
-            }
-            let mut gathered = Gathered {
-                expected: ExpectedFiles::new(bounds, announced),
-                needs: Needs::new(),
-            };
-            let sha256 = gathered.read(source.take(bytes.saturating_add(1)), &oids);
-            let sha256 = sha256.map_err(|error| not_readable(&named, error))?;
-            Ok((gathered, sha256, bytes))
-        });
-        let Some((gathered, sha256, bytes)) = read.await? else {
-            return Err(damaged(format!("{what} is not in the archive")));
-        };
-        if let Some(expected) = &record.manifest_sha256
-            && hex(&sha256) != *expected
-        {
-            return Err(damaged(format!(
-                "{what} is not the one the sentinel speaks of"
-            )));
-        }
-        let manifest = Self {
-            backup: backup.clone(),
-            key,
-            sha256,
-            bytes,
-            files: gathered.expected.count(),
-            needs: gathered.needs,
-        };
-        let ledger = Ledger::of_manifest(gathered.expected, &what)?;
-        Ok((manifest, ledger))
+/// Gives the manifest the bits that a file has there, and the entry of the tablespace map as it is now, where it changed.
+pub(super) fn settle(manifest: &Manifest, target: &Target, map: Option<&[u8]>) -> Result<()> {
+    if let Some(map) = map {
+        change_map(manifest, target, map)?;
     }
-
-    /// The object that it is.
-    pub(super) fn key(&self) -> &ObjectKey {
-        &self.key
-    }
-
-    /// Reads it once more, into the data directory. Before any file, so that a restore whose manifest changed ends early.
-    pub(super) async fn place(
-        &self,
-        archive: &Archive,
-        extraction: &Arc<Extraction>,
-    ) -> Result<()> {
-        let (extraction, most) = (Arc::clone(extraction), self.bytes);
-        let copied = archive.read_stream(&self.key, move |bytes, mut source| {
-            let mut digest = Sha256::new();
-            let mut file = extraction.target.file(PATH, 0o600)?;
-            let mut left = if bytes == most { most } else { 0 };
-            while let Some(chunk) = source.next_chunk()? {
-                digest.update(&chunk);
-                // Another one, as its digest shows.
-                let Some(rest) = left.checked_sub(chunk.len() as u64) else {
-                    break;
-                };
-                left = rest;
-                file.write_all(&chunk).map_err(could_not_write)?;
-            }
-            Ok::<[u8; 32], ConsumeError>(digest.finalize().into())
-        });
-        match copied.await? {
-            Some(sha256) if sha256 == self.sha256 => Ok(()),
-            _ => Err(self.changed()),
-        }
-    }
-
-    /// Makes the manifest in the data directory say what its tablespace map is now, so that `pg_verifybackup` proves the
-    /// restore.
-    pub(super) fn change_map(&self, target: &Target, map: &[u8]) -> Result<()> {
-        let old = File::open(target.place(PATH))
-            .map_err(|error| OpError::from_io(error, format_args!("read \"{PATH}\"")))?;
-        // The old one has no name any more, and is read to its end.
-        let mut new = BufWriter::new(target.file(PATH, 0o600)?);
-        let now = (map.len() as u64, Crc32c::of(map));
-        match copy_with_changed_file(BufReader::new(old), &mut new, MAP, now) {
-            Ok(sha256) if sha256 == self.sha256 => new.flush().map_err(could_not_write),
-            Err(ManifestError::Write(error)) => Err(could_not_write(error)),
-            Err(ManifestError::Read(error)) => {
-                Err(OpError::from_io(error, format_args!("read \"{PATH}\"")))
-            }
-            Ok(_) | Err(_) => Err(self.changed()),
-        }
-    }
-
-    /// The error for one that is another than at the first reading.
-    fn changed(&self) -> OpError {
-        OpError::new(
-            Kind::CorruptData,
-            format!("the manifest of backup {} changed during the restore", self.backup),
-        )
-        .hint("find out who changes objects of the archive, or files of the data directory, and restore again")
-    }
+    target.share(MANIFEST)
 }
 
-/// The first file, in the order of names, that has not arrived, as the manifest in the data directory names it. It is for a
-/// message only.
-pub(super) fn first_missing(target: &Target, ledger: &Ledger) -> Option<String> {
-    let file = File::open(target.place(PATH)).ok()?;
-    let mut reader = ManifestReader::new(BufReader::new(file));
-    let mut first: Option<String> = None;
-    while let Some(item) = reader.next_item().ok()? {
-        if let ManifestItem::File(file) = item
-            && first.as_ref().is_none_or(|first| file.path < *first)
-            && ledger.is_missing(&file.path)
-        {
-            first = Some(file.path);
-        }
-    }
-    first
-}
-
-/// What is gathered while it is read.
-struct Gathered {
-    expected: ExpectedFiles,
-    needs: Needs,
-}
-
-impl Gathered {
-    fn read(&mut self, source: impl Read, oids: &[u32]) -> Result<[u8; 32], ManifestError> {
-        let mut reader = ManifestReader::new(BufReader::new(source));
-        while let Some(item) = reader.next_item()? {
-            let ManifestItem::File(file) = item else {
-                continue;
-            };
-            // No backup has it, and a file of this name would take the place of what is checked.
-            if file.path == PATH {
-                return Err(ManifestError::Invalid("it names itself".to_owned()));
-            }
-            let space = tablespace_of(&file.path, oids);
-            self.needs.entry(space).or_default().add(file.size);
-            let (size, crc32c) = (file.size, file.crc32c);
-            self.expected.add(&file.path, ExpectedFile { size, crc32c });
-        }
-        Ok(reader.sha256())
-    }
-}
-
-fn damaged(what: String) -> OpError {
-    OpError::new(Kind::CorruptData, what).hint(
-        "restore another backup; without the manifest nobody can tell whether this one is whole",
-    )
-}
-
-fn not_readable(what: &str, error: ManifestError) -> ConsumeError {
-    match error {
-        ManifestError::Read(error) => ConsumeError::Read(error),
-        error => ConsumeError::Refused(damaged(format!("{what} is damaged")).source(error)),
-    }
-}
-
-fn could_not_write(error: std::io::Error) -> OpError {
-    OpError::from_io(error, format_args!("write \"{PATH}\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use chrono::DateTime;
-    use wale_format::ManifestBuilder;
-    use wale_pg::{Lsn, TimelineId};
-
-    use super::super::plan::Need;
-    use super::*;
-
-    /// Whatever the names are, each file costs the same.
-    #[test]
-    fn of_two_hundred_thousand_files_eight_megabytes_are_kept() {
-        const FILES: u64 = 200_000;
-        let mut builder = ManifestBuilder::new();
-        for number in 0..FILES {
-            let path = format!("pg_tblspc/{}/PG_15_202209061/5/{number}", 7 + number % 3);
-            builder.add_file(&path, 8192, DateTime::UNIX_EPOCH, 1);
-        }
-        let text = builder.finish(TimelineId::FIRST, Lsn::new(0x28), Lsn::new(0x100));
-        let bounds = DescriptionBounds::of_manifest(16 << 20);
-        // A sentinel that says far less than the manifest has.
-        let mut gathered = Gathered {
-            expected: ExpectedFiles::new(bounds, 1),
-            needs: Needs::new(),
-        };
-        let sha256 = gathered.read(&text[..], &[7, 9]).unwrap();
-        assert_eq!(sha256[..], Sha256::digest(&text)[..]);
-        let need = |files| Need {
-            bytes: files * 8192,
-            files,
-        };
-        let needs = [
-            (None, need(66_667)),
-            (Some(7), need(66_667)),
-            (Some(9), need(66_666)),
-        ];
-        assert_eq!(gathered.needs, Needs::from(needs));
-        assert_eq!(gathered.expected.count(), FILES);
-        let ledger = Ledger::of_manifest(gathered.expected, "it").unwrap();
-        assert_eq!(
-            (ledger.missing() as u64, ledger.bytes()),
-            (FILES, 8_000_000)
-        );
-        let last = format!("pg_tblspc/{}/PG_15_202209061/5/199999", 7 + 199_999 % 3);
-        assert_eq!(ledger.size_of(&last), Some(8192));
+fn change_map(manifest: &Manifest, target: &Target, map: &[u8]) -> Result<()> {
+    let could_not_read = |error| OpError::from_io(error, format_args!("read \"{MANIFEST}\""));
+    let could_not_write = |error| OpError::from_io(error, format_args!("write \"{MANIFEST}\""));
+    let old = File::open(target.place(MANIFEST)).map_err(could_not_read)?;
+    // The old one has no name any more, and is read to its end.
+    let mut new = BufWriter::new(target.file(MANIFEST, 0o600)?);
+    let now = (map.len() as u64, Crc32c::of(map));
+    match copy_with_changed_file(BufReader::new(old), &mut new, TABLESPACE_MAP, now) {
+        Ok(sha256) if manifest.is_of(&sha256) => new.flush().map_err(could_not_write),
+        Err(ManifestError::Write(error)) => Err(could_not_write(error)),
+        Err(ManifestError::Read(error)) => Err(could_not_read(error)),
+        Ok(_) | Err(_) => Err(manifest.changed()),
     }
 }

@@ -7,8 +7,10 @@ use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
 
 use super::finish::Finish;
-use super::run::{Ending, Restore, prepare, request};
-use super::tests::{Bench, name, read_manifest};
+use super::marker::{MarkerAtEnd, request};
+use super::prepare::prepare;
+use super::run::Restore;
+use crate::backup_content::testing::{Bench, name, read_manifest};
 use crate::error::Kind;
 
 /// Damage of the manifest before the restore is reported, and nothing is written.
@@ -101,7 +103,7 @@ async fn a_manifest_that_changes_during_the_restore_fails_it() {
         };
         let request = request(&bench.archive, &options);
         let finish: Finish = Box::new(|_, _| unreachable!("it is not whole"));
-        let ending = Ending::RemoveMarker;
+        let ending = MarkerAtEnd::Removed;
         let work = restore.run(prepared, request, "", finish, ending);
         let error = work.await.unwrap_err();
         assert_eq!(error.kind, Kind::CorruptData, "{error:?}");

@@ -6,34 +6,40 @@
 //! ```text
 //! catalog + target facts → plan (pure, all refusals) → marker Running → PG_VERSION, directories, links
 //!   → backup_manifest, read a second time
-//!   → partitions in parallel: get → decompress → untar → file, crc checked against the manifest
-//!   → every file of the manifest has arrived once → [configuration, recovery settings] → one flush
+//!   → `backup_content` reads the backup into the target, and finds it whole
+//!   → links, tablespace map → [configuration, recovery settings] → one flush
 //!   → global/pg_control by rename → marker removed, or Done
 //! ```
 //!
-//! This module refuses to know how recovery settings are written (wale-cluster) and when a restore is wanted.
+//! `prepare` is the plan and what it looks at, `run` the line, `finish` its end. This module refuses to know how a backup is
+//! read (`backup_content`), how recovery settings are written (wale-cluster), and when a restore is wanted.
 
 mod addition;
 pub mod aim;
 mod cluster;
-mod extract;
+#[cfg(test)]
+mod cluster_tests;
 mod facts;
 mod finish;
+#[cfg(test)]
+mod foreign_tests;
 mod held;
 #[cfg(test)]
 mod held_tests;
 #[cfg(test)]
 mod hostile_tests;
-mod ledger;
 mod libraries;
 mod links;
 mod lost;
 mod manifest;
 #[cfg(test)]
 mod manifest_tests;
+mod marker;
+mod open;
 mod options;
 mod places;
-pub mod plan;
+mod plan;
+mod prepare;
 mod raised;
 mod report;
 mod run;
@@ -41,18 +47,20 @@ mod source;
 mod tablespaces;
 mod target;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod wal;
 mod way;
-mod whole;
 mod wipe;
 
 pub use crate::archive::BackupSelector;
 pub use cluster::restore_cluster;
 pub use libraries::MissingLibraries;
 pub use options::{
-    MissingTablespace, Options, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
+    MissingTablespace, RestoreAs, RestoreClusterOptions, RestoreOptions, TablespaceSource,
+    WalSource,
 };
 pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
 pub use run::{preview, run};
-pub use tablespaces::{NamedBy, PlannedTablespace, RecordedTablespace, place_tablespaces};
+pub use tablespaces::{NamedBy, PlannedTablespace};

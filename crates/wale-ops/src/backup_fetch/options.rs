@@ -38,7 +38,7 @@ pub enum MissingTablespace {
 
 /// What a caller may choose about the files of a restore.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct RestoreOptions {
     /// The data directory to make: missing or empty.
     pub target: PathBuf,
     /// Which backup.
@@ -62,7 +62,7 @@ pub struct Options {
     pub recovery_addition: String,
 }
 
-impl Options {
+impl RestoreOptions {
     /// The latest backup into `target`, nothing mapped.
     #[must_use]
     pub fn new(target: PathBuf) -> Self {
@@ -119,7 +119,7 @@ pub enum WalSource {
 #[derive(Debug, Clone)]
 pub struct RestoreClusterOptions {
     /// The files.
-    pub fetch: Options,
+    pub fetch: RestoreOptions,
     /// `restore_command`, complete.
     pub restore_command: String,
     /// Where that command looks.

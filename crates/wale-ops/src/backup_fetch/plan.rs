@@ -1,28 +1,17 @@
-//! The decisions of a restore, without I/O: which backup, where its tablespaces go, and everything that can be refused
-//! before the first write.
+//! The decisions of a restore about the places that it writes to, without I/O: everything that can be refused before the
+//! first write.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::backup_content::DiskNeed;
 use crate::error::{Kind, OpError, Result};
 
-/// What the file system needs beyond the bytes: the last block of each file is used up whole.
-const BLOCK_BYTES: u64 = 4096;
 /// Left free on the volume of the data directory: the first WAL segments of recovery go there. 4 × 16 MiB.
 const RESERVE_BYTES: u64 = 64 << 20;
 
-/// A file as the manifest says it must arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpectedFile {
-    /// Size in bytes.
-    pub size: u64,
-    /// Checksum of the content, where the manifest has one of this kind.
-    pub crc32c: Option<u32>,
-}
-
 /// What the data directory to be was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetState {
+pub(super) enum TargetState {
     /// It does not exist; its parent does.
     Missing,
     /// Nothing is in it (a lock file and `lost+found` do not count).
@@ -45,7 +34,7 @@ pub enum TargetState {
 
 /// How a restore begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
+pub(super) enum Begin {
     /// Into nothing.
     Fresh,
     /// What an earlier attempt wrote is removed first.
@@ -57,7 +46,7 @@ pub enum Begin {
 /// # Errors
 ///
 /// [`Kind::NotEmpty`] when anything is there that a restore would destroy.
-pub fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> {
+pub(super) fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> {
     let shown = target.display();
     let refuse = |message: String| Err(OpError::new(Kind::NotEmpty, message));
     match state {
@@ -75,13 +64,13 @@ pub fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> {
 
 /// A directory outside of the data directory that the restore will write into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutsideFacts {
+pub(super) struct OutsideFacts {
     /// The directory.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
     /// What it is for: `tablespace 16384`, `the WAL directory`.
-    pub purpose: String,
+    pub(super) purpose: String,
     /// What is in the way: it does not exist, is no directory, or holds something. `None` is as it should be.
-    pub obstacle: Option<String>,
+    pub(super) obstacle: Option<String>,
 }
 
 /// Refuses tablespace targets and WAL directories that do not exist or hold something.
@@ -89,7 +78,7 @@ pub struct OutsideFacts {
 /// # Errors
 ///
 /// [`Kind::NotEmpty`], naming the directory.
-pub fn check_outside(directories: &[OutsideFacts]) -> Result<()> {
+pub(super) fn check_outside(directories: &[OutsideFacts]) -> Result<()> {
     for facts in directories {
         if let Some(obstacle) = &facts.obstacle {
             let (path, purpose) = (facts.path.display(), &facts.purpose);
@@ -105,50 +94,23 @@ pub fn check_outside(directories: &[OutsideFacts]) -> Result<()> {
 
 /// A file system that the restore will write to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
+pub(super) struct Volume {
     /// A directory on it, for messages.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
     /// Bytes that may still be used.
-    pub free_bytes: u64,
+    pub(super) free_bytes: u64,
     /// Files that may still be made; `None` where the file system has no such limit.
-    pub free_files: Option<u64>,
+    pub(super) free_files: Option<u64>,
     /// Whether it is mounted read-only.
-    pub read_only: bool,
+    pub(super) read_only: bool,
 }
-
-/// What will be written to one volume.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Need {
-    /// Bytes, whole blocks.
-    pub bytes: u64,
-    /// Files.
-    pub files: u64,
-}
-
-impl Need {
-    /// Adds a file of `size` bytes.
-    pub fn add(&mut self, size: u64) {
-        let blocks = size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
-        self.bytes = self.bytes.saturating_add(blocks);
-        self.files += 1;
-    }
-
-    /// Adds what others need.
-    pub fn merge(&mut self, other: Self) {
-        self.bytes = self.bytes.saturating_add(other.bytes);
-        self.files = self.files.saturating_add(other.files);
-    }
-}
-
-/// What goes to each tablespace; `None` is the data directory itself.
-pub type Needs = BTreeMap<Option<u32>, Need>;
 
 /// Refuses volumes that are read-only or too small.
 ///
 /// # Errors
 ///
 /// [`Kind::DiskFull`] or [`Kind::PermissionDenied`], naming the volume and the numbers.
-pub fn check_space(volumes: &[(Volume, Need)]) -> Result<()> {
+pub(super) fn check_space(volumes: &[(Volume, DiskNeed)]) -> Result<()> {
     for (volume, need) in volumes {
         let path = volume.path.display();
         if volume.read_only {
@@ -212,18 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_must_have_room_for_blocks_reserve_and_files() {
-        let mut need = Need::default();
-        for size in [0, 1, 4096, 4097] {
-            need.add(size);
-        }
-        assert_eq!(
-            need,
-            Need {
-                bytes: 4 * 4096,
-                files: 4
-            }
-        );
+    fn a_volume_must_have_room_for_bytes_reserve_and_files() {
+        let need = DiskNeed {
+            bytes: 4 * 4096,
+            files: 4,
+        };
         let enough = need.bytes + RESERVE_BYTES;
         let volume = |free_bytes, free_files, read_only| Volume {
             path: "/v".into(),

@@ -16,10 +16,10 @@ use wale_pg::{
     WalSegmentSize,
 };
 
-use super::extract::WORKER_BYTES;
 use crate::archive::Archive;
 use crate::archive::reach;
 use crate::archive::walk::behind_the_log;
+use crate::backup_content::WORKER_BYTES;
 use crate::error::Result;
 
 /// How long a restore whose files are there waits for the rest of the WAL to be read: some 100 segments from a slow store.
@@ -48,7 +48,7 @@ pub(super) struct Told {
 
 /// The end that reads.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct RaisedReader {
     told: Arc<Mutex<Told>>,
     done: Sender<Option<String>>,
 }
@@ -61,10 +61,10 @@ pub(super) struct Listener {
 }
 
 /// Both ends.
-pub(super) fn channel() -> (Reader, Listener) {
+pub(super) fn channel() -> (RaisedReader, Listener) {
     let told = Arc::new(Mutex::new(Told::default()));
     let (sender, receiver) = std::sync::mpsc::channel();
-    let reader = Reader {
+    let reader = RaisedReader {
         told: Arc::clone(&told),
         done: sender,
     };
@@ -104,7 +104,7 @@ impl Listener {
     }
 }
 
-impl Reader {
+impl RaisedReader {
     /// Reads until the archive has no more.
     pub(super) async fn read(self, archive: &Archive, way: Way) {
         let problem = match self.read_along(archive, &way).await {

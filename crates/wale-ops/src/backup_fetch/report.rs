@@ -7,7 +7,11 @@ use chrono::{DateTime, Utc};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, MajorVersion, TimelineId};
 
+use super::options::RestoreOptions;
+use super::plan::Begin;
+use super::prepare::Prepared;
 use super::tablespaces::PlannedTablespace;
+use crate::backup_content::WholeBackup;
 
 /// A data directory that is whole.
 #[derive(Debug, Clone)]
@@ -83,4 +87,54 @@ pub enum RestoreClusterOutcome {
         /// Sentences about what is still as the restore left it.
         notes: Vec<String>,
     },
+}
+
+/// The report of a restore whose files are there. What its last step said is added by the caller.
+pub(super) fn restored(
+    prepared: Prepared,
+    options: &RestoreOptions,
+    major: MajorVersion,
+    whole: &WholeBackup,
+) -> RestoreReport {
+    let sources = &prepared.sources;
+    let source = sources.restored();
+    let damaged = source.wale().map_or(0, |wale| wale.damaged_pages.len());
+    let (_, bytes_stored) = sources.parts();
+    let spaces = prepared.places.tablespaces.into_iter();
+    RestoreReport {
+        backup: source.name.clone(),
+        target: options.target.clone(),
+        major,
+        timeline: source.timeline,
+        start_lsn: source.sentinel.start_lsn(),
+        stop_lsn: source.sentinel.stop_lsn(),
+        files: whole.files,
+        bytes: whole.bytes,
+        bytes_stored,
+        verified: sources.have_manifests(),
+        damaged_pages: damaged as u64,
+        tablespaces: spaces.map(|space| (space.oid, space.target)).collect(),
+        duration: Duration::ZERO,
+        jobs_held: false,
+        notes: prepared.notes,
+        warnings: prepared.warnings,
+    }
+}
+
+/// What a prepared restore would do.
+pub(super) fn preview(prepared: Prepared) -> Preview {
+    let source = prepared.sources.restored();
+    let (partitions, _) = prepared.sources.parts();
+    Preview {
+        backup: source.name.clone(),
+        ended: source.ended,
+        sentinel: source.sentinel.clone(),
+        major: source.major,
+        timeline: source.timeline,
+        partitions,
+        tablespaces: prepared.places.tablespaces,
+        begins_anew: prepared.found.begin == Begin::AfterWiping,
+        notes: prepared.notes,
+        warnings: prepared.warnings,
+    }
 }

@@ -1,356 +1,103 @@
-//! The backup in the archive: its record, its manifest, its partitions. Reads only.
+//! The backups that feed one restore.
 
-use std::borrow::Cow;
-use std::io::Read;
-use std::path::Path;
-use std::sync::Arc;
+use wale_pg::{ControlFile, MajorVersion};
 
-use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
-use sha2::{Digest, Sha256};
-use wale_cluster::recovery::ConfigurationSet;
-use wale_cluster::{path_of_text, text_of_path};
-use wale_format::layout;
-use wale_format::tar::{MemberKind, TarReader};
-use wale_format::{BackupName, Sentinel, WaleSentinel};
-use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
-use wale_pipeline::MemoryPermit;
-use wale_storage::{ObjectKey, StoreError};
-
-use super::aim::{self, Aim, Notes};
-use super::extract::WORKER_BYTES;
-use super::ledger::Ledger;
-use super::manifest::Manifest;
-use super::plan::{Need, Needs};
-use super::tablespaces::RecordedTablespace;
-use crate::archive::member_list::Keep;
-use crate::archive::parts::StoredPart;
-use crate::archive::{Archive, BackupSelector, ConsumeError};
-use crate::described::{DescriptionBounds, ExpectedNames};
+use crate::backup_content::DiskNeeds;
+pub(super) use crate::backup_content::StoredBackup as Source;
 use crate::error::{Kind, OpError, Result};
-use wale_format::hex;
 
-/// A tablespace map has a line for each tablespace, of at most 4 kB.
-const MAP_MAX: u64 = 1 << 20;
-/// `extended_version.txt` has one line.
-const VERSION_TEXT_MAX: u64 = 64 << 10;
-
-/// A backup that may be restored, as far as the archive is concerned.
-pub(super) struct Source {
-    pub(super) name: BackupName,
-    /// When it ended, or its record was stored.
-    pub(super) ended: DateTime<Utc>,
-    pub(super) sentinel: Sentinel,
-    /// Where somebody recorded it.
-    pub(super) major: Option<MajorVersion>,
-    pub(super) timeline: TimelineId,
-    /// Only backups of wale have one.
-    pub(super) manifest: Option<Manifest>,
-    /// The files that must arrive, where the backup says so.
-    pub(super) ledger: Arc<Ledger>,
-    /// Largest first.
-    pub(super) parts: Vec<StoredPart>,
-    /// What was decided when it was chosen.
-    pub(super) notes: Notes,
-    /// The members that some partition must hold, where their maker listed them.
-    pub(super) listed: ExpectedNames,
-    /// What the ledger and the list take of the budget until the restore ends.
-    memory: Option<MemoryPermit>,
+/// The backups that a restore reads. The one that is restored says everything but the content of files: name, label,
+/// control file, tablespaces, timeline. What it leaves out, as the increments of PostgreSQL 17 and WAL-G's deltas do, is
+/// in those before it; today there are none.
+pub(super) struct Sources {
+    /// Oldest first.
+    before: Vec<Source>,
+    restored: Source,
 }
 
-impl Source {
-    /// Chooses the backup and reads what describes it.
-    pub(super) async fn load(
-        archive: &Archive,
-        selector: &BackupSelector,
-        aim: &Aim,
-    ) -> Result<Self> {
-        let catalog = archive.catalog().await?;
-        let (chosen, mut notes) = aim::choose(archive, &catalog, selector, aim).await?;
-        notes.warnings.extend(chosen.passed_over);
-        let entry = &chosen.entry;
-        let name = entry.name.clone();
-        let sentinel = entry
-            .readable()
-            .cloned()
-            .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
-        let budget = archive.budget();
-        let foreign = DescriptionBounds::of_foreign(budget.total());
-        let keep = Keep::Members(foreign);
-        let list = archive.member_list(&name, &sentinel, keep).await?;
-        let mut parts = archive
-            .checked_parts(&name, &sentinel, list.as_ref())
-            .await?;
-        parts.sort_by(|one, other| {
-            other
-                .size
-                .cmp(&one.size)
-                .then_with(|| one.key.cmp(&other.key))
-        });
-        let (manifest, ledger, counted) = if let Some(record) = &sentinel.wale {
-            let bounds = DescriptionBounds::of_manifest(budget.total());
-            let (manifest, ledger) = Manifest::load(archive, &name, record, bounds).await?;
-            let counted = bounds.counted(manifest.files, WORKER_BYTES);
-            (Some(manifest), ledger, counted)
-        } else {
-            archive.check_clear(&name, &parts).await?;
-            let files = list.as_ref().map_or(0, |list| list.members.len() as u64);
-            let counted = foreign.counted(files, WORKER_BYTES);
-            (None, Ledger::of_anything(foreign), counted)
-        };
-        let memory = match counted {
-            0 => None,
-            bytes => Some(budget.acquire(bytes).await),
-        };
-        let major = match recorded_major(&sentinel) {
-            Some(major) => Some(major),
-            None => extended_version(archive, &name).await?,
-        };
-        let timeline = sentinel
-            .wale
-            .as_ref()
-            .map_or(name.segment().timeline(), |wale| wale.start_timeline);
-        Ok(Self {
-            name,
-            ended: entry.time,
-            sentinel,
-            major,
-            timeline,
-            manifest,
-            ledger: Arc::new(ledger),
-            memory,
-            parts,
-            notes,
-            listed: list.map(|list| list.members).unwrap_or_default(),
+impl Sources {
+    /// A backup that needs no other.
+    pub(super) fn only(backup: Source) -> Self {
+        Self {
+            before: Vec::new(),
+            restored: backup,
+        }
+    }
+
+    /// The backup that is restored.
+    pub(super) fn restored(&self) -> &Source {
+        &self.restored
+    }
+
+    /// Those that it builds on, oldest first.
+    pub(super) fn before(&self) -> &[Source] {
+        &self.before
+    }
+
+    /// All, oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Source> {
+        self.before.iter().chain([&self.restored])
+    }
+
+    /// Refuses codecs that this version knows by name only.
+    pub(super) fn check_codecs(&self) -> Result<()> {
+        self.all().try_for_each(Source::check_codecs)
+    }
+
+    /// Bytes of the budget that their descriptions hold.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.all().map(Source::held_bytes).sum()
+    }
+
+    /// What goes to each tablespace, at most.
+    pub(super) fn needs(&self) -> DiskNeeds {
+        let mut needs = DiskNeeds::new();
+        for source in self.all() {
+            for (space, need) in source.needs().iter() {
+                needs.entry(*space).or_default().merge(*need);
+            }
+        }
+        needs
+    }
+
+    /// Bytes of all files, where every backup says so.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.all().map(|source| source.sentinel.bytes()).sum()
+    }
+
+    /// How many files there are, where every backup says so.
+    pub(super) fn files(&self) -> Option<u64> {
+        let of = |source: &Source| source.manifest.as_ref().map(|manifest| manifest.files);
+        self.all().map(of).sum()
+    }
+
+    /// How many partitions there are, and their bytes as stored.
+    pub(super) fn parts(&self) -> (u64, u64) {
+        let parts = self.all().flat_map(|source| &source.parts);
+        parts.fold((0, 0), |(count, bytes), part| {
+            (count + 1, bytes + part.size)
         })
     }
 
-    /// The configuration that lay outside of the data directory, where the backup has it; and the folder in which it lay.
-    pub(super) async fn configuration(
-        &self,
-        archive: &Archive,
-    ) -> Result<Option<(String, ConfigurationSet)>> {
-        let Some(record) = self.wale().and_then(|wale| wale.configuration.as_ref()) else {
-            return Ok(None);
-        };
-        let key = Archive::key(&layout::configuration(&self.name))?;
-        let damaged = |what: String| {
-            OpError::new(
-                Kind::CorruptData,
-                format!("the configuration of backup {} {what}", self.name),
-            )
-            .hint("name a folder with your own in PGCONF_BACKUP_DIR, and restore again")
-        };
-        let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
-            return Err(damaged("is not in the archive".to_owned()));
-        };
-        if hex(&Sha256::digest(&bytes)) != record.sha256 {
-            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
-        }
-        let set = ConfigurationSet::from_json(&bytes)
-            .map_err(|error| damaged(format!("is damaged: {error}")))?;
-        Ok(Some((record.origin.clone(), set)))
-    }
-
-    /// What wale recorded.
-    pub(super) fn wale(&self) -> Option<&WaleSentinel> {
-        self.sentinel.wale.as_ref()
-    }
-
-    /// The size of a file, in bytes, where the manifest has it.
-    pub(super) fn size_of(&self, path: &str) -> Option<u64> {
-        self.ledger.size_of(path)
-    }
-
-    /// Bytes of the budget that the description holds.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.memory.as_ref().map_or(0, MemoryPermit::bytes)
-    }
-
-    /// What goes to each tablespace. Without a manifest all is taken to go to the data directory.
-    pub(super) fn needs(&self) -> Cow<'_, Needs> {
-        if let Some(manifest) = &self.manifest {
-            return Cow::Borrowed(&manifest.needs);
-        }
-        let mut need = Need::default();
-        need.add(self.sentinel.bytes().unwrap_or(0));
-        Cow::Owned(Needs::from([(None, need)]))
-    }
-
-    /// Tablespaces with the place they had.
-    pub(super) fn tablespaces(&self) -> Result<Vec<RecordedTablespace>> {
-        let base = self
-            .sentinel
-            .tablespaces()
-            .map_or("", |spec| &spec.base_prefix);
-        let recorded = |oid: u32, location: String, inside: Option<String>| RecordedTablespace {
-            inside: inside.or_else(|| place_inside(base, &location)),
-            oid,
-            location,
-        };
-        if let Some(wale) = self.wale() {
-            let spaces = wale.tablespaces.iter();
-            return Ok(spaces
-                .map(|space| recorded(space.oid, space.location.clone(), space.inside.clone()))
-                .collect());
-        }
-        let Some(spec) = self.sentinel.tablespaces() else {
-            return Ok(Vec::new());
-        };
-        let damaged = |error: String| {
-            OpError::new(
-                Kind::CorruptData,
-                format!("the sentinel of backup {} is damaged: {error}", self.name),
-            )
-        };
-        let locations = spec
-            .locations()
-            .map_err(|error| damaged(error.to_string()))?;
-        locations
-            .into_iter()
-            .map(|(name, location)| {
-                let oid = name
-                    .parse()
-                    .map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
-                Ok(recorded(oid, location, None))
-            })
-            .collect()
-    }
-
-    /// The tablespace map of the backup, which lies in one of its partitions: the last one of wale's, the one with the
-    /// label of WAL-G's; of WAL-E's it lies beside the files of the data directory itself, which come first.
-    pub(super) async fn tablespace_map(&self, archive: &Archive) -> Result<Option<TablespaceMap>> {
-        let numbers = || self.parts.iter().filter_map(|part| part.number);
-        let (first, last) = (numbers().min(), numbers().max());
-        let is_candidate = |part: &&StoredPart| match (self.wale(), part.number) {
-            (Some(_), number) => number == last,
-            (None, None) => true,
-            (None, number) => number == first || number == last,
-        };
-        let _memory = archive.budget().acquire(WORKER_BYTES).await;
-        for part in self.parts.iter().filter(is_candidate) {
-            let key = Archive::key(&part.key)?;
-            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find_map);
-            let Some(bytes) = found.await? else { continue };
-            let major = self.major.unwrap_or(MajorVersion::NEWEST);
-            let map =
-                TablespaceMap::parse(&byte_text::from_bytes(&bytes), major).map_err(|error| {
-                    let what = format!("the tablespace map of backup {} is damaged", self.name);
-                    OpError::new(Kind::CorruptData, what).source(error)
-                })?;
-            return Ok(Some(map));
-        }
-        Ok(None)
-    }
-
-    /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
-    pub(super) async fn consistent_at(&self, archive: &Archive) -> Result<Option<Lsn>> {
-        archive.consistent_at(&self.name, &self.sentinel).await
-    }
-
-    /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
-    pub(super) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
-        archive.segment_size_of(&self.name, &self.sentinel).await
+    /// Whether every file is checked against a manifest.
+    pub(super) fn have_manifests(&self) -> bool {
+        self.all().all(|source| source.manifest.is_some())
     }
 }
 
-/// Where a place lies in the original's data directory `base`, if it does.
-fn place_inside(base: &str, location: &str) -> Option<String> {
-    if !base.starts_with('/') || Path::new(base) == Path::new("/") {
-        return None;
-    }
-    let (base, location) = (path_of_text(base), path_of_text(location));
-    location.strip_prefix(base).ok().map(text_of_path)
-}
-
-/// Looks for the tablespace map in a partition.
-fn find_map(plain: &mut dyn Read) -> std::result::Result<Option<Vec<u8>>, ConsumeError> {
-    let mut tar = TarReader::new(plain);
-    while let Some(member) = tar.next() {
-        let member = member.map_err(std::io::Error::from)?;
-        if let MemberKind::File { size } = member.kind
-            && member.path.as_str() == "tablespace_map"
-            && size <= MAP_MAX
-        {
-            let mut bytes = Vec::new();
-            tar.read_to_end(&mut bytes)?;
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
-}
-
-fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
-    let of_wal_g = || {
-        sentinel
-            .pg_version
-            .and_then(|number| MajorVersion::from_server_version_num(number).ok())
-    };
-    sentinel
-        .wale
-        .as_ref()
-        .map(|wale| wale.major)
-        .or_else(of_wal_g)
-}
-
-/// `PostgreSQL 10.23 on x86_64…`: WAL-E records the version nowhere else.
-async fn extended_version(archive: &Archive, name: &BackupName) -> Result<Option<MajorVersion>> {
-    let key = Archive::key(&layout::extended_version(name))?;
-    let Some(bytes) = read_whole(archive, &key, VERSION_TEXT_MAX).await? else {
-        return Ok(None);
-    };
-    Ok(major_of(&String::from_utf8_lossy(&bytes)))
-}
-
-fn major_of(text: &str) -> Option<MajorVersion> {
-    let version = text.strip_prefix("PostgreSQL ")?;
-    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    MajorVersion::parse(&digits).ok()
-}
-
-/// The whole of an object of at most `most` bytes.
-async fn read_whole(archive: &Archive, key: &ObjectKey, most: u64) -> Result<Option<Vec<u8>>> {
-    let failed = |error| OpError::from_store(error, format_args!("read {key}"));
-    let object = match archive.store().get(key).await {
-        Ok(object) => object,
-        Err(StoreError::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let size = object.meta.size;
-    let too_large = || OpError::new(Kind::CorruptData, format!("object {key} is far too large"));
-    if size > most {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    let mut body = object.body;
-    while let Some(chunk) = body.next().await {
-        bytes.extend_from_slice(&chunk.map_err(failed)?);
-        if bytes.len() as u64 > most {
-            return Err(too_large());
-        }
-    }
-    Ok(Some(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_read_out_of_the_servers_text() {
-        let cases = [
-            (
-                "PostgreSQL 10.23 on x86_64-pc-linux-gnu, compiled by gcc",
-                Some(10),
-            ),
-            ("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
-            ("PostgreSQL 18beta1 on x", Some(18)),
-            ("PostgreSQL 9.6.1", None),
-            ("EnterpriseDB 15", None),
-            ("", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(major_of(text).map(MajorVersion::get), expected, "{text:?}");
-        }
-    }
+/// The server's major version: as recorded, otherwise as the control file says.
+///
+/// # Errors
+///
+/// [`Kind::CorruptData`] where it says none that is known.
+pub(super) fn version_of(
+    recorded: Option<MajorVersion>,
+    control_file: &ControlFile,
+) -> Result<MajorVersion> {
+    recorded.or_else(|| control_file.major()).ok_or_else(|| {
+        OpError::new(
+            Kind::CorruptData,
+            "the restored cluster has an unknown version",
+        )
+    })
 }

@@ -10,21 +10,11 @@ use std::path::{Path, PathBuf};
 
 use wale_cluster::path_of_text;
 use wale_format::tar::MemberPath;
-use wale_pg::{MajorVersion, TablespaceMap, byte_text};
+use wale_pg::{TablespaceMap, byte_text};
 
 use super::options::TablespaceSource;
+use crate::backup_content::RecordedTablespace;
 use crate::error::{Kind, OpError, Result};
-
-/// A tablespace as the backup records it; texts are [`byte_text`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedTablespace {
-    /// Its object identifier.
-    pub oid: u32,
-    /// Where it was.
-    pub location: String,
-    /// Where in the data directory it was, if it was in it: relative to it.
-    pub inside: Option<String>,
-}
 
 /// What says where a tablespace goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +61,7 @@ pub struct PlannedTablespace {
 ///
 /// [`Kind::Usage`] when a target is not absolute, or two tablespaces would share one; [`Kind::CorruptData`] for a place in
 /// the data directory that is none.
-pub fn place_tablespaces(
+pub(super) fn place_tablespaces(
     recorded: &[RecordedTablespace],
     mapping: &[(TablespaceSource, PathBuf)],
     links: &[(TablespaceSource, PathBuf)],
@@ -187,30 +177,6 @@ pub(super) fn check_named_alike(
     Ok(())
 }
 
-/// Which of these tablespaces a path of the manifest lies in; `None` is the data directory itself.
-#[must_use]
-pub(super) fn tablespace_of(path: &str, oids: &[u32]) -> Option<u32> {
-    let (oid, _) = path.strip_prefix("pg_tblspc/")?.split_once('/')?;
-    let oid: u32 = oid.parse().ok()?;
-    oids.contains(&oid).then_some(oid)
-}
-
-/// Whether a name is that of the folder that a server of this version (any, where it is not known) makes in a
-/// tablespace: `PG_<major>_<catalog version>`.
-#[must_use]
-pub(super) fn is_version_folder(name: &str, major: Option<MajorVersion>) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name.strip_prefix("PG_")
-        .and_then(|rest| rest.split_once('_'))
-        .is_some_and(|(version, catalog)| {
-            digits(catalog)
-                && match major {
-                    Some(major) => version == major.to_string(),
-                    None => digits(version),
-                }
-        })
-}
-
 /// Whether a tablespace goes to where the original had it, in its data directory or at the same path.
 #[must_use]
 pub(super) fn is_where_it_was(space: &PlannedTablespace) -> bool {
@@ -302,38 +268,6 @@ mod tests {
             let error = check_named_alike(&planned, told.as_ref()).unwrap_err();
             assert_eq!(error.kind, Kind::NotEmpty);
             assert!(error.hint.unwrap().contains("1=/path"));
-        }
-    }
-
-    #[test]
-    fn paths_belong_to_the_tablespace_whose_link_they_go_through() {
-        let cases = [
-            ("base/1/2", None),
-            ("pg_tblspc/7/PG_15_202209061/5/6", Some(7)),
-            ("pg_tblspc/8/PG_15_202209061/5/6", None),
-            ("pg_tblspc/7", None),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(tablespace_of(path, &[9, 7]), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn fault_93_only_the_folder_of_the_version_belongs_into_a_tablespace() {
-        let major = MajorVersion::new(15).unwrap();
-        let cases = [
-            ("PG_15_202209061", true, true),
-            ("PG_14_202107181", false, true),
-            ("PG_15_", false, false),
-            ("PG_15", false, false),
-            ("PG__1", false, false),
-            ("PG_15_1/..", false, false),
-            ("authorized_keys", false, false),
-            ("", false, false),
-        ];
-        for (name, of_15, of_any) in cases {
-            assert_eq!(is_version_folder(name, Some(major)), of_15, "{name}");
-            assert_eq!(is_version_folder(name, None), of_any, "{name}");
         }
     }
 }

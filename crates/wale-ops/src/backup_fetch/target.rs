@@ -1,14 +1,16 @@
 //! Where the files go: the data directory, the tablespaces elsewhere and the WAL directory elsewhere, each a tree that
 //! nothing leaves. Sync; for blocking threads.
 
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text};
-use wale_pg::{ControlFile, MajorVersion, byte_text, exclusion};
+use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text, recovery};
+use wale_pg::{MajorVersion, byte_text, exclusion};
 
 use super::held::HeldDirectory;
-use super::tablespaces::{PlannedTablespace, is_version_folder};
+use super::tablespaces::PlannedTablespace;
+use crate::backup_content::Sink;
 use crate::error::{Kind, OpError, Result};
 
 /// The WAL directory, when it is not simply a directory in the target.
@@ -35,8 +37,9 @@ pub(super) struct Target {
     /// `pg_tblspc/<oid>` and its tree.
     tablespaces: Vec<(String, RestoreTree)>,
     wal: Option<RestoreTree>,
-    major: Option<MajorVersion>,
     group_access: bool,
+    /// Configuration files that will be read when all files are there, and so have a bound.
+    read_later: Vec<&'static str>,
     /// Let go when the last thread that writes has ended, for each of them has the target.
     _held: Option<HeldDirectory>,
 }
@@ -73,8 +76,8 @@ impl Target {
                 main,
                 tablespaces: outside,
                 wal,
-                major,
                 group_access,
+                read_later: Vec::new(),
                 _held: None,
             })
         };
@@ -91,6 +94,11 @@ impl Target {
         }
     }
 
+    /// The same, which refuses these configuration files where they are too large to be read.
+    pub(super) fn reading_later(self, read_later: Vec<&'static str>) -> Self {
+        Self { read_later, ..self }
+    }
+
     /// The data directory.
     pub(super) fn path(&self) -> &Path {
         self.main.path()
@@ -99,41 +107,6 @@ impl Target {
     /// Where a path of the data directory is.
     pub(super) fn place(&self, path: &str) -> PathBuf {
         self.path().join(path_of_text(path))
-    }
-
-    /// Whether a path lies in a tablespace and beside the folder of the cluster's version: nothing of the cluster is
-    /// there, and everything of the host's.
-    pub(super) fn is_beside_version_folder(&self, path: &str) -> bool {
-        let mut outside = self.tablespaces.iter();
-        outside.any(|(link, _)| {
-            below(path, link).is_some_and(|rest| {
-                let first = rest.split('/').next().unwrap_or(rest);
-                !rest.is_empty() && !is_version_folder(first, self.major)
-            })
-        })
-    }
-
-    /// Refuses tablespaces in which the restore made the folder of another catalog version than the control file's.
-    pub(super) fn check_version_folders(&self, control_file: &ControlFile) -> Result<()> {
-        let catalog = control_file.catalog_version.to_string();
-        for (link, tree) in &self.tablespaces {
-            let failed =
-                |error| OpError::from_io(error, format_args!("list {}", tree.path().display()));
-            for entry in std::fs::read_dir(tree.path()).map_err(failed)? {
-                let name = entry.map_err(failed)?.file_name();
-                let name = name.to_string_lossy();
-                if is_version_folder(&name, self.major) && name.rsplit('_').next() != Some(&catalog)
-                {
-                    return Err(OpError::new(
-                        Kind::CorruptData,
-                        format!(
-                            "\"{link}/{name}\" in the backup is not of the cluster's catalog version {catalog}"
-                        ),
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Permission bits of a file that is made here, as the server would make it: readable for the group where the
@@ -174,22 +147,10 @@ impl Target {
     }
 
     /// Makes an empty file, likewise.
-    pub(super) fn file(&self, path: &str, mode: u32) -> Result<std::fs::File> {
+    pub(super) fn file(&self, path: &str, mode: u32) -> Result<File> {
         let (tree, relative) = self.route(path);
         tree.create_file(relative, self.kept(mode, 0o600, 0o040))
             .map_err(|error| could_not_write(error, path))
-    }
-
-    /// Opens a file that a member brought.
-    pub(super) fn open_file(&self, path: &str) -> Result<std::fs::File> {
-        let (tree, relative) = self.route(path);
-        tree.open_file(relative).map_err(|error| {
-            OpError::new(
-                Kind::CorruptData,
-                format!("the backup has a hard link to \"{path}\", which it does not have"),
-            )
-            .source(error)
-        })
     }
 
     /// Makes a symbolic link in the data directory; `false` when something has its name.
@@ -259,6 +220,52 @@ impl Target {
     }
 }
 
+impl Sink for Target {
+    type File = File;
+    type Body = File;
+
+    fn judge(&self, path: &str, size: u64) -> Result<()> {
+        if self.read_later.contains(&path) {
+            check_configuration(path, size)?;
+        }
+        Ok(())
+    }
+
+    fn directory(&self, path: &str, mode: u32) -> Result<()> {
+        self.directory(path, mode)
+    }
+
+    fn file(&self, path: &str, mode: u32) -> Result<File> {
+        self.file(path, mode)
+    }
+
+    fn reopen(&self, path: &str) -> Result<(File, u64)> {
+        let (tree, relative) = self.route(path);
+        let failed = |error| OpError::from_io(error, format_args!("read \"{path}\""));
+        let file = tree.open_file(relative).map_err(|error| {
+            OpError::from_cluster(error, format_args!("read \"{}\"", byte_text::shown(path)))
+        })?;
+        let size = file.metadata().map_err(failed)?.len();
+        Ok((file, size))
+    }
+}
+
+/// Refuses a configuration file that is beyond all bounds: a restore could not write its settings beside it.
+pub(super) fn check_configuration(path: &str, size: u64) -> Result<()> {
+    if size <= recovery::FILE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::Configuration,
+        format!("\"{path}\" in the backup has {size} bytes: no configuration file of PostgreSQL's is so large"),
+    )
+    .detail(format!("At most {} are read.", recovery::FILE_BYTES_MAX))
+    .hint(format!(
+        "put a {path} of yours into the folder that PGCONF_BACKUP_DIR names, which takes its place; or restore with \
+         backup-fetch, and write the recovery settings yourself"
+    )))
+}
+
 /// The rest of `path` at or below `folder`.
 fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(folder)?;
@@ -312,16 +319,6 @@ mod tests {
         assert_eq!(mode(&data), 0o750);
         assert_eq!(mode(&space.join("PG_15_1/5/6")), 0o640);
         assert_eq!(mode(&data.join("base/1/2")), 0o600);
-        for (path, beside) in [
-            ("pg_tblspc/7", false),
-            ("pg_tblspc/7/PG_15_1/5", false),
-            ("pg_tblspc/7/PG_14_1/5", true),
-            ("pg_tblspc/7/authorized_keys", true),
-            ("pg_tblspc/9/authorized_keys", false),
-            ("base/1", false),
-        ] {
-            assert_eq!(target.is_beside_version_folder(path), beside, "{path}");
-        }
         // Another oid is no way out, and a link that is in the way is not followed.
         std::os::unix::fs::symlink("/tmp", data.join("pg_tblspc/8")).unwrap();
         assert!(target.small_file("pg_tblspc/8/x", 0o600, b"").is_err());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wale_ops::Kind;
-use wale_ops::backup_fetch::{Options, RestoreAs, RestoreClusterOptions, WalSource};
+use wale_ops::backup_fetch::{RestoreAs, RestoreClusterOptions, RestoreOptions, WalSource};
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
 use super::support::{Bench, bench, bench_at, bench_over, eventually, segment, serving};
@@ -15,7 +15,7 @@ fn restoring(mut bench: Bench) -> Bench {
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::create_dir(&data).unwrap();
     bench.options.mode = StartMode::Restore(RestoreClusterOptions {
-        fetch: Options::new(data),
+        fetch: RestoreOptions::new(data),
         restore_command: "false".into(),
         wal_source: WalSource::Elsewhere,
         authorization: None,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingTablespace, Options, Preview, RestoreReport,
+    self, BackupSelector, MissingTablespace, Preview, RestoreOptions, RestoreReport,
 };
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
@@ -39,7 +39,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn options(arguments: &BackupFetch, settings: &Settings) -> Result<Options, OpError> {
+fn options(arguments: &BackupFetch, settings: &Settings) -> Result<RestoreOptions, OpError> {
     let usage = |message: String, hint: &str| OpError::new(Kind::Usage, message).hint(hint);
     let target = &arguments.directory;
     if !target.is_absolute() {
@@ -70,7 +70,7 @@ fn options(arguments: &BackupFetch, settings: &Settings) -> Result<Options, OpEr
 
 async fn fetch(
     archive: &Archive,
-    options: &Options,
+    options: &RestoreOptions,
     bar: &ProgressBar,
 ) -> Result<RestoreReport, OpError> {
     let signals = Signals::listen()?;
@@ -113,7 +113,7 @@ fn tell(report: &RestoreReport) {
 }
 
 /// The plan, after every check that the run makes. Nothing is written.
-fn describe(preview: &Preview, options: &Options) -> String {
+fn describe(preview: &Preview, options: &RestoreOptions) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Most of it is the archive's: no control character of it may reach the terminal.
@@ -191,7 +191,7 @@ mod tests {
             notes: vec!["loaded '\u{1b}[31m'\nnote  forged".to_owned()],
             warnings: vec!["\u{9b}2J".to_owned()],
         };
-        let text = describe(&preview, &Options::new("/new".into()));
+        let text = describe(&preview, &RestoreOptions::new("/new".into()));
         assert!(
             text.contains("loaded '\\u{1b}[31m'\\nnote  forged"),
             "{text}"

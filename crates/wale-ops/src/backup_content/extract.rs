@@ -1,33 +1,28 @@
-//! One partition: plain tar → files. Runs on a blocking thread, several at a time.
+//! One partition: plain tar → members, each judged, and handed to the sink. Runs on a blocking thread, several at a time.
 //!
-//! Some files do not go straight to their place: `global/pg_control` is kept until everything else is whole and
-//! flushed, `tablespace_map` until it can be rewritten, second names of files until all files are there.
+//! Some members do not go to the sink: `global/pg_control` and `tablespace_map` are kept, because a restore writes them
+//! last, and second names of files and symbolic links wait until all files are there.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wale_cluster::recovery;
+use wale_format::Crc32c;
 use wale_format::tar::{Member, MemberKind, TarReader};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::ledger::{Admission, Carrier, Ledger};
-use super::links::ForeignLink;
-use super::target::Target;
+use super::manifest::{MANIFEST, TABLESPACE_MAP};
+use super::memory::WRITE_BYTES;
+use super::sink::Sink;
+use super::stored::StoredBackup;
+use super::tablespaces::{TablespaceRule, VersionFolders};
 use crate::archive::ConsumeError;
-use crate::described::ExpectedNames;
 use crate::error::{Kind, OpError, Result};
-use wale_format::Crc32c;
 
-/// Bytes written at once.
-const WRITE_BYTES: usize = 1 << 20;
-/// Memory of one worker: the write buffer, 2 MiB of chunks from the store, 1 MiB of the chunk being decoded, and a
-/// decoder's window of 8 MiB at most for archives that other tools wrote at default settings.
-pub(super) const WORKER_BYTES: u64 = WRITE_BYTES as u64 + (2 << 20) + (1 << 20) + (8 << 20);
 /// A file that is kept in memory is at most this large: the control file has 8 KiB, a map one line per tablespace.
 const KEPT_MAX: u64 = 1 << 20;
 
@@ -39,7 +34,7 @@ const FOREIGN_LEFTOVERS: [&str; 6] = [
     "standby.signal",
     "recovery.conf",
     // Of the base backup that the source itself once was made from: it says nothing about these files.
-    "backup_manifest",
+    MANIFEST,
 ];
 
 /// Links of a foreign backup, of each kind, at most: a data directory has a handful. 10,000 × some 200 bytes = 2 MB.
@@ -48,46 +43,53 @@ const LINKS_MAX: usize = 10_000;
 /// Directories that a backup without a manifest may bring, at most, as many as files: a cluster has one for each database
 /// in each tablespace and some 30 more, and others' folders. They cost no memory, only inodes. (Tests reach a lower one
 /// sooner.)
-pub(super) const FOREIGN_DIRECTORIES_MAX: u64 = if cfg!(test) { 1 << 12 } else { 1 << 21 };
+pub(crate) const FOREIGN_DIRECTORIES_MAX: u64 = if cfg!(test) { 1 << 12 } else { 1 << 21 };
+
+/// A foreign backup may hold more than its sentinel says by what its tool does not count: twice and 1 GiB.
+const FOREIGN_SLACK_BYTES: u64 = 1 << 30;
+
+/// Files that are kept in memory, and so can be no side of a hard link.
+const KEPT: [&str; 2] = [ControlFile::PATH, TABLESPACE_MAP];
 
 /// What a backup may bring at most.
-#[derive(Debug, Clone)]
-pub(super) struct Limits {
+#[derive(Debug, Clone, Copy)]
+struct Limits {
     /// Bytes of all files together; a foreign backup says so in its sentinel.
-    pub(super) bytes_max: u64,
+    bytes_max: u64,
     /// Directories: of a backup of wale's as many as its sentinel counts members.
-    pub(super) directories_max: u64,
-    /// Configuration files that will be read when all files are there, and so have a bound.
-    pub(super) read_later: Vec<&'static str>,
+    directories_max: u64,
 }
 
-/// Refuses a configuration file that is beyond all bounds: a restore could not write its settings beside it.
-pub(super) fn check_configuration(path: &str, size: u64) -> Result<()> {
-    if size <= recovery::FILE_BYTES_MAX {
-        return Ok(());
+impl Limits {
+    fn of(backup: &StoredBackup) -> Self {
+        let bytes_max = match backup.sentinel.bytes() {
+            Some(bytes) if backup.manifest.is_none() => {
+                bytes.saturating_mul(2).saturating_add(FOREIGN_SLACK_BYTES)
+            }
+            _ => u64::MAX,
+        };
+        // wale counted them; nothing is kept of a directory, so no memory has to be bounded.
+        let directories_max = backup.wale().map_or(FOREIGN_DIRECTORIES_MAX, |wale| {
+            let members = wale.partitions.iter().map(|part| part.members);
+            members.fold(0, u64::saturating_add)
+        });
+        Self {
+            bytes_max,
+            directories_max,
+        }
     }
-    Err(OpError::new(
-        Kind::Configuration,
-        format!("\"{path}\" in the backup has {size} bytes: no configuration file of PostgreSQL's is so large"),
-    )
-    .detail(format!("At most {} are read.", recovery::FILE_BYTES_MAX))
-    .hint(format!(
-        "put a {path} of yours into the folder that PGCONF_BACKUP_DIR names, which takes its place; or restore with \
-         backup-fetch, and write the recovery settings yourself"
-    )))
 }
 
-/// Files that are kept in memory until the end, and so can be no side of a hard link.
-const KEPT: [&str; 2] = [ControlFile::PATH, "tablespace_map"];
-
-/// A file that is kept until the end.
+/// A symbolic link as a foreign backup has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kept {
-    pub(super) mode: u32,
-    pub(super) content: Vec<u8>,
+pub(crate) struct ForeignLink {
+    /// Where it lay, relative to the data directory.
+    pub(crate) path: String,
+    /// What it holds.
+    pub(crate) target: String,
 }
 
-/// A hard link as the backup has it.
+/// A hard link as a foreign backup has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SecondName {
     partition: u32,
@@ -101,57 +103,56 @@ impl SecondName {
     }
 }
 
-/// What the workers of one restore share.
+/// What the workers of one reading share.
 #[derive(Debug)]
-pub(super) struct Extraction {
-    pub(super) target: Target,
-    pub(super) ledger: Arc<Ledger>,
+pub(super) struct Extraction<S> {
+    sink: Arc<S>,
+    ledger: Arc<Ledger>,
     progress: Progress,
     /// Whether the backup is one of wale's: then nothing but files and directories is in it.
     strict: bool,
     limits: Limits,
+    rule: TablespaceRule,
     files: AtomicU64,
     bytes: AtomicU64,
-    control_file: Mutex<Option<Kept>>,
-    tablespace_map: Mutex<Option<Kept>>,
-    links: Mutex<Vec<ForeignLink>>,
-    second_names: Mutex<Vec<SecondName>>,
     /// The directories that came: no manifest bounds their number.
     directories: AtomicU64,
+    control_file: Mutex<Option<Vec<u8>>>,
+    tablespace_map: Mutex<Option<Vec<u8>>>,
+    links: Mutex<Vec<ForeignLink>>,
+    second_names: Mutex<Vec<SecondName>>,
+    folders: Mutex<VersionFolders>,
     /// Members that lay in a tablespace beside the folder of the version: how many, and the first.
     strangers: Mutex<(u64, String)>,
-    /// Members of a foreign backup's list, and which have come.
-    listed: Mutex<ExpectedNames>,
 }
 
-impl Extraction {
-    pub(super) fn new(
-        target: Target,
-        ledger: Arc<Ledger>,
-        progress: Progress,
-        strict: bool,
-        limits: Limits,
-        listed: ExpectedNames,
-    ) -> Self {
-        Self {
-            target,
-            ledger,
-            progress,
-            strict,
-            limits,
+impl<S: Sink> Extraction<S> {
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] for a record whose tablespaces cannot be read.
+    pub(super) fn new(backup: &StoredBackup, sink: &Arc<S>, progress: &Progress) -> Result<Self> {
+        let spaces = backup.tablespaces()?;
+        let oids = spaces.iter().map(|space| space.oid);
+        Ok(Self {
+            sink: Arc::clone(sink),
+            ledger: Arc::clone(&backup.ledger),
+            progress: progress.clone(),
+            strict: backup.manifest.is_some(),
+            limits: Limits::of(backup),
+            rule: TablespaceRule::new(oids, backup.major),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            directories: AtomicU64::new(0),
             control_file: Mutex::new(None),
             tablespace_map: Mutex::new(None),
             links: Mutex::new(Vec::new()),
             second_names: Mutex::new(Vec::new()),
-            directories: AtomicU64::new(0),
+            folders: Mutex::default(),
             strangers: Mutex::default(),
-            listed: Mutex::new(listed),
-        }
+        })
     }
 
-    /// Files and bytes written.
+    /// Files and bytes that came.
     pub(super) fn counts(&self) -> (u64, u64) {
         (
             self.files.load(Ordering::Relaxed),
@@ -160,31 +161,26 @@ impl Extraction {
     }
 
     /// The control file, if it has come.
-    pub(super) fn take_control_file(&self) -> Option<Kept> {
+    pub(super) fn take_control_file(&self) -> Option<Vec<u8>> {
         lock(&self.control_file).take()
     }
 
     /// The tablespace map, if it has come.
-    pub(super) fn take_tablespace_map(&self) -> Option<Kept> {
+    pub(super) fn take_tablespace_map(&self) -> Option<Vec<u8>> {
         lock(&self.tablespace_map).take()
     }
 
-    /// The symbolic links that a foreign backup brought; they are made when all files are there.
+    /// The symbolic links that a foreign backup brought.
     pub(super) fn take_links(&self) -> Vec<ForeignLink> {
         std::mem::take(&mut lock(&self.links))
     }
 
-    /// How many members that the maker of a foreign backup listed have not come.
-    pub(super) fn listed_missing(&self) -> usize {
-        lock(&self.listed).missing()
+    /// Refuses folders in tablespaces of another catalog version than the control file's.
+    pub(super) fn check_version_folders(&self, control_file: &ControlFile) -> Result<()> {
+        lock(&self.folders).check(control_file)
     }
 
-    /// Whether this is one of them.
-    pub(super) fn is_listed_missing(&self, name: &str) -> bool {
-        lock(&self.listed).is_missing(name)
-    }
-
-    /// Writes every member of one partition.
+    /// Reads every member of one partition.
     pub(super) fn extract(
         &self,
         carrier: Carrier,
@@ -214,8 +210,8 @@ impl Extraction {
             if cancel.is_cancelled() {
                 return Err(OpError::cancelled().into());
             }
-            lock(&self.listed).come(member.path.as_str());
-            if self.target.is_beside_version_folder(member.path.as_str()) {
+            self.ledger.come(member.path.as_str());
+            if self.rule.is_beside_version_folder(member.path.as_str()) {
                 self.stranger(&member)?;
                 continue;
             }
@@ -246,7 +242,9 @@ impl Extraction {
                 format!("the backup holds more than {most} directories"),
             ));
         }
-        self.target.directory(member.path.as_str(), member.mode)
+        let path = member.path.as_str();
+        lock(&self.folders).come(&self.rule, path);
+        self.sink.directory(path, member.mode)
     }
 
     /// A member of a tablespace beside the folder of the cluster's version. wale stores none; other tools take whatever
@@ -281,8 +279,8 @@ impl Extraction {
         })
     }
 
-    /// Our own backups have no links: the restore makes those that belong there. WAL-E's have what lay in the data
-    /// directory; nothing is written through a link, so it is enough to judge them at the end.
+    /// Our own backups have no links: a restore makes those that belong there. WAL-E's have what lay in the data directory;
+    /// nothing is written through a link, so it is enough to judge them at the end.
     fn symbolic_link(&self, member: &Member, target: &str) -> Result<()> {
         let path = member.path.as_str();
         if self.strict {
@@ -334,7 +332,7 @@ impl Extraction {
 
     /// Makes the second names of files, which are all there by now. Each becomes a file of its own: PostgreSQL never relies
     /// on the two being one.
-    pub(super) fn copy_second_names(&self) -> Result<()> {
+    pub(super) fn second_names(&self) -> Result<()> {
         let mut waiting = std::mem::take(&mut *lock(&self.second_names));
         let mut buffer = vec![0u8; WRITE_BYTES];
         while !waiting.is_empty() {
@@ -351,29 +349,35 @@ impl Extraction {
                 ));
             }
             for link in now {
-                self.copy_second_name(&link, &mut buffer)?;
+                self.second_name(&link, &mut buffer)?;
             }
             waiting = later;
         }
         Ok(())
     }
 
-    fn copy_second_name(&self, link: &SecondName, buffer: &mut [u8]) -> Result<()> {
+    fn second_name(&self, link: &SecondName, buffer: &mut [u8]) -> Result<()> {
         let target = link.target.as_str();
-        let source = self.target.open_file(target)?;
-        let failed = |error| OpError::from_io(error, format_args!("read \"{target}\""));
-        let size = source.metadata().map_err(failed)?.len();
+        if !self.ledger.has(target) {
+            return Err(OpError::new(
+                Kind::CorruptData,
+                format!("the backup has a hard link to \"{target}\", which it does not have"),
+            ));
+        }
+        let (body, size) = self.sink.reopen(target)?;
         let carrier = Carrier {
             partition: link.partition,
             attempt: NonZeroU8::MIN,
         };
-        // They are few and follow each other: a restore that is cancelled meanwhile ends behind them.
+        // They are few and follow each other: what is cancelled meanwhile ends after them.
         let never = CancellationToken::new();
-        let mut source = Local(source, target);
-        self.file(carrier, &link.member, size, &mut source, buffer, &never)
+        let mut body = Again(body, target);
+        self.file(carrier, &link.member, size, &mut body, buffer, &never)
             .map_err(|error| match error {
                 ConsumeError::Refused(error) => error,
-                ConsumeError::Read(error) => failed(error),
+                ConsumeError::Read(error) => {
+                    OpError::from_io(error, format_args!("read \"{target}\""))
+                }
             })
     }
 
@@ -390,9 +394,7 @@ impl Extraction {
         if !self.strict && FOREIGN_LEFTOVERS.contains(&path) {
             return Ok(());
         }
-        if self.limits.read_later.contains(&path) {
-            check_configuration(path, size)?;
-        }
+        self.sink.judge(path, size)?;
         if self.ledger.admit(path, size, carrier)? == Admission::HaveIt {
             return Ok(());
         }
@@ -412,8 +414,8 @@ impl Extraction {
             .into());
         }
         let arrived = match path {
-            ControlFile::PATH => keep(&self.control_file, member, size, body),
-            "tablespace_map" => keep(&self.tablespace_map, member, size, body),
+            ControlFile::PATH => keep(&self.control_file, path, size, body),
+            TABLESPACE_MAP => keep(&self.tablespace_map, path, size, body),
             _ => self.write(member, size, body, buffer, cancel),
         };
         let arrived = arrived.and_then(|crc| Ok(self.ledger.arrived(path, crc, carrier)?));
@@ -427,7 +429,7 @@ impl Extraction {
         Ok(())
     }
 
-    /// Writes the body of a member into a file; returns its CRC-32C.
+    /// Gives the body of a member to the sink; returns its CRC-32C.
     fn write<R: Read>(
         &self,
         member: &Member,
@@ -437,7 +439,8 @@ impl Extraction {
         cancel: &CancellationToken,
     ) -> Result<u32, ConsumeError> {
         let path = member.path.as_str();
-        let mut file = self.target.file(path, member.mode)?;
+        lock(&self.folders).come(&self.rule, path);
+        let mut file = self.sink.file(path, member.mode)?;
         let mut crc = Crc32c::new();
         let mut left = size;
         while left > 0 {
@@ -467,10 +470,10 @@ fn refused_link(path: &str, what: &str) -> OpError {
     .detail("A link could lead the restore out of the data directory.")
 }
 
-/// A file of the restore itself that is read: its failures are no damage of the archive.
-struct Local<'a>(File, &'a str);
+/// A file of the sink's own that is read: its failures are no damage of the archive.
+struct Again<'a, R>(R, &'a str);
 
-impl Read for Local<'_> {
+impl<R: Read> Read for Again<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out).map_err(|error| {
             io::Error::other(format!("could not read \"{}\" again: {error}", self.1))
@@ -479,25 +482,19 @@ impl Read for Local<'_> {
 }
 
 fn keep<R: Read>(
-    place: &Mutex<Option<Kept>>,
-    member: &Member,
+    place: &Mutex<Option<Vec<u8>>>,
+    path: &str,
     size: u64,
     body: &mut R,
 ) -> Result<u32, ConsumeError> {
     if size > KEPT_MAX {
-        let what = format!(
-            "\"{}\" in the backup is far too large",
-            member.path.as_str()
-        );
+        let what = format!("\"{path}\" in the backup is far too large");
         return Err(OpError::new(Kind::CorruptData, what).into());
     }
     let mut content = Vec::new();
     body.read_to_end(&mut content)?;
     let crc = Crc32c::of(&content);
-    *lock(place) = Some(Kept {
-        mode: member.mode,
-        content,
-    });
+    *lock(place) = Some(content);
     Ok(crc)
 }
 

@@ -1,7 +1,7 @@
 //! Which files of the backup have arrived: each exactly once, with the size and the CRC that the manifest says.
 //!
-//! With a manifest nothing else is let in. Without one (a backup that WAL-E or WAL-G made) every file is let in once.
-//! The ledger is asked twice for each file, before and after its body, by all workers.
+//! With a manifest nothing else is let in. Without one (a backup that WAL-E or WAL-G made) every file is let in once, and
+//! what its maker listed must come. The ledger is asked twice for each file, before and after its body, by all workers.
 //!
 //! Memory: names are kept as digests; [`DescriptionBounds`] says for how many files.
 
@@ -10,8 +10,7 @@ use std::collections::btree_map::Entry;
 use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::plan::ExpectedFile;
-use crate::described::{DescriptionBounds, MANIFEST_FILE_BYTES, NameDigest};
+use crate::described::{DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
 const _: () = assert!(size_of::<Item>() as u64 == MANIFEST_FILE_BYTES);
@@ -32,6 +31,15 @@ pub(super) enum Admission {
     Write,
     /// An earlier attempt at the same partition has brought it whole.
     HaveIt,
+}
+
+/// A file as the manifest says it must arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ExpectedFile {
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Checksum of the content, where the manifest has one of this kind.
+    pub(super) crc32c: Option<u32>,
 }
 
 /// A file of the manifest.
@@ -79,16 +87,19 @@ impl ExpectedFiles {
     }
 }
 
-/// What is known of the files of one restore.
+/// What is known of the files of one backup.
 #[derive(Debug)]
 enum Items {
     /// Those of the manifest, in the order of their digests.
     Manifest(Box<[Item]>),
-    /// Those that have come, where nothing was announced.
-    Arrived(BTreeMap<NameDigest, Carrier>),
+    /// Those that have come to a backup without a manifest, and the names that its maker listed.
+    Foreign {
+        arrived: BTreeMap<NameDigest, Carrier>,
+        listed: ExpectedNames,
+    },
 }
 
-/// The files of one restore.
+/// The files of one backup, for one reading of it.
 #[derive(Debug)]
 pub(super) struct Ledger {
     items: Mutex<Items>,
@@ -124,11 +135,21 @@ impl Ledger {
         ))
     }
 
-    /// Lets anything in once.
-    pub(super) fn of_anything(bounds: DescriptionBounds) -> Self {
+    /// Lets anything in once, and expects the names of a list, which may be empty.
+    pub(super) fn of_list(bounds: DescriptionBounds, listed: ExpectedNames) -> Self {
         Self {
-            items: Mutex::new(Items::Arrived(BTreeMap::new())),
+            items: Mutex::new(Items::Foreign {
+                arrived: BTreeMap::new(),
+                listed,
+            }),
             files_max: bounds.files_max(),
+        }
+    }
+
+    /// Notes that a member has come, whatever it is: lists have directories and links, too.
+    pub(super) fn come(&self, name: &str) {
+        if let Items::Foreign { listed, .. } = &mut *self.lock() {
+            listed.come(name);
         }
     }
 
@@ -136,7 +157,7 @@ impl Ledger {
     pub(super) fn size_of(&self, path: &str) -> Option<u64> {
         match &*self.lock() {
             Items::Manifest(items) => find(items, path).map(|at| items[at].expected.size),
-            Items::Arrived(_) => None,
+            Items::Foreign { .. } => None,
         }
     }
 
@@ -156,7 +177,7 @@ impl Ledger {
                 }
                 item.arrived.as_mut()
             }
-            Items::Arrived(arrived) => {
+            Items::Foreign { arrived, .. } => {
                 let known = arrived.len() as u64;
                 let earlier = arrived.get_mut(&NameDigest::of(path));
                 if earlier.is_none() && known >= self.files_max {
@@ -195,7 +216,7 @@ impl Ledger {
                 }
                 item.arrived.replace(carrier)
             }
-            Items::Arrived(arrived) => match arrived.entry(NameDigest::of(path)) {
+            Items::Foreign { arrived, .. } => match arrived.entry(NameDigest::of(path)) {
                 Entry::Occupied(entry) => Some(*entry.get()),
                 Entry::Vacant(entry) => {
                     entry.insert(carrier);
@@ -209,21 +230,31 @@ impl Ledger {
         }
     }
 
-    /// How many files of the manifest have not arrived.
-    pub(super) fn missing(&self) -> usize {
+    /// Whether a file has arrived.
+    pub(super) fn has(&self, path: &str) -> bool {
         match &*self.lock() {
-            Items::Manifest(items) => items.iter().filter(|item| item.arrived.is_none()).count(),
-            Items::Arrived(_) => 0,
+            Items::Manifest(items) => {
+                find(items, path).is_some_and(|at| items[at].arrived.is_some())
+            }
+            Items::Foreign { arrived, .. } => arrived.contains_key(&NameDigest::of(path)),
         }
     }
 
-    /// Whether the manifest has this file and it has not arrived.
+    /// How many files of the manifest, or names of the list, have not come.
+    pub(super) fn missing(&self) -> usize {
+        match &*self.lock() {
+            Items::Manifest(items) => items.iter().filter(|item| item.arrived.is_none()).count(),
+            Items::Foreign { listed, .. } => listed.missing(),
+        }
+    }
+
+    /// Whether the manifest or the list has this name, and it has not come.
     pub(super) fn is_missing(&self, path: &str) -> bool {
         match &*self.lock() {
             Items::Manifest(items) => {
                 find(items, path).is_some_and(|at| items[at].arrived.is_none())
             }
-            Items::Arrived(_) => false,
+            Items::Foreign { listed, .. } => listed.is_missing(path),
         }
     }
 
@@ -232,7 +263,7 @@ impl Ledger {
     pub(super) fn bytes(&self) -> usize {
         match &*self.lock() {
             Items::Manifest(items) => size_of_val(&**items),
-            Items::Arrived(_) => 0,
+            Items::Foreign { .. } => 0,
         }
     }
 
@@ -255,21 +286,6 @@ impl Ledger {
 fn find(items: &[Item], path: &str) -> Option<usize> {
     let name = NameDigest::of(path);
     items.binary_search_by_key(&name, |item| item.name).ok()
-}
-
-/// The error for files that no partition brought: the first of them, where its name is known, and how many there are.
-/// `announced_by` is what names them.
-pub(super) fn lacks(first: Option<&str>, missing: usize, announced_by: &str) -> OpError {
-    let message = match first {
-        Some(first) => format!("the backup lacks \"{first}\""),
-        None => format!("the backup lacks {missing} files"),
-    };
-    OpError::new(Kind::CorruptData, message)
-        .detail(format!(
-            "{announced_by} has it, no partition brought it; {} more are missing.",
-            missing.saturating_sub(1)
-        ))
-        .hint("restore another backup; this one was damaged in the archive")
 }
 
 fn came_already(path: &str, carrier: Carrier, earlier: Carrier) -> OpError {
@@ -309,7 +325,7 @@ mod tests {
     }
 
     fn anything() -> Ledger {
-        Ledger::of_anything(bounds())
+        Ledger::of_list(bounds(), ExpectedNames::default())
     }
 
     fn carrier(partition: u32, attempt: u8) -> Carrier {
@@ -351,6 +367,7 @@ mod tests {
         );
         assert_eq!(ledger.missing(), 2);
         ledger.arrived("a", 7, carrier(0, 1)).unwrap();
+        assert!(ledger.has("a") && !ledger.has("b") && !ledger.has("c"));
         assert_eq!(
             ledger.admit("b", 2, carrier(1, 1)).unwrap(),
             Admission::Write
@@ -392,13 +409,26 @@ mod tests {
             ledger.admit("x", 5, carrier(3, 1)).unwrap(),
             Admission::Write
         );
+        assert!(!ledger.has("x"));
         ledger.arrived("x", 1, carrier(3, 1)).unwrap();
-        assert!(!ledger.is_missing("x") && ledger.missing() == 0);
+        assert!(ledger.has("x") && !ledger.is_missing("x") && ledger.missing() == 0);
         assert_eq!(
             ledger.admit("x", 5, carrier(3, 2)).unwrap(),
             Admission::HaveIt
         );
         assert!(ledger.admit("x", 5, carrier(4, 1)).is_err());
+    }
+
+    #[test]
+    fn what_a_list_names_must_come_whatever_it_is() {
+        let names = ["base/5", "base/5/1"].map(NameDigest::of).to_vec();
+        let ledger = Ledger::of_list(bounds(), ExpectedNames::new(names));
+        ledger.come("base/5");
+        ledger.come("base/6");
+        assert!(ledger.is_missing("base/5/1") && !ledger.is_missing("base/5"));
+        assert_eq!((ledger.missing(), ledger.has("base/5")), (1, false));
+        ledger.come("base/5/1");
+        assert_eq!(ledger.missing(), 0);
     }
 
     #[test]

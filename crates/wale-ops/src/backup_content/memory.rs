@@ -1,0 +1,8 @@
+//! What a worker that reads a partition holds.
+
+/// Bytes written at once.
+pub(super) const WRITE_BYTES: usize = 1 << 20;
+
+/// Memory of one worker: the write buffer, 2 MiB of chunks from the store, 1 MiB of the chunk being decoded, and a
+/// decoder's window of 8 MiB at most for archives that other tools wrote at default settings.
+pub(crate) const WORKER_BYTES: u64 = WRITE_BYTES as u64 + (2 << 20) + (1 << 20) + (8 << 20);

@@ -1,0 +1,151 @@
+//! All partitions of a backup, some at a time, and then the check that everything came.
+
+use std::io::{Read, Write};
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::ObjectKey;
+
+use super::check::{WholeBackup, check};
+use super::extract::Extraction;
+use super::ledger::Carrier;
+use super::manifest::Manifest;
+use super::memory::WORKER_BYTES;
+use super::sink::Sink;
+use super::stored::StoredBackup;
+use crate::archive::Archive;
+use crate::archive::parts::StoredPart;
+use crate::error::{OpError, Result};
+use crate::retry::{Attempts, RetryBudget};
+
+/// What reads backups.
+pub(crate) struct BackupReader<'a> {
+    pub(crate) archive: &'a Archive,
+    pub(crate) progress: &'a Progress,
+    pub(crate) cancel: &'a CancellationToken,
+    /// Partitions read at the same time.
+    pub(crate) workers: usize,
+    /// Bytes of the budget that the descriptions of all backups which are read hold.
+    pub(crate) described: u64,
+}
+
+impl BackupReader<'_> {
+    /// Reads a backup from its first partition to its last, gives its files to the sink, and checks that all came and are
+    /// what was recorded.
+    ///
+    /// # Errors
+    ///
+    /// `CorruptData` for the first damage that is met, or for what is missing in the end;
+    /// `Configuration` for what this version cannot read, or has no memory for; `Cancelled`; those of the
+    /// sink, and of the store when it does not answer for the attempts of [`RetryBudget::OBJECT`].
+    pub(crate) async fn read<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        sink: &Arc<S>,
+    ) -> Result<WholeBackup> {
+        let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
+        self.fetch_all(backup, &extraction).await?;
+        if self.cancel.is_cancelled() {
+            return Err(OpError::cancelled());
+        }
+        check(self.archive, backup, &extraction).await
+    }
+
+    /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt.
+    ///
+    /// # Errors
+    ///
+    /// `CorruptData` when it is another one by now; those of the file, and of the store.
+    pub(crate) async fn copy_manifest<W, F>(&self, manifest: &Manifest, open: F) -> Result<()>
+    where
+        W: Write,
+        F: Fn() -> Result<W> + Clone + Send + 'static,
+    {
+        let mut attempts = RetryBudget::OBJECT.begin();
+        while let Err(error) = manifest.copy(self.archive, open.clone()).await {
+            wait_after(&mut attempts, error, manifest.key(), self.cancel).await?;
+        }
+        Ok(())
+    }
+
+    /// All partitions, some at a time; the first error stops the others and is returned when they have ended.
+    async fn fetch_all<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        extraction: &Arc<Extraction<S>>,
+    ) -> Result<()> {
+        let workers = self.workers.max(1);
+        let token = self.cancel.child_token();
+        let _cancel_when_dropped = token.clone().drop_guard();
+        // The whole budget at most, of which the descriptions hold a part already: more would never be free.
+        let (budget, described) = (self.archive.budget(), self.described);
+        let wanted = WORKER_BYTES * workers as u64;
+        let free = budget.total().saturating_sub(described);
+        let _memory = tokio::select! {
+            () = token.cancelled() => return Err(OpError::cancelled()),
+            memory = budget.acquire(wanted.min(free)) => memory,
+        };
+        // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
+        let held = wanted.saturating_add(described);
+        let work: Vec<_> = (0u32..)
+            .zip(&backup.parts)
+            .map(|(number, part)| self.fetch(number, part, held, extraction, &token))
+            .collect();
+        let mut results = stream::iter(work).buffer_unordered(workers);
+        let mut outcome = Ok(());
+        while let Some(result) = results.next().await {
+            if let Err(error) = result {
+                token.cancel();
+                if outcome.is_ok() {
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn fetch<S: Sink>(
+        &self,
+        number: u32,
+        part: &StoredPart,
+        held: u64,
+        extraction: &Arc<Extraction<S>>,
+        token: &CancellationToken,
+    ) -> Result<()> {
+        let key = Archive::key(&part.key)?;
+        let partition = part.number.unwrap_or(number);
+        let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), NonZeroU8::MIN);
+        loop {
+            if token.is_cancelled() {
+                return Err(OpError::cancelled());
+            }
+            let carrier = Carrier { partition, attempt };
+            let (extraction, stop) = (Arc::clone(extraction), token.clone());
+            let consume = move |plain: &mut dyn Read| extraction.extract(carrier, plain, &stop);
+            let decoded = self
+                .archive
+                .decode_partition(&key, part.codec, held, consume);
+            match decoded.await {
+                Ok(()) => return Ok(()),
+                Err(error) => wait_after(&mut attempts, error, &key, token).await?,
+            }
+            attempt = attempt.saturating_add(1);
+        }
+    }
+}
+
+/// Waits for the next attempt at an object, where there is one after this error.
+async fn wait_after(
+    attempts: &mut Attempts,
+    error: OpError,
+    key: &ObjectKey,
+    token: &CancellationToken,
+) -> Result<()> {
+    let again = attempts.after(error)?;
+    tracing::warn!(
+        %key, attempt = again.failed, error = %again.error.chain(), "object is fetched again"
+    );
+    again.wait_unless(token).await
+}

@@ -1,0 +1,66 @@
+//! Where the files of a backup go while it is read.
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+
+use crate::error::Result;
+
+/// What takes the directories and files of a backup, by their paths in the data directory. Sync: the threads of several
+/// partitions call it at the same time.
+///
+/// Every file comes once, and only one that the ledger let in. `global/pg_control`, the tablespace map and links never
+/// come: [`super::WholeBackup`] has them.
+pub(crate) trait Sink: Debug + Send + Sync + 'static {
+    /// A file that is being written.
+    type File: Write;
+    /// A file that came, and is read again.
+    type Body: Read;
+
+    /// Refuses a file of `size` bytes that would be of no use, before anything of it is read.
+    fn judge(&self, path: &str, size: u64) -> Result<()>;
+
+    /// Makes a directory with these permission bits.
+    fn directory(&self, path: &str, mode: u32) -> Result<()>;
+
+    /// Makes an empty file with these permission bits.
+    fn file(&self, path: &str, mode: u32) -> Result<Self::File>;
+
+    /// A file that came, with its size in bytes: its content gets a second name.
+    fn reopen(&self, path: &str) -> Result<(Self::Body, u64)>;
+}
+
+/// Takes everything and keeps nothing: for a check of a backup that writes no byte.
+///
+/// What only a file system refuses is not found this way: a name of more than 255 bytes, or a file that has the name of
+/// a directory.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "its first user after the tests is the verb that verifies backups"
+    )
+)]
+pub(crate) struct Nowhere;
+
+impl Sink for Nowhere {
+    type File = io::Sink;
+    type Body = io::Empty;
+
+    fn judge(&self, _: &str, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn directory(&self, _: &str, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn file(&self, _: &str, _: u32) -> Result<io::Sink> {
+        Ok(io::sink())
+    }
+
+    /// Nothing is there to be copied, so a second name costs no bytes.
+    fn reopen(&self, _: &str) -> Result<(io::Empty, u64)> {
+        Ok((io::empty(), 0))
+    }
+}

@@ -1,0 +1,377 @@
+//! A backup in the archive: its record, its partitions, and what must come out of them. Reads only.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use wale_cluster::recovery::ConfigurationSet;
+use wale_cluster::{path_of_text, text_of_path};
+use wale_format::layout;
+use wale_format::tar::{MemberKind, TarReader};
+use wale_format::{BackupName, Sentinel, WaleSentinel};
+use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
+use wale_pipeline::MemoryPermit;
+use wale_storage::{ObjectKey, StoreError};
+
+use super::ledger::Ledger;
+use super::manifest::{Manifest, TABLESPACE_MAP};
+use super::memory::WORKER_BYTES;
+use super::needs::{DiskNeed, DiskNeeds};
+use super::tablespaces::RecordedTablespace;
+use crate::archive::member_list::Keep;
+use crate::archive::parts::StoredPart;
+use crate::archive::{Archive, BackupEntry, ConsumeError};
+use crate::described::DescriptionBounds;
+use crate::error::{Kind, OpError, Result};
+use wale_format::hex;
+
+/// A tablespace map has a line for each tablespace, of at most 4 kB.
+const MAP_MAX: u64 = 1 << 20;
+/// `extended_version.txt` has one line.
+const VERSION_TEXT_MAX: u64 = 64 << 10;
+
+/// A backup that can be read, as far as a look at the archive shows. It is read once: its ledger knows what came.
+pub(crate) struct StoredBackup {
+    pub(crate) name: BackupName,
+    /// When it ended, or its record was stored.
+    pub(crate) ended: DateTime<Utc>,
+    pub(crate) sentinel: Sentinel,
+    /// Where somebody recorded it.
+    pub(crate) major: Option<MajorVersion>,
+    pub(crate) timeline: TimelineId,
+    /// Only backups of wale have one.
+    pub(crate) manifest: Option<Manifest>,
+    /// The files that must arrive, where the backup says so.
+    pub(super) ledger: Arc<Ledger>,
+    /// Largest first.
+    pub(crate) parts: Vec<StoredPart>,
+    /// What the ledger takes of the budget until the reading ends.
+    memory: Option<MemoryPermit>,
+}
+
+impl StoredBackup {
+    /// Reads what describes a backup, and holds the partitions in the archive against it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] for what is missing or not what was recorded; [`Kind::Configuration`] for what this version
+    /// cannot read, or has no memory for; those of the store.
+    pub(crate) async fn load(archive: &Archive, entry: &BackupEntry) -> Result<Self> {
+        let name = entry.name.clone();
+        let sentinel = entry
+            .readable()
+            .cloned()
+            .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
+        let budget = archive.budget();
+        let foreign = DescriptionBounds::of_foreign(budget.total());
+        let keep = Keep::Members(foreign);
+        let list = archive.member_list(&name, &sentinel, keep).await?;
+        let mut parts = archive
+            .checked_parts(&name, &sentinel, list.as_ref())
+            .await?;
+        parts.sort_by(|one, other| {
+            other
+                .size
+                .cmp(&one.size)
+                .then_with(|| one.key.cmp(&other.key))
+        });
+        let (manifest, ledger, counted) = if let Some(record) = &sentinel.wale {
+            let bounds = DescriptionBounds::of_manifest(budget.total());
+            let (manifest, ledger) = Manifest::load(archive, &name, record, bounds).await?;
+            let counted = bounds.counted(manifest.files, WORKER_BYTES);
+            (Some(manifest), ledger, counted)
+        } else {
+            archive.check_clear(&name, &parts).await?;
+            let listed = list.map(|list| list.members).unwrap_or_default();
+            let counted = foreign.counted(listed.len() as u64, WORKER_BYTES);
+            (None, Ledger::of_list(foreign, listed), counted)
+        };
+        let memory = match counted {
+            0 => None,
+            bytes => Some(budget.acquire(bytes).await),
+        };
+        let major = match recorded_major(&sentinel) {
+            Some(major) => Some(major),
+            None => extended_version(archive, &name).await?,
+        };
+        let timeline = sentinel
+            .wale
+            .as_ref()
+            .map_or(name.segment().timeline(), |wale| wale.start_timeline);
+        Ok(Self {
+            name,
+            ended: entry.time,
+            sentinel,
+            major,
+            timeline,
+            manifest,
+            ledger: Arc::new(ledger),
+            memory,
+            parts,
+        })
+    }
+
+    /// The configuration that lay outside of the data directory, where the backup has it; and the folder in which it lay.
+    pub(crate) async fn configuration(
+        &self,
+        archive: &Archive,
+    ) -> Result<Option<(String, ConfigurationSet)>> {
+        let Some(record) = self.wale().and_then(|wale| wale.configuration.as_ref()) else {
+            return Ok(None);
+        };
+        let key = Archive::key(&layout::configuration(&self.name))?;
+        let damaged = |what: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the configuration of backup {} {what}", self.name),
+            )
+            .hint("name a folder with your own in PGCONF_BACKUP_DIR, and restore again")
+        };
+        let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
+            return Err(damaged("is not in the archive".to_owned()));
+        };
+        if hex(&Sha256::digest(&bytes)) != record.sha256 {
+            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
+        }
+        let set = ConfigurationSet::from_json(&bytes)
+            .map_err(|error| damaged(format!("is damaged: {error}")))?;
+        Ok(Some((record.origin.clone(), set)))
+    }
+
+    /// What wale recorded.
+    pub(crate) fn wale(&self) -> Option<&WaleSentinel> {
+        self.sentinel.wale.as_ref()
+    }
+
+    /// The size of a file, in bytes, where the manifest has it.
+    pub(crate) fn size_of(&self, path: &str) -> Option<u64> {
+        self.ledger.size_of(path)
+    }
+
+    /// Bytes of the budget that the description holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.memory.as_ref().map_or(0, MemoryPermit::bytes)
+    }
+
+    /// Refuses a codec that this version knows by name only.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Configuration`], naming it.
+    pub(crate) fn check_codecs(&self) -> Result<()> {
+        let Some(part) = self.parts.iter().find(|part| !part.codec.can_read()) else {
+            return Ok(());
+        };
+        Err(OpError::new(
+            Kind::Configuration,
+            format!(
+                "backup {} is compressed with {}, which this version cannot read yet",
+                self.name, part.codec
+            ),
+        )
+        .hint("use a version of wale that reads this codec, or the tool that made the backup"))
+    }
+
+    /// The name of a file that has not come, where one can be found: for a message only.
+    pub(super) async fn first_missing(&self, archive: &Archive) -> Option<String> {
+        if let Some(manifest) = &self.manifest {
+            return manifest.first_missing(archive, &self.ledger).await;
+        }
+        let ledger = Arc::clone(&self.ledger);
+        let keep = Keep::First(Arc::new(move |name| ledger.is_missing(name)));
+        let list = archive.member_list(&self.name, &self.sentinel, keep).await;
+        // Whatever became of the list meanwhile: it is only read for a name.
+        list.ok().flatten().and_then(|list| list.first)
+    }
+
+    /// What goes to each tablespace. Without a manifest all is taken to go to the data directory.
+    pub(crate) fn needs(&self) -> Cow<'_, DiskNeeds> {
+        if let Some(manifest) = &self.manifest {
+            return Cow::Borrowed(&manifest.needs);
+        }
+        let mut need = DiskNeed::default();
+        need.add(self.sentinel.bytes().unwrap_or(0));
+        Cow::Owned(DiskNeeds::from([(None, need)]))
+    }
+
+    /// Tablespaces with the place they had.
+    pub(crate) fn tablespaces(&self) -> Result<Vec<RecordedTablespace>> {
+        let base = self
+            .sentinel
+            .tablespaces()
+            .map_or("", |spec| &spec.base_prefix);
+        let recorded = |oid: u32, location: String, inside: Option<String>| RecordedTablespace {
+            inside: inside.or_else(|| place_inside(base, &location)),
+            oid,
+            location,
+        };
+        if let Some(wale) = self.wale() {
+            let spaces = wale.tablespaces.iter();
+            return Ok(spaces
+                .map(|space| recorded(space.oid, space.location.clone(), space.inside.clone()))
+                .collect());
+        }
+        let Some(spec) = self.sentinel.tablespaces() else {
+            return Ok(Vec::new());
+        };
+        let damaged = |error: String| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("the sentinel of backup {} is damaged: {error}", self.name),
+            )
+        };
+        let locations = spec
+            .locations()
+            .map_err(|error| damaged(error.to_string()))?;
+        locations
+            .into_iter()
+            .map(|(name, location)| {
+                let oid = name
+                    .parse()
+                    .map_err(|_| damaged(format!("\"{name}\" is no object identifier")))?;
+                Ok(recorded(oid, location, None))
+            })
+            .collect()
+    }
+
+    /// The tablespace map of the backup, which lies in one of its partitions: the last one of wale's, the one with the
+    /// label of WAL-G's; of WAL-E's it lies beside the files of the data directory itself, which come first.
+    pub(crate) async fn tablespace_map(&self, archive: &Archive) -> Result<Option<TablespaceMap>> {
+        let numbers = || self.parts.iter().filter_map(|part| part.number);
+        let (first, last) = (numbers().min(), numbers().max());
+        let is_candidate = |part: &&StoredPart| match (self.wale(), part.number) {
+            (Some(_), number) => number == last,
+            (None, None) => true,
+            (None, number) => number == first || number == last,
+        };
+        let _memory = archive.budget().acquire(WORKER_BYTES).await;
+        for part in self.parts.iter().filter(is_candidate) {
+            let key = Archive::key(&part.key)?;
+            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find_map);
+            let Some(bytes) = found.await? else { continue };
+            let major = self.major.unwrap_or(MajorVersion::NEWEST);
+            let map =
+                TablespaceMap::parse(&byte_text::from_bytes(&bytes), major).map_err(|error| {
+                    let what = format!("the tablespace map of backup {} is damaged", self.name);
+                    OpError::new(Kind::CorruptData, what).source(error)
+                })?;
+            return Ok(Some(map));
+        }
+        Ok(None)
+    }
+
+    /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more.
+    pub(crate) async fn consistent_at(&self, archive: &Archive) -> Result<Option<Lsn>> {
+        archive.consistent_at(&self.name, &self.sentinel).await
+    }
+
+    /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
+    pub(crate) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
+        archive.segment_size_of(&self.name, &self.sentinel).await
+    }
+}
+
+/// Where a place lies in the original's data directory `base`, if it does.
+fn place_inside(base: &str, location: &str) -> Option<String> {
+    if !base.starts_with('/') || Path::new(base) == Path::new("/") {
+        return None;
+    }
+    let (base, location) = (path_of_text(base), path_of_text(location));
+    location.strip_prefix(base).ok().map(text_of_path)
+}
+
+/// Looks for the tablespace map in a partition.
+fn find_map(plain: &mut dyn Read) -> std::result::Result<Option<Vec<u8>>, ConsumeError> {
+    let mut tar = TarReader::new(plain);
+    while let Some(member) = tar.next() {
+        let member = member.map_err(std::io::Error::from)?;
+        if let MemberKind::File { size } = member.kind
+            && member.path.as_str() == TABLESPACE_MAP
+            && size <= MAP_MAX
+        {
+            let mut bytes = Vec::new();
+            tar.read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+fn recorded_major(sentinel: &Sentinel) -> Option<MajorVersion> {
+    let of_wal_g = || {
+        sentinel
+            .pg_version
+            .and_then(|number| MajorVersion::from_server_version_num(number).ok())
+    };
+    sentinel
+        .wale
+        .as_ref()
+        .map(|wale| wale.major)
+        .or_else(of_wal_g)
+}
+
+/// `PostgreSQL 10.23 on x86_64…`: WAL-E records the version nowhere else.
+async fn extended_version(archive: &Archive, name: &BackupName) -> Result<Option<MajorVersion>> {
+    let key = Archive::key(&layout::extended_version(name))?;
+    let Some(bytes) = read_whole(archive, &key, VERSION_TEXT_MAX).await? else {
+        return Ok(None);
+    };
+    Ok(major_of(&String::from_utf8_lossy(&bytes)))
+}
+
+fn major_of(text: &str) -> Option<MajorVersion> {
+    let version = text.strip_prefix("PostgreSQL ")?;
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    MajorVersion::parse(&digits).ok()
+}
+
+/// The whole of an object of at most `most` bytes.
+async fn read_whole(archive: &Archive, key: &ObjectKey, most: u64) -> Result<Option<Vec<u8>>> {
+    let failed = |error| OpError::from_store(error, format_args!("read {key}"));
+    let object = match archive.store().get(key).await {
+        Ok(object) => object,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let size = object.meta.size;
+    let too_large = || OpError::new(Kind::CorruptData, format!("object {key} is far too large"));
+    if size > most {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut body = object.body;
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk.map_err(failed)?);
+        if bytes.len() as u64 > most {
+            return Err(too_large());
+        }
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_out_of_the_servers_text() {
+        let cases = [
+            (
+                "PostgreSQL 10.23 on x86_64-pc-linux-gnu, compiled by gcc",
+                Some(10),
+            ),
+            ("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
+            ("PostgreSQL 18beta1 on x", Some(18)),
+            ("PostgreSQL 9.6.1", None),
+            ("EnterpriseDB 15", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(major_of(text).map(MajorVersion::get), expected, "{text:?}");
+        }
+    }
+}

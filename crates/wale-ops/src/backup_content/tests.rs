@@ -1,0 +1,281 @@
+//! A backup that is read into nowhere: every damage that a restore finds is found, with the same words, and nothing is
+//! written.
+
+use std::fs;
+use std::io::{Cursor, Read as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use wale_format::tar::{Meta, TarWriter};
+use wale_format::{Codec, layout};
+use wale_pg::ControlFile;
+use wale_pipeline::{CancellationToken, Progress};
+use wale_storage::ObjectKey;
+
+use super::testing::{Bench, CONTROL_FILE, name};
+use super::{BackupReader, Nowhere, StoredBackup, WholeBackup};
+use crate::archive::BackupSelector;
+use crate::backup_fetch::RestoreOptions;
+use crate::error::{Kind, OpError};
+use crate::testing::encode;
+
+async fn read_into_nowhere(bench: &Bench) -> Result<WholeBackup, OpError> {
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    let catalog = bench.archive.catalog().await?;
+    let backup = StoredBackup::load(&bench.archive, catalog.find(&name()).unwrap()).await?;
+    let reader = BackupReader {
+        archive: &bench.archive,
+        progress: &progress,
+        cancel: &cancel,
+        workers: 1,
+        described: backup.held_bytes(),
+    };
+    reader.read(&backup, &Arc::new(Nowhere)).await
+}
+
+/// Reads it into nowhere, and restores it. Both must say the same.
+async fn found_by_both(bench: &Bench, what: &str) -> OpError {
+    let error = read_into_nowhere(bench).await.expect_err(what);
+    let options = RestoreOptions {
+        selector: BackupSelector::Name(name()),
+        workers: 1,
+        ..bench.options()
+    };
+    let of_restore = bench.restore(&options).await.expect_err(what);
+    assert_eq!(error.kind, of_restore.kind, "{what}");
+    assert_eq!(error.chain(), of_restore.chain(), "{what}");
+    assert_eq!(error.hint, of_restore.hint, "{what}");
+    error
+}
+
+/// Every path below a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.display().to_string());
+            if path.symlink_metadata().unwrap().is_dir() {
+                waiting.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The partition with `base/1/1` in it: its number, and what it holds.
+fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
+    let key = layout::partition(&name(), 0, Codec::Zstd);
+    let stored = bench
+        .memory
+        .content(&ObjectKey::new(&key).unwrap())
+        .unwrap();
+    let mut plain = Vec::new();
+    let mut decoder = wale_format::decoder(Codec::Zstd, Cursor::new(stored)).unwrap();
+    decoder.read_to_end(&mut plain).unwrap();
+    (0, plain)
+}
+
+/// Adds a partition with an empty file.
+fn add_file(bench: &Bench, path: &str) {
+    let mut tar = TarWriter::new(Vec::new());
+    tar.file_header(path, 0, &Meta::default()).unwrap();
+    let stored = encode(Codec::Zstd, &tar.finish().unwrap());
+    bench.put_partition(90, Codec::Zstd, stored, 1);
+}
+
+/// Makes it another tool's.
+fn foreign(bench: &Bench) {
+    bench.change_sentinel(|sentinel| sentinel.wale = None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_backup_is_read_into_nowhere_and_nothing_is_written() {
+    let bench = Bench::new().await;
+    for maker in ["wale", "another tool"] {
+        let before = names(&bench.path(""));
+        let whole = read_into_nowhere(&bench).await.unwrap();
+        assert_eq!(names(&bench.path("")), before, "{maker}");
+        assert_eq!(whole.control_bytes, CONTROL_FILE);
+        assert!(whole.tablespace_map.is_some());
+        let report = bench.restore(&bench.options()).await.unwrap();
+        let counts = (report.files, report.bytes);
+        assert_eq!((whole.files, whole.bytes), counts, "{maker}");
+        fs::remove_dir_all(bench.path("target")).unwrap();
+        fs::remove_dir_all(bench.path("elsewhere")).unwrap();
+        foreign(&bench);
+    }
+}
+
+/// What is wrong with a backup, how it comes to that, and words that say so.
+type Damage = (&'static str, fn(&Bench), &'static str);
+
+/// What can be wrong with a backup of wale's.
+const DAMAGES: [Damage; 12] = [
+    (
+        "a missing part",
+        |bench| bench.remove(&bench.partition_keys()[1]),
+        "partition 1 of",
+    ),
+    (
+        "a part that nobody recorded",
+        |bench| bench.insert(&layout::partition(&name(), 90, Codec::Zstd), vec![0]),
+        "is not one of its partitions",
+    ),
+    (
+        "no manifest",
+        |bench| bench.remove(&ObjectKey::new(&layout::manifest(&name())).unwrap()),
+        "is not in the archive",
+    ),
+    (
+        "a wrong digest of the manifest",
+        |bench| {
+            bench.change_sentinel(|sentinel| {
+                sentinel.wale.as_mut().unwrap().manifest_sha256 = Some("0".repeat(64));
+            });
+        },
+        "is not the one the sentinel speaks of",
+    ),
+    (
+        "a wrong CRC of a file",
+        |bench| {
+            bench.change_manifest(|files| {
+                files.get_mut("base/1/1").unwrap().crc32c = Some(7);
+            });
+        },
+        "the manifest says 00000007",
+    ),
+    (
+        "a wrong size of a file",
+        |bench| bench.change_manifest(|files| files.get_mut("base/1/1").unwrap().size = 7),
+        "it has 500 bytes, the manifest says 7",
+    ),
+    (
+        "a missing member",
+        |bench| {
+            bench.change_manifest(|files| {
+                let file = files["base/1/1"].clone();
+                files.insert("base/1/99999".to_owned(), file);
+            });
+        },
+        "the backup lacks \"base/1/99999\"",
+    ),
+    (
+        "a member too many",
+        |bench| add_file(bench, "base/1/99999"),
+        "the manifest does not have it",
+    ),
+    (
+        "a member twice",
+        |bench| add_file(bench, "pg_hba.conf"),
+        "it came already",
+    ),
+    (
+        "a tar that is cut",
+        |bench| {
+            let (number, plain) = first_partition(bench);
+            let stored = encode(Codec::Zstd, &plain[..512 * 3]);
+            bench.put_partition(number, Codec::Zstd, stored, 100);
+        },
+        "cannot be decoded",
+    ),
+    (
+        "a zstd frame that is cut",
+        |bench| {
+            let (number, plain) = first_partition(bench);
+            let mut stored = encode(Codec::Zstd, &plain);
+            stored.truncate(stored.len() - 9);
+            bench.put_partition(number, Codec::Zstd, stored, 100);
+        },
+        "cannot be decoded",
+    ),
+    (
+        "another cluster's files",
+        |bench| bench.change_sentinel(|sentinel| sentinel.system_identifier = Some(1)),
+        "holds another cluster's files",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restore_finds_wrong_with_a_backup_is_found_without_a_place_for_it() {
+    for (what, damage, told) in DAMAGES {
+        let bench = Bench::new().await;
+        damage(&bench);
+        let error = found_by_both(&bench, what).await;
+        assert_eq!(error.kind, Kind::CorruptData, "{what}: {error:?}");
+        assert!(error.chain().contains(told), "{what}: {}", error.chain());
+    }
+}
+
+/// What can be wrong where no manifest says what must come.
+const FOREIGN_DAMAGES: [Damage; 6] = [
+    (
+        "no label",
+        |bench| {
+            let last = bench.partition_keys().len() - 1;
+            let mut tar = TarWriter::new(Vec::new());
+            let (path, size) = (ControlFile::PATH, CONTROL_FILE.len() as u64);
+            tar.file_header(path, size, &Meta::default()).unwrap();
+            tar.write_all(CONTROL_FILE).unwrap();
+            let stored = encode(Codec::Zstd, &tar.finish().unwrap());
+            bench.put_partition(u32::try_from(last).unwrap(), Codec::Zstd, stored, 1);
+        },
+        "has no backup_label",
+    ),
+    (
+        "no control file",
+        |bench| {
+            let last = bench.partition_keys().len() - 1;
+            let stored = encode(Codec::Zstd, &[0; 1024]);
+            bench.put_partition(u32::try_from(last).unwrap(), Codec::Zstd, stored, 0);
+        },
+        "has no global/pg_control",
+    ),
+    (
+        "a member that its maker listed is missing",
+        |bench| {
+            bench.change_sentinel(|sentinel| sentinel.files_metadata_disabled = None);
+            let list = r#"{"Files": {"/base/5/99999": {}, "/base/5/16390": {}}}"#;
+            bench.insert(&layout::files_metadata(&name()), list.into());
+        },
+        "the backup lacks \"base/5/99999\"",
+    ),
+    (
+        "a member twice",
+        |bench| add_file(bench, "pg_hba.conf"),
+        "it came already",
+    ),
+    (
+        "a tablespace of another catalog version",
+        |bench| add_file(bench, "pg_tblspc/16384/PG_15_1/x"),
+        "is not of the cluster's catalog version",
+    ),
+    (
+        "more than its maker counted",
+        |bench| {
+            let mut plain = vec![0; 512];
+            let mut tar = TarWriter::new(&mut plain[..]);
+            // Nothing is there of the body.
+            tar.file_header("base/1/99999", 4 << 30, &Meta::default())
+                .unwrap();
+            drop(tar);
+            bench.put_partition(90, Codec::Zstd, encode(Codec::Zstd, &plain), 1);
+        },
+        "hold more than the backup's sentinel says",
+    ),
+];
+
+/// No manifest says what must come; the rest is checked all the more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restore_finds_wrong_with_a_foreign_backup_is_found_without_a_place_for_it() {
+    for (what, damage, told) in FOREIGN_DAMAGES {
+        let bench = Bench::new().await;
+        foreign(&bench);
+        damage(&bench);
+        let error = found_by_both(&bench, what).await;
+        assert_eq!(error.kind, Kind::CorruptData, "{what}: {error:?}");
+        assert!(error.chain().contains(told), "{what}: {}", error.chain());
+    }
+}

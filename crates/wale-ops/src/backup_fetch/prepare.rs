@@ -1,0 +1,280 @@
+//! From a request to a restore that may begin: everything is looked at, and everything that can be refused is refused, in the
+//! order in which the reasons matter. Writes nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use wale_cluster::{Owner, RestoreMarker, text_of_path};
+use wale_pg::RecoveryTargetKind;
+use wale_pipeline::Progress;
+
+use super::aim::{self, Aim, Notes};
+use super::held::HeldDirectory;
+use super::options::{MissingTablespace, RestoreOptions};
+use super::plan::{self, Begin};
+use super::source::{Source, Sources};
+use super::tablespaces::{self, NamedBy, PlannedTablespace};
+use super::target::WalPlace;
+use super::wipe::Wiped;
+use super::{facts, libraries, lost, places};
+use crate::archive::Archive;
+use crate::error::Result;
+use wale_pipeline::blocking;
+
+/// A restore that may begin.
+pub(super) struct Prepared {
+    /// The backups that feed it.
+    pub(super) sources: Sources,
+    /// What was found where it goes.
+    pub(super) found: FoundTarget,
+    /// Where its files go.
+    pub(super) places: PlannedPlaces,
+    /// Sentences that say what was decided.
+    pub(super) notes: Vec<String>,
+    /// Sentences about what the user should check.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What the data directory to be was found to be.
+pub(super) struct FoundTarget {
+    pub(super) begin: Begin,
+    /// The marker that was found.
+    pub(super) earlier: Option<RestoreMarker>,
+    /// The owner that the files are to have.
+    pub(super) owner: Owner,
+    /// A sentence about that owner, where it is perhaps the wrong one.
+    doubt: Option<String>,
+}
+
+/// Where the files of a restore go, beside the data directory itself.
+pub(super) struct PlannedPlaces {
+    pub(super) tablespaces: Vec<PlannedTablespace>,
+    pub(super) wal: Option<WalPlace>,
+    /// The directories outside of the restore before, which are cleared first.
+    pub(super) wiped: Wiped,
+}
+
+/// Everything that can be refused.
+///
+/// # Errors
+///
+/// The reasons of [`super::run`] before it writes.
+pub(super) async fn prepare(
+    archive: &Archive,
+    options: &RestoreOptions,
+    progress: &Progress,
+) -> Result<Prepared> {
+    progress.set_phase("checking");
+    let found = find_target(options).await?;
+    let aim = Aim::of(&options.recovery_addition);
+    let (sources, chosen) = choose(archive, options, &aim).await?;
+    let source = sources.restored();
+    let (places, mut warnings) = plan_places(options, &found, source)?;
+    if found.begin == Begin::Fresh {
+        check_space(options, &sources, &places.tablespaces)?;
+    }
+    sources.check_codecs()?;
+    warnings.extend(chosen.warnings);
+    warnings.extend(warnings_about(source, options.pg_wal_link.as_deref()));
+    check_unnamed(archive, source, &places.tablespaces, found.owner).await?;
+    warnings.extend(lost::history(archive, source.timeline).await?);
+    let mut notes = chosen.notes;
+    check_libraries(options, &aim, source, &mut notes, &mut warnings)?;
+    Ok(Prepared {
+        sources,
+        found,
+        places,
+        notes,
+        warnings,
+    })
+}
+
+/// Looks at the data directory to be.
+async fn find_target(options: &RestoreOptions) -> Result<FoundTarget> {
+    let (target, lock_file) = (options.target.clone(), lock_file_name(options));
+    let look = move || {
+        HeldDirectory::look(&target)?;
+        facts::target(&target, &lock_file)
+    };
+    let (state, earlier) = blocking(look).await??;
+    let begin = plan::judge_target(&options.target, &state)?;
+    let (owner, doubt) = facts::owner(options.owner, &options.target)?;
+    Ok(FoundTarget {
+        begin,
+        earlier,
+        owner,
+        doubt,
+    })
+}
+
+/// Chooses the backup and reads what describes it.
+async fn choose(
+    archive: &Archive,
+    options: &RestoreOptions,
+    aim: &Aim,
+) -> Result<(Sources, Notes)> {
+    let catalog = archive.catalog().await?;
+    let (chosen, mut notes) = aim::choose(archive, &catalog, &options.selector, aim).await?;
+    notes.warnings.extend(chosen.passed_over);
+    let source = Source::load(archive, &chosen.entry).await?;
+    Ok((Sources::only(source), notes))
+}
+
+/// Decides where tablespaces and WAL go, and looks at those places. Also returns sentences about what the user should check.
+fn plan_places(
+    options: &RestoreOptions,
+    found: &FoundTarget,
+    source: &Source,
+) -> Result<(PlannedPlaces, Vec<String>)> {
+    let (tablespaces, mut warnings) = tablespaces::place_tablespaces(
+        &source.tablespaces()?,
+        &options.tablespace_mapping,
+        &facts::tablespace_links(&options.target),
+        &options.target,
+    )?;
+    warnings.extend(found.doubt.clone());
+    // A restore that is begun anew removes its links, and all that is beside them.
+    if found.begin == Begin::Fresh {
+        warnings.extend(facts::links_of_nobody(&options.target, &tablespaces));
+    }
+    let wiped = match &found.earlier {
+        Some(marker) if found.begin == Begin::AfterWiping => Wiped::named_by(marker),
+        _ => Wiped::default(),
+    };
+    let places = PlannedPlaces {
+        wal: facts::wal_place(&options.target, options.pg_wal_link.as_deref()),
+        tablespaces,
+        wiped,
+    };
+    plan::check_outside(&outside_of_target(options, &places))?;
+    places::check_apart(&options.target, &places.tablespaces, places.wal.as_ref())?;
+    Ok((places, warnings))
+}
+
+/// What is to be known of the directories outside that the restore will write into.
+fn outside_of_target(options: &RestoreOptions, places: &PlannedPlaces) -> Vec<plan::OutsideFacts> {
+    let mut outside: Vec<plan::OutsideFacts> = Vec::new();
+    for space in &places.tablespaces {
+        let makes = match space.named_by {
+            NamedBy::Request => true,
+            NamedBy::Backup => options.missing_tablespace == MissingTablespace::Make,
+            NamedBy::Link => false,
+            NamedBy::Itself => continue,
+        };
+        if makes && facts::can_be_made(&space.target) {
+            continue;
+        }
+        let purpose = format!("tablespace {}", space.oid);
+        outside.push(facts::outside(&space.target, purpose, false, &places.wiped));
+    }
+    if let Some(wal) = &places.wal {
+        let purpose = "the WAL directory".to_owned();
+        outside.push(facts::outside(wal.path(), purpose, true, &places.wiped));
+    }
+    outside
+}
+
+/// Refuses file systems that are too small.
+pub(super) fn check_space(
+    options: &RestoreOptions,
+    sources: &Sources,
+    tablespaces: &[PlannedTablespace],
+) -> Result<()> {
+    let volumes = facts::volumes(&options.target, tablespaces, &sources.needs())?;
+    plan::check_space(&volumes)
+}
+
+/// Places that the request did not name: see [`tablespaces`].
+async fn check_unnamed(
+    archive: &Archive,
+    source: &Source,
+    tablespaces: &[PlannedTablespace],
+    owner: Owner,
+) -> Result<()> {
+    let unnamed = || {
+        tablespaces
+            .iter()
+            .filter(|space| space.named_by == NamedBy::Backup)
+    };
+    if unnamed().next().is_none() {
+        return Ok(());
+    }
+    let map = source.tablespace_map(archive).await?;
+    tablespaces::check_named_alike(tablespaces, map.as_ref())?;
+    let mut unnamed = unnamed();
+    unnamed.try_for_each(|space| facts::check_owner(space, owner))
+}
+
+/// What the backup's server had loaded, and whether a server that is installed here has it.
+fn check_libraries(
+    options: &RestoreOptions,
+    aim: &Aim,
+    source: &Source,
+    notes: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let Some(record) = source.wale() else {
+        return Ok(());
+    };
+    let loaded = libraries::Record::of(record);
+    notes.extend(libraries::notes(&loaded));
+    notes.extend(libraries::jobs_note(&loaded, &aim.kind));
+    let question = libraries::Question {
+        record: &loaded,
+        major: record.major,
+        policy: options.missing_libraries,
+        ends_with_backup: matches!(aim.kind, RecoveryTargetKind::Immediate),
+    };
+    warnings.extend(libraries::check(&question)?);
+    Ok(())
+}
+
+fn warnings_about(source: &Source, pg_wal_link: Option<&Path>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(wale) = source.wale() else {
+        warnings.push(format!(
+            "backup {} was not made by wale and has no manifest: its files were not checked against one",
+            source.name
+        ));
+        return warnings;
+    };
+    if let Some(first) = wale.damaged_pages.first() {
+        warnings.push(format!(
+            "{} pages were damaged already when the backup was made, the first is block {} of \"{}\"",
+            wale.damaged_pages.len(),
+            first.block,
+            first.path
+        ));
+    }
+    if let (Some(link), None) = (&wale.pg_wal_link, pg_wal_link) {
+        warnings.push(format!(
+            "pg_wal was a link to \"{link}\" when the backup was made; it is a directory now"
+        ));
+    }
+    warnings
+}
+
+/// The name of the sidecar's lock file; empty where there is none.
+pub(super) fn lock_file_name(options: &RestoreOptions) -> String {
+    options.lock_file_name.clone().unwrap_or_default()
+}
+
+impl PlannedPlaces {
+    /// The tablespaces' directories that are this restore's own from its marker on, as the marker names them.
+    pub(super) fn outside(&self) -> Vec<String> {
+        let spaces = self.tablespaces.iter();
+        let places = spaces
+            .filter(|space| space.named_by != NamedBy::Itself)
+            .map(|space| &space.target);
+        let all: BTreeSet<_> = places
+            .chain(&self.wiped.tablespaces)
+            .map(|p| text_of_path(p))
+            .collect();
+        all.into_iter().collect()
+    }
+
+    /// Likewise the WAL directory, where it is not simply a directory in the target.
+    pub(super) fn wal_directory(&self) -> Option<String> {
+        self.wal.as_ref().map(|wal| text_of_path(wal.path()))
+    }
+}
