@@ -40,7 +40,7 @@ mod testing;
 mod wal_g_tests;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, ClusterIdentity,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog,
     SentinelRecord, StoredWal,
 };
 pub use clock::Clock;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::{Codec, layout};
+use wale_pg::ClusterIdentity;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
 use super::*;

@@ -19,7 +19,7 @@ use wale_cluster::{
 };
 use wale_format::BackupName;
 use wale_pg::{
-    ArchiveFileName, ClusterState, ControlFile, HeaderExpectation, Lsn, WalPageHeader,
+    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, HeaderExpectation, Lsn, WalPageHeader,
     WalSegmentName, end_of_shutdown_checkpoint,
 };
 use wale_pipeline::{CancellationToken, Progress};
@@ -32,7 +32,7 @@ use super::plan;
 use super::preflight::{Ready, read_directory};
 use super::report::{BackupReport, Started};
 use super::run::{Backup, attempt};
-use crate::archive::{Archive, ClusterIdentity};
+use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{Kind, OpError, Result};
 
@@ -135,9 +135,8 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
         ));
     };
     let own = ClusterIdentity {
-        system_identifier: control_file.system_identifier,
         major: Some(major),
-        wal_segment_size: control_file.wal_segment_size,
+        ..control_file.identity()
     };
     archive.ensure_identity(&own, &options.begin()).await?;
     configuration::look_offline(directory.path());
@@ -155,10 +154,8 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
             major,
             system_identifier: control_file.system_identifier,
             wal_segment_size: control_file.wal_segment_size,
-            timeline: control_file.timeline,
             in_recovery: false,
             data_directory: None,
-            data_checksums: control_file.has_data_checksums(),
         },
         directory,
         control_file,

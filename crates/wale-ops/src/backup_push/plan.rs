@@ -3,8 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{
-    ClusterState, ControlFile, Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName,
-    WalSegmentSize,
+    ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineId, WalSegmentName, WalSegmentSize,
 };
 
 use crate::claim::{self, Holder};
@@ -18,52 +17,26 @@ const UNCLAIMED_QUIET: TimeDelta = TimeDelta::hours(24);
 /// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
-/// What identifies a cluster, as the server or its data directory says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClusterFacts {
-    /// Identifier made by initdb.
-    pub system_identifier: SystemIdentifier,
-    /// Major version.
-    pub major: MajorVersion,
-    /// WAL segment size.
-    pub segment_size: WalSegmentSize,
-}
-
-/// Refuses a server that is not the one of the data directory: a wrong host name would else make a backup of one
+/// Refuses a server that is not the one of the data directory: otherwise a wrong host name would make a backup of one
 /// cluster's files with another cluster's positions.
 ///
 /// # Errors
 ///
-/// [`Kind::ArchiveMismatch`] when any fact differs.
-pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<()> {
-    let differing = if server.system_identifier != directory.system_identifier {
-        (
-            "system identifier",
-            server.system_identifier.to_string(),
-            directory.system_identifier.to_string(),
-        )
-    } else if server.major != directory.major {
-        (
-            "major version",
-            server.major.to_string(),
-            directory.major.to_string(),
-        )
-    } else if server.segment_size != directory.segment_size {
-        (
-            "WAL segment size",
-            server.segment_size.bytes().to_string(),
-            directory.segment_size.bytes().to_string(),
-        )
-    } else {
+/// [`Kind::ArchiveMismatch`] when they differ in anything that both know.
+pub fn same_cluster(server: &ClusterIdentity, directory: &ClusterIdentity) -> Result<()> {
+    let Some(found) = server.difference(directory) else {
         return Ok(());
     };
-    let (what, there, here) = differing;
     Err(OpError::new(
         Kind::ArchiveMismatch,
-        format!("the server is not the one of the data directory: {what} differs"),
+        format!(
+            "the server is not the one of the data directory: {} differs",
+            found.what
+        ),
     )
     .detail(format!(
-        "The server has {there}, the data directory has {here}."
+        "The server has {}, the data directory has {}.",
+        found.first, found.second
     ))
     .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
 }
@@ -250,6 +223,8 @@ pub fn required_segments(
 
 #[cfg(test)]
 mod tests {
+    use wale_pg::{MajorVersion, SystemIdentifier};
+
     use super::*;
 
     fn timeline(number: u32) -> TimelineId {
@@ -379,17 +354,19 @@ mod tests {
 
     #[test]
     fn the_server_must_be_the_one_of_the_data_directory() {
-        let facts = |id, major, size| ClusterFacts {
+        let cluster = |id, major, size| ClusterIdentity {
             system_identifier: SystemIdentifier::new(id),
-            major: MajorVersion::parse(major).unwrap(),
-            segment_size: WalSegmentSize::new(size).unwrap(),
+            major: MajorVersion::parse(major).ok(),
+            wal_segment_size: WalSegmentSize::new(size).unwrap(),
         };
-        let here = facts(1, "15", 16 << 20);
+        let here = cluster(1, "15", 16 << 20);
         assert!(same_cluster(&here, &here).is_ok());
+        // 13 to 16 share a version of the control file; where it does not show which, the server's word is taken.
+        assert!(same_cluster(&here, &cluster(1, "", 16 << 20)).is_ok());
         for there in [
-            facts(2, "15", 16 << 20),
-            facts(1, "14", 16 << 20),
-            facts(1, "15", 1 << 20),
+            cluster(2, "15", 16 << 20),
+            cluster(1, "14", 16 << 20),
+            cluster(1, "15", 1 << 20),
         ] {
             assert_eq!(
                 same_cluster(&there, &here).unwrap_err().kind,

@@ -14,8 +14,8 @@ use wale_pg::ControlFile;
 
 use super::configuration::{self, Outside};
 use super::options::Options;
-use super::plan::{ClusterFacts, other_server, same_cluster};
-use crate::archive::{Archive, ClusterIdentity};
+use super::plan::{other_server, same_cluster};
+use crate::archive::Archive;
 use crate::blocking::blocking;
 use crate::error::{Declined, Kind, OpError, Result};
 
@@ -78,25 +78,11 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .facts()
         .await
         .map_err(|error| failed(error, "ask the server who it is"))?;
-    let server = ClusterFacts {
-        system_identifier: facts.system_identifier,
-        major: facts.major,
-        segment_size: facts.wal_segment_size,
-    };
-    let here = ClusterFacts {
-        system_identifier: control_file.system_identifier,
-        // 13 to 16 share a version of the control file; where it does not show which, the server's word is taken.
-        major: control_file.major().unwrap_or(facts.major),
-        segment_size: control_file.wal_segment_size,
-    };
-    same_cluster(&server, &here)?;
+    let server = facts.identity();
+    // A control file may not show the major version; then the server's word is taken.
+    same_cluster(&server, &control_file.identity())?;
     refuse_other_files(&control, options).await?;
-    let own = ClusterIdentity {
-        system_identifier: facts.system_identifier,
-        major: Some(facts.major),
-        wal_segment_size: facts.wal_segment_size,
-    };
-    archive.ensure_identity(&own, &options.begin()).await?;
+    archive.ensure_identity(&server, &options.begin()).await?;
     control
         .check_backup_privileges(facts.major)
         .await

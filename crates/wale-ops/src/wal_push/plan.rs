@@ -1,11 +1,10 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
 use wale_pg::{
-    ArchiveFileName, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName,
+    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName,
     WalSegmentSize,
 };
 
-use crate::archive::ClusterIdentity;
 use crate::error::{Kind, OpError, Result};
 
 /// What is known about the cluster that a file comes from.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use wale_cluster::WalDirectory;
 use wale_format::{Codec, layout};
-use wale_pg::WalSegmentSize;
+use wale_pg::{ClusterIdentity, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, Occurrence, Store, Verb};
 
 use super::PushOutcome::{AlreadyStored, KeptBeside, Stored};
 use super::*;
-use crate::archive::{Archive, ClusterIdentity};
+use crate::archive::Archive;
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, archive, cluster, content, encode, file_name, once, patient, segment,
