@@ -16,9 +16,9 @@ use wale_pg::{ControlFile, WalSegmentName, byte_text};
 use wale_storage::{ObjectKey, PutOutcome, body_from};
 
 use super::copied::{Copied, ListingFacts};
-use super::copy::{StoredPartition, small_partition};
+use super::files::{Contents, FileRecord};
 use super::options::Options;
-use super::partition::{Contents, FileRecord};
+use super::partitions::{StoredPartition, small_partition};
 use super::place;
 use super::preflight::Ready;
 use super::report::{BackupReport, DamagedPage, Started};

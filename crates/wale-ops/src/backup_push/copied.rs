@@ -2,7 +2,7 @@
 
 use wale_format::TablespaceRecord;
 
-use super::copy::StoredPartition;
+use super::partitions::StoredPartition;
 
 /// What the copying brought.
 pub(super) struct Copied {

@@ -20,12 +20,12 @@
 mod commit;
 mod configuration;
 mod copied;
-mod copy;
+mod files;
 mod forks;
 mod offline;
 mod options;
 mod pages;
-mod partition;
+mod partitions;
 mod place;
 pub mod plan;
 mod preflight;

@@ -19,15 +19,15 @@ use wale_cluster::{
 };
 use wale_format::BackupName;
 use wale_pg::{
-    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, HeaderExpectation, Lsn, WalPageHeader,
-    WalSegmentName, end_of_shutdown_checkpoint,
+    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, HeaderExpectation, Lsn,
+    WalPageHeader, WalSegmentName, end_of_shutdown_checkpoint,
 };
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::commit::Evidence;
 use super::configuration;
+use super::files::SourceFile;
 use super::options::Options;
-use super::partition::SourceFile;
 use super::plan;
 use super::preflight::{Ready, read_directory};
 use super::report::{BackupReport, Started};

@@ -18,10 +18,10 @@ use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::commit::{self, Evidence};
 use super::copied::{Copied, ListingFacts};
-use super::copy::{CopyJob, PartitionJob, SourceDirectory, WORKER_BYTES, make_partition};
+use super::files::{PageVerification, SourceFile};
 use super::forks::Forks;
 use super::options::Options;
-use super::partition::{PageVerification, SourceFile};
+use super::partitions::{CopyJob, PartitionJob, SourceDirectory, WORKER_BYTES, make_partition};
 use super::plan;
 use super::preflight::{self, Ready};
 use super::report::{BackupReport, Started};

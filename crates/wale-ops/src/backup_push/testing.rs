@@ -9,8 +9,8 @@ use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
-use super::copy::{CopyJob, make_partition, small_partition};
 use super::options::DamagedPagePolicy;
+use super::partitions::{CopyJob, make_partition, small_partition};
 use super::run::{parts_of, sources};
 use super::throttle::Throttle;
 use super::uploads::Uploads;

@@ -19,10 +19,10 @@ use wale_format::{BackupName, CodecSettings, encoder, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 use wale_storage::{Body, BodyError};
 
-use super::options::DamagedPagePolicy;
-use super::partition::{
+use super::files::{
     Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile,
 };
+use super::options::DamagedPagePolicy;
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
 use crate::error::{Kind, OpError, Result};
