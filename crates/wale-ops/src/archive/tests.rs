@@ -29,7 +29,7 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
         .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
         .await
         .expect("claimed");
-    assert_eq!(claimed.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
+    assert_eq!(claimed.cluster.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
     assert_eq!(claimed.codecs, [Codec::Zstd].into());
     let claims = bench.faulty.calls(Verb::PutIfAbsent);
     for _ in 0..100 {

@@ -650,7 +650,7 @@ async fn row_8_whichever_call_of_a_restore_fails_nothing_starts_and_the_next_res
 fn operations_can_be_tasks(
     archive: &Archive,
     options: &RestoreClusterOptions,
-    push: &crate::backup_push::Options,
+    push: &crate::backup_push::BackupOptions,
 ) {
     fn task<T: Send>(_: T) {}
     let (progress, cancel) = (Progress::new(), CancellationToken::new());

@@ -20,9 +20,10 @@ use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 use wale_storage::{Body, BodyError};
 
 use super::files::{
-    Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile,
+    FileReader, FillError, PageVerification, PartitionContents, READ_BYTES, SourceFile,
 };
 use super::options::DamagedPagePolicy;
+use super::progress_share::ProgressShare;
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
 use crate::error::{Kind, OpError, Result};
@@ -77,7 +78,7 @@ pub(super) struct PartitionJob {
 #[derive(Debug, Default)]
 pub(super) struct StoredPartition {
     pub(super) number: u32,
-    pub(super) contents: Contents,
+    pub(super) contents: PartitionContents,
     /// Bytes of the tar.
     pub(super) bytes_plain: u64,
     /// Bytes of the object.
@@ -90,7 +91,7 @@ pub(super) fn make_partition(
     part: &PartitionJob,
     cancel: &CancellationToken,
 ) -> Result<StoredPartition> {
-    let mut reader = Reader::new(
+    let mut reader = FileReader::new(
         job.verify.clone(),
         job.policy,
         &job.throttle,
@@ -133,7 +134,7 @@ fn sleep_unless_cancelled(pause: Duration, cancel: &CancellationToken) -> Result
 fn attempt_partition(
     job: &CopyJob,
     part: &PartitionJob,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
     attempt: Attempt,
 ) -> Result<StoredPartition> {
     let key = layout::partition(&job.name, part.number, job.codec.codec);
@@ -170,11 +171,11 @@ fn attempt_partition(
 fn fill(
     job: &CopyJob,
     part: &PartitionJob,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
     sink: ChunkWriter,
-) -> std::result::Result<(Contents, u64), FillError> {
+) -> std::result::Result<(PartitionContents, u64), FillError> {
     let mut tar = TarWriter::new(CountingWriter::new(open_encoder(job.codec, sink)?));
-    let mut contents = Contents::default();
+    let mut contents = PartitionContents::default();
     match &part.files {
         None => {
             for directory in &job.directories {

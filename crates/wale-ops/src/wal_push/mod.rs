@@ -20,7 +20,7 @@ mod abandoned;
 mod compare;
 mod flight;
 mod memory;
-pub mod plan;
+mod plan;
 mod pusher;
 mod report;
 mod run;

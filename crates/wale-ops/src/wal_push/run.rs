@@ -12,7 +12,7 @@ use wale_storage::ObjectKey;
 use super::abandoned;
 use super::compare::{digest, same_content};
 use super::flight::Turn;
-use super::plan::{self, Decision};
+use super::plan::{self, PushDecision};
 use super::report::{PushOutcome, PushReport};
 use super::source::Source;
 use super::upload::{Uploaded, upload};
@@ -160,16 +160,16 @@ pub(super) async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> 
     let Copies { readable, sealed } = compare_all(archive, source, copies).await?;
     let same: Vec<bool> = readable.iter().map(|copy| copy.same).collect();
     let mut done = match plan::decide(&source.stored_as, &same) {
-        Decision::Same(position) => confirm(archive, &readable[position].stored).await?,
-        Decision::Conflict(position) => {
+        PushDecision::Same(position) => confirm(archive, &readable[position].stored).await?,
+        PushDecision::Conflict(position) => {
             let stored: Vec<StoredWal> = readable.into_iter().map(|copy| copy.stored).collect();
             return match abandoned::settle(archive, source, &stored, turn).await? {
                 Some(done) => Ok(done),
                 None => Err(conflict(source, &stored[position].key)),
             };
         }
-        Decision::KeepBeside => return keep_beside(archive, source, turn).await,
-        Decision::Upload => store(archive, source, turn, &sealed).await?,
+        PushDecision::KeepBeside => return keep_beside(archive, source, turn).await,
+        PushDecision::Upload => store(archive, source, turn, &sealed).await?,
     };
     refuse_disputed(archive, source, &done.key).await?;
     if done.outcome == PushOutcome::Stored {
@@ -283,9 +283,11 @@ async fn store(
             let stored = stat(archive, source, key, settings.codec).await?;
             let same = same_content(archive, source, &stored).await?;
             match plan::decide(&source.stored_as, &[same]) {
-                Decision::Same(_) => Ok(already(&stored)),
-                Decision::KeepBeside => keep_beside(archive, source, turn).await,
-                Decision::Conflict(_) | Decision::Upload => Err(conflict(source, &stored.key)),
+                PushDecision::Same(_) => Ok(already(&stored)),
+                PushDecision::KeepBeside => keep_beside(archive, source, turn).await,
+                PushDecision::Conflict(_) | PushDecision::Upload => {
+                    Err(conflict(source, &stored.key))
+                }
             }
         }
     }

@@ -487,7 +487,7 @@ fn the_word_of_pg_control_and_of_the_wal_must_agree() {
 
 #[test]
 fn what_is_there_decides() {
-    use super::plan::Decision::{Conflict, KeepBeside, Same, Upload};
+    use super::plan::PushDecision::{Conflict, KeepBeside, Same, Upload};
     let cases: [(&[bool], _, _); 6] = [
         (&[], Upload, Upload),
         (&[true], Same(0), Same(0)),
