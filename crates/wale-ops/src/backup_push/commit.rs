@@ -332,7 +332,8 @@ mod tests {
         for kind in [(EIGHTEEN, 252, 292), NINETEEN] {
             for (end, counts) in [(1, true), (0, false), (2, false), (3, false)] {
                 let copied = testing::copied(&control(kind, 1), &control(kind, end));
-                let ended = Ended::new(copied, testing::running(), DateTime::UNIX_EPOCH);
+                let running = testing::running(copied.started.timeline);
+                let ended = Ended::new(copied, running, DateTime::UNIX_EPOCH);
                 let ended = ended.expect("ended");
                 assert_eq!(ended.contents.damaged_count, u64::from(counts), "{end}");
                 assert_eq!(ended.contents.damaged.len(), usize::from(counts), "{end}");

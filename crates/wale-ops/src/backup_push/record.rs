@@ -70,6 +70,7 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use wale_cluster::ConnectOptions;
+    use wale_pg::TimelineId;
 
     use super::super::backup_end::BackupEnd;
     use super::super::testing::{running, stopped, stored};
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_only_one_kind_of_server_has_is_in_its_record_only() {
-        let (record_of_running, directory) = record(running());
+        let (record_of_running, directory) = record(running(TimelineId::FIRST));
         assert!(!record_of_running.holds_its_wal);
         assert!(record_of_running.from_standby);
         assert_eq!(record_of_running.backup_label, "LABEL: wale\n");

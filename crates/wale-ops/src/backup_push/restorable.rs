@@ -64,7 +64,7 @@ mod tests {
     use tokio::sync::Notify;
     use wale_cluster::{ConnectOptions, DataDirectory};
     use wale_format::Codec;
-    use wale_pg::ControlFile;
+    use wale_pg::{ControlFile, TimelineId};
     use wale_pipeline::{CancellationToken, Progress};
 
     use super::super::files::{FileRecord, SourceFile};
@@ -97,7 +97,7 @@ mod tests {
     async fn a_backup_of_a_running_server_needs_its_wal_in_the_archive() {
         let bench = Bench::new();
         bench.claim().await;
-        let stored = || testing::stored(testing::running());
+        let stored = || testing::stored(testing::running(TimelineId::FIRST));
         let refused = refusal(&bench, stored()).await;
         assert_eq!(refused, Some(Kind::PostgresUnavailable));
         bench.store_wal(SEGMENT, Codec::Zstd, b"not looked into");

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use wale_cluster::{DataDirectory, Listing, StoppedBackup};
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
-use wale_pg::{ControlFile, Lsn, MajorVersion};
+use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::backup_end::{BackupEnd, RunningEnd};
@@ -162,9 +162,8 @@ pub(super) fn copied(before: &[u8], after: &[u8]) -> Copied {
     }
 }
 
-/// The end of a backup that a standby of timeline 1 was asked for.
-pub(super) fn running() -> BackupEnd {
-    let timeline = wale_pg::TimelineId::FIRST;
+/// The end of a backup of a standby on this timeline.
+pub(super) fn running(timeline: TimelineId) -> BackupEnd {
     BackupEnd::Running(Box::new(RunningEnd {
         server: RunningServer {
             in_recovery: true,
