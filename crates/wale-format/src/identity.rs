@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wale_pg::{MajorVersion, SystemIdentifier};
+use wale_pg::ClusterIdentity;
 
 use crate::Codec;
 
@@ -29,13 +29,9 @@ pub enum Encryption {
 pub struct ArchiveIdentity {
     /// Format of the archive; [`ArchiveIdentity::FORMAT`] is the newest this version knows.
     pub format: u32,
-    /// The cluster. In JSON a string of decimal digits: it does not fit a double.
-    pub system_identifier: SystemIdentifier,
-    /// PostgreSQL's major version, where it was known when the archive was claimed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub major: Option<MajorVersion>,
-    /// Bytes of a WAL segment.
-    pub wal_segment_size: u64,
+    /// The cluster, as it was known when the archive was claimed. In JSON its fields stand beside the others.
+    #[serde(flatten)]
+    pub cluster: ClusterIdentity,
     /// Every codec that any object of the archive was ever written with.
     pub codecs: BTreeSet<Codec>,
     /// How objects are encrypted.
@@ -125,7 +121,7 @@ mod tests {
     fn rewrites_to_the_same_bytes_with_unknown_fields() {
         let identity = ArchiveIdentity::parse(SAMPLE.as_bytes()).expect("valid");
         assert_eq!(
-            identity.system_identifier.as_u64(),
+            identity.cluster.system_identifier.as_u64(),
             7_447_234_573_249_283_074
         );
         assert_eq!(identity.codecs, BTreeSet::from([Codec::Zstd, Codec::Lzo]));
@@ -146,6 +142,8 @@ mod tests {
             SAMPLE.replace("\"zstd\"", "\"zip\""),
             SAMPLE.replace("\"7447234573249283074\"", "7447234573249283074"),
             SAMPLE.replace("\"major\": 15", "\"major\": 9"),
+            SAMPLE.replace("16777216", "16777215"),
+            SAMPLE.replace("  \"wal_segment_size\": 16777216,\n", ""),
             SAMPLE[..SAMPLE.len() - 3].to_owned(),
             String::new(),
             "[]".to_owned(),
@@ -165,6 +163,6 @@ mod tests {
     fn the_major_version_may_be_unknown() {
         let identity = ArchiveIdentity::parse(SAMPLE.replace("  \"major\": 15,\n", "").as_bytes())
             .expect("valid");
-        assert_eq!(identity.major, None);
+        assert_eq!(identity.cluster.major, None);
     }
 }

@@ -3,24 +3,12 @@
 use std::path::Path;
 
 use wale_cluster::DataDirectory;
-use wale_pg::ControlFile;
-
-use crate::archive::ClusterIdentity;
-
-/// What `pg_control` says about the cluster.
-#[must_use]
-pub(crate) fn cluster_of_control(control: &ControlFile) -> ClusterIdentity {
-    ClusterIdentity {
-        system_identifier: control.system_identifier,
-        major: control.major(),
-        wal_segment_size: control.wal_segment_size,
-    }
-}
+use wale_pg::{ClusterIdentity, ControlFile};
 
 /// `pg_control`'s word on the cluster. A data directory that cannot be read (a sidecar may see the WAL directory
 /// only) is no failure: the WAL speaks for itself.
 pub(crate) fn read_control(data_directory: &Path) -> Option<ClusterIdentity> {
-    control_file(data_directory).map(|control| cluster_of_control(&control))
+    control_file(data_directory).map(|control| control.identity())
 }
 
 /// The control file of a data directory, where it can be read.

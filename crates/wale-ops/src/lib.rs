@@ -40,8 +40,8 @@ mod testing;
 mod wal_g_tests;
 
 pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, ClusterIdentity,
-    SentinelRecord, StoredWal,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, SentinelRecord,
+    StoredWal,
 };
 pub use clock::Clock;
 pub use error::{Declined, InRecovery, Kind, Level, OpError, Retry};

@@ -58,7 +58,6 @@ mod tests {
 
     use super::*;
     use crate::archive::former::label;
-    use crate::control::cluster_of_control;
     use crate::error::Kind;
     use crate::testing::Bench;
 
@@ -104,7 +103,7 @@ mod tests {
         assert_eq!(look().await, Err(Kind::StorageUnavailable));
         bench.faulty.set_plan(FaultPlan::new());
         // The prefix is put right: what is compared is what the store has now.
-        let own = cluster_of_control(&ControlFile::parse(CONTROL).expect("parses"));
+        let own = ControlFile::parse(CONTROL).expect("parses").identity();
         let right = Bench::new();
         right
             .archive

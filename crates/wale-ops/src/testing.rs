@@ -12,11 +12,11 @@ use futures_util::TryStreamExt;
 use tempfile::TempDir;
 use wale_cluster::WalDirectory;
 use wale_format::{Codec, Seal, layout};
-use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, ClusterIdentity, SystemIdentifier, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
-use crate::archive::{Archive, ArchiveOptions, Beginning, ClusterIdentity};
+use crate::archive::{Archive, ArchiveOptions, Beginning};
 use crate::clock::Clock;
 use crate::retry::RetryBudget;
 use crate::wal_fetch::FetchedWal;

@@ -1,25 +1,14 @@
 //! What a WAL file must be like, no matter who has it: the server that hands it over, or the archive. Pure.
 
 use wale_pg::{
-    ArchiveFileName, HeaderExpectation, TimelineHistory, WalHeaderError, WalPageHeader,
-    WalSegmentSize,
+    ArchiveFileName, ClusterIdentity, HeaderExpectation, TimelineHistory, WalHeaderError,
+    WalPageHeader,
 };
 
-use crate::archive::ClusterIdentity;
 use crate::error::{Kind, OpError, Result};
 
 /// History files are a few lines; PostgreSQL reads them whole. 1 MiB is some ten thousand timeline switches.
 pub(crate) const HISTORY_FILE_MAX: u64 = 1 << 20;
-
-/// What a segment's header says about the cluster; `None` when its segment size is impossible.
-#[must_use]
-pub(crate) fn cluster_of_header(header: &WalPageHeader) -> Option<ClusterIdentity> {
-    Some(ClusterIdentity {
-        system_identifier: header.system_identifier,
-        major: header.major(),
-        wal_segment_size: WalSegmentSize::new(u64::from(header.segment_size)).ok()?,
-    })
-}
 
 /// Checks a segment (or partial segment) by its first page and its size, and returns what the header says about the
 /// cluster: no major version where the page magic is of a newer one than any that is known. Whether that is the archive's
@@ -43,7 +32,7 @@ pub(crate) fn check_segment(
     };
     let header = WalPageHeader::verify(head, &segment, &expectation)
         .map_err(|error| segment_error(name, error))?;
-    cluster_of_header(&header).ok_or_else(|| {
+    header.identity().ok_or_else(|| {
         OpError::new(
             Kind::CorruptData,
             format!("{name} is not a valid WAL segment"),
@@ -75,7 +64,7 @@ pub(crate) fn unwritten(name: &ArchiveFileName, head: &[u8], file_size: u64) -> 
         Err(WalHeaderError::AllZero) => Some(Unwritten::Preallocated),
         Err(_) => None,
         Ok(header) => {
-            let cluster = cluster_of_header(&header)?;
+            let cluster = header.identity()?;
             let size = cluster.wal_segment_size;
             let start = segment.start_lsn(size).ok()?;
             let is_another = size.offset_in_segment(header.page_address) == 0

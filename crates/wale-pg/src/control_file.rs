@@ -7,6 +7,7 @@
 
 mod layout;
 
+use crate::cluster_identity::ClusterIdentity;
 use crate::enforced_settings::{EnforcedSettings, WalLevel};
 use crate::lsn::Lsn;
 use crate::major_version::MajorVersion;
@@ -175,6 +176,15 @@ impl ControlFile {
             .iter()
             .find(|(catalog, _)| *catalog == self.catalog_version)?;
         MajorVersion::new(*major).ok()
+    }
+
+    /// The cluster it is of.
+    pub fn identity(&self) -> ClusterIdentity {
+        ClusterIdentity {
+            system_identifier: self.system_identifier,
+            major: self.major(),
+            wal_segment_size: self.wal_segment_size,
+        }
     }
 
     /// Whether every page carries a checksum. Not while checksums are being switched on or off: a page without the right

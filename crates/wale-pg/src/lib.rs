@@ -36,6 +36,7 @@ mod recovery_target;
 mod tablespace_map;
 mod timeline_history;
 
+mod cluster_identity;
 mod control_file;
 mod enforced_settings;
 mod shutdown_checkpoint;
@@ -49,6 +50,7 @@ pub mod relation;
 
 pub use archive_file_name::ArchiveFileName;
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
+pub use cluster_identity::{ClusterDifference, ClusterIdentity};
 pub use control_file::{ClusterState, ControlFile, ControlFileError};
 pub use enforced_settings::{EnforcedSettings, WalLevel};
 pub use invalid_name::InvalidName;

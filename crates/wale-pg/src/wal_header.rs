@@ -22,6 +22,7 @@
 //!
 //! The check needs nothing but these bytes, the name and the file's size: it reads no WAL record.
 
+use crate::cluster_identity::ClusterIdentity;
 use crate::lsn::Lsn;
 use crate::major_version::MajorVersion;
 use crate::system_identifier::SystemIdentifier;
@@ -132,6 +133,15 @@ impl WalPageHeader {
     pub fn major(&self) -> Option<MajorVersion> {
         let (_, major) = MAGICS.iter().find(|(magic, _)| *magic == self.magic)?;
         MajorVersion::new(*major).ok()
+    }
+
+    /// The cluster that wrote the segment; `None` when the segment size is impossible.
+    pub fn identity(&self) -> Option<ClusterIdentity> {
+        Some(ClusterIdentity {
+            system_identifier: self.system_identifier,
+            major: self.major(),
+            wal_segment_size: WalSegmentSize::new(u64::from(self.segment_size)).ok()?,
+        })
     }
 
     /// Whether the header belongs to a file of this name, and to the cluster that is expected.

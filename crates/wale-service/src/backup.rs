@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wale_ops::backup_push::{self, BackupReport, Slot};
+use wale_ops::backup_push::{self, BackupReport, ScheduleSlot};
 use wale_ops::{Archive, Clock, Declined, Kind, OpError, Progress};
 
 use crate::journal::{BackupRecord, FailureRecord, Journal, log_failure};
@@ -28,7 +28,7 @@ const FAILURE_REMEMBERED: Duration = Duration::from_hours(1);
 /// What asked for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    Schedule(Slot),
+    Schedule(ScheduleSlot),
     Request,
     FirstBackup,
 }
@@ -42,7 +42,7 @@ impl Trigger {
         }
     }
 
-    fn slot(self) -> Option<Slot> {
+    fn slot(self) -> Option<ScheduleSlot> {
         match self {
             Self::Schedule(slot) => Some(slot),
             Self::Request | Self::FirstBackup => None,
@@ -67,7 +67,7 @@ pub(crate) trait TakeBackup: Send + Sync {
 /// The real thing.
 pub(crate) struct ClusterBackup {
     pub(crate) archive: Archive,
-    pub(crate) options: backup_push::Options,
+    pub(crate) options: backup_push::BackupOptions,
 }
 
 impl TakeBackup for ClusterBackup {
@@ -79,7 +79,7 @@ impl TakeBackup for ClusterBackup {
         on_started: OnStarted,
     ) -> BoxFuture<'static, Result<BackupRecord, OpError>> {
         let archive = self.archive.clone();
-        let options = backup_push::Options {
+        let options = backup_push::BackupOptions {
             slot: trigger.slot(),
             requested_over_http: trigger == Trigger::Request,
             ..self.options.clone()

@@ -48,7 +48,7 @@ pub struct ServiceOptions {
     /// What is deleted, and when.
     pub housekeeping: Housekeeping,
     /// Options of every base backup, scheduled or asked for.
-    pub backup: backup_push::Options,
+    pub backup: backup_push::BackupOptions,
     /// The WAL directory as this process sees it.
     pub wal_directory: PathBuf,
     /// The data directory as this process sees it; its `postmaster.pid` is read while stopping.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
-use wale_ops::backup_push::{Role, Slot};
+use wale_ops::backup_push::{Role, ScheduleSlot};
 use wale_ops::{Clock, Declined, Kind};
 
 use crate::backup::{Backups, Trigger};
@@ -89,7 +89,7 @@ impl Scheduler {
         let mut covered = self.clock.now();
         for attempt in 0.. {
             self.note_next();
-            let trigger = Trigger::Schedule(Slot {
+            let trigger = Trigger::Schedule(ScheduleSlot {
                 at: slot,
                 role: self.role,
             });

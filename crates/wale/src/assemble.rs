@@ -95,8 +95,8 @@ pub(crate) fn connect(settings: &Settings) -> ConnectOptions {
 }
 
 /// A base backup of the cluster in `directory`.
-pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Options {
-    let mut options = backup_push::Options::new(directory.to_path_buf(), connect(settings));
+pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::BackupOptions {
+    let mut options = backup_push::BackupOptions::new(directory.to_path_buf(), connect(settings));
     if directory == settings.get(&declared::PGDATA) {
         options.wal_directory = settings.get(&declared::PGWAL);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use wale_pg::{
-    ControlFile, Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize, byte_text,
+    ClusterIdentity, ControlFile, Lsn, MajorVersion, SystemIdentifier, WalSegmentSize, byte_text,
 };
 
 use super::connection::{Control, USUAL_LOCK_LIMIT, get, get_name, name_bytes};
@@ -43,15 +43,23 @@ pub struct ServerFacts {
     pub system_identifier: SystemIdentifier,
     /// Size of a WAL segment.
     pub wal_segment_size: WalSegmentSize,
-    /// The timeline of the last checkpoint.
-    pub timeline: TimelineId,
     /// Whether it is a standby (or in archive recovery).
     pub in_recovery: bool,
     /// PGDATA as the server sees it; `None` where the user has no right to know it. In a container of its own the
     /// server sees it under another path than we do.
     pub data_directory: Option<String>,
-    /// Whether pages carry checksums.
-    pub data_checksums: bool,
+}
+
+impl ServerFacts {
+    /// The server's cluster.
+    #[must_use]
+    pub fn identity(&self) -> ClusterIdentity {
+        ClusterIdentity {
+            system_identifier: self.system_identifier,
+            major: Some(self.major),
+            wal_segment_size: self.wal_segment_size,
+        }
+    }
 }
 
 /// What distinguishes one server's control file from another's of the same cluster, and from itself at another time.
@@ -91,8 +99,6 @@ impl Control {
         let sql = "SELECT pg_catalog.current_setting('server_version_num')::int,
                     (pg_catalog.pg_control_system()).system_identifier,
                     (pg_catalog.pg_control_init()).bytes_per_wal_segment,
-                    (pg_catalog.pg_control_init()).data_page_checksum_version,
-                    (pg_catalog.pg_control_checkpoint()).timeline_id,
                     pg_catalog.pg_is_in_recovery()";
         let row = self.query_one(during, sql, &[]).await?;
         let strange = |reason: String| ClusterError::UnexpectedAnswer { during, reason };
@@ -108,13 +114,8 @@ impl Control {
             system_identifier: SystemIdentifier::from_sql(get(&row, 1, during)?),
             wal_segment_size: WalSegmentSize::new(segment_bytes)
                 .map_err(|error| strange(error.to_string()))?,
-            timeline: u32::try_from(get::<i32>(&row, 4, during)?)
-                .ok()
-                .and_then(TimelineId::new)
-                .ok_or_else(|| strange("timeline 0".to_owned()))?,
-            in_recovery: get(&row, 5, during)?,
+            in_recovery: get(&row, 3, during)?,
             data_directory: self.data_directory().await?,
-            data_checksums: get::<i32>(&row, 3, during)? != 0,
         })
     }
 

@@ -10,10 +10,10 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use wale_format::Codec;
 use wale_format::layout::{self, ArchiveKey};
-use wale_pg::{ArchiveFileName, SystemIdentifier};
+use wale_pg::{ArchiveFileName, ClusterIdentity, SystemIdentifier};
 use wale_storage::{ObjectKey, ObjectMeta};
 
-use super::cluster_identity::{ClusterIdentity, foreign_cluster};
+use super::foreign_cluster::foreign_cluster;
 use super::read::damaged;
 use super::{Archive, StoredWal};
 use crate::error::{Kind, OpError, Result};

@@ -94,7 +94,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::archive::{Archive, ClusterIdentity};
+    use crate::archive::Archive;
     use crate::error::Kind;
     use crate::testing::{Bench, SYSTEM_IDENTIFIER, cluster};
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     async fn begun(archive: &Archive, begin: &Beginning) -> std::result::Result<(), Kind> {
-        let own: ClusterIdentity = cluster(SYSTEM_IDENTIFIER);
+        let own = cluster(SYSTEM_IDENTIFIER);
         let result = archive.ensure_identity(&own, begin).await;
         result.map(|_| ()).map_err(|error| {
             assert!(error.hint.expect("a way").contains("--new-archive"));

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use wale_format::{ArchiveIdentity, Codec, IdentityError, layout};
+use wale_pg::ClusterIdentity;
 use wale_storage::{PutOutcome, body_from};
 
 use super::Archive;
 use super::adopt::Survey;
-use super::cluster_identity::{ClusterIdentity, foreign_cluster};
+use super::foreign_cluster::foreign_cluster;
 use super::former::Beginning;
 use crate::error::{Kind, OpError, Result};
 
@@ -69,7 +70,7 @@ impl Archive {
             Some(identity) => identity,
             None => self.claim_once(cluster, begin).await?,
         };
-        compare(&identity, cluster, &self.location())?;
+        compare(&identity.cluster, cluster, &self.location())?;
         *self.inner.identity.lock().await = Some(identity.clone());
         Ok(identity)
     }
@@ -175,7 +176,7 @@ impl Archive {
         let Some(identity) = self.read_identity().await? else {
             return Ok(false);
         };
-        compare(&identity, cluster, &self.location())?;
+        compare(&identity.cluster, cluster, &self.location())?;
         Ok(true)
     }
 
@@ -206,9 +207,7 @@ impl Archive {
         }
         let identity = ArchiveIdentity {
             format: ArchiveIdentity::FORMAT,
-            system_identifier: cluster.system_identifier,
-            major: cluster.major,
-            wal_segment_size: cluster.wal_segment_size.bytes(),
+            cluster: *cluster,
             codecs,
             encryption: self.inner.seal.encryption(),
             created_at: self.clock().now(),
@@ -268,22 +267,22 @@ impl Archive {
 }
 
 /// Refuses a cluster that is not the archive's own.
-fn compare(identity: &ArchiveIdentity, cluster: &ClusterIdentity, location: &str) -> Result<()> {
-    if identity.system_identifier != cluster.system_identifier {
+fn compare(archive: &ClusterIdentity, cluster: &ClusterIdentity, location: &str) -> Result<()> {
+    if archive.system_identifier != cluster.system_identifier {
         return Err(foreign_cluster(
-            identity.system_identifier,
+            archive.system_identifier,
             cluster.system_identifier,
             location,
         ));
     }
-    if identity.wal_segment_size != cluster.wal_segment_size.bytes() {
+    if archive.wal_segment_size != cluster.wal_segment_size {
         return Err(OpError::new(
             Kind::ArchiveMismatch,
             format!("the WAL segment size is not the one of {location}"),
         )
         .detail(format!(
             "The archive has segments of {} bytes, the cluster of {} bytes.",
-            identity.wal_segment_size,
+            archive.wal_segment_size.bytes(),
             cluster.wal_segment_size.bytes()
         ))
         .hint("use a new prefix after the segment size was changed"));

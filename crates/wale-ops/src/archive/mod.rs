@@ -8,8 +8,8 @@
 
 mod adopt;
 mod catalog;
-mod cluster_identity;
 pub(crate) mod condition;
+mod foreign_cluster;
 pub(crate) mod former;
 mod identity;
 mod latest;
@@ -36,9 +36,8 @@ use wale_pipeline::MemoryBudget;
 use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
-pub use cluster_identity::ClusterIdentity;
-pub(crate) use cluster_identity::foreign_cluster;
 pub use condition::{Flaw, Look};
+pub(crate) use foreign_cluster::foreign_cluster;
 pub use former::Beginning;
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;

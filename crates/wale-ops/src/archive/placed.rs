@@ -38,7 +38,7 @@ impl Archive {
         let recorded = if let Some(wale) = &sentinel.wale {
             Some(wale.wal_segment_size)
         } else if let Some(identity) = self.identity().await? {
-            Some(identity.wal_segment_size)
+            Some(identity.cluster.wal_segment_size.bytes())
         } else {
             self.size_by_first_segment(name).await?
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::{Codec, layout};
+use wale_pg::ClusterIdentity;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
 use super::*;
@@ -28,7 +29,10 @@ async fn an_empty_prefix_is_claimed_once_and_remembered() {
         .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
         .await
         .expect("claimed");
-    assert_eq!(claimed.system_identifier.as_u64(), SYSTEM_IDENTIFIER);
+    assert_eq!(
+        claimed.cluster.system_identifier.as_u64(),
+        SYSTEM_IDENTIFIER
+    );
     assert_eq!(claimed.codecs, [Codec::Zstd].into());
     let claims = bench.faulty.calls(Verb::PutIfAbsent);
     for _ in 0..100 {

@@ -229,7 +229,7 @@ fn task<T: Send>(_: T) {}
 fn operations_can_be_tasks(
     archive: &Archive,
     options: &RestoreClusterOptions,
-    push: &crate::backup_push::Options,
+    push: &crate::backup_push::BackupOptions,
 ) {
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     task(super::run(archive, &options.fetch, &progress, &cancel));

@@ -179,7 +179,7 @@ pub(super) fn look_offline(directory: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use wale_pg::{MajorVersion, SystemIdentifier, TimelineId, WalSegmentSize};
+    use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
 
     use super::*;
 
@@ -190,10 +190,8 @@ mod tests {
             major: MajorVersion::new(15).unwrap(),
             system_identifier: SystemIdentifier::new(7),
             wal_segment_size: WalSegmentSize::DEFAULT,
-            timeline: TimelineId::FIRST,
             in_recovery: false,
             data_directory: data_directory.map(str::to_owned),
-            data_checksums: true,
         };
         let map = |names: &[&str]| -> BTreeMap<String, String> {
             names

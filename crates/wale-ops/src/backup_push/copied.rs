@@ -1,22 +1,117 @@
-//! What the copying of a cluster brought.
+//! The first step of a backup: its files are copied into the archive.
 
-use wale_format::TablespaceRecord;
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::copy::StoredPartition;
+use tokio::runtime::Handle;
+use wale_cluster::{ClusterError, Listing, WalkOptions, recovery, restore_marker};
+use wale_pipeline::{blocking, run_workers};
 
-/// What the copying brought.
+use super::backup::Backup;
+use super::files::{PageVerification, SourceFile};
+use super::listing::{ListingFacts, parts_of, sources};
+use super::partitions::{CopyJob, StoredPartition, make_partition, worker_bytes};
+use super::ready::Ready;
+use super::report::Started;
+use super::throttle::Throttle;
+use crate::error::{OpError, Result};
+
+/// A backup whose files are stored, all but those that come last.
 pub(super) struct Copied {
+    pub(super) ready: Ready,
+    pub(super) started: Started,
     pub(super) partitions: Vec<StoredPartition>,
+    /// `global/pg_control` as it was read after all other files.
     pub(super) control_bytes: Vec<u8>,
-    pub(super) listing_facts: ListingFacts,
+    pub(super) listing: ListingFacts,
 }
 
-/// What the listing says beside the files.
-#[derive(Debug, Default)]
-pub(super) struct ListingFacts {
-    pub(super) tablespaces: Vec<TablespaceRecord>,
-    pub(super) pg_wal_link: Option<String>,
-    pub(super) skipped_links: Vec<String>,
-    pub(super) vanished: u64,
-    pub(super) warnings: Vec<String>,
+impl Backup<'_> {
+    /// Copies all files, and `wal` beside those of the listing; gives up at once when the server's session is `lost`.
+    pub(super) async fn copy(
+        &self,
+        ready: Ready,
+        started: Started,
+        wal: Vec<SourceFile>,
+        lost: impl Future<Output = ClusterError>,
+    ) -> Result<Copied> {
+        self.progress.set_phase("listing files");
+        let found = self.list(&ready).await?;
+        let listing = ListingFacts::of(&found);
+        let (directories, mut files) = sources(found);
+        files.extend(wal);
+        let parts = parts_of(&files, self.options.workers);
+        let job = Arc::new(CopyJob {
+            name: started.name.clone(),
+            archive: self.archive.clone(),
+            directories,
+            files,
+            verify: verification(&ready, &started),
+            policy: self.options.damaged_pages,
+            throttle: Throttle::new(self.options.read_rate, Instant::now()),
+            progress: self.progress.clone(),
+            uploads: Arc::clone(self.uploads),
+            runtime: Handle::current(),
+        });
+        let total: u64 = job.files.iter().map(|file| file.size).sum();
+        self.progress.set_total(total);
+        self.progress.set_total_files(job.files.len() as u64);
+        let workers = self.options.workers.max(1);
+        let bytes = worker_bytes(self.archive) * workers as u64;
+        let _memory = self
+            .unless_cancelled(self.archive.budget().acquire(bytes))
+            .await?;
+        self.progress.set_phase("copying files");
+
+        let token = self.cancel.child_token();
+        let work = run_workers(parts, workers, &token, move |part, token| {
+            make_partition(&job, &part, &token)
+        });
+        tokio::pin!(work);
+        let partitions = tokio::select! {
+            partitions = &mut work => partitions?,
+            error = lost => {
+                token.cancel();
+                // The workers end at their next piece; what they say about it does not matter any more.
+                let _ = work.await;
+                return Err(OpError::from_cluster(error, "keep the base backup open: it is void"));
+            }
+        };
+        let directory = ready.directory.clone();
+        let (_, control_bytes) = blocking(move || directory.control_bytes())
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))?;
+        Ok(Copied {
+            ready,
+            started,
+            partitions,
+            control_bytes,
+            listing,
+        })
+    }
+
+    async fn list(&self, ready: &Ready) -> Result<Listing> {
+        let directory = ready.directory.clone();
+        let mut ignore = self.options.ignore.clone();
+        // A note about an earlier restore is not part of the cluster, and a token of the sidecar's never leaves it.
+        ignore.push(restore_marker::FILE_NAME.to_owned());
+        ignore.push(recovery::AUTHORIZATION_FILE.to_owned());
+        let walk = WalkOptions {
+            major: ready.major,
+            ignore,
+        };
+        blocking(move || directory.walk(&walk))
+            .await?
+            .map_err(|error| OpError::from_cluster(error, "list the files of the data directory"))
+    }
+}
+
+/// What the verification of pages needs; `None` where pages have no checksums.
+fn verification(ready: &Ready, started: &Started) -> Option<PageVerification> {
+    let control = &ready.control_file;
+    control.has_data_checksums().then(|| PageVerification {
+        start_lsn: started.start_lsn,
+        blocks_per_segment: control.blocks_per_segment,
+        directory: ready.directory.clone(),
+    })
 }

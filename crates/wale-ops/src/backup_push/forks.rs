@@ -13,7 +13,7 @@ use wale_cluster::{DataDirectory, WalDirectory};
 use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::blocking;
 
-use super::options::Options;
+use super::options::BackupOptions;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
@@ -38,7 +38,7 @@ impl Forks {
     /// limit only.
     pub(super) async fn note(
         archive: &Archive,
-        options: &Options,
+        options: &BackupOptions,
         timeline: TimelineId,
         size: WalSegmentSize,
         from_standby: bool,
@@ -208,7 +208,7 @@ mod tests {
         let bench = Bench::new();
         bench.claim().await;
         bench.store_wal("00000002.history", Codec::Zstd, b"1\t0/100100\tx\n");
-        let mut options = Options::new(bench.folder().to_owned(), ConnectOptions::default());
+        let mut options = BackupOptions::new(bench.folder().to_owned(), ConnectOptions::default());
         options.wal_directory = bench.folder().to_owned();
         let note = async |from_standby| {
             let noted = Forks::note(&bench.archive, &options, one(), size(), from_standby);

@@ -1,4 +1,4 @@
-//! `backup-push`: one base backup of a running cluster into the archive.
+//! `backup-push`: one base backup of a cluster into the archive.
 //!
 //! The sentinel is the commit point: it is the last object written, and a backup without one does not exist.
 //! Whatever goes wrong before that ends the backup on the server (the connection is dropped), removes the objects
@@ -6,32 +6,49 @@
 //!
 //! ```text
 //! preflight → RunningBackup::start → walk → PartitionPlan (pure)
-//!   → partitions in parallel: read → check pages → crc → tar → compress → put; pg_control is read last
-//!   → stop → last partition: pg_control as read, backup_label, tablespace_map → manifest
-//!   → wait until every segment start..stop is stored → metadata → sentinel → report
+//!   → partitions in parallel: read → check pages → crc → tar → compress → put; pg_control is read last  → Copied
+//!   → stop                                                                                               → Ended
+//!   → last partition: pg_control as read, backup_label, tablespace_map → manifest                        → Stored
+//!   → wait until every segment start..stop is stored                                                     → Restorable
+//!   → metadata → sentinel                                                                                → Committed → report
 //! ```
 //!
-//! Of a stopped server (`offline`) the control file says what a running one would: there is no label, and the WAL that
-//! holds its last checkpoint goes with the files.
+//! Each step consumes the one before, so a sentinel cannot be written before its WAL is there. What only one kind of server
+//! has (label, map, session, wait for WAL) exists only with that kind (`backup_end.rs`): of a stopped server (`offline`) the
+//! control file says what a running one would, there is no label, and the WAL that holds its last checkpoint goes with the
+//! files.
 //!
 //! This module refuses to know where the archive is, how a server is asked to start a backup, and when backups are
 //! due.
 
+mod attempt;
+mod backup;
+mod backup_end;
 mod commit;
 mod configuration;
+mod contents;
 mod copied;
-mod copy;
+mod ended;
+mod files;
 mod forks;
+mod listing;
 mod offline;
 mod options;
 mod pages;
-mod partition;
+mod partitions;
 mod place;
-pub mod plan;
+mod plan;
 mod preflight;
+mod progress_share;
+mod ready;
+mod record;
 mod report;
+mod restorable;
 mod run;
+mod shutdown_checkpoint;
 mod slot;
+mod stopped;
+mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 mod throttle;
@@ -39,8 +56,8 @@ mod uploads;
 mod wal_wait;
 
 pub use offline::run_offline;
-pub use options::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Options};
+pub use options::{BackupOptions, DamagedPagePolicy};
 pub use report::{BackupReport, DamagedPage, Started};
 pub use run::run;
-pub use slot::{Role, Slot};
+pub use slot::{Role, ScheduleSlot};
 pub use wale_cluster::Checkpoint;

@@ -9,30 +9,20 @@
 //! Invariant: the server was stopped from the first look to the last. Nothing holds it back, so the control file and
 //! `postmaster.pid` are checked before the first file is read and after the last one.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-use wale_cluster::{
-    ClusterError, DataDirectory, PostmasterState, ServerFacts, Situation, StoppedBackup,
-    WalDirectory,
-};
-use wale_format::BackupName;
-use wale_pg::{
-    ArchiveFileName, ClusterState, ControlFile, HeaderExpectation, Lsn, WalPageHeader,
-    WalSegmentName, end_of_shutdown_checkpoint,
-};
+use wale_pg::{ClusterIdentity, ClusterState, ControlFile};
 use wale_pipeline::{CancellationToken, Progress, blocking};
 
-use super::commit::Evidence;
+use super::attempt::{attempt, finish};
+use super::backup::Backup;
+use super::backup_end::BackupEnd;
+use super::commit::Committed;
 use super::configuration;
-use super::options::Options;
-use super::partition::SourceFile;
-use super::plan;
-use super::preflight::{Ready, read_directory};
+use super::options::BackupOptions;
+use super::ready::{Ready, read_directory};
 use super::report::{BackupReport, Started};
-use super::run::{Backup, attempt};
-use crate::archive::{Archive, ClusterIdentity};
+use super::shutdown_checkpoint::{ShutdownCheckpoint, find_checkpoint};
+use super::stopped::refuse_running;
+use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
 /// Takes a base backup of a stopped server. `options.connect` is not used.
@@ -43,7 +33,7 @@ use crate::error::{Kind, OpError, Result};
 /// [`Kind::Configuration`] when it was not shut down in good order.
 pub async fn run_offline(
     archive: &Archive,
-    options: &Options,
+    options: &BackupOptions,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<BackupReport> {
@@ -53,72 +43,34 @@ pub async fn run_offline(
     .await
 }
 
-/// The log of the last checkpoint.
-struct Checkpoint {
-    end: Lsn,
-    segments: Vec<WalSegmentName>,
-    files: Vec<SourceFile>,
-}
-
 impl Backup<'_> {
-    async fn take_offline(&self) -> Result<BackupReport> {
+    async fn take_offline(&self) -> Result<Committed> {
         self.progress.set_phase("checking");
         let (ready, checkpoint) = self
             .unless_cancelled(prepare(self.archive, self.options))
             .await??;
-        let Checkpoint {
-            end,
-            segments,
-            files: wal,
-        } = checkpoint;
         let control = &ready.control_file;
-        let (start, timeline) = (control.redo, control.timeline);
-        let size = control.wal_segment_size;
-        let segment = WalSegmentName::from_lsn(timeline, start, size);
-        let started = Started {
-            name: BackupName::new(&segment, size.offset_in_segment(start)),
-            start_lsn: start,
-            timeline,
-            started_at: self.archive.clock().now(),
-        };
-        tracing::info!(backup = %started.name, start_lsn = %start, "base backup of a stopped server started");
-        self.occupy(&ready, &started.name).await?;
+        let now = self.archive.clock().now();
+        let started = Started::at(
+            control.timeline,
+            control.redo,
+            control.wal_segment_size,
+            now,
+        );
+        tracing::info!(backup = %started.name, start_lsn = %started.start_lsn, "base backup of a stopped server started");
+        self.occupy(&started.name, &ready.version).await?;
         let nobody = std::future::pending();
-        let copied = self.copy(&ready, &started, wal.clone(), nobody).await?;
-
-        let stopped_at = self.archive.clock().now();
-        let copy_duration = (stopped_at - started.started_at)
-            .to_std()
-            .unwrap_or_default();
-        let before = ready.control_file.clone();
-        let directory = ready.directory.clone();
-        let stopped = StoppedBackup {
-            start_lsn: start,
-            stop_lsn: end,
-            timeline,
-            stop_timeline: timeline,
-            from_standby: false,
-            label_text: String::new(),
-            tablespace_map: String::new(),
-        };
-        let evidence = Evidence::new(ready, started, stopped, stopped_at, copied)?;
-        for file in &wal {
-            if !evidence.holds(&file.relative, file.size) {
-                return Err(ran_meanwhile(&format!(
-                    "{} was removed or changed.",
-                    file.relative
-                )));
-            }
-        }
-        let evidence = self.store_ends(evidence).await?;
-        still_stopped(directory, &before, evidence.control_bytes()).await?;
-        self.commit(&evidence).await?;
-        Ok(evidence.report(&segments, copy_duration, std::time::Duration::ZERO))
+        let wal = checkpoint.files.clone();
+        let copied = self.copy(ready, started, wal, nobody).await?;
+        finish(self, copied, BackupEnd::Stopped(checkpoint)).await
     }
 }
 
 /// Checks whether the server is stopped in good order, and claims the archive for the cluster.
-async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpoint)> {
+async fn prepare(
+    archive: &Archive,
+    options: &BackupOptions,
+) -> Result<(Ready, ShutdownCheckpoint)> {
     let (directory, control_file) = read_directory(options).await?;
     refuse_running(&directory).await?;
     let label = directory.path().join("backup_label");
@@ -134,36 +86,23 @@ async fn prepare(archive: &Archive, options: &Options) -> Result<(Ready, Checkpo
         ));
     };
     let own = ClusterIdentity {
-        system_identifier: control_file.system_identifier,
         major: Some(major),
-        wal_segment_size: control_file.wal_segment_size,
+        ..control_file.identity()
     };
     archive.ensure_identity(&own, &options.begin()).await?;
     configuration::look_offline(directory.path());
     let (wal, control) = (options.wal_directory.clone(), control_file.clone());
     let checkpoint = blocking(move || find_checkpoint(&wal, &control)).await??;
     let minimums = control_file.settings.minimums();
-    let settings: BTreeMap<String, String> = minimums
-        .map(|(name, value)| (name.to_owned(), value.to_string()))
-        .collect();
     let ready = Ready {
-        configuration: None,
-        control: None,
-        facts: ServerFacts {
-            version_num: major.get() * 10_000,
-            major,
-            system_identifier: control_file.system_identifier,
-            wal_segment_size: control_file.wal_segment_size,
-            timeline: control_file.timeline,
-            in_recovery: false,
-            data_directory: None,
-            data_checksums: control_file.has_data_checksums(),
-        },
         directory,
-        control_file,
-        settings,
-        extensions: BTreeMap::new(),
+        major,
+        version_num: major.get() * 10_000,
         version: format!("PostgreSQL {major}"),
+        settings: minimums
+            .map(|(name, value)| (name.to_owned(), value.to_string()))
+            .collect(),
+        control_file,
     };
     Ok((ready, checkpoint))
 }
@@ -190,139 +129,6 @@ fn judge(control: &ControlFile, has_label: bool) -> Result<()> {
             "start it and stop it (pg_ctl stop -m fast), or start it and leave --while-offline out",
         ),
     }
-}
-
-async fn refuse_running(directory: &DataDirectory) -> Result<()> {
-    let looked = directory.clone();
-    let state = blocking(move || looked.postmaster())
-        .await?
-        .map_err(|error| OpError::from_cluster(error, "look whether a server runs"))?;
-    if state == PostmasterState::Absent {
-        return Ok(());
-    }
-    // Even a file that a crash left behind: then the server was not shut down in good order.
-    let path = directory.path().join("postmaster.pid");
-    Err(
-        OpError::new(Kind::Busy, "a server may be running on the data directory")
-            .detail(format!("{} exists.", path.display()))
-            .hint("stop the server, or leave --while-offline out"),
-    )
-}
-
-/// The server must not have been started since the first look.
-async fn still_stopped(
-    directory: DataDirectory,
-    before: &ControlFile,
-    copied: &[u8],
-) -> Result<()> {
-    let is_as_before =
-        |bytes: &[u8]| ControlFile::parse(bytes).is_ok_and(|control| control == *before);
-    if !is_as_before(copied) {
-        return Err(ran_meanwhile("Its control file has changed."));
-    }
-    // In this order: a server that starts between the two looks is still there at the second one.
-    let looked = directory.clone();
-    let now = blocking(move || looked.control_bytes())
-        .await?
-        .map_err(|error| OpError::from_cluster(error, "read global/pg_control"))?;
-    if !is_as_before(&now.1) {
-        return Err(ran_meanwhile("Its control file has changed."));
-    }
-    refuse_running(&directory).await
-}
-
-fn ran_meanwhile(detail: &str) -> OpError {
-    OpError::new(
-        Kind::Busy,
-        "the server was started while it was backed up: the backup is void",
-    )
-    .detail(detail)
-    .hint("take the backup again, with the server stopped, or leave --while-offline out")
-}
-
-/// Finds the record of the last checkpoint in the WAL directory, checks it, and returns which files hold it. Blocks.
-fn find_checkpoint(wal: &Path, control: &ControlFile) -> Result<Checkpoint> {
-    let (at, size) = (control.redo, control.wal_segment_size);
-    let directory = WalDirectory::open(wal)
-        .map_err(|error| OpError::from_cluster(error, format_args!("open {}", wal.display())))?;
-    let log = read_pages(&directory, control)?;
-    let damaged = |reason: String| {
-        OpError::new(
-            Kind::CorruptData,
-            "the WAL directory does not hold the last checkpoint of the server",
-        )
-        .detail(reason)
-        .hint("let PGWAL name the WAL directory of this server; if it does, the server cannot start from it either")
-    };
-    let end = end_of_shutdown_checkpoint(at, &log, control.wal_block_size, size)
-        .map_err(|error| damaged(format!("In {}: {error}.", wal.display())))?;
-    let segments = plan::required_segments(control.timeline, at, end, size)?;
-    let mut files = Vec::new();
-    for &segment in &segments {
-        let opened = open(&directory, segment, wal)?;
-        let mut head = vec![0; WalPageHeader::LENGTH];
-        opened
-            .file
-            .read_exact_at(&mut head, 0)
-            .map_err(|error| OpError::from_io(error, format_args!("read {segment}")))?;
-        let expectation = HeaderExpectation {
-            system_identifier: Some(control.system_identifier),
-            segment_size: Some(size),
-            file_size: opened.size,
-        };
-        WalPageHeader::verify(&head, &segment, &expectation)
-            .map_err(|error| damaged(format!("{segment}: {error}.")))?;
-        files.push(SourceFile {
-            relative: format!("pg_wal/{segment}"),
-            absolute: wal.join(segment.to_string()),
-            size: opened.size,
-        });
-    }
-    Ok(Checkpoint {
-        end,
-        segments,
-        files,
-    })
-}
-
-/// The page in which the checkpoint begins, and the one after it if there is one.
-fn read_pages(directory: &WalDirectory, control: &ControlFile) -> Result<Vec<u8>> {
-    let page_size = u64::from(control.wal_block_size);
-    let first = control.redo.as_u64() - control.redo.as_u64() % page_size.max(1);
-    let mut log = Vec::new();
-    for page in [first, first + page_size].map(Lsn::new) {
-        let size = control.wal_segment_size;
-        let segment = WalSegmentName::from_lsn(control.timeline, page, size);
-        let opened = match directory.open_file(&ArchiveFileName::Segment(segment)) {
-            Ok(opened) => opened,
-            Err(error) if error.situation() == Situation::NotFound => break,
-            Err(error) => return Err(unreadable(error, segment)),
-        };
-        let mut bytes = vec![0; control.wal_block_size as usize];
-        let offset = size.offset_in_segment(page);
-        match opened.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => log.extend(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => {
-                return Err(OpError::from_io(error, format_args!("read {segment}")));
-            }
-        }
-    }
-    Ok(log)
-}
-
-fn open(
-    directory: &WalDirectory,
-    segment: WalSegmentName,
-    wal: &Path,
-) -> Result<wale_cluster::WalFile> {
-    directory
-        .open_file(&ArchiveFileName::Segment(segment))
-        .map_err(|error| unreadable(error, segment).detail(format!("In {}.", wal.display())))
-}
-
-fn unreadable(error: ClusterError, segment: WalSegmentName) -> OpError {
-    OpError::from_cluster(error, format_args!("read WAL segment {segment}"))
 }
 
 #[cfg(test)]

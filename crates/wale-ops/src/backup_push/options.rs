@@ -6,7 +6,7 @@ use std::time::Duration;
 use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
 use wale_pipeline::default_workers;
 
-use super::slot::Slot;
+use super::slot::ScheduleSlot;
 use crate::archive::Beginning;
 use crate::claim::host_name;
 
@@ -14,7 +14,7 @@ use crate::claim::host_name;
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
 /// works; on a standby the primary may need its `archive_timeout`.
-pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
+const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
 
 /// What a page whose checksum stays wrong does to the backup. It is never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +42,7 @@ impl DamagedPagePolicy {
 
 /// What a caller may choose about a base backup.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct BackupOptions {
     /// The cluster's data directory, as this process sees it.
     pub data_directory: PathBuf,
     /// The cluster's WAL directory, as this process sees it; only read, to say why a segment is not archived yet.
@@ -64,7 +64,7 @@ pub struct Options {
     /// Files at the top of the data directory that belong to the sidecar, not to the cluster (the lock file).
     pub ignore: Vec<String>,
     /// The slot of a schedule that is to be served; none of a backup that somebody asked for.
-    pub slot: Option<Slot>,
+    pub slot: Option<ScheduleSlot>,
     /// Host name that the sentinel shall carry.
     pub host_name: String,
     /// Whether the backup was requested over HTTP, recorded in the sentinel: retention does not count such a one when it
@@ -76,7 +76,7 @@ pub struct Options {
     pub wale_version: String,
 }
 
-impl Options {
+impl BackupOptions {
     /// The documented defaults for the cluster in `data_directory`.
     #[must_use]
     pub fn new(data_directory: PathBuf, connect: ConnectOptions) -> Self {

@@ -7,7 +7,7 @@ use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::ObjectMeta;
 
-use super::plan::{self, Occupancy, Place};
+use super::plan::{self, Occupancy, Vacancy};
 use crate::archive::Archive;
 use crate::claim::{Claim, Purpose, Taken, store_now};
 use crate::error::{Kind, OpError, Result};
@@ -31,8 +31,8 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
         };
     let place = look(archive, name, from_the_dead).await;
     let cleared = match place {
-        Ok(Place::Free) => return Ok(claim),
-        Ok(Place::Leftover) => {
+        Ok(Vacancy::Free) => return Ok(claim),
+        Ok(Vacancy::Leftover) => {
             tracing::info!(backup = %name, "removing what an unfinished backup of the same name left");
             clear(archive, name, &claim).await
         }
@@ -47,7 +47,7 @@ pub(super) async fn occupy(archive: &Archive, name: &BackupName) -> Result<Claim
 }
 
 /// Whether the holder of the claim on the name may use it.
-async fn look(archive: &Archive, name: &BackupName, from_the_dead: bool) -> Result<Place> {
+async fn look(archive: &Archive, name: &BackupName, from_the_dead: bool) -> Result<Vacancy> {
     let sentinel = has_sentinel(archive, name).await?;
     let mut objects = objects(archive, name).await?;
     objects.retain(|key, _| !is_claim(key));
@@ -65,7 +65,7 @@ async fn look(archive: &Archive, name: &BackupName, from_the_dead: bool) -> Resu
         deletion,
         from_the_dead,
     };
-    plan::judge_place(name, &occupancy, now)
+    plan::judge_vacancy(name, &occupancy, now)
 }
 
 async fn has_sentinel(archive: &Archive, name: &BackupName) -> Result<bool> {

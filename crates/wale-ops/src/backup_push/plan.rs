@@ -3,8 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{
-    ClusterState, ControlFile, Lsn, MajorVersion, SystemIdentifier, TimelineId, WalSegmentName,
-    WalSegmentSize,
+    ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineId, WalSegmentName, WalSegmentSize,
 };
 
 use crate::claim::{self, Holder};
@@ -18,52 +17,26 @@ const UNCLAIMED_QUIET: TimeDelta = TimeDelta::hours(24);
 /// Segments that one backup may need. At 16 MiB this is 16 TiB of WAL: more is damage, not a backup.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
-/// What identifies a cluster, as the server or its data directory says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClusterFacts {
-    /// Identifier made by initdb.
-    pub system_identifier: SystemIdentifier,
-    /// Major version.
-    pub major: MajorVersion,
-    /// WAL segment size.
-    pub segment_size: WalSegmentSize,
-}
-
-/// Refuses a server that is not the one of the data directory: a wrong host name would else make a backup of one
+/// Refuses a server that is not the one of the data directory: otherwise a wrong host name would make a backup of one
 /// cluster's files with another cluster's positions.
 ///
 /// # Errors
 ///
-/// [`Kind::ArchiveMismatch`] when any fact differs.
-pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<()> {
-    let differing = if server.system_identifier != directory.system_identifier {
-        (
-            "system identifier",
-            server.system_identifier.to_string(),
-            directory.system_identifier.to_string(),
-        )
-    } else if server.major != directory.major {
-        (
-            "major version",
-            server.major.to_string(),
-            directory.major.to_string(),
-        )
-    } else if server.segment_size != directory.segment_size {
-        (
-            "WAL segment size",
-            server.segment_size.bytes().to_string(),
-            directory.segment_size.bytes().to_string(),
-        )
-    } else {
+/// [`Kind::ArchiveMismatch`] when they differ in anything that both know.
+pub(super) fn same_cluster(server: &ClusterIdentity, directory: &ClusterIdentity) -> Result<()> {
+    let Some(found) = server.difference(directory) else {
         return Ok(());
     };
-    let (what, there, here) = differing;
     Err(OpError::new(
         Kind::ArchiveMismatch,
-        format!("the server is not the one of the data directory: {what} differs"),
+        format!(
+            "the server is not the one of the data directory: {} differs",
+            found.what
+        ),
     )
     .detail(format!(
-        "The server has {there}, the data directory has {here}."
+        "The server has {}, the data directory has {}.",
+        found.first, found.second
     ))
     .hint("let PGHOST and PGPORT name the server whose data directory is mounted here"))
 }
@@ -75,7 +48,7 @@ pub fn same_cluster(server: &ClusterFacts, directory: &ClusterFacts) -> Result<(
 /// # Errors
 ///
 /// [`Kind::ArchiveMismatch`] when the files are not those that the server writes.
-pub fn same_server(in_recovery: bool, start: Lsn, control: &ControlFile) -> Result<()> {
+pub(super) fn same_server(in_recovery: bool, start: Lsn, control: &ControlFile) -> Result<()> {
     let here_in_recovery = control.state == ClusterState::InArchiveRecovery;
     let what = if here_in_recovery != in_recovery {
         let role = |in_recovery| {
@@ -113,20 +86,20 @@ pub(super) fn other_server(what: String) -> OpError {
 
 /// What the archive has under the name of a new backup, beside the claim on it, which is ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Occupancy {
+pub(super) struct Occupancy {
     /// Whether the sentinel exists.
-    pub sentinel: bool,
+    pub(super) sentinel: bool,
     /// When the newest object of the folder was stored, if there is any.
-    pub newest_object: Option<DateTime<Utc>>,
+    pub(super) newest_object: Option<DateTime<Utc>>,
     /// Whether a deletion of the backup has begun.
-    pub deletion: bool,
+    pub(super) deletion: bool,
     /// Whether the claim was taken from somebody who died.
-    pub from_the_dead: bool,
+    pub(super) from_the_dead: bool,
 }
 
 /// Whether a new backup may use its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(super) enum Vacancy {
     /// Nothing is there.
     Free,
     /// An earlier attempt died there: its objects are removed first.
@@ -134,7 +107,7 @@ pub enum Place {
 }
 
 /// The archive has this very backup.
-pub(crate) fn exists_already(name: &BackupName) -> OpError {
+pub(super) fn exists_already(name: &BackupName) -> OpError {
     OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
         .detail("A backup that begins at the same position has the same name; on a standby the position is that \
                  of the last restartpoint, of a stopped server that of its last checkpoint.")
@@ -144,7 +117,7 @@ pub(crate) fn exists_already(name: &BackupName) -> OpError {
 }
 
 /// Another sidecar or command writes this very backup.
-pub(crate) fn written_elsewhere(name: &BackupName, holder: &Holder) -> OpError {
+pub(super) fn written_elsewhere(name: &BackupName, holder: &Holder) -> OpError {
     OpError::new(
         Kind::Busy,
         format!("another backup named {name} is being written"),
@@ -163,15 +136,19 @@ pub(crate) fn written_elsewhere(name: &BackupName, holder: &Holder) -> OpError {
 /// # Errors
 ///
 /// [`Kind::ArchiveConflict`] when such a backup exists; [`Kind::Busy`] when another one may be running.
-pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>) -> Result<Place> {
+pub(super) fn judge_vacancy(
+    name: &BackupName,
+    occupancy: &Occupancy,
+    now: DateTime<Utc>,
+) -> Result<Vacancy> {
     if occupancy.sentinel {
         return Err(exists_already(name));
     }
     let Some(newest) = occupancy.newest_object else {
-        return Ok(Place::Free);
+        return Ok(Vacancy::Free);
     };
     if occupancy.from_the_dead {
-        return Ok(Place::Leftover);
+        return Ok(Vacancy::Leftover);
     }
     let quiet = now.signed_duration_since(newest).abs();
     let (limit, what) = if occupancy.deletion {
@@ -180,7 +157,7 @@ pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>)
         (UNCLAIMED_QUIET, "may be being written")
     };
     if quiet >= limit {
-        return Ok(Place::Leftover);
+        return Ok(Vacancy::Leftover);
     }
     let limit = limit.num_minutes();
     Err(OpError::new(
@@ -202,7 +179,7 @@ pub fn judge_place(name: &BackupName, occupancy: &Occupancy, now: DateTime<Utc>)
 /// # Errors
 ///
 /// [`Kind::PostgresUnavailable`], because a new backup can succeed.
-pub fn same_timeline(start: TimelineId, label: TimelineId, stop: TimelineId) -> Result<()> {
+pub(super) fn same_timeline(start: TimelineId, label: TimelineId, stop: TimelineId) -> Result<()> {
     if start == label && label == stop {
         return Ok(());
     }
@@ -222,7 +199,7 @@ pub fn same_timeline(start: TimelineId, label: TimelineId, stop: TimelineId) -> 
 /// # Errors
 ///
 /// [`Kind::CorruptData`] when the positions are no range.
-pub fn required_segments(
+pub(super) fn required_segments(
     timeline: TimelineId,
     start: Lsn,
     stop: Lsn,
@@ -250,6 +227,8 @@ pub fn required_segments(
 
 #[cfg(test)]
 mod tests {
+    use wale_pg::{MajorVersion, SystemIdentifier};
+
     use super::*;
 
     fn timeline(number: u32) -> TimelineId {
@@ -314,16 +293,16 @@ mod tests {
             ..free
         };
         let cases = [
-            (free, None, Ok(Place::Free)),
-            (dead, None, Ok(Place::Free)),
+            (free, None, Ok(Vacancy::Free)),
+            (dead, None, Ok(Vacancy::Free)),
             // The dead one had the claim: everything there was under it.
-            (dead, at(1), Ok(Place::Leftover)),
+            (dead, at(1), Ok(Vacancy::Leftover)),
             (free, at(1), Err(Kind::Busy)),
             (free, at(-1), Err(Kind::Busy)),
             (free, at(23 * 60), Err(Kind::Busy)),
-            (free, at(24 * 60), Ok(Place::Leftover)),
+            (free, at(24 * 60), Ok(Vacancy::Leftover)),
             (deletion, at(9), Err(Kind::Busy)),
-            (deletion, at(10), Ok(Place::Leftover)),
+            (deletion, at(10), Ok(Vacancy::Leftover)),
             (committed, at(60), Err(Kind::ArchiveConflict)),
             (committed, None, Err(Kind::ArchiveConflict)),
         ];
@@ -332,7 +311,7 @@ mod tests {
                 newest_object,
                 ..occupancy
             };
-            let place = judge_place(&name, &occupancy, now);
+            let place = judge_vacancy(&name, &occupancy, now);
             assert_eq!(place.map_err(|error| error.kind), expected, "{occupancy:?}");
         }
     }
@@ -379,17 +358,19 @@ mod tests {
 
     #[test]
     fn the_server_must_be_the_one_of_the_data_directory() {
-        let facts = |id, major, size| ClusterFacts {
+        let cluster = |id, major, size| ClusterIdentity {
             system_identifier: SystemIdentifier::new(id),
-            major: MajorVersion::parse(major).unwrap(),
-            segment_size: WalSegmentSize::new(size).unwrap(),
+            major: MajorVersion::parse(major).ok(),
+            wal_segment_size: WalSegmentSize::new(size).unwrap(),
         };
-        let here = facts(1, "15", 16 << 20);
+        let here = cluster(1, "15", 16 << 20);
         assert!(same_cluster(&here, &here).is_ok());
+        // 13 to 16 share a version of the control file; where it does not show which, the server's word is taken.
+        assert!(same_cluster(&here, &cluster(1, "", 16 << 20)).is_ok());
         for there in [
-            facts(2, "15", 16 << 20),
-            facts(1, "14", 16 << 20),
-            facts(1, "15", 1 << 20),
+            cluster(2, "15", 16 << 20),
+            cluster(1, "14", 16 << 20),
+            cluster(1, "15", 1 << 20),
         ] {
             assert_eq!(
                 same_cluster(&there, &here).unwrap_err().kind,

@@ -6,65 +6,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wale_cluster::{
-    ClusterError, Control, ControlStamp, DataDirectory, Owner, ServerFacts, Situation,
-};
-use wale_format::tar::Meta;
-use wale_pg::ControlFile;
-use wale_pipeline::blocking;
+use wale_cluster::{ClusterError, Control, ControlStamp};
 
-use super::configuration::{self, Outside};
-use super::options::Options;
-use super::plan::{ClusterFacts, other_server, same_cluster};
-use crate::archive::{Archive, ClusterIdentity};
+use super::configuration;
+use super::options::BackupOptions;
+use super::plan::{other_server, same_cluster};
+use super::ready::{Ready, RunningServer, read_directory};
+use crate::archive::Archive;
 use crate::error::{Declined, Kind, OpError, Result};
 
-/// A server that may be backed up, with the session that holds the lock.
-pub(super) struct Ready {
-    /// The session with the lock; taken by the backup that it runs. None of a stopped server.
-    pub(super) control: Option<Control>,
-    pub(super) directory: DataDirectory,
-    pub(super) control_file: ControlFile,
-    pub(super) facts: ServerFacts,
-    /// Settings that recovery compares with the primary's.
-    pub(super) settings: BTreeMap<String, String>,
-    /// Database → extension → version.
-    pub(super) extensions: BTreeMap<String, BTreeMap<String, String>>,
-    /// For `extended_version.txt`.
-    pub(super) version: String,
-    /// The configuration, where it lies outside of the data directory and can be read.
-    pub(super) configuration: Option<Outside>,
-}
-
-impl Ready {
-    /// Owner of the data directory, for the tar members that are made here.
-    pub(super) fn owner_meta(&self) -> Meta {
-        let owner = self.directory.owner().unwrap_or(Owner { uid: 0, gid: 0 });
-        Meta {
-            uid: u64::from(owner.uid),
-            gid: u64::from(owner.gid),
-            ..Meta::default()
-        }
-    }
-
-    /// Permission bits of files that are made here, as the server would make them: readable for the group where the
-    /// data directory is.
-    pub(super) fn file_mode(&self) -> u32 {
-        wale_cluster::durable::mode_beside(&self.directory.path().join(ControlFile::PATH))
-    }
-
-    /// The session that holds the lock.
-    ///
-    /// # Panics
-    ///
-    /// When it was taken before.
-    pub(super) fn take_control(&mut self) -> Control {
-        self.control.take().expect("a session runs one backup")
-    }
-}
-
-/// Connects and checks.
-pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Ready> {
+/// Connects and checks. The session has the advisory lock of base backups, and runs one.
+pub(super) async fn prepare(
+    archive: &Archive,
+    options: &BackupOptions,
+) -> Result<(Ready, RunningServer, Control)> {
     let failed = |error, what: &str| OpError::from_cluster(error, what);
     let (directory, control_file) = read_directory(options).await?;
     let control = Control::connect(&options.connect).await.map_err(|error| {
@@ -78,25 +33,11 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
         .facts()
         .await
         .map_err(|error| failed(error, "ask the server who it is"))?;
-    let server = ClusterFacts {
-        system_identifier: facts.system_identifier,
-        major: facts.major,
-        segment_size: facts.wal_segment_size,
-    };
-    let here = ClusterFacts {
-        system_identifier: control_file.system_identifier,
-        // 13 to 16 share a version of the control file; where it does not show which, the server's word is taken.
-        major: control_file.major().unwrap_or(facts.major),
-        segment_size: control_file.wal_segment_size,
-    };
-    same_cluster(&server, &here)?;
+    let cluster = facts.identity();
+    // A control file may not show the major version; then the server's word is taken.
+    same_cluster(&cluster, &control_file.identity())?;
     refuse_other_files(&control, options).await?;
-    let own = ClusterIdentity {
-        system_identifier: facts.system_identifier,
-        major: Some(facts.major),
-        wal_segment_size: facts.wal_segment_size,
-    };
-    archive.ensure_identity(&own, &options.begin()).await?;
+    archive.ensure_identity(&cluster, &options.begin()).await?;
     control
         .check_backup_privileges(facts.major)
         .await
@@ -120,16 +61,21 @@ pub(super) async fn prepare(archive: &Archive, options: &Options) -> Result<Read
     let extensions = extensions(&control, options).await?;
     let version = version(&control).await?;
     let configuration = configuration::look(&control, &facts, directory.path(), &settings).await?;
-    Ok(Ready {
+    let server = RunningServer {
+        in_recovery: facts.in_recovery,
+        data_directory: facts.data_directory,
+        extensions,
         configuration,
-        control: Some(control),
+    };
+    let ready = Ready {
         directory,
         control_file,
-        facts,
-        settings,
-        extensions,
+        major: facts.major,
+        version_num: facts.version_num,
         version,
-    })
+        settings,
+    };
+    Ok((ready, server, control))
 }
 
 /// How often the control file is compared with what the server says of it, and the pause in between: 10 checks in 5 s.
@@ -139,7 +85,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Refuses the files of another server of the same cluster: a clone that goes on by itself, another standby. The server reads
 /// its own control file for us, and ours must be that one.
-async fn refuse_other_files(control: &Control, options: &Options) -> Result<()> {
+async fn refuse_other_files(control: &Control, options: &BackupOptions) -> Result<()> {
     let mut looks = 0;
     loop {
         let (_, before) = read_directory(options).await?;
@@ -181,38 +127,11 @@ async fn refuse_without_archiving(control: &Control, in_recovery: bool) -> Resul
     .hint("set archive_mode = on and archive_command, and restart the server"))
 }
 
-pub(super) async fn read_directory(options: &Options) -> Result<(DataDirectory, ControlFile)> {
-    let path = options.data_directory.clone();
-    let read = move || {
-        let directory = DataDirectory::open(&path)?;
-        let control_file = directory.control_file()?;
-        Ok((directory, control_file))
-    };
-    blocking(read).await?.map_err(|error: ClusterError| {
-        let shown = options.data_directory.display();
-        let missing = error.situation() == Situation::NotFound;
-        let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });
-        let error = OpError::from_cluster(error, format_args!("read {shown}"));
-        if is_unknown {
-            return error
-                .detail("What a base backup must know of the server cannot be read. Nothing was written; WAL is archived all the same.")
-                .hint("use a version of wale that knows this server");
-        }
-        if missing {
-            // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
-            return error.hint(format!(
-                "let PGDATA name the data directory as it is mounted here; there is no cluster in {shown}"
-            ));
-        }
-        error
-    })
-}
-
 /// A database that cannot be asked does not fail the backup, nor a catalogue that somebody has locked: the extensions
 /// are a help, not a need.
 async fn extensions(
     control: &Control,
-    options: &Options,
+    options: &BackupOptions,
 ) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
     let inventory = match control.extensions(&options.connect).await {
         Ok(inventory) => inventory,

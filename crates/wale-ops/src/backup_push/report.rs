@@ -5,9 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 pub use wale_format::sentinel::DamagedPage;
-use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentName};
+use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentName, WalSegmentSize};
 
-/// A backup that the server has started: its start position is fixed.
+/// A backup that has started: its start position is fixed.
 ///
 /// From this moment on every segment that the cluster finishes belongs to what a restore of this backup needs.
 #[derive(Debug, Clone)]
@@ -18,8 +18,26 @@ pub struct Started {
     pub start_lsn: Lsn,
     /// Timeline of that position.
     pub timeline: TimelineId,
-    /// When the server said that the backup has begun.
+    /// When the backup had begun.
     pub started_at: DateTime<Utc>,
+}
+
+impl Started {
+    /// The backup that a restore replays from `start_lsn`: that position is its name.
+    pub(super) fn at(
+        timeline: TimelineId,
+        start_lsn: Lsn,
+        size: WalSegmentSize,
+        started_at: DateTime<Utc>,
+    ) -> Self {
+        let segment = WalSegmentName::from_lsn(timeline, start_lsn, size);
+        Self {
+            name: BackupName::new(&segment, size.offset_in_segment(start_lsn)),
+            start_lsn,
+            timeline,
+            started_at,
+        }
+    }
 }
 
 /// A base backup that is complete in the archive.
@@ -39,9 +57,9 @@ pub struct BackupReport {
     pub first_segment: WalSegmentName,
     /// Last segment that a restore needs.
     pub last_segment: WalSegmentName,
-    /// When the server said that the backup has begun.
+    /// When the backup had begun: when the server said so.
     pub started_at: DateTime<Utc>,
-    /// When the server said that the backup has ended.
+    /// When it had ended: when the server said so, and of a stopped server when its files were copied.
     pub stopped_at: DateTime<Utc>,
     /// Files in the backup.
     pub files: u64,
@@ -59,10 +77,6 @@ pub struct BackupReport {
     pub damaged: Vec<DamagedPage>,
     /// Symbolic links in the data directory that are not part of the backup.
     pub skipped_links: Vec<String>,
-    /// Time from start to stop, as the server saw it.
-    pub copy_duration: Duration,
-    /// Time spent waiting for segments to reach the archive.
-    pub wal_wait: Duration,
     /// Time of the whole operation.
     pub duration: Duration,
     /// Sentences for the user: what to check although the backup succeeded.

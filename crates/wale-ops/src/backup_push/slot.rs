@@ -46,7 +46,7 @@ impl Role {
 
 /// A slot of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
+pub struct ScheduleSlot {
     /// When it came.
     pub at: DateTime<Utc>,
     /// The servers that serve it.
@@ -60,7 +60,7 @@ pub struct Slot {
 /// [`OpError::declined`] says why nothing was done; otherwise those of `take`, and the store's.
 pub(super) async fn serve(
     archive: &Archive,
-    slot: Slot,
+    slot: ScheduleSlot,
     data_directory: &Path,
     take: impl AsyncFnOnce() -> Result<BackupReport>,
 ) -> Result<BackupReport> {
@@ -184,7 +184,7 @@ mod tests {
 
     /// What serving a slot comes to when a backup would fail with `Internal`.
     async fn outcome(bench: &Bench, at: DateTime<Utc>) -> Option<Declined> {
-        let slot = Slot {
+        let slot = ScheduleSlot {
             at,
             role: Role::Any,
         };

@@ -1,17 +1,28 @@
-//! The part of a base backup that needs no server, for the tests of backup and restore.
+//! The parts of a base backup that need no server, for the tests of backup and restore.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use chrono::DateTime;
 use tokio::runtime::Handle;
-use wale_cluster::Listing;
+use wale_cluster::{DataDirectory, Listing, StoppedBackup};
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
+use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
-use super::copy::{CopyJob, make_partition, small_partition};
+use super::backup_end::{BackupEnd, RunningEnd};
+use super::copied::Copied;
+use super::ended::Ended;
+use super::files::{PartitionContents, SourceFile};
+use super::listing::{ListingFacts, parts_of, sources};
 use super::options::DamagedPagePolicy;
-use super::run::{parts_of, sources};
+use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
+use super::ready::{Ready, RunningServer};
+use super::report::{DamagedPage, Started};
+use super::shutdown_checkpoint::ShutdownCheckpoint;
+use super::stored::{Stored, StoredManifest};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
 use crate::archive::Archive;
@@ -108,4 +119,82 @@ pub(crate) async fn small(
         },
         stored,
     ))
+}
+
+/// A control file of 18, of a running server with page checksums.
+pub(super) const EIGHTEEN: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/18");
+
+/// Where the backups made here begin and end.
+pub(super) const LSN: Lsn = Lsn::new(0x0200_0028);
+
+/// A backup whose files are copied, a wrong page among them. The control file was `before` at the start and is `after` at the
+/// end.
+pub(super) fn copied(before: &[u8], after: &[u8]) -> Copied {
+    let control_file = ControlFile::parse(before).expect("a control file");
+    let (timeline, size) = (control_file.timeline, control_file.wal_segment_size);
+    let wrong = DamagedPage {
+        path: "base/5/1259".into(),
+        block: 3,
+    };
+    Copied {
+        ready: Ready {
+            directory: DataDirectory::at(Path::new("/nonexistent")),
+            control_file,
+            major: MajorVersion::parse("18").expect("a major"),
+            version_num: 180_004,
+            version: "PostgreSQL 18.4".to_owned(),
+            settings: [].into(),
+        },
+        started: Started::at(timeline, LSN, size, DateTime::UNIX_EPOCH),
+        partitions: vec![StoredPartition {
+            contents: PartitionContents {
+                damaged: vec![wrong],
+                damaged_count: 1,
+                ..PartitionContents::default()
+            },
+            ..StoredPartition::default()
+        }],
+        control_bytes: after.to_owned(),
+        listing: ListingFacts::default(),
+    }
+}
+
+/// The end of a backup of a standby on this timeline.
+pub(super) fn running(timeline: TimelineId) -> BackupEnd {
+    BackupEnd::Running(Box::new(RunningEnd {
+        server: RunningServer {
+            in_recovery: true,
+            data_directory: Some("/var/lib/postgresql/18/docker".to_owned()),
+            extensions: [("app".to_owned(), [].into())].into(),
+            configuration: None,
+        },
+        stopped: StoppedBackup {
+            start_lsn: LSN,
+            stop_lsn: LSN,
+            timeline,
+            stop_timeline: timeline,
+            from_standby: true,
+            label_text: "LABEL: wale\n".to_owned(),
+            tablespace_map: String::new(),
+        },
+        forks: None,
+    }))
+}
+
+/// The end of a backup of a stopped server, whose last checkpoint is in `files`.
+pub(super) fn stopped(files: Vec<SourceFile>) -> BackupEnd {
+    BackupEnd::Stopped(ShutdownCheckpoint { end: LSN, files })
+}
+
+/// A backup that has ended, and of which everything is stored but WAL and sentinel.
+pub(super) fn stored(ending: BackupEnd) -> Stored {
+    let copied = copied(EIGHTEEN, EIGHTEEN);
+    Stored {
+        ended: Ended::new(copied, ending, DateTime::UNIX_EPOCH).expect("ended"),
+        manifest: StoredManifest {
+            sha256: String::new(),
+            bytes: 0,
+        },
+        configuration: None,
+    }
 }

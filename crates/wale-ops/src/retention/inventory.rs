@@ -242,7 +242,7 @@ async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories>
 /// The archive's own segment size. WAL-E's archives do not record one until they are adopted.
 async fn segment_size(archive: &Archive) -> Result<Option<WalSegmentSize>> {
     let identity = archive.identity().await?;
-    Ok(identity.and_then(|identity| WalSegmentSize::new(identity.wal_segment_size).ok()))
+    Ok(identity.map(|identity| identity.cluster.wal_segment_size))
 }
 
 async fn facts(

@@ -91,15 +91,12 @@ async fn prove_readable(
 ) -> Result<Option<WalSegmentSize>> {
     // Not the remembered identity: the volume may have been there then, and be gone now.
     if let Some(identity) = archive.read_identity().await? {
-        if let Some(cluster) = cluster.filter(|cluster| *cluster != identity.system_identifier) {
+        let own = identity.cluster;
+        if let Some(cluster) = cluster.filter(|cluster| *cluster != own.system_identifier) {
             let location = archive.location();
-            return Err(foreign_cluster(
-                identity.system_identifier,
-                cluster,
-                &location,
-            ));
+            return Err(foreign_cluster(own.system_identifier, cluster, &location));
         }
-        return Ok(WalSegmentSize::new(identity.wal_segment_size).ok());
+        return Ok(Some(own.wal_segment_size));
     }
     if archive.has_readable_sentinel().await? {
         return Ok(None);

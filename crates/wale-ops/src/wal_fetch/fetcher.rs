@@ -326,10 +326,10 @@ impl Fetcher {
         let Some(identity) = self.retry.run(|| self.archive.identity()).await? else {
             return Ok(());
         };
-        if identity.system_identifier != cluster {
+        if identity.cluster.system_identifier != cluster {
             let location = self.archive.location();
             return Err(foreign_cluster(
-                identity.system_identifier,
+                identity.cluster.system_identifier,
                 cluster,
                 &location,
             ));

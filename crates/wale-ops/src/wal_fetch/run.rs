@@ -13,7 +13,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
-use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, WalSegmentSize};
 use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader, blocking};
 use wale_storage::ObjectKey;
@@ -206,7 +205,11 @@ async fn fetch_copy(
 async fn expectation(archive: &Archive, stored: &StoredWal) -> Result<Expectation> {
     let name = stored.name;
     if let Some(identity) = archive.identity().await? {
-        return expectation_by(&identity, name);
+        return Ok(Expectation {
+            name,
+            system_identifier: Some(identity.cluster.system_identifier),
+            segment_size: identity.cluster.wal_segment_size,
+        });
     }
     let mut segment_size = WalSegmentSize::DEFAULT;
     if matches!(
@@ -220,20 +223,6 @@ async fn expectation(archive: &Archive, stored: &StoredWal) -> Result<Expectatio
     Ok(Expectation {
         name,
         system_identifier: None,
-        segment_size,
-    })
-}
-
-fn expectation_by(identity: &ArchiveIdentity, name: ArchiveFileName) -> Result<Expectation> {
-    let segment_size = WalSegmentSize::new(identity.wal_segment_size).map_err(|e| {
-        OpError::new(
-            Kind::CorruptData,
-            format!("the archive's identity has an impossible segment size: {e}"),
-        )
-    })?;
-    Ok(Expectation {
-        name,
-        system_identifier: Some(identity.system_identifier),
         segment_size,
     })
 }

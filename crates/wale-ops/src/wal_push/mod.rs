@@ -21,7 +21,7 @@ mod compare;
 mod done;
 mod flight;
 mod memory;
-pub mod plan;
+mod plan;
 mod pusher;
 mod report;
 mod run;

@@ -1,37 +1,36 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
 use wale_pg::{
-    ArchiveFileName, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName,
-    WalSegmentSize,
+    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId,
+    WalSegmentName, WalSegmentSize,
 };
 
-use crate::archive::ClusterIdentity;
 use crate::error::{Kind, OpError, Result};
 
 /// What is known about the cluster that a file comes from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Origin {
+pub(super) struct Origin {
     /// `pg_control`'s word, where it can be read.
-    pub control: Option<ClusterIdentity>,
+    pub(super) control: Option<ClusterIdentity>,
     /// The word of the file's own header, or of another segment of the same WAL directory.
-    pub header: Option<ClusterIdentity>,
+    pub(super) header: Option<ClusterIdentity>,
 }
 
 /// Where the server that hands a file over has left the timeline of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fork {
+pub(super) struct Fork {
     /// The timeline that the server is on.
-    pub timeline: TimelineId,
+    pub(super) timeline: TimelineId,
     /// The first position of the old timeline that is not on the server's way.
-    pub at: Lsn,
+    pub(super) at: Lsn,
     /// How many bytes of the segment are on the server's way; fewer than the segment has.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// The fork before the end of `segment`, if the server has left that timeline there: `server` is the history of the
 /// timeline that the server is on, `own` the one of the segment's.
 #[must_use]
-pub fn fork(
+pub(super) fn fork(
     segment: WalSegmentName,
     size: WalSegmentSize,
     server: &TimelineHistory,
@@ -55,7 +54,7 @@ pub fn fork(
 /// A standby writes a history there before it follows the timeline, and its control file shows it only at the next
 /// restart point. A primary's control file has the last word: only on its own timeline does it write.
 #[must_use]
-pub fn server_timeline(
+pub(super) fn server_timeline(
     control: Option<&ControlFile>,
     newest_history: Option<TimelineId>,
 ) -> Option<TimelineId> {
@@ -73,7 +72,7 @@ pub fn server_timeline(
 /// What to do with a copy of a segment that differs from the stored one, on a server that has left the timeline:
 /// `difference` is the position of the first difference, `end` where the content of the server's copy ends, both in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Abandoned {
+pub(super) enum Abandoned {
     /// They differ on the server's own way: that is no matter of the fork.
     Conflict,
     /// The server's copy holds nothing that the stored one lacks.
@@ -84,7 +83,7 @@ pub enum Abandoned {
 
 /// Decides about such a copy.
 #[must_use]
-pub fn abandoned(fork: &Fork, difference: u64, end: u64) -> Abandoned {
+pub(super) fn abandoned(fork: &Fork, difference: u64, end: u64) -> Abandoned {
     if difference < fork.bytes {
         Abandoned::Conflict
     } else if end <= difference {
@@ -99,7 +98,10 @@ pub fn abandoned(fork: &Fork, difference: u64, end: u64) -> Abandoned {
 /// # Errors
 /// [`Kind::ArchiveMismatch`] when `pg_control` and the WAL disagree: the WAL directory belongs to another data
 /// directory.
-pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<ClusterIdentity>> {
+pub(super) fn cluster_of(
+    name: &ArchiveFileName,
+    origin: &Origin,
+) -> Result<Option<ClusterIdentity>> {
     let (Some(control), Some(header)) = (origin.control, origin.header) else {
         return Ok(origin.header.or(origin.control));
     };
@@ -124,7 +126,7 @@ pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<Clus
 
 /// What to do about a name, knowing how the objects that hold it already compare with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(super) enum PushDecision {
     /// Nothing holds it: upload.
     Upload,
     /// The object at this position holds the same bytes.
@@ -139,25 +141,25 @@ pub enum Decision {
 /// is not known which of several a reader gets. One is enough for partial segments, which no recovery asks for by
 /// itself.
 #[must_use]
-pub fn decide(name: &ArchiveFileName, same: &[bool]) -> Decision {
+pub(super) fn decide(name: &ArchiveFileName, same: &[bool]) -> PushDecision {
     let is_partial = matches!(name, ArchiveFileName::Partial(_));
     let equal = same.iter().position(|same| *same);
     let other = same.iter().position(|same| !*same);
     match (equal, other) {
-        (None, None) => Decision::Upload,
-        (Some(position), None) => Decision::Same(position),
-        (Some(position), Some(_)) if is_partial => Decision::Same(position),
+        (None, None) => PushDecision::Upload,
+        (Some(position), None) => PushDecision::Same(position),
+        (Some(position), Some(_)) if is_partial => PushDecision::Same(position),
         // Two servers promoted from one timeline may leave different bytes under one partial name. Refusing the
         // second for ever would block its archiver.
-        (None, Some(_)) if is_partial => Decision::KeepBeside,
-        (_, Some(position)) => Decision::Conflict(position),
+        (None, Some(_)) if is_partial => PushDecision::KeepBeside,
+        (_, Some(position)) => PushDecision::Conflict(position),
     }
 }
 
 /// Which files may be pushed ahead of `requested`: the first `window` of the other ready ones, in PostgreSQL's order.
 /// Those already pushed count, too: wale never runs further ahead than the window, whatever it remembers.
 #[must_use]
-pub fn look_ahead(
+pub(super) fn look_ahead(
     ready: &[ArchiveFileName],
     requested: &ArchiveFileName,
     window: usize,

@@ -14,7 +14,7 @@ use super::abandoned::{self, Left, Settled};
 use super::compare::{digest, same_content};
 use super::done::{Done, confirm, gone};
 use super::flight::Turn;
-use super::plan::{self, Decision};
+use super::plan::{self, PushDecision};
 use super::report::{PushOutcome, PushReport};
 use super::source::Source;
 use super::upload::{Uploaded, upload};
@@ -155,8 +155,8 @@ async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done
     } = compare_all(archive, source, copies).await?;
     let same: Vec<bool> = readable.iter().map(|copy| copy.same).collect();
     let mut done = match plan::decide(&source.stored_as, &same) {
-        Decision::Same(position) => confirm(archive, &readable[position].stored).await?,
-        Decision::Conflict(position) => {
+        PushDecision::Same(position) => confirm(archive, &readable[position].stored).await?,
+        PushDecision::Conflict(position) => {
             let stored: Vec<StoredWal> = readable.into_iter().map(|copy| copy.stored).collect();
             return match abandoned::settle(archive, source, &stored).await? {
                 Settled::Conflict => Err(conflict(source, &stored[position].key)),
@@ -164,8 +164,8 @@ async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done
                 Settled::Keep(left) => keep_as_partial(archive, source, turn, &left).await,
             };
         }
-        Decision::KeepBeside => return keep_beside(archive, source, turn).await,
-        Decision::Upload => store(archive, source, turn, &unreadable).await?,
+        PushDecision::KeepBeside => return keep_beside(archive, source, turn).await,
+        PushDecision::Upload => store(archive, source, turn, &unreadable).await?,
     };
     refuse_disputed(archive, source, &done.key).await?;
     if done.outcome == PushOutcome::Stored {
@@ -294,9 +294,11 @@ async fn store(
             let stored = stat(archive, source, key, codec).await?;
             let same = same_content(archive, source, &stored).await?;
             match plan::decide(&source.stored_as, &[same]) {
-                Decision::Same(_) => Ok(Done::already(&stored)),
-                Decision::KeepBeside => keep_beside(archive, source, turn).await,
-                Decision::Conflict(_) | Decision::Upload => Err(conflict(source, &stored.key)),
+                PushDecision::Same(_) => Ok(Done::already(&stored)),
+                PushDecision::KeepBeside => keep_beside(archive, source, turn).await,
+                PushDecision::Conflict(_) | PushDecision::Upload => {
+                    Err(conflict(source, &stored.key))
+                }
             }
         }
     }

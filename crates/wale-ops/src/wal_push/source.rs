@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
-use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName};
+use wale_pg::{
+    ArchiveFileName, ClusterIdentity, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
+};
 
 use super::memory::READ_BYTES;
 use super::plan::{self, Origin};
-use crate::archive::{Beginning, ClusterIdentity};
+use crate::archive::Beginning;
 use crate::control::{control_file, read_control};
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file::{self, Unwritten};
@@ -285,6 +287,6 @@ fn neighbour(directory: &WalDirectory) -> Option<ClusterIdentity> {
     let mut segments = names(directory).filter(ArchiveFileName::is_segment);
     segments.find_map(|name| {
         let head = read_head(&directory.open_file(&name).ok()?.file).ok()?;
-        wal_file::cluster_of_header(&WalPageHeader::parse(&head).ok()?)
+        WalPageHeader::parse(&head).ok()?.identity()
     })
 }

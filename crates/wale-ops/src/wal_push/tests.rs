@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use wale_cluster::WalDirectory;
 use wale_format::{Codec, layout};
-use wale_pg::WalSegmentSize;
+use wale_pg::{ClusterIdentity, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, Occurrence, Store, Verb};
 
 use super::PushOutcome::{AlreadyStored, KeptBeside, Stored};
 use super::*;
-use crate::archive::{Archive, ClusterIdentity};
+use crate::archive::Archive;
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, archive, cluster, content, encode, file_name, once, patient, segment,
@@ -487,7 +487,7 @@ fn the_word_of_pg_control_and_of_the_wal_must_agree() {
 
 #[test]
 fn what_is_there_decides() {
-    use super::plan::Decision::{Conflict, KeepBeside, Same, Upload};
+    use super::plan::PushDecision::{Conflict, KeepBeside, Same, Upload};
     let cases: [(&[bool], _, _); 6] = [
         (&[], Upload, Upload),
         (&[true], Same(0), Same(0)),

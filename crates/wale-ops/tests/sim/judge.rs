@@ -136,7 +136,7 @@ impl Judge {
     pub(crate) fn owner(&self) -> Option<u64> {
         let key = ObjectKey::new(layout::IDENTITY).expect("a key");
         let identity = wale_format::ArchiveIdentity::parse(&self.memory.content(&key)?).ok()?;
-        Some(identity.system_identifier.as_u64())
+        Some(identity.cluster.system_identifier.as_u64())
     }
 
     /// Whether an object of this name is stored now.

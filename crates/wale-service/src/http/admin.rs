@@ -331,9 +331,9 @@ async fn archive(app: &App) -> Value {
     json!({
         "location": app.archive.location(),
         "identity": identity.map(|identity| json!({
-            "system_identifier": identity.system_identifier.to_string(),
-            "major": identity.major.map(MajorVersion::get),
-            "wal_segment_size": identity.wal_segment_size,
+            "system_identifier": identity.cluster.system_identifier.to_string(),
+            "major": identity.cluster.major.map(MajorVersion::get),
+            "wal_segment_size": identity.cluster.wal_segment_size,
             "created_at": identity.created_at,
         })),
         "problem": problem,

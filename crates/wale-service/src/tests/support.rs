@@ -107,7 +107,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
             deadline: Duration::from_millis(50),
             ..FetcherOptions::default()
         },
-        backup: backup_push::Options::new(data.clone(), connect),
+        backup: backup_push::BackupOptions::new(data.clone(), connect),
         wal_directory: wal,
         data_directory: data,
         limits: HttpLimits::default(),

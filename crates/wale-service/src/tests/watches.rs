@@ -1,8 +1,8 @@
 //! What the sidecar finds out by itself and reports: another cluster's archive, an archive and a server that are not
 //! there.
 
-use wale_ops::{Archive, Beginning, ClusterIdentity};
-use wale_pg::{ControlFile, SystemIdentifier, WalSegmentSize};
+use wale_ops::{Archive, Beginning};
+use wale_pg::{ClusterIdentity, ControlFile, SystemIdentifier, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb, body_from};
 
 use super::support::{Bench, bench, eventually};

@@ -45,7 +45,7 @@ pub(crate) fn run(
 fn options(
     arguments: &BackupPush,
     settings: &Settings,
-) -> Result<wale_ops::backup_push::Options, OpError> {
+) -> Result<wale_ops::backup_push::BackupOptions, OpError> {
     let directory = arguments.directory.clone();
     let directory = directory.unwrap_or_else(|| settings.get(&declared::PGDATA));
     if !directory.is_absolute() {
@@ -65,7 +65,7 @@ fn options(
 
 async fn push(
     archive: &Archive,
-    options: &wale_ops::backup_push::Options,
+    options: &wale_ops::backup_push::BackupOptions,
     is_offline: bool,
     retention: &retention::Options,
     bar: &ProgressBar,

@@ -1,19 +1,8 @@
-//! What a cluster says about itself, and the error for another cluster's data or archive.
+//! The error for another cluster's data or archive.
 
-use wale_pg::{MajorVersion, SystemIdentifier, WalSegmentSize};
+use wale_pg::SystemIdentifier;
 
 use crate::error::{Kind, OpError};
-
-/// What a cluster says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterIdentity {
-    /// The number that initdb gave to the cluster.
-    pub system_identifier: SystemIdentifier,
-    /// The major version, where it is known.
-    pub major: Option<MajorVersion>,
-    /// The size of its WAL segments.
-    pub wal_segment_size: WalSegmentSize,
-}
 
 /// The error for data of another cluster than the archive's.
 pub(crate) fn foreign_cluster(

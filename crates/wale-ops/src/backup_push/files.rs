@@ -1,4 +1,4 @@
-//! One partition: files of the data directory → tar → codec → chunks. Runs on a blocking thread.
+//! The files of the data directory, copied into the tar of a partition. Runs on a blocking thread.
 //!
 //! Each file is opened once; the size that the open file has then is the size in the tar header. From there on the
 //! server may do what it likes: what it appends is cut off, what it truncates is filled with zeros, a file that is
@@ -16,10 +16,11 @@ use wale_cluster::DataDirectory;
 use wale_format::Crc32c;
 use wale_format::tar::{Meta, TarWriter};
 use wale_pg::{Lsn, page, relation};
-use wale_pipeline::{CancellationToken, Progress};
+use wale_pipeline::CancellationToken;
 
 use super::options::DamagedPagePolicy;
 use super::pages::{PageChecker, PageFindings, Reread};
+use super::progress_share::ProgressShare;
 use super::report::DamagedPage;
 use super::throttle::Throttle;
 use crate::error::{Kind, OpError, io_kind};
@@ -53,7 +54,7 @@ pub(super) struct FileRecord {
 
 /// What a partition was made of.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub(super) struct PartitionContents {
     /// The files, in the order of the tar.
     pub(super) files: Vec<FileRecord>,
     /// Tar members, directories included.
@@ -83,7 +84,7 @@ impl From<io::Error> for FillError {
 }
 
 /// How the files of one backup are read.
-pub(super) struct Reader<'a> {
+pub(super) struct FileReader<'a> {
     /// Page LSNs from here on are not checked; `None` where the cluster has no page checksums.
     pub(super) verify_from: Option<PageVerification>,
     /// What a damaged page does.
@@ -108,7 +109,7 @@ pub(super) struct PageVerification {
     pub(super) directory: DataDirectory,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FileReader<'a> {
     pub(super) fn new(
         verify_from: Option<PageVerification>,
         policy: DamagedPagePolicy,
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
         &mut self,
         source: &SourceFile,
         tar: &mut TarWriter<W>,
-        contents: &mut Contents,
+        contents: &mut PartitionContents,
     ) -> Result<(), FillError> {
         if self.cancel.is_cancelled() {
             return Err(FillError::Source(OpError::cancelled()));
@@ -224,7 +225,7 @@ impl<'a> Reader<'a> {
         &self,
         path: &str,
         findings: PageFindings,
-        contents: &mut Contents,
+        contents: &mut PartitionContents,
     ) -> Result<(), OpError> {
         let Some(first) = findings.damaged.first() else {
             return Ok(());
@@ -268,53 +269,6 @@ impl<'a> Reader<'a> {
 impl Reread for &File {
     fn reread(&mut self, page: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(self, page, offset).map_err(|(error, _)| error)
-    }
-}
-
-/// A partition's part of the progress. A second attempt of the same partition counts only what is new.
-pub(super) struct ProgressShare<'a> {
-    progress: &'a Progress,
-    bytes: Counted,
-    files: Counted,
-}
-
-#[derive(Default)]
-struct Counted {
-    now: u64,
-    reported: u64,
-}
-
-impl Counted {
-    /// Adds and returns what was not reported yet.
-    fn add(&mut self, count: u64) -> u64 {
-        self.now += count;
-        let news = self.now.saturating_sub(self.reported);
-        self.reported += news;
-        news
-    }
-}
-
-impl<'a> ProgressShare<'a> {
-    pub(super) fn new(progress: &'a Progress) -> Self {
-        Self {
-            progress,
-            bytes: Counted::default(),
-            files: Counted::default(),
-        }
-    }
-
-    /// Another attempt begins: what was reported already is not reported again.
-    fn begin_again(&mut self) {
-        self.bytes.now = 0;
-        self.files.now = 0;
-    }
-
-    fn add_bytes(&mut self, count: u64) {
-        self.progress.add(self.bytes.add(count));
-    }
-
-    fn add_file(&mut self) {
-        self.progress.add_files(self.files.add(1));
     }
 }
 
@@ -396,6 +350,8 @@ fn modified(metadata: &std::fs::Metadata) -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests {
+    use wale_pipeline::Progress;
+
     use super::*;
 
     #[test]
@@ -431,7 +387,7 @@ mod tests {
                     directory: DataDirectory::at(folder.path()),
                 };
                 let share = ProgressShare::new(&progress);
-                let reader = Reader::new(Some(pages), policy, &throttle, &cancel, share);
+                let reader = FileReader::new(Some(pages), policy, &throttle, &cancel, share);
                 let findings = PageFindings {
                     damaged: vec![DamagedPage {
                         path: "base/5/1259".into(),
@@ -439,7 +395,7 @@ mod tests {
                     }],
                     damaged_count: 1,
                 };
-                let mut contents = Contents::default();
+                let mut contents = PartitionContents::default();
                 let noted = reader.note_findings("base/5/1259", findings, &mut contents);
                 let fails = is_damage && policy == DamagedPagePolicy::Fail;
                 assert_eq!(noted.is_err(), fails, "{state} {policy:?}");

@@ -17,10 +17,11 @@ use wale_format::tar::{Meta, TarWriter};
 use wale_format::{BackupName, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 
-use super::options::DamagedPagePolicy;
-use super::partition::{
-    Contents, FillError, PageVerification, ProgressShare, READ_BYTES, Reader, SourceFile,
+use super::files::{
+    FileReader, FillError, PageVerification, PartitionContents, READ_BYTES, SourceFile,
 };
+use super::options::DamagedPagePolicy;
+use super::progress_share::ProgressShare;
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
 use crate::archive::Archive;
@@ -69,7 +70,7 @@ pub(super) struct PartitionJob {
 #[derive(Debug, Default)]
 pub(super) struct StoredPartition {
     pub(super) number: u32,
-    pub(super) contents: Contents,
+    pub(super) contents: PartitionContents,
     /// Bytes of the tar.
     pub(super) bytes_plain: u64,
     /// Bytes of the object.
@@ -82,7 +83,7 @@ pub(super) fn make_partition(
     part: &PartitionJob,
     cancel: &CancellationToken,
 ) -> Result<StoredPartition> {
-    let mut reader = Reader::new(
+    let mut reader = FileReader::new(
         job.verify.clone(),
         job.policy,
         &job.throttle,
@@ -108,7 +109,7 @@ pub(super) fn make_partition(
 fn attempt_partition(
     job: &CopyJob,
     part: &PartitionJob,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
     attempt: Attempt,
 ) -> Result<StoredPartition> {
     let codec = job.archive.codec();
@@ -141,11 +142,11 @@ fn attempt_partition(
 fn fill(
     job: &CopyJob,
     part: &PartitionJob,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
     sink: SealWriter<ChunkWriter>,
-) -> std::result::Result<(Contents, u64), FillError> {
+) -> std::result::Result<(PartitionContents, u64), FillError> {
     let mut tar = TarWriter::new(CountingWriter::new(sink));
-    let mut contents = Contents::default();
+    let mut contents = PartitionContents::default();
     match &part.files {
         None => {
             for directory in &job.directories {

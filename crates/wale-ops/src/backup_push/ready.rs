@@ -1,0 +1,87 @@
+//! What is known before the first file is read: of every cluster, and of one whose server runs.
+
+use std::collections::BTreeMap;
+
+use wale_cluster::{ClusterError, DataDirectory, Owner, Situation};
+use wale_format::tar::Meta;
+use wale_pg::{ControlFile, MajorVersion};
+
+use wale_pipeline::blocking;
+
+use super::configuration::Outside;
+use super::options::BackupOptions;
+use crate::error::{OpError, Result};
+
+/// A cluster that may be backed up, whether its server runs or not.
+pub(super) struct Ready {
+    pub(super) directory: DataDirectory,
+    /// The control file as it was before the backup began.
+    pub(super) control_file: ControlFile,
+    pub(super) major: MajorVersion,
+    /// `server_version_num`. A stopped server does not say its minor version: then that is 0.
+    pub(super) version_num: u32,
+    /// For `extended_version.txt`.
+    pub(super) version: String,
+    /// Settings that recovery compares with the primary's.
+    pub(super) settings: BTreeMap<String, String>,
+}
+
+/// What only a running server says of itself.
+pub(super) struct RunningServer {
+    /// Whether it is a standby (or in archive recovery).
+    pub(super) in_recovery: bool,
+    /// PGDATA as it sees it; `None` where our role has no right to know it.
+    pub(super) data_directory: Option<String>,
+    /// Database → extension → version.
+    pub(super) extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// The configuration, where it lies outside of the data directory and can be read.
+    pub(super) configuration: Option<Outside>,
+}
+
+impl Ready {
+    /// Owner of the data directory, for the tar members that are made here.
+    pub(super) fn owner_meta(&self) -> Meta {
+        let owner = self.directory.owner().unwrap_or(Owner { uid: 0, gid: 0 });
+        Meta {
+            uid: u64::from(owner.uid),
+            gid: u64::from(owner.gid),
+            ..Meta::default()
+        }
+    }
+
+    /// Permission bits of files that are made here, as the server would make them: readable for the group where the
+    /// data directory is.
+    pub(super) fn file_mode(&self) -> u32 {
+        wale_cluster::durable::mode_beside(&self.directory.path().join(ControlFile::PATH))
+    }
+}
+
+/// Opens the data directory and reads its control file.
+pub(super) async fn read_directory(
+    options: &BackupOptions,
+) -> Result<(DataDirectory, ControlFile)> {
+    let path = options.data_directory.clone();
+    let read = move || {
+        let directory = DataDirectory::open(&path)?;
+        let control_file = directory.control_file()?;
+        Ok((directory, control_file))
+    };
+    blocking(read).await?.map_err(|error: ClusterError| {
+        let shown = options.data_directory.display();
+        let missing = error.situation() == Situation::NotFound;
+        let is_unknown = matches!(error, ClusterError::UnsupportedControlFile { .. });
+        let error = OpError::from_cluster(error, format_args!("read {shown}"));
+        if is_unknown {
+            return error
+                .detail("What a base backup must know of the server cannot be read. Nothing was written; WAL is archived all the same.")
+                .hint("use a version of wale that knows this server");
+        }
+        if missing {
+            // The images of PostgreSQL 18 moved it to /var/lib/postgresql/18/docker.
+            return error.hint(format!(
+                "let PGDATA name the data directory as it is mounted here; there is no cluster in {shown}"
+            ));
+        }
+        error
+    })
+}
