@@ -16,10 +16,7 @@
 
 #![cfg_attr(
     test,
-    expect(
-        clippy::disallowed_methods,
-        reason = "tests make files as they like"
-    )
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
 )]
 
 mod backup_name;
@@ -37,8 +34,7 @@ pub mod tar;
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{
-    Codec, CodecError, CodecSettings, Encoder, decoder, decoder_within, encoder,
-    window_bytes,
+    Codec, CodecError, CodecSettings, Encoder, decoder, decoder_within, encoder, window_bytes,
 };
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;

@@ -103,7 +103,6 @@ impl MemoryPermit {
     pub fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT_BYTES
     }
-
 }
 
 #[cfg(test)]

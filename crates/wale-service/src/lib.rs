@@ -9,10 +9,7 @@
 
 #![cfg_attr(
     test,
-    expect(
-        clippy::disallowed_methods,
-        reason = "tests make files as they like"
-    )
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
 )]
 
 mod app;

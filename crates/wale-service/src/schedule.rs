@@ -86,7 +86,11 @@ impl Schedule {
 
     /// The latest slot in `(last, now]`, when a run was missed: many missed slots are one run to catch up.
     #[must_use]
-    pub(crate) fn missed_since(&self, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(crate) fn missed_since(
+        &self,
+        last: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
         if self.next_after(last)? > now {
             return None;
         }

@@ -6,8 +6,8 @@ use crate::known::{self, Finding};
 use crate::modules::Modules;
 use crate::names::{self, Words};
 use crate::rules::{
-    ASKS_FOR_MAJORS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_AIM, FUNCTION_LINES_MAX,
-    IMPURE, INTEGRATION, MAY_USE, OPERATIONS,
+    ASKS_FOR_MAJORS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_AIM, FUNCTION_LINES_MAX, IMPURE,
+    INTEGRATION, MAY_USE, OPERATIONS,
 };
 use crate::source::Source;
 use crate::walls;

@@ -156,7 +156,8 @@ pub fn take_back(
             .map_err(ClusterError::io("write", &path))?;
         let mut pending = pending;
         io::Write::write_all(&mut pending, &after).map_err(ClusterError::io("write", &path))?;
-        if self::stamp(&path)? == stamp && configuration::read_auto_conf(data_directory)? == before {
+        if self::stamp(&path)? == stamp && configuration::read_auto_conf(data_directory)? == before
+        {
             pending.commit().map_err(ClusterError::io("write", &path))?;
             return Ok(names);
         }

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use wale_cluster::WalDirectory;
 use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions, Patience};
-use wale_ops::wal_push::{
-    self, LOOK_AHEAD_MAX, PushOptions, PushReport, Pusher, PusherOptions,
-};
+use wale_ops::wal_push::{self, LOOK_AHEAD_MAX, PushOptions, PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::ArchiveFileName;
 

@@ -2,13 +2,9 @@
 //! damaged pages, owners and modes, several codecs in one archive.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use wale_testkit::{
-    Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until,
-};
+use wale_testkit::{ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
 
 use crate::support::{Stage, WALE, amcheck, fingerprint, majors, under_write_load, verify};
 

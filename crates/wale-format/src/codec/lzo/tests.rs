@@ -19,7 +19,8 @@ const HELLO_STREAM: &[u8] =
 
 fn decode(stored: &[u8]) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
-    decoder(Cursor::new(stored.to_vec()), crate::codec::WINDOW_MAX_BYTES).read_to_end(&mut plain)?;
+    decoder(Cursor::new(stored.to_vec()), crate::codec::WINDOW_MAX_BYTES)
+        .read_to_end(&mut plain)?;
     Ok(plain)
 }
 

@@ -2,7 +2,7 @@
 //! servers. A block that cannot run says why in a comment above it (`<!-- not run: … -->`). A block that neither runs nor
 //! says so is a failure, and so is a page that no test reads.
 //!
-//! What a reader puts in for himself (hosts, paths, names of backups) stands in each page's test, as `page.replace`. For
+//! What a reader puts in (hosts, paths, names of backups) stands in each page's test, as `page.replace`. For
 //! `docker compose exec wale` stands the environment of the sidecar.
 
 mod by_hand;
@@ -97,7 +97,10 @@ exec "$@""#;
 
 fn readme(page: &mut Page) {
     let stage = Stage::new("readme", 15);
-    page.replace("/var/lib/postgresql/data", stage.cluster.data.display());
+    page.replace(
+        "/var/lib/postgresql/data",
+        stage.cluster.data.display().to_string(),
+    );
     page.replace(
         "localhost:5000",
         format!("localhost:{}", stage.options.port),
@@ -107,7 +110,7 @@ fn readme(page: &mut Page) {
     page.yaml();
     let told = page.sh(&mut shell);
     assert!(
-        told.contains("wal_segment_backup_start") && told.contains("\"archiver\""),
+        told.contains("wal_segment_backup_start") && told.contains("last_failure"),
         "{told}"
     );
     parse_yaml(
@@ -128,7 +131,11 @@ fn archive_commands(ini: &str) -> Vec<String> {
 fn archives(shell: &mut Shell, command: &str, segment: &str) {
     let good = shell.write("good", &command.replace("%f", segment));
     let bad = shell.write("bad", &command.replace("%f", "0000000100000000000000FF"));
-    let lines = format!("sh {}\n! sh {}\n", good.display(), bad.display());
+    let lines = format!(
+        "sh {}\n! sh {}\n",
+        good.display(),
+        bad.display().to_string()
+    );
     shell.run(command, &lines);
 }
 
@@ -152,7 +159,10 @@ fn archiving(page: &mut Page) {
 fn backup(page: &mut Page) {
     let stage = Stage::new("backup-guide", 15);
     let port = stage.options.port;
-    page.replace("/var/lib/postgresql/data", stage.cluster.data.display());
+    page.replace(
+        "/var/lib/postgresql/data",
+        stage.cluster.data.display().to_string(),
+    );
     page.replace("localhost:5000", format!("localhost:{port}"));
     let mut shell = Shell::of_sidecar(&stage.sandbox, &stage.cluster, &stage.options);
     shell.program("docker", DOCKER);
@@ -165,7 +175,7 @@ fn backup(page: &mut Page) {
     stage.cluster.sql("create role wale login");
     page.sql(&stage.cluster);
     let told = page.sh(&mut shell);
-    assert_eq!(told.matches("\"name\"").count(), 3, "{told}");
+    assert_eq!(told.matches("\"name\": \"base_").count(), 3, "{told}");
     stage.archive_all();
     stage.cluster.stop("fast");
     page.sh(&mut shell);
@@ -182,8 +192,8 @@ fn from_wal_g(page: &mut Page) {
     let noted = fingerprint(&stage.cluster, "t");
     stage.archive_all();
     let empty = stage.sandbox.folder("empty");
-    page.replace("/srv/walg-archive", stage.archive().display());
-    page.replace("/srv/empty", empty.display());
+    page.replace("/srv/walg-archive", stage.archive().display().to_string());
+    page.replace("/srv/empty", empty.display().to_string());
     let mut shell = Shell::start(&stage.sandbox, &stage.cluster, []);
     let told = page.sh(&mut shell);
     assert!(told.contains("base_"), "{told}");
@@ -199,9 +209,18 @@ fn from_wal_g(page: &mut Page) {
 
 fn host(page: &mut Page) {
     let stage = Stage::new("host-guide", 15);
-    page.replace("/srv/wal-archive/main", stage.archive().display());
-    page.replace("/var/lib/postgresql/15/main", stage.cluster.data.display());
-    page.replace("/var/run/postgresql", stage.cluster.socket.display());
+    page.replace(
+        "/srv/wal-archive/main",
+        stage.archive().display().to_string(),
+    );
+    page.replace(
+        "/var/lib/postgresql/15/main",
+        stage.cluster.data.display().to_string(),
+    );
+    page.replace(
+        "/var/run/postgresql",
+        stage.cluster.socket.display().to_string(),
+    );
     let mut shell = Shell::start(&stage.sandbox, &stage.cluster, []);
     let file = shell.write("main.conf", &page.ini());
     let port = stage.cluster.port;
@@ -224,9 +243,9 @@ fn patroni(page: &mut Page) {
         page.yaml();
     }
     let settings = stage.sandbox.folder("env");
-    let prefix = format!("file://{}", stage.archive().display());
+    let prefix = format!("file://{}", stage.archive().display().to_string());
     std::fs::write(settings.join("WALE_FILE_PREFIX"), prefix).unwrap();
-    page.replace("/etc/wal-e.d/env", settings.display());
+    page.replace("/etc/wal-e.d/env", settings.display().to_string());
     let mut shell = Shell::start(&stage.sandbox, &stage.cluster, []);
     // daemontools' program, which few machines have.
     let envdir = r#"for file in "$1"/*; do export "${file##*/}=$(cat "$file")"; done
@@ -257,12 +276,15 @@ fn point_in_time(page: &mut Page) {
     let port = wale_testkit::free_port();
     page.replace("PGDATA=/srv/copy", format!("PGDATA={}", data.display()));
     page.replace("-D /srv/copy", format!("-D {}", data.display()));
-    page.replace("/var/run/postgresql", production.socket.display());
+    page.replace(
+        "/var/run/postgresql",
+        production.socket.display().to_string(),
+    );
     page.replace("PGPORT=5433", format!("PGPORT={}", copy.port));
     page.replace("-p 5433", format!("-p {}", copy.port));
     page.replace("WALE_LISTEN_PORT=5001", format!("WALE_LISTEN_PORT={port}"));
     page.replace("localhost:5001", format!("localhost:{port}"));
-    page.replace("/srv/wal-archive", stage.archive().display());
+    page.replace("/srv/wal-archive", stage.archive().display().to_string());
     page.replace("2026-11-28 02:12:00+00", moment);
     let mut shell = Shell::start(&stage.sandbox, production, [("PGUSER", "postgres")]);
     page.yaml();
@@ -279,12 +301,14 @@ fn point_in_time(page: &mut Page) {
     // Production takes a timeline of its own.
     production.stop("fast");
     let wrapper = format!("WALE_LISTEN_PORT={} exec wale \"$@\"", stage.options.port);
-    let mut shared = shell.program("shared-wale", &wrapper);
-    page.replace("/shared/wale", shared.display());
+    let shared = shell.program("shared-wale", &wrapper);
+    page.replace("/shared/wale", shared.display().to_string());
     shell.run("PGDATA", &format!("PGDATA={}", production.data.display()));
     page.sh(&mut shell);
-    shared.pop();
-    let pg_ctl = format!("pg_ctl -D {} -w start", production.data.display());
+    let pg_ctl = format!(
+        "pg_ctl -D {} -w start",
+        production.data.display().to_string()
+    );
     shell.run("the start of production", &pg_ctl);
     production.wait_promoted();
     assert!(
@@ -296,20 +320,23 @@ fn point_in_time(page: &mut Page) {
     production.sql("alter system reset recovery_target_timeline");
 }
 
+/// The name of the newest base backup.
+fn newest(stage: &Stage) -> String {
+    let list = stage.sidecar.get("/backups").json();
+    let names = list.as_array().into_iter().flatten();
+    let newest = names.filter_map(|backup| backup["name"].as_str()).max();
+    newest.expect("a base backup").to_owned()
+}
+
 fn restore(page: &mut Page) {
     let stage = Stage::new("restore-guide", 15);
     let data = stage.cluster.data.display().to_string();
-    let name = |stage: &Stage| {
-        let list = stage.sidecar.get("/backups").json();
-        let last = list.as_array().and_then(|list| list.last().cloned());
-        last.expect("a backup")["name"]
-            .as_str()
-            .expect("a name")
-            .to_owned()
-    };
     stage.backup();
-    page.replace("base_000000010000000000000003_00000040", name(&stage));
-    page.replace("/path/to", stage.sandbox.folder("restored").display());
+    page.replace("base_000000010000000000000003_00000040", newest(&stage));
+    page.replace(
+        "/path/to",
+        stage.sandbox.folder("restored").display().to_string(),
+    );
     let mut shell = Shell::of_sidecar(&stage.sandbox, &stage.cluster, &stage.options);
     page.sh(&mut shell);
     for copy in ["data", "another"] {
@@ -331,8 +358,8 @@ fn restore(page: &mut Page) {
         0
     );
     let new = stage.sandbox.path().join("new");
-    page.replace("/old/tablespace", old.display());
-    page.replace("/new/place", new.display());
+    page.replace("/old/tablespace", old.display().to_string());
+    page.replace("/new/place", new.display().to_string());
     page.sh(&mut shell);
     crate::support::verify(&stage.sandbox.path().join("restored/third"));
     assert!(new.read_dir().unwrap().next().is_some());
@@ -344,20 +371,9 @@ fn retention(page: &mut Page) {
     stage
         .cluster
         .sql("create table t as select generate_series(1, 1000) v");
-    let told = stage.backup();
-    drop(told);
-    let list = stage.sidecar.get("/backups").json();
-    let newest = list
-        .as_array()
-        .and_then(|list| list.last().cloned())
-        .expect("two backups");
-    let newest = newest["name"].as_str().expect("a name").to_owned();
-    let segment = newest
-        .trim_start_matches("base_")
-        .split('_')
-        .next()
-        .expect("a segment")
-        .to_owned();
+    stage.backup();
+    let newest = newest(&stage);
+    let segment = newest[5..29].to_owned();
     page.replace("base_00000001000000000000000B_00000040", newest);
     page.replace("00000001000000000000000B", segment);
     let options = stage.options.clone().set("WALE_RETAIN_BACKUPS", "7");
@@ -393,7 +409,7 @@ fn s3(page: &mut Page) {
         "AWS_ACCESS_KEY_ID=…",
         format!("AWS_ACCESS_KEY_ID={}", setting("AWS_ACCESS_KEY_ID")),
     );
-    page.replace("/run/secrets/aws", secret.display());
+    page.replace("/run/secrets/aws", secret.display().to_string());
     let text = page.ini() + &format!("WALE_S3_ENDPOINT={}\n", setting("WALE_S3_ENDPOINT"));
     let file = shell.write("wale.conf", &text);
     cluster.start();
@@ -412,12 +428,12 @@ fn over_tls(page: &mut Page) {
     let stage = tls::stage();
     let folder = stage.sandbox.folder("rc");
     page.replace("wale:5000", format!("localhost:{}", stage.options.port));
-    page.replace("/etc/wale", folder.display());
+    page.replace("/etc/wale", folder.display().to_string());
     page.replace(
         "/tls/ca.crt",
         stage.options.environment["WALE_CLIENT_CA_FILE"].clone(),
     );
-    page.replace("5f0c…", tls::TOKEN);
+    page.replace("5f0c…", tls::TOKEN.to_owned());
     page.yaml();
     let mut environment = vec![("WALE_HTTP_TOKEN".to_owned(), tls::TOKEN.to_owned())];
     let port = stage.options.port.to_string();
@@ -430,7 +446,7 @@ fn over_tls(page: &mut Page) {
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let mut shell = Shell::start(&stage.sandbox, &stage.cluster, pairs);
     let shared = shell.program("shared-wale", "exec wale \"$@\"");
-    page.replace("/shared/wale", shared.display());
+    page.replace("/shared/wale", shared.display().to_string());
     page.sh(&mut shell);
     let segment = stage.archive_all();
     // For BusyBox the port without TLS.

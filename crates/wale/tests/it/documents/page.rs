@@ -97,10 +97,10 @@ impl Page {
     }
 
     /// What a reader puts in place of words of the page: hosts, paths, names.
-    pub(super) fn replace(&mut self, words: &'static str, by: impl ToString) {
+    pub(super) fn replace(&mut self, words: &'static str, by: String) {
         let name = self.name;
         assert!(self.text.contains(words), "{name} does not say {words}");
-        self.replaced.push((words, by.to_string()));
+        self.replaced.push((words, by));
     }
 
     /// The next block, which must be of one of these languages.
