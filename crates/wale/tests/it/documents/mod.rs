@@ -132,9 +132,11 @@ fn archives(shell: &mut Shell, command: &str, segment: &str) {
     let good = shell.write("good", &command.replace("%f", segment));
     let bad = shell.write("bad", &command.replace("%f", "0000000100000000000000FF"));
     let lines = format!(
-        "sh {}\n! sh {}\n",
+        "sh {}
+if sh {}; then exit 9; fi
+",
         good.display(),
-        bad.display().to_string()
+        bad.display()
     );
     shell.run(command, &lines);
 }
@@ -144,7 +146,7 @@ fn archiving(page: &mut Page) {
     page.replace("wale:5000", format!("127.0.0.1:{}", stage.options.port));
     let ini = page.ini();
     // PostgreSQL takes every line of it.
-    stage.cluster.configure(&[ini.clone()]);
+    stage.cluster.configure(std::slice::from_ref(&ini));
     let wrong = "select name || ': ' || error from pg_file_settings where error is not null and name <> 'wal_level'";
     assert_eq!(stage.cluster.sql(wrong), "");
     let segment = stage.archive_all();
@@ -243,7 +245,7 @@ fn patroni(page: &mut Page) {
         page.yaml();
     }
     let settings = stage.sandbox.folder("env");
-    let prefix = format!("file://{}", stage.archive().display().to_string());
+    let prefix = format!("file://{}", stage.archive().display());
     std::fs::write(settings.join("WALE_FILE_PREFIX"), prefix).unwrap();
     page.replace("/etc/wal-e.d/env", settings.display().to_string());
     let mut shell = Shell::start(&stage.sandbox, &stage.cluster, []);
@@ -305,10 +307,7 @@ fn point_in_time(page: &mut Page) {
     page.replace("/shared/wale", shared.display().to_string());
     shell.run("PGDATA", &format!("PGDATA={}", production.data.display()));
     page.sh(&mut shell);
-    let pg_ctl = format!(
-        "pg_ctl -D {} -w start",
-        production.data.display().to_string()
-    );
+    let pg_ctl = format!("pg_ctl -D {} -w start", production.data.display());
     shell.run("the start of production", &pg_ctl);
     production.wait_promoted();
     assert!(
