@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use wale_testkit::{Cluster, ClusterOptions, shell, wait_until};
+use wale_testkit::{Cluster, ClusterOptions, run_as_postgres, shell, wait_until};
 
 use super::page::{Page, Shell};
 use crate::support::{Stage, fingerprint, verify};
@@ -16,7 +16,7 @@ pub(super) fn restore_by_hand(page: &mut Page, codec: &str) {
         options.set("WALE_COMPRESSION", codec)
     });
     let pg = &stage.cluster;
-    keep_hba_file_elsewhere(&stage);
+    keep_configuration_elsewhere(&stage);
     pg.sql("create table t as select g from generate_series(1, 1000) g");
     stage.backup();
     stage.backup();
@@ -39,7 +39,7 @@ pub(super) fn restore_by_hand(page: &mut Page, codec: &str) {
     page.sh(&mut reader);
     page.sh(&mut reader);
     page.sh(&mut reader);
-    assert!(cluster.data.join("pg_hba.conf").exists());
+    assert!(cluster.data.join("postgresql.conf").exists());
     cluster.configure(&[]);
 
     // A segment is lost and a later one is there: the server must not take this for the end of the WAL.
@@ -66,17 +66,24 @@ pub(super) fn restore_by_hand(page: &mut Page, codec: &str) {
     page.sql(&cluster);
 }
 
-/// The server reads `pg_hba.conf` from a folder of its own, as Debian's does.
-fn keep_hba_file_elsewhere(stage: &Stage) {
-    let file = stage.sandbox.folder("etc").join("pg_hba.conf");
-    std::fs::copy(stage.cluster.data.join("pg_hba.conf"), &file).unwrap();
-    shell(&format!("chown postgres: {}", file.display()));
-    stage
-        .cluster
-        .configure(&[format!("hba_file = '{}'", file.display())]);
-    std::fs::remove_file(stage.cluster.data.join("pg_hba.conf")).unwrap();
-    stage.cluster.stop("fast");
-    stage.cluster.start();
+/// The server's configuration lies in a folder of its own, as Debian's does.
+fn keep_configuration_elsewhere(stage: &Stage) {
+    let pg = &stage.cluster;
+    pg.stop("fast");
+    let folder = stage.sandbox.folder("etc");
+    let (data, etc) = (pg.data.display(), folder.display());
+    shell(&format!(
+        "mv {data}/postgresql.conf {data}/pg_hba.conf {data}/pg_ident.conf {etc}\n\
+         printf \"data_directory = '{data}'\\nhba_file = '{etc}/pg_hba.conf'\\nident_file = '{etc}/pg_ident.conf'\\n\" \
+         >> {etc}/postgresql.conf\n\
+         chown -R postgres {etc}"
+    ));
+    let (etc, log) = (folder.to_string_lossy(), folder.join("log"));
+    let log = log.to_string_lossy();
+    run_as_postgres(
+        &pg.server.program("pg_ctl"),
+        &["-D", &etc, "-l", &log, "-w", "start"],
+    );
 }
 
 /// To end before a gap: a standby waits there, and somebody promotes it.
