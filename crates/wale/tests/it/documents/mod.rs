@@ -302,13 +302,15 @@ fn point_in_time(page: &mut Page) {
 
     // Production takes a timeline of its own.
     production.stop("fast");
-    let wrapper = format!("WALE_LISTEN_PORT={} exec wale \"$@\"", stage.options.port);
+    let wrapper = format!(
+        "PATH={} WALE_LISTEN_PORT={} exec wale \"$@\"",
+        shell.path, stage.options.port
+    );
     let shared = shell.program("shared-wale", &wrapper);
     page.replace("/shared/wale", shared.display().to_string());
     shell.run("PGDATA", &format!("PGDATA={}", production.data.display()));
     page.sh(&mut shell);
-    let pg_ctl = format!("pg_ctl -D {} -w start", production.data.display());
-    shell.run("the start of production", &pg_ctl);
+    production.start();
     production.wait_promoted();
     assert!(
         production
@@ -411,6 +413,8 @@ fn s3(page: &mut Page) {
     page.replace("/run/secrets/aws", secret.display().to_string());
     let text = page.ini() + &format!("WALE_S3_ENDPOINT={}\n", setting("WALE_S3_ENDPOINT"));
     let file = shell.write("wale.conf", &text);
+    let keeps = ["archive_mode = on", "archive_command = 'false'"];
+    cluster.configure(&keeps.map(str::to_owned));
     cluster.start();
     let segment = cluster.switch_wal();
     let lines = format!(

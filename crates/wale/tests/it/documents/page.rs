@@ -245,6 +245,8 @@ pub(super) struct Shell {
     child: Child,
     folder: PathBuf,
     log: PathBuf,
+    /// Where it looks for programs: wale, and those of the server.
+    pub(super) path: String,
     blocks: usize,
 }
 
@@ -277,7 +279,7 @@ impl Shell {
             .arg("-eu")
             .env_clear()
             .envs(environment)
-            .env("PATH", path)
+            .env("PATH", &path)
             .current_dir(sandbox.path())
             .stdin(Stdio::piped())
             .stdout(file.try_clone().expect("a second handle"))
@@ -289,6 +291,7 @@ impl Shell {
             child,
             folder,
             log,
+            path,
             blocks: 0,
         }
     }
