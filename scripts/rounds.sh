@@ -19,7 +19,7 @@ export WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg} INSTA_UPDATE=no
 mkdir -p "$logs"
 
 # The program is copied: a build that goes on beside the rounds must not change it.
-program=$(cargo test -p wale --test it --locked --no-run --message-format=json 2>/dev/null |
+program=$(cargo test --workspace --test it --locked --no-run --message-format=json 2>/dev/null |
   sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -1)
 [ -x "$program" ] || { echo "rounds: the test program was not built"; exit 1; }
 make --no-print-directory build >/dev/null 2>&1 || { echo "rounds: the static binary was not built"; exit 1; }

@@ -8,7 +8,7 @@
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
-# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
+# servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver; Patroni;
 # cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,6 +24,7 @@ s3rver=3.7.1
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
+patroni=4.1.5
 
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -58,6 +59,8 @@ if [ "$what" != demo ]; then
   need ceph-mon ceph-mon
   need ceph-osd ceph-osd
   need ceph-common ceph
+  # Where Patroni keeps its configuration.
+  need etcd-server etcd
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
@@ -100,7 +103,13 @@ if [ "$what" = test ]; then
     mkdir -p "$tools/s3rver"
     npm install --silent --no-audit --no-fund --prefix "$tools/s3rver" "s3rver@$s3rver"
   fi
-  # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
+  # Debian's own interpreter: Patroni runs as user postgres, who cannot enter root's home.
+  if ! ls -d "$tools"/patroni/lib/python3*/site-packages/patroni-$patroni.dist-info >/dev/null 2>&1; then
+    say "installing Patroni $patroni in $tools"
+    /usr/bin/python3 -m venv --clear "$tools/patroni"
+    "$tools/patroni/bin/pip" install -q --disable-pip-version-check "patroni[etcd3]==$patroni" psycopg2-binary envdir
+  fi
+  # The same: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then
     if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info >= (3, 12))' 2>/dev/null; then
       say "installing WAL-E $wal_e in $tools"

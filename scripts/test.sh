@@ -33,10 +33,10 @@ step() { # NAME COMMAND...
 # One run for each major, so that each has a line of its own. Tests that run on several majors end with on_every_major.
 matrix() {
   local major passed failed total_passed=0 total_failed=0 start ended skipped
-  cargo test -p wale --test it --locked --no-run || exit 1
+  cargo test --workspace --test it --locked --no-run || exit 1
   for major in ${WALE_TEST_MAJORS:-$(bash scripts/pg-matrix.sh majors)}; do
     start=$SECONDS
-    WALE_TEST_MAJORS=$major cargo test -q -p wale --test it --locked --no-fail-fast -- on_every_major \
+    WALE_TEST_MAJORS=$major cargo test -q --workspace --test it --locked --no-fail-fast -- on_every_major \
       --test-threads="${WALE_TEST_THREADS:-3}" >"$out/major" 2>&1
     ended=$?
     passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/major")
@@ -49,7 +49,7 @@ matrix() {
     total_failed=$((total_failed + ${failed:-0}))
   done
   start=$SECONDS
-  cargo test -q -p wale --test it --locked --no-fail-fast -- matrix_ >"$out/major" 2>&1
+  cargo test -q --workspace --test it --locked --no-fail-fast -- matrix_ >"$out/major" 2>&1
   ended=$?
   passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/major")
   failed=$(sed -n 's/^test result:.* \([0-9]*\) failed.*/\1/p' "$out/major")
@@ -72,9 +72,9 @@ soak() {
   export WALE_TEST_POWER_LOSSES=${WALE_TEST_POWER_LOSSES:-60} WALE_TEST_KILLS=${WALE_TEST_KILLS:-100}
   export WALE_TEST_HISTORIES=${WALE_TEST_HISTORIES:-10}
   printf '== simulations, kills and losses of power, SEED=%s\n' "$seed"
-  cargo test -p wale-ops --test sim --locked --no-fail-fast -- --nocapture 2>&1 | tee "$out/soak"
+  cargo test --workspace --test sim --locked --no-fail-fast -- --nocapture 2>&1 | tee "$out/soak"
   sim=${PIPESTATUS[0]}
-  cargo test -p wale --test it --locked --no-fail-fast -- campaign fault_11 fault_02 --nocapture --test-threads=2 \
+  cargo test --workspace --test it --locked --no-fail-fast -- campaign fault_11 fault_02 --nocapture --test-threads=2 \
     2>&1 | tee -a "$out/soak"
   it=${PIPESTATUS[0]}
   passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/soak" | awk '{n += $1} END {print n + 0}')
@@ -98,7 +98,6 @@ fi
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tidy" cargo run -q --locked -p xtask -- tidy
-step "generated documents are current" cargo run -q --locked -p xtask -- docs --check
 # The fuzz targets include modules of the rooms by path, and nothing else tells when one has moved. They are compiled here, on
 # what the lints have compiled already, so that it is seen early; the path spares libFuzzer's own C++.
 step "fuzz targets compile" env CUSTOM_LIBFUZZER_PATH=not/linked.a \
@@ -122,21 +121,27 @@ host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1"
 times=(-Z unstable-options --report-time)
 
+# Everything is built in one way: with other packages chosen, Cargo gives the dependencies other features, and builds them all
+# once more.
+own=(--workspace --locked --no-fail-fast)
+kinds=(--lib --bins --examples --test sim --test words)
+if [ "$mode" = all ]; then built=(); else built=("${kinds[@]}"); fi
+step "the tests compile" cargo test "${own[@]}" "${built[@]}" --no-run
+step "generated documents are current" cargo run -q --locked -p xtask -- docs --check "${CARGO_TARGET_DIR:-target}/debug/wale"
+
 printf '== unit tests\n'
-cargo test --workspace --exclude wale --locked --no-fail-fast --all-targets -- "${times[@]}" 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked' 
+INSTA_UPDATE=no cargo test "${own[@]}" "${kinds[@]}" -- "${times[@]}" 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked'
 unit=${PIPESTATUS[0]}
 # The examples in the documentation run inside rustdoc, which has no such option.
-cargo test --workspace --exclude wale --locked --no-fail-fast --doc 2>&1 | tee "$out/doc" | grep -E '^(test result|test .* FAILED|error)|panicked'
+cargo test "${own[@]}" --doc 2>&1 | tee "$out/doc" | grep -E '^(test result|test .* FAILED|error)|panicked'
 doc=${PIPESTATUS[0]}
-INSTA_UPDATE=no cargo test -p wale --bins --test words --locked --no-fail-fast -- "${times[@]}" 2>&1 | tee "$out/bin" | grep -E '^(test result|test .* FAILED|error)|panicked'
-bin=${PIPESTATUS[0]}
 it=0
 : >"$out/it"
 if [ "$mode" = all ]; then
   step "the static binary for the image" make --no-print-directory build
   export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
   printf '== integration tests on real servers\n'
-  cargo test -p wale --test it --locked --no-fail-fast -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-3}" \
+  cargo test "${own[@]}" --test it -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-3}" \
     "${times[@]}" 2>&1 | tee "$out/it"
   it=${PIPESTATUS[0]}
 fi
@@ -149,18 +154,18 @@ elif [ "$mode" = all ]; then
   bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}" 2>&1 | tee "$out/fuzz"
   fuzz=${PIPESTATUS[0]}
 fi
-for part in unit doc bin; do
+for part in unit doc; do
   [ "${!part}" = 0 ] || sed -n '/^failures:/,$p' "$out/$part"
 done
 
-sum() { cat "$out/unit" "$out/doc" "$out/bin" "$out/it" "$out/fuzz" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
+sum() { cat "$out/unit" "$out/doc" "$out/it" "$out/fuzz" | sed -n "s/^test result:.* \([0-9]*\) $1.*/\1/p" | awk '{n += $1} END {print n + 0}'; }
 passed=$(sum passed)
 failed=$(($(sum failed) + failed_steps))
 # A test program that did not compile or died has no line of its own.
-if [ "$failed" = 0 ] && [ "$unit$doc$bin$it$fuzz" != 00000 ]; then failed=1; fi
+if [ "$failed" = 0 ] && [ "$unit$doc$it$fuzz" != 0000 ]; then failed=1; fi
 skipped=$(($(sum ignored) + $(wc -l <"$WALE_TEST_SKIPS")))
 # Where only the end of the output is kept, it still says what failed.
-for part in unit doc bin it fuzz; do
+for part in unit doc it fuzz; do
   if [ "${!part}" != 0 ]; then
     printf '%s tests: %s\n' "$part" "$(sed -nE 's/^test (.*) \.\.\. FAILED.*/\1/p' "$out/$part" | paste -sd ' ')" >>"$out/failed"
     grep -E '^error' "$out/$part" | head -5 >>"$out/failed"
@@ -171,7 +176,7 @@ if [ -s "$WALE_TEST_SKIPS" ]; then
   sort "$WALE_TEST_SKIPS"
 fi
 printf '== the five slowest tests\n'
-cat "$out/unit" "$out/bin" "$out/it" | sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' | sort -rn | head -5
+cat "$out/unit" "$out/it" | sed -nE 's/^test (.*) \.\.\. .*<([0-9.]+)s>$/\2 s  \1/p' | sort -rn | head -5
 printf '== it took %s minutes\n' "$(((SECONDS + 59) / 60))"
 if [ "$failed" != 0 ]; then
   printf '== failed\n'

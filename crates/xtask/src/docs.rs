@@ -21,17 +21,18 @@ pub(crate) fn write(root: &Path) -> Result<String, String> {
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     for (page, file) in PAGES {
         let path = folder.join(file);
-        std::fs::write(&path, text(root, page)?).map_err(|e| format!("{}: {e}", path.display()))?;
+        std::fs::write(&path, text(root, page, None)?)
+            .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(format!("wrote {} pages to docs/reference", PAGES.len()))
 }
 
-/// Compares every page with the committed one.
-pub(crate) fn check(root: &Path) -> Result<String, String> {
+/// Compares every page with the committed one, as `program` prints it, or one that is built for this.
+pub(crate) fn check(root: &Path, program: Option<&Path>) -> Result<String, String> {
     let mut stale = Vec::new();
     for (page, file) in PAGES {
         let committed = std::fs::read_to_string(root.join("docs/reference").join(file));
-        if committed.unwrap_or_default() != text(root, page)? {
+        if committed.unwrap_or_default() != text(root, page, program)? {
             stale.push(file);
         }
     }
@@ -45,24 +46,22 @@ pub(crate) fn check(root: &Path) -> Result<String, String> {
     }
 }
 
-fn text(root: &Path, page: &str) -> Result<String, String> {
+fn text(root: &Path, page: &str, program: Option<&Path>) -> Result<String, String> {
     if page == FAULTS {
         return crate::faults::page(root);
     }
-    let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let output = Command::new(cargo)
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "wale",
-            "--",
-            "reference",
-            page,
-        ])
+    let mut command = if let Some(program) = program {
+        Command::new(program)
+    } else {
+        let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+        cargo.args(["run", "--quiet", "--package", "wale", "--"]);
+        cargo
+    };
+    let output = command
+        .args(["reference", page])
         .current_dir(root)
         .output()
-        .map_err(|e| format!("{cargo}: {e}"))?;
+        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
     if !output.status.success() {
         return Err(format!(
             "wale reference {page}: {}",

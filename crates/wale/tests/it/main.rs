@@ -31,6 +31,7 @@ mod lost_wal;
 mod main_job;
 mod neighbours;
 mod offline;
+mod patroni;
 mod power_loss;
 mod promises;
 mod random_timelines;
