@@ -15,6 +15,11 @@
 //! | [`identity`] | `wale.json`: which cluster an archive belongs to |
 //! | [`partition`] | which file goes in which tar |
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 mod backup_name;
 mod checksum;
 
@@ -30,7 +35,7 @@ pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
-pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
+pub use codec::{Codec, CodecError, CodecSettings};
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{
