@@ -35,7 +35,7 @@ pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
-pub use codec::{Codec, CodecError, CodecSettings};
+pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{

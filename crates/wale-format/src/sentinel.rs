@@ -15,12 +15,8 @@
 //!
 //! Sources followed: WAL-E 1.1.1, WAL-G 43fb039.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use chrono::{DateTime, Utc};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use wale_pg::{Lsn, WalSegmentName, WalSegmentSize};
 
 mod bounds;
