@@ -1,5 +1,7 @@
 //! Real sentinels of WAL-E, WAL-G's generations, and our own superset.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use serde_json::{Value, json};

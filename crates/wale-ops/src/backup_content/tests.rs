@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wale_format::tar::{Meta, TarWriter};
-use wale_format::{Codec, layout};
+use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
@@ -73,8 +73,9 @@ fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
         .content(&ObjectKey::new(&key).unwrap())
         .unwrap();
     let mut plain = Vec::new();
-    let mut decoder = wale_format::decoder(Codec::Zstd, Cursor::new(stored)).unwrap();
-    decoder.read_to_end(&mut plain).unwrap();
+    let reader = Seal::from(Codec::Zstd).reader(Cursor::new(stored)).unwrap();
+    let mut reader = reader.plain(WINDOW_MAX_BYTES).unwrap();
+    reader.read_to_end(&mut plain).unwrap();
     (0, plain)
 }
 

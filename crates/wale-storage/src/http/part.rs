@@ -56,10 +56,6 @@ pub(crate) struct Whole {
     bytes: u64,
 }
 
-#[expect(
-    dead_code,
-    reason = "a store that is told the sum of a whole object, as Google's, needs them"
-)]
 impl Whole {
     /// A body without bytes.
     pub(crate) fn of_nothing() -> Self {
