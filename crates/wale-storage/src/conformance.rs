@@ -34,6 +34,26 @@ pub async fn conformance(store: Arc<dyn Store>) {
 ///
 /// As [`conformance`].
 pub async fn conformance_with_names(store: Arc<dyn Store>, name_bytes: usize) {
+    suite(store, name_bytes, Backslashes::Kept).await;
+}
+
+/// The same for a store that makes slashes of backslashes, and so refuses names with any.
+///
+/// # Panics
+///
+/// As [`conformance`].
+pub async fn conformance_without_backslashes(store: Arc<dyn Store>) {
+    suite(store, 255, Backslashes::Refused).await;
+}
+
+/// What a store does about a backslash in a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backslashes {
+    Kept,
+    Refused,
+}
+
+async fn suite(store: Arc<dyn Store>, name_bytes: usize, backslashes: Backslashes) {
     store.check().await.expect("the store can be asked");
     assert!(!store.location().is_empty(), "a store says where it is");
     let found = keys(&*store, PREFIX).await;
@@ -48,7 +68,7 @@ pub async fn conformance_with_names(store: Arc<dyn Store>, name_bytes: usize) {
     replaced(&*store).await;
     aborted(&*store).await;
     sizes(&*store).await;
-    unusual_names(&*store, name_bytes).await;
+    unusual_names(&*store, name_bytes, backslashes).await;
     listed(&*store).await;
     read_while_replaced(&*store).await;
     deleted_together(&*store).await;
@@ -230,9 +250,9 @@ async fn sizes(store: &dyn Store) {
     }
 }
 
-async fn unusual_names(store: &dyn Store, name_bytes: usize) {
+async fn unusual_names(store: &dyn Store, name_bytes: usize, backslashes: Backslashes) {
     let long = "n".repeat(name_bytes);
-    let names = [
+    let mut names = vec![
         "with space",
         "per%cent",
         "per%25cent",
@@ -253,7 +273,23 @@ async fn unusual_names(store: &dyn Store, name_bytes: usize) {
         "upper",
         long.as_str(),
     ];
-    for name in names {
+    if backslashes == Backslashes::Refused {
+        let refused = "back\\slash";
+        names.retain(|name| *name != refused);
+        let key = key(refused);
+        for error in [
+            store.put_if_absent(&key, body("x")).await.map(drop),
+            store.put(&key, body("x")).await.map(drop),
+            store.get(&key).await.map(drop),
+            store.head(&key).await.map(drop),
+            store.confirm(&key).await.map(drop),
+            store.delete(&key).await,
+        ] {
+            let is_refused = matches!(error, Err(StoreError::InvalidKey { .. }));
+            assert!(is_refused, "no name is taken for another: {error:?}");
+        }
+    }
+    for &name in &names {
         let outcome = store.put_if_absent(&key(name), body(name)).await;
         assert!(matches!(outcome, Ok(PutOutcome::Created(_))), "{name}");
     }

@@ -51,7 +51,7 @@ pub use azure::{
     AzureChecksum, AzureClient, AzureClientProof, AzureCredentialSource, AzureEndpoint,
     AzureOptions, AzureStore,
 };
-pub use conformance::{conformance, conformance_with_names};
+pub use conformance::{conformance, conformance_with_names, conformance_without_backslashes};
 pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};

@@ -216,15 +216,13 @@ async fn a_listing_goes_over_pages_also_empty_ones() {
 #[tokio::test]
 async fn a_listing_that_does_not_go_on_or_is_in_another_order_is_refused() {
     for (names, marker) in [(["b", "a"], ""), (["a", "b"], "m")] {
-        let blobs: String = names
-            .iter()
-            .map(|name| {
-                format!(
-                    "<Blob><Name>{name}</Name><Properties><Last-Modified>Mon, 23 Nov 2026 10:00:00 GMT</Last-Modified>\
-                     <Content-Length>1</Content-Length></Properties></Blob>"
-                )
-            })
-            .collect();
+        let blob = |name: &str| {
+            format!(
+                "<Blob><Name>{name}</Name><Properties><Last-Modified>Mon, 23 Nov 2026 10:00:00 GMT</Last-Modified>\
+                 <Content-Length>1</Content-Length></Properties></Blob>"
+            )
+        };
+        let blobs = names.map(blob).concat();
         let server = of_store(move |_| {
             let text = format!(
                 "<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"

@@ -13,11 +13,28 @@ use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
 use crate::http::reading;
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{Body, InvalidKey, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+
+/// Refuses a name that the store would take for another: it makes slashes of backslashes, and drops dots from the ends of
+/// components.
+fn check_name(key: &ObjectKey) -> Result<(), StoreError> {
+    let reason = if key.as_str().contains('\\') {
+        "Azure makes slashes of backslashes"
+    } else if key.as_str().split('/').any(|part| part.ends_with('.')) {
+        "Azure keeps no dot at the end of a component"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::InvalidKey(InvalidKey {
+        key: key.to_string(),
+        reason,
+    }))
+}
 
 #[async_trait]
 impl Store for AzureStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        check_name(key)?;
         let _name = self.inner.names.lock(key).await;
         if self.head(key).await?.is_some() {
             return Ok(PutOutcome::Exists);
@@ -34,6 +51,7 @@ impl Store for AzureStore {
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
+        check_name(key)?;
         match self.upload(key, body, Manner::Replace).await? {
             UploadEnd::Ours(meta) => Ok(meta),
             UploadEnd::Others => Err(StoreError::unavailable(
@@ -44,10 +62,12 @@ impl Store for AzureStore {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
+        check_name(key)?;
         download::open(&self.inner.client, key, &self.inner.retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        check_name(key)?;
         let client = &self.inner.client;
         match client.call(&BlobCall::blob(Method::HEAD, key)).await {
             Ok(answer) => reading::meta(key, &answer)
@@ -71,11 +91,20 @@ impl Store for AzureStore {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        check_name(key)?;
         self.delete_one(key).await
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
-        self.delete_all(keys).await
+        let (mut named, mut failed) = (Vec::new(), Vec::new());
+        for key in keys {
+            match check_name(key) {
+                Ok(()) => named.push(key.clone()),
+                Err(error) => failed.push((key.clone(), error)),
+            }
+        }
+        failed.extend(self.delete_all(&named).await);
+        failed
     }
 
     /// Blocks that nobody made a blob of go by themselves, a week after the last of them.

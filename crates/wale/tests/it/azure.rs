@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_storage::{
     AzureChecksum, AzureCredentialSource, AzureEndpoint, AzureOptions, AzureStore, Body,
-    HttpTimeouts, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret, Store, conformance,
-    read_all,
+    HttpTimeouts, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret, Store,
+    conformance_without_backslashes, read_all,
 };
 use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER, SHARED_ACCESS};
 use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Partition, Seen};
@@ -117,7 +117,8 @@ async fn azurite_passes_the_suite_of_every_store() {
         ("", account_key()),
         ("by/signature/", shared_access()),
     ] {
-        conformance(Arc::new(store(proxy.port(), prefix, credentials))).await;
+        let store = store(proxy.port(), prefix, credentials);
+        conformance_without_backslashes(Arc::new(store)).await;
         // The suite drops puts half-way: one that was trying the store may reach it after its object was discarded.
         let mut left = server.objects();
         left.retain(|name| !name.contains("wale_probe_"));
