@@ -34,6 +34,10 @@ pub(crate) struct Sums {
 
 /// Which sums are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether one sum is taken"
+)]
 pub(crate) struct SumsWanted {
     pub(crate) sha256: bool,
     pub(crate) crc32c: bool,

@@ -62,7 +62,7 @@ impl Azurite {
             port,
         };
         wait_until("Azurite to make the container", STARTS_WITHIN, || {
-            let target = server.target("", "restype=container");
+            let target = Self::target("", "restype=container");
             let reply = server.try_send("PUT", &target, &[], b"").ok()?;
             (reply.status == 201).then_some(())
         });
@@ -70,7 +70,7 @@ impl Azurite {
     }
 
     /// The path of a blob, or of the container, with this query and the right to everything.
-    fn target(&self, key: &str, query: &str) -> String {
+    fn target(key: &str, query: &str) -> String {
         let slash = if key.is_empty() { "" } else { "/" };
         let and = if query.is_empty() { "" } else { "&" };
         format!("/{ROOT}{slash}{key}?{query}{and}{SHARED_ACCESS}")
@@ -127,7 +127,7 @@ impl Azurite {
     /// When it cannot.
     pub fn tamper(&self, key: &str, content: &[u8]) {
         let headers = ["x-ms-blob-type: BlockBlob"];
-        drop(self.send("PUT", &self.target(key, ""), &headers, content));
+        drop(self.send("PUT", &Self::target(key, ""), &headers, content));
     }
 
     /// Leaves a block of which nobody makes a blob, with an identifier of so many bytes.
@@ -136,7 +136,7 @@ impl Azurite {
     /// When it cannot.
     pub fn leave_block(&self, key: &str, id_base64: &str) {
         let id = id_base64.replace('=', "%3D");
-        let target = self.target(key, &format!("comp=block&blockid={id}"));
+        let target = Self::target(key, &format!("comp=block&blockid={id}"));
         drop(self.send("PUT", &target, &[], b"left"));
     }
 
@@ -146,7 +146,7 @@ impl Azurite {
         let mut marker = String::new();
         loop {
             let query = format!("restype=container&comp=list{more}{marker}");
-            let page = self.send("GET", &self.target("", &query), &[], b"").text();
+            let page = self.send("GET", &Self::target("", &query), &[], b"").text();
             for piece in page.split("<Blob><Name>").skip(1) {
                 let text = piece.split("</Name>").next().unwrap_or_default();
                 found.push(text.replace("&amp;", "&"));
@@ -186,7 +186,7 @@ impl StoreServer for Azurite {
     }
 
     fn content(&self, key: &str) -> Vec<u8> {
-        self.send("GET", &self.target(key, ""), &[], b"").body
+        self.send("GET", &Self::target(key, ""), &[], b"").body
     }
 }
 
