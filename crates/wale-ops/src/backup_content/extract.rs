@@ -371,7 +371,7 @@ impl<S: Sink> Extraction<S> {
         };
         // They are few and follow each other: what is cancelled meanwhile ends after them.
         let never = CancellationToken::new();
-        let mut body = Again(body, target);
+        let mut body = ReadAgain(body, target);
         self.file(carrier, &link.member, size, &mut body, buffer, &never)
             .map_err(|error| match error {
                 ConsumeError::Refused(error) => error,
@@ -471,9 +471,9 @@ fn refused_link(path: &str, what: &str) -> OpError {
 }
 
 /// A file of the sink's own that is read: its failures are no damage of the archive.
-struct Again<'a, R>(R, &'a str);
+struct ReadAgain<'a, R>(R, &'a str);
 
-impl<R: Read> Read for Again<'_, R> {
+impl<R: Read> Read for ReadAgain<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out).map_err(|error| {
             io::Error::other(format!("could not read \"{}\" again: {error}", self.1))

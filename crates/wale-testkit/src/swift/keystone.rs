@@ -16,12 +16,12 @@ use super::server::{Role, SwiftServer, token};
 #[derive(Debug)]
 pub struct Keystone {
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<KeystoneState>,
     acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct KeystoneState {
     /// Where Swift gives tokens.
     swift: u16,
     /// Where clients are sent.
@@ -58,7 +58,7 @@ impl Keystone {
     pub fn start(server: &SwiftServer, account: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
         let port = listener.local_addr().expect("a bound address").port();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KeystoneState {
             swift: server.port(),
             account,
             logins: AtomicUsize::new(0),
@@ -114,7 +114,7 @@ impl Drop for Keystone {
     }
 }
 
-impl Shared {
+impl KeystoneState {
     fn serve(&self, mut stream: TcpStream) -> Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut reader = BufReader::new(stream.try_clone()?);

@@ -12,7 +12,7 @@ pub(super) const SERVICE_TYPE: &str = "object-store";
 
 /// Which of the account's URLs is wanted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct WantedEndpoint<'a> {
     pub(super) region: Option<&'a str>,
     pub(super) interface: SwiftInterface,
     /// One that counts whatever the login says.
@@ -27,7 +27,7 @@ pub(super) struct Place {
     pub(super) url: String,
 }
 
-impl Wanted<'_> {
+impl WantedEndpoint<'_> {
     /// The account's URL that a login of version 1 tells.
     pub(super) fn or_told(&self, told: Option<&str>) -> Result<String, Failure> {
         match self.instead.or(told) {
@@ -124,7 +124,7 @@ mod tests {
             place(Public, "B", "https://b/v1/AUTH_x"),
         ];
         let found = |region, interface| {
-            let wanted = Wanted {
+            let wanted = WantedEndpoint {
                 region,
                 interface,
                 instead: None,
@@ -150,7 +150,7 @@ mod tests {
         );
         assert!(told.contains("internal in region A, public in region A, public in region B"));
         assert!(found(None, Admin).is_err());
-        let instead = Wanted {
+        let instead = WantedEndpoint {
             region: Some("C"),
             interface: Admin,
             instead: Some("https://elsewhere/v1/x/"),

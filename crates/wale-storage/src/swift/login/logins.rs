@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::catalog::Wanted;
+use super::catalog::WantedEndpoint;
 use super::exchange::Admitted;
 use super::method::{SwiftLogin, SwiftMethod};
 use super::{v1, v2, v3};
@@ -67,7 +67,7 @@ impl Logins {
             transport,
             ..
         } = self;
-        let place = Wanted {
+        let place = WantedEndpoint {
             region: login.region.as_deref(),
             interface: login.interface,
             instead: storage_url.as_deref(),

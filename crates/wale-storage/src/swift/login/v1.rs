@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use http::{HeaderMap, Method};
 
-use super::catalog::Wanted;
+use super::catalog::WantedEndpoint;
 use super::exchange::{Admitted, exchange, header_value};
 use crate::Secret;
 use crate::http::failure::Failure;
@@ -19,7 +19,7 @@ pub(super) async fn grant(
     url: &str,
     user: &str,
     key: &Secret,
-    wanted: &Wanted<'_>,
+    wanted: &WantedEndpoint<'_>,
     transport: &Transport,
 ) -> Result<Granted<Admitted>, Failure> {
     let mut headers = HeaderMap::new();

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::catalog::{Place, SERVICE_TYPE, Wanted};
+use super::catalog::{Place, SERVICE_TYPE, WantedEndpoint};
 use super::exchange::{Admitted, exchange, service};
 use super::method::{KeystoneName, SwiftInterface};
 use crate::Secret;
@@ -73,7 +73,7 @@ pub(super) fn request(user: &str, password: &Secret, tenant: &KeystoneName) -> V
 pub(super) async fn grant(
     url: &str,
     body: &Value,
-    wanted: &Wanted<'_>,
+    wanted: &WantedEndpoint<'_>,
     transport: &Transport,
 ) -> Result<Granted<Admitted>, Failure> {
     let url = format!("{}/v2.0/tokens", service(url));
@@ -83,7 +83,7 @@ pub(super) async fn grant(
 }
 
 /// What an answer grants.
-fn read(body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
+fn read(body: &[u8], wanted: &WantedEndpoint<'_>) -> Result<Granted<Admitted>, Failure> {
     let Answered { access } = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let Access { token, catalog } = access;
     if !fits_header(&token.id) {
@@ -175,7 +175,7 @@ mod tests {
             "internalURL": "http://s:8080/v1/AUTH_f", "id": "i", "publicURL": "http://public:8080/v1/AUTH_f"}],
             "endpoints_links": [], "type": "object-store", "name": "swift"}],
             "user": {"username": "demo", "roles": []}, "metadata": {"is_admin": 0}}}"#;
-        let wanted = Wanted {
+        let wanted = WantedEndpoint {
             region: Some("regionOne"),
             interface: SwiftInterface::Public,
             instead: None,

@@ -5,7 +5,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::catalog::{Place, SERVICE_TYPE, Wanted};
+use super::catalog::{Place, SERVICE_TYPE, WantedEndpoint};
 use super::exchange::{Admitted, exchange, service};
 use super::method::{ApplicationCredential, KeystoneName, SwiftInterface};
 use super::v2::{BYTES_MAX, json_headers, moment, unreadable};
@@ -100,7 +100,7 @@ pub(super) fn with_application_credential(
 pub(super) async fn grant(
     url: &str,
     body: &Value,
-    wanted: &Wanted<'_>,
+    wanted: &WantedEndpoint<'_>,
     transport: &Transport,
 ) -> Result<Granted<Admitted>, Failure> {
     let url = format!("{}/v3/auth/tokens", service(url));
@@ -115,7 +115,11 @@ pub(super) async fn grant(
 }
 
 /// What an answer grants.
-fn read(token: Secret, body: &[u8], wanted: &Wanted<'_>) -> Result<Granted<Admitted>, Failure> {
+fn read(
+    token: Secret,
+    body: &[u8],
+    wanted: &WantedEndpoint<'_>,
+) -> Result<Granted<Admitted>, Failure> {
     let AnsweredV3 { token: told } =
         serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let endpoints = told
@@ -209,7 +213,7 @@ mod tests {
                 {"region_id": "RegionTwo", "url": "http://two/v1/AUTH_p", "region": "RegionTwo", "interface": "public", "id": "5"},
                 {"region_id": "RegionOne", "url": "http://one/v1/AUTH_p", "region": "RegionOne", "interface": "public", "id": "6"}]}
             ]}}"#;
-        let wanted = Wanted {
+        let wanted = WantedEndpoint {
             region: Some("RegionOne"),
             interface: SwiftInterface::Public,
             instead: None,
