@@ -17,7 +17,6 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use crate::owner::Owner;
@@ -87,31 +86,12 @@ impl PendingFile {
     /// # Errors
     /// When a write that the kernel had accepted fails after all, or the rename does. Nothing is then
     /// under the final name that was not there before, unless only the flush of the folder failed.
+    #[expect(clippy::disallowed_methods, reason = "it is flushed here")]
     pub fn commit(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.temporary, &self.target)?;
         self.done = true;
         sync_directory(folder_of(&self.target))
-    }
-
-    /// Flushes it and moves it to its final name, where nothing may be.
-    ///
-    /// # Errors
-    /// As [`commit`](Self::commit); `AlreadyExists` when the name is taken.
-    pub fn commit_new(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
-            Ok(()) => self.done = true,
-            // File systems without the flag: a hard link refuses an existing name just as well.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                std::fs::hard_link(&self.temporary, &self.target)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let target = self.target.clone();
-        drop(self);
-        sync_directory(folder_of(&target))
     }
 }
 
@@ -126,6 +106,7 @@ impl Write for PendingFile {
 }
 
 impl Drop for PendingFile {
+    #[expect(clippy::disallowed_methods, reason = "a temp file is no promise")]
     fn drop(&mut self) {
         if !self.done {
             // Nobody can be told here; the name is one that every reader overlooks.
@@ -156,25 +137,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) 
     pending.commit()
 }
 
-/// Writes a small file whole, where nothing may be yet.
-///
-/// # Errors
-/// As [`write_atomic`]; `AlreadyExists` when the name is taken.
-pub fn create_new_atomic(
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-    owner: Option<Owner>,
-) -> io::Result<()> {
-    let mut pending = PendingFile::create(path, mode, owner)?;
-    pending.write_all(bytes)?;
-    pending.commit_new()
-}
-
 /// Moves a file that was flushed to another name in the same file system, over whatever is there.
 ///
 /// # Errors
 /// When the rename fails: then nothing was moved; or the flush of the folder.
+#[expect(clippy::disallowed_methods, reason = "it is flushed here")]
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
     sync_directory(folder_of(to))
@@ -184,6 +151,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When it is a directory, or cannot be removed.
+#[expect(clippy::disallowed_methods, reason = "it is flushed here")]
 pub fn remove(path: &Path) -> io::Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => {
@@ -200,7 +168,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// When it cannot be opened or flushed. A file system that cannot flush folders at all is not an error
 /// (PostgreSQL holds it the same way, `fsync_fname_ext` in `fd.c`).
-pub fn sync_directory(path: &Path) -> io::Result<()> {
+fn sync_directory(path: &Path) -> io::Result<()> {
     let folder = File::open(path)?;
     match rustix::fs::fsync(&folder) {
         Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
@@ -316,17 +284,6 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
-        assert_eq!(names(folder.path()), ["file"]);
-    }
-
-    #[test]
-    fn an_existing_name_is_not_overwritten_by_create_new() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        create_new_atomic(&path, b"one", 0o600, None).unwrap();
-        let error = create_new_atomic(&path, b"two", 0o600, None).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one");
         assert_eq!(names(folder.path()), ["file"]);
     }
 

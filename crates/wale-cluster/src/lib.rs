@@ -18,6 +18,11 @@
 //! The file part is synchronous and may block; async callers run it on a blocking thread. The SQL part
 //! is asynchronous, and every task it starts is owned by the value that needs it.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 mod byte_path;
 pub mod control;
 pub mod data_directory;

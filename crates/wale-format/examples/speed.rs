@@ -2,6 +2,8 @@
 //!
 //! Take a tar of a data directory, or WAL segments: generated data says nothing about PostgreSQL's pages.
 
+#![expect(clippy::disallowed_macros, reason = "an example prints")]
+
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::time::Duration;

@@ -19,7 +19,7 @@ pub struct BackupMetadata {
     pub start_time: DateTime<Utc>,
     /// When it ended.
     pub finish_time: DateTime<Utc>,
-    /// Always [`WAL_G_DATE_FORMAT`].
+    /// Always the same text, whatever WAL-G means by it.
     pub date_fmt: String,
     /// The host that made the backup.
     pub hostname: String,

@@ -14,7 +14,7 @@
 //!   its files gives a tar that does.
 //!
 //! How: files in order of falling weight each go to the least loaded partition (a heap), in
-//! `O(n log n)`. Weight is size plus [`MEMBER_WEIGHT_BYTES`]: a `TimescaleDB` cluster has 100,000 small
+//! `O(n log n)`. Weight is size plus `MEMBER_WEIGHT_BYTES`: a `TimescaleDB` cluster has 100,000 small
 //! files, and opening one costs about as much as reading 32 KiB.
 //!
 //! Memory: while it is made, the plan holds an index per file in the order (8 bytes) and one in its
@@ -24,13 +24,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// WAL-E's limit of bytes in one partition; a single file must not exceed it there (1.5 GiB).
-pub const WAL_E_MAX_BYTES: u64 = 1_610_612_736;
 /// WAL-E's limit of members in one partition.
-pub const WAL_E_MAX_MEMBERS: usize = 6144;
+const WAL_E_MAX_MEMBERS: usize = 6144;
 /// What a member costs besides its bytes, as bytes: open, stat and header take about 30 µs, in which
 /// 1 GB/s would have read 32 KiB.
-pub const MEMBER_WEIGHT_BYTES: u64 = 32 << 10;
+const MEMBER_WEIGHT_BYTES: u64 = 32 << 10;
 /// Fewer bytes are not worth a partition of their own just to keep a worker busy.
 const MIN_SHARE_BYTES: u64 = 4 << 20;
 

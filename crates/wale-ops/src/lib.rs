@@ -9,6 +9,11 @@
 //! confirmed that the object is durable, because PostgreSQL deletes its own copy on the strength of it; a fetch
 //! delivers only bytes that were verified before the first one went out; absence is claimed only when it is proven.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 pub mod archive;
 pub mod backup_fetch;
 pub mod backup_list;

@@ -131,7 +131,7 @@ fn is_tablespace_version(name: &str, major: MajorVersion) -> bool {
 
 /// The relation whose initialisation fork a file name is, `<oid>_init`: an unlogged relation, of which recovery makes
 /// everything else anew.
-pub fn unlogged_init_oid(file_name: &str) -> Option<u32> {
+fn unlogged_init_oid(file_name: &str) -> Option<u32> {
     RelationFile::parse(file_name)
         .filter(|file| file.fork == Fork::Init && file.segment == 0 && !file.temporary)
         .map(|file| file.oid)

@@ -55,9 +55,7 @@ pub use invalid_name::InvalidName;
 pub use lsn::{InvalidLsn, Lsn};
 pub use major_version::{InvalidVersion, MajorVersion};
 pub use parameter_change::ParameterScan;
-pub use recovery_target::{
-    RecoveryTarget, RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS,
-};
+pub use recovery_target::{RecoveryTargetKind, RecoveryTargetTimeline, TARGET_SETTINGS};
 pub use shutdown_checkpoint::{ShutdownCheckpointError, end_of_shutdown_checkpoint};
 pub use system_identifier::{InvalidSystemIdentifier, SystemIdentifier};
 pub use tablespace_map::{InvalidTablespaceMap, TablespaceMap};

@@ -42,11 +42,6 @@ impl Lsn {
         self.0.checked_sub(bytes).map(Self)
     }
 
-    /// The bytes from an earlier position to this one; `None` if that one is later.
-    pub fn bytes_since(self, earlier: Self) -> Option<u64> {
-        self.0.checked_sub(earlier.0)
-    }
-
     /// Reads the text form. Lower-case digits are accepted, as PostgreSQL accepts them.
     ///
     /// # Errors
@@ -144,8 +139,6 @@ mod tests {
         assert_eq!(Lsn::new(1).checked_add(2), Some(Lsn::new(3)));
         assert_eq!(Lsn::new(u64::MAX).checked_add(1), None);
         assert_eq!(Lsn::new(0).checked_sub(1), None);
-        assert_eq!(Lsn::new(5).bytes_since(Lsn::new(2)), Some(3));
-        assert_eq!(Lsn::new(2).bytes_since(Lsn::new(5)), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct MajorVersion(u32);
 
 impl MajorVersion {
     /// The oldest supported: the first with `pg_wal` in place of `pg_xlog`.
-    pub const OLDEST: Self = Self(10);
+    const OLDEST: Self = Self(10);
     /// The newest supported.
     pub const NEWEST: Self = Self(19);
 
@@ -90,23 +90,13 @@ impl MajorVersion {
         self.0 >= 12
     }
 
-    /// 12: a standby also needs at least the primary's `max_wal_senders`.
-    pub const fn enforces_max_wal_senders(self) -> bool {
-        self.0 >= 12
-    }
-
-    /// 13: recovery that ends before its target is an error; before, the server promotes silently.
-    pub const fn fails_short_of_target(self) -> bool {
-        self.0 >= 13
-    }
-
     /// 15: the functions are `pg_backup_start` and `pg_backup_stop`; before, `pg_start_backup` and `pg_stop_backup`.
     pub const fn has_pg_backup_start(self) -> bool {
         self.0 >= 15
     }
 
     /// 17: the server can write WAL summaries, into `pg_wal/summaries`, a folder that must exist.
-    pub const fn has_wal_summaries(self) -> bool {
+    pub(crate) const fn has_wal_summaries(self) -> bool {
         self.0 >= 17
     }
 }

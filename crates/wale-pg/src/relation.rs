@@ -90,7 +90,7 @@ impl RelationFile {
 
 /// Whether a directory is one in which a database, or the cluster, keeps relations: `global`, `base/<oid>` or
 /// `pg_tblspc/<oid>/PG_…/<oid>`.
-pub fn is_relation_directory(relative_path: &str) -> bool {
+fn is_relation_directory(relative_path: &str) -> bool {
     relative_path == "global" || is_database_directory(relative_path)
 }
 

@@ -103,13 +103,6 @@ impl MemoryPermit {
     pub fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT_BYTES
     }
-
-    /// Gives back what exceeds `bytes`, once less is needed than was feared.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let kept = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
-        let surplus = self.permit.num_permits().saturating_sub(kept);
-        drop(self.permit.split(surplus));
-    }
 }
 
 #[cfg(test)]
@@ -120,14 +113,14 @@ mod tests {
     async fn bytes_are_counted_in_kib_and_given_back() {
         let budget = MemoryBudget::new(10 * 1024 + 5);
         assert_eq!(budget.total(), 10 * 1024);
-        let mut first = budget.acquire(1).await;
+        let first = budget.acquire(1).await;
         assert_eq!((first.bytes(), budget.in_use()), (1024, 1024));
         let second = budget.acquire(8 * 1024).await;
         assert!(budget.try_acquire(1025).is_none());
         assert!(budget.try_acquire(1024).is_some());
         drop(second);
-        first.shrink_to(0);
-        assert_eq!((first.bytes(), budget.in_use()), (0, 0));
+        drop(first);
+        assert_eq!(budget.in_use(), 0);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{ChunkSender, Closed};
 
@@ -34,18 +34,6 @@ impl ChunkWriter {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
-    }
-
-    /// Hands over bytes that are owned already without copying them, after what was written before. The
-    /// piece travels as it is, whatever its size: meant for large ones.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::BrokenPipe`] with [`Closed`] inside when the consumer is gone.
-    pub fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.send_chunk()?;
-        self.total += bytes.len() as u64;
-        self.sender.blocking_send(bytes).map_err(broken_pipe)
     }
 
     /// Sends what is left and ends the stream well. Answers the number of bytes written in all.
@@ -101,6 +89,7 @@ impl io::Write for ChunkWriter {
 mod tests {
     use std::io::Write;
 
+    use bytes::Bytes;
     use futures_util::StreamExt;
 
     use super::*;
@@ -146,20 +135,6 @@ mod tests {
             .await;
             assert_eq!(texts(&items), chunks, "{writes:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn owned_bytes_pass_in_order() {
-        let items = received(|mut writer| {
-            writer.write_all(b"ab").expect("open");
-            writer
-                .write_bytes(Bytes::from_static(b"0123456789"))
-                .expect("open");
-            writer.write_all(b"cd").expect("open");
-            assert_eq!(writer.finish().expect("open"), 14);
-        })
-        .await;
-        assert_eq!(texts(&items), ["ab", "0123456789", "cd"]);
     }
 
     #[tokio::test]

@@ -7,6 +7,11 @@
 //! Invariants: a push is answered with 200 or an error, never with a promise for later; the endpoint listens before
 //! the lock file goes; every task is owned by something that joins it.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 mod app;
 mod archiver;
 mod backup;

@@ -194,7 +194,7 @@ impl Lifecycle {
 
     /// The same with the time that it has lasted, in the order of the topics.
     #[must_use]
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub(crate) fn complaints(&self) -> Vec<Complaint> {
         let state = self.state.borrow();
         let reasons = state.reasons.iter();
         reasons
@@ -233,7 +233,7 @@ impl Lifecycle {
 
     /// Whether a new base backup may be begun.
     #[must_use]
-    pub fn takes_backups(&self) -> bool {
+    pub(crate) fn takes_backups(&self) -> bool {
         matches!(self.phase(), Phase::Ready | Phase::Degraded)
     }
 

@@ -157,7 +157,9 @@ impl Metrics {
             phase: Family::default(),
             scraping: Mutex::new(()),
         };
-        metrics.register_wal();
+        metrics.register_pushes();
+        metrics.register_watches();
+        metrics.register_fetches();
         metrics.register_backups();
         metrics.register_retention();
         metrics.register_service(version);
@@ -200,7 +202,7 @@ impl Metrics {
         }
     }
 
-    fn register_wal(&mut self) {
+    fn register_pushes(&mut self) {
         let r = &mut self.registry;
         r.register(
             "wal_pushes",
@@ -241,6 +243,11 @@ impl Metrics {
             "Pushes answered from what was pushed ahead",
             self.look_ahead_hits.clone(),
         );
+    }
+
+    /// What the sidecar saw of WAL that waits, is missing or cannot be read.
+    fn register_watches(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "wal_ready_files",
             "Files PostgreSQL has marked ready and not yet done",
@@ -266,6 +273,10 @@ impl Metrics {
             "Whether the server is newer than this program knows, or its pg_control has an unknown layout",
             self.unknown_server.clone(),
         );
+    }
+
+    fn register_fetches(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "wal_fetches",
             "Fetch requests by outcome",

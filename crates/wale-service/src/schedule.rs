@@ -78,7 +78,7 @@ impl Schedule {
 
     /// The first slot strictly after `after`; none only where the calendar of the library ends (year 5000).
     #[must_use]
-    pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(crate) fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let local = after.with_timezone(&self.zone);
         let next = self.cron.find_next_occurrence(&local, false).ok()?;
         Some(next.with_timezone(&Utc))
@@ -86,7 +86,11 @@ impl Schedule {
 
     /// The latest slot in `(last, now]`, when a run was missed: many missed slots are one run to catch up.
     #[must_use]
-    pub fn missed_since(&self, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(crate) fn missed_since(
+        &self,
+        last: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
         if self.next_after(last)? > now {
             return None;
         }

@@ -27,6 +27,11 @@
 //! 5. One function in `crates/wale/src/stores.rs` that describes it, and its arm in `described`: the compiler names the
 //!    place when the new kind of place is there.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 pub mod conformance;
 mod error;
 mod fault;

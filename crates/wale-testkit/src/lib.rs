@@ -9,6 +9,12 @@
 //! value started is killed when the value is dropped, and a skip is written where
 //! `scripts/test.sh` counts it.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests make files, read the environment and print as they like"
+)]
+
 mod cluster;
 mod http;
 mod sandbox;

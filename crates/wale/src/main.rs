@@ -1,5 +1,10 @@
 //! `wale`: flags and settings in, rooms assembled, exit status out. No logic of its own.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 mod assemble;
 mod bounds;
 mod cli;

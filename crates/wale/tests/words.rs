@@ -4,6 +4,8 @@
 //! The real program runs in an environment without variables, so nothing here depends on the machine: without a
 //! terminal its lines have a hundred columns, and the folder of the test is written as `FOLDER`.
 
+#![expect(clippy::disallowed_methods, reason = "tests make files as they like")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

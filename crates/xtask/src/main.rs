@@ -5,6 +5,12 @@
 //! Knows nothing of what wale does: the pages come from the program, the rules from
 //! `ARCHITECTURE.md`.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "it prints what it found, and writes pages into a repository"
+)]
+
 mod docs;
 mod faults;
 mod known;

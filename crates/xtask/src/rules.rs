@@ -59,57 +59,6 @@ pub(crate) const MAY_USE: [(&str, &[&str]); 10] = [
     ("xtask", &[]),
 ];
 
-/// Words that no line of shipped code may hold.
-pub(crate) struct Ban {
-    /// The words.
-    pub(crate) words: &'static [&'static str],
-    /// Paths in which they are allowed, by prefix.
-    pub(crate) except: &'static [&'static str],
-    /// Why they are banned.
-    pub(crate) why: &'static str,
-}
-
-/// Rooms that are not shipped.
-const DEV: [&str; 2] = ["crates/wale-testkit/", "crates/xtask/"];
-
-/// The bans.
-pub(crate) const BANS: &[Ban] = &[
-    Ban {
-        words: &["todo!(", "unimplemented!(", "dbg!("],
-        except: &[DEV[1]],
-        why: "unfinished code is not merged",
-    },
-    Ban {
-        words: &["env::var(", "env::var_os(", "env::vars(", "env::vars_os("],
-        except: &["crates/wale/src/config/", DEV[0], DEV[1]],
-        why: "only wale/src/config reads the environment",
-    },
-    Ban {
-        words: &["println!(", "eprintln!(", "print!(", "eprint!("],
-        except: &["crates/wale/src/", DEV[0], DEV[1]],
-        why: "only the command prints; the rooms report or log",
-    },
-    Ban {
-        words: &[
-            "fs::write(",
-            "fs::rename(",
-            "File::create(",
-            "File::create_new(",
-            "fs::copy(",
-            "fs::remove_file(",
-        ],
-        except: &[
-            "crates/wale-cluster/src/durable.rs",
-            // A restore writes a whole tree and flushes it once, at its end.
-            "crates/wale-cluster/src/restore_tree.rs",
-            "crates/wale-storage/src/file/",
-            DEV[0],
-            DEV[1],
-        ],
-        why: "files appear durably or not at all: use wale_cluster::durable",
-    },
-];
-
 /// Words that no `plan.rs` may hold: a plan is a pure value.
 pub(crate) const IMPURE: [&str; 6] = [
     "async fn",

@@ -133,12 +133,6 @@ impl RunningBackup {
         &self.control
     }
 
-    /// Whether the session is still there, as far as is known without asking. Without it the backup is void.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.control.is_alive()
-    }
-
     /// Something to wait on for the end of the session. Does not keep the backup open.
     #[must_use]
     pub fn watch(&self) -> ConnectionWatch {

@@ -63,12 +63,6 @@ impl Drop for ConnectionTask {
 }
 
 impl ConnectionWatch {
-    /// Whether the connection is still there, as far as is known without asking.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.ended.borrow().is_none() && self.ended.has_changed().is_ok()
-    }
-
     /// Waits until the connection ends, by whichever side, and returns why. Cancel-safe.
     pub async fn lost(&mut self) -> String {
         match self.ended.wait_for(Option::is_some).await {
@@ -195,12 +189,6 @@ impl Control {
         &self.user
     }
 
-    /// Whether the connection is still there, as far as is known without asking.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.watch().is_alive()
-    }
-
     /// Something to wait on for the end of the connection.
     #[must_use]
     pub fn watch(&self) -> ConnectionWatch {
@@ -229,18 +217,6 @@ impl Control {
     pub async fn try_backup_lock(&self) -> Result<bool, ClusterError> {
         let during = "taking the backup lock";
         let sql = "SELECT pg_catalog.pg_try_advisory_lock($1)";
-        let row = self.query_one(during, sql, &[&BACKUP_LOCK]).await?;
-        get(&row, 0, during)
-    }
-
-    /// Gives the lock of [`try_backup_lock`](Self::try_backup_lock) back before the session ends. `false`: it
-    /// was not held.
-    ///
-    /// # Errors
-    /// When the session is lost.
-    pub async fn release_backup_lock(&self) -> Result<bool, ClusterError> {
-        let during = "releasing the backup lock";
-        let sql = "SELECT pg_catalog.pg_advisory_unlock($1)";
         let row = self.query_one(during, sql, &[&BACKUP_LOCK]).await?;
         get(&row, 0, during)
     }

@@ -4,39 +4,15 @@
 //! the two characters `\n`: environment variables often cannot hold a line break, and the shell of the
 //! original's image turned the two into one. All mistakes are reported together.
 
-use std::fmt;
-
 use wale_pg::{Lsn, MajorVersion, TARGET_SETTINGS};
 
 use super::configuration::{LineError, parse_line};
+use super::mistake::{Problem, SettingMistake};
 use super::names::{self, Known, Shape};
 use super::target_time;
 
-/// Something in the added settings that PostgreSQL would refuse, or that would not do what was meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingMistake {
-    /// Which line, from 1.
-    pub line: usize,
-    /// The line as typed.
-    pub text: String,
-    /// What is wrong, in one line.
-    pub problem: String,
-    /// What to write instead, in the imperative.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for SettingMistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, problem, .. } = self;
-        write!(f, "line {line}: {problem}")
-    }
-}
-
 /// Bytes of a restore point's name: `MAXFNAMELEN` of PostgreSQL is 64, with the end of the string.
 const RESTORE_POINT_BYTES_MAX: usize = 63;
-
-/// A problem and perhaps a hint.
-pub(super) type Problem = (String, Option<String>);
 
 /// Reads added recovery settings: names in lower case and plain values, in the order given.
 ///

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use wale_pg::EnforcedSettings;
 
+use super::files::AUTO_CONF;
 use super::names;
 use crate::error::ClusterError;
 
@@ -216,8 +217,11 @@ pub(super) const INCLUDE_DEPTH: u32 = 10;
 /// Bytes of one configuration file. PostgreSQL's own, full of comments, has 30 KiB; 4 MiB is a hundred times that.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// The configuration files that a restore reads, before it writes its settings: see [`FILE_BYTES_MAX`].
+pub const READ_FILES: [&str; 2] = ["postgresql.conf", AUTO_CONF];
+
 /// Files that a configuration consists of, and their bytes altogether: 1,000 opened files, and 4 × 4 MiB that are read.
-/// A file that includes itself a hundred times would else be read 100^10 times.
+/// A file that includes itself a hundred times would otherwise be read 100^10 times.
 pub(super) const FILES_MAX: u32 = 1000;
 pub(super) const BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
 
@@ -250,7 +254,7 @@ pub(super) fn configured(
         bytes: 0,
     };
     reading.file(&data_directory.join("postgresql.conf"), 0)?;
-    let auto = super::read_auto_conf(data_directory)?;
+    let auto = read_auto_conf(data_directory)?;
     for line in String::from_utf8_lossy(&strip_bytes(&auto)).lines() {
         if let Ok(Some(setting)) = parse_line(line) {
             reading.note(setting);
@@ -362,6 +366,12 @@ pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, ClusterError>
         });
     }
     Ok(Some(bytes))
+}
+
+/// `postgresql.auto.conf`, empty where there is none. Bytes, because values may be in the database's encoding.
+pub(super) fn read_auto_conf(data_directory: &Path) -> Result<Vec<u8>, ClusterError> {
+    let found = read_bounded(&data_directory.join(AUTO_CONF))?;
+    Ok(found.unwrap_or_default())
 }
 
 /// The files that `include_dir` reads: `*.conf`, no dot files, in order. None where there is no such folder.

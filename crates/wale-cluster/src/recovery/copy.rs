@@ -13,11 +13,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use wale_pg::MajorVersion;
 
-use super::RECOVERY_CONF;
 use super::configuration::{
     BYTES_MAX, FILES_MAX, INCLUDE_DEPTH, Setting, configuration_files, is_configuration_name,
     parse_line, read_bounded,
 };
+use super::files::RECOVERY_CONF;
 use super::includes::{How, plain};
 use crate::durable;
 use crate::error::ClusterError;

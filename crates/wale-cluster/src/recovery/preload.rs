@@ -4,7 +4,6 @@
 //! UPDATE changes half of the rows. So the libraries that the primary had are written where the restored configuration
 //! lacks them.
 
-use super::RecoverySettings;
 use super::configuration::Configured;
 
 pub(super) const SETTING: &str = "shared_preload_libraries";
@@ -32,14 +31,11 @@ pub(super) fn missing(configured: &Configured, recorded: Option<&str>) -> Option
 }
 
 /// Whether the server will load TimescaleDB.
-pub(super) fn has_timescaledb(configured: &Configured, settings: &RecoverySettings) -> bool {
-    [
-        configured.get(SETTING),
-        settings.preload_libraries.as_deref(),
-    ]
-    .into_iter()
-    .flatten()
-    .any(|list| holds(list, "timescaledb"))
+pub(super) fn has_timescaledb(configured: &Configured, recorded: Option<&str>) -> bool {
+    [configured.get(SETTING), recorded]
+        .into_iter()
+        .flatten()
+        .any(|list| holds(list, "timescaledb"))
 }
 
 fn holds(list: &str, name: &str) -> bool {

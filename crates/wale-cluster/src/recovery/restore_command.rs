@@ -27,7 +27,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{FILE_MODE, RecoveryMode};
+use super::files::FILE_MODE;
+use super::mode::RecoveryMode;
 use crate::control::Secret;
 use crate::durable;
 use crate::error::ClusterError;

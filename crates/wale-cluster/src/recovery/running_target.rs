@@ -11,8 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use wale_pg::TARGET_SETTINGS;
 
-use super::AUTO_CONF;
 use super::configuration::{Setting, parse_line};
+use super::files::AUTO_CONF;
 use crate::data_directory::DataDirectory;
 
 /// A configuration file is below that by far: 4 MiB.

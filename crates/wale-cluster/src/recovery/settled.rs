@@ -12,7 +12,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::configuration::{self, BLOCK_BEGIN, BLOCK_END, parse_line};
-use super::{AUTO_CONF, RECOVERY_CONF, RECOVERY_DONE, RECOVERY_SIGNAL, STANDBY_SIGNAL, names};
+use super::files::{AUTO_CONF, RECOVERY_CONF, RECOVERY_DONE, RECOVERY_SIGNAL, STANDBY_SIGNAL};
+use super::names;
 use crate::data_directory::DataDirectory;
 use crate::durable;
 use crate::error::ClusterError;
@@ -73,28 +74,15 @@ pub fn has_ended(data_directory: &Path) -> Result<bool, ClusterError> {
     ))
 }
 
-/// Those of the settings that stand in `postgresql.auto.conf` as they were written and steer recovery.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn left_over(
-    data_directory: &Path,
-    written: &[WrittenSetting],
-) -> Result<Vec<WrittenSetting>, ClusterError> {
-    let text = super::read_auto_conf(data_directory)?;
-    Ok(settings_of(&text)
-        .filter(|setting| is_ours(setting, written))
-        .collect())
-}
-
 /// Whether a setting stands in `postgresql.auto.conf` as it was written; `false` where that cannot be read.
 #[must_use]
 pub fn is_written(data_directory: &Path, setting: &WrittenSetting) -> bool {
-    super::read_auto_conf(data_directory)
+    configuration::read_auto_conf(data_directory)
         .is_ok_and(|text| settings_of(&text).any(|line| line == *setting))
 }
 
-/// Of [`left_over`] those names that no line sets to another value: `ALTER SYSTEM RESET` takes every line of a name.
+/// The names of the settings that stand in `postgresql.auto.conf` as they were written and steer recovery, without those
+/// that another line sets to another value: `ALTER SYSTEM RESET` takes every line of a name.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -102,7 +90,7 @@ pub fn only_ours(
     data_directory: &Path,
     written: &[WrittenSetting],
 ) -> Result<Vec<String>, ClusterError> {
-    let text = super::read_auto_conf(data_directory)?;
+    let text = configuration::read_auto_conf(data_directory)?;
     let mut names: Vec<String> = Vec::new();
     let mut others: Vec<String> = Vec::new();
     for setting in settings_of(&text) {
@@ -124,7 +112,7 @@ pub fn only_ours(
 /// # Errors
 /// When the file cannot be read.
 pub fn block_settings(data_directory: &Path) -> Result<Vec<WrittenSetting>, ClusterError> {
-    let text = super::read_auto_conf(data_directory)?;
+    let text = configuration::read_auto_conf(data_directory)?;
     let mut in_block = false;
     let mut block = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -156,7 +144,7 @@ pub fn take_back(
     let path = data_directory.join(AUTO_CONF);
     for _ in 0..TRIES {
         let stamp = stamp(&path)?;
-        let before = super::read_auto_conf(data_directory)?;
+        let before = configuration::read_auto_conf(data_directory)?;
         let (after, names) = without(&before, written);
         if names.is_empty() {
             return Ok(names);
@@ -168,7 +156,8 @@ pub fn take_back(
             .map_err(ClusterError::io("write", &path))?;
         let mut pending = pending;
         io::Write::write_all(&mut pending, &after).map_err(ClusterError::io("write", &path))?;
-        if self::stamp(&path)? == stamp && super::read_auto_conf(data_directory)? == before {
+        if self::stamp(&path)? == stamp && configuration::read_auto_conf(data_directory)? == before
+        {
             pending.commit().map_err(ClusterError::io("write", &path))?;
             return Ok(names);
         }
@@ -321,7 +310,6 @@ mod tests {
             only_ours(folder.path(), &own).unwrap(),
             ["recovery_target_xid"]
         );
-        assert_eq!(left_over(folder.path(), &own).unwrap().len(), 2);
         let gone = take_back(folder.path(), &own).unwrap();
         assert_eq!(gone, ["restore_command", "recovery_target_xid"]);
         assert_eq!(

@@ -12,7 +12,7 @@ use wale_pg::MajorVersion;
 
 use self::reading::{Meaning, read};
 use self::zone::{GREENWICH, is_one_of, named};
-use super::addition::Problem;
+use super::mistake::Problem;
 
 /// Words in a time that are no zones.
 const NOT_ZONES: [&str; 26] = [

@@ -239,7 +239,7 @@ pub struct CodecSettings {
 
 impl CodecSettings {
     /// zstd's default: measured on PostgreSQL pages and on WAL, level 3 is slower and not smaller.
-    pub const DEFAULT_ZSTD_LEVEL: i32 = 1;
+    const DEFAULT_ZSTD_LEVEL: i32 = 1;
 
     /// zstd's levels, from the fastest on. Level 20 and above need a window of up to 128 MiB and some 700 MiB while
     /// writing.
@@ -384,7 +384,7 @@ impl<W: Write> Write for Encoder<W> {
 }
 
 /// The largest window of a zstd frame that anybody may allow: what `zstd -d` accepts without `--long`. 128 MiB.
-pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
+pub(crate) const WINDOW_MAX_BYTES: u64 = 128 << 20;
 
 /// The memory that the window of a stored object takes while it is decoded, by the object's first bytes (17 are enough); 0 for codecs
 /// that have none, and where the bytes say nothing (the decoder then says what is wrong).

@@ -91,7 +91,7 @@ where
     deserializer.deserialize_seq(List::<T, MAX>(PhantomData))
 }
 
-fn too_many<E: Error>(most: usize) -> E {
+pub(super) fn too_many<E: Error>(most: usize) -> E {
     E::custom(format_args!(
         "a list has more than {most} elements, so many are read at most"
     ))
@@ -160,50 +160,4 @@ pub(super) fn extensions<'de, D: Deserializer<'de>>(
         }
     }
     deserializer.deserialize_map(Databases)
-}
-
-/// Reads WAL-E's form of tablespaces: two known keys, and one for each oid. Anything else is skipped.
-pub(super) struct Spec;
-
-impl<'de> Visitor<'de> for Spec {
-    type Value = super::TablespaceSpec;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a description of tablespaces")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        struct Limited(String);
-        impl<'de> Deserialize<'de> for Limited {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                text(deserializer).map(Self)
-            }
-        }
-        struct Names(Vec<Limited>);
-        impl<'de> Deserialize<'de> for Names {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                list::<D, Limited, TABLESPACES_MAX>(deserializer).map(Self)
-            }
-        }
-        let mut spec = super::TablespaceSpec::default();
-        while let Some(key) = entries.next_key::<String>()? {
-            match key.as_str() {
-                "base_prefix" => spec.base_prefix = entries.next_value::<Limited>()?.0,
-                "tablespaces" => {
-                    let Names(names) = entries.next_value()?;
-                    spec.tablespaces = names.into_iter().map(|name| name.0).collect();
-                }
-                oid if oid.parse::<u32>().is_ok() => {
-                    if spec.entries.len() == TABLESPACES_MAX {
-                        return Err(too_many(TABLESPACES_MAX));
-                    }
-                    spec.entries.insert(key, entries.next_value()?);
-                }
-                _ => {
-                    entries.next_value::<serde::de::IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(spec)
-    }
 }

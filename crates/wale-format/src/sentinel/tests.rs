@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use serde_json::{Value, json};
+use wale_pg::{MajorVersion, SystemIdentifier, TimelineId};
 
 use super::*;
+use crate::Codec;
 
 fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect(text)

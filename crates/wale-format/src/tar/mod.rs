@@ -34,9 +34,9 @@ pub use writer::{Meta, TarWriter};
 /// Tar's unit: headers are one block, bodies are padded to a multiple of it. Bytes.
 pub const BLOCK_BYTES: usize = 512;
 /// Twenty blocks: the length of an archive is a multiple of it, as GNU tar's default. Bytes.
-pub const RECORD_BYTES: usize = 20 * BLOCK_BYTES;
+const RECORD_BYTES: usize = 20 * BLOCK_BYTES;
 /// Largest extended header (GNU long name, pax records) that the reader holds in memory. Bytes.
-pub const EXTENDED_HEADER_MAX_BYTES: u64 = 1 << 20;
+const EXTENDED_HEADER_MAX_BYTES: u64 = 1 << 20;
 
 /// Why a tar stream cannot be read, or a member not be written.
 #[derive(Debug, thiserror::Error)]

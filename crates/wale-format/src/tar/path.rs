@@ -23,7 +23,7 @@ pub struct MemberPath(String);
 
 impl MemberPath {
     /// Longest path, in bytes: Linux's `PATH_MAX`, beyond which no call would take it.
-    pub const MAX_BYTES: usize = 4096;
+    pub(super) const MAX_BYTES: usize = 4096;
 
     /// Checks and normalises a name. One leading slash is stripped, a trailing one too; empty and
     /// `.` components vanish.

@@ -104,12 +104,6 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Bytes of the current body that have not been read.
-    #[must_use]
-    pub const fn body_left(&self) -> u64 {
-        self.body_left
-    }
-
     /// The source, to look at.
     #[must_use]
     pub const fn get_ref(&self) -> &R {

@@ -141,19 +141,13 @@ impl<W: Write> TarWriter<W> {
         Ok(missing)
     }
 
-    /// Bytes that the current body still lacks.
-    #[must_use]
-    pub const fn body_left(&self) -> u64 {
-        self.body_left
-    }
-
     /// Bytes written to the sink so far.
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.written
     }
 
-    /// Ends the archive: two zero blocks, then zero bytes up to a multiple of [`RECORD_BYTES`].
+    /// Ends the archive: two zero blocks, then zero bytes up to a multiple of 10 KiB.
     /// Returns the sink, not flushed.
     ///
     /// # Errors

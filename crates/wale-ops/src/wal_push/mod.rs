@@ -29,6 +29,6 @@ mod source;
 mod tests;
 mod upload;
 
-pub use pusher::{Pusher, PusherOptions};
+pub use pusher::{LOOK_AHEAD_MAX, Pusher, PusherOptions};
 pub use report::{PushOutcome, PushReport, PusherStats};
 pub use run::{PushOptions, run, run_path};

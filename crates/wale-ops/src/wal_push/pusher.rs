@@ -43,10 +43,13 @@ const BACKLOG_MAX: usize = 1024;
 /// a bound for clients that ask for names at will and hang up.
 pub(super) const IN_FLIGHT_MAX: usize = 1024;
 
+/// The most files pushed ahead, whatever is asked for: 64 × 4 MiB, the most that one push needs, are 256 MiB.
+pub const LOOK_AHEAD_MAX: usize = 64;
+
 /// What a caller may choose about a [`Pusher`].
 #[derive(Clone, Debug)]
 pub struct PusherOptions {
-    /// How many ready files are pushed ahead of the one that is asked for; 0 switches it off.
+    /// How many ready files are pushed ahead of the one that is asked for, at most [`LOOK_AHEAD_MAX`]; 0 switches it off.
     pub look_ahead: usize,
     /// How many requested files are pushed at the same time. The files pushed ahead come on top.
     pub concurrent: usize,
@@ -132,6 +135,7 @@ impl Pusher {
             data_directory,
             retry,
         } = options;
+        let look_ahead = look_ahead.min(LOOK_AHEAD_MAX);
         let shared = Shared {
             archive,
             directory,

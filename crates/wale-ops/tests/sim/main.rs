@@ -12,6 +12,12 @@
 //!
 //! `WALE_SIM_SEED=n` runs one seed; `WALE_SIM_RUNS=n` runs so many, from `WALE_SIM_FIRST` on.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests make files, read the environment and print as they like"
+)]
+
 mod expiry;
 mod gate;
 mod judge;

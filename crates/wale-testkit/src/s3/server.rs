@@ -229,7 +229,7 @@ impl S3Server {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn try_send(&self, method: &str, target: &str, body: &[u8]) -> std::io::Result<Reply> {
+    fn try_send(&self, method: &str, target: &str, body: &[u8]) -> std::io::Result<Reply> {
         assert!(
             matches!(self.behind, Behind::Unsigned),
             "all but moto want signatures"

@@ -23,6 +23,10 @@ const DONE: &str = "GLIBC_TUNABLES_BY";
 
 /// Begins the program once more with the settings, unless it has them, or somebody has set others. Returns only then, or
 /// when it cannot be begun: then it goes on as it is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "glibc reads its variable before there are settings"
+)]
 pub(crate) fn settle() {
     if std::env::var_os(DONE).is_some()
         || std::env::var_os(VARIABLE).is_some_and(|set| speaks(&set))

@@ -45,6 +45,10 @@ pub(crate) struct Sources {
 impl Sources {
     /// The process's environment, these flags (by the settings' names), and the configuration file
     /// that either of them names.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
     pub(crate) fn of_process(flags: BTreeMap<String, String>) -> Self {
         let mut sources = Self::new(flags, std::env::vars_os());
         if let Some(path) = sources.value(&WALE_CONFIG_FILE).text {

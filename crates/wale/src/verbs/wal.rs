@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wale_cluster::WalDirectory;
 use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions, Patience};
-use wale_ops::wal_push::{self, PushOptions, PushReport, Pusher, PusherOptions};
+use wale_ops::wal_push::{self, LOOK_AHEAD_MAX, PushOptions, PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
@@ -23,9 +23,6 @@ use crate::history_beside;
 use crate::report::{Failure, RESTORER};
 use crate::runtime;
 use crate::stores;
-
-/// Most segments archived in one call.
-const POOL_MAX: usize = 64;
 
 /// Archives one file. Success is a promise about this one: PostgreSQL removes its copy.
 pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> {
@@ -47,11 +44,9 @@ pub(crate) fn push(arguments: &WalPush, loaded: &Loaded) -> Result<(), Failure> 
         );
     }
     let location = archive.location();
-    let pool = arguments
-        .pool_size
-        .map_or(1, usize::from)
-        .clamp(1, POOL_MAX);
-    let look_ahead = stores::look_ahead(settings, &Bounds::of_verb(settings), pool - 1);
+    let pool = arguments.pool_size.map_or(1, usize::from);
+    let wanted = pool.saturating_sub(1).min(LOOK_AHEAD_MAX);
+    let look_ahead = stores::look_ahead(settings, &Bounds::of_verb(settings), wanted);
     let report = if look_ahead > 0 {
         runtime::large(look_ahead + 1)?.block_on(push_several(archive, arguments, look_ahead))?
     } else {

@@ -2,6 +2,12 @@
 //! `curl`. One binary, one file for each concern. Tests of a row of the fault battery carry its
 //! number in their names (`fault_37_…`); `docs/reference/faults.md` lists them.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests make files, read the environment and print as they like"
+)]
+
 mod archive_command;
 mod base_backup;
 mod beside_production;

@@ -19,7 +19,8 @@ const HELLO_STREAM: &[u8] =
 
 fn decode(stored: &[u8]) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
-    decoder(Cursor::new(stored.to_vec()), crate::WINDOW_MAX_BYTES).read_to_end(&mut plain)?;
+    decoder(Cursor::new(stored.to_vec()), crate::codec::WINDOW_MAX_BYTES)
+        .read_to_end(&mut plain)?;
     Ok(plain)
 }
 
@@ -390,7 +391,7 @@ fn no_byte_of_a_block_goes_out_before_it_is_checked() {
     let mut stored = encode(&plain);
     let end = stored.len() - 20;
     stored[end] ^= 1;
-    let mut reader = decoder(Cursor::new(stored), crate::WINDOW_MAX_BYTES);
+    let mut reader = decoder(Cursor::new(stored), crate::codec::WINDOW_MAX_BYTES);
     let mut given = Vec::new();
     assert!(reader.read_to_end(&mut given).is_err());
     assert_eq!(given.len() % (256 << 10), 0, "whole blocks only");
