@@ -2,13 +2,9 @@
 //! damaged pages, owners and modes, several codecs in one archive.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use wale_testkit::{
-    Cluster, ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until,
-};
+use wale_testkit::{ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
 
 use crate::support::{Stage, WALE, amcheck, fingerprint, majors, under_write_load, verify};
 
@@ -334,142 +330,6 @@ fn a_backup_is_listed_only_when_its_wal_is_in_the_archive() {
             .map(Vec::len),
         Some(2)
     );
-}
-
-/// product.md 3.1: nothing in the archive is proprietary. The same lines stand in
-/// `docs/guide/restore-by-hand.md`.
-#[test]
-fn a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell() {
-    restore_by_hand("zstd");
-}
-
-#[test]
-fn a_backup_is_restored_by_hand_with_tar_lzop_and_a_shell() {
-    restore_by_hand("lzo");
-}
-
-fn restore_by_hand(codec: &str) {
-    let stage = Stage::with("byhand", &ClusterOptions::default(), |options| {
-        options.set("WALE_COMPRESSION", codec)
-    });
-    let pg = &stage.cluster;
-    pg.sql("create table t as select g from generate_series(1, 1000) g");
-    stage.backup();
-    stage.backup();
-    pg.sql("insert into t select generate_series(1, 500)");
-    let lost = stage.archive_all();
-    pg.sql("insert into t select generate_series(1, 500)");
-    let noted = fingerprint(pg, "t");
-    stage.archive_all();
-
-    let guide = include_str!("../../../../docs/guide/restore-by-hand.md");
-    let script: Vec<&str> = guide
-        .split("```sh\n")
-        .skip(1)
-        .filter_map(|block| block.split("```").next())
-        .collect();
-    assert!(script.len() >= 3, "the guide has its shell blocks");
-    let archive = stage.archive();
-    newest_on_the_way(&archive, script[0]);
-
-    let (cluster, _) = stage.restore_options("byhand", "");
-    by_hand(&archive, &cluster.data, &script.join("\n"));
-    shell(&format!(
-        "chown -R postgres:postgres {}",
-        cluster.data.display()
-    ));
-    verify(&cluster.data);
-    cluster.configure(&["archive_mode = off".into()]);
-
-    // A segment is lost and a later one is there: the server must not take this for the end of the WAL.
-    let extension = if codec == "zstd" { "zst" } else { codec };
-    let object = archive.join(format!("wal_005/{lost}.{extension}"));
-    let aside = stage.sandbox.path().join("aside");
-    std::fs::rename(&object, &aside).unwrap();
-    assert_stops(&cluster, &format!("restore_wal: {lost} is missing"));
-    // Nor when the whole archive is away.
-    let away = stage.sandbox.path().join("away");
-    std::fs::rename(&archive, &away).unwrap();
-    assert_stops(&cluster, "restore_wal: the archive is not there");
-    std::fs::rename(&away, &archive).unwrap();
-
-    if codec == "lzo" {
-        // To end before the gap: a standby waits there, and somebody promotes it.
-        let signal = cluster.data.join("recovery.signal");
-        std::fs::rename(signal, cluster.data.join("standby.signal")).unwrap();
-        cluster.start();
-        wait_until("the standby to wait", Duration::from_secs(120), || {
-            let log = cluster.log_text();
-            log.contains("waiting for WAL to become available")
-                .then_some(())
-        });
-        cluster.sql("select pg_promote()");
-        cluster.wait_promoted();
-        assert_eq!(cluster.sql("select count(*) from t"), "1000");
-        return;
-    }
-    std::fs::rename(&aside, &object).unwrap();
-    cluster.start();
-    cluster.wait_promoted();
-    assert_eq!(fingerprint(&cluster, "t"), noted);
-}
-
-/// The server ends in its recovery, for the reason that `restore_wal` gives, and does not promote.
-fn assert_stops(cluster: &Cluster, why: &str) {
-    cluster.launch();
-    cluster.wait_stopped(Duration::from_secs(120));
-    let log = cluster.log_text();
-    assert!(log.contains(why), "{why}: {log}");
-    assert!(!log.contains("selected new timeline"), "{log}");
-}
-
-/// Runs lines of the guide as somebody would, and answers what they print.
-fn by_hand(archive: &Path, data: &Path, script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-euc", script])
-        .env("ARCHIVE", archive)
-        .env("PGDATA", data)
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The guide's choice goes by name, position and timeline. The times of the files are no matter, and a backup that ends
-/// after the point where the newest timeline left its own is on a branch that was abandoned.
-fn newest_on_the_way(archive: &Path, choose: &str) {
-    let sentinels = archive.join("basebackups_005");
-    let mut names: Vec<String> = std::fs::read_dir(&sentinels)
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
-        .filter(|name| name.ends_with("_backup_stop_sentinel.json"))
-        .collect();
-    names.sort();
-    let [early, late] = names.as_slice() else {
-        panic!("two backups: {names:?}");
-    };
-    let backup = |sentinel: &str| {
-        sentinel
-            .trim_end_matches("_backup_stop_sentinel.json")
-            .to_owned()
-    };
-    shell(&format!("touch {}", sentinels.join(early).display()));
-    let chosen = by_hand(archive, archive, choose);
-    assert!(chosen.contains(&backup(late)), "{chosen}");
-
-    let sentinel: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(sentinels.join(early)).unwrap()).unwrap();
-    let left = sentinel["wale"]["stop_lsn"].as_str().unwrap();
-    let history = archive.join("wal_005/00000002.history");
-    std::fs::write(
-        &history,
-        format!("1\t{left}\tno recovery target specified\n"),
-    )
-    .unwrap();
-    let chosen = by_hand(archive, archive, choose);
-    assert!(chosen.contains(&backup(early)), "{chosen}");
-    std::fs::remove_file(history).unwrap();
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod beside_production;
 mod cli;
 mod contract;
 mod crash_campaign;
+mod documents;
 mod faults_content;
 mod faults_crash;
 mod faults_disk;

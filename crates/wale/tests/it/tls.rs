@@ -12,7 +12,7 @@ use wale_testkit::{
 
 use crate::support::{Stage, WALE, fingerprint};
 
-const TOKEN: &str = "canary-0f-the-tok3n";
+pub(crate) const TOKEN: &str = "canary-0f-the-tok3n";
 
 /// Writes an authority's certificate, and a certificate for `localhost` with its key.
 fn write_certificates(sandbox: &Sandbox) {
@@ -116,7 +116,8 @@ fn watching<T>(work: impl FnOnce() -> T) -> (T, Vec<String>, Option<String>) {
     })
 }
 
-fn stage() -> Stage {
+/// A cluster that archives over TLS, with a sidecar that wants the token.
+pub(crate) fn stage() -> Stage {
     let sandbox = Sandbox::new("tls");
     write_certificates(&sandbox);
     let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
