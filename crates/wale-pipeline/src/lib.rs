@@ -17,7 +17,7 @@
 //! * a panic in a worker is never lost, and an error of one worker stops the others.
 //!
 //! The memory of one crossing is `(queue + 2) × CHUNK_BYTES`: the queue, the chunk being filled and the
-//! chunk being consumed. With [`CHUNK_BYTES`] of 1 MiB and a queue of 4 that is 6 MiB.
+//! chunk being consumed. With [`CHUNK_BYTES`] of 1 MiB and [`QUEUE_CHUNKS`] of 4 that is 6 MiB.
 
 mod blocking;
 mod budget;
@@ -39,3 +39,7 @@ pub use writer::ChunkWriter;
 /// Size of a full chunk: 1 MiB. A crossing costs some 10 µs and copying 1 MiB some 100 µs, so larger
 /// chunks gain nothing; smaller ones would make the crossing show.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// Usual length of a queue between two threads: 4 chunks of 1 MiB ride out the jitter of a store (20 ms
+/// at 200 MB/s) for 4 MiB.
+pub const QUEUE_CHUNKS: usize = 4;

@@ -400,7 +400,7 @@ pub(crate) fn encoder_bytes(settings: CodecSettings) -> u64 {
 }
 
 /// The largest window of a zstd frame that anybody may allow: what `zstd -d` accepts without `--long`. 128 MiB.
-pub(crate) const WINDOW_MAX_BYTES: u64 = 128 << 20;
+pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
 
 /// The memory that the window of a stored object takes while it is decoded, by the object's first bytes (17 are enough); 0 for codecs
 /// that have none, and where the bytes say nothing (the decoder then says what is wrong).

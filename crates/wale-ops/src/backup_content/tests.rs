@@ -261,7 +261,6 @@ const FOREIGN_DAMAGES: [Damage; 6] = [
             // Nothing is there of the body.
             tar.file_header("base/1/99999", 4 << 30, &Meta::default())
                 .unwrap();
-            drop(tar);
             bench.put_partition(90, Codec::Zstd, encode(Codec::Zstd, &plain), 1);
         },
         "hold more than the backup's sentinel says",

@@ -59,7 +59,10 @@ impl Ended {
             ..self.ready.owner_meta()
         };
         let control = (ControlFile::PATH, Cow::from(&self.control_bytes));
-        let files = self.ending.running().map(|end| end.files());
+        let files = self
+            .ending
+            .running()
+            .map(super::backup_end::RunningEnd::files);
         let files: Vec<(&str, Cow<'_, [u8]>)> = std::iter::once(control)
             .chain(files.into_iter().flatten())
             .collect();
