@@ -38,6 +38,10 @@ swift_hash_path_prefix = tests
 name = one
 default = yes
 CONF
+# A busy machine is not a broken one: Swift's own limits are half a second here and a second there, after which it answers
+# 503, or that a write is done which no listing has yet.
+patience='conn_timeout = 60
+node_timeout = 60'
 for kind in account container object; do
   cat >etc/$kind.conf <<CONF
 [DEFAULT]
@@ -48,6 +52,8 @@ bind_port = ${ports[$kind]}
 workers = 0
 user = $user
 swift_dir = $dir/etc
+$patience
+container_update_timeout = 60
 [pipeline:main]
 pipeline = $kind-server
 [app:$kind-server]
@@ -74,6 +80,9 @@ pipeline = catch_errors gatekeeper proxy-logging cache listing_formats bulk temp
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+$patience
+recoverable_node_timeout = 60
+error_suppression_limit = 1000000
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
@@ -83,6 +92,10 @@ use = egg:swift#proxy_logging
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:$memcached
+connect_timeout = 60
+pool_timeout = 60
+io_timeout = 60
+error_suppression_limit = 1000000
 [filter:listing_formats]
 use = egg:swift#listing_formats
 [filter:bulk]

@@ -97,8 +97,8 @@ async fn swift_passes_the_suite_of_every_store() {
     let Some((_sandbox, server)) = server("swift-conformance") else {
         return;
     };
-    // WAL-E's names, the container's root, and WAL-G's names.
-    for prefix in ["/some/path/", "/", "some/path/", ""] {
+    // WAL-E's names, and WAL-G's at the container's root, where segments lie among them.
+    for prefix in ["/some/path/", ""] {
         let store = Arc::new(store(server.port(), prefix));
         conformance(Arc::<SwiftStore>::clone(&store)).await;
         // The suite drops puts half-way: a segment that was on its way may have come after the others were discarded.
