@@ -111,13 +111,18 @@ impl Logins {
 fn of_login(failure: Failure, url: &str) -> Failure {
     match failure {
         Failure::Refused(mut refusal) => {
-            refusal.meaning = match refusal.status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Meaning::Misconfigured(
+            refusal.meaning = match (refusal.status, refusal.meaning.clone()) {
+                (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Meaning::Misconfigured(
                     Misconfiguration::LoginRefused,
                     format!("the login at {url} is refused"),
                 ),
                 // What was understood of it before counts.
-                _ if matches!(refusal.meaning, Meaning::Misconfigured(..)) => refusal.meaning,
+                (_, Meaning::Misconfigured(problem, reason)) if reason.contains(url) => {
+                    Meaning::Misconfigured(problem, reason)
+                }
+                (_, Meaning::Misconfigured(problem, reason)) => {
+                    Meaning::Misconfigured(problem, format!("the login at {url}: {reason}"))
+                }
                 _ if refusal.is_transient() => {
                     let reason = format!("the login at {url}: {refusal}");
                     return Failure::NoAnswer(NoAnswer { reason });
