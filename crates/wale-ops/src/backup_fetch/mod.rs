@@ -31,6 +31,8 @@ mod lost;
 mod manifest;
 #[cfg(test)]
 mod manifest_tests;
+#[cfg(test)]
+mod one_answer_tests;
 mod options;
 mod places;
 pub mod plan;

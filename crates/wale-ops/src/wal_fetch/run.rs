@@ -131,7 +131,7 @@ pub async fn fetch_to_path(
 ///
 /// # Errors
 /// Those of the body and of the local side.
-pub async fn write_to_path(
+pub(super) async fn write_to_path(
     fetched: FetchedWal,
     path: &Path,
     owner: Option<Owner>,
@@ -356,7 +356,7 @@ fn delivered(
 
 /// What the first pass saw.
 #[derive(Clone, Copy)]
-struct Seen {
+struct FirstPass {
     size: u64,
     checksum: u64,
 }
@@ -370,7 +370,7 @@ fn verify(
     key: &ObjectKey,
     plain: &mut dyn Read,
     expectation: &Expectation,
-) -> Result<Seen, ConsumeError> {
+) -> Result<FirstPass, ConsumeError> {
     let mut head = Vec::new();
     let mut digest = checksum();
     let mut size = 0;
@@ -394,7 +394,7 @@ fn verify(
     expectation
         .check(&head, size)
         .map_err(|why| damaged(key, why))?;
-    Ok(Seen {
+    Ok(FirstPass {
         size,
         checksum: digest.finalize(),
     })
@@ -404,7 +404,7 @@ fn verify(
 fn send_again(
     key: &ObjectKey,
     plain: &mut dyn Read,
-    seen: Seen,
+    seen: FirstPass,
     mut sender: ChunkSender,
 ) -> Result<()> {
     let mut digest = checksum();

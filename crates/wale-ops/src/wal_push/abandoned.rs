@@ -13,13 +13,14 @@ use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalS
 
 use super::compare::{content_end, first_difference};
 use super::flight::Turn;
-use super::plan::{self, Abandoned, Fork};
+use super::plan::{self, Abandoned};
 use super::report::PushOutcome;
 use super::run::{Done, attempt, confirm};
 use super::source::Source;
 use crate::archive::{Archive, StoredWal};
 use crate::blocking::blocking;
 use crate::error::Result;
+use crate::lineage::{self, Fork};
 
 /// Settles a segment whose name is taken by other bytes, where the server has left the timeline before the segment's end
 /// and every stored copy has the file's bytes up to there. `None`: it is a conflict.
@@ -115,7 +116,7 @@ async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Re
         Some(_) => server.until(segment.timeline()),
         None => history(archive, source, segment.timeline()).await?,
     };
-    Ok(own.and_then(|own| plan::fork(segment, size, &server, &own)))
+    Ok(own.and_then(|own| lineage::fork(segment, size, &server, &own)))
 }
 
 /// The history of a timeline: the archive's, otherwise the WAL directory's, whose own turn to be archived may come

@@ -1,12 +1,10 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
-use wale_pg::{
-    ArchiveFileName, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName,
-    WalSegmentSize,
-};
+use wale_pg::{ArchiveFileName, ClusterState, ControlFile, TimelineId};
 
 use crate::archive::ClusterIdentity;
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::Fork;
 
 /// What is known about the cluster that a file comes from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,45 +15,11 @@ pub struct Origin {
     pub header: Option<ClusterIdentity>,
 }
 
-/// Where the server that hands a file over has left the timeline of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fork {
-    /// The timeline that the server is on.
-    pub timeline: TimelineId,
-    /// The first position of the old timeline that is not on the server's way.
-    pub at: Lsn,
-    /// How many bytes of the segment are on the server's way; fewer than the segment has.
-    pub bytes: u64,
-}
-
-/// The fork before the end of `segment`, if the server has left that timeline there: `server` is the history of the
-/// timeline that the server is on, `own` the one of the segment's.
-#[must_use]
-pub fn fork(
-    segment: WalSegmentName,
-    size: WalSegmentSize,
-    server: &TimelineHistory,
-    own: &TimelineHistory,
-) -> Option<Fork> {
-    if server.timeline <= segment.timeline() || own.timeline != segment.timeline() {
-        return None;
-    }
-    let at = server.parts_from(own)?;
-    let start = segment.start_lsn(size).ok()?;
-    let bytes = at.as_u64().saturating_sub(start.as_u64());
-    (bytes < size.bytes()).then_some(Fork {
-        timeline: server.timeline,
-        at,
-        bytes,
-    })
-}
-
 /// The timeline that a server is on, by its control file and the newest timeline whose history lies in its WAL directory.
 ///
 /// A standby writes a history there before it follows the timeline, and its control file shows it only at the next
 /// restart point. A primary's control file has the last word: only on its own timeline does it write.
-#[must_use]
-pub fn server_timeline(
+pub(super) fn server_timeline(
     control: Option<&ControlFile>,
     newest_history: Option<TimelineId>,
 ) -> Option<TimelineId> {
@@ -99,7 +63,10 @@ pub fn abandoned(fork: &Fork, difference: u64, end: u64) -> Abandoned {
 /// # Errors
 /// [`Kind::ArchiveMismatch`] when `pg_control` and the WAL disagree: the WAL directory belongs to another data
 /// directory.
-pub fn cluster_of(name: &ArchiveFileName, origin: &Origin) -> Result<Option<ClusterIdentity>> {
+pub(super) fn cluster_of(
+    name: &ArchiveFileName,
+    origin: &Origin,
+) -> Result<Option<ClusterIdentity>> {
     let (Some(control), Some(header)) = (origin.control, origin.header) else {
         return Ok(origin.header.or(origin.control));
     };
