@@ -4,19 +4,12 @@
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{
-    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName,
-    WalSegmentSize,
-};
+use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName};
 
-use crate::archive::reach::{self, Gap, Leg, Walk};
-use crate::archive::walk::Lack;
+use crate::archive::walk::{Carried, Lack};
 use crate::archive::{Archive, Look, Wanted, walk};
-use crate::error::{Kind, OpError, Result};
-use crate::timelines::{self, Wish};
-
-/// How often the log is listed anew because the listing lacked what the store has.
-const LOOKS: usize = 3;
+use crate::error::{Kind, Result};
+use crate::lineage::{Gap, Wish, judge, legs};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,29 +70,29 @@ async fn look(
 ) -> Result<Recoverable> {
     let size = archive.segment_size_of(backup, sentinel).await?;
     let followed = followed(archive, backup, consistent_at).await?;
-    let mut found = Recoverable {
+    let way = legs(backup.segment(), followed.as_ref(), size)?;
+    let own = archive.own_wal(backup, sentinel).await?;
+    let mut found = match own {
+        Some(own) => walk::carried(archive, &[own], size).await?,
+        None => Carried::default(),
+    };
+    if found.lack.is_none() {
+        found = walk::carried(archive, &way, size).await?;
+    }
+    let Carried { until, lack } = found;
+    let (gap, lack) = lack.unzip();
+    let missing = gap.map(|gap| gap.segments(size)).transpose();
+    Ok(Recoverable {
         backup: backup.clone(),
         from: backup.segment(),
-        until: None,
-        gap: None,
-        missing: 0,
-        unreadable: None,
-    };
-    let legs = reach::legs(backup.segment(), followed.as_ref(), size);
-    for leg in legs.map_err(walk::behind_the_log)? {
-        let (walk, gap) = see(archive, leg, size).await?;
-        let reached = walk.reached().map_err(walk::behind_the_log)?;
-        found.until = reached.or(found.until);
-        if let Some((gap, lack)) = gap {
-            found.gap = Some(gap);
-            found.missing = gap.segments(size).map_err(walk::behind_the_log)?;
-            if let Lack::Unreadable(key) = lack {
-                found.unreadable = Some(key);
-            }
-            break;
-        }
-    }
-    Ok(found)
+        until,
+        gap,
+        missing: missing?.unwrap_or(0),
+        unreadable: match lack {
+            Some(Lack::Unreadable(key)) => Some(key),
+            Some(Lack::Missing(_)) | None => None,
+        },
+    })
 }
 
 /// The history of the timeline that a recovery to the latest position follows; `None` for the backup's own. One that left
@@ -117,37 +110,11 @@ async fn followed(
         timeline: RecoveryTargetTimeline::Latest,
         target: &RecoveryTargetKind::Latest,
     };
-    match timelines::judge(&wish, &histories) {
-        Ok(way) => Ok(histories.remove(&way.followed)),
+    match judge(&wish, &histories) {
+        Ok(way) => Ok(histories.remove(way.followed)),
         Err(error) if error.kind == Kind::ArchiveMismatch => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// What the archive has of a leg. A gap that it shows is confirmed by name.
-async fn see(
-    archive: &Archive,
-    leg: Leg,
-    size: WalSegmentSize,
-) -> Result<(Walk, Option<(Gap, Lack)>)> {
-    for _ in 0..LOOKS {
-        let walk = walk::walk(archive, leg, size).await?;
-        let Some(gap) = walk.gap().map_err(walk::behind_the_log)? else {
-            return Ok((walk, None));
-        };
-        // Otherwise it was archived meanwhile, or the listing is behind.
-        if let Some(lack) = walk::lack(archive, gap).await? {
-            return Ok((walk, Some((gap, lack))));
-        }
-    }
-    Err(OpError::new(
-        Kind::StorageUnavailable,
-        format!(
-            "the listing of timeline {} lacks segments that the store has",
-            leg.timeline
-        ),
-    )
-    .hint("ask again; if this persists, look at the store"))
 }
 
 #[cfg(test)]
@@ -198,11 +165,13 @@ mod tests {
         /// Numbers that are there, the last one before the gap, the gap.
         type Case = (&'static [u32], Option<u32>, Option<(u32, u32)>);
         let backup = on(1, &[2]);
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
             (&[1, 2, 3, 4], Some(4), None),
             (&[2, 3, 6, 7, 9], Some(3), Some((4, 5))),
             (&[3, 4], None, Some((2, 2))),
-            (&[], None, None),
+            // What the backup itself needs is missing, with nothing after it.
+            (&[], None, Some((2, 2))),
+            (&[0, 1], None, Some((2, 2))),
             // WAL before the backup is of no use to it.
             (&[0, 2, 3], Some(3), None),
         ];

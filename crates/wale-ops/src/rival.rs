@@ -1,7 +1,7 @@
 //! Whether the archive's newest timeline is another server's: a copy that was promoted against the same archive takes
 //! `LATEST` away from the original, whose backups go on to succeed. Reads only.
 //!
-//! That the highest timeline is the present is a decision of the archive's ([`crate::archive::lineage`]); only a server
+//! That the highest timeline is the present is a decision of the archive's ([`crate::lineage`]); only a server
 //! that goes on beside it can notice that this may be wrong. Its people must hear of it before they need a restore.
 
 use std::path::Path;
@@ -31,7 +31,7 @@ pub const HINT: &str = "after a failover this is the old server: stop it. If the
 
 impl Rival {
     fn left(&self) -> String {
-        let left_at = self.history.as_ref().and_then(|it| it.switch_lsn(self.own));
+        let left_at = self.history.as_ref().and_then(|it| it.left_at(self.own));
         match left_at {
             Some(at) => format!(", which timeline {} left at {at}", self.timeline),
             None => String::new(),
@@ -136,11 +136,11 @@ async fn newer(archive: &Archive, own: TimelineId) -> Result<Option<Rival>> {
     let mut histories = archive.later_histories(own).await?;
     let backups = archive.backup_timelines().await?;
     let of_backups = backups.last().copied().filter(|&newest| newest > own);
-    let of_histories = histories.keys().next_back().copied();
+    let of_histories = histories.newest();
     let found = of_backups.max(of_histories).map(|timeline| Rival {
         timeline,
         own,
-        history: histories.remove(&timeline),
+        history: histories.remove(timeline),
     });
     Ok(found)
 }

@@ -62,6 +62,6 @@ pub use shutdown_checkpoint::{ShutdownCheckpointError, end_of_shutdown_checkpoin
 pub use system_identifier::{InvalidSystemIdentifier, SystemIdentifier};
 pub use tablespace_map::{InvalidTablespaceMap, TablespaceMap};
 pub use timeline::{InvalidTimeline, TimelineId};
-pub use timeline_history::{InvalidTimelineHistory, ParentTimeline, TimelineHistory};
+pub use timeline_history::{InvalidTimelineHistory, ParentTimeline, Stretch, TimelineHistory};
 pub use wal_header::{HeaderExpectation, WalHeaderError, WalPageHeader};
 pub use wal_segment::{InvalidWalSegmentSize, WalSegmentError, WalSegmentName, WalSegmentSize};

@@ -27,6 +27,17 @@ pub struct ParentTimeline {
     pub reason: String,
 }
 
+/// What the way to a timeline has of one timeline: the log between two positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Whose log it is.
+    pub timeline: TimelineId,
+    /// The first position of it; zero where the timeline has no parent.
+    pub begin: Lsn,
+    /// The first position that no longer belongs to it; `None` for the timeline at the end of the way.
+    pub end: Option<Lsn>,
+}
+
 impl TimelineHistory {
     /// The history of a timeline without a history file: it has no parents.
     pub const fn without_parents(timeline: TimelineId) -> Self {
@@ -100,13 +111,13 @@ impl TimelineHistory {
     /// common. `None` when they never part (the same timeline), or have no timeline in common.
     pub fn parts_from(&self, other: &Self) -> Option<Lsn> {
         let at = self
-            .way()
-            .zip(other.way())
+            .lines()
+            .zip(other.lines())
             .position(|(own, others)| own != others)?;
         let begin = at
             .checked_sub(1)
             .and_then(|before| self.parents.get(before));
-        let (own, others) = (self.way().nth(at)?, other.way().nth(at)?);
+        let (own, others) = (self.lines().nth(at)?, other.lines().nth(at)?);
         // Of the timelines after that one, one that was left before its own beginning owns nothing, so the smallest
         // switch counts.
         let left = |history: &Self| {
@@ -129,15 +140,54 @@ impl TimelineHistory {
         })
     }
 
-    /// The timelines of the way, oldest first, each with its end; the last one has none.
-    fn way(&self) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> + '_ {
+    /// The lines of the history, oldest first, each with its switch; the timeline itself comes last and has none.
+    fn lines(&self) -> impl Iterator<Item = (TimelineId, Option<Lsn>)> + '_ {
         let parents = self.parents.iter();
         parents
             .map(|parent| (parent.timeline, Some(parent.switch_lsn)))
             .chain([(self.timeline, None)])
     }
 
-    /// Where a parent was left; `None` for the timeline itself and for strangers.
+    /// The way to this timeline, oldest first: every byte of it is in the one stretch that
+    /// [`TimelineHistory::timeline_at`] names. A parent that owns nothing has none.
+    pub fn way(&self) -> Vec<Stretch> {
+        let mut end = None;
+        let mut way: Vec<Stretch> = Vec::with_capacity(self.parents.len() + 1);
+        let begins = self.parents.iter().map(|parent| parent.switch_lsn);
+        let begins: Vec<Lsn> = std::iter::once(Lsn::new(0)).chain(begins).collect();
+        let lines: Vec<_> = self.lines().zip(begins).collect();
+        for ((timeline, switch), begin) in lines.into_iter().rev() {
+            // Left where the first of the later ones was begun, whatever lies between them.
+            end = switch.into_iter().chain(end).min();
+            if end.is_none_or(|end| begin < end) {
+                way.push(Stretch {
+                    timeline,
+                    begin,
+                    end,
+                });
+            }
+        }
+        way.reverse();
+        way
+    }
+
+    /// Where the way to this timeline leaves a parent: at the switch away from it, or before that, where a later one of the
+    /// way was begun before its own parent. `None` for the timeline itself and for strangers.
+    pub fn left_at(&self, parent: TimelineId) -> Option<Lsn> {
+        let at = self.parents.iter().position(|p| p.timeline == parent)?;
+        self.parents[at..]
+            .iter()
+            .map(|parent| parent.switch_lsn)
+            .min()
+    }
+
+    /// Where the timeline begins; `None` where it has no parent.
+    pub fn begins_at(&self) -> Option<Lsn> {
+        self.parents.last().map(|parent| parent.switch_lsn)
+    }
+
+    /// The switch away from a parent, as the history's line says it: so far its log was written at least. The way to this
+    /// timeline may leave it earlier ([`TimelineHistory::left_at`]). `None` for the timeline itself and for strangers.
     pub fn switch_lsn(&self, parent: TimelineId) -> Option<Lsn> {
         self.parents
             .iter()
@@ -317,9 +367,45 @@ mod tests {
                 "{position}"
             );
         }
+        let stretch = |number, begin, end: Option<&str>| Stretch {
+            timeline: timeline(number),
+            begin: lsn(begin),
+            end: end.map(lsn),
+        };
+        let way = [
+            stretch(1, "0/0", Some("0/4000000")),
+            stretch(3, "0/4000000", None),
+        ];
+        assert_eq!(history.way(), way);
+        assert_eq!(history.left_at(timeline(1)), Some(lsn("0/4000000")));
+        assert_eq!(history.switch_lsn(timeline(1)), Some(lsn("0/5000000")));
+        assert_eq!(history.left_at(timeline(3)), None);
+        assert_eq!(history.begins_at(), Some(lsn("0/4000000")));
     }
 
     proptest! {
+        #[test]
+        fn the_way_and_the_owner_of_a_position_are_one_answer(
+            switches in prop::collection::vec(1..20_u64, 0..6),
+            position in 0..24_u64,
+        ) {
+            let lines = switches.iter().zip(1..);
+            let lines: Vec<String> = lines
+                .map(|(switch, number)| format!("{number}\t0/{switch:X}\tx\n"))
+                .collect();
+            let text = lines.concat();
+            let last = u32::try_from(switches.len()).unwrap() + 1;
+            let history = TimelineHistory::parse(timeline(last), &text).unwrap();
+            let lsn = Lsn::new(position);
+            let holds = |stretch: &&Stretch| stretch.begin <= lsn && stretch.end.is_none_or(|end| lsn < end);
+            let way = history.way();
+            let owners: Vec<TimelineId> = way.iter().filter(holds).map(|stretch| stretch.timeline).collect();
+            prop_assert_eq!(&owners, &[history.timeline_at(lsn)]);
+            for stretch in &way {
+                prop_assert_eq!(history.left_at(stretch.timeline), stretch.end);
+            }
+        }
+
         #[test]
         fn no_text_panics(text: String) {
             let _ = TimelineHistory::parse(timeline(9), &text);

@@ -4,14 +4,12 @@
 
 use wale_format::layout;
 use wale_format::{BackupName, Sentinel};
-use wale_pg::WalSegmentName;
 use wale_pipeline::blocking;
 
 use super::member_list::Keep;
 use super::parts::StoredPart;
-use super::reach::Leg;
-use super::walk::{Lack, behind_the_log, first_lack};
-use super::{Archive, BackupEntry, SentinelRecord, is_offline};
+use super::walk::{Lack, carried};
+use super::{Archive, BackupEntry, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 
 /// Why a backup cannot be restored.
@@ -66,7 +64,7 @@ impl Archive {
     /// # Errors
     ///
     /// The store's.
-    pub async fn look_at(&self, entry: &BackupEntry, look: Look) -> Result<Option<Flaw>> {
+    pub(crate) async fn look_at(&self, entry: &BackupEntry, look: Look) -> Result<Option<Flaw>> {
         let sentinel = match &entry.sentinel {
             SentinelRecord::Readable(sentinel) => sentinel,
             SentinelRecord::Damaged(reason) => {
@@ -133,28 +131,13 @@ impl Archive {
 
     /// Whether the WAL from the backup's start to its stop is there, under a codec that this version reads.
     async fn check_own_wal(&self, name: &BackupName, sentinel: &Sentinel) -> Result<()> {
-        let holds_it = sentinel
-            .wale
-            .as_ref()
-            .is_some_and(|wale| wale.holds_its_wal);
-        if holds_it || is_offline(name, sentinel) {
-            return Ok(());
-        }
-        let Some(consistent_at) = self.consistent_at(name, sentinel).await? else {
+        let Some(leg) = self.own_wal(name, sentinel).await? else {
             return Ok(());
         };
         let size = self.segment_size_of(name, sentinel).await?;
-        let begins = name.segment();
-        let last = WalSegmentName::last_needed(begins.timeline(), consistent_at, size).max(begins);
-        let number = |name: WalSegmentName| name.number(size).map_err(behind_the_log);
-        let leg = Leg {
-            timeline: begins.timeline(),
-            first: number(begins)?,
-            end: Some(number(last)? + 1),
-        };
-        match first_lack(self, leg, size).await? {
+        match carried(self, &[leg], size).await?.lack {
             None => Ok(()),
-            Some((gap, Lack::Missing)) => Err(OpError::new(
+            Some((gap, Lack::Missing(_))) => Err(OpError::new(
                 Kind::CorruptData,
                 format!(
                     "WAL segment {}, without which backup {name} never becomes consistent, is not in the archive",

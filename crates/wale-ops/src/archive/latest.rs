@@ -9,10 +9,9 @@ use wale_format::BackupName;
 use wale_pg::TimelineId;
 
 use super::condition::Look;
-use super::lineage::{Ending, Histories, Lineage};
-use super::wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::{BackupEnd, Lineage};
 
 /// Backups that are named one by one when they are passed over; the others are only counted.
 const TOLD_MAX: usize = 10;
@@ -170,55 +169,13 @@ impl Archive {
             error.unwrap_or_else(|| none_usable(newest).detail(sentences(&all)))
         })
     }
-
-    /// The histories of the timelines that the backups are on, and of those after them, over what is missing in between.
-    /// One that cannot be read is there without a content.
-    async fn histories_around(&self, backups: &BTreeSet<TimelineId>) -> Result<Histories> {
-        let mut found = Histories::new();
-        let mut looked_up_to = None;
-        let mut bounds = HistoryBounds::default();
-        for &start in backups {
-            if looked_up_to >= Some(start) {
-                continue;
-            }
-            // The oldest one's own names timelines before all backups.
-            let first = if looked_up_to.is_none() {
-                start.next()
-            } else {
-                Some(start)
-            };
-            let mut missing = 0;
-            for timeline in std::iter::successors(first, |timeline| timeline.next()) {
-                let history = self.history_within(timeline, &mut bounds).await;
-                looked_up_to = Some(timeline);
-                match history {
-                    Ok(None) if !backups.contains(&timeline) => missing += 1,
-                    Ok(None) => missing = 0,
-                    Ok(Some(history)) => {
-                        missing = 0;
-                        found.insert(timeline, Some(history));
-                    }
-                    Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
-                        tracing::debug!(%timeline, "its history cannot be read: {}", error.chain());
-                        missing = 0;
-                        found.insert(timeline, None);
-                    }
-                    Err(error) => return Err(error),
-                }
-                if missing == HISTORIES_MISSING_MAX {
-                    break;
-                }
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// The catalog's backups among the timelines.
 struct Family {
     lineage: Lineage,
     /// By position in the catalog.
-    endings: Vec<Option<Ending>>,
+    endings: Vec<Option<BackupEnd>>,
 }
 
 impl Family {

@@ -9,15 +9,16 @@
 mod adopt;
 mod catalog;
 pub(crate) mod condition;
+mod evidence;
 mod foreign_cluster;
 pub(crate) mod former;
+mod histories;
 mod identity;
 mod latest;
-pub mod lineage;
+pub(crate) mod listing;
 pub(crate) mod member_list;
 pub(crate) mod parts;
 mod placed;
-pub mod reach;
 mod read;
 mod readable;
 #[cfg(test)]
@@ -37,13 +38,14 @@ use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use condition::{Flaw, Look};
+pub(crate) use evidence::{HistoryWitness, WalEvidence, Witness};
 pub(crate) use foreign_cluster::foreign_cluster;
 pub use former::Beginning;
+pub(crate) use histories::{HistoryBounds, Noted};
 pub use latest::{BackupSelector, Chosen, Wanted};
 pub(crate) use placed::is_offline;
 pub(crate) use read::{ConsumeError, damaged};
 pub use wal::StoredWal;
-pub(crate) use wal::{HISTORIES_MISSING_MAX, HistoryBounds};
 pub(crate) use witness::Trace;
 
 use crate::clock::Clock;

@@ -4,9 +4,9 @@
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, Lsn, WalSegmentSize};
 
-use super::lineage::Ending;
 use super::{Archive, BackupEntry};
 use crate::error::{Kind, Result};
+use crate::lineage::{BackupEnd, Leg, own_leg};
 
 impl Archive {
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more. `None`
@@ -27,6 +27,24 @@ impl Archive {
         Ok(stop_by_segment(sentinel, size)
             .or(sentinel.start_lsn())
             .or_else(first))
+    }
+
+    /// The WAL that makes the backup consistent, all of which the archive must have. `None` where the backup holds it itself,
+    /// or where that is not known.
+    pub(crate) async fn own_wal(
+        &self,
+        name: &BackupName,
+        sentinel: &Sentinel,
+    ) -> Result<Option<Leg>> {
+        let record = sentinel.wale.as_ref();
+        if record.is_some_and(|record| record.holds_its_wal) || is_offline(name, sentinel) {
+            return Ok(None);
+        }
+        let Some(consistent_at) = self.consistent_at(name, sentinel).await? else {
+            return Ok(None);
+        };
+        let size = self.segment_size_of(name, sentinel).await?;
+        own_leg(name.segment(), consistent_at, size).map(Some)
     }
 
     /// The cluster's WAL segment size; PostgreSQL's default where nobody recorded it.
@@ -61,7 +79,7 @@ impl Archive {
     }
 
     /// Where each of the backups ends, in their order. `None` where not even the timeline is known.
-    pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<Ending>>> {
+    pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<BackupEnd>>> {
         // A cluster that recorded none has one size, whichever backup shows it.
         let mut size = None;
         let mut endings = Vec::with_capacity(backups.len());
@@ -75,7 +93,7 @@ impl Archive {
         &self,
         entry: &BackupEntry,
         size: &mut Option<WalSegmentSize>,
-    ) -> Result<Option<Ending>> {
+    ) -> Result<Option<BackupEnd>> {
         let Some(sentinel) = entry.readable() else {
             return Ok(None);
         };
@@ -83,11 +101,11 @@ impl Archive {
         if is_offline(&entry.name, sentinel) {
             // WAL-E writes the timeline of a stopped server in decimal: up to 9 the digits are the same.
             let at = None;
-            return Ok((timeline.get() < 10).then_some(Ending { timeline, at }));
+            return Ok((timeline.get() < 10).then_some(BackupEnd { timeline, at }));
         }
         if let Some(at) = sentinel.stop_lsn() {
             let at = Some(at);
-            return Ok(Some(Ending { timeline, at }));
+            return Ok(Some(BackupEnd { timeline, at }));
         }
         let known = match *size {
             Some(size) => size,
@@ -97,7 +115,7 @@ impl Archive {
         let at = stop_by_segment(sentinel, known)
             .or(sentinel.start_lsn())
             .or_else(first);
-        Ok(Some(Ending { timeline, at }))
+        Ok(Some(BackupEnd { timeline, at }))
     }
 }
 

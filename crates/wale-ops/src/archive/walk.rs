@@ -1,63 +1,21 @@
-//! Looking along the WAL of an archive: what the listing has of a stretch, and whether a gap is one.
+//! Looking along the WAL of an archive: how far it carries a recovery, and whether a gap is one.
 
-use futures_util::TryStreamExt;
-use futures_util::stream::BoxStream;
 use wale_format::layout::{self, ArchiveKey};
-use wale_pg::{ArchiveFileName, WalSegmentError, WalSegmentName, WalSegmentSize};
-use wale_storage::{ObjectMeta, StoreError};
+use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 
-use super::Archive;
-use super::reach::{Gap, Leg, Walk};
+use super::listing::each_wal;
+use super::{Archive, Witness};
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::{Gap, Leg, Walk, beyond_the_log};
 
-/// Shows the files that WAL objects claim to hold, under whatever extension, where their names begin with `prefix`; in
-/// order, until `enough`.
-pub(crate) async fn each_wal(
-    archive: &Archive,
-    prefix: &str,
-    enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
-) -> Result<()> {
-    let prefix = format!("{}{prefix}", layout::WAL_PREFIX);
-    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-    let listing = archive.store().list(&prefix).await.map_err(failed)?;
-    each_listed(&prefix, listing, enough).await
-}
-
-/// As [`each_wal`], from the name on that `after` begins.
-pub(crate) async fn each_wal_after(
-    archive: &Archive,
-    prefix: &str,
-    after: &str,
-    enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
-) -> Result<()> {
-    let prefix = format!("{}{prefix}", layout::WAL_PREFIX);
-    let after = format!("{}{after}", layout::WAL_PREFIX);
-    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-    let listing = archive.store().list_after(&prefix, &after).await;
-    each_listed(&prefix, listing.map_err(failed)?, enough).await
-}
-
-async fn each_listed(
-    prefix: &str,
-    mut listing: BoxStream<'static, Result<ObjectMeta, StoreError>>,
-    mut enough: impl FnMut(ArchiveFileName, ObjectMeta) -> bool,
-) -> Result<()> {
-    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
-    while let Some(meta) = listing.try_next().await.map_err(failed)? {
-        if let Some(name) = layout::wal_claim(meta.key.as_str())
-            && enough(name, meta)
-        {
-            break;
-        }
-    }
-    Ok(())
-}
+/// How often the log is listed anew because the listing lacked what the store has.
+const LOOKS: usize = 3;
 
 /// What the listing has of a leg, as far as a restore of ours reads it. What is encrypted has the name of what is not:
-/// [`first_lack`] opens some.
-pub(crate) async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
+/// [`carried`] opens some.
+async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     let mut walk = Walk::new(leg, size);
-    let prefix = prefix(leg, size).map_err(behind_the_log)?;
+    let prefix = prefix(leg, size)?;
     // The objects of one segment are neighbours; one that can be read is enough.
     let mut current: Option<(WalSegmentName, bool)> = None;
     let mut is_enough = false;
@@ -96,63 +54,155 @@ fn can_read(key: &str) -> bool {
 /// Why a recovery does not get past a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
-    /// The archive does not have it.
-    Missing,
+    /// The archive does not have it. Where no later one of the way is there, either, something else shows that it was
+    /// written.
+    Missing(Option<Witness>),
     /// It is there, but this version lacks its codec or its key: an object's key in the archive.
     Unreadable(String),
 }
 
-/// Why the first segment of a gap cannot be had; `None` where it can: a listing alone proves nothing.
-pub(crate) async fn lack(archive: &Archive, gap: Gap) -> Result<Option<Lack>> {
-    let copies = archive.find_wal_copies(&gap.from.into()).await?;
-    let Some(first) = copies.first() else {
-        return Ok(Some(Lack::Missing));
-    };
-    let unreadable = Lack::Unreadable(first.key.to_string());
-    let can_read = copies.iter().any(|copy| copy.codec.can_read());
-    Ok((!can_read).then_some(unreadable))
+/// How far the archive carries a recovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// The last segment before anything is missing; `None` where the first one is.
+    pub(crate) until: Option<WalSegmentName>,
+    /// The first segments that no restore of ours can have; `None` where the log ends at `until`.
+    pub(crate) lack: Option<(Gap, Lack)>,
 }
 
-/// The first segments of a leg that no restore of ours can have. A key does not show in a listing, so what seems whole is
-/// opened at its beginning and its end: a tool encrypts everything from one day to another.
-pub(crate) async fn first_lack(
+/// How far the archive carries a recovery along legs that follow each other. A gap that the listing shows is confirmed by
+/// name. A key does not show in a listing, so what seems whole is opened at its beginning and its end: a tool encrypts
+/// everything from one day to another.
+///
+/// # Errors
+///
+/// The store's, and those of a later history that cannot be read; [`Kind::StorageUnavailable`] when the listing keeps
+/// lacking what the store has.
+pub(crate) async fn carried(
     archive: &Archive,
-    leg: Leg,
+    legs: &[Leg],
     size: WalSegmentSize,
-) -> Result<Option<(Gap, Lack)>> {
-    let walk = walk(archive, leg, size).await?;
-    if let Some(gap) = walk.gap().map_err(behind_the_log)? {
-        return Ok(lack(archive, gap).await?.map(|lack| (gap, lack)));
-    }
-    let Some(reached) = walk.reached().map_err(behind_the_log)? else {
-        return Ok(None);
-    };
-    let first = WalSegmentName::from_number(leg.timeline, leg.first, size);
-    let first = first.map_err(behind_the_log)?;
-    for segment in [first, reached] {
-        if let Some(key) = archive.unreadable_under(&segment.into()).await? {
-            let gap = Gap {
-                from: segment,
-                to: segment,
-            };
-            return Ok(Some((gap, Lack::Unreadable(key))));
-        }
-        if first == reached {
+) -> Result<Carried> {
+    let mut carried = Carried::default();
+    for &leg in legs {
+        let found = along(archive, leg, size).await?;
+        carried.until = found.until.or(carried.until);
+        if found.lack.is_some() {
+            carried.lack = found.lack;
             break;
         }
     }
-    Ok(None)
+    Ok(carried)
+}
+
+async fn along(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Carried> {
+    let name = |number| leg.segment(number, size);
+    let (mut rest, mut until) = (leg, None);
+    let mut gap = None;
+    for _ in 0..LOOKS {
+        let walk = walk(archive, rest, size).await?;
+        until = walk.reached()?.or(until);
+        gap = walk.gap()?;
+        let doubtful = match (gap, until) {
+            (Some(gap), _) => gap.from,
+            (None, _) if leg.end.is_some() => break,
+            (None, Some(until)) => until.next(size).map_err(beyond_the_log)?,
+            (None, None) => name(leg.first)?,
+        };
+        let doubt = match gap {
+            Some(gap) => lack(archive, gap.from).await?,
+            None => at_the_end(archive, doubtful, size).await?,
+        };
+        match doubt {
+            Doubt::Unwritten => break,
+            Doubt::There => {}
+            Doubt::Lacking(lack) => {
+                let gap = gap.unwrap_or(Gap::of(doubtful));
+                let lack = Some((gap, lack));
+                return Ok(Carried { until, lack });
+            }
+        }
+        // It was archived meanwhile, or the listing is behind: it counts as seen.
+        until = Some(doubtful);
+        rest.first = doubtful.number(size).map_err(beyond_the_log)? + 1;
+        if rest.end == Some(rest.first) {
+            gap = None;
+            break;
+        }
+    }
+    if gap.is_some() {
+        return Err(OpError::new(
+            Kind::StorageUnavailable,
+            format!(
+                "the listing of timeline {} lacks segments that the store has",
+                leg.timeline
+            ),
+        )
+        .hint("ask again; if this persists, look at the store"));
+    }
+    let Some(last) = until else {
+        return Ok(Carried::default());
+    };
+    let first = name(leg.first)?;
+    for segment in [first, last] {
+        if let Some(key) = archive.unreadable_under(&segment.into()).await? {
+            let number = segment.number(size).map_err(beyond_the_log)?;
+            let before = (number > leg.first).then(|| name(number - 1));
+            return Ok(Carried {
+                until: before.transpose()?,
+                lack: Some((Gap::of(segment), Lack::Unreadable(key))),
+            });
+        }
+        if first == last {
+            break;
+        }
+    }
+    Ok(Carried { until, lack: None })
+}
+
+/// What is the matter with a segment that a listing does not show.
+enum Doubt {
+    /// Nothing shows that it was written: the log ends before it.
+    Unwritten,
+    /// It is there: a listing alone proves nothing.
+    There,
+    /// It cannot be had.
+    Lacking(Lack),
+}
+
+/// Whether a segment can be had.
+async fn lack(archive: &Archive, segment: WalSegmentName) -> Result<Doubt> {
+    let copies = archive.find_wal_copies(&segment.into()).await?;
+    let Some(first) = copies.first() else {
+        return Ok(Doubt::Lacking(Lack::Missing(None)));
+    };
+    if copies.iter().any(|copy| copy.codec.can_read()) {
+        return Ok(Doubt::There);
+    }
+    Ok(Doubt::Lacking(Lack::Unreadable(first.key.to_string())))
+}
+
+/// The same of the segment after the last one: as a proof of absence would have it.
+async fn at_the_end(
+    archive: &Archive,
+    segment: WalSegmentName,
+    size: WalSegmentSize,
+) -> Result<Doubt> {
+    let Some(witness) = archive.evidence_of(segment, Some(size)).await?.witness else {
+        return Ok(Doubt::Unwritten);
+    };
+    Ok(match lack(archive, segment).await? {
+        Doubt::Lacking(Lack::Missing(_)) => Doubt::Lacking(Lack::Missing(Some(witness))),
+        other => other,
+    })
 }
 
 /// What all names of a leg begin with: an archive of years is not listed for the few segments of a backup.
-pub(crate) fn prefix(
-    leg: Leg,
-    size: WalSegmentSize,
-) -> std::result::Result<String, WalSegmentError> {
+fn prefix(leg: Leg, size: WalSegmentSize) -> Result<String> {
     let Some(end) = leg.end else {
         return Ok(leg.timeline.to_hex());
     };
-    let name = |number| WalSegmentName::from_number(leg.timeline, number, size);
+    let name = |number| leg.segment(number, size);
     let (mut first, last) = (name(leg.first)?.to_string(), name(end - 1)?.to_string());
     let common = first
         .bytes()
@@ -161,15 +211,6 @@ pub(crate) fn prefix(
     let length = common.count();
     first.truncate(length);
     Ok(first)
-}
-
-/// The error for a position that no segment has.
-pub(crate) fn behind_the_log(error: WalSegmentError) -> OpError {
-    OpError::new(
-        Kind::CorruptData,
-        "the archive names a WAL position that does not exist",
-    )
-    .source(error)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName};
 use wale_storage::ObjectMeta;
 
-use super::walk::{each_wal, each_wal_after};
+use super::listing::{each_wal, each_wal_after};
 use super::{Archive, BackupEntry, is_offline};
 use crate::error::{OpError, Result};
 
@@ -30,7 +30,7 @@ pub(crate) struct BackupsAround {
 }
 
 /// What bears the number of a timeline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trace {
     /// A WAL file, the first in the order of names.
     Wal(ArchiveFileName),

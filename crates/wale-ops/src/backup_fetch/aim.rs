@@ -37,7 +37,7 @@ pub struct Notes {
 
 /// What can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bound {
+enum Comparable {
     Time(DateTime<Utc>),
     Position(Lsn),
 }
@@ -58,8 +58,7 @@ impl Aim {
     }
 
     /// The aim of checked settings.
-    #[must_use]
-    pub fn of_lines(lines: &[(String, String)]) -> Self {
+    pub(super) fn of_lines(lines: &[(String, String)]) -> Self {
         Self {
             kind: target_of(lines),
             timeline: setting(lines, "recovery_target_timeline").and_then(|text| text.parse().ok()),
@@ -67,10 +66,10 @@ impl Aim {
         }
     }
 
-    fn bound(&self) -> Option<Bound> {
+    fn bound(&self) -> Option<Comparable> {
         match &self.kind {
-            RecoveryTargetKind::Time(text) => recovery::instant(text).map(Bound::Time),
-            RecoveryTargetKind::Lsn(lsn) => Some(Bound::Position(*lsn)),
+            RecoveryTargetKind::Time(text) => recovery::instant(text).map(Comparable::Time),
+            RecoveryTargetKind::Lsn(lsn) => Some(Comparable::Position(*lsn)),
             _ => None,
         }
     }
@@ -205,11 +204,11 @@ async fn latest(
 async fn all_ends(
     archive: &Archive,
     catalog: &Catalog,
-    bound: Bound,
+    bound: Comparable,
 ) -> Result<BTreeMap<BackupName, Ends>> {
     let positions = match bound {
-        Bound::Position(_) => archive.endings(&catalog.backups).await?,
-        Bound::Time(_) => vec![None; catalog.backups.len()],
+        Comparable::Position(_) => archive.endings(&catalog.backups).await?,
+        Comparable::Time(_) => vec![None; catalog.backups.len()],
     };
     let mut all = BTreeMap::new();
     for (entry, ending) in catalog.backups.iter().zip(positions) {
@@ -219,14 +218,14 @@ async fn all_ends(
     Ok(all)
 }
 
-fn ends(entry: &BackupEntry, position: Option<Lsn>, bound: Bound) -> Ends {
+fn ends(entry: &BackupEntry, position: Option<Lsn>, bound: Comparable) -> Ends {
     let time = shown_time(entry.time);
     match bound {
-        Bound::Time(target) if entry.time <= target => Ends::Before(time),
-        Bound::Time(_) if entry.recorded => Ends::After(time),
+        Comparable::Time(target) if entry.time <= target => Ends::Before(time),
+        Comparable::Time(_) if entry.recorded => Ends::After(time),
         // The record was stored after the backup's end: this is an upper bound and no more.
-        Bound::Time(_) => Ends::NotKnown(format!("the store has had its record since {time}")),
-        Bound::Position(target) => match position {
+        Comparable::Time(_) => Ends::NotKnown(format!("the store has had its record since {time}")),
+        Comparable::Position(target) => match position {
             Some(end) if end <= target => Ends::Before(end.to_string()),
             Some(end) => Ends::After(end.to_string()),
             None => Ends::NotKnown("its record tells no position".to_owned()),

@@ -35,6 +35,8 @@ mod manifest;
 #[cfg(test)]
 mod manifest_tests;
 mod marker;
+#[cfg(test)]
+mod one_answer_tests;
 mod open;
 mod options;
 mod places;

@@ -17,10 +17,9 @@ use wale_pg::{
 };
 
 use crate::archive::Archive;
-use crate::archive::reach;
-use crate::archive::walk::behind_the_log;
 use crate::backup_content::WORKER_BYTES;
 use crate::error::Result;
+use crate::lineage::legs;
 
 /// How long a restore whose files are there waits for the rest of the WAL to be read: some 100 segments from a slow store.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -118,13 +117,10 @@ impl RaisedReader {
     async fn read_along(&self, archive: &Archive, way: &Way) -> Result<()> {
         let last = way.until.map(|until| way.size.segment_number(until));
         let mut scan = ParameterScan::default();
-        for leg in
-            reach::legs(way.begins, way.followed.as_ref(), way.size).map_err(behind_the_log)?
-        {
+        for leg in legs(way.begins, way.followed.as_ref(), way.size)? {
             let mut number = leg.first;
             while leg.end.is_none_or(|end| number < end) && last.is_none_or(|last| number <= last) {
-                let name = WalSegmentName::from_number(leg.timeline, number, way.size)
-                    .map_err(behind_the_log)?;
+                let name = leg.segment(number, way.size)?;
                 let Some(stored) = archive.find_wal(&ArchiveFileName::Segment(name)).await? else {
                     return Ok(());
                 };

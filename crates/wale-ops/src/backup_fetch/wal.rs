@@ -4,26 +4,23 @@
 //! on ends the recovery early, with the server stopped and not promoted: that is a warning, for the target may lie
 //! before it.
 
-use wale_format::BackupName;
-use wale_pg::{Lsn, TimelineHistory, WalSegmentName, WalSegmentSize};
+use wale_format::{BackupName, Sentinel};
+use wale_pg::{TimelineHistory, WalSegmentSize};
 
 use super::options::WalSource;
 use crate::archive::Archive;
-use crate::archive::reach::{self, Gap, Leg};
-use crate::archive::walk::{Lack, behind_the_log, first_lack};
+use crate::archive::walk::{Lack, carried};
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::{Gap, Leg, legs};
 
-/// What a recovery needs.
-pub(super) struct Need<'a> {
+/// A recovery, as far as its WAL is concerned.
+pub(super) struct Recovery<'a> {
     pub(super) backup: &'a BackupName,
-    /// Position at which the backup is consistent.
-    pub(super) consistent_at: Lsn,
+    pub(super) sentinel: &'a Sentinel,
     /// History of the timeline that is followed; `None` for the backup's own.
     pub(super) followed: Option<&'a TimelineHistory>,
     pub(super) size: WalSegmentSize,
     pub(super) source: WalSource,
-    /// Whether the backup itself holds what it needs to become consistent.
-    pub(super) holds_its_wal: bool,
 }
 
 /// Looks; returns sentences for the user.
@@ -32,36 +29,36 @@ pub(super) struct Need<'a> {
 ///
 /// [`Kind::CorruptData`] when the backup cannot become consistent, [`Kind::Configuration`] when this version cannot read what
 /// it needs for that, unless its WAL may come from elsewhere; what the store says.
-pub(super) async fn look(archive: &Archive, need: &Need<'_>) -> Result<Vec<String>> {
-    let begins = need.backup.segment();
-    let last = WalSegmentName::last_needed(begins.timeline(), need.consistent_at, need.size);
-    let last = last.max(begins);
-    let number = |name: WalSegmentName| name.number(need.size).map_err(behind_the_log);
-    let own = Leg {
-        timeline: begins.timeline(),
-        first: number(begins)?,
-        end: Some(number(last)? + 1),
-    };
-    if !need.holds_its_wal
-        && let Some((gap, lack)) = first_lack(archive, own, need.size).await?
+pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<Vec<String>> {
+    let Recovery {
+        backup,
+        sentinel,
+        followed,
+        size,
+        source,
+    } = *recovery;
+    if let Some(own) = archive.own_wal(backup, sentinel).await?
+        && let Some((gap, lack)) = carried(archive, &[own], size).await?.lack
     {
-        return match need.source {
-            WalSource::Archive => Err(refused(need.backup, begins, last, gap, &lack)),
+        return match source {
+            WalSource::Archive => Err(refused(backup, own, size, gap, &lack)),
             WalSource::Elsewhere => Ok(vec![format!(
                 "the backup needs WAL that the archive does not have: {}",
                 shown(gap, &lack)
             )]),
         };
     }
-    for leg in reach::legs(begins, need.followed, need.size).map_err(behind_the_log)? {
-        if let Some((gap, lack)) = first_lack(archive, leg, need.size).await? {
-            return Ok(vec![format!(
+    let way = legs(backup.segment(), followed, size)?;
+    let lack = carried(archive, &way, size).await?.lack;
+    Ok(lack
+        .map(|(gap, lack)| {
+            format!(
                 "{}: recovery stops there, and a target behind it is not reached",
                 shown(gap, &lack)
-            )]);
-        }
-    }
-    Ok(Vec::new())
+            )
+        })
+        .into_iter()
+        .collect())
 }
 
 fn shown(gap: Gap, lack: &Lack) -> String {
@@ -71,7 +68,10 @@ fn shown(gap: Gap, lack: &Lack) -> String {
         (format!("the segments {} to {}", gap.from, gap.to), "are")
     };
     match lack {
-        Lack::Missing => format!("{segments} {is} missing from the archive"),
+        Lack::Missing(None) => format!("{segments} {is} missing from the archive"),
+        Lack::Missing(Some(witness)) => {
+            format!("{segments} {is} missing from the archive, but {witness} is there")
+        }
         Lack::Unreadable(key) => format!(
             "{segments} {is} in the archive only as this version cannot read {} ({key})",
             if is == "is" { "it" } else { "them" }
@@ -79,15 +79,9 @@ fn shown(gap: Gap, lack: &Lack) -> String {
     }
 }
 
-fn refused(
-    backup: &BackupName,
-    first: WalSegmentName,
-    last: WalSegmentName,
-    gap: Gap,
-    lack: &Lack,
-) -> OpError {
+fn refused(backup: &BackupName, own: Leg, size: WalSegmentSize, gap: Gap, lack: &Lack) -> OpError {
     let (kind, hint) = match lack {
-        Lack::Missing => (
+        Lack::Missing(_) => (
             Kind::CorruptData,
             "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
              own find them",
@@ -99,6 +93,9 @@ fn refused(
         ),
     };
     let what = shown(gap, lack);
+    let first = backup.segment();
+    let last = own.end.map(|end| own.segment(end.saturating_sub(1), size));
+    let last = last.and_then(Result::ok).unwrap_or(first);
     OpError::new(kind, format!("backup {backup} cannot be recovered: {what}"))
         .detail(format!(
             "It is consistent only after every segment from {first} to {last}. Nothing was written."

@@ -1,26 +1,23 @@
 //! Which way the user's recovery settings lead: checked as the server would, and judged against the timelines of the archive.
 //! The sidecar's RESTORE writes the settings, `backup-fetch` only chooses the backup by them; both refuse the same ones.
 
-use std::collections::BTreeMap;
-
 use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
 use super::addition::checked_addition;
 use super::aim::{Aim, setting};
-use super::lost;
 use super::options::WalSource;
 use super::source::Source;
-use super::wal::{self, Need};
+use super::wal::{self, Recovery};
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
-use crate::timelines::{self, Course, Wish};
+use crate::lineage::{self, Course, Histories, Wish};
 
 /// The way of a recovery.
 pub(super) struct Judged {
     /// Position at which the backup is consistent.
     pub(super) consistent_at: Lsn,
     /// The histories that decide it.
-    pub(super) histories: BTreeMap<TimelineId, TimelineHistory>,
+    pub(super) histories: Histories,
     pub(super) way: Course,
 }
 
@@ -29,7 +26,7 @@ impl Judged {
     pub(super) fn followed(&self, source: &Source) -> Option<&TimelineHistory> {
         let followed = self.way.followed;
         self.histories
-            .get(&followed)
+            .get(followed)
             .filter(|_| followed != source.timeline)
     }
 }
@@ -38,7 +35,7 @@ impl Judged {
 ///
 /// # Errors
 ///
-/// As [`timelines::judge`], and the store's.
+/// As [`lineage::judge`], and the store's.
 pub(super) async fn judge(
     archive: &Archive,
     source: &Source,
@@ -60,7 +57,7 @@ pub(super) async fn judge(
         timeline,
         target: &target,
     };
-    let way = timelines::judge(&wish, &histories)?;
+    let way = lineage::judge(&wish, &histories)?;
     Ok(Some(Judged {
         consistent_at,
         histories,
@@ -111,19 +108,14 @@ pub(super) async fn look_for_wal(
     judged: &Judged,
     from: WalSource,
 ) -> Result<Vec<String>> {
-    let need = Need {
+    let recovery = Recovery {
         backup: &source.name,
-        consistent_at: judged.consistent_at,
+        sentinel: &source.sentinel,
         followed: judged.followed(source),
         size: source.segment_size(archive).await?,
         source: from,
-        holds_its_wal: source.wale().is_some_and(|wale| wale.holds_its_wal),
     };
-    let mut told = wal::look(archive, &need).await?;
-    if told.is_empty() {
-        told.extend(lost::end(archive, &need).await?);
-    }
-    Ok(told)
+    wal::look(archive, &recovery).await
 }
 
 fn timeline_of(lines: &[(String, String)]) -> Result<RecoveryTargetTimeline> {
@@ -146,15 +138,15 @@ async fn histories(
     archive: &Archive,
     backup: TimelineId,
     named: Option<TimelineId>,
-) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+) -> Result<Histories> {
     let mut found = archive.later_histories(backup).await?;
     if let Some(history) = archive.timeline_history(backup).await? {
-        found.insert(backup, history);
+        found.insert(history);
     }
-    if let Some(named) = named.filter(|named| !found.contains_key(named))
+    if let Some(named) = named.filter(|named| !found.has(*named))
         && let Some(history) = archive.timeline_history(named).await?
     {
-        found.insert(named, history);
+        found.insert(history);
     }
     Ok(found)
 }

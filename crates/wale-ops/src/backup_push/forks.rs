@@ -5,7 +5,7 @@
 //! still is the primary of its timeline none counts, for its own archiver brings the segment; somebody else's clone that was
 //! promoted meanwhile is no reason to give the backup up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,8 @@ use wale_pipeline::blocking;
 use super::options::BackupOptions;
 use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::{Histories, MISSING_MAX, cut_off};
 
-/// Histories that are looked for in the WAL directory, as in the archive: so many after the last one that is there.
-const LOCAL_MISSING_MAX: u32 = 8;
 /// Bytes of one history that are read. A line is some 60 bytes, so this is a thousand timelines.
 const LOCAL_BYTES_MAX: u64 = 64 << 10;
 
@@ -53,7 +52,7 @@ impl Forks {
         };
         match forks.histories(archive).await {
             Ok(found) => {
-                forks.known = found.into_keys().collect();
+                forks.known = found.timelines().collect();
                 Some(forks)
             }
             Err(error) => {
@@ -78,14 +77,14 @@ impl Forks {
             }
         };
         let new = histories
-            .iter()
-            .filter(|(timeline, _)| !self.known.contains(timeline));
-        for (&timeline, history) in new {
+            .readable()
+            .filter(|history| !self.known.contains(&history.timeline));
+        for history in new {
             let Some(fork) = cut_off(segment, history, self.size) else {
                 continue;
             };
             if self.from_standby || self.has_moved_on().await {
-                return Err(void(segment, timeline, fork));
+                return Err(void(segment, history.timeline, fork));
             }
         }
         Ok(())
@@ -99,18 +98,20 @@ impl Forks {
     }
 
     /// The timelines after the backup's own, by the archive and by the WAL directory.
-    async fn histories(&self, archive: &Archive) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+    async fn histories(&self, archive: &Archive) -> Result<Histories> {
         let mut found = archive.later_histories(self.timeline).await?;
         let (path, own) = (self.wal_directory.clone(), self.timeline);
-        found.extend(blocking(move || local_histories(&path, own)).await?);
+        for history in blocking(move || local_histories(&path, own)).await? {
+            found.insert(history);
+        }
         Ok(found)
     }
 }
 
 /// The histories that lie in the WAL directory: of a server that archives nothing itself, or has not yet. What cannot be
 /// read is left to the archive. Blocks.
-fn local_histories(path: &Path, own: TimelineId) -> BTreeMap<TimelineId, TimelineHistory> {
-    let mut found = BTreeMap::new();
+fn local_histories(path: &Path, own: TimelineId) -> Vec<TimelineHistory> {
+    let mut found = Vec::new();
     let Ok(directory) = WalDirectory::open(path) else {
         return found;
     };
@@ -119,11 +120,11 @@ fn local_histories(path: &Path, own: TimelineId) -> BTreeMap<TimelineId, Timelin
         match local_history(&directory, timeline) {
             Some(history) => {
                 missing = 0;
-                found.insert(timeline, history);
+                found.push(history);
             }
             None => missing += 1,
         }
-        if missing == LOCAL_MISSING_MAX {
+        if missing == MISSING_MAX {
             break;
         }
     }
@@ -136,18 +137,6 @@ fn local_history(directory: &WalDirectory, timeline: TimelineId) -> Option<Timel
     let mut reader = file.ok()?.file.take(LOCAL_BYTES_MAX);
     reader.read_to_end(&mut text).ok()?;
     TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text)).ok()
-}
-
-/// Where `history` leaves the timeline of `segment`, if that is before the segment's end.
-fn cut_off(
-    segment: WalSegmentName,
-    history: &TimelineHistory,
-    size: WalSegmentSize,
-) -> Option<Lsn> {
-    let fork = history.switch_lsn(segment.timeline())?;
-    let number = segment.number(size).ok()?;
-    let end = (number + 1).checked_mul(size.bytes())?;
-    (fork.as_u64() < end).then_some(fork)
 }
 
 fn void(segment: WalSegmentName, timeline: TimelineId, fork: Lsn) -> OpError {
@@ -180,26 +169,6 @@ mod tests {
 
     fn one() -> TimelineId {
         TimelineId::new(1).expect("a timeline")
-    }
-
-    #[test]
-    fn a_timeline_cuts_off_the_segment_in_which_it_forks_and_all_after_it() {
-        let history =
-            |text| TimelineHistory::parse(TimelineId::new(2).expect("2"), text).expect("good");
-        let cases = [
-            // Segment 4 begins at 0x400000.
-            ("1\t0/400000\tx\n", "000000010000000000000003", false),
-            ("1\t0/3FFFF8\tx\n", "000000010000000000000003", true),
-            ("1\t0/400000\tx\n", "000000010000000000000004", true),
-            ("1\t0/400100\tx\n", "000000010000000000000004", true),
-            ("1\t0/100100\tx\n", "000000010000000000000004", true),
-            // It does not come from the segment's timeline.
-            ("1\t0/100100\tx\n", "000000070000000000000004", false),
-        ];
-        for (text, segment, expected) in cases {
-            let fork = cut_off(segment_name(segment), &history(text), size());
-            assert_eq!(fork.is_some(), expected, "{text} {segment}");
-        }
     }
 
     #[tokio::test]

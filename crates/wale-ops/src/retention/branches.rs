@@ -67,7 +67,7 @@ pub(super) fn told(backups: &[BackupFacts], newest: Option<TimelineId>) -> Vec<S
 
 /// How a backup is counted among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum CountsAs {
     /// As one of them.
     Fully,
     /// Not at all: it stays as long as this one does, given by its position among them.
@@ -77,17 +77,17 @@ pub(super) enum Counted {
 /// How each of these backups counts; they come oldest first. A client that may ask for backups over HTTP must not be
 /// able to push others out by asking often. So such a backup counts when it began long enough after the one before it
 /// that counts.
-pub(super) fn counted(backups: &[&BackupFacts], interval: Duration) -> Vec<Counted> {
+pub(super) fn counted(backups: &[&BackupFacts], interval: Duration) -> Vec<CountsAs> {
     let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
     let mut before: Option<usize> = None;
     let mut counted = Vec::with_capacity(backups.len());
     for (index, backup) in backups.iter().enumerate() {
         let close = before.filter(|&before| backup.began - backups[before].began < interval);
         if let Some(before) = close.filter(|_| backup.requested) {
-            counted.push(Counted::With(before));
+            counted.push(CountsAs::With(before));
         } else {
             before = Some(index);
-            counted.push(Counted::Fully);
+            counted.push(CountsAs::Fully);
         }
     }
     counted
@@ -101,25 +101,25 @@ mod tests {
     #[test]
     fn fault_87_a_request_counts_a_day_after_the_one_before_it_that_counts() {
         // Hours at which they began, requested or not, and with which other one they count.
-        let cases: [&[(i64, bool, Counted)]; 3] = [
+        let cases: [&[(i64, bool, CountsAs)]; 3] = [
             // A user's own nightly requests.
             &[
-                (0, true, Counted::Fully),
-                (24, true, Counted::Fully),
-                (47, true, Counted::Fully),
+                (0, true, CountsAs::Fully),
+                (24, true, CountsAs::Fully),
+                (47, true, CountsAs::Fully),
             ],
             // A loop of requests after a nightly backup of the schedule; the next night's counts all the same.
             &[
-                (0, false, Counted::Fully),
-                (1, true, Counted::With(0)),
-                (2, true, Counted::With(0)),
-                (19, true, Counted::With(0)),
-                (20, true, Counted::Fully),
-                (24, false, Counted::Fully),
-                (25, false, Counted::Fully),
-                (26, true, Counted::With(6)),
+                (0, false, CountsAs::Fully),
+                (1, true, CountsAs::With(0)),
+                (2, true, CountsAs::With(0)),
+                (19, true, CountsAs::With(0)),
+                (20, true, CountsAs::Fully),
+                (24, false, CountsAs::Fully),
+                (25, false, CountsAs::Fully),
+                (26, true, CountsAs::With(6)),
             ],
-            &[(0, true, Counted::Fully), (1, true, Counted::With(0))],
+            &[(0, true, CountsAs::Fully), (1, true, CountsAs::With(0))],
         ];
         for case in cases {
             let facts: Vec<BackupFacts> = (1..)
@@ -135,10 +135,10 @@ mod tests {
                 })
                 .collect();
             let facts: Vec<&BackupFacts> = facts.iter().collect();
-            let expected: Vec<Counted> = case.iter().map(|(.., counted)| *counted).collect();
+            let expected: Vec<CountsAs> = case.iter().map(|(.., counted)| *counted).collect();
             assert_eq!(counted(&facts, DEFAULT_REQUEST_INTERVAL), expected);
             let always = counted(&facts, Duration::ZERO);
-            assert!(always.iter().all(|one| *one == Counted::Fully));
+            assert!(always.iter().all(|one| *one == CountsAs::Fully));
         }
     }
 }

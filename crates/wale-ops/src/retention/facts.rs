@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
-use crate::archive::lineage::{Ending, Lineage};
+use crate::lineage::{BackupEnd, Lineage};
 
 /// What is known of a base backup that has a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct BackupFacts {
     /// Whether a deletion of it was begun, and interrupted before anything went.
     pub deletion: bool,
     /// Where it begins.
-    pub place: Place,
+    pub place: BackupPlace,
     /// The backup that this one only holds the changes to.
     pub parent: Option<String>,
     /// The last segment that makes it consistent, on the timeline of its start.
@@ -44,7 +44,7 @@ pub struct BackupFacts {
 
 /// Where in the log a backup begins, and on which timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BackupPlace {
     /// Where its name says.
     Named,
     /// It is not known: WAL-E names its backup of a stopped server wrongly.
@@ -79,7 +79,7 @@ pub enum Branch {
 impl Branch {
     /// The branch of a backup that ends there; `None` where its timeline is not known.
     #[must_use]
-    pub fn of(lineage: &Lineage, ending: Option<Ending>) -> Self {
+    pub fn of(lineage: &Lineage, ending: Option<BackupEnd>) -> Self {
         let (Some(ending), Some(newest)) = (ending, lineage.newest()) else {
             return Self::Present;
         };

@@ -13,13 +13,13 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::ObjectMeta;
 
-use super::facts::{BackupFacts, Branch, Place};
+use super::facts::{BackupFacts, BackupPlace, Branch};
 use super::plan::Unfinished;
 use super::time_of_day::TimeOfDay;
-use crate::archive::lineage::{Ending, Histories, Lineage};
-use crate::archive::{Archive, BackupEntry, HistoryBounds, SentinelRecord, is_offline};
+use crate::archive::{Archive, BackupEntry, HistoryBounds, Noted, SentinelRecord, is_offline};
 use crate::claim;
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::{BackupEnd, Histories, Lineage};
 
 /// Marks read at the same time, as sentinels are.
 const READ_AT_ONCE: usize = 8;
@@ -39,7 +39,7 @@ pub struct Inventory {
     /// The timelines.
     pub lineage: Lineage,
     /// Where the backups end, in their order.
-    endings: Vec<Option<Ending>>,
+    endings: Vec<Option<BackupEnd>>,
     /// What time it is.
     pub time: TimeOfDay,
 }
@@ -118,8 +118,7 @@ impl Inventory {
     }
 
     /// The unfinished backups that may be being written now.
-    #[must_use]
-    pub fn being_written(&self, grace: TimeDelta) -> Vec<Unfinished> {
+    pub(super) fn being_written(&self, grace: TimeDelta) -> Vec<Unfinished> {
         let alive = |folder: &&Folder| !folder.is_left_over(grace, self.time.now);
         let alive = self.unfinished.iter().filter(alive);
         alive
@@ -134,8 +133,7 @@ impl Inventory {
 impl Folder {
     /// Whether nobody writes this backup any more: its deletion has begun, the claim on its name is dead, or, where there
     /// is none (another tool's, or an older wale's), nothing was stored for `grace`.
-    #[must_use]
-    pub fn is_left_over(&self, grace: TimeDelta, now: DateTime<Utc>) -> bool {
+    pub(super) fn is_left_over(&self, grace: TimeDelta, now: DateTime<Utc>) -> bool {
         let quiet = match self.claim {
             Some(refreshed) => claim::is_dead(refreshed, now),
             None => now - self.touched >= grace,
@@ -222,19 +220,20 @@ async fn histories(archive: &Archive, time: &mut TimeOfDay) -> Result<Histories>
             timelines.push(timeline);
         }
     }
-    let mut histories = Histories::new();
+    let mut histories = Histories::default();
     let mut bounds = HistoryBounds::default();
     for timeline in timelines {
-        let history = match archive.history_within(timeline, &mut bounds).await {
-            Ok(history) => history,
-            // It is damaged, encrypted, or compressed in a way that nobody here can read: where it leads is not known.
-            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
+        match archive
+            .note_history(timeline, &mut histories, &mut bounds)
+            .await?
+        {
+            Noted::Read => {}
+            // It was listed a moment ago: where it leads is not known.
+            Noted::Absent => histories.insert_unreadable(timeline),
+            Noted::Unreadable(error) => {
                 tracing::warn!(%timeline, "the history of a timeline cannot be read, so its WAL is kept: {}", error.chain());
-                None
             }
-            Err(error) => return Err(error),
-        };
-        histories.insert(timeline, history);
+        }
     }
     Ok(histories)
 }
@@ -266,9 +265,9 @@ async fn facts(
         .and_then(|bytes| WalSegmentSize::new(bytes).ok())
         .or(size);
     let place = if is_offline(&entry.name, sentinel) {
-        Place::Unknown
+        BackupPlace::Unknown
     } else {
-        Place::Named
+        BackupPlace::Named
     };
     let last = last_segment(&entry.name, sentinel, size);
     let is_delta = entry.name.is_delta() || sentinel.delta_from.is_some();
@@ -287,7 +286,7 @@ async fn facts(
         marked,
         deletion,
         parent: sentinel.delta_from.clone(),
-        last: last.filter(|_| place == Place::Named),
+        last: last.filter(|_| place == BackupPlace::Named),
         place,
         size,
         damaged,

@@ -35,7 +35,7 @@ mod time_of_day;
 pub mod wal;
 
 pub use branches::DEFAULT_REQUEST_INTERVAL;
-pub use facts::{BackupFacts, Branch, Place};
+pub use facts::{BackupFacts, BackupPlace, Branch};
 pub use inventory::Inventory;
 pub use options::{Act, Options, Tell};
 pub use plan::{Bound, Request, Unfinished};

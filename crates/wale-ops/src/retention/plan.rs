@@ -11,12 +11,13 @@ use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
-use super::branches::{self, Counted};
-use super::facts::{BackupFacts, Branch, Place};
+use super::branches::{self, CountsAs};
+use super::facts::{BackupFacts, BackupPlace, Branch};
 use super::policy::{Policy, Reason};
 use super::time_of_day::{SUSPECT, TimeOfDay, check_clock};
-use super::wal::{Need, is_before};
+use super::wal::WalNeed;
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::is_before;
 
 /// A backup without a sentinel: being written, or left by a writer that died.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Bound {
 
 /// What becomes of one backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct BackupVerdict {
     /// The backup.
     pub backup: BackupFacts,
     /// Why it stays; empty when it goes.
@@ -73,7 +74,7 @@ pub struct Decision {
     pub onward: bool,
 }
 
-impl Decision {
+impl BackupVerdict {
     /// Whether the backup goes.
     #[must_use]
     pub fn goes(&self) -> bool {
@@ -82,8 +83,8 @@ impl Decision {
 
     /// The WAL that it needs: once for each place where it may begin.
     #[must_use]
-    pub fn needs(&self) -> Vec<Need> {
-        let need = |start| Need {
+    pub fn needs(&self) -> Vec<WalNeed> {
+        let need = |start| WalNeed {
             start,
             // Where it is not known which WAL makes it consistent, all of it may be needed for that.
             last: self.backup.last.filter(|_| !self.onward),
@@ -91,7 +92,7 @@ impl Decision {
             committed: Some(self.backup.committed),
             is_apart: self.backup.branch != Branch::Present,
         };
-        if self.backup.place == Place::Named {
+        if self.backup.place == BackupPlace::Named {
             return vec![need(self.backup.name.segment())];
         }
         let named = self.backup.name.segment().timeline();
@@ -131,7 +132,7 @@ pub fn decide(
     unfinished: &[Unfinished],
     time: &TimeOfDay,
     request_interval: Duration,
-) -> Result<Vec<Decision>> {
+) -> Result<Vec<BackupVerdict>> {
     let now = time.now;
     if matches!(request, Request::Policy(_) | Request::Retain(_)) {
         check_clock(backups, now)?;
@@ -166,7 +167,7 @@ pub fn decide(
     }
     let decision = |(index, backup): (usize, &BackupFacts)| {
         let reasons = kept.remove(&index).unwrap_or_default();
-        Decision {
+        BackupVerdict {
             backup: backup.clone(),
             onward: reasons.iter().any(|reason| reason.onward),
             stays: reasons.into_iter().map(|reason| reason.words).collect(),
@@ -176,15 +177,15 @@ pub fn decide(
 }
 
 /// Reasons to keep, by position of the backup.
-type Kept = BTreeMap<usize, Vec<Reason>>;
+type KeptBackups = BTreeMap<usize, Vec<Reason>>;
 
-fn unite(kept: &mut Kept, more: Kept) {
+fn unite(kept: &mut KeptBackups, more: KeptBackups) {
     for (index, reasons) in more {
         kept.entry(index).or_default().extend(reasons);
     }
 }
 
-fn all(backups: &[BackupFacts], words: &str) -> Kept {
+fn all(backups: &[BackupFacts], words: &str) -> KeptBackups {
     let reasons = |index| (index, vec![Reason::onward(words)]);
     (0..backups.len()).map(reasons).collect()
 }
@@ -195,8 +196,8 @@ fn by_policy(
     backups: &[BackupFacts],
     now: DateTime<Utc>,
     request_interval: Duration,
-) -> Kept {
-    let mut kept = Kept::new();
+) -> KeptBackups {
+    let mut kept = KeptBackups::new();
     for (words, group) in branches::groups(backups) {
         for class in by_time(backups, &group) {
             let facts: Vec<&BackupFacts> = class.iter().map(|&index| &backups[index]).collect();
@@ -225,14 +226,14 @@ fn of_class(
     backups: &[&BackupFacts],
     now: DateTime<Utc>,
     request_interval: Duration,
-) -> Kept {
+) -> KeptBackups {
     let counted = branches::counted(backups, request_interval);
     let full: Vec<usize> = (0..backups.len())
-        .filter(|&place| counted[place] == Counted::Fully)
+        .filter(|&place| counted[place] == CountsAs::Fully)
         .collect();
     let facts: Vec<&BackupFacts> = full.iter().map(|&place| backups[place]).collect();
     let chosen = policy.keeps(&facts, now).into_iter();
-    let mut kept: Kept = chosen
+    let mut kept: KeptBackups = chosen
         .map(|(place, reasons)| (full[place], reasons))
         .collect();
     let newest = [full.last().copied(), backups.len().checked_sub(1)];
@@ -241,7 +242,7 @@ fn of_class(
         kept.entry(place).or_default().push(words);
     }
     for (place, how) in counted.iter().enumerate() {
-        if let Counted::With(before) = how
+        if let CountsAs::With(before) = how
             && kept.contains_key(before)
         {
             let words = format!(
@@ -280,14 +281,14 @@ fn by_time(backups: &[BackupFacts], group: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// All but the one that was named.
-fn not_target(target: &BackupName, backups: &[BackupFacts]) -> Kept {
+fn not_target(target: &BackupName, backups: &[BackupFacts]) -> KeptBackups {
     let mut kept = all(backups, "not the one that was named");
     kept.retain(|&index, _| backups[index].name != *target);
     kept
 }
 
 /// A user who names a backup learns why it stays.
-fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &Kept) -> Result<()> {
+fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &KeptBackups) -> Result<()> {
     let mut reasons = kept
         .iter()
         .filter(|&(&index, _)| backups[index].name == *target)
@@ -304,14 +305,14 @@ fn check_target(target: &BackupName, backups: &[BackupFacts], kept: &Kept) -> Re
 
 /// What `delete before` spares: WAL-E's rule by number, and whatever is younger than the bound. The number alone is
 /// not enough, because after `pg_upgrade` or `initdb` the log may begin anew.
-fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
+fn not_before(bound: &Bound, backups: &[BackupFacts]) -> KeptBackups {
     let horizon = bound.segment();
     let named = match bound {
         Bound::Backup(name) => backups.iter().find(|backup| backup.name == *name),
         Bound::Segment(_) => None,
     };
     // A wrong position decides nothing. The time alone decides, where there is one to compare with.
-    let is_unplaced = |backup: &BackupFacts| backup.place == Place::Unknown;
+    let is_unplaced = |backup: &BackupFacts| backup.place == BackupPlace::Unknown;
     let placeless = |backup: &BackupFacts| is_unplaced(backup) || named.is_some_and(is_unplaced);
     let offset = |name: &BackupName| name.offset().and_then(|text| text.parse::<u64>().ok());
     let by_number = |backup: &BackupFacts| {
@@ -332,7 +333,7 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
             later.min_by_key(|backup| backup.time)
         })
         .map(|backup| backup.time);
-    let mut kept = Kept::new();
+    let mut kept = KeptBackups::new();
     for (index, backup) in backups.iter().enumerate() {
         let before = if placeless(backup) {
             time.is_some_and(|time| backup.time < time)
@@ -350,7 +351,7 @@ fn not_before(bound: &Bound, backups: &[BackupFacts]) -> Kept {
 }
 
 /// Refuses to take the last backup that can be restored, and the last one of these that leads to the newest timeline.
-fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
+fn spare_last(backups: &[BackupFacts], kept: &KeptBackups) -> Result<()> {
     // A backup that only its own tool restores is worth as much where there is nothing else.
     let sound = |index: &usize| backups[*index].damaged.is_none();
     let good = |index: &usize| backups[*index].is_good();
@@ -384,7 +385,7 @@ fn spare_last(backups: &[BackupFacts], kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-fn keep_marked(backups: &[BackupFacts], request: &Request, kept: &mut Kept) {
+fn keep_marked(backups: &[BackupFacts], request: &Request, kept: &mut KeptBackups) {
     let onward = match request {
         Request::Policy(policy) => policy.wal == super::WalRetention::All,
         _ => true,
@@ -400,7 +401,7 @@ fn keep_marked(backups: &[BackupFacts], request: &Request, kept: &mut Kept) {
 }
 
 /// Keeps what kept delta backups of WAL-G's are based on, down to the full backup.
-fn keep_parents(backups: &[BackupFacts], kept: &mut Kept) {
+fn keep_parents(backups: &[BackupFacts], kept: &mut KeptBackups) {
     let mut open: Vec<usize> = kept.keys().copied().collect();
     let mut seen: BTreeSet<usize> = open.iter().copied().collect();
     while let Some(index) = open.pop() {

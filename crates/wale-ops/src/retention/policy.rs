@@ -110,8 +110,7 @@ impl Policy {
     }
 
     /// The moment at which the recovery window begins.
-    #[must_use]
-    pub fn window_start(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(super) fn window_start(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let days = TimeDelta::days(i64::from(self.days?));
         // Further back than time reaches means: everything.
         Some(

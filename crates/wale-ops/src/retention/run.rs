@@ -29,10 +29,10 @@ use super::branches;
 use super::inventory::{Folder, Inventory, listing, mark_of};
 use super::newcomers::Known;
 use super::options::{Act, Options, Tell};
-use super::plan::{Bound, Decision, Request, Unfinished, decide};
+use super::plan::{BackupVerdict, Bound, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::seize::{Seized, came_back, head, seize};
-use super::wal::{Need, WalJudge};
+use super::wal::{WalJudge, WalNeed};
 use crate::archive::{Archive, Flaw, Look};
 use crate::claim::{Claim, store_now};
 use crate::error::{Kind, OpError, Result};
@@ -191,7 +191,7 @@ impl Run<'_> {
         options: &Options,
         inventory: &mut Inventory,
         writing: &[Unfinished],
-    ) -> Result<Vec<Decision>> {
+    ) -> Result<Vec<BackupVerdict>> {
         let (request, interval) = (&options.request, options.request_interval);
         let decisions = self.decide_on_whole(options, inventory, writing).await?;
         if self.act == Act::Show {
@@ -231,7 +231,7 @@ impl Run<'_> {
         options: &Options,
         inventory: &mut Inventory,
         writing: &[Unfinished],
-    ) -> Result<Vec<Decision>> {
+    ) -> Result<Vec<BackupVerdict>> {
         let mut seen = BTreeSet::new();
         loop {
             let decisions = decide(
@@ -241,7 +241,7 @@ impl Run<'_> {
                 &inventory.time,
                 options.request_interval,
             )?;
-            if !decisions.iter().any(Decision::goes) {
+            if !decisions.iter().any(BackupVerdict::goes) {
                 return Ok(decisions);
             }
             let fresh = |index: &usize| {
@@ -276,7 +276,7 @@ impl Run<'_> {
 
     /// Deletes the backups that go. Returns what those need that are there afterwards: a backup whose sentinel the
     /// store would not delete is one that can be restored.
-    async fn backups(&mut self, decisions: &[Decision]) -> Result<Vec<Need>> {
+    async fn backups(&mut self, decisions: &[BackupVerdict]) -> Result<Vec<WalNeed>> {
         let going = || decisions.iter().filter(|decision| decision.goes());
         // A backup that holds only changes goes before the one that it is based on, the youngest first. Where one of
         // them cannot go, it is not known how many of the others it still needs.
@@ -307,7 +307,7 @@ impl Run<'_> {
             } else {
                 (decision.stays.join("; "), true)
             };
-            needs.extend(decision.needs().into_iter().map(|need| Need {
+            needs.extend(decision.needs().into_iter().map(|need| WalNeed {
                 last: need.last.filter(|_| last),
                 ..need
             }));
@@ -469,9 +469,9 @@ impl Run<'_> {
         folder: &Folder,
         grace: TimeDelta,
         now: DateTime<Utc>,
-    ) -> Result<Option<Need>> {
+    ) -> Result<Option<WalNeed>> {
         let name = &folder.name;
-        let alive = Need {
+        let alive = WalNeed {
             start: name.segment(),
             last: None,
             size: None,

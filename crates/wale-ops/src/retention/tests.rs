@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
-use super::facts::{BackupFacts, Branch, Place};
+use super::facts::{BackupFacts, BackupPlace, Branch};
 
 pub(super) fn at(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")
@@ -36,7 +36,7 @@ pub(super) fn backup(on: u32, number: u32) -> BackupFacts {
         unreadable: None,
         marked: false,
         deletion: false,
-        place: Place::Named,
+        place: BackupPlace::Named,
         parent: None,
         last: Some(segment),
         size: Some(size),

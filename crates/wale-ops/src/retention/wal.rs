@@ -12,11 +12,11 @@
 use chrono::{DateTime, Utc};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 
-use crate::archive::lineage::Histories;
+use crate::lineage::{Histories, is_before};
 
 /// What one remaining backup, complete or being written, needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct WalNeed {
     /// The segment in which the backup starts.
     pub start: WalSegmentName,
     /// The last segment that is needed, of the same timeline; without one it is everything since the start.
@@ -72,7 +72,7 @@ impl Verdict {
 /// Judges WAL objects.
 #[derive(Debug)]
 pub struct WalJudge {
-    needs: Vec<Need>,
+    needs: Vec<WalNeed>,
     histories: Histories,
     /// What was stored later than this is young.
     settled: Option<DateTime<Utc>>,
@@ -83,15 +83,15 @@ pub struct WalJudge {
 impl WalJudge {
     /// For the needs of the backups that remain.
     #[must_use]
-    pub fn new(needs: Vec<Need>, histories: Histories) -> Self {
+    pub fn new(needs: Vec<WalNeed>, histories: Histories) -> Self {
         // Backups on the line to the present that keep all WAL since their start decide. Where there are none, others
         // do. An abandoned branch may be kept for ever, and must not keep all WAL since.
-        let ranks: [fn(&Need) -> bool; 3] = [
+        let ranks: [fn(&WalNeed) -> bool; 3] = [
             |need| !need.is_apart && need.last.is_none(),
             |need| need.last.is_none(),
             |_| true,
         ];
-        let oldest = |rank: fn(&Need) -> bool| {
+        let oldest = |rank: fn(&WalNeed) -> bool| {
             let of_rank = needs.iter().filter(|need| rank(need));
             of_rank.filter_map(|need| need.committed).min()
         };
@@ -135,51 +135,24 @@ impl WalJudge {
         Verdict::Unneeded
     }
 
-    fn needs_it(&self, need: &Need, segment: WalSegmentName) -> bool {
-        if is_before(segment, need.start) {
-            return false;
-        }
+    fn needs_it(&self, need: &WalNeed, segment: WalSegmentName) -> bool {
         match need.last {
-            Some(last) => segment.timeline() == need.start.timeline() && !is_before(last, segment),
-            None => self.leads_to(need, segment.timeline()),
+            Some(last) => {
+                segment.timeline() == need.start.timeline()
+                    && !is_before(segment, need.start)
+                    && !is_before(last, segment)
+            }
+            None => self.histories.may_read(need.start, need.size, segment),
         }
     }
 
-    /// Whether a recovery of the backup can come to the timeline.
-    fn leads_to(&self, need: &Need, timeline: TimelineId) -> bool {
-        let own = need.start.timeline();
-        if timeline <= own {
-            return timeline == own;
-        }
-        let Some(Some(history)) = self.histories.get(&timeline) else {
-            return true;
-        };
-        let Some(left) = history.switch_lsn(own) else {
-            return false;
-        };
-        // The beginning of the segment stands for the backup's start: a fork within the segment may be after it.
-        let start = need.size.and_then(|size| need.start.start_lsn(size).ok());
-        start.is_none_or(|start| left > start)
-    }
-
-    /// A server asks for histories upwards from its backup's timeline and stops at the first that is absent, so one
-    /// above a remaining backup's must stay even when nothing leads through it.
     fn history_stays(&self, timeline: TimelineId) -> bool {
-        self.needs.iter().any(|need| {
-            let own = need.start.timeline();
-            timeline >= own
-                || match self.histories.get(&own) {
-                    Some(Some(history)) => history.switch_lsn(timeline).is_some(),
-                    _ => true,
-                }
-        })
+        let asks = |need: &WalNeed| {
+            self.histories
+                .may_be_asked_for(need.start.timeline(), timeline)
+        };
+        self.needs.iter().any(asks)
     }
-}
-
-/// Whether a segment lies before another one by position, whatever their timelines.
-#[must_use]
-pub fn is_before(segment: WalSegmentName, other: WalSegmentName) -> bool {
-    segment.with_timeline(other.timeline()) < other
 }
 
 #[cfg(test)]
@@ -191,8 +164,8 @@ mod tests {
 
     const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
 
-    fn need(start: &str, last: Option<&str>) -> Need {
-        Need {
+    fn need(start: &str, last: Option<&str>) -> WalNeed {
+        WalNeed {
             start: segment(start),
             last: last.map(segment),
             size: Some(SIZE),
@@ -202,11 +175,11 @@ mod tests {
     }
 
     fn histories(texts: &[(u32, &str)]) -> Histories {
-        let parse = |&(number, text): &(u32, &str)| {
-            let timeline = timeline(number);
-            (timeline, TimelineHistory::parse(timeline, text).ok())
-        };
-        texts.iter().map(parse).collect()
+        let mut histories = Histories::default();
+        for &(number, text) in texts {
+            histories.insert(TimelineHistory::parse(timeline(number), text).unwrap());
+        }
+        histories
     }
 
     fn judge(judge: &WalJudge, name: &str, stored: &str) -> Verdict {
@@ -278,7 +251,8 @@ mod tests {
         // A server that begins on timeline 1 asks for 2 before it asks for 3.
         assert_eq!(judge_it("000000010000000000000006"), Verdict::History);
         assert_eq!(judge_it("000000030000000000000009"), Verdict::Unneeded);
-        let unreadable: Histories = [(timeline(3), None)].into();
+        let mut unreadable = Histories::default();
+        unreadable.insert_unreadable(timeline(3));
         let judge_of = WalJudge::new(vec![need("000000030000000000000009", None)], unreadable);
         assert_eq!(judge(&judge_of, "00000002.history", OLD), Verdict::History);
     }
@@ -297,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_was_abandoned_does_not_make_wal_young() {
-        let left = Need {
+        let left = WalNeed {
             committed: Some(at("2026-01-01T00:00:00Z")),
             is_apart: true,
             ..need("000000010000000000000008", None)
@@ -341,7 +315,7 @@ mod tests {
 
     #[test]
     fn without_a_complete_backup_nothing_goes() {
-        let writing = Need {
+        let writing = WalNeed {
             committed: None,
             ..need("000000010000000000000006", None)
         };
@@ -374,7 +348,7 @@ mod tests {
 
     #[test]
     fn an_unknown_segment_size_keeps_more() {
-        let blind = Need {
+        let blind = WalNeed {
             size: None,
             ..need("000000010000000000000008", None)
         };

@@ -6,15 +6,14 @@
 
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
-    ArchiveFileName, ControlFile, Lsn, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
+    ArchiveFileName, ControlFile, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
 };
 use wale_storage::ObjectKey;
 
-use super::plan::{self, Neighbours};
+use super::plan;
 use super::report::Absence;
-use crate::archive::lineage::was_before;
-use crate::archive::walk::{each_wal, each_wal_after};
-use crate::archive::{Archive, HISTORIES_MISSING_MAX, Trace, foreign_cluster};
+use crate::archive::listing::each_wal;
+use crate::archive::{Archive, HistoryWitness, WalEvidence, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
 /// The server that asks, as far as it is known.
@@ -202,33 +201,9 @@ async fn refuse_gap(
     asked: WalSegmentName,
     size: Option<WalSegmentSize>,
 ) -> Result<()> {
-    let neighbours = neighbours(archive, asked).await?;
-    let size = match size {
-        Some(size) => Some(size),
-        None => size_by(archive, neighbours.earlier).await?,
-    };
-    let later = match neighbours.later {
-        Some(later) => {
-            let begins = timeline_begins(archive, asked.timeline()).await?;
-            let is_gap = plan::is_gap(asked, neighbours, begins, size);
-            if !is_gap && begins.is_some() {
-                // It lies before its timeline's beginning, so nobody's way leads through it. Before 14 a server
-                // asks for each of these, so this does not look for a later timeline.
-                return Ok(());
-            }
-            is_gap.then(|| later.to_string())
-        }
-        None => backup_behind(archive, asked, neighbours, size).await?,
-    };
-    let evidence = match later {
-        Some(later) => later,
-        None => match descendant(archive, asked, size).await? {
-            Some(timeline) => format!("timeline {timeline}, which leads through it,"),
-            None => match descendant_without_history(archive, asked).await? {
-                Some(trace) => format!("{trace}, of a timeline whose history is lost,"),
-                None => return Ok(()),
-            },
-        },
+    let WalEvidence { witness, size } = archive.evidence_of(asked, size).await?;
+    let Some(witness) = witness else {
+        return Ok(());
     };
     let name = ArchiveFileName::Segment(asked);
     if let Some(stored) = archive.find_wal(&name).await? {
@@ -241,7 +216,7 @@ async fn refuse_gap(
             || format!("the segment before {asked}"),
             |previous| previous.to_string(),
         );
-    Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {evidence} is there"))
+    Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {witness} is there"))
         .detail("WAL is missing from the middle of the log; this is not its end.")
         .hint(format!(
             "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}. To end there, restore \
@@ -257,22 +232,7 @@ async fn refuse_gap(
 /// # Errors
 /// The store's.
 pub async fn has_namesake(archive: &Archive, segment: WalSegmentName) -> Result<bool> {
-    if segment.timeline() == TimelineId::FIRST {
-        return Ok(false);
-    }
-    let history = match archive.timeline_history(segment.timeline()).await {
-        Ok(Some(history)) => history,
-        Ok(None) => return Ok(true),
-        Err(error) if tells_nothing(&error) => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    for parent in history.parents {
-        let name = ArchiveFileName::Segment(segment.with_timeline(parent.timeline));
-        if archive.find_wal(&name).await?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    archive.has_namesake(segment).await
 }
 
 /// Refuses absence for the history of a timeline that existed.
@@ -284,25 +244,23 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
     if server.timeline.is_some_and(|reached| asked <= reached) {
         return Ok(());
     }
-    let later = archive.later_histories(asked).await?;
-    let later = later
-        .into_values()
-        .find(|history| was_before(asked, history));
     let name = ArchiveFileName::TimelineHistory(asked);
-    let (evidence, instead) = if let Some(later) = later {
-        let later = ArchiveFileName::TimelineHistory(later.timeline);
-        let instead = format!(
-            "put one there that has the lines of {later} which begin with a timeline before {asked}"
-        );
-        (later.to_string(), instead)
-    } else if let Some(trace) = trace_from(archive, asked).await? {
-        let instead = format!(
-            "write one: timeline {asked} begins where pg_waldump shows END_OF_RECOVERY, or a checkpoint with another \
-             \"prev tli\", in its first segment"
-        );
-        (trace.to_string(), instead)
-    } else {
-        return Ok(());
+    let (evidence, instead) = match archive.evidence_of_history(asked).await? {
+        Some(HistoryWitness::Later(later)) => {
+            let later = ArchiveFileName::TimelineHistory(later);
+            let instead = format!(
+                "put one there that has the lines of {later} which begin with a timeline before {asked}"
+            );
+            (later.to_string(), instead)
+        }
+        Some(HistoryWitness::Trace(trace)) => {
+            let instead = format!(
+                "write one: timeline {asked} begins where pg_waldump shows END_OF_RECOVERY, or a checkpoint with another \
+                 \"prev tli\", in its first segment"
+            );
+            (trace.to_string(), instead)
+        }
+        None => return Ok(()),
     };
     // Archiving may have begun on this very timeline, when its history was already gone. No server can come from an
     // earlier one then.
@@ -320,132 +278,6 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
         .hint(format!(
             "put {name} back, a server of that timeline has it in pg_wal; if it exists nowhere, {instead}"
         )))
-}
-
-/// Something of a timeline or of one of those right after it.
-async fn trace_from(archive: &Archive, timeline: TimelineId) -> Result<Option<Trace>> {
-    let timelines = std::iter::successors(Some(timeline), |timeline| timeline.next());
-    for timeline in timelines.take(HISTORIES_MISSING_MAX as usize) {
-        if let Some(trace) = archive.trace_of(timeline).await? {
-            return Ok(Some(trace));
-        }
-    }
-    Ok(None)
-}
-
-/// What there is of its timeline before and after a segment. It reads the listing in two places, at the beginning of
-/// the timeline and from the segment on, whatever the length of the log.
-async fn neighbours(archive: &Archive, asked: WalSegmentName) -> Result<Neighbours> {
-    let timeline = asked.timeline().to_hex();
-    let mut neighbours = Neighbours::default();
-    each_wal_after(archive, &timeline, "", |listed, _| match listed {
-        ArchiveFileName::Segment(segment) => {
-            neighbours.earlier = Some(segment).filter(|segment| *segment < asked);
-            true
-        }
-        _ => false,
-    })
-    .await?;
-    each_wal_after(archive, &timeline, &asked.to_string(), |listed, _| {
-        neighbours.later = match listed {
-            ArchiveFileName::Segment(segment) if segment > asked => Some(listed),
-            // A server archives the note of a backup after the segment in which the backup began.
-            ArchiveFileName::BackupHistory { segment, .. } if segment >= asked => Some(listed),
-            _ => None,
-        };
-        neighbours.later.is_some()
-    })
-    .await?;
-    Ok(neighbours)
-}
-
-/// The segment size of an archive without identity, by a segment that it has.
-async fn size_by(
-    archive: &Archive,
-    segment: Option<WalSegmentName>,
-) -> Result<Option<WalSegmentSize>> {
-    let Some(segment) = segment else {
-        return Ok(None);
-    };
-    let Some(stored) = archive.find_wal(&ArchiveFileName::Segment(segment)).await? else {
-        return Ok(None);
-    };
-    match archive.read_wal_header(&stored).await {
-        Ok(header) => Ok(WalSegmentSize::new(header.segment_size.into()).ok()),
-        Err(error) if tells_nothing(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the object was read and is of no use. A store that did not answer is another matter.
-fn tells_nothing(error: &OpError) -> bool {
-    matches!(error.kind, Kind::CorruptData | Kind::Configuration)
-}
-
-/// Where a timeline began, by its history file. Without one, or with a damaged one, it is not known.
-async fn timeline_begins(archive: &Archive, timeline: TimelineId) -> Result<Option<Lsn>> {
-    if timeline == TimelineId::FIRST {
-        return Ok(None);
-    }
-    match archive.timeline_history(timeline).await {
-        Ok(history) => {
-            Ok(history.and_then(|history| history.parents.last().map(|parent| parent.switch_lsn)))
-        }
-        Err(error) if tells_nothing(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A base backup that shows that the segment was stored, in words.
-async fn backup_behind(
-    archive: &Archive,
-    asked: WalSegmentName,
-    neighbours: Neighbours,
-    size: Option<WalSegmentSize>,
-) -> Result<Option<String>> {
-    let around = archive.backups_around(asked).await?;
-    let Some(backup) = around.behind else {
-        return Ok(None);
-    };
-    let neighbours = Neighbours {
-        earlier: neighbours.earlier.or(around.begun_before.then_some(asked)),
-        later: Some(ArchiveFileName::Segment(backup.segment())),
-    };
-    let begins = timeline_begins(archive, asked.timeline()).await?;
-    let is_gap = plan::is_gap(asked, neighbours, begins, size);
-    Ok(is_gap.then(|| format!("base backup {backup}, which ended behind it,")))
-}
-
-/// What there is of the next timeline, if its history is lost and it may have begun in the segment or after it.
-async fn descendant_without_history(
-    archive: &Archive,
-    asked: WalSegmentName,
-) -> Result<Option<Trace>> {
-    let Some(next) = asked.timeline().next() else {
-        return Ok(None);
-    };
-    let Some(trace) = archive.trace_of(next).await? else {
-        return Ok(None);
-    };
-    let is_behind = trace.segment() >= Some(asked.with_timeline(next));
-    let history = ArchiveFileName::TimelineHistory(next);
-    Ok((is_behind && archive.find_wal(&history).await?.is_none()).then_some(trace))
-}
-
-/// A later timeline whose way leads through a segment.
-async fn descendant(
-    archive: &Archive,
-    asked: WalSegmentName,
-    size: Option<WalSegmentSize>,
-) -> Result<Option<TimelineId>> {
-    let Some(size) = size else {
-        return Ok(None);
-    };
-    let later = archive.later_histories(asked.timeline()).await?;
-    Ok(later
-        .into_values()
-        .find(|history| plan::leads_through(history, asked, size))
-        .map(|history| history.timeline))
 }
 
 #[cfg(test)]

@@ -25,4 +25,4 @@ mod witness_tests;
 pub use absent::{has_namesake, prove_absent};
 pub use fetcher::{Fetcher, FetcherOptions, Patience};
 pub use report::{Absence, FetchReport, FetchedWal, FetcherStats};
-pub use run::{fetch, fetch_to_path, write_to_path};
+pub use run::{fetch, fetch_to_path};

@@ -1,8 +1,8 @@
 //! The decisions of `wal-fetch`, as pure functions.
 
 use wale_pg::{
-    ArchiveFileName, HeaderExpectation, Lsn, SystemIdentifier, TimelineHistory, TimelineId,
-    WalPageHeader, WalSegmentName, WalSegmentSize,
+    ArchiveFileName, HeaderExpectation, SystemIdentifier, WalPageHeader, WalSegmentName,
+    WalSegmentSize,
 };
 
 use crate::wal_file::{HISTORY_FILE_MAX, check_history};
@@ -20,8 +20,7 @@ pub struct Expectation {
 
 impl Expectation {
     /// Whether the file is a whole segment, which has a fixed size.
-    #[must_use]
-    pub const fn is_segment_shaped(&self) -> bool {
+    pub(super) const fn is_segment_shaped(&self) -> bool {
         matches!(
             self.name,
             ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
@@ -29,8 +28,7 @@ impl Expectation {
     }
 
     /// The most plain bytes it can have.
-    #[must_use]
-    pub const fn size_max(&self) -> u64 {
+    pub(super) const fn size_max(&self) -> u64 {
         if self.is_segment_shaped() {
             self.segment_size.bytes()
         } else {
@@ -70,66 +68,9 @@ impl Expectation {
     }
 }
 
-/// What the archive has around a segment that it does not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Neighbours {
-    /// An earlier segment of the same timeline: its first one.
-    pub earlier: Option<WalSegmentName>,
-    /// What shows first that the timeline went on after the segment, or that the segment was stored.
-    pub later: Option<ArchiveFileName>,
-}
-
-/// Whether a segment that is not there is missing from the middle of its timeline.
-///
-/// A server that recovers along timeline 2 may ask for every segment on that timeline first, those before its
-/// beginning too (before 14 it always does). They never existed; calling that a gap would stop a good recovery. So
-/// a later segment proves a gap only from the timeline's first segment on, which its history shows; without it, an
-/// earlier segment of the timeline must be there.
-#[must_use]
-pub fn is_gap(
-    asked: WalSegmentName,
-    neighbours: Neighbours,
-    timeline_begins: Option<Lsn>,
-    size: Option<WalSegmentSize>,
-) -> bool {
-    if neighbours.later.is_none() {
-        return false;
-    }
-    if asked.timeline() == TimelineId::FIRST {
-        return true;
-    }
-    match (timeline_begins, size) {
-        (Some(begins), Some(size)) => {
-            asked >= WalSegmentName::from_lsn(asked.timeline(), begins, size)
-        }
-        _ => neighbours.earlier.is_some(),
-    }
-}
-
-/// Whether a timeline's way leads through a segment of one of its ancestors, before the switch away from it. Such a
-/// segment existed, so where it is missing the log does not end.
-#[must_use]
-pub fn leads_through(
-    history: &TimelineHistory,
-    asked: WalSegmentName,
-    size: WalSegmentSize,
-) -> bool {
-    let mut begins = Lsn::new(0);
-    for parent in &history.parents {
-        if parent.timeline == asked.timeline() {
-            // The segment of the switch itself is the descendant's, which has a copy of its beginning.
-            let segment = |lsn| WalSegmentName::from_lsn(asked.timeline(), lsn, size);
-            return (segment(begins)..segment(parent.switch_lsn)).contains(&asked);
-        }
-        begins = parent.switch_lsn;
-    }
-    false
-}
-
 /// The segments to have at hand after `asked`, nearest first: the next `count`, if the one served before `asked` was
 /// its predecessor. A server that replays goes forward one by one; `pg_rewind` walks backwards and gets none.
-#[must_use]
-pub fn ahead_of(
+pub(super) fn ahead_of(
     served: Option<WalSegmentName>,
     asked: WalSegmentName,
     count: usize,

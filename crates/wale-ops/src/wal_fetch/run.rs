@@ -129,7 +129,7 @@ pub async fn fetch_to_path(
 ///
 /// # Errors
 /// Those of the body and of the local side.
-pub async fn write_to_path(
+pub(super) async fn write_to_path(
     fetched: FetchedWal,
     path: &Path,
     owner: Option<Owner>,
@@ -343,7 +343,7 @@ fn delivered(
 
 /// What the first pass saw.
 #[derive(Clone, Copy)]
-struct Seen {
+struct FirstPass {
     size: u64,
     checksum: u64,
 }
@@ -357,7 +357,7 @@ fn verify(
     key: &ObjectKey,
     plain: &mut dyn Read,
     expectation: &Expectation,
-) -> Result<Seen, ConsumeError> {
+) -> Result<FirstPass, ConsumeError> {
     let mut head = Vec::new();
     let mut digest = checksum();
     let mut size = 0;
@@ -381,7 +381,7 @@ fn verify(
     expectation
         .check(&head, size)
         .map_err(|why| damaged(key, why))?;
-    Ok(Seen {
+    Ok(FirstPass {
         size,
         checksum: digest.finalize(),
     })
@@ -392,7 +392,7 @@ fn verify(
 fn send_again(
     key: &ObjectKey,
     plain: &mut dyn Read,
-    seen: Seen,
+    seen: FirstPass,
     sender: &mut ChunkSender,
 ) -> Result<(), ConsumeError> {
     let mut digest = checksum();

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_format::{Codec, layout};
-use wale_pg::{
-    ArchiveFileName, ControlFile, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{ArchiveFileName, ControlFile, WalSegmentName, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Store, Verb};
 
 use super::*;
@@ -466,106 +464,6 @@ async fn row_41_another_clusters_archive_delivers_and_proves_nothing() {
             let wrong = answer.err().map(|error| error.kind);
             assert_eq!(wrong, (!is_own).then_some(Kind::ArchiveMismatch));
         }
-    }
-}
-
-#[test]
-fn gaps() {
-    let size = WalSegmentSize::new(1 << 20).expect("a size");
-    let begins = Some(Lsn::new(0x30_0000));
-    let neighbours = |earlier: bool, later: bool| plan::Neighbours {
-        earlier: earlier.then(|| segment_name("000000020000000000000001")),
-        later: later.then(|| file_name("000000020000000000000009")),
-    };
-    let cases = [
-        // (asked, earlier seen, later seen, beginning, size, gap)
-        (
-            "000000010000000000000002",
-            false,
-            true,
-            None,
-            Some(size),
-            true,
-        ),
-        (
-            "000000010000000000000002",
-            true,
-            false,
-            None,
-            Some(size),
-            false,
-        ),
-        (
-            "000000020000000000000002",
-            true,
-            true,
-            begins,
-            Some(size),
-            false,
-        ),
-        (
-            "000000020000000000000003",
-            false,
-            true,
-            begins,
-            Some(size),
-            true,
-        ),
-        (
-            "000000020000000000000003",
-            false,
-            true,
-            None,
-            Some(size),
-            false,
-        ),
-        (
-            "000000020000000000000003",
-            true,
-            true,
-            None,
-            Some(size),
-            true,
-        ),
-        ("000000020000000000000003", false, true, begins, None, false),
-    ];
-    for (asked, earlier, later, begins, size, gap) in cases {
-        assert_eq!(
-            plan::is_gap(
-                segment_name(asked),
-                neighbours(earlier, later),
-                begins,
-                size
-            ),
-            gap,
-            "{asked}"
-        );
-    }
-}
-
-#[test]
-fn ways_of_timelines() {
-    let size = WalSegmentSize::new(1 << 20).expect("a size");
-    // Timeline 2 begins in segment 3, timeline 3 with the first byte of segment 6.
-    let text = "1\t0/300010\tx\n2\t0/600000\tx\n";
-    let history = TimelineHistory::parse(TimelineId::new(3).expect("one"), text).expect("parses");
-    let cases = [
-        ("000000010000000000000002", true),
-        ("000000010000000000000003", false),
-        ("000000010000000000000004", false),
-        ("000000020000000000000002", false),
-        ("000000020000000000000003", true),
-        ("000000020000000000000005", true),
-        ("000000020000000000000006", false),
-        ("000000030000000000000002", false),
-        ("000000030000000000000007", false),
-    ];
-    for (asked, leads) in cases {
-        assert_eq!(
-            plan::leads_through(&history, segment_name(asked), size),
-            leads,
-            "{asked}"
-        );
     }
 }
 

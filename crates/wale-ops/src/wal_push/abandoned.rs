@@ -14,10 +14,11 @@ use wale_pipeline::blocking;
 
 use super::compare::{content_end, first_difference};
 use super::done::{Done, confirm};
-use super::plan::{self, Abandoned, Fork};
+use super::plan::{self, Abandoned};
 use super::source::Source;
 use crate::archive::{Archive, StoredWal};
 use crate::error::Result;
+use crate::lineage::{self, Fork};
 
 /// What became of a segment whose name is taken by other bytes.
 pub(super) enum Settled {
@@ -130,7 +131,7 @@ async fn fork(archive: &Archive, source: &Source, segment: WalSegmentName) -> Re
         Some(_) => server.until(segment.timeline()),
         None => history(archive, source, segment.timeline()).await?,
     };
-    Ok(own.and_then(|own| plan::fork(segment, size, &server, &own)))
+    Ok(own.and_then(|own| lineage::fork(segment, size, &server, &own)))
 }
 
 /// The history of a timeline: the archive's, otherwise the WAL directory's, whose own turn to be archived may come

@@ -1,11 +1,9 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
-use wale_pg::{
-    ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineHistory, TimelineId,
-    WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, TimelineId};
 
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::Fork;
 
 /// What is known about the cluster that a file comes from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,44 +14,10 @@ pub(super) struct Origin {
     pub(super) header: Option<ClusterIdentity>,
 }
 
-/// Where the server that hands a file over has left the timeline of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fork {
-    /// The timeline that the server is on.
-    pub(super) timeline: TimelineId,
-    /// The first position of the old timeline that is not on the server's way.
-    pub(super) at: Lsn,
-    /// How many bytes of the segment are on the server's way; fewer than the segment has.
-    pub(super) bytes: u64,
-}
-
-/// The fork before the end of `segment`, if the server has left that timeline there: `server` is the history of the
-/// timeline that the server is on, `own` the one of the segment's.
-#[must_use]
-pub(super) fn fork(
-    segment: WalSegmentName,
-    size: WalSegmentSize,
-    server: &TimelineHistory,
-    own: &TimelineHistory,
-) -> Option<Fork> {
-    if server.timeline <= segment.timeline() || own.timeline != segment.timeline() {
-        return None;
-    }
-    let at = server.parts_from(own)?;
-    let start = segment.start_lsn(size).ok()?;
-    let bytes = at.as_u64().saturating_sub(start.as_u64());
-    (bytes < size.bytes()).then_some(Fork {
-        timeline: server.timeline,
-        at,
-        bytes,
-    })
-}
-
 /// The timeline that a server is on, by its control file and the newest timeline whose history lies in its WAL directory.
 ///
 /// A standby writes a history there before it follows the timeline, and its control file shows it only at the next
 /// restart point. A primary's control file has the last word: only on its own timeline does it write.
-#[must_use]
 pub(super) fn server_timeline(
     control: Option<&ControlFile>,
     newest_history: Option<TimelineId>,

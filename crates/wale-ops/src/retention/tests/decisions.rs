@@ -5,13 +5,13 @@ use wale_pg::WalSegmentName;
 
 use super::super::branches::DEFAULT_REQUEST_INTERVAL;
 use super::super::facts::BackupFacts;
-use super::super::plan::{Bound, Decision, Request, Unfinished, decide};
+use super::super::plan::{BackupVerdict, Bound, Request, Unfinished, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::TimeOfDay;
 use super::{at, backup};
 use crate::error::{Kind, Result};
 
-fn gone(decisions: &[Decision]) -> Vec<String> {
+fn gone(decisions: &[BackupVerdict]) -> Vec<String> {
     let gone = decisions.iter().filter(|decision| decision.goes());
     gone.map(|decision| decision.backup.name.segment().to_string()[16..].to_owned())
         .collect()
@@ -22,7 +22,7 @@ fn hourly(count: u32) -> Vec<BackupFacts> {
     (1..=count).map(|number| backup(1, number)).collect()
 }
 
-fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<Decision>> {
+fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<BackupVerdict>> {
     decide(
         request,
         backups,

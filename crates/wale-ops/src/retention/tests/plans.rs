@@ -5,8 +5,8 @@ use wale_format::BackupName;
 use wale_pg::WalSegmentName;
 
 use super::super::branches::DEFAULT_REQUEST_INTERVAL;
-use super::super::facts::{BackupFacts, Branch, Place};
-use super::super::plan::{Bound, Decision, Request, decide};
+use super::super::facts::{BackupFacts, BackupPlace, Branch};
+use super::super::plan::{BackupVerdict, Bound, Request, decide};
 use super::super::policy::Policy;
 use super::super::time_of_day::{SUSPECT, TimeOfDay};
 use super::{at, backup, segment, timeline};
@@ -16,13 +16,13 @@ fn hourly(count: u32) -> Vec<BackupFacts> {
     (1..=count).map(|number| backup(1, number)).collect()
 }
 
-fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<Decision>> {
+fn decide_at(request: &Request, backups: &[BackupFacts]) -> Result<Vec<BackupVerdict>> {
     let now = TimeOfDay::new(at("2026-02-01T00:00:00Z"));
     decide(request, backups, &[], &now, DEFAULT_REQUEST_INTERVAL)
 }
 
 /// Positions, from 1, of the backups that go.
-fn gone(decisions: &[Decision]) -> Vec<usize> {
+fn gone(decisions: &[BackupVerdict]) -> Vec<usize> {
     let places = (1..).zip(decisions);
     places
         .filter(|(_, decision)| decision.goes())
@@ -31,7 +31,7 @@ fn gone(decisions: &[Decision]) -> Vec<usize> {
 }
 
 /// The last digits of the segments of those that go.
-fn gone_names(decisions: &[Decision]) -> Vec<String> {
+fn gone_names(decisions: &[BackupVerdict]) -> Vec<String> {
     let gone = decisions.iter().filter(|decision| decision.goes());
     gone.map(|decision| decision.backup.name.segment().to_string()[16..].to_owned())
         .collect()
@@ -84,7 +84,7 @@ fn a_wrong_name_tells_neither_position_nor_timeline() {
     let mut backups = hourly(4);
     // Of a stopped server on timeline 10, which WAL-E writes in decimal; its position is far too high.
     backups[1].name = BackupName::parse("base_0000001000000000000000F0_000000F0").unwrap();
-    backups[1].place = Place::Unknown;
+    backups[1].place = BackupPlace::Unknown;
     backups[1].last = None;
     let decisions = decide_at(&Request::Retain(3), &backups).unwrap();
     let mut starts: Vec<WalSegmentName> = Vec::new();

@@ -3,7 +3,9 @@
 //! A recovery's way leads along one timeline up to where the next one left it. What the archive has of each stretch is
 //! seen in the order of the names, one segment at a time, so a log of a million segments needs no memory.
 
-use wale_pg::{TimelineHistory, TimelineId, WalSegmentError, WalSegmentName, WalSegmentSize};
+use wale_pg::{Lsn, TimelineHistory, TimelineId, WalSegmentError, WalSegmentName, WalSegmentSize};
+
+use crate::error::{Kind, OpError, Result};
 
 /// A stretch of the way on one timeline, in segment numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,26 @@ pub struct Leg {
     pub end: Option<u64>,
 }
 
+impl Leg {
+    /// The name of one of its segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`legs`].
+    pub(crate) fn segment(&self, number: u64, size: WalSegmentSize) -> Result<WalSegmentName> {
+        WalSegmentName::from_number(self.timeline, number, size).map_err(beyond_the_log)
+    }
+}
+
+/// The error for a position that no segment has.
+pub(crate) fn beyond_the_log(error: WalSegmentError) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        "the archive names a WAL position that does not exist",
+    )
+    .source(error)
+}
+
 /// Segments that are missing, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
@@ -26,13 +48,22 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// One segment.
+    pub(crate) const fn of(segment: WalSegmentName) -> Self {
+        Self {
+            from: segment,
+            to: segment,
+        }
+    }
+
     /// How many segments are missing.
     ///
     /// # Errors
     ///
-    /// When no segment of this size has one of the names.
-    pub fn segments(&self, size: WalSegmentSize) -> Result<u64, WalSegmentError> {
-        Ok(self.to.number(size)? - self.from.number(size)? + 1)
+    /// As [`legs`], where no segment of this size has one of the names.
+    pub(crate) fn segments(&self, size: WalSegmentSize) -> Result<u64> {
+        let number = |name: WalSegmentName| name.number(size).map_err(beyond_the_log);
+        Ok(number(self.to)? - number(self.from)? + 1)
     }
 }
 
@@ -41,23 +72,25 @@ impl Gap {
 ///
 /// # Errors
 ///
-/// When a name or a switch position lies after the end of the log.
-pub fn legs(
+/// [`Kind::CorruptData`] when a name or a switch position lies after the end of the log.
+pub(crate) fn legs(
     begins: WalSegmentName,
     followed: Option<&TimelineHistory>,
     size: WalSegmentSize,
-) -> Result<Vec<Leg>, WalSegmentError> {
-    let mut first = begins.number(size)?;
+) -> Result<Vec<Leg>> {
+    let mut first = begins.number(size).map_err(beyond_the_log)?;
     let mut legs = Vec::new();
-    let ancestors = followed.map_or(&[][..], |history| &history.parents);
-    let own = ancestors
-        .iter()
-        .skip_while(|parent| parent.timeline != begins.timeline());
-    for parent in own {
-        let end = size.segment_number(parent.switch_lsn);
+    let way = followed.map(TimelineHistory::way).unwrap_or_default();
+    let own = way
+        .into_iter()
+        .skip_while(|stretch| stretch.timeline != begins.timeline());
+    for stretch in own {
+        let Some(end) = stretch.end.map(|end| size.segment_number(end)) else {
+            break;
+        };
         if end > first {
             legs.push(Leg {
-                timeline: parent.timeline,
+                timeline: stretch.timeline,
                 first,
                 end: Some(end),
             });
@@ -72,9 +105,29 @@ pub fn legs(
     Ok(legs)
 }
 
+/// What makes a backup consistent: from its first segment to the one that holds the last byte before `consistent_at`, on
+/// its own timeline.
+///
+/// # Errors
+///
+/// As [`legs`].
+pub(crate) fn own_leg(
+    begins: WalSegmentName,
+    consistent_at: Lsn,
+    size: WalSegmentSize,
+) -> Result<Leg> {
+    let timeline = begins.timeline();
+    let last = WalSegmentName::last_needed(timeline, consistent_at, size).max(begins);
+    Ok(Leg {
+        timeline,
+        first: begins.number(size).map_err(beyond_the_log)?,
+        end: Some(last.number(size).map_err(beyond_the_log)? + 1),
+    })
+}
+
 /// What was seen of a leg so far.
 #[derive(Debug, Clone, Copy)]
-pub struct Walk {
+pub(crate) struct Walk {
     leg: Leg,
     size: WalSegmentSize,
     next: u64,
@@ -83,8 +136,7 @@ pub struct Walk {
 
 impl Walk {
     /// Nothing was seen yet.
-    #[must_use]
-    pub const fn new(leg: Leg, size: WalSegmentSize) -> Self {
+    pub(crate) const fn new(leg: Leg, size: WalSegmentSize) -> Self {
         Self {
             leg,
             size,
@@ -94,7 +146,7 @@ impl Walk {
     }
 
     /// Takes note of a segment; in the order of their names. `true` when no other is needed.
-    pub fn see(&mut self, segment: WalSegmentName) -> bool {
+    pub(crate) fn see(&mut self, segment: WalSegmentName) -> bool {
         let Ok(number) = segment.number(self.size) else {
             return false;
         };
@@ -133,25 +185,25 @@ impl Walk {
     ///
     /// # Errors
     ///
-    /// When a number lies behind the end of the log.
-    pub fn reached(&self) -> Result<Option<WalSegmentName>, WalSegmentError> {
+    /// As [`legs`].
+    pub(crate) fn reached(&self) -> Result<Option<WalSegmentName>> {
         if self.next == self.leg.first {
             return Ok(None);
         }
-        WalSegmentName::from_number(self.leg.timeline, self.next - 1, self.size).map(Some)
+        self.leg.segment(self.next - 1, self.size).map(Some)
     }
 
     /// The first gap of the leg: one with something after it, or the rest of a leg that has an end.
     ///
     /// # Errors
     ///
-    /// When a number lies behind the end of the log.
-    pub fn gap(&self) -> Result<Option<Gap>, WalSegmentError> {
+    /// As [`legs`].
+    pub(crate) fn gap(&self) -> Result<Option<Gap>> {
         let rest = self.leg.end.filter(|end| self.next < *end);
         let Some((from, to)) = self.gap.or(rest.map(|end| (self.next, end - 1))) else {
             return Ok(None);
         };
-        let name = |number| WalSegmentName::from_number(self.leg.timeline, number, self.size);
+        let name = |number| self.leg.segment(number, self.size);
         Ok(Some(Gap {
             from: name(from)?,
             to: name(to)?,
@@ -185,8 +237,16 @@ mod tests {
     fn the_way_changes_timelines_at_the_segment_of_the_switch() {
         let text = "1\t0/5000100\ta\n2\t0/7000000\tb\n3\t0/7000200\tc\n";
         let history = TimelineHistory::parse(timeline(4), text).unwrap();
+        // A recovery followed timeline 2 and ended before its fork: no byte of timeline 2 is on the way.
+        let back =
+            TimelineHistory::parse(timeline(3), "1\t0/5000100\ta\n2\t0/4000100\tb\n").unwrap();
         let cases = [
             (name(1, 2), None, vec![leg(1, 2, None)]),
+            (
+                name(1, 2),
+                Some(&back),
+                vec![leg(1, 2, Some(4)), leg(3, 4, None)],
+            ),
             (
                 name(1, 2),
                 Some(&history),
@@ -202,6 +262,20 @@ mod tests {
         ];
         for (begins, followed, expected) in cases {
             assert_eq!(legs(begins, followed, SIZE).unwrap(), expected, "{begins}");
+        }
+    }
+
+    #[test]
+    fn a_backup_needs_all_from_its_first_segment_to_its_last_byte() {
+        for (consistent_at, end) in [
+            ("0/2000100", 3),
+            ("0/4000000", 4),
+            ("0/4000001", 5),
+            // What cannot be: its first segment all the same.
+            ("0/1000000", 3),
+        ] {
+            let own = own_leg(name(1, 2), consistent_at.parse().unwrap(), SIZE);
+            assert_eq!(own.unwrap(), leg(1, 2, Some(end)), "{consistent_at}");
         }
     }
 

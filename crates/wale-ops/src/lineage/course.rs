@@ -4,13 +4,9 @@
 //! `latest` is the last it was given. So the same backup restored a second time follows the timeline that the first
 //! attempt made when it was promoted, and a target beyond the fork is then looked for there.
 
-use std::collections::BTreeMap;
+use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
-use wale_pg::{
-    ArchiveFileName, Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId,
-};
-
-use crate::archive::lineage::was_before;
+use super::Histories;
 use crate::error::{Kind, OpError, Result};
 
 /// What a recovery wants.
@@ -43,11 +39,8 @@ pub(crate) struct Course {
 ///
 /// [`Kind::ArchiveMismatch`] when the timeline does not exist, or did not grow out of the backup: the server would
 /// refuse, after hours of copying.
-pub(crate) fn judge(
-    wish: &Wish<'_>,
-    histories: &BTreeMap<TimelineId, TimelineHistory>,
-) -> Result<Course> {
-    let mut known: Vec<TimelineId> = histories.keys().copied().collect();
+pub(crate) fn judge(wish: &Wish<'_>, histories: &Histories) -> Result<Course> {
+    let mut known: Vec<TimelineId> = histories.timelines().collect();
     if !known.contains(&wish.backup_timeline) {
         known.push(wish.backup_timeline);
         known.sort();
@@ -55,7 +48,7 @@ pub(crate) fn judge(
     let followed = match wish.timeline {
         RecoveryTargetTimeline::Current => wish.backup_timeline,
         RecoveryTargetTimeline::Id(timeline) => timeline,
-        RecoveryTargetTimeline::Latest => latest_asked_for(wish.backup_timeline, histories),
+        RecoveryTargetTimeline::Latest => histories.latest_from(wish.backup_timeline),
     };
     let mut way = Course {
         followed,
@@ -66,47 +59,13 @@ pub(crate) fn judge(
         return Ok(way);
     }
     let history = histories
-        .get(&followed)
+        .get(followed)
         .ok_or_else(|| unknown(followed, &way.known))?;
     if !history.contains_until(wish.backup_timeline, wish.consistent_at) {
         return Err(stranger(wish, history));
     }
     way.warnings.extend(left_behind(wish, history));
     Ok(way)
-}
-
-/// The timeline that `latest` means to a server: it asks upwards and stops at the first absence.
-fn latest_asked_for(
-    backup: TimelineId,
-    histories: &BTreeMap<TimelineId, TimelineHistory>,
-) -> TimelineId {
-    let mut newest = backup;
-    while let Some(next) = newest.next().filter(|next| histories.contains_key(next)) {
-        newest = next;
-    }
-    newest
-}
-
-/// A warning about the first history that was lost. The server asks for it on its way up, or when it is promoted, and
-/// stops: nobody proves to it that the history never existed.
-pub(crate) fn lost(
-    backup: TimelineId,
-    histories: &BTreeMap<TimelineId, TimelineHistory>,
-) -> Option<String> {
-    let newest = *histories.keys().next_back()?;
-    let (lost, later) = std::iter::successors(backup.next(), |timeline| timeline.next())
-        .take_while(|timeline| *timeline < newest)
-        .filter(|timeline| !histories.contains_key(timeline))
-        .find_map(|timeline| {
-            let later = histories.values().find(|later| was_before(timeline, later));
-            later.map(|later| (timeline, later.timeline))
-        })?;
-    let name = ArchiveFileName::TimelineHistory;
-    let (lost_name, later_name) = (name(lost), name(later));
-    Some(format!(
-        "{lost_name} is missing from the archive, but {later_name} is there: the server stops where it asks for it; put \
-         it back, or one that has the lines of {later_name} which begin with a timeline before {lost}"
-    ))
 }
 
 fn unknown(timeline: TimelineId, known: &[TimelineId]) -> OpError {
@@ -121,7 +80,7 @@ fn unknown(timeline: TimelineId, known: &[TimelineId]) -> OpError {
 
 fn stranger(wish: &Wish<'_>, history: &TimelineHistory) -> OpError {
     let (backup, other) = (wish.backup_timeline, history.timeline);
-    let detail = match history.switch_lsn(backup) {
+    let detail = match history.left_at(backup) {
         Some(fork) => format!(
             "Timeline {other} left timeline {backup} at {fork}, before the backup is consistent at {}.",
             wish.consistent_at
@@ -136,7 +95,7 @@ fn stranger(wish: &Wish<'_>, history: &TimelineHistory) -> OpError {
 /// What deserves a warning: the target may lie on a part of the backup's timeline that recovery leaves.
 fn left_behind(wish: &Wish<'_>, history: &TimelineHistory) -> Option<String> {
     let (backup, followed) = (wish.backup_timeline, history.timeline);
-    let fork = history.switch_lsn(backup)?;
+    let fork = history.left_at(backup)?;
     let stay = format!("to stay on timeline {backup} add recovery_target_timeline = '{backup}'");
     match wish.target {
         RecoveryTargetKind::Immediate => None,
@@ -160,23 +119,8 @@ fn left_behind(wish: &Wish<'_>, history: &TimelineHistory) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::histories::tests::{histories, timeline};
     use super::*;
-
-    fn timeline(number: u32) -> TimelineId {
-        TimelineId::new(number).unwrap()
-    }
-
-    fn histories(texts: &[(u32, &str)]) -> BTreeMap<TimelineId, TimelineHistory> {
-        texts
-            .iter()
-            .map(|&(number, text)| {
-                (
-                    timeline(number),
-                    TimelineHistory::parse(timeline(number), text).unwrap(),
-                )
-            })
-            .collect()
-    }
 
     /// Histories, wished timeline, target, followed or refusal, warned.
     type Case<'a> = (
@@ -198,7 +142,7 @@ mod tests {
         match (judge(&wish, &histories), expected) {
             (Ok(way), Ok(followed)) => {
                 assert_eq!(way.followed, timeline(*followed), "case {number}");
-                let lost = lost(wish.backup_timeline, &histories);
+                let lost = histories.first_lost(wish.backup_timeline);
                 let told = lost.is_some() || !way.warnings.is_empty();
                 assert_eq!(told, *warned, "case {number}");
             }
@@ -211,6 +155,8 @@ mod tests {
     fn the_timeline_followed_is_the_one_the_server_will_choose() {
         let two = "1\t0/5000000\tno recovery target specified\n";
         let three = "1\t0/3000000\tbefore the backup\n";
+        // Of a recovery that followed timeline 2 and ended before its fork.
+        let back = "1\t0/5000000\tx\n2\t0/4200000\ty\n";
         let four = "1\t0/5000000\tx\n2\t0/6000000\ty\n";
         let five = "1\t0/5000000\tz\n";
         let (latest, current) = (
@@ -246,6 +192,7 @@ mod tests {
             (&[(4, four)], id(4), &before, Ok(4), true),
             (&[(2, two), (4, four)], id(4), &before, Ok(4), true),
             (&[(2, two), (3, four)], id(3), &before, Ok(3), false),
+            (&[(2, two), (3, back)], latest, &before, Ok(3), true),
             (
                 &[(2, two), (3, three)],
                 latest,

@@ -5,27 +5,15 @@
 //! own end is on the way there, according to the timeline's history. A backup that ended after the fork lies on an
 //! abandoned branch. It can be restored, but never to what the cluster is now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use wale_pg::{Lsn, TimelineHistory, TimelineId};
+use wale_pg::{Lsn, TimelineId};
 
-/// The timelines of the archive: their histories, `None` for one that cannot be read.
-pub type Histories = BTreeMap<TimelineId, Option<TimelineHistory>>;
-
-/// Whether a later timeline's history shows that a timeline existed before it.
-///
-/// A server takes the first number above its own timeline that has no history yet. So a timeline that grew out of
-/// one before this one, and has a later number, met this one's history, whether or not this one is among its
-/// parents.
-#[must_use]
-pub(crate) fn was_before(timeline: TimelineId, later: &TimelineHistory) -> bool {
-    let parents = &later.parents;
-    later.timeline > timeline && parents.iter().any(|parent| parent.timeline < timeline)
-}
+use super::Histories;
 
 /// Where a backup ends: what decides which timelines it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct BackupEnd {
     /// Its timeline.
     pub timeline: TimelineId,
     /// The position at which it is consistent, where it is known.
@@ -41,9 +29,8 @@ pub struct Lineage {
 
 impl Lineage {
     /// Of the histories of the archive, and the timelines that its backups are on.
-    #[must_use]
-    pub fn new(histories: Histories, backups: impl IntoIterator<Item = TimelineId>) -> Self {
-        let mut timelines: BTreeSet<TimelineId> = histories.keys().copied().collect();
+    pub(crate) fn new(histories: Histories, backups: impl IntoIterator<Item = TimelineId>) -> Self {
+        let mut timelines: BTreeSet<TimelineId> = histories.timelines().collect();
         timelines.extend(backups);
         Self {
             histories,
@@ -52,53 +39,44 @@ impl Lineage {
     }
 
     /// The histories.
-    #[must_use]
-    pub fn into_histories(self) -> Histories {
+    pub(crate) fn into_histories(self) -> Histories {
         self.histories
     }
 
     /// The newest timeline; `None` in an archive without backups and histories.
-    #[must_use]
-    pub fn newest(&self) -> Option<TimelineId> {
+    pub(crate) fn newest(&self) -> Option<TimelineId> {
         self.timelines.last().copied()
     }
 
     /// Whether a recovery of the backup can come to the timeline. `None` where it is not known: the history cannot be
     /// read, or the end of the backup is not recorded.
-    #[must_use]
-    pub fn leads(&self, ending: Ending, to: TimelineId) -> Option<bool> {
-        if to <= ending.timeline {
-            return Some(to == ending.timeline);
+    pub(crate) fn leads(&self, end: BackupEnd, to: TimelineId) -> Option<bool> {
+        if to <= end.timeline {
+            return Some(to == end.timeline);
         }
-        let history = self.histories.get(&to)?.as_ref()?;
-        history
-            .switch_lsn(ending.timeline)
-            .map_or(Some(false), |_| {
-                Some(history.contains_until(ending.timeline, ending.at?))
-            })
+        let history = self.histories.get(to)?;
+        match history.left_at(end.timeline) {
+            Some(_) => Some(history.contains_until(end.timeline, end.at?)),
+            None => Some(false),
+        }
     }
 
     /// The newest timeline to which the backup leads for certain: its own at least.
-    #[must_use]
-    pub fn tip(&self, ending: Ending) -> TimelineId {
+    pub(crate) fn tip(&self, end: BackupEnd) -> TimelineId {
         let later = self.timelines.iter().rev();
-        let mut led = later.filter(|&&timeline| self.leads(ending, timeline) == Some(true));
-        led.next().copied().unwrap_or(ending.timeline)
+        let mut led = later.filter(|&&timeline| self.leads(end, timeline) == Some(true));
+        led.next().copied().unwrap_or(end.timeline)
     }
 
     /// Why a backup does not lead to a timeline, in words.
-    #[must_use]
-    pub fn why_not(&self, ending: Ending, to: TimelineId) -> String {
-        let own = ending.timeline;
-        let fork = match self.histories.get(&to) {
-            Some(Some(history)) => history.switch_lsn(own),
-            _ => {
-                return format!(
-                    "it is on timeline {own}, and the history of timeline {to} is not there or cannot be read"
-                );
-            }
+    pub(crate) fn why_not(&self, end: BackupEnd, to: TimelineId) -> String {
+        let own = end.timeline;
+        let Some(history) = self.histories.get(to) else {
+            return format!(
+                "it is on timeline {own}, and the history of timeline {to} is not there or cannot be read"
+            );
         };
-        match (fork, ending.at) {
+        match (history.left_at(own), end.at) {
             (Some(fork), Some(at)) => format!(
                 "it ends at {at} on timeline {own}, which timeline {to} left at {fork}: it lies on a branch that was \
                  abandoned"
@@ -113,26 +91,19 @@ impl Lineage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::histories::tests::{histories, timeline};
     use super::*;
 
-    fn timeline(number: u32) -> TimelineId {
-        TimelineId::new(number).unwrap()
-    }
-
-    fn ending(on: u32, at: &str) -> Ending {
-        Ending {
+    fn ending(on: u32, at: &str) -> BackupEnd {
+        BackupEnd {
             timeline: timeline(on),
             at: Some(at.parse().unwrap()),
         }
     }
 
     fn lineage(texts: &[(u32, &str)], backups: &[u32]) -> Lineage {
-        let parse = |&(number, text): &(u32, &str)| {
-            let timeline = timeline(number);
-            (timeline, TimelineHistory::parse(timeline, text).ok())
-        };
         let backups = backups.iter().map(|&number| timeline(number));
-        Lineage::new(texts.iter().map(parse).collect(), backups)
+        Lineage::new(histories(texts), backups)
     }
 
     #[test]
@@ -164,6 +135,12 @@ mod tests {
         );
         let why = family.why_not(ending(2, "0/6000100"), timeline(3));
         assert!(why.contains("did not grow"), "{why}");
+        // A recovery followed timeline 2 and ended before its fork: timeline 4 left timeline 1 there.
+        let family = lineage(&[(4, "1\t0/5000100\tx\n2\t0/3000100\ty\n")], &[1]);
+        let late = ending(1, "0/4000100");
+        assert_eq!(family.leads(late, timeline(4)), Some(false));
+        let why = family.why_not(late, timeline(4));
+        assert!(why.contains("left at 0/3000100"), "{why}");
     }
 
     #[test]
@@ -175,7 +152,7 @@ mod tests {
         }
         assert_eq!(family.tip(ending(1, "0/2000100")), timeline(1));
         let family = lineage(&[(2, "1\t0/5000100\tx\n")], &[1]);
-        let somewhere = Ending {
+        let somewhere = BackupEnd {
             timeline: timeline(1),
             at: None,
         };
