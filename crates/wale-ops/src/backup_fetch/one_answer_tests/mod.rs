@@ -57,7 +57,10 @@ const LATEST: &str = "latest";
 async fn restore(world: &World, backup: &BackupName, timeline: &str) -> Result<Answer, String> {
     let failed = |error: crate::OpError| error.chain();
     let selector = BackupSelector::Name(backup.clone());
-    let loaded = Source::load(&world.archive, &selector, &Aim::of("")).await;
+    let catalog = world.archive.catalog().await.map_err(failed)?;
+    let chosen = aim::choose(&world.archive, &catalog, &selector, &Aim::of("")).await;
+    let (chosen, _) = chosen.map_err(failed)?;
+    let loaded = Source::load(&world.archive, &chosen.entry).await;
     let source = loaded.map_err(failed)?;
     let lines = [("recovery_target_timeline".to_owned(), timeline.to_owned())];
     let judged = match way::judge(&world.archive, &source, &lines).await {

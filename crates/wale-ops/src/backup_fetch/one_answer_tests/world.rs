@@ -372,7 +372,7 @@ impl World {
 fn options(store: Arc<dyn Store>) -> ArchiveOptions {
     ArchiveOptions {
         store,
-        codec: Codec::None.into(),
+        seal: Codec::None.into(),
         clock: Clock::System,
         budget: wale_pipeline::MemoryBudget::new(256 << 20),
         created_by: "wale test".to_owned(),
