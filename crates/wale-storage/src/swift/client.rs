@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::documents::{Entry, read_json};
@@ -33,6 +34,7 @@ pub(super) struct SwiftClient {
     prefix: String,
     location: String,
     spelling_is_certain: bool,
+    names_agree: OnceCell<()>,
     container_seen: Mutex<Option<Instant>>,
 }
 
@@ -121,6 +123,7 @@ impl SwiftClient {
             prefix: options.prefix.clone(),
             location: location(&options.container, &options.prefix),
             spelling_is_certain: options.spelling_is_certain,
+            names_agree: OnceCell::new(),
             container_seen: Mutex::new(None),
         })
     }
@@ -307,6 +310,7 @@ impl SwiftClient {
         failure: &Failure,
     ) -> Result<(), StoreError> {
         if failure.refusal().is_some_and(Refusal::is_absence) {
+            self.confirm_spelling().await?;
             return self.confirm_container().await;
         }
         let name = self.name_of(key.as_str());
@@ -319,29 +323,39 @@ impl SwiftClient {
         Err(self.error(Failure::Nonsense(reason), Asked::Object(key)))
     }
 
-    /// Lists at most one object. An archive that seems to be empty must not be there under the other spelling of its
-    /// names: WAL-E's begin with a slash, and WAL-G's do not.
+    /// Lists at most one object.
     pub(super) async fn ask_container(&self) -> Result<(), StoreError> {
-        let is_empty = self.first_below(&self.prefix).await?.is_empty();
+        self.first_below(&self.prefix).await.map(drop)
+    }
+
+    /// Makes sure that an archive which seems to be empty is not there under the other spelling of its names: WAL-E's
+    /// begin with a slash, and WAL-G's do not. Asked once, and only where nothing was found.
+    pub(super) async fn confirm_spelling(&self) -> Result<(), StoreError> {
         let other = match self.prefix.strip_prefix('/') {
             Some(rest) => rest.to_owned(),
             None => format!("/{}", self.prefix),
         };
         // The whole container holds everything, of others too.
-        let is_certain = self.spelling_is_certain || self.prefix.is_empty() || other.is_empty();
-        if !is_empty || is_certain || self.first_below(&other).await?.is_empty() {
+        if self.spelling_is_certain || self.prefix.is_empty() || other.is_empty() {
             return Ok(());
         }
-        let ours = &self.prefix;
-        Err(StoreError::Misconfigured {
-            location: self.location.clone(),
-            problem: Misconfiguration::OtherNames,
-            reason: format!(
-                "no name in the container begins with \"{ours}\", and some begin with \"{other}\": WAL-E's names begin \
-                 with a slash, WAL-G's do not"
-            ),
-            source: None,
-        })
+        let asked = self.names_agree.get_or_try_init(|| async {
+            let is_empty = self.first_below(&self.prefix).await?.is_empty();
+            if !is_empty || self.first_below(&other).await?.is_empty() {
+                return Ok(());
+            }
+            let ours = &self.prefix;
+            Err(StoreError::Misconfigured {
+                location: self.location.clone(),
+                problem: Misconfiguration::OtherNames,
+                reason: format!(
+                    "no name in the container begins with \"{ours}\", and some begin with \"{other}\": WAL-E's names \
+                     begin with a slash, WAL-G's do not"
+                ),
+                source: None,
+            })
+        });
+        asked.await.copied()
     }
 
     async fn first_below(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {

@@ -163,6 +163,9 @@ pub(super) async fn list(
         after => client.name_of(after),
     };
     let names = Names::open(client, retry, client.name_of(prefix), marker).await?;
+    if names.page.is_empty() {
+        client.confirm_spelling().await?;
+    }
     let entries = stream::unfold(Some(names), |names| async {
         let mut names = names?;
         match next_object(&mut names).await {

@@ -267,23 +267,30 @@ async fn a_deletion_of_several_is_believed_only_with_a_count() {
 async fn an_archive_under_the_other_spelling_of_its_names_is_no_empty_one() {
     let entry = r#"[{"name": "p/basebackups_005/x", "bytes": 1, "last_modified": "2026-11-29T07:46:01.000000"}]"#;
     let answers = move |seen: &Seen| {
-        if seen.query.contains("prefix=p%2F") {
+        if seen.method == "HEAD" {
+            swifts(Answer::new(404, ""))
+        } else if seen.query.contains("prefix=p%2F") {
             swifts(Answer::new(200, entry))
         } else {
             swifts(Answer::new(200, "[]"))
         }
     };
     let (server, store) = store(answers);
-    let error = store.check().await.expect_err("it is WAL-G's");
-    let problem = Misconfiguration::OtherNames;
-    assert!(
-        matches!(&error, StoreError::Misconfigured { problem: p, .. } if *p == problem),
-        "{error:?}"
-    );
+    let listed = store.list("wal_005/").await.map(drop);
+    let looked = store.head(&key()).await.map(drop);
+    for asked in [listed, looked] {
+        let error = asked.expect_err("it is WAL-G's");
+        let problem = Misconfiguration::OtherNames;
+        assert!(
+            matches!(&error, StoreError::Misconfigured { problem: p, .. } if *p == problem),
+            "{error:?}"
+        );
+    }
     let certain = SwiftOptions {
         spelling_is_certain: true,
         ..options(server.port(), "/p/")
     };
     let store = SwiftStore::open(&certain).expect("good");
-    store.check().await.expect("somebody has said so");
+    let listed = store.list("wal_005/").await.map(drop);
+    listed.expect("somebody has said so");
 }

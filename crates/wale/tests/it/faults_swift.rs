@@ -65,7 +65,7 @@ fn fault_27_and_28_in_swift_garbled_bytes_are_never_acknowledged_nor_delivered()
     let settings = |options: wale_testkit::SidecarOptions| {
         options
             .set("WALE_FETCH_PREFETCH", "0")
-            .set("WALE_FETCH_DEADLINE", "2s")
+            .set("WALE_FETCH_DEADLINE", "5s")
     };
     let Some(swift) = SwiftStage::start("swift-27", settings) else {
         return;
@@ -163,7 +163,7 @@ fn fault_24_and_31_in_swift_tokens_are_renewed_in_mid_backup_and_403_is_not_abse
     let settings = |options: wale_testkit::SidecarOptions| {
         options
             .set("WALE_MEMORY", "32MiB")
-            .set("WALE_FETCH_DEADLINE", "2s")
+            .set("WALE_FETCH_DEADLINE", "5s")
     };
     let Some(swift) = SwiftStage::start("swift-31", settings) else {
         return;
@@ -184,8 +184,8 @@ fn fault_24_and_31_in_swift_tokens_are_renewed_in_mid_backup_and_403_is_not_abse
     swift.server.forget_tokens();
     swift.release_archiver();
     wait_until("the backup", LONG, || {
-        let backups = swift.stage.sidecar.get("/backups").json();
-        (backups.as_array()?.len() == 1).then_some(())
+        let reply = swift.stage.sidecar.get("/backups");
+        (reply.status == 200 && reply.json().as_array()?.len() == 1).then_some(())
     });
     assert!(swift.proxy.count(Kind::Get, "auth/v1.0") > logins);
     swift.hold_archiver();
