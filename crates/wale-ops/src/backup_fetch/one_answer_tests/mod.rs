@@ -19,7 +19,7 @@ use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
 use self::world::{Event, Loss, Made, World, event, loss};
-use super::aim::Aim;
+use super::aim::{self, Aim};
 use super::lost;
 use super::options::WalSource;
 use super::source::Source;

@@ -10,8 +10,11 @@ mod page;
 
 use std::time::Duration;
 
-use wale_testkit::s3::S3Server;
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, get, wait_until};
+use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER};
+use wale_testkit::gcs::{GcsServer, service_account};
+use wale_testkit::s3::{BUCKET, S3Server};
+use wale_testkit::swift::{Keystone, SwiftServer};
+use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, StoreServer, get, wait_until};
 
 use self::by_hand::restore_by_hand;
 use self::page::{Page, Shell, blocks, parse_yaml, root};
@@ -37,9 +40,11 @@ macro_rules! pages {
 pages! {
     the_readme_runs: "README.md", readme;
     the_guide_to_archiving_runs: "docs/guide/archiving.md", archiving;
+    the_guide_to_azure_runs: "docs/guide/azure.md", azure;
     the_guide_to_backups_runs: "docs/guide/backup.md", backup;
     the_guide_from_wal_e_runs: "docs/guide/from-wal-e.md", |_| {};
     the_guide_from_wal_g_runs: "docs/guide/from-wal-g.md", from_wal_g;
+    the_guide_to_google_runs: "docs/guide/gcs.md", gcs;
     the_guide_to_a_host_runs: "docs/guide/host.md", host;
     the_guide_to_patroni_runs: "docs/guide/patroni.md", patroni;
     the_guide_to_a_point_in_time_runs: "docs/guide/point-in-time.md", point_in_time;
@@ -50,6 +55,7 @@ pages! {
     the_guide_to_a_restore_runs: "docs/guide/restore.md", restore;
     the_guide_to_retention_runs: "docs/guide/retention.md", retention;
     the_guide_to_s3_runs: "docs/guide/s3.md", s3;
+    the_guide_to_swift_runs: "docs/guide/swift.md", swift;
     the_guide_to_tls_runs: "docs/guide/tls.md", over_tls;
 }
 
@@ -393,6 +399,74 @@ fn retention(page: &mut Page) {
     );
 }
 
+/// Pushes a segment and lists the backups with these lines as the configuration file. Gives the segment.
+fn pushes_and_lists(cluster: &Cluster, shell: &mut Shell, configuration: &str) -> String {
+    let file = shell.write("wale.conf", configuration);
+    let keeps = ["archive_mode = on", "archive_command = 'false'"];
+    cluster.configure(&keeps.map(str::to_owned));
+    cluster.start();
+    let segment = cluster.switch_wal();
+    let lines = format!(
+        "export WALE_CONFIG_FILE={}\nwale wal-push {}/{segment}\nwale backup-list\n",
+        file.display(),
+        cluster.wal.display()
+    );
+    shell.run("a store", &lines);
+    segment
+}
+
+fn azure(page: &mut Page) {
+    let sandbox = Sandbox::new("azure-guide");
+    let server = Azurite::start(&sandbox);
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let mut shell = Shell::start(&sandbox, &cluster, []);
+    let secret = shell.write("azure", ACCOUNT_KEY);
+    page.replace("wabs://container/path", format!("wabs://{CONTAINER}/path"));
+    page.replace("NAME=account", format!("NAME={ACCOUNT}"));
+    page.replace("/run/secrets/azure", secret.display().to_string());
+    let endpoint = format!("http://127.0.0.1:{}/{ACCOUNT}", server.port());
+    let text = page.ini() + &format!("WALE_WABS_ENDPOINT={endpoint}\n");
+    let segment = pushes_and_lists(&cluster, &mut shell, &text);
+    assert_eq!(server.objects_with(&segment).len(), 1);
+    page.json();
+}
+
+fn gcs(page: &mut Page) {
+    let sandbox = Sandbox::new("gcs-guide");
+    let server = GcsServer::start(&sandbox);
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let mut shell = Shell::start(&sandbox, &cluster, []);
+    // The emulator wants no token; the account's file is read when one is wanted.
+    let account = shell.write("account.json", &service_account("http://127.0.0.1:9/token"));
+    page.replace("gs://bucket/path", format!("gs://{BUCKET}/path"));
+    page.replace("/run/secrets/wale.json", account.display().to_string());
+    let text = page.ini() + &format!("STORAGE_EMULATOR_HOST=127.0.0.1:{}\n", server.port());
+    let segment = pushes_and_lists(&cluster, &mut shell, &text);
+    assert_eq!(server.objects_with(&segment).len(), 1);
+}
+
+fn swift(page: &mut Page) {
+    let sandbox = Sandbox::new("swift-guide");
+    let Some(server) = SwiftServer::start(&sandbox) else {
+        // The skip is counted; the blocks are read all the same.
+        page.ini();
+        return;
+    };
+    let keystone = Keystone::start(&server, server.port());
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let mut shell = Shell::start(&sandbox, &cluster, []);
+    let secret = shell.write("swift", Keystone::PASSWORD);
+    page.replace("swift://container/path", format!("swift://{BUCKET}/path"));
+    let login = format!("http://127.0.0.1:{}/v3", keystone.port());
+    page.replace("https://keystone.example.org:5000/v3", login);
+    page.replace("RegionOne", "One".to_owned());
+    page.replace("USER=wale", format!("USER={}", Keystone::USER));
+    page.replace("/run/secrets/swift", secret.display().to_string());
+    let text = page.ini();
+    let segment = pushes_and_lists(&cluster, &mut shell, &text);
+    assert_eq!(server.objects_with(&segment).len(), 1);
+}
+
 fn s3(page: &mut Page) {
     let sandbox = Sandbox::new("s3-guide");
     let server = S3Server::moto(&sandbox);
@@ -412,17 +486,7 @@ fn s3(page: &mut Page) {
     );
     page.replace("/run/secrets/aws", secret.display().to_string());
     let text = page.ini() + &format!("WALE_S3_ENDPOINT={}\n", setting("WALE_S3_ENDPOINT"));
-    let file = shell.write("wale.conf", &text);
-    let keeps = ["archive_mode = on", "archive_command = 'false'"];
-    cluster.configure(&keeps.map(str::to_owned));
-    cluster.start();
-    let segment = cluster.switch_wal();
-    let lines = format!(
-        "export WALE_CONFIG_FILE={}\nwale wal-push {}/{segment}\nwale backup-list\n",
-        file.display(),
-        cluster.wal.display()
-    );
-    shell.run("s3.md", &lines);
+    let segment = pushes_and_lists(&cluster, &mut shell, &text);
     assert_eq!(server.objects_with(&segment).len(), 1);
     page.json();
 }
