@@ -130,7 +130,8 @@ fn the_image_archives_backs_up_lists_and_restores() {
         .trim()
         .parse()
         .unwrap();
-    assert!(size < 25 * 1000 * 1000, "the image has {size} bytes");
+    // 25.6 MB with four stores behind HTTP; what grows it is to be noticed.
+    assert!(size < 28 * 1000 * 1000, "the image has {size} bytes");
 
     let sandbox = Sandbox::new("image");
     let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
