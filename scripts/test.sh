@@ -37,7 +37,7 @@ matrix() {
   for major in ${WALE_TEST_MAJORS:-$(bash scripts/pg-matrix.sh majors)}; do
     start=$SECONDS
     WALE_TEST_MAJORS=$major cargo test -q --workspace --test it --locked --no-fail-fast -- on_every_major \
-      --test-threads="${WALE_TEST_THREADS:-3}" >"$out/major" 2>&1
+      --test-threads="${WALE_TEST_THREADS:-4}" >"$out/major" 2>&1
     ended=$?
     passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/major")
     failed=$(sed -n 's/^test result:.* \([0-9]*\) failed.*/\1/p' "$out/major")
@@ -141,7 +141,7 @@ if [ "$mode" = all ]; then
   step "the static binary for the image" make --no-print-directory build
   export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
   printf '== integration tests on real servers\n'
-  cargo test "${own[@]}" --test it -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-3}" \
+  cargo test "${own[@]}" --test it -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-4}" \
     "${times[@]}" 2>&1 | tee "$out/it"
   it=${PIPESTATUS[0]}
 fi
