@@ -15,13 +15,13 @@ const PAGES: [(&str, &str); 4] = [
 /// The page that is read off the tests, not printed by the program.
 const FAULTS: &str = "faults";
 
-/// Writes every page.
-pub(crate) fn write(root: &Path) -> Result<String, String> {
+/// Writes every page, as `program` prints it, or one that is built for this.
+pub(crate) fn write(root: &Path, program: Option<&Path>) -> Result<String, String> {
     let folder = root.join("docs/reference");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     for (page, file) in PAGES {
         let path = folder.join(file);
-        std::fs::write(&path, text(root, page, None)?)
+        std::fs::write(&path, text(root, page, program)?)
             .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(format!("wrote {} pages to docs/reference", PAGES.len()))

@@ -27,15 +27,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo run -p xtask -- docs [--check [PROGRAM]] | tidy [--lower] | parts FOLDER";
+    "usage: cargo run -p xtask -- docs [--check] [PROGRAM] | tidy [--lower] | parts FOLDER";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["docs"] => docs::write(&root()),
+        ["docs"] => docs::write(&root(), None),
         ["docs", "--check"] => docs::check(&root(), None),
         ["docs", "--check", program] => docs::check(&root(), Some(program.as_ref())),
+        ["docs", program] => docs::write(&root(), Some(program.as_ref())),
         ["tidy"] => tidy::run(&root()),
         ["tidy", "--lower"] => tidy::lower(&root()),
         ["parts", folder] => parts::write(&root(), folder.as_ref()),

@@ -11,7 +11,7 @@ use wale_pg::TimelineId;
 use super::condition::Look;
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{BackupEnd, Lineage};
+use crate::lineage::{EndPosition, Lineage};
 
 /// Backups that are named one by one when they are passed over; the others are only counted.
 const TOLD_MAX: usize = 10;
@@ -175,7 +175,7 @@ impl Archive {
 struct Family {
     lineage: Lineage,
     /// By position in the catalog.
-    endings: Vec<Option<BackupEnd>>,
+    endings: Vec<Option<EndPosition>>,
 }
 
 impl Family {

@@ -6,7 +6,7 @@ use wale_pg::{ArchiveFileName, Lsn, WalSegmentSize};
 
 use super::{Archive, BackupEntry};
 use crate::error::{Kind, Result};
-use crate::lineage::{BackupEnd, Leg, own_leg};
+use crate::lineage::{EndPosition, Leg, own_leg};
 
 impl Archive {
     /// Position at which the backup is consistent; the beginning of its first segment where nobody recorded more. `None`
@@ -79,7 +79,10 @@ impl Archive {
     }
 
     /// Where each of the backups ends, in their order. `None` where not even the timeline is known.
-    pub(crate) async fn endings(&self, backups: &[BackupEntry]) -> Result<Vec<Option<BackupEnd>>> {
+    pub(crate) async fn endings(
+        &self,
+        backups: &[BackupEntry],
+    ) -> Result<Vec<Option<EndPosition>>> {
         // A cluster that recorded none has one size, whichever backup shows it.
         let mut size = None;
         let mut endings = Vec::with_capacity(backups.len());
@@ -93,7 +96,7 @@ impl Archive {
         &self,
         entry: &BackupEntry,
         size: &mut Option<WalSegmentSize>,
-    ) -> Result<Option<BackupEnd>> {
+    ) -> Result<Option<EndPosition>> {
         let Some(sentinel) = entry.readable() else {
             return Ok(None);
         };
@@ -101,11 +104,11 @@ impl Archive {
         if is_offline(&entry.name, sentinel) {
             // WAL-E writes the timeline of a stopped server in decimal: up to 9 the digits are the same.
             let at = None;
-            return Ok((timeline.get() < 10).then_some(BackupEnd { timeline, at }));
+            return Ok((timeline.get() < 10).then_some(EndPosition { timeline, at }));
         }
         if let Some(at) = sentinel.stop_lsn() {
             let at = Some(at);
-            return Ok(Some(BackupEnd { timeline, at }));
+            return Ok(Some(EndPosition { timeline, at }));
         }
         let known = match *size {
             Some(size) => size,
@@ -115,7 +118,7 @@ impl Archive {
         let at = stop_by_segment(sentinel, known)
             .or(sentinel.start_lsn())
             .or_else(first);
-        Ok(Some(BackupEnd { timeline, at }))
+        Ok(Some(EndPosition { timeline, at }))
     }
 }
 

@@ -13,7 +13,7 @@ use super::Histories;
 
 /// Where a backup ends: what decides which timelines it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackupEnd {
+pub struct EndPosition {
     /// Its timeline.
     pub timeline: TimelineId,
     /// The position at which it is consistent, where it is known.
@@ -50,7 +50,7 @@ impl Lineage {
 
     /// Whether a recovery of the backup can come to the timeline. `None` where it is not known: the history cannot be
     /// read, or the end of the backup is not recorded.
-    pub(crate) fn leads(&self, end: BackupEnd, to: TimelineId) -> Option<bool> {
+    pub(crate) fn leads(&self, end: EndPosition, to: TimelineId) -> Option<bool> {
         if to <= end.timeline {
             return Some(to == end.timeline);
         }
@@ -62,14 +62,14 @@ impl Lineage {
     }
 
     /// The newest timeline to which the backup leads for certain: its own at least.
-    pub(crate) fn tip(&self, end: BackupEnd) -> TimelineId {
+    pub(crate) fn tip(&self, end: EndPosition) -> TimelineId {
         let later = self.timelines.iter().rev();
         let mut led = later.filter(|&&timeline| self.leads(end, timeline) == Some(true));
         led.next().copied().unwrap_or(end.timeline)
     }
 
     /// Why a backup does not lead to a timeline, in words.
-    pub(crate) fn why_not(&self, end: BackupEnd, to: TimelineId) -> String {
+    pub(crate) fn why_not(&self, end: EndPosition, to: TimelineId) -> String {
         let own = end.timeline;
         let Some(history) = self.histories.get(to) else {
             return format!(
@@ -94,8 +94,8 @@ mod tests {
     use super::super::histories::tests::{histories, timeline};
     use super::*;
 
-    fn ending(on: u32, at: &str) -> BackupEnd {
-        BackupEnd {
+    fn ending(on: u32, at: &str) -> EndPosition {
+        EndPosition {
             timeline: timeline(on),
             at: Some(at.parse().unwrap()),
         }
@@ -152,7 +152,7 @@ mod tests {
         }
         assert_eq!(family.tip(ending(1, "0/2000100")), timeline(1));
         let family = lineage(&[(2, "1\t0/5000100\tx\n")], &[1]);
-        let somewhere = BackupEnd {
+        let somewhere = EndPosition {
             timeline: timeline(1),
             at: None,
         };

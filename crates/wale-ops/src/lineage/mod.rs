@@ -29,7 +29,7 @@ mod way;
 
 pub(crate) use absence::{Neighbours, is_gap};
 pub(crate) use course::{Course, Wish, judge};
-pub use family::{BackupEnd, Lineage};
+pub use family::{EndPosition, Lineage};
 pub use fork::Fork;
 pub(crate) use fork::{cut_off, fork};
 pub use histories::Histories;

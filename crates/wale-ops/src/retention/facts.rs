@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
 
-use crate::lineage::{BackupEnd, Lineage};
+use crate::lineage::{EndPosition, Lineage};
 
 /// What is known of a base backup that has a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub enum Branch {
 impl Branch {
     /// The branch of a backup that ends there; `None` where its timeline is not known.
     #[must_use]
-    pub fn of(lineage: &Lineage, ending: Option<BackupEnd>) -> Self {
+    pub fn of(lineage: &Lineage, ending: Option<EndPosition>) -> Self {
         let (Some(ending), Some(newest)) = (ending, lineage.newest()) else {
             return Self::Present;
         };

@@ -19,7 +19,7 @@ use super::time_of_day::TimeOfDay;
 use crate::archive::{Archive, BackupEntry, HistoryBounds, Noted, SentinelRecord, is_offline};
 use crate::claim;
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{BackupEnd, Histories, Lineage};
+use crate::lineage::{EndPosition, Histories, Lineage};
 
 /// Marks read at the same time, as sentinels are.
 const READ_AT_ONCE: usize = 8;
@@ -39,7 +39,7 @@ pub struct Inventory {
     /// The timelines.
     pub lineage: Lineage,
     /// Where the backups end, in their order.
-    endings: Vec<Option<BackupEnd>>,
+    endings: Vec<Option<EndPosition>>,
     /// What time it is.
     pub time: TimeOfDay,
 }

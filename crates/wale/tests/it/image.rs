@@ -130,7 +130,6 @@ fn the_image_archives_backs_up_lists_and_restores() {
         .trim()
         .parse()
         .unwrap();
-    // 25.6 MB with four stores behind HTTP; what grows it is to be noticed.
     assert!(size < 28 * 1000 * 1000, "the image has {size} bytes");
 
     let sandbox = Sandbox::new("image");
