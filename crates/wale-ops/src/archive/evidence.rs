@@ -74,21 +74,21 @@ impl Archive {
             None => self.size_by(neighbours.earlier).await?,
         };
         let found = |witness| Ok(WalEvidence { witness, size });
-        let later = match neighbours.later {
-            Some(later) => {
-                let begins = self.timeline_begins(asked.timeline()).await?;
-                let is_gap = is_gap(asked, neighbours, begins, size);
-                if !is_gap && begins.is_some() {
-                    // It lies before its timeline's beginning, so nobody's way leads through it. Before 14 a server
-                    // asks for each of these, so this does not look for a later timeline.
-                    return found(None);
-                }
-                is_gap.then_some(Witness::Later(later))
+        if let Some(later) = neighbours.later {
+            let begins = self.timeline_begins(asked.timeline()).await?;
+            if is_gap(asked, neighbours, begins, size) {
+                return found(Some(Witness::Later(later)));
             }
-            None => self.backup_behind(asked, neighbours, size).await?,
-        };
-        if later.is_some() {
-            return found(later);
+            if begins.is_some() {
+                // It lies before its timeline's beginning, so nobody's way leads through it. Before 14 a server
+                // asks for each of these, so this does not look for a later timeline.
+                return found(None);
+            }
+        }
+        // Where the timeline began may be lost with its history; a base backup shows it, too.
+        let backup = self.backup_behind(asked, neighbours, size).await?;
+        if backup.is_some() {
+            return found(backup);
         }
         if let Some(timeline) = self.descendant(asked, size).await? {
             return found(Some(Witness::Descendant(timeline)));
@@ -147,8 +147,9 @@ impl Archive {
         let timeline = asked.timeline().to_hex();
         let mut neighbours = Neighbours::default();
         each_wal_after(self, &timeline, "", |listed, _| match listed {
-            ArchiveFileName::Segment(segment) => {
-                neighbours.earlier = Some(segment).filter(|segment| *segment < asked);
+            // The note of a backup shows that the timeline had the segment in which the backup began.
+            ArchiveFileName::Segment(segment) | ArchiveFileName::BackupHistory { segment, .. } => {
+                neighbours.earlier = Some(segment).filter(|segment| *segment <= asked);
                 true
             }
             _ => false,

@@ -5,7 +5,8 @@ use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 /// What the archive has around a segment that it does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Neighbours {
-    /// An earlier segment of the same timeline: its first one.
+    /// The first segment of the timeline that the archive shows, by the segment or by the note of a backup that began in it;
+    /// not one after the segment.
     pub(crate) earlier: Option<WalSegmentName>,
     /// What shows first that the timeline went on after the segment, or that the segment was stored.
     pub(crate) later: Option<ArchiveFileName>,

@@ -16,8 +16,8 @@ use super::failure::Failure;
 /// Temporary credentials are renewed when less than this is left of them: a request may take minutes.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 
-/// Credentials that the store refuses are not asked for again sooner than this, so that a store which refuses
-/// everything makes no storm at their source.
+/// Credentials that the store refused, and that were asked for again, are not asked for once more sooner than this, so that a
+/// store which refuses everything makes no storm at their source.
 const PAUSE_REFUSED: Duration = Duration::from_secs(1);
 
 /// Credentials that are about to end and could not be renewed are asked for again after this.
@@ -49,6 +49,8 @@ struct Kept<C> {
     credentials: Arc<C>,
     expires: Option<DateTime<Utc>>,
     asked: Instant,
+    /// Whether they were asked for because the ones before them were refused.
+    after_refusal: bool,
 }
 
 impl<C> Kept<C> {
@@ -72,7 +74,7 @@ impl<C: PartialEq> Keeper<C> {
             return Ok(Arc::clone(&kept.credentials));
         }
         let failure = match grant.await {
-            Ok(granted) => return Ok(keep(&mut kept, granted)),
+            Ok(granted) => return Ok(keep(&mut kept, granted, false)),
             Err(failure) => failure,
         };
         match &mut *kept {
@@ -96,21 +98,60 @@ impl<C: PartialEq> Keeper<C> {
             if kept.credentials != *refused {
                 return Ok(Some(Arc::clone(&kept.credentials)));
             }
-            if kept.asked.elapsed() < PAUSE_REFUSED {
+            if kept.after_refusal && kept.asked.elapsed() < PAUSE_REFUSED {
                 return Ok(None);
             }
         }
-        let credentials = keep(&mut kept, grant.await?);
+        let credentials = keep(&mut kept, grant.await?, true);
         Ok((credentials != *refused).then_some(credentials))
     }
 }
 
-fn keep<C>(kept: &mut Option<Kept<C>>, granted: Granted<C>) -> Arc<C> {
+fn keep<C>(kept: &mut Option<Kept<C>>, granted: Granted<C>, after_refusal: bool) -> Arc<C> {
     let credentials = Arc::new(granted.credentials);
     *kept = Some(Kept {
         credentials: Arc::clone(&credentials),
         expires: granted.expires,
         asked: Instant::now(),
+        after_refusal,
     });
     credentials
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    async fn granted(keeper: &Keeper<u32>, number: u32) -> Option<Arc<u32>> {
+        let grant = Granted {
+            credentials: number,
+            expires: None,
+        };
+        let first = keeper.get(ready(Ok(grant.clone()))).await;
+        let refused = first.expect("granted");
+        let next = Granted {
+            credentials: number + 1,
+            ..grant
+        };
+        let other = keeper.other_than(&refused, ready(Ok(next))).await;
+        other.expect("granted")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fresh_credentials_that_are_refused_are_asked_for_again_at_once_and_then_not_for_a_while()
+     {
+        let keeper = Keeper::default();
+        assert_eq!(granted(&keeper, 1).await.as_deref(), Some(&2));
+        // The next ones are refused as soon as they are there: no storm.
+        assert_eq!(granted(&keeper, 2).await, None);
+        tokio::time::advance(PAUSE_REFUSED).await;
+        assert_eq!(granted(&keeper, 2).await.as_deref(), Some(&3));
+        // They were replaced meanwhile: nobody is asked.
+        let replaced = keeper
+            .other_than(&Arc::new(2), std::future::pending())
+            .await;
+        assert_eq!(replaced.expect("kept").as_deref(), Some(&3));
+    }
 }

@@ -338,6 +338,11 @@ async fn reaches(world: &World) -> Result<Vec<Reach>, String> {
     Ok(found)
 }
 
+/// What a sentence says is missing, without what shows it.
+fn missing(sentence: &str) -> &str {
+    sentence.split(" is missing").next().unwrap_or(sentence)
+}
+
 /// A backup that is still there reaches what it reached; `onward` where it stays for every moment since.
 async fn check_reach(world: &World, before: &[Reach], onward: bool) -> Result<(), String> {
     for reach in before {
@@ -354,6 +359,10 @@ async fn check_reach(world: &World, before: &[Reach], onward: bool) -> Result<()
             (Answer::Goes(was, _), Answer::Goes(is, _)) if !onward => was == is,
             // What else showed that the end of the log was lost may have gone: there is nothing behind it.
             (Answer::Goes(was, Some(_)), Answer::Goes(is, None)) => was == is,
+            // The witness may have gone, and another one takes its place; the segment stays the same.
+            (Answer::Goes(was, Some(before)), Answer::Goes(is, Some(after))) => {
+                was == is && missing(before) == missing(after)
+            }
             (was, is) => was == is,
         };
         if !is_same {
