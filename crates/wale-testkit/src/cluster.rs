@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::sandbox::{as_postgres, run_as_postgres};
-use crate::{Sandbox, Server, free_port, server, wait_until};
+use crate::template::new_cluster;
+use crate::{Sandbox, Server, client_tool, free_port, server, wait_until};
 
 /// How a cluster is made. `Default` is PostgreSQL 15 without archiving.
 #[derive(Debug, Clone)]
@@ -64,8 +65,7 @@ impl Cluster {
     #[must_use]
     pub fn init(sandbox: &Sandbox, options: &ClusterOptions) -> Self {
         let mut cluster = Self::at(sandbox, options.major, &options.name, free_port());
-        let data = cluster.data.to_string_lossy().into_owned();
-        let mut arguments = vec!["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8"];
+        let mut arguments = vec!["-U", "postgres", "-A", "trust", "-E", "UTF8"];
         arguments.extend(["--locale=C", "-N"]);
         if options.checksums {
             arguments.push("-k");
@@ -76,14 +76,16 @@ impl Cluster {
         if options.major >= 11 && options.segment_mib != 16 {
             arguments.push(&segment);
         }
-        let wal = sandbox.path().join(format!("{}-wal", options.name));
-        let waldir = format!("--waldir={}", wal.display());
-        if options.separate_wal {
-            arguments.push(&waldir);
-        }
-        run_as_postgres(&cluster.server.program("initdb"), &arguments);
+        new_cluster(&cluster.server, &arguments, &cluster.data);
         cluster.configure(&options.configuration);
         if options.separate_wal {
+            // As `initdb --waldir` does.
+            let wal = sandbox.path().join(format!("{}-wal", options.name));
+            std::fs::rename(&cluster.wal, &wal).expect("the WAL directory");
+            run_as_postgres(
+                Path::new("ln"),
+                &["-s", &wal.to_string_lossy(), &cluster.wal.to_string_lossy()],
+            );
             cluster.wal = wal;
         }
         cluster
@@ -137,7 +139,10 @@ impl Cluster {
         self.launch();
         wait_until("the server to answer", Duration::from_secs(60), || {
             self.assert_running();
-            self.try_sql("select 1").ok()
+            // The eighth line of the pid file says so, and costs no process.
+            let pid_file = std::fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+            let state = pid_file.lines().nth(7)?.trim();
+            (state == "ready").then(|| self.try_sql("select 1").ok())?
         });
     }
 
@@ -238,7 +243,7 @@ impl Cluster {
     /// # Errors
     /// psql's standard error.
     pub fn try_sql(&self, text: &str) -> Result<String, String> {
-        let output = Command::new("psql")
+        let output = Command::new(client_tool("psql"))
             .args([
                 "-X",
                 "-q",

@@ -21,6 +21,7 @@ mod sandbox;
 mod servers;
 mod sidecar;
 mod store_server;
+mod template;
 mod volatile;
 mod wait;
 

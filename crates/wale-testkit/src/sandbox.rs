@@ -19,7 +19,7 @@ impl Sandbox {
     /// When the folder cannot be made or given to `postgres`.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let root = std::env::var("WALE_TEST_DIR").unwrap_or_else(|_| "/var/tmp/wale-it".into());
+        let root = root();
         std::fs::create_dir_all(&root).expect("the tests' root folder");
         let folder = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
@@ -63,6 +63,12 @@ impl Drop for Sandbox {
             eprintln!("kept: {}", folder.keep().display());
         }
     }
+}
+
+/// The folder below which all tests work.
+pub(crate) fn root() -> PathBuf {
+    let root = std::env::var_os("WALE_TEST_DIR");
+    root.map_or_else(|| "/var/tmp/wale-it".into(), PathBuf::from)
 }
 
 fn give_to_postgres(path: &Path) {

@@ -25,12 +25,14 @@ pub fn free_port() -> u16 {
         .expect("a free loopback port")
 }
 
-/// Asks `condition` every 20 ms until it answers `Some`, and returns that answer.
+/// Asks `condition` every 20 ms, later every 100 ms, until it answers `Some`, and returns that answer.
 ///
 /// # Panics
 /// When `limit` passes first; the message names `what`.
 pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
+    // A condition may start a process each time: it is asked less often the longer it takes.
+    let mut pause = Duration::from_millis(20);
     loop {
         if let Some(answer) = condition() {
             return answer;
@@ -39,6 +41,7 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() ->
             Instant::now() < deadline,
             "gave up after {limit:?} waiting for {what}"
         );
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(100));
     }
 }

@@ -89,7 +89,7 @@ fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_noth
     text.extend(b"'; create table t tablespace odd as select g from generate_series(1, 1000) g;");
     std::fs::write(&script, &text).unwrap();
     let psql = |database: &str| {
-        let mut command = Command::new("psql");
+        let mut command = Command::new(wale_testkit::client_tool("psql"));
         command
             .args([
                 "-Xq",

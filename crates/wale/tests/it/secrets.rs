@@ -462,7 +462,7 @@ fn fault_97_a_rotated_password_file_is_used_without_a_restart() {
         Duration::from_secs(60),
         || {
             let port = pg.port.to_string();
-            let session = std::process::Command::new("psql")
+            let session = std::process::Command::new(wale_testkit::client_tool("psql"))
                 .args([
                     "-XqAtw",
                     "-h",
