@@ -3,13 +3,13 @@
 //! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
+use wale_archive::lineage::{Gap, Wish, judge, legs};
+use wale_archive::walk::{Carried, Lack};
+use wale_archive::{Archive, Look, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName};
 
-use crate::archive::walk::{Carried, Lack};
-use crate::archive::{Archive, Look, Wanted, walk};
 use crate::error::{Kind, Result};
-use crate::lineage::{Gap, Wish, judge, legs};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::io::{Cursor, Read};
 
+use wale_archive::{Archive, BackupSelector, Flaw, Look};
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
-use crate::archive::{Archive, BackupSelector, Flaw, Look};
 use crate::backup_fetch::{self, RestoreOptions};
 use crate::error::{Kind, OpError};
 use crate::testing::{Bench, content, encode, file_name, once, segment};

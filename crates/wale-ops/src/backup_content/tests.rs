@@ -6,6 +6,7 @@ use std::io::{Cursor, Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use wale_archive::BackupSelector;
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
@@ -14,7 +15,6 @@ use wale_storage::ObjectKey;
 
 use super::testing::{Bench, CONTROL_FILE, name};
 use super::{BackupReader, Nowhere, StoredBackup, WholeBackup};
-use crate::archive::BackupSelector;
 use crate::backup_fetch::RestoreOptions;
 use crate::error::{Kind, OpError};
 use crate::testing::encode;

@@ -1,9 +1,9 @@
 //! What was lost from the archive and would stop the recovery, reported before the first write. The proofs of absence
 //! know the same witnesses.
 
+use wale_archive::Archive;
 use wale_pg::{ArchiveFileName, TimelineId};
 
-use crate::archive::Archive;
 use crate::error::Result;
 
 /// A sentence about the first timeline after the backup's that existed and whose history is not there.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use wale_archive::Archive;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupMetadata, BackupName, Sentinel};
 use wale_pg::{Lsn, WalSegmentName};
@@ -16,7 +17,6 @@ use super::report::{BackupReport, Started};
 use super::restorable::Restorable;
 use super::stored::Stored;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 

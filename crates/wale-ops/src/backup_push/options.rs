@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wale_archive::Beginning;
+use wale_archive::claim::host_name;
 use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
 use wale_pipeline::default_workers;
 
 use super::slot::ScheduleSlot;
-use crate::archive::Beginning;
-use crate::claim::host_name;
 
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
 ///

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use chrono::DateTime;
 use tokio::runtime::Handle;
+use wale_archive::Archive;
 use wale_cluster::{DataDirectory, Listing, StoppedBackup};
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
@@ -25,7 +26,6 @@ use super::shutdown_checkpoint::ShutdownCheckpoint;
 use super::stored::{Stored, StoredManifest};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::Result;
 use wale_format::Crc32c;
 

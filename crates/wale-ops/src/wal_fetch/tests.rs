@@ -4,12 +4,12 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wale_archive::Beginning;
 use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, ControlFile, WalSegmentName, WalSegmentSize};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Store, Verb};
 
 use super::*;
-use crate::archive::Beginning;
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, SYSTEM_IDENTIFIER, archive, cluster, content, encode, file_name, segment,

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
+use wale_archive::Archive;
 use wale_cluster::WalDirectory;
 use wale_format::{Codec, layout};
 use wale_pg::{ClusterIdentity, WalSegmentSize};
@@ -11,7 +12,6 @@ use wale_storage::{Fault, FaultPlan, Occurrence, Store, Verb};
 
 use super::PushOutcome::{AlreadyStored, KeptBeside, Stored};
 use super::*;
-use crate::archive::Archive;
 use crate::error::Kind;
 use crate::testing::{
     Bench, SEGMENT_BYTES, archive, cluster, content, encode, file_name, once, patient, segment,

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use wale_archive::BackupSelector;
 use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
@@ -24,7 +25,6 @@ use super::lost;
 use super::options::WalSource;
 use super::source::Source;
 use super::way;
-use crate::archive::BackupSelector;
 use crate::error::Kind;
 use crate::recoverable;
 use crate::retention::{self, Act, Bound, Policy, Request, WalRetention};

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use serde_json::json;
+use wale_archive::{Archive, ArchiveOptions, Beginning};
 use wale_format::{BackupName, Codec, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::{MemoryStore, ObjectKey, Store};
 
-use crate::archive::{Archive, ArchiveOptions, Beginning};
-use crate::clock::Clock;
+use crate::Clock;
 use crate::testing::{SEGMENT_BYTES, SYSTEM_IDENTIFIER, cluster, segment};
 
 const BYTES: u64 = SEGMENT_BYTES as u64;
