@@ -175,6 +175,10 @@ impl SealedObject {
     }
 
     /// Whether it may be another tool's, encrypted; errors as [`Archive::decode`].
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive opens its objects here"
+    )]
     pub(crate) fn may_be_encrypted(self) -> Result<bool> {
         let read = self.seal.reader(self.source);
         let reader = read.map_err(|error| read_failed(&self.key, error))?;
@@ -183,6 +187,10 @@ impl SealedObject {
 
     /// Refuses what may be a good object of another tool's, encrypted, in the place of plain bytes. In the place of a
     /// compressed stream its decoder does.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive opens its objects here"
+    )]
     fn recognised(self) -> io::Result<SealReader<StreamReader>> {
         let reader = self.seal.reader(self.source)?;
         let content = content_of(&self.key);

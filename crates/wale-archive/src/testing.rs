@@ -123,7 +123,7 @@ impl Bench {
 pub fn archive(store: Arc<dyn Store>, codec: Codec, budget: u64) -> Archive {
     Archive::open(ArchiveOptions {
         store,
-        seal: Seal::from(codec),
+        seal: Seal::unencrypted(codec),
         clock: Clock::System,
         budget: MemoryBudget::new(budget),
         created_by: "wale test".to_owned(),
@@ -188,7 +188,7 @@ pub fn encode(codec: Codec, content: &[u8]) -> Vec<u8> {
     if !codec.can_write() {
         return content.to_vec();
     }
-    let mut writer = Seal::from(codec)
+    let mut writer = Seal::unencrypted(codec)
         .writer(Vec::new())
         .expect("a codec");
     writer.write_all(content).expect("sealed");

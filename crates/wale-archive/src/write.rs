@@ -35,6 +35,10 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
     pub fn sealed_body(
         &self,
         codec: Codec,
@@ -59,6 +63,10 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
     pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
         let mut writer = self.inner.seal.writer(Vec::new()).map_err(cannot_seal)?;
         let sealed = writer.write_all(plain).and_then(|()| writer.finish());

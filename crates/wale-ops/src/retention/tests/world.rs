@@ -81,7 +81,7 @@ impl World {
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
         let archive = Archive::open(ArchiveOptions {
             store: faulty.clone(),
-            seal: Seal::from(Codec::None),
+            seal: Seal::unencrypted(Codec::None),
             clock: clock.clone(),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),
@@ -251,7 +251,7 @@ impl World {
     pub(super) fn beside(&self) -> Archive {
         Archive::open(ArchiveOptions {
             store: Arc::new(self.memory.clone()),
-            seal: Seal::from(Codec::None),
+            seal: Seal::unencrypted(Codec::None),
             clock: Clock::fixed(self.time),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),
