@@ -57,7 +57,7 @@ mod wal_wait;
 
 pub use offline::run_offline;
 pub use options::{BackupOptions, DamagedPagePolicy};
-pub use report::{BackupReport, DamagedPage, Started};
+pub use report::{BackupReport, Started};
 pub use run::run;
 pub use slot::{Role, ScheduleSlot};
 pub use wale_cluster::Checkpoint;
