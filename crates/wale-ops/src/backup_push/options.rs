@@ -14,7 +14,7 @@ use super::slot::ScheduleSlot;
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
 /// works; on a standby the primary may need its `archive_timeout`.
-const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
+pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
 
 /// What a page whose checksum stays wrong does to the backup. It is never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
