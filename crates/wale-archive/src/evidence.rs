@@ -48,12 +48,22 @@ pub struct WalEvidence {
 }
 
 /// What is known of a history that is not there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HistoryWitness {
     /// A later timeline's history shows that it existed.
     Later(TimelineId),
     /// Something bears the number of the timeline or of a later one.
     Trace(Trace),
+}
+
+impl fmt::Display for HistoryWitness {
+    /// In words that stand before `is there`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Later(timeline) => ArchiveFileName::TimelineHistory(*timeline).fmt(f),
+            Self::Trace(trace) => trace.fmt(f),
+        }
+    }
 }
 
 impl Archive {
