@@ -104,7 +104,7 @@ impl Archive {
     ///
     /// # Errors
     /// The store's failures.
-    pub async fn trace_of(&self, timeline: TimelineId) -> Result<Option<Trace>> {
+    pub(crate) async fn trace_of(&self, timeline: TimelineId) -> Result<Option<Trace>> {
         let mut found = None;
         each_wal(self, &timeline.to_hex(), |name, _| {
             found = Some(Trace::Wal(name));

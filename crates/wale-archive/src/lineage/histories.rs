@@ -67,7 +67,7 @@ impl Histories {
 
     /// The timelines after `own` without a history that a server may come to: between those that have one, and some after
     /// the last.
-    pub fn without_one(&self, own: TimelineId) -> impl Iterator<Item = TimelineId> + '_ {
+    pub(crate) fn without_one(&self, own: TimelineId) -> impl Iterator<Item = TimelineId> + '_ {
         let newest = self.newest().unwrap_or(own);
         let last = newest.get().saturating_add(MISSING_MAX);
         std::iter::successors(own.next(), |timeline| timeline.next())
@@ -89,7 +89,7 @@ impl Histories {
     }
 
     /// The first timeline after `own` whose history is lost, and the later one whose history shows it.
-    pub fn first_lost(&self, own: TimelineId) -> Option<(TimelineId, TimelineId)> {
+    pub(crate) fn first_lost(&self, own: TimelineId) -> Option<(TimelineId, TimelineId)> {
         self.without_one(own)
             .find_map(|lost| Some((lost, self.shows(lost)?)))
     }
