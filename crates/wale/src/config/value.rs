@@ -94,7 +94,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
         ("min", 60_000),
         ("s", 1_000),
     ];
-    let whole = units.iter().find(|(_, factor)| milliseconds % factor == 0);
+    let whole = units
+        .iter()
+        .find(|(_, factor)| milliseconds.is_multiple_of(*factor));
     match whole {
         Some((unit, factor)) if milliseconds > 0 => format!("{}{unit}", milliseconds / factor),
         _ => format!("{milliseconds}ms"),

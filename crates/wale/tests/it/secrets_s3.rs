@@ -11,7 +11,7 @@ use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, S3Server, SECRET
 use wale_testkit::{Sandbox, Sidecar, shell, wait_until};
 
 use crate::s3_stage::S3Stage;
-use crate::support::{WALE, fingerprint};
+use crate::support::{Stage, WALE, fingerprint};
 
 /// Watches what every user of the host can see of every process, until it is dropped.
 struct ProcessWatch {
