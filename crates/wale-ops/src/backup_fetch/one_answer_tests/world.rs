@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use serde_json::json;
 use wale_archive::{Archive, ArchiveOptions, Beginning};
-use wale_format::{BackupName, Codec, layout};
+use wale_format::{BackupName, Codec, Seal, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::{MemoryStore, ObjectKey, Store};
 
@@ -372,7 +372,7 @@ impl World {
 fn options(store: Arc<dyn Store>) -> ArchiveOptions {
     ArchiveOptions {
         store,
-        seal: Codec::None.into(),
+        seal: Seal::unencrypted(Codec::None),
         clock: Clock::System,
         budget: wale_pipeline::MemoryBudget::new(256 << 20),
         created_by: "wale test".to_owned(),
