@@ -73,7 +73,9 @@ fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
         .content(&ObjectKey::new(&key).unwrap())
         .unwrap();
     let mut plain = Vec::new();
-    let reader = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(stored)).unwrap();
+    let reader = Seal::unencrypted(Codec::Zstd)
+        .reader(Cursor::new(stored))
+        .unwrap();
     let mut reader = reader.plain(WINDOW_MAX_BYTES).unwrap();
     reader.read_to_end(&mut plain).unwrap();
     (0, plain)
