@@ -2,7 +2,11 @@
 //!
 //! Take a tar of a data directory, or WAL segments: generated data says nothing about PostgreSQL's pages.
 
-#![expect(clippy::disallowed_macros, reason = "an example prints")]
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "an example prints, and seals without an archive"
+)]
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};

@@ -21,7 +21,7 @@ use crate::identity::Encryption;
 /// use std::io::{Read, Write};
 /// use wale_format::{Codec, Seal};
 ///
-/// let seal = Seal::from(Codec::Lz4);
+/// let seal = Seal::unencrypted(Codec::Lz4);
 /// let mut writer = seal.writer(Vec::new()).expect("lz4 is written");
 /// writer.write_all(b"plain").expect("a vector takes everything");
 /// let stored = writer.finish().expect("a vector takes everything");
@@ -42,6 +42,15 @@ impl Seal {
     #[must_use]
     pub const fn new(codec: CodecSettings, encryption: Encryption) -> Self {
         Self { codec, encryption }
+    }
+
+    /// A seal of this codec at its default level, without encryption.
+    #[must_use]
+    pub fn unencrypted(codec: Codec) -> Self {
+        Self {
+            codec: codec.into(),
+            encryption: Encryption::None,
+        }
     }
 
     /// The codec, which an object's name shows.
@@ -98,13 +107,6 @@ impl Seal {
             codec: self.codec(),
             source: Cursor::new(head).chain(source),
         })
-    }
-}
-
-impl From<Codec> for Seal {
-    /// At the codec's default level, and not encrypted.
-    fn from(codec: Codec) -> Self {
-        Self::new(codec.into(), Encryption::None)
     }
 }
 

@@ -5,10 +5,10 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use wale_archive::{Archive, BackupEntry, BackupSelector};
 use wale_format::{BackupName, layout};
 use wale_storage::body_from;
 
-use crate::archive::{Archive, BackupEntry, BackupSelector};
 use crate::error::{Kind, OpError, Result};
 
 /// What a backup is marked as.

@@ -1,7 +1,7 @@
 //! What wale does: it archives and fetches WAL, takes, restores and lists base backups.
 //!
-//! This is the only room where archive, cluster and storage meet. It knows nothing of HTTP, flags, the environment
-//! or global state: its caller hands in typed options and gets back a report or an [`OpError`].
+//! The operations stand side by side on the archive (`wale-archive`). They know nothing of HTTP, flags, the environment or
+//! global state: their caller hands in typed options and gets back a report or an [`OpError`].
 //!
 //! In each operation folder `plan.rs` decides (pure), `run.rs` acts and `report.rs` is what the caller gets.
 //!
@@ -14,18 +14,11 @@
     expect(clippy::disallowed_methods, reason = "tests make files as they like")
 )]
 
-pub mod archive;
 mod backup_content;
 pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;
 pub mod backup_push;
-mod claim;
-pub mod clock;
-mod control;
-mod described;
-pub mod error;
-pub mod lineage;
 pub mod ownership;
 pub mod promotion;
 pub mod recoverable;
@@ -44,14 +37,14 @@ mod testing;
 #[cfg(test)]
 mod wal_g_tests;
 
-pub use archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, SentinelRecord,
-    StoredWal,
-};
-pub use clock::Clock;
-pub use error::{Declined, InRecovery, Kind, Level, OpError, Retry};
 pub use retention::sweep;
+// The error and the clock of the archive are this room's, too.
+pub use wale_archive::error::{self, Declined, InRecovery, Kind, Level, OpError, Retry};
 // The names that a program needs to run these operations for a long time; wale-service sees no room below.
+pub use wale_archive::{
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock,
+    SentinelRecord, StoredWal,
+};
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,

@@ -4,11 +4,11 @@
 
 use std::path::Path;
 
+use wale_archive::control::read_control;
+use wale_archive::{Archive, Beginning};
 use wale_cluster::WalDirectory;
 use wale_pipeline::blocking;
 
-use crate::archive::{Archive, Beginning};
-use crate::control::read_control;
 use crate::error::Result;
 
 /// What is known of the two.
@@ -52,12 +52,12 @@ pub async fn check(
 mod tests {
     use std::fs;
 
+    use wale_archive::former::label;
     use wale_format::layout;
     use wale_pg::ControlFile;
     use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
     use super::*;
-    use crate::archive::former::label;
     use crate::error::Kind;
     use crate::testing::Bench;
 

@@ -1,15 +1,18 @@
-//! How far the archive carries a recovery from its newest base backup, and the first gap on its way. Reads only.
+//! How far the archive carries a recovery from its newest base backup, the first gap on its way, and the first history that
+//! it would miss. Reads only.
 //!
 //! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
+use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
+use wale_archive::walk::{Carried, Lack};
+use wale_archive::{Archive, Look, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName};
+use wale_pg::{
+    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
+};
 
-use crate::archive::walk::{Carried, Lack};
-use crate::archive::{Archive, Look, Wanted, walk};
 use crate::error::{Kind, Result};
-use crate::lineage::{Gap, Wish, judge, legs};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +29,15 @@ pub struct Recoverable {
     pub missing: u64,
     /// An object that holds the first of them, which this version cannot read.
     pub unreadable: Option<String>,
+    /// The first history of a later timeline that is missing: a recovery stops where it asks for it.
+    pub lost_history: Option<LostHistory>,
 }
 
 /// Looks along the way from the newest usable base backup to the end of the newest timeline that grew out of it. `None`
 /// while there is no such backup.
 ///
-/// Costs a read of every sentinel, a listing of the timelines on the way, and a look-up for each timeline that there
-/// might be.
+/// Costs a read of every sentinel, a listing of the timelines on the way, and a look-up and two listings for each timeline
+/// that there might be.
 ///
 /// # Errors
 ///
@@ -69,10 +74,11 @@ async fn look(
     consistent_at: Lsn,
 ) -> Result<Recoverable> {
     let size = archive.segment_size_of(backup, sentinel).await?;
-    let followed = followed(archive, backup, consistent_at).await?;
-    let way = legs(backup.segment(), followed.as_ref(), size)?;
-    let own = archive.own_wal(backup, sentinel).await?;
-    let mut found = match own {
+    let own = backup.segment().timeline();
+    let histories = archive.later_histories(own).await?;
+    let followed = followed(&histories, own, consistent_at)?;
+    let way = legs(backup.segment(), followed, size)?;
+    let mut found = match archive.own_wal(backup, sentinel).await? {
         Some(own) => walk::carried(archive, &[own], size).await?,
         None => Carried::default(),
     };
@@ -92,26 +98,25 @@ async fn look(
             Some(Lack::Unreadable(key)) => Some(key),
             Some(Lack::Missing(_)) | None => None,
         },
+        lost_history: archive.lost_history(own, &histories).await?,
     })
 }
 
 /// The history of the timeline that a recovery to the latest position follows; `None` for the backup's own. One that left
 /// the backup's timeline before the backup was complete is not followed.
-async fn followed(
-    archive: &Archive,
-    backup: &BackupName,
+fn followed(
+    histories: &Histories,
+    own: TimelineId,
     consistent_at: Lsn,
-) -> Result<Option<TimelineHistory>> {
-    let own = backup.segment().timeline();
-    let mut histories = archive.later_histories(own).await?;
+) -> Result<Option<&TimelineHistory>> {
     let wish = Wish {
         backup_timeline: own,
         consistent_at,
         timeline: RecoveryTargetTimeline::Latest,
         target: &RecoveryTargetKind::Latest,
     };
-    match judge(&wish, &histories) {
-        Ok(way) => Ok(histories.remove(way.followed)),
+    match judge(&wish, histories) {
+        Ok(way) => Ok(histories.get(way.followed)),
         Err(error) if error.kind == Kind::ArchiveMismatch => Ok(None),
         Err(error) => Err(error),
     }
@@ -228,6 +233,30 @@ mod tests {
             found(&stranger).await,
             (Some(on(1, &[4]).remove(0)), None, 0)
         );
+    }
+
+    #[tokio::test]
+    async fn row_46_a_timeline_history_that_was_lost_is_named_with_what_shows_it() {
+        let backup = on(1, &[2]).remove(0);
+        let lost = async |bench: &Bench| {
+            let found = run(&bench.archive).await.expect("found").expect("a backup");
+            let lost = found.lost_history?;
+            Some((lost.name().to_string(), lost.witness.to_string()))
+        };
+        let name = |text: &str| text.to_owned();
+        let bench = bench(&[&backup], &[&backup]).await;
+        assert_eq!(lost(&bench).await, None);
+        // Timeline 3 grew out of timeline 1, after timeline 2 had taken its number.
+        bench.store_wal("00000003.history", Codec::Zstd, b"1\t0/400100\tx\n");
+        let shown = (name("00000002.history"), name("00000003.history"));
+        assert_eq!(lost(&bench).await, Some(shown));
+        bench.store_wal("00000002.history", Codec::Zstd, b"1\t0/400100\tx\n");
+        assert_eq!(lost(&bench).await, None);
+        // WAL of a timeline shows it, too.
+        let segment = on(4, &[4]).remove(0);
+        bench.store_wal(&segment, Codec::Zstd, b"not looked into");
+        let shown = (name("00000004.history"), segment);
+        assert_eq!(lost(&bench).await, Some(shown));
     }
 
     #[tokio::test]

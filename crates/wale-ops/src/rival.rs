@@ -1,16 +1,16 @@
 //! Whether the archive's newest timeline is another server's: a copy that was promoted against the same archive takes
 //! `LATEST` away from the original, whose backups go on to succeed. Reads only.
 //!
-//! That the highest timeline is the present is a decision of the archive's ([`crate::lineage`]); only a server
+//! That the highest timeline is the present is a decision of the archive's ([`wale_archive::lineage`]); only a server
 //! that goes on beside it can notice that this may be wrong. Its people must hear of it before they need a restore.
 
 use std::path::Path;
 
+use wale_archive::Archive;
 use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId};
 use wale_pipeline::blocking;
 
-use crate::archive::Archive;
 use crate::error::Result;
 use crate::role::{self, ServerState};
 

@@ -8,10 +8,10 @@
 //! So the newest segment is opened, and stands for the archive.
 
 use futures_util::TryStreamExt;
+use wale_archive::{Archive, StoredWal};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
-use crate::archive::{Archive, StoredWal};
 use crate::error::{OpError, Result};
 
 /// Segments that this version cannot read.

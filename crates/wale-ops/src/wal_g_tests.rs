@@ -2,12 +2,12 @@
 
 use std::io::{Cursor, Read};
 
+use wale_archive::{Archive, BackupSelector, Flaw, Look};
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
-use crate::archive::{Archive, BackupSelector, Flaw, Look};
 use crate::backup_fetch::{self, RestoreOptions};
 use crate::error::{Kind, OpError};
 use crate::testing::{Bench, content, encode, file_name, once, segment};
@@ -65,7 +65,7 @@ fn name(text: &str) -> BackupName {
 /// An archive with the two backups.
 fn golden() -> Bench {
     let bench = Bench::new();
-    let tar = Seal::from(Codec::Zstd).reader(Cursor::new(ARCHIVE));
+    let tar = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(ARCHIVE));
     let tar = tar.and_then(|tar| tar.plain(WINDOW_MAX_BYTES));
     let mut tar = TarReader::new(tar.expect("a reader"));
     while let Some(member) = tar.next() {

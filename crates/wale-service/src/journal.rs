@@ -95,6 +95,7 @@ pub(crate) struct RecoverableRecord {
     /// The last segment before anything is missing; none where the first one is.
     pub(crate) until: Option<String>,
     pub(crate) gap: Option<GapRecord>,
+    pub(crate) lost_history: Option<LostHistoryRecord>,
     pub(crate) checked_at: DateTime<Utc>,
 }
 
@@ -107,6 +108,15 @@ pub(crate) struct GapRecord {
     /// An object that holds the first of them, which this version cannot read.
     #[serde(rename = "sealed", skip_serializing_if = "Option::is_none")]
     pub(crate) unreadable: Option<String>,
+}
+
+/// The history of a timeline that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct LostHistoryRecord {
+    /// The name of the file.
+    pub(crate) name: String,
+    /// What is in the archive and shows that it existed.
+    pub(crate) shown_by: String,
 }
 
 /// WAL that is in the archive only under a codec or a key that this version cannot read.

@@ -102,6 +102,7 @@ pub(crate) struct Metrics {
     last_retention: FloatGauge,
     ready_files: Gauge,
     gap: Gauge,
+    lost_history: Gauge,
     unreadable: Gauge,
     beside_unreadable: Counter,
     unknown_server: Gauge,
@@ -147,6 +148,7 @@ impl Metrics {
             last_retention: FloatGauge::default(),
             ready_files: Gauge::default(),
             gap: Gauge::default(),
+            lost_history: Gauge::default(),
             unreadable: Gauge::default(),
             beside_unreadable: Counter::default(),
             unknown_server: Gauge::default(),
@@ -257,6 +259,11 @@ impl Metrics {
             "wal_gap_segments",
             "WAL segments of the first gap behind the newest base backup, as of the last look",
             self.gap.clone(),
+        );
+        r.register(
+            "wal_history_lost",
+            "Whether a timeline history that a recovery asks for is missing, as of the last look",
+            self.lost_history.clone(),
         );
         r.register(
             "wal_sealed_segments",
@@ -486,6 +493,11 @@ impl Metrics {
         self.gap.set(i64::try_from(segments).unwrap_or(i64::MAX));
     }
 
+    /// Whether a timeline history that a recovery asks for is missing.
+    pub(crate) fn lost_history(&self, is_lost: bool) {
+        self.lost_history.set(i64::from(is_lost));
+    }
+
     /// How many segments are there only for another tool.
     pub(crate) fn unreadable(&self, segments: u64) {
         self.unreadable
@@ -630,6 +642,7 @@ mod tests {
         metrics.backup_not_done("skipped-overlap");
         metrics.request("/ping", 200);
         metrics.gap(3);
+        metrics.lost_history(true);
         let pusher = PusherStats {
             look_ahead_hits: 5,
             bytes_plain: 16,
@@ -655,6 +668,7 @@ mod tests {
             "wale_wal_look_ahead_hits_total 5",
             "wale_wal_ready_files -1",
             "wale_wal_gap_segments 3",
+            "wale_wal_history_lost 1",
             "wale_wal_fetches_total{outcome=\"found\"} 1",
             "wale_wal_absences_total{outcome=\"proven\"} 1",
             "wale_backups_total{outcome=\"ok\"} 1",

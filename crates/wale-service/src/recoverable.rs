@@ -1,4 +1,4 @@
-//! Whether WAL is missing after the newest base backup: checked when the sidecar starts, after each base backup and
+//! Whether WAL or a timeline history is missing after the newest base backup: checked when the sidecar starts, after each base backup and
 //! from time to time, and reported in `/status`, by a metric and in the log.
 //!
 //! It refuses to judge: wale-ops does. A gap fails no probe, because nothing that is served fails for it. A check
@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wale_ops::OpError;
 use wale_ops::recoverable::{self, Recoverable};
 use wale_ops::retry::Pauses;
 
 use crate::app::App;
-use crate::journal::{GapRecord, RecoverableRecord, log_failure};
+use crate::journal::{GapRecord, LostHistoryRecord, RecoverableRecord, log_failure};
 
 /// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
 /// hour, 2,400 a day, which is a cent. On top come a read of each sentinel and, for the timelines that might follow,
-/// eight look-ups under each of the codecs' names.
+/// eight look-ups under each of the codecs' names and sixteen short listings.
 const EVERY: Duration = Duration::from_hours(1);
 
 /// Between two checks while something is missing: a person who puts segments back wants to see that it was right, and
@@ -30,16 +31,16 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut completions = app.backups.completions();
     let mut pauses = Pauses::new(AGAIN, EVERY);
     loop {
-        let pause = match recoverable::run(&app.archive).await {
+        let pause = match look(&app).await {
             Ok(found) => {
-                note(&app, found.as_ref());
-                recall_push(&app, found.as_ref()).await;
                 pauses = Pauses::new(AGAIN, EVERY);
-                match found.map(|found| found.gap) {
-                    Some(Some(_)) => EVERY_WHILE_MISSING,
+                match found {
+                    Some(found) if found.gap.is_some() || found.lost_history.is_some() => {
+                        EVERY_WHILE_MISSING
+                    }
+                    Some(_) => EVERY,
                     // `/readyz` reports that the first base backup is missing. Without one, one short listing is all.
                     None => AGAIN,
-                    Some(None) => EVERY,
                 }
             }
             Err(error) => {
@@ -50,6 +51,17 @@ pub(crate) async fn watch(app: Arc<App>) {
         // A base backup may leave the gap behind. Their sender lives as long as the application does.
         let _ = tokio::time::timeout(pause, completions.changed()).await;
     }
+}
+
+/// Looks once and notes what there is.
+///
+/// # Errors
+/// As [`recoverable::run`].
+pub(crate) async fn look(app: &App) -> Result<Option<Recoverable>, OpError> {
+    let found = recoverable::run(&app.archive).await?;
+    note(app, found.as_ref());
+    recall_push(app, found.as_ref()).await;
+    Ok(found)
 }
 
 /// When the newest segment was stored, for alarms on the time since the last push: a restart is no reason for one.
@@ -72,16 +84,28 @@ fn note(app: &App, found: Option<&Recoverable>) {
             segments: found.missing,
             unreadable: found.unreadable.clone(),
         }),
+        lost_history: found.lost_history.as_ref().map(|lost| LostHistoryRecord {
+            name: lost.name().to_string(),
+            shown_by: lost.witness.to_string(),
+        }),
         checked_at: app.archive.clock().now(),
     });
-    let known = before.and_then(|before| before.gap);
-    let gap = record.as_ref().and_then(|record| record.gap.clone());
-    tell(known.as_ref(), record.as_ref());
-    app.metrics.gap(gap.as_ref().map_or(0, |gap| gap.segments));
+    let known = before.as_ref().and_then(|before| before.gap.as_ref());
+    tell(known, record.as_ref());
+    let known = before
+        .as_ref()
+        .and_then(|before| before.lost_history.as_ref());
+    tell_history(known, record.as_ref());
+    let gap = record.as_ref().and_then(|record| record.gap.as_ref());
+    app.metrics.gap(gap.map_or(0, |gap| gap.segments));
+    let lost = record
+        .as_ref()
+        .and_then(|record| record.lost_history.as_ref());
+    app.metrics.lost_history(lost.is_some());
     app.journal.note(|entries| entries.recoverable = record);
 }
 
-/// Says in the log what has changed.
+/// Says in the log what has changed about the segments.
 fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
     let gap = record.and_then(|record| record.gap.as_ref());
     if gap == known {
@@ -116,6 +140,28 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
             backup = record.backup,
             recoverable_until = record.until,
             "no WAL is missing any more behind the newest base backup"
+        );
+    }
+}
+
+/// Says in the log what has changed about the histories.
+fn tell_history(known: Option<&LostHistoryRecord>, record: Option<&RecoverableRecord>) {
+    let lost = record.and_then(|record| record.lost_history.as_ref());
+    if lost == known {
+        return;
+    }
+    if let (Some(record), Some(lost)) = (record, lost) {
+        tracing::warn!(
+            backup = record.backup,
+            history = lost.name,
+            shown_by = lost.shown_by,
+            hint = "put it back: a server of that timeline has it in pg_wal",
+            "a timeline history is missing from the archive: a recovery stops where it asks for it"
+        );
+    } else if let Some(record) = record {
+        tracing::info!(
+            backup = record.backup,
+            "no timeline history is missing any more behind the newest base backup"
         );
     }
 }

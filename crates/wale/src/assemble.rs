@@ -58,6 +58,10 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
     Ok(Opened { archive })
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the archive's seal is made here, of the settings"
+)]
 fn seal(settings: &Settings) -> Result<Seal, OpError> {
     let codec = settings.get(&declared::WALE_COMPRESSION);
     let level = settings.get(&declared::WALE_COMPRESSION_LEVEL);

@@ -26,16 +26,27 @@ pub(crate) const OPERATIONS: [&str; 12] = [
 ];
 
 /// Which rooms a room may depend on: arrows point down only.
-pub(crate) const MAY_USE: [(&str, &[&str]); 10] = [
+pub(crate) const MAY_USE: [(&str, &[&str]); 11] = [
     ("wale-pg", &[]),
     ("wale-storage", &[]),
     ("wale-format", &["wale-pg"]),
     ("wale-cluster", &["wale-pg"]),
     ("wale-pipeline", &["wale-format", "wale-pg"]),
     (
+        "wale-archive",
+        &[
+            "wale-pg",
+            "wale-format",
+            "wale-storage",
+            "wale-cluster",
+            "wale-pipeline",
+        ],
+    ),
+    (
         "wale-ops",
         &[
             "wale-pg",
+            "wale-archive",
             "wale-format",
             "wale-storage",
             "wale-cluster",

@@ -154,73 +154,76 @@ mod tests {
         DataDirectory::at(data).content(LOCK).unwrap()
     }
 
+    type Prepare = fn(&Path);
+
+    /// What is there, how it comes there, and the first thing that makes it foreign.
+    const PREPARED: [(&str, Prepare, Option<&str>); 11] = [
+        ("nothing", |_| {}, None),
+        (
+            "lock file and lost+found",
+            |data| {
+                std::fs::write(data.join(LOCK), b"").unwrap();
+                std::fs::create_dir(data.join("lost+found")).unwrap();
+            },
+            None,
+        ),
+        (
+            "a temp file of ours",
+            |data| std::fs::write(data.join(".wale_restore.json.1.0.wale-tmp"), b"").unwrap(),
+            None,
+        ),
+        (
+            "an empty pg_wal",
+            |data| std::fs::create_dir_all(data.join("pg_wal/lost+found")).unwrap(),
+            None,
+        ),
+        (
+            "a link to an empty pg_wal",
+            |data| symlink("../wal", data.join("pg_wal")).unwrap(),
+            None,
+        ),
+        (
+            "links of tablespaces, made for a restore",
+            |data| {
+                std::fs::create_dir(data.join("pg_tblspc")).unwrap();
+                symlink("/anywhere", data.join("pg_tblspc/16384")).unwrap();
+            },
+            None,
+        ),
+        (
+            "a tablespace in its place",
+            |data| std::fs::create_dir_all(data.join("pg_tblspc/16384")).unwrap(),
+            Some("pg_tblspc/16384"),
+        ),
+        (
+            "a dangling link",
+            |data| symlink("../nowhere", data.join("pg_wal")).unwrap(),
+            Some("pg_wal/"),
+        ),
+        (
+            "WAL left behind",
+            |data| {
+                std::fs::create_dir(data.join("pg_wal")).unwrap();
+                std::fs::write(data.join("pg_wal/000000010000000000000001"), b"").unwrap();
+            },
+            Some("pg_wal/000000010000000000000001"),
+        ),
+        (
+            "a file of the user",
+            |data| std::fs::write(data.join("notes.txt"), b"").unwrap(),
+            Some("notes.txt"),
+        ),
+        (
+            "an empty folder of the user",
+            |data| std::fs::create_dir(data.join("base")).unwrap(),
+            Some("base"),
+        ),
+    ];
+
     /// Fault 55 of the battery, the directory's part.
     #[test]
     fn only_directories_without_anything_of_value_are_free() {
-        type Prepare = fn(&Path);
-        let cases: [(&str, Prepare, Option<&str>); 11] = [
-            ("nothing", |_| {}, None),
-            (
-                "lock file and lost+found",
-                |data| {
-                    std::fs::write(data.join(LOCK), b"").unwrap();
-                    std::fs::create_dir(data.join("lost+found")).unwrap();
-                },
-                None,
-            ),
-            (
-                "a temp file of ours",
-                |data| std::fs::write(data.join(".wale_restore.json.1.0.wale-tmp"), b"").unwrap(),
-                None,
-            ),
-            (
-                "an empty pg_wal",
-                |data| std::fs::create_dir_all(data.join("pg_wal/lost+found")).unwrap(),
-                None,
-            ),
-            (
-                "a link to an empty pg_wal",
-                |data| symlink("../wal", data.join("pg_wal")).unwrap(),
-                None,
-            ),
-            (
-                "links of tablespaces, made for a restore",
-                |data| {
-                    std::fs::create_dir(data.join("pg_tblspc")).unwrap();
-                    symlink("/anywhere", data.join("pg_tblspc/16384")).unwrap();
-                },
-                None,
-            ),
-            (
-                "a tablespace in its place",
-                |data| std::fs::create_dir_all(data.join("pg_tblspc/16384")).unwrap(),
-                Some("pg_tblspc/16384"),
-            ),
-            (
-                "a dangling link",
-                |data| symlink("../nowhere", data.join("pg_wal")).unwrap(),
-                Some("pg_wal/"),
-            ),
-            (
-                "WAL left behind",
-                |data| {
-                    std::fs::create_dir(data.join("pg_wal")).unwrap();
-                    std::fs::write(data.join("pg_wal/000000010000000000000001"), b"").unwrap();
-                },
-                Some("pg_wal/000000010000000000000001"),
-            ),
-            (
-                "a file of the user",
-                |data| std::fs::write(data.join("notes.txt"), b"").unwrap(),
-                Some("notes.txt"),
-            ),
-            (
-                "an empty folder of the user",
-                |data| std::fs::create_dir(data.join("base")).unwrap(),
-                Some("base"),
-            ),
-        ];
-        for (what, prepare, foreign) in cases {
+        for (what, prepare, foreign) in PREPARED {
             let expected = match foreign {
                 None => DirectoryContent::Empty,
                 Some(first) => DirectoryContent::Foreign {

@@ -62,15 +62,11 @@ pub struct Listing {
     pub tablespaces: Vec<Tablespace>,
     /// Where `pg_wal` leads, if it is a link.
     pub pg_wal_link: Option<PathBuf>,
-    /// Number of files, folders and links that the rules leave out (folders count once).
-    pub skipped: u64,
-    /// Number of files and folders that vanished meanwhile.
-    pub vanished: u64,
     /// What is not in the backup although no rule says so.
     pub warnings: Vec<WalkWarning>,
 }
 
-/// A file, folder or link that belongs into a base backup.
+/// A file or folder that belongs into a base backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Path relative to the data directory, divided by slashes, as [`byte_text`].
@@ -99,11 +95,6 @@ pub enum EntryKind {
     },
     /// A folder, perhaps listed without its content.
     Directory,
-    /// A symbolic link.
-    Symlink {
-        /// What it holds, as it stands.
-        target: PathBuf,
-    },
 }
 
 /// A tablespace outside of the data directory.
@@ -135,7 +126,7 @@ impl Listing {
             .iter()
             .map(|entry| match entry.kind {
                 EntryKind::File { size } => size,
-                EntryKind::Directory | EntryKind::Symlink { .. } => 0,
+                EntryKind::Directory => 0,
             })
             .sum()
     }
@@ -171,8 +162,6 @@ impl DataDirectory {
                 entries: Vec::new(),
                 tablespaces: Vec::new(),
                 pg_wal_link: None,
-                skipped: 0,
-                vanished: 0,
                 warnings: Vec::new(),
             },
         };
@@ -234,7 +223,6 @@ impl Walker<'_> {
     /// Lists what is in a folder. It may be gone by now; the data directory itself must not.
     fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
         let Some(mut found) = found_in(path, relative.is_empty())? else {
-            self.listing.vanished += 1;
             return Ok(());
         };
         if relation::is_database_directory(relative) {
@@ -244,18 +232,23 @@ impl Walker<'_> {
                 .map(str::to_owned)
                 .collect();
             found.retain(|found| !unlogged.contains(&found.name));
-            self.listing.skipped += unlogged.len() as u64;
         }
         for Found { name, path, kind } in found {
             let relative = joined(relative, &name);
-            if self.options.ignore.contains(&relative) || self.inside.contains(&relative) {
-                self.listing.skipped += 1;
-            } else if kind.is_dir() {
+            let is_ignored =
+                self.options.ignore.contains(&relative) || self.inside.contains(&relative);
+            let is_left_out = || {
+                !kind.is_dir()
+                    && !kind.is_symlink()
+                    && exclusion::file(&relative, self.options.major) != Rule::Keep
+            };
+            if is_ignored || is_left_out() {
+                continue;
+            }
+            if kind.is_dir() {
                 self.directory(relative, &path)?;
             } else if kind.is_symlink() {
                 self.link(relative, &path)?;
-            } else if exclusion::file(&relative, self.options.major) != Rule::Keep {
-                self.listing.skipped += 1;
             } else if kind.is_file() {
                 self.file(relative, path)?;
             } else {
@@ -267,7 +260,7 @@ impl Walker<'_> {
     }
 
     fn file(&mut self, relative: String, path: PathBuf) -> Result<(), ClusterError> {
-        let Some(metadata) = self.look(&path)? else {
+        let Some(metadata) = Self::look(&path)? else {
             return Ok(());
         };
         let size = metadata.len();
@@ -277,13 +270,10 @@ impl Walker<'_> {
 
     fn directory(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
         match exclusion::directory(&relative, self.options.major) {
-            Rule::Skip => {
-                self.listing.skipped += 1;
-                Ok(())
-            }
+            Rule::Skip => Ok(()),
             Rule::EmptyDirectory => self.emptied(relative, path),
             Rule::Keep => {
-                let Some(metadata) = self.look(path)? else {
+                let Some(metadata) = Self::look(path)? else {
                     return Ok(());
                 };
                 let kind = EntryKind::Directory;
@@ -317,15 +307,9 @@ impl Walker<'_> {
     }
 
     fn link(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
-        let Some(metadata) = self.look(path)? else {
-            return Ok(());
-        };
         let target = match std::fs::read_link(path) {
             Ok(target) => target,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.listing.vanished += 1;
-                return Ok(());
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(ClusterError::io("read", path)(error)),
         };
         if relative == "pg_wal" {
@@ -338,23 +322,18 @@ impl Walker<'_> {
         match exclusion::directory(&relative, self.options.major) {
             Rule::EmptyDirectory => return self.emptied(relative, path),
             Rule::Keep if exclusion::file(&relative, self.options.major) == Rule::Keep => {}
-            Rule::Keep | Rule::Skip => {
-                self.listing.skipped += 1;
-                return Ok(());
-            }
+            Rule::Keep | Rule::Skip => return Ok(()),
         }
         if is_cluster_data(&relative) {
             return Err(ClusterError::LinkInCluster { relative, target });
         }
         self.listing.warnings.push(WalkWarning {
-            relative: relative.clone(),
+            relative,
             reason: format!(
                 "it is a symbolic link; what it leads to, {}, is not in the backup",
                 target.display()
             ),
         });
-        let kind = EntryKind::Symlink { target };
-        self.push(relative, path.to_path_buf(), kind, &metadata);
         Ok(())
     }
 
@@ -371,10 +350,7 @@ impl Walker<'_> {
             // visible here, most often a volume that only the server has: the backup would lack all of it.
             std::thread::sleep(DROP_PAUSE);
             return match std::fs::symlink_metadata(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.listing.vanished += 1;
-                    Ok(())
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 _ if has_version_folder(path, self.options.major)? => {
                     self.tablespace_files(oid, relative, path, location)
                 }
@@ -403,13 +379,10 @@ impl Walker<'_> {
         self.folder(relative, path)
     }
 
-    fn look(&mut self, path: &Path) -> Result<Option<Metadata>, ClusterError> {
+    fn look(path: &Path) -> Result<Option<Metadata>, ClusterError> {
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(metadata)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.listing.vanished += 1;
-                Ok(None)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(ClusterError::io("look at", path)(error)),
         }
     }

@@ -680,12 +680,8 @@ mod tests {
                 "include = 'more/more.conf'"
             ]
         );
-        assert!(
-            main.contains(&format!(
-                "{NOT_TAKEN}data_directory = '/var/lib/production'"
-            )),
-            "{main}"
-        );
+        let not_taken = format!("{NOT_TAKEN}data_directory = '/var/lib/production'");
+        assert!(main.contains(&not_taken), "{main}");
         assert!(text(&set, "more/more.conf").contains("\ninclude = '../conf.d/10.conf'\n"));
         assert!(!text(&set, "conf.d/10.conf").contains("\ndata_directory"));
         for word in [

@@ -176,35 +176,37 @@ mod tests {
         MajorVersion::new(number).unwrap()
     }
 
+    /// Zones that every version takes.
+    const TAKEN: [&str; 22] = [
+        " UTC",
+        " utc",
+        " GMT",
+        " Zulu",
+        "Z",
+        " z",
+        " EST",
+        " CET",
+        " MET",
+        " HST",
+        " Japan",
+        " Europe/Berlin",
+        " US/Eastern",
+        " EST5EDT",
+        " PST8PDT",
+        " Etc/GMT-2",
+        " GMT0",
+        "+02",
+        "+02:00",
+        "-0330",
+        " +2",
+        " UTC+2",
+    ];
+
     /// What real servers of 12, 15 and 18 take and refuse, each tried with `postgres -C`.
     #[test]
     fn fault_77_zones_that_the_version_refuses_are_refused_and_z_is_written_as_an_offset() {
         let name = "recovery_target_time";
-        let taken = [
-            " UTC",
-            " utc",
-            " GMT",
-            " Zulu",
-            "Z",
-            " z",
-            " EST",
-            " CET",
-            " MET",
-            " HST",
-            " Japan",
-            " Europe/Berlin",
-            " US/Eastern",
-            " EST5EDT",
-            " PST8PDT",
-            " Etc/GMT-2",
-            " GMT0",
-            "+02",
-            "+02:00",
-            "-0330",
-            " +2",
-            " UTC+2",
-        ];
-        for zone in taken {
+        for zone in TAKEN {
             for date in [
                 "2026-01-31 17:00:00",
                 "2026-01-31T17:00:00.25",

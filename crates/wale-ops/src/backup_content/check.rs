@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use wale_archive::Archive;
 use wale_format::BackupName;
 use wale_pg::ControlFile;
 
 use super::extract::{Extraction, ForeignLink};
 use super::sink::Sink;
 use super::stored::StoredBackup;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use wale_pipeline::blocking;
 

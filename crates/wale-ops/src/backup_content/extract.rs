@@ -9,6 +9,7 @@ use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use wale_archive::ConsumeError;
 use wale_format::Crc32c;
 use wale_format::tar::{Member, MemberKind, TarReader};
 use wale_pg::ControlFile;
@@ -20,7 +21,6 @@ use super::memory::WRITE_BYTES;
 use super::sink::Sink;
 use super::stored::StoredBackup;
 use super::tablespaces::{TablespaceRule, VersionFolders};
-use crate::archive::ConsumeError;
 use crate::error::{Kind, OpError, Result};
 
 /// A file that is kept in memory is at most this large: the control file has 8 KiB, a map one line per tablespace.

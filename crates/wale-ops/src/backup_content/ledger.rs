@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use wale_archive::described::{DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest};
 
-use crate::described::{DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
 const _: () = assert!(size_of::<Item>() as u64 == MANIFEST_FILE_BYTES);

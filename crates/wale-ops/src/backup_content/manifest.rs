@@ -5,6 +5,8 @@ use std::io::{BufReader, Read, Write};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use wale_archive::described::DescriptionBounds;
+use wale_archive::{Archive, ConsumeError};
 use wale_format::{
     BackupName, ManifestError, ManifestItem, ManifestReader, WaleSentinel, hex, layout,
 };
@@ -13,8 +15,6 @@ use wale_storage::ObjectKey;
 use super::ledger::{ExpectedFile, ExpectedFiles, Ledger};
 use super::needs::DiskNeeds;
 use super::tablespaces::tablespace_of;
-use crate::archive::{Archive, ConsumeError};
-use crate::described::DescriptionBounds;
 use crate::error::{Kind, OpError, Result};
 
 /// Its place in the data directory.

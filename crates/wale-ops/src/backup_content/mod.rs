@@ -15,7 +15,7 @@
 //! how a backup is made. And it stands below the operations, for a restore is not the only one that reads a backup.
 //! It refuses to know directories of this machine, recovery, and why a backup is read.
 //!
-//! Invariants: nothing that the archive says is trusted with memory ([`crate::described`]) or with more bytes than were
+//! Invariants: nothing that the archive says is trusted with memory ([`wale_archive::described`]) or with more bytes than were
 //! announced; a member is let in once; a [`WholeBackup`] exists only after every check.
 
 mod check;

@@ -5,6 +5,8 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
+use wale_archive::Archive;
+use wale_archive::parts::StoredPart;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
 
@@ -15,8 +17,6 @@ use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
 use super::sink::Sink;
 use super::stored::StoredBackup;
-use crate::archive::Archive;
-use crate::archive::parts::StoredPart;
 use crate::error::{OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
 

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
+use wale_archive::described::DescriptionBounds;
+use wale_archive::member_list::Keep;
+use wale_archive::parts::StoredPart;
+use wale_archive::{Archive, BackupEntry, ConsumeError};
 use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
@@ -22,10 +26,6 @@ use super::manifest::{Manifest, TABLESPACE_MAP};
 use super::memory::WORKER_BYTES;
 use super::needs::{DiskNeed, DiskNeeds};
 use super::tablespaces::RecordedTablespace;
-use crate::archive::member_list::Keep;
-use crate::archive::parts::StoredPart;
-use crate::archive::{Archive, BackupEntry, ConsumeError};
-use crate::described::DescriptionBounds;
 use crate::error::{Kind, OpError, Result};
 use wale_format::hex;
 
@@ -87,7 +87,7 @@ impl StoredBackup {
         } else {
             archive.check_clear(&name, &parts).await?;
             let listed = list.map(|list| list.members).unwrap_or_default();
-            let counted = foreign.counted(listed.len() as u64, WORKER_BYTES);
+            let counted = foreign.counted(listed.count() as u64, WORKER_BYTES);
             (None, Ledger::of_list(foreign, listed), counted)
         };
         let memory = match counted {

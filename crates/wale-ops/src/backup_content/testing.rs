@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use wale_archive::Archive;
 use wale_cluster::{DataDirectory, WalkOptions};
 use wale_format::{
     BackupName, Codec, ManifestBuilder, ManifestFile, ManifestItem, ManifestReader,
@@ -21,7 +22,6 @@ use wale_format::{
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
-use crate::archive::Archive;
 use crate::backup_push::testing::{copy_directory, small};
 use crate::testing;
 

@@ -6,6 +6,7 @@ use std::io::{Cursor, Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use wale_archive::BackupSelector;
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
@@ -14,7 +15,6 @@ use wale_storage::ObjectKey;
 
 use super::testing::{Bench, CONTROL_FILE, name};
 use super::{BackupReader, Nowhere, StoredBackup, WholeBackup};
-use crate::archive::BackupSelector;
 use crate::backup_fetch::RestoreOptions;
 use crate::error::{Kind, OpError};
 use crate::testing::encode;
@@ -73,7 +73,9 @@ fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
         .content(&ObjectKey::new(&key).unwrap())
         .unwrap();
     let mut plain = Vec::new();
-    let reader = Seal::from(Codec::Zstd).reader(Cursor::new(stored)).unwrap();
+    let reader = Seal::unencrypted(Codec::Zstd)
+        .reader(Cursor::new(stored))
+        .unwrap();
     let mut reader = reader.plain(WINDOW_MAX_BYTES).unwrap();
     reader.read_to_end(&mut plain).unwrap();
     (0, plain)

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Look, Wanted};
 use wale_cluster::recovery;
 use wale_format::BackupName;
 use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};
 
-use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Look, Wanted};
 use crate::error::{Kind, OpError, Result};
 
 /// Where a recovery shall end.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use wale_archive::Archive;
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
@@ -26,7 +27,6 @@ use super::run::Restore;
 use super::source::{Source, version_of};
 use super::target::{Target, check_configuration};
 use super::way;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
 /// Restores a cluster that will recover from the archive, or finds that it was done before.

@@ -251,7 +251,7 @@ async fn fault_64_wrong_lengths_and_bombs_are_refused_before_they_cost_anything(
 
 /// A partition of a million members with different names.
 fn a_million(kind: u8) -> Vec<u8> {
-    let mut stored = Seal::from(Codec::Zstd).writer(Vec::new()).unwrap();
+    let mut stored = Seal::unencrypted(Codec::Zstd).writer(Vec::new()).unwrap();
     let mut many = Vec::new();
     for number in 0..100 {
         many.extend_from_slice(&header(

@@ -1,31 +1,24 @@
 //! What was lost from the archive and would stop the recovery, reported before the first write. The proofs of absence
 //! know the same witnesses.
 
+use wale_archive::{Archive, HistoryWitness};
 use wale_pg::{ArchiveFileName, TimelineId};
 
-use crate::archive::Archive;
 use crate::error::Result;
 
 /// A sentence about the first timeline after the backup's that existed and whose history is not there.
 pub(super) async fn history(archive: &Archive, backup: TimelineId) -> Result<Option<String>> {
     let known = archive.later_histories(backup).await?;
-    if let Some((lost, later)) = known.first_lost(backup) {
-        return Ok(Some(shown_by(lost, later)));
-    }
-    for timeline in known.without_one(backup) {
-        let Some(trace) = archive.trace_of(timeline).await? else {
-            continue;
-        };
-        let name = ArchiveFileName::TimelineHistory(timeline);
-        if archive.find_wal(&name).await?.is_some() {
-            continue;
-        }
-        return Ok(Some(format!(
-            "{name} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it back, \
-             a server of timeline {timeline} has it in pg_wal"
-        )));
-    }
-    Ok(None)
+    let lost = archive.lost_history(backup, &known).await?;
+    Ok(lost.map(|lost| match &lost.witness {
+        HistoryWitness::Later(later) => shown_by(lost.timeline, *later),
+        HistoryWitness::Trace(trace) => format!(
+            "{} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it back, \
+             a server of timeline {} has it in pg_wal",
+            lost.name(),
+            lost.timeline
+        ),
+    }))
 }
 
 /// A warning about the first history that was lost. The server asks for it on its way up, or when it is promoted, and

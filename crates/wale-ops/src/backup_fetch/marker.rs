@@ -4,11 +4,11 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 
+use wale_archive::Archive;
 use wale_cluster::{RestoreMarker, RestoreRequest, RestoreState, restore_marker};
 
 use super::options::RestoreOptions;
 use super::prepare::Prepared;
-use crate::archive::Archive;
 use crate::error::{OpError, Result};
 
 /// What becomes of the marker.

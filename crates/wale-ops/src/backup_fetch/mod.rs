@@ -56,7 +56,6 @@ mod wal;
 mod way;
 mod wipe;
 
-pub use crate::archive::BackupSelector;
 pub use cluster::restore_cluster;
 pub use libraries::MissingLibraries;
 pub use options::{
@@ -66,3 +65,4 @@ pub use options::{
 pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
 pub use run::{preview, run};
 pub use tablespaces::{NamedBy, PlannedTablespace};
+pub use wale_archive::BackupSelector;

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use wale_archive::BackupSelector;
 use wale_cluster::{Owner, Secret};
 use wale_pipeline::default_workers;
 
 use super::libraries::MissingLibraries;
-use crate::archive::BackupSelector;
 
 /// The tablespace that a mapping speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use wale_archive::Archive;
 use wale_cluster::{Owner, RestoreMarker, text_of_path};
 use wale_pg::RecoveryTargetKind;
 use wale_pipeline::Progress;
@@ -17,7 +18,6 @@ use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::WalPlace;
 use super::wipe::Wiped;
 use super::{facts, libraries, lost, places};
-use crate::archive::Archive;
 use crate::error::Result;
 use wale_pipeline::blocking;
 

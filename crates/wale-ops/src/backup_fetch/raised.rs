@@ -11,15 +11,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use wale_archive::Archive;
+use wale_archive::lineage::legs;
 use wale_pg::{
     ArchiveFileName, EnforcedSettings, Lsn, ParameterScan, TimelineHistory, WalSegmentName,
     WalSegmentSize,
 };
 
-use crate::archive::Archive;
 use crate::backup_content::WORKER_BYTES;
 use crate::error::Result;
-use crate::lineage::legs;
 
 /// How long a restore whose files are there waits for the rest of the WAL to be read: some 100 segments from a slow store.
 const PATIENCE: Duration = Duration::from_mins(2);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wale_archive::Archive;
 use wale_cluster::RestoreRequest;
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -18,7 +19,6 @@ use super::source::{Sources, version_of};
 use super::target::Target;
 use super::way::check_unwritten;
 use super::{manifest, report};
-use crate::archive::Archive;
 use crate::backup_content::{BackupReader, WholeBackup};
 use crate::error::{OpError, Result};
 use wale_pipeline::blocking;

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use wale_archive::Archive;
 use wale_cluster::restore_marker;
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{BackupName, Codec, layout};
@@ -11,7 +12,6 @@ use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Verb};
 
 use super::{BackupSelector, RestoreClusterOptions, RestoreOptions, TablespaceSource};
-use crate::archive::Archive;
 use crate::backup_content::testing::{Bench, CONTROL_FILE, name};
 use crate::error::Kind;
 use crate::testing;

@@ -4,14 +4,14 @@
 //! on ends the recovery early, with the server stopped and not promoted: that is a warning, for the target may lie
 //! before it.
 
+use wale_archive::Archive;
+use wale_archive::lineage::{Gap, Leg, legs};
+use wale_archive::walk::{Lack, carried};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{TimelineHistory, WalSegmentSize};
 
 use super::options::WalSource;
-use crate::archive::Archive;
-use crate::archive::walk::{Lack, carried};
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{Gap, Leg, legs};
 
 /// A recovery, as far as its WAL is concerned.
 pub(super) struct Recovery<'a> {

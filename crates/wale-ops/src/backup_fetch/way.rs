@@ -1,6 +1,8 @@
 //! Which way the user's recovery settings lead: checked as the server would, and judged against the timelines of the archive.
 //! The sidecar's RESTORE writes the settings, `backup-fetch` only chooses the backup by them; both refuse the same ones.
 
+use wale_archive::Archive;
+use wale_archive::lineage::{self, Course, Histories, Wish};
 use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
 use super::addition::checked_addition;
@@ -8,9 +10,7 @@ use super::aim::{Aim, setting};
 use super::options::WalSource;
 use super::source::Source;
 use super::wal::{self, Recovery};
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{self, Course, Histories, Wish};
 
 /// The way of a recovery.
 pub(super) struct Judged {

@@ -1,11 +1,11 @@
 //! The catalog as a list. A backup whose sentinel cannot be read is listed by its name: it is there, and an operator
 //! who looks for it must see it.
 
+use wale_archive::{Archive, BackupEntry, BackupSelector, SentinelRecord};
 use wale_format::Sentinel;
 use wale_pg::MajorVersion;
 
 use super::report::BackupSummary;
-use crate::archive::{Archive, BackupEntry, BackupSelector, SentinelRecord};
 use crate::error::Result;
 
 /// All base backups of the archive, the one that ended first coming first.

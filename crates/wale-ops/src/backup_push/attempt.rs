@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use wale_archive::Archive;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::backup::Backup;
@@ -14,7 +15,6 @@ use super::ended::Ended;
 use super::options::BackupOptions;
 use super::report::BackupReport;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::Result;
 use crate::rival;
 

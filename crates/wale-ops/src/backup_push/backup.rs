@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use wale_archive::Archive;
 use wale_format::{BackupName, layout};
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::options::BackupOptions;
 use super::place;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::{OpError, Result};
 
 /// One attempt and what it works with.

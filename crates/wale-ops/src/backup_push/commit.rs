@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use wale_archive::Archive;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupMetadata, BackupName, Sentinel};
 use wale_pg::{Lsn, WalSegmentName};
@@ -16,7 +17,6 @@ use super::report::{BackupReport, Started};
 use super::restorable::Restorable;
 use super::stored::Stored;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -71,10 +71,8 @@ impl Committed {
     pub(super) fn report(self, sentences: Vec<String>, duration: Duration) -> BackupReport {
         let stop_lsn = self.stop_lsn();
         let Ended {
-            ready,
             started,
             stopped_at,
-            segments,
             listing,
             contents,
             ..
@@ -87,17 +85,9 @@ impl Committed {
             ));
         }
         warnings.extend(sentences);
-        let first_segment = segments
-            .first()
-            .copied()
-            .unwrap_or_else(|| started.name.segment());
         BackupReport {
-            major: ready.major,
-            timeline: started.timeline,
             start_lsn: started.start_lsn,
             stop_lsn,
-            first_segment,
-            last_segment: segments.last().copied().unwrap_or(first_segment),
             started_at: started.started_at,
             stopped_at,
             files: contents.files.len() as u64,
@@ -108,10 +98,7 @@ impl Committed {
                 .map(|partition| partition.bytes_stored)
                 .sum(),
             partitions: contents.partitions.len() as u64,
-            vanished_files: listing.vanished + contents.vanished,
             damaged_pages: contents.damaged_count,
-            damaged: contents.damaged,
-            skipped_links: listing.skipped_links,
             duration,
             warnings,
             name: started.name,

@@ -1,10 +1,9 @@
 //! What all partitions of a backup hold together.
 
-use wale_format::sentinel::PartitionRecord;
+use wale_format::sentinel::{DamagedPage, PartitionRecord};
 
 use super::files::FileRecord;
 use super::partitions::StoredPartition;
-use super::report::DamagedPage;
 
 /// Damaged pages that the sentinel and the report list; all are counted. 10,000 × about 60 bytes.
 const LISTED_PAGES_MAX: usize = 10_000;
@@ -14,8 +13,6 @@ const LISTED_PAGES_MAX: usize = 10_000;
 pub(super) struct BackupContents {
     pub(super) partitions: Vec<PartitionRecord>,
     pub(super) files: Vec<FileRecord>,
-    /// Files that were gone when they were to be read.
-    pub(super) vanished: u64,
     /// The first damaged pages.
     pub(super) damaged: Vec<DamagedPage>,
     /// All damaged pages.
@@ -47,7 +44,6 @@ impl BackupContents {
             bytes_stored,
         });
         self.files.extend(contents.files);
-        self.vanished += contents.vanished;
         self.damaged.extend(contents.damaged);
         self.damaged.truncate(LISTED_PAGES_MAX);
         self.damaged_count += contents.damaged_count;

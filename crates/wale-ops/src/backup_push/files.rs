@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{Mode, OFlags};
 use wale_cluster::DataDirectory;
 use wale_format::Crc32c;
+use wale_format::sentinel::DamagedPage;
 use wale_format::tar::{Meta, TarWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::CancellationToken;
@@ -21,7 +22,6 @@ use wale_pipeline::CancellationToken;
 use super::options::DamagedPagePolicy;
 use super::pages::{PageChecker, PageFindings, Reread};
 use super::progress_share::ProgressShare;
-use super::report::DamagedPage;
 use super::throttle::Throttle;
 use crate::error::{Kind, OpError, io_kind};
 
@@ -59,8 +59,6 @@ pub(super) struct PartitionContents {
     pub(super) files: Vec<FileRecord>,
     /// Tar members, directories included.
     pub(super) members: u64,
-    /// Files that were gone.
-    pub(super) vanished: u64,
     /// The first damaged pages.
     pub(super) damaged: Vec<DamagedPage>,
     /// All damaged pages.
@@ -144,7 +142,6 @@ impl<'a> FileReader<'a> {
         }
         let Some((file, metadata)) = open(source).map_err(FillError::Source)? else {
             tracing::debug!(file = source.relative, "vanished before it was read");
-            contents.vanished += 1;
             self.share.add_bytes(source.size);
             return Ok(());
         };

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use wale_archive::Archive;
+use wale_archive::lineage::{Histories, MISSING_MAX, cut_off};
 use wale_cluster::{DataDirectory, WalDirectory};
 use wale_pg::{ArchiveFileName, Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::blocking;
 
 use super::options::BackupOptions;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{Histories, MISSING_MAX, cut_off};
 
 /// Bytes of one history that are read. A line is some 60 bytes, so this is a thousand timelines.
 const LOCAL_BYTES_MAX: u64 = 64 << 10;

@@ -15,8 +15,6 @@ use super::partitions::{PartitionJob, SourceDirectory};
 pub(super) struct ListingFacts {
     pub(super) tablespaces: Vec<TablespaceRecord>,
     pub(super) pg_wal_link: Option<String>,
-    pub(super) skipped_links: Vec<String>,
-    pub(super) vanished: u64,
     pub(super) warnings: Vec<String>,
 }
 
@@ -34,13 +32,6 @@ impl ListingFacts {
                 })
                 .collect(),
             pg_wal_link: listing.pg_wal_link.as_deref().map(text_of_path),
-            skipped_links: listing
-                .entries
-                .iter()
-                .filter(|entry| matches!(entry.kind, EntryKind::Symlink { .. }))
-                .map(|entry| entry.relative.clone())
-                .collect(),
-            vanished: listing.vanished,
             warnings: listing
                 .warnings
                 .iter()
@@ -56,8 +47,8 @@ impl ListingFacts {
     }
 }
 
-/// Directories and regular files of the listing. Symbolic links are left out, as `pg_basebackup` does: where they
-/// lead is not part of the cluster, and on another host it is somebody else's file.
+/// Directories and regular files of the listing. It has no symbolic links, as in `pg_basebackup`: where they lead is not
+/// part of the cluster, and on another host it is somebody else's file. A warning names each.
 pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile>) {
     let mut directories = vec![directory(listing.root)];
     let mut files = Vec::new();
@@ -71,7 +62,6 @@ pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile
                     size,
                 });
             }
-            EntryKind::Symlink { .. } => {}
         }
     }
     (directories, files)
@@ -111,5 +101,35 @@ fn directory(entry: Entry) -> SourceDirectory {
     SourceDirectory {
         relative: entry.relative,
         meta,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_cluster::{DataDirectory, WalkOptions};
+    use wale_pg::MajorVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_left_out_is_reported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("data")).expect("made");
+        let link = folder.path().join("data/postgresql.conf");
+        std::os::unix::fs::symlink("../etc/postgresql.conf", link).expect("linked");
+        let options = WalkOptions {
+            major: MajorVersion::new(18).expect("known"),
+            ignore: Vec::new(),
+        };
+        let directory = DataDirectory::at(folder.path().join("data"));
+        let listing = directory.walk(&options).expect("listed");
+        let facts = ListingFacts::of(&listing);
+        assert_eq!(
+            facts.warnings,
+            [
+                "postgresql.conf: it is a symbolic link; what it leads to, ../etc/postgresql.conf, is not in the backup"
+            ]
+        );
+        assert!(sources(listing).1.is_empty());
     }
 }

@@ -56,8 +56,8 @@ mod uploads;
 mod wal_wait;
 
 pub use offline::run_offline;
-pub use options::{BackupOptions, DamagedPagePolicy};
-pub use report::{BackupReport, DamagedPage, Started};
+pub use options::{BackupOptions, DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy};
+pub use report::{BackupReport, Started};
 pub use run::run;
 pub use slot::{Role, ScheduleSlot};
 pub use wale_cluster::Checkpoint;

@@ -9,6 +9,7 @@
 //! Invariant: the server was stopped from the first look to the last. Nothing holds it back, so the control file and
 //! `postmaster.pid` are checked before the first file is read and after the last one.
 
+use wale_archive::Archive;
 use wale_pg::{ClusterIdentity, ClusterState, ControlFile};
 use wale_pipeline::{CancellationToken, Progress, blocking};
 
@@ -22,7 +23,6 @@ use super::ready::{Ready, read_directory};
 use super::report::{BackupReport, Started};
 use super::shutdown_checkpoint::{ShutdownCheckpoint, find_checkpoint};
 use super::stopped::refuse_running;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 
 /// Takes a base backup of a stopped server. `options.connect` is not used.

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wale_archive::Beginning;
+use wale_archive::claim::host_name;
 use wale_cluster::{Checkpoint, ConnectOptions, WalDirectory};
 use wale_pipeline::default_workers;
 
 use super::slot::ScheduleSlot;
-use crate::archive::Beginning;
-use crate::claim::host_name;
 
 /// How long the segments of a backup may take to reach the archive after the server ended the backup.
 ///
 /// On a primary the last segment is switched at the end of the backup, so it comes within seconds when archiving
 /// works; on a standby the primary may need its `archive_timeout`.
-const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
+pub const DEFAULT_WAL_WAIT_LIMIT: Duration = Duration::from_hours(1);
 
 /// What a page whose checksum stays wrong does to the backup. It is never silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

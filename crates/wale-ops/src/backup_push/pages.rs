@@ -9,10 +9,9 @@
 use std::io;
 use std::time::Duration;
 
+use wale_format::sentinel::DamagedPage;
 use wale_pg::Lsn;
 use wale_pg::page;
-
-use super::report::DamagedPage;
 
 /// Waits before the block is read again; 186 ms in all, longer than any write of 8 KiB takes on a healthy disk.
 const WAITS: [Duration; 5] = [

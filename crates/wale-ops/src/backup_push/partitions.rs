@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use wale_archive::Archive;
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{BackupName, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
@@ -24,7 +25,6 @@ use super::options::DamagedPagePolicy;
 use super::progress_share::ProgressShare;
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
-use crate::archive::Archive;
 use crate::error::{OpError, Result};
 use crate::retry::RetryBudget;
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
+use wale_archive::Archive;
+use wale_archive::claim::{Claim, Purpose, Taken, store_now};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::ObjectMeta;
 
 use super::plan::{self, Occupancy, Vacancy};
-use crate::archive::Archive;
-use crate::claim::{Claim, Purpose, Taken, store_now};
 use crate::error::{Kind, OpError, Result};
 
 /// Takes the name: the claim on it is ours afterwards, and nothing else is in the folder.

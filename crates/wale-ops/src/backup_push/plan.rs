@@ -1,12 +1,12 @@
 //! The decisions of a base backup, without I/O: may it begin, where does it go, which WAL does it need.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use wale_archive::claim::{self, Holder};
 use wale_format::BackupName;
 use wale_pg::{
     ClusterIdentity, ClusterState, ControlFile, Lsn, TimelineId, WalSegmentName, WalSegmentSize,
 };
 
-use crate::claim::{self, Holder};
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// Objects without a claim are another tool's or an older wale's, and it is not known whether the writer lives: WAL-E

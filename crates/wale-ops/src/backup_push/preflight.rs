@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use wale_archive::Archive;
 use wale_cluster::{ClusterError, Control, ControlStamp};
 
 use super::configuration;
 use super::options::BackupOptions;
 use super::plan::{other_server, same_cluster};
 use super::ready::{Ready, RunningServer, read_directory};
-use crate::archive::Archive;
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// Connects and checks. The session has the advisory lock of base backups, and runs one.

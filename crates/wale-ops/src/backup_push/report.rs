@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use wale_format::BackupName;
-pub use wale_format::sentinel::DamagedPage;
-use wale_pg::{Lsn, MajorVersion, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
 /// A backup that has started: its start position is fixed.
 ///
@@ -45,18 +44,10 @@ impl Started {
 pub struct BackupReport {
     /// The backup's name.
     pub name: BackupName,
-    /// Major version of the server.
-    pub major: MajorVersion,
-    /// Timeline of start and stop.
-    pub timeline: TimelineId,
     /// Position from which a restore replays.
     pub start_lsn: Lsn,
     /// Position that a restore must reach before the data is consistent.
     pub stop_lsn: Lsn,
-    /// First segment that a restore needs.
-    pub first_segment: WalSegmentName,
-    /// Last segment that a restore needs.
-    pub last_segment: WalSegmentName,
     /// When the backup had begun: when the server said so.
     pub started_at: DateTime<Utc>,
     /// When it had ended: when the server said so, and of a stopped server when its files were copied.
@@ -69,16 +60,10 @@ pub struct BackupReport {
     pub bytes_stored: u64,
     /// Number of partitions.
     pub partitions: u64,
-    /// Files that the server removed between the listing and the reading: normal.
-    pub vanished_files: u64,
-    /// Pages whose checksum stayed wrong, all of them counted.
+    /// Pages whose checksum stayed wrong, all of them counted. The backup's record names the first.
     pub damaged_pages: u64,
-    /// The first of those pages.
-    pub damaged: Vec<DamagedPage>,
-    /// Symbolic links in the data directory that are not part of the backup.
-    pub skipped_links: Vec<String>,
     /// Time of the whole operation.
     pub duration: Duration,
-    /// Sentences for the user: what to check although the backup succeeded.
+    /// Sentences for the user: what to check although the backup succeeded, and what is not in it (symbolic links, sockets).
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! The straight line of a base backup of a running server. What each step may refuse stands in `plan` and `preflight`.
 
+use wale_archive::{Archive, former};
 use wale_cluster::{Control, RunningBackup};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress, blocking};
@@ -13,7 +14,6 @@ use super::options::BackupOptions;
 use super::ready::{Ready, RunningServer};
 use super::report::{BackupReport, Started};
 use super::{plan, preflight, slot};
-use crate::archive::{Archive, former};
 use crate::error::{OpError, Result};
 
 /// Takes a base backup.

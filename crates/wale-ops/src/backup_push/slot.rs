@@ -8,12 +8,12 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
+use wale_archive::Archive;
+use wale_archive::claim::{Claim, Holder, Purpose, Taken};
 use wale_format::layout;
 use wale_pipeline::{CancellationToken, blocking};
 
 use super::report::BackupReport;
-use crate::archive::Archive;
-use crate::claim::{Claim, Holder, Purpose, Taken};
 use crate::error::{Declined, Kind, OpError, Result};
 use crate::role::{self, ServerState};
 

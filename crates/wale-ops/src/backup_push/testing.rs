@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use chrono::DateTime;
 use tokio::runtime::Handle;
+use wale_archive::Archive;
 use wale_cluster::{DataDirectory, Listing, StoppedBackup};
+use wale_format::sentinel::DamagedPage;
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
 use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
@@ -20,12 +22,11 @@ use super::listing::{ListingFacts, parts_of, sources};
 use super::options::DamagedPagePolicy;
 use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
 use super::ready::{Ready, RunningServer};
-use super::report::{DamagedPage, Started};
+use super::report::Started;
 use super::shutdown_checkpoint::ShutdownCheckpoint;
 use super::stored::{Stored, StoredManifest};
 use super::throttle::Throttle;
 use super::uploads::Uploads;
-use crate::archive::Archive;
 use crate::error::Result;
 use wale_format::Crc32c;
 

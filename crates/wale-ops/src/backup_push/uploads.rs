@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use wale_archive::Archive;
+use wale_archive::claim::Claim;
 use wale_storage::{Body, ObjectKey, PutOutcome, Store, StoreError, body_from};
 
-use crate::archive::Archive;
-use crate::claim::Claim;
 use crate::error::{Kind, OpError, Result};
 
 /// Writes objects of one backup and remembers them.

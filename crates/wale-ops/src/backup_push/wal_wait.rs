@@ -10,12 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wale_archive::Archive;
 use wale_cluster::{ArchiveStatus, ClusterError, WalDirectory};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::{CancellationToken, blocking};
 
 use super::forks::Forks;
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::Pauses;
 

@@ -1,10 +1,9 @@
 //! What is known of one base backup, and where it leads. Pure.
 
 use chrono::{DateTime, Utc};
+use wale_archive::lineage::{EndPosition, Lineage};
 use wale_format::BackupName;
 use wale_pg::{TimelineId, WalSegmentName, WalSegmentSize};
-
-use crate::lineage::{EndPosition, Lineage};
 
 /// What is known of a base backup that has a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_archive::claim;
+use wale_archive::lineage::{EndPosition, Histories, Lineage};
+use wale_archive::{Archive, BackupEntry, HistoryBounds, Noted, SentinelRecord, is_offline};
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
@@ -16,10 +19,7 @@ use wale_storage::ObjectMeta;
 use super::facts::{BackupFacts, BackupPlace, Branch};
 use super::plan::Unfinished;
 use super::time_of_day::TimeOfDay;
-use crate::archive::{Archive, BackupEntry, HistoryBounds, Noted, SentinelRecord, is_offline};
-use crate::claim;
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::{EndPosition, Histories, Lineage};
 
 /// Marks read at the same time, as sentinels are.
 const READ_AT_ONCE: usize = 8;

@@ -10,7 +10,7 @@
 //!   the store refused remains, and so does its WAL.
 //! * A backup stops being listed before the first of its other objects goes; a run that was killed is finished by the
 //!   next one.
-//! * The process that removes a backup's objects has the claim on its name (`crate::claim`). So it never removes
+//! * The process that removes a backup's objects has the claim on its name (`wale_archive::claim`). So it never removes
 //!   those of another attempt of the same name.
 //! * The last backup that can be restored is never deleted, except by [`Request::Everything`].
 //! * The rules count along the line to the newest timeline, and on each abandoned branch by itself.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
+use wale_archive::Archive;
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 
 use super::inventory::listing;
-use crate::archive::Archive;
 use crate::error::Result;
 
 /// The backups that this run knows.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use wale_archive::lineage::is_before;
 use wale_format::BackupName;
 use wale_pg::{Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
@@ -17,7 +18,6 @@ use super::policy::{Policy, Reason};
 use super::time_of_day::{SUSPECT, TimeOfDay, check_clock};
 use super::wal::WalNeed;
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::is_before;
 
 /// A backup without a sentinel: being written, or left by a writer that died.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_archive::claim::{Claim, store_now};
+use wale_archive::{Archive, Flaw, Look};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -33,8 +35,6 @@ use super::plan::{BackupVerdict, Bound, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::seize::{Seized, came_back, head, seize};
 use super::wal::{WalJudge, WalNeed};
-use crate::archive::{Archive, Flaw, Look};
-use crate::claim::{Claim, store_now};
 use crate::error::{Kind, OpError, Result};
 
 /// Objects in one request, as many as S3 takes. Memory: 1,000 × at most 1 KiB of key = 1 MiB.

@@ -1,14 +1,14 @@
 //! The right to remove what lies under a backup's name: nobody else works there, and nobody came back.
 
 use futures_util::TryStreamExt;
+use wale_archive::Archive;
+use wale_archive::claim::{Claim, Purpose, Taken};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta};
 
 use super::inventory::{Folder, listing};
 use super::options::Act;
-use crate::archive::Archive;
-use crate::claim::{Claim, Purpose, Taken};
 use crate::error::{Kind, OpError, Result};
 
 /// What came of asking for the claim on a backup's name.

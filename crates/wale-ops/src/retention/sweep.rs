@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use wale_archive::Archive;
+use wale_archive::claim;
 use wale_format::layout;
 
 use super::inventory::folders;
 use super::report::Refused;
 use super::run::remove_left_over;
 use super::time_of_day::TimeOfDay;
-use crate::archive::Archive;
-use crate::claim;
 use crate::error::{OpError, Result};
 
 /// What a sweep removed.
@@ -80,10 +80,10 @@ pub async fn try_writing(archive: &Archive) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use chrono::{DateTime, Utc};
+    use wale_archive::claim::{Claim, Purpose, Taken};
     use wale_format::{BackupName, Codec};
 
     use super::*;
-    use crate::claim::{Claim, Purpose, Taken};
     use crate::testing::Bench;
 
     const GRACE: Duration = Duration::from_hours(24);

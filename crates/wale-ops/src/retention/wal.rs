@@ -10,9 +10,8 @@
 //! every backup on a lower timeline.
 
 use chrono::{DateTime, Utc};
+use wale_archive::lineage::{Histories, is_before};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
-
-use crate::lineage::{Histories, is_before};
 
 /// What one remaining backup, complete or being written, needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 //! volume that is not mounted, not another folder under the same name, not a stale listing, not a hole in the
 //! middle.
 
+use wale_archive::listing::each_wal;
+use wale_archive::{Archive, HistoryWitness, WalEvidence, foreign_cluster};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
     ArchiveFileName, ControlFile, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
@@ -12,8 +14,6 @@ use wale_storage::ObjectKey;
 
 use super::plan;
 use super::report::Absence;
-use crate::archive::listing::each_wal;
-use crate::archive::{Archive, HistoryWitness, WalEvidence, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 
 /// The server that asks, as far as it is known.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use wale_archive::Archive;
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, MemoryPermit};
 
 use super::plan;
 use super::report::FetchedWal;
 use super::run::fetch_with_permit;
-use crate::archive::Archive;
 
 /// Segments fetched ahead at the same time. Decoding is what costs, and the server needs a core, too.
 const AT_ONCE: usize = 2;

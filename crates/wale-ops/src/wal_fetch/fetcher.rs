@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use wale_archive::{Archive, foreign_cluster};
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, blocking};
@@ -16,7 +17,6 @@ use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch, fetch_found, write_to_path};
-use crate::archive::{Archive, foreign_cluster};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 

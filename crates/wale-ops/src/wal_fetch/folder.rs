@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use wale_archive::control::read_control;
 use wale_cluster::durable;
 use wale_pg::{ArchiveFileName, WalPageHeader, WalSegmentName, WalSegmentSize};
 
-use crate::control::read_control;
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file;
 

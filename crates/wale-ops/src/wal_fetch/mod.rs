@@ -11,8 +11,12 @@
 //! waits out an outage and fetches ahead of a server that replays.
 
 mod absent;
+#[cfg(test)]
+mod absent_tests;
 mod ahead;
 mod fetcher;
+#[cfg(test)]
+mod fetcher_tests;
 pub mod folder;
 pub mod plan;
 mod report;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
+use wale_archive::{Archive, ConsumeError, StoredWal, damaged};
 use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_pg::{ArchiveFileName, WalSegmentSize};
@@ -19,7 +20,6 @@ use wale_storage::ObjectKey;
 
 use super::plan::Expectation;
 use super::report::{FetchReport, FetchedWal};
-use crate::archive::{Archive, ConsumeError, StoredWal, damaged};
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.

@@ -9,6 +9,8 @@
 //! server alone has is lost: that is kept as a partial segment. A server that is still on the old timeline finds no
 //! fork here, whatever others have made of its log. The old rules hold there.
 
+use wale_archive::lineage::{self, Fork};
+use wale_archive::{Archive, StoredWal};
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::blocking;
 
@@ -16,9 +18,7 @@ use super::compare::{content_end, first_difference};
 use super::done::{Done, confirm};
 use super::plan::{self, Abandoned};
 use super::source::Source;
-use crate::archive::{Archive, StoredWal};
 use crate::error::Result;
-use crate::lineage::{self, Fork};
 
 /// What became of a segment whose name is taken by other bytes.
 pub(super) enum Settled {

@@ -3,12 +3,12 @@
 use std::io::Read;
 
 use sha2::{Digest, Sha256};
+use wale_archive::{Archive, ConsumeError, StoredWal};
 use wale_format::{Codec, hex};
 use wale_pg::ArchiveFileName;
 
 use super::memory::READ_BYTES;
 use super::source::Source;
-use crate::archive::{Archive, ConsumeError, StoredWal};
 use crate::error::{Kind, OpError, Result};
 
 /// Whether `stored` decodes to exactly the bytes of `source`.

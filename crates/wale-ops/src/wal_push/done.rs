@@ -1,9 +1,9 @@
 //! What an attempt of a push came to, and the store's word on what was there already.
 
+use wale_archive::{Archive, StoredWal};
 use wale_storage::ObjectKey;
 
 use super::report::PushOutcome;
-use crate::archive::{Archive, StoredWal};
 use crate::error::{Kind, OpError, Result};
 
 /// What an attempt came to.

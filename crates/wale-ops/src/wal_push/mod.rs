@@ -23,6 +23,8 @@ mod flight;
 mod memory;
 mod plan;
 mod pusher;
+#[cfg(test)]
+mod pusher_tests;
 mod report;
 mod run;
 mod source;

@@ -1,9 +1,9 @@
 //! The decisions of `wal-push`, as pure functions of what was read.
 
+use wale_archive::lineage::Fork;
 use wale_pg::{ArchiveFileName, ClusterIdentity, ClusterState, ControlFile, TimelineId};
 
 use crate::error::{Kind, OpError, Result};
-use crate::lineage::Fork;
 
 /// What is known about the cluster that a file comes from.
 #[derive(Clone, Copy, Debug, Default)]

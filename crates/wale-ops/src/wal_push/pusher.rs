@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use wale_archive::Archive;
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::blocking;
@@ -28,7 +29,6 @@ use super::flight::{Flight, Turn};
 use super::plan;
 use super::report::{PushOutcome, PushReport, PusherStats};
 use super::run::{PushOptions, run_stamped};
-use crate::archive::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 

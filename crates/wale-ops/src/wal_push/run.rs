@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use wale_archive::{Archive, StoredWal};
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, MajorVersion};
@@ -18,7 +19,6 @@ use super::plan::{self, PushDecision};
 use super::report::{PushOutcome, PushReport};
 use super::source::Source;
 use super::upload::{Uploaded, upload};
-use crate::archive::{Archive, StoredWal};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 

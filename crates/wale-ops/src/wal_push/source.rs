@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wale_archive::Beginning;
+use wale_archive::control::{control_file, read_control};
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
 use wale_pg::{
     ArchiveFileName, ClusterIdentity, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
@@ -17,8 +19,6 @@ use wale_pg::{
 
 use super::memory::READ_BYTES;
 use super::plan::{self, Origin};
-use crate::archive::Beginning;
-use crate::control::{control_file, read_control};
 use crate::error::{Kind, OpError, Result};
 use crate::wal_file::{self, Unwritten};
 

@@ -7,6 +7,7 @@
 use std::io::{Read, Write};
 
 use futures_util::{StreamExt, stream};
+use wale_archive::Archive;
 use wale_format::{Codec, SealWriter};
 use wale_pipeline::ChunkWriter;
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
@@ -14,7 +15,6 @@ use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 use super::flight::Turn;
 use super::memory::{CHUNK_BYTES, READ_BYTES};
 use super::source::Source;
-use crate::archive::Archive;
 use crate::error::{OpError, Result};
 
 /// How an upload ended.

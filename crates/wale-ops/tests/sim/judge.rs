@@ -229,7 +229,7 @@ fn decoded(key: &str, content: Bytes) -> Option<Vec<u8>> {
         return None;
     };
     let mut plain = Vec::new();
-    let reader = Seal::from(codec).reader(std::io::Cursor::new(content));
+    let reader = Seal::unencrypted(codec).reader(std::io::Cursor::new(content));
     reader
         .and_then(|reader| reader.plain(WINDOW_MAX_BYTES))
         .ok()?

@@ -208,7 +208,7 @@ impl Server {
 pub(crate) fn archive(store: Arc<dyn Store>, codec: Codec) -> Archive {
     Archive::open(ArchiveOptions {
         store,
-        seal: Seal::from(codec),
+        seal: Seal::unencrypted(codec),
         clock: Clock::fixed(crate::expiry::now()),
         budget: MemoryBudget::new(64 << 20),
         created_by: "wale simulation".to_owned(),

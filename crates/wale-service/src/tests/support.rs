@@ -69,7 +69,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     ));
     let archive = Archive::open(ArchiveOptions {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        seal: Seal::from(Codec::Zstd),
+        seal: Seal::unencrypted(Codec::Zstd),
         clock,
         budget: MemoryBudget::new(64 << 20),
         created_by: "test".into(),

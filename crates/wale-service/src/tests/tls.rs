@@ -149,9 +149,15 @@ async fn wget_and_curl_push_fetch_and_notice_every_failure_over_tls() {
             "{program}"
         );
     }
+    check_metrics(&sidecar, &ca).await;
+    sidecar.stop().await.unwrap();
+}
+
+/// The metrics count failures and have the certificate's end.
+async fn check_metrics(sidecar: &Sidecar, ca: &str) {
     let metrics = run(
         "curl",
-        words(&format!("-s --cacert {ca} {}", url(&sidecar, "/metrics"))),
+        words(&format!("-s --cacert {ca} {}", url(sidecar, "/metrics"))),
     )
     .await;
     let text = String::from_utf8(metrics.stdout).unwrap();
@@ -169,7 +175,6 @@ async fn wget_and_curl_push_fetch_and_notice_every_failure_over_tls() {
         !text.contains("wale_tls_certificate_expiry_timestamp_seconds 0"),
         "{text}"
     );
-    sidecar.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,6 +148,42 @@ async fn faults_96_and_102_what_is_not_known_is_told_from_the_start() {
     sidecar.stop().await.unwrap();
 }
 
+/// Row 46's kind: a history that a recovery would ask for in vain is reported without anybody asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_history_that_was_lost_is_told_and_so_is_its_return() {
+    let bench = bench();
+    let archive = bench.options.archive.clone();
+    let put = async |key: &str, content: &str| {
+        let body = body_from(content.to_owned().into_bytes().into());
+        let key = ObjectKey::new(key).unwrap();
+        archive.store().put(&key, body).await.unwrap();
+    };
+    let sentinel = r#"{"wal_segment_backup_stop": "000000010000000000000002",
+        "wal_segment_offset_backup_stop": "00000256", "FinishTime": "2026-03-01T00:00:00Z"}"#;
+    let name = "base_000000010000000000000002_00000040";
+    let key = format!("basebackups_005/{name}_backup_stop_sentinel.json");
+    put(&key, sentinel).await;
+    put("wal_005/000000010000000000000002", "not looked into").await;
+    // Timeline 3 grew out of timeline 1, after timeline 2 had taken its number.
+    let history = "1\t0/30000A0\tx\n";
+    put("wal_005/00000003.history", history).await;
+    let sidecar = bench.start(None).await;
+    let lost = async || sidecar.status().await["recoverable"]["lost_history"].clone();
+    eventually("it is told", || async {
+        let lost = lost().await;
+        lost["name"] == "00000002.history" && lost["shown_by"] == "00000003.history"
+    })
+    .await;
+    let metrics = sidecar.get("/metrics").await.body();
+    assert!(metrics.contains("wale_wal_history_lost 1"), "{metrics}");
+    put("wal_005/00000002.history", history).await;
+    crate::recoverable::look(&sidecar.app).await.unwrap();
+    assert!(lost().await.is_null());
+    let metrics = sidecar.get("/metrics").await.body();
+    assert!(metrics.contains("wale_wal_history_lost 0"), "{metrics}");
+    sidecar.stop().await.unwrap();
+}
+
 /// Row 70: each thing that is missing is named, with the time since when; the database may start all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_70_readiness_names_everything_that_is_missing_and_startup_waits_for_none_of_it() {

@@ -19,8 +19,8 @@ use wale_cluster::recovery::RestoreClient;
 use wale_cluster::{Checkpoint, Secret, SslMode};
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{BackupSelector, MissingLibraries, RestoreAs};
-use wale_ops::backup_push::{DamagedPagePolicy, Role};
-use wale_ops::retention::WalRetention;
+use wale_ops::backup_push::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Role};
+use wale_ops::retention::{DEFAULT_REQUEST_INTERVAL, WalRetention};
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_ops::wal_push::LOOK_AHEAD_MAX;
 use wale_service::{Schedule, TokenFor};
@@ -546,7 +546,7 @@ settings! {
     WALE_BACKUP_WAL_TIMEOUT: Duration = Setting::new(Backup, &DURATION,
         "How long the end of a base backup waits for its WAL to be in the archive. A backup without its WAL \
          cannot be restored and is not listed.")
-        .default("1h").flag("backup-wal-timeout");
+        .default_time(DEFAULT_WAL_WAIT_LIMIT).flag("backup-wal-timeout");
     WALE_BACKUP_READ_RATE: Option<u64> = Setting::new(Backup, &Opt(SIZE),
         "The most bytes per second that a base backup reads from the data directory, all workers together.")
         .otherwise("unlimited").flag("backup-read-rate");
@@ -582,7 +582,7 @@ settings! {
         "How long after the base backup before it a base backup must have begun that was requested over HTTP, for the \
          rules to count it. One that came sooner is not counted and stays as long as the one before it: asking often \
          pushes no other backup out. 0 counts every one.")
-        .default("20h");
+        .default_time(DEFAULT_REQUEST_INTERVAL);
     WALE_SWEEP_GRACE: Duration = Setting::new(Retention, &GRACE,
         "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
          record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \

@@ -284,101 +284,104 @@ fn after_word(text: &str, word: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A text, and how it is shown.
+    const REDACTED: [(&str, &str); 37] = [
+        ("s3://bucket/path", "s3://bucket/path"),
+        ("file://localhost/a/b@c", "file://localhost/a/b@c"),
+        ("https+path://minio:9000/x", "https+path://minio:9000/x"),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        (
+            "write https+path://host:port, with path",
+            "write https+path://host:port, with path",
+        ),
+        ("s3://key:canary@bucket/path", "s3://(secret)@bucket/path"),
+        ("s3://canary@bucket", "s3://(secret)@bucket"),
+        ("s3://key:can/ary@bucket/p", "s3://(secret)@bucket/p"),
+        ("s3://key:canary/p", "s3://key:(secret)/p"),
+        (
+            "a http://u:canary@p:1 b http://u:canary@p c",
+            "a http://(secret)@p:1 b http://(secret)@p c",
+        ),
+        ("recovery_target_name = 'x'", "recovery_target_name = 'x'"),
+        (
+            "primary_conninfo = 'host=a password=canary user=b'",
+            "primary_conninfo = 'host=a password=(secret) user=b'",
+        ),
+        (
+            "primary_conninfo = 'host=a password = ''can ary'' user=b'",
+            "primary_conninfo = 'host=a password = (secret) user=b'",
+        ),
+        (
+            "primary_conninfo = 'password=''can ary",
+            "primary_conninfo = 'password=(secret)",
+        ),
+        ("PASSWORD=canary", "PASSWORD=(secret)"),
+        ("sslpassword=canary\nx", "sslpassword=(secret)\nx"),
+        (
+            "wget --header 'Authorization: Bearer canary' x",
+            "wget --header 'Authorization: (secret)' x",
+        ),
+        (
+            "curl --oauth2-bearer canary",
+            "curl --oauth2-bearer (secret)",
+        ),
+        (
+            "wget --http-password=canary x",
+            "wget --http-password=(secret) x",
+        ),
+        (
+            "\"key:canary@bucket/p\" is no URL",
+            "\"(secret)@bucket/p\" is no URL",
+        ),
+        (
+            "curl -u u:canary -H 'X-Api-Key: canary' https://h/%f -o %p",
+            "curl -u (secret) -H 'X-Api-Key: (secret)' https://h/%f -o %p",
+        ),
+        (
+            "recovery_end_command = 'curl --user u:canary https://h/x'",
+            "recovery_end_command = 'curl --user (secret) https://h/x'",
+        ),
+        (
+            "curl --user='can ary' -H \"X-Auth: can ary\" --header=X:canary x",
+            "curl --user=(secret) -H \"X-Auth: (secret)\" --header=X: (secret) x",
+        ),
+        ("curl -H 'canary' x -u", "curl -H (secret) x -u"),
+        ("id -u postgres-H x", "id -u (secret) x"),
+        ("X-API-KEY=canary y", "X-API-KEY=(secret) y"),
+        (
+            "AWS_SECRET_ACCESS_KEY=canary PGPASS='can ary' foo %f %p",
+            "AWS_SECRET_ACCESS_KEY=(secret) PGPASS=(secret) foo %f %p",
+        ),
+        (
+            "wget --password canary http://x/%f -O %p",
+            "wget --password (secret) http://x/%f -O %p",
+        ),
+        (
+            "x --secret-key \"can ary\" --no-keys -v --auth-token canary",
+            "x --secret-key (secret) --no-keys -v --auth-token (secret)",
+        ),
+        (
+            "curl https://h/%f?sig=canary",
+            "curl https://h/%f?sig=(secret)",
+        ),
+        (
+            "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
+            "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
+        ),
+        ("x --password-file canary", "x --password-file (secret)"),
+        ("WALE_HTTP_TOKEN_FOR=reads x", "WALE_HTTP_TOKEN_FOR=reads x"),
+        (
+            "a key word -k x, wal_keep_size=3",
+            "a key word -k x, wal_keep_size=3",
+        ),
+        ("at 12:00 ask a@b", "at 12:00 ask a@b"),
+        ("a password and nothing", "a password and nothing"),
+        ("", ""),
+    ];
+
     #[test]
     fn secrets_in_other_settings_are_hidden_and_the_rest_is_shown() {
-        for (text, shown) in [
-            ("s3://bucket/path", "s3://bucket/path"),
-            ("file://localhost/a/b@c", "file://localhost/a/b@c"),
-            ("https+path://minio:9000/x", "https+path://minio:9000/x"),
-            ("http://[::1]:5000/x", "http://[::1]:5000/x"),
-            (
-                "write https+path://host:port, with path",
-                "write https+path://host:port, with path",
-            ),
-            ("s3://key:canary@bucket/path", "s3://(secret)@bucket/path"),
-            ("s3://canary@bucket", "s3://(secret)@bucket"),
-            ("s3://key:can/ary@bucket/p", "s3://(secret)@bucket/p"),
-            ("s3://key:canary/p", "s3://key:(secret)/p"),
-            (
-                "a http://u:canary@p:1 b http://u:canary@p c",
-                "a http://(secret)@p:1 b http://(secret)@p c",
-            ),
-            ("recovery_target_name = 'x'", "recovery_target_name = 'x'"),
-            (
-                "primary_conninfo = 'host=a password=canary user=b'",
-                "primary_conninfo = 'host=a password=(secret) user=b'",
-            ),
-            (
-                "primary_conninfo = 'host=a password = ''can ary'' user=b'",
-                "primary_conninfo = 'host=a password = (secret) user=b'",
-            ),
-            (
-                "primary_conninfo = 'password=''can ary",
-                "primary_conninfo = 'password=(secret)",
-            ),
-            ("PASSWORD=canary", "PASSWORD=(secret)"),
-            ("sslpassword=canary\nx", "sslpassword=(secret)\nx"),
-            (
-                "wget --header 'Authorization: Bearer canary' x",
-                "wget --header 'Authorization: (secret)' x",
-            ),
-            (
-                "curl --oauth2-bearer canary",
-                "curl --oauth2-bearer (secret)",
-            ),
-            (
-                "wget --http-password=canary x",
-                "wget --http-password=(secret) x",
-            ),
-            (
-                "\"key:canary@bucket/p\" is no URL",
-                "\"(secret)@bucket/p\" is no URL",
-            ),
-            (
-                "curl -u u:canary -H 'X-Api-Key: canary' https://h/%f -o %p",
-                "curl -u (secret) -H 'X-Api-Key: (secret)' https://h/%f -o %p",
-            ),
-            (
-                "recovery_end_command = 'curl --user u:canary https://h/x'",
-                "recovery_end_command = 'curl --user (secret) https://h/x'",
-            ),
-            (
-                "curl --user='can ary' -H \"X-Auth: can ary\" --header=X:canary x",
-                "curl --user=(secret) -H \"X-Auth: (secret)\" --header=X: (secret) x",
-            ),
-            ("curl -H 'canary' x -u", "curl -H (secret) x -u"),
-            ("id -u postgres-H x", "id -u (secret) x"),
-            ("X-API-KEY=canary y", "X-API-KEY=(secret) y"),
-            (
-                "AWS_SECRET_ACCESS_KEY=canary PGPASS='can ary' foo %f %p",
-                "AWS_SECRET_ACCESS_KEY=(secret) PGPASS=(secret) foo %f %p",
-            ),
-            (
-                "wget --password canary http://x/%f -O %p",
-                "wget --password (secret) http://x/%f -O %p",
-            ),
-            (
-                "x --secret-key \"can ary\" --no-keys -v --auth-token canary",
-                "x --secret-key (secret) --no-keys -v --auth-token (secret)",
-            ),
-            (
-                "curl https://h/%f?sig=canary",
-                "curl https://h/%f?sig=(secret)",
-            ),
-            (
-                "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
-                "sslkey=/k passfile=/p require_auth=md5 keepalives=1",
-            ),
-            ("x --password-file canary", "x --password-file (secret)"),
-            ("WALE_HTTP_TOKEN_FOR=reads x", "WALE_HTTP_TOKEN_FOR=reads x"),
-            (
-                "a key word -k x, wal_keep_size=3",
-                "a key word -k x, wal_keep_size=3",
-            ),
-            ("at 12:00 ask a@b", "at 12:00 ask a@b"),
-            ("a password and nothing", "a password and nothing"),
-            ("", ""),
-        ] {
+        for (text, shown) in REDACTED {
             assert_eq!(redact(text), shown, "{text}");
         }
     }

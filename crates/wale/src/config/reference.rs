@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::declared::SETTINGS;
 use super::group::Group;
 use super::setting::{Declared, Default};
+use super::value;
 
 const HEAD: &str = "\
 <!-- Generated from the declared list of settings by `cargo run -p xtask -- docs`. Do not edit. -->
@@ -45,6 +46,7 @@ fn entry(setting: &dyn Declared) -> String {
     let default = match facts.default {
         Default::None => "none".to_owned(),
         Default::Fixed(value) => format!("`{value}`"),
+        Default::Time(time) => format!("`{}`", value::duration_text(time)),
         Default::Words(words) | Default::Derived(words, _) => words.to_owned(),
     };
     let _ = writeln!(text, "* Default: {default}");

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::group::Group;
 use super::mistake::Mistake;
@@ -21,6 +22,8 @@ pub(crate) enum Default {
     None,
     /// This text, parsed like any other.
     Fixed(&'static str),
+    /// This time, which is the constant of a room.
+    Time(Duration),
     /// Nothing that wale knows; what it comes to, in these words.
     Words(&'static str),
     /// A text that follows from something else, and how, in these words.
@@ -173,6 +176,13 @@ impl<T> Setting<T> {
     }
 }
 
+impl Setting<Duration> {
+    pub(super) const fn default_time(mut self, time: Duration) -> Self {
+        self.facts.default = Default::Time(time);
+        self
+    }
+}
+
 /// A setting as the list has it, whatever its type.
 pub(crate) trait Declared: Sync {
     /// Everything but its type.
@@ -276,6 +286,7 @@ impl Values {
         match facts.default {
             Default::None | Default::Words(_) => None,
             Default::Fixed(text) => Some(text.to_owned()),
+            Default::Time(time) => Some(value::duration_text(time)),
             Default::Derived(_, by) => by(self),
         }
     }

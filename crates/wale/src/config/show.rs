@@ -31,6 +31,7 @@ impl Shown {
             (Some(text), _) => (Some(redact(text)), raw.origin.to_string()),
             (None, Default::None) => (None, raw.origin.to_string()),
             (None, Default::Fixed(text)) => (Some(redact(text)), Origin::Default.to_string()),
+            (None, Default::Time(_)) => (values.default_text(facts), Origin::Default.to_string()),
             (None, Default::Words(words) | Default::Derived(words, _)) => {
                 (values.default_text(facts), format!("default: {words}"))
             }

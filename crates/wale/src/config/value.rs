@@ -85,6 +85,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, BadValue> {
     }
 }
 
+/// A duration as it is written, in the largest unit that it is whole in.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("min", 60_000),
+        ("s", 1_000),
+    ];
+    let whole = units
+        .iter()
+        .find(|(_, factor)| milliseconds.is_multiple_of(*factor));
+    match whole {
+        Some((unit, factor)) if milliseconds > 0 => format!("{}{unit}", milliseconds / factor),
+        _ => format!("{milliseconds}ms"),
+    }
+}
+
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -481,6 +499,10 @@ mod tests {
             "1h30",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+        for text in ["0ms", "250ms", "90s", "5min", "20h", "1d"] {
+            let read = duration(text).expect("a duration");
+            assert_eq!(duration_text(read), text);
         }
     }
 

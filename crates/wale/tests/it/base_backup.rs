@@ -2,6 +2,7 @@
 //! damaged pages, owners and modes, several codecs in one archive.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use wale_testkit::{ClusterOptions, Sidecar, client_tool, run, run_as_postgres, shell, wait_until};
@@ -65,6 +66,14 @@ fn a_backup_under_write_load_restores_verified_and_passes_amcheck_on_every_major
     }
 }
 
+/// The digests of the files in a place.
+fn digests(place: &Path) -> String {
+    shell(&format!(
+        "cd '{}' && find . -type f | xargs -d '\\n' md5sum",
+        place.display()
+    ))
+}
+
 #[test]
 fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_major() {
     for major in majors() {
@@ -120,10 +129,7 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_ma
             wal
         );
         cluster.configure(&["archive_mode = off".into()]);
-        let origin = shell(&format!(
-            "cd '{}' && find . -type f | xargs -d '\\n' md5sum",
-            place.display()
-        ));
+        let origin = digests(&place);
         pg.stop("fast");
         cluster.start();
         cluster.wait_promoted();
@@ -131,14 +137,10 @@ fn tablespaces_and_a_wal_directory_of_its_own_are_restored_elsewhere_on_every_ma
         assert_eq!(found, noted, "PostgreSQL {major}");
         cluster.sql("insert into t values (1)");
         cluster.sql("checkpoint");
-        let after = shell(&format!(
-            "cd '{}' && find . -type f | xargs -d '\\n' md5sum",
-            place.display()
-        ));
-        let (origin, after): (Vec<_>, Vec<_>) = (origin.lines().collect(), after.lines().collect());
+        let after = digests(&place);
         assert_eq!(
-            origin.len(),
-            after.len(),
+            origin.lines().count(),
+            after.lines().count(),
             "the origin's tablespace is not the restored one's"
         );
     }

@@ -115,9 +115,8 @@ fn a_campaign_of_kills_breaks_no_promise() {
             let begun = Instant::now();
             campaign.kill_one(victim, quiet);
             campaign.look();
-            let (count, time) = campaign.counts.entry(victim).or_default();
-            *count += 1;
-            *time += begun.elapsed();
+            let entry = campaign.counts.entry(victim).or_default();
+            *entry = (entry.0 + 1, entry.1 + begun.elapsed());
             if kill % RESTORE_EVERY == 0 || kill == kills {
                 campaign.back_up();
                 let _quiet = quiet.lock();

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use wale_testkit::{ClusterOptions, shell, wait_until};
+use wale_testkit::{Cluster, ClusterOptions, shell, wait_until};
 
 use crate::support::{Stage, WALE, fingerprint, verify};
 
@@ -66,6 +66,18 @@ fn fault_80_a_tablespace_in_the_data_directory_comes_back_and_a_linked_database_
     assert_eq!(backups(), before, "nothing new is listed");
 }
 
+/// A client that sends and shows bytes as they are.
+fn psql(pg: &Cluster, database: &str) -> Command {
+    let mut command = Command::new(wale_testkit::client_tool("psql"));
+    command
+        .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
+        .args(["-d", database, "-h"])
+        .arg(&pg.socket)
+        .args(["-p", &pg.port.to_string()])
+        .env("PGCLIENTENCODING", "SQL_ASCII");
+    command
+}
+
 #[test]
 fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_nothing() {
     let stage = Stage::new("content81", 15);
@@ -88,30 +100,12 @@ fn fault_81_names_in_any_encoding_come_back_and_a_locked_catalogue_holds_up_noth
     text.extend(place.as_os_str().as_bytes());
     text.extend(b"'; create table t tablespace odd as select g from generate_series(1, 1000) g;");
     std::fs::write(&script, &text).unwrap();
-    let psql = |database: &str| {
-        let mut command = Command::new(wale_testkit::client_tool("psql"));
-        command
-            .args([
-                "-Xq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-d",
-                database,
-                "-h",
-            ])
-            .arg(&pg.socket)
-            .args(["-p", &pg.port.to_string()])
-            .env("PGCLIENTENCODING", "SQL_ASCII");
-        command
-    };
-    let status = psql("l1").arg("-f").arg(&script).status().unwrap();
+    let status = psql(pg, "l1").arg("-f").arg(&script).status().unwrap();
     assert!(status.success());
 
     // Somebody holds a lock on a catalogue that only serves the report.
     pg.sql("create database app");
-    let mut holder = psql("app")
+    let mut holder = psql(pg, "app")
         .args(["-c", "begin; lock table pg_extension; select pg_sleep(600)"])
         .stdout(Stdio::null())
         .spawn()

@@ -1,6 +1,7 @@
 //! The fault battery on S3, rows 3, 24 and 31 to 34: uploads that are cut off, credentials that expire, servers that are
 //! not the right ones, certificates that prove nothing, objects that must not be deleted.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -97,20 +98,23 @@ fn fault_24_an_error_that_comes_with_status_200_is_a_failure() {
     assert_eq!(backups.as_array().unwrap().len(), 3);
 }
 
+/// Puts credentials in the place of those that are there.
+fn write_credentials(file: &Path, token: &str) {
+    let text = format!(
+        "[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n\
+         aws_session_token = {token}\n"
+    );
+    let next = file.with_extension("next");
+    std::fs::write(&next, text).unwrap();
+    wale_testkit::shell(&format!("chmod 644 {}", next.display()));
+    std::fs::rename(&next, file).unwrap();
+}
+
 #[test]
 fn fault_31_expired_credentials_are_renewed_in_mid_upload_and_403_is_not_absence() {
     let sandbox = Sandbox::new("s3-31-file");
     let file = sandbox.path().join("credentials");
-    let write = |token: &str| {
-        let text = format!(
-            "[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n\
-             aws_session_token = {token}\n"
-        );
-        let next = sandbox.path().join("next");
-        std::fs::write(&next, text).unwrap();
-        wale_testkit::shell(&format!("chmod 644 {}", next.display()));
-        std::fs::rename(&next, &file).unwrap();
-    };
+    let write = |token: &str| write_credentials(&file, token);
     write("first");
     let s3 = S3Stage::with("s3-31", S3Server::moto, |options| {
         options

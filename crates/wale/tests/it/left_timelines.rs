@@ -7,6 +7,41 @@ use wale_testkit::{Cluster, Sidecar, shell, wait_until};
 
 use crate::support::{Stage, fingerprint};
 
+/// Puts a file into the WAL directory, as `make` prints it, and marks it ready.
+fn plant(cluster: &Cluster, name: &str, make: &str) {
+    let file = cluster.wal.join(name);
+    shell(&format!(
+        "{make} > {0}; chown postgres: {0}; chmod 600 {0}",
+        file.display()
+    ));
+    ready(cluster, name);
+}
+
+/// The names of the objects that came; those that were there have not changed.
+fn added(before: &str, after: &str) -> Vec<String> {
+    let has = |lines: &str, line: &str| lines.lines().any(|known| known == line);
+    assert!(before.lines().all(|known| has(after, known)));
+    after
+        .lines()
+        .filter(|line| !has(before, line))
+        .filter_map(|line| Some(line.split(' ').next()?.to_owned()))
+        .collect()
+}
+
+/// Each timeline is restored to its end.
+fn assert_both_are_restored(stage: &Stage, [end_of_1, end_of_2]: &[String; 2]) {
+    for (name, addition, expected) in [
+        ("one", "recovery_target_timeline = '1'", end_of_1),
+        ("two", "", end_of_2),
+    ] {
+        let (restored, _sidecar) = stage.restore(name, addition, &["archive_mode = off".into()]);
+        restored.start();
+        restored.wait_promoted();
+        assert_eq!(&fingerprint(&restored, "t"), expected, "{name}");
+        restored.kill();
+    }
+}
+
 /// Row 106, on 12: a server that recovered over a switch of timelines hands over files under the old timeline's name which it
 /// preallocated or recycled, and a longer copy of the old timeline's last segment.
 #[test]
@@ -38,42 +73,24 @@ fn fault_106_archiving_goes_on_over_files_of_a_timeline_that_the_server_has_left
     assert!(own.starts_with("00000002"), "{own}");
     let before = stage.wal_objects();
 
-    let plant = |name: &str, make: &str| {
-        let file = second.wal.join(name);
-        shell(&format!(
-            "{make} > {0}; chown postgres: {0}; chmod 600 {0}",
-            file.display()
-        ));
-        ready(&second, name);
-    };
     let object = |name: &str| stage.archive().join(format!("wal_005/{name}.zst"));
     let unpacked = |name: &str| format!("zstd -dc {}", object(name).display());
     let bytes = 16 << 20;
     // Preallocated; recycled from an older segment; another server's longer copy of the segment with the fork.
-    plant(&behind[0], &format!("head -c {bytes} /dev/zero"));
-    plant(&behind[1], &unpacked(&early));
+    plant(&second, &behind[0], &format!("head -c {bytes} /dev/zero"));
+    plant(&second, &behind[1], &unpacked(&early));
     let half = bytes / 2;
     let longer = format!(
         "({} | head -c {half}; head -c {half} /dev/urandom)",
         unpacked(&forked)
     );
-    plant(&forked, &longer);
+    plant(&second, &forked, &longer);
     let kept = sha(&second.wal.join(&forked));
     second.sql("insert into t values (10, 10)");
     let own = crate::support::archive_all(&second);
 
-    // Nothing that was there has changed, and what is new is the server's own and the copy that holds more.
-    let after = stage.wal_objects();
-    let new: Vec<&str> = after
-        .lines()
-        .filter(|line| !before.lines().any(|known| known == *line))
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    assert!(
-        before
-            .lines()
-            .all(|known| after.lines().any(|line| line == known))
-    );
+    // What is new is the server's own and the copy that holds more.
+    let new = added(&before, &stage.wal_objects());
     let partial = format!("{forked}.partial.zst");
     assert_eq!(new, [partial, format!("{own}.zst")]);
     let fetched = stage.sandbox.path().join("partial");
@@ -94,16 +111,8 @@ fn fault_106_archiving_goes_on_over_files_of_a_timeline_that_the_server_has_left
     let end_of_2 = fingerprint(&second, "t");
     second.kill();
     drop(sidecar);
-    for (name, addition, expected) in [
-        ("one", "recovery_target_timeline = '1'", &end_of_1),
-        ("two", "", &end_of_2),
-    ] {
-        let (restored, _sidecar) = stage.restore(name, addition, &["archive_mode = off".into()]);
-        restored.start();
-        restored.wait_promoted();
-        assert_eq!(&fingerprint(&restored, "t"), expected, "{name}");
-        restored.kill();
-    }
+    let ends = [end_of_1, end_of_2];
+    assert_both_are_restored(&stage, &ends);
 }
 
 /// A file whose name nobody archived stays damaged, and so does one of the server's own timeline.

@@ -55,6 +55,11 @@ fn kill(pid: u32) -> String {
     )
 }
 
+/// Settings of a recovery to a restore point, and of the promotion there.
+fn to(name: &str) -> String {
+    format!("recovery_target_name = '{name}'\nrecovery_target_action = 'promote'")
+}
+
 /// Row 104: the sidecar, or for `wal-fetch` its store, goes away after "selected new timeline ID", when the server asks
 /// once more for the history of its parent and could not go on where it was after a stop.
 #[test]
@@ -68,9 +73,6 @@ fn fault_104_the_sidecar_goes_away_at_the_moment_of_promotion_on_every_major() {
         first.sql("insert into t values (99)");
         stage.archive_all();
         first.kill();
-        let to = |name: &str| {
-            format!("recovery_target_name = '{name}'\nrecovery_target_action = 'promote'")
-        };
         let (second, _sidecar) = stage.restore("second", &to("one"), &[]);
         second.start();
         second.wait_promoted();
@@ -99,12 +101,8 @@ fn fault_104_the_sidecar_goes_away_at_the_moment_of_promotion_on_every_major() {
             ("wale", "wale", &wale),
         ];
         // The command's text depends on the client, the moment on the major.
-        let all = if major == 15 {
-            &clients[..]
-        } else {
-            &clients[..1]
-        };
-        for (client, program, real) in all {
+        let tried = if major == 15 { clients.len() } else { 1 };
+        for (client, program, real) in &clients[..tried] {
             for (parent, place) in [(1, "one"), (2, "two")] {
                 let addition = format!("{}\nrecovery_target_timeline = '{parent}'", to(place));
                 let name = format!("{client}-{place}");
@@ -196,9 +194,6 @@ fn fault_72_a_target_before_a_gap_is_reached_and_one_behind_it_is_not_on_every_m
         pg.kill();
         let gap = &segments[8];
         std::fs::remove_file(stage.archive().join(format!("wal_005/{gap}.zst"))).unwrap();
-        let to = |name: &str| {
-            format!("recovery_target_name = '{name}'\nrecovery_target_action = 'promote'")
-        };
         let reached = |cluster: &Cluster, what: &str| {
             cluster.start();
             cluster.wait_promoted();

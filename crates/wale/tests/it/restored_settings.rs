@@ -1,5 +1,6 @@
 //! What a restore writes into the configuration, what it does not take over, and what it takes back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use wale_testkit::{
@@ -179,25 +180,8 @@ fn cloned_stays_a_standby(stage: &Stage, primary: &Cluster) {
     clone.stop("immediate");
 }
 
-/// Rows 78 and 84 over one run: the operator's folder is another server's, and what the primary had is not in it.
-#[test]
-fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
-    let stage = Stage::new("own", 15);
-    let pg = &stage.cluster;
-    pg.configure(&["shared_preload_libraries = 'pg_stat_statements'".into()]);
-    pg.stop("fast");
-    pg.start();
-    pg.sql("create table t (v int); create extension pg_stat_statements");
-    stage.backup();
-    // Raised after the backup: only the WAL shows it.
-    pg.configure(&["max_worker_processes = 23".into()]);
-    pg.stop("fast");
-    pg.start();
-    pg.sql("insert into t values (1)");
-    stage.archive_all();
-
-    let (restored, options) = stage.restore_options("restored", "");
-    let folder = stage.sandbox.folder("etc");
+/// Settings in a folder of their own, which name places of the server.
+fn write_settings_of(pg: &Cluster, folder: &Path) {
     let put = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -222,6 +206,28 @@ fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
         "chown -R postgres {0} && chmod -R u+rwX,go+rX {0}",
         folder.display()
     ));
+}
+
+/// Rows 78 and 84 over one run: the operator's folder is another server's, and what the primary had is not in it.
+#[test]
+fn fault_78_a_folder_of_the_originals_makes_the_restored_cluster_its_own() {
+    let stage = Stage::new("own", 15);
+    let pg = &stage.cluster;
+    pg.configure(&["shared_preload_libraries = 'pg_stat_statements'".into()]);
+    pg.stop("fast");
+    pg.start();
+    pg.sql("create table t (v int); create extension pg_stat_statements");
+    stage.backup();
+    // Raised after the backup: only the WAL shows it.
+    pg.configure(&["max_worker_processes = 23".into()]);
+    pg.stop("fast");
+    pg.start();
+    pg.sql("insert into t values (1)");
+    stage.archive_all();
+
+    let (restored, options) = stage.restore_options("restored", "");
+    let folder = stage.sandbox.folder("etc");
+    write_settings_of(pg, &folder);
     let missing = options
         .clone()
         .set("PGCONF_BACKUP_DIR", "/nonexistent/folder");

@@ -432,6 +432,26 @@ fn fault_07_killed_in_the_middle_of_a_deletion_no_listed_backup_is_damaged_and_t
     let _ = std::fs::remove_file(&control);
 }
 
+/// Retention runs beside: it is through when it says so.
+fn wait_retentions(stage: &Stage, count: u64) {
+    wait_until("retention", LONG, || {
+        let metrics = stage.sidecar.get("/metrics").text();
+        let line = format!("wale_retentions_total{{outcome=\"ok\"}} {count}\n");
+        metrics.contains(&line).then_some(())
+    });
+}
+
+/// The WAL in the archive before a segment.
+fn wal_before(stage: &Stage, start: &str) -> Vec<String> {
+    keys(&stage.archive())
+        .into_iter()
+        .filter(|key| {
+            let name = key.strip_prefix("wal_005/");
+            name.is_some_and(|name| name.len() >= 24 && name[..24] < *start)
+        })
+        .collect()
+}
+
 #[test]
 fn fault_87_retention_after_each_backup_and_the_oldest_one_kept_still_reaches_its_earliest_moment()
 {
@@ -452,12 +472,7 @@ fn fault_87_retention_after_each_backup_and_the_oldest_one_kept_still_reaches_it
         pg.sql("insert into t select g from generate_series(1, 100) g");
         pg.switch_wal();
         pg.wait_archived();
-        // Retention runs beside: it is through when it says so.
-        wait_until("retention", LONG, || {
-            let metrics = stage.sidecar.get("/metrics").text();
-            let line = format!("wale_retentions_total{{outcome=\"ok\"}} {round}\n");
-            metrics.contains(&line).then_some(())
-        });
+        wait_retentions(&stage, round);
     }
     let status = stage.sidecar.get("/status").json();
     let record = &status["retention"]["last"];
@@ -474,13 +489,7 @@ fn fault_87_retention_after_each_backup_and_the_oldest_one_kept_still_reaches_it
     assert_eq!(names.len(), 2, "{names:?}");
     let oldest = names[0].clone();
     let start = oldest["base_".len()..][..24].to_owned();
-    let wal = keys(&stage.archive());
-    let older: Vec<&String> = wal
-        .iter()
-        .filter_map(|key| key.strip_prefix("wal_005/").map(|name| (key, name)))
-        .filter(|(_, name)| name.len() >= 24 && name[..24] < *start)
-        .map(|(key, _)| key)
-        .collect();
+    let older = wal_before(&stage, &start);
     assert!(older.is_empty(), "WAL before {oldest}: {older:?}");
 
     // By default requests of one night push nothing out.

@@ -39,17 +39,7 @@ fn fault_110_pg_rewind_fetches_through_each_client() {
     let program = stage.sandbox.folder("program");
     std::fs::copy(WALE, program.join("wale")).unwrap();
     symlink("/bin/busybox", stage.sandbox.folder("busybox").join("wget")).unwrap();
-    let endpoint = RestoreEndpoint {
-        host: "127.0.0.1".to_owned(),
-        port: stage.sidecar.port,
-        token: None,
-        tls: None,
-    };
-    let text = |client| {
-        restore_command(client, &endpoint, RecoveryMode::Recover)
-            .unwrap()
-            .text
-    };
+    let text = |client| through(client, stage.sidecar.port);
     let verb = format!(
         "env WALE_FILE_PREFIX=file://{} wale wal-fetch %f \"%p\"",
         stage.archive().display()
@@ -66,21 +56,16 @@ fn fault_110_pg_rewind_fetches_through_each_client() {
         ("verb", program.clone(), verb),
     ] {
         let rewound = without_its_wal(&stage, &format!("old-{name}"));
-        let auto = rewound.data.join("postgresql.auto.conf");
-        let quoted = command.replace('\'', "''");
-        shell(&format!(
-            "cat >> {} <<'END'\nrestore_command = '{quoted}'\nEND",
-            auto.display()
-        ));
+        set_restore_command(&rewound, &command);
         rewind(&rewound, &second, &path);
         rewound.configure(&[
             "hot_standby = on".into(),
             "archive_mode = off".into(),
             upstream(&second),
         ]);
+        let data = rewound.data.display();
         shell(&format!(
-            "touch {0}/standby.signal; chown postgres {0}/standby.signal",
-            rewound.data.display()
+            "touch {data}/standby.signal; chown postgres {data}/standby.signal"
         ));
         rewound.start();
         rows(&second, 20);
@@ -126,4 +111,25 @@ fn rewind(target: &Cluster, source: &Cluster, path: &Path) {
         source.port
     ));
     assert!(said.contains("Done!"), "{said}");
+}
+
+/// The command by which a client fetches from the sidecar.
+fn through(client: RestoreClient, port: u16) -> String {
+    let endpoint = RestoreEndpoint {
+        host: "127.0.0.1".to_owned(),
+        port,
+        token: None,
+        tls: None,
+    };
+    let command = restore_command(client, &endpoint, RecoveryMode::Recover);
+    command.unwrap().text
+}
+
+fn set_restore_command(cluster: &Cluster, command: &str) {
+    let auto = cluster.data.join("postgresql.auto.conf");
+    let quoted = command.replace('\'', "''");
+    shell(&format!(
+        "cat >> {} <<'END'\nrestore_command = '{quoted}'\nEND",
+        auto.display()
+    ));
 }

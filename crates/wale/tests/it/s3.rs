@@ -409,13 +409,9 @@ fn signed_by(proxy: &FaultProxy) -> String {
     credential.split('/').next().unwrap_or_default().to_owned()
 }
 
-#[test]
-fn credentials_come_from_every_place_that_amazon_knows() {
-    let mut shelf = Shelf::new("s3-credentials");
-    let server = S3Server::moto(&shelf.sandbox);
-    let proxy = FaultProxy::start(server.port());
-    // What moto has is moto's own: instance metadata and STS. The services of containers are stood in for.
-    let container = FaultProxy::endpoint(|seen| {
+/// What moto has is moto's own: instance metadata and STS. The services of containers are stood in for.
+fn container_credentials() -> FaultProxy {
+    FaultProxy::endpoint(|seen| {
         let authorized = seen.header("authorization") == Some("a-pod-token");
         if !seen.path.contains("/credentials") || seen.path.contains("/pod") && !authorized {
             return Answer::new(403, "no");
@@ -423,7 +419,15 @@ fn credentials_come_from_every_place_that_amazon_knows() {
         let body = r#"{"AccessKeyId": "AKIACONTAINER", "SecretAccessKey": "s", "Token": "t",
             "Expiration": "2099-01-01T00:00:00Z"}"#;
         Answer::new(200, body).header("Content-Type", "application/json")
-    });
+    })
+}
+
+#[test]
+fn credentials_come_from_every_place_that_amazon_knows() {
+    let mut shelf = Shelf::new("s3-credentials");
+    let server = S3Server::moto(&shelf.sandbox);
+    let proxy = FaultProxy::start(server.port());
+    let container = container_credentials();
     let file = |name: &str, text: &str| {
         let path = shelf.sandbox.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -484,10 +488,7 @@ fn credentials_come_from_every_place_that_amazon_knows() {
         let mut all = none.to_vec();
         all.extend(changes);
         shelf.round_trip(&changed(proxy.port(), &format!("from/{what}"), &all));
-        assert!(
-            signed_by(&proxy).starts_with(key),
-            "{what}: {}",
-            signed_by(&proxy)
-        );
+        let signed = signed_by(&proxy);
+        assert!(signed.starts_with(key), "{what}: {signed}");
     }
 }

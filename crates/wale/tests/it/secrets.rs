@@ -378,12 +378,9 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     assert_sidecar_is_clean("archiving", &stage.sidecar, &token);
 
     // A standby's connection to its primary has a password, which no line may repeat.
-    let (mut options, cluster) = {
-        let addition = format!("primary_conninfo = 'host=127.0.0.1 password={CANARY}-conninfo'");
-        let (cluster, options) = stage.restore_options("restored", &addition);
-        (options, cluster)
-    };
-    options = options.set("WALE_LOG_FORMAT", "json");
+    let addition = format!("primary_conninfo = 'host=127.0.0.1 password={CANARY}-conninfo'");
+    let (cluster, options) = stage.restore_options("restored", &addition);
+    let options = options.set("WALE_LOG_FORMAT", "json");
     let restoring = Sidecar::start(&stage.sandbox, WALE, &options);
     restoring.wait_ready(Duration::from_secs(60));
     assert_sidecar_is_clean("restored", &restoring, &token);
@@ -406,16 +403,7 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     }
     drop(restoring);
 
-    // What is refused at the restore is reported without it.
-    let addition = format!("primary_conninfo = host=a password={CANARY}-conninfo");
-    let (_, options) = stage.restore_options("refused", &addition);
-    let mut refused = Sidecar::launch(&stage.sandbox, WALE, &options);
-    let status = refused.wait_exit(Duration::from_secs(60));
-    assert!(!status.success());
-    let log = refused.log_text();
-    assert!(log.contains("primary_conninfo"), "{log}");
-    assert_clean("a refused restore", &log);
-
+    assert_refusal_is_clean(&stage);
     let archive = stage.archive();
     assert!(!shell(&format!("grep -rl system_identifier {}", archive.display())).is_empty());
     let found = shell(&format!("grep -rl {CANARY} {} || true", archive.display()));
@@ -427,6 +415,18 @@ fn a_sidecar_says_writes_and_shows_no_secret() {
     wait_until("the sidecar to answer", Duration::from_secs(10), || {
         get(port, "/ping").ok().filter(|reply| reply.status == 200)
     });
+}
+
+/// What is refused at the restore is reported without it.
+fn assert_refusal_is_clean(stage: &Stage) {
+    let addition = format!("primary_conninfo = host=a password={CANARY}-conninfo");
+    let (_, options) = stage.restore_options("refused", &addition);
+    let mut refused = Sidecar::launch(&stage.sandbox, WALE, &options);
+    let status = refused.wait_exit(Duration::from_secs(60));
+    assert!(!status.success());
+    let log = refused.log_text();
+    assert!(log.contains("primary_conninfo"), "{log}");
+    assert_clean("a refused restore", &log);
 }
 
 /// The role's password is rotated, and its file with it: the running sidecar goes on.

@@ -11,7 +11,7 @@ use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, S3Server, SECRET
 use wale_testkit::{Sandbox, Sidecar, shell, wait_until};
 
 use crate::s3_stage::S3Stage;
-use crate::support::{WALE, fingerprint};
+use crate::support::{Stage, WALE, fingerprint};
 
 /// Watches what every user of the host can see of every process, until it is dropped.
 struct ProcessWatch {
@@ -79,6 +79,39 @@ impl S3Canaries {
     }
 }
 
+/// What the store refuses is reported with the store's words, and no more.
+fn refusals(s3: &S3Stage, canaries: &S3Canaries, segment: &str, destination: &str) {
+    let denied = Answer::error(403, "AccessDenied", "Access Denied");
+    s3.proxy
+        .fault(Fault::on(&[Kind::Get, Kind::Head]), Action::Answer(denied));
+    for (program, arguments) in [
+        ("wale", &["wal-fetch", segment, destination][..]),
+        ("wal-e", &["wal-fetch", "-p", "0", segment, destination]),
+    ] {
+        let exit = s3.stage.sidecar.verb(WALE, program, arguments);
+        assert_ne!(exit.code(), 0, "{}", exit.stderr);
+        canaries.assert_absent("a refusal", &exit.stderr);
+    }
+    s3.proxy.clear();
+}
+
+/// Nothing is in the list of processes, in which each of ours was seen.
+fn check_processes(seen: &BTreeSet<String>, stage: &Stage, canaries: &S3Canaries) {
+    for word in ["wal-prefetch --placed", "backup-fetch", " serve"] {
+        let here = stage.sandbox.path().to_string_lossy();
+        let is_ours =
+            |line: &&String| line.contains(word) && (word == " serve" || line.contains(&*here));
+        assert!(
+            seen.iter().any(|line| is_ours(&line)),
+            "{word} was not seen"
+        );
+    }
+    // The server of the tests is told its own key in the open.
+    for line in seen.iter().filter(|line| !line.contains("s3s-fs ")) {
+        canaries.assert_absent("the list of processes", line);
+    }
+}
+
 /// The sidecar's and the verbs' whole life on S3, at the most talkative level, and what others see of the processes.
 fn nothing_of_s3_is_shown(s3: &S3Stage, canaries: &S3Canaries) {
     let stage = &s3.stage;
@@ -122,22 +155,7 @@ fn nothing_of_s3_is_shown(s3: &S3Stage, canaries: &S3Canaries) {
             });
         }
     }
-    // What the store refuses is reported with the store's words, and no more.
-    let denied = Answer::error(403, "AccessDenied", "Access Denied");
-    s3.proxy
-        .fault(Fault::on(&[Kind::Get, Kind::Head]), Action::Answer(denied));
-    for (program, arguments) in [
-        ("wale", &["wal-fetch", &segments[0], &destination][..]),
-        (
-            "wal-e",
-            &["wal-fetch", "-p", "0", &segments[0], &destination],
-        ),
-    ] {
-        let exit = stage.sidecar.verb(WALE, program, arguments);
-        assert_ne!(exit.code(), 0, "{}", exit.stderr);
-        canaries.assert_absent("a refusal", &exit.stderr);
-    }
-    s3.proxy.clear();
+    refusals(s3, canaries, &segments[0], &destination);
 
     // RESTORE by a sidecar, and the server that then recovers by the command that it wrote.
     shell(&format!("rm -rf {data}/*"));
@@ -160,20 +178,7 @@ fn nothing_of_s3_is_shown(s3: &S3Stage, canaries: &S3Canaries) {
         canaries.assert_absent("the log", &log);
     }
     canaries.assert_absent("the server's log", &restored.log_text());
-    let seen = watch.end();
-    for word in ["wal-prefetch --placed", "backup-fetch", " serve"] {
-        let here = stage.sandbox.path().to_string_lossy();
-        let is_ours =
-            |line: &&String| line.contains(word) && (word == " serve" || line.contains(&*here));
-        assert!(
-            seen.iter().any(|line| is_ours(&line)),
-            "{word} was not seen"
-        );
-    }
-    // The server of the tests is told its own key in the open.
-    for line in seen.iter().filter(|line| !line.contains("s3s-fs ")) {
-        canaries.assert_absent("the list of processes", line);
-    }
+    check_processes(&watch.end(), stage, canaries);
 }
 
 /// On moto: keys from a container's service that wants a token, a proxy that wants a password, a key of the customer's.

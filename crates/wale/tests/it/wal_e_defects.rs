@@ -109,6 +109,31 @@ fn the_read_rate_of_a_backup_is_kept() {
     assert_eq!(wal_e(&stage, &zero).code(), 2);
 }
 
+/// Where the tablespace of the test lies.
+const LOCATION: &str = "select pg_tablespace_location(oid) from pg_tablespace where spcname = 'ts'";
+
+/// The original is lost, its tablespace's directory too: missing links are WAL-E's status 1, unless it is told.
+fn assert_lost_original_is_restored(stage: &Stage, space: &Path, noted: &str) {
+    stage.cluster.kill();
+    shell(&format!("rm -rf {}", space.display()));
+    let (refused, exit) = fetch(stage, "missing", &[]);
+    assert_eq!(exit.code(), 1, "{}", exit.stderr);
+    assert_not_startable(&refused.data);
+    for (name, options) in [
+        ("blind", &["--blind-restore"][..]),
+        ("tosource", &["--restore-spec", "SOURCE"]),
+    ] {
+        assert!(!space.exists());
+        let (restored, exit) = fetch(stage, name, options);
+        assert_eq!(exit.code(), 0, "{name}: {}", exit.stderr);
+        recover(stage, &restored);
+        assert_eq!(fingerprint(&restored, "t"), *noted, "{name}");
+        assert_eq!(restored.sql(LOCATION), space.to_string_lossy(), "{name}");
+        restored.kill();
+        shell(&format!("rm -rf {}", space.display()));
+    }
+}
+
 #[test]
 fn defect_06_a_specification_restores_to_the_directory_argument_and_makes_tablespaces() {
     let stage = Stage::new("restorespec", 15);
@@ -124,7 +149,6 @@ fn defect_06_a_specification_restores_to_the_directory_argument_and_makes_tables
     stage.archive_all();
     let noted = fingerprint(pg, "t");
     let oid = pg.sql("select oid from pg_tablespace where spcname = 'ts'");
-    let location = format!("select pg_tablespace_location({oid})");
     let specification = |base: &Path, place: &Path| {
         let path = stage.sandbox.path().join("spec.json");
         let value = serde_json::json!({
@@ -160,7 +184,7 @@ fn defect_06_a_specification_restores_to_the_directory_argument_and_makes_tables
     assert_eq!(exit.code(), 0, "{}", exit.stderr);
     recover(&stage, &restored);
     assert_eq!(fingerprint(&restored, "t"), noted);
-    assert!(restored.sql(&location).ends_with("made-by-spec"));
+    assert!(restored.sql(LOCATION).ends_with("made-by-spec"));
     restored.stop("immediate");
 
     // The specification comes before a link that is there already, where WAL-E crashed. What it led to is not touched.
@@ -179,25 +203,7 @@ fn defect_06_a_specification_restores_to_the_directory_argument_and_makes_tables
     assert!(link.ends_with("made-anew"), "{}", link.display());
     assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1);
 
-    // The original is lost, its tablespace's directory too: missing links are WAL-E's status 1, unless it is told.
-    pg.kill();
-    shell(&format!("rm -rf {}", space.display()));
-    let (refused, exit) = fetch(&stage, "missing", &[]);
-    assert_eq!(exit.code(), 1, "{}", exit.stderr);
-    assert_not_startable(&refused.data);
-    for (name, options) in [
-        ("blind", &["--blind-restore"][..]),
-        ("tosource", &["--restore-spec", "SOURCE"]),
-    ] {
-        assert!(!space.exists());
-        let (restored, exit) = fetch(&stage, name, options);
-        assert_eq!(exit.code(), 0, "{name}: {}", exit.stderr);
-        recover(&stage, &restored);
-        assert_eq!(fingerprint(&restored, "t"), noted, "{name}");
-        assert_eq!(restored.sql(&location), space.to_string_lossy(), "{name}");
-        restored.kill();
-        shell(&format!("rm -rf {}", space.display()));
-    }
+    assert_lost_original_is_restored(&stage, &space, &noted);
 }
 
 #[test]

@@ -288,6 +288,22 @@ fn real_wal_e_restores_an_archive_that_it_began_and_wale_continued() {
     }
 }
 
+/// WAL-E asks `pg_config` where `pg_controldata` is; the servers of the tests come without either.
+fn folder_with_pg_config(sandbox: &Sandbox) -> PathBuf {
+    let controldata = client_tool("pg_controldata");
+    let bin = sandbox.folder("bin");
+    let config = format!(
+        "#!/bin/sh\necho BINDIR = {}\necho VERSION = PostgreSQL 15.20\n",
+        controldata.parent().expect("a folder").display()
+    );
+    std::fs::write(bin.join("pg_config"), config).unwrap();
+    shell(&format!(
+        "chmod -R a+rx {0} && chown -R postgres {0}",
+        bin.display()
+    ));
+    bin
+}
+
 /// WAL-E takes the name of such a backup from the wrong digits of the position, and the start for the end.
 #[test]
 fn wale_restores_what_real_wal_e_took_of_a_stopped_server() {
@@ -306,18 +322,7 @@ fn wale_restores_what_real_wal_e_took_of_a_stopped_server() {
     pg.start();
     pg.sql("create table t as select g, md5(g::text) v from generate_series(1, 1000) g");
     pg.stop("fast");
-    // WAL-E asks pg_config where pg_controldata is; the servers of the tests come without either.
-    let controldata = client_tool("pg_controldata");
-    let bin = sandbox.folder("bin");
-    let config = format!(
-        "#!/bin/sh\necho BINDIR = {}\necho VERSION = PostgreSQL 15.20\n",
-        controldata.parent().expect("a folder").display()
-    );
-    std::fs::write(bin.join("pg_config"), config).unwrap();
-    shell(&format!(
-        "chmod -R a+rx {0} && chown -R postgres {0}",
-        bin.display()
-    ));
+    let bin = folder_with_pg_config(&sandbox);
     let with_path = format!(
         "EXTRA_PATH={}: exec {} \"$@\"",
         bin.display(),

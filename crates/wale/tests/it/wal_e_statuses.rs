@@ -208,6 +208,57 @@ fn records(stderr: &str) -> Vec<String> {
     records
 }
 
+/// The archive's prefix as the records have it.
+fn prefix_of(stage: &Stage) -> String {
+    let place = format!("{}/", stage.archive().display());
+    place.trim_start_matches('/').to_owned()
+}
+
+/// The records of a segment that is fetched ahead: the key that is sought, and the one that is found.
+fn check_prefetch(stage: &Stage, wal: &str, segment: &str, (sought, key): (&str, &str)) {
+    let prefix = prefix_of(stage);
+    let log = run(&stage.options, &["wal-prefetch", wal, segment]).stderr;
+    let told = records(&log);
+    for (record, words, key, state) in [
+        (&told[0], "begin wal restore", sought, "begin"),
+        (&told[1], "complete wal restore", key, "complete"),
+    ] {
+        assert_eq!(
+            *record,
+            format!(
+                "wal_e.operator.backup INFO     MSG: {words}\n\
+                 STRUCTURED: action=wal-prefetch key={key} prefix={prefix} seg={segment} state={state}"
+            )
+        );
+    }
+}
+
+/// The records of a file that is not in the archive.
+fn check_absence(stage: &Stage, wal: &str, target: &str) {
+    let archive = format!("file://{}", stage.archive().display());
+    let prefix = prefix_of(stage);
+    for (arguments, action) in [
+        (&["wal-fetch", "-p", "0", ABSENT, target][..], "wal-fetch"),
+        (&["wal-prefetch", wal, ABSENT], "wal-prefetch"),
+    ] {
+        let exit = run(&stage.options, arguments);
+        assert_eq!(exit.code(), 1, "{}", exit.stderr);
+        let told = records(&exit.stderr);
+        let absent = told.last().unwrap();
+        let sought = format!("{archive}/wal_005/{ABSENT}");
+        assert!(
+            absent.starts_with(&format!(
+                "wal_e.operator.backup INFO     MSG: could no longer locate object while performing wal restore\n\
+                 DETAIL: The absolute URI that could not be located is {sought}"
+            )) && absent.ends_with(&format!(
+                "STRUCTURED: action={action} key={sought} prefix={prefix} seg={ABSENT}"
+            )),
+            "{}",
+            exit.stderr
+        );
+    }
+}
+
 #[test]
 fn the_records_of_wal_files_are_those_that_are_watched_for() {
     let stage = Stage::with("walrecords", &ClusterOptions::default(), |options| {
@@ -216,8 +267,7 @@ fn the_records_of_wal_files_are_those_that_are_watched_for() {
     stage.cluster.sql("create table t (v int)");
     let segment = stage.archive_all();
     let archive = format!("file://{}", stage.archive().display());
-    let prefix = format!("{}/", stage.archive().display());
-    let prefix = prefix.trim_start_matches('/');
+    let prefix = prefix_of(&stage);
     let key = format!("{archive}/wal_005/{segment}.lzo");
     let pushed = stage.cluster.wal.join(&segment);
     let pushed = pushed.to_string_lossy();
@@ -264,41 +314,8 @@ fn the_records_of_wal_files_are_those_that_are_watched_for() {
     );
 
     let wal = stage.sandbox.folder("wal").to_string_lossy().into_owned();
-    let log = run(&stage.options, &["wal-prefetch", &wal, &segment]).stderr;
-    let told = records(&log);
-    for (record, words, key, state) in [
-        (&told[0], "begin wal restore", &sought, "begin"),
-        (&told[1], "complete wal restore", &key, "complete"),
-    ] {
-        assert_eq!(
-            *record,
-            format!(
-                "wal_e.operator.backup INFO     MSG: {words}\n\
-                 STRUCTURED: action=wal-prefetch key={key} prefix={prefix} seg={segment} state={state}"
-            )
-        );
-    }
-
-    for (arguments, action) in [
-        (&["wal-fetch", "-p", "0", ABSENT, &target][..], "wal-fetch"),
-        (&["wal-prefetch", &wal, ABSENT], "wal-prefetch"),
-    ] {
-        let exit = run(&stage.options, arguments);
-        assert_eq!(exit.code(), 1, "{}", exit.stderr);
-        let told = records(&exit.stderr);
-        let absent = told.last().unwrap();
-        let sought = format!("{archive}/wal_005/{ABSENT}");
-        assert!(
-            absent.starts_with(&format!(
-                "wal_e.operator.backup INFO     MSG: could no longer locate object while performing wal restore\n\
-                 DETAIL: The absolute URI that could not be located is {sought}"
-            )) && absent.ends_with(&format!(
-                "STRUCTURED: action={action} key={sought} prefix={prefix} seg={ABSENT}"
-            )),
-            "{}",
-            exit.stderr
-        );
-    }
+    check_prefetch(&stage, &wal, &segment, (&sought, &key));
+    check_absence(&stage, &wal, &target);
 
     let log = run(&stage.options, &["delete", "everything"]).stderr;
     let expected = format!(

@@ -292,14 +292,19 @@ fn row62_busybox_with_wgets_words_fails_and_does_not_end_recovery() {
     assert!(server.heads.lock().unwrap().is_empty());
 }
 
-#[test]
-fn the_texts() {
-    let endpoint = RestoreEndpoint {
+/// The sidecar, without token and TLS.
+fn plain() -> RestoreEndpoint {
+    RestoreEndpoint {
         host: "sidecar".to_owned(),
         port: 5000,
         token: None,
         tls: None,
-    };
+    }
+}
+
+#[test]
+fn the_texts() {
+    let endpoint = plain();
     let text = |client, mode| restore_command(client, &endpoint, mode).unwrap().text;
     assert_eq!(
         text(RestoreClient::Wget, RecoveryMode::Recover),
@@ -321,21 +326,26 @@ fn the_texts() {
     );
     let six = RestoreEndpoint {
         host: "::1".to_owned(),
-        ..endpoint.clone()
+        ..endpoint
     };
+    let curl = restore_command(RestoreClient::Curl, &six, RecoveryMode::Standby);
+    let curl = curl.unwrap().text;
+    assert!(curl.contains(" \"http://[::1]:5000\"/wal/%f "), "{curl}");
+}
+
+#[test]
+fn the_texts_with_a_token_and_tls() {
     let text = |client, endpoint: &RestoreEndpoint| {
         restore_command(client, endpoint, RecoveryMode::Standby)
             .unwrap()
             .text
     };
-    let curl = text(RestoreClient::Curl, &six);
-    assert!(curl.contains(" \"http://[::1]:5000\"/wal/%f "), "{curl}");
     let secured = |ca_file: Option<&str>| RestoreEndpoint {
         tls: Some(RestoreTls {
             ca_file: ca_file.map(PathBuf::from),
         }),
         token: Some(Secret::new("t0ken")),
-        ..endpoint.clone()
+        ..plain()
     };
     for (client, ca_file, expected) in [
         (

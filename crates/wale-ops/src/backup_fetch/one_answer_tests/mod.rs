@@ -6,7 +6,8 @@
 //! * Where restore warns of nothing, fetch finds every segment on the way, and the proof of absence holds at its end.
 //! * Where restore names a segment, the world has written it, and its absence is never proven.
 //! * Absence is never proven for a segment behind which the archive has more of a way.
-//! * The alarm names the gap of the newest backup's way that restore names, and none where restore names none.
+//! * The alarm names the gap of the newest backup's way and the lost history that restore names, and none where restore
+//!   names none.
 //! * A deletion leaves every backup that stays all that it could reach before.
 
 mod world;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use wale_archive::BackupSelector;
 use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
@@ -24,7 +26,6 @@ use super::lost;
 use super::options::WalSource;
 use super::source::Source;
 use super::way;
-use crate::archive::BackupSelector;
 use crate::error::Kind;
 use crate::recoverable;
 use crate::retention::{self, Act, Bound, Policy, Request, WalRetention};
@@ -190,6 +191,13 @@ async fn check_alarm(world: &World) -> Result<(), String> {
         (None, None) => {}
         (Some(text), Some(gap)) if text.contains(&gap) => {}
         _ => return Err(format!("{case}: alarm and restore differ")),
+    }
+    let told = lost::history(&world.archive, found.backup.segment().timeline()).await;
+    let told = told.map_err(|error| error.chain())?;
+    match (&told, &found.lost_history) {
+        (None, None) => {}
+        (Some(text), Some(lost)) if text.starts_with(&lost.name().to_string()) => {}
+        (_, lost) => return Err(format!("{case}: {told:?}, but the alarm says {lost:?}")),
     }
     let newest = world.lines.len() - 1;
     let leads = |backup: &&Made| world.is_listed(backup) && backup.leads_to(&world.lines[newest]);

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use serde_json::json;
-use wale_format::{BackupName, Codec, layout};
+use wale_archive::{Archive, ArchiveOptions, Beginning};
+use wale_format::{BackupName, Codec, Seal, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_storage::{MemoryStore, ObjectKey, Store};
 
-use crate::archive::{Archive, ArchiveOptions, Beginning};
-use crate::clock::Clock;
+use crate::Clock;
 use crate::testing::{SEGMENT_BYTES, SYSTEM_IDENTIFIER, cluster, segment};
 
 const BYTES: u64 = SEGMENT_BYTES as u64;
@@ -372,7 +372,7 @@ impl World {
 fn options(store: Arc<dyn Store>) -> ArchiveOptions {
     ArchiveOptions {
         store,
-        seal: Codec::None.into(),
+        seal: Seal::unencrypted(Codec::None),
         clock: Clock::System,
         budget: wale_pipeline::MemoryBudget::new(256 << 20),
         created_by: "wale test".to_owned(),

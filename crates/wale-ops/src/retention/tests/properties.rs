@@ -183,6 +183,52 @@ fn way(world: &World, backup: &Made, to: usize) -> Option<Vec<WalSegmentName>> {
     )
 }
 
+/// Everything that must be so of one backup that is listed.
+fn check_listed(
+    world: &World,
+    before: &BTreeMap<String, Bytes>,
+    onward: bool,
+    backup: &Made,
+) -> Result<(), String> {
+    let was_and_is = |key: &str| !before.contains_key(key) || world.has(key);
+    if let Some(lost) = backup.keys.iter().find(|key| !world.has(key)) {
+        return Err(format!("{} is listed and lost {lost}", backup.name));
+    }
+    for number in backup.start..=backup.stop {
+        let key = World::wal_key(world.segment(backup.branch, number));
+        if !was_and_is(&key) {
+            return Err(format!("{} cannot become consistent: {key}", backup.name));
+        }
+    }
+    for to in 0..world.branches.len() {
+        let Some(way) = way(world, backup, to).filter(|_| onward) else {
+            continue;
+        };
+        if let Some(lost) = way
+            .into_iter()
+            .map(World::wal_key)
+            .find(|key| !was_and_is(key))
+        {
+            return Err(format!(
+                "{} cannot be recovered to timeline {}: {lost}",
+                backup.name, world.branches[to].id
+            ));
+        }
+    }
+    // The histories that the server asks for, upwards from the backup's timeline.
+    for branch in world
+        .branches
+        .iter()
+        .filter(|one| one.id >= world.branches[backup.branch].id)
+    {
+        let name = ArchiveFileName::TimelineHistory(branch.id);
+        if !was_and_is(&layout::wal(&name, Codec::None)) {
+            return Err(format!("{} lost {name}", backup.name));
+        }
+    }
+    Ok(())
+}
+
 /// Everything that must be so of what is left of `before`.
 fn check(world: &World, before: &BTreeMap<String, Bytes>, onward: bool) -> Result<(), String> {
     let was_and_is = |key: &str| !before.contains_key(key) || world.has(key);
@@ -192,41 +238,7 @@ fn check(world: &World, before: &BTreeMap<String, Bytes>, onward: bool) -> Resul
         .filter(|backup| world.has(&layout::sentinel(&backup.name)))
         .collect();
     for backup in &listed {
-        if let Some(lost) = backup.keys.iter().find(|key| !world.has(key)) {
-            return Err(format!("{} is listed and lost {lost}", backup.name));
-        }
-        for number in backup.start..=backup.stop {
-            let key = World::wal_key(world.segment(backup.branch, number));
-            if !was_and_is(&key) {
-                return Err(format!("{} cannot become consistent: {key}", backup.name));
-            }
-        }
-        for to in 0..world.branches.len() {
-            let Some(way) = way(world, backup, to).filter(|_| onward) else {
-                continue;
-            };
-            if let Some(lost) = way
-                .into_iter()
-                .map(World::wal_key)
-                .find(|key| !was_and_is(key))
-            {
-                return Err(format!(
-                    "{} cannot be recovered to timeline {}: {lost}",
-                    backup.name, world.branches[to].id
-                ));
-            }
-        }
-        // The histories that the server asks for, upwards from the backup's timeline.
-        for branch in world
-            .branches
-            .iter()
-            .filter(|one| one.id >= world.branches[backup.branch].id)
-        {
-            let name = ArchiveFileName::TimelineHistory(branch.id);
-            if !was_and_is(&layout::wal(&name, Codec::None)) {
-                return Err(format!("{} lost {name}", backup.name));
-            }
-        }
+        check_listed(world, before, onward, backup)?;
     }
     for backup in world.backups.iter().filter(|backup| backup.marked) {
         if !world.has(&layout::sentinel(&backup.name)) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use serde_json::json;
+use wale_archive::{Archive, ArchiveOptions};
 use wale_format::{BackupName, Codec, Seal, layout};
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
@@ -18,8 +19,7 @@ use super::super::plan::Request;
 use super::super::report::{Line, Report};
 use super::super::run::run;
 use super::{at, timeline};
-use crate::archive::{Archive, ArchiveOptions};
-use crate::clock::Clock;
+use crate::Clock;
 use crate::error::Result;
 
 pub(super) const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
@@ -81,7 +81,7 @@ impl World {
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
         let archive = Archive::open(ArchiveOptions {
             store: faulty.clone(),
-            seal: Seal::from(Codec::None),
+            seal: Seal::unencrypted(Codec::None),
             clock: clock.clone(),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),
@@ -251,7 +251,7 @@ impl World {
     pub(super) fn beside(&self) -> Archive {
         Archive::open(ArchiveOptions {
             store: Arc::new(self.memory.clone()),
-            seal: Seal::from(Codec::None),
+            seal: Seal::unencrypted(Codec::None),
             clock: Clock::fixed(self.time),
             budget: MemoryBudget::new(64 << 20),
             created_by: "wale test".to_owned(),

@@ -1,0 +1,202 @@
+//! Adopting a prefix that WAL-E or WAL-G made: it has WAL and base backups, but no identity.
+//!
+//! The identity is taken from the cluster, and compared with the newest WAL object that can be read, so that nobody
+//! starts to write into a stranger's archive. Objects whose codec this version cannot read prove nothing; if there
+//! is nothing else, adoption is refused rather than believed.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use wale_format::Codec;
+use wale_format::layout::{self, ArchiveKey};
+use wale_pg::{ArchiveFileName, ClusterIdentity, SystemIdentifier};
+use wale_storage::{ObjectKey, ObjectMeta};
+
+use crate::error::{Kind, OpError, Result};
+use crate::foreign_cluster::foreign_cluster;
+use crate::read::damaged;
+use crate::{Archive, StoredWal};
+
+/// What a prefix without identity holds.
+pub(crate) enum Survey {
+    /// Nothing of ours or of WAL-E's or WAL-G's.
+    Empty,
+    /// An archive.
+    InUse(Contents),
+}
+
+/// What was seen in an archive without identity.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// The codecs of its WAL.
+    pub(crate) codecs: BTreeSet<Codec>,
+    /// The newest segment that this version can read.
+    newest_readable: Option<StoredWal>,
+    /// The newest segment of all.
+    newest: Option<StoredWal>,
+    /// Whether there is a base backup.
+    has_backup: bool,
+    /// A WAL object under an extension that this version does not know.
+    stranger: Option<ObjectKey>,
+}
+
+impl Archive {
+    /// Looks through the whole prefix once. Only an archive without identity pays for this, and only until it has
+    /// one.
+    pub(crate) async fn survey(&self) -> Result<Survey> {
+        let mut contents = Contents::default();
+        for prefix in [layout::WAL_PREFIX, layout::BACKUP_PREFIX] {
+            let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+            let mut listing = self.store().list(prefix).await.map_err(failed)?;
+            while let Some(meta) = listing.try_next().await.map_err(failed)? {
+                contents.add(meta);
+            }
+        }
+        let empty =
+            contents.codecs.is_empty() && !contents.has_backup && contents.stranger.is_none();
+        Ok(if empty {
+            Survey::Empty
+        } else {
+            Survey::InUse(contents)
+        })
+    }
+
+    /// Refuses `cluster` when the archive's newest segment is another cluster's. Where no segment can be read, the base
+    /// backups say whose archive it is; an archive in which nothing does is refused.
+    pub(crate) async fn check_adoption(
+        &self,
+        contents: &Contents,
+        cluster: &ClusterIdentity,
+    ) -> Result<()> {
+        let Some(stored) = &contents.newest_readable else {
+            let refusal = match (&contents.newest, &contents.stranger) {
+                (Some(stored), _) => Some(unreadable(&stored.key, stored.codec.name())),
+                (None, Some(key)) => Some(unreadable(key, "something unknown")),
+                (None, None) => None,
+            };
+            return match (self.check_backups(cluster).await?, refusal) {
+                (Recorded::Nothing, Some(refusal)) => Err(refusal),
+                _ => Ok(()),
+            };
+        };
+        let header = match self.read_wal_header(stored).await {
+            Err(error)
+                if error.kind == Kind::Configuration
+                    && self.check_backups(cluster).await? == Recorded::Own =>
+            {
+                return Ok(());
+            }
+            read => read,
+        };
+        let header = header.map_err(|error| {
+            if !matches!(error.kind, Kind::CorruptData | Kind::Configuration) {
+                return error;
+            }
+            OpError::new(
+                error.kind,
+                format!("could not tell whose archive {} is", self.location()),
+            )
+            .detail(format!(
+                "Its newest WAL object {} cannot be read.",
+                stored.key
+            ))
+            .hint("give the key that the archive was written with, or use a new prefix")
+            .source(error)
+        })?;
+        if header.system_identifier != cluster.system_identifier {
+            return Err(foreign_cluster(
+                header.system_identifier,
+                cluster.system_identifier,
+                &self.location(),
+            ));
+        }
+        if u64::from(header.segment_size) != cluster.wal_segment_size.bytes() {
+            return Err(damaged(
+                &stored.key,
+                "its WAL segment size is not the cluster's",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Without any WAL that can be read, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.
+    async fn check_backups(&self, cluster: &ClusterIdentity) -> Result<Recorded> {
+        let catalog = self.catalog().await?;
+        let recorded = catalog
+            .backups
+            .iter()
+            .rev()
+            .find_map(|entry| entry.readable()?.system_identifier);
+        match recorded.map(SystemIdentifier::new) {
+            Some(found) if found != cluster.system_identifier => Err(foreign_cluster(
+                found,
+                cluster.system_identifier,
+                &self.location(),
+            )),
+            Some(_) => Ok(Recorded::Own),
+            None => Ok(Recorded::Nothing),
+        }
+    }
+}
+
+/// What the base backups of an archive say about its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    /// They are of this cluster.
+    Own,
+    /// None of them shows it.
+    Nothing,
+}
+
+impl Contents {
+    fn add(&mut self, meta: ObjectMeta) {
+        match layout::parse(meta.key.as_str()) {
+            ArchiveKey::Wal { name, codec, .. } => {
+                self.codecs.insert(codec);
+                if name.is_segment() {
+                    self.add_segment(name, codec, meta);
+                }
+            }
+            ArchiveKey::Sentinel(_) => self.has_backup = true,
+            ArchiveKey::Unknown if layout::wal_claim(meta.key.as_str()).is_some() => {
+                self.stranger = Some(meta.key);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_segment(&mut self, name: ArchiveFileName, codec: Codec, meta: ObjectMeta) {
+        let stored = StoredWal {
+            name,
+            key: meta.key,
+            codec,
+            size: meta.size,
+            modified: meta.modified,
+        };
+        if codec.can_read() {
+            keep_newer(&mut self.newest_readable, &stored);
+        }
+        keep_newer(&mut self.newest, &stored);
+    }
+}
+
+/// Newer by the store's time; of equal times (a copied archive) the greater name.
+fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
+    let age =
+        |stored: &StoredWal| -> (DateTime<Utc>, ArchiveFileName) { (stored.modified, stored.name) };
+    if kept.as_ref().is_none_or(|kept| age(candidate) > age(kept)) {
+        *kept = Some(candidate.clone());
+    }
+}
+
+fn unreadable(key: &ObjectKey, codec: &str) -> OpError {
+    OpError::new(
+        Kind::Configuration,
+        format!("the archive's WAL is compressed with {codec}, which this version cannot read yet"),
+    )
+    .detail(format!(
+        "Whose archive it is cannot be checked; its newest WAL object is {key}."
+    ))
+    .hint("use a version of wale that reads this codec, or a new prefix")
+}

@@ -1,0 +1,117 @@
+//! The handle on an archive: one prefix in one store, bound to one cluster.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use wale_format::{ArchiveIdentity, Seal};
+use wale_pipeline::MemoryBudget;
+use wale_storage::{ObjectKey, Store};
+
+use crate::Clock;
+use crate::error::{OpError, Result};
+
+/// What an [`Archive`] is made of.
+#[derive(Debug)]
+pub struct ArchiveOptions {
+    /// The store, already rooted at the archive's prefix.
+    pub store: Arc<dyn Store>,
+    /// How objects are sealed.
+    pub seal: Seal,
+    /// The time of day.
+    pub clock: Clock,
+    /// The budget that every buffer of the size of a segment or a partition is taken from.
+    pub budget: MemoryBudget,
+    /// The program that writes, for the identity: `wale 1.2.3`.
+    pub created_by: String,
+}
+
+/// A handle on the archive; clones share it.
+#[derive(Clone)]
+pub struct Archive {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) seal: Seal,
+    pub(crate) clock: Clock,
+    pub(crate) budget: MemoryBudget,
+    pub(crate) created_by: String,
+    /// The identity as last read. The lock is held over the claim.
+    pub(crate) identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
+    /// Whether this process has ever seen an identity: an archive that has none any more is not begun anew.
+    pub(crate) was_seen: AtomicBool,
+    /// Whether this process began the archive in an empty place.
+    pub(crate) was_begun: AtomicBool,
+}
+
+impl Archive {
+    /// A handle on the archive; asks the store nothing yet.
+    #[must_use]
+    pub fn open(options: ArchiveOptions) -> Self {
+        let ArchiveOptions {
+            store,
+            seal,
+            clock,
+            budget,
+            created_by,
+        } = options;
+        let identity = tokio::sync::Mutex::new(None);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                seal,
+                clock,
+                budget,
+                created_by,
+                identity,
+                was_seen: AtomicBool::new(false),
+                was_begun: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The store under the archive.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The budget of large buffers.
+    #[must_use]
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.inner.budget
+    }
+
+    /// Where the archive is, printable, without secrets.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.inner.store.location()
+    }
+
+    /// The key of an object by its path below the prefix. Only paths that wale itself composed come here.
+    ///
+    /// # Errors
+    /// `Internal` for a path that is no key, which is a bug.
+    pub fn key(path: &str) -> Result<ObjectKey> {
+        ObjectKey::new(path).map_err(|e| {
+            OpError::internal(format!("composed the impossible key {path:?}")).source(e)
+        })
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive")
+            .field("location", &self.location())
+            .field("seal", &self.inner.seal)
+            .finish()
+    }
+}

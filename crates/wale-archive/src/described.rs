@@ -1,0 +1,220 @@
+//! What a restore keeps of the files that a backup's description names: a digest of each name, never the name, so that
+//! names of any length cost the same; and how many fit into memory.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Kind, OpError};
+
+/// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 40 MB with a manifest and 64 MB
+/// with another tool's list.
+const FILES_FLOOR: u64 = 1_000_000;
+/// The part of the budget that a description may take.
+const SHARE: u64 = 4;
+/// Bytes of text for each file, on average, at most: some 150 are usual. What has more is no description: with the floor
+/// 1 GiB is read.
+const TEXT_BYTES: u64 = 1 << 10;
+/// What a budget is of `WALE_MEMORY` at least: uploads and segments fetched ahead have a quarter each.
+const BUDGET_PART: u64 = 2;
+
+/// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
+pub const MANIFEST_FILE_BYTES: u64 = 40;
+/// Memory of a file of another tool's backup: a map of digests and what brought them, 24 bytes in nodes that are two thirds
+/// full, makes some 40; 17 more where its maker listed it; rounded up.
+pub(crate) const FOREIGN_FILE_BYTES: u64 = 64;
+
+/// The first 128 bits of the SHA-256 of a path: none is met twice by chance, nor made to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NameDigest([u8; 16]);
+
+impl NameDigest {
+    /// The digest of a name.
+    pub fn of(name: &str) -> Self {
+        let whole: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        let mut first = [0; 16];
+        first.copy_from_slice(&whole[..16]);
+        Self(first)
+    }
+}
+
+/// How much of a description is kept, by the memory that there is for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptionBounds {
+    file_bytes: u64,
+    files_max: u64,
+    share: u64,
+}
+
+impl DescriptionBounds {
+    /// For a manifest, out of a budget of `total` bytes.
+    pub fn of_manifest(total: u64) -> Self {
+        Self::new(MANIFEST_FILE_BYTES, total)
+    }
+
+    /// For another tool's backup, with or without a list.
+    pub fn of_foreign(total: u64) -> Self {
+        Self::new(FOREIGN_FILE_BYTES, total)
+    }
+
+    fn new(file_bytes: u64, total: u64) -> Self {
+        let share = total / SHARE;
+        Self {
+            file_bytes,
+            files_max: (share / file_bytes).max(FILES_FLOOR),
+            share,
+        }
+    }
+
+    /// Files at most.
+    pub fn files_max(self) -> u64 {
+        self.files_max
+    }
+
+    /// Bytes of text at most. None of them is kept.
+    pub fn text_max(self) -> u64 {
+        self.files_max.saturating_mul(TEXT_BYTES)
+    }
+
+    /// What so many files take of the budget: what the floor allows beyond the share stands beside it, or nothing else
+    /// could run; and so does what would leave no room for `rest`.
+    pub fn counted(self, files: u64, rest: u64) -> u64 {
+        let total = self.share.saturating_mul(SHARE);
+        let most = self.share.min(total.saturating_sub(rest));
+        files.saturating_mul(self.file_bytes).min(most)
+    }
+
+    /// Refuses more than fit. `what` names the description.
+    pub fn too_many(self, what: &str, files: u64) -> OpError {
+        OpError::new(
+            Kind::Configuration,
+            format!(
+                "{what} names {files} files, and WALE_MEMORY has room for {}",
+                self.files_max
+            ),
+        )
+        .detail(format!(
+            "A restore keeps {} bytes for each file until its end; a quarter of the memory is for that.",
+            self.file_bytes
+        ))
+        .hint(self.hint(files))
+    }
+
+    /// What has room for so many files.
+    fn hint(self, files: u64) -> String {
+        let needed = files
+            .saturating_mul(self.file_bytes)
+            .saturating_mul(SHARE * BUDGET_PART);
+        format!(
+            "set WALE_MEMORY to {}MiB or more; nothing was written",
+            needed.div_ceil(1 << 20)
+        )
+    }
+
+    /// Refuses a text of so many bytes.
+    pub fn too_long(self, what: &str, bytes: u64) -> OpError {
+        let files = bytes.div_ceil(TEXT_BYTES);
+        OpError::new(
+            Kind::Configuration,
+            format!(
+                "{what} has {bytes} bytes, and with this WALE_MEMORY {} are read",
+                self.text_max()
+            ),
+        )
+        .hint(self.hint(files))
+    }
+}
+
+/// Names that are expected: 17 bytes for each.
+#[derive(Debug, Default)]
+pub struct ExpectedNames {
+    /// In order, each once, with whether it has come.
+    digests: Box<[NameDigest]>,
+    came: Box<[bool]>,
+}
+
+impl ExpectedNames {
+    /// Names that shall come.
+    pub fn new(mut digests: Vec<NameDigest>) -> Self {
+        digests.sort_unstable();
+        digests.dedup();
+        Self {
+            came: vec![false; digests.len()].into_boxed_slice(),
+            digests: digests.into_boxed_slice(),
+        }
+    }
+
+    /// Notes that a name has come; others are passed over.
+    pub fn come(&mut self, name: &str) {
+        if let Ok(at) = self.digests.binary_search(&NameDigest::of(name)) {
+            self.came[at] = true;
+        }
+    }
+
+    /// How many have not come.
+    pub fn missing(&self) -> usize {
+        self.came.iter().filter(|came| !**came).count()
+    }
+
+    /// Whether this one is expected and has not come.
+    pub fn is_missing(&self, name: &str) -> bool {
+        let at = self.digests.binary_search(&NameDigest::of(name));
+        at.is_ok_and(|at| !self.came[at])
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.digests.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_come_is_missed_no_more() {
+        let names = ["b", "a", "c", "a"];
+        let mut expected = ExpectedNames::new(names.map(NameDigest::of).to_vec());
+        assert_eq!((expected.count(), expected.missing()), (3, 3));
+        for name in ["a", "a", "d", "A"] {
+            expected.come(name);
+        }
+        assert_eq!(expected.missing(), 2);
+        let still = ["a", "b", "c", "d"].map(|name| expected.is_missing(name));
+        assert_eq!(still, [false, true, true, false]);
+        assert_eq!(ExpectedNames::default().missing(), 0);
+    }
+
+    #[test]
+    fn the_bound_grows_with_the_memory_and_has_a_floor() {
+        for (total, files, counted) in [
+            // Nothing is counted where it would leave nothing for the work itself.
+            (12 << 20, 1_000_000, 0),
+            (16 << 20, 1_000_000, 4 << 20),
+            (256 << 20, (64 << 20) / 40, 40_000_000),
+            (4 << 30, (1 << 30) / 40, 40_000_000),
+        ] {
+            let bounds = DescriptionBounds::new(40, total);
+            assert_eq!(bounds.files_max(), files, "{total}");
+            assert_eq!(bounds.counted(1_000_000, 12 << 20), counted, "{total}");
+            assert_eq!(bounds.text_max(), files << 10);
+        }
+    }
+
+    /// A user who follows the hint gets on, even where the budget is half of the setting.
+    #[test]
+    fn the_hint_is_enough() {
+        let bounds = DescriptionBounds::new(40, 128 << 20);
+        for error in [
+            bounds.too_many("it", 3_000_000),
+            bounds.too_long("it", 3_000_000 << 10),
+        ] {
+            assert_eq!(error.kind, Kind::Configuration);
+            let hint = error.hint.unwrap();
+            let digits: String = hint.chars().filter(char::is_ascii_digit).collect();
+            let setting = digits.parse::<u64>().unwrap() << 20;
+            let raised = DescriptionBounds::new(40, setting / BUDGET_PART);
+            assert!(raised.files_max() >= 3_000_000, "{hint}");
+            assert!(setting < 3_000_000 * 330, "and not far more than that");
+        }
+    }
+}

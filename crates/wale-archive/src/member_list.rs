@@ -1,0 +1,523 @@
+//! WAL-G's list of the members of a backup (`files_metadata.json`; before 2.0 in the sentinel itself), read as a stream: of
+//! a name no more than its digest is kept, and a name that is missing is found by reading again.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use wale_format::layout;
+use wale_format::{BackupName, Sentinel};
+use wale_storage::ObjectKey;
+
+use crate::Archive;
+use crate::described::{DescriptionBounds, ExpectedNames, NameDigest};
+use crate::error::{Kind, OpError, Result};
+
+/// The file that says where the recovery of a backup begins.
+const LABEL: &str = "backup_label";
+
+/// Partitions that a list names, at most, and bytes of the name of one. 131,072 × some 80 bytes = 10 MB, 40 MB at the worst;
+/// at WAL-G's 1 GiB each they are 128 TiB.
+const PARTITIONS_MAX: usize = 1 << 17;
+const PARTITION_NAME_MAX: usize = 255;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// What the reader of JSON keeps for a moment: a string (a path of 4,096 bytes, each escaped as six, makes 24 kB; others, as
+/// a label, are no longer), and a byte for each level of what it passes over.
+const STRING_MAX: usize = 1 << 20;
+const DEPTH_MAX: usize = 128;
+
+/// What is kept of the list.
+#[derive(Clone)]
+pub enum Keep {
+    /// Nothing but the partitions.
+    Partitions,
+    /// The digests of all members, within these bounds.
+    Members(DescriptionBounds),
+    /// The first member, in the order of names, for which this holds.
+    First(Arc<dyn Fn(&str) -> bool + Send + Sync>),
+}
+
+/// WAL-G's list of the members of a backup, where it made one.
+#[derive(Debug, Default)]
+pub struct MemberList {
+    /// The partitions that the list names, by the last component of their keys.
+    pub partitions: BTreeSet<String>,
+    /// The members that some partition must hold, without a slash at either end. The data directory itself is none.
+    pub members: ExpectedNames,
+    /// The member that was asked for.
+    pub first: Option<String>,
+}
+
+/// A list while it is read.
+struct Reading {
+    keep: Keep,
+    partitions: BTreeSet<String>,
+    digests: Vec<NameDigest>,
+    seen: u64,
+    first: Option<String>,
+    /// Whether there was one at all.
+    found: bool,
+}
+
+impl Reading {
+    fn new(keep: Keep) -> Self {
+        Self {
+            keep,
+            partitions: BTreeSet::new(),
+            digests: Vec::new(),
+            seen: 0,
+            first: None,
+            found: false,
+        }
+    }
+
+    fn member(&mut self, name: &str) {
+        let name = name.trim_start_matches("./").trim_matches('/');
+        // JSON of WAL-G's has the replacement in the place of bytes that are not UTF-8.
+        if matches!(name, "" | ".") || name.contains(char::REPLACEMENT_CHARACTER) {
+            return;
+        }
+        match &self.keep {
+            Keep::Partitions => {}
+            Keep::Members(bounds) => {
+                self.seen += 1;
+                if self.seen <= bounds.files_max() {
+                    self.digests.push(NameDigest::of(name));
+                }
+            }
+            Keep::First(wanted) => {
+                let is_before = self.first.as_deref().is_none_or(|first| name < first);
+                if is_before && wanted(name) {
+                    self.first = Some(name.to_owned());
+                }
+            }
+        }
+    }
+
+    fn partition(&mut self, name: String) -> Result<(), String> {
+        if name.len() > PARTITION_NAME_MAX {
+            return Err("the name of a partition is far too long".to_owned());
+        }
+        self.partitions.insert(name);
+        if self.partitions.len() > PARTITIONS_MAX {
+            return Err(format!("it names more than {PARTITIONS_MAX} partitions"));
+        }
+        Ok(())
+    }
+
+    fn finish(self, key: &ObjectKey) -> Result<MemberList> {
+        if let Keep::Members(bounds) = &self.keep
+            && self.seen > bounds.files_max()
+        {
+            return Err(bounds.too_many(&format!("object {key}"), self.seen));
+        }
+        Ok(MemberList {
+            partitions: self.partitions,
+            members: ExpectedNames::new(self.digests),
+            first: self.first,
+        })
+    }
+}
+
+impl Archive {
+    /// WAL-G's list of the backup's members. `None` for a backup of another tool, and for one that was made without it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] when the list is not there although the backup's record says so, or cannot be read;
+    /// [`Kind::Configuration`] when there is no memory for so many members.
+    pub async fn member_list(
+        &self,
+        name: &BackupName,
+        sentinel: &Sentinel,
+        keep: Keep,
+    ) -> Result<Option<MemberList>> {
+        if sentinel.wale.is_some() || sentinel.lsn.is_none() {
+            return Ok(None);
+        }
+        let key = Self::key(&layout::files_metadata(name))?;
+        let damaged = |why: &str| {
+            OpError::new(
+                Kind::CorruptData,
+                format!("backup {name} is damaged: its list of files, {key}, {why}"),
+            )
+            .hint("restore another backup; without the list nobody can tell whether this one is whole")
+        };
+        // Before WAL-G 2.0 the list was in the sentinel itself.
+        if sentinel.version.is_none() {
+            let record = Self::key(&layout::sentinel(name))?;
+            let read = self.read_list(&record, keep.clone()).await?;
+            if let Some(read) = read.filter(|read| read.found) {
+                return read.finish(&record).map(Some);
+            }
+        }
+        if sentinel.files_metadata_disabled == Some(true) {
+            return Ok(None);
+        }
+        match self.read_list(&key, keep).await {
+            Ok(Some(read)) => read.finish(&key).map(Some),
+            Ok(None) if sentinel.version >= Some(2) => Err(damaged("is not in the archive")),
+            Ok(None) => Ok(None),
+            Err(error) if error.kind == Kind::CorruptData => {
+                Err(damaged("cannot be read").source(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A list of members as it is stored.
+    async fn read_list(&self, key: &ObjectKey, keep: Keep) -> Result<Option<Reading>> {
+        let bounds = match keep {
+            Keep::Members(bounds) => bounds,
+            _ => DescriptionBounds::of_foreign(self.budget().total()),
+        };
+        self.read_stream(key, move |size, source| {
+            if size > bounds.text_max() {
+                return Err(bounds.too_long("a list of files", size).into());
+            }
+            let mut reading = Reading::new(keep);
+            read(source, &mut reading).map_err(io::Error::from)?;
+            Ok(reading)
+        })
+        .await
+    }
+}
+
+/// Reads a list; what it says is shown to `reading`.
+fn read(source: impl Read, reading: &mut Reading) -> serde_json::Result<()> {
+    // JSON is read byte by byte.
+    let source = BufReader::with_capacity(READ_BYTES, Guarded::new(source));
+    let mut json = serde_json::Deserializer::from_reader(source);
+    List(reading).deserialize(&mut json)?;
+    json.end()
+}
+
+/// The parts of a list that matter here.
+#[derive(Deserialize)]
+enum Field {
+    Files,
+    #[serde(rename = "TarFileSets")]
+    Sets,
+    #[serde(other)]
+    Other,
+}
+
+/// What matters of a member.
+#[derive(Deserialize)]
+struct Described {
+    /// Its content is in the backup's parent.
+    #[serde(default, rename = "IsSkipped")]
+    is_skipped: Option<bool>,
+}
+
+/// The whole list.
+struct List<'r>(&'r mut Reading);
+
+impl<'de> DeserializeSeed<'de> for List<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of files")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut files, mut sets) = (false, false);
+        while let Some(field) = map.next_key()? {
+            let (section, came, name) = match field {
+                Field::Files => (Section::Files, &mut files, "Files"),
+                Field::Sets => (Section::Sets, &mut sets, "TarFileSets"),
+                Field::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if std::mem::replace(came, true) {
+                return Err(A::Error::duplicate_field(name));
+            }
+            let reading = &mut *self.0;
+            map.next_value_seed(Names { section, reading })?;
+        }
+        Ok(())
+    }
+}
+
+/// The two parts of a list that matter.
+#[derive(Clone, Copy)]
+enum Section {
+    /// The members, each with what describes it.
+    Files,
+    /// The partitions, each with the names of its members.
+    Sets,
+}
+
+/// The names of a part of the list, each with what belongs to it; or `null`.
+struct Names<'r> {
+    section: Section,
+    reading: &'r mut Reading,
+}
+
+impl<'de> DeserializeSeed<'de> for Names<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Names<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.section {
+            Section::Files => "files by their names",
+            Section::Sets => "names by partitions",
+        })
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.reading.found = true;
+        while let Some(name) = map.next_key::<String>()? {
+            match self.section {
+                Section::Files => {
+                    if map.next_value::<Described>()?.is_skipped != Some(true) {
+                        self.reading.member(&name);
+                    }
+                }
+                Section::Sets => {
+                    self.reading.partition(name).map_err(A::Error::custom)?;
+                    // WAL-G also names what was gone when it came to it; but the label never is.
+                    if map.next_value_seed(HasLabel)? {
+                        self.reading.member(LABEL);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the label is among the members of a partition; they may be `null`.
+struct HasLabel;
+
+impl<'de> DeserializeSeed<'de> for HasLabel {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for HasLabel {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of names")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<bool, A::Error> {
+        let mut found = false;
+        while let Some(name) = names.next_element::<String>()? {
+            found |= name == LABEL;
+        }
+        Ok(found)
+    }
+}
+
+/// JSON whose strings and levels have an end, so that a reader of it holds little at a time.
+struct Guarded<R> {
+    inner: R,
+    /// Bytes since the string began that is open.
+    string: Option<usize>,
+    escaped: bool,
+    depth: usize,
+}
+
+impl<R> Guarded<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            string: None,
+            escaped: false,
+            depth: 0,
+        }
+    }
+
+    fn see(&mut self, byte: u8) -> Result<(), &'static str> {
+        let Some(length) = &mut self.string else {
+            match byte {
+                b'"' => self.string = Some(0),
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            return if self.depth > DEPTH_MAX {
+                Err("it has far too many levels")
+            } else {
+                Ok(())
+            };
+        };
+        *length += 1;
+        if *length > STRING_MAX {
+            return Err("a string of it is far too long");
+        }
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' => self.escaped = true,
+            b'"' => self.string = None,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Guarded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.inner.read(out)?;
+        for &byte in &out[..bytes] {
+            self.see(byte)
+                .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn list(json: &str) -> MemberList {
+    let bounds = DescriptionBounds::of_foreign(0);
+    let mut reading = Reading::new(Keep::Members(bounds));
+    read(json.as_bytes(), &mut reading).expect(json);
+    let key = ObjectKey::new("list").expect("a key");
+    reading.finish(&key).expect("few")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is read from a store: in pieces.
+    fn parse(json: &str, keep: Keep) -> serde_json::Result<Reading> {
+        struct Pieces<'a>(&'a [u8]);
+        impl Read for Pieces<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let bytes = self.0.len().min(out.len()).min(7);
+                out[..bytes].copy_from_slice(&self.0[..bytes]);
+                self.0 = &self.0[bytes..];
+                Ok(bytes)
+            }
+        }
+        let mut reading = Reading::new(keep);
+        read(Pieces(json.as_bytes()), &mut reading)?;
+        Ok(reading)
+    }
+
+    const LIST: &str = r#"{"Other": [{"a": ["}", "\""]}], "Files": {"/": {"IsSkipped": false},
+        "/base/5": {"IsSkipped": false, "MTime": "x", "CorruptBlocks": [1]}, "/base/5/1": {"IsSkipped": true},
+        "./a\u0062/": {}, ".": {}, "caf\ufffd": {}},
+        "TarFileSets": {"part_001.tar.lz4": ["/", "/PG_VERSION"], "b.tar.lz4": ["backup_label"], "none": null}}"#;
+
+    #[test]
+    fn of_names_digests_are_kept_and_a_missing_one_is_found_again() {
+        let read = list(LIST);
+        let names = [
+            "backup_label",
+            "base/5",
+            "ab",
+            // What is skipped is in the parent; what is no UTF-8 has no name in JSON.
+            "base/5/1",
+            "PG_VERSION",
+            "",
+            ".",
+            "caf\u{fffd}",
+        ];
+        let expected = names.map(|name| read.members.is_missing(name));
+        assert_eq!(
+            expected,
+            [true, true, true, false, false, false, false, false]
+        );
+        assert_eq!((read.members.count(), read.partitions.len()), (3, 3));
+        let lost = |name: &str| name != "ab";
+        let first = parse(LIST, Keep::First(Arc::new(lost))).unwrap();
+        assert_eq!(first.first.as_deref(), Some("backup_label"));
+        let partitions = parse(LIST, Keep::Partitions).unwrap();
+        assert_eq!(
+            (partitions.partitions.len(), partitions.digests.len()),
+            (3, 0)
+        );
+        for (json, found) in [
+            ("{}", false),
+            (r#"{"Files": null, "TarFileSets": null}"#, false),
+            (r#"{"Files": {}}"#, true),
+            (r#"{"TarFileSets": {}}"#, true),
+        ] {
+            assert_eq!(
+                parse(json, Keep::Partitions).unwrap().found,
+                found,
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        let long = format!(
+            r#"{{"Files": {{"{}": {{}}}}}}"#,
+            "a\\\"".repeat(STRING_MAX / 2)
+        );
+        let deep = format!(r#"{{"Other": {}"#, "[".repeat(10_000));
+        let partition = format!(r#"{{"TarFileSets": {{"{}": null}}}}"#, "a".repeat(256));
+        for json in [
+            "",
+            "[]",
+            "null",
+            "{} {}",
+            r#"{"Files": 1}"#,
+            r#"{"Files": ["a"]}"#,
+            r#"{"Files": {"a": null}}"#,
+            r#"{"Files": {}, "Files": {}}"#,
+            r#"{"TarFileSets": {"a": [1]}}"#,
+            &LIST[..LIST.len() - 1],
+            &long,
+            &deep,
+            &partition,
+        ] {
+            let shown = &json[..json.len().min(60)];
+            assert!(parse(json, Keep::Partitions).is_err(), "{shown}");
+        }
+    }
+
+    #[test]
+    fn more_members_than_fit_are_counted_and_refused() {
+        let bounds = DescriptionBounds::of_foreign(0);
+        let mut reading = Reading::new(Keep::Members(bounds));
+        for number in 0..bounds.files_max() + 3 {
+            reading.member(&number.to_string());
+        }
+        assert_eq!(reading.digests.len() as u64, bounds.files_max());
+        let key = ObjectKey::new("list").unwrap();
+        let error = reading.finish(&key).unwrap_err();
+        assert_eq!(error.kind, Kind::Configuration);
+        assert!(error.message.contains("names 1000003 files"), "{error}");
+    }
+}

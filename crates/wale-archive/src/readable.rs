@@ -1,0 +1,50 @@
+//! Whether WAL that the archive has can be read by this version: by its codec, and for a segment by its first page, since
+//! no name shows a key.
+
+use wale_pg::ArchiveFileName;
+
+use crate::error::{Kind, Result};
+use crate::{Archive, StoredWal};
+
+impl Archive {
+    /// Whether an object under `name` can be read by a restore of ours: by its codec, and for a segment by its first page.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_readable(&self, name: &ArchiveFileName) -> Result<bool> {
+        for stored in self.find_wal_copies(name).await? {
+            if stored.codec.can_read() && self.opens(&stored).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// An object under `name`, where there are some and a restore of ours reads none of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn unreadable_under(&self, name: &ArchiveFileName) -> Result<Option<String>> {
+        let mut unreadable = None;
+        for stored in self.find_wal_copies(name).await? {
+            if stored.codec.can_read() && self.opens(&stored).await? {
+                return Ok(None);
+            }
+            unreadable.get_or_insert(stored.key.to_string());
+        }
+        Ok(unreadable)
+    }
+
+    /// Whether the beginning of a stored segment can be decoded. For this question a damaged one counts as one that
+    /// can.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn opens(&self, stored: &StoredWal) -> Result<bool> {
+        match self.read_wal_header(stored).await {
+            Err(error) if error.kind == Kind::Configuration => Ok(false),
+            Err(error) if error.kind == Kind::CorruptData => Ok(true),
+            other => other.map(|_| true),
+        }
+    }
+}

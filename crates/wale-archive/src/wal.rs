@@ -1,0 +1,107 @@
+//! Looking for WAL in the archive, under whatever codec it was stored.
+
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
+use wale_format::{Codec, layout};
+use wale_pg::{ArchiveFileName, WalHeaderError, WalPageHeader};
+use wale_storage::ObjectKey;
+
+use crate::Archive;
+use crate::error::{Kind, OpError, Result};
+use crate::read::{ConsumeError, damaged};
+
+/// A WAL object that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWal {
+    /// What it holds.
+    pub name: ArchiveFileName,
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Its stored size in bytes.
+    pub size: u64,
+    /// When the store says it was written.
+    pub modified: DateTime<Utc>,
+}
+
+impl Archive {
+    /// Where `name` is stored. Under several codecs at once, the configured one is preferred, then one that can be
+    /// read.
+    ///
+    /// # Errors
+    /// Any failure of the store, even for one codec of several: an unanswered question is not an absence.
+    pub async fn find_wal(&self, name: &ArchiveFileName) -> Result<Option<StoredWal>> {
+        Ok(self.find_wal_copies(name).await?.into_iter().next())
+    }
+
+    /// All objects that hold `name`, in the order in which they should be read. One request for each known codec,
+    /// all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the
+    /// identity are not all there can be.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        let questions = self
+            .codecs_in_order()
+            .into_iter()
+            .map(|codec| self.head_wal(name, codec));
+        Ok(try_join_all(questions)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
+        let key = Self::key(&layout::wal(name, codec))?;
+        let meta = self
+            .store()
+            .head(&key)
+            .await
+            .map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        Ok(meta.map(|meta| StoredWal {
+            name: *name,
+            key,
+            codec,
+            size: meta.size,
+            modified: meta.modified,
+        }))
+    }
+
+    /// Every codec: the configured one first, then those that can be read, then the others.
+    fn codecs_in_order(&self) -> Vec<Codec> {
+        let mut codecs = vec![self.codec()];
+        for codec in Codec::ALL_READABLE.into_iter().chain(Codec::ALL) {
+            if !codecs.contains(&codec) {
+                codecs.push(codec);
+            }
+        }
+        codecs
+    }
+
+    /// The first page's header of a stored segment; only its beginning is fetched.
+    ///
+    /// # Errors
+    /// [`Kind::CorruptData`] when it is damaged, [`Kind::Configuration`] when this version cannot read it; the store's failures.
+    pub async fn read_wal_header(&self, stored: &StoredWal) -> Result<WalPageHeader> {
+        let (key, codec) = (stored.key.clone(), stored.codec);
+        self.decode(&stored.key, stored.codec, move |plain| {
+            let mut head = [0; WalPageHeader::LENGTH];
+            plain.read_exact(&mut head)?;
+            WalPageHeader::parse(&head).map_err(|error| {
+                ConsumeError::Refused(match error {
+                    // No codec shows what an object without one is: encrypted, or no WAL at all.
+                    WalHeaderError::UnknownMagic { .. } if codec == Codec::None => OpError::new(
+                        Kind::Configuration,
+                        format!("object {key} holds no WAL; it may be encrypted"),
+                    )
+                    .hint("use the tool that wrote it")
+                    .source(error),
+                    error => damaged(&key, &error).source(error),
+                })
+            })
+        })
+        .await
+    }
+}

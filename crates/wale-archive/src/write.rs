@@ -1,0 +1,82 @@
+//! Writing sealed objects. Only here and in `read` the archive's seal is opened.
+//!
+//! ```text
+//! blocking thread: plain content → SealWriter → ChunkWriter ══▶ body → the store's put
+//! ```
+//!
+//! A body ends well only when both writers were finished. Dropping one before that breaks the body, and a broken body
+//! leaves nothing under the object's name: that is the store's promise.
+
+use std::io::{self, Write as _};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use wale_format::{Codec, CodecError, Seal, SealWriter};
+use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS};
+use wale_storage::{Body, BodyError};
+
+use crate::Archive;
+use crate::error::{Kind, OpError, Result};
+
+impl Archive {
+    /// The codec of new objects, which their names show.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.inner.seal.codec()
+    }
+
+    /// The seal of an object whose name shows `codec`.
+    pub(crate) fn seal_of(&self, codec: Codec) -> Seal {
+        self.inner.seal.with_codec(codec)
+    }
+
+    /// What seals an object under `codec`, and the body that comes of it for the store, in chunks of `chunk_bytes`. The
+    /// memory is [`Archive::writer_bytes`].
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] when the seal cannot be set up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
+    pub fn sealed_body(
+        &self,
+        codec: Codec,
+        chunk_bytes: usize,
+    ) -> Result<(SealWriter<ChunkWriter>, Body)> {
+        let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
+        let chunks = ChunkWriter::new(sender, chunk_bytes);
+        let writer = self.seal_of(codec).writer(chunks).map_err(cannot_seal)?;
+        let body = receiver.into_stream();
+        let body = body.map_err(|error| BodyError::new(error.to_string()));
+        Ok((writer, body.boxed()))
+    }
+
+    /// The memory of one sealed body with its writer, in bytes: the seal, the chunk that is being filled, those that wait
+    /// and the one in the store's hands.
+    pub fn writer_bytes(&self, chunk_bytes: usize) -> u64 {
+        let chunks = 1 + QUEUE_CHUNKS + 1;
+        self.inner.seal.writer_bytes() + (chunks * chunk_bytes) as u64
+    }
+
+    /// Seals a small object in memory.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] when the seal cannot be set up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
+    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
+        let mut writer = self.inner.seal.writer(Vec::new()).map_err(cannot_seal)?;
+        let sealed = writer.write_all(plain).and_then(|()| writer.finish());
+        let sealed = sealed.map_err(|error: io::Error| {
+            OpError::internal("could not seal an object in memory").source(error)
+        })?;
+        Ok(sealed.into())
+    }
+}
+
+fn cannot_seal(error: CodecError) -> OpError {
+    OpError::new(Kind::Configuration, "the compression cannot be used").source(error)
+}
