@@ -7,7 +7,7 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, WalSegmentName};
 
 use crate::archive::walk::{Carried, Lack};
-use crate::archive::{Archive, Look, Wanted, walk};
+use crate::archive::{Archive, CheckDepth, Wanted, walk};
 use crate::error::{Kind, Result};
 use crate::lineage::{Gap, Wish, judge, legs};
 
@@ -41,7 +41,7 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let catalog = archive.catalog().await?;
     // This looks for a gap in the backup's own WAL.
     let wanted = Wanted {
-        look: Look::Record,
+        look: CheckDepth::Record,
         ..Wanted::default()
     };
     let newest = match archive.latest(&catalog, &wanted).await {

@@ -7,7 +7,7 @@ use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
-use crate::archive::{Archive, BackupSelector, Flaw, Look};
+use crate::archive::{Archive, BackupSelector, CheckDepth, Flaw};
 use crate::backup_fetch::{self, RestoreOptions};
 use crate::error::{Kind, OpError};
 use crate::testing::{Bench, content, encode, file_name, once, segment};
@@ -95,7 +95,7 @@ async fn flaw(archive: &Archive, backup: &str) -> Option<Flaw> {
     let catalog = archive.catalog().await.expect("read");
     let entry = catalog.find(&name(backup)).expect("there");
     archive
-        .look_at(entry, Look::Whole)
+        .look_at(entry, CheckDepth::Whole)
         .await
         .expect("looked at")
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use wale_format::BackupName;
 use wale_pg::TimelineId;
 
-use super::condition::Look;
+use super::condition::CheckDepth;
 use super::{Archive, BackupEntry, Catalog, SentinelRecord};
 use crate::error::{Kind, OpError, Result};
 use crate::lineage::{EndPosition, Lineage};
@@ -54,7 +54,7 @@ pub struct Wanted<'a> {
     /// The timeline that it must lead to; `None` for the newest one.
     pub timeline: Option<TimelineId>,
     /// How much of a backup is checked before it counts as whole.
-    pub look: Look,
+    pub look: CheckDepth,
     /// Why a backup will not do, in words that follow its name; `None` where it will.
     pub unfit: &'a (dyn Fn(&BackupEntry) -> Option<String> + Sync),
 }
@@ -73,7 +73,7 @@ impl Default for Wanted<'_> {
     fn default() -> Self {
         Self {
             timeline: None,
-            look: Look::Whole,
+            look: CheckDepth::Whole,
             unfit: &|_| None,
         }
     }
@@ -339,7 +339,7 @@ mod tests {
     /// These archives have records and no partitions.
     const RECORD: Wanted<'_> = Wanted {
         timeline: None,
-        look: Look::Record,
+        look: CheckDepth::Record,
         unfit: &|_| None,
     };
 

@@ -37,7 +37,7 @@ use wale_pipeline::MemoryBudget;
 use wale_storage::{ObjectKey, Store};
 
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
-pub use condition::{Flaw, Look};
+pub use condition::{CheckDepth, Flaw};
 pub(crate) use evidence::{HistoryWitness, WalEvidence, Witness};
 pub(crate) use foreign_cluster::foreign_cluster;
 pub use former::Beginning;

@@ -12,7 +12,7 @@ use wale_cluster::recovery;
 use wale_format::BackupName;
 use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};
 
-use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Look, Wanted};
+use crate::archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Chosen, Wanted};
 use crate::error::{Kind, OpError, Result};
 
 /// Where a recovery shall end.
@@ -23,7 +23,7 @@ pub struct Aim {
     /// The timeline that is named by its number.
     pub timeline: Option<TimelineId>,
     /// How much of a backup is checked before `LATEST` means it.
-    pub look: Look,
+    pub look: CheckDepth,
 }
 
 /// What was decided about the backup, for the user.
@@ -62,7 +62,7 @@ impl Aim {
         Self {
             kind: target_of(lines),
             timeline: setting(lines, "recovery_target_timeline").and_then(|text| text.parse().ok()),
-            look: Look::Whole,
+            look: CheckDepth::Whole,
         }
     }
 
@@ -354,7 +354,7 @@ mod tests {
         let catalog = bench.archive.catalog().await?;
         let selector: BackupSelector = selector.parse().unwrap();
         let aim = Aim {
-            look: Look::Record,
+            look: CheckDepth::Record,
             ..Aim::of(addition)
         };
         let (chosen, mut notes) = choose(&bench.archive, &catalog, &selector, &aim).await?;

@@ -33,7 +33,7 @@ use super::plan::{BackupVerdict, Bound, Request, Unfinished, decide};
 use super::report::{Line, Refused, Report, What};
 use super::seize::{Seized, came_back, head, seize};
 use super::wal::{WalJudge, WalNeed};
-use crate::archive::{Archive, Flaw, Look};
+use crate::archive::{Archive, CheckDepth, Flaw};
 use crate::claim::{Claim, store_now};
 use crate::error::{Kind, OpError, Result};
 
@@ -169,7 +169,7 @@ pub(super) async fn remove_left_over(
 /// What is wrong with a backup as it is now.
 async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
     match archive.entry(&name).await? {
-        Some(entry) => archive.look_at(&entry, Look::Whole).await,
+        Some(entry) => archive.look_at(&entry, CheckDepth::Whole).await,
         None => Ok(Some(Flaw::Damaged(
             "its record was deleted just now".to_owned(),
         ))),

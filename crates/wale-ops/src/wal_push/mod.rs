@@ -19,12 +19,12 @@
 mod abandoned;
 mod compare;
 mod done;
-mod flight;
 mod memory;
 mod plan;
 mod pusher;
 mod report;
 mod run;
+mod running_push;
 mod source;
 #[cfg(test)]
 mod tests;
