@@ -52,7 +52,7 @@ pub struct TakenBack {
 ///
 /// When it cannot be read.
 pub async fn look(data_directory: &Path) -> Result<RecoveryProgress> {
-    on_files(data_directory, "look at the recovery settings in", look_at).await
+    on_files(data_directory, "check the recovery settings in", look_at).await
 }
 
 fn look_at(data_directory: &Path) -> std::result::Result<RecoveryProgress, ClusterError> {
@@ -100,7 +100,7 @@ pub async fn take_back(
         && !names.is_empty()
         && let Err(error) = reset(connect, &names, started).await
     {
-        tracing::debug!(%error, "ALTER SYSTEM RESET is not to be had: postgresql.auto.conf is edited");
+        tracing::debug!(%error, "ALTER SYSTEM RESET is not possible: postgresql.auto.conf is edited");
     }
     let edited = on_files(data_directory, "edit the settings in", move |path| {
         // Whatever the server did not take out.

@@ -68,8 +68,8 @@ fn note(life: &Lifecycle, found: &ArchiverFindings, first: &mut First, now: Inst
     }
     let stuck = match (&found.waiting, &*first) {
         (Some((name, count)), Some((_, since))) if now - *since >= WAITS_TOO_LONG => Some(format!(
-            "{count} WAL files wait to be archived, the first of them, {name}, for {} minutes: PostgreSQL keeps its WAL; \
-             look at archive_command and at PostgreSQL's log",
+            "{count} WAL files wait to be archived, the first of them, {name}, for {} minutes: PostgreSQL keeps its \
+             WAL; check archive_command and PostgreSQL's log",
             (now - *since).as_secs() / 60
         )),
         _ => None,
@@ -106,7 +106,7 @@ fn look(data: &Path, wal: &WalDirectory) -> ArchiverFindings {
         Err(_) if no_cluster.is_some() => {}
         Err(error) => {
             no_wal = Some(format!(
-                "the WAL directory cannot be read ({error}): nothing can be archived; look at PGWAL and at the mounts"
+                "the WAL directory cannot be read ({error}): nothing can be archived; check PGWAL and the mounts"
             ));
         }
     }
@@ -144,7 +144,7 @@ fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<Str
     }
     Some(format!(
         "{} is not the WAL directory of the cluster in {}: it lacks {segment}, which pg_control names, so what \
-         PostgreSQL hands over is not found; look at PGWAL and at the mounts",
+         PostgreSQL hands over is not found; check PGWAL and the mounts",
         wal.path().display(),
         data.display()
     ))

@@ -75,7 +75,7 @@ async fn keep(
         match contact.note(look().await) {
             Some(Change::Lost) => {
                 tracing::warn!(
-                    hint = "look at the server and at the network between; WAL that it hands over is still archived",
+                    hint = "check the server and the network between; WAL that it hands over is still archived",
                     "the server cannot be reached at {place}: base backups will fail"
                 );
                 let reason =

@@ -255,7 +255,7 @@ impl Metrics {
         );
         r.register(
             "wal_gap_segments",
-            "WAL segments of the first gap behind the newest base backup, as of the last look",
+            "WAL segments of the first gap after the newest base backup, as of the last check",
             self.gap.clone(),
         );
         r.register(
@@ -390,7 +390,7 @@ impl Metrics {
         );
         r.register(
             "phase",
-            "1 for the phase the sidecar is in, else 0",
+            "1 for the phase the sidecar is in, otherwise 0",
             self.phase.clone(),
         );
         r.register(

@@ -31,7 +31,7 @@ pub(crate) async fn watch(app: Arc<App>) {
             Ok(RecoveryProgress::Ended(pending)) => pending,
             Err(error) => {
                 // The code that needs the directory reports it; this one may never have been restored.
-                tracing::debug!("no look at the recovery settings: {}", error.chain());
+                tracing::debug!("could not check the recovery settings: {}", error.chain());
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;
             }

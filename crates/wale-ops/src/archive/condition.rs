@@ -149,14 +149,14 @@ impl Archive {
             Some((gap, Lack::Missing(_))) => Err(OpError::new(
                 Kind::CorruptData,
                 format!(
-                    "WAL segment {}, without which backup {name} never becomes consistent, is not in the archive",
+                    "backup {name} never becomes consistent: WAL segment {} is not in the archive",
                     gap.from
                 ),
             )),
             Some((gap, Lack::Unreadable(key))) => Err(OpError::new(
                 Kind::Configuration,
                 format!(
-                    "WAL segment {}, which backup {name} needs, is there only as this version cannot read it ({key})",
+                    "backup {name} needs WAL segment {}, which is there only in a form that this version cannot read ({key})",
                     gap.from
                 ),
             )),

@@ -196,7 +196,7 @@ impl Family {
     fn why_not(&self, index: usize, to: TimelineId) -> String {
         match self.endings[index] {
             Some(ending) => self.lineage.why_not(ending, to),
-            None => "WAL-E took it of a stopped server, and its name does not tell its timeline"
+            None => "WAL-E took it of a stopped server, and its name does not show its timeline"
                 .to_owned(),
         }
     }
@@ -211,7 +211,7 @@ fn check_usable(entry: &BackupEntry) -> Result<()> {
             format!("the sentinel of backup {} cannot be used", entry.name),
         )
         .detail(format!("{reason}."))
-        .hint("mend what the reason names (owner and mode, a disk), or restore another backup"));
+        .hint("repair what the reason names (owner and mode, a disk), or restore another backup"));
     }
     if entry.name.is_delta() {
         return Err(OpError::new(
@@ -265,10 +265,7 @@ fn none_usable(newest: &BackupEntry) -> OpError {
         Kind::NotFound,
         "the archive has no base backup that can be restored",
     )
-    .hint(format!(
-        "take a new base backup, or look at {}",
-        newest.name
-    ))
+    .hint(format!("take a new base backup, or check {}", newest.name))
 }
 
 fn nothing_leads(to: TimelineId, named: Option<TimelineId>, all: &[String]) -> OpError {

@@ -104,8 +104,8 @@ impl Aim {
             | RecoveryTargetKind::Latest
             | RecoveryTargetKind::Lsn(_) => None,
             RecoveryTargetKind::Time(_) => Some(format!(
-                "only the server can tell when {} is: if that lies before the end of backup {name} at {ended}, recovery ends \
-                 after it; a time in the form 2026-01-31 17:00:00+00 is compared",
+                "only the server knows when {} is: if it lies before the end of backup {name} at {ended}, recovery \
+                 ends after it; a time in the form 2026-01-31 17:00:00+00 is compared",
                 self.shown()
             )),
             RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => Some(format!(
@@ -228,7 +228,7 @@ fn ends(entry: &BackupEntry, position: Option<Lsn>, bound: Comparable) -> Ends {
         Comparable::Position(target) => match position {
             Some(end) if end <= target => Ends::Before(end.to_string()),
             Some(end) => Ends::After(end.to_string()),
-            None => Ends::NotKnown("its record tells no position".to_owned()),
+            None => Ends::NotKnown("its record has no position".to_owned()),
         },
     }
 }

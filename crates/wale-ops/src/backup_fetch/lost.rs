@@ -21,8 +21,8 @@ pub(super) async fn history(archive: &Archive, backup: TimelineId) -> Result<Opt
             continue;
         }
         return Ok(Some(format!(
-            "{name} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it back, \
-             a server of timeline {timeline} has it in pg_wal"
+            "{name} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it \
+             back: a server of timeline {timeline} has it in pg_wal"
         )));
     }
     Ok(None)

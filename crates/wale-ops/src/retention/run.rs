@@ -497,7 +497,7 @@ impl Run<'_> {
         let why = if folder.deletion {
             "its deletion was interrupted"
         } else {
-            "it has no sentinel, and nobody has written to it for a long time"
+            "it has no sentinel, and nothing was written to it for a long time"
         };
         if self.act == Act::Delete {
             tracing::info!(backup = %name, why, "removing what is left of a base backup");

@@ -184,7 +184,7 @@ impl Pusher {
         match result {
             // A push ahead of the request may have failed because it was early.
             Err(error) if running.ahead => {
-                tracing::debug!(%name, error = %error.chain(), "the push ahead failed, pushes again");
+                tracing::debug!(%name, error = %error.chain(), "the push ahead failed; the file is pushed again");
                 self.join_or_begin(name)?.ended().await
             }
             Ok(report) if running.ahead => {
@@ -408,7 +408,10 @@ impl Shared {
                 Ok(ready) => {
                     self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }
-                Err(error) => tracing::debug!(error = %error.chain(), "does not look ahead"),
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "could not read the ready files, so nothing is pushed \
+                                                             ahead")
+                }
             }
         }
         let mut state = self.lock();
