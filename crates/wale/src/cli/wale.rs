@@ -52,7 +52,7 @@ enum WaleVerb {
     /// Ask a running sidecar over HTTP
     #[command(subcommand)]
     Client(Client),
-    /// Look at the settings
+    /// Show the settings
     #[command(subcommand)]
     Config(Config),
     /// Print the version
