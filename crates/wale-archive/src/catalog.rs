@@ -259,7 +259,7 @@ impl Archive {
         if tells_nothing(&sentinel) {
             return Err(OpError::new(
                 Kind::CorruptData,
-                format!("object {key} is damaged: it tells no position"),
+                format!("object {key} is damaged: it has no position"),
             ));
         }
         Ok(Some(sentinel))

@@ -71,7 +71,7 @@ pub async fn store_now(archive: &Archive) -> Result<DateTime<Utc>> {
         .map_err(failed)?;
     if let Err(error) = archive.store().delete(&key).await {
         // It is replaced by the next one.
-        tracing::debug!(%key, %error, "the object that tells the store's time stays");
+        tracing::debug!(%key, %error, "the object that shows the store's time stays");
     }
     Ok(meta.modified)
 }

@@ -46,7 +46,7 @@ impl Flaw {
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Look {
+pub enum CheckDepth {
     /// Only the record.
     Record,
     /// The partitions, too. Its WAL may be elsewhere.
@@ -64,7 +64,7 @@ impl Archive {
     /// # Errors
     ///
     /// The store's.
-    pub async fn look_at(&self, entry: &BackupEntry, look: Look) -> Result<Option<Flaw>> {
+    pub async fn look_at(&self, entry: &BackupEntry, look: CheckDepth) -> Result<Option<Flaw>> {
         let sentinel = match &entry.sentinel {
             SentinelRecord::Readable(sentinel) => sentinel,
             SentinelRecord::Damaged(reason) => {
@@ -77,7 +77,7 @@ impl Archive {
             let words = "it is a delta backup of WAL-G, which this version cannot restore yet";
             return Ok(Some(Flaw::Unreadable(words.to_owned())));
         }
-        if look == Look::Record {
+        if look == CheckDepth::Record {
             return Ok(None);
         }
         match self.check_whole(&entry.name, sentinel, look).await {
@@ -86,7 +86,12 @@ impl Archive {
         }
     }
 
-    async fn check_whole(&self, name: &BackupName, sentinel: &Sentinel, look: Look) -> Result<()> {
+    async fn check_whole(
+        &self,
+        name: &BackupName,
+        sentinel: &Sentinel,
+        look: CheckDepth,
+    ) -> Result<()> {
         let list = self.member_list(name, sentinel, Keep::Partitions).await?;
         let parts = self.checked_parts(name, sentinel, list.as_ref()).await?;
         if sentinel.wale.is_some() {
@@ -101,7 +106,7 @@ impl Archive {
             check_codecs(name, &parts)?;
             self.check_clear(name, &parts).await?;
         }
-        if look == Look::Parts {
+        if look == CheckDepth::Parts {
             return Ok(());
         }
         self.check_own_wal(name, sentinel).await
@@ -143,14 +148,14 @@ impl Archive {
             Some((gap, Lack::Missing(_))) => Err(OpError::new(
                 Kind::CorruptData,
                 format!(
-                    "WAL segment {}, without which backup {name} never becomes consistent, is not in the archive",
+                    "backup {name} never becomes consistent: WAL segment {} is not in the archive",
                     gap.from
                 ),
             )),
             Some((gap, Lack::Unreadable(key))) => Err(OpError::new(
                 Kind::Configuration,
                 format!(
-                    "WAL segment {}, which backup {name} needs, is there only as this version cannot read it ({key})",
+                    "backup {name} needs WAL segment {}, which is there only in a form that this version cannot read ({key})",
                     gap.from
                 ),
             )),

@@ -449,7 +449,7 @@ fn io_hint(error: &std::io::Error) -> Option<&'static str> {
     use std::io::ErrorKind as E;
     match error.kind() {
         E::PermissionDenied => Some(
-            "look at its owner and mode, and at those of the folders above: the user that wale runs as needs access",
+            "check its owner and mode, and those of the folders above: the user that wale runs as needs access",
         ),
         E::ReadOnlyFilesystem => Some("mount the file system so that wale may write there"),
         E::StorageFull | E::QuotaExceeded => Some("free space there, then try again"),

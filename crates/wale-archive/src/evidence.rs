@@ -25,15 +25,17 @@ pub enum Witness {
 }
 
 impl fmt::Display for Witness {
-    /// In words that stand before `is there`.
+    /// As a clause that follows "but".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Later(name) => name.fmt(f),
-            Self::Backup(name) => write!(f, "base backup {name}, which ended behind it,"),
+            Self::Later(name) => write!(f, "{name} is there"),
+            Self::Backup(name) => write!(f, "base backup {name} ended after it"),
             Self::Descendant(timeline) => {
-                write!(f, "timeline {timeline}, which leads through it,")
+                write!(f, "timeline {timeline} leads through it")
             }
-            Self::Trace(trace) => write!(f, "{trace}, of a timeline whose history is lost,"),
+            Self::Trace(trace) => {
+                write!(f, "{trace} is there, of a timeline whose history is lost")
+            }
         }
     }
 }

@@ -225,7 +225,7 @@ fn too_long(timeline: TimelineId) -> OpError {
             "the histories of timelines up to {timeline} in the archive are far too long together"
         ),
     )
-    .hint("find out who stores histories of timelines that never were")
+    .hint("find out who stores histories of timelines that never existed")
 }
 
 #[cfg(test)]

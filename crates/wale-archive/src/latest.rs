@@ -8,7 +8,7 @@ use std::str::FromStr;
 use wale_format::BackupName;
 use wale_pg::TimelineId;
 
-use crate::condition::Look;
+use crate::condition::CheckDepth;
 use crate::error::{Kind, OpError, Result};
 use crate::lineage::{EndPosition, Lineage};
 use crate::{Archive, BackupEntry, Catalog, SentinelRecord};
@@ -54,7 +54,7 @@ pub struct Wanted<'a> {
     /// The timeline that it must lead to; `None` for the newest one.
     pub timeline: Option<TimelineId>,
     /// How much of a backup is checked before it counts as whole.
-    pub look: Look,
+    pub look: CheckDepth,
     /// Why a backup will not do, in words that follow its name; `None` where it will.
     pub unfit: &'a (dyn Fn(&BackupEntry) -> Option<String> + Sync),
 }
@@ -73,7 +73,7 @@ impl Default for Wanted<'_> {
     fn default() -> Self {
         Self {
             timeline: None,
-            look: Look::Whole,
+            look: CheckDepth::Whole,
             unfit: &|_| None,
         }
     }
@@ -196,7 +196,7 @@ impl Family {
     fn why_not(&self, index: usize, to: TimelineId) -> String {
         match self.endings[index] {
             Some(ending) => self.lineage.why_not(ending, to),
-            None => "WAL-E took it of a stopped server, and its name does not tell its timeline"
+            None => "WAL-E took it of a stopped server, and its name does not show its timeline"
                 .to_owned(),
         }
     }
@@ -211,7 +211,7 @@ fn check_usable(entry: &BackupEntry) -> Result<()> {
             format!("the sentinel of backup {} cannot be used", entry.name),
         )
         .detail(format!("{reason}."))
-        .hint("mend what the reason names (owner and mode, a disk), or restore another backup"));
+        .hint("repair what the reason names (owner and mode, a disk), or restore another backup"));
     }
     if entry.name.is_delta() {
         return Err(OpError::new(
@@ -265,10 +265,7 @@ fn none_usable(newest: &BackupEntry) -> OpError {
         Kind::NotFound,
         "the archive has no base backup that can be restored",
     )
-    .hint(format!(
-        "take a new base backup, or look at {}",
-        newest.name
-    ))
+    .hint(format!("take a new base backup, or check {}", newest.name))
 }
 
 fn nothing_leads(to: TimelineId, named: Option<TimelineId>, all: &[String]) -> OpError {
@@ -339,7 +336,7 @@ mod tests {
     /// These archives have records and no partitions.
     const RECORD: Wanted<'_> = Wanted {
         timeline: None,
-        look: Look::Record,
+        look: CheckDepth::Record,
         unfit: &|_| None,
     };
 

@@ -147,7 +147,7 @@ impl Archive {
                 Kind::CorruptData,
                 format!("backup {name} is damaged: its list of files, {key}, {why}"),
             )
-            .hint("restore another backup; without the list nobody can tell whether this one is whole")
+            .hint("restore another backup; without the list it is not known whether this one is whole")
         };
         // Before WAL-G 2.0 the list was in the sentinel itself.
         if sentinel.version.is_none() {

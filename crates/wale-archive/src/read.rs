@@ -252,8 +252,8 @@ fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
         ),
     )
     .hint(format!(
-        "set WALE_MEMORY to {wanted}MiB or more, or WALE_RESTORE_WORKERS to less; zstd writes such objects with --long \
-         or --ultra"
+        "set WALE_MEMORY to {wanted}MiB or more, or WALE_RESTORE_WORKERS to a lower number; zstd writes such objects \
+         with --long or --ultra"
     ))
 }
 
@@ -271,7 +271,7 @@ fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
             Kind::Configuration,
             format!("object {key} cannot be read: {error}"),
         )
-        .hint("it is no damage: compress the object anew with a window of 8 MiB at most (zstd -19 without --long)"),
+        .hint("this is not damage: compress the object anew with a window of 8 MiB at most (zstd -19 without --long)"),
         Err(error)
             if matches!(
                 error.kind(),

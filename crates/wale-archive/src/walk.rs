@@ -134,7 +134,7 @@ async fn along(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Carr
                 leg.timeline
             ),
         )
-        .hint("ask again; if this persists, look at the store"));
+        .hint("ask again; if this persists, check the store"));
     }
     let Some(last) = until else {
         return Ok(Carried::default());

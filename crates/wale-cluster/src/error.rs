@@ -118,7 +118,7 @@ pub enum ClusterError {
         reason: String,
     },
     /// The user is let in, but has no right to do what a backup needs.
-    #[error("user {user:?} may not {action}")]
+    #[error("user {user:?} has no right to {action}")]
     Privileges {
         /// The user.
         user: String,
@@ -146,7 +146,7 @@ pub enum ClusterError {
         message: String,
     },
     /// The backup cannot be used, for a reason that lies in the cluster: e.g. a promotion during it.
-    #[error("the base backup is void")]
+    #[error("the base backup cannot be used")]
     BackupVoid {
         /// The server's own words.
         reason: String,

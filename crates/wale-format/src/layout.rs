@@ -2,7 +2,7 @@
 //!
 //! One layout for three tools: WAL-E's tree of version 005, which WAL-G kept. wale adds `wale.json`
 //! at the root and `backup_manifest` beside a backup's partitions, where the deletes of both others
-//! leave no orphan and take no offence.
+//! leave no leftovers and take no offence.
 //!
 //! ```text
 //! wale.json

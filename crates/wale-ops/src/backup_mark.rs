@@ -88,10 +88,11 @@ async fn check_it_stays(archive: &Archive, name: &BackupName) -> Result<()> {
     if note.is_some() {
         return Err(OpError::new(
             Kind::Busy,
-            format!("backup {name} may be being deleted now"),
+            format!("a deletion of backup {name} may be running"),
         )
         .detail("A deletion of it began before it was marked, and may not have seen the mark.")
-        .hint("mark it again when that has ended; one that was interrupted is taken back by the next deletion, which spares what is marked"));
+        .hint("mark it again when that deletion has ended; if it was interrupted, the next deletion spares what is \
+               marked"));
     }
     Ok(())
 }

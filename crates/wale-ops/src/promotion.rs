@@ -21,7 +21,7 @@ use crate::error::{OpError, Result};
 
 /// What a data directory says about its recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum RecoveryProgress {
     /// No restore of ours is to be followed up here.
     Nothing,
     /// The restored server has not ended its recovery.
@@ -51,25 +51,28 @@ pub struct TakenBack {
 /// # Errors
 ///
 /// When it cannot be read.
-pub async fn look(data_directory: &Path) -> Result<Look> {
-    on_files(data_directory, "look at the recovery settings in", look_at).await
+pub async fn look(data_directory: &Path) -> Result<RecoveryProgress> {
+    on_files(data_directory, "check the recovery settings in", look_at).await
 }
 
-fn look_at(data_directory: &Path) -> std::result::Result<Look, ClusterError> {
+fn look_at(data_directory: &Path) -> std::result::Result<RecoveryProgress, ClusterError> {
     let Some(marker) = restore_marker::read(data_directory)? else {
-        return Ok(Look::Nothing);
+        return Ok(RecoveryProgress::Nothing);
     };
     if marker.state != RestoreState::Done || marker.settled_at.is_some() {
-        return Ok(Look::Nothing);
+        return Ok(RecoveryProgress::Nothing);
     }
     if !recovery::has_ended(data_directory)? {
-        return Ok(Look::Waiting);
+        return Ok(RecoveryProgress::Waiting);
     }
     let mut written = marker.written.clone();
     if written.is_empty() {
         written = recovery::block_settings(data_directory)?;
     }
-    Ok(Look::Ended(Box::new(Pending { marker, written })))
+    Ok(RecoveryProgress::Ended(Box::new(Pending {
+        marker,
+        written,
+    })))
 }
 
 /// Takes the settings back and notes it in the marker. May be repeated after a failure.
@@ -97,7 +100,7 @@ pub async fn take_back(
         && !names.is_empty()
         && let Err(error) = reset(connect, &names, started).await
     {
-        tracing::debug!(%error, "ALTER SYSTEM RESET is not to be had: postgresql.auto.conf is edited");
+        tracing::debug!(%error, "ALTER SYSTEM RESET is not possible: postgresql.auto.conf is edited");
     }
     let edited = on_files(data_directory, "edit the settings in", move |path| {
         // Whatever the server did not take out.

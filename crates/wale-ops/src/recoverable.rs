@@ -6,7 +6,7 @@
 
 use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
 use wale_archive::walk::{Carried, Lack};
-use wale_archive::{Archive, Look, LostHistory, Wanted, walk};
+use wale_archive::{Archive, CheckDepth, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{
     Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
@@ -46,7 +46,7 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     let catalog = archive.catalog().await?;
     // This looks for a gap in the backup's own WAL.
     let wanted = Wanted {
-        look: Look::Record,
+        look: CheckDepth::Record,
         ..Wanted::default()
     };
     let newest = match archive.latest(&catalog, &wanted).await {

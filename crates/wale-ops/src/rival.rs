@@ -26,8 +26,9 @@ pub struct Rival {
 }
 
 /// What can be done about it.
-pub const HINT: &str = "after a failover this is the old server: stop it. If the newest timeline is a copy's (a drill, a restore beside \
-     production), docs/guide/point-in-time.md, \"Beside production\", tells how LATEST comes back to this server";
+pub const HINT: &str = "after a failover this is the old server: stop it. If the newest timeline is a copy's (a drill, \
+                        a restore beside production), docs/guide/point-in-time.md, \"Beside production\", describes \
+                        how LATEST comes back to this server";
 
 impl Rival {
     fn left(&self) -> String {

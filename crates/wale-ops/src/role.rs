@@ -50,7 +50,7 @@ pub struct Standing {
 ///
 /// When the control file cannot be read: no cluster is there, or not ours to read.
 pub fn look(data_directory: &Path) -> Result<Standing> {
-    let failed = |error| OpError::from_cluster(error, "tell the role of the server");
+    let failed = |error| OpError::from_cluster(error, "find out the role of the server");
     let directory = DataDirectory::open(data_directory).map_err(failed)?;
     let control = directory.control_file().map_err(failed)?;
     Ok(Standing {

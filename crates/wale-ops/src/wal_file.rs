@@ -87,7 +87,7 @@ fn segment_error(name: &ArchiveFileName, error: WalHeaderError) -> OpError {
         format!("{name} is not a valid WAL segment"),
     )
     .detail(format!("{}.", sentence(&error.to_string())))
-    .hint("it was not archived; look at the file in the WAL directory and at the server's log")
+    .hint("it was not archived; check the file in the WAL directory and the server's log")
     .source(error)
 }
 

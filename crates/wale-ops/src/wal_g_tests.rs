@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read};
 
-use wale_archive::{Archive, BackupSelector, Flaw, Look};
+use wale_archive::{Archive, BackupSelector, Flaw, CheckDepth};
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};
@@ -95,7 +95,7 @@ async fn flaw(archive: &Archive, backup: &str) -> Option<Flaw> {
     let catalog = archive.catalog().await.expect("read");
     let entry = catalog.find(&name(backup)).expect("there");
     archive
-        .look_at(entry, Look::Whole)
+        .look_at(entry, CheckDepth::Whole)
         .await
         .expect("looked at")
 }

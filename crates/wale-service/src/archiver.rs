@@ -26,7 +26,7 @@ const WAITS_TOO_LONG: Duration = Duration::from_mins(5);
 
 /// What a check finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
+struct ArchiverFindings {
     /// Why there is no cluster.
     no_cluster: Option<String>,
     /// Why the WAL directory is not the server's.
@@ -52,7 +52,7 @@ pub(crate) async fn watch(app: Arc<App>) {
     }
 }
 
-fn note(life: &Lifecycle, found: &Found, first: &mut First, now: Instant) {
+fn note(life: &Lifecycle, found: &ArchiverFindings, first: &mut First, now: Instant) {
     match &found.waiting {
         Some((name, _)) if first.as_ref().is_none_or(|(before, _)| before != name) => {
             *first = Some((*name, now));
@@ -68,8 +68,8 @@ fn note(life: &Lifecycle, found: &Found, first: &mut First, now: Instant) {
     }
     let stuck = match (&found.waiting, &*first) {
         (Some((name, count)), Some((_, since))) if now - *since >= WAITS_TOO_LONG => Some(format!(
-            "{count} WAL files wait to be archived, the first of them, {name}, for {} minutes: PostgreSQL keeps its WAL; \
-             look at archive_command and at PostgreSQL's log",
+            "{count} WAL files wait to be archived, the first of them, {name}, for {} minutes: PostgreSQL keeps its \
+             WAL; check archive_command and PostgreSQL's log",
             (now - *since).as_secs() / 60
         )),
         _ => None,
@@ -90,7 +90,7 @@ fn tell(life: &Lifecycle, topic: Topic, reason: Option<String>) {
     life.complain(topic, reason);
 }
 
-fn look(data: &Path, wal: &WalDirectory) -> Found {
+fn look(data: &Path, wal: &WalDirectory) -> ArchiverFindings {
     let control = DataDirectory::open(data).and_then(|directory| directory.control_file());
     let no_cluster = control.as_ref().err().map(|error| {
         format!(
@@ -106,14 +106,14 @@ fn look(data: &Path, wal: &WalDirectory) -> Found {
         Err(_) if no_cluster.is_some() => {}
         Err(error) => {
             no_wal = Some(format!(
-                "the WAL directory cannot be read ({error}): nothing can be archived; look at PGWAL and at the mounts"
+                "the WAL directory cannot be read ({error}): nothing can be archived; check PGWAL and the mounts"
             ));
         }
     }
     if let (Ok(control), None) = (&control, &no_wal) {
         no_wal = strange(control, data, wal);
     }
-    Found {
+    ArchiverFindings {
         no_cluster,
         no_wal,
         waiting,
@@ -144,7 +144,7 @@ fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<Str
     }
     Some(format!(
         "{} is not the WAL directory of the cluster in {}: it lacks {segment}, which pg_control names, so what \
-         PostgreSQL hands over is not found; look at PGWAL and at the mounts",
+         PostgreSQL hands over is not found; check PGWAL and the mounts",
         wal.path().display(),
         data.display()
     ))
@@ -185,7 +185,7 @@ mod tests {
         let segment = last_checkpoint(&control).to_string();
         let strange = look(&data, &wal).no_wal.unwrap();
         assert!(strange.contains(&segment), "{strange}");
-        let well = Found {
+        let well = ArchiverFindings {
             no_cluster: None,
             no_wal: None,
             waiting: None,
@@ -203,7 +203,7 @@ mod tests {
         let life = Lifecycle::new();
         life.ready();
         let begun = Instant::now();
-        let waiting = |name: &str| Found {
+        let waiting = |name: &str| ArchiverFindings {
             no_cluster: None,
             no_wal: None,
             waiting: Some((name.parse().unwrap(), 3)),
@@ -222,7 +222,7 @@ mod tests {
             reason.contains("000000010000000000000002") && reason.contains("5 minutes"),
             "{reason}"
         );
-        let nothing = Found {
+        let nothing = ArchiverFindings {
             waiting: None,
             ..one
         };

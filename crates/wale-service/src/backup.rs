@@ -138,10 +138,10 @@ fn died() -> OpError {
 /// The place where the one backup runs.
 #[derive(Clone)]
 pub(crate) struct Backups {
-    inner: Arc<Inner>,
+    inner: Arc<BackupRunner>,
 }
 
-struct Inner {
+struct BackupRunner {
     taker: Box<dyn TakeBackup>,
     life: Lifecycle,
     journal: Arc<Journal>,
@@ -177,7 +177,7 @@ impl Backups {
         let cancel = CancellationToken::new();
         let running = Mutex::new(None);
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(BackupRunner {
                 taker,
                 life,
                 journal,
@@ -272,7 +272,7 @@ impl Backups {
 
 /// What the task leaves behind, however it ends.
 struct Task {
-    inner: Arc<Inner>,
+    inner: Arc<BackupRunner>,
     ended: Option<Ended>,
     sender: watch::Sender<Option<Ended>>,
 }
@@ -292,7 +292,7 @@ impl Drop for Task {
     }
 }
 
-impl Inner {
+impl BackupRunner {
     fn place(&self) -> MutexGuard<'_, Option<Running>> {
         // Only whole values are assigned.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)

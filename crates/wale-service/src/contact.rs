@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_mins(1);
 const MISSED: u32 = 3;
 
 /// Looks once; whether something listens.
-type Look = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+type LookForListener = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What a check has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Contact {
 pub(crate) async fn watch(app: Arc<App>) {
     let place = format!("{} port {}", app.connect.host, app.connect.port);
     let connect = app.connect.clone();
-    let look: Look = Box::new(move || {
+    let look: LookForListener = Box::new(move || {
         let connect = connect.clone();
         async move { connect.is_listening().await }.boxed()
     });
@@ -64,12 +64,18 @@ pub(crate) async fn watch(app: Arc<App>) {
     keep(&app.life, contact, &look, EVERY, &place).await;
 }
 
-async fn keep(life: &Lifecycle, mut contact: Contact, look: &Look, every: Duration, place: &str) {
+async fn keep(
+    life: &Lifecycle,
+    mut contact: Contact,
+    look: &LookForListener,
+    every: Duration,
+    place: &str,
+) {
     loop {
         match contact.note(look().await) {
             Some(Change::Lost) => {
                 tracing::warn!(
-                    hint = "look at the server and at the network between; WAL that it hands over is still archived",
+                    hint = "check the server and the network between; WAL that it hands over is still archived",
                     "the server cannot be reached at {place}: base backups will fail"
                 );
                 let reason =
@@ -152,7 +158,7 @@ mod tests {
         let listens = watch::Sender::new(true);
         let seen = watch::Sender::new(false);
         let (asked, told) = (listens.subscribe(), seen.clone());
-        let look: Look = Box::new(move || {
+        let look: LookForListener = Box::new(move || {
             told.send_replace(true);
             std::future::ready(*asked.borrow()).boxed()
         });

@@ -34,7 +34,7 @@ enum Verdict {
 
 /// What a check has found.
 #[derive(Debug, Clone, Copy)]
-struct Found {
+struct DrainFindings {
     server: Server,
     listens: bool,
     working: usize,
@@ -44,7 +44,7 @@ struct Found {
     draining: Duration,
 }
 
-fn judge(found: Found) -> Verdict {
+fn judge(found: DrainFindings) -> Verdict {
     let enough = match found.server {
         Server::Gone => QUIET,
         Server::MayRun if !found.listens && found.draining >= UNREACHABLE_QUIET => {
@@ -100,7 +100,7 @@ async fn serve_out(app: &App) {
             last_work = now;
         }
         last_work = last_work.max(app.last_push().unwrap_or(last_work));
-        let found = Found {
+        let found = DrainFindings {
             listens: app.connect.is_listening().await,
             server: server::look(app.data_directory.clone()).await,
             working,
@@ -133,7 +133,7 @@ mod tests {
             (Server::MayRun, no, 1, hour, Verdict::Stay),
         ];
         for (server, listens, working, quiet, verdict) in cases {
-            let found = Found {
+            let found = DrainFindings {
                 server,
                 listens,
                 working,

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
 
 /// Looks for the server once.
-type Look = Box<dyn Fn() -> BoxFuture<'static, Server> + Send + Sync>;
+type LookForServer = Box<dyn Fn() -> BoxFuture<'static, Server> + Send + Sync>;
 
 /// Tries until a backup is complete, or the sidecar stops. May be dropped at any await.
 pub(crate) async fn run(app: Arc<App>) {
@@ -44,14 +44,14 @@ pub(crate) async fn run(app: Arc<App>) {
         "the first base backup has not begun yet".to_owned(),
     );
     let data_directory = app.data_directory.clone();
-    let look: Look = Box::new(move || server::look(data_directory.clone()).boxed());
+    let look: LookForServer = Box::new(move || server::look(data_directory.clone()).boxed());
     attempts(&app.backups, &app.hold, &look, asking, trying).await;
 }
 
 async fn attempts(
     backups: &Backups,
     hold: &Arc<Hold>,
-    look: &Look,
+    look: &LookForServer,
     mut asking: Pauses,
     mut trying: Pauses,
 ) {
@@ -104,7 +104,7 @@ async fn attempt(backups: &Backups, hold: &Arc<Hold>) -> Result<(), Kind> {
     }
 }
 
-async fn server_up(look: &Look) {
+async fn server_up(look: &LookForServer) {
     while look().await == Server::Gone {
         tokio::time::sleep(LOOK).await;
     }
@@ -118,7 +118,7 @@ mod tests {
     use crate::backup::testing::{Act, Scripted, backups};
     use crate::lifecycle::Phase;
 
-    fn up() -> Look {
+    fn up() -> LookForServer {
         Box::new(|| std::future::ready(Server::MayRun).boxed())
     }
 
@@ -176,7 +176,7 @@ mod tests {
         let hold = Arc::new(Hold::until_the_first_backup());
         let looks = Arc::new(AtomicUsize::new(0));
         let (counted, watched) = (Arc::clone(&looks), taker.clone());
-        let look: Look = Box::new(move || {
+        let look: LookForServer = Box::new(move || {
             assert_eq!(*watched.taken.borrow(), 0);
             let sign = if counted.fetch_add(1, Ordering::Relaxed) < 2 {
                 Server::Gone

@@ -70,7 +70,7 @@ async fn may_write(app: &App) -> bool {
     );
     if !app.life.reasons().contains_key(&Topic::ArchiveWrite) {
         tracing::warn!(
-            hint = "look at owner and mode of the archive, or at what the key may do; it is tried every minute",
+            hint = "check owner and mode of the archive, or the rights of the key; it is tried every minute",
             "{reason}"
         );
     }
@@ -104,7 +104,7 @@ async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
         // A sidecar that may only read restores from this archive: somebody else cleans it.
         Err(error) if error.kind == Kind::PermissionDenied => {
             tracing::info!(
-                "the remains of crashes are not looked for: {}",
+                "could not look for the remains of crashes: {}",
                 error.chain()
             );
             return Cleaned::Refused;

@@ -257,7 +257,7 @@ impl Metrics {
         );
         r.register(
             "wal_gap_segments",
-            "WAL segments of the first gap behind the newest base backup, as of the last look",
+            "WAL segments of the first gap after the newest base backup, as of the last check",
             self.gap.clone(),
         );
         r.register(
@@ -397,7 +397,7 @@ impl Metrics {
         );
         r.register(
             "phase",
-            "1 for the phase the sidecar is in, else 0",
+            "1 for the phase the sidecar is in, otherwise 0",
             self.phase.clone(),
         );
         r.register(

@@ -161,7 +161,7 @@ impl Default for HttpLimits {
 pub enum TokenFor {
     /// All but the probes.
     Everything,
-    /// All but the probes and pushes: whatever reads data, starts work or tells of the cluster.
+    /// All but the probes and pushes: everything that reads data, starts work or shows the cluster.
     Reads,
 }
 

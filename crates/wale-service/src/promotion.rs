@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wale_ops::promotion::{self, Look, Pending};
+use wale_ops::promotion::{self, Pending, RecoveryProgress};
 
 use crate::app::App;
 use crate::journal::PromotionRecord;
@@ -23,15 +23,15 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut is_told = false;
     loop {
         let pending = match promotion::look(&app.data_directory).await {
-            Ok(Look::Nothing) => return,
-            Ok(Look::Waiting) => {
+            Ok(RecoveryProgress::Nothing) => return,
+            Ok(RecoveryProgress::Waiting) => {
                 tokio::time::sleep(EVERY).await;
                 continue;
             }
-            Ok(Look::Ended(pending)) => pending,
+            Ok(RecoveryProgress::Ended(pending)) => pending,
             Err(error) => {
                 // The code that needs the directory reports it; this one may never have been restored.
-                tracing::debug!("no look at the recovery settings: {}", error.chain());
+                tracing::debug!("could not check the recovery settings: {}", error.chain());
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;
             }

@@ -44,7 +44,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 }
             }
             Err(error) => {
-                log_failure("the look for gaps in the WAL", &error);
+                log_failure("the check for gaps in the WAL", &error);
                 pauses.take()
             }
         };
@@ -123,7 +123,7 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
             sealed = unreadable,
             hint =
                 "take a base backup now; until then restore with the tool that wrote the segments",
-            "WAL is in the archive only as this version cannot read it: a recovery by wale ends before it"
+            "WAL is in the archive only in a form that this version cannot read: a recovery by wale ends before it"
         );
     } else if let (Some(record), Some(gap)) = (record, gap) {
         tracing::warn!(
@@ -139,7 +139,7 @@ fn tell(known: Option<&GapRecord>, record: Option<&RecoverableRecord>) {
         tracing::info!(
             backup = record.backup,
             recoverable_until = record.until,
-            "no WAL is missing any more behind the newest base backup"
+            "no WAL is missing any more after the newest base backup"
         );
     }
 }

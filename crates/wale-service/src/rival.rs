@@ -29,7 +29,7 @@ pub(crate) async fn watch(app: Arc<App>) {
             Err(error) => {
                 let text = error.chain();
                 if failed.as_ref() != Some(&text) {
-                    log_failure("the look for timelines of other servers", &error);
+                    log_failure("the check for timelines of other servers", &error);
                 }
                 failed = Some(text);
             }

@@ -170,7 +170,7 @@ impl Service {
         {
             tracing::warn!(
                 tasks = app.tasks.len(),
-                "some work did not end in time and is left to the end of the process"
+                "some work did not end in time and ends with the process"
             );
         }
         app.life.stopped();
@@ -182,15 +182,15 @@ impl Service {
 fn open_to_whom(app: &App) -> &'static str {
     match (&app.token, app.token_for) {
         (None, _) => {
-            "no token is set: whoever reaches the port may hand over WAL, read it and start base backups; \
+            "no token is set: anyone who reaches the port can hand over WAL, read it and start base backups; \
              WALE_HTTP_TOKEN_FILE sets one, WALE_HTTP_TOKEN_FOR=reads leaves pushes open"
         }
         (Some(_), TokenFor::Reads) => {
-            "pushes and probes are open to whoever reaches the port; all that reads data, starts work or tells of the \
-             cluster needs the token"
+            "pushes and probes are open to anyone who reaches the port; everything that reads data, starts work or \
+             shows the cluster needs the token"
         }
         (Some(_), TokenFor::Everything) => {
-            "probes are open to whoever reaches the port; everything else needs the token"
+            "probes are open to anyone who reaches the port; everything else needs the token"
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn watch_server(app: Arc<App>) {
                 app.metrics.unknown_server(said.is_some());
                 app.journal.note(|entries| entries.unknown_server = said);
             }
-            Err(error) => log_failure("the look at the server's version", &error),
+            Err(error) => log_failure("the check of the server's version", &error),
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -68,7 +68,7 @@ pub(crate) async fn look_for_unreadable(app: Arc<App>) {
                     .note(|entries| entries.unreadable_wal = Some(record));
                 return;
             }
-            Err(error) => log_failure("the look for WAL that cannot be read", &error),
+            Err(error) => log_failure("the check for WAL that cannot be read", &error),
         }
         tokio::time::sleep(pauses.take()).await;
     }

@@ -151,8 +151,8 @@ impl Misconfiguration {
                 "check the access key, and that it belongs to this endpoint; temporary keys need their session token"
             }
             Self::WrongSignature => {
-                "check the secret key, and what else a signature is made of: the account or the region, and the way in which \
-                 the endpoint is told the bucket"
+                "check the secret key, and what else a signature is made of: the account or the region, and the way in \
+                 which a request names the bucket"
             }
             Self::ExpiredCredentials => "renew the credentials at their source",
             Self::LoginRefused => {
@@ -163,7 +163,7 @@ impl Misconfiguration {
                 "check the endpoint's name and certificate; a private authority is trusted by a CA file"
             }
             Self::OtherProtocol => {
-                "check whether the endpoint begins with http or https, and its port; a plain port is spoken to with http"
+                "check whether the endpoint begins with http or https, and its port; a plain port needs http"
             }
             Self::UnknownChecksum => {
                 "set WALE_S3_CHECKSUM=md5 (in Azure WALE_WABS_CHECKSUM), or none where an S3 server refuses that, too; what \
@@ -174,8 +174,8 @@ impl Misconfiguration {
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
             Self::OtherNames => {
-                "set WALE_GS_NAMES (of Swift WALE_SWIFT_NAMES) to the tool whose spelling is meant: wal-e, or wal-g; once it is set, \
-                 nothing is doubted"
+                "set WALE_GS_NAMES (of Swift WALE_SWIFT_NAMES) to the tool whose spelling is meant, wal-e or wal-g: \
+                 once it is set, wale does not ask"
             }
         }
     }

@@ -22,7 +22,7 @@
 //! 2. Two lines here: `mod gcs;` and `pub use gcs::{…};`.
 //! 3. Its tests: [`conformance()`] against a real server in `crates/wale/tests/it`, started by wale-testkit, and the
 //!    rows of the fault battery through the fault proxy.
-//! 4. Its settings in `crates/wale/src/config`: a file that reads them, as `s3.rs` does, their declarations, and one
+//! 4. Its settings in `crates/wale/src/config`: a folder that reads them, as `s3/` does, their declarations, and one
 //!    entry in `SCHEMES` (`prefix.rs`), which says how its URLs are read, and a variant of `Place`.
 //! 5. One function in `crates/wale/src/stores.rs` that describes it, and its arm in `described`: the compiler names the
 //!    place when the new kind of place is there.

@@ -29,7 +29,7 @@ pub(crate) fn instead(error: OpError, name: &str, destination: &Path) -> Result<
         tracing::warn!(error = %error.chain(), "the archive does not answer");
         let message = format!("{name} is not in the archive");
         return Err(OpError::new(Kind::NotFound, message)
-            .detail("Timeline 1 has no history, so nobody needs to be asked."));
+            .detail("Timeline 1 has no history, so there is nothing to ask for."));
     }
     let Some(text) = at_hand(name, destination).filter(|_| error.kind != Kind::NotFound) else {
         return Err(error);

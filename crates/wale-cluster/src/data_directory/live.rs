@@ -37,7 +37,7 @@ impl DataDirectory {
             // Nothing can run here before there is one.
             (None, Err(_)) if self.lacks_control() && self.has_wal_in(wal) => return None,
             (_, Err(_)) => {
-                return Some("pg_control cannot be read, so nobody can tell whether a server runs");
+                return Some("pg_control cannot be read, so it is not known whether a server runs");
             }
             (Some(status), Ok(control)) => (status, control),
         };

@@ -247,7 +247,7 @@ pub(super) fn configured(
     data_directory: &Path,
     wanted: &[&str],
 ) -> Result<Configured, ClusterError> {
-    let mut reading = Reading {
+    let mut reading = ConfigurationReader {
         wanted,
         found: Configured::default(),
         files: 0,
@@ -273,14 +273,14 @@ pub(super) fn configured(
 }
 
 /// A configuration that is being read.
-struct Reading<'a> {
+struct ConfigurationReader<'a> {
     wanted: &'a [&'a str],
     found: Configured,
     files: u32,
     bytes: u64,
 }
 
-impl Reading<'_> {
+impl ConfigurationReader<'_> {
     fn is_too_much(&self) -> bool {
         self.files > FILES_MAX || self.bytes > BYTES_MAX
     }

@@ -182,7 +182,7 @@ pub fn read_configuration(
     from: &Path,
     major: MajorVersion,
 ) -> Result<ConfigurationSet, ClusterError> {
-    let mut reading = Reading {
+    let mut reading = CopyReader {
         from,
         set: ConfigurationSet::default(),
         bytes: 0,
@@ -332,7 +332,7 @@ fn edited(bytes: &[u8], mut judge: impl FnMut(&Setting) -> Edit) -> Vec<u8> {
 }
 
 /// A folder that is being read.
-struct Reading<'a> {
+struct CopyReader<'a> {
     from: &'a Path,
     set: ConfigurationSet,
     bytes: u64,
@@ -340,7 +340,7 @@ struct Reading<'a> {
     waiting: Vec<(String, bool)>,
 }
 
-impl Reading<'_> {
+impl CopyReader<'_> {
     fn say(&mut self, sentence: String) {
         self.set.said.push(sentence);
     }

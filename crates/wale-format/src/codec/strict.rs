@@ -72,7 +72,7 @@ impl BufRead for Source {
     }
 }
 
-enum State {
+enum StrictState {
     New,
     Open,
     Ended,
@@ -82,14 +82,14 @@ enum State {
 /// Holds a frame decoder to the rules of this module.
 pub(super) struct Strict<D> {
     decoder: D,
-    state: State,
+    state: StrictState,
 }
 
 impl<D: FrameDecoder> Strict<D> {
     pub(super) const fn new(decoder: D) -> Self {
         Self {
             decoder,
-            state: State::New,
+            state: StrictState::New,
         }
     }
 
@@ -138,9 +138,9 @@ impl<D: FrameDecoder> Read for Strict<D> {
             return Ok(0);
         }
         match self.state {
-            State::New | State::Open => {}
-            State::Ended => return Ok(0),
-            State::Failed => {
+            StrictState::New | StrictState::Open => {}
+            StrictState::Ended => return Ok(0),
+            StrictState::Failed => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("{} stream has already failed", D::NAME),
@@ -148,10 +148,10 @@ impl<D: FrameDecoder> Read for Strict<D> {
             }
         }
         let recognised = match self.state {
-            State::New => self.recognise(),
+            StrictState::New => self.recognise(),
             _ => Ok(()),
         };
-        self.state = State::Open;
+        self.state = StrictState::Open;
         let result = match recognised.and_then(|()| self.decoder.decode(out)) {
             Ok(0) => self.check_end().map(|()| 0),
             Ok(count) => return Ok(count),
@@ -159,9 +159,9 @@ impl<D: FrameDecoder> Read for Strict<D> {
         };
         let result = result.map_err(|error| self.explain(&error));
         self.state = if result.is_ok() {
-            State::Ended
+            StrictState::Ended
         } else {
-            State::Failed
+            StrictState::Failed
         };
         result
     }

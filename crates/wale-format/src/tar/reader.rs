@@ -51,7 +51,7 @@ pub struct Member {
     pub mtime: u64,
 }
 
-enum State {
+enum TarState {
     Members,
     Ended,
     Failed,
@@ -77,7 +77,7 @@ enum State {
 /// ```
 pub struct TarReader<R: Read> {
     source: R,
-    state: State,
+    state: TarState,
     body_left: u64,
     body_padding: usize,
     defaults: Records,
@@ -97,7 +97,7 @@ impl<R: Read> TarReader<R> {
     pub fn new(source: R) -> Self {
         Self {
             source,
-            state: State::Members,
+            state: TarState::Members,
             body_left: 0,
             body_padding: 0,
             defaults: Records::default(),
@@ -283,14 +283,14 @@ impl<R: Read> TarReader<R> {
         reason = "an iterator that is also a reader has two of by_ref, take and chain"
     )]
     pub fn next(&mut self) -> Option<Result<Member, TarError>> {
-        if !matches!(self.state, State::Members) {
+        if !matches!(self.state, TarState::Members) {
             return None;
         }
         let result = self.advance();
         self.state = match &result {
-            Ok(Some(_)) => State::Members,
-            Ok(None) => State::Ended,
-            Err(_) => State::Failed,
+            Ok(Some(_)) => TarState::Members,
+            Ok(None) => TarState::Ended,
+            Err(_) => TarState::Failed,
         };
         result.transpose()
     }
@@ -302,12 +302,12 @@ impl<R: Read> Read for TarReader<R> {
         let limit = usize::try_from(self.body_left)
             .unwrap_or(usize::MAX)
             .min(out.len());
-        if limit == 0 || matches!(self.state, State::Failed) {
+        if limit == 0 || matches!(self.state, TarState::Failed) {
             return Ok(0);
         }
         let count = self.source.read(&mut out[..limit])?;
         if count == 0 {
-            self.state = State::Failed;
+            self.state = TarState::Failed;
             return Err(truncated("a member's body").into());
         }
         self.body_left -= count as u64;

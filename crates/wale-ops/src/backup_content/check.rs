@@ -122,6 +122,6 @@ pub(crate) fn lacks_label(backup: &BackupName) -> OpError {
         Kind::CorruptData,
         format!("backup {backup} has no backup_label"),
     )
-    .detail("It was taken of a running server: without the label nobody knows where its recovery begins.")
+    .detail("It was taken of a running server: without the label it is not known where its recovery begins.")
     .hint("restore another backup; objects of this one are missing in the archive")
 }

@@ -254,7 +254,7 @@ impl<S: Sink> Extraction<S> {
         if self.strict {
             return Err(OpError::new(
                 Kind::CorruptData,
-                format!("\"{path}\" in the backup is not of the cluster and is refused"),
+                format!("\"{path}\" in the backup does not belong to the cluster and is refused"),
             )
             .detail(
                 "In a tablespace only the folder PG_<major>_<catalog version> is the cluster's.",

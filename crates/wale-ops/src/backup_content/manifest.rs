@@ -74,7 +74,7 @@ impl Manifest {
             && hex(&sha256) != *expected
         {
             return Err(damaged(format!(
-                "{what} is not the one the sentinel speaks of"
+                "{what} is not the one that the sentinel names"
             )));
         }
         let manifest = Self {
@@ -194,7 +194,7 @@ impl Gathered {
 
 fn damaged(what: String) -> OpError {
     OpError::new(Kind::CorruptData, what).hint(
-        "restore another backup; without the manifest nobody can tell whether this one is whole",
+        "restore another backup; without the manifest it is not known whether this one is whole",
     )
 }
 

@@ -135,7 +135,7 @@ impl StoredBackup {
             return Err(damaged("is not in the archive".to_owned()));
         };
         if hex(&Sha256::digest(&bytes)) != record.sha256 {
-            return Err(damaged("is not the one the sentinel speaks of".to_owned()));
+            return Err(damaged("is not the one that the sentinel names".to_owned()));
         }
         let set = ConfigurationSet::from_json(&bytes)
             .map_err(|error| damaged(format!("is damaged: {error}")))?;

@@ -139,7 +139,7 @@ const DAMAGES: [Damage; 12] = [
                 sentinel.wale.as_mut().unwrap().manifest_sha256 = Some("0".repeat(64));
             });
         },
-        "is not the one the sentinel speaks of",
+        "is not the one that the sentinel names",
     ),
     (
         "a wrong CRC of a file",

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, Look, Wanted};
+use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, CheckDepth, Wanted};
 use wale_cluster::recovery;
 use wale_format::BackupName;
 use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};
@@ -23,7 +23,7 @@ pub struct Aim {
     /// The timeline that is named by its number.
     pub timeline: Option<TimelineId>,
     /// How much of a backup is checked before `LATEST` means it.
-    pub look: Look,
+    pub look: CheckDepth,
 }
 
 /// What was decided about the backup, for the user.
@@ -62,7 +62,7 @@ impl Aim {
         Self {
             kind: target_of(lines),
             timeline: setting(lines, "recovery_target_timeline").and_then(|text| text.parse().ok()),
-            look: Look::Whole,
+            look: CheckDepth::Whole,
         }
     }
 
@@ -104,8 +104,8 @@ impl Aim {
             | RecoveryTargetKind::Latest
             | RecoveryTargetKind::Lsn(_) => None,
             RecoveryTargetKind::Time(_) => Some(format!(
-                "only the server can tell when {} is: if that lies before the end of backup {name} at {ended}, recovery ends \
-                 after it; a time in the form 2026-01-31 17:00:00+00 is compared",
+                "only the server knows when {} is: if it lies before the end of backup {name} at {ended}, recovery \
+                 ends after it; a time in the form 2026-01-31 17:00:00+00 is compared",
                 self.shown()
             )),
             RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => Some(format!(
@@ -228,7 +228,7 @@ fn ends(entry: &BackupEntry, position: Option<Lsn>, bound: Comparable) -> Ends {
         Comparable::Position(target) => match position {
             Some(end) if end <= target => Ends::Before(end.to_string()),
             Some(end) => Ends::After(end.to_string()),
-            None => Ends::NotKnown("its record tells no position".to_owned()),
+            None => Ends::NotKnown("its record has no position".to_owned()),
         },
     }
 }
@@ -354,7 +354,7 @@ mod tests {
         let catalog = bench.archive.catalog().await?;
         let selector: BackupSelector = selector.parse().unwrap();
         let aim = Aim {
-            look: Look::Record,
+            look: CheckDepth::Record,
             ..Aim::of(addition)
         };
         let (chosen, mut notes) = choose(&bench.archive, &catalog, &selector, &aim).await?;

@@ -131,8 +131,8 @@ fn already_restored(
             backup = marker.backup,
             hint = "take START_MODE=RESTORE away, too; to restore again, move the data directory away first: it has been written \
                     to since",
-            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, and the recovery settings \
-             that were taken away since make no difference"
+            "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, and the recovery \
+             settings that were removed since make no difference"
         );
         return Ok(RestoreClusterOutcome::AlreadyRestored {
             backup: marker.backup.clone(),
@@ -228,7 +228,7 @@ async fn plan_recovery(
         OpError::new(
             Kind::CorruptData,
             format!(
-                "nobody recorded the version of the server of backup {}",
+                "the version of the server of backup {} is not recorded",
                 source.name
             ),
         )
@@ -436,7 +436,7 @@ fn jobs_held() -> String {
     let setting = recovery::TIMESCALEDB_WORKERS;
     format!(
         "TimescaleDB's background jobs are held until you release them: {setting} = 0 is written into \
-         postgresql.auto.conf. Look at the data, stop the jobs that must not run (select alter_job(job_id, scheduled => \
+         postgresql.auto.conf. Check the data, stop the jobs that must not run (select alter_job(job_id, scheduled => \
          false)), then ALTER SYSTEM RESET {setting} and restart the server"
     )
 }

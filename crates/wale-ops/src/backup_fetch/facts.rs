@@ -281,7 +281,7 @@ pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()>
         owner.uid
     ))
     .hint(format!(
-        "if the tablespace shall go there, say so: --tablespace-mapping {oid}={shown}, or WALE_TABLESPACE_MAPPING"
+        "if the tablespace should go there, say so: --tablespace-mapping {oid}={shown}, or WALE_TABLESPACE_MAPPING"
     )))
 }
 

@@ -35,7 +35,8 @@ impl HeldDirectory {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(another(path)),
             Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "the file system has no locks: the marker alone tells restores apart");
+                tracing::debug!(path = %path.display(), %error, "the file system has no locks: only the marker \
+                                                                 distinguishes restores");
             }
         }
         Ok(Self {
@@ -75,8 +76,8 @@ fn another(path: &Path) -> OpError {
     )
     .detail(begun)
     .hint(
-        "wait for its end; to begin anew, end that process first (a container that is paused or hangs holds the directory, \
-         too), and what it left is cleared then",
+        "wait for its end; to begin anew, end that process first (a container that is paused or hangs holds the \
+         directory, too), and what it left is then removed",
     )
 }
 
@@ -97,7 +98,7 @@ pub(super) fn check_own(path: &Path, own: &RestoreMarker) -> Result<()> {
         format!("another restore took over \"{shown}\" while this one ran"),
     )
     .detail("What this restore wrote is not complete any more, so it does not make the directory startable.")
-    .hint("see that one restore alone works there, and begin it anew in an empty directory"))
+    .hint("make sure that only one restore works there, and begin it anew in an empty directory"))
 }
 
 #[cfg(test)]

@@ -68,8 +68,9 @@ pub(super) fn jobs_note(record: &Record, target: &RecoveryTargetKind) -> Option<
         .any(|library| library.rsplit('/').next() == Some(TIMESCALEDB));
     (is_loaded && *target != RecoveryTargetKind::Latest).then(|| {
         format!(
-            "with a recovery target TimescaleDB's background jobs must rest until you have looked: the sidecar's RESTORE \
-             writes {} = 0 for that, after backup-fetch write it yourself, before the server is started",
+            "with a recovery target TimescaleDB's background jobs must rest until you have checked the data: the \
+             sidecar's RESTORE writes {} = 0 for that, after backup-fetch write it yourself, before the server is \
+             started",
             recovery::TIMESCALEDB_WORKERS
         )
     })
@@ -130,8 +131,9 @@ fn judge(question: &Question<'_>, folders: &[PathBuf]) -> Result<Vec<String>> {
         .min_by_key(|missing| (missing.certain.len(), missing.possible.len()));
     let Some(missing) = looks else {
         return Ok(vec![format!(
-            "no server of version {major} is installed here, so nobody can look whether it has the libraries that the \
-             backup's server had loaded ({list}): see that the one which will run has them, it does not start without"
+            "no server of version {major} is installed here, so it cannot be checked whether it has the libraries that \
+             the backup's server had loaded ({list}): make sure that the server which will run has them; it does not \
+             start without them"
         )]);
     };
     // Libraries are looked for there, too; where nobody recorded it, they may be.

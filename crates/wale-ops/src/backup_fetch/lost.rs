@@ -13,7 +13,7 @@ pub(super) async fn history(archive: &Archive, backup: TimelineId) -> Result<Opt
     Ok(lost.map(|lost| match &lost.witness {
         HistoryWitness::Later(later) => shown_by(lost.timeline, *later),
         HistoryWitness::Trace(trace) => format!(
-            "{} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it back, \
+            "{} is missing from the archive, but {trace} is there: the server stops where it asks for it; put it back: \
              a server of timeline {} has it in pg_wal",
             lost.name(),
             lost.timeline

@@ -30,7 +30,7 @@ async fn a_manifest_that_is_damaged_fails_the_restore() {
         (Vec::new(), "is damaged"),
         (
             other.finish_with_ranges(&ranges),
-            "is not the one the sentinel speaks of",
+            "is not the one that the sentinel names",
         ),
     ] {
         bench.insert(key.as_str(), damage);

@@ -39,7 +39,7 @@ pub(super) async fn open(
                 Kind::Busy,
                 format!("another restore began in \"{}\" meanwhile", path.display()),
             )
-            .hint("see what it left, and begin this one anew"));
+            .hint("check what it left, and begin this one anew"));
         }
         restore_marker::write(&path, &marker).map_err(|error| could_not(error, &path))?;
         if begin == Begin::AfterWiping {

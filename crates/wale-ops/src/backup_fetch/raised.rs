@@ -80,7 +80,7 @@ impl Listener {
         let problem = match self.done.recv_timeout(PATIENCE) {
             Ok(problem) => problem,
             Err(RecvTimeoutError::Timeout) => {
-                Some("there is more of it than can be waited for".to_owned())
+                Some("there is too much of it to wait for".to_owned())
             }
             Err(RecvTimeoutError::Disconnected) => None,
         };

@@ -171,7 +171,8 @@ pub(super) fn check_named_alike(
         )
         .detail(detail)
         .hint(format!(
-            "say where it shall go, if the archive is to be trusted: --tablespace-mapping {oid}=/path, or WALE_TABLESPACE_MAPPING"
+            "if the archive can be trusted, say where it goes: --tablespace-mapping {oid}=/path, or \
+             WALE_TABLESPACE_MAPPING"
         )));
     }
     Ok(())

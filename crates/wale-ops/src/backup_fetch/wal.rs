@@ -53,7 +53,7 @@ pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<V
     Ok(lack
         .map(|(gap, lack)| {
             format!(
-                "{}: recovery stops there, and a target behind it is not reached",
+                "{}: recovery stops there, and a target after it is not reached",
                 shown(gap, &lack)
             )
         })
@@ -70,11 +70,10 @@ fn shown(gap: Gap, lack: &Lack) -> String {
     match lack {
         Lack::Missing(None) => format!("{segments} {is} missing from the archive"),
         Lack::Missing(Some(witness)) => {
-            format!("{segments} {is} missing from the archive, but {witness} is there")
+            format!("{segments} {is} missing from the archive, but {witness}")
         }
         Lack::Unreadable(key) => format!(
-            "{segments} {is} in the archive only as this version cannot read {} ({key})",
-            if is == "is" { "it" } else { "them" }
+            "{segments} {is} in the archive only in a form that this version cannot read ({key})"
         ),
     }
 }
@@ -83,8 +82,8 @@ fn refused(backup: &BackupName, own: Leg, size: WalSegmentSize, gap: Gap, lack: 
     let (kind, hint) = match lack {
         Lack::Missing(_) => (
             Kind::CorruptData,
-            "put the segments back if they exist anywhere; else restore another backup, or let a restore_command of your \
-             own find them",
+            "put the segments back if they exist anywhere; otherwise restore another backup, or let a restore_command \
+             of your own find them",
         ),
         Lack::Unreadable(_) => (
             Kind::Configuration,

@@ -93,7 +93,7 @@ async fn rivals(archive: &Archive, committed: &Committed) -> Vec<String> {
         Ok(warnings) => warnings,
         Err(error) => {
             tracing::info!(
-                "whether LATEST chooses this backup is not looked at: {}",
+                "could not check whether LATEST chooses this backup: {}",
                 error.chain()
             );
             Vec::new()

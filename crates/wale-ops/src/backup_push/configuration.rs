@@ -151,16 +151,16 @@ fn say_hidden(control: &Control, hidden: &[&str], has_main: bool) {
         tracing::warn!(
             settings,
             hint,
-            "the role {:?} may not see where the server's configuration lies, nor its libraries: files outside of the data \
-             directory, and {LIBRARIES}, are not in this backup",
+            "the role {:?} has no right to see where the server's configuration lies, nor its libraries: files outside \
+             of the data directory, and {LIBRARIES}, are not in this backup",
             control.user()
         );
     } else {
         tracing::warn!(
             settings,
             hint,
-            "the server's configuration lies outside of the data directory, and the role {:?} may not see where: neither it \
-             nor {LIBRARIES} is in this backup; its restore has PostgreSQL's defaults",
+            "the server's configuration lies outside of the data directory, and the role {:?} has no right to see \
+             where: neither it nor {LIBRARIES} is in this backup; its restore has PostgreSQL's defaults",
             control.user()
         );
     }

@@ -74,7 +74,7 @@ impl Backup<'_> {
                 token.cancel();
                 // The workers end at their next piece; what they say about it does not matter any more.
                 let _ = work.await;
-                return Err(OpError::from_cluster(error, "keep the base backup open: it is void"));
+                return Err(OpError::from_cluster(error, "keep the base backup open"));
             }
         };
         let directory = ready.directory.clone();

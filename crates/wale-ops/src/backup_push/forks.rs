@@ -56,7 +56,8 @@ impl Forks {
                 Some(forks)
             }
             Err(error) => {
-                tracing::warn!(%timeline, error = %error.chain(), "which timelines there are cannot be told: a promotion during the backup is noticed late");
+                tracing::warn!(%timeline, error = %error.chain(), "could not list the timelines: a promotion during \
+                                                                   the backup is noticed late");
                 None
             }
         }
@@ -72,7 +73,7 @@ impl Forks {
         let histories = match self.histories(archive).await {
             Ok(histories) => histories,
             Err(error) => {
-                tracing::debug!(error = %error.chain(), "the look for new timelines failed");
+                tracing::debug!(error = %error.chain(), "the check for new timelines failed");
                 return Ok(());
             }
         };
@@ -142,7 +143,8 @@ fn local_history(directory: &WalDirectory, timeline: TimelineId) -> Option<Timel
 fn void(segment: WalSegmentName, timeline: TimelineId, fork: Lsn) -> OpError {
     OpError::new(
         Kind::PostgresUnavailable,
-        format!("segment {segment} cannot come any more: timeline {timeline} was begun at {fork}, so the backup is void"),
+        format!("segment {segment} cannot come any more: timeline {timeline} was begun at {fork}, so the backup cannot \
+                 be used"),
     )
     .detail(
         "A server was promoted while the backup ran or waited for WAL. What the segment would hold is in the \

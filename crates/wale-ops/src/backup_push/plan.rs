@@ -111,8 +111,8 @@ pub(super) fn exists_already(name: &BackupName) -> OpError {
     OpError::new(Kind::ArchiveConflict, format!("the archive already has the backup {name}"))
         .detail("A backup that begins at the same position has the same name; on a standby the position is that \
                  of the last restartpoint, of a stopped server that of its last checkpoint.")
-        .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; of a server \
-               that stayed stopped that backup is as good")
+        .hint("wait until the standby has made a new restartpoint, or take the backup on the primary; while a server \
+               stays stopped, that backup is as good")
         .declined(Declined::Exists)
 }
 
@@ -169,7 +169,7 @@ pub(super) fn judge_vacancy(
         newest.to_rfc3339()
     ))
     .hint(format!(
-        "wait until it is done; objects that nobody touched for {limit} minutes are removed by the next attempt"
+        "wait until it is done; the next attempt removes objects that were not touched for {limit} minutes"
     )))
 }
 
@@ -185,7 +185,7 @@ pub(super) fn same_timeline(start: TimelineId, label: TimelineId, stop: Timeline
     }
     Err(OpError::new(
         Kind::PostgresUnavailable,
-        "the timeline changed while the backup ran: the backup is void",
+        "the timeline changed while the backup ran: the backup cannot be used",
     )
     .detail(format!(
         "It started on timeline {start}, its label says {label}, it stopped on {stop}."

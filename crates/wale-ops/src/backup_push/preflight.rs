@@ -32,7 +32,7 @@ pub(super) async fn prepare(
     let facts = control
         .facts()
         .await
-        .map_err(|error| failed(error, "ask the server who it is"))?;
+        .map_err(|error| failed(error, "ask the server for its identity"))?;
     let cluster = facts.identity();
     // A control file may not show the major version; then the server's word is taken.
     same_cluster(&cluster, &control_file.identity())?;

@@ -15,7 +15,7 @@ pub(super) async fn refuse_running(directory: &DataDirectory) -> Result<()> {
     let looked = directory.clone();
     let state = blocking(move || looked.postmaster())
         .await?
-        .map_err(|error| OpError::from_cluster(error, "look whether a server runs"))?;
+        .map_err(|error| OpError::from_cluster(error, "check whether a server runs"))?;
     if state == PostmasterState::Absent {
         return Ok(());
     }
@@ -65,7 +65,7 @@ pub(super) fn check_wal_is_among(
 fn ran_meanwhile(detail: &str) -> OpError {
     OpError::new(
         Kind::Busy,
-        "the server was started while it was backed up: the backup is void",
+        "the server was started while it was backed up: the backup cannot be used",
     )
     .detail(detail)
     .hint("take the backup again, with the server stopped, or leave --while-offline out")

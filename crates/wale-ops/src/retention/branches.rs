@@ -56,8 +56,9 @@ pub(super) fn told(backups: &[BackupFacts], newest: Option<TimelineId>) -> Vec<S
         .into_iter()
         .filter_map(|(branch, names)| {
             let words = branch.words()?;
+            let lie = if names.len() == 1 { "lies" } else { "lie" };
             Some(format!(
-                "on {words}, apart from the line to {newest}where the cluster is now, lie {}: the rules hold for them \
+                "{} {lie} on {words}, apart from the line to {newest}where the cluster is now: the rules hold for them \
                  separately; `delete target` deletes one by name",
                 names.join(", ")
             ))

@@ -96,7 +96,7 @@ impl Branch {
             Self::Present => None,
             Self::Left(timeline) => Some(format!("the abandoned branch of timeline {timeline}")),
             Self::Unclear(timeline) => Some(format!(
-                "timeline {timeline}, of which nobody knows whether it leads to the newest one"
+                "timeline {timeline}, and it is not known whether that leads to the newest one"
             )),
         }
     }

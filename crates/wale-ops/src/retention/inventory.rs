@@ -163,7 +163,7 @@ async fn check_absent(archive: &Archive, name: &BackupName) -> Result<()> {
             Kind::StorageUnavailable,
             format!("the listing of the archive has no {key}, which exists"),
         )
-        .detail("The backup was completed just now, or the store lists what was so some time ago.")
+        .detail("The backup was completed just now, or the listing of the store is old.")
         .hint("run it again later; nothing was deleted")),
     }
 }

@@ -368,18 +368,17 @@ fn spare_last(backups: &[BackupFacts], kept: &KeptBackups) -> Result<()> {
     if loses(&sound) || loses(&good) {
         return error(
             "this would delete the last backup that can be restored",
-            format!("Of {all} backups none would remain but those that cannot be restored."),
+            format!("Of {all} backups, only those would remain that cannot be restored."),
             "take a new base backup first, or name an earlier bound; `delete everything` empties the archive",
         );
     }
     if loses(&present) {
         return error(
             "this would delete the last backup that leads to the newest timeline",
-            format!(
-                "Of {all} backups none would remain but those on branches that were abandoned."
-            ),
-            "take a new base backup of the server on the newest timeline first, or name an earlier bound. If that timeline is a \
-             copy's, docs/guide/point-in-time.md, \"Beside production\", tells how production becomes the newest again",
+            format!("Of {all} backups, only those on abandoned branches would remain."),
+            "take a new base backup of the server on the newest timeline first, or name an earlier bound. If that \
+             timeline is a copy's, docs/guide/point-in-time.md, \"Beside production\", describes how production \
+             becomes the newest again",
         );
     }
     Ok(())

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::claim::{Claim, store_now};
-use wale_archive::{Archive, Flaw, Look};
+use wale_archive::{Archive, Flaw, CheckDepth};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -169,7 +169,7 @@ pub(super) async fn remove_left_over(
 /// What is wrong with a backup as it is now.
 async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
     match archive.entry(&name).await? {
-        Some(entry) => archive.look_at(&entry, Look::Whole).await,
+        Some(entry) => archive.look_at(&entry, CheckDepth::Whole).await,
         None => Ok(Some(Flaw::Damaged(
             "its record was deleted just now".to_owned(),
         ))),
@@ -497,7 +497,7 @@ impl Run<'_> {
         let why = if folder.deletion {
             "its deletion was interrupted"
         } else {
-            "it has no sentinel, and nobody has written to it for a long time"
+            "it has no sentinel, and nothing was written to it for a long time"
         };
         if self.act == Act::Delete {
             tracing::info!(backup = %name, why, "removing what is left of a base backup");

@@ -123,10 +123,10 @@ fn unsure(name: &ArchiveFileName, key: &ObjectKey) -> OpError {
             format!("the store is not sure whether it has {name}"),
         )
         .detail(format!("{key} is listed, but was not found by its name."))
-        .hint("ask again; if this persists, look at the store"),
+        .hint("ask again; if this persists, check the store"),
         _ => OpError::new(
             Kind::Configuration,
-            format!("object {key} may hold {name}, but this version cannot tell"),
+            format!("object {key} may hold {name}, but this version cannot read it"),
         )
         .hint("use the tool that wrote it, or find out what it is"),
     }
@@ -216,12 +216,12 @@ async fn refuse_gap(
             || format!("the segment before {asked}"),
             |previous| previous.to_string(),
         );
-    Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {witness} is there"))
+    Err(OpError::new(Kind::CorruptData, format!("segment {asked} is missing from the archive, but {witness}"))
         .detail("WAL is missing from the middle of the log; this is not its end.")
         .hint(format!(
-            "put {asked} back if it exists anywhere; else recovery can only reach the end of {reach}. To end there, restore \
-             as a standby (WALE_RESTORE_AS=standby) and promote it when it waits for WAL; or restore a base backup that \
-             begins behind {asked}"
+            "put {asked} back if it exists anywhere; otherwise recovery can only reach the end of {reach}. To end \
+             there, restore as a standby (WALE_RESTORE_AS=standby) and promote it when it waits for WAL; or restore a \
+             base backup that begins after {asked}"
         )))
 }
 
@@ -276,7 +276,7 @@ async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker
              would promote without its WAL and that of later ones, and begin a second timeline {asked}."
         ))
         .hint(format!(
-            "put {name} back, a server of that timeline has it in pg_wal; if it exists nowhere, {instead}"
+            "put {name} back: a server of that timeline has it in pg_wal; if it exists nowhere, {instead}"
         )))
 }
 

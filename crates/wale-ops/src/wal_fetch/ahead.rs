@@ -30,11 +30,11 @@ pub(super) struct Ahead {
     idle: Duration,
     budget: MemoryBudget,
     at_once: Arc<Semaphore>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<AheadState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AheadState {
     /// The last segment that was delivered, and the segment size.
     served: Option<(WalSegmentName, WalSegmentSize)>,
     slots: BTreeMap<WalSegmentName, Slot>,
@@ -125,7 +125,7 @@ impl Ahead {
     }
 
     /// Begins to fetch what follows `asked`, as far as the budget goes; drops what lies elsewhere.
-    fn begin(&self, state: &mut State, asked: WalSegmentName) {
+    fn begin(&self, state: &mut AheadState, asked: WalSegmentName) {
         while state.tasks.try_join_next().is_some() {}
         let Some((served, size)) = state.served else {
             return;
@@ -152,7 +152,7 @@ impl Ahead {
         self.watch(state);
     }
 
-    fn fetch(&self, state: &mut State, name: WalSegmentName, permit: MemoryPermit) -> Slot {
+    fn fetch(&self, state: &mut AheadState, name: WalSegmentName, permit: MemoryPermit) -> Slot {
         let (sender, content) = oneshot::channel();
         let (archive, at_once, shared) = (
             self.archive.clone(),
@@ -179,7 +179,7 @@ impl Ahead {
     }
 
     /// Makes sure that what is at hand is dropped when nobody asks any more.
-    fn watch(&self, state: &mut State) {
+    fn watch(&self, state: &mut AheadState) {
         if state.watched || state.slots.is_empty() {
             return;
         }
@@ -201,11 +201,11 @@ impl Ahead {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, AheadState> {
         lock(&self.state)
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<AheadState>) -> MutexGuard<'_, AheadState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,6 @@
 mod abandoned;
 mod compare;
 mod done;
-mod flight;
 mod memory;
 mod plan;
 mod pusher;
@@ -27,6 +26,7 @@ mod pusher;
 mod pusher_tests;
 mod report;
 mod run;
+mod running_push;
 mod source;
 #[cfg(test)]
 mod tests;

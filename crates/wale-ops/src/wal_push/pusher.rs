@@ -8,9 +8,10 @@
 //! ```
 //!
 //! A request never waits behind work that nobody asked for: looking ahead has permits of its own and begins only
-//! when one is free, so a push ahead that exists is running. It ends only after those before it did ([`Turn`]). A
+//! when one is free, so a push ahead that exists is running. It ends only after those before it did ([`PushOrder`]).
 //! A remembered result spares the upload, never the check: an object may have been lost since, and PostgreSQL deletes its
-//! copy on the strength of the answer. A failed push ahead is forgotten, and the request for that file tries anew. Every task is owned by the pusher and joined by [`Pusher::drain`].
+//! copy on the strength of the answer. A failed push ahead is forgotten, and the request for that file tries anew. Every
+//! task is owned by the pusher and joined by [`Pusher::drain`].
 //!
 //! It decides nothing about data (that is [`super::run`]) and writes nothing into the WAL directory.
 
@@ -25,10 +26,10 @@ use wale_cluster::{FileStamp, WalDirectory};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::blocking;
 
-use super::flight::{Flight, Turn};
 use super::plan;
 use super::report::{PushOutcome, PushReport, PusherStats};
 use super::run::{PushOptions, run_stamped};
+use super::running_push::{PushOrder, RunningPush};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -98,12 +99,12 @@ struct Shared {
     ahead: Arc<Semaphore>,
     /// Held while the ready files are read: a hundred thousand names are not to be in memory once per request.
     reading: Semaphore,
-    state: Mutex<State>,
+    state: Mutex<Pushes>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    in_flight: HashMap<ArchiveFileName, Flight>,
+struct Pushes {
+    in_flight: HashMap<ArchiveFileName, RunningPush>,
     remembered: HashMap<ArchiveFileName, (FileStamp, PushReport)>,
     /// The remembered names, oldest first.
     order: VecDeque<ArchiveFileName>,
@@ -115,13 +116,13 @@ struct State {
 
 /// Why a push begins.
 #[derive(Debug)]
-enum Departure {
+enum PushReason {
     /// Somebody asks for the file.
     Requested,
     /// It is ready, and will be asked for.
     Ahead {
         permit: OwnedSemaphorePermit,
-        turn: Turn,
+        turn: PushOrder,
     },
 }
 
@@ -177,16 +178,16 @@ impl Pusher {
     }
 
     async fn answer(&self, name: &ArchiveFileName) -> Result<PushReport> {
-        let flight = self.join_or_begin(name)?;
+        let running = self.join_or_begin(name)?;
         self.begin_look_ahead(*name);
-        let result = flight.landed().await;
+        let result = running.ended().await;
         match result {
             // A push ahead of the request may have failed because it was early.
-            Err(error) if flight.ahead => {
-                tracing::debug!(%name, error = %error.chain(), "the push ahead failed, pushes again");
-                self.join_or_begin(name)?.landed().await
+            Err(error) if running.ahead => {
+                tracing::debug!(%name, error = %error.chain(), "the push ahead failed; the file is pushed again");
+                self.join_or_begin(name)?.ended().await
             }
-            Ok(report) if flight.ahead => {
+            Ok(report) if running.ahead => {
                 self.shared.lock().stats.look_ahead_hits += 1;
                 Ok(report)
             }
@@ -216,8 +217,8 @@ impl Pusher {
         }
     }
 
-    /// The flight of `name`, begun if there is none.
-    fn join_or_begin(&self, name: &ArchiveFileName) -> Result<Flight> {
+    /// The push of `name` that runs, begun if there is none.
+    fn join_or_begin(&self, name: &ArchiveFileName) -> Result<RunningPush> {
         let mut tasks = self.tasks();
         if tasks.draining {
             return Err(OpError::new(
@@ -227,8 +228,8 @@ impl Pusher {
             .hint("PostgreSQL keeps the file and asks again"));
         }
         let mut state = self.shared.lock();
-        if let Some(flight) = state.in_flight.get(name) {
-            return Ok(flight.clone());
+        if let Some(running) = state.in_flight.get(name) {
+            return Ok(running.clone());
         }
         if state.in_flight.len() >= IN_FLIGHT_MAX {
             return Err(OpError::new(
@@ -239,7 +240,7 @@ impl Pusher {
         }
         Ok(self
             .shared
-            .take_off(&mut state, &mut tasks.set, *name, Departure::Requested))
+            .begin(&mut state, &mut tasks.set, *name, PushReason::Requested))
     }
 
     /// Begins pushes of the next ready files, in a task, since it reads a folder.
@@ -268,33 +269,33 @@ impl Pusher {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Pushes> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers and spawns the push of `name`.
-    fn take_off(
+    fn begin(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut Pushes,
         tasks: &mut JoinSet<()>,
         name: ArchiveFileName,
-        departure: Departure,
-    ) -> Flight {
+        reason: PushReason,
+    ) -> RunningPush {
         let (sender, outcome) = watch::channel(None);
-        let ahead = matches!(departure, Departure::Ahead { .. });
-        let flight = Flight { outcome, ahead };
-        state.in_flight.insert(name, flight.clone());
-        let landing = Landing {
+        let ahead = matches!(reason, PushReason::Ahead { .. });
+        let running = RunningPush { outcome, ahead };
+        state.in_flight.insert(name, running.clone());
+        let end = EndOfPush {
             shared: Arc::clone(self),
             name,
         };
         tasks.spawn(async move {
-            let shared = Arc::clone(&landing.shared);
-            let (_permit, turn) = match departure {
-                Departure::Ahead { permit, turn } => (Ok(permit), turn),
-                Departure::Requested => {
+            let shared = Arc::clone(&end.shared);
+            let (_permit, turn) = match reason {
+                PushReason::Ahead { permit, turn } => (Ok(permit), turn),
+                PushReason::Requested => {
                     let permit = Arc::clone(&shared.requested).acquire_owned().await;
-                    (permit, Turn::now())
+                    (permit, PushOrder::now())
                 }
             };
             let result = match shared.recall(&name).await {
@@ -312,10 +313,10 @@ impl Shared {
                 Err(error) => Err(error),
             };
             // Off the list before anybody is told: the next request must not join a push that has ended.
-            drop(landing);
+            drop(end);
             sender.send_replace(Some(Arc::new(result)));
         });
-        flight
+        running
     }
 
     /// Remembers and counts what a push brought.
@@ -386,7 +387,7 @@ impl Shared {
     ) {
         let is_short = {
             let mut state = self.lock();
-            let State {
+            let Pushes {
                 backlog,
                 remembered,
                 ..
@@ -407,31 +408,34 @@ impl Shared {
                 Ok(ready) => {
                     self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }
-                Err(error) => tracing::debug!(error = %error.chain(), "does not look ahead"),
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "could not read the ready files, so nothing is pushed \
+                                                             ahead")
+                }
             }
         }
         let mut state = self.lock();
-        let mut turn = Turn::now();
+        let mut turn = PushOrder::now();
         match state.in_flight.get(requested) {
-            Some(flight) => turn.after(*requested, flight.clone()),
+            Some(running) => turn.after(*requested, running.clone()),
             None if state.remembered.contains_key(requested) => {}
             // It has failed already, and nothing may come before it.
             None => return,
         }
         let candidates = plan::look_ahead(state.backlog.make_contiguous(), requested, window);
         for name in candidates {
-            if let Some(flight) = state.in_flight.get(&name) {
-                turn.after(name, flight.clone());
+            if let Some(running) = state.in_flight.get(&name) {
+                turn.after(name, running.clone());
             } else if !state.remembered.contains_key(&name) {
                 let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else {
                     break;
                 };
-                let departure = Departure::Ahead {
+                let reason = PushReason::Ahead {
                     permit,
                     turn: turn.clone(),
                 };
-                let flight = self.take_off(&mut state, children, name, departure);
-                turn.after(name, flight);
+                let running = self.begin(&mut state, children, name, reason);
+                turn.after(name, running);
             }
         }
     }
@@ -448,7 +452,7 @@ async fn is_there(archive: &Archive, report: &PushReport) -> Result<bool> {
     Ok(meta.is_some_and(|meta| meta.size == report.bytes_stored))
 }
 
-impl State {
+impl Pushes {
     fn forget(&mut self, name: &ArchiveFileName) {
         self.remembered.remove(name);
         self.order.retain(|remembered| remembered != name);
@@ -467,14 +471,14 @@ impl State {
     }
 }
 
-/// Takes a push off the list of those in flight, however it ends.
+/// Takes a push off the list of those that run, however it ends.
 #[derive(Debug)]
-struct Landing {
+struct EndOfPush {
     shared: Arc<Shared>,
     name: ArchiveFileName,
 }
 
-impl Drop for Landing {
+impl Drop for EndOfPush {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.in_flight.remove(&self.name);

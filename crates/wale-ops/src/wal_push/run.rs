@@ -14,9 +14,9 @@ use wale_storage::ObjectKey;
 use super::abandoned::{self, Left, Settled};
 use super::compare::{digest, same_content};
 use super::done::{Done, confirm, gone};
-use super::flight::Turn;
 use super::plan::{self, PushDecision};
 use super::report::{PushOutcome, PushReport};
+use super::running_push::PushOrder;
 use super::source::Source;
 use super::upload::{Uploaded, upload};
 use crate::error::{Kind, OpError, Result};
@@ -57,7 +57,7 @@ pub async fn run(
     name: &ArchiveFileName,
     options: &PushOptions,
 ) -> Result<PushReport> {
-    run_stamped(archive, directory, name, options, &Turn::now())
+    run_stamped(archive, directory, name, options, &PushOrder::now())
         .await
         .map(|(report, _)| report)
 }
@@ -101,7 +101,7 @@ pub(super) async fn run_stamped(
     directory: &WalDirectory,
     name: &ArchiveFileName,
     options: &PushOptions,
-    turn: &Turn,
+    turn: &PushOrder,
 ) -> Result<(PushReport, FileStamp)> {
     let started = Instant::now();
     let (folder, file, data) = (directory.clone(), *name, options.data_directory.clone());
@@ -143,7 +143,7 @@ pub(super) async fn run_stamped(
 
 /// One attempt. It begins with a check of the store, because an attempt before it may have stored the object and lost
 /// the reply.
-async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
+async fn attempt(archive: &Archive, source: &Source, turn: &PushOrder) -> Result<Done> {
     if let Some(damaged) = &source.unwritten {
         return attempt_unwritten(archive, source, damaged).await;
     }
@@ -178,7 +178,7 @@ async fn attempt(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done
 async fn keep_as_partial(
     archive: &Archive,
     source: &Source,
-    turn: &Turn,
+    turn: &PushOrder,
     left: &Left,
 ) -> Result<Done> {
     // A partial segment is never in conflict, so this does not come here again.
@@ -273,7 +273,7 @@ async fn compare_all(archive: &Archive, source: &Source, copies: Vec<StoredWal>)
 async fn store(
     archive: &Archive,
     source: &Source,
-    turn: &Turn,
+    turn: &PushOrder,
     unreadable: &[StoredWal],
 ) -> Result<Done> {
     let is_taken = |codec: &Codec| unreadable.iter().any(|stored| stored.codec == *codec);
@@ -305,7 +305,7 @@ async fn store(
 }
 
 /// Stores a partial segment under its digest.
-async fn keep_beside(archive: &Archive, source: &Source, turn: &Turn) -> Result<Done> {
+async fn keep_beside(archive: &Archive, source: &Source, turn: &PushOrder) -> Result<Done> {
     archive.note_codec(archive.codec()).await?;
     let local = source.clone();
     let digest = blocking(move || digest(&local)).await??;

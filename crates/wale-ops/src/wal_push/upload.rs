@@ -12,8 +12,8 @@ use wale_format::{Codec, SealWriter};
 use wale_pipeline::ChunkWriter;
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
-use super::flight::Turn;
 use super::memory::{CHUNK_BYTES, READ_BYTES};
+use super::running_push::PushOrder;
 use super::source::Source;
 use crate::error::{OpError, Result};
 
@@ -35,7 +35,7 @@ pub(super) async fn upload(
     source: &Source,
     key: &ObjectKey,
     codec: Codec,
-    turn: &Turn,
+    turn: &PushOrder,
 ) -> Result<Uploaded> {
     let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
     let (name, waiting) = (source.name, turn.clone());

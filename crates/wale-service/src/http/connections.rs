@@ -21,11 +21,11 @@ const SPARED: Duration = Duration::from_millis(50);
 /// All open connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
-    inner: Arc<Inner>,
+    inner: Arc<ConnectionLimits>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectionLimits {
     soft: usize,
     hard: usize,
     spared: Duration,
@@ -33,12 +33,12 @@ struct Inner {
     recoveries_max: usize,
     /// Most connections that are answered something else.
     others_max: usize,
-    table: Mutex<Table>,
+    table: Mutex<OpenConnections>,
     freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct OpenConnections {
     /// Counts up with every connection.
     tick: u64,
     /// Connections that are being answered what a recovery asks for.
@@ -61,7 +61,7 @@ pub(crate) struct Slot {
     id: u64,
     evict: CancellationToken,
     cut: CancellationToken,
-    inner: Arc<Inner>,
+    inner: Arc<ConnectionLimits>,
 }
 
 /// While this lives its connection is being answered. The reply's body holds it, so until its last byte.
@@ -69,7 +69,7 @@ pub(crate) struct Slot {
 pub(crate) struct Busy {
     id: u64,
     share: Share,
-    inner: Arc<Inner>,
+    inner: Arc<ConnectionLimits>,
 }
 
 /// Whose part of the connections a request takes.
@@ -90,7 +90,7 @@ impl Connections {
 
     fn sparing(soft: usize, hard: usize, spared: Duration) -> Self {
         let hard = hard.max(1);
-        let inner = Inner {
+        let inner = ConnectionLimits {
             soft: soft.clamp(1, hard),
             hard,
             spared,
@@ -169,14 +169,14 @@ impl Connections {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+impl ConnectionLimits {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         // Every change of the table is a single assignment: a panic elsewhere leaves it whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl OpenConnections {
     fn evict_longest_idle(&mut self, spared: Duration) {
         let waiting = self
             .open

@@ -62,7 +62,7 @@ impl Hosts {
         let is_browser = is_browser(headers);
         if is_own {
             return if is_browser && !route.is_told_to_browsers() {
-                Err(forbidden("a browser may not ask for this").hint("use curl or wget"))
+                Err(forbidden("a browser must not ask for this").hint("use curl or wget"))
             } else {
                 Ok(())
             };

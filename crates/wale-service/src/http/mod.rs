@@ -280,7 +280,7 @@ fn plain_http(app: &App, route: &'static str) -> Failure {
     if app.quiet.allows("plain HTTP", "on the TLS port") {
         tracing::warn!(
             route,
-            hint = "write https:// in archive_command, restore_command and probes; docs/guide/tls.md tells the order",
+            hint = "write https:// in archive_command, restore_command and probes; docs/guide/tls.md has the order",
             "a client speaks plain HTTP to the TLS port: it is refused, and WAL that it hands over is not archived"
         );
     }

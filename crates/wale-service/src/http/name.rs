@@ -22,7 +22,7 @@ pub(crate) fn parse(rest: &str, query: Option<&str>) -> Result<ArchiveFileName, 
     {
         return Err(refusal(
             rest,
-            "it holds a character that no archived file's name holds",
+            "it holds a character that no name of an archived file holds",
         ));
     }
     let mut last = "";

@@ -43,9 +43,9 @@ const WARN_BEFORE: chrono::Duration = chrono::Duration::days(14);
 
 /// The endpoint's certificate and key.
 #[derive(Clone)]
-pub struct Tls(Arc<Inner>);
+pub struct Tls(Arc<WatchedPair>);
 
-struct Inner {
+struct WatchedPair {
     certificate: PathBuf,
     key: PathBuf,
     look_every: Duration,
@@ -77,7 +77,7 @@ impl Tls {
         look_every: Duration,
     ) -> Result<Self, OpError> {
         let pair = pair(&certificate, &key)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(WatchedPair {
             certificate,
             key,
             look_every,
@@ -144,7 +144,7 @@ pub(super) fn is_plain_text(first: u8) -> bool {
     first.is_ascii_graphic() || first.is_ascii_whitespace()
 }
 
-impl Inner {
+impl WatchedPair {
     fn current(&self) -> MutexGuard<'_, Pair> {
         // A change is one assignment: a panic elsewhere leaves the pair whole.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)

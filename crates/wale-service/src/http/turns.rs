@@ -28,18 +28,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The turns at one thing.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
-    inner: Arc<Inner>,
+    inner: Arc<TurnLimits>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct TurnLimits {
     at_once: usize,
     places: usize,
-    table: Mutex<Table>,
+    table: Mutex<TurnQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct TurnQueue {
     /// Counts up with every request.
     tick: u64,
     held: BTreeMap<u64, Holder>,
@@ -75,13 +75,13 @@ struct Pace {
 pub(crate) struct Turn {
     id: u64,
     pace: Arc<Mutex<Pace>>,
-    inner: Arc<Inner>,
+    inner: Arc<TurnLimits>,
 }
 
 impl Turns {
     /// `at_once` turns, and a queue with so many `places`.
     pub(crate) fn new(at_once: usize, places: usize) -> Self {
-        let inner = Inner {
+        let inner = TurnLimits {
             at_once: at_once.max(1),
             places: places.max(1),
             table: Mutex::default(),
@@ -129,8 +129,8 @@ impl Turns {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+impl TurnLimits {
+    fn lock(&self) -> MutexGuard<'_, TurnQueue> {
         // No code panics while it holds the lock. If one did, the table would still be whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +146,7 @@ impl Inner {
 
     fn hand_over(
         self: &Arc<Self>,
-        table: &mut Table,
+        table: &mut TurnQueue,
         peer: IpAddr,
         cut: CancellationToken,
     ) -> Turn {
@@ -187,7 +187,7 @@ impl Inner {
     }
 }
 
-impl Table {
+impl TurnQueue {
     /// Into the queue, in the place of another request if it is full.
     fn enter(
         &mut self,

@@ -48,7 +48,7 @@ fn admit(app: &App, name: &ArchiveFileName) -> Result<Permit, OpError> {
         ),
         phase => busy(
             format!("{name} is not served while the sidecar is {}", phase.name()),
-            "repeat the request; /startupz tells when the sidecar is ready",
+            "repeat the request; /startupz says when the sidecar is ready",
         ),
     })
 }

@@ -54,9 +54,9 @@ impl AzureStore {
                     tracing::warn!(
                         location = inner.client.location(),
                         "the store does not keep conditions of a write (If-None-Match): two writers of one name in \
-                         different processes can replace each other's object, although wale looks again after each \
-                         write. Let only one sidecar at a time use this archive, or use a store that knows \
-                         conditional writes",
+                         different processes can replace each other's object, although wale checks again after each \
+                         write. Let only one sidecar at a time use this archive, or use a store that knows conditional \
+                         writes",
                     );
                 }
                 Ok(found)
@@ -83,8 +83,8 @@ impl AzureStore {
                     tracing::warn!(
                         location = inner.client.location(),
                         "the store does not keep conditions of a list of blocks: two writers of one large object in \
-                         different processes can replace each other's, although wale looks before and after. \
-                         Objects of up to {} MiB go in one request. Let only one sidecar at a time use this archive",
+                         different processes can replace each other's, although wale checks before and after. Objects \
+                         of up to {} MiB go in one request. Let only one sidecar at a time use this archive",
                         inner.slots.first_part_bytes() >> 20,
                     );
                 }

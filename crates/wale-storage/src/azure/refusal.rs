@@ -143,7 +143,7 @@ impl AzureError<'_> {
             "BlobArchived" | "BlobBeingRehydrated" => {
                 (M::ArchivedClass, "the blob's access tier cannot be read")
             }
-            "AccountRequiresHttps" => (M::OtherProtocol, "the account is spoken to with TLS only"),
+            "AccountRequiresHttps" => (M::OtherProtocol, "the account takes TLS only"),
             "FeatureNotSupported"
             | "NotImplemented"
             | "UnsupportedHttpVerb"

@@ -56,7 +56,7 @@ impl Store for AzureStore {
             UploadEnd::Ours(meta) => Ok(meta),
             UploadEnd::Others => Err(StoreError::unavailable(
                 self.location(),
-                "it refused to replace an object, without being told to",
+                "it refused to replace an object, without being asked to",
             )),
         }
     }

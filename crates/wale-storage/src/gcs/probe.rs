@@ -62,7 +62,7 @@ impl Conditions {
         match self {
             Self::Always => "keeps",
             Self::Never => "ignores",
-            Self::OneByOne => "looks first and writes later, and so does not keep",
+            Self::OneByOne => "checks first and writes later, and so does not keep",
         }
     }
 }
@@ -83,7 +83,7 @@ impl GcsStore {
                 tracing::warn!(
                     location = inner.bucket.location(),
                     "the store {} conditions of a write (ifGenerationMatch): two writers of one name in different \
-                     processes can replace each other's object, although wale looks again after each write. Let only \
+                     processes can replace each other's object, although wale checks again after each write. Let only \
                      one sidecar at a time use this archive",
                     kept.words(),
                 );
@@ -108,8 +108,9 @@ impl GcsStore {
                 tracing::warn!(
                     location = inner.bucket.location(),
                     "the store {} conditions at the end of a resumable upload (ifGenerationMatch): two writers of one \
-                     large object in different processes can replace each other's, although wale looks before and \
-                     after. Objects of up to {} MiB go in one request. Let only one sidecar at a time use this archive",
+                     large object in different processes can replace each other's, although wale checks before and \
+                     after. Objects of up to {} MiB go in one request. Let only one sidecar at a time use this \
+                     archive",
                     kept.words(),
                     inner.slots.first_part_bytes() >> 20,
                 );

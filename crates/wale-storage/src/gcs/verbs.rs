@@ -39,7 +39,7 @@ impl Store for GcsStore {
             Inserted::Ours(meta) => Ok(meta),
             Inserted::Others => Err(StoreError::unavailable(
                 self.location(),
-                "it refused to replace an object, without being told to",
+                "it refused to replace an object, without being asked to",
             )),
         }
     }

@@ -57,10 +57,9 @@ impl S3Store {
                 if found != Guard::Holds {
                     tracing::warn!(
                         location = inner.client.location(),
-                        "the store {} conditions of a write (If-None-Match): two writers of one name in \
-                         different processes can replace each other's object, although wale looks again after each \
-                         write. Let only one sidecar at a time use this archive, or use a store that knows \
-                         conditional writes",
+                        "the store {} conditions of a write (If-None-Match): two writers of one name in different \
+                         processes can replace each other's object, although wale checks again after each write. Let \
+                         only one sidecar at a time use this archive, or use a store that knows conditional writes",
                         found.words(),
                     );
                 }
@@ -88,9 +87,9 @@ impl S3Store {
                     tracing::warn!(
                         location = inner.client.location(),
                         "the store {} conditions at the end of a multipart upload: two writers of one large object in \
-                         different processes can replace each other's, although wale looks before and after. \
-                         Objects of up to {} MiB go in one request and are safe. Let only one sidecar at a time use \
-                         this archive",
+                         different processes can replace each other's, although wale checks before and after. Objects \
+                         of up to {} MiB go in one request and are safe. Let only one sidecar at a time use this \
+                         archive",
                         found.words(),
                         inner.slots.first_part_bytes() >> 20,
                     );
@@ -310,7 +309,7 @@ impl Guard {
         match self {
             Self::Holds => "keeps",
             Self::Ignored => "ignores",
-            Self::Races => "looks first and writes later, and so does not keep",
+            Self::Races => "checks first and writes later, and so does not keep",
         }
     }
 }

@@ -40,7 +40,7 @@ impl Store for S3Store {
             Stored::Ours(meta) => Ok(meta),
             Stored::Others => Err(StoreError::unavailable(
                 self.location(),
-                "it refused to replace an object, without being told to",
+                "it refused to replace an object, without being asked to",
             )),
         }
     }

@@ -36,7 +36,7 @@ impl SwiftStore {
                     tracing::warn!(
                         location = inner.client.location(),
                         "the store ignores conditions of a write (If-None-Match): two writers of one name in different \
-                         processes can replace each other's object, although wale looks before and after each write. \
+                         processes can replace each other's object, although wale checks before and after each write. \
                          Let only one sidecar at a time use this archive",
                     );
                 }

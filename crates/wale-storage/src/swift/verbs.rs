@@ -31,7 +31,7 @@ impl Store for SwiftStore {
             Whose::Ours(meta) => Ok(meta),
             Whose::Others => Err(StoreError::unavailable(
                 self.location(),
-                "it refused to replace an object, without being told to",
+                "it refused to replace an object, without being asked to",
             )),
         }
     }

@@ -11,7 +11,7 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::tree::{Answer, Content, Node, Refusal, Tree, file, folder};
+use super::tree::{Content, DiskAnswer, Node, Refusal, Tree, file, folder};
 
 /// The kernel may keep what it knows: nobody changes a file but through it.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attributes(&self, number: u64) -> Answer<FileAttr> {
+    fn attributes(&self, number: u64) -> DiskAnswer<FileAttr> {
         self.tree()
             .node(number)
             .map(|node| attributes(number, node))
@@ -40,7 +40,7 @@ impl Disk {
         name: &OsStr,
         content: Content,
         mode: u32,
-    ) -> Answer<FileAttr> {
+    ) -> DiskAnswer<FileAttr> {
         let mode = u16::try_from(mode & 0o7777).unwrap_or(0o600);
         let node = Node::new(content, mode, request.uid(), request.gid());
         let mut tree = self.tree();
@@ -87,21 +87,21 @@ fn errno(refusal: Refusal) -> Errno {
     }
 }
 
-fn empty(reply: ReplyEmpty, answer: Answer<()>) {
+fn empty(reply: ReplyEmpty, answer: DiskAnswer<()>) {
     match answer {
         Ok(()) => reply.ok(),
         Err(refusal) => reply.error(errno(refusal)),
     }
 }
 
-fn entry(reply: ReplyEntry, answer: Answer<FileAttr>) {
+fn entry(reply: ReplyEntry, answer: DiskAnswer<FileAttr>) {
     match answer {
         Ok(attributes) => reply.entry(&REMEMBERED, &attributes, Generation(0)),
         Err(refusal) => reply.error(errno(refusal)),
     }
 }
 
-fn attribute(reply: ReplyAttr, answer: Answer<FileAttr>) {
+fn attribute(reply: ReplyAttr, answer: DiskAnswer<FileAttr>) {
     match answer {
         Ok(attributes) => reply.attr(&REMEMBERED, &attributes),
         Err(refusal) => reply.error(errno(refusal)),

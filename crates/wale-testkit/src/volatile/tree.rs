@@ -108,7 +108,7 @@ pub(super) enum Refusal {
     Dead,
 }
 
-pub(super) type Answer<T> = Result<T, Refusal>;
+pub(super) type DiskAnswer<T> = Result<T, Refusal>;
 
 /// All nodes, by number.
 #[derive(Debug)]
@@ -127,28 +127,28 @@ impl Tree {
         }
     }
 
-    pub(super) fn node(&self, number: u64) -> Answer<&Node> {
+    pub(super) fn node(&self, number: u64) -> DiskAnswer<&Node> {
         if self.is_dead {
             return Err(Refusal::Dead);
         }
         self.nodes.get(&number).ok_or(Refusal::Absent)
     }
 
-    pub(super) fn node_mut(&mut self, number: u64) -> Answer<&mut Node> {
+    pub(super) fn node_mut(&mut self, number: u64) -> DiskAnswer<&mut Node> {
         if self.is_dead {
             return Err(Refusal::Dead);
         }
         self.nodes.get_mut(&number).ok_or(Refusal::Absent)
     }
 
-    pub(super) fn entries(&self, folder: u64) -> Answer<&BTreeMap<OsString, u64>> {
+    pub(super) fn entries(&self, folder: u64) -> DiskAnswer<&BTreeMap<OsString, u64>> {
         match &self.node(folder)?.content {
             Content::Folder { now, .. } => Ok(now),
             _ => Err(Refusal::NotAFolder),
         }
     }
 
-    fn entries_mut(&mut self, folder: u64) -> Answer<&mut BTreeMap<OsString, u64>> {
+    fn entries_mut(&mut self, folder: u64) -> DiskAnswer<&mut BTreeMap<OsString, u64>> {
         let node = self.node_mut(folder)?;
         node.modified = SystemTime::now();
         match &mut node.content {
@@ -157,7 +157,7 @@ impl Tree {
         }
     }
 
-    pub(super) fn find(&self, folder: u64, name: &OsStr) -> Answer<u64> {
+    pub(super) fn find(&self, folder: u64, name: &OsStr) -> DiskAnswer<u64> {
         self.entries(folder)?
             .get(name)
             .copied()
@@ -165,7 +165,7 @@ impl Tree {
     }
 
     /// Makes a node under a name that is free.
-    pub(super) fn make(&mut self, folder: u64, name: &OsStr, node: Node) -> Answer<u64> {
+    pub(super) fn make(&mut self, folder: u64, name: &OsStr, node: Node) -> DiskAnswer<u64> {
         if self.entries(folder)?.contains_key(name) {
             return Err(Refusal::Exists);
         }
@@ -177,7 +177,7 @@ impl Tree {
     }
 
     /// Gives a node another name, which is free.
-    pub(super) fn link(&mut self, number: u64, folder: u64, name: &OsStr) -> Answer<()> {
+    pub(super) fn link(&mut self, number: u64, folder: u64, name: &OsStr) -> DiskAnswer<()> {
         if self.entries(folder)?.contains_key(name) {
             return Err(Refusal::Exists);
         }
@@ -188,7 +188,7 @@ impl Tree {
 
     /// Takes a name away. Nodes without a name stay in memory: somebody may have them open, and a disk of a test is
     /// small.
-    pub(super) fn remove(&mut self, folder: u64, name: &OsStr, is_folder: bool) -> Answer<()> {
+    pub(super) fn remove(&mut self, folder: u64, name: &OsStr, is_folder: bool) -> DiskAnswer<()> {
         let number = self.find(folder, name)?;
         match &self.node(number)?.content {
             Content::Folder { .. } if !is_folder => return Err(Refusal::IsAFolder),
@@ -210,7 +210,7 @@ impl Tree {
         (from, name): (u64, &OsStr),
         (to, new_name): (u64, &OsStr),
         replace: bool,
-    ) -> Answer<()> {
+    ) -> DiskAnswer<()> {
         let number = self.find(from, name)?;
         if let Ok(other) = self.find(to, new_name) {
             if !replace {
@@ -228,7 +228,7 @@ impl Tree {
     }
 
     /// Writes `data` at `offset` of a file.
-    pub(super) fn write(&mut self, number: u64, offset: u64, data: &[u8]) -> Answer<()> {
+    pub(super) fn write(&mut self, number: u64, offset: u64, data: &[u8]) -> DiskAnswer<()> {
         let node = self.node_mut(number)?;
         node.modified = SystemTime::now();
         let Content::File { now, .. } = &mut node.content else {
@@ -244,7 +244,7 @@ impl Tree {
     }
 
     /// Cuts or lengthens a file.
-    pub(super) fn truncate(&mut self, number: u64, size: u64) -> Answer<()> {
+    pub(super) fn truncate(&mut self, number: u64, size: u64) -> DiskAnswer<()> {
         let node = self.node_mut(number)?;
         node.modified = SystemTime::now();
         let Content::File { now, .. } = &mut node.content else {

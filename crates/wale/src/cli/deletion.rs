@@ -14,7 +14,7 @@ pub(crate) struct Delete {
 /// Whether something is really deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct Deletion {
-    /// Only tell what would be deleted, which is the default
+    /// Only report what would be deleted, which is the default
     #[arg(short = 'n', long, global = true)]
     pub(crate) dry_run: bool,
     /// Delete

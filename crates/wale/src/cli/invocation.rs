@@ -136,13 +136,13 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",
         "verify" => {
-            "there is no such verb: backup-fetch holds every file against the backup's manifest, and pg_verifybackup -n \
-             proves the restored directory once more"
+            "there is no such verb: backup-fetch checks every file against the backup's manifest, and pg_verifybackup \
+             -n proves the restored directory once more"
         }
         "check" => {
-            "to look at the settings, say wale config show; what is missing in operation, /readyz of the sidecar tells"
+            "to see the settings, say wale config show; /readyz of the sidecar says what is missing in operation"
         }
-        "status" => "ask the sidecar: /status at its port tells the state, backup-list the backups",
+        "status" => "ask the sidecar: /status at its port shows the state, backup-list the backups",
         "archive" => "to archive a file, say wal-push FILE",
         "prune" | "purge" | "expire" => {
             "to delete what the settings do not keep, say wale retain; by hand, delete"

@@ -22,7 +22,7 @@ use crate::config::Flags;
     disable_help_subcommand = true,
     subcommand_required = false
 )]
-struct Arguments {
+struct WalEArguments {
     /// The name of the pair of keys for S3
     #[arg(
         short = 'k',
@@ -85,11 +85,11 @@ enum WalEVerb {
 /// Parses the arguments, the program's name first.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Invocation, Early> {
     let early = |error: clap::Error| early(arguments, &error);
-    let matches = Arguments::command()
+    let matches = WalEArguments::command()
         .try_get_matches_from(arguments)
         .map_err(early)?;
     let words = words(&matches).join(" ");
-    let parsed = Arguments::from_arg_matches(&matches).map_err(early)?;
+    let parsed = WalEArguments::from_arg_matches(&matches).map_err(early)?;
     let flags = flags(&parsed);
     let verb = match parsed.verb {
         None => Verb::Missing,
@@ -149,7 +149,7 @@ fn asks_for_help(arguments: &[OsString]) -> bool {
 
 /// The verb that these arguments name as far as they can be understood.
 fn meant(arguments: &[OsString]) -> clap::Command {
-    let mut command = Arguments::command();
+    let mut command = WalEArguments::command();
     command.build();
     for word in arguments.iter().skip(1) {
         if let Some(below) = command.find_subcommand(word) {
@@ -176,7 +176,7 @@ pub(super) fn options(flags: &Flags) -> Vec<String> {
     flags.iter().filter_map(option).collect()
 }
 
-fn flags(parsed: &Arguments) -> Flags {
+fn flags(parsed: &WalEArguments) -> Flags {
     let given = [
         ("WALE_FILE_PREFIX", &parsed.file_prefix),
         ("WALE_S3_PREFIX", &parsed.s3_prefix),

@@ -22,7 +22,7 @@ use crate::config::{Facts, Flags, SETTINGS};
     subcommand_required = true,
     arg_required_else_help = true
 )]
-struct Arguments {
+struct WaleArguments {
     #[command(subcommand)]
     verb: WaleVerb,
 }
@@ -52,7 +52,7 @@ enum WaleVerb {
     /// Ask a running sidecar over HTTP
     #[command(subcommand)]
     Client(Client),
-    /// Look at the settings
+    /// Show the settings
     #[command(subcommand)]
     Config(Config),
     /// Print the version
@@ -68,7 +68,7 @@ enum WaleVerb {
 /// The command with the settings' flags.
 pub(crate) fn command() -> clap::Command {
     let with_flag = facts().filter_map(|setting| Some((setting, setting.flag?)));
-    with_flag.fold(Arguments::command(), |command, (setting, flag)| {
+    with_flag.fold(WaleArguments::command(), |command, (setting, flag)| {
         command.arg(
             Arg::new(setting.name)
                 .long(flag)
@@ -113,7 +113,10 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
             Some((setting.name.to_owned(), value.clone()))
         })
         .collect();
-    let verb = match Arguments::from_arg_matches(&matches).map_err(early)?.verb {
+    let verb = match WaleArguments::from_arg_matches(&matches)
+        .map_err(early)?
+        .verb
+    {
         WaleVerb::Serve => Verb::Serve,
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),

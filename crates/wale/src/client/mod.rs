@@ -102,7 +102,7 @@ async fn ready(server: &Server) -> Result<(), OpError> {
     if reply.status == StatusCode::OK {
         return reply.checked(MAY_START)?.ended().await;
     }
-    let mut error = OpError::new(Kind::Busy, "PostgreSQL may not start yet");
+    let mut error = OpError::new(Kind::Busy, "PostgreSQL must not start yet");
     error.detail = reply.text().await;
     Err(error)
 }

@@ -153,8 +153,8 @@ settings! {
          where another tool made it, in a quarter of the budget; a million files always fit.")
         .derived("256MiB, or half the memory limit of the container", |_| Some(machine::default_budget())).flag("memory");
     WALE_GPG_KEY_ID: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-E's OpenPGP key. Refused rather than ignored, so that nobody believes an archive to be encrypted \
-         that is not. Called as wal-e, an empty value counts too, as in WAL-E.");
+        "WAL-E's OpenPGP key. Refused rather than ignored, so that an archive that is not encrypted does not look \
+         encrypted. Called as wal-e, an empty value counts too, as in WAL-E.");
     WALE_AGE_RECIPIENTS: () = Setting::new(Archive, &ENCRYPTION,
         "Public keys of age. Refused rather than ignored.");
     WALG_PGP_KEY: () = Setting::new(Archive, &ENCRYPTION,
@@ -172,9 +172,9 @@ settings! {
         .hidden();
     // ------------------------------------------------------------------ S3
     WALE_S3_ENDPOINT: Option<S3Endpoint> = Setting::new(S3, &Opt(Text("text", s3::endpoint)),
-        "A server that is not Amazon's, as http[s]+style://host:port. The style says how it is told the bucket: path \
-         (host/bucket), subdomain (bucket.host), or virtualhost (the bucket's name itself is the host). A plain URL \
-         means path.")
+        "A server that is not Amazon's, as http[s]+style://host:port. The style says how a request names the bucket: \
+         path (host/bucket), subdomain (bucket.host), or virtualhost (the bucket's name itself is the host). A plain \
+         URL means path.")
         .aliases(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).flag("s3-endpoint");
     AWS_S3_FORCE_PATH_STYLE: Option<bool> = Setting::new(S3, &Opt(SWITCH),
         "WAL-G's way to choose the style of a plain URL: on is path, off is subdomain.")
@@ -232,8 +232,8 @@ settings! {
         .otherwise("the bucket's").aliases(&["WALG_S3_STORAGE_CLASS", "S3_STORAGE_CLASS"]);
     WALE_S3_SSE: Option<Sse> = Setting::new(S3, &Opt(Choice(&Sse::ALL, Sse::name)),
         "Encryption at rest with keys of the store (AES256) or of its key service (aws:kms). WAL-E asked for AES256 \
-         with every object; wale does not unless told, because Amazon encrypts anyway since 2023 and other servers \
-         refuse it.")
+         with every object; wale does so only when this is set, because Amazon encrypts anyway since 2023 and other \
+         servers refuse it.")
         .otherwise("the bucket's").aliases(&["WALG_S3_SSE", "S3_SSE"]);
     WALE_S3_SSE_KMS_KEY_ID: Option<String> = Setting::new(S3, &Opt(Text("text", s3::header_word)),
         "The key of the key service; alone it means WALE_S3_SSE=aws:kms.")
@@ -251,7 +251,7 @@ settings! {
         .aliases(&["WALG_S3_CA_CERT_FILE", "S3_CA_CERT_FILE", "AWS_CA_BUNDLE"]);
     // ------------------------------------------------------------------ Swift
     SWIFT_AUTHURL: Option<String> = Setting::new(Swift, &Opt(Text("text", s3::service_url)),
-        "The login service, as https://host:5000/v3. A version at its end may be left away. It must be set.")
+        "The login service, as https://host:5000/v3. A version at its end may be left out. It must be set.")
         .aliases(&["OS_AUTH_URL", "ST_AUTH"]);
     SWIFT_AUTH_VERSION: Option<AuthVersion> = Setting::new(Swift, &Opt(Text("1, 2 or 3", AuthVersion::parse)),
         "The protocol of the login: 1 is Swift's own and Ceph's, 2 and 3 are Keystone's.")
@@ -300,7 +300,7 @@ settings! {
         "An application credential of Keystone's, in place of user, password and project. It means version 3.")
         .aliases(&["OS_APPLICATION_CREDENTIAL_ID"]);
     SWIFT_APPLICATION_CREDENTIAL_NAME: Option<String> = Setting::new(Swift, &Opt(TEXT),
-        "The same by its name; the user, without the password, says whose it is.")
+        "The same by its name; it belongs to the user that is set, without a password.")
         .aliases(&["OS_APPLICATION_CREDENTIAL_NAME"]);
     SWIFT_APPLICATION_CREDENTIAL_SECRET: Option<s3::Secret> = Setting::new(Swift, &Opt(Text("text", s3::secret)),
         "The secret of the application credential.")
@@ -315,8 +315,8 @@ settings! {
         "The account's URL, as https://host/v1/AUTH_project, in place of the one that the login gives.")
         .otherwise("the login's").aliases(&["OS_STORAGE_URL"]);
     WALE_SWIFT_NAMES: Option<SwiftNames> = Setting::new(Swift, &Opt(Choice(&SwiftNames::ALL, SwiftNames::name)),
-        "Whose spelling names in the container have: WAL-E's begin with a slash, WAL-G's do not. While it is not set, an \
-         archive that is there under the other spelling is an error, and not an empty archive.")
+        "The tool whose spelling names in the container have: WAL-E's begin with a slash, WAL-G's do not. While it is \
+         not set, an archive that is there under the other spelling is an error, and not an empty archive.")
         .otherwise("wal-e");
     WALE_SWIFT_CA_FILE: Option<PathBuf> = Setting::new(Swift, &Opt(PATH),
         "Certificates, PEM, that are trusted besides the system's.")
@@ -473,20 +473,20 @@ settings! {
          authentication.")
         .secret();
     WALE_HTTP_TOKEN_FOR: TokenFor = Setting::new(Endpoint, &Choice(&TokenFor::ALL, TokenFor::name),
-        "Which requests must carry the token. `reads`: whatever reads data, starts work or tells of the cluster; a push \
-         needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")
+        "Which requests must carry the token. `reads`: everything that reads data, starts work or shows the cluster; a \
+         push needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")
         // No flag that begins with the secret's name: an abbreviation would be taken for it.
         .default("everything").flag("require-token-for");
     WALE_HTTP_HOSTS: Option<Vec<String>> = Setting::new(Endpoint, &Opt(Text("text", value::host_names)),
         "Further names by which the sidecar is asked, separated by commas; `*.example.org` stands for all below it. \
          Addresses, names without a dot, *.local, *.internal, *.svc, *.cluster.local and WALE_SIDECAR_HOSTNAME need \
          not be named. Under any other name nothing is read and no backup is begun (a web page can give itself such a \
-         name); a push is served and told once.")
+         name); a push is served and reported once.")
         .flag("http-hosts");
     WALE_TLS_CERT_FILE: Option<PathBuf> = Setting::new(Endpoint, &Opt(PATH),
         "The sidecar's certificate, PEM, with intermediate ones after it. With WALE_TLS_KEY_FILE the endpoint speaks \
-         TLS and nothing else on its port. Both files are looked at every 5 seconds: a new pair is taken over without \
-         a restart.")
+         TLS and nothing else on its port. Both files are checked every 5 seconds: a new pair is taken over without a \
+         restart.")
         .flag("tls-cert-file");
     WALE_TLS_KEY_FILE: Option<PathBuf> = Setting::new(Endpoint, &Opt(PATH),
         "The key of WALE_TLS_CERT_FILE, PEM, not encrypted, readable by the sidecar's user alone.")
@@ -529,7 +529,7 @@ settings! {
         "How many segments are fetched ahead of recovery's request. 0 disables it.")
         .default("8").flag("fetch-prefetch");
     WALE_FETCH_DEADLINE: Duration = Setting::new(Wal, &DURATION,
-        "How long a fetch tries to reach the store before it says that it cannot.")
+        "How long a fetch tries to reach the store before it reports that it cannot.")
         .default("60s").flag("fetch-deadline");
     WALE_FETCH_STOPS_RECOVERY: bool = Setting::new(Wal, &SWITCH,
         "PostgreSQL takes an exit status of 1 to 125 of restore_command as the end of the WAL and promotes. So \
@@ -579,15 +579,15 @@ settings! {
          restored as of their own end (recovery_target = 'immediate').")
         .default("all").flag("retain-wal");
     WALE_RETAIN_REQUEST_INTERVAL: Duration = Setting::new(Retention, &DURATION,
-        "How long after the base backup before it a base backup must have begun that was requested over HTTP, for the \
-         rules to count it. One that came sooner is not counted and stays as long as the one before it: asking often \
-         pushes no other backup out. 0 counts every one.")
+        "The rules count a base backup that was requested over HTTP only when it began so long after the one before \
+         it. One that came sooner is not counted and stays as long as the one before it: asking often pushes no other \
+         backup out. 0 counts every one.")
         .default_time(DEFAULT_REQUEST_INTERVAL);
     WALE_SWEEP_GRACE: Duration = Setting::new(Retention, &GRACE,
-        "How long nothing may have been stored for an unfinished upload, or for a base backup without its final \
-         record and without wale's claim on its name (another tool's), before it is taken for the remains of a crash \
-         and removed. What a base backup of wale's left goes ten minutes after its claim was last refreshed. \
-         At least 1h; the sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
+        "An unfinished upload for which nothing was stored for so long is taken for the remains of a crash and \
+         removed. So is a base backup without its final record and without wale's claim on its name (another tool's). \
+         What a base backup of wale's left goes ten minutes after its claim was last refreshed. At least 1h; the \
+         sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h");
     // ------------------------------------------------------------------ restore
     WALE_RESTORE_LABEL: BackupSelector = Setting::new(Restore, &Text("text", value::selector),
@@ -612,7 +612,7 @@ settings! {
     WALE_RESTORE_LIBRARIES: MissingLibraries = Setting::new(Restore, &Choice(&MissingLibraries::ALL, MissingLibraries::name),
         "What a restore does when a server of the backup's version is installed here, beside wale, and lacks a library \
          that the backup's server had loaded at its start, or TimescaleDB's version: `require` refuses before anything \
-         is written, `warn` is for a server that runs elsewhere. Where no such server is to be seen, it warns.")
+         is written, `warn` is for a server that runs elsewhere. Where no such server is found, it warns.")
         .default("require").flag("restore-libraries");
     RECOVERY_ADDITION: Option<String> = Setting::new(Restore, &Opt(LINES),
         "Lines added to the recovery settings, typically a recovery target, as in \
@@ -632,7 +632,7 @@ settings! {
         .default("text").flag("log-format");
     WALE_LOG_DESTINATION: Option<String> = Setting::new(Program, &Opt(TEXT),
         "Where the log goes: `stderr`, `syslog` or both, separated by a comma. Other words are ignored; with no word \
-         that is known only failures are told.")
+         that is known only failures are reported.")
         .otherwise("stderr; stderr,syslog when called as wal-e").flag("log-destination");
     WALE_SYSLOG_FACILITY: String = Setting::new(Program, &TEXT,
         "The facility of records in the system log: USER, LOCAL0 to LOCAL7, or another name of syslog's.")

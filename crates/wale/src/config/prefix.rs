@@ -180,7 +180,7 @@ fn place(candidate: &Candidate) -> Result<Place, Mistake> {
     let form = meant.unwrap_or(file).form;
     if text.starts_with(['"', '\'']) {
         return Err(mistake("the value stands in quotes, which are part of it")
-            .hint("leave the quotes away: an env file and a Secret keep them, only a shell takes them off"));
+            .hint("leave the quotes out: an env file and a Secret keep them, only a shell takes them off"));
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
@@ -283,7 +283,9 @@ fn azure_container(rest: &str) -> Result<Place, &'static str> {
     let (container, path) = rest.split_once('/').unwrap_or((rest, ""));
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if container.is_empty() || !container.bytes().all(fits) {
-        return Err("has no container, whose name is of small letters, digits and hyphens");
+        return Err(
+            "has no container; a container's name has only small letters, digits and hyphens",
+        );
     }
     Ok(Place::AzureContainer {
         container: container.to_owned(),

@@ -163,7 +163,7 @@ impl<T> Setting<T> {
             Some(quote) if !is_free => {
                 let problem = format!("the value stands in quotes ({quote}), which are part of it");
                 BadValue::new(problem).hint(
-                    "leave the quotes away: an env file and a Secret keep them, only a shell takes them off",
+                    "leave the quotes out: an env file and a Secret keep them, only a shell takes them off",
                 )
             }
             _ if self.facts.is_path_of_secret() => {

@@ -54,7 +54,7 @@ fn errors_page() -> String {
     }
     page.push_str(
         "\nWhere they apply:\n\n\
-         * Called as `wal-e`, the statuses are WAL-E's: 0 done, 1 a told failure, 2 a bug or a mistake on\n  \
+         * Called as `wal-e`, the statuses are WAL-E's: 0 done, 1 a reported failure, 2 a bug or a mistake on\n  \
            the command line, 127 no verb.\n\
          * In a recovery: PostgreSQL asks for WAL while the cluster is in archive recovery and is not a\n  \
            standby. A status of 1 says that the archive does not have the file, and ends the recovery; one\n  \

@@ -280,7 +280,7 @@ async fn fetch_now(
         "{}; this server has a recovery target and does not promote before it, so it may go on",
         error.chain()
     );
-    let message = format!("{name} cannot be had");
+    let message = format!("{name} cannot be fetched");
     Err(OpError::new(Kind::NotFound, message).detail(
         "If the recovery target lies before it, recovery ends there. If it does not, the server stops without promoting.",
     ))

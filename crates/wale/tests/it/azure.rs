@@ -584,7 +584,7 @@ fn refusals_of_azure() -> [(Answer, &'static str); 4] {
         ),
         (
             Answer::azure_error(400, "AccountRequiresHttps", "no"),
-            "with TLS only",
+            "takes TLS only",
         ),
     ]
 }

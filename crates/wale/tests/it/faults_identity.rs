@@ -259,7 +259,7 @@ fn fault_46_a_gap_is_told_in_status_until_the_next_backup() {
     stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
     let sidecar = &stage.sidecar;
     let recoverable = |is_told: &dyn Fn(&serde_json::Value) -> bool| {
-        wait_until("the look for gaps", Duration::from_secs(60), || {
+        wait_until("the check for gaps", Duration::from_secs(60), || {
             let found = sidecar.get("/status").json()["recoverable"].clone();
             (!found.is_null() && is_told(&found)).then_some(found)
         })

@@ -205,15 +205,15 @@ fn fault_72_a_target_before_a_gap_is_reached_and_one_behind_it_is_not_on_every_m
         };
         let (restored, _sidecar) = stage.restore("restored", &to("p2"), &deaf());
         reached(&restored, "RESTORE");
-        let (behind, _sidecar) = stage.restore("behind", &to("p11"), &deaf());
-        assert_stops_unpromoted(&behind, "a target behind the gap");
+        let (after, _sidecar) = stage.restore("after-gap", &to("p11"), &deaf());
+        assert_stops_unpromoted(&after, "a target after the gap");
         if major < 12 {
             return;
         }
         let wale = wale_for_postgres(&stage);
         reached(&by_verb(&stage, "verb", &wale, &to("p2")), "wal-fetch");
-        let behind = by_verb(&stage, "verb-behind", &wale, &to("p11"));
-        let log = assert_stops_unpromoted(&behind, "wal-fetch, a target behind the gap");
+        let after = by_verb(&stage, "verb-after", &wale, &to("p11"));
+        let log = assert_stops_unpromoted(&after, "wal-fetch, a target after the gap");
         assert!(log.contains(gap), "it names the segment: {log}");
         let endless = by_verb(&stage, "verb-endless", &wale, "");
         let log = assert_stops_unpromoted(&endless, "wal-fetch, no target");

@@ -104,7 +104,7 @@ fn fault_103_107_two_standbys_make_one_backup_name_and_one_is_promoted_while_it_
     one.promote();
     wait_idle(&first);
     let told = last_failure(&first);
-    assert!(told.contains("the backup is void"), "{told}");
+    assert!(told.contains("the backup cannot be used"), "{told}");
     let pushed = first.get("/backup-push");
     assert_eq!(pushed.status, 200, "{}", pushed.text());
 }

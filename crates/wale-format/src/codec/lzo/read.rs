@@ -23,14 +23,14 @@ pub(in super::super) fn decoder<R: Read + Send + 'static>(
     Strict::new(LzopFrame {
         block_max: half.clamp(least, BLOCK_MAX_BYTES),
         source: Source::new(source),
-        state: State::Start,
+        state: LzopState::Start,
         stored: Vec::new(),
         plain: Vec::new(),
         given: 0,
     })
 }
 
-enum State {
+enum LzopState {
     /// Nothing has been read.
     Start,
     /// Blocks of this stream follow.
@@ -44,7 +44,7 @@ pub(in super::super) struct LzopFrame {
     /// Plain bytes of a block that are taken at most.
     block_max: u32,
     source: Source,
-    state: State,
+    state: LzopState,
     stored: Vec<u8>,
     plain: Vec<u8>,
     /// How many of the plain bytes have gone out.
@@ -58,9 +58,9 @@ impl FrameDecoder for LzopFrame {
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.given == self.plain.len() {
             match self.state {
-                State::Start => self.state = State::Blocks(header::read(&mut self.source)?),
-                State::Blocks(header) => self.next_block(header)?,
-                State::End => return Ok(0),
+                LzopState::Start => self.state = LzopState::Blocks(header::read(&mut self.source)?),
+                LzopState::Blocks(header) => self.next_block(header)?,
+                LzopState::End => return Ok(0),
             }
         }
         let count = out.len().min(self.plain.len() - self.given);
@@ -70,7 +70,7 @@ impl FrameDecoder for LzopFrame {
     }
 
     fn is_complete(&self) -> bool {
-        matches!(self.state, State::End)
+        matches!(self.state, LzopState::End)
     }
 
     fn source(&mut self) -> &mut Source {
@@ -92,7 +92,7 @@ impl LzopFrame {
     /// Reads, checks and decodes one block, or the end mark.
     fn next_block(&mut self, header: Header) -> io::Result<()> {
         let Some(block) = self.block_header(header)? else {
-            self.state = State::End;
+            self.state = LzopState::End;
             return Ok(());
         };
         // The buffer grows with what arrives: a length alone takes no memory.
@@ -235,7 +235,7 @@ mod tests {
         let mut frame = LzopFrame {
             block_max: BLOCK_MAX_BYTES,
             source,
-            state: State::Start,
+            state: LzopState::Start,
             stored: Vec::new(),
             plain: Vec::new(),
             given: 0,

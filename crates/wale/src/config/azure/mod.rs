@@ -97,7 +97,7 @@ fn check_path(reader: &mut Reader, endpoint: &AzureEndpoint, container: &str) {
     }
 }
 
-/// Refuses to send across a network in clear what whoever reads it could use himself. The account's key only signs.
+/// Refuses to send across a network in clear what a reader of it could use. The account's key only signs.
 fn check_clear_text(
     reader: &mut Reader,
     endpoint: &AzureEndpoint,

@@ -114,7 +114,7 @@ pub(crate) fn identifier(text: &str) -> Result<String, BadValue> {
 
 /// A server that is not at the account's usual address.
 pub(crate) fn endpoint(text: &str) -> Result<AzureEndpoint, BadValue> {
-    const FORM: &str = "write http[s]://host:port, and behind it the account where the server wants it there, as an \
+    const FORM: &str = "write http[s]://host:port, and after it the account where the server wants it there, as an \
                         emulator does; never the container";
     let has_style = text
         .split_once("://")

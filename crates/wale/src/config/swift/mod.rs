@@ -104,7 +104,7 @@ fn application(reader: &mut Reader, told: Option<AuthVersion>) -> Option<SwiftMe
         },
         (None, None) => {
             if reader.is_set(&SWIFT_APPLICATION_CREDENTIAL_SECRET) {
-                let text = "SWIFT_APPLICATION_CREDENTIAL_SECRET: whose secret it is is not set";
+                let text = "SWIFT_APPLICATION_CREDENTIAL_SECRET: the credential that it belongs to is not set";
                 mistake(reader, text, "set SWIFT_APPLICATION_CREDENTIAL_ID");
             }
             return None;

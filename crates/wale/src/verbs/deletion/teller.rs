@@ -159,7 +159,8 @@ impl Teller {
             return Ok(());
         }
         let error = OpError::new(Kind::PermissionDenied, told_refused(report)).hint(
-            "look at object lock, retention periods and the permission to delete; what they hold back goes with a later run",
+            "check object lock, retention periods and the permission to delete; what they hold back goes with a later \
+             run",
         );
         Err(Failure::with_status(error, RETAINED))
     }

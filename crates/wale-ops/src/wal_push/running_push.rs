@@ -19,17 +19,17 @@ pub(super) type Outcome = Option<Arc<Result<PushReport>>>;
 
 /// A push that runs or waits for its permit.
 #[derive(Clone, Debug)]
-pub(super) struct Flight {
+pub(super) struct RunningPush {
     pub(super) outcome: watch::Receiver<Outcome>,
     pub(super) ahead: bool,
 }
 
-impl Flight {
+impl RunningPush {
     /// Waits for the end of the push.
-    pub(super) async fn landed(&self) -> Result<PushReport> {
+    pub(super) async fn ended(&self) -> Result<PushReport> {
         let mut outcome = self.outcome.clone();
         match outcome.wait_for(Option::is_some).await {
-            Ok(landed) => match landed.as_deref() {
+            Ok(ended) => match ended.as_deref() {
                 Some(Ok(report)) => Ok(report.clone()),
                 Some(Err(error)) => Err(error.duplicate()),
                 None => Err(OpError::internal("a push ended without a result")),
@@ -44,19 +44,19 @@ impl Flight {
 
 /// The pushes that must succeed before this one may. At most as many as the look-ahead window and the request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn {
-    before: Vec<(ArchiveFileName, Flight)>,
+pub(super) struct PushOrder {
+    before: Vec<(ArchiveFileName, RunningPush)>,
 }
 
-impl Turn {
+impl PushOrder {
     /// Nobody is before: for files that were asked for.
     pub(super) fn now() -> Self {
         Self::default()
     }
 
     /// Adds a push that must succeed first.
-    pub(super) fn after(&mut self, name: ArchiveFileName, flight: Flight) {
-        self.before.push((name, flight));
+    pub(super) fn after(&mut self, name: ArchiveFileName, push: RunningPush) {
+        self.before.push((name, push));
     }
 
     /// Waits until every push before this one has succeeded. A push that waits here holds nothing that those before it
@@ -65,8 +65,8 @@ impl Turn {
     /// # Errors
     /// [`Kind::Cancelled`] when one of them failed. A repetition does not help before that one was repeated.
     pub(super) async fn arrived(&self, name: &ArchiveFileName) -> Result<()> {
-        for (earlier, flight) in &self.before {
-            flight.landed().await.map_err(|error| {
+        for (earlier, push) in &self.before {
+            push.ended().await.map_err(|error| {
                 OpError::new(
                     Kind::Cancelled,
                     format!("{name} is not archived ahead of {earlier}, which failed"),
