@@ -48,7 +48,7 @@ mod archive_tests;
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
-pub use condition::{Flaw, CheckDepth};
+pub use condition::{CheckDepth, Flaw};
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};
 pub use foreign_cluster::foreign_cluster;

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read};
 
-use wale_archive::{Archive, BackupSelector, Flaw, CheckDepth};
+use wale_archive::{Archive, BackupSelector, CheckDepth, Flaw};
 use wale_format::tar::{MemberKind, TarReader};
 use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
 use wale_pipeline::{CancellationToken, Progress};

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, Chosen, CheckDepth, Wanted};
+use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Chosen, Wanted};
 use wale_cluster::recovery;
 use wale_format::BackupName;
 use wale_pg::{Lsn, RecoveryTargetKind, TimelineId};

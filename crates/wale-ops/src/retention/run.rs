@@ -22,7 +22,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::claim::{Claim, store_now};
-use wale_archive::{Archive, Flaw, CheckDepth};
+use wale_archive::{Archive, CheckDepth, Flaw};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
