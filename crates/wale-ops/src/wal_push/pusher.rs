@@ -409,8 +409,7 @@ impl Shared {
                     self.lock().backlog = ready.into_iter().take(BACKLOG_MAX).collect();
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error.chain(), "could not read the ready files, so nothing is pushed \
-                                                             ahead")
+                    tracing::debug!(error = %error.chain(), "could not read the ready files: nothing is pushed ahead");
                 }
             }
         }
