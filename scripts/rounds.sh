@@ -47,7 +47,7 @@ slot() { # ROUND SLOT: runs the tests of its list
   chmod 755 "$WALE_TEST_DIR"
   while read -r name; do
     begun=$SECONDS
-    if (cd crates/wale && unshare -mn sh -c 'ip link set lo up; exec "$@"' sh \
+    if (cd crates/wale && unshare -mn --propagation slave sh -c 'ip link set lo up; exec "$@"' sh \
       timeout -k 5 900 "$logs/it" --exact "$name" --test-threads=1) >"$logs/$round.$slot.out" 2>&1 &&
       grep -q '^test result: ok. 1 passed' "$logs/$round.$slot.out"; then
       echo "ok $name $((SECONDS - begun))s"

@@ -4,6 +4,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Kind, OpError};
+use crate::remedy::Remedy;
 
 /// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 40 MB with a manifest and 64 MB
 /// with another tool's list.
@@ -13,7 +14,7 @@ const SHARE: u64 = 4;
 /// Bytes of text for each file, on average, at most: some 150 are usual. What has more is no description: with the floor
 /// 1 GiB is read.
 const TEXT_BYTES: u64 = 1 << 10;
-/// What a budget is of `WALE_MEMORY` at least: uploads and segments fetched ahead have a quarter each.
+/// What a budget is of the memory limit at least: uploads and segments fetched ahead have a quarter each.
 const BUDGET_PART: u64 = 2;
 
 /// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
@@ -87,7 +88,7 @@ impl DescriptionBounds {
         OpError::new(
             Kind::Configuration,
             format!(
-                "{what} names {files} files, and WALE_MEMORY has room for {}",
+                "{what} names {files} files, and the memory limit has room for {}",
                 self.files_max
             ),
         )
@@ -95,18 +96,18 @@ impl DescriptionBounds {
             "A restore keeps {} bytes for each file until its end; a quarter of the memory is for that.",
             self.file_bytes
         ))
-        .hint(self.hint(files))
+        .hint("raise the memory limit; nothing was written")
+        .remedy(self.remedy(files))
     }
 
     /// What has room for so many files.
-    fn hint(self, files: u64) -> String {
+    fn remedy(self, files: u64) -> Remedy {
         let needed = files
             .saturating_mul(self.file_bytes)
             .saturating_mul(SHARE * BUDGET_PART);
-        format!(
-            "set WALE_MEMORY to {}MiB or more; nothing was written",
-            needed.div_ceil(1 << 20)
-        )
+        Remedy::Memory {
+            mib: Some(needed.div_ceil(1 << 20)),
+        }
     }
 
     /// Refuses a text of so many bytes.
@@ -115,11 +116,12 @@ impl DescriptionBounds {
         OpError::new(
             Kind::Configuration,
             format!(
-                "{what} has {bytes} bytes, and with this WALE_MEMORY {} are read",
+                "{what} has {bytes} bytes, and with this memory limit {} are read",
                 self.text_max()
             ),
         )
-        .hint(self.hint(files))
+        .hint("raise the memory limit; nothing was written")
+        .remedy(self.remedy(files))
     }
 }
 
@@ -200,20 +202,21 @@ mod tests {
         }
     }
 
-    /// A user who follows the hint gets on, even where the budget is half of the setting.
+    /// A user who follows it gets on, even where the budget is half of the setting.
     #[test]
-    fn the_hint_is_enough() {
+    fn the_remedy_is_enough() {
         let bounds = DescriptionBounds::new(40, 128 << 20);
         for error in [
             bounds.too_many("it", 3_000_000),
             bounds.too_long("it", 3_000_000 << 10),
         ] {
             assert_eq!(error.kind, Kind::Configuration);
-            let hint = error.hint.unwrap();
-            let digits: String = hint.chars().filter(char::is_ascii_digit).collect();
-            let setting = digits.parse::<u64>().unwrap() << 20;
+            let Some(Remedy::Memory { mib: Some(mib) }) = error.remedy.as_deref() else {
+                panic!("{error:?}");
+            };
+            let setting = mib << 20;
             let raised = DescriptionBounds::new(40, setting / BUDGET_PART);
-            assert!(raised.files_max() >= 3_000_000, "{hint}");
+            assert!(raised.files_max() >= 3_000_000, "{mib}");
             assert!(setting < 3_000_000 * 330, "and not far more than that");
         }
     }

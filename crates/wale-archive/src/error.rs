@@ -12,7 +12,9 @@ use std::fmt;
 
 use wale_cluster::{ClusterError, Situation};
 use wale_pipeline::Panicked;
-use wale_storage::StoreError;
+use wale_storage::{Misconfiguration, StoreError};
+
+use crate::remedy::Remedy;
 
 /// What kind of failure it is, from the caller's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -277,8 +279,10 @@ pub struct OpError {
     pub message: String,
     /// Facts, as a sentence.
     pub detail: Option<String>,
-    /// What to do, in the imperative.
+    /// What to do, in the imperative, without the name of any setting.
     pub hint: Option<String>,
+    /// What is to be changed for that; the top puts it into words after the hint. Boxed: few errors have one.
+    pub remedy: Option<Box<Remedy>>,
     /// Set where a base backup was not taken and that is no failure of this node.
     pub declined: Option<Declined>,
     /// The lower room's error.
@@ -303,6 +307,7 @@ impl OpError {
             message: message.into(),
             detail: None,
             hint: None,
+            remedy: None,
             declined: None,
             source: None,
         }
@@ -319,6 +324,13 @@ impl OpError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what is to be changed.
+    #[must_use]
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(Box::new(remedy));
         self
     }
 
@@ -380,6 +392,7 @@ impl OpError {
             message: self.message.clone(),
             detail: self.detail.clone(),
             hint: self.hint.clone(),
+            remedy: self.remedy.clone(),
             declined: self.declined,
             source: (!causes.is_empty()).then(|| causes.to_owned().into()),
         }
@@ -403,8 +416,10 @@ impl OpError {
             _ => None,
         };
         let hint = error.hint().or(hint);
+        let remedy = store_remedy(&error);
         let mut result = Self::new(kind, format!("could not {what}")).source(error);
         result.hint = hint.map(str::to_owned);
+        result.remedy = remedy.map(Box::new);
         result
     }
 
@@ -441,6 +456,18 @@ impl fmt::Display for OpError {
 impl Error for OpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+/// What is to be changed where the store cannot be used as it is configured.
+fn store_remedy(error: &StoreError) -> Option<Remedy> {
+    match error {
+        StoreError::Misconfigured { problem, .. } => match problem {
+            Misconfiguration::UnknownChecksum => Some(Remedy::StoreChecksum),
+            Misconfiguration::OtherNames => Some(Remedy::StoreNames),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -35,6 +35,7 @@ pub mod parts;
 mod placed;
 mod read;
 mod readable;
+mod remedy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod wal;
@@ -58,5 +59,6 @@ pub use latest::{BackupSelector, Chosen, Wanted};
 pub use lost_history::LostHistory;
 pub use placed::is_offline;
 pub use read::{ConsumeError, SealedObject, damaged};
+pub use remedy::Remedy;
 pub use wal::StoredWal;
 pub use witness::Trace;

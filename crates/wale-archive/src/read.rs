@@ -16,6 +16,7 @@ use wale_storage::{ObjectKey, StoreError};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::remedy::Remedy;
 
 /// Chunks of a stored object that wait between the store and a decoder. A store's chunk is at most 1 MiB, so 2 of
 /// them make 2 MiB for each open object.
@@ -247,14 +248,12 @@ fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
     OpError::new(
         Kind::Configuration,
         format!(
-            "object {key} needs a window of {} MiB to be decompressed, for which WALE_MEMORY has no room",
+            "object {key} needs a window of {} MiB to be decompressed, for which the memory limit has no room",
             window.div_ceil(1 << 20)
         ),
     )
-    .hint(format!(
-        "set WALE_MEMORY to {wanted}MiB or more, or WALE_RESTORE_WORKERS to a lower number; zstd writes such objects \
-         with --long or --ultra"
-    ))
+    .hint("raise the memory limit, or let fewer workers restore; zstd writes such objects with --long or --ultra")
+    .remedy(Remedy::MemoryOrWorkers { mib: wanted })
 }
 
 /// An error of the store passes through a decoder as it is. Of the rest only what a decoder says of bytes is damage;

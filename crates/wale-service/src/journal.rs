@@ -10,6 +10,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use wale_ops::{Level, OpError};
 
+use crate::remedy::advice;
+
 /// A file that became durable, or was found to be.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PushRecord {
@@ -36,7 +38,7 @@ impl FailureRecord {
             kind: error.kind.name(),
             message: error.chain(),
             detail: error.detail.clone(),
-            hint: error.hint.clone(),
+            hint: advice(error),
             at,
         }
     }
@@ -182,11 +184,8 @@ impl Journal {
 
 /// Logs a failure where it is handled: once, as loudly as its kind deserves.
 pub(crate) fn log_failure(what: &str, error: &OpError) {
-    let (kind, detail, hint) = (
-        error.kind.name(),
-        error.detail.as_deref(),
-        error.hint.as_deref(),
-    );
+    let hint = advice(error);
+    let (kind, detail, hint) = (error.kind.name(), error.detail.as_deref(), hint.as_deref());
     let text = error.chain();
     match error.kind.level() {
         Level::Info => tracing::info!(what, kind, detail, hint, "{text}"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use wale_ops::OpError;
 
 use crate::app::App;
+use crate::remedy::advice;
 
 /// Between two tries while the store cannot be asked.
 const EVERY: Duration = Duration::from_mins(1);
@@ -21,7 +22,7 @@ pub(crate) async fn run(app: Arc<App>) {
         let error = OpError::from_store(error, "try the store");
         let text = error.chain();
         if !is_transient && text != told {
-            let hint = error.hint.as_deref().unwrap_or_default();
+            let hint = advice(&error).unwrap_or_default();
             tracing::warn!(kind = error.kind.name(), hint, "pushes will fail: {text}");
             told = text;
         }

@@ -166,16 +166,14 @@ impl Misconfiguration {
                 "check whether the endpoint begins with http or https, and its port; a plain port needs http"
             }
             Self::UnknownChecksum => {
-                "set WALE_S3_CHECKSUM=md5 (in Azure WALE_WABS_CHECKSUM), or none where an S3 server refuses that, too; what \
-                 it stores is then compared in another way"
+                "send MD5 along, or none where an S3 server refuses that, too; what it stores is then compared in another way"
             }
             Self::Unsupported => {
                 "use an endpoint that offers this, or a setting that goes without it"
             }
             Self::ArchivedClass => "restore the object into a readable storage class first",
             Self::OtherNames => {
-                "set WALE_GS_NAMES (of Swift WALE_SWIFT_NAMES) to the tool whose spelling is meant, wal-e or wal-g: \
-                 once it is set, wale does not ask"
+                "say which tool's spelling is meant, wal-e or wal-g: after that wale does not ask"
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use wale_ops::{Kind, OpError};
+use wale_service::advice;
 
 use crate::verbs::WalObject;
 
@@ -86,7 +87,7 @@ pub(crate) fn tell(failure: &Failure, absence: Absence, manner: Manner) {
             tracing::error!(
                 kind = error.kind.name(),
                 detail = error.detail.as_deref(),
-                hint = error.hint.as_deref(),
+                hint = advice(error),
                 "{}",
                 error.chain()
             );
@@ -122,7 +123,7 @@ fn tell_absence_as_wal_e(failure: &Failure) {
 }
 
 fn tell_as_wal_e(error: &OpError) {
-    let (detail, hint) = (error.detail.as_deref(), error.hint.as_deref());
+    let (detail, hint) = (error.detail.as_deref(), advice(error));
     if error.kind == Kind::Internal {
         let detail = [Some(error.chain().as_str()), detail]
             .into_iter()
@@ -152,8 +153,8 @@ pub(crate) fn text(error: &OpError, absence: Absence) -> String {
     if let Some(detail) = &error.detail {
         text.push_str(&voice("DETAIL", detail));
     }
-    if let Some(hint) = &error.hint {
-        text.push_str(&voice("HINT", hint));
+    if let Some(hint) = advice(error) {
+        text.push_str(&voice("HINT", &hint));
     }
     text
 }

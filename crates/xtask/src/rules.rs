@@ -70,6 +70,21 @@ pub(crate) const MAY_USE: [(&str, &[&str]); 11] = [
     ("xtask", &[]),
 ];
 
+/// The rooms that know no settings: what an operator is to change is a `Remedy` there, and the service and the program
+/// put it into words.
+pub(crate) const WITHOUT_SETTINGS: [&str; 7] = [
+    "wale-pg",
+    "wale-format",
+    "wale-storage",
+    "wale-cluster",
+    "wale-pipeline",
+    "wale-archive",
+    "wale-ops",
+];
+
+/// How the name of a setting begins.
+pub(crate) const SETTING: &str = "WALE_";
+
 /// Words that no `plan.rs` may hold: a plan is a pure value.
 pub(crate) const IMPURE: [&str; 6] = [
     "async fn",

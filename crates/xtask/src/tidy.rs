@@ -7,7 +7,7 @@ use crate::modules::Modules;
 use crate::names::{self, Words};
 use crate::rules::{
     ASKS_FOR_MAJORS, EVERY_MAJOR, FILE_LINES_MAX, FUNCTION_LINES_AIM, FUNCTION_LINES_MAX, IMPURE,
-    INTEGRATION, MAY_USE, OPERATIONS,
+    INTEGRATION, MAY_USE, OPERATIONS, SETTING, WITHOUT_SETTINGS,
 };
 use crate::source::Source;
 use crate::walls;
@@ -118,6 +118,15 @@ fn problems_of(source: &Source) -> Vec<String> {
             }
         }
     }
+    if WITHOUT_SETTINGS.contains(&source.room()) {
+        for (number, line) in source.shipped() {
+            if line.contains(SETTING) {
+                problems.push(format!(
+                    "{path}:{number}: a setting is named: say what is to be changed with a Remedy"
+                ));
+            }
+        }
+    }
     if path.starts_with(INTEGRATION) && !path.ends_with("/support.rs") {
         for (number, name) in source.functions_with(&ASKS_FOR_MAJORS) {
             if !name.ends_with(EVERY_MAJOR) {
@@ -175,6 +184,11 @@ mod tests {
                 "//! D.\nasync fn a() {}",
                 "pure value",
             ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\nfn a() { x(\"set WALE_X\") }",
+                "a.rs:2: a setting",
+            ),
             ("crates/wale-new/src/a.rs", "//! D.", "no line in the table"),
             (
                 "crates/wale/tests/it/a.rs",
@@ -204,6 +218,14 @@ mod tests {
             (
                 "crates/wale-ops/src/x/plan.rs",
                 "//! D.\n// async fn would be none\nfn a() {}\n#[cfg(test)]\nmod tests {\n    use tokio::x;\n}",
+            ),
+            (
+                "crates/wale-ops/src/a.rs",
+                "//! D.\n// WALE_X\nfn a() {}\n#[cfg(test)]\nmod tests {\n    const X: &str = \"WALE_X\";\n}",
+            ),
+            (
+                "crates/wale-service/src/a.rs",
+                "//! D.\nconst X: &str = \"WALE_X\";",
             ),
             (
                 "crates/wale/tests/it/a.rs",

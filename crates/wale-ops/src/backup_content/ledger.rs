@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use wale_archive::Remedy;
 use wale_archive::described::{DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest};
 
 use crate::error::{Kind, OpError, Result};
@@ -271,11 +272,12 @@ impl Ledger {
         OpError::new(
             Kind::Configuration,
             format!(
-                "the backup holds more than {} files, for which WALE_MEMORY has no room",
+                "the backup holds more than {} files, for which the memory limit has no room",
                 self.files_max
             ),
         )
-        .hint("its maker did not say how many: set WALE_MEMORY to twice as much, and restore again")
+        .hint("its maker did not say how many: double the memory limit, and restore again")
+        .remedy(Remedy::Memory { mib: None })
     }
 
     fn lock(&self) -> MutexGuard<'_, Items> {
@@ -353,9 +355,13 @@ mod tests {
         assert_eq!(many.items.len() as u64, bounds.files_max());
         let error = Ledger::of_manifest(many, "the manifest of x").unwrap_err();
         assert_eq!(error.kind, Kind::Configuration);
-        let told = "the manifest of x names 1000005 files, and WALE_MEMORY has room for 1000000";
+        let told =
+            "the manifest of x names 1000005 files, and the memory limit has room for 1000000";
         assert_eq!(error.message, told);
-        assert!(error.hint.unwrap().contains("306MiB"));
+        assert_eq!(
+            error.remedy.as_deref(),
+            Some(&Remedy::Memory { mib: Some(306) })
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use std::os::unix::fs::MetadataExt;
 
+use wale_archive::Remedy;
 use wale_cluster::{
     ClusterError, DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreState,
 };
@@ -272,7 +273,9 @@ pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()>
     let (oid, shown) = (space.oid, space.target.display());
     Err(OpError::new(
         Kind::PermissionDenied,
-        format!("\"{shown}\", which the backup names for tablespace {oid}, belongs to another user"),
+        format!(
+            "\"{shown}\", which the backup names for tablespace {oid}, belongs to another user"
+        ),
     )
     .detail(format!(
         "The owner of \"{}\" is uid {}, the cluster's is uid {}.",
@@ -280,9 +283,11 @@ pub(super) fn check_owner(space: &PlannedTablespace, owner: Owner) -> Result<()>
         found.uid,
         owner.uid
     ))
-    .hint(format!(
-        "if the tablespace should go there, say so: --tablespace-mapping {oid}={shown}, or WALE_TABLESPACE_MAPPING"
-    )))
+    .hint("if the tablespace should go there, say so")
+    .remedy(Remedy::TablespacePlace {
+        oid,
+        place: Some(shown.to_string()),
+    }))
 }
 
 /// What is in the way in a directory, but for what is `harmless` by its name and its path.

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use wale_archive::Remedy;
 use wale_format::sentinel::TablespaceSpec;
 use wale_format::{Codec, Seal};
 use wale_pipeline::{CancellationToken, Progress};
@@ -329,7 +330,10 @@ async fn fault_93_a_place_that_only_the_sentinel_names_is_not_written_to() {
         place_tablespace(&bench, maker, &victim.display().to_string());
         let error = bench.restore(&options).await.unwrap_err();
         assert_eq!(error.kind, Kind::NotEmpty, "{maker:?}: {error:?}");
-        assert!(error.hint.unwrap().contains("--tablespace-mapping"));
+        assert!(matches!(
+            error.remedy.as_deref(),
+            Some(Remedy::TablespacePlace { .. })
+        ));
         assert!(!bench.path("target").exists());
         assert_eq!(fs::metadata(&victim).unwrap().permissions(), before);
 
@@ -428,7 +432,10 @@ async fn fault_92_a_window_for_which_there_is_no_memory_is_refused_by_name() {
         let error = result.unwrap_err();
         assert_eq!(error.kind, Kind::Configuration, "{error:?}");
         assert!(error.message.contains("part_00000090"), "{error:?}");
-        assert!(error.hint.unwrap().contains("WALE_MEMORY to 145MiB"));
+        assert_eq!(
+            error.remedy.as_deref(),
+            Some(&Remedy::MemoryOrWorkers { mib: 145 })
+        );
         bench.assert_half_done();
     }
 }

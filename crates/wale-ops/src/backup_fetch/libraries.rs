@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use wale_archive::Remedy;
 use wale_cluster::recovery;
 use wale_format::WaleSentinel;
 use wale_pg::{MajorVersion, RecoveryTargetKind};
@@ -147,8 +148,9 @@ fn judge(question: &Question<'_>, folders: &[PathBuf]) -> Result<Vec<String>> {
     )
     .hint(
         "install what is missing, then restore again; nothing was written. Where another server than the one here will run \
-         on the directory, say so: WALE_RESTORE_LIBRARIES=warn, or --restore-libraries warn",
-    ))
+         on the directory, say so",
+    )
+    .remedy(Remedy::MissingLibrariesWarn))
 }
 
 /// Where the servers of a major version that are installed here have their libraries: Debian's packages, those of
@@ -350,7 +352,7 @@ mod tests {
         assert!(message.contains("pg_stat_statements"), "{message}");
         let error = judge(&ask, &folders).unwrap_err();
         assert_eq!(error.kind, Kind::Configuration);
-        assert!(error.hint.unwrap().contains("WALE_RESTORE_LIBRARIES=warn"));
+        assert_eq!(error.remedy.as_deref(), Some(&Remedy::MissingLibrariesWarn));
         // Another server will run, or it looks elsewhere, or it is not known where it looks: reported, and not refused.
         let warn = Question {
             policy: MissingLibraries::Warn,

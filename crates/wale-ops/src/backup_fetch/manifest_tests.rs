@@ -66,7 +66,7 @@ async fn a_manifest_with_a_path_twice_or_too_many_files_is_refused() {
     let error = bench.restore(&bench.options()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Configuration, "{error:?}");
     assert!(
-        error.message.contains("WALE_MEMORY has room for"),
+        error.message.contains("the memory limit has room for"),
         "{error:?}"
     );
     assert!(!bench.path("target").exists());

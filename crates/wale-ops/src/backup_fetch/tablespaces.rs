@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use wale_archive::Remedy;
 use wale_cluster::path_of_text;
 use wale_format::tar::MemberPath;
 use wale_pg::{TablespaceMap, byte_text};
@@ -170,10 +171,8 @@ pub(super) fn check_named_alike(
             format!("the records of the backup do not agree where tablespace {oid} was: no place is taken from them"),
         )
         .detail(detail)
-        .hint(format!(
-            "if the archive can be trusted, say where it goes: --tablespace-mapping {oid}=/path, or \
-             WALE_TABLESPACE_MAPPING"
-        )));
+        .hint("if the archive can be trusted, say where it goes")
+        .remedy(Remedy::TablespacePlace { oid, place: None }));
     }
     Ok(())
 }
@@ -268,7 +267,11 @@ mod tests {
         for told in [None, Some(map(1, "/root/.ssh")), Some(map(2, "/a"))] {
             let error = check_named_alike(&planned, told.as_ref()).unwrap_err();
             assert_eq!(error.kind, Kind::NotEmpty);
-            assert!(error.hint.unwrap().contains("1=/path"));
+            let expected = Remedy::TablespacePlace {
+                oid: 1,
+                place: None,
+            };
+            assert_eq!(error.remedy.as_deref(), Some(&expected));
         }
     }
 }

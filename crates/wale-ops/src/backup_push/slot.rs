@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use wale_archive::Archive;
 use wale_archive::claim::{Claim, Holder, Purpose, Taken};
+use wale_archive::{Archive, Remedy};
 use wale_format::layout;
 use wale_pipeline::{CancellationToken, blocking};
 
@@ -94,24 +94,26 @@ pub(super) async fn serve(
 /// Whether a server in this state serves.
 fn judge(role: Role, state: ServerState) -> Result<()> {
     let declined = |reason, message: String| {
-        Err(OpError::new(Kind::Busy, message)
+        OpError::new(Kind::Busy, message)
             .detail("Nothing is wrong.")
-            .declined(reason))
+            .declined(reason)
     };
     match (role, state) {
-        (_, ServerState::Recovering) => declined(
+        (_, ServerState::Recovering) => Err(declined(
             Declined::Recovering,
             "the server recovers and is no standby: the schedule rests until it is promoted"
                 .to_owned(),
-        ),
-        (Role::Primary, ServerState::Standby) | (Role::Standby, ServerState::Primary) => declined(
-            Declined::Role,
-            format!(
-                "the server is a {}: scheduled base backups are taken of a {} (WALE_BACKUP_ROLE)",
+        )),
+        (Role::Primary, ServerState::Standby) | (Role::Standby, ServerState::Primary) => {
+            let message = format!(
+                "the server is a {}: scheduled base backups are taken of a {}",
                 state.name(),
                 role.name()
-            ),
-        ),
+            );
+            Err(declined(Declined::Role, message)
+                .hint("change the role if they should be taken of this one")
+                .remedy(Remedy::BackupRole))
+        }
         _ => Ok(()),
     }
 }

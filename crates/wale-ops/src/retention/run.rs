@@ -22,7 +22,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::claim::{Claim, store_now};
-use wale_archive::{Archive, CheckDepth, Flaw};
+use wale_archive::{Archive, CheckDepth, Flaw, Remedy};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -143,9 +143,10 @@ fn is_being_written(backup: &Unfinished, grace: Duration) -> OpError {
         backup.touched.to_rfc3339()
     ))
     .hint(format!(
-        "wait for its end; what a writer that died left behind counts as one for ten minutes, what another tool left for {} h (WALE_SWEEP_GRACE)",
+        "wait for its end; what a writer that died left behind counts as one for ten minutes, what another tool left for {} h",
         grace.as_secs() / 3600
     ))
+    .remedy(Remedy::SweepGrace)
 }
 
 /// Removes the objects of a backup that has no sentinel, if that is still so.

@@ -5,7 +5,7 @@
 //! middle.
 
 use wale_archive::listing::each_wal;
-use wale_archive::{Archive, HistoryWitness, WalEvidence, foreign_cluster};
+use wale_archive::{Archive, HistoryWitness, Remedy, WalEvidence, foreign_cluster};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{
     ArchiveFileName, ControlFile, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize,
@@ -220,9 +220,10 @@ async fn refuse_gap(
         .detail("WAL is missing from the middle of the log; this is not its end.")
         .hint(format!(
             "put {asked} back if it exists anywhere; otherwise recovery can only reach the end of {reach}. To end \
-             there, restore as a standby (WALE_RESTORE_AS=standby) and promote it when it waits for WAL; or restore a \
-             base backup that begins after {asked}"
-        )))
+             there, restore as a standby and promote it when it waits for WAL; or restore a base backup that begins \
+             after {asked}"
+        ))
+        .remedy(Remedy::RestoreAsStandby))
 }
 
 /// Whether a server that hears that this segment is absent may find another one in its place: an earlier timeline on

@@ -24,6 +24,7 @@ use super::connections::Busy;
 use super::io::Flushed;
 use super::turns::Turn;
 use crate::lifecycle::Permit;
+use crate::remedy::advice;
 
 /// Media type of texts.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
@@ -147,7 +148,7 @@ impl From<&OpError> for Failure {
         };
         Self {
             detail,
-            hint: error.hint.clone(),
+            hint: advice(error),
             ..Self::of(error.kind, message)
         }
     }

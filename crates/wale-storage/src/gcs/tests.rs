@@ -497,7 +497,7 @@ async fn an_archive_under_the_other_spelling_is_not_taken_for_an_empty_one() {
     google.put("p/basebackups_005/x", b"x");
     for prefix in ["", "basebackups_005/"] {
         let error = store.list(prefix).await.err().expect("it is doubted");
-        assert!(error.hint().expect("a hint").contains("WALE_GS_NAMES"));
+        assert!(error.hint().expect("a hint").contains("spelling"));
         assert!(error.to_string().contains("\"/p/\""), "{error}");
     }
     assert!(store.try_out().await.is_err());

@@ -11,6 +11,7 @@ use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions, Patience};
 use wale_ops::wal_push::{self, LOOK_AHEAD_MAX, PushOptions, PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::ArchiveFileName;
+use wale_service::advice;
 
 use super::recovery::{self, Role};
 use super::wal_ahead::Window;
@@ -276,7 +277,7 @@ async fn fetch_now(
         return Err(error);
     }
     tracing::warn!(
-        hint = error.hint.as_deref(),
+        hint = advice(&error),
         "{}; this server has a recovery target and does not promote before it, so it may go on",
         error.chain()
     );

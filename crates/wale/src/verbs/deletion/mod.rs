@@ -12,6 +12,7 @@ use wale_ops::backup_mark::{self, Mark};
 use wale_ops::retention::{self, Act, Bound, Line, Options, Request};
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::WalSegmentName;
+use wale_service::advice;
 
 use crate::assemble;
 use crate::bounds::Bounds;
@@ -113,7 +114,7 @@ pub(crate) async fn after_backup(archive: &Archive, options: &Options) {
         Err(error) => tracing::warn!(
             kind = error.kind.name(),
             detail = error.detail.as_deref(),
-            hint = error.hint.as_deref(),
+            hint = advice(&error),
             "the backup is complete, but old ones could not be deleted: {}",
             error.chain()
         ),

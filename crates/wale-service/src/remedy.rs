@@ -1,0 +1,74 @@
+//! An error's hint with the names of the settings and flags that its remedy means. The rooms below do not know them.
+
+use wale_ops::{OpError, Remedy};
+
+/// What to do, in the words of the command and of the sidecar: the hint, and after it in parentheses what is to be set.
+#[must_use]
+pub fn advice(error: &OpError) -> Option<String> {
+    let hint = error.hint.as_deref();
+    let Some(remedy) = error.remedy.as_deref() else {
+        return hint.map(str::to_owned);
+    };
+    let words = words(remedy);
+    Some(match hint {
+        Some(hint) => format!("{hint} ({words})"),
+        None => words,
+    })
+}
+
+fn words(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Memory { mib: Some(mib) } => format!("WALE_MEMORY={mib}MiB or more"),
+        Remedy::Memory { mib: None } => "WALE_MEMORY".to_owned(),
+        Remedy::MemoryOrWorkers { mib } => {
+            format!("WALE_MEMORY={mib}MiB or more, or a lower WALE_RESTORE_WORKERS")
+        }
+        Remedy::RestoreAsStandby => "a standby: WALE_RESTORE_AS=standby".to_owned(),
+        Remedy::TablespacePlace { oid, place } => {
+            let place = place.as_deref().unwrap_or("/path");
+            format!("--tablespace-mapping {oid}={place}, or WALE_TABLESPACE_MAPPING")
+        }
+        Remedy::MissingLibrariesWarn => {
+            "WALE_RESTORE_LIBRARIES=warn, or --restore-libraries warn".to_owned()
+        }
+        Remedy::SweepGrace => "WALE_SWEEP_GRACE".to_owned(),
+        Remedy::BackupRole => "WALE_BACKUP_ROLE".to_owned(),
+        Remedy::StoreChecksum => "WALE_S3_CHECKSUM=md5, in Azure WALE_WABS_CHECKSUM=md5".to_owned(),
+        Remedy::StoreNames => "WALE_GS_NAMES, in Swift WALE_SWIFT_NAMES".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_ops::Kind;
+
+    use super::*;
+
+    #[test]
+    fn the_words_stand_after_the_hint() {
+        let error = || OpError::new(Kind::Configuration, "x");
+        assert_eq!(advice(&error()), None);
+        assert_eq!(advice(&error().hint("do it")).unwrap(), "do it");
+        let memory = Remedy::Memory { mib: Some(306) };
+        let both = error().hint("raise it").remedy(memory);
+        assert_eq!(
+            advice(&both).unwrap(),
+            "raise it (WALE_MEMORY=306MiB or more)"
+        );
+        let alone = error().remedy(Remedy::BackupRole);
+        assert_eq!(advice(&alone).unwrap(), "WALE_BACKUP_ROLE");
+        assert_eq!(advice(&alone.duplicate()).unwrap(), "WALE_BACKUP_ROLE");
+    }
+
+    #[test]
+    fn a_place_that_is_known_is_named() {
+        let place = |place| {
+            let remedy = Remedy::TablespacePlace { oid: 7, place };
+            advice(&OpError::new(Kind::NotEmpty, "x").remedy(remedy)).unwrap()
+        };
+        let rest = ", or WALE_TABLESPACE_MAPPING";
+        assert_eq!(place(None), format!("--tablespace-mapping 7=/path{rest}"));
+        let known = place(Some("/t".to_owned()));
+        assert_eq!(known, format!("--tablespace-mapping 7=/t{rest}"));
+    }
+}
