@@ -16,7 +16,8 @@
 //! # How to add a store
 //!
 //! 1. A folder here in the shape of `s3/` or `gcs/`: `mod.rs` is its table of contents, `verbs.rs` has
-//!    `impl Store`, `options.rs` what it must be told. What it shares with others is in `http/` already: transport,
+//!    `impl Store`, `options.rs` what it must be told, `upload.rs` the requests of an upload (`http::writes::UploadStore`).
+//!    What it shares with others is in `http/` already: when an answer is believed, the trial of conditions, transport,
 //!    failures, parts and their memory, the keeper of credentials. Its own are signatures, addresses and one function
 //!    from an error's status and body to what that means (`http::failure::Refusal`).
 //! 2. Two lines here: `mod gcs;` and `pub use gcs::{…};`.

@@ -1,4 +1,4 @@
-//! An upload in blocks: the names of the blocks, and how each is sent. The list that makes a blob of them is a `commit`.
+//! An upload in blocks: the names of the blocks, and how each is sent. The list that makes a blob of them is in `upload`.
 //!
 //! Blocks of all writers of one name lie in one place until somebody makes a blob of the name; then all others vanish. So
 //! an identifier holds the mark of its upload. All identifiers at one name must have one length: where another program has
@@ -8,11 +8,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
 
-use super::checksum::SummedPart;
+use super::checksum;
 use super::client::BlobCall;
 use super::state::AzureStore;
 use super::xml::BlockPage;
 use crate::http::failure::{Asked, Failure};
+use crate::http::part::Part;
 use crate::retry::Attempts;
 use crate::{ObjectKey, StoreError};
 
@@ -62,9 +63,9 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         id: &str,
-        block: &SummedPart,
+        block: &Part,
     ) -> Result<(), StoreError> {
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.uploads.retry);
         loop {
             match self.put_block_once(key, id, block).await {
                 Ok(()) => return Ok(()),
@@ -76,25 +77,15 @@ impl AzureStore {
         }
     }
 
-    async fn put_block_once(
-        &self,
-        key: &ObjectKey,
-        id: &str,
-        block: &SummedPart,
-    ) -> Result<(), Failure> {
-        let mut call = BlobCall::blob(Method::PUT, key)
+    async fn put_block_once(&self, key: &ObjectKey, id: &str, block: &Part) -> Result<(), Failure> {
+        let sum = checksum::of(self.inner.checksum, &block.sums);
+        let call = BlobCall::blob(Method::PUT, key)
             .query(&[("comp", "block"), ("blockid", id)])
-            .header("content-type", "application/octet-stream");
-        if let Some(sum) = &block.sum {
-            call = call.header(sum.header, &sum.value);
-        }
-        call.payload = block.gathered.payload.clone();
+            .header("content-type", "application/octet-stream")
+            .summed(sum.as_ref())
+            .payload(block.payload.clone());
         let answer = self.inner.client.call(&call).await?;
-        if block
-            .sum
-            .as_ref()
-            .is_some_and(|sum| sum.contradicts(&answer))
-        {
+        if sum.is_some_and(|sum| sum.contradicts(&answer)) {
             return Err(Failure::Garbled);
         }
         // Anybody can say that it succeeded; only the store numbers its requests.
@@ -111,7 +102,7 @@ impl AzureStore {
         &self,
         key: &ObjectKey,
         mark: &str,
-        block: &SummedPart,
+        block: &Part,
     ) -> Result<BlockIds, StoreError> {
         let client = &self.inner.client;
         let mut ids = BlockIds::new(mark);

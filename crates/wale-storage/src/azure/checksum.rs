@@ -4,25 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::options::AzureChecksum;
-use crate::Body;
-use crate::http::part::{Cutter, Part, Sums, SumsWanted};
+use crate::http::part::{Sums, SumsWanted};
 use crate::http::transport::Answer;
-
-/// Which sums are taken of a body.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BodySums {
-    /// What is sent along.
-    pub(super) checksum: AzureChecksum,
-    /// A sum of the whole body, for a comparison with the object itself.
-    pub(super) whole: bool,
-}
-
-/// A gathered part with what vouches for it.
-#[derive(Debug)]
-pub(super) struct SummedPart {
-    pub(super) gathered: Part,
-    pub(super) sum: Option<BodySum>,
-}
 
 /// What the server compares a body with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,57 +23,34 @@ impl BodySum {
     }
 }
 
-impl BodySums {
-    /// Cuts a body, with these sums.
-    pub(super) fn cut(self, body: Body) -> Cutter {
-        let wanted = SumsWanted {
-            crc64: self.checksum == AzureChecksum::Crc64,
-            md5: self.checksum == AzureChecksum::Md5,
-            ..SumsWanted::default()
-        };
-        let cutter = Cutter::new(body, wanted);
-        if self.whole {
-            cutter.with_whole()
-        } else {
-            cutter
-        }
-    }
-
-    /// The part with what vouches for it.
-    pub(super) fn of(self, gathered: Part) -> SummedPart {
-        SummedPart {
-            sum: self.sum(&gathered.sums),
-            gathered,
-        }
-    }
-
-    fn sum(self, sums: &Sums) -> Option<BodySum> {
-        Some(match self.checksum {
-            // The lowest byte first.
-            AzureChecksum::Crc64 => BodySum {
-                header: "x-ms-content-crc64",
-                value: BASE64_STANDARD.encode(sums.crc64?.to_le_bytes()),
-            },
-            AzureChecksum::Md5 => BodySum {
-                header: "content-md5",
-                value: BASE64_STANDARD.encode(sums.md5?),
-            },
-        })
+/// The sum that is taken of a body.
+pub(super) fn wanted(checksum: AzureChecksum) -> SumsWanted {
+    SumsWanted {
+        crc64: checksum == AzureChecksum::Crc64,
+        md5: checksum == AzureChecksum::Md5,
+        ..SumsWanted::default()
     }
 }
 
-/// A sum that no short body has.
-pub(super) fn wrong(checksum: AzureChecksum) -> BodySum {
-    let zeros = Sums {
-        crc64: Some(1),
-        md5: Some([0; 16]),
-        ..Sums::default()
+/// The header in which it goes along, and comes back.
+pub(super) fn header(checksum: AzureChecksum) -> &'static str {
+    match checksum {
+        AzureChecksum::Crc64 => "x-ms-content-crc64",
+        AzureChecksum::Md5 => "content-md5",
+    }
+}
+
+/// What goes along, where it is among these.
+pub(super) fn of(checksum: AzureChecksum, sums: &Sums) -> Option<BodySum> {
+    let value = match checksum {
+        // The lowest byte first.
+        AzureChecksum::Crc64 => BASE64_STANDARD.encode(sums.crc64?.to_le_bytes()),
+        AzureChecksum::Md5 => BASE64_STANDARD.encode(sums.md5?),
     };
-    let vouchers = BodySums {
-        checksum,
-        whole: false,
-    };
-    vouchers.sum(&zeros).expect("both sums are given above")
+    Some(BodySum {
+        header: header(checksum),
+        value,
+    })
 }
 
 #[cfg(test)]
@@ -112,13 +72,9 @@ mod tests {
                 "AAAAAAAAAAAAAAAAAAAAAA==",
             ),
         ] {
-            let vouchers = BodySums {
-                checksum,
-                whole: false,
-            };
             let value = value.to_owned();
-            assert_eq!(vouchers.sum(&sums), Some(BodySum { header, value }));
-            assert_eq!(wrong(checksum).header, header);
+            assert_eq!(of(checksum, &sums), Some(BodySum { header, value }));
+            assert_eq!(of(checksum, &Sums::default()), None);
         }
     }
 }

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderMap, HeaderValue, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method};
 
 use super::address::ContainerAddress;
+use super::checksum::BodySum;
 use super::keys::AzureKeys;
 use super::options::AzureOptions;
 use super::refusal;
 use super::sign::SharedKeyRequest;
 use super::source::AzureCredentials;
 use super::xml::{self, BlobPage};
+use crate::http::call::HttpCall;
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::query;
-use crate::http::transport::{Answer, Outgoing, Payload, Transport};
+use crate::http::transport::{Answer, Outgoing, Transport};
 use crate::{HttpTimeouts, ObjectKey, StoreError};
 
 /// An error's body longer than this is not Azure's: theirs are some hundred bytes.
@@ -40,31 +42,10 @@ pub(super) struct Container {
     keys: AzureKeys,
 }
 
-/// A request, not signed yet.
-#[derive(Debug)]
-pub(super) struct BlobCall<'a> {
-    method: Method,
-    /// The blob; the container itself when there is none.
-    key: Option<&'a ObjectKey>,
-    query: Vec<(&'a str, &'a str)>,
-    headers: HeaderMap,
-    pub(super) payload: Payload,
-    /// How long the server may think.
-    pub(super) answer_limit: Option<std::time::Duration>,
-}
+/// A request, not signed yet, for a blob; for the container itself when there is none.
+pub(super) type BlobCall<'a> = HttpCall<'a, Option<&'a ObjectKey>>;
 
 impl<'a> BlobCall<'a> {
-    fn new(method: Method, key: Option<&'a ObjectKey>) -> Self {
-        Self {
-            method,
-            key,
-            query: Vec::new(),
-            headers: HeaderMap::new(),
-            payload: Payload::default(),
-            answer_limit: None,
-        }
-    }
-
     /// A request for a blob.
     pub(super) fn blob(method: Method, key: &'a ObjectKey) -> Self {
         Self::new(method, Some(key))
@@ -75,24 +56,12 @@ impl<'a> BlobCall<'a> {
         Self::new(method, None)
     }
 
-    /// With this query.
-    pub(super) fn query(mut self, pairs: &[(&'a str, &'a str)]) -> Self {
-        self.query = pairs.to_vec();
-        self
-    }
-
-    /// With this header. The value is one of ours, or was checked where it came in.
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
+    /// With the sum of its body, where there is one.
+    pub(super) fn summed(self, sum: Option<&BodySum>) -> Self {
+        match sum {
+            Some(sum) => self.header(sum.header, &sum.value),
+            None => self,
         }
-        self
-    }
-
-    /// With this body.
-    pub(super) fn payload(mut self, payload: impl Into<Payload>) -> Self {
-        self.payload = payload.into();
-        self
     }
 }
 
@@ -191,7 +160,7 @@ impl Container {
         call: &BlobCall<'_>,
         credentials: &AzureCredentials,
     ) -> Result<Outgoing, Failure> {
-        let path = match call.key {
+        let path = match call.target {
             Some(key) => self.address.blob_path(&format!("{}{key}", self.prefix)),
             None => self.address.container_path().to_owned(),
         };
@@ -223,16 +192,8 @@ impl Container {
                 headers.insert(AUTHORIZATION, secret(&text)?);
             }
         }
-        let timeouts = self.transport.timeouts();
-        Ok(Outgoing {
-            method: call.method.clone(),
-            url: self.address.url(&path, &query),
-            headers,
-            answer_limit: call
-                .answer_limit
-                .unwrap_or_else(|| timeouts.answer_to_upload(call.payload.len())),
-            payload: call.payload.clone(),
-        })
+        let url = self.address.url(&path, &query);
+        Ok(call.outgoing(url, headers, self.transport.timeouts()))
     }
 
     /// Lists at most one blob: the smallest request whose refusal has a body with a reason.

@@ -1,135 +1,75 @@
-//! Listings of blobs, in the order of their names.
+//! Listings of the container: how a page is asked for, and what is on it.
 
-use std::collections::VecDeque;
-
-use chrono::SubsecRound;
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use async_trait::async_trait;
 use http::Method;
 
 use super::client::{BlobCall, SharedContainer};
 use super::xml::{self, BlobPage};
-use crate::http::extent::{Extent, PAGE_BYTES_MAX};
+use crate::http::extent::PAGE_BYTES_MAX;
 use crate::http::failure::{Asked, Failure};
+use crate::http::listing::{ListedName, NamesPage, Pages};
 use crate::http::text::moment;
-use crate::retry::Attempts;
-use crate::{ObjectMeta, RetryPolicy, StoreError};
+use crate::{ObjectKey, StoreError};
 
-/// A listing that is being read, of which it holds one page.
-struct BlobListing {
+/// The blobs whose names begin so.
+pub(super) struct BlobsBelow {
     client: SharedContainer,
-    retry: RetryPolicy,
-    prefix: String,
-    page: VecDeque<ObjectMeta>,
-    next: Option<String>,
-    last: Option<String>,
-    extent: Extent,
+    start: String,
 }
 
-/// Lists the objects whose keys start with `prefix`.
-pub(super) async fn list(
-    client: &SharedContainer,
-    prefix: &str,
-    retry: &RetryPolicy,
-) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
-    let mut listing = BlobListing {
-        client: client.clone(),
-        retry: retry.clone(),
-        prefix: format!("{}{prefix}", client.prefix()),
-        page: VecDeque::new(),
-        next: None,
-        last: None,
-        extent: Extent::default(),
-    };
-    // The first page is asked for now, so that a failure is one of the call.
-    let first = listing
-        .ask(None)
-        .await
-        .and_then(|page| listing.take(page, None));
-    first.map_err(|failure| client.error(failure, Asked::Bucket))?;
-    let entries = stream::unfold(Some(listing), |listing| async {
-        let mut listing = listing?;
-        match listing.entry().await {
-            Ok(Some(meta)) => Some((Ok(meta), Some(listing))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    Ok(entries.boxed())
-}
-
-impl BlobListing {
-    async fn entry(&mut self) -> Result<Option<ObjectMeta>, StoreError> {
-        loop {
-            if let Some(meta) = self.page.pop_front() {
-                return Ok(Some(meta));
-            }
-            let Some(marker) = self.next.take() else {
-                return Ok(None);
-            };
-            let retry = self.retry.clone();
-            let mut attempts = Attempts::from_failure(&retry);
-            let page = loop {
-                match self.ask(Some(&marker)).await {
-                    Ok(page) => break page,
-                    Err(failure) => {
-                        let error = self.client.error(failure, Asked::Bucket);
-                        attempts.pause(error).await?;
-                    }
-                }
-            };
-            let taken = self.take(page, Some(&marker));
-            taken.map_err(|failure| self.client.error(failure, Asked::Bucket))?;
+impl BlobsBelow {
+    /// Those whose keys begin with `prefix`.
+    pub(super) fn new(client: &SharedContainer, prefix: &str) -> Self {
+        Self {
+            client: client.clone(),
+            start: format!("{}{prefix}", client.prefix()),
         }
     }
+}
 
-    /// A page, and its length in bytes.
-    async fn ask(&self, marker: Option<&str>) -> Result<(BlobPage, usize), Failure> {
+#[async_trait]
+impl Pages for BlobsBelow {
+    async fn page(&self, token: Option<&str>) -> Result<NamesPage, Failure> {
         // A page of 1,000 is well below the bound of a page (`http::extent`); 5,000, the most, need not be.
         let mut query = vec![
             ("restype", "container"),
             ("comp", "list"),
             ("maxresults", "1000"),
-            ("prefix", self.prefix.as_str()),
+            ("prefix", self.start.as_str()),
         ];
-        query.extend(marker.map(|marker| ("marker", marker)));
+        query.extend(token.map(|marker| ("marker", marker)));
         let call = BlobCall::container(Method::GET).query(&query);
         let body = self.client.call(&call).await?.read(PAGE_BYTES_MAX).await?;
-        Ok((xml::read(&body)?, body.len()))
-    }
-
-    /// Takes the page that was asked for with `marker`. A page may be short, or empty, and go on.
-    fn take(&mut self, page: (BlobPage, usize), marker: Option<&str>) -> Result<(), Failure> {
-        let (page, bytes) = page;
-        self.extent.note(bytes, page.blobs.blob.len())?;
-        self.next = page.next_marker.filter(|marker| !marker.is_empty());
-        if self.next.is_some() && self.next.as_deref() == marker {
-            let problem = "a listing does not go on: its marker stays";
-            return Err(Failure::Nonsense(problem.to_owned()));
-        }
-        for listed in &page.blobs.blob {
+        let told: BlobPage = xml::read(&body)?;
+        let mut entries = Vec::new();
+        for listed in &told.blobs.blob {
             // Names that cannot be ours, and folders, are somebody else's.
             let Some(name) = listed.name().filter(|_| !listed.is_folder()) else {
                 continue;
             };
-            if let Some(last) = self.last.as_deref().filter(|last| *last >= name) {
-                return Err(Failure::Nonsense(format!(
-                    "the listing is not in the order of names: {name:?} after {last:?}"
-                )));
-            }
-            if let Some(key) = self.client.key_of(name) {
-                let properties = &listed.properties;
-                let modified = moment(Some(&properties.last_modified)).ok_or_else(|| {
-                    Failure::Nonsense("a blob without a time in a listing".to_owned())
-                })?;
-                self.page.push_back(ObjectMeta {
-                    key,
-                    size: properties.content_length,
-                    modified: modified.trunc_subsecs(0),
-                });
-            }
-            self.last = Some(name.to_owned());
+            let properties = &listed.properties;
+            let modified = moment(Some(&properties.last_modified)).ok_or_else(|| {
+                Failure::Nonsense("a blob without a time in a listing".to_owned())
+            })?;
+            entries.push(ListedName {
+                name: name.to_owned(),
+                size: properties.content_length,
+                modified,
+            });
         }
-        Ok(())
+        Ok(NamesPage {
+            entries,
+            count: told.blobs.blob.len(),
+            bytes: body.len(),
+            next: told.next_marker,
+        })
+    }
+
+    fn key_of(&self, name: &str) -> Option<ObjectKey> {
+        self.client.key_of(name)
+    }
+
+    fn error(&self, failure: Failure) -> StoreError {
+        self.client.error(failure, Asked::Bucket)
     }
 }

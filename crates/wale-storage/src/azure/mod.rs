@@ -1,7 +1,7 @@
 //! Objects in Azure Blob Storage, or in a server that speaks like it.
 //!
 //! ```text
-//!   verbs ─▶ upload ─▶ blocks, commit, probe          what each verb means
+//!   verbs ─▶ upload ─▶ blocks, probe                  its requests, for the rules of `crate::http`
 //!     └────▶ download, listing, delete
 //!                └─▶ client ─▶ sign                   one container, signed requests
 //!                      ├────▶ keys ─▶ tokens          a key, a shared access signature, or tokens of Entra
@@ -28,7 +28,6 @@ mod address;
 mod blocks;
 mod checksum;
 mod client;
-mod commit;
 mod delete;
 mod download;
 mod keys;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::commit::MARK_HEADER;
+use super::upload::MARK_HEADER;
 use super::*;
+use crate::http::probe::is_guarded;
 use crate::http::scripted::{Reply, Seen, Server, answer};
+use crate::http::writes::Way;
 use crate::{
     Body, HttpTimeouts, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret,
     Store, StoreError, body_from, read_all,

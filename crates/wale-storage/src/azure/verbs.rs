@@ -7,11 +7,14 @@ use futures_util::stream::BoxStream;
 use http::Method;
 
 use super::client::BlobCall;
-use super::commit::{Manner, UploadEnd};
+use super::download;
+use super::listing::BlobsBelow;
 use super::state::AzureStore;
-use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
-use crate::http::reading;
+use crate::http::listing::Listing;
+use crate::http::probe::{discard_stale_trials, is_guarded};
+use crate::http::writes::{UploadStore, Way};
+use crate::http::{reading, upload};
 use crate::store::check_prefix;
 use crate::{Body, InvalidKey, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
@@ -35,35 +38,17 @@ fn check_name(key: &ObjectKey) -> Result<(), StoreError> {
 impl Store for AzureStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         check_name(key)?;
-        let _name = self.inner.names.lock(key).await;
-        if self.head(key).await?.is_some() {
-            return Ok(PutOutcome::Exists);
-        }
-        let condition = if self.creation_is_guarded().await? {
-            Manner::Create
-        } else {
-            Manner::CreateUnguarded
-        };
-        match self.upload(key, body, condition).await? {
-            UploadEnd::Ours(meta) => Ok(PutOutcome::Created(meta)),
-            UploadEnd::Others => Ok(PutOutcome::Exists),
-        }
+        upload::put_if_absent(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
         check_name(key)?;
-        match self.upload(key, body, Manner::Replace).await? {
-            UploadEnd::Ours(meta) => Ok(meta),
-            UploadEnd::Others => Err(StoreError::unavailable(
-                self.location(),
-                "it refused to replace an object, without being asked to",
-            )),
-        }
+        upload::put(self, key, body).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
         check_name(key)?;
-        download::open(&self.inner.client, key, &self.inner.retry).await
+        download::open(&self.inner.client, key, &self.inner.uploads.retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -87,7 +72,9 @@ impl Store for AzureStore {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        listing::list(&self.inner.client, prefix, &self.inner.retry).await
+        let below = BlobsBelow::new(&self.inner.client, prefix);
+        let listing = Listing::open(below, &self.inner.uploads.retry).await?;
+        Ok(listing.into_stream())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -96,15 +83,7 @@ impl Store for AzureStore {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
-        let (mut named, mut failed) = (Vec::new(), Vec::new());
-        for key in keys {
-            match check_name(key) {
-                Ok(()) => named.push(key.clone()),
-                Err(error) => failed.push((key.clone(), error)),
-            }
-        }
-        failed.extend(self.delete_all(&named).await);
-        failed
+        self.delete_all(keys).await
     }
 
     /// Blocks that nobody made a blob of go by themselves, a week after the last of them.
@@ -113,8 +92,8 @@ impl Store for AzureStore {
         older_than: Duration,
         _ours: Ours,
     ) -> Result<u64, StoreError> {
-        self.discard_trials().await;
-        self.discard_stale_trials(older_than).await
+        self.discard_leftovers().await;
+        discard_stale_trials(self, older_than).await
     }
 
     fn location(&self) -> String {
@@ -126,8 +105,8 @@ impl Store for AzureStore {
     }
 
     async fn try_out(&self) -> Result<(), StoreError> {
-        self.vouchers().await?;
-        self.creation_is_guarded().await?;
-        self.assembly_is_guarded().await.map(drop)
+        self.are_sums_compared().await?;
+        is_guarded(self, Way::AtOnce).await?;
+        is_guarded(self, Way::InParts).await.map(drop)
     }
 }

@@ -1,22 +1,22 @@
 //! Requests of one bucket with a token, and what their answers mean.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
 
 use super::credentials::{AccessToken, Tokens};
 use super::headers;
 use super::options::{GcsEndpoint, GcsOptions};
 use super::refusal;
 use super::resource::{self, ObjectPage, PAGE_FIELDS, RESOURCE_FIELDS, Resource};
+use crate::http::call::HttpCall;
 use crate::http::failure::{Asked, Failure};
+use crate::http::seen::LastSeen;
 use crate::http::text::{escape, query};
-use crate::http::transport::{Answer, Outgoing, Payload, Transport};
+use crate::http::transport::{Answer, Outgoing, Transport};
 use crate::{HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
 
 /// An error's body longer than this is not Google's: theirs are some hundred bytes.
@@ -24,10 +24,6 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// The record of an object is some hundred bytes long; metadata of others may make it 8 KiB.
 const RECORD_BYTES_MAX: usize = 64 << 10;
-
-/// For how long an answer of the bucket proves that it exists. 10 s: a check of an absent object asks twice only when
-/// nothing else was asked before.
-const BUCKET_SEEN_FOR: Duration = Duration::from_secs(10);
 
 /// Google's own server.
 const GOOGLE: &str = "https://storage.googleapis.com";
@@ -46,14 +42,14 @@ pub(super) struct Bucket {
     tokens: Tokens,
     /// For every request that touches content.
     customer_key: HeaderMap,
-    seen: Mutex<Option<Instant>>,
+    seen: LastSeen,
     spelling_is_certain: bool,
     names_agree: OnceCell<()>,
 }
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Target<'a> {
+pub(crate) enum Target<'a> {
     /// An object's record or content.
     Object(&'a ObjectKey),
     /// The objects of the bucket.
@@ -65,62 +61,7 @@ pub(super) enum Target<'a> {
 }
 
 /// A request, without its token.
-#[derive(Debug)]
-pub(super) struct Request<'a> {
-    method: Method,
-    target: Target<'a>,
-    query: Vec<(&'a str, &'a str)>,
-    headers: HeaderMap,
-    payload: Payload,
-    answer_limit: Option<Duration>,
-}
-
-impl<'a> Request<'a> {
-    pub(super) fn new(method: Method, target: Target<'a>) -> Self {
-        Self {
-            method,
-            target,
-            query: Vec::new(),
-            headers: HeaderMap::new(),
-            payload: Payload::default(),
-            answer_limit: None,
-        }
-    }
-
-    /// With these, too, in the query.
-    pub(super) fn query(mut self, pairs: &[(&'a str, &'a str)]) -> Self {
-        self.query.extend_from_slice(pairs);
-        self
-    }
-
-    /// With this header. The value is one of ours.
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
-        }
-        self
-    }
-
-    /// With all these headers.
-    pub(super) fn headers(mut self, headers: &HeaderMap) -> Self {
-        for (name, value) in headers {
-            self.headers.insert(name, value.clone());
-        }
-        self
-    }
-
-    /// With this body.
-    pub(super) fn payload(mut self, payload: impl Into<Payload>) -> Self {
-        self.payload = payload.into();
-        self
-    }
-
-    /// With this time for the server to think.
-    pub(super) fn answer_limit(mut self, limit: Duration) -> Self {
-        self.answer_limit = Some(limit);
-        self
-    }
-}
+pub(super) type Request<'a> = HttpCall<'a, Target<'a>>;
 
 impl Bucket {
     /// Reads the file of certificates; asks nobody.
@@ -150,7 +91,7 @@ impl Bucket {
             prefix: options.prefix.clone(),
             location: location(&options.bucket, &options.prefix),
             customer_key: headers::customer_key(&options.encryption)?,
-            seen: Mutex::new(None),
+            seen: LastSeen::default(),
             spelling_is_certain: options.spelling_is_certain,
             names_agree: OnceCell::new(),
         })
@@ -218,7 +159,7 @@ impl Bucket {
         let is_part = matches!(request.target, Target::Session(_))
             && answer.status == StatusCode::PERMANENT_REDIRECT;
         if answer.status.is_success() || is_part {
-            self.saw();
+            self.seen.note();
             return Ok(answer);
         }
         // An error whose body cannot be read is still the error that its status says.
@@ -238,16 +179,7 @@ impl Bucket {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let timeouts = self.transport.timeouts();
-        Ok(Outgoing {
-            method: request.method.clone(),
-            url: self.url(request),
-            headers,
-            answer_limit: request
-                .answer_limit
-                .unwrap_or_else(|| timeouts.answer_to_upload(request.payload.len())),
-            payload: request.payload.clone(),
-        })
+        Ok(request.outgoing(self.url(request), headers, self.transport.timeouts()))
     }
 
     fn url(&self, request: &Request<'_>) -> String {
@@ -276,11 +208,6 @@ impl Bucket {
         format!("{server}{path}{mark}{query}")
     }
 
-    fn saw(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(Instant::now());
-    }
-
     /// Makes a request whose answer is JSON of at most that length.
     pub(super) async fn answer<T: DeserializeOwned>(
         &self,
@@ -307,8 +234,7 @@ impl Bucket {
     /// Makes sure that the bucket exists, after an object of it was not found: a server may say the same of a bucket
     /// that is not there.
     pub(super) async fn confirm_bucket(&self) -> Result<(), StoreError> {
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some_and(|seen| seen.elapsed() < BUCKET_SEEN_FOR) {
+        if self.seen.is_recent() {
             return Ok(());
         }
         self.ask().await

@@ -13,17 +13,7 @@ use crate::ObjectKey;
 use crate::http::marks::{content_type, random_mark};
 use crate::http::part::Whole;
 use crate::http::transport::Payload;
-
-/// How an object may come to its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Precondition {
-    /// Whatever is there.
-    None,
-    /// If nothing is there, and the store makes sure of that.
-    Absent,
-    /// If nothing is there, and the store does not make sure of that: the caller checked, and checks again.
-    AbsentUnguarded,
-}
+use crate::http::writes::Condition;
 
 /// A CRC-32C as Google writes it.
 pub(super) fn crc32c_text(whole: &Whole) -> String {
@@ -36,13 +26,13 @@ impl GcsStore {
         &'a self,
         key: &'a ObjectKey,
         way: &'a str,
-        condition: Precondition,
+        condition: Condition,
     ) -> Request<'a> {
         let inner = &*self.inner;
         let mut request = Request::new(Method::POST, Target::Upload(key))
             .query(&[("uploadType", way), ("fields", RESOURCE_FIELDS)])
             .headers(inner.bucket.customer_key());
-        if condition == Precondition::Absent {
+        if condition == Condition::Create {
             request = request.query(&[("ifGenerationMatch", "0")]);
         }
         if let Some(key) = &inner.kms_key {
@@ -57,7 +47,7 @@ impl GcsStore {
         key: &'a ObjectKey,
         record: &Value,
         content: &Payload,
-        condition: Precondition,
+        condition: Condition,
     ) -> Request<'a> {
         let boundary = format!("wale-{}", random_mark());
         let kind = format!("multipart/related; boundary={boundary}");

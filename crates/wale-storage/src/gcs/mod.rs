@@ -1,7 +1,7 @@
 //! Objects in Google Cloud Storage, or in a server that speaks like it, by its JSON API.
 //!
 //! ```text
-//!   verbs ─▶ upload ─▶ insert, session, creation, probe   what each verb means
+//!   verbs ─▶ upload ─▶ session, creation                its requests, for the rules of `crate::http`
 //!     └────▶ download, listing, delete
 //!                └─▶ bucket                              one bucket, requests with a token
 //!                      ├────▶ credentials                tokens, and where they come from
@@ -35,10 +35,8 @@ mod credentials;
 mod delete;
 mod download;
 mod headers;
-mod insert;
 mod listing;
 mod options;
-mod probe;
 mod refusal;
 mod resource;
 mod session;

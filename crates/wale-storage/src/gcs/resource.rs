@@ -52,9 +52,10 @@ impl Resource {
         self.metadata.get(MARK).map_or("", String::as_str)
     }
 
-    /// Its CRC-32C, the highest byte first; none where the server does not tell it.
-    pub(super) fn crc32c(&self) -> Option<[u8; 4]> {
-        crc32c_of(self.crc32c.as_deref()?)
+    /// Its CRC-32C as Google writes it; none where the server does not tell it.
+    pub(super) fn sum(&self) -> Option<String> {
+        let sum = self.crc32c.clone();
+        sum.filter(|text| crc32c_of(text).is_some())
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
             "updated":"2026-11-29T07:43:05.208995Z","generation":"1795938185209009","metadata":{"wale-upload":"m"}}"#;
         let record: Resource = read(text).expect("a record");
         assert_eq!((record.size, record.mark()), (5, "m"));
-        assert_eq!(record.crc32c(), Some([0x9a, 0x71, 0xbb, 0x4c]));
+        assert_eq!(record.sum().as_deref(), Some("mnG7TA=="));
         let key = ObjectKey::new("b").expect("valid");
         assert_eq!(record.meta(&key).modified.timestamp_subsec_nanos(), 0);
         let page: ObjectPage = read(br#"{"kind":"storage#objects"}"#).expect("an empty page");

@@ -1,4 +1,4 @@
-//! A resumable upload: its beginning, and each chunk of it. The last chunk makes the object and is an `insert`.
+//! A resumable upload: its beginning, and each chunk of it. The last chunk makes the object.
 //!
 //! A chunk whose answer is lost is sent again: the store ignores what it has. The address of an upload lets everybody
 //! write who knows it, so it is never printed.
@@ -9,17 +9,19 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::bucket::{Request, Target};
-use super::creation::{Precondition, crc32c_text};
+use super::creation::crc32c_text;
 use super::resource::Resource;
 use super::state::GcsStore;
 use crate::http::failure::{Asked, Failure};
 use crate::http::part::Whole;
 use crate::http::transport::Payload;
+use crate::http::writes::Condition;
 use crate::retry::Attempts;
 use crate::{ObjectKey, StoreError};
 
 /// A resumable upload that has begun. One that is dropped is left to the store, which forgets it after a week.
-pub(super) struct Session {
+pub(crate) struct Session {
+    key: ObjectKey,
     /// Path and query, as the store gave them.
     address: String,
 }
@@ -32,7 +34,7 @@ impl std::fmt::Debug for Session {
 
 /// A piece of an upload.
 #[derive(Debug, Clone)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// Where in the object it begins.
     pub(super) start: u64,
     pub(super) payload: Payload,
@@ -41,7 +43,7 @@ pub(super) struct Chunk {
 }
 
 /// What the store says to a chunk.
-pub(super) enum Arrived {
+enum Arrived {
     /// It has so many bytes of the object, and waits for more.
     Bytes(u64),
     /// The object is there.
@@ -50,22 +52,25 @@ pub(super) enum Arrived {
 
 impl GcsStore {
     /// Begins a resumable upload; none when the store says at once that an object is there which the condition forbids.
-    pub(super) async fn begin(
+    pub(super) async fn begin_session(
         &self,
         key: &ObjectKey,
         metadata: &Value,
-        condition: Precondition,
+        condition: Condition,
     ) -> Result<Option<Session>, StoreError> {
         let inner = &*self.inner;
         let request = self
             .creation(key, "resumable", condition)
             .header("content-type", "application/json; charset=UTF-8")
             .payload(Bytes::from(metadata.to_string()));
-        let mut attempts = Attempts::from_failure(&inner.retry);
+        let mut attempts = Attempts::from_failure(&inner.uploads.retry);
         loop {
             let failure = match inner.bucket.call(&request).await {
                 Ok(answer) => match address(answer.header(LOCATION)) {
-                    Some(address) => return Ok(Some(Session { address })),
+                    Some(address) => {
+                        let key = key.clone();
+                        return Ok(Some(Session { key, address }));
+                    }
                     None => Failure::Nonsense("an upload without an address".to_owned()),
                 },
                 Err(Failure::Refused(refusal)) if refusal.is_existence() => return Ok(None),
@@ -79,14 +84,13 @@ impl GcsStore {
     /// Sends a chunk that others follow, again as long as that may help.
     pub(super) async fn put_chunk(
         &self,
-        key: &ObjectKey,
         session: &Session,
         chunk: &Chunk,
     ) -> Result<(), StoreError> {
-        let bucket = &self.inner.bucket;
+        let (bucket, key) = (&self.inner.bucket, &session.key);
         let end = chunk.start + chunk.payload.len();
         let mut rest = chunk.clone();
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.uploads.retry);
         loop {
             let failure = match self.send(session, &rest).await {
                 Ok(Arrived::Bytes(bytes)) if bytes == end => return Ok(()),
@@ -108,8 +112,32 @@ impl GcsStore {
         }
     }
 
+    /// Sends the last chunk, which makes the object. Gives its record.
+    pub(super) async fn end_session(
+        &self,
+        session: &Session,
+        last: Chunk,
+    ) -> Result<Resource, Failure> {
+        let end = last.start + last.payload.len();
+        let mut rest = last;
+        loop {
+            match self.send(session, &rest).await? {
+                Arrived::Object(record) => return Ok(*record),
+                Arrived::Bytes(bytes) if bytes > rest.start && bytes <= end => {
+                    rest = rest.left_at(bytes);
+                }
+                Arrived::Bytes(bytes) => {
+                    return Err(Failure::Nonsense(format!(
+                        "the store has {bytes} of {end} bytes of object {}, and waits for others",
+                        session.key
+                    )));
+                }
+            }
+        }
+    }
+
     /// Sends a chunk once.
-    pub(super) async fn send(&self, session: &Session, chunk: &Chunk) -> Result<Arrived, Failure> {
+    async fn send(&self, session: &Session, chunk: &Chunk) -> Result<Arrived, Failure> {
         let bucket = &self.inner.bucket;
         let mut request = Request::new(Method::PUT, Target::Session(&session.address))
             .header("content-range", &chunk.range())
@@ -139,7 +167,7 @@ impl GcsStore {
 
 impl Chunk {
     /// What is left of it when the store has so many bytes of the object.
-    pub(super) fn left_at(&self, bytes: u64) -> Self {
+    fn left_at(&self, bytes: u64) -> Self {
         let mut skipped = bytes.saturating_sub(self.start);
         let mut payload = Payload::default();
         for piece in self.payload.chunks() {
@@ -262,6 +290,7 @@ mod tests {
             assert_eq!(address(Some(location)).as_deref(), expected, "{location}");
         }
         let session = Session {
+            key: ObjectKey::new("k").expect("valid"),
             address: "/canary".to_owned(),
         };
         assert!(!format!("{session:?}").contains("canary"));

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OnceCell;
-
 use super::bucket::{self, Bucket};
 use super::options::{self, GcsEncryption, GcsOptions};
-use crate::http::name_locks::NameLocks;
-use crate::http::slots::Slots;
-use crate::{Misconfiguration, RetryPolicy, StoreError};
+use crate::http::writes::Uploads;
+use crate::{Misconfiguration, StoreError};
 
 /// Objects in a bucket of Google Cloud Storage, below a prefix. Clones share connections, tokens and memory.
 #[derive(Debug, Clone)]
@@ -22,12 +19,8 @@ pub(super) struct GcsInner {
     pub(super) storage_class: Option<String>,
     /// The name of a key of the key management service.
     pub(super) kms_key: Option<String>,
-    pub(super) slots: Slots,
-    pub(super) retry: RetryPolicy,
+    pub(super) uploads: Uploads,
     pub(super) is_google: bool,
-    pub(super) creation_guarded: OnceCell<bool>,
-    pub(super) session_guarded: OnceCell<bool>,
-    pub(super) names: NameLocks,
 }
 
 impl GcsStore {
@@ -51,12 +44,8 @@ impl GcsStore {
             bucket: Arc::new(Bucket::new(options).map_err(unusable)?),
             storage_class: options.storage_class.clone(),
             kms_key,
-            slots: options::slots(options.upload_memory_bytes),
-            retry: options.retry.clone(),
+            uploads: Uploads::new(options::slots(options.upload_memory_bytes), &options.retry),
             is_google: options.endpoint.is_none(),
-            creation_guarded: OnceCell::new(),
-            session_guarded: OnceCell::new(),
-            names: NameLocks::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),

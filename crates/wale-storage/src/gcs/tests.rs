@@ -16,7 +16,9 @@ mod uploads;
 use super::creation::crc32c_text;
 use super::*;
 use crate::http::part::Passing;
+use crate::http::probe::is_guarded;
 use crate::http::scripted::{Reply, Seen, Server};
+use crate::http::writes::Way;
 use crate::{Body, ObjectKey, PutOutcome, RetryPolicy, Store, StoreError, conformance, read_all};
 
 /// The step of chunks.
@@ -397,13 +399,16 @@ fn google(
 /// The same of Google's, of which conditions are not tried.
 fn store_of(server: &Server) -> GcsStore {
     let store = GcsStore::open(&options_of(server)).expect("opens");
+    believe(&store);
     store
-        .inner
-        .creation_guarded
-        .set(true)
-        .expect("nobody asked");
-    store.inner.session_guarded.set(true).expect("nobody asked");
-    store
+}
+
+/// Takes conditions for kept.
+fn believe(store: &GcsStore) {
+    for way in [Way::AtOnce, Way::InParts] {
+        let guarded = store.inner.uploads.guarded(way);
+        guarded.set(true).expect("nobody asked");
+    }
 }
 
 fn options_of(server: &Server) -> GcsOptions {
@@ -485,8 +490,9 @@ async fn the_store_passes_the_suite_of_every_store() {
     // With a trial of its own.
     let store = GcsStore::open(&options_of(&server)).expect("opens");
     store.try_out().await.expect("tried");
-    assert!(store.creation_is_guarded().await.expect("asked"));
-    assert!(store.session_is_guarded().await.expect("asked"));
+    for way in [Way::AtOnce, Way::InParts] {
+        assert!(is_guarded(&store, way).await.expect("asked"));
+    }
     assert_eq!(google.objects().len(), 0);
 }
 

@@ -1,177 +1,171 @@
-//! Objects on their way in.
-//!
-//! ```text
-//!   body ─▶ first part ── ends there ──▶ one request with record and content
-//!                 └─ goes on ─▶ a resumable upload: chunk 1 ∥ gathering of chunk 2, …, the last chunk
-//! ```
-//!
-//! The object appears with the last request of either way (`insert`).
+//! Uploads in the words of Google Cloud Storage: what [`UploadStore`] asks of it.
 
+use async_trait::async_trait;
 use serde_json::Value;
 
-use super::creation::{Precondition, crc32c_text};
-use super::insert::{Inserted, Insertion, Way};
+use super::bucket::Request;
+use super::creation::crc32c_text;
 use super::options::OBJECT_BYTES_MAX;
+use super::resource::Resource;
 use super::session::{Chunk, Session};
 use super::state::GcsStore;
-use crate::http::marks::random_mark;
+use crate::http::failure::{Asked, Failure, Meaning, Refusal};
+use crate::http::leftovers::Leftover;
 use crate::http::part::{Cutter, Part, SumsWanted, Whole};
-use crate::http::slots::PartMemory;
+use crate::http::writes::{
+    LastRequest, Limit, NamedObject, NewObject, PlacedPart, Stored, UploadStore, Uploads, Way,
+};
 use crate::{Body, ObjectKey, StoreError};
 
-/// A body that is being cut.
-struct BodySource<'a> {
-    key: &'a ObjectKey,
-    cutter: Cutter,
+/// How an object appears.
+pub(crate) enum Ending<'a> {
+    /// In one request.
+    AtOnce(Request<'a>),
+    /// With the last chunk of a resumable upload, whose memory is held until then.
+    Session {
+        session: &'a Session,
+        chunk: Chunk,
+        _memory: Part,
+    },
 }
 
-impl BodySource<'_> {
-    /// Gathers the next part.
-    async fn next(&mut self, memory: PartMemory) -> Result<Part, StoreError> {
-        let part = self.cutter.next(memory).await;
-        part.map_err(|source| StoreError::BodyFailed {
-            key: self.key.clone(),
-            source,
+#[async_trait]
+impl UploadStore for GcsStore {
+    type Request<'a> = Ending<'a>;
+    type Parts = Session;
+
+    const LIMIT: Limit = Limit::Bytes(OBJECT_BYTES_MAX, "Google");
+
+    fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
+    fn known_guard(&self, _way: Way) -> Option<bool> {
+        self.inner.is_google.then_some(true)
+    }
+
+    fn conditions(way: Way) -> &'static str {
+        match way {
+            Way::AtOnce => "conditions of a write (ifGenerationMatch)",
+            Way::InParts => "conditions at the end of a resumable upload (ifGenerationMatch)",
+        }
+    }
+
+    /// The answer to each write has the store's own sum: nothing is sent along that a server could ignore.
+    async fn cutter(&self, body: Body) -> Result<Cutter, StoreError> {
+        Ok(Cutter::new(body, SumsWanted::default()).with_whole())
+    }
+
+    fn at_once<'a>(&'a self, object: &NewObject<'a>, only: &PlacedPart) -> LastRequest<Ending<'a>> {
+        let sum = crc32c_text(&whole_at(only));
+        let mut record = self.new_record(object.key, object.mark);
+        record["crc32c"] = Value::String(sum.clone());
+        let request =
+            self.creation_at_once(object.key, &record, &only.part.payload, object.condition);
+        LastRequest {
+            request: Ending::AtOnce(request),
+            sum: Some(sum),
+        }
+    }
+
+    async fn begin(&self, object: &NewObject<'_>) -> Result<Option<Session>, StoreError> {
+        let record = self.new_record(object.key, object.mark);
+        self.begin_session(object.key, &record, object.condition)
+            .await
+    }
+
+    async fn put_part(&self, session: &mut Session, piece: &PlacedPart) -> Result<(), StoreError> {
+        let chunk = Chunk {
+            start: piece.start,
+            payload: piece.part.payload.clone(),
+            end: None,
+        };
+        self.put_chunk(session, &chunk).await
+    }
+
+    async fn last<'a>(
+        &'a self,
+        _object: &NewObject<'a>,
+        session: &'a mut Session,
+        last: PlacedPart,
+    ) -> Result<LastRequest<Ending<'a>>, StoreError> {
+        let whole = whole_at(&last);
+        let chunk = Chunk {
+            start: last.start,
+            payload: last.part.payload.clone(),
+            end: Some(whole),
+        };
+        Ok(LastRequest {
+            request: Ending::Session {
+                session,
+                chunk,
+                _memory: last.part,
+            },
+            sum: Some(crc32c_text(&whole)),
         })
     }
 
-    /// What has gone by.
-    fn whole(&self) -> Whole {
-        self.cutter.whole().unwrap_or_else(Whole::of_nothing)
+    /// A resumable upload that is not ended is left to the store.
+    fn ended(_session: Session, _stored: &Stored) {}
+
+    async fn make(
+        &self,
+        object: &NewObject<'_>,
+        request: &Ending<'_>,
+    ) -> Result<Option<NamedObject>, Failure> {
+        let bucket = &self.inner.bucket;
+        let record = match request {
+            Ending::AtOnce(request) => bucket.record_in(bucket.call(request).await?).await?,
+            Ending::Session { session, chunk, .. } => {
+                self.end_session(session, chunk.clone()).await?
+            }
+        };
+        let is_ours = record.name == bucket.name_of(object.key) && record.mark() == object.mark;
+        Ok(is_ours.then(|| found(object.key, record)))
+    }
+
+    async fn look(&self, key: &ObjectKey) -> Result<Option<NamedObject>, StoreError> {
+        let bucket = &self.inner.bucket;
+        match bucket.record(key).await {
+            Ok(record) => Ok(Some(found(key, record))),
+            Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
+                bucket.confirm_absence(key).await.map(|()| None)
+            }
+            Err(failure) => Err(self.not_stored(key, failure)),
+        }
+    }
+
+    async fn remove(&self, key: &ObjectKey, found: &NamedObject) -> Result<bool, StoreError> {
+        self.delete_request(key, found.version.as_deref()).await
+    }
+
+    fn not_stored(&self, key: &ObjectKey, failure: Failure) -> StoreError {
+        self.inner.bucket.error(failure, Asked::Object(key))
+    }
+
+    async fn discard(&self, left: &Leftover) -> Result<(), StoreError> {
+        self.delete_one(&left.key).await
+    }
+
+    /// A resumable upload has nothing left to end: its parts are gone, or have become another object.
+    fn are_parts_gone(refusal: &Refusal) -> bool {
+        refusal.may_be_absence()
+            || matches!(refusal.meaning, Meaning::UploadGone | Meaning::Garbled)
     }
 }
 
-impl GcsStore {
-    /// Stores a body.
-    pub(super) async fn upload(
-        &self,
-        key: &ObjectKey,
-        body: Body,
-        condition: Precondition,
-    ) -> Result<Inserted, StoreError> {
-        let mut source = BodySource {
-            key,
-            cutter: Cutter::new(body, SumsWanted::default()).with_whole(),
-        };
-        let first = source.next(self.inner.slots.hold(1).await).await?;
-        let mark = random_mark();
-        if first.is_last {
-            return self
-                .put_at_once(key, &first, source.whole(), condition, &mark)
-                .await;
-        }
-        self.put_in_chunks(first, source, condition, &mark).await
-    }
-
-    async fn put_at_once(
-        &self,
-        key: &ObjectKey,
-        part: &Part,
-        whole: Whole,
-        condition: Precondition,
-        mark: &str,
-    ) -> Result<Inserted, StoreError> {
-        // The look of before is as old as the body took to come.
-        if condition == Precondition::AbsentUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Inserted::Others);
-        }
-        let mut record = self.new_record(key, mark);
-        record["crc32c"] = Value::String(crc32c_text(&whole));
-        let request = self.creation_at_once(key, &record, &part.payload, condition);
-        let insertion = Insertion {
-            key,
-            way: Way::AtOnce(request),
-            condition,
-            mark,
-            whole,
-        };
-        self.insert(&insertion).await
-    }
-
-    async fn put_in_chunks(
-        &self,
-        first: Part,
-        mut source: BodySource<'_>,
-        condition: Precondition,
-        mark: &str,
-    ) -> Result<Inserted, StoreError> {
-        let key = source.key;
-        let condition = match condition {
-            Precondition::Absent if !self.session_is_guarded().await? => {
-                Precondition::AbsentUnguarded
-            }
-            other => other,
-        };
-        let record = self.new_record(key, mark);
-        let Some(session) = self.begin(key, &record, condition).await? else {
-            return Ok(Inserted::Others);
-        };
-        let (last, start) = self.put_chunks(&session, first, &mut source).await?;
-        let whole = source.whole();
-        if condition == Precondition::AbsentUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Inserted::Others);
-        }
-        let chunk = Chunk {
-            start,
-            payload: last.payload.clone(),
-            end: Some(whole),
-        };
-        let insertion = Insertion {
-            key,
-            way: Way::Session(&session, chunk),
-            condition,
-            mark,
-            whole,
-        };
-        self.insert(&insertion).await
-    }
-
-    /// Sends the parts of a body but the last one, which is given, and where it begins. It may be empty, when the body
-    /// ended with the one before it.
-    async fn put_chunks(
-        &self,
-        session: &Session,
-        first: Part,
-        source: &mut BodySource<'_>,
-    ) -> Result<(Part, u64), StoreError> {
-        let key = source.key;
-        let (mut part, mut start, mut number) = (first, 0, 1);
-        while !part.is_last {
-            let next_start = start + part.payload.len();
-            if next_start > OBJECT_BYTES_MAX {
-                return Err(too_long(key));
-            }
-            let gather = async {
-                let memory = self.inner.slots.hold(number + 1).await;
-                source.next(memory).await
-            };
-            // The part goes out while the next is gathered, and its memory is free as soon as it is out: a task that
-            // waits for memory holds none that it does not need.
-            let send = async move {
-                let chunk = Chunk {
-                    start,
-                    payload: part.payload.clone(),
-                    end: None,
-                };
-                let sent = self.put_chunk(key, session, &chunk).await;
-                drop(part);
-                sent
-            };
-            let ((), next) = tokio::try_join!(send, gather)?;
-            part = next;
-            start = next_start;
-            number += 1;
-        }
-        Ok((part, start))
-    }
+/// The whole body, which is known with its last part.
+fn whole_at(last: &PlacedPart) -> Whole {
+    last.end.unwrap_or_else(Whole::of_nothing)
 }
 
-fn too_long(key: &ObjectKey) -> StoreError {
-    StoreError::Io {
-        what: format!("object {key}"),
-        source: format!(
-            "it is longer than {OBJECT_BYTES_MAX} bytes, the most that Google stores in one"
-        )
-        .into(),
+/// What a record says of the object.
+fn found(key: &ObjectKey, record: Resource) -> NamedObject {
+    NamedObject {
+        mark: record.mark().to_owned(),
+        bytes: Some(record.size),
+        sum: record.sum(),
+        modified: record.meta(key).modified,
+        version: record.generation,
     }
 }

@@ -6,46 +6,29 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 
-use super::creation::Precondition;
-use super::insert::Inserted;
+use super::download;
+use super::listing::ListedBelow;
 use super::state::GcsStore;
-use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
+use crate::http::listing::Listing;
+use crate::http::probe::{discard_stale_trials, is_guarded};
+use crate::http::upload;
+use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
 use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for GcsStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
-        let _name = self.inner.names.lock(key).await;
-        if self.head(key).await?.is_some() {
-            return Ok(PutOutcome::Exists);
-        }
-        let condition = if self.creation_is_guarded().await? {
-            Precondition::Absent
-        } else {
-            // Only the check keeps this write from another's object, so the listing must agree with it.
-            self.inner.bucket.confirm_absence(key).await?;
-            Precondition::AbsentUnguarded
-        };
-        match self.upload(key, body, condition).await? {
-            Inserted::Ours(meta) => Ok(PutOutcome::Created(meta)),
-            Inserted::Others => Ok(PutOutcome::Exists),
-        }
+        upload::put_if_absent(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
-        match self.upload(key, body, Precondition::None).await? {
-            Inserted::Ours(meta) => Ok(meta),
-            Inserted::Others => Err(StoreError::unavailable(
-                self.location(),
-                "it refused to replace an object, without being asked to",
-            )),
-        }
+        upload::put(self, key, body).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        download::open(&self.inner.bucket, key, &self.inner.retry).await
+        download::open(&self.inner.bucket, key, &self.inner.uploads.retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -68,7 +51,7 @@ impl Store for GcsStore {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        listing::list(&self.inner.bucket, prefix, None, &self.inner.retry).await
+        Ok(self.listing(prefix, None).await?.into_stream())
     }
 
     async fn list_after(
@@ -77,13 +60,12 @@ impl Store for GcsStore {
         after: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        let listed =
-            listing::list(&self.inner.bucket, prefix, Some(after), &self.inner.retry).await?;
+        let listing = self.listing(prefix, Some(after)).await?;
         // The store begins with the name itself.
         let after = after.to_owned();
         let is_behind =
             move |meta: &ObjectMeta| std::future::ready(meta.key.as_str() > after.as_str());
-        Ok(Box::pin(listed.try_filter(is_behind)))
+        Ok(Box::pin(listing.into_stream().try_filter(is_behind)))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -101,7 +83,8 @@ impl Store for GcsStore {
         older_than: Duration,
         _ours: Ours,
     ) -> Result<u64, StoreError> {
-        self.discard_stale_trials(older_than).await
+        self.discard_leftovers().await;
+        discard_stale_trials(self, older_than).await
     }
 
     fn location(&self) -> String {
@@ -114,7 +97,25 @@ impl Store for GcsStore {
 
     async fn try_out(&self) -> Result<(), StoreError> {
         self.inner.bucket.confirm_spelling().await?;
-        self.creation_is_guarded().await?;
-        self.session_is_guarded().await.map(drop)
+        is_guarded(self, Way::AtOnce).await?;
+        is_guarded(self, Way::InParts).await.map(drop)
+    }
+}
+
+impl GcsStore {
+    async fn listing(
+        &self,
+        prefix: &str,
+        from: Option<&str>,
+    ) -> Result<Listing<ListedBelow>, StoreError> {
+        let bucket = &self.inner.bucket;
+        let below = ListedBelow::new(bucket, prefix, from);
+        let listing = Listing::open(below, &self.inner.uploads.retry).await?;
+        let is_folder = prefix.is_empty() || prefix.ends_with('/');
+        if listing.is_empty() && from.is_none() && is_folder {
+            // A folder without anything: is it the archive that is not there, or is it spelled in another way?
+            bucket.confirm_spelling().await?;
+        }
+        Ok(listing)
     }
 }

@@ -32,6 +32,15 @@ pub(crate) struct Sums {
     pub(crate) md5: Option<[u8; 16]>,
 }
 
+impl Sums {
+    /// Those of a short body.
+    pub(crate) fn of(body: &[u8], wanted: SumsWanted) -> Self {
+        let mut summing = Summing::new(wanted);
+        summing.update(body);
+        summing.finish()
+    }
+}
+
 /// Which sums are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(

@@ -1,7 +1,8 @@
-//! Objects on their way out: exactly as many bytes as were announced, of one and the same object.
+//! Objects on their way out: exactly as many bytes as were announced, of one and the same object, with the store's sum
+//! where it tells one.
 //!
 //! A connection that breaks is taken up again after the last byte, on the condition that the object is still the
-//! one of before (its `ETag`).
+//! one of before (its `ETag`, or what the store has in its place).
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -10,12 +11,31 @@ use futures_util::stream;
 use http::StatusCode;
 
 use super::failure::{Asked, Failure};
+use super::part::Passing;
 use super::text::moment;
 use super::transport::Answer;
 use crate::retry::Attempts;
 use crate::{Object, ObjectKey, ObjectMeta, ObjectStream, RetryPolicy, StoreError};
 
-/// Asks for an object from this byte on, on the condition that it has this `ETag`, where it had one. A store hands in
+/// What tells an object from another one of its name.
+#[derive(Debug)]
+pub(crate) struct Version {
+    /// The header that has it.
+    pub(crate) header: &'static str,
+    pub(crate) text: Option<String>,
+    /// Whether a question for this one gets no other, so that the answer to it need not repeat it.
+    pub(crate) is_asked_for: bool,
+}
+
+/// What an answer says of the object that it begins.
+pub(crate) struct Opening {
+    pub(crate) meta: ObjectMeta,
+    pub(crate) version: Version,
+    /// The CRC-32C of the bytes that are to come, where it is told.
+    pub(crate) sum: Option<[u8; 4]>,
+}
+
+/// Asks for an object from this byte on, on the condition that it has this version, where it had one. A store hands in
 /// the question, with its own address and signature.
 pub(crate) type AskAgain =
     Box<dyn Fn(u64, Option<String>) -> BoxFuture<'static, Result<Answer, Failure>> + Send + Sync>;
@@ -32,21 +52,43 @@ pub(crate) fn object(
     retry: &RetryPolicy,
     ask_again: AskAgain,
 ) -> Result<Object, Failure> {
-    let meta = meta(key, &answer)?;
+    let opening = Opening {
+        meta: meta(key, &answer)?,
+        version: Version {
+            header: "etag",
+            text: answer.header("etag").map(str::to_owned),
+            is_asked_for: false,
+        },
+        sum: None,
+    };
+    Ok(opened(opening, answer, location, retry, ask_again))
+}
+
+/// The same of an answer that was read already.
+pub(crate) fn opened(
+    opening: Opening,
+    answer: Answer,
+    location: &str,
+    retry: &RetryPolicy,
+    ask_again: AskAgain,
+) -> Object {
+    let Opening { meta, version, sum } = opening;
     let reading = Download {
         location: location.to_owned(),
-        key: key.clone(),
-        etag: answer.header("etag").map(str::to_owned),
+        key: meta.key.clone(),
+        version,
         size: meta.size,
         at: 0,
+        expected: sum,
+        passed: Passing::new(),
         answer: Some(answer),
         retry: retry.clone(),
         ask_again,
     };
-    Ok(Object {
+    Object {
         meta,
         body: reading.into_stream(),
-    })
+    }
 }
 
 /// What the headers of an answer say of an object. Times are given in whole seconds, because HEAD knows no others and a
@@ -79,10 +121,13 @@ enum Piece {
 struct Download {
     location: String,
     key: ObjectKey,
-    etag: Option<String>,
+    version: Version,
     size: u64,
     /// Bytes that were handed on.
     at: u64,
+    /// Their sum when it ends, where the store says it.
+    expected: Option<[u8; 4]>,
+    passed: Passing,
     /// The answer that is being read; none after it broke.
     answer: Option<Answer>,
     retry: RetryPolicy,
@@ -109,10 +154,13 @@ impl Download {
             let failure = match self.piece().await {
                 Ok(Piece::Bytes(piece)) => return Ok(Some(piece)),
                 Ok(Piece::Replaced) => {
-                    let reason = format!("object {} was replaced while it was read", self.key);
+                    let reason = format!(
+                        "object {} was replaced or deleted while it was read",
+                        self.key
+                    );
                     return Err(StoreError::unavailable(&self.location, reason));
                 }
-                Ok(Piece::End) if self.at == self.size => return Ok(None),
+                Ok(Piece::End) if self.at == self.size => return self.compare().map(|()| None),
                 Ok(Piece::End) => Failure::Nonsense(format!(
                     "object {} ended after {} of {} bytes",
                     self.key, self.at, self.size
@@ -124,6 +172,20 @@ impl Download {
             attempts.pause(error).await?;
             tracing::debug!(key = %self.key, at = self.at, "the object is read on");
         }
+    }
+
+    /// Whether the bytes that came are those that the store has. They were handed on already: the error comes in place
+    /// of the end.
+    fn compare(&self) -> Result<(), StoreError> {
+        let sum = self.passed.whole().crc32c();
+        if self.expected.is_none_or(|expected| expected == sum) {
+            return Ok(());
+        }
+        let reason = format!(
+            "object {} came with other bytes than the store has",
+            self.key
+        );
+        Err(StoreError::unavailable(&self.location, reason))
     }
 
     /// The next piece of the answer, or of a new one that begins where the last one broke.
@@ -143,13 +205,16 @@ impl Download {
         };
         // HTTP itself ends a body at its announced length, which the size was taken from.
         self.at += piece.len() as u64;
+        if self.expected.is_some() {
+            self.passed.update(&piece);
+        }
         self.answer = Some(answer);
         Ok(Piece::Bytes(piece))
     }
 
     /// The rest of the object; none when another object has taken its place.
     async fn reopen(&self) -> Result<Option<Answer>, Failure> {
-        let asked = (self.ask_again)(self.at, self.etag.clone());
+        let asked = (self.ask_again)(self.at, self.version.text.clone());
         let answer = match asked.await {
             Ok(answer) => answer,
             Err(Failure::Refused(refusal)) if refusal.is_existence() => return Ok(None),
@@ -158,7 +223,15 @@ impl Download {
         let rest = format!("bytes {}-{}/{}", self.at, self.size - 1, self.size);
         let is_whole = answer.status == StatusCode::OK && self.at == 0;
         let is_rest = answer.header("content-range") == Some(rest.as_str());
-        let is_same = answer.header("etag") == self.etag.as_deref();
+        let Version {
+            header,
+            text,
+            is_asked_for,
+        } = &self.version;
+        let is_same = match answer.header(*header) {
+            None if *is_asked_for => true,
+            found => found == text.as_deref(),
+        };
         Ok((is_same && (is_whole || is_rest)).then_some(answer))
     }
 }

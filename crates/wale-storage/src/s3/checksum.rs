@@ -30,10 +30,9 @@ pub(super) struct Checksum {
     pub(super) value: String,
 }
 
-/// A gathered part with what vouches for it.
+/// What vouches for a gathered part.
 #[derive(Debug)]
 pub(super) struct Vouched {
-    pub(super) gathered: Part,
     /// For the signature, when TLS does not vouch for the body.
     pub(super) sha256: Option<String>,
     /// What goes along.
@@ -59,7 +58,7 @@ impl Vouchers {
     }
 
     /// The sums that this needs.
-    fn sums(self) -> SumsWanted {
+    pub(super) fn sums(self) -> SumsWanted {
         SumsWanted {
             sha256: self.signed || self.checksum == UploadChecksum::Sha256,
             crc32c: self.checksum == UploadChecksum::Crc32c,
@@ -78,17 +77,17 @@ impl Vouchers {
         }
     }
 
-    /// The part with what vouches for it.
-    pub(super) fn of(self, gathered: Part) -> Vouched {
+    /// What vouches for a part.
+    pub(super) fn of(self, part: &Part) -> Vouched {
         Vouched {
-            sha256: gathered.sums.sha256.map(|sum| hex(&sum)),
-            checksum: self.sent(&gathered.sums),
-            etag: self.etag(&gathered.sums),
-            gathered,
+            sha256: part.sums.sha256.map(|sum| hex(&sum)),
+            checksum: self.sent(&part.sums),
+            etag: self.etag(&part.sums),
         }
     }
 
-    fn sent(self, sums: &Sums) -> Option<Checksum> {
+    /// What goes along.
+    pub(super) fn sent(self, sums: &Sums) -> Option<Checksum> {
         let (header, element, value) = match self.checksum {
             UploadChecksum::Crc32c => {
                 let value = BASE64_STANDARD.encode(sums.crc32c?);

@@ -1,12 +1,9 @@
 //! Signed requests of one bucket, and what their answers mean.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use chrono::Utc;
-use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::address::Address;
 use super::credentials::{Credentials, Keys};
@@ -15,9 +12,11 @@ use super::options::S3Options;
 use super::refusal;
 use super::sign::{Signer, ToSign, UNSIGNED_PAYLOAD, sha256_hex};
 use super::xml::{self, ListPage};
+use crate::http::call::HttpCall;
 use crate::http::failure::{Asked, Failure, Refusal};
+use crate::http::seen::LastSeen;
 use crate::http::text::query;
-use crate::http::transport::{Answer, Outgoing, Payload, Transport};
+use crate::http::transport::{Answer, Outgoing, Transport};
 use crate::{HttpTimeouts, ObjectKey, StoreError};
 
 /// An error's body longer than this is not S3's: theirs are some hundred bytes.
@@ -25,10 +24,6 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// An answer that names an upload or an object is some hundred bytes long.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
-
-/// For how long an answer of the bucket proves that it exists. 10 s: a check of an absent object asks twice only when
-/// nothing else was asked before.
-const BUCKET_SEEN_FOR: Duration = Duration::from_secs(10);
 
 /// A bucket and who asks it.
 #[derive(Debug)]
@@ -41,76 +36,37 @@ pub(super) struct Client {
     keys: Keys,
     /// For every request that touches content.
     customer_key: CustomerKey,
-    bucket_seen: Mutex<Option<Instant>>,
+    bucket_seen: LastSeen,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone)]
+pub(crate) struct AskedFor<'a> {
+    /// The object; the bucket itself when there is none.
+    key: Option<&'a ObjectKey>,
+    /// The payload's SHA-256, where it is known; otherwise the payload is small and is hashed here.
+    sha256: Option<String>,
 }
 
 /// A request, not signed yet.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) method: Method,
-    /// The object; the bucket itself when there is none.
-    pub(super) key: Option<&'a ObjectKey>,
-    pub(super) query: Vec<(&'a str, &'a str)>,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Payload,
-    /// The payload's SHA-256, where it is known; otherwise the payload is small and is hashed here.
-    pub(super) sha256: Option<String>,
-    /// How long the server may think.
-    pub(super) answer_limit: Option<Duration>,
-}
+pub(super) type Call<'a> = HttpCall<'a, AskedFor<'a>>;
 
 impl<'a> Call<'a> {
     /// A request for an object.
     pub(super) fn object(method: Method, key: &'a ObjectKey) -> Self {
-        Self {
-            method,
-            key: Some(key),
-            query: Vec::new(),
-            headers: HeaderMap::new(),
-            payload: Payload::default(),
-            sha256: None,
-            answer_limit: None,
-        }
+        let (key, sha256) = (Some(key), None);
+        Self::new(method, AskedFor { key, sha256 })
     }
 
     /// A request for the bucket.
     pub(super) fn bucket(method: Method) -> Self {
-        Self {
-            method,
-            key: None,
-            query: Vec::new(),
-            headers: HeaderMap::new(),
-            payload: Payload::default(),
-            sha256: None,
-            answer_limit: None,
-        }
+        let (key, sha256) = (None, None);
+        Self::new(method, AskedFor { key, sha256 })
     }
 
-    /// With this query.
-    pub(super) fn query(mut self, pairs: &[(&'a str, &'a str)]) -> Self {
-        self.query = pairs.to_vec();
-        self
-    }
-
-    /// With this header. The value is one of ours, or was checked where it came in.
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
-        }
-        self
-    }
-
-    /// With all these headers.
-    pub(super) fn headers(mut self, headers: &HeaderMap) -> Self {
-        for (name, value) in headers {
-            self.headers.insert(name, value.clone());
-        }
-        self
-    }
-
-    /// With this body.
-    pub(super) fn payload(mut self, payload: impl Into<Payload>) -> Self {
-        self.payload = payload.into();
+    /// With the payload's SHA-256, where it is known.
+    pub(super) fn sha256(mut self, sum: Option<String>) -> Self {
+        self.target.sha256 = sum;
         self
     }
 }
@@ -139,7 +95,7 @@ impl Client {
             location: location(bucket, prefix),
             keys,
             customer_key: CustomerKey::new(&options.encryption)?,
-            bucket_seen: Mutex::new(None),
+            bucket_seen: LastSeen::default(),
         })
     }
 
@@ -216,7 +172,7 @@ impl Client {
     async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.signed(call, credentials)).await?;
         if answer.status.is_success() {
-            self.saw_bucket();
+            self.bucket_seen.note();
             return Ok(answer);
         }
         // An error whose body cannot be read is still the error that its status says.
@@ -229,13 +185,13 @@ impl Client {
     }
 
     fn signed(&self, call: &Call<'_>, credentials: &Credentials) -> Outgoing {
-        let path = match call.key {
+        let path = match call.target.key {
             Some(key) => self.address.object_path(&format!("{}{key}", self.prefix)),
             None => self.address.bucket_path().to_owned(),
         };
         let query = query(&call.query);
         let digest;
-        let payload = match &call.sha256 {
+        let payload = match &call.target.sha256 {
             Some(known) => known.as_str(),
             // TLS protects the bodies whose digest nobody computed beforehand, or they are short.
             None if call.payload.len() > 0 && self.is_secure() => UNSIGNED_PAYLOAD,
@@ -259,34 +215,14 @@ impl Client {
             payload,
         };
         signer.sign(&to_sign, &mut headers);
-        let timeouts = self.transport.timeouts();
-        Outgoing {
-            method: call.method.clone(),
-            url: self.address.url(&path, &query),
-            headers,
-            answer_limit: call
-                .answer_limit
-                .unwrap_or_else(|| timeouts.answer_to_upload(call.payload.len())),
-            payload: call.payload.clone(),
-        }
-    }
-
-    fn saw_bucket(&self) {
-        let mut seen = self
-            .bucket_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(Instant::now());
+        let url = self.address.url(&path, &query);
+        call.outgoing(url, headers, self.transport.timeouts())
     }
 
     /// Makes sure that the bucket exists, after an object of it was not found: the answer to HEAD does not say
     /// which of the two is missing.
     pub(super) async fn confirm_bucket(&self) -> Result<(), StoreError> {
-        let seen = *self
-            .bucket_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some_and(|seen| seen.elapsed() < BUCKET_SEEN_FOR) {
+        if self.bucket_seen.is_recent() {
             return Ok(());
         }
         self.ask_bucket().await

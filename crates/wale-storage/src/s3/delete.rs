@@ -1,20 +1,20 @@
-//! Deleting: one object, a thousand in a request, or what was abandoned.
+//! Deleting: one object, or a thousand in a request.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::StreamExt;
-use futures_util::stream;
+use chrono::{DateTime, Utc};
 use http::{Method, StatusCode};
 use md5::{Digest as _, Md5};
 
 use super::client::Call;
-use super::leftovers::{Leftover, noted};
 use super::refusal;
 use super::state::S3Store;
 use super::xml::{self, DeleteResult, NotDeleted};
+use crate::http::deletions::{Retains, each};
 use crate::http::failure::{Asked, Failure, Refusal};
 use crate::{ObjectKey, StoreError};
 
@@ -26,9 +26,6 @@ const SINGLE_AT_A_TIME: usize = 8;
 
 /// The answer names at most the objects of the request, with a message each: 1,000 of 3 KiB.
 const RESULT_BYTES_MAX: usize = 4 << 20;
-
-/// Objects that are asked for the end of their retention in one call; the others say only that they are retained.
-const RETENTIONS_ASKED: usize = 20;
 
 impl S3Store {
     /// Deletes one object.
@@ -42,7 +39,7 @@ impl S3Store {
             }
             Err(failure) => {
                 let error = client.error(failure, Asked::Object(key));
-                Err(self.with_retention(error).await)
+                Err(self.with_end(error).await)
             }
         }
     }
@@ -68,31 +65,15 @@ impl S3Store {
                 })),
             }
         }
-        let mut asked = 0;
-        for (_, error) in &mut failed {
-            if asked < RETENTIONS_ASKED && matches!(error, StoreError::Retained { .. }) {
-                asked += 1;
-                let bare = std::mem::replace(error, StoreError::unavailable("", ""));
-                *error = self.with_retention(bare).await;
-            }
-        }
-        failed
+        self.with_ends(failed).await
     }
 
     async fn delete_singly(&self, keys: &[ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
-        let deletions = keys.iter().cloned().map(|key| {
+        let delete = |key: ObjectKey| {
             let store = self.clone();
-            async move {
-                let result = store.delete_one(&key).await;
-                (key, result)
-            }
-        });
-        let results: Vec<_> = stream::iter(deletions)
-            .buffer_unordered(SINGLE_AT_A_TIME)
-            .collect()
-            .await;
-        let failed = |(key, result): (ObjectKey, Result<(), _>)| Some((key, result.err()?));
-        results.into_iter().filter_map(failed).collect()
+            async move { store.delete_one(&key).await }
+        };
+        each(keys.to_vec(), SINGLE_AT_A_TIME, delete).await
     }
 
     async fn delete_together(
@@ -133,46 +114,16 @@ impl S3Store {
         }
         Ok(failed)
     }
+}
 
-    /// Discards the uploads whose futures were dropped. The sweep finds what cannot be discarded now.
-    pub(super) async fn discard_abandoned(&self) {
-        loop {
-            // It stays noted until it is gone: this future may itself be dropped.
-            let Some((key, what)) = noted(&self.inner.abandoned).last().cloned() else {
-                return;
-            };
-            let discarded = match &what {
-                Leftover::Upload(id) => self.abort(&key, id).await,
-                Leftover::Object => self.delete_one(&key).await,
-            };
-            noted(&self.inner.abandoned).retain(|one| (&one.0, &one.1) != (&key, &what));
-            if let Err(error) = discarded {
-                // A store that refuses one would keep the upload at hand waiting for each of the others.
-                tracing::debug!(%key, %error, "what was abandoned could not be discarded");
-                return;
-            }
-        }
-    }
-
-    /// The same error; that an object is retained also says until when, if the store says it.
-    async fn with_retention(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Retained {
-                key,
-                until: None,
-                source,
-            } => {
-                let call =
-                    Call::object(Method::HEAD, &key).headers(&self.inner.client.customer_key());
-                let answer = self.inner.client.call(&call).await.ok();
-                let until = answer
-                    .as_ref()
-                    .and_then(|answer| answer.header("x-amz-object-lock-retain-until-date"))
-                    .and_then(|text| text.parse().ok());
-                StoreError::Retained { key, until, source }
-            }
-            other => other,
-        }
+#[async_trait]
+impl Retains for S3Store {
+    async fn retained_until(&self, key: &ObjectKey) -> Option<DateTime<Utc>> {
+        let client = &self.inner.client;
+        let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
+        let answer = client.call(&call).await.ok()?;
+        let until = answer.header("x-amz-object-lock-retain-until-date");
+        until.and_then(|text| text.parse().ok())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Objects in S3, or in a server that speaks like it.
 //!
 //! ```text
-//!   verbs ─▶ upload ─▶ commit, multipart, probe       what each verb means
+//!   verbs ─▶ upload ─▶ multipart, probe               its requests, for the rules of `crate::http`
 //!     └────▶ download, listing, delete, sweep
 //!                └─▶ client ─▶ sign                   one bucket, signed requests
 //!                      ├────▶ credentials             keys, and their sources
@@ -27,13 +27,11 @@
 mod address;
 mod checksum;
 mod client;
-mod commit;
 mod credentials;
 mod customer_key;
 mod delete;
 mod download;
 mod headers;
-mod leftovers;
 mod listing;
 mod multipart;
 mod options;

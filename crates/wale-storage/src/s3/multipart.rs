@@ -1,55 +1,45 @@
-//! An upload in parts: its beginning, each part, and its end without an object. The end that makes the object is a
-//! `commit`.
-
-use std::sync::Arc;
+//! An upload in parts: its beginning, each part, and its end without an object.
 
 use http::Method;
 
-use super::checksum::{Vouched, contradicts};
+use super::checksum::contradicts;
 use super::client::Call;
 use super::headers::MARK_HEADER;
-use super::leftovers::{Abandoned, Leftover, abandon};
 use super::options::UploadChecksum;
 use super::state::S3Store;
 use super::xml::{Begun, PartRecord};
 use crate::http::failure::{Asked, Failure};
+use crate::http::leftovers::{Leftover, NotedOnDrop, Remains};
 use crate::http::marks::content_type;
+use crate::http::writes::{NewObject, PlacedPart};
 use crate::retry::Attempts;
 use crate::{ObjectKey, StoreError};
 
-/// A multipart upload that has begun. If it is dropped before its end, it is noted as abandoned: a drop cannot
-/// wait for the store, so the next upload discards it.
+/// A multipart upload that has begun. If it is dropped before its end, the next upload discards it.
 #[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) key: ObjectKey,
+pub(crate) struct Upload {
+    key: ObjectKey,
     pub(super) id: String,
-    abandoned: Option<Abandoned>,
+    /// The parts that are stored.
+    pub(super) records: Vec<PartRecord>,
+    left: NotedOnDrop,
 }
 
 impl Upload {
     /// There is nothing left to discard.
     pub(super) fn finished(mut self) {
-        self.abandoned = None;
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(abandoned) = self.abandoned.take() {
-            let id = std::mem::take(&mut self.id);
-            abandon(&abandoned, &self.key, Leftover::Upload(id));
-        }
+        self.left.let_go();
     }
 }
 
 impl S3Store {
     /// Begins a multipart upload, which is discarded unless it comes to its end.
-    pub(super) async fn begin(&self, key: &ObjectKey, mark: &str) -> Result<Upload, StoreError> {
-        let inner = &*self.inner;
+    pub(super) async fn begin_upload(&self, object: &NewObject<'_>) -> Result<Upload, StoreError> {
+        let (inner, key) = (&*self.inner, object.key);
         let mut call = Call::object(Method::POST, key)
             .query(&[("uploads", "")])
             .header("content-type", content_type(key))
-            .header(MARK_HEADER, mark)
+            .header(MARK_HEADER, object.mark)
             .headers(&inner.object_headers)
             .headers(&inner.client.customer_key());
         match inner.checksum {
@@ -57,14 +47,21 @@ impl S3Store {
             UploadChecksum::Sha256 => call = call.header("x-amz-checksum-algorithm", "SHA256"),
             UploadChecksum::Md5 | UploadChecksum::None => {}
         }
-        let mut attempts = Attempts::from_failure(&inner.retry);
+        let mut attempts = Attempts::from_failure(&inner.uploads.retry);
         loop {
             match inner.client.short_answer::<Begun>(&call).await {
                 Ok(Begun { upload_id }) => {
+                    let mut left = NotedOnDrop::new(&inner.uploads.leftovers);
+                    let (id, parts) = (upload_id.clone(), 0);
+                    left.hold(Leftover {
+                        key: key.clone(),
+                        what: Remains::Upload { id, parts },
+                    });
                     return Ok(Upload {
                         key: key.clone(),
                         id: upload_id,
-                        abandoned: Some(Arc::clone(&inner.abandoned)),
+                        records: Vec::new(),
+                        left,
                     });
                 }
                 Err(failure) => {
@@ -76,23 +73,23 @@ impl S3Store {
     }
 
     /// Sends a part, again as long as that may help: the part is in memory, and sending it twice stores it once.
-    pub(super) async fn put_part(
+    pub(super) async fn send_part(
         &self,
-        upload: &Upload,
-        number: u32,
-        part: &Vouched,
-    ) -> Result<PartRecord, StoreError> {
-        let client = &self.inner.client;
+        upload: &mut Upload,
+        piece: &PlacedPart,
+    ) -> Result<(), StoreError> {
+        let (client, number) = (&self.inner.client, piece.number);
+        let part = self.vouchers().of(&piece.part);
         let number_text = number.to_string();
         let mut call = Call::object(Method::PUT, &upload.key)
             .query(&[("partNumber", &number_text), ("uploadId", &upload.id)])
-            .headers(&client.customer_key());
+            .headers(&client.customer_key())
+            .payload(piece.part.payload.clone())
+            .sha256(part.sha256);
         if let Some(sum) = &part.checksum {
             call = call.header(sum.header, &sum.value);
         }
-        call.sha256.clone_from(&part.sha256);
-        call.payload = part.gathered.payload.clone();
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.uploads.retry);
         loop {
             let failure = match client.call(&call).await {
                 Ok(answer) => match answer.header("etag") {
@@ -102,11 +99,13 @@ impl S3Store {
                             .checksum
                             .as_ref()
                             .and_then(|sum| Some((sum.element?, sum.value.clone())));
-                        return Ok(PartRecord {
+                        let etag = etag.to_owned();
+                        upload.records.push(PartRecord {
                             number,
-                            etag: etag.to_owned(),
+                            etag,
                             checksum,
                         });
+                        return Ok(());
                     }
                     None => Failure::Nonsense("a part without an ETag".to_owned()),
                 },

@@ -8,11 +8,10 @@ use tokio::sync::OnceCell;
 
 use super::client::{self, Client};
 use super::headers;
-use super::leftovers::Abandoned;
 use super::options::{PART_BYTES_MIN, S3Options, UploadChecksum};
-use crate::http::name_locks::NameLocks;
 use crate::http::slots::Slots;
-use crate::{Misconfiguration, RetryPolicy, StoreError};
+use crate::http::writes::Uploads;
+use crate::{Misconfiguration, StoreError};
 
 /// Objects in a bucket, below a prefix. Clones share connections, keys and memory.
 #[derive(Debug, Clone)]
@@ -25,14 +24,9 @@ pub(super) struct Inner {
     pub(super) client: Arc<Client>,
     pub(super) checksum: UploadChecksum,
     pub(super) object_headers: HeaderMap,
-    pub(super) slots: Slots,
-    pub(super) retry: RetryPolicy,
+    pub(super) uploads: Uploads,
     pub(super) is_amazon: bool,
-    pub(super) creation_guarded: OnceCell<bool>,
-    pub(super) assembly_guarded: OnceCell<bool>,
     pub(super) body_check: OnceCell<BodyCheck>,
-    pub(super) names: NameLocks,
-    pub(super) abandoned: Abandoned,
     pub(super) deletes_singly: AtomicBool,
 }
 
@@ -53,14 +47,12 @@ impl S3Store {
             client: Arc::new(Client::new(options).map_err(unusable)?),
             checksum: options.checksum,
             object_headers: headers::object_headers(options).map_err(unusable)?,
-            slots: Slots::new(options.upload_memory_bytes, PART_BYTES_MIN),
-            retry: options.retry.clone(),
+            uploads: Uploads::new(
+                Slots::new(options.upload_memory_bytes, PART_BYTES_MIN),
+                &options.retry,
+            ),
             is_amazon: options.endpoint.is_none(),
-            creation_guarded: OnceCell::new(),
-            assembly_guarded: OnceCell::new(),
             body_check: OnceCell::new(),
-            names: NameLocks::default(),
-            abandoned: Abandoned::default(),
             deletes_singly: AtomicBool::new(false),
         };
         Ok(Self {

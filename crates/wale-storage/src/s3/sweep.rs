@@ -1,20 +1,18 @@
-//! Remains of work that died half-way and that nobody notes any more: unfinished uploads and objects of trials,
-//! discarded when they are old.
+//! Remains of work that died half-way and that nobody notes any more: unfinished uploads, discarded when they are old.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use http::Method;
 
 use super::client::Call;
-use super::listing::{self, Page, page};
+use super::listing::{Page, page};
 use super::options::PARTS_MAX;
-use super::probe::PROBE_PREFIX;
 use super::state::S3Store;
 use super::xml::{PartPage, Unfinished, UploadPage};
 use crate::http::extent::{Extent, PAGE_BYTES_MAX};
 use crate::http::failure::{Asked, Failure};
+use crate::http::probe::TRIAL_PREFIX;
 use crate::store::moment_before;
 use crate::{ObjectKey, Ours, StoreError};
 
@@ -79,26 +77,6 @@ impl S3Store {
         }
     }
 
-    /// Deletes the objects of trials that were killed. Gives their number.
-    pub(super) async fn discard_stale_trials(
-        &self,
-        older_than: Duration,
-    ) -> Result<u64, StoreError> {
-        let inner = &*self.inner;
-        let Some(before) = moment_before(Utc::now(), older_than) else {
-            return Ok(0);
-        };
-        let mut listed = listing::list(&inner.client, PROBE_PREFIX, &inner.retry).await?;
-        let mut discarded = 0;
-        while let Some(trial) = listed.try_next().await? {
-            if trial.modified <= before {
-                self.delete_one(&trial.key).await?;
-                discarded += 1;
-            }
-        }
-        Ok(discarded)
-    }
-
     async fn discard_if_stale(
         &self,
         upload: &Unfinished,
@@ -112,7 +90,7 @@ impl S3Store {
             return Ok(false);
         };
         // Below a prefix that is shared, such as the bucket's root, other programs have uploads of their own.
-        if !key.as_str().starts_with(PROBE_PREFIX) && !ours(key.as_str()) {
+        if !key.as_str().starts_with(TRIAL_PREFIX) && !ours(key.as_str()) {
             return Ok(false);
         }
         if self.last_touched(&key, upload).await? > before {

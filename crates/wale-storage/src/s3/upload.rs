@@ -1,210 +1,188 @@
-//! Objects on their way in.
-//!
-//! ```text
-//!   body ─▶ first part ── ends there ──▶ PUT
-//!                 └─ goes on ─▶ create, part 1 ∥ gathering of part 2, …, complete
-//! ```
-//!
-//! The object appears with the last request of either way (`commit`).
+//! Uploads in the words of S3: what [`UploadStore`] asks of it.
 
+use async_trait::async_trait;
+use chrono::Utc;
 use http::Method;
 
-use super::checksum::{Vouched, Vouchers};
-use super::client::Call;
-use super::commit::{Commit, Condition, Stored};
+use super::checksum::Vouchers;
+use super::client::{Call, SHORT_BYTES_MAX};
 use super::headers::MARK_HEADER;
 use super::multipart::Upload;
 use super::options::PARTS_MAX;
-use super::state::S3Store;
-use super::xml::{self, PartRecord};
-use crate::http::marks::{content_type, random_mark};
-use crate::http::part::{Cutter, Whole};
-use crate::http::slots::PartMemory;
+use super::state::{BodyCheck, S3Store};
+use super::xml::{self, Assembled};
+use crate::http::failure::{Asked, Failure};
+use crate::http::leftovers::{Leftover, Remains};
+use crate::http::marks::content_type;
+use crate::http::part::Cutter;
+use crate::http::text::moment;
+use crate::http::transport::Answer;
+use crate::http::writes::{
+    Condition, LastRequest, Limit, NamedObject, NewObject, PlacedPart, Stored, UploadStore,
+    Uploads, Way,
+};
 use crate::{Body, ObjectKey, StoreError};
 
-/// A body that is being cut, with what vouches for its parts.
-struct UploadSource<'a> {
-    key: &'a ObjectKey,
-    cutter: Cutter,
-    vouchers: Vouchers,
-}
+#[async_trait]
+impl UploadStore for S3Store {
+    type Request<'a> = Call<'a>;
+    type Parts = Upload;
 
-impl UploadSource<'_> {
-    /// Gathers the next part.
-    async fn next(&mut self, memory: PartMemory) -> Result<Vouched, StoreError> {
-        match self.cutter.next(memory).await {
-            Ok(part) => Ok(self.vouchers.of(part)),
-            Err(source) => Err(StoreError::BodyFailed {
-                key: self.key.clone(),
-                source,
-            }),
+    const LIMIT: Limit = Limit::Parts(PARTS_MAX, "parts");
+
+    fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
+    fn known_guard(&self, _way: Way) -> Option<bool> {
+        self.inner.is_amazon.then_some(true)
+    }
+
+    fn conditions(way: Way) -> &'static str {
+        match way {
+            Way::AtOnce => "conditions of a write (If-None-Match)",
+            Way::InParts => "conditions at the end of a multipart upload",
+        }
+    }
+
+    async fn cutter(&self, body: Body) -> Result<Cutter, StoreError> {
+        self.body_check().await?;
+        Ok(self.vouchers().cut(body))
+    }
+
+    fn at_once<'a>(&'a self, object: &NewObject<'a>, only: &PlacedPart) -> LastRequest<Call<'a>> {
+        let inner = &*self.inner;
+        let vouched = self.vouchers().of(&only.part);
+        let mut call = Call::object(Method::PUT, object.key)
+            .header("content-type", content_type(object.key))
+            .header(MARK_HEADER, object.mark)
+            .headers(&inner.object_headers)
+            .headers(&inner.client.customer_key())
+            .payload(only.part.payload.clone());
+        if let Some(sum) = &vouched.checksum {
+            call = call.header(sum.header, &sum.value);
+        }
+        LastRequest {
+            request: call.sha256(vouched.sha256),
+            sum: vouched.etag,
+        }
+    }
+
+    async fn begin(&self, object: &NewObject<'_>) -> Result<Option<Upload>, StoreError> {
+        self.begin_upload(object).await.map(Some)
+    }
+
+    async fn put_part(&self, upload: &mut Upload, piece: &PlacedPart) -> Result<(), StoreError> {
+        self.send_part(upload, piece).await
+    }
+
+    async fn last<'a>(
+        &'a self,
+        object: &NewObject<'a>,
+        upload: &'a mut Upload,
+        last: PlacedPart,
+    ) -> Result<LastRequest<Call<'a>>, StoreError> {
+        let client = &self.inner.client;
+        if last.part.payload.len() > 0 {
+            self.send_part(upload, &last).await?;
+        }
+        let call = Call::object(Method::POST, object.key)
+            .query(&[("uploadId", &upload.id)])
+            .headers(&client.customer_key())
+            .payload(xml::complete(&upload.records))
+            .answer_limit(client.timeouts().assembly);
+        Ok(LastRequest {
+            request: call,
+            sum: None,
+        })
+    }
+
+    fn ended(upload: Upload, stored: &Stored) {
+        if matches!(stored, Stored::Ours(_)) {
+            upload.finished();
+        }
+    }
+
+    async fn make(
+        &self,
+        object: &NewObject<'_>,
+        request: &Call<'_>,
+    ) -> Result<Option<NamedObject>, Failure> {
+        let mut call = request.clone();
+        if object.condition == Condition::Create {
+            call = call.header("if-none-match", "*");
+        }
+        let mut answer = self.inner.client.call(&call).await?;
+        if object.way == Way::AtOnce {
+            // Anybody can say that it succeeded; only the store knows the object's digest.
+            let has_etag = answer.header("etag").is_some_and(|etag| !etag.is_empty());
+            return Ok(has_etag.then(|| NamedObject {
+                mark: object.mark.to_owned(),
+                bytes: None,
+                ..found(&answer)
+            }));
+        }
+        let Assembled { etag } = xml::read(&answer.read(SHORT_BYTES_MAX).await?)?;
+        if etag.is_empty() {
+            return Err(Failure::Nonsense("an object without an ETag".to_owned()));
+        }
+        // Some servers report success although they have assembled nothing, when a former end was lost. That may have
+        // been the end of another process's upload: every end is looked at.
+        Ok(None)
+    }
+
+    async fn look(&self, key: &ObjectKey) -> Result<Option<NamedObject>, StoreError> {
+        let client = &self.inner.client;
+        let call = Call::object(Method::HEAD, key).headers(&client.customer_key());
+        match client.call(&call).await {
+            Ok(answer) => Ok(Some(found(&answer))),
+            Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
+                client.confirm_absence(key).await.map(|()| None)
+            }
+            Err(failure) => Err(client.explain(key, failure).await),
+        }
+    }
+
+    async fn remove(&self, key: &ObjectKey, _found: &NamedObject) -> Result<bool, StoreError> {
+        self.delete_one(key).await.map(|()| true)
+    }
+
+    fn not_stored(&self, key: &ObjectKey, failure: Failure) -> StoreError {
+        self.inner.client.error(failure, Asked::Object(key))
+    }
+
+    async fn discard(&self, left: &Leftover) -> Result<(), StoreError> {
+        match &left.what {
+            Remains::Upload { id, .. } => self.abort(&left.key, id).await,
+            Remains::Trial => self.delete_one(&left.key).await,
         }
     }
 }
 
 impl S3Store {
-    /// Stores a body.
-    pub(super) async fn upload(
-        &self,
-        key: &ObjectKey,
-        body: Body,
-        condition: Condition,
-    ) -> Result<Stored, StoreError> {
-        self.discard_abandoned().await;
+    /// The sums that are taken of a body for this store, once it is known what the store compares.
+    pub(super) fn vouchers(&self) -> Vouchers {
         let inner = &*self.inner;
-        let vouchers = self.wanted_sums().await?;
-        let mut source = UploadSource {
-            key,
-            cutter: vouchers.cut(body),
-            vouchers,
-        };
-        let first = source.next(inner.slots.hold(1).await).await?;
-        let mark = random_mark();
-        if first.gathered.is_last {
-            let whole = source.cutter.whole();
-            return self.put_at_once(key, first, whole, condition, &mark).await;
-        }
-        let stored = self.put_in_parts(first, source, condition, &mark).await;
-        // A verb may have no next upload. This does not wait once more for a store that does not answer.
-        let is_unfinished = match &stored {
-            Ok(Stored::Ours(_)) => false,
-            Ok(Stored::Others) => true,
-            Err(error) => !error.is_transient(),
-        };
-        if is_unfinished {
-            self.discard_abandoned().await;
-        }
-        stored
-    }
-
-    async fn put_at_once(
-        &self,
-        key: &ObjectKey,
-        part: Vouched,
-        whole: Option<Whole>,
-        condition: Condition,
-        mark: &str,
-    ) -> Result<Stored, StoreError> {
-        let inner = &*self.inner;
-        let mut call = Call::object(Method::PUT, key)
-            .header("content-type", content_type(key))
-            .header(MARK_HEADER, mark)
-            .headers(&inner.object_headers)
-            .headers(&inner.client.customer_key());
-        if let Some(sum) = &part.checksum {
-            call = call.header(sum.header, &sum.value);
-        }
-        if condition == Condition::Create {
-            call = call.header("if-none-match", "*");
-        }
-        // The look of before is as old as the body took to come.
-        if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Stored::Others);
-        }
-        call.sha256.clone_from(&part.sha256);
-        call.payload = part.gathered.payload.clone();
-        let commit = Commit {
-            key,
-            call,
-            condition,
-            mark,
-            bytes: part.gathered.payload.len(),
-            assembles: false,
-            etag: part.etag.clone(),
-            whole,
-        };
-        self.commit(&commit).await
-    }
-
-    async fn put_in_parts(
-        &self,
-        first: Vouched,
-        mut source: UploadSource<'_>,
-        condition: Condition,
-        mark: &str,
-    ) -> Result<Stored, StoreError> {
-        let (inner, key) = (&*self.inner, source.key);
-        let condition = match condition {
-            Condition::Create if !self.assembly_is_guarded().await? => Condition::CreateUnguarded,
-            other => other,
-        };
-        let upload = self.begin(key, mark).await?;
-        let (records, bytes) = self.put_parts(&upload, first, &mut source).await?;
-        let id = upload.id.clone();
-        let mut call = Call::object(Method::POST, key)
-            .query(&[("uploadId", &id)])
-            .headers(&inner.client.customer_key())
-            .payload(xml::complete(&records));
-        call.answer_limit = Some(inner.client.timeouts().assembly);
-        if condition == Condition::Create {
-            call = call.header("if-none-match", "*");
-        } else if condition == Condition::CreateUnguarded && self.found_at(key).await?.is_some() {
-            return Ok(Stored::Others);
-        }
-        let commit = Commit {
-            key,
-            call,
-            condition,
-            mark,
-            bytes,
-            assembles: true,
-            etag: None,
-            whole: source.cutter.whole(),
-        };
-        let stored = self.commit(&commit).await?;
-        if matches!(stored, Stored::Ours(_)) {
-            upload.finished();
-        }
-        Ok(stored)
-    }
-
-    /// Sends the parts of a body. Gives what was stored of them, and the body's length.
-    async fn put_parts(
-        &self,
-        upload: &Upload,
-        first: Vouched,
-        source: &mut UploadSource<'_>,
-    ) -> Result<(Vec<PartRecord>, u64), StoreError> {
-        let mut records = Vec::new();
-        let (mut part, mut bytes, mut number) = (first, 0, 1);
-        loop {
-            bytes += part.gathered.payload.len();
-            if part.gathered.is_last {
-                // The last part may be empty, when the body ended with the one before it.
-                if part.gathered.payload.len() > 0 {
-                    records.push(self.put_part(upload, number, &part).await?);
-                }
-                return Ok((records, bytes));
-            }
-            if number == PARTS_MAX {
-                return Err(too_long(source.key, bytes));
-            }
-            let gather = async {
-                let memory = self.inner.slots.hold(number + 1).await;
-                source.next(memory).await
-            };
-            // The part goes out while the next is gathered, and its memory is free as soon as it is out: a task that
-            // waits for memory holds none that it does not need.
-            let send = async move {
-                let record = self.put_part(upload, number, &part).await;
-                drop(part);
-                record
-            };
-            let (record, next) = tokio::try_join!(send, gather)?;
-            records.push(record);
-            part = next;
-            number += 1;
+        let check = inner.body_check.get().copied();
+        Vouchers {
+            checksum: inner.checksum,
+            signed: !inner.client.is_secure(),
+            etag: check == Some(BodyCheck::Answer),
+            whole: check == Some(BodyCheck::Nobody),
         }
     }
 }
 
-fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {
-    StoreError::Io {
-        what: format!("object {key}"),
-        source: format!(
-            "it is longer than {bytes} bytes, the most that {PARTS_MAX} parts hold with the memory that uploads have; \
-             give wale more memory"
-        )
-        .into(),
+/// What the headers of an answer say of an object.
+fn found(answer: &Answer) -> NamedObject {
+    let text = |name| answer.header(name).unwrap_or_default();
+    let etag = answer.header("etag");
+    let modified = answer.header("last-modified").or(answer.header("date"));
+    NamedObject {
+        mark: text(MARK_HEADER).to_owned(),
+        bytes: text("content-length").parse().ok(),
+        sum: etag.map(|etag| etag.trim_matches('"').to_ascii_lowercase()),
+        version: None,
+        modified: moment(modified).unwrap_or_else(Utc::now),
     }
 }

@@ -7,46 +7,29 @@ use futures_util::stream::BoxStream;
 use http::Method;
 
 use super::client::Call;
-use super::commit::{Condition, Stored};
+use super::download;
+use super::listing::Below;
 use super::state::S3Store;
-use super::{download, listing};
 use crate::http::failure::{Asked, Failure};
-use crate::http::reading;
+use crate::http::listing::Listing;
+use crate::http::probe::{discard_stale_trials, is_guarded};
+use crate::http::writes::{UploadStore, Way};
+use crate::http::{reading, upload};
 use crate::store::check_prefix;
 use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for S3Store {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
-        let _name = self.inner.names.lock(key).await;
-        if self.head(key).await?.is_some() {
-            return Ok(PutOutcome::Exists);
-        }
-        let condition = if self.creation_is_guarded().await? {
-            Condition::Create
-        } else {
-            // Only the check keeps this write from another's object, so the listing must agree with it.
-            self.inner.client.confirm_absence(key).await?;
-            Condition::CreateUnguarded
-        };
-        match self.upload(key, body, condition).await? {
-            Stored::Ours(meta) => Ok(PutOutcome::Created(meta)),
-            Stored::Others => Ok(PutOutcome::Exists),
-        }
+        upload::put_if_absent(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
-        match self.upload(key, body, Condition::Replace).await? {
-            Stored::Ours(meta) => Ok(meta),
-            Stored::Others => Err(StoreError::unavailable(
-                self.location(),
-                "it refused to replace an object, without being asked to",
-            )),
-        }
+        upload::put(self, key, body).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        download::open(&self.inner.client, key, &self.inner.retry).await
+        download::open(&self.inner.client, key, &self.inner.uploads.retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -72,7 +55,9 @@ impl Store for S3Store {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        listing::list(&self.inner.client, prefix, &self.inner.retry).await
+        let below = Below::new(&self.inner.client, prefix);
+        let listing = Listing::open(below, &self.inner.uploads.retry).await?;
+        Ok(listing.into_stream())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -88,9 +73,9 @@ impl Store for S3Store {
         older_than: Duration,
         ours: Ours,
     ) -> Result<u64, StoreError> {
-        self.discard_abandoned().await;
+        self.discard_leftovers().await;
         let uploads = self.discard_stale_uploads(older_than, ours).await?;
-        Ok(uploads + self.discard_stale_trials(older_than).await?)
+        Ok(uploads + discard_stale_trials(self, older_than).await?)
     }
 
     fn location(&self) -> String {
@@ -102,8 +87,8 @@ impl Store for S3Store {
     }
 
     async fn try_out(&self) -> Result<(), StoreError> {
-        self.wanted_sums().await?;
-        self.creation_is_guarded().await?;
-        self.assembly_is_guarded().await.map(drop)
+        self.body_check().await?;
+        is_guarded(self, Way::AtOnce).await?;
+        is_guarded(self, Way::InParts).await.map(drop)
     }
 }

@@ -1,26 +1,21 @@
 //! Requests of one container, with a token, and what their answers mean.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
 
 use super::documents::{Entry, read_json};
 use super::login::{Admitted, Logins};
 use super::names;
 use super::options::SwiftOptions;
 use super::refusal;
+use crate::http::call::HttpCall;
 use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Asked, Failure, Meaning, Refusal};
+use crate::http::seen::LastSeen;
 use crate::http::text::{escape, escape_path, query};
-use crate::http::transport::{Answer, Outgoing, Payload, Transport};
+use crate::http::transport::{Answer, Outgoing, Transport};
 use crate::{HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
-
-/// For how long an answer of the container proves that it exists. 10 s: a check of an absent object asks twice only
-/// when nothing else was asked before.
-const CONTAINER_SEEN_FOR: Duration = Duration::from_secs(10);
 
 /// An answer that holds one entry of a listing is some hundred bytes long.
 const SHORT_BYTES_MAX: usize = 64 << 10;
@@ -35,7 +30,7 @@ pub(super) struct SwiftClient {
     location: String,
     spelling_is_certain: bool,
     names_agree: OnceCell<()>,
-    container_seen: Mutex<Option<Instant>>,
+    container_seen: LastSeen,
 }
 
 /// A client that uploads, listings and open objects share.
@@ -43,7 +38,7 @@ pub(super) type SharedSwift = Arc<SwiftClient>;
 
 /// What a request is about.
 #[derive(Debug, Clone)]
-pub(super) enum About {
+pub(crate) enum About {
     /// The object of the container with this whole name.
     Named(String),
     /// The container.
@@ -53,58 +48,12 @@ pub(super) enum About {
 }
 
 /// A request without its token.
-#[derive(Debug)]
-pub(super) struct SwiftCall<'a> {
-    method: Method,
-    target: About,
-    query: Vec<(&'a str, &'a str)>,
-    headers: HeaderMap,
-    pub(super) payload: Payload,
-    /// How long the server may think.
-    pub(super) answer_limit: Option<Duration>,
-}
+pub(super) type SwiftCall<'a> = HttpCall<'a, About>;
 
-impl<'a> SwiftCall<'a> {
-    pub(super) fn new(method: Method, target: About) -> Self {
-        Self {
-            method,
-            target,
-            query: Vec::new(),
-            headers: HeaderMap::new(),
-            payload: Payload::default(),
-            answer_limit: None,
-        }
-    }
-
-    /// With this query.
-    pub(super) fn query(mut self, pairs: &[(&'a str, &'a str)]) -> Self {
-        self.query = pairs.to_vec();
-        self
-    }
-
-    /// With this header. The value is one of ours, or was checked where it came in.
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
-        }
-        self
-    }
-
-    /// Without this header.
-    pub(super) fn without(mut self, name: &str) -> Self {
-        self.headers.remove(name);
-        self
-    }
-
+impl SwiftCall<'_> {
     /// That the newest of the copies on all disks counts, where an object may have been replaced.
     pub(super) fn newest(self) -> Self {
         self.header("x-newest", "true")
-    }
-
-    /// With this body.
-    pub(super) fn payload(mut self, payload: impl Into<Payload>) -> Self {
-        self.payload = payload.into();
-        self
     }
 }
 
@@ -124,7 +73,7 @@ impl SwiftClient {
             location: location(&options.container, &options.prefix),
             spelling_is_certain: options.spelling_is_certain,
             names_agree: OnceCell::new(),
-            container_seen: Mutex::new(None),
+            container_seen: LastSeen::default(),
         })
     }
 
@@ -241,7 +190,7 @@ impl SwiftClient {
         let mut answer = self.transport.send(self.outgoing(call, session)?).await?;
         if answer.status.is_success() {
             if !matches!(call.target, About::Account) {
-                self.saw_container();
+                self.container_seen.note();
             }
             return Ok(answer);
         }
@@ -269,34 +218,14 @@ impl SwiftClient {
             .map_err(|_| Failure::NoCredentials("the token is no word".to_owned()))?;
         value.set_sensitive(true);
         headers.insert("x-auth-token", value);
-        let timeouts = self.transport.timeouts();
-        Ok(Outgoing {
-            method: call.method.clone(),
-            url: format!("{storage_url}{path}{mark}{query}"),
-            headers,
-            answer_limit: call
-                .answer_limit
-                .unwrap_or_else(|| timeouts.answer_to_upload(call.payload.len())),
-            payload: call.payload.clone(),
-        })
-    }
-
-    fn saw_container(&self) {
-        let mut seen = self
-            .container_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(Instant::now());
+        let url = format!("{storage_url}{path}{mark}{query}");
+        Ok(call.outgoing(url, headers, self.transport.timeouts()))
     }
 
     /// Makes sure that the container exists, after an object of it was not found: the answer does not say which of the
     /// two is missing.
     pub(super) async fn confirm_container(&self) -> Result<(), StoreError> {
-        let seen = *self
-            .container_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some_and(|seen| seen.elapsed() < CONTAINER_SEEN_FOR) {
+        if self.container_seen.is_recent() {
             return Ok(());
         }
         self.ask_container().await

@@ -1,19 +1,17 @@
-//! Deleting: one object, a thousand in a request, or what was abandoned.
+//! Deleting: one object, or a thousand in a request.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
-use futures_util::StreamExt;
-use futures_util::stream;
 use http::Method;
 
 use super::client::{About, SwiftCall};
 use super::documents::Deletion;
-use super::leftovers::{Remnant, noted};
 use super::listing::Names;
 use super::refusal;
 use super::segments;
 use super::state::SwiftStore;
+use crate::http::deletions::each;
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::escape_path;
 use crate::{ObjectKey, StoreError};
@@ -76,7 +74,12 @@ impl SwiftStore {
             };
             let (large, small): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
                 keys.iter().partition(|key| large.contains(**key));
-            failed.extend(self.delete_each(&large).await);
+            let delete = |key: ObjectKey| {
+                let store = self.clone();
+                async move { store.delete_one(&key).await }
+            };
+            let large = large.into_iter().cloned().collect();
+            failed.extend(each(large, SINGLE_AT_A_TIME, delete).await);
             let client = &self.inner.client;
             let names: Vec<String> = small
                 .iter()
@@ -102,7 +105,7 @@ impl SwiftStore {
         };
         let mut names = Names::open(
             &inner.client,
-            &inner.retry,
+            &inner.uploads.retry,
             segments::all(&inner.client),
             first,
         )
@@ -117,24 +120,6 @@ impl SwiftStore {
             }
         }
         Ok(large)
-    }
-
-    async fn delete_each(&self, keys: &[&ObjectKey]) -> Vec<(ObjectKey, StoreError)> {
-        let deletions = keys.iter().map(|key| {
-            let (store, key) = (self.clone(), (*key).clone());
-            async move {
-                let result = store.delete_one(&key).await;
-                (key, result)
-            }
-        });
-        // Collected first: a stream that borrows may not be held across waiting.
-        let deletions: Vec<_> = deletions.collect();
-        let results: Vec<_> = stream::iter(deletions)
-            .buffer_unordered(SINGLE_AT_A_TIME)
-            .collect()
-            .await;
-        let failed = |(key, result): (ObjectKey, Result<(), _>)| Some((key, result.err()?));
-        results.into_iter().filter_map(failed).collect()
     }
 
     /// Deletes objects without regard to segments. Gives the places of those that are left, and why.
@@ -165,17 +150,14 @@ impl SwiftStore {
     }
 
     async fn delete_names_singly(&self, names: &[String]) -> Vec<(usize, Failure)> {
-        let deletions = names.iter().cloned().enumerate().map(|(n, name)| {
+        let delete = |(_, name): (usize, String)| {
             let store = self.clone();
-            async move { (n, store.delete_name(&name).await) }
-        });
-        let deletions: Vec<_> = deletions.collect();
-        let results: Vec<_> = stream::iter(deletions)
-            .buffer_unordered(SINGLE_AT_A_TIME)
-            .collect()
-            .await;
-        let failed = |(n, result): (usize, Result<(), _>)| Some((n, result.err()?));
-        results.into_iter().filter_map(failed).collect()
+            async move { store.delete_name(&name).await }
+        };
+        let names = names.iter().cloned().enumerate().collect();
+        let failed = each(names, SINGLE_AT_A_TIME, delete).await;
+        let places = failed.into_iter().map(|((n, _), failure)| (n, failure));
+        places.collect()
     }
 
     /// Deletes an object without regard to segments. That there is none, as Swift says itself, is no failure.
@@ -241,39 +223,6 @@ impl SwiftStore {
                 names.len()
             ))),
             _ => Err(told.failure()),
-        }
-    }
-
-    /// Discards what futures left that were dropped. The sweep finds what cannot be discarded now.
-    pub(super) async fn discard_remains(&self) {
-        loop {
-            // It stays noted until it is gone: this future may itself be dropped.
-            let Some(what) = noted(&self.inner.remains).last().cloned() else {
-                return;
-            };
-            let discarded = match &what {
-                Remnant::Segments { key, mark, begun } => {
-                    let client = &self.inner.client;
-                    let names: Vec<String> = (1..=*begun)
-                        .map(|number| segments::name(client, key, mark, number))
-                        .collect();
-                    let failed = self.delete_names(&names).await;
-                    failed
-                        .into_iter()
-                        .next()
-                        .map_or(Ok(()), |(_, failure)| Err(failure))
-                }
-                Remnant::Trial(key) => {
-                    let name = self.inner.client.name_of(key.as_str());
-                    self.delete_name(&name).await
-                }
-            };
-            noted(&self.inner.remains).retain(|one| *one != what);
-            if let Err(failure) = discarded {
-                // A store that refuses one would keep the upload at hand waiting for each of the others.
-                tracing::debug!(?what, %failure, "what was abandoned could not be discarded");
-                return;
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Objects in OpenStack Swift, or in a server that speaks like it.
 //!
 //! ```text
-//!   verbs ─▶ upload ─▶ segments, commit, probe        what each verb means
+//!   verbs ─▶ upload ─▶ segments                       its requests, for the rules of `crate::http`
 //!     └────▶ download, listing, delete, sweep
 //!                └─▶ client ─▶ login                  one container, requests with a token
 //!                      ├────▶ documents               answers in JSON
@@ -19,7 +19,7 @@
 //!   stored; it is sent along, so that other bytes are refused, and compared with the answer's;
 //! * `If-None-Match: *` is looked at when a write begins, not when it ends. So of two writers at the same time both may
 //!   create, and the later one's object stays: each looks again afterwards, and finds out by its mark whose it is. A server
-//!   that ignores the header is found out (`probe`), and is looked at before the write, too;
+//!   that ignores the header is found out, and is looked at before the write, too;
 //! * an object can be read when its write was answered. A listing may lag behind: what was stored or deleted a moment ago
 //!   may not be listed, or still be listed. So absence is never told from a listing alone, and segments are deleted only
 //!   when the object's own list of segments does not name them;
@@ -32,16 +32,13 @@
 //! the rest of a body only here, by the same policy.
 
 mod client;
-mod commit;
 mod delete;
 mod documents;
 mod download;
-mod leftovers;
 mod listing;
 mod login;
 mod names;
 mod options;
-mod probe;
 mod refusal;
 mod segments;
 mod state;

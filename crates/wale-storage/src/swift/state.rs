@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::OnceCell;
-
 use super::client::{self, SharedSwift, SwiftClient};
-use super::leftovers::Remains;
 use super::options::{SEGMENT_BYTES_MIN, SwiftOptions};
-use crate::http::name_locks::NameLocks;
 use crate::http::slots::Slots;
-use crate::{Misconfiguration, RetryPolicy, StoreError};
+use crate::http::writes::Uploads;
+use crate::{Misconfiguration, StoreError};
 
 /// Objects in a container, below a prefix. Clones share connections, the token and memory.
 #[derive(Debug, Clone)]
@@ -21,12 +18,7 @@ pub struct SwiftStore {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) client: SharedSwift,
-    pub(super) slots: Slots,
-    pub(super) retry: RetryPolicy,
-    /// Whether the server looks at `If-None-Match: *`; not asked yet is taken for yes.
-    pub(super) looks_first: OnceCell<bool>,
-    pub(super) names: NameLocks,
-    pub(super) remains: Remains,
+    pub(super) uploads: Uploads,
     pub(super) deletes_singly: AtomicBool,
 }
 
@@ -45,11 +37,10 @@ impl SwiftStore {
         })?;
         let inner = State {
             client: Arc::new(client),
-            slots: Slots::new(options.upload_memory_bytes, SEGMENT_BYTES_MIN),
-            retry: options.retry.clone(),
-            looks_first: OnceCell::new(),
-            names: NameLocks::default(),
-            remains: Remains::default(),
+            uploads: Uploads::new(
+                Slots::new(options.upload_memory_bytes, SEGMENT_BYTES_MIN),
+                &options.retry,
+            ),
             deletes_singly: AtomicBool::new(false),
         };
         Ok(Self {

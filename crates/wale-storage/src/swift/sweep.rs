@@ -1,5 +1,5 @@
-//! Remains of work that died half-way and that nobody notes any more: segments without an object, and objects of
-//! trials, discarded when they are old.
+//! Remains of work that died half-way and that nobody notes any more: segments without an object, discarded when they are
+//! old.
 //!
 //! A segment is in use as long as the object of its name lists it, whatever else is known of that object: a list that
 //! cannot be had, or read, keeps it.
@@ -8,16 +8,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use http::Method;
 
 use super::documents::{Entry, ListedSegment, read_json};
-use super::listing::{self, Names};
+use super::listing::Names;
 use super::names::is_same;
-use super::probe::TRIAL_PREFIX;
 use super::segments::{self, SegmentName};
 use super::state::SwiftStore;
 use crate::http::failure::{Asked, Failure};
+use crate::http::probe::TRIAL_PREFIX;
 use crate::http::transport::Answer;
 use crate::retry::Attempts;
 use crate::store::moment_before;
@@ -69,7 +68,7 @@ impl SwiftStore {
         let inner = &*self.inner;
         let client = &inner.client;
         let all = segments::all(client);
-        let mut names = Names::open(client, &inner.retry, all, String::new()).await?;
+        let mut names = Names::open(client, &inner.uploads.retry, all, String::new()).await?;
         let Some(before) = moment_before(names.now, older_than) else {
             return Ok(0);
         };
@@ -155,7 +154,8 @@ impl SwiftStore {
         // Names are asked for behind one: the one before the first.
         let mut before = client.name_of(first.as_str());
         before.pop();
-        let mut names = Names::open(client, &inner.retry, client.name_of(""), before).await?;
+        let mut names =
+            Names::open(client, &inner.uploads.retry, client.name_of(""), before).await?;
         let mut listed = HashMap::new();
         while let Some(entry) = names.next().await? {
             if entry.name > last {
@@ -178,7 +178,7 @@ impl SwiftStore {
             .object(Method::GET, key)
             .query(&[("multipart-manifest", "get")])
             .newest();
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
+        let mut attempts = Attempts::from_failure(&self.inner.uploads.retry);
         loop {
             let failure = match client.call(&call).await {
                 Ok(answer) => match self.read_use(answer, group).await {
@@ -218,23 +218,5 @@ impl SwiftStore {
         } else {
             Use::ByNone
         })
-    }
-
-    /// Deletes the objects of trials that were killed. Gives their number.
-    pub(super) async fn discard_old_trials(&self, older_than: Duration) -> Result<u64, StoreError> {
-        let inner = &*self.inner;
-        let Some(before) = moment_before(Utc::now(), older_than) else {
-            return Ok(0);
-        };
-        let listed = listing::list(&inner.client, &inner.retry, TRIAL_PREFIX, "").await?;
-        let trials: Vec<_> = listed.try_collect().await?;
-        let mut discarded = 0;
-        for trial in trials {
-            if trial.modified <= before {
-                self.delete_one(&trial.key).await?;
-                discarded += 1;
-            }
-        }
-        Ok(discarded)
     }
 }

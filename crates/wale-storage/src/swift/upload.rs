@@ -1,268 +1,283 @@
-//! Objects on their way in.
+//! Uploads in the words of Swift: what [`UploadStore`] asks of it.
 //!
-//! ```text
-//!   body ─▶ first part ── ends there ──▶ PUT
-//!                 └─ goes on ─▶ segment 1 ∥ gathering of segment 2, …, the list of segments
-//! ```
-//!
-//! A body comes without its length, and one that goes out as it comes could not be sent again when the connection
-//! breaks or the token ends: so it goes in pieces that are held in memory. The object appears with the last request of
-//! either way (`commit`).
+//! Swift looks at `If-None-Match: *` when a write begins: another may have begun, too. So every creation is looked at
+//! afterwards, whatever the server does about the header. That is found out when the sidecar starts. A verb saves the
+//! requests: an object that comes to be between its first look and its write is all that the header would tell besides, and
+//! Swift does not promise that either for a write that has begun.
 
-use http::Method;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use http::{Method, StatusCode};
 
 use super::client::{About, SwiftCall};
-use super::commit::{Appearance, Creation, Whose};
-use super::leftovers::{Remains, Remnant, note};
+use super::download;
 use super::names::{MARK_HEADER, is_same};
 use super::options::SEGMENTS_MAX;
 use super::segments::{self, SegmentRecord};
 use super::state::SwiftStore;
-use crate::http::failure::{Asked, Failure};
-use crate::http::marks::{content_type, random_mark};
+use crate::http::failure::{Asked, Failure, Meaning, Refusal};
+use crate::http::leftovers::{Leftover, NotedOnDrop, Remains};
+use crate::http::marks::content_type;
 use crate::http::part::{Cutter, Part, SumsWanted};
-use crate::http::slots::PartMemory;
-use crate::http::text::hex;
+use crate::http::text::{hex, moment};
+use crate::http::transport::Answer;
+use crate::http::writes::{
+    Condition, LastRequest, Limit, NamedObject, NewObject, PlacedPart, Stored, UploadStore,
+    Uploads, Way,
+};
 use crate::retry::Attempts;
 use crate::{Body, ObjectKey, StoreError};
 
-/// Segments that are being stored. If it is dropped before its end, they are noted as remains: a drop cannot wait for
-/// the store, so the next upload discards them.
+/// The header of a condition.
+const CONDITION: &str = "if-none-match";
+
+/// Segments that are being stored. If it is dropped before its end, the next upload discards them.
 #[derive(Debug)]
-struct Storing {
+pub(crate) struct SentSegments {
     key: ObjectKey,
     mark: String,
-    begun: u32,
-    remains: Option<Remains>,
+    records: Vec<SegmentRecord>,
+    left: NotedOnDrop,
 }
 
-impl Storing {
-    /// From here on nobody but the sweep may discard them: they may be those of an object.
-    fn may_be_an_object(&mut self) {
-        self.remains = None;
-    }
-}
-
-impl Drop for Storing {
-    fn drop(&mut self) {
-        if let Some(remains) = self.remains.take() {
-            let what = Remnant::Segments {
-                key: self.key.clone(),
-                mark: std::mem::take(&mut self.mark),
-                begun: self.begun,
-            };
-            note(&remains, what);
+impl SentSegments {
+    /// What is to be discarded when so many were begun.
+    fn begun(&self, parts: u32) -> Leftover {
+        let id = self.mark.clone();
+        Leftover {
+            key: self.key.clone(),
+            what: Remains::Upload { id, parts },
         }
     }
 }
 
-/// A body that is being cut.
-struct Source<'a> {
-    key: &'a ObjectKey,
-    cutter: Cutter,
-}
+#[async_trait]
+impl UploadStore for SwiftStore {
+    type Request<'a> = SwiftCall<'a>;
+    type Parts = SentSegments;
 
-impl Source<'_> {
-    async fn next(&mut self, memory: PartMemory) -> Result<Part, StoreError> {
-        self.cutter
-            .next(memory)
-            .await
-            .map_err(|source| StoreError::BodyFailed {
-                key: self.key.clone(),
-                source,
-            })
+    const LIMIT: Limit = Limit::Parts(SEGMENTS_MAX, "segments");
+
+    /// Of writers at the same time several create, as documented: only a later one is refused.
+    const WRITERS_TRIED: usize = 1;
+
+    const PARTS_STAY: bool = true;
+
+    fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
     }
-}
 
-impl SwiftStore {
-    /// Stores a body.
-    pub(super) async fn upload(
-        &self,
-        key: &ObjectKey,
-        body: Body,
-        creation: Creation,
-    ) -> Result<Whose, StoreError> {
-        self.discard_remains().await;
+    /// Not asked yet is taken for yes. A list of segments is a write like any other.
+    fn known_guard(&self, _way: Way) -> Option<bool> {
+        let found = self.inner.uploads.guarded(Way::AtOnce).get();
+        Some(found.copied().unwrap_or(true))
+    }
+
+    fn conditions(_way: Way) -> &'static str {
+        "conditions of a write (If-None-Match)"
+    }
+
+    async fn cutter(&self, body: Body) -> Result<Cutter, StoreError> {
         let wanted = SumsWanted {
             md5: true,
             ..SumsWanted::default()
         };
-        let mut source = Source {
-            key,
-            cutter: Cutter::new(body, wanted),
-        };
-        let first = source.next(self.inner.slots.hold(1).await).await?;
-        let mark = random_mark();
-        if first.is_last {
-            return self.put_whole(key, &first, creation, &mark).await;
-        }
-        let stored = self.put_in_segments(first, source, creation, &mark).await;
-        // A verb may have no next upload. This does not wait once more for a store that does not answer.
-        let is_unfinished = match &stored {
-            Ok(Whose::Ours(_)) => false,
-            Ok(Whose::Others) => true,
-            Err(error) => !error.is_transient(),
-        };
-        if is_unfinished {
-            self.discard_remains().await;
-        }
-        stored
+        Ok(Cutter::new(body, wanted))
     }
 
-    async fn put_whole(
-        &self,
-        key: &ObjectKey,
-        part: &Part,
-        creation: Creation,
-        mark: &str,
-    ) -> Result<Whose, StoreError> {
-        let etag = etag(part);
-        let call = self
-            .inner
-            .client
-            .object(Method::PUT, key)
-            .header("content-type", content_type(key))
-            .header("etag", &etag)
-            .header(MARK_HEADER, mark)
-            .payload(part.payload.clone());
-        let appearance = Appearance {
-            key,
-            creation,
-            mark,
-            bytes: part.payload.len(),
-            etag,
-            is_large: false,
-        };
-        self.commit(&appearance, call).await
+    fn at_once<'a>(
+        &'a self,
+        object: &NewObject<'a>,
+        only: &PlacedPart,
+    ) -> LastRequest<SwiftCall<'a>> {
+        let payload = only.part.payload.clone();
+        let etag = etag(&only.part);
+        LastRequest {
+            request: self.appearance(object, &etag).payload(payload),
+            sum: Some(etag),
+        }
     }
 
-    async fn put_in_segments(
+    async fn begin(&self, object: &NewObject<'_>) -> Result<Option<SentSegments>, StoreError> {
+        Ok(Some(SentSegments {
+            key: object.key.clone(),
+            mark: object.mark.to_owned(),
+            records: Vec::new(),
+            left: NotedOnDrop::new(&self.inner.uploads.leftovers),
+        }))
+    }
+
+    async fn put_part(
         &self,
-        first: Part,
-        mut source: Source<'_>,
-        creation: Creation,
-        mark: &str,
-    ) -> Result<Whose, StoreError> {
-        let (inner, key) = (&*self.inner, source.key);
-        let mut begun = Storing {
-            key: key.clone(),
-            mark: mark.to_owned(),
-            begun: 0,
-            remains: Some(inner.remains.clone()),
-        };
-        let (records, bytes) = self.put_segments(&mut begun, first, &mut source).await?;
-        let etag = segments::digest_of(&records);
-        let list = segments::list(&records).map_err(|error| {
+        sent: &mut SentSegments,
+        piece: &PlacedPart,
+    ) -> Result<(), StoreError> {
+        sent.left.hold(sent.begun(piece.number));
+        let record = self.put_segment(sent, piece).await?;
+        sent.records.push(record);
+        Ok(())
+    }
+
+    async fn last<'a>(
+        &'a self,
+        object: &NewObject<'a>,
+        sent: &'a mut SentSegments,
+        last: PlacedPart,
+    ) -> Result<LastRequest<SwiftCall<'a>>, StoreError> {
+        if last.part.payload.len() > 0 {
+            self.put_part(sent, &last).await?;
+        }
+        let client = &self.inner.client;
+        let etag = segments::digest_of(&sent.records);
+        let list = segments::list(&sent.records).map_err(|error| {
             let reason = format!("the list of segments cannot be written: {error}");
-            StoreError::unavailable(inner.client.location(), reason)
+            StoreError::unavailable(client.location(), reason)
         })?;
-        let mut call = inner
-            .client
-            .object(Method::PUT, key)
+        let call = self
+            .appearance(object, &etag)
             .query(&[("multipart-manifest", "put")])
-            .header("content-type", content_type(key))
-            .header("etag", &etag)
-            .header(MARK_HEADER, mark)
-            .payload(bytes::Bytes::from(list));
-        // The server looks at every segment before it answers.
-        call.answer_limit = Some(inner.client.timeouts().assembly);
-        let appearance = Appearance {
-            key,
-            creation,
-            mark,
-            bytes,
-            etag,
-            is_large: true,
-        };
-        let remains = begun.remains.clone();
-        begun.may_be_an_object();
-        let whose = self.commit(&appearance, call).await?;
-        if matches!(whose, Whose::Others) {
-            begun.remains = remains;
-        }
-        Ok(whose)
+            .payload(bytes::Bytes::from(list))
+            // The server looks at every segment before it answers.
+            .answer_limit(client.timeouts().assembly);
+        // From here on nobody but the sweep may discard them: they may be those of an object.
+        sent.left.let_go();
+        Ok(LastRequest {
+            request: call,
+            sum: Some(etag),
+        })
     }
 
-    /// Sends the segments of a body. Gives what was stored of them, and the body's length.
-    async fn put_segments(
-        &self,
-        upload: &mut Storing,
-        first: Part,
-        source: &mut Source<'_>,
-    ) -> Result<(Vec<SegmentRecord>, u64), StoreError> {
-        let mut records = Vec::new();
-        let (mut part, mut bytes, mut number) = (first, 0, 1);
-        loop {
-            bytes += part.payload.len();
-            upload.begun = number;
-            let (key, mark) = (upload.key.clone(), upload.mark.clone());
-            if part.is_last {
-                // The last may be empty, when the body ended with the one before it.
-                if part.payload.len() > 0 {
-                    records.push(self.put_segment(&key, &mark, number, &part).await?);
-                }
-                return Ok((records, bytes));
-            }
-            if number == SEGMENTS_MAX {
-                return Err(too_long(&key, bytes));
-            }
-            let gather = async {
-                let memory = self.inner.slots.hold(number + 1).await;
-                source.next(memory).await
-            };
-            // The segment goes out while the next is gathered, and its memory is free as soon as it is out: a task that
-            // waits for memory holds none that it does not need.
-            let send = async move {
-                let record = self.put_segment(&key, &mark, number, &part).await;
-                drop(part);
-                record
-            };
-            let (record, next) = tokio::try_join!(send, gather)?;
-            records.push(record);
-            part = next;
-            number += 1;
+    fn ended(mut sent: SentSegments, stored: &Stored) {
+        if matches!(stored, Stored::Others) {
+            let parts = u32::try_from(sent.records.len()).unwrap_or(SEGMENTS_MAX);
+            sent.left.hold(sent.begun(parts));
         }
+    }
+
+    async fn make(
+        &self,
+        object: &NewObject<'_>,
+        request: &SwiftCall<'_>,
+    ) -> Result<Option<NamedObject>, Failure> {
+        let mut call = request.clone();
+        if object.condition == Condition::Create {
+            call = call.header(CONDITION, "*");
+        }
+        let answer = match self.inner.client.call(&call).await {
+            Ok(answer) => answer,
+            Err(Failure::Refused(refusal)) => {
+                return Err(Failure::Refused(judged(object.way, refusal)));
+            }
+            Err(failure) => return Err(failure),
+        };
+        // Anybody can say that it succeeded; only the store knows the object's digest.
+        let has_etag = answer.header("etag").is_some_and(|etag| !etag.is_empty());
+        // Accepted, but a write that is later is there.
+        let is_latest = answer.status != StatusCode::ACCEPTED;
+        let is_proof = has_etag && is_latest && object.condition == Condition::Replace;
+        Ok(is_proof.then(|| NamedObject {
+            mark: object.mark.to_owned(),
+            bytes: None,
+            ..found(&answer, moment(answer.header("date")))
+        }))
+    }
+
+    async fn look(&self, key: &ObjectKey) -> Result<Option<NamedObject>, StoreError> {
+        let client = &self.inner.client;
+        let call = client.object(Method::HEAD, key).newest();
+        let failure = match client.call(&call).await {
+            Ok(answer) => match download::meta(key, &answer) {
+                Ok(meta) => return Ok(Some(found(&answer, Some(meta.modified)))),
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
+        };
+        match failure.refusal() {
+            Some(refusal) if refusal.may_be_absence() => {
+                client.confirm_absence(key, &failure).await.map(|()| None)
+            }
+            _ => Err(client.error(failure, Asked::Object(key))),
+        }
+    }
+
+    async fn remove(&self, key: &ObjectKey, _found: &NamedObject) -> Result<bool, StoreError> {
+        self.delete_one(key).await.map(|()| true)
+    }
+
+    /// That something is not there can only mean the container.
+    fn not_stored(&self, key: &ObjectKey, failure: Failure) -> StoreError {
+        let client = &self.inner.client;
+        match failure.refusal() {
+            Some(refusal) if refusal.is_absence() => client.error(failure, Asked::Bucket),
+            _ => client.error(failure, Asked::Object(key)),
+        }
+    }
+
+    async fn discard(&self, left: &Leftover) -> Result<(), StoreError> {
+        let client = &self.inner.client;
+        let names: Vec<String> = match &left.what {
+            Remains::Upload { id, parts } => (1..=*parts)
+                .map(|number| segments::name(client, &left.key, id, number))
+                .collect(),
+            Remains::Trial => vec![client.name_of(left.key.as_str())],
+        };
+        match self.delete_names(&names).await.into_iter().next() {
+            Some((_, failure)) => Err(client.error(failure, Asked::Object(&left.key))),
+            None => Ok(()),
+        }
+    }
+
+    /// What refuses the header as such guards nothing, with whatever it says.
+    fn may_refuse_condition(refusal: &Refusal) -> bool {
+        refusal.is_unsupported() || refusal.status == StatusCode::BAD_REQUEST
+    }
+
+    fn does_without_conditions(&self) -> bool {
+        let looks_first = self.inner.uploads.guarded(Way::AtOnce);
+        let _ = looks_first.set(false);
+        looks_first.get() == Some(&false)
+    }
+}
+
+impl SwiftStore {
+    /// The request that lets an object with this digest appear.
+    fn appearance(&self, object: &NewObject<'_>, etag: &str) -> SwiftCall<'static> {
+        let NewObject { key, mark, .. } = *object;
+        self.inner
+            .client
+            .object(Method::PUT, key)
+            .header("content-type", content_type(key))
+            .header("etag", etag)
+            .header(MARK_HEADER, mark)
     }
 
     /// Sends a segment, again as long as that may help: it is in memory, and sending it twice stores it once.
     async fn put_segment(
         &self,
-        key: &ObjectKey,
-        mark: &str,
-        number: u32,
-        part: &Part,
+        sent: &SentSegments,
+        piece: &PlacedPart,
     ) -> Result<SegmentRecord, StoreError> {
-        let client = &self.inner.client;
-        let etag = etag(part);
-        let name = segments::name(client, key, mark, number);
+        let (client, key) = (&self.inner.client, &sent.key);
+        let etag = etag(&piece.part);
+        let name = segments::name(client, key, &sent.mark, piece.number);
         let call = SwiftCall::new(Method::PUT, About::Named(name.clone()))
             .header("content-type", "application/octet-stream")
             .header("etag", &etag)
-            .payload(part.payload.clone());
-        let mut attempts = Attempts::from_failure(&self.inner.retry);
+            .payload(piece.part.payload.clone());
+        let mut attempts = Attempts::from_failure(&self.inner.uploads.retry);
         loop {
             let failure = match client.call(&call).await {
                 Ok(answer) => match answer.header("etag") {
                     Some(found) if !is_same(found, &etag) => Failure::Garbled,
                     Some(_) => {
-                        let bytes = part.payload.len();
+                        let bytes = piece.part.payload.len();
                         return Ok(SegmentRecord::new(client.container(), &name, &etag, bytes));
                     }
                     None => Failure::Nonsense("a segment without an ETag".to_owned()),
                 },
                 Err(failure) => failure,
             };
-            let error = self.not_put(key, failure);
-            attempts.pause(error).await?;
-        }
-    }
-
-    /// A write's failure as the room's error. That something is not there can only mean the container.
-    pub(super) fn not_put(&self, key: &ObjectKey, failure: Failure) -> StoreError {
-        let client = &self.inner.client;
-        match failure.refusal() {
-            Some(refusal) if refusal.is_absence() => client.error(failure, Asked::Bucket),
-            _ => client.error(failure, Asked::Object(key)),
+            attempts.pause(self.not_stored(key, failure)).await?;
         }
     }
 }
@@ -272,13 +287,27 @@ fn etag(part: &Part) -> String {
     part.sums.md5.map(|sum| hex(&sum)).unwrap_or_default()
 }
 
-fn too_long(key: &ObjectKey, bytes: u64) -> StoreError {
-    StoreError::Io {
-        what: format!("object {key}"),
-        source: format!(
-            "it is longer than {bytes} bytes, the most that {SEGMENTS_MAX} segments hold with the memory that uploads \
-             have; give wale more memory"
-        )
-        .into(),
+/// What the headers of an answer say of an object. Digests of large ones stand in quotes.
+fn found(answer: &Answer, modified: Option<DateTime<Utc>>) -> NamedObject {
+    let text = |name| answer.header(name).unwrap_or_default();
+    NamedObject {
+        mark: text(MARK_HEADER).to_owned(),
+        bytes: text("content-length").parse().ok(),
+        sum: Some(text("etag").trim_matches('"').to_ascii_lowercase()),
+        version: None,
+        modified: modified.unwrap_or_else(Utc::now),
     }
+}
+
+/// What a refusal of the last request means. One of a list names the segments that are not found; all of them were
+/// stored.
+fn judged(way: Way, refusal: Refusal) -> Refusal {
+    let names_segments = refusal.reply.message.contains("Errors:");
+    if way == Way::InParts && refusal.status == StatusCode::BAD_REQUEST && names_segments {
+        return Refusal {
+            meaning: Meaning::Passing("it does not find the segments of the object yet"),
+            ..refusal
+        };
+    }
+    refusal
 }

@@ -6,38 +6,27 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use http::Method;
 
-use super::commit::{Creation, Whose};
 use super::state::SwiftStore;
 use super::{download, listing};
 use crate::http::failure::Asked;
+use crate::http::probe::{discard_stale_trials, try_conditions};
+use crate::http::upload;
+use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
 use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for SwiftStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
-        let _name = self.inner.names.lock(key).await;
-        if self.head(key).await?.is_some() {
-            return Ok(PutOutcome::Exists);
-        }
-        match self.upload(key, body, Creation::IfAbsent).await? {
-            Whose::Ours(meta) => Ok(PutOutcome::Created(meta)),
-            Whose::Others => Ok(PutOutcome::Exists),
-        }
+        upload::put_if_absent(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
-        match self.upload(key, body, Creation::Replaces).await? {
-            Whose::Ours(meta) => Ok(meta),
-            Whose::Others => Err(StoreError::unavailable(
-                self.location(),
-                "it refused to replace an object, without being asked to",
-            )),
-        }
+        upload::put(self, key, body).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        download::open(&self.inner.client, key, &self.inner.retry).await
+        download::open(&self.inner.client, key, &self.inner.uploads.retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -75,7 +64,7 @@ impl Store for SwiftStore {
         after: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        listing::list(&self.inner.client, &self.inner.retry, prefix, after).await
+        listing::list(&self.inner.client, &self.inner.uploads.retry, prefix, after).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -91,9 +80,9 @@ impl Store for SwiftStore {
         older_than: Duration,
         ours: Ours,
     ) -> Result<u64, StoreError> {
-        self.discard_remains().await;
+        self.discard_leftovers().await;
         let uploads = self.discard_orphans(older_than, ours).await?;
-        Ok(uploads + self.discard_old_trials(older_than).await?)
+        Ok(uploads + discard_stale_trials(self, older_than).await?)
     }
 
     fn location(&self) -> String {
@@ -105,6 +94,6 @@ impl Store for SwiftStore {
     }
 
     async fn try_out(&self) -> Result<(), StoreError> {
-        self.looks_first().await.map(drop)
+        try_conditions(self, Way::AtOnce).await.map(drop)
     }
 }

@@ -288,11 +288,11 @@ fn lax(puts: usize, lists: usize) -> Server {
 
 #[tokio::test]
 async fn fault_69_and_114_conditions_are_tried_for_each_kind_of_write() {
-    for (most, is_guarded) in [(1, true), (2, false), (4, false), (usize::MAX, false)] {
-        let guarded = store(&lax(most, 1)).creation_is_guarded().await;
-        assert_eq!(guarded.expect("asked"), is_guarded, "{most} writes");
-        let guarded = store(&lax(1, most)).assembly_is_guarded().await;
-        assert_eq!(guarded.expect("asked"), is_guarded, "{most} lists");
+    for (most, is_kept) in [(1, true), (2, false), (4, false), (usize::MAX, false)] {
+        let guarded = is_guarded(&store(&lax(most, 1)), Way::AtOnce).await;
+        assert_eq!(guarded.expect("asked"), is_kept, "{most} writes");
+        let guarded = is_guarded(&store(&lax(1, most)), Way::InParts).await;
+        assert_eq!(guarded.expect("asked"), is_kept, "{most} lists");
     }
 }
 
@@ -329,7 +329,8 @@ async fn row_30_a_store_that_ignores_conditions_is_looked_at_before_and_after() 
         .filter(|outcome| matches!(outcome, Ok(PutOutcome::Created(_))))
         .count();
     assert_eq!(created, 1, "{outcomes:?}");
-    assert!(!store.creation_is_guarded().await.expect("known by now"));
+    let guarded = is_guarded(&store, Way::AtOnce).await;
+    assert!(!guarded.expect("known by now"));
     let seen = server.seen();
     let puts = seen
         .iter()

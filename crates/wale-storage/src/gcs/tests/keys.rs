@@ -72,12 +72,7 @@ impl Stage {
             ..options_of(&self.server)
         };
         let store = GcsStore::open(&options).expect("opens");
-        store
-            .inner
-            .creation_guarded
-            .set(true)
-            .expect("nobody asked");
-        store.inner.session_guarded.set(true).expect("nobody asked");
+        believe(&store);
         store
     }
 

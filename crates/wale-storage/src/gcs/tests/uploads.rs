@@ -129,8 +129,9 @@ fn without_condition(seen: &Seen) -> Seen {
 async fn fault_30_a_store_that_ignores_conditions_is_looked_at_before_and_after() {
     let (server, google_) = google(|seen, google| Some(google.answer(&without_condition(seen))));
     let store = GcsStore::open(&options_of(&server)).expect("opens");
-    assert!(!store.creation_is_guarded().await.expect("asked"));
-    assert!(!store.session_is_guarded().await.expect("asked"));
+    for way in [Way::AtOnce, Way::InParts] {
+        assert!(!is_guarded(&store, way).await.expect("asked"));
+    }
     assert_eq!(google_.objects().len(), 0, "trials leave nothing");
     for size in [1000, THREE] {
         let key = key();
@@ -204,11 +205,7 @@ async fn what_objects_are_told() {
         ..options_of(&server)
     };
     let store = GcsStore::open(&options).expect("opens");
-    store
-        .inner
-        .creation_guarded
-        .set(true)
-        .expect("nobody asked");
+    believe(&store);
     let name = ObjectKey::new("a.json").expect("valid");
     store.put_if_absent(&name, body(10)).await.expect("stored");
     google.change(|state| {
