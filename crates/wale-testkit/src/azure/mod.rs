@@ -121,15 +121,6 @@ impl Azurite {
         count(self.list("&include=uncommittedblobs")) - count(self.list(""))
     }
 
-    /// Puts other bytes under the name of a blob, behind everybody's back.
-    ///
-    /// # Panics
-    /// When it cannot.
-    pub fn tamper(&self, key: &str, content: &[u8]) {
-        let headers = ["x-ms-blob-type: BlockBlob"];
-        drop(self.send("PUT", &Self::target(key, ""), &headers, content));
-    }
-
     /// Leaves a block of which nobody makes a blob, with an identifier of so many bytes.
     ///
     /// # Panics
@@ -187,6 +178,11 @@ impl StoreServer for Azurite {
 
     fn content(&self, key: &str) -> Vec<u8> {
         self.send("GET", &Self::target(key, ""), &[], b"").body
+    }
+
+    fn tamper(&self, key: &str, content: &[u8]) {
+        let headers = ["x-ms-blob-type: BlockBlob"];
+        drop(self.send("PUT", &Self::target(key, ""), &headers, content));
     }
 }
 

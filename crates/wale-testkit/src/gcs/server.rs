@@ -47,16 +47,6 @@ impl GcsServer {
         server
     }
 
-    /// Puts other bytes under the name of an object, behind everybody's back.
-    ///
-    /// # Panics
-    /// When it cannot.
-    pub fn tamper(&self, name: &str, content: &[u8]) {
-        let name = escaped(name);
-        let target = format!("/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={name}");
-        self.send("POST", &target, content);
-    }
-
     fn send(&self, method: &str, target: &str, body: &[u8]) -> Reply {
         let reply = self.try_send(method, target, body);
         let reply = reply.expect("the server answers");
@@ -111,6 +101,12 @@ impl StoreServer for GcsServer {
         let name = escaped(name);
         let target = format!("/storage/v1/b/{BUCKET}/o/{name}?alt=media");
         self.send("GET", &target, b"").body
+    }
+
+    fn tamper(&self, name: &str, content: &[u8]) {
+        let name = escaped(name);
+        let target = format!("/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={name}");
+        self.send("POST", &target, content);
     }
 }
 

@@ -318,23 +318,6 @@ impl S3Server {
         }
     }
 
-    /// Puts other bytes under the name of an object, behind everybody's back.
-    ///
-    /// # Panics
-    /// When it cannot.
-    pub fn tamper(&self, key: &str, content: &[u8]) {
-        match &self.behind {
-            Behind::Folder(root) => {
-                let path = root.join(BUCKET).join(key);
-                let folder = path.parent().expect("it is in the bucket");
-                std::fs::create_dir_all(folder).expect("the object's folder");
-                std::fs::write(path, content).expect("the object");
-            }
-            Behind::Unsigned => drop(self.send("PUT", &format!("/{BUCKET}/{key}"), content)),
-            Behind::Signed => panic!("nobody needs this of a server that wants signatures"),
-        }
-    }
-
     /// A page of a listing. Servers without unfinished uploads may say that there is none, or that they list none.
     fn page(&self, target: &str) -> String {
         match &self.behind {
@@ -385,6 +368,19 @@ impl StoreServer for S3Server {
 
     fn content(&self, key: &str) -> Vec<u8> {
         S3Server::content(self, key)
+    }
+
+    fn tamper(&self, key: &str, content: &[u8]) {
+        match &self.behind {
+            Behind::Folder(root) => {
+                let path = root.join(BUCKET).join(key);
+                let folder = path.parent().expect("it is in the bucket");
+                std::fs::create_dir_all(folder).expect("the object's folder");
+                std::fs::write(path, content).expect("the object");
+            }
+            Behind::Unsigned => drop(self.send("PUT", &format!("/{BUCKET}/{key}"), content)),
+            Behind::Signed => panic!("nobody needs this of a server that wants signatures"),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::server::{Role, SwiftServer, token};
+use crate::StoreServer;
 
 /// A running Keystone with one user, one project and one application credential. Dropping it ends it.
 #[derive(Debug)]

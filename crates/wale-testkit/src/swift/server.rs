@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::http::request_bytes;
 use crate::s3::{BUCKET, tools};
-use crate::{Reply, Sandbox, free_port};
+use crate::{Reply, Sandbox, StoreServer, free_port};
 
 /// Users that the server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,18 +45,23 @@ impl SwiftServer {
     /// The account's path.
     pub const ACCOUNT: &'static str = "/v1/AUTH_test";
 
+    /// Whether it is installed.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        tools().join("swift/bin/swift-proxy-server").exists()
+            && Path::new("/usr/bin/memcached").exists()
+    }
+
     /// Starts it, which takes some seconds. None where it is not installed.
     ///
     /// # Panics
     /// When it does not come up.
     #[must_use]
     pub fn start(sandbox: &Sandbox) -> Option<Self> {
-        let venv = tools().join("swift");
-        let is_there = venv.join("bin/swift-proxy-server").exists()
-            && Path::new("/usr/bin/memcached").exists();
-        if !is_there {
+        if !Self::is_installed() {
             return None;
         }
+        let venv = tools().join("swift");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/swift.sh");
         let ports = [(); 5].map(|()| free_port());
         let [port, .., memcached] = ports;
@@ -82,16 +87,9 @@ impl SwiftServer {
         })
     }
 
-    /// The loopback port of its proxy.
+    /// wale's settings for this role, otherwise as [`StoreServer::settings`].
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// wale's settings for an archive at `path` of the container, by way of the loopback port `port`: the server's own,
-    /// or that of a proxy before it.
-    #[must_use]
-    pub fn settings(port: u16, path: &str, role: Role) -> Vec<(String, String)> {
+    pub fn settings_of(role: Role, port: u16, path: &str) -> Vec<(String, String)> {
         let (user, key) = role.login();
         [
             ("WALE_SWIFT_PREFIX", format!("swift://{BUCKET}/{path}")),
@@ -154,28 +152,41 @@ impl SwiftServer {
         names
     }
 
-    /// The names of objects, as a listing of an archive would have them: without segments.
-    #[must_use]
-    pub fn objects(&self) -> Vec<String> {
-        let mut names = self.names();
-        names.retain(|name| !name.starts_with("wale_segments"));
-        names
-    }
-
-    /// The objects whose name holds `text`.
-    #[must_use]
-    pub fn objects_with(&self, text: &str) -> Vec<String> {
-        let mut names = self.objects();
-        names.retain(|name| name.contains(text));
-        names
-    }
-
     /// The names of segments.
     #[must_use]
     pub fn segments(&self) -> Vec<String> {
         let mut names = self.names();
         names.retain(|name| name.starts_with("wale_segments"));
         names
+    }
+}
+
+impl StoreServer for SwiftServer {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The sidecar logs in as the role that the guide has.
+    fn settings(port: u16, path: &str) -> Vec<(String, String)> {
+        Self::settings_of(Role::Writer, port, path)
+    }
+
+    /// As a listing of an archive would have them: without segments.
+    fn objects(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| !name.starts_with("wale_segments"));
+        names
+    }
+
+    fn content(&self, name: &str) -> Vec<u8> {
+        let reply = self.send("GET", &format!("/{BUCKET}/{name}"), &[], b"");
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text());
+        reply.body
+    }
+
+    fn tamper(&self, name: &str, content: &[u8]) {
+        let reply = self.send("PUT", &format!("/{BUCKET}/{name}"), &[], content);
+        assert_eq!(reply.status, 201, "{name}: {}", reply.text());
     }
 }
 

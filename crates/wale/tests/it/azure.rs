@@ -5,7 +5,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -16,7 +16,7 @@ use wale_storage::{
 };
 use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER, SHARED_ACCESS};
 use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Partition, Seen};
-use wale_testkit::{Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until, wale_command};
+use wale_testkit::{Sandbox, SidecarOptions, StoreServer, wait_until, wale_command};
 
 use crate::s3::{wale, whole_run_on};
 use crate::s3_stage::{PATH, StoreStage};
@@ -208,15 +208,12 @@ async fn fault_30_of_two_azure_stores_that_create_one_name_the_first_does() {
 
 #[test]
 fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_azurite() {
-    // Blocks of 4 MiB, and 8 MB that no codec makes smaller.
-    let azure = AzureStage::with("azure-run", Azurite::start, |options| {
+    // Blocks of 4 MiB.
+    let mut azure = AzureStage::with("azure-run", Azurite::start, |options| {
         options.set("WALE_MEMORY", "32MiB")
     });
-    azure.stage.cluster.sql(
-        "create table noise as select decode(string_agg(md5(random()::text), ''), 'hex') v \
-         from generate_series(1, 512000) i group by i % 1000",
-    );
-    whole_run_on(azure, |server| {
+    azure.make_noise();
+    whole_run_on(&mut azure, |server| {
         let objects = server.objects();
         let below = format!("{PATH}/");
         assert!(objects.iter().all(|name| name.starts_with(&below)));
@@ -228,35 +225,14 @@ fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_azurite() {
 fn fault_22_and_25_azure_failures_and_lost_replies_end_in_one_object_and_success() {
     let azure = stage("azure-22");
     azure.hold_archiver();
-    for (status, code) in [
+    let answers = [
         (500, "InternalError"),
         (500, "OperationTimedOut"),
         (503, "ServerBusy"),
-    ] {
-        let segment = azure.segment();
-        let answer = Answer::azure_error(status, code, "try again");
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(2);
-        azure.proxy.fault(fault, Action::Answer(answer));
-        let start = Instant::now();
-        assert_eq!(azure.push(&segment), 200, "after two times {code}");
-        assert!(start.elapsed() < Duration::from_secs(30));
-        assert_eq!(azure.proxy.count(Kind::Put, &segment), 3, "{code}");
-        azure.assert_stored(&segment);
-    }
-    // The object is stored, the answer is lost: what is there is looked at, and nothing is written again.
-    let segment = azure.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    azure.proxy.fault(fault, Action::LoseReply);
-    assert_eq!(azure.push(&segment), 200);
-    let written = created(&azure.proxy, &segment);
-    assert_eq!(written, 0, "the only put that wrote got no answer");
-    azure.assert_stored(&segment);
-    // The connection ends in mid-upload.
-    let segment = azure.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    azure.proxy.fault(fault, Action::CutUpload(1000));
-    assert_eq!(azure.push(&segment), 200);
-    azure.assert_stored(&segment);
+    ];
+    let answer = |(status, code)| Answer::azure_error(status, code, "try again");
+    azure.assert_failures_pass(answers.map(answer));
+    azure.assert_lost_replies_are_made_good();
     // A gateway that answers with a page, and one that says that it succeeded.
     for (status, expected) in [(502, 200), (200, 503)] {
         let segment = azure.segment();
@@ -269,15 +245,6 @@ fn fault_22_and_25_azure_failures_and_lost_replies_end_in_one_object_and_success
         assert_eq!(azure.push(&segment), 200);
         azure.assert_stored(&segment);
     }
-}
-
-/// How many puts of this object were answered with success.
-fn created(proxy: &FaultProxy, key: &str) -> usize {
-    let requests = proxy.requests();
-    let put = requests
-        .iter()
-        .filter(|seen| seen.kind == Kind::Put && seen.key.contains(key) && seen.status == 201);
-    put.count()
 }
 
 #[test]
@@ -350,53 +317,11 @@ fn fault_27_and_28_bytes_garbled_on_the_way_to_azure_are_never_acknowledged_nor_
             .set("WALE_FETCH_DEADLINE", "2s")
     });
     azure.hold_archiver();
-    for action in [Action::garble_upload(), Action::shorten_upload()] {
-        let segment = azure.segment();
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(3);
-        azure.proxy.fault(fault, action);
-        assert_eq!(azure.push(&segment), 200);
-        assert_eq!(created(&azure.proxy, &segment), 1);
-        azure.assert_stored(&segment);
-        azure.proxy.clear();
-    }
+    azure.assert_garbled_uploads_are_sent_again();
     let segment = azure.segment();
     assert_eq!(azure.push(&segment), 200);
-    for action in [
-        Action::garble_reply(),
-        Action::shorten_reply(),
-        Action::CutReply(0),
-    ] {
-        let fault = Fault::on(&[Kind::Get]).key(&segment);
-        azure.proxy.fault(fault, action);
-        assert_not_delivered(&azure, &segment);
-        azure.proxy.clear();
-    }
-    // A connection that breaks once is taken up where it broke.
-    let fault = Fault::on(&[Kind::Get]).key(&segment).once();
-    azure.proxy.fault(fault, Action::CutReply(100));
-    azure.assert_stored(&segment);
-    let object = azure.object(&segment);
-    let good = azure.server.content(&object);
-    let mut flipped = good.clone();
-    let middle = flipped.len() / 2;
-    flipped[middle] ^= 1;
-    for bad in [flipped, good[..good.len() - 1].to_vec()] {
-        azure.server.tamper(&object, &bad);
-        let told = assert_not_delivered(&azure, &segment);
-        assert!(told.contains(&segment), "it is named: {told}");
-    }
-    azure.server.tamper(&object, &good);
-    azure.assert_stored(&segment);
-}
-
-/// A fetch fails as damaged or unavailable, never as absent, and gives no bytes. Returns what it said.
-fn assert_not_delivered(azure: &AzureStage, segment: &str) -> String {
-    let reply = azure.stage.sidecar.get(&format!("/wal/{segment}"));
-    assert!([500, 503].contains(&reply.status), "{}", reply.text());
-    assert!(reply.body.len() < 4096, "no WAL is sent");
-    let absent = azure.stage.sidecar.get(&format!("/wal-absent/{segment}"));
-    assert_ne!(absent.status, 200, "{}", absent.text());
-    reply.text()
+    azure.assert_garbled_replies_are_not_delivered(&segment);
+    azure.assert_damage_is_not_delivered(&segment);
 }
 
 #[test]
@@ -406,51 +331,27 @@ fn fault_29_and_30_a_stale_list_or_an_azure_without_conditions_overwrites_nothin
     let segment = azure.segment();
     assert_eq!(azure.push(&segment), 200);
     // The sidecar must not know from memory.
-    restart(&mut azure);
+    azure.restart();
     azure
         .proxy
         .fault(Fault::on(&[Kind::List]), Action::hide_from_list(&segment));
     azure.assert_stored(&segment);
     let absent = azure.stage.sidecar.get(&format!("/wal-absent/{segment}"));
     assert_ne!(absent.status, 200, "{}", absent.text());
-    assert_conflict_is_refused(&mut azure, &segment);
+    azure.assert_conflict_is_refused(&segment);
     azure.proxy.clear();
     // A store that ignores the condition is found out before anything is written.
     azure
         .proxy
         .fault(Fault::any(), Action::StripHeader("if-none-match"));
-    restart(&mut azure);
+    azure.restart();
     let next = azure.segment();
     assert_eq!(azure.push(&next), 200);
     azure.assert_stored(&next);
-    assert_conflict_is_refused(&mut azure, &next);
+    azure.assert_conflict_is_refused(&next);
     let log = azure.stage.sidecar.log_text();
     let is_told = |line: &str| line.contains("WARN") && line.contains("conditions of a write");
     assert!(log.lines().any(is_told), "the operator is told: {log}");
-}
-
-fn restart(azure: &mut AzureStage) {
-    azure.stage.sidecar.kill();
-    azure.stage.sidecar = Sidecar::start(&azure.stage.sandbox, WALE, &azure.stage.options);
-    azure.stage.sidecar.wait_ready(LONG);
-}
-
-/// Other bytes under the name of an archived segment, pushed by a sidecar that remembers nothing.
-fn assert_conflict_is_refused(azure: &mut AzureStage, segment: &str) {
-    let object = azure.object(segment);
-    let before = azure.server.content(&object);
-    let file = azure.stage.cluster.wal.join(segment);
-    let good = std::fs::read(&file).unwrap();
-    let mut bad = good.clone();
-    bad[9000] ^= 1;
-    std::fs::write(&file, &bad).unwrap();
-    restart(azure);
-    assert_eq!(azure.push(segment), 409);
-    std::fs::write(&file, &good).unwrap();
-    assert!(azure.server.content(&object) == before, "the object stays");
-    restart(azure);
-    assert_eq!(azure.push(segment), 200);
-    assert!(azure.server.content(&object) == before, "the object stays");
 }
 
 /// Azurite takes tokens over TLS only, and looks at none. So the proxy puts a signature in a token's place.
@@ -497,7 +398,7 @@ fn fault_31_a_token_that_ends_in_mid_upload_is_renewed_and_403_is_not_absence() 
         .clone()
         .unset("WABS_ACCESS_KEY")
         .set("AZURE_POD_IDENTITY_AUTHORITY_HOST", &service);
-    restart(&mut azure);
+    azure.restart();
     let reply = azure.stage.sidecar.get("/backup-push");
     assert_eq!(reply.status, 200, "{}", reply.text());
     // The token runs out between the blocks of an upload.

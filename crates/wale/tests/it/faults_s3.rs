@@ -14,21 +14,12 @@ const LONG: Duration = Duration::from_secs(60);
 fn fault_22_and_25_failures_and_lost_replies_end_in_one_object_and_success() {
     let s3 = S3Stage::moto("s3-22");
     s3.hold_archiver();
-    for (status, code) in [
+    let answers = [
         (500, "InternalError"),
         (502, ""),
         (503, "ServiceUnavailable"),
-    ] {
-        let segment = s3.segment();
-        let answer = Answer::error(status, code, "try again");
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(2);
-        s3.proxy.fault(fault, Action::Answer(answer));
-        let start = Instant::now();
-        assert_eq!(s3.push(&segment), 200, "after two times {status}");
-        assert!(start.elapsed() < Duration::from_secs(30));
-        assert_eq!(s3.proxy.count(Kind::Put, &segment), 3, "{status}");
-        s3.assert_stored(&segment);
-    }
+    ];
+    s3.assert_failures_pass(answers.map(|(status, code)| Answer::error(status, code, "try again")));
     // A gateway that answers with a page for people.
     let segment = s3.segment();
     let page = Answer::new(502, "<html><body>Bad Gateway").header("Content-Type", "text/html");
@@ -37,35 +28,7 @@ fn fault_22_and_25_failures_and_lost_replies_end_in_one_object_and_success() {
     assert_eq!(s3.push(&segment), 200);
     s3.assert_stored(&segment);
 
-    // The object is stored, the answer is lost: what is there is compared, and nothing is written again.
-    let segment = s3.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    s3.proxy.fault(fault, Action::LoseReply);
-    assert_eq!(s3.push(&segment), 200);
-    let written = created(&s3.proxy, &segment);
-    assert_eq!(written, 0, "the only put that wrote got no answer");
-    s3.assert_stored(&segment);
-
-    // The connection ends in mid-upload.
-    let segment = s3.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    s3.proxy.fault(fault, Action::CutUpload(1000));
-    assert_eq!(s3.push(&segment), 200);
-    s3.assert_stored(&segment);
-    // The store was tried, in the background too.
-    wait_until("no trial to be left", LONG, || {
-        let left = s3.server.objects_with("wale_probe");
-        left.is_empty().then_some(())
-    });
-}
-
-/// How many puts of this object were answered with success.
-fn created(proxy: &FaultProxy, key: &str) -> usize {
-    let requests = proxy.requests();
-    let put = requests
-        .iter()
-        .filter(|seen| seen.kind == Kind::Put && seen.key.contains(key) && seen.status == 200);
-    put.count()
+    s3.assert_lost_replies_are_made_good();
 }
 
 #[test]
@@ -126,61 +89,11 @@ fn fault_27_and_28_garbled_bytes_are_never_acknowledged_nor_delivered() {
     );
     s3.hold_archiver();
     // On the way up the store refuses them, and they are sent again.
-    for action in [Action::garble_upload(), Action::shorten_upload()] {
-        let segment = s3.segment();
-        s3.proxy
-            .fault(Fault::on(&[Kind::Put]).key(&segment).times(3), action);
-        assert_eq!(s3.push(&segment), 200);
-        assert_eq!(s3.proxy.count(Kind::Put, &segment), 4);
-        assert_eq!(created(&s3.proxy, &segment), 1);
-        s3.assert_stored(&segment);
-    }
+    s3.assert_garbled_uploads_are_sent_again();
     let segment = s3.segment();
     assert_eq!(s3.push(&segment), 200);
-
-    // On the way down.
-    for action in [
-        Action::garble_reply(),
-        Action::shorten_reply(),
-        // With some bytes each time it would be read on to its end.
-        Action::CutReply(0),
-    ] {
-        s3.proxy
-            .fault(Fault::on(&[Kind::Get]).key(&segment), action);
-        assert_not_delivered(&s3, &segment);
-        s3.proxy.clear();
-    }
-    // A connection that breaks once is taken up where it broke, by a request for the rest.
-    let fault = Fault::on(&[Kind::Get]).key(&segment).once();
-    s3.proxy.fault(fault, Action::CutReply(100));
-    s3.assert_stored(&segment);
-
-    // Corrupted where it lies: a bit, the end, and another segment in its place.
-    let object = s3.object(&segment);
-    let good = s3.server.content(&object);
-    let mut flipped = good.clone();
-    let middle = flipped.len() / 2;
-    flipped[middle] ^= 1;
-    let other = s3.segment();
-    assert_eq!(s3.push(&other), 200);
-    let swapped = s3.server.content(&s3.object(&other));
-    for bad in [flipped, good[..good.len() - 1].to_vec(), swapped] {
-        s3.server.tamper(&object, &bad);
-        let reply = assert_not_delivered(&s3, &segment);
-        assert!(reply.contains(&segment), "it is named: {reply}");
-    }
-    s3.server.tamper(&object, &good);
-    s3.assert_stored(&segment);
-}
-
-/// A fetch fails as damaged or unavailable, never as absent, and gives no bytes. Returns what it said.
-fn assert_not_delivered(s3: &S3Stage, segment: &str) -> String {
-    let reply = s3.stage.sidecar.get(&format!("/wal/{segment}"));
-    assert!([500, 503].contains(&reply.status), "{}", reply.text());
-    assert!(reply.body.len() < 4096, "no WAL is sent");
-    let absent = s3.stage.sidecar.get(&format!("/wal-absent/{segment}"));
-    assert_ne!(absent.status, 200, "{}", absent.text());
-    reply.text()
+    s3.assert_garbled_replies_are_not_delivered(&segment);
+    s3.assert_damage_is_not_delivered(&segment);
 }
 
 #[test]
@@ -190,53 +103,29 @@ fn fault_29_and_30_a_stale_list_or_a_store_without_conditions_overwrites_nothing
     let segment = s3.segment();
     assert_eq!(s3.push(&segment), 200);
     // The sidecar must not know from memory.
-    restart(&mut s3);
+    s3.restart();
     s3.proxy
         .fault(Fault::on(&[Kind::List]), Action::hide_from_list(&segment));
     s3.assert_stored(&segment);
     let absent = s3.stage.sidecar.get(&format!("/wal-absent/{segment}"));
     assert_ne!(absent.status, 200, "{}", absent.text());
-    assert_conflict_is_refused(&mut s3, &segment);
+    s3.assert_conflict_is_refused(&segment);
     s3.proxy.clear();
 
     // A store that ignores the condition is found out before anything is written.
     s3.proxy
         .fault(Fault::any(), Action::StripHeader("if-none-match"));
-    restart(&mut s3);
-    assert_conflict_is_refused(&mut s3, &segment);
+    s3.restart();
+    s3.assert_conflict_is_refused(&segment);
     let next = s3.segment();
     assert_eq!(s3.push(&next), 200);
     s3.assert_stored(&next);
-    assert_conflict_is_refused(&mut s3, &next);
+    s3.assert_conflict_is_refused(&next);
     let log = s3.stage.sidecar.log_text();
     let warned = log.lines().any(|line| {
         line.contains("WARN") && (line.contains("condition") || line.contains("If-None-Match"))
     });
     assert!(warned, "the operator is told: {log}");
-}
-
-fn restart(s3: &mut S3Stage) {
-    s3.stage.sidecar.kill();
-    s3.stage.sidecar = Sidecar::start(&s3.stage.sandbox, WALE, &s3.stage.options);
-    s3.stage.sidecar.wait_ready(LONG);
-}
-
-/// Other bytes under the name of an archived segment, pushed by a sidecar that remembers nothing.
-fn assert_conflict_is_refused(s3: &mut S3Stage, segment: &str) {
-    let object = s3.object(segment);
-    let before = s3.server.content(&object);
-    let file = s3.stage.cluster.wal.join(segment);
-    let good = std::fs::read(&file).unwrap();
-    let mut bad = good.clone();
-    bad[9000] ^= 1;
-    std::fs::write(&file, &bad).unwrap();
-    restart(s3);
-    assert_eq!(s3.push(segment), 409);
-    std::fs::write(&file, &good).unwrap();
-    assert!(s3.server.content(&object) == before, "the object stays");
-    restart(s3);
-    assert_eq!(s3.push(segment), 200);
-    assert!(s3.server.content(&object) == before, "the object stays");
 }
 
 /// Row 35 with fewer and smaller segments: `WALE_TEST_QUEUE=500` is the row to the letter.

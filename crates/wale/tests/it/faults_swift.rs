@@ -1,23 +1,14 @@
 //! The fault battery on Swift: a store that fails, lies, garbles, refuses, or forgets its tokens.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Seen};
-use wale_testkit::{Sidecar, wait_until};
+use wale_testkit::s3::{Action, Answer, Fault, Kind, Seen};
+use wale_testkit::{StoreServer, wait_until};
 
 use crate::support::WALE;
 use crate::swift_stage::SwiftStage;
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// How many puts of this object were answered with success.
-fn created(proxy: &FaultProxy, key: &str) -> usize {
-    let requests = proxy.requests();
-    let put = requests
-        .iter()
-        .filter(|seen| seen.kind == Kind::Put && seen.key.contains(key) && seen.status == 201);
-    put.count()
-}
 
 #[test]
 fn fault_22_and_25_in_swift_failures_and_lost_replies_end_in_one_object_and_success() {
@@ -25,38 +16,10 @@ fn fault_22_and_25_in_swift_failures_and_lost_replies_end_in_one_object_and_succ
         return;
     };
     swift.hold_archiver();
-    for status in [500, 502, 503, 498, 429] {
-        let segment = swift.segment();
-        let page =
-            Answer::new(status, "<html><body>Bad Gateway").header("Content-Type", "text/html");
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(2);
-        swift.proxy.fault(fault, Action::Answer(page));
-        let start = Instant::now();
-        assert_eq!(swift.push(&segment), 200, "after two times {status}");
-        assert!(start.elapsed() < Duration::from_secs(30));
-        assert_eq!(swift.proxy.count(Kind::Put, &segment), 3, "{status}");
-        swift.assert_stored(&segment);
-    }
-    // The object is stored, the answer is lost: what is there is compared, and nothing is written again.
-    let segment = swift.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    swift.proxy.fault(fault, Action::LoseReply);
-    assert_eq!(swift.push(&segment), 200);
-    let written = created(&swift.proxy, &segment);
-    assert_eq!(written, 0, "the only put that wrote got no answer");
-    swift.assert_stored(&segment);
-
-    // The connection ends in mid-upload.
-    let segment = swift.segment();
-    let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-    swift.proxy.fault(fault, Action::CutUpload(1000));
-    assert_eq!(swift.push(&segment), 200);
-    swift.assert_stored(&segment);
-    // The store was tried, in the background too.
-    wait_until("no trial to be left", LONG, || {
-        let left = swift.server.objects_with("wale_probe");
-        left.is_empty().then_some(())
-    });
+    let page =
+        |status| Answer::new(status, "<html><body>Bad Gateway").header("Content-Type", "text/html");
+    swift.assert_failures_pass([500, 502, 503, 498, 429].map(page));
+    swift.assert_lost_replies_are_made_good();
 }
 
 #[test]
@@ -72,15 +35,7 @@ fn fault_27_and_28_in_swift_garbled_bytes_are_never_acknowledged_nor_delivered()
     };
     swift.hold_archiver();
     // On the way up the store refuses them, and they are sent again.
-    for action in [Action::garble_upload(), Action::shorten_upload()] {
-        let segment = swift.segment();
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(3);
-        swift.proxy.fault(fault, action);
-        assert_eq!(swift.push(&segment), 200);
-        assert_eq!(swift.proxy.count(Kind::Put, &segment), 4);
-        assert_eq!(created(&swift.proxy, &segment), 1);
-        swift.assert_stored(&segment);
-    }
+    swift.assert_garbled_uploads_are_sent_again();
     // A server that does not compare: what it stored is compared with its own digest, taken back, and sent again.
     let segment = swift.segment();
     for action in [Action::garble_upload(), Action::StripHeader("etag")] {
@@ -90,22 +45,9 @@ fn fault_27_and_28_in_swift_garbled_bytes_are_never_acknowledged_nor_delivered()
     assert_eq!(swift.push(&segment), 200);
     swift.assert_stored(&segment);
 
-    // On the way down.
-    for action in [
-        Action::garble_reply(),
-        Action::shorten_reply(),
-        // With some bytes each time it would be read on to its end.
-        Action::CutReply(0),
-    ] {
-        let fault = Fault::on(&[Kind::Get]).key(&segment);
-        swift.proxy.fault(fault, action);
-        swift.assert_not_delivered(&segment);
-        swift.proxy.clear();
-    }
-    // A connection that breaks once is taken up where it broke, by a request for the rest.
-    let fault = Fault::on(&[Kind::Get]).key(&segment).once();
-    swift.proxy.fault(fault, Action::CutReply(100));
-    swift.assert_stored(&segment);
+    swift.proxy.clear();
+    swift.assert_garbled_replies_are_not_delivered(&segment);
+    swift.assert_damage_is_not_delivered(&segment);
 }
 
 #[test]
@@ -129,9 +71,9 @@ fn fault_29_in_swift_a_listing_that_lags_behind_overwrites_nothing_and_proves_no
     swift.assert_stored(&segment);
     let absent = swift.stage.sidecar.get(&format!("/wal-absent/{segment}"));
     assert_ne!(absent.status, 200, "{}", absent.text());
-    restart(&mut swift);
+    swift.restart();
     assert_eq!(swift.push(&segment), 200, "the same bytes");
-    assert_eq!(created(&swift.proxy, &segment), 1);
+    assert_eq!(swift.created(&segment), 1);
     // Other bytes under the same name are refused, also when nobody looks before the write.
     let local = swift.stage.cluster.wal.join(&segment);
     let good = std::fs::read(&local).unwrap();
@@ -149,13 +91,6 @@ fn fault_29_in_swift_a_listing_that_lags_behind_overwrites_nothing_and_proves_no
     swift.proxy.clear();
     assert_eq!(swift.push(&segment), 200);
     swift.assert_stored(&segment);
-}
-
-/// The sidecar must not know from memory.
-fn restart(swift: &mut SwiftStage) {
-    swift.stage.sidecar.kill();
-    swift.stage.sidecar = Sidecar::start(&swift.stage.sandbox, WALE, &swift.stage.options);
-    swift.stage.sidecar.wait_ready(LONG);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use wale_storage::{
 };
 use wale_testkit::gcs::{GcsServer, service_account};
 use wale_testkit::s3::{Action, Answer, BUCKET, Fault, FaultProxy, Kind, Seen};
-use wale_testkit::{Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until, wale_command};
+use wale_testkit::{Sandbox, SidecarOptions, StoreServer, wait_until, wale_command};
 
 use crate::s3::{wale, whole_run_on};
 use crate::s3_stage::{PATH, StoreStage};
@@ -78,9 +78,9 @@ async fn the_emulator_passes_the_suite_of_every_store() {
 
 #[test]
 fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_gcs() {
-    let gcs = stage_with("gcs-run", large_backups);
+    let mut gcs = stage_with("gcs-run", large_backups);
     fill(&gcs);
-    whole_run_on(gcs, |server| {
+    whole_run_on(&mut gcs, |server| {
         let objects = server.objects();
         let ours = format!("/{PATH}/");
         assert!(
@@ -103,27 +103,9 @@ fn fault_22_and_25_failures_and_lost_answers_of_gcs_end_in_one_object() {
         r#"{"error":{"code":503,"message":"Backend Error","errors":[{"reason":"backendError"}]}}"#;
     let busy =
         r#"{"error":{"code":429,"message":"slowly","errors":[{"reason":"rateLimitExceeded"}]}}"#;
-    for (status, body) in [(503, backend), (429, busy), (502, "<html>Bad Gateway")] {
-        let segment = gcs.segment();
-        let fault = Fault::on(&[Kind::Put]).key(&segment).times(2);
-        gcs.proxy
-            .fault(fault, Action::Answer(Answer::new(status, body)));
-        assert_eq!(gcs.push(&segment), 200, "after two times {status}");
-        assert_eq!(gcs.proxy.count(Kind::Put, &segment), 3, "{status}");
-        gcs.assert_stored(&segment);
-    }
-    for (action, writes) in [
-        (Action::LoseReply, 2),
-        (Action::CutUpload(1000), 2),
-        (Action::CutBefore, 2),
-    ] {
-        let segment = gcs.segment();
-        let fault = Fault::on(&[Kind::Put]).key(&segment).once();
-        gcs.proxy.fault(fault, action);
-        assert_eq!(gcs.push(&segment), 200);
-        assert_eq!(gcs.proxy.count(Kind::Put, &segment), writes);
-        gcs.assert_stored(&segment);
-    }
+    let answers = [(503, backend), (429, busy), (502, "<html>Bad Gateway")];
+    gcs.assert_failures_pass(answers.map(|(status, body)| Answer::new(status, body)));
+    gcs.assert_lost_replies_are_made_good();
 }
 
 #[test]
@@ -162,29 +144,8 @@ fn fault_27_and_28_garbled_bytes_of_gcs_are_never_acknowledged_nor_delivered() {
     }
     let segment = gcs.segment();
     assert_eq!(gcs.push(&segment), 200);
-    for action in [
-        Action::garble_reply(),
-        Action::shorten_reply(),
-        Action::CutReply(0),
-    ] {
-        gcs.proxy
-            .fault(Fault::on(&[Kind::Get]).key(&segment), action);
-        let reply = gcs.stage.sidecar.get(&format!("/wal/{segment}"));
-        assert!([500, 503].contains(&reply.status), "{}", reply.text());
-        let absent = gcs.stage.sidecar.get(&format!("/wal-absent/{segment}"));
-        assert_ne!(absent.status, 200, "{}", absent.text());
-        gcs.proxy.clear();
-    }
-    let fault = Fault::on(&[Kind::Get]).key(&segment).once();
-    gcs.proxy.fault(fault, Action::CutReply(100));
-    gcs.assert_stored(&segment);
-    // Corrupted where it lies.
-    let object = gcs.object(&segment);
-    let good = gcs.server.content(&object);
-    gcs.server.tamper(&object, &good[..good.len() - 1]);
-    let reply = gcs.stage.sidecar.get(&format!("/wal/{segment}"));
-    assert!([500, 503].contains(&reply.status), "{}", reply.text());
-    assert!(reply.text().contains(&segment), "{}", reply.text());
+    gcs.assert_garbled_replies_are_not_delivered(&segment);
+    gcs.assert_damage_is_not_delivered(&segment);
 }
 
 #[test]
@@ -193,47 +154,26 @@ fn fault_29_and_30_a_stale_list_or_a_gcs_without_conditions_overwrites_nothing()
     gcs.hold_archiver();
     let segment = gcs.segment();
     assert_eq!(gcs.push(&segment), 200);
-    restart(&mut gcs);
+    gcs.restart();
     let hidden = Action::hide_from_json_list(&segment);
     gcs.proxy.fault(Fault::on(&[Kind::List]), hidden);
     gcs.assert_stored(&segment);
     let absent = gcs.stage.sidecar.get(&format!("/wal-absent/{segment}"));
     assert_ne!(absent.status, 200, "{}", absent.text());
-    assert_conflict_is_refused(&mut gcs, &segment);
+    gcs.assert_conflict_is_refused(&segment);
     gcs.proxy.clear();
 
     // A store that ignores the condition is found out before anything is written.
     let stripped = Action::StripQuery("ifGenerationMatch");
     gcs.proxy.fault(Fault::any(), stripped);
-    restart(&mut gcs);
+    gcs.restart();
     let next = gcs.segment();
     assert_eq!(gcs.push(&next), 200);
     gcs.assert_stored(&next);
-    assert_conflict_is_refused(&mut gcs, &next);
+    gcs.assert_conflict_is_refused(&next);
     let log = gcs.stage.sidecar.log_text();
     let is_told = |line: &str| line.contains("WARN") && line.contains("ifGenerationMatch");
     assert!(log.lines().any(is_told), "the operator is told: {log}");
-}
-
-fn restart(gcs: &mut GcsStage) {
-    gcs.stage.sidecar.kill();
-    gcs.stage.sidecar = Sidecar::start(&gcs.stage.sandbox, WALE, &gcs.stage.options);
-    gcs.stage.sidecar.wait_ready(LONG);
-}
-
-/// Other bytes under the name of an archived segment, pushed by a sidecar that remembers nothing.
-fn assert_conflict_is_refused(gcs: &mut GcsStage, segment: &str) {
-    let object = gcs.object(segment);
-    let before = gcs.server.content(&object);
-    let file = gcs.stage.cluster.wal.join(segment);
-    let good = std::fs::read(&file).unwrap();
-    let mut bad = good.clone();
-    bad[9000] ^= 1;
-    std::fs::write(&file, &bad).unwrap();
-    restart(gcs);
-    assert_eq!(gcs.push(segment), 409);
-    std::fs::write(&file, &good).unwrap();
-    assert!(gcs.server.content(&object) == before, "the object stays");
 }
 
 #[test]

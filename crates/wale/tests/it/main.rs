@@ -52,6 +52,7 @@ mod segment_sizes;
 mod several_sidecars;
 mod slots;
 mod standby;
+mod store_faults;
 mod support;
 mod swift;
 mod swift_stage;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use wale_testkit::s3::{Answer, FaultProxy, Kind, S3Server, Seen};
 use wale_testkit::{
-    Cluster, ClusterOptions, Sandbox, SidecarOptions, StoreServer, wait_until, wale_command,
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, StoreServer, wait_until,
+    wale_command,
 };
 
 use crate::s3_stage::{PATH, S3Stage, StoreStage};
@@ -57,16 +58,12 @@ fn run_on_another(name: &str, server: fn(&Sandbox) -> Option<S3Server>, unkept: 
         let is_told = |line: &str| line.contains("WARN") && line.contains(unkept);
         log.lines().any(is_told).then_some(())
     });
-    // 8 MB that no codec makes smaller.
-    s3.stage.cluster.sql(
-        "create table noise as select decode(string_agg(md5(random()::text), ''), 'hex') v \
-         from generate_series(1, 512000) i group by i % 1000",
-    );
+    s3.make_noise();
     whole_run(s3);
 }
 
-fn whole_run(s3: S3Stage) {
-    whole_run_on(s3, |server| {
+fn whole_run(mut s3: S3Stage) {
+    whole_run_on(&mut s3, |server| {
         let objects = server.objects();
         assert!(
             objects
@@ -77,8 +74,12 @@ fn whole_run(s3: S3Stage) {
     });
 }
 
-/// Archives, backs up, loses everything, restores and compares. `check` sees what the server has before the loss.
-pub(crate) fn whole_run_on<S: StoreServer>(mut s3: StoreStage<S>, check: impl FnOnce(&S)) {
+/// Archives, backs up, loses everything, restores and compares. `check` sees what the server has before the loss. Gives the
+/// restored cluster and its sidecar.
+pub(crate) fn whole_run_on<S: StoreServer>(
+    s3: &mut StoreStage<S>,
+    check: impl FnOnce(&S),
+) -> (Cluster, Sidecar) {
     let pg = &s3.stage.cluster;
     pg.sql("insert into t select generate_series(1, 20000)");
     // The backup is taken while rows come in.
@@ -120,6 +121,7 @@ pub(crate) fn whole_run_on<S: StoreServer>(mut s3: StoreStage<S>, check: impl Fn
     assert!(segment.starts_with("00000002"), "{segment}");
     restored.wait_archived();
     assert_eq!(sidecar.get(&format!("/wal/{segment}")).status, 200);
+    (restored, sidecar)
 }
 
 #[test]

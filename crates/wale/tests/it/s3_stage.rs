@@ -64,7 +64,7 @@ impl<S: StoreServer> StoreStage<S> {
         let stage = Stage::with(name, cluster, |options| {
             settings(options.on_s3(S::settings(proxy.port(), PATH)))
         });
-        stage.sidecar.wait_ready(Duration::from_secs(30));
+        stage.sidecar.wait_ready(Duration::from_secs(60));
         stage.cluster.sql("create table t (v int)");
         Self {
             stage,
@@ -98,6 +98,14 @@ impl<S: StoreServer> StoreStage<S> {
         wait_until("the new archive_command", Duration::from_secs(10), || {
             (cluster.sql("show archive_command") != before).then_some(())
         });
+    }
+
+    /// 8 MB that no codec makes smaller.
+    pub(crate) fn make_noise(&self) {
+        self.stage.cluster.sql(
+            "create table noise as select decode(string_agg(md5(random()::text), ''), 'hex') v \
+             from generate_series(1, 512000) i group by i % 1000",
+        );
     }
 
     /// A finished segment of some rows.

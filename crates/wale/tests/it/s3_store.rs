@@ -11,10 +11,10 @@ use wale_storage::{
     PutOutcome, RetryPolicy, S3Endpoint, S3Options, S3Store, Secret, ServerEncryption, Store,
     StoreError, UploadChecksum, conformance_with_names, read_all,
 };
-use wale_testkit::Sandbox;
 use wale_testkit::s3::{
     ACCESS_KEY, Action, Answer, BUCKET, Fault, FaultProxy, Kind, S3Server, SECRET_KEY, Seen,
 };
+use wale_testkit::{Sandbox, StoreServer};
 
 /// A store in the bucket of the server at this loopback port.
 fn store(port: u16, prefix: &str) -> S3Store {

@@ -1,15 +1,15 @@
 //! Swift as an operator meets it: the main job, with large objects, by each of the logins, and what is told of mistakes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wale_testkit::s3::BUCKET;
 use wale_testkit::swift::{Keystone, Role, SwiftServer};
-use wale_testkit::{Cluster, Sandbox, Sidecar};
+use wale_testkit::{Cluster, Sandbox, Sidecar, StoreServer};
 
-use crate::s3::wale;
-use crate::support::{WALE, fingerprint};
-use crate::swift_stage::{PATH, SwiftStage};
+use crate::s3::{wale, whole_run_on};
+use crate::s3_stage::PATH;
+use crate::support::WALE;
+use crate::swift_stage::SwiftStage;
 
 #[test]
 fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_swift() {
@@ -19,57 +19,21 @@ fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_swift() {
         return;
     };
     swift.make_noise();
-    let pg = &swift.stage.cluster;
-    pg.sql("insert into t select generate_series(1, 20000)");
-    // The backup is taken while rows come in.
-    let stop = AtomicBool::new(false);
-    let reply = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                pg.sql("insert into t select random() * 1e9 from generate_series(1, 3000)");
-            }
-        });
-        let reply = swift.stage.sidecar.get("/backup-push");
-        stop.store(true, Ordering::Relaxed);
-        reply
+    let mut segments = Vec::new();
+    let (restored, sidecar) = whole_run_on(&mut swift, |server| {
+        // WAL-E's names: the slash is part of them.
+        let objects = server.objects();
+        let start = format!("/{PATH}/");
+        assert!(
+            objects.iter().all(|name| name.starts_with(&start)),
+            "{objects:?}"
+        );
+        segments = server.segments();
+        assert!(
+            segments.len() >= 2,
+            "the backup has a large object: {segments:?}"
+        );
     });
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    pg.sql("insert into t select generate_series(1, 5000)");
-    let noted = fingerprint(pg, "t");
-    let time = pg.sql("select clock_timestamp()");
-    pg.sql("select pg_sleep(0.2)");
-    pg.sql("drop table t");
-    pg.switch_wal();
-    pg.wait_archived();
-
-    let list = swift.stage.sidecar.verb(WALE, "wal-e", &["backup-list"]);
-    assert_eq!(list.code(), 0, "{}", list.stderr);
-    assert_eq!(list.stdout.lines().count(), 2, "{}", list.stdout);
-    // WAL-E's names: the slash is part of them.
-    let objects = swift.server.objects();
-    let start = format!("/{PATH}/");
-    assert!(
-        objects.iter().all(|name| name.starts_with(&start)),
-        "{objects:?}"
-    );
-    let segments = swift.server.segments();
-    assert!(
-        segments.len() >= 2,
-        "the backup has a large object: {segments:?}"
-    );
-
-    swift.stage.cluster.kill();
-    swift.stage.sidecar.kill();
-    std::fs::remove_dir_all(&swift.stage.cluster.data).unwrap();
-    let addition = format!("recovery_target_time = '{time}'\nrecovery_target_action = 'promote'");
-    let (restored, sidecar) = swift.stage.restore("restored", &addition, &[]);
-    restored.start();
-    restored.wait_promoted();
-    assert_eq!(fingerprint(&restored, "t"), noted);
-    let segment = restored.switch_wal();
-    assert!(segment.starts_with("00000002"), "{segment}");
-    restored.wait_archived();
-    assert_eq!(sidecar.get(&format!("/wal/{segment}")).status, 200);
     assert_a_deletion_takes_segments_along(&swift, &restored, &sidecar, &segments);
 }
 
@@ -94,7 +58,7 @@ fn assert_a_deletion_takes_segments_along(
 
 /// Settings with some of them changed; an empty value takes a setting away.
 fn changed(port: u16, changes: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut settings = SwiftServer::settings(port, PATH, Role::Owner);
+    let mut settings = SwiftServer::settings_of(Role::Owner, port, PATH);
     for (name, value) in changes {
         settings.retain(|(n, _)| n != name);
         if !value.is_empty() {

@@ -10,9 +10,9 @@ use wale_storage::{
     Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret, Store, StoreError,
     SwiftInterface, SwiftLogin, SwiftMethod, SwiftOptions, SwiftStore, conformance, read_all,
 };
-use wale_testkit::Sandbox;
 use wale_testkit::s3::{Action, Answer, BUCKET, Fault, FaultProxy, Kind};
 use wale_testkit::swift::{Keystone, Role, SwiftServer};
+use wale_testkit::{Sandbox, StoreServer};
 
 /// Segments have 5 MiB with this memory.
 const MEMORY: u64 = 32 << 20;
