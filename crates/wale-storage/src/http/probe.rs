@@ -51,7 +51,7 @@ impl Conditions {
         match self {
             Self::Always => "keeps",
             Self::Never => "ignores",
-            Self::OneByOne => "looks first and writes later, and so does not keep",
+            Self::OneByOne => "checks first and writes later, and so does not keep",
         }
     }
 }
@@ -99,13 +99,13 @@ fn warn<S: UploadStore>(store: &S, way: Way, kept: Conditions) {
         Way::AtOnce => tracing::warn!(
             location,
             "the store {words} {conditions}: two writers of one name in different processes can replace each other's \
-             object, although wale looks before and after each write. Let only one sidecar at a time use this archive, \
+             object, although wale checks again after each write. Let only one sidecar at a time use this archive, \
              or use a store that knows conditional writes",
         ),
         Way::InParts => tracing::warn!(
             location,
             "the store {words} {conditions}: two writers of one large object in different processes can replace each \
-             other's, although wale looks before and after. Objects of up to {} MiB go in one request. Let only one \
+             other's, although wale checks before and after. Objects of up to {} MiB go in one request. Let only one \
              sidecar at a time use this archive",
             store.uploads().slots.first_part_bytes() >> 20,
         ),

@@ -76,7 +76,7 @@ pub(crate) async fn put<S: UploadStore>(
         Stored::Ours(meta) => Ok(meta),
         Stored::Others => Err(StoreError::unavailable(
             store.location(),
-            "it refused to replace an object, without being told to",
+            "it refused to replace an object, without being asked to",
         )),
     }
 }
