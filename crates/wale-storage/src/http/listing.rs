@@ -114,8 +114,8 @@ impl<P: Pages> Listing<P> {
                     Err(failure) => attempts.pause(self.pages.error(failure)).await?,
                 }
             };
-            let taken = self.take(page, Some(&token));
-            taken.map_err(|failure| self.pages.error(failure))?;
+            let is_sound = self.take(page, Some(&token));
+            is_sound.map_err(|failure| self.pages.error(failure))?;
         }
     }
 

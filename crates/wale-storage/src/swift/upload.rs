@@ -129,14 +129,14 @@ impl UploadStore for SwiftStore {
         }
         let client = &self.inner.client;
         let etag = segments::digest_of(&sent.records);
-        let list = segments::list(&sent.records).map_err(|error| {
+        let manifest = segments::list(&sent.records).map_err(|error| {
             let reason = format!("the list of segments cannot be written: {error}");
             StoreError::unavailable(client.location(), reason)
         })?;
         let call = self
             .appearance(object, &etag)
             .query(&[("multipart-manifest", "put")])
-            .payload(bytes::Bytes::from(list))
+            .payload(bytes::Bytes::from(manifest))
             // The server looks at every segment before it answers.
             .answer_limit(client.timeouts().assembly);
         // From here on nobody but the sweep may discard them: they may be those of an object.
