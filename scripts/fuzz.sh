@@ -29,10 +29,12 @@ seed() { # TARGET NAME: standard input is a seed
   mkdir -p "$seeds/$1"
   cat >"$seeds/$1/$2"
 }
-# The codec's target takes the codec from the first byte: none, zstd, lz4, lzo.
+# The codec's target takes the codec from the first byte: none, zstd, lz4, lzo, brotli, lzma.
 printf '\000%s' plain | seed codec plain
 { printf '\001'; zstd -qc "$golden/README.md"; } | seed codec zstd
 { printf '\002'; lz4 -qc "$golden/README.md"; } | seed codec lz4
+{ printf '\004'; cat "$golden/brotli-1.0.9/sample.br"; } | seed codec brotli
+{ printf '\005'; cat "$golden/xz-5.4.1/sample.lzma"; } | seed codec lzma
 mkdir "$seeds/lzop"
 zstd -dqc "$golden/lzop-1.04/samples.tar.zst" | tar -x -C "$seeds/lzop"
 find "$seeds/lzop" -name '*.lzo' -size -64k | while read -r sample; do

@@ -31,9 +31,7 @@ pub(crate) enum Survey {
 pub(crate) struct Contents {
     /// The codecs of its WAL.
     pub(crate) codecs: BTreeSet<Codec>,
-    /// The newest segment that this version can read.
-    newest_readable: Option<StoredWal>,
-    /// The newest segment of all.
+    /// The newest segment.
     newest: Option<StoredWal>,
     /// Whether there is a base backup.
     has_backup: bool,
@@ -69,14 +67,9 @@ impl Archive {
         contents: &Contents,
         cluster: &ClusterIdentity,
     ) -> Result<()> {
-        let Some(stored) = &contents.newest_readable else {
-            let refusal = match (&contents.newest, &contents.stranger) {
-                (Some(stored), _) => Some(unreadable(&stored.key, stored.codec.name())),
-                (None, Some(key)) => Some(unreadable(key, "something unknown")),
-                (None, None) => None,
-            };
-            return match (self.check_backups(cluster).await?, refusal) {
-                (Recorded::Nothing, Some(refusal)) => Err(refusal),
+        let Some(stored) = &contents.newest else {
+            return match (self.check_backups(cluster).await?, &contents.stranger) {
+                (Recorded::Nothing, Some(key)) => Err(unreadable(key)),
                 _ => Ok(()),
             };
         };
@@ -174,9 +167,6 @@ impl Contents {
             size: meta.size,
             modified: meta.modified,
         };
-        if codec.can_read() {
-            keep_newer(&mut self.newest_readable, &stored);
-        }
         keep_newer(&mut self.newest, &stored);
     }
 }
@@ -190,13 +180,13 @@ fn keep_newer(kept: &mut Option<StoredWal>, candidate: &StoredWal) {
     }
 }
 
-fn unreadable(key: &ObjectKey, codec: &str) -> OpError {
+fn unreadable(key: &ObjectKey) -> OpError {
     OpError::new(
         Kind::Configuration,
-        format!("the archive's WAL is compressed with {codec}, which this version cannot read yet"),
+        "the archive's WAL has an extension that this version does not know",
     )
     .detail(format!(
         "Whose archive it is cannot be checked; its newest WAL object is {key}."
     ))
-    .hint("use a version of wale that reads this codec, or a new prefix")
+    .hint("use a version of wale that reads it, or a new prefix")
 }

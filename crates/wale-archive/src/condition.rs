@@ -103,7 +103,6 @@ impl Archive {
                 return Err(OpError::new(Kind::CorruptData, message));
             }
         } else {
-            check_codecs(name, &parts)?;
             self.check_clear(name, &parts).await?;
         }
         if look == CheckDepth::Parts {
@@ -117,9 +116,7 @@ impl Archive {
     /// # Errors
     /// [`Kind::Configuration`] when it is encrypted; damage of that partition; the store's failures.
     pub async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
-        let smallest = parts.iter().min_by_key(|part| part.size);
-        // What lacks its codec is refused by that.
-        let Some(smallest) = smallest.filter(|part| part.codec.can_read()) else {
+        let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
             return Ok(());
         };
         let key = Self::key(&smallest.key)?;
@@ -160,24 +157,5 @@ impl Archive {
                 ),
             )),
         }
-    }
-}
-
-/// Refuses a backup whose partitions are compressed as this version cannot read.
-///
-/// # Errors
-///
-/// [`Kind::Configuration`], naming the codec.
-fn check_codecs(name: &BackupName, parts: &[StoredPart]) -> Result<()> {
-    match parts.iter().find(|part| !part.codec.can_read()) {
-        None => Ok(()),
-        Some(part) => Err(OpError::new(
-            Kind::Configuration,
-            format!(
-                "backup {name} is compressed with {}, which this version cannot read yet",
-                part.codec
-            ),
-        )
-        .hint("use a version of wale that reads this codec, or the tool that made the backup")),
     }
 }

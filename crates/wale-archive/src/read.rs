@@ -115,9 +115,8 @@ impl Archive {
     /// Opens `key`, to be read on a blocking thread.
     ///
     /// # Errors
-    /// [`Kind::Configuration`] for a codec that this version cannot read; the store's failures.
+    /// The store's failures.
     pub async fn open_stored(&self, key: &ObjectKey, codec: Codec) -> Result<SealedObject> {
-        refuse_unreadable(key, codec)?;
         let object = self
             .store()
             .get(key)
@@ -310,19 +309,4 @@ impl From<OpError> for ConsumeError {
 pub fn damaged(key: &ObjectKey, why: impl std::fmt::Display) -> OpError {
     OpError::new(Kind::CorruptData, format!("object {key} is damaged: {why}"))
         .hint("restore the object from another copy of the archive, or take a new base backup")
-}
-
-/// Refuses a codec that this version knows by name only.
-fn refuse_unreadable(key: &ObjectKey, codec: Codec) -> Result<()> {
-    if codec.can_read() {
-        return Ok(());
-    }
-    Err(OpError::new(
-        Kind::Configuration,
-        format!(
-            "object {key} is compressed with {}, which this version cannot read yet",
-            codec.name()
-        ),
-    )
-    .hint("use a version of wale that reads this codec, or the tool that wrote the archive"))
 }

@@ -1,5 +1,4 @@
-//! Whether WAL that the archive has can be read by this version: by its codec, and for a segment by its first page, since
-//! no name shows a key.
+//! Whether WAL that the archive has can be read by this version. No name shows a key, so its beginning is decoded.
 
 use wale_pg::ArchiveFileName;
 
@@ -7,13 +6,13 @@ use crate::error::{Kind, Result};
 use crate::{Archive, StoredWal};
 
 impl Archive {
-    /// Whether an object under `name` can be read by a restore of ours: by its codec, and for a segment by its first page.
+    /// Whether an object under `name` can be read by a restore of ours.
     ///
     /// # Errors
     /// The store's.
     pub async fn has_readable(&self, name: &ArchiveFileName) -> Result<bool> {
         for stored in self.find_wal_copies(name).await? {
-            if stored.codec.can_read() && self.opens(&stored).await? {
+            if self.opens(&stored).await? {
                 return Ok(true);
             }
         }
@@ -27,7 +26,7 @@ impl Archive {
     pub(crate) async fn unreadable_under(&self, name: &ArchiveFileName) -> Result<Option<String>> {
         let mut unreadable = None;
         for stored in self.find_wal_copies(name).await? {
-            if stored.codec.can_read() && self.opens(&stored).await? {
+            if self.opens(&stored).await? {
                 return Ok(None);
             }
             unreadable.get_or_insert(stored.key.to_string());

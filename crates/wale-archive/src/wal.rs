@@ -69,10 +69,10 @@ impl Archive {
         }))
     }
 
-    /// Every codec: the configured one first, then those that can be read, then the others.
+    /// Every codec: the configured one first, then the others.
     fn codecs_in_order(&self) -> Vec<Codec> {
         let mut codecs = vec![self.codec()];
-        for codec in Codec::ALL_READABLE.into_iter().chain(Codec::ALL) {
+        for codec in Codec::BY_USE {
             if !codecs.contains(&codec) {
                 codecs.push(codec);
             }

@@ -11,7 +11,7 @@ use crate::{Archive, Witness};
 /// How often the log is listed anew because the listing lacked what the store has.
 const LOOKS: usize = 3;
 
-/// What the listing has of a leg, as far as a restore of ours reads it. What is encrypted has the name of what is not:
+/// What the listing has of a leg, as far as its names show that a restore of ours reads it. What is encrypted has the name of what is not:
 /// [`carried`] opens some.
 async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     let mut walk = Walk::new(leg, size);
@@ -28,7 +28,7 @@ async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk>
         let ArchiveFileName::Segment(segment) = listed else {
             return false;
         };
-        let can_read = can_read(meta.key.as_str());
+        let can_read = is_known(meta.key.as_str());
         match &mut current {
             Some((one, readable)) if *one == segment => {
                 *readable |= can_read;
@@ -47,8 +47,9 @@ async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk>
     Ok(walk)
 }
 
-fn can_read(key: &str) -> bool {
-    matches!(layout::parse(key), ArchiveKey::Wal { codec, .. } if codec.can_read())
+/// Whether an object has the extension of a codec.
+fn is_known(key: &str) -> bool {
+    matches!(layout::parse(key), ArchiveKey::Wal { .. })
 }
 
 /// Why a recovery does not get past a segment.
@@ -57,7 +58,7 @@ pub enum Lack {
     /// The archive does not have it. Where no later one of the way is there, either, something else shows that it was
     /// written.
     Missing(Option<Witness>),
-    /// It is there, but this version lacks its codec or its key: an object's key in the archive.
+    /// It is there, but under an extension that is no codec's, or encrypted: an object's key in the archive.
     Unreadable(String),
 }
 
@@ -168,14 +169,10 @@ enum Doubt {
 
 /// Whether a segment can be had.
 async fn lack(archive: &Archive, segment: WalSegmentName) -> Result<Doubt> {
-    let copies = archive.find_wal_copies(&segment.into()).await?;
-    let Some(first) = copies.first() else {
-        return Ok(Doubt::Lacking(Lack::Missing(None)));
-    };
-    if copies.iter().any(|copy| copy.codec.can_read()) {
-        return Ok(Doubt::There);
-    }
-    Ok(Doubt::Lacking(Lack::Unreadable(first.key.to_string())))
+    Ok(match archive.find_wal(&segment.into()).await? {
+        Some(_) => Doubt::There,
+        None => Doubt::Lacking(Lack::Missing(None)),
+    })
 }
 
 /// The same of the segment after the last one: as a proof of absence would have it.

@@ -193,7 +193,8 @@ pub enum ArchiveKey {
     ForeignPartition {
         /// The backup.
         backup: BackupName,
-        /// Name without `.tar` and the codec's extension: ASCII letters, digits and underscores.
+        /// Name without `.tar` and the codec's extension: ASCII letters, digits and underscores, and `copy_3.tar` of a
+        /// part that was copied uncompressed.
         part: String,
         /// How it is compressed.
         codec: Codec,
@@ -364,7 +365,12 @@ fn parse_partition(backup: BackupName, rest: &str) -> Option<ArchiveKey> {
         });
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (!part.is_empty() && part.bytes().all(plain)).then(|| ArchiveKey::ForeignPartition {
+    // WAL-G takes `tar` for the extension of what it copies uncompressed.
+    let stem = match (codec, part.strip_suffix(".tar")) {
+        (Codec::None, Some(stem)) if stem.starts_with("copy_") => stem,
+        _ => part,
+    };
+    (!stem.is_empty() && stem.bytes().all(plain)).then(|| ArchiveKey::ForeignPartition {
         backup,
         part: part.to_owned(),
         codec,
@@ -519,6 +525,7 @@ mod tests {
             "wal_005/000000010000000000000003.zst".to_owned(),
             "wal_005/000000010000000000000003.br".to_owned(),
             format!("{folder}/tar_partitions/part_001.tar.lz4"),
+            format!("{folder}/tar_partitions/copy_0.tar.tar"),
             format!("{folder}/{ATTEMPT}"),
             format!("{folder}_backup_stop_sentinel.json"),
         ];
@@ -566,6 +573,14 @@ mod tests {
                 },
             ),
             (
+                format!("{folder}tar_partitions/copy_0.tar.tar"),
+                ArchiveKey::ForeignPartition {
+                    backup: backup(),
+                    part: "copy_0.tar".into(),
+                    codec: Codec::None,
+                },
+            ),
+            (
                 format!("{folder}tar_partitions/pg_control.tar.br"),
                 ArchiveKey::ForeignPartition {
                     backup: backup(),
@@ -604,6 +619,8 @@ mod tests {
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_00000000",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/.tar.lzo",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.tar",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/copy_0.tar.tar.zst",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/a/b.tar",
             "basebackups_005/x_backup_stop_sentinel.json",
             "catchup_005/base_000000010000000000000003_backup_stop_sentinel.json",

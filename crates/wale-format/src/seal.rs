@@ -162,8 +162,7 @@ impl<R: Read + Send + 'static> SealReader<R> {
     /// object was whole and undamaged, and nothing follows it.
     ///
     /// # Errors
-    /// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec. While reading: those of
-    /// the source unchanged, `UnexpectedEof` for a truncated object, `InvalidData` for a damaged one or for bytes after its
+    /// While reading: those of the source unchanged, `UnexpectedEof` for a truncated object, `InvalidData` for a damaged one or for bytes after its
     /// end, `Unsupported` for what is encrypted, `OutOfMemory` for a larger window.
     pub fn plain(self, window_max: u64) -> io::Result<Box<dyn Read + Send>> {
         codec::decoder_within(self.codec, self.source, window_max)

@@ -2,9 +2,10 @@
 
 use std::io::{Cursor, Read};
 
+use sha2::{Digest, Sha256};
 use wale_archive::{Archive, BackupSelector, CheckDepth, Flaw};
 use wale_format::tar::{MemberKind, TarReader};
-use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES};
+use wale_format::{BackupName, Codec, Seal, WINDOW_MAX_BYTES, hex};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{ObjectKey, Store as _};
 
@@ -18,8 +19,14 @@ const ARCHIVE: &[u8] = include_bytes!("../testdata/wal-g-3.0.9/pg14-permanent-no
 const FIRST: &str = "base_00000001000000000000000E";
 const SECOND: &str = "base_000000010000000000000010";
 
-/// What was encrypted or compressed as we cannot read: the file, the codec of its name, its bytes.
-const UNREADABLE: [(&str, Codec, &[u8]); 5] = [
+/// A segment in LZMA.
+const LZMA: (&str, &[u8]) = (
+    "000000010000000000000013",
+    include_bytes!("../testdata/wal-g-3.0.9/lzma/000000010000000000000013.lzma"),
+);
+
+/// What was encrypted: the file, the codec of its name, its bytes.
+const UNREADABLE: [(&str, Codec, &[u8]); 4] = [
     (
         "000000010000000000000004",
         Codec::Zstd,
@@ -41,11 +48,6 @@ const UNREADABLE: [(&str, Codec, &[u8]); 5] = [
         "00000002.history",
         Codec::Brotli,
         include_bytes!("../testdata/wal-g-3.0.9/pgp/00000002.history.br"),
-    ),
-    (
-        "000000010000000000000013",
-        Codec::Lzma,
-        include_bytes!("../testdata/wal-g-3.0.9/lzma/000000010000000000000013.lzma"),
     ),
 ];
 
@@ -101,23 +103,29 @@ async fn flaw(archive: &Archive, backup: &str) -> Option<Flaw> {
 }
 
 #[tokio::test]
-async fn fault_117_a_copied_part_and_a_missing_one_of_wal_g_fail_the_restore_by_name() {
+async fn fault_117_a_strange_part_and_a_missing_one_of_wal_g_fail_the_restore_by_name() {
     let bench = golden();
     assert_eq!(flaw(&bench.archive, FIRST).await, None, "it is whole");
-    // WAL-G names what it copied with two extensions where nothing is compressed; nobody but WAL-G knows such a name.
+    // WAL-G names what it copied with two extensions where nothing is compressed.
+    assert_eq!(flaw(&bench.archive, SECOND).await, None, "it is whole");
+    // A name that nobody knows.
+    let strange = key(&format!(
+        "basebackups_005/{SECOND}/tar_partitions/copy_0.tar.tar.7z"
+    ));
+    bench.memory.insert(&strange, b"who knows".to_vec());
     let error = restore(&bench, SECOND).await;
     assert_eq!(error.kind, Kind::Configuration);
-    assert!(error.message.contains("copy_0.tar.tar"), "{error}");
+    assert!(error.message.contains("copy_0.tar.tar.7z"), "{error}");
     let Some(Flaw::Unreadable(words)) = flaw(&bench.archive, SECOND).await else {
         panic!("it cannot be read");
     };
-    assert!(words.contains("copy_0.tar.tar"), "{words}");
+    assert!(words.contains("copy_0.tar.tar.7z"), "{words}");
     // The newest one cannot be restored by us, so LATEST is the other.
     let catalog = bench.archive.catalog().await.expect("read");
     let latest = bench.archive.choose(&catalog, &BackupSelector::Latest);
     let latest = latest.await.expect("chosen");
     assert_eq!(latest.entry.name, name(FIRST));
-    assert!(latest.passed_over[0].contains("copy_0.tar.tar"));
+    assert!(latest.passed_over[0].contains("copy_0.tar.tar.7z"));
 
     let lost = format!("basebackups_005/{FIRST}/tar_partitions/part_005.tar");
     bench.memory.delete(&key(&lost)).await.expect("deleted");
@@ -177,8 +185,8 @@ fn says_nothing_false(error: &OpError, case: &str) {
 async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
     let whole = whole_encrypted_segment();
     let named = UNREADABLE.map(|(file, codec, bytes)| (file, codec, bytes.to_vec()));
-    // The same with WALG_COMPRESSION_METHOD=none. What is compressed as we cannot read has no such form.
-    let plain = UNREADABLE[..4].iter();
+    // The same with WALG_COMPRESSION_METHOD=none.
+    let plain = UNREADABLE.iter();
     let plain = plain.map(|(file, _, bytes)| (*file, Codec::None, bytes.to_vec()));
     let whole = (UNREADABLE[0].0, Codec::None, whole);
     for (file, codec, bytes) in named.into_iter().chain(plain).chain([whole]) {
@@ -221,6 +229,27 @@ async fn fault_96_118_what_only_wal_g_reads_is_not_damaged_and_not_archived() {
             assert!(history.expect(&case).is_some(), "{case}");
         }
     }
+}
+
+#[tokio::test]
+async fn fault_96_a_segment_of_wal_g_in_lzma_counts_as_archived_and_is_fetched() {
+    let bench = Bench::new();
+    let name = file_name(LZMA.0);
+    let stored = key(&wale_format::layout::wal(&name, Codec::Lzma));
+    bench.memory.insert(&stored, LZMA.1.to_vec());
+    assert!(bench.archive.has_readable(&name).await.expect("read"));
+    assert_eq!(
+        unreadable_wal::look(&bench.archive).await.expect("read"),
+        None
+    );
+    let fetched = wal_fetch::fetch(&bench.archive, &name).await.expect("read");
+    let plain = content(fetched).await.expect("whole");
+    // As the xz program decompresses it.
+    let digest = "7fd588d5fb8889f40000f067dd9aaa6e4736e83b1095640ed6515cf013b0ab4c";
+    assert_eq!(
+        (plain.len(), hex(&Sha256::digest(&plain)).as_str()),
+        (1 << 20, digest)
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use wale_pg::WalPageHeader;
 
 /// First byte of an OpenPGP message that begins with a session key: packet tag 1 with one, two or four bytes of length,
 /// or in the new format.
-const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
+pub(super) const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
 
 /// Bytes of an object by which it is recognised: the header of a tar has its mark within these.
 pub(crate) const HEAD_BYTES: usize = 512;
@@ -59,7 +59,8 @@ fn is_almost(magic: &[u8], head: &[u8]) -> bool {
     alike.count() >= 2
 }
 
-fn is_noise(head: &[u8]) -> bool {
+/// Whether the bytes are neither text nor one and the same.
+pub(super) fn is_noise(head: &[u8]) -> bool {
     let Some(noise) = head.get(..NOISE_BYTES) else {
         return false;
     };

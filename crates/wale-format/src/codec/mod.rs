@@ -23,10 +23,14 @@
 //! | zstd 1 | 1.4 MiB window, tables and buffers; 90 MiB at level 19 | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
+//! | brotli | not written | window of the stream, 4 MiB as WAL-G writes it and 16 MiB at most + 0.5 MiB |
+//! | lzma | not written | dictionary of the stream, 8 MiB as WAL-G writes it, never above what the caller allows + 0.1 MiB |
 //! | none | 0 | 0 |
 
+mod brotli;
 mod encrypted;
 mod lz4;
+mod lzma;
 mod lzo;
 mod strict;
 mod zstd_frame;
@@ -81,8 +85,15 @@ impl Codec {
         Self::Lzma,
     ];
 
-    /// The codecs that this version reads, in the order in which a look-up should try them.
-    pub const ALL_READABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Lzo, Self::None];
+    /// Every codec, in the order in which a look-up should try them.
+    pub const BY_USE: [Self; 6] = [
+        Self::Zstd,
+        Self::Lz4,
+        Self::Lzo,
+        Self::None,
+        Self::Brotli,
+        Self::Lzma,
+    ];
 
     /// The codecs that this version writes, the default first.
     pub const ALL_WRITABLE: [Self; 4] = [Self::Zstd, Self::Lz4, Self::None, Self::Lzo];
@@ -139,12 +150,6 @@ impl Codec {
     pub const fn can_write(self) -> bool {
         matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
     }
-
-    /// Whether this version reads it.
-    #[must_use]
-    pub const fn can_read(self) -> bool {
-        matches!(self, Self::None | Self::Zstd | Self::Lz4 | Self::Lzo)
-    }
 }
 
 impl fmt::Display for Codec {
@@ -170,12 +175,6 @@ impl FromStr for Codec {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The codec is known by name and extension, but this version cannot read it.
-    #[error("{codec} is not readable yet")]
-    NotYet {
-        /// The codec of the object.
-        codec: Codec,
-    },
     /// The codec is known by name and extension, but this version cannot write it.
     #[error("{codec} cannot be written by this version, only zstd, lz4, lzo and none")]
     NotWritable {
@@ -209,9 +208,7 @@ pub enum CodecError {
 impl From<CodecError> for io::Error {
     fn from(error: CodecError) -> Self {
         let kind = match &error {
-            CodecError::NotYet { .. } | CodecError::NotWritable { .. } => {
-                io::ErrorKind::Unsupported
-            }
+            CodecError::NotWritable { .. } => io::ErrorKind::Unsupported,
             CodecError::UnknownName { .. } | CodecError::Level { .. } => {
                 io::ErrorKind::InvalidInput
             }
@@ -408,7 +405,9 @@ pub const WINDOW_MAX_BYTES: u64 = 128 << 20;
 pub(crate) fn window_bytes(codec: Codec, head: &[u8]) -> u64 {
     match codec {
         Codec::Zstd => zstd_frame::window_bytes(head).unwrap_or(0),
-        _ => 0,
+        Codec::Brotli => brotli::window_bytes(head).unwrap_or(0),
+        Codec::Lzma => lzma::window_bytes(head).unwrap_or(0),
+        Codec::None | Codec::Lz4 | Codec::Lzo => 0,
     }
 }
 
@@ -423,6 +422,8 @@ pub(crate) fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> b
     }
     match codec {
         Codec::None => encrypted::in_place_of_plain(content, head),
+        // A stream of brotli looks like noise itself.
+        Codec::Brotli => encrypted::is_noise(head) && brotli::is_none(head),
         codec => magic(codec).is_some_and(|magic| encrypted::in_place_of_stream(magic, head)),
     }
 }
@@ -433,7 +434,8 @@ const fn magic(codec: Codec) -> Option<&'static [u8]> {
         Codec::Zstd => Some(zstd_frame::ZstdFrame::MAGIC),
         Codec::Lz4 => Some(lz4::Lz4Frame::MAGIC),
         Codec::Lzo => Some(lzo::LzopFrame::MAGIC),
-        Codec::None | Codec::Brotli | Codec::Lzma => None,
+        Codec::Lzma => Some(lzma::LzmaStream::MAGIC),
+        Codec::None | Codec::Brotli => None,
     }
 }
 
@@ -441,7 +443,6 @@ const fn magic(codec: Codec) -> Option<&'static [u8]> {
 /// source to its end and checks that nothing follows.
 ///
 /// # Errors
-/// `Unsupported` with a [`CodecError::NotYet`] inside when this version cannot read the codec.
 /// While reading: the source's own errors unchanged, `UnexpectedEof` for a truncated stream,
 /// `InvalidData` for a damaged one or for bytes after its end, `Unsupported` for what is encrypted, `OutOfMemory` for a
 /// larger window.
@@ -455,9 +456,12 @@ pub(crate) fn decoder_within<R: Read + Send + 'static>(
         Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source, window_max)?)),
         Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
         Codec::Lzo => Ok(Box::new(lzo::decoder(source, window_max))),
-        Codec::Brotli | Codec::Lzma => Err(CodecError::NotYet { codec }.into()),
+        Codec::Brotli => Ok(Box::new(brotli::decoder(source, window_max))),
+        Codec::Lzma => Ok(Box::new(lzma::decoder(source, window_max))),
     }
 }
 
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ mod writer;
 use std::io;
 
 pub use path::MemberPath;
-pub use reader::{Member, MemberKind, TarReader};
+pub use reader::{Member, MemberKind, TarEnd, TarReader};
 pub use writer::{Meta, TarWriter};
 
 /// Tar's unit: headers are one block, bodies are padded to a multiple of it. Bytes.

@@ -81,6 +81,18 @@ pub struct TarReader<R: Read> {
     body_left: u64,
     body_padding: usize,
     defaults: Records,
+    end: TarEnd,
+}
+
+/// Where an archive may end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TarEnd {
+    /// After its end marks, two blocks of zeros.
+    #[default]
+    Marked,
+    /// Without them, too, after a whole member: `PostgreSQL` 15 and later sends its tars so, and WAL-G stores them as they
+    /// come. Something else must show that nothing is missing.
+    Bare,
 }
 
 impl<R: Read> fmt::Debug for TarReader<R> {
@@ -101,7 +113,14 @@ impl<R: Read> TarReader<R> {
             body_left: 0,
             body_padding: 0,
             defaults: Records::default(),
+            end: TarEnd::Marked,
         }
+    }
+
+    /// The same reader, where an archive may end so.
+    #[must_use]
+    pub fn ending(self, end: TarEnd) -> Self {
+        Self { end, ..self }
     }
 
     /// The source, to look at.
@@ -117,7 +136,9 @@ impl<R: Read> TarReader<R> {
         let mut long_link = None;
         let mut pending = false;
         loop {
-            let block = self.block("a header")?;
+            let Some(block) = self.header_block(pending)? else {
+                return Ok(None);
+            };
             if block.iter().all(|&byte| byte == 0) {
                 if pending {
                     return Err(TarError::damaged("an extended header has no member"));
@@ -250,6 +271,25 @@ impl<R: Read> TarReader<R> {
                 return Err(TarError::damaged("other bytes follow the end marks"));
             }
         }
+    }
+
+    /// The next header, or none where the archive may end here.
+    fn header_block(&mut self, pending: bool) -> Result<Option<[u8; BLOCK_BYTES]>, TarError> {
+        let mut block = [0; BLOCK_BYTES];
+        if self.end == TarEnd::Bare && !pending {
+            let first = loop {
+                match self.source.read(&mut block[..1]) {
+                    Ok(0) => return Ok(None),
+                    Ok(count) => break count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            self.exact(&mut block[first..], "a header")?;
+        } else {
+            self.exact(&mut block, "a header")?;
+        }
+        Ok(Some(block))
     }
 
     fn block(&mut self, at: &str) -> Result<[u8; BLOCK_BYTES], TarError> {

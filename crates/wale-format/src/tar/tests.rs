@@ -262,6 +262,43 @@ fn a_cut_archive_is_never_whole() {
     }
 }
 
+/// Only where a member ends, and only where that is allowed.
+#[test]
+fn an_archive_may_end_without_its_marks_where_that_is_allowed() {
+    let archive = sample();
+    let mut whole = TarReader::new(archive.as_slice());
+    let mut ends = vec![0];
+    while let Some(member) = whole.next() {
+        member.expect("whole");
+        io::copy(&mut whole, &mut io::sink()).expect("whole");
+        let rest = whole.get_ref().len();
+        ends.push((archive.len() - rest).next_multiple_of(BLOCK_BYTES));
+    }
+    let count = |bytes: &[u8]| {
+        let mut reader = TarReader::new(bytes).ending(TarEnd::Bare);
+        let mut members = 0;
+        while let Some(member) = reader.next() {
+            member?;
+            members += 1;
+        }
+        Ok::<_, TarError>(members)
+    };
+    let last = ends[ends.len() - 1];
+    for cut in 0..=last {
+        let found = count(&archive[..cut]);
+        if let Some(members) = ends.iter().position(|end| *end == cut) {
+            assert_eq!(found.expect("it may end"), members, "cut at {cut}");
+        } else {
+            let kind = io::Error::from(found.expect_err("cut")).kind();
+            assert_eq!(kind, io::ErrorKind::UnexpectedEof, "cut at {cut}");
+        }
+    }
+    for cut in [last + 1, last + BLOCK_BYTES, last + BLOCK_BYTES + 1] {
+        assert!(count(&archive[..cut]).is_err(), "half of the marks");
+    }
+    assert_eq!(count(&archive).expect("whole"), ends.len() - 1);
+}
+
 #[test]
 fn a_changed_header_is_noticed() {
     let archive = sample();

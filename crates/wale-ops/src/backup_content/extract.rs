@@ -19,7 +19,7 @@ use super::ledger::{Admission, Carrier, Ledger};
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
 use super::memory::WRITE_BYTES;
 use super::sink::Sink;
-use super::stored::StoredBackup;
+use super::stored::{PartRules, StoredBackup};
 use super::tablespaces::{TablespaceRule, VersionFolders};
 use crate::error::{Kind, OpError, Result};
 
@@ -184,11 +184,12 @@ impl<S: Sink> Extraction<S> {
     pub(super) fn extract(
         &self,
         carrier: Carrier,
-        plain: &mut dyn Read,
+        (plain, rules): (&mut dyn Read, PartRules),
         cancel: &CancellationToken,
     ) -> Result<(), ConsumeError> {
         let mut directories = 0;
-        let result = self.members(carrier, plain, cancel, &mut directories);
+        let mut tar = TarReader::new(plain).ending(rules.end);
+        let result = self.members(carrier, (&mut tar, rules), cancel, &mut directories);
         if result.is_err() {
             // Another attempt brings them again.
             self.directories.fetch_sub(directories, Ordering::Relaxed);
@@ -199,11 +200,10 @@ impl<S: Sink> Extraction<S> {
     fn members(
         &self,
         carrier: Carrier,
-        plain: &mut dyn Read,
+        (tar, rules): (&mut TarReader<&mut dyn Read>, PartRules),
         cancel: &CancellationToken,
         directories: &mut u64,
     ) -> Result<(), ConsumeError> {
-        let mut tar = TarReader::new(plain);
         let mut buffer = vec![0u8; WRITE_BYTES];
         while let Some(member) = tar.next() {
             let member = member.map_err(std::io::Error::from)?;
@@ -220,9 +220,12 @@ impl<S: Sink> Extraction<S> {
                     *directories += 1;
                     self.directory(&member)?;
                 }
+                MemberKind::File { .. }
+                    if rules.leaves_control_file_out
+                        && member.path.as_str() == ControlFile::PATH => {}
                 MemberKind::File { size } => {
                     let size = *size;
-                    self.file(carrier, &member, size, &mut tar, &mut buffer, cancel)?;
+                    self.file(carrier, &member, size, tar, &mut buffer, cancel)?;
                 }
                 MemberKind::Symlink { target } => self.symbolic_link(&member, target)?,
                 MemberKind::HardLink { target } => {

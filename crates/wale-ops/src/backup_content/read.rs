@@ -16,7 +16,7 @@ use super::ledger::Carrier;
 use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
 use super::sink::Sink;
-use super::stored::StoredBackup;
+use super::stored::{PartRules, StoredBackup};
 use crate::error::{OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
 
@@ -91,7 +91,10 @@ impl BackupReader<'_> {
         let held = wanted.saturating_add(described);
         let work: Vec<_> = (0u32..)
             .zip(&backup.parts)
-            .map(|(number, part)| self.fetch(number, part, held, extraction, &token))
+            .map(|(number, part)| {
+                let rules = backup.rules_of(part);
+                self.fetch((number, part, rules), held, extraction, &token)
+            })
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
         let mut outcome = Ok(());
@@ -108,8 +111,7 @@ impl BackupReader<'_> {
 
     async fn fetch<S: Sink>(
         &self,
-        number: u32,
-        part: &StoredPart,
+        (number, part, rules): (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,
         token: &CancellationToken,
@@ -123,7 +125,8 @@ impl BackupReader<'_> {
             }
             let carrier = Carrier { partition, attempt };
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
-            let consume = move |plain: &mut dyn Read| extraction.extract(carrier, plain, &stop);
+            let consume =
+                move |plain: &mut dyn Read| extraction.extract(carrier, (plain, rules), &stop);
             let decoded = self
                 .archive
                 .decode_partition(&key, part.codec, held, consume);

@@ -15,8 +15,8 @@ use wale_archive::{Archive, BackupEntry, ConsumeError};
 use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
-use wale_format::tar::{MemberKind, TarReader};
-use wale_format::{BackupName, Sentinel, WaleSentinel};
+use wale_format::tar::{MemberKind, TarEnd, TarReader};
+use wale_format::{BackupName, Codec, Sentinel, WaleSentinel};
 use wale_pg::{Lsn, MajorVersion, TablespaceMap, TimelineId, WalSegmentSize, byte_text};
 use wale_pipeline::MemoryPermit;
 use wale_storage::{ObjectKey, StoreError};
@@ -34,6 +34,21 @@ const MAP_MAX: u64 = 1 << 20;
 /// `extended_version.txt` has one line.
 const VERSION_TEXT_MAX: u64 = 64 << 10;
 
+/// How a partition is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartRules {
+    /// How its tar may end.
+    pub(super) end: TarEnd,
+    /// `global/pg_control` is passed over: a partition of its own has it. WAL-G's streamed backups have it twice.
+    pub(super) leaves_control_file_out: bool,
+}
+
+/// Whether it is the partition that WAL-G makes for `global/pg_control` alone.
+fn holds_control_file(part: &StoredPart) -> bool {
+    let name = part.key.rsplit('/').next().unwrap_or_default();
+    name.starts_with("pg_control.tar")
+}
+
 /// A backup that can be read, as far as a look at the archive shows. It is read once: its ledger knows what came.
 pub(crate) struct StoredBackup {
     pub(crate) name: BackupName,
@@ -49,6 +64,8 @@ pub(crate) struct StoredBackup {
     pub(super) ledger: Arc<Ledger>,
     /// Largest first.
     pub(crate) parts: Vec<StoredPart>,
+    /// Whether another tool's list says which files must arrive.
+    is_listed: bool,
     /// What the ledger takes of the budget until the reading ends.
     memory: Option<MemoryPermit>,
 }
@@ -79,6 +96,7 @@ impl StoredBackup {
                 .cmp(&one.size)
                 .then_with(|| one.key.cmp(&other.key))
         });
+        let is_listed = list.as_ref().is_some_and(|list| list.members.count() > 0);
         let (manifest, ledger, counted) = if let Some(record) = &sentinel.wale {
             let bounds = DescriptionBounds::of_manifest(budget.total());
             let (manifest, ledger) = Manifest::load(archive, &name, record, bounds).await?;
@@ -112,7 +130,25 @@ impl StoredBackup {
             ledger: Arc::new(ledger),
             memory,
             parts,
+            is_listed,
         })
+    }
+
+    /// How one of its partitions is read. That WAL-G's streamed backups have no end marks is harmless where a cut is noticed
+    /// in another way: by the list, or by the codec.
+    pub(super) fn rules_of(&self, part: &StoredPart) -> PartRules {
+        let is_of_wal_g = self.manifest.is_none() && self.sentinel.lsn.is_some();
+        let end = if is_of_wal_g && (self.is_listed || part.codec != Codec::None) {
+            TarEnd::Bare
+        } else {
+            TarEnd::Marked
+        };
+        PartRules {
+            end,
+            leaves_control_file_out: is_of_wal_g
+                && !holds_control_file(part)
+                && self.parts.iter().any(holds_control_file),
+        }
     }
 
     /// The configuration that lay outside of the data directory, where the backup has it; and the folder in which it lay.
@@ -155,25 +191,6 @@ impl StoredBackup {
     /// Bytes of the budget that the description holds.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.memory.as_ref().map_or(0, MemoryPermit::bytes)
-    }
-
-    /// Refuses a codec that this version knows by name only.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Configuration`], naming it.
-    pub(crate) fn check_codecs(&self) -> Result<()> {
-        let Some(part) = self.parts.iter().find(|part| !part.codec.can_read()) else {
-            return Ok(());
-        };
-        Err(OpError::new(
-            Kind::Configuration,
-            format!(
-                "backup {} is compressed with {}, which this version cannot read yet",
-                self.name, part.codec
-            ),
-        )
-        .hint("use a version of wale that reads this codec, or the tool that made the backup"))
     }
 
     /// The name of a file that has not come, where one can be found: for a message only.
@@ -251,7 +268,9 @@ impl StoredBackup {
         let _memory = archive.budget().acquire(WORKER_BYTES).await;
         for part in self.parts.iter().filter(is_candidate) {
             let key = Archive::key(&part.key)?;
-            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find_map);
+            let end = self.rules_of(part).end;
+            let find = move |plain: &mut dyn Read| find_map(plain, end);
+            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find);
             let Some(bytes) = found.await? else { continue };
             let major = self.major.unwrap_or(MajorVersion::NEWEST);
             let map =
@@ -285,8 +304,11 @@ fn place_inside(base: &str, location: &str) -> Option<String> {
 }
 
 /// Looks for the tablespace map in a partition.
-fn find_map(plain: &mut dyn Read) -> std::result::Result<Option<Vec<u8>>, ConsumeError> {
-    let mut tar = TarReader::new(plain);
+fn find_map(
+    plain: &mut dyn Read,
+    end: TarEnd,
+) -> std::result::Result<Option<Vec<u8>>, ConsumeError> {
+    let mut tar = TarReader::new(plain).ending(end);
     while let Some(member) = tar.next() {
         let member = member.map_err(std::io::Error::from)?;
         if let MemberKind::File { size } = member.kind

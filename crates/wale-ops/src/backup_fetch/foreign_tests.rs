@@ -22,16 +22,21 @@ async fn a_foreign_backup_without_its_label_is_refused() {
     fs::remove_dir_all(bench.path("elsewhere")).unwrap();
 
     let last = bench.partition_keys().pop().unwrap();
-    let mut tar = TarWriter::new(Vec::new());
-    let (path, size) = (ControlFile::PATH, CONTROL_FILE.len() as u64);
-    tar.file_header(path, size, &Meta::default()).unwrap();
-    std::io::Write::write_all(&mut tar, CONTROL_FILE).unwrap();
-    let content = testing::encode(Codec::Zstd, &tar.finish().unwrap());
+    let content = testing::encode(Codec::Zstd, &control_tar());
     bench.insert(last.as_str(), content);
     let error = bench.restore(&bench.options()).await.unwrap_err();
     assert!(error.message.contains("backup_label"), "{error:?}");
     assert_eq!(error.kind, Kind::CorruptData);
     bench.assert_half_done();
+}
+
+/// A tar with the control file alone.
+fn control_tar() -> Vec<u8> {
+    let mut tar = TarWriter::new(Vec::new());
+    let (path, size) = (ControlFile::PATH, CONTROL_FILE.len() as u64);
+    tar.file_header(path, size, &META).unwrap();
+    std::io::Write::write_all(&mut tar, CONTROL_FILE).unwrap();
+    tar.finish().unwrap()
 }
 
 const META: Meta = Meta {
@@ -173,7 +178,7 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
         ("whole", None),
         ("member", Some("base/5/99999")),
         ("part", Some("part_00000001.tar.zst")),
-        ("copy", Some("copy_0.tar.tar")),
+        ("copy", Some("copy_0.tar.7z")),
         ("list", Some("files_metadata.json")),
     ] {
         let bench = Bench::new().await;
@@ -194,16 +199,15 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
         if case != "list" {
             bench.insert(&layout::files_metadata(&name()), list.to_string().into());
         }
-        // WAL-G has a partition of its own for it.
+        // WAL-G has a partition of its own for it; a streamed backup has it beside the other files, too.
         let folder = layout::partitions_prefix(&name());
-        let empty = vec![0u8; 1024];
-        bench.insert(&format!("{folder}pg_control.tar"), empty.clone());
+        bench.insert(&format!("{folder}pg_control.tar"), control_tar());
         if case == "part" {
             let gone = bench.partition_keys().remove(1);
             bench.remove(&gone);
         }
         if case == "copy" {
-            bench.insert(&format!("{folder}copy_0.tar.tar"), empty);
+            bench.insert(&format!("{folder}copy_0.tar.7z"), vec![0u8; 1024]);
         }
         let restored = bench.restore(&bench.options()).await;
         let Some(lacking) = lacking else {

@@ -73,7 +73,6 @@ pub(super) async fn prepare(
     if found.begin == Begin::Fresh {
         check_space(options, &sources, &places.tablespaces)?;
     }
-    sources.check_codecs()?;
     warnings.extend(chosen.warnings);
     warnings.extend(warnings_about(source, options.pg_wal_link.as_deref()));
     check_unnamed(archive, source, &places.tablespaces, found.owner).await?;

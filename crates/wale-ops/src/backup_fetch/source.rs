@@ -39,11 +39,6 @@ impl Sources {
         self.before.iter().chain([&self.restored])
     }
 
-    /// Refuses codecs that this version knows by name only.
-    pub(super) fn check_codecs(&self) -> Result<()> {
-        self.all().try_for_each(Source::check_codecs)
-    }
-
     /// Bytes of the budget that their descriptions hold.
     pub(super) fn held_bytes(&self) -> u64 {
         self.all().map(Source::held_bytes).sum()

@@ -197,7 +197,7 @@ async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError
         let mut copies = Vec::new();
         for stored in archive.find_wal_copies(&source.stored_as).await? {
             // What no restore of ours reads counts as not archived.
-            if stored.codec.can_read() && archive.opens(&stored).await? {
+            if archive.opens(&stored).await? {
                 copies.push(stored);
             }
         }
@@ -242,7 +242,7 @@ async fn claim(archive: &Archive, source: &Source) -> Result<()> {
 struct Copies {
     /// Those that this version can read.
     readable: Vec<Copy>,
-    /// Those that it cannot, because a codec or a key is missing. They count for nothing: no restore of ours reads
+    /// Those that it cannot, because a key is missing. They count for nothing: no restore of ours reads
     /// them.
     unreadable: Vec<StoredWal>,
 }
@@ -277,8 +277,8 @@ async fn store(
     unreadable: &[StoredWal],
 ) -> Result<Done> {
     let is_taken = |codec: &Codec| unreadable.iter().any(|stored| stored.codec == *codec);
-    let mut codecs = [archive.codec()].into_iter().chain(Codec::ALL_READABLE);
-    let Some(codec) = codecs.find(|codec| codec.can_write() && !is_taken(codec)) else {
+    let mut codecs = [archive.codec()].into_iter().chain(Codec::ALL_WRITABLE);
+    let Some(codec) = codecs.find(|codec| !is_taken(codec)) else {
         return Err(conflict(source, &unreadable[0].key));
     };
     archive.note_codec(codec).await?;

@@ -65,4 +65,5 @@ mod wal_e_face;
 mod wal_e_golden;
 mod wal_e_real;
 mod wal_e_statuses;
+mod wal_g_golden;
 mod wale_golden;
