@@ -27,6 +27,8 @@ pub enum Remedy {
     },
     /// Libraries that are missing on this host are reported, and do not fail the restore.
     MissingLibrariesWarn,
+    /// The folder whose configuration files a restore takes.
+    ConfigurationFolder,
     /// How long an unfinished backup of another tool counts as one that is being written.
     SweepGrace,
     /// Of which server scheduled base backups are taken.

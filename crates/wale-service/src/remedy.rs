@@ -31,6 +31,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::MissingLibrariesWarn => {
             "WALE_RESTORE_LIBRARIES=warn, or --restore-libraries warn".to_owned()
         }
+        Remedy::ConfigurationFolder => "PGCONF_BACKUP_DIR".to_owned(),
         Remedy::SweepGrace => "WALE_SWEEP_GRACE".to_owned(),
         Remedy::BackupRole => "WALE_BACKUP_ROLE".to_owned(),
         Remedy::StoreChecksum => "WALE_S3_CHECKSUM=md5, in Azure WALE_WABS_CHECKSUM=md5".to_owned(),

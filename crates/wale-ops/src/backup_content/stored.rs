@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use wale_archive::described::DescriptionBounds;
 use wale_archive::member_list::Keep;
 use wale_archive::parts::StoredPart;
-use wale_archive::{Archive, BackupEntry, ConsumeError};
+use wale_archive::{Archive, BackupEntry, ConsumeError, Remedy};
 use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
@@ -165,7 +165,8 @@ impl StoredBackup {
                 Kind::CorruptData,
                 format!("the configuration of backup {} {what}", self.name),
             )
-            .hint("name a folder with your own in PGCONF_BACKUP_DIR, and restore again")
+            .hint("name a folder with your own, and restore again")
+            .remedy(Remedy::ConfigurationFolder)
         };
         let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
             return Err(damaged("is not in the archive".to_owned()));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wale_archive::Archive;
+use wale_archive::{Archive, Remedy};
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_cluster::{
     DataDirectory, DirectoryContent, Owner, RestoreMarker, RestoreRequest, RestoreState,
@@ -129,7 +129,7 @@ fn already_restored(
     if asks_for_less(done, request) && has_ended() {
         tracing::warn!(
             backup = marker.backup,
-            hint = "take START_MODE=RESTORE away, too; to restore again, move the data directory away first: it has been written \
+            hint = "take the restore out of the settings, too; to restore again, move the data directory away first: it has been written \
                     to since",
             "\"{target}\" holds a cluster whose restore has ended its recovery: nothing is restored, and the recovery \
              settings that were removed since make no difference"
@@ -411,7 +411,8 @@ async fn configuration(
             Kind::Configuration,
             format!("the configuration in {shown} cannot be taken over"),
         )
-        .hint("let PGCONF_BACKUP_DIR name a folder that this user can read; nothing was written")
+        .hint("name a folder that this user can read; nothing was written")
+        .remedy(Remedy::ConfigurationFolder)
         .source(error)
     })
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use wale_archive::Remedy;
 use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text, recovery};
 use wale_pg::{MajorVersion, byte_text, exclusion};
 
@@ -261,9 +262,10 @@ pub(super) fn check_configuration(path: &str, size: u64) -> Result<()> {
     )
     .detail(format!("At most {} are read.", recovery::FILE_BYTES_MAX))
     .hint(format!(
-        "put a {path} of yours into the folder that PGCONF_BACKUP_DIR names, which takes its place; or restore with \
-         backup-fetch, and write the recovery settings yourself"
-    )))
+        "restore with backup-fetch, and write the recovery settings yourself; or put a {path} of yours, which takes its \
+         place, into the folder of your configuration files"
+    ))
+    .remedy(Remedy::ConfigurationFolder))
 }
 
 /// The rest of `path` at or below `folder`.

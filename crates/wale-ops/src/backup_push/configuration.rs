@@ -23,8 +23,7 @@ const LIBRARIES: &str = "shared_preload_libraries";
 const MAIN: &str = "postgresql.conf";
 
 /// What a person has to do who wants to restore a backup without its configuration.
-const KEEP_COPIES: &str =
-    "keep copies of them, in a folder that PGCONF_BACKUP_DIR names when you restore";
+const KEEP_COPIES: &str = "keep copies of them in a folder, and name it when you restore";
 
 /// A configuration that is stored.
 #[derive(Debug, Clone)]
@@ -119,7 +118,7 @@ async fn store(folder: &Path, facts: &ServerFacts, files: &str) -> Result<Option
     tracing::warn!(
         files,
         problem,
-        hint = "mount the folder into the sidecar's container read-only, or keep copies for PGCONF_BACKUP_DIR",
+        hint = "mount the folder into the sidecar's container read-only, or keep copies in a folder, and name it when you restore",
         "the server's configuration lies outside of the data directory and cannot be read here: it is no part of the backup"
     );
     Ok(None)
