@@ -13,6 +13,9 @@ use crate::member_list::MemberList;
 /// Names in messages that were not understood, at most; the others are counted.
 const STRANGE_TOLD: usize = 3;
 
+/// How the name of WAL-G's partition for `global/pg_control` begins.
+const CONTROL_FILE_PART: &str = "pg_control.tar";
+
 /// A partition in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
@@ -27,6 +30,11 @@ pub struct StoredPart {
 }
 
 impl StoredPart {
+    /// Whether it is the one that WAL-G makes for `global/pg_control` alone.
+    pub fn holds_control_file(&self) -> bool {
+        self.file_name().starts_with(CONTROL_FILE_PART)
+    }
+
     /// The last component of its key.
     fn file_name(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or(&self.key)
@@ -194,7 +202,7 @@ fn check_listed(backup: &BackupName, list: Option<&MemberList>, parts: &Parts) -
         );
         return Err(damaged(backup, &what));
     }
-    if !there.iter().any(|name| name.starts_with("pg_control.tar")) {
+    if !there.iter().any(|name| name.starts_with(CONTROL_FILE_PART)) {
         return Err(damaged(
             backup,
             "partition pg_control.tar is not in the archive",

@@ -11,8 +11,8 @@ use crate::{Archive, Witness};
 /// How often the log is listed anew because the listing lacked what the store has.
 const LOOKS: usize = 3;
 
-/// What the listing has of a leg, as far as its names show that a restore of ours reads it. What is encrypted has the name of what is not:
-/// [`carried`] opens some.
+/// What the listing has of a leg, as far as its names show that a restore of ours reads it. What is encrypted has the name
+/// of what is not: [`carried`] opens some.
 async fn walk(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Walk> {
     let mut walk = Walk::new(leg, size);
     let prefix = prefix(leg, size)?;

@@ -9,7 +9,7 @@ use brotli_decompressor::{
     BrotliDecoderParameter, BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc,
 };
 
-use super::encrypted::{HEAD_BYTES, OPENPGP};
+use super::encrypted::{HEAD_BYTES, stranger};
 use super::strict::{FrameDecoder, Source, Strict};
 
 /// The largest window of the format, 16 MiB. The extension for larger ones is no part of the RFC, and no tool writes it into
@@ -122,15 +122,10 @@ impl BrotliStream {
     }
 
     fn refused(&self) -> io::Error {
-        if self.taken > HEAD_BYTES as u64 {
-            return io::Error::new(io::ErrorKind::InvalidData, "it cannot be decompressed");
+        match self.first {
+            Some(first) if self.taken <= HEAD_BYTES as u64 => stranger(first),
+            _ => io::Error::new(io::ErrorKind::InvalidData, "it cannot be decompressed"),
         }
-        let what = if self.first.is_some_and(|first| OPENPGP.contains(&first)) {
-            "it is encrypted with OpenPGP, which this version cannot decrypt"
-        } else {
-            "it does not begin as one, and may be encrypted"
-        };
-        io::Error::new(io::ErrorKind::Unsupported, what)
     }
 }
 

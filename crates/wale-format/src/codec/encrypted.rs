@@ -9,7 +9,7 @@ use wale_pg::WalPageHeader;
 
 /// First byte of an OpenPGP message that begins with a session key: packet tag 1 with one, two or four bytes of length,
 /// or in the new format.
-pub(super) const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
+const OPENPGP: [u8; 4] = [0x84, 0x85, 0x86, 0xC1];
 
 /// Bytes of an object by which it is recognised: the header of a tar has its mark within these.
 pub(crate) const HEAD_BYTES: usize = 512;
@@ -79,10 +79,15 @@ pub(super) fn refuse_stranger(magic: &[u8], head: &[u8]) -> io::Result<()> {
     if magic.starts_with(head) || head.iter().all(|byte| *byte == 0) {
         return Ok(());
     }
-    let what = if OPENPGP.contains(&head[0]) {
+    Err(stranger(head[0]))
+}
+
+/// The error for what does not begin as a stream, by its first byte. It says nothing about damage.
+pub(super) fn stranger(first: u8) -> io::Error {
+    let what = if OPENPGP.contains(&first) {
         "it is encrypted with OpenPGP, which this version cannot decrypt"
     } else {
         "it does not begin as one, and may be encrypted"
     };
-    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    io::Error::new(io::ErrorKind::Unsupported, what)
 }

@@ -9,8 +9,8 @@
 //! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
 //! * Dropping an [`Encoder`] without [`Encoder::finish`] leaves a stream that no decoder accepts
 //!   (except `none`, which has no end mark: there the store's own length is the proof).
-//! * A decoder ends (`Ok(0)`) only when the frame is whole, its checksum matched, **and** the source is
-//!   at its end. Truncation and trailing bytes are errors, so a reader that reached the end has
+//! * A decoder ends (`Ok(0)`) only when the frame is whole, its checksum matched where the format has one (brotli and lzma have
+//!   none), **and** the source is at its end. Truncation and trailing bytes are errors, so a reader that reached the end has
 //!   seen everything there is.
 //! * An error of the source passes through a decoder unchanged; damage found by the decoder is
 //!   `InvalidData` or `UnexpectedEof`, something encrypted in the place of a stream `Unsupported`, a window above what

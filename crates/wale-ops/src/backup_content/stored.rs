@@ -43,12 +43,6 @@ pub(super) struct PartRules {
     pub(super) leaves_control_file_out: bool,
 }
 
-/// Whether it is the partition that WAL-G makes for `global/pg_control` alone.
-fn holds_control_file(part: &StoredPart) -> bool {
-    let name = part.key.rsplit('/').next().unwrap_or_default();
-    name.starts_with("pg_control.tar")
-}
-
 /// A backup that can be read, as far as a look at the archive shows. It is read once: its ledger knows what came.
 pub(crate) struct StoredBackup {
     pub(crate) name: BackupName,
@@ -146,8 +140,8 @@ impl StoredBackup {
         PartRules {
             end,
             leaves_control_file_out: is_of_wal_g
-                && !holds_control_file(part)
-                && self.parts.iter().any(holds_control_file),
+                && !part.holds_control_file()
+                && self.parts.iter().any(StoredPart::holds_control_file),
         }
     }
 
