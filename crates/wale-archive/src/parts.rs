@@ -272,9 +272,9 @@ mod tests {
         );
         // What is skipped is in the parent.
         let members = ["backup_label", "base/5", "base/5/1"];
-        let names = ExpectedNames::new(listed.members.clone());
-        let expected = members.map(|name| names.is_missing(name));
-        assert_eq!((expected, names.count()), ([true, true, false], 3));
+        let all = ExpectedNames::new(listed.members.clone());
+        let expected = members.map(|name| all.is_missing(name));
+        assert_eq!((expected, all.count()), ([true, true, false], 3));
         let stored = |names: &[&str]| Parts {
             known: names
                 .iter()

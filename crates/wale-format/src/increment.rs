@@ -20,11 +20,11 @@ use std::io::{self, Read};
 const PAGE_BYTES: u64 = Increment::PAGE_BYTES as u64;
 
 const MAGIC: [u8; 4] = *b"wi1U";
-const HEADER_BYTES: u64 = 16;
-const NUMBER_BYTES: u64 = 4;
+const HEADER_BYTES: usize = 16;
+const NUMBER_BYTES: usize = 4;
 
 /// Pages of a file, at most: 2 GiB, twice what PostgreSQL's files have at most. Their numbers take 1 MiB of memory.
-pub const INCREMENT_PAGES_MAX: u32 = 1 << 18;
+const PAGES_MAX: u32 = 1 << 18;
 
 /// What an increment says before its pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +55,10 @@ impl Increment {
     /// Those of the source; `Invalid` for what is no increment of this length.
     pub fn read(source: &mut impl Read, member_bytes: u64) -> Result<Self, IncrementError> {
         let invalid = |why: String| Err(IncrementError::Invalid(why));
-        if member_bytes < HEADER_BYTES {
+        if member_bytes < HEADER_BYTES as u64 {
             return invalid(format!("it has {member_bytes} bytes"));
         }
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER_BYTES];
         source.read_exact(&mut header)?;
         let [
             m0,
@@ -85,12 +85,12 @@ impl Increment {
         if file_bytes % PAGE_BYTES != 0 {
             return invalid(format!("its file has {file_bytes} bytes, no whole pages"));
         }
-        if file_bytes > u64::from(INCREMENT_PAGES_MAX) * PAGE_BYTES {
+        if file_bytes > u64::from(PAGES_MAX) * PAGE_BYTES {
             return invalid(format!("its file has {file_bytes} bytes, far too many"));
         }
         let count = u32::from_le_bytes([n0, n1, n2, n3]);
-        let expected = HEADER_BYTES + u64::from(count) * (NUMBER_BYTES + PAGE_BYTES);
-        if count > INCREMENT_PAGES_MAX || expected != member_bytes {
+        let expected = HEADER_BYTES as u64 + u64::from(count) * (NUMBER_BYTES as u64 + PAGE_BYTES);
+        if count > PAGES_MAX || expected != member_bytes {
             return invalid(format!(
                 "{count} pages of 8192 bytes do not make {member_bytes} bytes"
             ));
@@ -121,14 +121,17 @@ impl Increment {
 /// The numbers of the pages; memory is taken as they come.
 fn read_numbers(source: &mut impl Read, count: u32) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
-    let mut left = u64::from(count);
-    let mut piece = [0; 4096];
+    let mut left = count as usize;
+    let mut piece = [[0; NUMBER_BYTES]; 1024];
     while left > 0 {
-        let bytes = (left * NUMBER_BYTES).min(piece.len() as u64) as usize;
-        source.read_exact(&mut piece[..bytes])?;
-        let (whole, _) = piece[..bytes].as_chunks::<4>();
-        numbers.extend(whole.iter().map(|number| u32::from_le_bytes(*number)));
-        left -= whole.len() as u64;
+        let some = left.min(piece.len());
+        source.read_exact(piece[..some].as_flattened_mut())?;
+        numbers.extend(
+            piece[..some]
+                .iter()
+                .map(|number| u32::from_le_bytes(*number)),
+        );
+        left -= some;
     }
     Ok(numbers)
 }
@@ -142,7 +145,11 @@ mod tests {
         bytes.extend(file_bytes.to_le_bytes());
         bytes.extend(u32::try_from(blocks.len()).unwrap().to_le_bytes());
         bytes.extend(blocks.iter().flat_map(|block| block.to_le_bytes()));
-        bytes.extend(blocks.iter().flat_map(|block| [*block as u8; 8192]));
+        bytes.extend(
+            blocks
+                .iter()
+                .flat_map(|block| [block.to_le_bytes()[0]; 8192]),
+        );
         bytes
     }
 

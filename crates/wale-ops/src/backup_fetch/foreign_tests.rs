@@ -187,7 +187,8 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
             sentinel.wale = None;
             sentinel.files_metadata_disabled = None;
         });
-        let mut files = serde_json::json!({"/": {}, "/base/5": {}, "/base/5/16390": {"IsSkipped": false}});
+        let mut files =
+            serde_json::json!({"/": {}, "/base/5": {}, "/base/5/16390": {"IsSkipped": false}});
         if case == "unchanged" {
             files["/base/5/16391"] = serde_json::json!({"IsSkipped": true});
         }

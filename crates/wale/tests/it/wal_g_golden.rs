@@ -87,7 +87,7 @@ impl Golden {
             let found = found.map(|found| found.replace('|', " / ").trim_end().to_owned());
             match target["expected"][check].as_str() {
                 Some(expected) => {
-                    assert_eq!(found.unwrap(), expected, "{check} of {label} to {aim}")
+                    assert_eq!(found.unwrap(), expected, "{check} of {label} to {aim}");
                 }
                 None => assert!(
                     found.unwrap_err().contains("does not exist"),
@@ -127,14 +127,7 @@ impl Golden {
 
     /// It is refused by name, before anything is written, and the message names a backup that does.
     fn refuses(&self, name: &str, label: &str) {
-        let (cluster, options) = self.place(name);
-        let data = cluster.data.to_string_lossy().into_owned();
-        let output = wale_command(WALE, "wale", &options)
-            .args(["backup-fetch", &data, label])
-            .output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{told}");
+        let told = self.fails(name, label);
         let full = self.manifest["backups"][0]["name"].as_str().unwrap();
         for words in [
             label,
@@ -143,7 +136,36 @@ impl Golden {
         ] {
             assert!(told.contains(words), "{words}: {told}");
         }
-        assert!(!cluster.data.join("PG_VERSION").exists(), "{told}");
+    }
+
+    /// A restore that fails before anything is written; what it says.
+    fn fails(&self, name: &str, label: &str) -> String {
+        let (cluster, options) = self.place(name);
+        let data = cluster.data.to_string_lossy().into_owned();
+        let output = wale_command(WALE, "wale", &options)
+            .args(["backup-fetch", &data, label])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{told}");
+        let left = std::fs::read_dir(&cluster.data).unwrap().count();
+        assert_eq!(left, 0, "{told}");
+        told
+    }
+
+    /// The backup that `LATEST` means.
+    fn latest(&self) -> String {
+        let (_, options) = self.place("unused");
+        let output = wale_command(WALE, "wale", &options)
+            .args(["backup-list", "LATEST"])
+            .output()
+            .unwrap();
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let name = listed
+            .lines()
+            .nth(1)
+            .and_then(|line| line.split_whitespace().next());
+        name.unwrap_or_else(|| panic!("{listed}")).to_owned()
     }
 }
 
@@ -223,4 +245,96 @@ fn wal_g_archive_of_13_made_by_wal_g_1_1_to_every_target() {
 #[test]
 fn wal_g_archive_of_16_with_deltas_of_one_full_backup_and_one_without_a_list_to_every_target() {
     restores("pg16-zstd-latest-full-nolist", 0);
+}
+
+/// A full backup, and the first and the last of the deltas that build on it.
+const CHAIN: [&str; 3] = [
+    "base_00000001000000000000000C",
+    "base_00000001000000000000000E_D_00000001000000000000000C",
+    "base_000000010000000000000012_D_000000010000000000000010",
+];
+
+/// What is done to an object of a chain: its new text, or nothing where it goes.
+type Harm = fn(&str) -> Option<String>;
+
+/// An object of a chain below `basebackups_005/`, what is done to it, and what a restore of the last delta says then.
+const HARMS: [(&str, Harm, &str); 6] = [
+    (
+        "base_00000001000000000000000E_D_00000001000000000000000C/files_metadata.json",
+        |_| None,
+        "files_metadata.json, is not in the archive",
+    ),
+    (
+        "base_00000001000000000000000E_D_00000001000000000000000C/tar_partitions/part_001.tar.lz4",
+        |_| None,
+        "part_001.tar.lz4",
+    ),
+    (
+        "base_00000001000000000000000E_D_00000001000000000000000C_backup_stop_sentinel.json",
+        |_| None,
+        "which it is based on",
+    ),
+    (
+        "base_00000001000000000000000E_D_00000001000000000000000C_backup_stop_sentinel.json",
+        |text| Some(text.replace("\"DeltaLSN\":12582952", "\"DeltaLSN\":12582953")),
+        "begins at 0/C00028",
+    ),
+    (
+        "base_00000001000000000000000E_D_00000001000000000000000C_backup_stop_sentinel.json",
+        |text| Some(text.replace(CHAIN[0], CHAIN[2])),
+        "which it is based on",
+    ),
+    (
+        "base_00000001000000000000000C/files_metadata.json",
+        |text| Some(text.replace("\"/PG_VERSION\"", "\"/PG_ELSE\"")),
+        "its list lacks a file that a later one builds on",
+    ),
+];
+
+/// The real WAL-G says 0 to some of these, and what it restored is no cluster.
+#[test]
+fn a_chain_of_wal_g_that_lacks_something_is_refused_by_name_and_latest_is_another_backup() {
+    let golden = Golden::new("lacking", &packed("pg15-lz4-delta-chain"));
+    for (number, (object, harm, why)) in HARMS.into_iter().enumerate() {
+        let path = golden.archive.join("basebackups_005").join(object);
+        let before = std::fs::read(&path).unwrap();
+        match std::str::from_utf8(&before).ok().and_then(harm) {
+            Some(harmed) => {
+                assert_ne!(harmed.as_bytes(), before, "{why}");
+                std::fs::write(&path, harmed).unwrap();
+            }
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let told = golden.fails(&format!("target{number}"), CHAIN[2]);
+        assert!(told.contains(why), "{why}: {told}");
+        // What a list says of files shows only when the backup is restored.
+        if !object.starts_with("base_00000001000000000000000C/") {
+            assert_eq!(golden.latest(), CHAIN[0], "{why}");
+        }
+        std::fs::write(&path, before).unwrap();
+    }
+    assert_eq!(golden.latest(), CHAIN[2]);
+}
+
+#[test]
+fn the_list_says_what_made_a_backup_and_whether_it_can_be_restored() {
+    let golden = Golden::new("list", &packed("pg15-lz4-delta-chain"));
+    let list = format!("basebackups_005/{}/files_metadata.json", CHAIN[1]);
+    std::fs::remove_file(golden.archive.join(list)).unwrap();
+    let (_, options) = golden.place("unused");
+    let output = wale_command(WALE, "wale", &options)
+        .args(["backup-list", "--json"])
+        .output()
+        .unwrap();
+    let listed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let can: Vec<&Value> = listed.iter().map(|one| &one["restorable"]).collect();
+    assert_eq!(can, [true, false, false, false]);
+    let second = &listed[1];
+    assert_eq!(
+        (&second["made_by"], &second["delta_of"]),
+        (&"WAL-G".into(), &CHAIN[0].into())
+    );
+    assert_eq!(second["codecs"], serde_json::json!(["lz4"]));
+    let why = second["not_restorable_because"].as_str().unwrap();
+    assert!(why.contains("files_metadata.json"), "{why}");
 }
