@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use wale_format::{BackupName, Codec};
-use wale_pg::{Lsn, MajorVersion, TimelineId};
+use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
 /// One base backup of the archive.
 ///
@@ -54,6 +54,8 @@ pub struct BackupSummary {
     pub damaged: Option<String>,
     /// What made it; `None` where its sentinel cannot be read.
     pub tool: Option<Tool>,
+    /// Whose backup it is, where its maker recorded that.
+    pub system_identifier: Option<SystemIdentifier>,
     /// The backup that this one only holds the changes to, by name.
     pub parent: Option<String>,
     /// What a look at its objects showed, where there was one.

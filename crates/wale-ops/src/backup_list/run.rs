@@ -4,7 +4,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, SentinelRecord};
 use wale_format::Sentinel;
-use wale_pg::MajorVersion;
+use wale_pg::{MajorVersion, SystemIdentifier};
 
 use super::report::{BackupSummary, Looked, Tool};
 use crate::error::Result;
@@ -126,6 +126,7 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
         extensions: wale.map(|wale| wale.extensions.clone()).unwrap_or_default(),
         wale: wale.is_some(),
         tool: damaged.is_none().then(|| tool_of(sentinel)),
+        system_identifier: sentinel.system_identifier.map(SystemIdentifier::new),
         parent: sentinel.delta_from.clone(),
         looked: None,
         damaged,

@@ -246,6 +246,7 @@ mod tests {
             extensions: std::collections::BTreeMap::new(),
             wale: true,
             tool: Some(Tool::Wale),
+            system_identifier: None,
             parent: None,
             looked: None,
             damaged: None,

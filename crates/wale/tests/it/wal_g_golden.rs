@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use wale_testkit::{Cluster, Sandbox, Sidecar, SidecarOptions, free_port, shell, wale_command};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, shell, wale_command,
+};
 
 use crate::support::WALE;
 
@@ -337,4 +339,64 @@ fn the_list_says_what_made_a_backup_and_whether_it_can_be_restored() {
     assert_eq!(second["codecs"], serde_json::json!(["lz4"]));
     let why = second["not_restorable_because"].as_str().unwrap();
     assert!(why.contains("files_metadata.json"), "{why}");
+}
+
+/// What `wale adopt` says of an archive, with its status.
+fn adopt(golden: &Golden, data: &Path) -> (Option<i32>, String) {
+    let (_, options) = golden.place("unused");
+    let output = wale_command(WALE, "wale", &options)
+        .env("PGDATA", data)
+        .arg("adopt")
+        .output()
+        .unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(told).unwrap())
+}
+
+/// Nothing is written by it: the archive is byte for byte what it was.
+#[test]
+fn adopt_says_what_wal_g_left_and_how_far_it_leads_and_writes_nothing() {
+    let golden = Golden::new("adopt", &packed("pg16-lz4-divergent-parent"));
+    let archive = golden.archive.display().to_string();
+    let content = || {
+        shell(&format!(
+            "cd {archive} && find . -type f | sort | xargs sha256sum"
+        ))
+    };
+    let before = content();
+    let (status, told) = adopt(&golden, Path::new("/nonexistent"));
+    assert_eq!(status, Some(0), "{told}");
+    for words in [
+        "system identifier 7713238745795449200, with segments of 1.0 MiB, as its newest segment says",
+        "3, of which 2 can be restored",
+        "base_00000001000000000000000B, by WAL-G, PostgreSQL 16, lz4, ended at 2026-11-28",
+        "a branch that was abandoned",
+        "13 segments (13 lz4)",
+        "from base_00000001000000000000000B, which ended at",
+        "to the end of segment 000000020000000000000014, stored at",
+        "the first push or base backup writes wale.json",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let lost = golden.archive.join("wal_005/00000002000000000000000E.lz4");
+    let kept = std::fs::read(&lost).unwrap();
+    std::fs::remove_file(&lost).unwrap();
+    let (_, told) = adopt(&golden, Path::new("/nonexistent"));
+    for words in [
+        "to the end of segment 00000002000000000000000D",
+        "1 segments are missing, 00000002000000000000000E",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    std::fs::write(&lost, kept).unwrap();
+    // Another cluster is told so before it pushes anything.
+    let options = ClusterOptions {
+        name: "other".into(),
+        ..ClusterOptions::default()
+    };
+    let other = Cluster::init(&golden.sandbox, &options);
+    let (status, told) = adopt(&golden, &other.data);
+    assert_ne!(status, Some(0), "{told}");
+    assert!(told.contains("7713238745795449200"), "{told}");
+    assert_eq!(content(), before);
 }
