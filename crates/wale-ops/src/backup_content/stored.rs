@@ -35,6 +35,9 @@ const MAP_MAX: u64 = 1 << 20;
 /// `extended_version.txt` has one line.
 const VERSION_TEXT_MAX: u64 = 64 << 10;
 
+/// Partitions of all backups of a chain, at most: 131,072 × some 150 bytes = 20 MB; at WAL-G's 1 GiB each they are 128 TiB.
+const CHAIN_PARTS_MAX: usize = 1 << 17;
+
 /// How a partition is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartRules {
@@ -119,10 +122,16 @@ impl StoredBackup {
         let bounds = DescriptionBounds::of_foreign(archive.budget().total());
         let entries = || [delta].into_iter().chain(parents);
         let (mut lists, mut parts, mut files, mut doubt) = (Vec::new(), Vec::new(), 0, None);
+        let mut partitions = 0;
         for entry in entries() {
             let list = List::load(archive, entry).await?;
             let mut stored = list.parts(archive, entry).await?;
             by_size(&mut stored);
+            partitions += stored.len();
+            if partitions > CHAIN_PARTS_MAX {
+                let why = format!("the chain has more than {CHAIN_PARTS_MAX} partitions");
+                return Err(broken(&delta.name, &entry.name, &why));
+            }
             parts.push(stored);
             let list = list.list.ok_or_else(|| chain::lacks_list(&entry.name))?;
             if list.nameless_elsewhere > 0 {
