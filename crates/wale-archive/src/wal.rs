@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, WalHeaderError, WalPageHeader};
-use wale_storage::ObjectKey;
+use wale_storage::{Looking, ObjectKey};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::listing::each_wal;
 use crate::read::{ConsumeError, damaged};
 
 /// A WAL object that exists.
@@ -35,13 +36,30 @@ impl Archive {
         Ok(self.find_wal_copies(name).await?.into_iter().next())
     }
 
-    /// All objects that hold `name`, in the order in which they should be read. One request for each known codec,
-    /// all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the
-    /// identity are not all there can be.
+    /// All objects that hold `name`, in the order in which they should be read: by one listing where the store lists what
+    /// was written before, otherwise by their names.
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        if self.store().looking() == Looking::ByName {
+            return self.find_wal_by_name(name).await;
+        }
+        let mut listed = Vec::new();
+        each_wal(self, &name.to_string(), |_, meta| {
+            listed.push(meta);
+            false
+        })
+        .await?;
+        Ok(self.copies_among(name, listed.into_iter()))
+    }
+
+    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, all at the same time: an
+    /// archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn find_wal_by_name(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
         let questions = self
             .codecs_in_order()
             .into_iter()
@@ -53,7 +71,11 @@ impl Archive {
             .collect())
     }
 
-    async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
+    /// The object of `name` under one codec; one request, by its name.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
         let key = Self::key(&layout::wal(name, codec))?;
         let meta = self
             .store()
@@ -70,7 +92,7 @@ impl Archive {
     }
 
     /// Every codec: the configured one first, then the others.
-    fn codecs_in_order(&self) -> Vec<Codec> {
+    pub(crate) fn codecs_in_order(&self) -> Vec<Codec> {
         let mut codecs = vec![self.codec()];
         for codec in Codec::BY_USE {
             if !codecs.contains(&codec) {

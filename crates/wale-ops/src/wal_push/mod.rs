@@ -29,6 +29,8 @@ mod run;
 mod running_push;
 mod source;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;
 mod upload;
 
