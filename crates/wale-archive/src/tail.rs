@@ -149,11 +149,11 @@ impl Archive {
         Ok(Some(tail))
     }
 
-    /// All objects that hold `name`, as [`Archive::find_wal_copies`] gives them, as they were less than [`LOOK_HOLDS`] ago.
+    /// All objects that hold `name`, as [`Archive::list_wal_copies`] gives them, as they were less than [`LOOK_HOLDS`] ago.
     /// Where it can be seen in the same listing, it is noted that the archive's identity is what it was.
     ///
     /// # Errors
-    /// As [`Archive::find_wal_copies`].
+    /// As [`Archive::list_wal_copies`].
     pub async fn find_wal_copies_lately(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
         let tail = match self.recent_tail(name) {
             Some(tail) => Some(tail),
@@ -161,7 +161,7 @@ impl Archive {
         };
         match tail {
             Some(tail) => Ok(tail.copies(self, name)),
-            None => self.find_wal_copies(name).await,
+            None => self.list_wal_copies(name).await,
         }
     }
 
@@ -198,7 +198,7 @@ impl Archive {
         }
         let copies = self.copies_among(name, metas.iter().cloned());
         self.tails().nearby = Some(Nearby { begun, metas });
-        Ok(copies)
+        self.unless_missed(name, copies).await
     }
 
     /// Lets the next look ask the store: an attempt that failed may have stored something.

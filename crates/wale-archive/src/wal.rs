@@ -37,11 +37,34 @@ impl Archive {
     }
 
     /// All objects that hold `name`, in the order in which they should be read: by one listing where the store lists what
-    /// was written before, otherwise by their names.
+    /// was written before, otherwise by their names. Where nothing is listed, the name under the configured codec has the
+    /// last word.
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        let copies = self.list_wal_copies(name).await?;
+        self.unless_missed(name, copies).await
+    }
+
+    /// The copies that a listing has shown, or the one that it has missed.
+    pub(crate) async fn unless_missed(
+        &self,
+        name: &ArchiveFileName,
+        copies: Vec<StoredWal>,
+    ) -> Result<Vec<StoredWal>> {
+        if copies.is_empty() && self.store().looking() != Looking::ByName {
+            return Ok(Vec::from_iter(self.head_wal(name, self.codec()).await?));
+        }
+        Ok(copies)
+    }
+
+    /// As [`Archive::find_wal_copies`], for a caller that learns in another way whether the name under the configured codec
+    /// is there.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn list_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
         if self.store().looking() == Looking::ByName {
             return self.find_wal_by_name(name).await;
         }

@@ -242,7 +242,7 @@ async fn refuse_disputed(archive: &Archive, source: &Source, done: &Done) -> Res
     {
         return Ok(());
     }
-    let mut others = archive.find_wal_copies(&source.stored_as).await?;
+    let mut others = archive.list_wal_copies(&source.stored_as).await?;
     others.retain(|stored| stored.key != done.key);
     let others = compare_all(archive, source, others).await?.readable;
     match others.iter().find(|copy| !copy.same) {
