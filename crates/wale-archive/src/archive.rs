@@ -1,8 +1,8 @@
 //! The handle on an archive: one prefix in one store, bound to one cluster.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use wale_format::{ArchiveIdentity, Seal};
 use wale_pipeline::MemoryBudget;

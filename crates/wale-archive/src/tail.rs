@@ -311,7 +311,9 @@ mod tests {
             assert!(archive.recent_tail(&second).is_none());
             let tail = archive.tail(&second).await.expect("asked").expect("short");
             assert!(!tail.ends_before(&second), "{later}");
-            bench.memory.insert(&Archive::key(layout::IDENTITY).expect("a key"), "{}");
+            bench
+                .memory
+                .insert(&Archive::key(layout::IDENTITY).expect("a key"), "{}");
             let tail = archive.tail(&second).await.expect("asked").expect("short");
             assert!(!archive.is_own(&tail), "another identity");
             bench.memory.remove(&key);

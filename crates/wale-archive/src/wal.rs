@@ -98,7 +98,11 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
-    pub async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
+    pub async fn head_wal(
+        &self,
+        name: &ArchiveFileName,
+        codec: Codec,
+    ) -> Result<Option<StoredWal>> {
         let key = Self::key(&layout::wal(name, codec))?;
         let meta = self
             .store()

@@ -65,8 +65,9 @@ pub use s3::{
     ProfileSource, RoleSource, S3Endpoint, S3Options, S3Store, ServerEncryption, UploadChecksum,
     WebIdentitySource,
 };
-pub use store::{Looking, 
-    Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all, read_known,
+pub use store::{
+    Body, Looking, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+    read_known,
 };
 pub use swift::{
     ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,

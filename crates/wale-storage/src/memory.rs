@@ -12,7 +12,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::store::check_prefix;
-use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, PIECE_BYTES, PutOutcome, Store, StoreError};
+use crate::{
+    Body, Looking, Object, ObjectKey, ObjectMeta, PIECE_BYTES, PutOutcome, Store, StoreError,
+};
 
 /// Keys taken from the map at a time while listing: 1,000 keys of at most 1 KiB are 1 MiB.
 const LIST_BATCH: usize = 1000;

@@ -17,7 +17,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
+use crate::{
+    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+};
 
 /// What is retried, how long, and why.
 ///

@@ -15,8 +15,8 @@ use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
-use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::proofs::{Proofs, prove_again, tail_for};
+use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch_found, write_to_path};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;

@@ -54,7 +54,9 @@ impl Proofs {
     /// Whether the file was proven to be absent to this server.
     pub(super) fn holds(&self, name: &ArchiveFileName, asker: &Asker) -> bool {
         let proofs = self.recent();
-        proofs.iter().any(|proof| proof.name == *name && proof.asker == *asker)
+        proofs
+            .iter()
+            .any(|proof| proof.name == *name && proof.asker == *asker)
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<Proof>> {
@@ -111,8 +113,8 @@ async fn delivered_before(
         return Ok(None);
     };
     let identity = archive.identity().await?;
-    let is_next = identity
-        .is_some_and(|own| plan::follows(served, *asked, own.cluster.wal_segment_size));
+    let is_next =
+        identity.is_some_and(|own| plan::follows(served, *asked, own.cluster.wal_segment_size));
     Ok(is_next.then_some(before))
 }
 
@@ -169,7 +171,10 @@ mod tests {
         let (bench, fetcher) = polled(Looking::FromAnyKey).await;
         for _ in 0..5 {
             for name in [SECOND, HISTORY] {
-                let (lists, all) = (bench.faulty.calls(Verb::List), bench.faulty.calls(Verb::Any));
+                let (lists, all) = (
+                    bench.faulty.calls(Verb::List),
+                    bench.faulty.calls(Verb::Any),
+                );
                 poll(&fetcher, name).await.expect("absent");
                 assert_eq!(bench.faulty.calls(Verb::List) - lists, 1, "{name}");
                 assert_eq!(bench.faulty.calls(Verb::Any) - all, 2, "{name}");
@@ -187,16 +192,34 @@ mod tests {
         for looking in [Looking::FromAnyKey, Looking::ByPrefix, Looking::ByName] {
             let cases: [(&str, &str, Kind); 5] = [
                 ("it is stored", SECOND, Kind::ArchiveConflict),
-                ("a later one is stored", "000000010000000000000012", Kind::CorruptData),
-                ("a later timeline leads through it", HISTORY, Kind::CorruptData),
-                ("the segment before it is gone", FIRST, Kind::StorageUnavailable),
-                ("the archive is gone", layout::IDENTITY, Kind::StorageUnavailable),
+                (
+                    "a later one is stored",
+                    "000000010000000000000012",
+                    Kind::CorruptData,
+                ),
+                (
+                    "a later timeline leads through it",
+                    HISTORY,
+                    Kind::CorruptData,
+                ),
+                (
+                    "the segment before it is gone",
+                    FIRST,
+                    Kind::StorageUnavailable,
+                ),
+                (
+                    "the archive is gone",
+                    layout::IDENTITY,
+                    Kind::StorageUnavailable,
+                ),
             ];
             for (case, name, expected) in cases {
                 let (bench, fetcher) = polled(looking).await;
                 let history = b"1\t0/1180000\tno recovery target specified\n";
                 match name {
-                    FIRST => bench.memory.remove(&Archive::key(&bench.wal_keys()[0]).expect("a key")),
+                    FIRST => bench
+                        .memory
+                        .remove(&Archive::key(&bench.wal_keys()[0]).expect("a key")),
                     HISTORY => drop(bench.store_wal(name, Codec::Zstd, history)),
                     name if name == layout::IDENTITY => {
                         bench.memory.remove(&Archive::key(name).expect("a key"));

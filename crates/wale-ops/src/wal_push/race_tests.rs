@@ -73,7 +73,10 @@ async fn row_40_two_contents_under_two_codecs_are_never_both_acknowledged() {
                     one.push(FIRST, first, Duration::from_millis(700)),
                     two.push(FIRST, second, Duration::from_millis(500)),
                 );
-                for error in [&ours, &theirs].into_iter().filter_map(|end| end.as_ref().err()) {
+                for error in [&ours, &theirs]
+                    .into_iter()
+                    .filter_map(|end| end.as_ref().err())
+                {
                     assert_eq!(error.kind, Kind::ArchiveConflict, "{case}: {error}");
                     refused += 1;
                 }
@@ -81,7 +84,10 @@ async fn row_40_two_contents_under_two_codecs_are_never_both_acknowledged() {
                 at_once += u32::from(memory.keys().len() > 2);
             }
         }
-        assert!(refused >= 64 && at_once > 0, "{looking:?}: {refused}, {at_once}");
+        assert!(
+            refused >= 64 && at_once > 0,
+            "{looking:?}: {refused}, {at_once}"
+        );
     }
 }
 
@@ -90,15 +96,27 @@ async fn a_codec_that_somebody_else_took_out_of_the_record_is_put_back() {
     for looking in [Looking::FromAnyKey, Looking::ByPrefix] {
         let memory = MemoryStore::new();
         memory.set_looking(looking);
-        let (one, two) = (Writer::new(&memory, Codec::Zstd, 1), Writer::new(&memory, Codec::Lz4, 1));
+        let (one, two) = (
+            Writer::new(&memory, Codec::Zstd, 1),
+            Writer::new(&memory, Codec::Lz4, 1),
+        );
         one.push(FIRST, 99, Duration::ZERO).await.expect("stored");
         let identity = Archive::key(layout::IDENTITY).expect("a key");
         let before = memory.content(&identity).expect("there");
         two.archive.note_codec(Codec::Lz4).await.expect("noted");
         memory.insert(&identity, before);
         two.push(SECOND, 99, Duration::ZERO).await.expect("stored");
-        let record = one.archive.read_identity().await.expect("read").expect("there");
-        assert_eq!(record.codecs, [Codec::Zstd, Codec::Lz4].into(), "{looking:?}");
+        let record = one
+            .archive
+            .read_identity()
+            .await
+            .expect("read")
+            .expect("there");
+        assert_eq!(
+            record.codecs,
+            [Codec::Zstd, Codec::Lz4].into(),
+            "{looking:?}"
+        );
     }
 }
 
@@ -109,14 +127,20 @@ async fn fault_68_an_archive_that_is_emptied_between_two_pushes_is_noticed() {
             let memory = MemoryStore::new();
             memory.set_looking(looking);
             let writer = Writer::new(&memory, Codec::Zstd, 1);
-            writer.push(FIRST, 99, Duration::ZERO).await.expect("stored");
+            writer
+                .push(FIRST, 99, Duration::ZERO)
+                .await
+                .expect("stored");
             let keys: Vec<ObjectKey> = memory.keys();
             for key in &keys {
                 memory.remove(key);
             }
             tokio::time::advance(wait).await;
             for attempt in 0..2 {
-                let error = writer.push(SECOND, 99, Duration::ZERO).await.expect_err("gone");
+                let error = writer
+                    .push(SECOND, 99, Duration::ZERO)
+                    .await
+                    .expect_err("gone");
                 assert_eq!(error.kind, Kind::StorageUnavailable, "{looking:?}: {error}");
                 if wait == LOOK_HOLDS || looking == Looking::ByName {
                     assert!(memory.keys().is_empty(), "{looking:?}: {attempt}");
@@ -135,14 +159,20 @@ async fn fault_39_an_archive_that_becomes_another_clusters_between_two_pushes_is
             let memory = MemoryStore::new();
             memory.set_looking(looking);
             let writer = Writer::new(&memory, Codec::Zstd, 1);
-            writer.push(FIRST, 99, Duration::ZERO).await.expect("stored");
+            writer
+                .push(FIRST, 99, Duration::ZERO)
+                .await
+                .expect("stored");
             let identity = Archive::key(layout::IDENTITY).expect("a key");
             let text = String::from_utf8(memory.content(&identity).expect("there").to_vec());
             let own = crate::testing::SYSTEM_IDENTIFIER.to_string();
             let others = text.expect("text").replace(&own, "42");
             memory.insert(&identity, others);
             tokio::time::advance(wait).await;
-            let error = writer.push(SECOND, 99, Duration::ZERO).await.expect_err("theirs");
+            let error = writer
+                .push(SECOND, 99, Duration::ZERO)
+                .await
+                .expect_err("theirs");
             assert_eq!(error.kind, Kind::ArchiveMismatch, "{looking:?}: {error}");
             if wait == LOOK_HOLDS {
                 assert_eq!(memory.keys().len(), 2, "nothing was written");
@@ -155,13 +185,19 @@ async fn fault_39_an_archive_that_becomes_another_clusters_between_two_pushes_is
 async fn pushes_that_follow_each_other_share_a_look() {
     let memory = MemoryStore::new();
     let writer = Writer::new(&memory, Codec::Zstd, 1);
-    let names: Vec<String> = (1..=12).map(|n| format!("0000000100000000{n:08X}")).collect();
+    let names: Vec<String> = (1..=12)
+        .map(|n| format!("0000000100000000{n:08X}"))
+        .collect();
     for name in &names {
         writer.bench.ready(name, &segment(name, 1));
         writer.push(name, 99, Duration::ZERO).await.expect("stored");
     }
     let calls = |verb| writer.faulty.calls(verb);
-    assert_eq!(calls(Verb::PutIfAbsent), 13, "the identity, and each segment once");
+    assert_eq!(
+        calls(Verb::PutIfAbsent),
+        13,
+        "the identity, and each segment once"
+    );
     assert_eq!(calls(Verb::Head), 0);
     assert!(calls(Verb::Get) <= 16, "{} readings", calls(Verb::Get));
     // Two of the survey that begins the archive, one before its identity is known, one for all the others.

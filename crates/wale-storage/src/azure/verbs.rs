@@ -16,7 +16,9 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::writes::{UploadStore, Way};
 use crate::http::{reading, upload};
 use crate::store::check_prefix;
-use crate::{Body, InvalidKey, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, InvalidKey, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError,
+};
 
 /// Refuses a name that the store would take for another: it makes slashes of backslashes, and drops dots from the ends of
 /// components.

@@ -22,7 +22,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use self::body::{corrupted, limited};
 use self::control::FaultControlFile;
 pub use self::plan::{Fault, FaultPlan, Occurrence, Verb};
-use crate::{Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
+use crate::{
+    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+};
 
 /// Takes a store down and up again, from anywhere. Clones work on the same store.
 #[derive(Debug, Clone)]

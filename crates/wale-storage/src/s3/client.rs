@@ -1,5 +1,6 @@
 //! Signed requests of one bucket, and what their answers mean.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
@@ -41,6 +42,7 @@ pub(super) struct Client {
     customer_key: CustomerKey,
     bucket_seen: LastSeen,
     lists_at_once: OnceLock<bool>,
+    begins_anywhere: AtomicBool,
 }
 
 /// What a request is for.
@@ -104,6 +106,7 @@ impl Client {
                 None => OnceLock::from(true),
                 Some(_) => OnceLock::new(),
             },
+            begins_anywhere: AtomicBool::new(true),
         })
     }
 
@@ -131,6 +134,18 @@ impl Client {
     /// except for Swift's, whose listings may lag behind. A server that has not answered yet is not known.
     pub(super) fn lists_at_once(&self) -> bool {
         self.lists_at_once.get().copied().unwrap_or(false)
+    }
+
+    /// Whether a listing begins where it is asked to, as far as is known.
+    pub(super) fn begins_anywhere(&self) -> bool {
+        self.begins_anywhere.load(Ordering::Relaxed)
+    }
+
+    /// A listing began before the key behind which it was to begin.
+    pub(super) fn note_early_beginning(&self) {
+        if self.begins_anywhere.swap(false, Ordering::Relaxed) {
+            tracing::debug!(location = %self.location, "the server does not know start-after");
+        }
     }
 
     /// The limits in force.
@@ -185,8 +200,11 @@ impl Client {
 
     async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.signed(call, credentials)).await?;
-        self.lists_at_once
-            .get_or_init(|| SWIFT_HEADERS.iter().all(|name| answer.header(*name).is_none()));
+        self.lists_at_once.get_or_init(|| {
+            SWIFT_HEADERS
+                .iter()
+                .all(|name| answer.header(*name).is_none())
+        });
         if answer.status.is_success() {
             self.bucket_seen.note();
             return Ok(answer);

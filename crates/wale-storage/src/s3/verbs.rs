@@ -1,5 +1,6 @@
 //! The verbs of [`Store`], each in the words of S3.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -74,9 +75,14 @@ impl Store for S3Store {
         let below = Below::new(&self.inner.client, prefix, Some(after));
         let listing = Listing::open(below, &self.inner.uploads.retry).await?;
         // A server that does not know where to begin begins where the prefix does.
-        let after = after.to_owned();
-        let is_behind =
-            move |meta: &ObjectMeta| std::future::ready(meta.key.as_str() > after.as_str());
+        let (after, client) = (after.to_owned(), Arc::clone(&self.inner.client));
+        let is_behind = move |meta: &ObjectMeta| {
+            let is_behind = meta.key.as_str() > after.as_str();
+            if !is_behind {
+                client.note_early_beginning();
+            }
+            std::future::ready(is_behind)
+        };
         Ok(listing.into_stream().try_filter(is_behind).boxed())
     }
 
@@ -99,10 +105,11 @@ impl Store for S3Store {
     }
 
     fn looking(&self) -> Looking {
-        if self.inner.client.lists_at_once() {
-            Looking::FromAnyKey
-        } else {
-            Looking::ByName
+        let client = &self.inner.client;
+        match (client.lists_at_once(), client.begins_anywhere()) {
+            (true, true) => Looking::FromAnyKey,
+            (true, false) => Looking::ByPrefix,
+            (false, _) => Looking::ByName,
         }
     }
 

@@ -27,9 +27,10 @@ const SEGMENT_BYTES: usize = 1 << 20;
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guide/requests.md");
 
 /// The operations, in the words of the guide.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     "push of a new segment, the first of a process",
-    "push of a new segment, soon after another",
+    "push of a new segment, the second",
+    "push of a new segment, within 2 s of another",
     "push of a new segment, later",
     "push of a timeline's history",
     "push of a backup's history",
@@ -169,8 +170,8 @@ async fn measure(store: impl Store + 'static, proxy: FaultProxy, name: &str) -> 
     counter.proxy.forget();
 
     let pusher = server.pusher(counter.archive());
-    for number in 2..=4 {
-        if number == 4 {
+    for number in 2..=5 {
+        if number == 5 {
             tokio::time::sleep(Duration::from_millis(2_500)).await;
         }
         let report = pusher.push(&server.segment(number)).await.expect("stored");
@@ -264,7 +265,10 @@ async fn requests_of_each_operation_on_gcs() {
     let server = GcsServer::start(&sandbox);
     let proxy = FaultProxy::start(server.port());
     let store = gcs::store(&proxy, "/some/path/");
-    compare("Google Cloud Storage", &measure(store, proxy, "requests-gcs").await);
+    compare(
+        "Google Cloud Storage",
+        &measure(store, proxy, "requests-gcs").await,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
