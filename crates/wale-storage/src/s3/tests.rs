@@ -19,8 +19,8 @@ use crate::http::scripted::{Pace, Reply, Seen, Server, answer};
 use crate::http::text::hex;
 use crate::http::writes::Way;
 use crate::{
-    Body, HttpTimeouts, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret,
-    Store, StoreError, body_from, read_all,
+    Body, HttpTimeouts, Looking, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy,
+    Secret, Store, StoreError, body_from, read_all,
 };
 
 impl Server {

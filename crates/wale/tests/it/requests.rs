@@ -52,15 +52,19 @@ struct Counter {
     rows: Vec<String>,
 }
 
+fn archive(store: &Arc<dyn Store>) -> Archive {
+    Archive::open(ArchiveOptions {
+        store: Arc::clone(store),
+        seal: Seal::unencrypted(Codec::Zstd),
+        clock: Clock::System,
+        budget: MemoryBudget::new(64 << 20),
+        created_by: "wale test".to_owned(),
+    })
+}
+
 impl Counter {
     fn archive(&self) -> Archive {
-        Archive::open(ArchiveOptions {
-            store: Arc::clone(&self.store),
-            seal: Seal::unencrypted(Codec::Zstd),
-            clock: Clock::System,
-            budget: MemoryBudget::new(64 << 20),
-            created_by: "wale test".to_owned(),
-        })
+        archive(&self.store)
     }
 
     /// What was asked since the last note, in words.
@@ -288,4 +292,38 @@ async fn requests_of_each_operation_on_swift() {
     let proxy = FaultProxy::start(server.port());
     let store = swift_store::open(&swift_store::options(proxy.port(), "some/path/"));
     compare("Swift", &measure(store, proxy, "requests-swift").await);
+}
+
+/// Not a test: `cargo test --workspace --test it -- --ignored --nocapture rate_of_pushes` prints how long a push takes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn rate_of_pushes_on_s3() {
+    const PUSHES: u8 = 64;
+    let sandbox = Sandbox::new("rate-s3-server");
+    for kind in ["s3s-fs", "moto"] {
+        let server = match kind {
+            "moto" => S3Server::moto(&sandbox),
+            _ => S3Server::s3s(&sandbox, None),
+        };
+        let store = s3_store::store(server.port(), "some/path/");
+        let store = RetryStore::new(Arc::new(store), RetryPolicy::default());
+        let store: Arc<dyn Store> = Arc::new(store);
+        let local = Server::new("rate-s3");
+        let pusher = local.pusher(archive(&store));
+        let names: Vec<_> = (1..=PUSHES).map(|number| local.segment(number)).collect();
+        pusher.push(&names[0]).await.expect("stored");
+        let mut took = Vec::new();
+        for name in &names[1..] {
+            let begun = std::time::Instant::now();
+            pusher.push(name).await.expect("stored");
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        let all: Duration = took.iter().sum();
+        println!(
+            "{kind}: median {:?}, all {all:?} of {} pushes",
+            took[took.len() / 2],
+            took.len()
+        );
+    }
 }
