@@ -10,8 +10,7 @@ use wale_storage::{ObjectKey, Store};
 
 use crate::Clock;
 use crate::error::{OpError, Result};
-use crate::identity::SeenIdentity;
-use crate::tail::Tails;
+use crate::look::{SeenIdentity, Tails};
 
 /// What an [`Archive`] is made of.
 #[derive(Debug)]

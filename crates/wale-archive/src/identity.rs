@@ -7,53 +7,18 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use wale_format::{ArchiveIdentity, Codec, IdentityError, layout};
 use wale_pg::ClusterIdentity;
-use wale_storage::{Looking, ObjectMeta, PutOutcome, StoreError, body_from, read_known};
+use wale_storage::{Looking, PutOutcome, StoreError, body_from, read_known};
 
 use crate::Archive;
 use crate::adopt::Survey;
 use crate::error::{Kind, OpError, Result};
 use crate::foreign_cluster::foreign_cluster;
 use crate::former::Beginning;
+use crate::look::{Age, LOOK_HOLDS, Mark, SeenIdentity};
 use crate::read::SMALL_OBJECT_MAX;
-use crate::tail::LOOK_HOLDS;
-
-/// How old a word on the archive may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
-    /// It is asked for now.
-    Now,
-    /// At most [`LOOK_HOLDS`], where the store lists truly.
-    Lately,
-}
-
-/// What tells an object from another one of its name, as far as a listing shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    bytes: u64,
-    modified: DateTime<Utc>,
-}
-
-impl Mark {
-    pub(crate) fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            bytes: meta.size,
-            modified: meta.modified,
-        }
-    }
-}
-
-/// An identity that was read.
-#[derive(Clone, Debug)]
-pub(crate) struct SeenIdentity {
-    identity: ArchiveIdentity,
-    mark: Mark,
-    /// When it was last known to be there, if that is known.
-    at: Option<Instant>,
-}
 
 impl Archive {
     /// The identity, or `None` when the archive has none yet. Remembered after the first success.
@@ -355,7 +320,7 @@ impl Archive {
     }
 
     /// Whether another wale may write objects under another codec than `codec`, by an identity that was read after an object
-    /// was written under it. `codec` is recorded first, where it is not.
+    /// was written under it. The configured one is recorded, where it is not.
     ///
     /// A wale records a codec before it writes under it ([`Archive::note_codec`]). Where only this one is recorded after a
     /// write, every writer that compresses otherwise records its codec later than that write was done. It looks for others
@@ -364,12 +329,15 @@ impl Archive {
     /// # Errors
     /// The store's failures.
     pub async fn has_other_codecs(&self, identity: &ArchiveIdentity, codec: Codec) -> Result<bool> {
-        if !identity.codecs.contains(&codec) {
+        if identity.codecs.contains(&codec) {
+            return Ok(identity.codecs.len() > 1);
+        }
+        // Another tool's is not recorded: there may be no right to replace the identity.
+        if codec == self.codec() {
             *self.inner.identity.lock().await = None;
             self.note_codec(codec).await?;
-            return Ok(true);
         }
-        Ok(identity.codecs.len() > 1)
+        Ok(true)
     }
 
     /// Records that objects compressed with `codec` are in the archive from now on.

@@ -15,14 +15,10 @@ use wale_pg::ArchiveFileName;
 use wale_storage::{Looking, ObjectMeta};
 
 use crate::error::{OpError, Result};
-use crate::identity::Mark;
+use crate::look::{LOOK_HOLDS, Mark, Nearby, Tail, Tails};
 use crate::{Archive, StoredWal};
 
-/// For how long a look counts, 2 s: pushes that follow each other share it. It is about what a push takes, so an object
-/// that appears meanwhile is as new as one that appears during the push.
-pub const LOOK_HOLDS: Duration = Duration::from_secs(2);
-
-/// The most objects that a tail holds: 64 of some 200 bytes. Sixteen segments with their histories are less.
+/// The most objects of a tail: 64 of some 200 bytes. Sixteen segments with their histories are less.
 const TAIL_MAX: usize = 64;
 
 /// For how long nobody asks for a tail after one was too long, 60 s: it costs a page of 1,000 names, and the archiver of an
@@ -31,60 +27,6 @@ const TOO_LONG_FOR: Duration = Duration::from_mins(1);
 
 /// What the keys of WAL and that of the identity begin with.
 const TAIL_PREFIX: &str = "wal";
-
-/// What was listed from a WAL file on.
-#[derive(Debug)]
-pub struct Tail {
-    /// Every key behind this one was to be listed.
-    after: String,
-    /// When the listing began.
-    begun: Instant,
-    /// The WAL files that the objects claim to hold, in the order of the keys.
-    wal: Vec<(ArchiveFileName, ObjectMeta)>,
-    /// The identity's object.
-    identity: Option<Mark>,
-}
-
-/// What was listed last, and when a tail was too long.
-#[derive(Debug, Default)]
-pub(crate) struct Tails {
-    last: Option<Arc<Tail>>,
-    too_long: Option<Instant>,
-    nearby: Option<Nearby>,
-}
-
-/// The objects of sixteen segments.
-#[derive(Debug)]
-struct Nearby {
-    begun: Instant,
-    metas: Vec<ObjectMeta>,
-}
-
-impl Tail {
-    /// The objects that hold `name`, as [`Archive::find_wal_copies`] gives them.
-    #[must_use]
-    pub fn copies(&self, archive: &Archive, name: &ArchiveFileName) -> Vec<StoredWal> {
-        archive.copies_among(name, self.wal.iter().map(|(_, meta)| meta.clone()))
-    }
-
-    /// Whether some object claims to hold this file.
-    #[must_use]
-    pub fn shows(&self, name: &ArchiveFileName) -> bool {
-        self.wal.iter().any(|(listed, _)| listed == name)
-    }
-
-    /// Whether there is neither the file nor anything that is named after it: later WAL of its timeline, or anything of a
-    /// later one.
-    #[must_use]
-    pub fn ends_before(&self, name: &ArchiveFileName) -> bool {
-        let key = wal_key(name);
-        self.wal.iter().all(|(_, meta)| meta.key.as_str() < &*key)
-    }
-
-    fn covers(&self, name: &ArchiveFileName) -> bool {
-        wal_key(name) > self.after
-    }
-}
 
 impl Archive {
     /// Whether a look at a WAL file may show that the archive is the one whose identity was read.
@@ -99,6 +41,12 @@ impl Archive {
     pub fn recent_tail(&self, name: &ArchiveFileName) -> Option<Arc<Tail>> {
         let last = self.tails().last.clone()?;
         (last.begun.elapsed() < LOOK_HOLDS && last.covers(name)).then_some(last)
+    }
+
+    /// The objects in a tail that hold `name`, as [`Archive::find_wal_copies`] gives them.
+    #[must_use]
+    pub fn copies_in(&self, tail: &Tail, name: &ArchiveFileName) -> Vec<StoredWal> {
+        self.copies_among(name, tail.wal.iter().map(|(_, meta)| meta.clone()))
     }
 
     /// Lists the tail from this file on; for a segment from the first of its sixteen, so that segments before it are seen,
@@ -120,13 +68,15 @@ impl Archive {
         let listing = self.store().list_after(TAIL_PREFIX, &after).await;
         let mut listing = listing.map_err(failed)?;
         let (mut wal, mut identity) = (Vec::new(), None);
+        let mut count = 0;
         while let Some(meta) = listing.try_next().await.map_err(failed)? {
             let key = meta.key.as_str();
             if key >= layout::IDENTITY {
                 identity = (key == layout::IDENTITY).then(|| Mark::of(&meta));
                 break;
             }
-            if wal.len() == TAIL_MAX {
+            count += 1;
+            if count > TAIL_MAX {
                 self.tails().too_long = Some(begun);
                 return Ok(None);
             }
@@ -160,7 +110,7 @@ impl Archive {
             None => self.tail(name).await?,
         };
         match tail {
-            Some(tail) => Ok(tail.copies(self, name)),
+            Some(tail) => Ok(self.copies_in(&tail, name)),
             None => self.list_wal_copies(name).await,
         }
     }
@@ -247,11 +197,6 @@ impl Archive {
     }
 }
 
-/// The key of a file without an extension, with which its other keys begin.
-fn wal_key(name: &ArchiveFileName) -> String {
-    format!("{}{name}", layout::WAL_PREFIX)
-}
-
 /// A key right before those of the sixteen segments of `name`, or of the timeline of a history.
 fn first_key(name: &ArchiveFileName) -> String {
     let Some(segment) = name.segment() else {
@@ -267,6 +212,7 @@ mod tests {
     use wale_format::Codec;
 
     use super::*;
+    use crate::look::wal_key;
     use crate::testing::{Bench, file_name};
 
     const FIRST: &str = "000000010000000000000031";
@@ -303,7 +249,7 @@ mod tests {
         bench.store_wal(FIRST, Codec::Lz4, b"x");
         let tail = archive.tail(&second).await.expect("asked").expect("short");
         assert!(archive.is_own(&tail) && tail.shows(&file_name(FIRST)));
-        assert!(tail.ends_before(&second) && tail.copies(archive, &second).is_empty());
+        assert!(tail.ends_before(&second) && archive.copies_in(&tail, &second).is_empty());
         for later in [SECOND, "00000002.history"] {
             let key = bench.store_wal(later, Codec::Lz4, b"x");
             assert!(archive.recent_tail(&second).is_some());

@@ -247,7 +247,7 @@ impl Fetcher {
         if self.proofs.is_polled(name) {
             let served = *self.served_mut();
             if let Some(tail) = tail_for(&self.archive, name, served).await? {
-                return Ok(tail.copies(&self.archive, name));
+                return Ok(self.archive.copies_in(&tail, name));
             }
         }
         self.archive.find_wal_copies_nearby(name).await

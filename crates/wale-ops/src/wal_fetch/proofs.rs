@@ -1,9 +1,10 @@
 //! Proofs of absence that this process has given, so that a server that polls is answered by one request.
 //!
-//! The first proof for a file asks for everything that could show that it was written. Until the file is stored, deleted
-//! and everything later with it, the next proof comes out the same, as long as a listing of all that is named from there
-//! on shows nothing, and shows the archive whose identity was read. So for a minute that listing is enough, with one
-//! question for the file by its name. It is repeated in full after that: what base backups show is not in the listing.
+//! The first proof for a file asks for everything that could show that it was written. The next one comes out the same as
+//! long as a listing of all that is named from there on shows nothing, and shows the archive whose identity was read: all
+//! WAL, all later timelines and their histories are in it. Only what base backups show is not, so the proof is made in full
+//! again after a minute. What would have to happen in between is that the file is stored, a base backup ends after it, and
+//! the file is lost again. The listing is not believed alone: the file is asked for by its name, too.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,7 +97,6 @@ pub(super) async fn prove_again(
     if !archive.is_own(&tail) || !tail.ends_before(name) || !is_before_there {
         return Ok(None);
     }
-    // A listing is never believed alone.
     match archive.head_wal(name, archive.codec()).await? {
         Some(stored) => Err(present(name, stored.key.as_str())),
         None => Ok(Some(Absence::Proven)),
@@ -123,7 +123,7 @@ mod tests {
     use wale_format::{Codec, layout};
     use wale_storage::{Fault, FaultPlan, Looking, Occurrence, Verb};
 
-    use super::super::fetcher::{Fetcher, FetcherOptions};
+    use super::super::{Fetcher, FetcherOptions};
     use super::*;
     use crate::error::Kind;
     use crate::testing::{Bench, content, file_name, segment};
@@ -144,8 +144,8 @@ mod tests {
             ..FetcherOptions::default()
         };
         let fetcher = Fetcher::new(bench.archive.clone(), options);
-        let fetched = fetcher.fetch(&file_name(FIRST)).await.expect("there");
-        content(fetched).await.expect("whole");
+        let first = fetcher.fetch(&file_name(FIRST)).await.expect("there");
+        content(first).await.expect("whole");
         for name in [SECOND, HISTORY] {
             poll(&fetcher, name).await.expect("absent");
         }

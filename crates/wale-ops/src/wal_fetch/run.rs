@@ -242,7 +242,7 @@ pub(super) async fn fetch_with_permit(
     permit: MemoryPermit,
 ) -> Result<FetchedWal> {
     let mut copies = match archive.recent_tail(name) {
-        Some(tail) => tail.copies(archive, name),
+        Some(tail) => archive.copies_in(&tail, name),
         None => archive.find_wal_copies_nearby(name).await?,
     };
     let stored = copies.pop().ok_or_else(|| not_found(name))?;

@@ -128,7 +128,7 @@ fn every_lie_of_a_store_is_found_out() {
         Lie::Garbles,
         Lie::DeniesExistence,
     ] {
-        let found = (1..=3 * RUNS)
+        let found = (1..=30 * RUNS)
             .find_map(|seed| simulate(seed, lie).err().map(|broken| (seed, broken.why)));
         let (seed, why) = found.unwrap_or_else(|| panic!("{lie:?} was believed"));
         println!("{lie:?}: seed {seed}: {why}");
