@@ -1,8 +1,8 @@
 //! The handle on an archive: one prefix in one store, bound to one cluster.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use wale_format::{ArchiveIdentity, Seal};
 use wale_pipeline::MemoryBudget;
@@ -10,6 +10,7 @@ use wale_storage::{ObjectKey, Store};
 
 use crate::Clock;
 use crate::error::{OpError, Result};
+use crate::look::{SeenIdentity, Tails};
 
 /// What an [`Archive`] is made of.
 #[derive(Debug)]
@@ -40,6 +41,9 @@ pub(crate) struct Inner {
     pub(crate) created_by: String,
     /// The identity as last read. The lock is held over the claim.
     pub(crate) identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
+    /// The identity's object as it was read last; none when there was none.
+    pub(crate) seen: Mutex<Option<SeenIdentity>>,
+    pub(crate) tails: Mutex<Tails>,
     /// Whether this process has ever seen an identity: an archive that has none any more is not begun anew.
     pub(crate) was_seen: AtomicBool,
     /// Whether this process began the archive in an empty place.
@@ -66,6 +70,8 @@ impl Archive {
                 budget,
                 created_by,
                 identity,
+                seen: Mutex::default(),
+                tails: Mutex::default(),
                 was_seen: AtomicBool::new(false),
                 was_begun: AtomicBool::new(false),
             }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::{Codec, layout};
 use wale_pg::ClusterIdentity;
-use wale_storage::{Fault, FaultPlan, ObjectKey, Occurrence, Store, Verb};
+use wale_storage::{Fault, FaultPlan, Looking, ObjectKey, Occurrence, Store, Verb};
 
 use crate::error::Kind;
 use crate::testing::{Bench, SYSTEM_IDENTIFIER, archive, cluster, file_name, segment, segment_of};
@@ -340,6 +340,14 @@ async fn wal_is_found_under_any_codec_and_an_error_is_no_absence() {
     }
     let copies = bench.archive.find_wal_copies(&name).await.expect("asked");
     assert_eq!(copies.len(), 5);
+    let silence = FaultPlan::new().fail(Verb::List, Occurrence::Always, Fault::Unavailable);
+    bench.faulty.set_plan(silence);
+    let listed = bench.archive.find_wal_copies(&name).await;
+    let error = listed.expect_err("the listing is the question");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    bench.memory.set_looking(Looking::ByName);
+    let named = bench.archive.find_wal_copies(&name).await.expect("asked");
+    assert_eq!(named, copies, "in the same order");
     let questions = Codec::ALL.len() as u64;
     for nth in 1..=questions {
         bench.faulty.set_plan(FaultPlan::new().fail(

@@ -5,16 +5,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
+use tokio::time::Instant;
 use wale_format::{ArchiveIdentity, Codec, IdentityError, layout};
 use wale_pg::ClusterIdentity;
-use wale_storage::{PutOutcome, body_from};
+use wale_storage::{Looking, PutOutcome, StoreError, body_from, read_known};
 
 use crate::Archive;
 use crate::adopt::Survey;
 use crate::error::{Kind, OpError, Result};
 use crate::foreign_cluster::foreign_cluster;
 use crate::former::Beginning;
+use crate::look::{Age, LOOK_HOLDS, Mark, SeenIdentity};
+use crate::read::SMALL_OBJECT_MAX;
 
 impl Archive {
     /// The identity, or `None` when the archive has none yet. Remembered after the first success.
@@ -35,8 +39,14 @@ impl Archive {
     /// As [`Archive::identity`].
     pub async fn read_identity(&self) -> Result<Option<ArchiveIdentity>> {
         let key = Self::key(layout::IDENTITY)?;
-        let Some(bytes) = self.read_small(&key).await? else {
-            return Ok(None);
+        let at = Instant::now();
+        let (meta, bytes) = match read_known(self.store(), &key, SMALL_OBJECT_MAX).await {
+            Ok(read) => read,
+            Err(StoreError::NotFound { .. }) => {
+                *self.seen() = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(OpError::from_store(error, format_args!("read {key}"))),
         };
         let identity = ArchiveIdentity::parse(&bytes).map_err(|error| match error {
             IdentityError::LaterFormat { .. } => OpError::new(
@@ -50,7 +60,53 @@ impl Archive {
                 .source(error),
         })?;
         self.inner.was_seen.store(true, Ordering::Relaxed);
+        *self.seen() = Some(SeenIdentity {
+            identity: identity.clone(),
+            mark: Mark::of(&meta),
+            at: Some(at),
+        });
         Ok(Some(identity))
+    }
+
+    /// The identity as it was less than [`LOOK_HOLDS`] ago: read then, or seen in a listing to be what was read. A store that
+    /// does not list truly is asked each time.
+    ///
+    /// # Errors
+    /// As [`Archive::identity`].
+    async fn read_identity_lately(&self) -> Result<Option<ArchiveIdentity>> {
+        if self.store().looking() != Looking::ByName {
+            let seen = self.seen().clone();
+            let is_recent =
+                |seen: &SeenIdentity| seen.at.is_some_and(|at| at.elapsed() < LOOK_HOLDS);
+            if let Some(seen) = seen.filter(is_recent) {
+                return Ok(Some(seen.identity));
+            }
+        }
+        self.read_identity().await
+    }
+
+    /// What tells the identity's object that was read last.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.seen().as_ref().map(|seen| seen.mark)
+    }
+
+    /// The object that was read last was still there at that time.
+    pub(crate) fn note_seen(&self, at: Instant) {
+        if let Some(seen) = self.seen().as_mut() {
+            seen.at = seen.at.max(Some(at));
+        }
+    }
+
+    /// It is not known any more whether the object that was read last is there.
+    pub(crate) fn forget_seen(&self) {
+        if let Some(seen) = self.seen().as_mut() {
+            seen.at = None;
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<SeenIdentity>> {
+        let seen = self.inner.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure that the archive belongs to `cluster`: compares, or claims an empty prefix, or adopts a prefix
@@ -65,8 +121,21 @@ impl Archive {
         cluster: &ClusterIdentity,
         begin: &Beginning,
     ) -> Result<ArchiveIdentity> {
+        self.ensure(cluster, begin, Age::Now).await
+    }
+
+    /// As [`Archive::ensure_identity`], of the archive as it was at most that long ago.
+    ///
+    /// # Errors
+    /// As [`Archive::ensure_identity`].
+    pub async fn ensure(
+        &self,
+        cluster: &ClusterIdentity,
+        begin: &Beginning,
+        age: Age,
+    ) -> Result<ArchiveIdentity> {
         // Not under the lock: a hundred pushes at once would wait for one another's looks.
-        let identity = match self.read_identity().await? {
+        let identity = match self.read_identity_of(age).await? {
             Some(identity) => identity,
             None => self.claim_once(cluster, begin).await?,
         };
@@ -81,9 +150,24 @@ impl Archive {
     /// # Errors
     /// [`Kind::StorageUnavailable`] when this process has seen an identity and there is none now; the store's failures.
     pub async fn ensure_still_there(&self) -> Result<()> {
-        match self.read_identity().await? {
+        self.ensure_there(Age::Now).await.map(drop)
+    }
+
+    /// As [`Archive::ensure_still_there`], of the archive as it was at most that long ago. Gives the identity.
+    ///
+    /// # Errors
+    /// As [`Archive::ensure_still_there`].
+    pub async fn ensure_there(&self, age: Age) -> Result<Option<ArchiveIdentity>> {
+        match self.read_identity_of(age).await? {
             None if self.inner.was_seen.load(Ordering::Relaxed) => Err(self.lost()),
-            _ => Ok(()),
+            found => Ok(found),
+        }
+    }
+
+    async fn read_identity_of(&self, age: Age) -> Result<Option<ArchiveIdentity>> {
+        match age {
+            Age::Now => self.read_identity().await,
+            Age::Lately => self.read_identity_lately().await,
         }
     }
 
@@ -233,6 +317,27 @@ impl Archive {
             }),
             Err(error) => Err(OpError::from_store(error, format_args!("create {key}"))),
         }
+    }
+
+    /// Whether another wale may write objects under another codec than `codec`, by an identity that was read after an object
+    /// was written under it. The configured one is recorded, where it is not.
+    ///
+    /// A wale records a codec before it writes under it ([`Archive::note_codec`]). Where only this one is recorded after a
+    /// write, every writer that compresses otherwise records its codec later than that write was done. It looks for others
+    /// after its own write, and so sees this one's. A record that lost one of two additions still has two codecs.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn has_other_codecs(&self, identity: &ArchiveIdentity, codec: Codec) -> Result<bool> {
+        if identity.codecs.contains(&codec) {
+            return Ok(identity.codecs.len() > 1);
+        }
+        // Another tool's is not recorded: there may be no right to replace the identity.
+        if codec == self.codec() {
+            *self.inner.identity.lock().await = None;
+            self.note_codec(codec).await?;
+        }
+        Ok(true)
     }
 
     /// Records that objects compressed with `codec` are in the archive from now on.

@@ -24,7 +24,7 @@ const CHUNKS_AHEAD: usize = 2;
 
 /// Small objects (identity, marks, notes) are refused above this. They have some hundred bytes; 64 KiB of JSON cost some
 /// 3 MiB of memory where every value is kept.
-const SMALL_OBJECT_MAX: u64 = 64 << 10;
+pub(crate) const SMALL_OBJECT_MAX: u64 = 64 << 10;
 
 /// The window of a zstd frame for WAL, which the callers' budgets do not count: what the highest level asks for, for a
 /// segment of 16 MiB. A write of ours has 0.5 MiB, of WAL-G's 8.

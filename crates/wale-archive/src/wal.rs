@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, WalHeaderError, WalPageHeader};
-use wale_storage::ObjectKey;
+use wale_storage::{Looking, ObjectKey};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::listing::each_wal;
 use crate::read::{ConsumeError, damaged};
 
 /// A WAL object that exists.
@@ -35,13 +36,53 @@ impl Archive {
         Ok(self.find_wal_copies(name).await?.into_iter().next())
     }
 
-    /// All objects that hold `name`, in the order in which they should be read. One request for each known codec,
-    /// all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the
-    /// identity are not all there can be.
+    /// All objects that hold `name`, in the order in which they should be read: by one listing where the store lists what
+    /// was written before, otherwise by their names. Where nothing is listed, the name under the configured codec has the
+    /// last word.
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        let copies = self.list_wal_copies(name).await?;
+        self.unless_missed(name, copies).await
+    }
+
+    /// The copies that a listing has shown, or the one that it has missed.
+    pub(crate) async fn unless_missed(
+        &self,
+        name: &ArchiveFileName,
+        copies: Vec<StoredWal>,
+    ) -> Result<Vec<StoredWal>> {
+        if copies.is_empty() && self.store().looking() != Looking::ByName {
+            return Ok(Vec::from_iter(self.head_wal(name, self.codec()).await?));
+        }
+        Ok(copies)
+    }
+
+    /// As [`Archive::find_wal_copies`], for a caller that learns in another way whether the name under the configured codec
+    /// is there.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn list_wal_copies(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        if self.store().looking() == Looking::ByName {
+            return self.find_wal_by_name(name).await;
+        }
+        let mut listed = Vec::new();
+        each_wal(self, &name.to_string(), |_, meta| {
+            listed.push(meta);
+            false
+        })
+        .await?;
+        Ok(self.copies_among(name, listed.into_iter()))
+    }
+
+    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, all at the same time: an
+    /// archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn find_wal_by_name(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
         let questions = self
             .codecs_in_order()
             .into_iter()
@@ -53,7 +94,15 @@ impl Archive {
             .collect())
     }
 
-    async fn head_wal(&self, name: &ArchiveFileName, codec: Codec) -> Result<Option<StoredWal>> {
+    /// The object of `name` under one codec; one request, by its name.
+    ///
+    /// # Errors
+    /// As [`Archive::find_wal`].
+    pub async fn head_wal(
+        &self,
+        name: &ArchiveFileName,
+        codec: Codec,
+    ) -> Result<Option<StoredWal>> {
         let key = Self::key(&layout::wal(name, codec))?;
         let meta = self
             .store()
@@ -70,7 +119,7 @@ impl Archive {
     }
 
     /// Every codec: the configured one first, then the others.
-    fn codecs_in_order(&self) -> Vec<Codec> {
+    pub(crate) fn codecs_in_order(&self) -> Vec<Codec> {
         let mut codecs = vec![self.codec()];
         for codec in Codec::BY_USE {
             if !codecs.contains(&codec) {

@@ -167,7 +167,7 @@ fn followed(
 #[cfg(test)]
 mod tests {
     use wale_format::{Codec, layout};
-    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+    use wale_storage::{Fault, FaultPlan, Looking, Occurrence, Verb};
 
     use super::*;
     use crate::testing::{Bench, file_name, segment_name};
@@ -352,6 +352,9 @@ mod tests {
             let bench = self::bench(&[&files[0]], &[&files[0], &files[1]]).await;
             let silence = FaultPlan::new().fail(verb, Occurrence::Always, Fault::Unavailable);
             bench.faulty.set_plan(silence);
+            if verb == Verb::Head {
+                bench.memory.set_looking(Looking::ByName);
+            }
             let error = run(&bench.archive).await.expect_err("silent");
             assert_eq!(error.kind, Kind::StorageUnavailable);
         }

@@ -66,7 +66,8 @@ pub use s3::{
     WebIdentitySource,
 };
 pub use store::{
-    Body, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+    Body, Looking, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
+    read_known,
 };
 pub use swift::{
     ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,

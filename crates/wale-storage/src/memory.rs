@@ -12,7 +12,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, PIECE_BYTES, PutOutcome, Store, StoreError};
+use crate::{
+    Body, Looking, Object, ObjectKey, ObjectMeta, PIECE_BYTES, PutOutcome, Store, StoreError,
+};
 
 /// Keys taken from the map at a time while listing: 1,000 keys of at most 1 KiB are 1 MiB.
 const LIST_BATCH: usize = 1000;
@@ -27,6 +29,7 @@ pub struct MemoryStore {
 struct Shared {
     objects: BTreeMap<ObjectKey, StoredObject>,
     now: Option<DateTime<Utc>>,
+    looking: Option<Looking>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,9 +61,19 @@ impl MemoryStore {
         self.lock().now = Some(now);
     }
 
+    /// Lets it be asked as this kind of store is; without this call as those are whose listings begin anywhere.
+    pub fn set_looking(&self, looking: Looking) {
+        self.lock().looking = Some(looking);
+    }
+
     /// Puts content in place without asking, for the preparation of tests, damaged objects included.
     pub fn insert(&self, key: &ObjectKey, content: impl Into<Bytes>) {
         self.lock().insert(key, content.into());
+    }
+
+    /// Takes an object away without asking.
+    pub fn remove(&self, key: &ObjectKey) {
+        self.lock().objects.remove(key);
     }
 
     /// The content of an object.
@@ -194,6 +207,10 @@ impl Store for MemoryStore {
         _ours: crate::Ours,
     ) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn looking(&self) -> Looking {
+        self.lock().looking.unwrap_or(Looking::FromAnyKey)
     }
 
     fn location(&self) -> String {

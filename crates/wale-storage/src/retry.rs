@@ -17,7 +17,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::{Body, BodyError, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
+use crate::{
+    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+};
 
 /// What is retried, how long, and why.
 ///
@@ -336,6 +338,11 @@ impl Store for RetryStore {
             .await
     }
 
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        self.upload(body, |body| self.inner.put_unseen(key, body))
+            .await
+    }
+
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
         self.upload(body, |body| self.inner.put(key, body)).await
     }
@@ -420,6 +427,10 @@ impl Store for RetryStore {
         ours: crate::Ours,
     ) -> Result<u64, StoreError> {
         self.inner.discard_unfinished(older_than, ours).await
+    }
+
+    fn looking(&self) -> Looking {
+        self.inner.looking()
     }
 
     fn location(&self) -> String {

@@ -61,6 +61,18 @@ impl std::fmt::Debug for Object {
     }
 }
 
+/// How a store is best asked which of a few names that begin alike are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looking {
+    /// By one listing. It shows every object whose write was answered before the listing began, and begins behind any key
+    /// at no greater cost ([`Store::list_after`]).
+    FromAnyKey,
+    /// By one listing, which shows as much and begins where its prefix does.
+    ByPrefix,
+    /// By each name. A listing may lag behind, or costs more than the names do, or nobody knows.
+    ByName,
+}
+
 /// Whether an object of this key, or an unfinished one, can be the caller's own.
 pub type Ours = fn(&str) -> bool;
 
@@ -80,6 +92,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// room. In both cases nothing is visible under the name. After any other error the outcome is
     /// unknown, and the caller asks again.
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError>;
+
+    /// As [`Store::put_if_absent`], for a caller that has just seen that there is no object of that name. One that has
+    /// appeared since is found when the body is written, and not before it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put_if_absent`].
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        self.put_if_absent(key, body).await
+    }
 
     /// Stores an object, in place of one of that name if there is any. The answer is given when the
     /// object is durable; until then readers see the former object.
@@ -172,6 +194,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn discard_unfinished(&self, older_than: Duration, ours: Ours)
     -> Result<u64, StoreError>;
 
+    /// How it is best asked for a few names. There is no default: a wrapper that forgot it would be asked in a way that
+    /// its store does not answer truly.
+    fn looking(&self) -> Looking;
+
     /// Where the store is, for messages; no secret.
     fn location(&self) -> String;
 
@@ -198,6 +224,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 impl<S: Store + ?Sized> Store for Arc<S> {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         (**self).put_if_absent(key, body).await
+    }
+
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        (**self).put_unseen(key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
@@ -247,6 +277,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).discard_unfinished(older_than, ours).await
     }
 
+    fn looking(&self) -> Looking {
+        (**self).looking()
+    }
+
     fn location(&self) -> String {
         (**self).location()
     }
@@ -271,6 +305,20 @@ pub async fn read_all<S: Store + ?Sized>(
     key: &ObjectKey,
     bytes_max: u64,
 ) -> Result<Bytes, StoreError> {
+    let (_, content) = read_known(store, key, bytes_max).await?;
+    Ok(content)
+}
+
+/// As [`read_all`], with what the store says of the object that was read.
+///
+/// # Errors
+///
+/// As [`read_all`].
+pub async fn read_known<S: Store + ?Sized>(
+    store: &S,
+    key: &ObjectKey,
+    bytes_max: u64,
+) -> Result<(ObjectMeta, Bytes), StoreError> {
     let too_long = |found: u64| StoreError::Damaged {
         key: key.clone(),
         reason: format!("it has {found} bytes or more, and at most {bytes_max} were expected"),
@@ -286,7 +334,7 @@ pub async fn read_all<S: Store + ?Sized>(
             return Err(too_long(content.len() as u64));
         }
     }
-    Ok(content.freeze())
+    Ok((object.meta, content.freeze()))
 }
 
 /// The moment that lies so long before `now`; none when there is no such moment.

@@ -17,7 +17,7 @@ use super::report::Absence;
 use crate::error::{Kind, OpError, Result};
 
 /// The server that asks, as far as it is known.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asker {
     /// Its cluster.
     pub(super) cluster: Option<SystemIdentifier>,
@@ -63,7 +63,8 @@ pub(super) async fn prove_absent_for(
     server: Asker,
 ) -> Result<Absence> {
     let segment_size = prove_readable(archive, server.cluster).await?;
-    if let Some(stored) = archive.find_wal(name).await? {
+    // By its names, since the listing comes next, and neither is believed alone.
+    if let Some(stored) = archive.find_wal_by_name(name).await?.first() {
         return Err(present(name, stored.key.as_str()));
     }
     if let Some(key) = listed(archive, name).await? {
@@ -110,7 +111,8 @@ async fn prove_readable(
     .hint("check that the volume is mounted and that the prefix is the right one"))
 }
 
-fn present(name: &ArchiveFileName, key: &str) -> OpError {
+/// The error for a file that is there.
+pub(super) fn present(name: &ArchiveFileName, key: &str) -> OpError {
     OpError::new(Kind::ArchiveConflict, format!("{name} is in the archive"))
         .detail(format!("Object {key} holds it."))
         .hint("fetch it again")

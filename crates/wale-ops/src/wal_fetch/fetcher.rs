@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wale_archive::{Archive, foreign_cluster};
+use wale_archive::{Archive, StoredWal, foreign_cluster};
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
 use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
+use super::proofs::{Proofs, prove_again, tail_for};
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
-use super::run::{fetch, fetch_found, write_to_path};
+use super::run::{fetch_found, write_to_path};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -76,6 +77,7 @@ pub struct Fetcher {
     same_cluster: AtomicBool,
     /// The segment that was delivered last.
     served: Mutex<Option<WalSegmentName>>,
+    proofs: Proofs,
 }
 
 impl Fetcher {
@@ -101,6 +103,7 @@ impl Fetcher {
             data_directory: None,
             same_cluster: AtomicBool::new(false),
             served: Mutex::default(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -211,7 +214,7 @@ impl Fetcher {
             Ok(asker) => {
                 let served = *self.served_mut();
                 let asker = Asker { served, ..asker };
-                let prove = || prove_absent_for(&self.archive, name, asker);
+                let prove = || self.prove(name, asker);
                 match self.patience(name).await {
                     // A proof for a segment may take long for a good reason: it lists.
                     Patience::ShortTry if name.segment().is_none() => short(prove()).await,
@@ -224,6 +227,36 @@ impl Fetcher {
             self.stats_mut().proven_absent += 1;
         }
         self.counted(result)
+    }
+
+    /// One try. What was proven a moment ago is proven by one look.
+    async fn prove(&self, name: &ArchiveFileName, asker: Asker) -> Result<Absence> {
+        if self.proofs.holds(name, &asker)
+            && let Some(absence) = prove_again(&self.archive, name, &asker).await?
+        {
+            return Ok(absence);
+        }
+        let begun = tokio::time::Instant::now();
+        let absence = prove_absent_for(&self.archive, name, asker).await?;
+        self.proofs.note(*name, asker, begun);
+        Ok(absence)
+    }
+
+    /// What there is of a file. A server that polls for it is told by the listing that its next proof needs.
+    async fn look(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
+        if self.proofs.is_polled(name) {
+            let served = *self.served_mut();
+            if let Some(tail) = tail_for(&self.archive, name, served).await? {
+                return Ok(self.archive.copies_in(&tail, name));
+            }
+        }
+        self.archive.find_wal_copies_nearby(name).await
+    }
+
+    /// Finds and fetches a file, once.
+    async fn fetch_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        let copies = self.look(name).await?;
+        fetch_found(&self.archive, name, &copies).await
     }
 
     /// The counters so far.
@@ -254,7 +287,7 @@ impl Fetcher {
         }
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             self.refuse_foreign().await?;
-            return self.retry.run(|| fetch(&self.archive, name)).await;
+            return self.retry.run(|| self.fetch_once(name)).await;
         };
         self.refuse_foreign().await?;
         let fetched = match ahead.take(*segment).await {
@@ -262,7 +295,7 @@ impl Fetcher {
                 self.stats_mut().prefetch_hits += 1;
                 fetched
             }
-            None => self.retry.run(|| fetch(&self.archive, name)).await?,
+            None => self.retry.run(|| self.fetch_once(name)).await?,
         };
         // A segment that was delivered has the segment size.
         if let Ok(size) = WalSegmentSize::new(fetched.size) {
@@ -275,7 +308,7 @@ impl Fetcher {
     async fn fetch_at_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
         let look = async {
             self.refuse_foreign().await?;
-            self.archive.find_wal_copies(name).await
+            self.look(name).await
         };
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             let copies = short(look).await?;

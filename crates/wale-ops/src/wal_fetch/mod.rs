@@ -19,6 +19,7 @@ mod fetcher;
 mod fetcher_tests;
 pub mod folder;
 pub mod plan;
+mod proofs;
 mod report;
 mod run;
 #[cfg(test)]

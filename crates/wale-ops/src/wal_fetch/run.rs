@@ -241,7 +241,10 @@ pub(super) async fn fetch_with_permit(
     name: &ArchiveFileName,
     permit: MemoryPermit,
 ) -> Result<FetchedWal> {
-    let mut copies = archive.find_wal_copies(name).await?;
+    let mut copies = match archive.recent_tail(name) {
+        Some(tail) => archive.copies_in(&tail, name),
+        None => archive.find_wal_copies_nearby(name).await?,
+    };
     let stored = copies.pop().ok_or_else(|| not_found(name))?;
     if !copies.is_empty() {
         let message = format!("{name} has several copies, which are compared when it is asked for");

@@ -7,6 +7,7 @@ use wale_archive::{Archive, ConsumeError, StoredWal};
 use wale_format::{Codec, hex};
 use wale_pg::ArchiveFileName;
 
+use super::done::gone;
 use super::memory::READ_BYTES;
 use super::source::Source;
 use crate::error::{Kind, OpError, Result};
@@ -120,6 +121,10 @@ fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize>
 }
 
 fn explain(source: &Source, stored: &StoredWal, error: OpError) -> OpError {
+    // Retention, or somebody else, has removed it since it was found. Another attempt stores the file.
+    if error.kind == Kind::NotFound {
+        return gone(&stored.key).source(error);
+    }
     if error.kind != Kind::CorruptData {
         return error;
     }

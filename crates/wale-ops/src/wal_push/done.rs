@@ -1,6 +1,7 @@
 //! What an attempt of a push came to, and the store's word on what was there already.
 
 use wale_archive::{Archive, StoredWal};
+use wale_format::Codec;
 use wale_storage::ObjectKey;
 
 use super::report::PushOutcome;
@@ -10,6 +11,8 @@ use crate::error::{Kind, OpError, Result};
 pub(super) struct Done {
     pub(super) outcome: PushOutcome,
     pub(super) key: ObjectKey,
+    /// How the object is compressed.
+    pub(super) codec: Codec,
     pub(super) bytes_stored: u64,
     /// An object of another tool under the same name that this version cannot read.
     pub(super) beside: Option<ObjectKey>,
@@ -21,6 +24,7 @@ impl Done {
         Self {
             outcome: PushOutcome::AlreadyStored,
             key: stored.key.clone(),
+            codec: stored.codec,
             bytes_stored: stored.size,
             beside: None,
         }

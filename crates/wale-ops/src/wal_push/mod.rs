@@ -3,10 +3,11 @@
 //! ```text
 //! WalDirectory::open_file   regular file, handed over by PostgreSQL        → 404, 409
 //! wal_file::check_segment   size, header, name, system identifier          → 500 damaged, 409 other cluster
-//! Archive::ensure_identity  claim, adopt or compare                        → 409 other cluster
-//! Archive::find_wal_copies  there already: same bytes is success           → 409 other bytes
-//! read → seal → bounded channel → put_if_absent
-//! Archive::find_wal_copies  nobody stored other bytes under another codec  → 200 after the store confirmed
+//! look_and_claim            claim, adopt or compare                        → 409 other cluster
+//! compare_all               there already: same bytes is success           → 409 other bytes
+//! read → seal → bounded channel → put_unseen
+//! refuse_disputed           the archive is still there, and nobody stored
+//!                           other bytes under another codec                → 200 after the store confirmed
 //! ```
 //!
 //! Invariants: nothing stored is ever overwritten; success is reported only after the store confirmed; the bytes
@@ -24,6 +25,8 @@ mod plan;
 mod pusher;
 #[cfg(test)]
 mod pusher_tests;
+#[cfg(test)]
+mod race_tests;
 mod report;
 mod run;
 mod running_push;

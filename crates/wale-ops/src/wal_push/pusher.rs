@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use wale_archive::Archive;
+use wale_archive::{Age, Archive};
 use wale_cluster::{FileStamp, WalDirectory};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::blocking;
@@ -447,7 +447,7 @@ async fn is_there(archive: &Archive, report: &PushReport) -> Result<bool> {
         let meta = archive.store().head(&key).await;
         meta.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))
     };
-    let ((), meta) = tokio::try_join!(archive.ensure_still_there(), head)?;
+    let (_, meta) = tokio::try_join!(archive.ensure_there(Age::Lately), head)?;
     Ok(meta.is_some_and(|meta| meta.size == report.bytes_stored))
 }
 

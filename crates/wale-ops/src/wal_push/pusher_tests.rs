@@ -93,7 +93,8 @@ async fn fault_67_an_object_that_was_lost_is_stored_again() {
         let stored = bench.memory.content(&key).expect("there");
         let calls = bench.faulty.calls(Verb::Any);
         pusher.push(&name).await.expect("remembered");
-        assert_eq!(bench.faulty.calls(Verb::Any), calls + 2, "one look");
+        // Whose the archive is was read a moment ago.
+        assert_eq!(bench.faulty.calls(Verb::Any), calls + 1, "one look");
         if cut {
             bench.memory.insert(&key, stored.slice(..1000));
             let error = pusher.push(&name).await.expect_err("damaged");

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use wale_archive::{Archive, StoredWal};
+use wale_archive::{Age, Archive, StoredWal};
 use wale_cluster::{FileStamp, WalDirectory};
-use wale_format::{Codec, layout};
+use wale_format::{ArchiveIdentity, Codec, layout};
 use wale_pg::{ArchiveFileName, MajorVersion};
 use wale_pipeline::blocking;
-use wale_storage::ObjectKey;
+use wale_storage::{Looking, ObjectKey};
 
 use super::abandoned::{self, Left, Settled};
 use super::compare::{digest, same_content};
@@ -18,7 +18,7 @@ use super::plan::{self, PushDecision};
 use super::report::{PushOutcome, PushReport};
 use super::running_push::PushOrder;
 use super::source::Source;
-use super::upload::{Uploaded, upload};
+use super::upload::{Looked, Uploaded, upload};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -119,7 +119,14 @@ pub(super) async fn run_stamped(
     }
     let done = options
         .retry
-        .run(|| attempt(archive, &source, turn))
+        .run(|| async {
+            let result = attempt(archive, &source, turn).await;
+            if result.is_err() {
+                // It may have stored something all the same.
+                archive.forget_looks();
+            }
+            result
+        })
         .await?;
     let report = PushReport {
         name: *name,
@@ -147,8 +154,7 @@ async fn attempt(archive: &Archive, source: &Source, turn: &PushOrder) -> Result
     if let Some(damaged) = &source.unwritten {
         return attempt_unwritten(archive, source, damaged).await;
     }
-    let look = archive.find_wal_copies(&source.stored_as);
-    let ((), copies) = tokio::try_join!(claim(archive, source), look)?;
+    let copies = look_and_claim(archive, source).await?;
     let Copies {
         readable,
         unreadable,
@@ -167,7 +173,7 @@ async fn attempt(archive: &Archive, source: &Source, turn: &PushOrder) -> Result
         PushDecision::KeepBeside => return keep_beside(archive, source, turn).await,
         PushDecision::Upload => store(archive, source, turn, &unreadable).await?,
     };
-    refuse_disputed(archive, source, &done.key).await?;
+    refuse_disputed(archive, source, &done).await?;
     if done.outcome == PushOutcome::Stored {
         done.beside = unreadable.first().map(|stored| stored.key.clone());
     }
@@ -193,7 +199,7 @@ async fn keep_as_partial(
 /// An attempt of a file that was never written as the segment of its name. It claims no archive and stores nothing.
 async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError) -> Result<Done> {
     if archive.identity().await?.is_some() {
-        claim(archive, source).await?;
+        claim(archive, source, Age::Now).await?;
         let mut copies = Vec::new();
         for stored in archive.find_wal_copies(&source.stored_as).await? {
             // What no restore of ours reads counts as not archived.
@@ -208,15 +214,36 @@ async fn attempt_unwritten(archive: &Archive, source: &Source, damaged: &OpError
     Err(damaged.duplicate())
 }
 
-/// Looks once more under the other codecs, now that the object exists. Creating is atomic for one key only: a clone that
-/// compresses otherwise and was as quick has another key. Of two writers at least one sees the other's object here,
-/// so two contents of one name are never both acknowledged.
-async fn refuse_disputed(archive: &Archive, source: &Source, own: &ObjectKey) -> Result<()> {
+/// What there is of the name, in the archive that is this cluster's. One listing shows both where it can begin at the
+/// name; elsewhere both are asked for at the same time.
+async fn look_and_claim(archive: &Archive, source: &Source) -> Result<Vec<StoredWal>> {
+    let look = archive.find_wal_copies_lately(&source.stored_as);
+    if archive.looks_from_any_key() {
+        let copies = look.await?;
+        claim(archive, source, Age::Lately).await?;
+        return Ok(copies);
+    }
+    let (_, copies) = tokio::try_join!(claim(archive, source, Age::Lately), look)?;
+    Ok(copies)
+}
+
+/// Looks once more, now that the object exists: whether the archive is still there and this cluster's, and whether somebody
+/// stored other bytes under another codec. Creating is atomic for one key only: a clone that compresses otherwise and was
+/// as quick has another key. Of two writers at least one sees the other's object here, so two contents of one name are
+/// never both acknowledged. Where reading shows what was written before, the identity tells whether there can be
+/// such a writer at all.
+async fn refuse_disputed(archive: &Archive, source: &Source, done: &Done) -> Result<()> {
     if matches!(source.stored_as, ArchiveFileName::Partial(_)) {
         return Ok(());
     }
-    let mut others = archive.find_wal_copies(&source.stored_as).await?;
-    others.retain(|stored| stored.key != *own);
+    if archive.store().looking() != Looking::ByName
+        && let Some(identity) = claim(archive, source, Age::Now).await?
+        && !archive.has_other_codecs(&identity, done.codec).await?
+    {
+        return Ok(());
+    }
+    let mut others = archive.list_wal_copies(&source.stored_as).await?;
+    others.retain(|stored| stored.key != done.key);
     let others = compare_all(archive, source, others).await?.readable;
     match others.iter().find(|copy| !copy.same) {
         Some(other) => Err(conflict(source, &other.stored.key)),
@@ -225,17 +252,17 @@ async fn refuse_disputed(archive: &Archive, source: &Source, own: &ObjectKey) ->
 }
 
 /// Makes sure that the archive is this cluster's before anything is written.
-async fn claim(archive: &Archive, source: &Source) -> Result<()> {
+async fn claim(archive: &Archive, source: &Source, age: Age) -> Result<Option<ArchiveIdentity>> {
     if let Some(cluster) = &source.cluster {
-        archive.ensure_identity(cluster, &source.begin()).await?;
-    } else if archive.identity().await?.is_none() {
+        let identity = archive.ensure(cluster, &source.begin(), age).await?;
+        return Ok(Some(identity));
+    }
+    if archive.identity().await?.is_none() {
         return Err(OpError::new(Kind::Configuration, format!("cannot tell which cluster {} comes from", source.name))
             .detail("The archive is not bound to a cluster yet, and neither pg_control nor a segment can be read.")
             .hint("let PGDATA name the data directory, or archive a WAL segment first"));
-    } else {
-        archive.ensure_still_there().await?;
     }
-    Ok(())
+    archive.ensure_there(age).await
 }
 
 /// The objects under a name.
@@ -283,10 +310,11 @@ async fn store(
     };
     archive.note_codec(codec).await?;
     let key = Archive::key(&layout::wal(&source.stored_as, codec))?;
-    match upload(archive, source, &key, codec, turn).await? {
+    match upload(archive, source, &key, codec, Looked::SawNothing, turn).await? {
         Uploaded::Created { bytes_stored } => Ok(Done {
             outcome: PushOutcome::Stored,
             key,
+            codec,
             bytes_stored,
             beside: None,
         }),
@@ -314,12 +342,13 @@ async fn keep_beside(archive: &Archive, source: &Source, turn: &PushOrder) -> Re
         &digest,
         archive.codec(),
     ))?;
-    match upload(archive, source, &key, archive.codec(), turn).await? {
+    match upload(archive, source, &key, archive.codec(), Looked::No, turn).await? {
         Uploaded::Created { bytes_stored } => {
             tracing::warn!(name = %source.stored_as, %key, "another partial segment has this name; kept beside it");
             Ok(Done {
                 outcome: PushOutcome::KeptBeside,
                 key,
+                codec: archive.codec(),
                 bytes_stored,
                 beside: None,
             })

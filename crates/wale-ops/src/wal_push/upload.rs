@@ -29,12 +29,22 @@ pub(super) enum Uploaded {
     Exists,
 }
 
+/// Whether somebody has asked what there is under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// Nobody.
+    No,
+    /// There was nothing a moment ago.
+    SawNothing,
+}
+
 /// Uploads `source` under `key`, unless something is there.
 pub(super) async fn upload(
     archive: &Archive,
     source: &Source,
     key: &ObjectKey,
     codec: Codec,
+    looked: Looked,
     turn: &PushOrder,
 ) -> Result<Uploaded> {
     let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
@@ -45,7 +55,11 @@ pub(super) async fn upload(
     let body = body.chain(end).fuse().boxed();
     let local = source.clone();
     let producer = tokio::task::spawn_blocking(move || produce(&local, writer));
-    let stored = archive.store().put_if_absent(key, body).await;
+    let store = archive.store();
+    let stored = match looked {
+        Looked::No => store.put_if_absent(key, body).await,
+        Looked::SawNothing => store.put_unseen(key, body).await,
+    };
     // The body is gone now, so a producer that is still at work fails at its next chunk and ends.
     let reading = producer.await.map_err(|e| {
         OpError::internal(format!("the reader of {} panicked", source.name)).source(e)

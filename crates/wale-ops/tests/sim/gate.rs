@@ -14,8 +14,8 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 use wale_storage::{
-    Body, BodyError, Fault, FaultPlan, FaultyStore, MemoryStore, Object, ObjectKey, ObjectMeta,
-    Occurrence, PutOutcome, Store, StoreError, Verb, body_from,
+    Body, BodyError, Fault, FaultPlan, FaultyStore, Looking, MemoryStore, Object, ObjectKey,
+    ObjectMeta, Occurrence, PutOutcome, Store, StoreError, Verb, body_from,
 };
 
 /// A store that breaks its promises: what the simulation must find out.
@@ -267,6 +267,10 @@ impl Store for Door {
         _ours: wale_storage::Ours,
     ) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn looking(&self) -> Looking {
+        self.gate.faulty.looking()
     }
 
     fn location(&self) -> String {

@@ -9,7 +9,7 @@ use wale_format::Codec;
 use wale_ops::wal_fetch::{fetch, prove_absent};
 use wale_ops::{Kind, OpError};
 use wale_pg::ArchiveFileName;
-use wale_storage::{Fault, MemoryStore, Verb};
+use wale_storage::{Fault, Looking, MemoryStore, Verb};
 
 use crate::expiry;
 use crate::gate::{Call, Gate, Lie};
@@ -22,6 +22,8 @@ const ANOTHER_CLUSTER: u64 = 7_447_234_573_249_999_999;
 /// Each start of a sidecar chooses one: an archive may hold several. Half of the starts compress nothing, which is
 /// quicker.
 const CODECS: [Codec; 4] = [Codec::None, Codec::None, Codec::Lz4, Codec::Zstd];
+/// How the store is asked, by the seed.
+const LOOKINGS: [Looking; 3] = [Looking::FromAnyKey, Looking::ByPrefix, Looking::ByName];
 /// Steps of one simulation before the faults end; where retention runs, it takes longer until there is something to retain.
 const STEPS: u32 = 400;
 const STEPS_ALONE: u32 = 900;
@@ -110,6 +112,7 @@ impl World {
         let mut random = Random::new(seed);
         let memory = MemoryStore::new();
         memory.set_now(expiry::now());
+        memory.set_looking(LOOKINGS[usize::try_from(seed % 3).expect("below three")]);
         let gate = Gate::new(memory.clone(), lie);
         let mut servers = vec![Server::new("a", CLUSTER, 1)];
         let alone = random.chance(40);
@@ -472,7 +475,9 @@ impl World {
                 let result = handle.await.expect("a fetch does not panic");
                 let kind = result.as_ref().err().map(|error| error.kind);
                 self.note(format!("{name} is fetched: {kind:?}"));
-                self.judge.fetched(&name, was_stored, &result)
+                // Retention may take it away while it is asked for.
+                let stays = was_stored && !self.judge.removed.contains(&name.to_string());
+                self.judge.fetched(&name, stays, &result)
             }
             Question::Prove(handle) => {
                 let result = handle.await.expect("a proof does not panic");

@@ -16,7 +16,9 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::writes::{UploadStore, Way};
 use crate::http::{reading, upload};
 use crate::store::check_prefix;
-use crate::{Body, InvalidKey, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, InvalidKey, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError,
+};
 
 /// Refuses a name that the store would take for another: it makes slashes of backslashes, and drops dots from the ends of
 /// components.
@@ -39,6 +41,11 @@ impl Store for AzureStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         check_name(key)?;
         upload::put_if_absent(self, key, body).await
+    }
+
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        check_name(key)?;
+        upload::put_unseen(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
@@ -94,6 +101,11 @@ impl Store for AzureStore {
     ) -> Result<u64, StoreError> {
         self.discard_leftovers().await;
         discard_stale_trials(self, older_than).await
+    }
+
+    /// Azure's listings show what was written before them. They begin where their prefix does.
+    fn looking(&self) -> Looking {
+        Looking::ByPrefix
     }
 
     fn location(&self) -> String {

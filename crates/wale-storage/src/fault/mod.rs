@@ -22,7 +22,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use self::body::{corrupted, limited};
 use self::control::FaultControlFile;
 pub use self::plan::{Fault, FaultPlan, Occurrence, Verb};
-use crate::{Body, BodyError, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError};
+use crate::{
+    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+};
 
 /// Takes a store down and up again, from anywhere. Clones work on the same store.
 #[derive(Debug, Clone)]
@@ -273,6 +275,17 @@ impl Store for FaultyStore {
         faults.reply(self.inner.put_if_absent(key, body).await)
     }
 
+    /// Counts as [`Store::put_if_absent`], and fails as it does.
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        let faults = self.begin(Verb::PutIfAbsent, key.as_str()).await?;
+        let body = faults.incoming(key, body).await?;
+        if faults.has(&Fault::IgnoreCondition) {
+            let result = self.inner.put(key, body).await;
+            return faults.reply(result.map(PutOutcome::Created));
+        }
+        faults.reply(self.inner.put_unseen(key, body).await)
+    }
+
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
         let faults = self.begin(Verb::Put, key.as_str()).await?;
         let body = faults.incoming(key, body).await?;
@@ -333,6 +346,10 @@ impl Store for FaultyStore {
         ours: crate::Ours,
     ) -> Result<u64, StoreError> {
         self.inner.discard_unfinished(older_than, ours).await
+    }
+
+    fn looking(&self) -> Looking {
+        self.inner.looking()
     }
 
     fn location(&self) -> String {

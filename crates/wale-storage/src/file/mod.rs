@@ -39,7 +39,7 @@ use self::walk::{Walk, Wanted, object_meta, sweep};
 use self::write::{Placed, Placing, make_durable, prepare};
 use crate::store::{check_prefix, moment_before};
 use crate::{
-    Body, Object, ObjectKey, ObjectMeta, Ours, PIECE_BYTES, PutOutcome, Store, StoreError,
+    Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PIECE_BYTES, PutOutcome, Store, StoreError,
 };
 
 /// Where a file store is.
@@ -301,6 +301,11 @@ impl Store for FileStore {
             Some(limit) => sweep(&root, limit, ours),
         })
         .await
+    }
+
+    /// A listing reads whole folders, of which that of WAL has a hundred thousand names; a name costs one call.
+    fn looking(&self) -> Looking {
+        Looking::ByName
     }
 
     fn location(&self) -> String {

@@ -15,12 +15,16 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::upload;
 use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for GcsStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         upload::put_if_absent(self, key, body).await
+    }
+
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        upload::put_unseen(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
@@ -85,6 +89,11 @@ impl Store for GcsStore {
     ) -> Result<u64, StoreError> {
         self.discard_leftovers().await;
         discard_stale_trials(self, older_than).await
+    }
+
+    /// Google's listings show what was written before them, and begin anywhere.
+    fn looking(&self) -> Looking {
+        Looking::FromAnyKey
     }
 
     fn location(&self) -> String {

@@ -55,6 +55,25 @@ pub(crate) async fn put_if_absent<S: UploadStore>(
     if store.head(key).await?.is_some() {
         return Ok(PutOutcome::Exists);
     }
+    create(store, key, body).await
+}
+
+/// [`crate::Store::put_unseen`].
+pub(crate) async fn put_unseen<S: UploadStore>(
+    store: &S,
+    key: &ObjectKey,
+    body: Body,
+) -> Result<PutOutcome, StoreError> {
+    let _name = store.uploads().names.lock(key).await;
+    create(store, key, body).await
+}
+
+/// The write itself guards the name, or is made between two looks at it.
+async fn create<S: UploadStore>(
+    store: &S,
+    key: &ObjectKey,
+    body: Body,
+) -> Result<PutOutcome, StoreError> {
     let condition = if is_guarded(store, Way::AtOnce).await? {
         Condition::Create
     } else {

@@ -1,6 +1,7 @@
 //! Signed requests of one bucket, and what their answers mean.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
 use http::{HeaderMap, Method, StatusCode};
@@ -25,6 +26,9 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 /// An answer that names an upload or an object is some hundred bytes long.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
 
+/// What OpenStack Swift puts into its answers, those in the words of S3 too, and no other server does.
+const SWIFT_HEADERS: [&str; 2] = ["x-trans-id", "x-openstack-request-id"];
+
 /// A bucket and who asks it.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -37,6 +41,8 @@ pub(super) struct Client {
     /// For every request that touches content.
     customer_key: CustomerKey,
     bucket_seen: LastSeen,
+    lists_at_once: OnceLock<bool>,
+    begins_anywhere: AtomicBool,
 }
 
 /// What a request is for.
@@ -96,6 +102,11 @@ impl Client {
             keys,
             customer_key: CustomerKey::new(&options.encryption)?,
             bucket_seen: LastSeen::default(),
+            lists_at_once: match endpoint {
+                None => OnceLock::from(true),
+                Some(_) => OnceLock::new(),
+            },
+            begins_anywhere: AtomicBool::new(true),
         })
     }
 
@@ -117,6 +128,24 @@ impl Client {
     /// The headers with which content is encrypted and decrypted by the customer's key; none without one.
     pub(super) fn customer_key(&self) -> HeaderMap {
         self.customer_key.headers()
+    }
+
+    /// Whether a listing shows what was written before it: Amazon's does, and so do those of the servers that follow it,
+    /// except for Swift's, whose listings may lag behind. A server that has not answered yet is not known.
+    pub(super) fn lists_at_once(&self) -> bool {
+        self.lists_at_once.get().copied().unwrap_or(false)
+    }
+
+    /// Whether a listing begins where it is asked to, as far as is known.
+    pub(super) fn begins_anywhere(&self) -> bool {
+        self.begins_anywhere.load(Ordering::Relaxed)
+    }
+
+    /// A listing began before the key behind which it was to begin.
+    pub(super) fn note_early_beginning(&self) {
+        if self.begins_anywhere.swap(false, Ordering::Relaxed) {
+            tracing::debug!(location = %self.location, "the server does not know start-after");
+        }
     }
 
     /// The limits in force.
@@ -171,6 +200,11 @@ impl Client {
 
     async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer, Failure> {
         let mut answer = self.transport.send(self.signed(call, credentials)).await?;
+        self.lists_at_once.get_or_init(|| {
+            SWIFT_HEADERS
+                .iter()
+                .all(|name| answer.header(*name).is_none())
+        });
         if answer.status.is_success() {
             self.bucket_seen.note();
             return Ok(answer);

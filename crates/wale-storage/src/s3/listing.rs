@@ -16,14 +16,17 @@ use crate::{ObjectKey, StoreError};
 pub(super) struct Below {
     client: SharedClient,
     start: String,
+    /// The name behind which it begins.
+    after: Option<String>,
 }
 
 impl Below {
-    /// Those whose keys begin with `prefix`.
-    pub(super) fn new(client: &SharedClient, prefix: &str) -> Self {
+    /// Those whose keys begin with `prefix`, behind the key `after`.
+    pub(super) fn new(client: &SharedClient, prefix: &str, after: Option<&str>) -> Self {
         Self {
             client: client.clone(),
             start: format!("{}{prefix}", client.prefix()),
+            after: after.map(|after| format!("{}{after}", client.prefix())),
         }
     }
 }
@@ -36,7 +39,11 @@ impl Pages for Below {
             ("max-keys", "1000"),
             ("prefix", self.start.as_str()),
         ];
-        query.extend(token.map(|token| ("continuation-token", token)));
+        match (token, &self.after) {
+            (Some(token), _) => query.push(("continuation-token", token)),
+            (None, Some(after)) => query.push(("start-after", after)),
+            (None, None) => {}
+        }
         let Page { told, bytes, .. } = page::<ListPage>(&self.client, &query).await?;
         let next = told
             .next_continuation_token

@@ -19,8 +19,8 @@ use crate::http::scripted::{Pace, Reply, Seen, Server, answer};
 use crate::http::text::hex;
 use crate::http::writes::Way;
 use crate::{
-    Body, HttpTimeouts, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy, Secret,
-    Store, StoreError, body_from, read_all,
+    Body, HttpTimeouts, Looking, Misconfiguration, ObjectKey, Proxies, PutOutcome, RetryPolicy,
+    Secret, Store, StoreError, body_from, read_all,
 };
 
 impl Server {
@@ -469,6 +469,42 @@ async fn a_listing_goes_over_pages() {
     let keys: Vec<_> = entries.iter().map(|meta| meta.key.as_str()).collect();
     assert_eq!(keys, ["a", "c"], "a folder of a console is nobody's object");
     assert_eq!(server.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_listing_is_trusted_as_far_as_its_server_is_known() {
+    let page = |keys: &[&str]| {
+        let entry = |key: &&str| {
+            format!(
+                "<Contents><Key>{key}</Key><Size>1</Size><LastModified>2026-11-23T10:00:00Z</LastModified></Contents>"
+            )
+        };
+        let entries: String = keys.iter().map(entry).collect();
+        format!("<ListBucketResult>{entries}</ListBucketResult>").into_bytes()
+    };
+    for (header, knows_start, expected) in [
+        ("x-amz-request-id", true, Looking::FromAnyKey),
+        ("x-amz-request-id", false, Looking::ByPrefix),
+        ("x-trans-id", true, Looking::ByName),
+        ("x-openstack-request-id", false, Looking::ByName),
+    ] {
+        let server = Server::start(move |seen| {
+            assert!(seen.target.contains("start-after=b"), "{}", seen.target);
+            let keys: &[&str] = if knows_start {
+                &["c"]
+            } else {
+                &["a", "b", "c"]
+            };
+            Reply::Answer(200, vec![(header, "1".to_owned())], page(keys))
+        });
+        let store = server.store();
+        assert_eq!(store.looking(), Looking::ByName, "it has not answered yet");
+        let listed = store.list_after("", "b").await.expect("lists");
+        let listed: Vec<_> = listed.try_collect().await.expect("lists");
+        let keys: Vec<_> = listed.iter().map(|meta| meta.key.as_str()).collect();
+        assert_eq!(keys, ["c"]);
+        assert_eq!(store.looking(), expected, "{header}, {knows_start}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! The verbs of [`Store`], each in the words of S3.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 
 use super::client::Call;
@@ -16,12 +18,16 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::writes::{UploadStore, Way};
 use crate::http::{reading, upload};
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for S3Store {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         upload::put_if_absent(self, key, body).await
+    }
+
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        upload::put_unseen(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
@@ -55,9 +61,29 @@ impl Store for S3Store {
         prefix: &str,
     ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
         check_prefix(prefix)?;
-        let below = Below::new(&self.inner.client, prefix);
+        let below = Below::new(&self.inner.client, prefix, None);
         let listing = Listing::open(below, &self.inner.uploads.retry).await?;
         Ok(listing.into_stream())
+    }
+
+    async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, StoreError>>, StoreError> {
+        check_prefix(prefix)?;
+        let below = Below::new(&self.inner.client, prefix, Some(after));
+        let listing = Listing::open(below, &self.inner.uploads.retry).await?;
+        // A server that does not know where to begin begins where the prefix does.
+        let (after, client) = (after.to_owned(), Arc::clone(&self.inner.client));
+        let is_behind = move |meta: &ObjectMeta| {
+            let is_behind = meta.key.as_str() > after.as_str();
+            if !is_behind {
+                client.note_early_beginning();
+            }
+            std::future::ready(is_behind)
+        };
+        Ok(listing.into_stream().try_filter(is_behind).boxed())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -76,6 +102,15 @@ impl Store for S3Store {
         self.discard_leftovers().await;
         let uploads = self.discard_stale_uploads(older_than, ours).await?;
         Ok(uploads + discard_stale_trials(self, older_than).await?)
+    }
+
+    fn looking(&self) -> Looking {
+        let client = &self.inner.client;
+        match (client.lists_at_once(), client.begins_anywhere()) {
+            (true, true) => Looking::FromAnyKey,
+            (true, false) => Looking::ByPrefix,
+            (false, _) => Looking::ByName,
+        }
     }
 
     fn location(&self) -> String {

@@ -13,12 +13,16 @@ use crate::http::probe::{discard_stale_trials, try_conditions};
 use crate::http::upload;
 use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
-use crate::{Body, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
 
 #[async_trait]
 impl Store for SwiftStore {
     async fn put_if_absent(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
         upload::put_if_absent(self, key, body).await
+    }
+
+    async fn put_unseen(&self, key: &ObjectKey, body: Body) -> Result<PutOutcome, StoreError> {
+        upload::put_unseen(self, key, body).await
     }
 
     async fn put(&self, key: &ObjectKey, body: Body) -> Result<ObjectMeta, StoreError> {
@@ -83,6 +87,11 @@ impl Store for SwiftStore {
         self.discard_leftovers().await;
         let uploads = self.discard_orphans(older_than, ours).await?;
         Ok(uploads + discard_stale_trials(self, older_than).await?)
+    }
+
+    /// A container's listing may lag behind its objects.
+    fn looking(&self) -> Looking {
+        Looking::ByName
     }
 
     fn location(&self) -> String {

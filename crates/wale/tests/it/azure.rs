@@ -45,7 +45,7 @@ fn with_large_backup(
     azure
 }
 
-fn store(port: u16, prefix: &str, credentials: AzureCredentialSource) -> AzureStore {
+pub(crate) fn store(port: u16, prefix: &str, credentials: AzureCredentialSource) -> AzureStore {
     let options = AzureOptions {
         account: ACCOUNT.into(),
         container: CONTAINER.into(),
@@ -79,7 +79,7 @@ fn account_key() -> AzureCredentialSource {
     AzureCredentialSource::AccountKey(Secret::new(ACCOUNT_KEY))
 }
 
-fn shared_access() -> AzureCredentialSource {
+pub(crate) fn shared_access() -> AzureCredentialSource {
     AzureCredentialSource::SharedAccess(Secret::new(format!("?{SHARED_ACCESS}")))
 }
 

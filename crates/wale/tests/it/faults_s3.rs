@@ -50,7 +50,7 @@ fn fault_23_a_store_that_asks_to_slow_down_is_not_stormed_and_archiving_resumes(
         "it was told after {outage:?}"
     );
     // Pauses of at most 0.1, 0.2 … 5 s, half of that on average: within 30 s some fifteen attempts of one request, twenty
-    // at most. A push looks for its name under seven extensions, and three pushes run: the one that was asked for, and
+    // at most. A push looks once, by one listing, and three pushes run: the one that was asked for, and
     // two ahead of their requests.
     let requests = s3.proxy.requests().len();
     assert!(

@@ -43,31 +43,36 @@ fn fill(stage: &GcsStage) {
     cluster.sql("create table filler as select repeat('x', 1000) v from generate_series(1, 30000)");
 }
 
+/// A store in the bucket of the server behind this proxy.
+pub(crate) fn store(proxy: &FaultProxy, prefix: &str) -> GcsStore {
+    let options = GcsOptions {
+        bucket: BUCKET.into(),
+        prefix: prefix.into(),
+        spelling_is_certain: true,
+        endpoint: Some(GcsEndpoint {
+            secure: false,
+            authority: format!("127.0.0.1:{}", proxy.port()),
+            path: String::new(),
+        }),
+        credentials: GcsCredentials::Anonymous,
+        storage_class: None,
+        encryption: GcsEncryption::BucketDefault,
+        ca_file: None,
+        proxies: Proxies::default(),
+        timeouts: HttpTimeouts::default(),
+        retry: RetryPolicy::default(),
+        upload_memory_bytes: 32 << 20,
+    };
+    GcsStore::open(&options).expect("the options are good")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_emulator_passes_the_suite_of_every_store() {
     let sandbox = Sandbox::new("gcs-conformance");
     let server = GcsServer::start(&sandbox);
     let proxy = FaultProxy::start(server.port());
     for prefix in ["/some/path/", "some/path/", ""] {
-        let options = GcsOptions {
-            bucket: BUCKET.into(),
-            prefix: prefix.into(),
-            spelling_is_certain: true,
-            endpoint: Some(GcsEndpoint {
-                secure: false,
-                authority: format!("127.0.0.1:{}", proxy.port()),
-                path: String::new(),
-            }),
-            credentials: GcsCredentials::Anonymous,
-            storage_class: None,
-            encryption: GcsEncryption::BucketDefault,
-            ca_file: None,
-            proxies: Proxies::default(),
-            timeouts: HttpTimeouts::default(),
-            retry: RetryPolicy::default(),
-            upload_memory_bytes: 32 << 20,
-        };
-        let store = Arc::new(GcsStore::open(&options).expect("the options are good"));
+        let store = Arc::new(store(&proxy, prefix));
         store.check().await.expect("the bucket is there");
         conformance(store).await;
         let mut left = server.objects();

@@ -40,6 +40,7 @@ mod promises;
 mod random_timelines;
 mod recovery_away;
 mod recovery_command;
+mod requests;
 mod restored_settings;
 mod retention;
 mod rewind;

@@ -17,7 +17,7 @@ use wale_testkit::s3::{
 use wale_testkit::{Sandbox, StoreServer};
 
 /// A store in the bucket of the server at this loopback port.
-fn store(port: u16, prefix: &str) -> S3Store {
+pub(crate) fn store(port: u16, prefix: &str) -> S3Store {
     S3Store::open(&options(port, prefix)).expect("the options are good")
 }
 

@@ -19,7 +19,7 @@ const MEMORY: u64 = 32 << 20;
 const SEGMENT: usize = 5 << 20;
 
 /// A server, or a skip that is counted.
-fn server(name: &str) -> Option<(Sandbox, SwiftServer)> {
+pub(crate) fn server(name: &str) -> Option<(Sandbox, SwiftServer)> {
     let sandbox = Sandbox::new(name);
     let Some(server) = SwiftServer::start(&sandbox) else {
         wale_testkit::skip(name, "Swift is not installed: run scripts/setup.sh");
@@ -41,7 +41,7 @@ fn login(port: u16, role: Role) -> SwiftLogin {
     }
 }
 
-fn options(port: u16, prefix: &str) -> SwiftOptions {
+pub(crate) fn options(port: u16, prefix: &str) -> SwiftOptions {
     SwiftOptions {
         container: BUCKET.into(),
         prefix: prefix.into(),
@@ -56,7 +56,7 @@ fn options(port: u16, prefix: &str) -> SwiftOptions {
     }
 }
 
-fn open(options: &SwiftOptions) -> SwiftStore {
+pub(crate) fn open(options: &SwiftOptions) -> SwiftStore {
     SwiftStore::open(options).expect("the options are good")
 }
 

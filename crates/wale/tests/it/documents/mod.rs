@@ -52,6 +52,7 @@ pages! {
         "docs/guide/restore-by-hand.md", |page| restore_by_hand(page, "zstd");
     a_backup_is_restored_by_hand_with_tar_lzop_and_a_shell:
         "docs/guide/restore-by-hand.md", |page| restore_by_hand(page, "lzo");
+    the_guide_to_requests_runs: "docs/guide/requests.md", |_| {};
     the_guide_to_a_restore_runs: "docs/guide/restore.md", restore;
     the_guide_to_retention_runs: "docs/guide/retention.md", retention;
     the_guide_to_s3_runs: "docs/guide/s3.md", s3;
