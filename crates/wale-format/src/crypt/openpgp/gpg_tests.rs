@@ -21,8 +21,11 @@ impl Gpg {
             println!("skipped: gpg is not installed");
             return None;
         }
-        let home = tempfile::Builder::new()
+        let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let mut builder = tempfile::Builder::new();
+        let home = builder
             .prefix("wg")
+            .permissions(only_ours)
             .tempdir_in("/tmp")
             .expect("a folder");
         std::fs::write(home.path().join("gpg.conf"), "trust-model always\n").expect("a file");

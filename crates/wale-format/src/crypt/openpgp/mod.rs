@@ -33,8 +33,8 @@ use std::io;
 
 pub use keys::{Recipients, SecretKeys};
 pub use reader::reader;
-pub(crate) use reader::{READER_BYTES, READER_BYTES_MAX};
-pub(crate) use writer::WRITER_BYTES;
+pub use reader::{READER_BYTES, READER_BYTES_MAX};
+pub use writer::WRITER_BYTES;
 pub use writer::{PgpWriter, writer};
 
 /// The short name of a key, by which messages name their recipients: 16 hexadecimal digits.
@@ -170,7 +170,10 @@ pub enum KeysError {
     },
 }
 
-/// Whether a stored object may be a message of OpenPGP, by its first bytes; 12 are enough.
+/// How many first bytes show whether an object is a message: a header of 6 at most, a version, a key id of 8, an algorithm.
+pub const HEAD_BYTES: usize = 16;
+
+/// Whether a stored object may be a message of OpenPGP, by its first bytes; [`HEAD_BYTES`] are enough.
 ///
 /// It says so of a binary message that begins with a session key for a public key or for a passphrase, as all do that `gpg` and
 /// WAL-G write. No codec's stream begins like this.
@@ -195,7 +198,7 @@ pub fn looks_like(head: &[u8]) -> bool {
     }
 }
 
-/// The keys that a message is encrypted to, as far as its first bytes show them: 12 bytes show one.
+/// The keys that a message is encrypted to, as far as its first bytes show them: [`HEAD_BYTES`] show one.
 #[must_use]
 pub fn recipients_of(head: &[u8]) -> Vec<KeyId> {
     let mut rest = head;

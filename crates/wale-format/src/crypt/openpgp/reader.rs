@@ -38,11 +38,11 @@ const SESSION_KEYS_MAX: usize = 1024;
 
 /// The memory that a reader takes, in bytes, of what WAL-E, WAL-G and this write: [`SOURCE_BYTES`] (64 KiB), rPGP's buffer of 8 KiB,
 /// a packet of a session key (4 KiB) and the states of cipher and hash.
-pub(crate) const READER_BYTES: u64 = SOURCE_BYTES as u64 + (16 << 10);
+pub const READER_BYTES: u64 = SOURCE_BYTES as u64 + (16 << 10);
 
 /// The most that it takes of any message, in bytes: two chunks of 4 MiB of `GnuPG`'s OCB, and a block of bzip2 inside
 /// (4 MiB, from `BZ2_bzDecompressInit`: 100 kB + 4 bytes for each of 900,000).
-pub(crate) const READER_BYTES_MAX: u64 = READER_BYTES + (8 << 20) + (4 << 20);
+pub const READER_BYTES_MAX: u64 = READER_BYTES + (8 << 20) + (4 << 20);
 
 /// The plain content of a message. It ends only when the message was whole and undamaged, and nothing follows it.
 ///

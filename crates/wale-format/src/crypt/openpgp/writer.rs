@@ -52,7 +52,7 @@ const BUFFER_BYTES: usize = 2 * PIECE_BYTES + 64;
 
 /// The memory that a writer takes, in bytes, beside its sink: [`BUFFER_BYTES`] (128 KiB), the keys of the cipher (240 bytes) and
 /// the state of the hash (100).
-pub(crate) const WRITER_BYTES: u64 = BUFFER_BYTES as u64 + 1024;
+pub const WRITER_BYTES: u64 = BUFFER_BYTES as u64 + 1024;
 
 /// A message to these recipients, into `sink`. Write pieces of 64 KiB and more where possible.
 ///
