@@ -32,6 +32,8 @@ use std::fmt;
 use std::io;
 
 pub use keys::{Recipients, SecretKeys};
+#[cfg(fuzzing)]
+pub use reader::content_of_packets;
 pub use reader::reader;
 pub use reader::{READER_BYTES, READER_BYTES_MAX};
 pub use writer::WRITER_BYTES;

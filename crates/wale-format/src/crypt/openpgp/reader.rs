@@ -64,6 +64,19 @@ pub fn reader<R: Read + Send + 'static>(
     }))
 }
 
+/// The content in packets that are not encrypted, for fuzz targets: they cannot get at these through a cipher.
+///
+/// # Errors
+/// As [`reader`].
+#[cfg(fuzzing)]
+pub fn content_of_packets<R: Read + Send + 'static>(source: R) -> io::Result<Box<dyn Read + Send>> {
+    let literal = literal(Box::new(BufReader::new(source)))?;
+    Ok(Box::new(Content {
+        literal,
+        failed: false,
+    }))
+}
+
 /// Reads up to the encrypted packet, and opens the session key.
 fn session_key<R: Read>(
     keys: &SecretKeys,
