@@ -18,8 +18,8 @@ use pgp::types::{
 use rand_core::OsRng;
 
 use super::certificate::{Judged, Target};
+use super::error::{KeyId, KeysError};
 use super::ring::{self, Name};
-use super::{KeyId, KeysError};
 
 /// Keys that messages are written to: at least one.
 ///

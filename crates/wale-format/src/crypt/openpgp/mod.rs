@@ -6,8 +6,10 @@
 //! | `writer` | plain bytes → a message |
 //! | `reader` | a message → plain bytes |
 //! | `keys` | [`Recipients`] to write to, [`SecretKeys`] to read with |
+//! | `head` | what the first bytes of an object show |
 //! | `certificate` | whether a public key may be written to now, and which part of it |
 //! | `ring` | key files, key rings and keyboxes → certificates; names of keys |
+//! | `error` | names of keys in messages, and errors |
 //!
 //! rPGP (the crate `pgp`) does what needs a public or secret key, and decrypts; frames and encryption are ours.
 //!
@@ -17,6 +19,8 @@
 //! by name; nothing secret is in `Debug` or in an error.
 
 mod certificate;
+mod error;
+mod head;
 mod keys;
 mod packet;
 mod reader;
@@ -26,235 +30,31 @@ mod writer;
 #[cfg(test)]
 mod gpg_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::io;
-
+pub use error::{KeyId, KeysError, NoKey};
+pub use head::{looks_like, recipients_of};
 pub use keys::{Recipients, SecretKeys};
 #[cfg(fuzzing)]
 pub use reader::content_of_packets;
 pub use reader::reader;
-pub use reader::{READER_BYTES, READER_BYTES_MAX};
-pub use writer::WRITER_BYTES;
 pub use writer::{PgpWriter, writer};
 
-/// The short name of a key, by which messages name their recipients: 16 hexadecimal digits.
-///
-/// ```
-/// use wale_format::crypt::openpgp::KeyId;
-/// assert_eq!(KeyId::from([0x28, 0xA1, 0xB6, 0x8D, 0x80, 0x4D, 0xF5, 0x90]).to_string(), "28A1B68D804DF590");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId([u8; 8]);
-
-impl KeyId {
-    /// Stands for a recipient who is not named.
-    pub const HIDDEN: Self = Self([0; 8]);
-}
-
-impl From<[u8; 8]> for KeyId {
-    fn from(bytes: [u8; 8]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<pgp::types::KeyId> for KeyId {
-    fn from(key: pgp::types::KeyId) -> Self {
-        Self(key.as_ref().try_into().expect("a key id has 8 bytes"))
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::HIDDEN {
-            return f.write_str("hidden");
-        }
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-    }
-}
-
-/// Keys as they stand in a sentence.
-fn listed<T: ToString>(keys: &[T]) -> String {
-    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-    keys.join(", ")
-}
-
-/// No key at hand opens a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NoKey {
-    /// The keys that it is encrypted to, as the message names them; none where only a passphrase opens it.
-    pub wanted: Vec<KeyId>,
-    /// Those of them that are at hand, but not opened by the passphrase.
-    pub locked: Vec<KeyId>,
-    /// Whether a passphrase would open it, as of `gpg -c`. None is ever tried.
-    pub passphrase: bool,
-}
-
-impl fmt::Display for NoKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.locked.is_empty() {
-            let locked = listed(&self.locked);
-            return write!(
-                f,
-                "it is encrypted to the OpenPGP key {locked}, whose passphrase is another one"
-            );
-        }
-        match (self.wanted.as_slice(), self.passphrase) {
-            ([], true) => f.write_str("it is encrypted with a passphrase, not to an OpenPGP key"),
-            ([], false) => f.write_str("it is encrypted by OpenPGP to nobody"),
-            (wanted, _) => write!(
-                f,
-                "it is encrypted to the OpenPGP key {}, and no such secret key is at hand",
-                listed(wanted)
-            ),
-        }
-    }
-}
-
-impl std::error::Error for NoKey {}
-
-impl From<NoKey> for io::Error {
-    fn from(error: NoKey) -> Self {
-        Self::new(io::ErrorKind::PermissionDenied, error)
-    }
-}
-
-/// Why keys cannot be used. None of its texts holds anything secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeysError {
-    /// The bytes hold no key of the kind that is needed.
-    #[error("there is no {0} of OpenPGP in it")]
-    None(&'static str),
-    /// The bytes begin as keys do, and do not go on so.
-    #[error("the OpenPGP keys in it cannot be read: {0}")]
-    Damaged(String),
-    /// No key has the name.
-    #[error("no OpenPGP key is called \"{name}\"")]
-    NotFound {
-        /// The name as given.
-        name: String,
-    },
-    /// A name of a kind that is not understood, as a keygrip's.
-    #[error("\"{name}\" is a kind of name for an OpenPGP key that is not understood")]
-    Name {
-        /// The name as given.
-        name: String,
-    },
-    /// Several keys that can be used have the name.
-    #[error("several OpenPGP keys are called \"{name}\": {}", .fingerprints.join(", "))]
-    Several {
-        /// The name as given.
-        name: String,
-        /// The fingerprints of these keys.
-        fingerprints: Vec<String>,
-    },
-    /// A key that nothing may be encrypted to.
-    #[error("nothing can be encrypted to the OpenPGP key {fingerprint}: {why}")]
-    Unusable {
-        /// Its fingerprint.
-        fingerprint: String,
-        /// The reason, as "it has expired".
-        why: &'static str,
-    },
-    /// No secret key could be opened without a passphrase.
-    #[error("the secret OpenPGP key {} needs its passphrase", listed(.keys))]
-    NoPassphrase {
-        /// The keys that are locked.
-        keys: Vec<KeyId>,
-    },
-    /// The passphrase opens no secret key.
-    #[error("the passphrase is not that of the secret OpenPGP key {}", listed(.keys))]
-    Passphrase {
-        /// The keys that it does not open.
-        keys: Vec<KeyId>,
-    },
-}
-
 /// How many first bytes show whether an object is a message: a header of 6 at most, a version, a key id of 8, an algorithm.
-pub const HEAD_BYTES: usize = 16;
+pub(crate) const HEAD_BYTES: usize = 16;
+const _: () = assert!(HEAD_BYTES == 6 + 1 + 8 + 1);
 
-/// Whether a stored object may be a message of OpenPGP, by its first bytes; [`HEAD_BYTES`] are enough.
-///
-/// It says so of a binary message that begins with a session key for a public key or for a passphrase, as all do that `gpg` and
-/// WAL-G write. No codec's stream begins like this.
-#[must_use]
-pub fn looks_like(head: &[u8]) -> bool {
-    let mut rest = head;
-    let Ok(Some(header)) = packet::Header::read(&mut rest) else {
-        return false;
-    };
-    let packet::Length::Last(length) = header.length else {
-        return false;
-    };
-    match (header.tag, rest) {
-        // Version, key id, algorithm: RSA, Elgamal, ECDH, X25519, X448.
-        (packet::SESSION_KEY, [3, _, _, _, _, _, _, _, _, algorithm, ..]) => {
-            length >= 40 && matches!(algorithm, 1 | 2 | 16 | 18 | 25 | 26)
-        }
-        (packet::SESSION_KEY, [6, ..]) => length >= 40,
-        // Version, cipher, kind of derivation.
-        (packet::PASSPHRASE_KEY, [4..=6, ..]) => (4..=256).contains(&length),
-        _ => false,
-    }
-}
+/// The memory that a writer takes, in bytes, beside its sink: its buffer (128 KiB), the keys of the cipher (240 bytes) and the
+/// state of the hash (100).
+pub(crate) const WRITER_BYTES: u64 = writer::BUFFER_BYTES as u64 + 1024;
 
-/// The keys that a message is encrypted to, as far as its first bytes show them: [`HEAD_BYTES`] show one.
-#[must_use]
-pub fn recipients_of(head: &[u8]) -> Vec<KeyId> {
-    let mut rest = head;
-    let mut keys = Vec::new();
-    while let Ok(Some(header)) = packet::Header::read(&mut rest) {
-        let packet::Length::Last(length) = header.length else {
-            break;
-        };
-        if header.tag == packet::SESSION_KEY {
-            keys.extend(recipient(rest));
-        }
-        match usize::try_from(length) {
-            Ok(length) if length <= rest.len() => rest = &rest[length..],
-            _ => break,
-        }
-    }
-    keys
-}
+/// The memory that a reader takes, in bytes, of what WAL-E, WAL-G and this write: its buffer (64 KiB), rPGP's of 8 KiB, a packet
+/// of a session key (4 KiB) and the states of cipher and hash.
+pub(crate) const READER_BYTES: u64 = reader::SOURCE_BYTES as u64 + (16 << 10);
 
-/// The key that the body of a session key's packet is for.
-fn recipient(body: &[u8]) -> Option<KeyId> {
-    match body {
-        [3, key @ ..] => Some(KeyId(key.first_chunk::<8>().copied()?)),
-        // A length, the version of the key, its fingerprint; the id is one of its ends.
-        [6, 0, ..] => Some(KeyId::HIDDEN),
-        [6, length, version, rest @ ..] => {
-            let fingerprint = rest.get(..usize::from(*length).checked_sub(1)?)?;
-            let key = match version {
-                4 => fingerprint.last_chunk::<8>(),
-                _ => fingerprint.first_chunk::<8>(),
-            };
-            Some(KeyId(*key?))
-        }
-        _ => None,
-    }
-}
-
-/// A message that ends too early.
-fn cut() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the OpenPGP message is cut off",
-    )
-}
-
-/// A message that cannot have been written like this.
-fn damaged(problem: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, problem.into())
-}
-
-/// A message that is right, but of a kind that is not read.
-fn unsupported(what: impl fmt::Display) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("{what} is not read by this version"),
-    )
-}
+/// The most that it takes of any message, in bytes: two chunks of 4 MiB of `GnuPG`'s OCB, once more while rPGP moves them, and a
+/// block of bzip2 inside (4 MiB, by bzip2's manual: 100 kB + 4 bytes for each of 900,000).
+pub(crate) const READER_BYTES_MAX: u64 = READER_BYTES + 2 * (8 << 20) + (4 << 20);
+const _: () = assert!(WRITER_BYTES < 256 << 10 && READER_BYTES_MAX <= 21 << 20);

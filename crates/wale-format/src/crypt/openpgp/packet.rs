@@ -7,7 +7,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::{cut, damaged};
+use super::error::{cut, damaged};
 
 /// A public-key encrypted session key.
 pub(super) const SESSION_KEY: u8 = 1;
@@ -53,14 +53,14 @@ pub(super) enum Length {
 
 /// The header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct Heading {
     /// What the packet is.
     pub(super) tag: u8,
     /// How long its body is, or the first piece of it.
     pub(super) length: Length,
 }
 
-impl Header {
+impl Heading {
     /// Reads a header; nothing where the source ends before its first byte.
     ///
     /// # Errors
@@ -167,7 +167,7 @@ pub(super) struct Body<B> {
 
 impl<B: BufRead> Body<B> {
     /// The body of the packet whose header was just read from the source.
-    pub(super) fn new(header: Header, source: B) -> Self {
+    pub(super) fn new(header: Heading, source: B) -> Self {
         Self {
             source,
             length: header.length,
@@ -231,7 +231,7 @@ pub(super) struct OnlyBody<B>(Body<B>);
 
 impl<B: BufRead> OnlyBody<B> {
     /// The body of the packet whose header was just read from the source.
-    pub(super) fn new(header: Header, source: B) -> Self {
+    pub(super) fn new(header: Heading, source: B) -> Self {
         Self(Body::new(header, source))
     }
 }
@@ -295,8 +295,8 @@ pub(super) const fn partial_length(bits: u8) -> u8 {
 mod tests {
     use super::*;
 
-    fn header(mut bytes: &[u8]) -> io::Result<Option<Header>> {
-        Header::read(&mut bytes)
+    fn header(mut bytes: &[u8]) -> io::Result<Option<Heading>> {
+        Heading::read(&mut bytes)
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
         for &(bytes, tag, length) in cases {
             assert_eq!(
                 header(bytes).expect("a header"),
-                Some(Header { tag, length }),
+                Some(Heading { tag, length }),
                 "{bytes:x?}"
             );
             for cut in 1..bytes.len() {
@@ -340,7 +340,10 @@ mod tests {
             let bytes = [vec![first_byte(LITERAL)], last_length(count)].concat();
             let length = Length::Last(count as u64);
             let tag = LITERAL;
-            assert_eq!(header(&bytes).expect("valid"), Some(Header { tag, length }));
+            assert_eq!(
+                header(&bytes).expect("valid"),
+                Some(Heading { tag, length })
+            );
         }
     }
 
@@ -352,7 +355,7 @@ mod tests {
         let whole = bytes.clone();
         bytes.extend(b"behind");
         let mut source = bytes.as_slice();
-        let found = Header::read(&mut source).expect("valid").expect("one");
+        let found = Heading::read(&mut source).expect("valid").expect("one");
         let mut body = Body::new(found, &mut source);
         let mut plain = Vec::new();
         body.read_to_end(&mut plain).expect("whole");
@@ -360,13 +363,13 @@ mod tests {
         assert_eq!(source, b"behind");
         for cut in 2..whole.len() {
             let mut source = &whole[..cut];
-            let found = Header::read(&mut source).expect("valid").expect("one");
+            let found = Heading::read(&mut source).expect("valid").expect("one");
             let mut body = OnlyBody::new(found, source);
             let error = body.read_to_end(&mut Vec::new()).expect_err("cut");
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{cut}");
         }
         let mut source = bytes.as_slice();
-        let found = Header::read(&mut source).expect("valid").expect("one");
+        let found = Heading::read(&mut source).expect("valid").expect("one");
         let mut body = OnlyBody::new(found, source);
         let error = body.read_to_end(&mut Vec::new()).expect_err("more");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);

@@ -23,26 +23,19 @@ use pgp::crypto::sym::{self, SymmetricKeyAlgorithm};
 use pgp::packet::{GnupgAeadDataConfig, PacketHeader, PublicKeyEncryptedSessionKey};
 use pgp::types::{PacketHeaderVersion, PacketLength, Seipdv1ReadMode, Tag};
 
+use super::error::{KeyId, NoKey, cut, damaged, unsupported};
+use super::head;
 use super::keys::{Opened, SecretKeys};
-use super::packet::{self, Body, Header, Length, OnlyBody};
-use super::{KeyId, NoKey, cut, damaged, unsupported};
+use super::packet::{self, Body, Heading, Length, OnlyBody};
 
 /// The buffer before the first stage.
-const SOURCE_BYTES: usize = 64 << 10;
+pub(super) const SOURCE_BYTES: usize = 64 << 10;
 
 /// The largest packet of a session key that is read: RSA of 16,384 bits needs 2 KiB.
 const SESSION_KEY_MAX: u64 = 4 << 10;
 
 /// How many session keys are looked at. Each costs an operation with a secret key where its recipient is hidden.
 const SESSION_KEYS_MAX: usize = 1024;
-
-/// The memory that a reader takes, in bytes, of what WAL-E, WAL-G and this write: [`SOURCE_BYTES`] (64 KiB), rPGP's buffer of 8 KiB,
-/// a packet of a session key (4 KiB) and the states of cipher and hash.
-pub const READER_BYTES: u64 = SOURCE_BYTES as u64 + (16 << 10);
-
-/// The most that it takes of any message, in bytes: two chunks of 4 MiB of `GnuPG`'s OCB, and a block of bzip2 inside
-/// (4 MiB, from `BZ2_bzDecompressInit`: 100 kB + 4 bytes for each of 900,000).
-pub const READER_BYTES_MAX: u64 = READER_BYTES + (8 << 20) + (4 << 20);
 
 /// The plain content of a message. It ends only when the message was whole and undamaged, and nothing follows it.
 ///
@@ -58,7 +51,7 @@ pub fn reader<R: Read + Send + 'static>(
     let (header, session_key) = session_key(keys, &mut source)?;
     let decrypted = decrypted(header, session_key, OnlyBody::new(header, source))?;
     let literal = literal(Box::new(Decrypted(decrypted)))?;
-    Ok(Box::new(Content {
+    Ok(Box::new(LiteralContent {
         literal,
         failed: false,
     }))
@@ -71,7 +64,7 @@ pub fn reader<R: Read + Send + 'static>(
 #[cfg(fuzzing)]
 pub fn content_of_packets<R: Read + Send + 'static>(source: R) -> io::Result<Box<dyn Read + Send>> {
     let literal = literal(Box::new(BufReader::new(source)))?;
-    Ok(Box::new(Content {
+    Ok(Box::new(LiteralContent {
         literal,
         failed: false,
     }))
@@ -81,10 +74,10 @@ pub fn content_of_packets<R: Read + Send + 'static>(source: R) -> io::Result<Box
 fn session_key<R: Read>(
     keys: &SecretKeys,
     source: &mut BufReader<R>,
-) -> io::Result<(Header, PlainSessionKey)> {
+) -> io::Result<(Heading, PlainSessionKey)> {
     let mut search = Search::default();
     for _ in 0..SESSION_KEYS_MAX {
-        let header = Header::read(source)?.ok_or_else(cut)?;
+        let header = Heading::read(source)?.ok_or_else(cut)?;
         match header.tag {
             packet::SESSION_KEY => search.try_keys(keys, &session_key_packet(header, source)?),
             packet::PASSPHRASE_KEY => {
@@ -105,7 +98,7 @@ fn session_key<R: Read>(
 }
 
 /// The body of a small packet.
-fn session_key_packet<R: Read>(header: Header, source: &mut BufReader<R>) -> io::Result<Vec<u8>> {
+fn session_key_packet<R: Read>(header: Heading, source: &mut BufReader<R>) -> io::Result<Vec<u8>> {
     match header.length {
         Length::Last(count) if count <= SESSION_KEY_MAX => {
             let mut bytes = Vec::new();
@@ -132,13 +125,13 @@ impl Search {
         }
         // What cannot be understood is for somebody else, or there is another one.
         let Some(session_key) = parse_session_key(bytes) else {
-            self.missing.wanted.extend(super::recipient(bytes));
+            self.missing.wanted.extend(head::recipient(bytes));
             return;
         };
         match keys.open(&session_key) {
             Opened::Yes(key) => self.found = Some(key),
             Opened::Refused(key) => self.refused = Some(key),
-            Opened::NotOurs => self.missing.wanted.extend(super::recipient(bytes)),
+            Opened::NotOurs => self.missing.wanted.extend(head::recipient(bytes)),
         }
     }
 
@@ -174,7 +167,7 @@ enum Stage<B: BufRead> {
 
 /// Begins to decrypt the body of the encrypted packet.
 fn decrypted<B: BufRead>(
-    header: Header,
+    header: Heading,
     session_key: PlainSessionKey,
     mut body: B,
 ) -> io::Result<Stage<B>> {
@@ -285,10 +278,10 @@ fn explain(error: io::Error) -> io::Error {
     error
 }
 
-type Stream = Box<dyn BufRead + Send>;
+type Packets = Box<dyn BufRead + Send>;
 
 /// The literal packet in the decrypted stream, in a compressed packet or not, behind its own header.
-fn literal(mut packets: Stream) -> io::Result<OnlyBody<Stream>> {
+pub(super) fn literal(mut packets: Packets) -> io::Result<OnlyBody<Packets>> {
     let mut header = next(&mut packets)?;
     if header.tag == packet::COMPRESSED {
         packets = decompressed(OnlyBody::new(header, packets))?;
@@ -317,9 +310,9 @@ fn literal(mut packets: Stream) -> io::Result<OnlyBody<Stream>> {
 }
 
 /// The next header but markers.
-fn next(packets: &mut Stream) -> io::Result<Header> {
+fn next(packets: &mut Packets) -> io::Result<Heading> {
     loop {
-        let header = Header::read(packets)?;
+        let header = Heading::read(packets)?;
         let header = header.ok_or_else(|| damaged("the OpenPGP message holds no content"))?;
         if !matches!(header.tag, packet::MARKER | packet::PADDING) {
             return Ok(header);
@@ -329,7 +322,7 @@ fn next(packets: &mut Stream) -> io::Result<Header> {
 }
 
 /// What the compressed packet holds. RFC 4880, 9.3.
-fn decompressed(mut body: OnlyBody<Stream>) -> io::Result<Stream> {
+fn decompressed(mut body: OnlyBody<Packets>) -> io::Result<Packets> {
     let algorithm = packet::byte(&mut body)?;
     Ok(match algorithm {
         0 => Box::new(body),
@@ -352,23 +345,23 @@ fn decompressed(mut body: OnlyBody<Stream>) -> io::Result<Stream> {
 /// A decompressor over a body.
 trait Unpack: Read {
     /// What it reads.
-    fn body(&mut self) -> &mut OnlyBody<Stream>;
+    fn body(&mut self) -> &mut OnlyBody<Packets>;
 }
 
-impl Unpack for flate2::bufread::DeflateDecoder<OnlyBody<Stream>> {
-    fn body(&mut self) -> &mut OnlyBody<Stream> {
+impl Unpack for flate2::bufread::DeflateDecoder<OnlyBody<Packets>> {
+    fn body(&mut self) -> &mut OnlyBody<Packets> {
         self.get_mut()
     }
 }
 
-impl Unpack for flate2::bufread::ZlibDecoder<OnlyBody<Stream>> {
-    fn body(&mut self) -> &mut OnlyBody<Stream> {
+impl Unpack for flate2::bufread::ZlibDecoder<OnlyBody<Packets>> {
+    fn body(&mut self) -> &mut OnlyBody<Packets> {
         self.get_mut()
     }
 }
 
-impl Unpack for bzip2::bufread::BzDecoder<OnlyBody<Stream>> {
-    fn body(&mut self) -> &mut OnlyBody<Stream> {
+impl Unpack for bzip2::bufread::BzDecoder<OnlyBody<Packets>> {
+    fn body(&mut self) -> &mut OnlyBody<Packets> {
         self.get_mut()
     }
 }
@@ -404,12 +397,12 @@ impl<D: Unpack> Read for Unpacked<D> {
 }
 
 /// The content, and that a failure is for ever.
-struct Content {
-    literal: OnlyBody<Stream>,
+struct LiteralContent {
+    literal: OnlyBody<Packets>,
     failed: bool,
 }
 
-impl Read for Content {
+impl Read for LiteralContent {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.failed {
             return Err(damaged("the OpenPGP message has already failed"));

@@ -14,8 +14,8 @@ use pgp::armor::Dearmor;
 use pgp::composed::PublicOrSecret;
 use zeroize::Zeroizing;
 
-use super::packet::{self, Header, Length};
-use super::{KeysError, listed};
+use super::error::{KeysError, listed};
+use super::packet::{self, Heading, Length};
 
 /// What an armoured key begins with.
 const ARMOUR: &[u8] = b"-----BEGIN PGP ";
@@ -121,8 +121,8 @@ fn grouped(bytes: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>, KeysError> {
     while !rest.is_empty() {
         let start = rest;
         let broken = || KeysError::Damaged("they are no packets of OpenPGP, or cut off".to_owned());
-        let header = Header::read(&mut rest).map_err(|_| broken())?;
-        let Some(Header {
+        let header = Heading::read(&mut rest).map_err(|_| broken())?;
+        let Some(Heading {
             tag,
             length: Length::Last(length),
         }) = header

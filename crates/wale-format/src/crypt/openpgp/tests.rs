@@ -12,9 +12,9 @@ use crate::tar::{MemberKind, TarReader};
 const RSA: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/rsa-secret.asc");
 const CURVE: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/curve-secret.asc");
 const CURVE_STUB: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/curve-stub-secret.asc");
-const TWO: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/two-public.asc");
-const KEYBOX: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/pubring.kbx");
-const RING: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/pubring.gpg");
+pub(super) const TWO: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/two-public.asc");
+pub(super) const KEYBOX: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/pubring.kbx");
+pub(super) const RING: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/pubring.gpg");
 const PASSPHRASE: &str = "correct horse";
 
 /// When the tests are, whatever the clock says: after the keys were made.

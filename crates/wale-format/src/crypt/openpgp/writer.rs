@@ -48,11 +48,7 @@ const LITERAL_START: [u8; 6] = [b'b', 0, 0, 0, 0, 0];
 const MDC_START: [u8; 2] = [0xd3, 0x14];
 
 /// Room for one piece and what is left of the one before, which is less than another; 64 bytes are lengths and codes.
-const BUFFER_BYTES: usize = 2 * PIECE_BYTES + 64;
-
-/// The memory that a writer takes, in bytes, beside its sink: [`BUFFER_BYTES`] (128 KiB), the keys of the cipher (240 bytes) and
-/// the state of the hash (100).
-pub const WRITER_BYTES: u64 = BUFFER_BYTES as u64 + 1024;
+pub(super) const BUFFER_BYTES: usize = 2 * PIECE_BYTES + 64;
 
 /// A message to these recipients, into `sink`. Write pieces of 64 KiB and more where possible.
 ///
