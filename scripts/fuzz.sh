@@ -40,6 +40,17 @@ zstd -dqc "$golden/lzop-1.04/samples.tar.zst" | tar -x -C "$seeds/lzop"
 find "$seeds/lzop" -name '*.lzo' -size -64k | while read -r sample; do
   { printf '\003'; cat "$sample"; } | seed codec "lzop-$(basename "$sample")"
 done
+# OpenPGP's takes a whole message, packets that are not encrypted, or plain bytes.
+mkdir "$seeds/gnupg"
+zstd -dqc "$golden"/gnupg-*/messages.tar.zst | tar -x -C "$seeds/gnupg"
+for name in curve both hidden passphrase; do
+  { printf '\000'; cat "$seeds/gnupg/$name.gpg"; } | seed openpgp "$name"
+done
+for name in zip zlib bzip2 none; do
+  { printf '\001'; gpg --batch --store --compress-algo "${name/none/uncompressed}" <"$golden/README.md"; } | seed openpgp "store-$name"
+done
+printf '\002%s' plain | seed openpgp plain
+for file in "$golden"/gnupg-*/{*.asc,pubring.*}; do seed openpgp_ring "$(basename "$file")" <"$file"; done
 for file in "$golden"/*/*.tar; do seed tar "$(basename "$(dirname "$file")")-$(basename "$file")" <"$file"; done
 # WAL-G's increments: none of two pages, and the first and the third of three.
 printf 'wi1U\000\100\000\000\000\000\000\000\000\000\000\000' | seed increment empty

@@ -48,6 +48,7 @@ if [ "$what" != demo ]; then
   need zstd zstd
   need lz4 lz4
   need lzop lzop
+  need gpg gnupg
   need pv pv
   need python3 python3
   python3 -c 'import venv, ensurepip' 2>/dev/null && /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||

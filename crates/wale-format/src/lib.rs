@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`seal`](mod@seal) | how plain content becomes a stored object's bytes, and back: its only door |
 //! | [`codec`](mod@codec) | compression, one stage of a seal |
+//! | [`crypt`] | encryption, another stage |
 //! | [`tar`] | streaming tar writer and reader, [`tar::MemberPath`] |
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
@@ -25,6 +26,7 @@ mod backup_name;
 mod checksum;
 
 pub mod codec;
+pub mod crypt;
 pub mod identity;
 pub mod increment;
 pub mod layout;

@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
@@ -78,6 +78,13 @@ pub(crate) struct LogOptions {
     pub(crate) socket: Option<PathBuf>,
 }
 
+/// All but rPGP's own records, whatever the filter asks for: below `info` they show keys as they are parsed, secret ones, too.
+fn without_keys() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target("pgp", LevelFilter::OFF)
+}
+
 /// Installs the log for the process. The bar steps aside while a line is written.
 pub(crate) fn install(options: LogOptions, bar: ProgressBar) {
     let LogOptions {
@@ -87,7 +94,9 @@ pub(crate) fn install(options: LogOptions, bar: ProgressBar) {
         facility,
         socket,
     } = options;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(without_keys());
     let syslog = destinations.syslog.then(|| {
         let (facility, known) = syslog::facility(&facility);
         if !known {
@@ -314,6 +323,14 @@ impl Write for SinkWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_filter_brings_keys_into_the_log() {
+        let kept = without_keys();
+        assert!(!kept.would_enable("pgp::packet::secret_key_parser", &Level::DEBUG));
+        assert!(!kept.would_enable("pgp", &Level::ERROR));
+        assert!(kept.would_enable("wale_ops::wal_push", &Level::TRACE));
+    }
 
     #[test]
     fn destinations_are_wal_es_words() {

@@ -39,7 +39,7 @@ use super::s3::value::{self as s3, Sse};
 use super::setting::{Declared, Setting, Values, settings};
 use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
-    SIZE, SWITCH, TEXT, Text, ZONE,
+    SIZE, SWITCH, Soon, TEXT, Text, ZONE,
 };
 use super::swift::value::{self as swift, AuthVersion, SwiftNames};
 use super::value;
@@ -154,15 +154,25 @@ settings! {
          default is half the limit where that is less. A restore keeps 40 bytes for each file of the backup, 64 \
          where another tool made it, in a quarter of the budget; a million files always fit.")
         .derived("256MiB, or half the memory limit of the container", |_| Some(machine::default_budget())).flag("memory");
-    WALE_GPG_KEY_ID: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-E's OpenPGP key. Refused rather than ignored, so that an archive that is not encrypted does not look \
-         encrypted. Called as wal-e, an empty value counts too, as in WAL-E.");
+    WALE_GPG_KEY_ID: Option<String> = Setting::new(Archive, &Soon("encryption", Opt(TEXT)),
+        "The OpenPGP key that new objects are encrypted to, in the key ring of GNUPGHOME: a key id, a fingerprint or a \
+         mail address, as `gpg -r` takes it. Called as wal-e, an empty value counts too, as in WAL-E.")
+        .aliases(&["WALG_GPG_KEY_ID"]);
+    GNUPGHOME: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
+        "The home of GnuPG, in which `pubring.kbx` or `pubring.gpg` holds the key of WALE_GPG_KEY_ID.")
+        .otherwise("~/.gnupg");
+    WALE_GPG_SECRET_KEY_FILE: Option<PathBuf> = Setting::new(Archive, &Soon("encryption", Opt(PATH)),
+        "A file with the secret OpenPGP key that opens the archive, as `gpg --export-secret-keys` makes it. Without it \
+         the gpg program is asked for the key, where it is installed.");
     WALE_AGE_RECIPIENTS: () = Setting::new(Archive, &ENCRYPTION,
         "Public keys of age. Refused rather than ignored.");
-    WALG_PGP_KEY: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-G's OpenPGP key. Refused rather than ignored.").secret();
-    WALG_PGP_KEY_PATH: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-G's OpenPGP key. Refused rather than ignored.");
+    WALG_PGP_KEY: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
+        "The OpenPGP key itself, armoured, public or secret; `\\n` in two characters is the end of a line, too. New objects \
+         are encrypted to it, and a secret one opens them.").secret();
+    WALG_PGP_KEY_PATH: Option<PathBuf> = Setting::new(Archive, &Soon("encryption", Opt(PATH)),
+        "A file with such a key, or several, armoured or not.");
+    WALG_PGP_KEY_PASSPHRASE: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
+        "The passphrase of the secret OpenPGP key.").secret();
     WALG_LIBSODIUM_KEY: () = Setting::new(Archive, &ENCRYPTION,
         "WAL-G's libsodium key. Refused rather than ignored.")
         .secret();

@@ -64,7 +64,12 @@ impl Facts {
         let name = self.name;
         name.ends_with("TOKEN_FILE")
             || name.ends_with("KEY_FILE")
-            || ["PGPASSFILE", "GOOGLE_APPLICATION_CREDENTIALS"].contains(&name)
+            || [
+                "PGPASSFILE",
+                "GOOGLE_APPLICATION_CREDENTIALS",
+                "WALG_PGP_KEY_PATH",
+            ]
+            .contains(&name)
     }
 
     /// Whether the setting is read under this name.
