@@ -207,9 +207,8 @@ async fn measure(store: impl Store + 'static, proxy: FaultProxy, name: &str) -> 
             ..FetcherOptions::default()
         },
     );
-    for number in [2, 3] {
-        let name = format!("0000000100000000{number:08X}");
-        let name = ArchiveFileName::parse(&name).expect("a name");
+    for name in ["000000010000000000000002", "000000010000000000000003"] {
+        let name = ArchiveFileName::parse(name).expect("a name");
         assert!(fetched(&fetcher, &name).await);
         counter.note();
     }
