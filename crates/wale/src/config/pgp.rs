@@ -431,7 +431,7 @@ mod tests {
             .env("GNUPGHOME", home)
             .status();
         if !import.is_ok_and(|status| status.success()) {
-            println!("skipped: gpg is not installed");
+            wale_testkit::skip("keys from gpg", "the program gpg cannot be run");
             return;
         }
         let name = ("WALE_GPG_KEY_ID", "curve@example.invalid");

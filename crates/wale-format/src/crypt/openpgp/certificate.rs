@@ -167,7 +167,7 @@ impl<'a> Judged<'a> {
                 }
             });
         // The last of several that were made in the same second, as in GnuPG.
-        if let Some(subkey) = usable.max_by_key(|subkey| subkey.created_at()) {
+        if let Some(subkey) = usable.max_by_key(KeyDetails::created_at) {
             return Ok(Target::Subkey(subkey.key.clone()));
         }
         let is_wanted = only.is_none_or(|only| key.fingerprint() == *only);

@@ -70,7 +70,7 @@ fn compressed(algorithm: u8, packets: &[u8]) -> Vec<u8> {
     match algorithm {
         1 => DeflateEncoder::new(packets, level).read_to_end(&mut body),
         2 => ZlibEncoder::new(packets, level).read_to_end(&mut body),
-        _ => Ok(body.extend(packets)).map(|()| 0),
+        _ => Read::read_to_end(&mut { packets }, &mut body),
     }
     .expect("a slice is read");
     body

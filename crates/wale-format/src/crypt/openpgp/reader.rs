@@ -49,7 +49,7 @@ pub fn reader<R: Read + Send + 'static>(
 ) -> io::Result<Box<dyn Read + Send>> {
     let mut source = BufReader::with_capacity(SOURCE_BYTES, source);
     let (header, session_key) = session_key(keys, &mut source)?;
-    let decrypted = decrypted(header, session_key, OnlyBody::new(header, source))?;
+    let decrypted = decrypted(header, &session_key, OnlyBody::new(header, source))?;
     let literal = literal(Box::new(Decrypted(decrypted)))?;
     Ok(Box::new(LiteralContent {
         literal,
@@ -168,11 +168,11 @@ enum Stage<B: BufRead> {
 /// Begins to decrypt the body of the encrypted packet.
 fn decrypted<B: BufRead>(
     header: Heading,
-    session_key: PlainSessionKey,
+    session_key: &PlainSessionKey,
     mut body: B,
 ) -> io::Result<Stage<B>> {
     if header.tag == packet::GNUPG_OCB {
-        let (_, key) = old_key(&session_key)?;
+        let (_, key) = old_key(session_key)?;
         let config = GnupgAeadDataConfig::try_from_reader(&mut body).map_err(start_is_wrong)?;
         fits(config.sym_alg, key)?;
         let (mode, size) = (config.aead, config.chunk_size);
@@ -180,9 +180,9 @@ fn decrypted<B: BufRead>(
             .map(|stage| Stage::Chunks(Box::new(stage)))
             .map_err(|_| unsupported("this kind of chunks in an OpenPGP message"));
     }
-    match (packet::byte(&mut body)?, &session_key) {
+    match (packet::byte(&mut body)?, session_key) {
         (1, PlainSessionKey::V3_4 { .. }) => {
-            let (algorithm, key) = old_key(&session_key)?;
+            let (algorithm, key) = old_key(session_key)?;
             fits(algorithm, key)?;
             algorithm
                 .stream_decryptor_protected(Seipdv1ReadMode::Streaming, key, body)

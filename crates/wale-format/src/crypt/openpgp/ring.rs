@@ -187,7 +187,7 @@ fn keybox(bytes: &[u8]) -> Result<Vec<&[u8]>, KeysError> {
     Ok(found)
 }
 
-/// How a person names a key, as `gpg -r` takes it (GnuPG's manual, "How to Specify a User Id").
+/// How a person names a key, as `gpg -r` takes it (`GnuPG`'s manual, "How to Specify a User Id").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     /// The end of a fingerprint in capitals (a key id has 8 or 16 digits, a fingerprint all), and whether exactly this part of

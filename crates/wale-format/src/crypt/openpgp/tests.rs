@@ -179,7 +179,7 @@ fn every_flipped_bit_is_noticed() {
 fn nothing_may_follow() {
     let keys = curve();
     let message = encrypt(&recipients(&keys), &sample(70_000));
-    for more in [&[0][..], &[0xd3, 0x14], &message, &[0; 300_000]] {
+    for more in [&[0][..], &[0xd3, 0x14], &message, &vec![0; 300_000]] {
         let error = decrypt(&keys, &[&message, more].concat()).expect_err("more");
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         assert!(
@@ -548,9 +548,10 @@ fn objects_of_wal_e_and_wal_g_are_read() {
         ),
     ];
     for ((name, message), expected) in cases {
-        let (keys, codec) = match name.ends_with(".lzo") {
-            true => (&wal_e, Codec::Lzo),
-            false => (&wal_g, Codec::Brotli),
+        let (keys, codec) = if name.ends_with(".lzo") {
+            (&wal_e, Codec::Lzo)
+        } else {
+            (&wal_g, Codec::Brotli)
         };
         assert!(looks_like(message), "{name}");
         let opened = reader(keys, message).expect(name);
