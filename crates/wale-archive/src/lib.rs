@@ -5,7 +5,7 @@
 //! it alone seals and opens objects. It does not know how a segment or a backup is made: the operations stand above it.
 //!
 //! Invariants: an error of the store is never taken for absence; nothing that exists is overwritten, except the
-//! identity when a codec is added to it; an archive serves one system identifier only.
+//! identity when a codec or an encryption is added to it; an archive serves one system identifier only.
 
 #![cfg_attr(
     test,
@@ -20,6 +20,7 @@ pub mod clock;
 mod condition;
 pub mod control;
 pub mod described;
+mod encryption;
 pub mod error;
 mod evidence;
 mod foreign_cluster;

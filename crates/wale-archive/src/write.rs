@@ -63,12 +63,21 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
+    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
+        self.seal_small_as(self.codec(), plain)
+    }
+
+    /// As [`Archive::seal_small`], under `codec`: `none` where the object's name shows none. It is encrypted all the same.
+    ///
+    /// # Errors
+    /// As [`Archive::seal_small`].
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"
     )]
-    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
-        let mut writer = self.inner.seal.writer(Vec::new()).map_err(cannot_seal)?;
+    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
+        let seal = self.seal_of(codec);
+        let mut writer = seal.writer(Vec::new()).map_err(cannot_seal)?;
         let sealed = writer.write_all(plain).and_then(|()| writer.finish());
         let sealed = sealed.map_err(|error: io::Error| {
             OpError::internal("could not seal an object in memory").source(error)
@@ -78,5 +87,6 @@ impl Archive {
 }
 
 fn cannot_seal(error: CodecError) -> OpError {
-    OpError::new(Kind::Configuration, "the compression cannot be used").source(error)
+    OpError::new(Kind::Configuration, "the compression or the encryption cannot be used")
+        .source(error)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use wale_format::tar::{Meta, TarReader, TarWriter};
 use wale_format::{
-    Codec, CodecSettings, Encryption, PartitionPlan, PlanLimits, PlannedFile, Seal,
+    Codec, CodecSettings, KeyRing, PartitionPlan, PlanLimits, PlannedFile, Seal, WriteKey,
     WINDOW_MAX_BYTES,
 };
 
@@ -66,7 +66,7 @@ fn codecs(plain: &[u8]) {
         CodecSettings::from(Codec::None),
     ];
     for settings in settings {
-        let seal = Seal::new(settings, Encryption::None);
+        let seal = Seal::new(settings, WriteKey::None, KeyRing::default());
         let mut stored = Vec::new();
         let time = best(|| {
             let mut sink = std::mem::take(&mut stored);

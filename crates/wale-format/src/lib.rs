@@ -24,6 +24,7 @@ mod backup_name;
 mod checksum;
 
 pub mod codec;
+pub mod crypt;
 pub mod identity;
 pub mod layout;
 pub mod manifest;
@@ -36,7 +37,8 @@ pub mod tar;
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
-pub use identity::{ArchiveIdentity, Encryption, IdentityError};
+pub use crypt::{KeyRing, Locked, WriteKey};
+pub use identity::{ArchiveIdentity, Encryption, EncryptionRecord, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{
     ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,

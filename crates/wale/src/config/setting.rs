@@ -64,6 +64,8 @@ impl Facts {
         let name = self.name;
         name.ends_with("TOKEN_FILE")
             || name.ends_with("KEY_FILE")
+            || name.ends_with("KEY_PATH")
+            || name.ends_with("IDENTITY_FILE")
             || ["PGPASSFILE", "GOOGLE_APPLICATION_CREDENTIALS"].contains(&name)
     }
 
