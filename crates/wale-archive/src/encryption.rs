@@ -69,7 +69,9 @@ impl Archive {
         let old = recorded.map_or(Encryption::None, |record| record.method);
         let message = match self.write_key().method() {
             Encryption::None => format!("{location} is encrypted with {old}, and no key is set"),
-            new if new == old => format!("{location} is encrypted with {old} for other keys than those that are set"),
+            new if new == old => {
+                format!("{location} is encrypted with {old} for other keys than those that are set")
+            }
             new => format!("{location} is encrypted with {old}, and a key of {new} is set"),
         };
         let detail = recorded.map(|record| {

@@ -46,6 +46,8 @@ mod write;
 
 #[cfg(test)]
 mod archive_tests;
+#[cfg(test)]
+mod encryption_tests;
 
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};

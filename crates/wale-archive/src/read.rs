@@ -109,9 +109,16 @@ impl Archive {
         clippy::disallowed_methods,
         reason = "the archive opens its objects here"
     )]
-    pub(crate) fn open_small(&self, key: &ObjectKey, codec: Codec, sealed: &Bytes) -> Result<Vec<u8>> {
+    pub(crate) fn open_small(
+        &self,
+        key: &ObjectKey,
+        codec: Codec,
+        sealed: &Bytes,
+    ) -> Result<Vec<u8>> {
         let open = || -> io::Result<Vec<u8>> {
-            let reader = self.seal_of(codec).reader(io::Cursor::new(sealed.clone()))?;
+            let reader = self
+                .seal_of(codec)
+                .reader(io::Cursor::new(sealed.clone()))?;
             let mut plain = Vec::new();
             let mut content = recognised(reader, content_of(key))?.plain(WAL_WINDOW_MAX)?;
             content.read_to_end(&mut plain)?;

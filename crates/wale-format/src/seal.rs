@@ -87,6 +87,15 @@ impl Seal {
         }
     }
 
+    /// The same seal without encryption.
+    #[must_use]
+    pub fn in_the_clear(&self) -> Self {
+        Self {
+            key: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Seals what is written to it, into `sink`. Write pieces of 64 KiB and more where possible.
     ///
     /// # Errors

@@ -70,7 +70,11 @@ fn seal(settings: &Settings) -> Result<Seal, OpError> {
         OpError::new(Kind::Configuration, "the compression cannot be used").source(e)
     })?;
     let keys = &settings.encryption;
-    Ok(Seal::new(codec, keys.write_key.clone(), keys.key_ring.clone()))
+    Ok(Seal::new(
+        codec,
+        keys.write_key.clone(),
+        keys.key_ring.clone(),
+    ))
 }
 
 /// How the control connection is made.

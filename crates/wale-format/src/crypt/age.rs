@@ -84,7 +84,9 @@ impl Recipients {
     /// # Errors
     /// When there is none, or one of them cannot be used.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
         let keys = lines.flat_map(|line| line.split(',')).map(str::trim);
         let keys: Vec<Recipient> = (1..)
             .zip(keys.filter(|key| !key.is_empty()))
@@ -118,7 +120,9 @@ impl Recipient {
             return parsed.map_err(|_| unusable("is no public key of age (X25519), which has 62 characters; keys of plugins are not supported"));
         }
         if !key.starts_with("ssh-") {
-            return Err(unusable("is neither a public key of age (age1…) nor of OpenSSH (ssh-ed25519 or ssh-rsa …)"));
+            return Err(unusable(
+                "is neither a public key of age (age1…) nor of OpenSSH (ssh-ed25519 or ssh-rsa …)",
+            ));
         }
         use ssh::ParseRecipientKeyError as Bad;
         key.parse().map(Self::Ssh).map_err(|bad| match bad {
@@ -141,7 +145,10 @@ impl Recipient {
             Self::X25519(key) => key.to_string(),
             Self::Ssh(key) => {
                 let text = key.to_string();
-                let blob = text.split(' ').nth(1).and_then(|blob| STANDARD.decode(blob).ok());
+                let blob = text
+                    .split(' ')
+                    .nth(1)
+                    .and_then(|blob| STANDARD.decode(blob).ok());
                 let digest = Sha256::digest(blob.unwrap_or_default());
                 format!("SHA256:{}", STANDARD_NO_PAD.encode(digest))
             }
@@ -296,7 +303,10 @@ fn header(source: &mut impl BufRead) -> io::Result<Vec<u8>> {
             return Err(if is_long {
                 damaged("its header does not end")
             } else {
-                io::Error::new(io::ErrorKind::UnexpectedEof, "age file is truncated in its header")
+                io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "age file is truncated in its header",
+                )
             });
         }
         if header[begins..].starts_with(b"---") {
@@ -322,7 +332,10 @@ fn explained(error: DecryptError) -> io::Error {
 }
 
 fn damaged(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("age file is damaged: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("age file is damaged: {what}"),
+    )
 }
 
 impl<R: Read> Read for Reader<R> {
@@ -334,7 +347,9 @@ impl<R: Read> Read for Reader<R> {
             return Err(damaged("it has already failed"));
         }
         // The crate ends without an error when it is asked once more after one.
-        self.stream.read(out).inspect_err(|_| self.has_failed = true)
+        self.stream
+            .read(out)
+            .inspect_err(|_| self.has_failed = true)
     }
 }
 

@@ -346,7 +346,9 @@ impl<R: Read> Reader<R> {
         self.given = 0;
         self.pull.plain.clear();
         match self.state {
-            State::LastChunk if filled > 0 => Err(damaged("its last chunk is followed by other bytes")),
+            State::LastChunk if filled > 0 => {
+                Err(damaged("its last chunk is followed by other bytes"))
+            }
             State::LastChunk => Ok(()),
             State::Failed => Err(damaged("it has already failed")),
             State::Open if filled == 0 => Err(truncated()),

@@ -61,6 +61,15 @@ impl WriteKey {
         }
     }
 
+    /// Whether what is written with it can be read with it: a key that both sides share, or none.
+    #[must_use]
+    pub const fn opens_itself(&self) -> bool {
+        match self {
+            Self::None | Self::Libsodium(_) => true,
+            Self::Age(_) => false,
+        }
+    }
+
     /// A word for method and keys together, to be typed by a person: the method, and 8 digits that are others for other keys.
     #[must_use]
     pub fn word(&self) -> String {
@@ -281,5 +290,9 @@ impl From<Locked> for io::Error {
     }
 }
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod program_tests;
 #[cfg(test)]
 mod tests;

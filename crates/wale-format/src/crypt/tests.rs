@@ -11,7 +11,18 @@ const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM0
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
 const LENGTHS: [usize; 12] = [
-    0, 1, 17, 8191, 8192, 8193, 16_384, 16_385, 65_535, 65_536, 65_537, 1 << 20,
+    0,
+    1,
+    17,
+    8191,
+    8192,
+    8193,
+    16_384,
+    16_385,
+    65_535,
+    65_536,
+    65_537,
+    1 << 20,
 ];
 
 fn sodium(byte: u8) -> libsodium::Key {
@@ -91,7 +102,10 @@ fn every_cut_is_noticed_those_between_two_chunks_too() {
                 let cut = cut.min(stored.len() - 1);
                 let error = decrypt_whole(&key, &ring, &stored[..cut]).unwrap_err();
                 assert!(
-                    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData),
+                    matches!(
+                        error.kind(),
+                        ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+                    ),
                     "{key:?} {cut}: {error}"
                 );
             }
@@ -117,7 +131,9 @@ fn a_flipped_bit_is_never_plain_and_never_the_end() {
         let plain = sample(70_000);
         let stored = encrypt(&key, &plain);
         let header = stored.len() - 70_000 - 32;
-        let places = (0..stored.len()).step_by(997).chain([header, header + 15, header + 16]);
+        let places = (0..stored.len())
+            .step_by(997)
+            .chain([header, header + 15, header + 16]);
         for at in places.chain([stored.len() - 1, stored.len() - 17]) {
             let mut changed = stored.clone();
             changed[at] ^= 0x10;
@@ -177,7 +193,9 @@ fn another_key_opens_nothing_and_says_no_damage() {
                 WriteKey::Age(_) => assert_eq!(locked.method, Some(Encryption::Age)),
                 _ => assert_eq!(locked.method, None),
             }
-            let read = reader.plain(8 << 20).and_then(|mut plain| plain.read(&mut [0; 8]));
+            let read = reader
+                .plain(8 << 20)
+                .and_then(|mut plain| plain.read(&mut [0; 8]));
             assert_eq!(read.unwrap_err().kind(), ErrorKind::Unsupported);
         }
     }
@@ -209,7 +227,11 @@ fn an_archive_of_several_keys_and_of_none_is_read_whole() {
                 assert_eq!(reader.locked(Content::Tar), None);
             }
             let mut read = Vec::new();
-            reader.plain(8 << 20).unwrap().read_to_end(&mut read).unwrap();
+            reader
+                .plain(8 << 20)
+                .unwrap()
+                .read_to_end(&mut read)
+                .unwrap();
             assert!(read == plain, "{codec} {key:?}");
         }
     }
@@ -222,7 +244,10 @@ fn keys_of_libsodium_are_wal_gs() {
     let base64 = "mDm06hCzYZ/tiw0AkZY7rNpYgcAaQXb1INvHD2LUS7c=";
     let key = Key::parse(hex, KeyTransform::Hex).unwrap();
     assert_eq!(key, Key::parse(base64, KeyTransform::Base64).unwrap());
-    assert_eq!(key, Key::parse(&hex.to_uppercase(), KeyTransform::Hex).unwrap());
+    assert_eq!(
+        key,
+        Key::parse(&hex.to_uppercase(), KeyTransform::Hex).unwrap()
+    );
     // The first 32 characters, zeros behind fewer.
     let text = Key::parse(hex, KeyTransform::None).unwrap();
     assert_ne!(key, text);
@@ -239,17 +264,27 @@ fn keys_of_libsodium_are_wal_gs() {
         (hex, KeyTransform::Base64),
         (&base64[..43], KeyTransform::Base64),
     ] {
-        assert_eq!(Key::parse(bad, transform), Err(KeyError::Encoding { transform }));
+        assert_eq!(
+            Key::parse(bad, transform),
+            Err(KeyError::Encoding { transform })
+        );
     }
     assert_eq!(looks_encoded(hex), Some(KeyTransform::Hex));
     assert_eq!(looks_encoded(base64), Some(KeyTransform::Base64));
-    assert_eq!(looks_encoded("correct horse battery staple, four words"), None);
+    assert_eq!(
+        looks_encoded("correct horse battery staple, four words"),
+        None
+    );
     let shown = format!("{key:?}");
-    assert!(!shown.contains(&hex[..8]) && !shown.contains("98"), "{shown}");
+    assert!(
+        !shown.contains(&hex[..8]) && !shown.contains("98"),
+        "{shown}"
+    );
     assert_eq!(key.fingerprint().len(), 32);
 }
 
-const SSH: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN alice@rust";
+const SSH: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN alice@rust";
 
 #[test]
 fn recipients_and_identities_come_from_text() {
@@ -258,7 +293,10 @@ fn recipients_and_identities_come_from_text() {
     let recipients = Recipients::parse(&text).unwrap();
     let prints = recipients.fingerprints();
     assert_eq!(prints.len(), 2);
-    assert!(prints[0].starts_with("SHA256:") && prints[1] == RECIPIENT, "{prints:?}");
+    assert!(
+        prints[0].starts_with("SHA256:") && prints[1] == RECIPIENT,
+        "{prints:?}"
+    );
     for (text, word) in [
         ("", "no key"),
         ("# nothing", "no key"),
@@ -272,7 +310,10 @@ fn recipients_and_identities_come_from_text() {
         assert!(told.contains(word), "{text}: {told}");
         assert!(text.is_empty() || !told.contains(text), "{told}");
     }
-    Identities::parse(&format!("# made\n# public key: x\n{IDENTITY}\r\n\n{IDENTITY}\n")).unwrap();
+    Identities::parse(&format!(
+        "# made\n# public key: x\n{IDENTITY}\r\n\n{IDENTITY}\n"
+    ))
+    .unwrap();
     for (text, error) in [
         ("# none\n", KeyError::None),
         ("# a\nAGE-SECRET-KEY-1QQ\n", KeyError::Line { number: 2 }),
@@ -294,9 +335,16 @@ fn a_word_is_another_for_other_keys() {
 #[test]
 fn a_header_of_age_has_a_bound() {
     let (_, ring) = &methods()[1];
-    let endless = [&b"age-encryption.org/v1\n"[..], &b"-> X25519 x\n".repeat(1 << 16)].concat();
+    let endless = [
+        &b"age-encryption.org/v1\n"[..],
+        &b"-> X25519 x\n".repeat(1 << 16),
+    ]
+    .concat();
     let error = decrypt(ring, &endless).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     let later = b"age-encryption.org/v2\n--- x\n";
-    assert_eq!(decrypt(ring, later).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        decrypt(ring, later).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
 }

@@ -210,7 +210,9 @@ mod tests {
         assert_eq!(none.write_key.method(), Encryption::None);
         let key = file(&format!("  {HEX}\n"));
         let path = key.path().to_str().expect("a path");
-        let identity = file("# x\nAGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n");
+        let identity = file(
+            "# x\nAGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n",
+        );
         let identity = identity.path().to_str().expect("a path");
         let sodium = loaded(&[
             ("WALG_LIBSODIUM_KEY_PATH", path),
@@ -234,7 +236,9 @@ mod tests {
         ])
         .expect("good settings");
         assert_eq!(age.write_key.method(), Encryption::Age);
-        assert!(age.key_ring.has_key(Encryption::Age) && age.key_ring.has_key(Encryption::Libsodium));
+        assert!(
+            age.key_ring.has_key(Encryption::Age) && age.key_ring.has_key(Encryption::Libsodium)
+        );
         assert_eq!(age.accepted.as_deref(), Some("none"));
     }
 
@@ -253,12 +257,24 @@ mod tests {
         for (set, word) in [
             (&[("WALE_AGE_RECIPIENTS", canary)][..], "a secret one"),
             (&[("WALE_AGE_RECIPIENTS", "CANARY")], "neither"),
-            (&[("WALE_AGE_IDENTITY_FILE", canary)], "not an absolute path"),
+            (
+                &[("WALE_AGE_IDENTITY_FILE", canary)],
+                "not an absolute path",
+            ),
             (&[("WALE_AGE_IDENTITY_FILE", secret)], "line 1"),
-            (&[("WALE_AGE_IDENTITY_FILE", "/nonexistent")], "could not read"),
+            (
+                &[("WALE_AGE_IDENTITY_FILE", "/nonexistent")],
+                "could not read",
+            ),
             (&[("WALG_LIBSODIUM_KEY", "CANARY")], "6 bytes"),
-            (&[("WALG_LIBSODIUM_KEY_PATH", "CANARY")], "not an absolute path"),
-            (&[("WALG_LIBSODIUM_KEY_PATH", "/nonexistent")], "could not read"),
+            (
+                &[("WALG_LIBSODIUM_KEY_PATH", "CANARY")],
+                "not an absolute path",
+            ),
+            (
+                &[("WALG_LIBSODIUM_KEY_PATH", "/nonexistent")],
+                "could not read",
+            ),
             (&[("WALE_LIBSODIUM_OLD_KEYS", "CANARY")], "6 bytes"),
             (
                 &[
@@ -268,12 +284,18 @@ mod tests {
                 "both set",
             ),
             (
-                &[("WALG_LIBSODIUM_KEY", HEX), ("WALE_AGE_RECIPIENTS", RECIPIENT)],
+                &[
+                    ("WALG_LIBSODIUM_KEY", HEX),
+                    ("WALE_AGE_RECIPIENTS", RECIPIENT),
+                ],
                 "both set",
             ),
             (&[("WALG_CSE_KMS_ID", "CANARY")], "Amazon's key service"),
             (&[("YC_CSE_KMS_KEY_ID", "CANARY")], "Yandex's key service"),
-            (&[("WALG_ENVELOPE_PGP_KEY", "CANARY")], "that a key service encrypts"),
+            (
+                &[("WALG_ENVELOPE_PGP_KEY", "CANARY")],
+                "that a key service encrypts",
+            ),
             (&[("WALG_GPG_KEY_ID", "CANARY")], "OpenPGP"),
         ] {
             let told = loaded(set).expect_err("a mistake");
