@@ -75,13 +75,12 @@ impl Archive {
                 _ => Ok(()),
             };
         };
-        self.check_adopted_encryption(stored).await?;
         let header = match self.read_wal_header(stored).await {
             Err(error)
                 if error.kind == Kind::Configuration
                     && self.check_backups(cluster).await? == Recorded::Own =>
             {
-                return Ok(());
+                return self.check_adopted_encryption(stored).await;
             }
             read => read,
         };
@@ -113,7 +112,7 @@ impl Archive {
                 "its WAL segment size is not the cluster's",
             ));
         }
-        Ok(())
+        self.check_adopted_encryption(stored).await
     }
 
     /// Refuses to go on in the clear, or with another key, where the other tool encrypts: its newest segment shows it.

@@ -327,13 +327,7 @@ fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
             );
             match error.downcast::<Locked>() {
                 Ok(locked) => locked_out(result, locked),
-                Err(_) => locked_out(
-                    result,
-                    Locked {
-                        method: None,
-                        has_key: false,
-                    },
-                ),
+                Err(_) => locked_hint(result, None),
             }
         }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => OpError::new(
@@ -355,18 +349,18 @@ fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     }
 }
 
-/// What to do about an object that no key opens.
+/// The error about an object of which it is certain that no key here opens it.
 fn locked_out(error: OpError, locked: Locked) -> OpError {
-    let hint = match locked.method {
+    locked_hint(error, locked.method).source(locked)
+}
+
+/// What to do about an object that is encrypted, or may be.
+fn locked_hint(error: OpError, method: Option<Encryption>) -> OpError {
+    let hint = match method {
         Some(_) => "give the key that it was encrypted for",
         None => "give the key that it was encrypted with, or use the tool that wrote the archive",
     };
-    error
-        .hint(hint)
-        .remedy(Remedy::ReadingKey {
-            method: locked.method,
-        })
-        .source(locked)
+    error.hint(hint).remedy(Remedy::ReadingKey { method })
 }
 
 impl OpError {
