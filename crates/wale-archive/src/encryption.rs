@@ -131,7 +131,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when they are not; [`Kind::CorruptData`] when that object is damaged; the store's.
-    pub async fn check_encryption(&self, identity: &ArchiveIdentity) -> Result<()> {
+    pub(crate) async fn check_encryption(&self, identity: &ArchiveIdentity) -> Result<()> {
         self.judge_encryption(identity)?;
         let Some(record) = identity.encryptions.last() else {
             return Ok(());

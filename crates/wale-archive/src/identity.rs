@@ -202,7 +202,7 @@ impl Archive {
     /// has none.
     ///
     /// # Errors
-    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; those of [`Archive::check_encryption`]; the store's failures.
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; [`Kind::Configuration`] when its keys are others than those that are set; the store's failures.
     pub async fn belongs_to(&self, cluster: &ClusterIdentity) -> Result<bool> {
         let Some(identity) = self.read_identity().await? else {
             return Ok(false);

@@ -59,7 +59,7 @@ impl Archive {
     ///
     /// # Errors
     /// Those of [`Archive::decode`].
-    pub async fn read_stream<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
+    pub(crate) async fn read_stream<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
     where
         T: Send + 'static,
         F: FnOnce(u64, StreamReader) -> Result<T, ConsumeError> + Send + 'static,

@@ -6,47 +6,13 @@
 //! is refused, because not knowing what changed is worse than stopping. It holds no secret, and no name of a table.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wale_pg::ClusterIdentity;
 
-use crate::{Codec, crypt};
-
-/// How objects are encrypted.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Encryption {
-    /// Not at all.
-    #[default]
-    None,
-    /// libsodium's secret stream, as WAL-G frames it.
-    Libsodium,
-    /// age.
-    Age,
-}
-
-impl Encryption {
-    /// The word in `wale.json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Libsodium => "libsodium",
-            Self::Age => "age",
-        }
-    }
-}
-
-impl fmt::Display for Encryption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::{Codec, Encryption};
 
 /// What new objects are encrypted with from a moment on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +33,7 @@ impl EncryptionRecord {
     /// Method and keys in one word, as [`WriteKey::word`](crate::WriteKey::word).
     #[must_use]
     pub fn word(&self) -> String {
-        crypt::word(self.method, &self.keys)
+        self.method.word(&self.keys)
     }
 }
 
@@ -122,7 +88,7 @@ impl ArchiveIdentity {
     pub const FORMAT_CLEAR: u32 = 1;
 
     /// The format of an archive with encrypted objects. A wale that knows no encryption would call them damaged.
-    pub const FORMAT_ENCRYPTED: u32 = 2;
+    const FORMAT_ENCRYPTED: u32 = 2;
 
     /// Records what new objects are encrypted with from `since` on.
     pub fn record(&mut self, method: Encryption, keys: Vec<String>, since: DateTime<Utc>) {

@@ -22,6 +22,7 @@
 
 mod backup_name;
 mod checksum;
+mod encryption;
 
 pub mod codec;
 pub mod crypt;
@@ -38,7 +39,8 @@ pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use crypt::{KeyRing, Locked, WriteKey};
-pub use identity::{ArchiveIdentity, Encryption, EncryptionRecord, IdentityError};
+pub use encryption::Encryption;
+pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use layout::ArchiveKey;
 pub use manifest::{
     ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::codec::{self, Codec, CodecError, CodecSettings, Content, Encoder};
 use crate::crypt::{CryptWriter, KeyRing, Locked, WriteKey};
-use crate::identity::Encryption;
+use crate::encryption::Encryption;
 
 /// How objects are sealed.
 ///
@@ -54,7 +54,11 @@ impl Seal {
     /// A seal of this codec at its default level, without encryption.
     #[must_use]
     pub fn unencrypted(codec: Codec) -> Self {
-        Self::new(codec.into(), WriteKey::None, KeyRing::default())
+        Self {
+            codec: codec.into(),
+            key: Arc::default(),
+            ring: Arc::default(),
+        }
     }
 
     /// The codec, which an object's name shows.

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use super::Locked;
+use super::locked::Locked;
 use crate::Encryption;
 
 /// What every file begins with. Later versions of the format begin with the same and another number.
@@ -49,7 +49,7 @@ enum Recipient {
 /// Why a text holds no keys. It holds nothing of the text, which may be a secret in the wrong place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeyError {
+pub enum AgeKeyError {
     /// There is no key at all.
     #[error("there is no key in it")]
     None,
@@ -83,7 +83,7 @@ impl Recipients {
     ///
     /// # Errors
     /// When there is none, or one of them cannot be used.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    pub fn parse(text: &str) -> Result<Self, AgeKeyError> {
         let lines = text
             .lines()
             .filter(|line| !line.trim_start().starts_with('#'));
@@ -93,7 +93,7 @@ impl Recipients {
             .map(|(number, key)| Recipient::parse(key, number))
             .collect::<Result<_, _>>()?;
         if keys.is_empty() {
-            return Err(KeyError::None);
+            return Err(AgeKeyError::None);
         }
         Ok(Self(keys))
     }
@@ -110,10 +110,11 @@ impl Recipients {
 }
 
 impl Recipient {
-    fn parse(key: &str, number: usize) -> Result<Self, KeyError> {
-        let unusable = |reason| KeyError::Unusable { number, reason };
+    fn parse(key: &str, number: usize) -> Result<Self, AgeKeyError> {
+        use ssh::ParseRecipientKeyError as Bad;
+        let unusable = |reason| AgeKeyError::Unusable { number, reason };
         if key.starts_with(SECRET) {
-            return Err(KeyError::Secret { number });
+            return Err(AgeKeyError::Secret { number });
         }
         if key.starts_with("age1") {
             let parsed = key.parse().map(Self::X25519);
@@ -124,7 +125,6 @@ impl Recipient {
                 "is neither a public key of age (age1…) nor of OpenSSH (ssh-ed25519 or ssh-rsa …)",
             ));
         }
-        use ssh::ParseRecipientKeyError as Bad;
         key.parse().map(Self::Ssh).map_err(|bad| match bad {
             Bad::RsaModulusTooLarge => unusable("is an RSA key with more than 4096 bits"),
             Bad::RsaModulusTooSmall => unusable("is an RSA key with less than 2048 bits"),
@@ -171,10 +171,10 @@ impl Identities {
     ///
     /// # Errors
     /// When there is none, or one of them cannot be used.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    pub fn parse(text: &str) -> Result<Self, AgeKeyError> {
         let text = text.trim_start();
         if text.starts_with("-----BEGIN AGE ENCRYPTED FILE") || text.starts_with("age-encryption") {
-            return Err(KeyError::Identities(
+            return Err(AgeKeyError::Identities(
                 "the identities are protected by a passphrase, and nobody is here to be asked for it",
             ));
         }
@@ -187,28 +187,28 @@ impl Identities {
             .map(|(number, line)| {
                 let file = IdentityFile::from_buffer(line.as_bytes()).ok();
                 let keys = file.and_then(|file| file.into_identities().ok());
-                keys.ok_or(KeyError::Line { number })
+                keys.ok_or(AgeKeyError::Line { number })
             })
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .flatten()
             .collect();
         if keys.is_empty() {
-            return Err(KeyError::None);
+            return Err(AgeKeyError::None);
         }
         Ok(Self(keys))
     }
 
-    fn of_openssh(text: &str) -> Result<Self, KeyError> {
+    fn of_openssh(text: &str) -> Result<Self, AgeKeyError> {
         match ssh::Identity::from_buffer(text.as_bytes(), None) {
             Ok(key @ ssh::Identity::Unencrypted(_)) => Ok(Self(vec![Box::new(key)])),
-            Ok(ssh::Identity::Encrypted(_)) => Err(KeyError::Identities(
+            Ok(ssh::Identity::Encrypted(_)) => Err(AgeKeyError::Identities(
                 "the private key of OpenSSH is protected by a passphrase, and nobody is here to be asked for it",
             )),
-            Ok(ssh::Identity::Unsupported(_)) => Err(KeyError::Identities(
+            Ok(ssh::Identity::Unsupported(_)) => Err(AgeKeyError::Identities(
                 "the private key of OpenSSH is of another kind than Ed25519 and RSA",
             )),
-            Err(_) => Err(KeyError::Identities("it is no private key of OpenSSH")),
+            Err(_) => Err(AgeKeyError::Identities("it is no private key of OpenSSH")),
         }
     }
 }
@@ -224,20 +224,20 @@ pub(super) fn is_begun(head: &[u8]) -> bool {
     head.starts_with(MAGIC)
 }
 
-/// Encrypts what is written to it into `W`. Only [`Writer::finish`] makes the file whole.
-pub struct Writer<W: Write>(StreamWriter<W>);
+/// Encrypts what is written to it into `W`. Only [`AgeWriter::finish`] makes the file whole.
+pub struct AgeWriter<W: Write>(StreamWriter<W>);
 
 /// Opens a file that goes into `sink`. Its header is written at once.
 ///
 /// # Errors
 /// Those of the sink.
-pub fn writer<W: Write>(recipients: &Recipients, sink: W) -> io::Result<Writer<W>> {
+pub fn writer<W: Write>(recipients: &Recipients, sink: W) -> io::Result<AgeWriter<W>> {
     let keys = recipients.0.iter().map(Recipient::as_dyn);
     let encryptor = Encryptor::with_recipients(keys).map_err(io::Error::other)?;
-    encryptor.wrap_output(sink).map(Writer)
+    encryptor.wrap_output(sink).map(AgeWriter)
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> AgeWriter<W> {
     /// Writes the last chunk and gives the sink back, not flushed.
     ///
     /// # Errors
@@ -247,7 +247,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-impl<W: Write> Write for Writer<W> {
+impl<W: Write> Write for AgeWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
@@ -257,14 +257,14 @@ impl<W: Write> Write for Writer<W> {
     }
 }
 
-impl<W: Write> fmt::Debug for Writer<W> {
+impl<W: Write> fmt::Debug for AgeWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").finish_non_exhaustive()
+        f.debug_struct("AgeWriter").finish_non_exhaustive()
     }
 }
 
 /// Decrypts a file.
-pub struct Reader<R: Read> {
+pub struct AgeReader<R: Read> {
     stream: StreamReader<Chain<Cursor<Vec<u8>>, BufReader<R>>>,
     has_failed: bool,
 }
@@ -277,7 +277,7 @@ pub struct Reader<R: Read> {
 pub fn reader<'a, R: Read>(
     identities: impl Iterator<Item = &'a Identities>,
     source: R,
-) -> io::Result<Reader<R>> {
+) -> io::Result<AgeReader<R>> {
     let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
     let header = header(&mut source)?;
     let decryptor =
@@ -285,7 +285,7 @@ pub fn reader<'a, R: Read>(
     let keys = identities.flat_map(|file| &file.0);
     let keys = keys.map(|key| &**key as &dyn Identity);
     let stream = decryptor.decrypt(keys).map_err(explained)?;
-    Ok(Reader {
+    Ok(AgeReader {
         stream,
         has_failed: false,
     })
@@ -338,7 +338,7 @@ fn damaged(what: &str) -> io::Error {
     )
 }
 
-impl<R: Read> Read for Reader<R> {
+impl<R: Read> Read for AgeReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
@@ -353,8 +353,8 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-impl<R: Read> fmt::Debug for Reader<R> {
+impl<R: Read> fmt::Debug for AgeReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
+        f.debug_struct("AgeReader").finish_non_exhaustive()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::io::Cursor;
 
+use sha2::{Digest, Sha256};
+
 use super::libsodium::{Key, KeyTransform};
 use super::*;
 use crate::codec::Content;
-use crate::{Codec, Seal};
+use crate::{Codec, Seal, hex};
 
 /// The key of these objects and of nothing else.
 const KEY: &str = "9839b4ea10b3619fed8b0d0091963bacda5881c01a4176f520dbc70f62d44bb7";

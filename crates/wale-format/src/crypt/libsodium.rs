@@ -86,7 +86,7 @@ pub struct Key([u8; KEY_BYTES]);
 /// Why a text is no key. It holds nothing of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeyError {
+pub enum SodiumKeyError {
     /// Too little text.
     #[error("the key has {found} bytes, and must have 25 at least")]
     TooShort {
@@ -106,19 +106,19 @@ impl Key {
     ///
     /// # Errors
     /// When it is too short, or not written as `transform` says.
-    pub fn parse(text: &str, transform: KeyTransform) -> Result<Self, KeyError> {
+    pub fn parse(text: &str, transform: KeyTransform) -> Result<Self, SodiumKeyError> {
         let decoded = match transform {
             KeyTransform::None => return Self::of_text(text.as_bytes()),
             KeyTransform::Hex => unhex(text),
             KeyTransform::Base64 => STANDARD.decode(text).ok(),
         };
         let key = decoded.and_then(|bytes| bytes.try_into().ok());
-        key.map(Self).ok_or(KeyError::Encoding { transform })
+        key.map(Self).ok_or(SodiumKeyError::Encoding { transform })
     }
 
-    fn of_text(text: &[u8]) -> Result<Self, KeyError> {
+    fn of_text(text: &[u8]) -> Result<Self, SodiumKeyError> {
         if text.len() < TEXT_MIN {
-            return Err(KeyError::TooShort { found: text.len() });
+            return Err(SodiumKeyError::TooShort { found: text.len() });
         }
         let mut key = [0; KEY_BYTES];
         let used = text.len().min(KEY_BYTES);
@@ -175,8 +175,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// Encrypts what is written to it into `W`.
 ///
-/// Only [`Writer::finish`] makes the stream whole.
-pub struct Writer<W> {
+/// Only [`SodiumWriter::finish`] makes the stream whole.
+pub struct SodiumWriter<W> {
     sink: W,
     state: stream::State,
     plain: Vec<u8>,
@@ -187,12 +187,12 @@ pub struct Writer<W> {
 ///
 /// # Errors
 /// Those of the sink.
-pub fn writer<W: Write>(key: &Key, mut sink: W) -> io::Result<Writer<W>> {
+pub fn writer<W: Write>(key: &Key, mut sink: W) -> io::Result<SodiumWriter<W>> {
     let mut state = stream::State::new();
     let mut header = stream::Header::default();
     stream::crypto_secretstream_xchacha20poly1305_init_push(&mut state, &mut header, &key.0);
     sink.write_all(&header)?;
-    Ok(Writer {
+    Ok(SodiumWriter {
         sink,
         state,
         plain: Vec::with_capacity(PLAIN_BYTES),
@@ -200,7 +200,7 @@ pub fn writer<W: Write>(key: &Key, mut sink: W) -> io::Result<Writer<W>> {
     })
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> SodiumWriter<W> {
     /// Writes the last chunk and gives the sink back, not flushed.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-impl<W: Write> Write for Writer<W> {
+impl<W: Write> Write for SodiumWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PLAIN_BYTES - self.plain.len());
         self.plain.extend_from_slice(&bytes[..taken]);
@@ -241,15 +241,15 @@ impl<W: Write> Write for Writer<W> {
     }
 }
 
-impl<W> fmt::Debug for Writer<W> {
+impl<W> fmt::Debug for SodiumWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").finish_non_exhaustive()
+        f.debug_struct("SodiumWriter").finish_non_exhaustive()
     }
 }
 
 /// What a chunk was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ChunkPlace {
     Before,
     Last,
 }
@@ -271,7 +271,7 @@ impl Pull {
     }
 
     /// Opens a chunk into `plain`.
-    fn chunk(&mut self, sealed: &[u8]) -> io::Result<Place> {
+    fn chunk(&mut self, sealed: &[u8]) -> io::Result<ChunkPlace> {
         let Some(length) = sealed.len().checked_sub(MORE_BYTES) else {
             return Err(truncated());
         };
@@ -286,8 +286,8 @@ impl Pull {
         );
         let is_full = length == PLAIN_BYTES;
         match (opened, tag, is_full) {
-            (Ok(_), MESSAGE, true) => Ok(Place::Before),
-            (Ok(_), FINAL, false) => Ok(Place::Last),
+            (Ok(_), MESSAGE, true) => Ok(ChunkPlace::Before),
+            (Ok(_), FINAL, false) => Ok(ChunkPlace::Last),
             (Ok(_), _, _) => Err(damaged("a chunk is not framed as WAL-G frames it")),
             (Err(_), _, true) => Err(damaged("a chunk is not what was encrypted")),
             // A short one is the last, or what a cut left of another: nothing distinguishes them.
@@ -300,16 +300,16 @@ impl Pull {
 }
 
 /// Decrypts a stream.
-pub struct Reader<R> {
+pub struct SodiumReader<R> {
     source: R,
     pull: Pull,
     given: usize,
     sealed: Vec<u8>,
-    state: State,
+    state: ReaderState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     Open,
     LastChunk,
     Failed,
@@ -319,19 +319,19 @@ enum State {
 ///
 /// # Errors
 /// Those of the source; `UnexpectedEof` without a whole header.
-pub fn reader<R: Read>(key: &Key, mut source: R) -> io::Result<Reader<R>> {
+pub fn reader<R: Read>(key: &Key, mut source: R) -> io::Result<SodiumReader<R>> {
     let mut header = [0; HEADER_BYTES];
     source.read_exact(&mut header)?;
-    Ok(Reader {
+    Ok(SodiumReader {
         source,
         pull: Pull::new(key, &header),
         given: 0,
         sealed: vec![0; CHUNK_BYTES],
-        state: State::Open,
+        state: ReaderState::Open,
     })
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> SodiumReader<R> {
     /// Opens the next chunk.
     fn next(&mut self) -> io::Result<()> {
         let mut filled = 0;
@@ -346,15 +346,15 @@ impl<R: Read> Reader<R> {
         self.given = 0;
         self.pull.plain.clear();
         match self.state {
-            State::LastChunk if filled > 0 => {
+            ReaderState::LastChunk if filled > 0 => {
                 Err(damaged("its last chunk is followed by other bytes"))
             }
-            State::LastChunk => Ok(()),
-            State::Failed => Err(damaged("it has already failed")),
-            State::Open if filled == 0 => Err(truncated()),
-            State::Open => {
-                if self.pull.chunk(&self.sealed[..filled])? == Place::Last {
-                    self.state = State::LastChunk;
+            ReaderState::LastChunk => Ok(()),
+            ReaderState::Failed => Err(damaged("it has already failed")),
+            ReaderState::Open if filled == 0 => Err(truncated()),
+            ReaderState::Open => {
+                if self.pull.chunk(&self.sealed[..filled])? == ChunkPlace::Last {
+                    self.state = ReaderState::LastChunk;
                 }
                 Ok(())
             }
@@ -362,7 +362,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-impl<R: Read> Read for Reader<R> {
+impl<R: Read> Read for SodiumReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
@@ -370,10 +370,10 @@ impl<R: Read> Read for Reader<R> {
         while self.given == self.pull.plain.len() {
             if let Err(error) = self.next() {
                 self.pull.plain.clear();
-                self.state = State::Failed;
+                self.state = ReaderState::Failed;
                 return Err(error);
             }
-            if self.state == State::LastChunk && self.pull.plain.is_empty() {
+            if self.state == ReaderState::LastChunk && self.pull.plain.is_empty() {
                 return Ok(0);
             }
         }
@@ -385,9 +385,9 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-impl<R> fmt::Debug for Reader<R> {
+impl<R> fmt::Debug for SodiumReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader")
+        f.debug_struct("SodiumReader")
             .field("state", &self.state)
             .finish_non_exhaustive()
     }

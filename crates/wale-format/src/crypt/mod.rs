@@ -19,14 +19,15 @@
 
 pub mod age;
 pub mod libsodium;
+mod locked;
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+pub use locked::Locked;
 
-use crate::{Encryption, hex};
+use crate::Encryption;
 
 /// What new objects are encrypted with.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +74,7 @@ impl WriteKey {
     /// A word for method and keys together, to be typed by a person: the method, and 8 digits that are others for other keys.
     #[must_use]
     pub fn word(&self) -> String {
-        word(self.method(), &self.fingerprints())
+        self.method().word(&self.fingerprints())
     }
 
     /// Encrypts what is written to it, into `sink`.
@@ -98,21 +99,11 @@ impl WriteKey {
     }
 }
 
-/// The word for a method and the fingerprints of its keys, as [`WriteKey::word`].
-#[must_use]
-pub fn word(method: Encryption, fingerprints: &[String]) -> String {
-    if method == Encryption::None {
-        return method.name().to_owned();
-    }
-    let digest = hex(&Sha256::digest(fingerprints.join("\n")));
-    format!("{method}-{}", &digest[..8])
-}
-
 /// Encrypts what is written to it. Only [`CryptWriter::finish`] makes the object whole.
 pub(crate) enum CryptWriter<W: Write> {
     Clear(W),
-    Libsodium(Box<libsodium::Writer<W>>),
-    Age(Box<age::Writer<W>>),
+    Libsodium(Box<libsodium::SodiumWriter<W>>),
+    Age(Box<age::AgeWriter<W>>),
 }
 
 impl<W: Write> CryptWriter<W> {
@@ -258,35 +249,6 @@ impl Recognised<'_> {
             Self::Libsodium(_) => Encryption::Libsodium,
             Self::Age => Encryption::Age,
         }
-    }
-}
-
-/// An object is encrypted, and no key here opens it. That is no damage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Locked {
-    /// With what; nothing where its bytes do not show it: libsodium, or something that is not known here.
-    pub method: Option<Encryption>,
-    /// Whether there are keys for that, which are others.
-    pub has_key: bool,
-}
-
-impl fmt::Display for Locked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.method {
-            Some(method) => write!(f, "it is encrypted with {method}")?,
-            None => f.write_str("it is encrypted, or something else was stored under its name")?,
-        }
-        f.write_str(match (self.has_key, self.method) {
-            (true, _) => ", and none of the keys that are given opens it",
-            (false, Some(_)) => ", and no key for that is given",
-            (false, None) => "",
-        })
-    }
-}
-
-impl From<Locked> for io::Error {
-    fn from(locked: Locked) -> Self {
-        Self::new(io::ErrorKind::Unsupported, locked)
     }
 }
 

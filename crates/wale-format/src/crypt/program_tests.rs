@@ -1,4 +1,4 @@
-//! Against other implementations: Debian's `age`, OpenSSH's keys, and libsodium itself through Python's PyNaCl.
+//! Against other implementations: Debian's `age`, OpenSSH's keys, and libsodium itself through Python's `nacl`.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

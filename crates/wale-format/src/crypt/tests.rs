@@ -217,8 +217,8 @@ fn an_archive_of_several_keys_and_of_none_is_read_whole() {
     let reads = Seal::new(Codec::Zstd.into(), WriteKey::None, ring);
     for codec in Codec::ALL_WRITABLE {
         for key in &keys {
-            let writes = Seal::new(codec.into(), key.clone(), KeyRing::default());
-            let mut writer = writes.writer(Vec::new()).unwrap();
+            let seal = Seal::new(codec.into(), key.clone(), KeyRing::default());
+            let mut writer = seal.writer(Vec::new()).unwrap();
             writer.write_all(&plain).unwrap();
             let stored = writer.finish().unwrap();
             let reader = reads.with_codec(codec).reader(Cursor::new(stored)).unwrap();
@@ -239,7 +239,7 @@ fn an_archive_of_several_keys_and_of_none_is_read_whole() {
 
 #[test]
 fn keys_of_libsodium_are_wal_gs() {
-    use super::libsodium::{Key, KeyError, looks_encoded};
+    use super::libsodium::{Key, SodiumKeyError, looks_encoded};
     let hex = "9839b4ea10b3619fed8b0d0091963bacda5881c01a4176f520dbc70f62d44bb7";
     let base64 = "mDm06hCzYZ/tiw0AkZY7rNpYgcAaQXb1INvHD2LUS7c=";
     let key = Key::parse(hex, KeyTransform::Hex).unwrap();
@@ -256,7 +256,7 @@ fn keys_of_libsodium_are_wal_gs() {
     let padded = Key::parse(&format!("{short}\0\0\0\0\0\0\0"), KeyTransform::None);
     assert_eq!(Key::parse(&short, KeyTransform::None), padded);
     let too_short = Key::parse(&short[1..], KeyTransform::None);
-    assert_eq!(too_short, Err(KeyError::TooShort { found: 24 }));
+    assert_eq!(too_short, Err(SodiumKeyError::TooShort { found: 24 }));
     for (bad, transform) in [
         (&hex[1..], KeyTransform::Hex),
         (&hex[2..], KeyTransform::Hex),
@@ -266,7 +266,7 @@ fn keys_of_libsodium_are_wal_gs() {
     ] {
         assert_eq!(
             Key::parse(bad, transform),
-            Err(KeyError::Encoding { transform })
+            Err(SodiumKeyError::Encoding { transform })
         );
     }
     assert_eq!(looks_encoded(hex), Some(KeyTransform::Hex));
@@ -288,7 +288,7 @@ const SSH: &str =
 
 #[test]
 fn recipients_and_identities_come_from_text() {
-    use super::age::{Identities, KeyError, Recipients};
+    use super::age::{AgeKeyError, Identities, Recipients};
     let text = format!("# the office\n{RECIPIENT}, {SSH}\n\n{RECIPIENT}\n");
     let recipients = Recipients::parse(&text).unwrap();
     let prints = recipients.fingerprints();
@@ -315,9 +315,9 @@ fn recipients_and_identities_come_from_text() {
     ))
     .unwrap();
     for (text, error) in [
-        ("# none\n", KeyError::None),
-        ("# a\nAGE-SECRET-KEY-1QQ\n", KeyError::Line { number: 2 }),
-        (RECIPIENT, KeyError::Line { number: 1 }),
+        ("# none\n", AgeKeyError::None),
+        ("# a\nAGE-SECRET-KEY-1QQ\n", AgeKeyError::Line { number: 2 }),
+        (RECIPIENT, AgeKeyError::Line { number: 1 }),
     ] {
         assert_eq!(Identities::parse(text).unwrap_err(), error);
     }

@@ -31,7 +31,7 @@ use wale_storage::{
 };
 
 use super::azure::value::{self as azure, Cloud};
-use super::encryption;
+use super::encryption::value as encryption;
 use super::gcs::value::{self as gcs, GcsNames};
 use super::group::Group::{
     Archive, Azure, Backup, Cluster, Endpoint, Gcs, Program, Proxies, Restore, Retention, S3,

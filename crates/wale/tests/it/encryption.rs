@@ -82,7 +82,11 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
 
     stage.cluster.kill();
     stage.sidecar.kill();
-    // Without the key: an error that names it, before anything is written.
+    restores_with_the_key_only(&stage, &identity, &noted);
+}
+
+/// Without the key an error that names it, before anything is written; with it a cluster that goes on archiving, encrypted.
+fn restores_with_the_key_only(stage: &Stage, identity: &Path, noted: &str) {
     let (without, options) = stage.restore_options("without", "");
     let mut refused = Sidecar::launch(&stage.sandbox, WALE, &options);
     assert_eq!(refused.wait_exit(Duration::from_secs(60)).code(), Some(78));
@@ -114,7 +118,7 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
     restored.sql("insert into needle_of_a_table values (1, 'needle')");
     restored.switch_wal();
     restored.wait_archived();
-    assert_eq!(in_the_clear(&archive, "needle"), "");
+    assert_eq!(in_the_clear(&stage.archive(), "needle"), "");
 }
 
 /// A sidecar without the key, or with another, is up and archives nothing; with the word for it, it does.

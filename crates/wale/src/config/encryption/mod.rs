@@ -2,10 +2,12 @@
 //!
 //! A key that is set and cannot be used is a mistake, never a reason to store in the clear. No text of a key is quoted.
 
+pub(super) mod value;
+
 use std::path::Path;
 
 use wale_cluster::read_bounded_text;
-use wale_format::crypt::age::{Identities, Recipients};
+use wale_format::crypt::age::Identities;
 use wale_format::crypt::libsodium::{self, Key};
 use wale_format::{KeyRing, WriteKey};
 
@@ -16,7 +18,6 @@ use super::declared::{
 use super::group::Group;
 use super::mistake::Mistake;
 use super::reader::Reader;
-use super::value::BadValue;
 
 /// A file of keys is refused above this: 64 KiB.
 const KEYS_MAX: u64 = 64 << 10;
@@ -32,14 +33,6 @@ pub(crate) struct EncryptionSettings {
     pub(crate) accepted: Option<String>,
     /// What deserves a warning.
     pub(crate) warnings: Vec<String>,
-}
-
-/// The recipients in a text, as a setting's parser.
-pub(super) fn recipients(text: &str) -> Result<Recipients, BadValue> {
-    Recipients::parse(text).map_err(|error| {
-        BadValue::new(format!("{error}; its value is not shown"))
-            .hint("write public keys as age-keygen -y prints them (age1…), or lines of an OpenSSH .pub file, separated by commas")
-    })
 }
 
 /// Reads them. What is wrong is kept as a mistake of the reader.
