@@ -12,6 +12,7 @@
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
 //! | [`manifest`] | PostgreSQL's `backup_manifest` |
+//! | [`increment`] | the pages of a file that WAL-G's delta backups have |
 //! | [`identity`] | `wale.json`: which cluster an archive belongs to |
 //! | [`partition`] | which file goes in which tar |
 
@@ -27,6 +28,7 @@ mod encryption;
 pub mod codec;
 pub mod crypt;
 pub mod identity;
+pub mod increment;
 pub mod layout;
 pub mod manifest;
 pub mod metadata;
@@ -41,6 +43,7 @@ pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use crypt::{KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
 pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
+pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;
 pub use manifest::{
     ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,
