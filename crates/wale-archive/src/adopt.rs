@@ -8,14 +8,16 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use wale_format::Codec;
 use wale_format::layout::{self, ArchiveKey};
+use wale_format::{Codec, Encryption};
 use wale_pg::{ArchiveFileName, ClusterIdentity, SystemIdentifier};
+use wale_pipeline::blocking;
 use wale_storage::{ObjectKey, ObjectMeta};
 
 use crate::error::{Kind, OpError, Result};
 use crate::foreign_cluster::foreign_cluster;
 use crate::read::damaged;
+use crate::remedy::Remedy;
 use crate::{Archive, StoredWal};
 
 /// What a prefix without identity holds.
@@ -78,7 +80,7 @@ impl Archive {
                 if error.kind == Kind::Configuration
                     && self.check_backups(cluster).await? == Recorded::Own =>
             {
-                return Ok(());
+                return self.check_adopted_encryption(stored).await;
             }
             read => read,
         };
@@ -110,7 +112,40 @@ impl Archive {
                 "its WAL segment size is not the cluster's",
             ));
         }
-        Ok(())
+        self.check_adopted_encryption(stored).await
+    }
+
+    /// Refuses to go on in the clear, or with another key, where the other tool encrypts: its newest segment shows it.
+    async fn check_adopted_encryption(&self, stored: &StoredWal) -> Result<()> {
+        let key = self.write_key();
+        let object = self.open_stored(&stored.key, stored.codec).await?;
+        let (found, locked) = match blocking(move || object.look()).await? {
+            Ok(looked) => looked,
+            // Damage is told by whoever reads it.
+            Err(error) if error.kind == Kind::CorruptData => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let is_known = found != Encryption::None;
+        let goes_on = if is_known {
+            found == key.method()
+        } else {
+            locked.is_none()
+        };
+        if goes_on || self.inner.accepted.as_deref() == Some(&key.word()) {
+            return Ok(());
+        }
+        let what = if is_known {
+            format!("with {found}")
+        } else {
+            "with something that no key here opens".to_owned()
+        };
+        Err(OpError::new(
+            Kind::Configuration,
+            format!("{} is encrypted, and what is set would not go on with that", self.location()),
+        )
+        .detail(format!("Its newest WAL object {} is encrypted {what}.", stored.key))
+        .hint("set the keys that the archive was written with; to write it otherwise on purpose, say what the encryption becomes")
+        .remedy(Remedy::EncryptionChange { word: key.word() }))
     }
 
     /// Without any WAL that can be read, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.

@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) budget: MemoryBudget,
     pub(crate) created_by: String,
+    /// What the operator allows the encryption to become, as [`WriteKey::word`](wale_format::WriteKey::word) writes it.
+    pub(crate) accepted: Option<String>,
     /// The identity as last read. The lock is held over the claim.
     pub(crate) identity: tokio::sync::Mutex<Option<ArchiveIdentity>>,
     /// The identity's object as it was read last; none when there was none.
@@ -54,6 +56,12 @@ impl Archive {
     /// A handle on the archive; asks the store nothing yet.
     #[must_use]
     pub fn open(options: ArchiveOptions) -> Self {
+        Self::open_changing(options, None)
+    }
+
+    /// As [`Archive::open`], of an archive whose encryption may become what `accepted` names: the word that a refusal says.
+    #[must_use]
+    pub fn open_changing(options: ArchiveOptions, accepted: Option<String>) -> Self {
         let ArchiveOptions {
             store,
             seal,
@@ -69,6 +77,7 @@ impl Archive {
                 clock,
                 budget,
                 created_by,
+                accepted,
                 identity,
                 seen: Mutex::default(),
                 tails: Mutex::default(),

@@ -11,6 +11,7 @@ use crate::error::{Kind, OpError, Result};
 use crate::lineage::Lineage;
 use crate::member_list::Keep;
 use crate::parts::StoredPart;
+use crate::remedy::Remedy;
 use crate::walk::{Lack, carried};
 use crate::{Archive, BackupEntry, Catalog, SentinelRecord};
 
@@ -166,27 +167,33 @@ impl Archive {
         }
     }
 
-    /// Whether a backup of another tool is not encrypted: its smallest partition shows it, no name does.
+    /// Whether a backup of another tool can be read: its smallest partition shows how it is encrypted, no name does.
     ///
     /// # Errors
-    /// [`Kind::Configuration`] when it is encrypted; damage of that partition; the store's failures.
+    /// [`Kind::Configuration`] when it is encrypted and no key here opens it; damage of that partition; the store's failures.
     pub async fn check_clear(&self, name: &BackupName, parts: &[StoredPart]) -> Result<()> {
         let Some(smallest) = parts.iter().min_by_key(|part| part.size) else {
             return Ok(());
         };
         let key = Self::key(&smallest.key)?;
         let object = self.open_stored(&key, smallest.codec).await?;
-        if !blocking(move || object.may_be_encrypted()).await?? {
+        let Some(locked) = blocking(move || object.look()).await??.1 else {
             return Ok(());
-        }
-        Err(OpError::new(
-            Kind::Configuration,
-            format!(
-                "backup {name} cannot be read: object {key} does not begin as {} does, so it is encrypted",
+        };
+        let why = match locked.method {
+            Some(_) => format!("object {key}: {locked}"),
+            None => format!(
+                "object {key} does not begin as {} does, so it is encrypted",
                 smallest.codec
             ),
-        )
-        .hint("restore it with the tool that made it and its key, or restore another backup"))
+        };
+        let message = format!("backup {name} cannot be read: {why}");
+        let hint = "give the key that it was encrypted with, or restore another backup";
+        Err(OpError::new(Kind::Configuration, message)
+            .hint(hint)
+            .remedy(Remedy::ReadingKey {
+                method: locked.method,
+            }))
     }
 
     /// Whether the WAL from the backup's start to its stop is there, under a codec that this version reads.

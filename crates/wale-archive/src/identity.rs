@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use tokio::time::Instant;
-use wale_format::{ArchiveIdentity, Codec, IdentityError, layout};
+use wale_format::{ArchiveIdentity, Codec, Encryption, IdentityError, layout};
 use wale_pg::ClusterIdentity;
 use wale_storage::{Looking, PutOutcome, StoreError, body_from, read_known};
 
 use crate::Archive;
 use crate::adopt::Survey;
+use crate::encryption::Verdict;
 use crate::error::{Kind, OpError, Result};
 use crate::foreign_cluster::foreign_cluster;
 use crate::former::Beginning;
@@ -140,15 +141,44 @@ impl Archive {
             None => self.claim_once(cluster, begin).await?,
         };
         compare(&identity.cluster, cluster, &self.location())?;
+        let identity = self.with_encryption(identity).await?;
         *self.inner.identity.lock().await = Some(identity.clone());
         Ok(identity)
     }
 
-    /// Makes sure that the archive answers, and is still there where this process has seen it. Writes nothing; an archive
-    /// without identity that was never seen passes.
+    /// The identity with what is configured in its record of encryption.
     ///
     /// # Errors
-    /// [`Kind::StorageUnavailable`] when this process has seen an identity and there is none now; the store's failures.
+    /// [`Kind::Configuration`] when something else is recorded; the store's failures.
+    async fn with_encryption(&self, identity: ArchiveIdentity) -> Result<ArchiveIdentity> {
+        if self.judge_encryption(&identity)? == Verdict::Same {
+            return Ok(identity);
+        }
+        // Under the lock, and read anew: a hundred pushes at once make one record.
+        let _cached = self.inner.identity.lock().await;
+        let Some(mut identity) = self.read_identity().await? else {
+            return Err(self.lost());
+        };
+        if self.update_encryption(&mut identity).await? {
+            self.rewrite(&identity).await?;
+        }
+        Ok(identity)
+    }
+
+    async fn rewrite(&self, identity: &ArchiveIdentity) -> Result<()> {
+        let key = Self::key(layout::IDENTITY)?;
+        let body = body_from(identity.to_json().into());
+        let put = self.store().put(&key, body).await;
+        put.map_err(|e| OpError::from_store(e, format_args!("rewrite {key}")))?;
+        Ok(())
+    }
+
+    /// Makes sure that the archive answers, and is still there where this process has seen it, and encrypted as it is
+    /// configured. An archive without identity that was never seen passes.
+    ///
+    /// # Errors
+    /// [`Kind::StorageUnavailable`] when this process has seen an identity and there is none now; [`Kind::Configuration`] when
+    /// another encryption is recorded than is configured; the store's failures.
     pub async fn ensure_still_there(&self) -> Result<()> {
         self.ensure_there(Age::Now).await.map(drop)
     }
@@ -160,7 +190,8 @@ impl Archive {
     pub async fn ensure_there(&self, age: Age) -> Result<Option<ArchiveIdentity>> {
         match self.read_identity_of(age).await? {
             None if self.inner.was_seen.load(Ordering::Relaxed) => Err(self.lost()),
-            found => Ok(found),
+            None => Ok(None),
+            Some(identity) => self.with_encryption(identity).await.map(Some),
         }
     }
 
@@ -255,12 +286,13 @@ impl Archive {
     /// has none.
     ///
     /// # Errors
-    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; the store's failures.
+    /// [`Kind::ArchiveMismatch`] when it belongs to another cluster; [`Kind::Configuration`] when its keys are others than those that are set; the store's failures.
     pub async fn belongs_to(&self, cluster: &ClusterIdentity) -> Result<bool> {
         let Some(identity) = self.read_identity().await? else {
             return Ok(false);
         };
         compare(&identity.cluster, cluster, &self.location())?;
+        self.check_encryption(&identity).await?;
         Ok(true)
     }
 
@@ -289,15 +321,17 @@ impl Archive {
                 codecs.extend(contents.codecs);
             }
         }
-        let identity = ArchiveIdentity {
-            format: ArchiveIdentity::FORMAT,
+        let mut identity = ArchiveIdentity {
+            format: ArchiveIdentity::FORMAT_CLEAR,
             cluster: *cluster,
             codecs,
-            encryption: self.inner.seal.encryption(),
+            encryption: Encryption::None,
+            encryptions: Vec::new(),
             created_at: self.clock().now(),
             created_by: self.inner.created_by.clone(),
             extra: serde_json::Map::new(),
         };
+        self.update_encryption(&mut identity).await?;
         let key = Self::key(layout::IDENTITY)?;
         let outcome = self
             .store()
@@ -359,12 +393,7 @@ impl Archive {
             return Ok(());
         };
         if identity.codecs.insert(codec) {
-            let key = Self::key(layout::IDENTITY)?;
-            let body = body_from(identity.to_json().into());
-            self.store()
-                .put(&key, body)
-                .await
-                .map_err(|e| OpError::from_store(e, format_args!("rewrite {key}")))?;
+            self.rewrite(&identity).await?;
         }
         *cached = Some(identity);
         Ok(())

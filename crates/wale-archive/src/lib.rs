@@ -5,7 +5,7 @@
 //! it alone seals and opens objects. It does not know how a segment or a backup is made: the operations stand above it.
 //!
 //! Invariants: an error of the store is never taken for absence; nothing that exists is overwritten, except the
-//! identity when a codec is added to it; an archive serves one system identifier only.
+//! identity when a codec or an encryption is added to it; an archive serves one system identifier only.
 
 #![cfg_attr(
     test,
@@ -21,6 +21,7 @@ pub mod clock;
 mod condition;
 pub mod control;
 pub mod described;
+mod encryption;
 pub mod error;
 mod evidence;
 mod foreign_cluster;
@@ -48,6 +49,8 @@ mod write;
 
 #[cfg(test)]
 mod archive_tests;
+#[cfg(test)]
+mod encryption_tests;
 
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_format::codec::Content;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::{Codec, Seal, SealReader};
+use wale_format::{Codec, Encryption, Locked, Seal, SealReader};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::{MemoryBudget, StreamReader, blocking};
 use wale_storage::{ObjectKey, StoreError};
@@ -59,7 +59,7 @@ impl Archive {
     ///
     /// # Errors
     /// Those of [`Archive::decode`].
-    pub async fn read_stream<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
+    pub(crate) async fn read_stream<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
     where
         T: Send + 'static,
         F: FnOnce(u64, StreamReader) -> Result<T, ConsumeError> + Send + 'static,
@@ -74,6 +74,57 @@ impl Archive {
         let named = key.clone();
         let work = move || consume(size, source).map_err(|error| explained(&named, error));
         on_thread(key, work).await.map(Some)
+    }
+
+    /// As [`Archive::read_stream`], of a text whose name shows no codec, and which is encrypted where the archive is. The size
+    /// is the stored one, which the plain text does not exceed.
+    ///
+    /// # Errors
+    /// Those of [`Archive::decode`].
+    pub async fn read_sealed_text<T, F>(&self, key: &ObjectKey, consume: F) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(u64, &mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        let object = match self.store().get(key).await {
+            Ok(object) => object,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(OpError::from_store(error, format_args!("read {key}"))),
+        };
+        let size = object.meta.size;
+        let object = SealedObject {
+            key: key.clone(),
+            seal: self.seal_of(Codec::None),
+            source: StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current()),
+        };
+        let work = move || object.read(|plain| consume(size, plain));
+        on_thread(key, work).await.map(Some)
+    }
+
+    /// The plain content of a small object that was read already.
+    ///
+    /// # Errors
+    /// Those of [`Archive::decode`], but for the store's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive opens its objects here"
+    )]
+    pub(crate) fn open_small(
+        &self,
+        key: &ObjectKey,
+        codec: Codec,
+        sealed: &Bytes,
+    ) -> Result<Vec<u8>> {
+        let open = || -> io::Result<Vec<u8>> {
+            let reader = self
+                .seal_of(codec)
+                .reader(io::Cursor::new(sealed.clone()))?;
+            let mut plain = Vec::new();
+            let mut content = recognised(reader, content_of(key))?.plain(WAL_WINDOW_MAX)?;
+            content.read_to_end(&mut plain)?;
+            Ok(plain)
+        };
+        open().map_err(|error| read_failed(key, error))
     }
 
     /// Opens `key` and lets `consume` read the plain bytes of WAL or of a history on a blocking thread.
@@ -174,41 +225,49 @@ impl SealedObject {
         work().map_err(|error| explained(&key, error))
     }
 
-    /// Whether it may be another tool's, encrypted; errors as [`Archive::decode`].
+    /// How it is encrypted, and why it cannot be read, if so; errors as [`Archive::decode`].
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive opens its objects here"
     )]
-    pub(crate) fn may_be_encrypted(self) -> Result<bool> {
+    pub(crate) fn look(self) -> Result<(Encryption, Option<Locked>)> {
         let read = self.seal.reader(self.source);
         let reader = read.map_err(|error| read_failed(&self.key, error))?;
-        Ok(reader.may_be_encrypted(content_of(&self.key)))
+        Ok((reader.encryption(), reader.locked(content_of(&self.key))))
     }
 
-    /// Refuses what may be a good object of another tool's, encrypted, in the place of plain bytes. In the place of a
-    /// compressed stream its decoder does.
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive opens its objects here"
     )]
-    fn recognised(self) -> io::Result<SealReader<StreamReader>> {
-        let reader = self.seal.reader(self.source)?;
-        let content = content_of(&self.key);
-        if self.seal.codec() != Codec::None || !reader.may_be_encrypted(content) {
-            return Ok(reader);
-        }
-        let what = match content {
-            Content::Wal => "WAL",
-            Content::Text => "a history",
-            Content::Tar => "a partition",
-        };
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!(
-                "it does not begin as {what} does: it is encrypted, or something else was stored under its name"
-            ),
-        ))
+    fn recognised(self) -> io::Result<SealReader> {
+        recognised(self.seal.reader(self.source)?, content_of(&self.key))
     }
+}
+
+/// Refuses what no key opens, and what may be a good object of another tool's, encrypted, in the place of plain bytes. In the
+/// place of a compressed stream its decoder does.
+fn recognised(reader: SealReader, content: Content) -> io::Result<SealReader> {
+    let Some(locked) = reader.locked(content) else {
+        return Ok(reader);
+    };
+    if locked.method.is_some() {
+        return Err(locked.into());
+    }
+    if reader.codec() != Codec::None {
+        return Ok(reader);
+    }
+    let what = match content {
+        Content::Wal => "WAL",
+        Content::Text => "text",
+        Content::Tar => "a partition",
+    };
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "it does not begin as {what} does: it is encrypted, or something else was stored under its name"
+        ),
+    ))
 }
 
 /// What the object of a key holds once its codec is taken off.
@@ -220,7 +279,8 @@ fn content_of(key: &ObjectKey) -> Content {
                 Content::Text
             }
         },
-        _ => Content::Tar,
+        ArchiveKey::Partition { .. } | ArchiveKey::ForeignPartition { .. } => Content::Tar,
+        _ => Content::Text,
     }
 }
 
@@ -260,11 +320,16 @@ fn window_too_large(key: &ObjectKey, window: u64, held: u64) -> OpError {
 fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
     match error.downcast::<StoreError>() {
         Ok(outage) => OpError::from_store(outage, format_args!("read {key}")),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => OpError::new(
-            Kind::Configuration,
-            format!("object {key} cannot be read: {error}"),
-        )
-        .hint("use a version of wale that reads it, or the tool that wrote the archive"),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            let result = OpError::new(
+                Kind::Configuration,
+                format!("object {key} cannot be read: {error}"),
+            );
+            match error.downcast::<Locked>() {
+                Ok(locked) => locked_out(result, locked),
+                Err(_) => locked_hint(result, None),
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => OpError::new(
             Kind::Configuration,
             format!("object {key} cannot be read: {error}"),
@@ -281,6 +346,28 @@ fn read_failed(key: &ObjectKey, error: io::Error) -> OpError {
         Err(error) => {
             OpError::new(Kind::StorageUnavailable, format!("could not read {key}")).source(error)
         }
+    }
+}
+
+/// The error about an object of which it is certain that no key here opens it.
+fn locked_out(error: OpError, locked: Locked) -> OpError {
+    locked_hint(error, locked.method).source(locked)
+}
+
+/// What to do about an object that is encrypted, or may be.
+fn locked_hint(error: OpError, method: Option<Encryption>) -> OpError {
+    let hint = match method {
+        Some(_) => "give the key that it was encrypted for",
+        None => "give the key that it was encrypted with, or use the tool that wrote the archive",
+    };
+    error.hint(hint).remedy(Remedy::ReadingKey { method })
+}
+
+impl OpError {
+    /// Why an object could not be read, where it is encrypted and no key here opens it.
+    #[must_use]
+    pub fn locked(&self) -> Option<Locked> {
+        self.source.as_ref()?.downcast_ref().copied()
     }
 }
 

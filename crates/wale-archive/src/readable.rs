@@ -35,13 +35,16 @@ impl Archive {
     }
 
     /// Whether the beginning of a stored segment can be decoded. For this question a damaged one counts as one that
-    /// can.
+    /// can; and so does one that is encrypted as this host encrypts, where it has public keys only: whoever restores has the
+    /// secret one.
     ///
     /// # Errors
     /// The store's failures.
     pub async fn opens(&self, stored: &StoredWal) -> Result<bool> {
         match self.read_wal_header(stored).await {
-            Err(error) if error.kind == Kind::Configuration => Ok(false),
+            Err(error) if error.kind == Kind::Configuration => Ok(error
+                .locked()
+                .is_some_and(|locked| self.writes_without_reading(locked.method))),
             Err(error) if error.kind == Kind::CorruptData => Ok(true),
             other => other.map(|_| true),
         }

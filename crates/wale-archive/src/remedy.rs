@@ -3,6 +3,8 @@
 //! An operation does not know how its options are called: a hint says what to do, and the remedy names what is to be
 //! changed. The command and the service put it into words with their own settings and flags.
 
+use wale_format::Encryption;
+
 /// What is to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -37,4 +39,14 @@ pub enum Remedy {
     StoreChecksum,
     /// The tool by whose spelling the names of a store are read.
     StoreNames,
+    /// A key to read with.
+    ReadingKey {
+        /// For objects of this method, where it is known.
+        method: Option<Encryption>,
+    },
+    /// What the encryption of the archive may become.
+    EncryptionChange {
+        /// The word for it.
+        word: String,
+    },
 }

@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use wale_format::{Codec, CodecError, Seal, SealWriter};
+use wale_pg::ArchiveFileName;
 use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS};
 use wale_storage::{Body, BodyError};
 
@@ -35,23 +36,33 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the archive seals its objects here"
-    )]
     pub fn sealed_body(
         &self,
         codec: Codec,
         chunk_bytes: usize,
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
-        let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
-        let chunks = ChunkWriter::new(sender, chunk_bytes);
-        let writer = self.seal_of(codec).writer(chunks).map_err(cannot_seal)?;
-        let body = receiver.into_stream();
-        let body = body.map_err(|error| BodyError::new(error.to_string()));
-        Ok((writer, body.boxed()))
+        body_of(&self.seal_of(codec), chunk_bytes)
     }
 
+    /// As [`Archive::sealed_body`], of the WAL file `name`. Where this host could not read what it encrypts, the history of a
+    /// timeline stays in the clear: retention and base backups go by the histories, and they say no more than positions
+    /// and why a timeline ended.
+    ///
+    /// # Errors
+    /// As [`Archive::sealed_body`].
+    pub fn sealed_wal(
+        &self,
+        name: &ArchiveFileName,
+        codec: Codec,
+        chunk_bytes: usize,
+    ) -> Result<(SealWriter<ChunkWriter>, Body)> {
+        let is_history = matches!(name, ArchiveFileName::TimelineHistory(_));
+        let seal = self.seal_of(codec);
+        if is_history && !self.write_key().opens_itself() {
+            return body_of(&seal.in_the_clear(), chunk_bytes);
+        }
+        body_of(&seal, chunk_bytes)
+    }
     /// The memory of one sealed body with its writer, in bytes: the seal, the chunk that is being filled, those that wait
     /// and the one in the store's hands.
     pub fn writer_bytes(&self, chunk_bytes: usize) -> u64 {
@@ -63,12 +74,21 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
+    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
+        self.seal_small_as(self.codec(), plain)
+    }
+
+    /// As [`Archive::seal_small`], under `codec`: `none` where the object's name shows none. It is encrypted all the same.
+    ///
+    /// # Errors
+    /// As [`Archive::seal_small`].
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"
     )]
-    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
-        let mut writer = self.inner.seal.writer(Vec::new()).map_err(cannot_seal)?;
+    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
+        let seal = self.seal_of(codec);
+        let mut writer = seal.writer(Vec::new()).map_err(cannot_seal)?;
         let sealed = writer.write_all(plain).and_then(|()| writer.finish());
         let sealed = sealed.map_err(|error: io::Error| {
             OpError::internal("could not seal an object in memory").source(error)
@@ -77,6 +97,23 @@ impl Archive {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the archive seals its objects here"
+)]
+fn body_of(seal: &Seal, chunk_bytes: usize) -> Result<(SealWriter<ChunkWriter>, Body)> {
+    let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
+    let chunks = ChunkWriter::new(sender, chunk_bytes);
+    let writer = seal.writer(chunks).map_err(cannot_seal)?;
+    let body = receiver.into_stream();
+    let body = body.map_err(|error| BodyError::new(error.to_string()));
+    Ok((writer, body.boxed()))
+}
+
 fn cannot_seal(error: CodecError) -> OpError {
-    OpError::new(Kind::Configuration, "the compression cannot be used").source(error)
+    OpError::new(
+        Kind::Configuration,
+        "the compression or the encryption cannot be used",
+    )
+    .source(error)
 }

@@ -12,10 +12,11 @@ use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use wale_format::crypt::{age, libsodium};
 use wale_format::tar::{Meta, TarReader, TarWriter};
 use wale_format::{
-    Codec, CodecSettings, Encryption, PartitionPlan, PlanLimits, PlannedFile, Seal,
-    WINDOW_MAX_BYTES,
+    Codec, CodecSettings, KeyRing, PartitionPlan, PlanLimits, PlannedFile, Seal, WINDOW_MAX_BYTES,
+    WriteKey,
 };
 
 /// Pieces as the pipeline makes them.
@@ -66,17 +67,7 @@ fn codecs(plain: &[u8]) {
         CodecSettings::from(Codec::None),
     ];
     for settings in settings {
-        let seal = Seal::new(settings, Encryption::None);
-        let mut stored = Vec::new();
-        let time = best(|| {
-            let mut sink = std::mem::take(&mut stored);
-            sink.clear();
-            let mut writer = seal.writer(sink).expect("writable");
-            for piece in plain.chunks(PIECE_BYTES) {
-                writer.write_all(piece).expect("a vector takes everything");
-            }
-            stored = writer.finish().expect("a vector takes everything");
-        });
+        let seal = Seal::new(settings, WriteKey::None, KeyRing::default());
         let name = format!(
             "{}{}",
             settings.codec,
@@ -84,22 +75,53 @@ fn codecs(plain: &[u8]) {
                 .level
                 .map_or_else(String::new, |level| format!(" {level}"))
         );
-        show(
-            &format!("{name} encode"),
-            plain.len(),
-            time,
-            Some(stored.len()),
-        );
-        // A decoder owns its source; the leak of one copy per codec ends with the program.
-        let stored: &'static [u8] = stored.leak();
-        let mut piece = vec![0; PIECE_BYTES];
-        let time = best(|| {
-            let reader = seal.reader(stored).expect("a slice is read");
-            let mut plain = reader.plain(WINDOW_MAX_BYTES).expect("readable");
-            while plain.read(&mut piece).expect("whole") > 0 {}
-        });
-        show(&format!("{name} decode"), plain.len(), time, None);
+        there_and_back(&name, &seal, plain);
     }
+}
+
+/// The ciphers alone, over what does not compress, and behind zstd: what encryption adds is the difference.
+fn ciphers(plain: &[u8]) {
+    let key = libsodium::Key::parse(&"07".repeat(32), libsodium::KeyTransform::Hex).expect("a key");
+    let identity = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let mut ring = KeyRing::default();
+    ring.add_libsodium(key.clone());
+    ring.add_age(age::Identities::parse(identity).expect("an identity"));
+    let recipients = age::Recipients::parse(recipient).expect("a recipient");
+    for key in [WriteKey::Libsodium(key), WriteKey::Age(recipients)] {
+        for codec in [Codec::None, Codec::Zstd] {
+            let seal = Seal::new(codec.into(), key.clone(), ring.clone());
+            there_and_back(&format!("{} {codec}", key.method()), &seal, plain);
+        }
+    }
+}
+
+fn there_and_back(name: &str, seal: &Seal, plain: &[u8]) {
+    let mut stored = Vec::new();
+    let time = best(|| {
+        let mut sink = std::mem::take(&mut stored);
+        sink.clear();
+        let mut writer = seal.writer(sink).expect("writable");
+        for piece in plain.chunks(PIECE_BYTES) {
+            writer.write_all(piece).expect("a vector takes everything");
+        }
+        stored = writer.finish().expect("a vector takes everything");
+    });
+    show(
+        &format!("{name} encode"),
+        plain.len(),
+        time,
+        Some(stored.len()),
+    );
+    // A decoder owns its source; the leak of one copy per codec ends with the program.
+    let stored: &'static [u8] = stored.leak();
+    let mut piece = vec![0; PIECE_BYTES];
+    let time = best(|| {
+        let reader = seal.reader(stored).expect("a slice is read");
+        let mut plain = reader.plain(WINDOW_MAX_BYTES).expect("readable");
+        while plain.read(&mut piece).expect("whole") > 0 {}
+    });
+    show(&format!("{name} decode"), plain.len(), time, None);
 }
 
 fn tars(plain: &[u8]) {
@@ -165,6 +187,7 @@ fn main() -> io::Result<()> {
     let plain = std::fs::read(path)?;
     println!("{} bytes, processor time, best of {ROUNDS}", plain.len());
     codecs(&plain);
+    ciphers(&plain);
     tars(&plain);
     plan();
     Ok(())

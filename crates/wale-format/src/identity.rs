@@ -3,7 +3,7 @@
 //! Refuses to know: how it is claimed (create-if-absent) and compared; that is for operations.
 //!
 //! Invariants: parse ∘ print = id; fields of later versions survive a rewrite; a later *format*
-//! is refused, because not knowing what changed is worse than stopping.
+//! is refused, because not knowing what changed is worse than stopping. It holds no secret, and no name of a table.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,29 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wale_pg::ClusterIdentity;
 
-use crate::Codec;
+use crate::{Codec, Encryption};
 
-/// How objects are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Encryption {
-    /// Not at all.
-    #[default]
-    None,
+/// What new objects are encrypted with from a moment on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionRecord {
+    /// The method.
+    pub method: Encryption,
+    /// The keys' fingerprints, sorted ([`WriteKey::fingerprints`](crate::WriteKey::fingerprints)): of age the recipients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// Objects from then on.
+    pub since: DateTime<Utc>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl EncryptionRecord {
+    /// Method and keys in one word, as [`WriteKey::word`](crate::WriteKey::word).
+    #[must_use]
+    pub fn word(&self) -> String {
+        self.method.word(&self.keys)
+    }
 }
 
 /// The content of `wale.json`.
@@ -34,9 +47,12 @@ pub struct ArchiveIdentity {
     pub cluster: ClusterIdentity,
     /// Every codec that any object of the archive was ever written with.
     pub codecs: BTreeSet<Codec>,
-    /// How objects are encrypted.
+    /// How new objects are encrypted.
     #[serde(default)]
     pub encryption: Encryption,
+    /// What new objects were encrypted with from when on, in the order of time. Empty while there was no encryption.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encryptions: Vec<EncryptionRecord>,
     /// When the archive was claimed.
     pub created_at: DateTime<Utc>,
     /// What claimed it, for example `wale 0.1.0`.
@@ -65,8 +81,26 @@ pub enum IdentityError {
 }
 
 impl ArchiveIdentity {
-    /// The newest format this version reads, and the one it writes.
-    pub const FORMAT: u32 = 1;
+    /// The newest format this version reads.
+    pub const FORMAT: u32 = 2;
+
+    /// The format of an archive in which nothing was ever encrypted.
+    pub const FORMAT_CLEAR: u32 = 1;
+
+    /// The format of an archive with encrypted objects. A wale that knows no encryption would call them damaged.
+    const FORMAT_ENCRYPTED: u32 = 2;
+
+    /// Records what new objects are encrypted with from `since` on.
+    pub fn record(&mut self, method: Encryption, keys: Vec<String>, since: DateTime<Utc>) {
+        self.format = self.format.max(Self::FORMAT_ENCRYPTED);
+        self.encryption = method;
+        self.encryptions.push(EncryptionRecord {
+            method,
+            keys,
+            since,
+            extra: Map::new(),
+        });
+    }
 
     /// Reads the object.
     ///
@@ -131,11 +165,11 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_understand() {
         let later = SAMPLE
-            .replace("\"format\": 1", "\"format\": 2")
+            .replace("\"format\": 1", "\"format\": 3")
             .replace("none", "rot13");
         assert!(matches!(
             ArchiveIdentity::parse(later.as_bytes()),
-            Err(IdentityError::LaterFormat { found: 2 })
+            Err(IdentityError::LaterFormat { found: 3 })
         ));
         let cases = [
             SAMPLE.replace("none", "rot13"),
@@ -157,6 +191,20 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn an_encryption_is_recorded_beside_the_one_before_and_a_wale_without_it_refuses() {
+        let mut identity = ArchiveIdentity::parse(SAMPLE.as_bytes()).expect("valid");
+        let at = DateTime::UNIX_EPOCH;
+        identity.record(Encryption::Age, vec!["age1x".to_owned()], at);
+        identity.record(Encryption::None, Vec::new(), at);
+        assert_eq!(identity.format, ArchiveIdentity::FORMAT_ENCRYPTED);
+        let again = ArchiveIdentity::parse(&identity.to_json()).expect("valid");
+        assert_eq!(again, identity);
+        let methods: Vec<_> = again.encryptions.iter().map(|one| one.method).collect();
+        assert_eq!(methods, [Encryption::Age, Encryption::None]);
+        assert!(again.encryptions[0].word().starts_with("age-"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! wale.json
+//! wale_sealed_test_<method>-<8 hex>               ours: a small text, encrypted as the archive is, to try a key on
 //! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
@@ -40,6 +41,8 @@ pub const IDENTITY: &str = "wale.json";
 pub const CLOCK: &str = "wale_clock";
 /// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
 pub const SLOT: &str = "wale_slot.json";
+/// What the objects begin with that a key can be tried on; the word of method and keys follows.
+pub const SEALED_TEST_PREFIX: &str = "wale_sealed_test_";
 /// Where WAL lies.
 pub const WAL_PREFIX: &str = "wal_005/";
 /// Where base backups lie.
@@ -303,6 +306,7 @@ pub fn wal_claim(key: &str) -> Option<ArchiveFileName> {
 pub fn is_ours(key: &str) -> bool {
     parse(key) != ArchiveKey::Unknown
         || key == CLOCK
+        || key.starts_with(SEALED_TEST_PREFIX)
         || key == SLOT
         || wal_claim(key).is_some()
         || backup_of(key).is_some()
@@ -531,6 +535,7 @@ mod tests {
         let ours = [
             IDENTITY.to_owned(),
             CLOCK.to_owned(),
+            format!("{SEALED_TEST_PREFIX}age-0f3c21ab"),
             SLOT.to_owned(),
             "wal_005/000000010000000000000003.zst".to_owned(),
             "wal_005/000000010000000000000003.br".to_owned(),

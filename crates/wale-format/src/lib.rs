@@ -24,6 +24,7 @@
 
 mod backup_name;
 mod checksum;
+mod encryption;
 
 pub mod codec;
 pub mod crypt;
@@ -40,7 +41,9 @@ pub mod tar;
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
-pub use identity::{ArchiveIdentity, Encryption, IdentityError};
+pub use crypt::{KeyRing, Locked, WriteKey};
+pub use encryption::Encryption;
+pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;
 pub use manifest::{

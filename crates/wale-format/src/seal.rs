@@ -1,19 +1,21 @@
 //! The seal of an object: how plain content becomes the bytes that are stored, and plain content again.
 //!
 //! ```text
-//! writing: plain → codec → stored
-//! reading: stored → codec → plain
+//! writing: plain → codec → cipher → stored
+//! reading: stored → cipher → codec → plain
 //! ```
 //!
-//! A key is one stage more, between the codec and what is stored. Its place is in [`Seal::writer`] and [`Seal::reader`];
-//! nothing outside of this file knows the stages.
+//! The codec is told by the object's name, the cipher by its first bytes ([`crypt`](crate::crypt)). Nothing outside of this file
+//! knows the stages.
 //!
 //! Refuses to know: names of objects, where their bytes come from or go to, how much memory there is.
 
-use std::io::{self, Chain, Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
+use std::sync::Arc;
 
 use crate::codec::{self, Codec, CodecError, CodecSettings, Content, Encoder};
-use crate::identity::Encryption;
+use crate::crypt::{CryptWriter, KeyRing, Locked, WriteKey};
+use crate::encryption::Encryption;
 
 /// How objects are sealed.
 ///
@@ -31,17 +33,22 @@ use crate::identity::Encryption;
 /// reader.plain(0).expect("lz4 is read").read_to_end(&mut plain).expect("whole");
 /// assert_eq!(plain, b"plain");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Seal {
     codec: CodecSettings,
-    encryption: Encryption,
+    key: Arc<WriteKey>,
+    ring: Arc<KeyRing>,
 }
 
 impl Seal {
-    /// A seal of these stages.
+    /// A seal of these stages, which reads with all keys of `ring`. What it writes it may not be able to read.
     #[must_use]
-    pub const fn new(codec: CodecSettings, encryption: Encryption) -> Self {
-        Self { codec, encryption }
+    pub fn new(codec: CodecSettings, key: WriteKey, ring: KeyRing) -> Self {
+        Self {
+            codec,
+            key: Arc::new(key),
+            ring: Arc::new(ring),
+        }
     }
 
     /// A seal of this codec at its default level, without encryption.
@@ -49,7 +56,8 @@ impl Seal {
     pub fn unencrypted(codec: Codec) -> Self {
         Self {
             codec: codec.into(),
-            encryption: Encryption::None,
+            key: Arc::default(),
+            ring: Arc::default(),
         }
     }
 
@@ -59,10 +67,16 @@ impl Seal {
         self.codec.codec
     }
 
-    /// How the objects are encrypted.
+    /// What new objects are encrypted with.
     #[must_use]
-    pub const fn encryption(&self) -> Encryption {
-        self.encryption
+    pub fn write_key(&self) -> &WriteKey {
+        &self.key
+    }
+
+    /// The keys that objects are read with.
+    #[must_use]
+    pub fn key_ring(&self) -> &KeyRing {
+        &self.ring
     }
 
     /// The same seal under another codec, at that codec's default level: for an object whose name shows it.
@@ -77,12 +91,24 @@ impl Seal {
         }
     }
 
+    /// The same seal without encryption.
+    #[must_use]
+    pub fn in_the_clear(&self) -> Self {
+        Self {
+            key: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Seals what is written to it, into `sink`. Write pieces of 64 KiB and more where possible.
     ///
     /// # Errors
-    /// When the codec cannot be written, has no such level, or cannot be set up.
+    /// When the codec cannot be written, has no such level, or cannot be set up; those of the sink.
     pub fn writer<W: Write + Send + 'static>(&self, sink: W) -> Result<SealWriter<W>, CodecError> {
-        let Encryption::None = self.encryption;
+        let sink = self.key.writer(sink).map_err(|error| CodecError::SetUp {
+            codec: self.codec(),
+            reason: error.to_string(),
+        })?;
         Ok(SealWriter {
             encoder: codec::encoder(self.codec, sink)?,
         })
@@ -91,29 +117,51 @@ impl Seal {
     /// The memory that a writer takes, in bytes, beside its sink.
     #[must_use]
     pub fn writer_bytes(&self) -> u64 {
-        codec::encoder_bytes(self.codec)
+        codec::encoder_bytes(self.codec) + self.key.writer_bytes()
     }
 
-    /// Begins to read a stored object: its first bytes, by which it is recognised.
+    /// Begins to read a stored object: its first bytes, by which it is recognised. One that no key opens is no error yet.
     ///
     /// # Errors
-    /// Those of the source.
-    pub fn reader<R: Read + Send + 'static>(&self, mut source: R) -> io::Result<SealReader<R>> {
-        let Encryption::None = self.encryption;
-        let mut head = Vec::with_capacity(codec::HEAD_BYTES);
-        let mut beginning = (&mut source).take(codec::HEAD_BYTES as u64);
-        beginning.read_to_end(&mut head)?;
+    /// Those of the source; `InvalidData` or `UnexpectedEof` when its encryption is damaged at its beginning.
+    pub fn reader<R: Read + Send + 'static>(&self, source: R) -> io::Result<SealReader> {
+        let (head, source) = beginning(source, self.ring.head_bytes())?;
+        let recognised = self.ring.recognise(&head);
+        let encryption = recognised.method();
+        let opened = match self.ring.open(&recognised, Cursor::new(head).chain(source)) {
+            Ok(opened) => beginning(opened, codec::HEAD_BYTES)?,
+            Err(error) => match error.downcast::<Locked>() {
+                Ok(locked) => {
+                    return Ok(SealReader {
+                        codec: self.codec(),
+                        encryption,
+                        content: Err(locked),
+                        keys: Arc::clone(&self.ring),
+                    });
+                }
+                Err(error) => return Err(error),
+            },
+        };
         Ok(SealReader {
             codec: self.codec(),
-            source: Cursor::new(head).chain(source),
+            encryption,
+            content: Ok(opened),
+            keys: Arc::clone(&self.ring),
         })
     }
+}
+
+/// The first bytes of a source, and the source without them.
+fn beginning<R: Read>(mut source: R, bytes: usize) -> io::Result<(Vec<u8>, R)> {
+    let mut head = Vec::with_capacity(bytes);
+    (&mut source).take(bytes as u64).read_to_end(&mut head)?;
+    Ok((head, source))
 }
 
 /// Seals what is written to it. Only [`SealWriter::finish`] makes the object whole.
 #[derive(Debug)]
 pub struct SealWriter<W: Write> {
-    encoder: Encoder<W>,
+    encoder: Encoder<CryptWriter<W>>,
 }
 
 impl<W: Write> SealWriter<W> {
@@ -122,7 +170,7 @@ impl<W: Write> SealWriter<W> {
     /// # Errors
     /// Those of the sink.
     pub fn finish(self) -> io::Result<W> {
-        self.encoder.finish()
+        self.encoder.finish()?.finish()
     }
 }
 
@@ -137,38 +185,68 @@ impl<W: Write> Write for SealWriter<W> {
 }
 
 /// A stored object whose beginning is known.
-#[derive(Debug)]
-pub struct SealReader<R> {
+pub struct SealReader {
     codec: Codec,
-    source: Chain<Cursor<Vec<u8>>, R>,
+    encryption: Encryption,
+    /// What comes out of the cipher: its first bytes and the rest. Or why nothing does.
+    content: Result<(Vec<u8>, Box<dyn Read + Send>), Locked>,
+    keys: Arc<KeyRing>,
 }
 
-impl<R: Read + Send + 'static> SealReader<R> {
-    /// Whether it may be another tool's, encrypted, in the place of `content`, by its first bytes: they look like noise. What
-    /// begins as it should, be it damaged, like text or like nothing is none.
+impl SealReader {
+    /// The codec that its name shows.
     #[must_use]
-    pub fn may_be_encrypted(&self, content: Content) -> bool {
-        codec::may_be_encrypted(self.codec, content, self.head())
+    pub const fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// How it is encrypted, as far as its first bytes and the keys show it.
+    #[must_use]
+    pub const fn encryption(&self) -> Encryption {
+        self.encryption
+    }
+
+    /// Why it cannot be read with the keys that there are, in the place of `content`: it is known to be encrypted, or its first
+    /// bytes look like noise. What begins as it should, be it damaged, like text or like nothing is not locked.
+    #[must_use]
+    pub fn locked(&self, content: Content) -> Option<Locked> {
+        match &self.content {
+            Err(locked) => Some(*locked),
+            Ok((head, _)) if self.encryption == Encryption::None => {
+                codec::may_be_encrypted(self.codec, content, head).then(|| self.keys.unknown())
+            }
+            Ok(_) => None,
+        }
     }
 
     /// The memory that its window takes while it is read, in bytes; 0 for codecs that have none, and where its beginning
-    /// says nothing (reading it says then what is wrong).
+    /// says nothing (reading it says then what is wrong). What a cipher takes is less than 200 KiB and not in it.
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
-        codec::window_bytes(self.codec, self.head())
+        match &self.content {
+            Ok((head, _)) => codec::window_bytes(self.codec, head),
+            Err(_) => 0,
+        }
     }
 
     /// The plain content, if its window (of lzo, its two blocks) has at most `window_max` bytes. It ends only when the
     /// object was whole and undamaged, and nothing follows it.
     ///
     /// # Errors
-    /// While reading: those of the source unchanged, `UnexpectedEof` for a truncated object, `InvalidData` for a damaged one or for bytes after its
-    /// end, `Unsupported` for what is encrypted, `OutOfMemory` for a larger window.
+    /// Now and while reading: those of the source unchanged, `UnexpectedEof` for a truncated object, `InvalidData` for a damaged one
+    /// or for bytes after its end, `Unsupported` for what is encrypted and not opened by any key ([`Locked`] within, where that is
+    /// certain), `OutOfMemory` for a larger window.
     pub fn plain(self, window_max: u64) -> io::Result<Box<dyn Read + Send>> {
-        codec::decoder_within(self.codec, self.source, window_max)
+        let (head, rest) = self.content?;
+        codec::decoder_within(self.codec, Cursor::new(head).chain(rest), window_max)
     }
+}
 
-    fn head(&self) -> &[u8] {
-        self.source.get_ref().0.get_ref()
+impl std::fmt::Debug for SealReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealReader")
+            .field("codec", &self.codec)
+            .field("encryption", &self.encryption)
+            .finish_non_exhaustive()
     }
 }

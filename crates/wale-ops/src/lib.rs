@@ -51,4 +51,5 @@ pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
     WalDirectory, read_bounded, read_bounded_text,
 };
+pub use wale_format::Encryption;
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

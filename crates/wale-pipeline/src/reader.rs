@@ -56,16 +56,6 @@ impl StreamReader {
         }
     }
 
-    /// The next chunk whole and without a copy; `None` at the end. Blocks until it is there.
-    ///
-    /// # Errors
-    ///
-    /// That of the stream; [`io::ErrorKind::BrokenPipe`] when the forwarder was stopped.
-    pub fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
-        let chunk = self.fill_buf()?.len();
-        Ok((chunk > 0).then(|| std::mem::take(&mut self.chunk)))
-    }
-
     fn receive(&mut self) -> io::Result<()> {
         match self.queue.blocking_recv() {
             Some(Message::Chunk(chunk)) => {
@@ -219,19 +209,6 @@ mod tests {
         let mut reader = StreamReader::new(stream::iter(items), 1, &Handle::current());
         let error = blocking(move || reader.read(&mut [0; 4]).expect_err("fails")).await;
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test]
-    async fn chunks_come_out_whole() {
-        let mut reader =
-            StreamReader::new(stream::iter(chunks(&["ab", "cde"])), 1, &Handle::current());
-        blocking(move || {
-            assert_eq!(reader.read(&mut [0; 1]).expect("one byte"), 1);
-            assert_eq!(reader.next_chunk().expect("b").expect("b"), "b");
-            assert_eq!(reader.next_chunk().expect("cde").expect("cde"), "cde");
-            assert_eq!(reader.next_chunk().expect("end"), None);
-        })
-        .await;
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! Whose archive it is, asked from the start: a sidecar with another cluster's prefix says so before anything is pushed.
+//! Whose archive it is, and whether the keys are its keys, asked from the start: a sidecar with another cluster's prefix says so
+//! before anything is pushed, and so does one whose encryption is not the archive's.
 //!
 //! It refuses no request: wale-ops compares everything that is pushed, fetched or backed up each time. Invariant: only
 //! an answer counts; a store that is silent, or a data directory that is still empty, is no mismatch.
@@ -45,7 +46,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 if told.as_ref() != Some(&text) {
                     log_failure("the identity of the archive", &error);
                 }
-                if error.kind == Kind::ArchiveMismatch {
+                if matches!(error.kind, Kind::ArchiveMismatch | Kind::Configuration) {
                     app.life.complain(Topic::Identity, text.clone());
                 }
                 told = Some(text);

@@ -1,6 +1,6 @@
 //! An error's hint with the names of the settings and flags that its remedy means. The rooms below do not know them.
 
-use wale_ops::{OpError, Remedy};
+use wale_ops::{Encryption, OpError, Remedy};
 
 /// What to do, in the words of the command and of the sidecar: the hint, and after it in parentheses what is to be set.
 #[must_use]
@@ -35,7 +35,22 @@ fn words(remedy: &Remedy) -> String {
         Remedy::SweepGrace => "WALE_SWEEP_GRACE".to_owned(),
         Remedy::BackupRole => "WALE_BACKUP_ROLE".to_owned(),
         Remedy::StoreChecksum => "WALE_S3_CHECKSUM=md5, in Azure WALE_WABS_CHECKSUM=md5".to_owned(),
+        Remedy::ReadingKey { method } => reading_key(*method).to_owned(),
+        Remedy::EncryptionChange { word } => format!("WALE_ENCRYPTION_CHANGE={word}"),
         Remedy::StoreNames => "WALE_GS_NAMES, in Swift WALE_SWIFT_NAMES".to_owned(),
+    }
+}
+
+/// The settings that hold keys to read with.
+fn reading_key(method: Option<Encryption>) -> &'static str {
+    match method {
+        Some(Encryption::Age) => "WALE_AGE_IDENTITY_FILE",
+        Some(Encryption::Libsodium) => {
+            "WALG_LIBSODIUM_KEY_PATH, or WALE_LIBSODIUM_OLD_KEYS for one that nothing is written with any more"
+        }
+        Some(Encryption::None) | None => {
+            "WALG_LIBSODIUM_KEY_PATH with WALG_LIBSODIUM_KEY_TRANSFORM, WALE_AGE_IDENTITY_FILE"
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use wale_cluster::ConnectOptions;
 use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
 };
-use wale_format::{CodecSettings, Encryption, Seal};
+use wale_format::{CodecSettings, Seal};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
@@ -48,13 +48,14 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
         store = Arc::new(FaultyStore::with_control_file(store, control));
     }
     let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
-    let archive = Archive::open(ArchiveOptions {
+    let options = ArchiveOptions {
         store,
         seal: seal(settings)?,
         clock: Clock::System,
         budget: MemoryBudget::new(bounds.memory_bytes),
         created_by: format!("wale {VERSION}"),
-    });
+    };
+    let archive = Archive::open_changing(options, settings.encryption.accepted.clone());
     Ok(Opened { archive })
 }
 
@@ -68,7 +69,12 @@ fn seal(settings: &Settings) -> Result<Seal, OpError> {
     let codec = CodecSettings::new(codec, level).map_err(|e| {
         OpError::new(Kind::Configuration, "the compression cannot be used").source(e)
     })?;
-    Ok(Seal::new(codec, Encryption::None))
+    let keys = &settings.encryption;
+    Ok(Seal::new(
+        codec,
+        keys.write_key.clone(),
+        keys.key_ring.clone(),
+    ))
 }
 
 /// How the control connection is made.

@@ -1,7 +1,7 @@
 //! The backup's manifest: read once for what must arrive, and a second time into the data directory of a restore. Names and
 //! text are not kept in between; both must be the same text.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -17,6 +17,9 @@ use super::needs::DiskNeeds;
 use super::tablespaces::tablespace_of;
 use crate::error::{Kind, OpError, Result};
 
+/// Bytes of a manifest that are copied at once.
+const COPY_BYTES: usize = 64 << 10;
+
 /// Its place in the data directory.
 pub(crate) const MANIFEST: &str = "backup_manifest";
 /// The file that says where the tablespaces are.
@@ -28,6 +31,7 @@ pub(crate) struct Manifest {
     backup: BackupName,
     key: ObjectKey,
     sha256: [u8; 32],
+    /// Stored bytes, which the text does not exceed.
     bytes: u64,
     /// Files that it names.
     pub(crate) files: u64,
@@ -55,7 +59,7 @@ impl Manifest {
         }
         let (named, announced) = (what.clone(), record.files);
         let oids: Vec<u32> = record.tablespaces.iter().map(|space| space.oid).collect();
-        let read = archive.read_stream(&key, move |bytes, source| {
+        let read = archive.read_sealed_text(&key, move |bytes, source| {
             if bytes > bounds.text_max() {
                 return Err(bounds.too_long(&named, bytes).into());
             }
@@ -105,18 +109,25 @@ impl Manifest {
         F: FnOnce() -> Result<W> + Send + 'static,
     {
         let most = self.bytes;
-        let copied = archive.read_stream(&self.key, move |bytes, mut source| {
+        let copied = archive.read_sealed_text(&self.key, move |bytes, source| {
             let mut digest = Sha256::new();
             let mut file = open()?;
             let mut left = if bytes == most { most } else { 0 };
-            while let Some(chunk) = source.next_chunk()? {
-                digest.update(&chunk);
+            let mut chunk = vec![0; COPY_BYTES];
+            loop {
+                let count = match source.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                digest.update(&chunk[..count]);
                 // Another one, as its digest shows.
-                let Some(rest) = left.checked_sub(chunk.len() as u64) else {
+                let Some(rest) = left.checked_sub(count as u64) else {
                     break;
                 };
                 left = rest;
-                file.write_all(&chunk).map_err(could_not_write)?;
+                file.write_all(&chunk[..count]).map_err(could_not_write)?;
             }
             file.flush().map_err(could_not_write)?;
             Ok::<[u8; 32], ConsumeError>(digest.finalize().into())
@@ -149,7 +160,7 @@ impl Manifest {
         ledger: &Arc<Ledger>,
     ) -> Option<String> {
         let (ledger, most) = (Arc::clone(ledger), self.bytes);
-        let read = archive.read_stream(&self.key, move |_, source| {
+        let read = archive.read_sealed_text(&self.key, move |_, source| {
             let mut reader = ManifestReader::new(BufReader::new(source.take(most)));
             let mut first: Option<String> = None;
             while let Ok(Some(item)) = reader.next_item() {

@@ -237,9 +237,18 @@ impl StoredBackup {
             .hint("name a folder with your own, and restore again")
             .remedy(Remedy::ConfigurationFolder)
         };
-        let Some(bytes) = read_whole(archive, &key, ConfigurationSet::JSON_BYTES_MAX).await? else {
+        let most = ConfigurationSet::JSON_BYTES_MAX;
+        let read = archive.read_sealed_text(&key, move |_, source| {
+            let mut bytes = Vec::new();
+            source.take(most + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let Some(bytes) = read.await? else {
             return Err(damaged("is not in the archive".to_owned()));
         };
+        if bytes.len() as u64 > most {
+            return Err(damaged("is far too large".to_owned()));
+        }
         if hex(&Sha256::digest(&bytes)) != record.sha256 {
             return Err(damaged("is not the one that the sentinel names".to_owned()));
         }

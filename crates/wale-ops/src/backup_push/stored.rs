@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 use wale_format::sentinel::ConfigurationRecord;
 use wale_format::tar::Meta;
-use wale_format::{Crc32c, ManifestBuilder, hex, layout};
+use wale_format::{Codec, Crc32c, ManifestBuilder, hex, layout};
 use wale_pg::ControlFile;
 
 use super::backup::Backup;
@@ -91,7 +91,7 @@ impl Ended {
         })
     }
 
-    /// Stores the manifest: exactly the files that were stored, with the CRC of the bytes stored.
+    /// Stores the manifest, encrypted where the archive is, since it has the names of all files: exactly the files that were stored, with the CRC of the bytes stored.
     async fn store_manifest(&self, backup: &Backup<'_>) -> Result<StoredManifest> {
         let mut manifest = ManifestBuilder::new();
         for file in &self.contents.files {
@@ -104,7 +104,8 @@ impl Ended {
         );
         let sha256 = hex(&Sha256::digest(&bytes));
         let key = layout::manifest(&self.started.name);
-        let bytes = backup.uploads.put_bytes(&key, bytes.into()).await?;
+        let sealed = backup.archive.seal_small_as(Codec::None, &bytes)?;
+        let bytes = backup.uploads.put_bytes(&key, sealed).await?;
         Ok(StoredManifest { sha256, bytes })
     }
 
@@ -123,7 +124,8 @@ impl Ended {
             sha256: hex(&Sha256::digest(&bytes)),
         };
         let key = layout::configuration(&self.started.name);
-        backup.uploads.put_bytes(&key, bytes.into()).await?;
+        let sealed = backup.archive.seal_small_as(Codec::None, &bytes)?;
+        backup.uploads.put_bytes(&key, sealed).await?;
         Ok(Some(record))
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn upload(
     looked: Looked,
     turn: &PushOrder,
 ) -> Result<Uploaded> {
-    let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
+    let (writer, body) = archive.sealed_wal(&source.stored_as, codec, CHUNK_BYTES)?;
     let (name, waiting) = (source.name, turn.clone());
     let end = stream::once(async move { waiting.arrived(&name).await.err() });
     let end = end.filter_map(|failed| async { failed.map(|e| Err(BodyError::new(e.to_string()))) });

@@ -17,6 +17,8 @@ use chrono_tz::Tz;
 use tracing_subscriber::filter::Targets;
 use wale_cluster::recovery::RestoreClient;
 use wale_cluster::{Checkpoint, Secret, SslMode};
+use wale_format::crypt::age;
+use wale_format::crypt::libsodium::KeyTransform;
 use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{BackupSelector, MissingLibraries, RestoreAs};
 use wale_ops::backup_push::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Role};
@@ -29,6 +31,7 @@ use wale_storage::{
 };
 
 use super::azure::value::{self as azure, Cloud};
+use super::encryption::value as encryption;
 use super::gcs::value::{self as gcs, GcsNames};
 use super::group::Group::{
     Archive, Azure, Backup, Cluster, Endpoint, Gcs, Program, Proxies, Restore, Retention, S3,
@@ -103,7 +106,10 @@ pub(crate) fn workers(count: u16) -> usize {
     usize::from(count).clamp(*WORKERS.start(), *WORKERS.end())
 }
 
-const ENCRYPTION: NotYet = NotYet("encryption");
+const AMAZON_KMS: NotYet = NotYet("encryption with a key of Amazon's key service");
+const YANDEX_KMS: NotYet = NotYet("encryption with a key of Yandex's key service");
+const ENVELOPE: NotYet = NotYet("encryption with an OpenPGP key that a key service encrypts");
+const RECIPIENTS: Text<age::Recipients> = Text("public keys", encryption::recipients);
 const GRACE: Parsed<Duration> = Parsed(DURATION.0, value::grace);
 /// One that is not absolute is taken, too.
 const ANY_PATH: Parsed<String> = Parsed(PATH.0, value::text);
@@ -164,8 +170,6 @@ settings! {
     WALE_GPG_SECRET_KEY_FILE: Option<PathBuf> = Setting::new(Archive, &Soon("encryption", Opt(PATH)),
         "A file with the secret OpenPGP key that opens the archive, as `gpg --export-secret-keys` makes it. Without it \
          the gpg program is asked for the key, where it is installed.");
-    WALE_AGE_RECIPIENTS: () = Setting::new(Archive, &ENCRYPTION,
-        "Public keys of age. Refused rather than ignored.");
     WALG_PGP_KEY: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
         "The OpenPGP key itself, armoured, public or secret; `\\n` in two characters is the end of a line, too. New objects \
          are encrypted to it, and a secret one opens them.").secret();
@@ -173,11 +177,43 @@ settings! {
         "A file with such a key, or several, armoured or not.");
     WALG_PGP_KEY_PASSPHRASE: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
         "The passphrase of the secret OpenPGP key.").secret();
-    WALG_LIBSODIUM_KEY: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-G's libsodium key. Refused rather than ignored.")
+    WALE_AGE_RECIPIENTS: Option<age::Recipients> = Setting::new(Archive, &Opt(RECIPIENTS),
+        "Public keys of age, to which new objects are encrypted: age1… or ssh-ed25519 and ssh-rsa of OpenSSH, several \
+         separated by commas or in lines of their own. Any one of their owners can read, and this host cannot unless \
+         WALE_AGE_IDENTITY_FILE is set, too. It is not shown, in case that somebody sets a secret key here.")
         .secret();
-    WALG_LIBSODIUM_KEY_PATH: () = Setting::new(Archive, &ENCRYPTION,
-        "WAL-G's libsodium key. Refused rather than ignored.");
+    WALE_AGE_IDENTITY_FILE: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
+        "A file with secret keys of age, as age-keygen writes it, or one private key of OpenSSH without a passphrase, with \
+         which objects are read. Restores need it; a host that only archives should not have it.");
+    WALG_LIBSODIUM_KEY: Option<Secret> = Setting::new(Archive, &Opt(SECRET),
+        "WAL-G's libsodium key, with which new objects are encrypted and old ones read.")
+        .secret();
+    WALG_LIBSODIUM_KEY_PATH: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
+        "A file with that key. Spaces and ends of lines around the key are taken off.");
+    WALG_LIBSODIUM_KEY_TRANSFORM: KeyTransform = Setting::new(Archive, &Choice(&KeyTransform::ALL, KeyTransform::name),
+        "How libsodium's keys are written. `none` takes the characters themselves, 25 at least and the first 32 of more, as \
+         WAL-G does.")
+        .default("none");
+    WALE_LIBSODIUM_OLD_KEYS: Option<Secret> = Setting::new(Archive, &Opt(SECRET),
+        "Keys of libsodium with which objects are only read, one in each line, written as WALG_LIBSODIUM_KEY_TRANSFORM says: \
+         those from before a rotation, or from before another method.")
+        .secret();
+    WALE_ENCRYPTION_CHANGE: Option<String> = Setting::new(Archive, &Opt(TEXT),
+        "What the encryption of the archive may become, in the word with which a change is refused: `none`, or a method with \
+         8 digits that stand for its keys. It allows that change and no other, so it may stay.")
+        .flag("encryption-change");
+    WALG_CSE_KMS_ID: () = Setting::new(Archive, &AMAZON_KMS,
+        "WAL-G's key of Amazon's key service. Refused rather than ignored.");
+    WALG_CSE_KMS_REGION: () = Setting::new(Archive, &AMAZON_KMS,
+        "Its region. Refused rather than ignored.");
+    YC_CSE_KMS_KEY_ID: () = Setting::new(Archive, &YANDEX_KMS,
+        "WAL-G's key of Yandex's key service. Refused rather than ignored.");
+    WALG_ENVELOPE_PGP_KEY: () = Setting::new(Archive, &ENVELOPE,
+        "WAL-G's OpenPGP key that a key service encrypts. Refused rather than ignored.").secret();
+    WALG_ENVELOPE_PGP_KEY_PATH: () = Setting::new(Archive, &ENVELOPE,
+        "The same from a file. Refused rather than ignored.");
+    WALG_ENVELOPE_PGP_YC_CSE_KMS_KEY_ID: () = Setting::new(Archive, &ENVELOPE,
+        "The key service's key for it. Refused rather than ignored.");
     WALE_FAULT_CONTROL: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
         "For tests only: a file from which a fault-injecting wrapper around the store takes its orders. \
          Never set it where data matters.")

@@ -9,6 +9,7 @@
 pub(crate) mod allocator;
 mod azure;
 pub(crate) mod declared;
+mod encryption;
 mod gcs;
 mod group;
 mod machine;
@@ -111,6 +112,7 @@ impl Loaded {
                 .filter_map(|place| prefix::dropped_host(place.name(), reader.set(place)?.0));
             warnings.extend(told);
         }
+        warnings.extend(settings.encryption.warnings.iter().cloned());
         mistakes.sort_by_key(|mistake| mistake.group);
         Self {
             settings,

@@ -64,12 +64,9 @@ impl Facts {
         let name = self.name;
         name.ends_with("TOKEN_FILE")
             || name.ends_with("KEY_FILE")
-            || [
-                "PGPASSFILE",
-                "GOOGLE_APPLICATION_CREDENTIALS",
-                "WALG_PGP_KEY_PATH",
-            ]
-            .contains(&name)
+            || name.ends_with("KEY_PATH")
+            || name.ends_with("IDENTITY_FILE")
+            || ["PGPASSFILE", "GOOGLE_APPLICATION_CREDENTIALS"].contains(&name)
     }
 
     /// Whether the setting is read under this name.

@@ -14,6 +14,7 @@ use super::declared::{
     WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE, WALE_TLS_KEY_FILE,
     WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
 };
+use super::encryption::{self, EncryptionSettings};
 use super::gcs::{self, GcsSettings};
 use super::group::Group;
 use super::mistake::Mistake;
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) gcs: Option<GcsSettings>,
     /// Set when the place is a container of Azure.
     pub(crate) azure: Option<AzureSettings>,
+    /// What objects are encrypted with, and the keys to read them.
+    pub(crate) encryption: EncryptionSettings,
 }
 
 impl Settings {
@@ -63,6 +66,7 @@ impl Settings {
                 reader.note(*setting);
             }
         }
+        let encryption = encryption::read(reader);
         check_level(reader);
         check_token(reader);
         check_tls(reader);
@@ -73,6 +77,7 @@ impl Settings {
             s3,
             azure,
             gcs,
+            encryption,
         }
     }
 

@@ -127,7 +127,7 @@ fn all_mistakes_are_reported_together() {
         "enableServiceLinks",
         "CRON_TIMING",
         "WALE_COMPRESSION",
-        "encryption is not built yet",
+        "encryption with OpenPGP is not built yet",
         "WALE_MEMORY: 1MB is too little",
         "PGDATA: \"data\" is not an absolute path",
         "no place for the archive",

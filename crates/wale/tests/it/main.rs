@@ -16,6 +16,7 @@ mod cli;
 mod contract;
 mod crash_campaign;
 mod documents;
+mod encryption;
 mod faults_content;
 mod faults_crash;
 mod faults_disk;

@@ -298,7 +298,10 @@ fn no_verb_shows_a_password_within_an_address_of_s3() {
 
 /// Every secret that a sidecar can have, all with a canary.
 fn with_canaries(mut options: SidecarOptions) -> SidecarOptions {
-    for secret in secrets().iter().filter(|secret| !secret.is_refused()) {
+    // One method encrypts, and a canary is no public key: the archive of this sidecar is encrypted with libsodium.
+    let can_be_set =
+        |secret: &&Setting| !secret.is_refused() && secret.name != "WALE_AGE_RECIPIENTS";
+    for secret in secrets().iter().filter(can_be_set) {
         options = options.set(&secret.name, &format!("{CANARY}-{}", secret.name));
     }
     options

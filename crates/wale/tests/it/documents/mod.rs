@@ -46,6 +46,7 @@ pages! {
     the_guide_from_wal_g_runs: "docs/guide/from-wal-g.md", from_wal_g;
     the_guide_to_google_runs: "docs/guide/gcs.md", gcs;
     the_guide_to_a_host_runs: "docs/guide/host.md", host;
+    the_guide_to_keys_runs: "docs/guide/keys.md", keys;
     the_guide_to_patroni_runs: "docs/guide/patroni.md", patroni;
     the_guide_to_a_point_in_time_runs: "docs/guide/point-in-time.md", point_in_time;
     a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell:
@@ -212,6 +213,32 @@ fn from_wal_e(page: &mut Page) {
 }
 
 /// wale's own archive has WAL-G's layout; the settings are WAL-G's.
+fn keys(page: &mut Page) {
+    if std::process::Command::new("age")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        wale_testkit::skip("the guide to keys", "the program age is not installed");
+        return;
+    }
+    let sandbox = Sandbox::new("keys-guide");
+    let folder = sandbox.folder("keys").display().to_string();
+    page.replace("wale-archive.", format!("{folder}/wale-archive."));
+    page.replace("base.tar.zst.age", format!("{folder}/base.tar.zst.age"));
+    let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
+    let mut shell = Shell::start(&sandbox, &cluster, []);
+    page.sh(&mut shell);
+    page.yaml();
+    shell.run(
+        "an object",
+        &format!(
+            "cd {folder} && tar -cf - wale-archive.pub | zstd -qc | age -R wale-archive.pub -o base.tar.zst.age"
+        ),
+    );
+    assert!(page.sh(&mut shell).contains("wale-archive.pub"));
+}
+
 fn from_wal_g(page: &mut Page) {
     let stage = Stage::new("from-wal-g-guide", 15);
     stage
