@@ -15,11 +15,13 @@ use wale_storage::{
     conformance_without_backslashes, read_all,
 };
 use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER, SHARED_ACCESS};
-use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Partition, Seen};
+use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Seen};
 use wale_testkit::{Sandbox, SidecarOptions, StoreServer, wait_until, wale_command};
 
 use crate::s3::{wale, whole_run_on};
 use crate::s3_stage::{PATH, StoreStage};
+use crate::store_faults::refuse_deletion;
+use crate::store_trust::{Certificates, assert_certificates_are_proved, listing};
 use crate::support::WALE;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -248,6 +250,12 @@ fn fault_22_and_25_azure_failures_and_lost_replies_end_in_one_object_and_success
 }
 
 #[test]
+fn fault_23_azure_asks_to_slow_down_is_not_stormed_and_archiving_resumes() {
+    let busy = Answer::azure_error(503, "ServerBusy", "The server is busy.");
+    stage("azure-23").assert_slow_down_is_not_stormed(busy);
+}
+
+#[test]
 fn fault_03_and_25_blocks_and_lists_that_are_lost_end_in_whole_backups() {
     let azure = with_large_backup("azure-25", |options| options);
     // A block that fails is sent again, and one whose reply is lost; so is a list, twice.
@@ -307,6 +315,11 @@ fn fault_03_and_25_blocks_and_lists_that_are_lost_end_in_whole_backups() {
     azure.stage.backup();
     let backups = azure.stage.sidecar.get("/backups").json();
     assert_eq!(backups.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn fault_26_azure_goes_silent_and_is_asked_again() {
+    stage("azure-26").assert_silence_is_cut_short();
 }
 
 #[test]
@@ -540,24 +553,83 @@ fn fault_32_what_azure_refuses_has_hints_of_its_own() {
     assert!(hints.len() >= 6, "{hints:#?}");
 }
 
-/// Row 35 with fewer and smaller segments.
 #[test]
-fn fault_35_what_queued_up_behind_a_partition_is_stored_in_azure_once_it_heals() {
-    const QUEUE: usize = 20;
-    let azure = stage("azure-35");
-    let cluster = &azure.stage.cluster;
-    cluster.wait_archived();
-    azure.proxy.partition(Partition::Refuse);
-    let segments: Vec<String> = (0..QUEUE).map(|_| cluster.switch_wal()).collect();
-    assert_eq!(azure.push(&segments[0]), 503);
-    for segment in &segments {
-        assert!(cluster.wal.join(segment).exists(), "PostgreSQL keeps it");
+fn fault_33_of_azure_a_certificate_that_proves_nothing_is_refused_and_tls_is_never_given_up() {
+    let sandbox = Sandbox::new("azure-33");
+    let server = Azurite::start(&sandbox);
+    // The emulator takes the first word of a name for the account.
+    let endpoint = |authority: &str| match authority.split_once(':') {
+        Some(("127.0.0.1", _)) => format!("https://{authority}/{ACCOUNT}"),
+        _ => format!("https://{ACCOUNT}.{authority}"),
+    };
+    let settings = |authority: &str, ca: &str| {
+        let mut settings = Azurite::settings(0, "x");
+        settings.retain(|(name, _)| name != "WALE_WABS_ENDPOINT");
+        settings.push(("WALE_WABS_ENDPOINT".into(), endpoint(authority)));
+        settings.push(("WALE_WABS_CA_FILE".into(), ca.to_owned()));
+        settings
+    };
+    assert_certificates_are_proved(&sandbox, &server, ACCOUNT_KEY, settings);
+
+    // Entra must prove who it is, too, before it is shown a secret.
+    let certificates = Certificates::new(&sandbox);
+    let trusted = [("trusted", certificates.good, certificates.ca)];
+    let store = FaultProxy::start(server.port());
+    take_tokens(&store);
+    for (what, identity, ca) in trusted.iter().chain(&certificates.untrusted) {
+        let entra = FaultProxy::start_tls(0, identity);
+        let token = r#"{"access_token":"T1","expires_in":3599,"token_type":"Bearer"}"#;
+        entra.fault(Fault::any(), Action::Answer(Answer::new(200, token)));
+        let mut settings = Azurite::settings(store.port(), "x");
+        settings.retain(|(name, _)| name != "WABS_ACCESS_KEY");
+        let authority = format!("https://127.0.0.1:{}", entra.port());
+        for (name, value) in [
+            ("WALE_WABS_CA_FILE", &**ca),
+            ("AZURE_AUTHORITY_HOST", &authority),
+            ("AZURE_TENANT_ID", "tenant"),
+            ("AZURE_CLIENT_ID", "application"),
+            ("AZURE_CLIENT_SECRET", "an application's secret"),
+        ] {
+            if !value.is_empty() {
+                settings.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        store.forget();
+        let (code, text) = listing(&settings, "an application's secret");
+        if *what == "trusted" {
+            assert_eq!(code, 0, "{text}");
+            assert!(!entra.requests().is_empty());
+            continue;
+        }
+        assert_eq!(code, 78, "{what}: {text}");
+        assert!(text.contains("certificate"), "{what}: {text}");
+        assert_eq!(entra.requests().len(), 0, "{what}: nothing was sent");
+        assert_eq!(store.requests().len(), 0, "{what}: nothing was asked");
     }
-    azure.proxy.forget();
-    azure.proxy.heal();
-    for segment in &segments {
-        assert_eq!(azure.push(segment), 200);
-        azure.assert_stored(segment);
-    }
-    assert_eq!(azure.stage.sidecar.get("/readyz").status, 200);
+}
+
+#[test]
+fn fault_34_what_azure_retains_is_told_and_the_rest_goes() {
+    let refusal = Answer::azure_error(
+        409,
+        "BlobImmutableDueToPolicy",
+        "This operation is not permitted as the blob is immutable due to a policy.",
+    );
+    stage("azure-34").assert_what_is_retained_is_told(
+        |proxy, name| refuse_deletion(proxy, name, &refusal),
+        &["BlobImmutableDueToPolicy", "immutable due to a policy"],
+    );
+}
+
+#[test]
+fn fault_35_what_queued_up_behind_a_partition_is_stored_in_azure_in_order_once_it_heals() {
+    let azure = AzureStage::with("azure-35", Azurite::start, |options| {
+        options.set("WALE_FETCH_DEADLINE", "1s")
+    });
+    azure.assert_a_queue_is_stored_in_order(40);
+}
+
+#[test]
+fn fault_36_beside_azure_a_database_that_is_out_of_reach_is_told_and_wal_is_kept() {
+    stage("azure-36").assert_a_database_out_of_reach_is_told();
 }

@@ -53,6 +53,8 @@ mod several_sidecars;
 mod slots;
 mod standby;
 mod store_faults;
+mod store_outages;
+mod store_trust;
 mod support;
 mod swift;
 mod swift_stage;
