@@ -71,3 +71,4 @@ mod wal_e_real;
 mod wal_e_statuses;
 mod wal_g_golden;
 mod wale_golden;
+mod walrus;
