@@ -61,7 +61,7 @@ impl Walrus {
 }
 
 /// How walrus takes a base backup.
-enum From {
+enum Source {
     /// By reading the data directory.
     Files,
     /// By the replication protocol.
@@ -69,7 +69,7 @@ enum From {
 }
 
 /// walrus archives and backs up; wale lists and restores that, goes on in the archive, and walrus restores what wale wrote.
-fn in_turns(codec: &str, from: From) {
+fn in_turns(codec: &str, from: &Source) {
     let sandbox = Sandbox::new(&format!("walrus-{codec}"));
     let options = ClusterOptions {
         major: 15,
@@ -87,10 +87,10 @@ fn in_turns(codec: &str, from: From) {
     cluster.start();
     cluster.sql("create table t as select g, md5(g::text) v from generate_series(1, 50000) g");
     let data = cluster.data.to_string_lossy().into_owned();
-    walrus.run(match from {
-        From::Files => &["backup-push", &data],
-        From::Stream => &["backup-push"],
-    });
+    match from {
+        Source::Files => walrus.run(&["backup-push", &data]),
+        Source::Stream => walrus.run(&["backup-push"]),
+    };
     cluster.sql("insert into t select g, 'after' from generate_series(50001, 60000) g");
     cluster.switch_wal();
     cluster.wait_archived();
@@ -156,10 +156,10 @@ fn restores(sandbox: &Sandbox, options: &SidecarOptions, name: &str, noted: &str
 
 #[test]
 fn walrus_and_wale_restore_each_others_lz4_a_streamed_backup_too() {
-    in_turns("lz4", From::Stream);
+    in_turns("lz4", &Source::Stream);
 }
 
 #[test]
 fn walrus_and_wale_restore_each_others_zstd() {
-    in_turns("zstd", From::Files);
+    in_turns("zstd", &Source::Files);
 }
