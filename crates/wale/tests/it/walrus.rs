@@ -112,8 +112,7 @@ fn in_turns(codec: &str, from: &Source) {
     cluster.sql("update t set v = 'by wale' where g % 3 = 0");
     cluster.switch_wal();
     cluster.wait_archived();
-    let list = sidecar.get("/backups").json();
-    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(names(&sidecar).len(), 1);
     let noted = fingerprint(&cluster, "t");
     // From walrus's backup, over its WAL and wale's.
     restores(&sandbox, &options, "second", &noted);
@@ -124,21 +123,26 @@ fn in_turns(codec: &str, from: &Source) {
     cluster.switch_wal();
     cluster.wait_archived();
     let noted = fingerprint(&cluster, "t");
-    let list = sidecar.get("/backups").json();
-    let names: Vec<&str> = list
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|backup| backup["name"].as_str())
-        .collect();
+    let names = names(&sidecar);
     assert_eq!(names.len(), 2, "{names:?}");
     restores(&sandbox, &options, "third", &noted);
 
     // walrus on what wale wrote: the newest backup is wale's, and so is the WAL after it.
     let theirs = walrus.run(&["backup-list"]);
-    assert!(names.iter().all(|name| theirs.contains(name)), "{theirs}");
+    assert!(
+        names.iter().all(|name| theirs.contains(name.as_str())),
+        "{theirs}"
+    );
     let restored = walrus.restore(&sandbox, 15, "theirs");
     assert_eq!(fingerprint(&restored, "t"), noted);
+}
+
+/// The names of the backups that wale lists.
+fn names(sidecar: &Sidecar) -> Vec<String> {
+    let list = sidecar.get("/backups").json();
+    let backups = list.as_array().unwrap().iter();
+    let names = backups.filter_map(|backup| Some(backup["name"].as_str()?.to_owned()));
+    names.collect()
 }
 
 /// wale restores the newest backup and recovers to the end of WAL.
