@@ -9,7 +9,8 @@
 # PG_MAJORS (default all that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# OpenStack Swift and PyNaCl (Python environments of their own); Azurite; fake-gcs-server; Patroni; cargo-fuzz and cargo-deny.
+# OpenStack Swift and PyNaCl (Python environments of their own); Azurite; fake-gcs-server; Patroni; walrus (compiled, some minutes,
+# once); cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
@@ -29,6 +30,7 @@ cargo_deny=0.20.2
 wal_e=1.1.1
 pynacl=1.6.2
 patroni=4.1.5
+walrus=0.4.0
 
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -154,6 +156,11 @@ if [ "$what" = test ]; then
   if [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3s_fs" ]; then
     say "compiling s3s-fs $s3s_fs in $tools"
     cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools"
+  fi
+  if [ "$("$tools/bin/walrus" --version 2>/dev/null)" != "walrus $walrus" ]; then
+    say "compiling walrus $walrus in $tools"
+    # Not optimised: it is quick enough for a small cluster, and half the work to compile.
+    cargo install -q --debug wal-rus@$walrus --locked --root "$tools"
   fi
   if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
     say "compiling cargo-fuzz $cargo_fuzz in $tools"

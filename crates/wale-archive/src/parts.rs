@@ -39,6 +39,13 @@ impl StoredPart {
     fn file_name(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or(&self.key)
     }
+
+    /// The same without the extension of its codec.
+    fn bare_name(&self) -> &str {
+        let name = self.file_name();
+        let bare = name.strip_suffix(self.codec.extension());
+        bare.and_then(|bare| bare.strip_suffix('.')).unwrap_or(name)
+    }
 }
 
 /// What lies where a backup's partitions lie.
@@ -188,12 +195,12 @@ fn check_listed(backup: &BackupName, list: Option<&MemberList>, parts: &Parts) -
     };
     let strange = parts.strange.iter();
     let strange = strange.map(|key| key.rsplit('/').next().unwrap_or(key));
-    let there: BTreeSet<&str> = parts
+    // WAL-G lists names as they are stored, walrus without the codec's extension.
+    let known = parts
         .known
         .iter()
-        .map(StoredPart::file_name)
-        .chain(strange)
-        .collect();
+        .flat_map(|part| [part.file_name(), part.bare_name()]);
+    let there: BTreeSet<&str> = known.chain(strange).collect();
     let missing = |name: &&String| !there.contains(name.as_str());
     if let Some(lost) = list.partitions.iter().find(missing) {
         let what = format!(
@@ -300,6 +307,12 @@ mod tests {
             let named = lost.trim_end_matches(".lz4");
             assert!(error.message.contains(named), "{}", error.message);
         }
+        // walrus (wal-rus 0.4.0) leaves the extension away.
+        let bare = list(r#"{"TarFileSets": {"part_001.tar": [], "part_002.tar": []}}"#);
+        let both = ["part_001.tar.lz4", "part_002.tar.lz4", "pg_control.tar.lz4"];
+        check_listed(&name(), Some(&bare), &stored(&both)).unwrap();
+        let error = check_listed(&name(), Some(&bare), &stored(&both[1..])).unwrap_err();
+        assert!(error.message.contains("part_001.tar"), "{}", error.message);
         // A streamed backup lists no partitions, a backup without a list nothing.
         for streamed in [
             r#"{"Files": {"PG_VERSION": {}}}"#,

@@ -1,5 +1,6 @@
 //! A tiny HTTP client: what the tests see is what is on the wire.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -74,4 +75,17 @@ pub(crate) fn request_bytes(port: u16, raw: &[u8]) -> std::io::Result<Reply> {
         .unwrap_or(0);
     let body = all.get(split + 4..).unwrap_or_default().to_vec();
     Ok(Reply { status, head, body })
+}
+
+/// A text as it stands in a URL and in a form.
+pub(crate) fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("a String takes everything");
+        }
+    }
+    text
 }

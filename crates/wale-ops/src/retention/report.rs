@@ -1,5 +1,6 @@
 //! What a run of retention reports: one line for each object, and the sum at the end.
 
+use chrono::SecondsFormat;
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::ArchiveFileName;
@@ -85,7 +86,7 @@ pub struct Refused {
     /// The kind of refusal: the store's own code where it gave one, otherwise S3's word for it or the name of wale's
     /// kind of error.
     pub code: String,
-    /// What the store said: its own words alone where it gave any.
+    /// What the store said: its own words where it gave any, and until when it keeps the object where it says so.
     pub message: String,
 }
 
@@ -117,6 +118,14 @@ impl Refused {
             }
         }
         let code = code.to_owned();
+        if let StoreError::Retained {
+            until: Some(until), ..
+        } = error
+            && !words.is_empty()
+        {
+            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+            message = format!("{message} (retained until {until})");
+        }
         Self { key, code, message }
     }
 }

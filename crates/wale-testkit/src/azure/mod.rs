@@ -34,6 +34,29 @@ pub const ACCOUNT_KEY: &str =
 pub const SHARED_ACCESS: &str = "sv=2021-12-02&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&spr=https%2Chttp&\
                                  sig=jlSI%2B5DohmjtlB2oCr2Vhd9u7l%2F%2FvB9E8D7vhfmKGX4%3D";
 
+/// A shared access signature of that key for the container, until 2099, with these permissions: those that the guide has.
+///
+/// # Panics
+/// When they are others.
+#[must_use]
+pub fn rights_on_the_container(permissions: &str) -> &'static str {
+    match permissions {
+        "rcwl" => {
+            "sv=2021-12-02&sr=c&sp=rcwl&se=2099-01-01T00%3A00%3A00Z&\
+             sig=usIn2mNNewQ0xMwdyKv7SJKJii%2FfJhntda%2Bx3JNYbZw%3D"
+        }
+        "rcwdl" => {
+            "sv=2021-12-02&sr=c&sp=rcwdl&se=2099-01-01T00%3A00%3A00Z&\
+             sig=jUEJxBehYu0EtsZxjlhHTSalnfubOMv4Tzl1OzSCRH0%3D"
+        }
+        "rl" => {
+            "sv=2021-12-02&sr=c&sp=rl&se=2099-01-01T00%3A00%3A00Z&\
+             sig=0zwH4g%2BA3WMC%2FhrDqnRWAAul4KTFy6PVDAwRXE3Oubg%3D"
+        }
+        other => panic!("nobody has signed {other}"),
+    }
+}
+
 /// What comes before a blob's name in a path.
 pub(crate) const ROOT: &str = "devstoreaccount1/bkt";
 

@@ -1,9 +1,8 @@
 //! fake-gcs-server, as `scripts/setup.sh` installs it.
 
-use std::fmt::Write as _;
 use std::process::{Child, Command};
 
-use crate::http::request_bytes;
+use crate::http::{escaped, request_bytes};
 use crate::s3::{BUCKET, STARTS_WITHIN, spawn, tool};
 use crate::{Reply, Sandbox, StoreServer, free_port, wait_until};
 
@@ -115,16 +114,4 @@ impl Drop for GcsServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn escaped(name: &str) -> String {
-    let mut text = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            write!(text, "%{byte:02X}").expect("a String takes everything");
-        }
-    }
-    text
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::http::request_bytes;
+use crate::http::{escaped, request_bytes};
 use crate::{Reply, Sandbox, StoreServer, free_port, wait_until};
 
 /// The bucket that every server has.
@@ -256,6 +256,58 @@ impl S3Server {
         let shown = || format!("{method} {target}: {} {}", reply.status, reply.text());
         assert!((200..300).contains(&reply.status), "{}", shown());
         reply
+    }
+
+    /// Makes a user of moto's who may do what this policy says, once [`S3Server::enforce_rights`] was called. Gives the
+    /// access key and its secret.
+    ///
+    /// # Panics
+    /// When it cannot.
+    #[must_use]
+    pub fn user(&self, name: &str, policy: &str) -> (String, String) {
+        let policy = escaped(policy);
+        let named = format!("Version=2010-05-08&UserName={name}");
+        self.manage(&format!("Action=CreateUser&{named}"));
+        self.manage(&format!(
+            "Action=PutUserPolicy&{named}&PolicyName=p&PolicyDocument={policy}"
+        ));
+        let answer = self.manage(&format!("Action=CreateAccessKey&{named}"));
+        let text = |element: &str| {
+            let (_, rest) = answer.split_once(&format!("<{element}>")).expect("a key");
+            rest.split('<').next().unwrap_or_default().to_owned()
+        };
+        (text("AccessKeyId"), text("SecretAccessKey"))
+    }
+
+    /// Has moto look at signatures and policies from now on.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn enforce_rights(&self) {
+        drop(self.send("POST", "/moto-api/reset-auth", b"0"));
+    }
+
+    /// Has moto take every request again.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn lift_rights(&self) {
+        drop(self.send("POST", "/moto-api/reset-auth", b"inf"));
+    }
+
+    /// Sends moto a request about users, and gives the answer.
+    fn manage(&self, form: &str) -> String {
+        let message = format!(
+            "POST / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request, \
+             SignedHeaders=host, Signature=0\r\n\r\n{form}",
+            self.port,
+            form.len()
+        );
+        let reply = request_bytes(self.port, message.as_bytes()).expect("moto answers");
+        assert_eq!(reply.status, 200, "{form}: {}", reply.text());
+        reply.text()
     }
 
     /// The names of the objects, in order.

@@ -1,14 +1,8 @@
 //! The fault battery on S3, rows 22 to 30 and 35 to 36: a store that fails, lies, garbles or is out of reach.
 
-use std::time::{Duration, Instant};
-
-use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind, Partition, S3Server};
-use wale_testkit::{Sidecar, get, wait_until};
+use wale_testkit::s3::{Action, Answer, Fault, Kind, S3Server};
 
 use crate::s3_stage::S3Stage;
-use crate::support::WALE;
-
-const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn fault_22_and_25_failures_and_lost_replies_end_in_one_object_and_success() {
@@ -34,45 +28,13 @@ fn fault_22_and_25_failures_and_lost_replies_end_in_one_object_and_success() {
 #[test]
 fn fault_23_a_store_that_asks_to_slow_down_is_not_stormed_and_archiving_resumes() {
     let s3 = S3Stage::moto("s3-23");
-    let cluster = &s3.stage.cluster;
-    s3.segment();
-    cluster.wait_archived();
-    let answer = Answer::error(503, "SlowDown", "Please reduce your request rate.");
-    s3.proxy.fault(Fault::any(), Action::Answer(answer));
-    s3.proxy.forget();
-    let segments: Vec<String> = (0..5).map(|_| s3.segment()).collect();
-    // The outage lasts until a push has been given up; in ten minutes there would be some twenty of them.
-    let start = Instant::now();
-    assert_eq!(s3.push(&segments[0]), 503, "PostgreSQL keeps the segment");
-    let outage = start.elapsed();
-    assert!(
-        outage < Duration::from_secs(60),
-        "it was told after {outage:?}"
-    );
-    // Pauses of at most 0.1, 0.2 … 5 s, half of that on average: within 30 s some fifteen attempts of one request, twenty
-    // at most. A push looks once, by one listing, and three pushes run: the one that was asked for, and
-    // two ahead of their requests.
-    let requests = s3.proxy.requests().len();
-    assert!(
-        (20..420).contains(&requests),
-        "{requests} requests in {outage:?}"
-    );
-    assert!(s3.metric("wale_wal_ready_files").unwrap() >= 5.0);
-    let ready = s3.stage.sidecar.get("/readyz");
-    assert_eq!(ready.status, 503, "{}", ready.text());
-    assert!(ready.text().contains("wal-push:"), "{}", ready.text());
-    s3.proxy.clear();
-    // PostgreSQL rests for a minute after three failures, so somebody else asks for the first segments.
-    for segment in &segments {
-        assert_eq!(s3.push(segment), 200);
-        s3.assert_stored(segment);
-    }
-    assert_eq!(s3.stage.sidecar.get("/readyz").status, 200);
-    cluster.sql("select pg_reload_conf()");
-    cluster.wait_archived();
-    wait_until("no backlog", LONG, || {
-        (s3.metric("wale_wal_ready_files")? == 0.0).then_some(())
-    });
+    let slowly = Answer::error(503, "SlowDown", "Please reduce your request rate.");
+    s3.assert_slow_down_is_not_stormed(slowly);
+}
+
+#[test]
+fn fault_26_a_store_that_goes_silent_is_asked_again() {
+    S3Stage::moto("s3-26").assert_silence_is_cut_short();
 }
 
 #[test]
@@ -137,96 +99,11 @@ fn fault_35_what_queued_up_behind_a_partition_is_stored_in_order_once_it_heals()
         |sandbox| S3Server::s3s(sandbox, None),
         |options| options.set("WALE_FETCH_DEADLINE", "1s"),
     );
-    let cluster = &s3.stage.cluster;
-    cluster.wait_archived();
-    s3.proxy.partition(Partition::Refuse);
-    let mut segments: Vec<String> = (0..queue / 2).map(|_| cluster.switch_wal()).collect();
-    assert_eq!(s3.push(&segments[0]), 503);
-    s3.proxy.partition(Partition::Silence);
-    segments.extend((queue / 2..queue).map(|_| cluster.switch_wal()));
-    for segment in &segments {
-        assert!(cluster.wal.join(segment).exists(), "PostgreSQL keeps it");
-    }
-    let waiting = s3.metric("wale_wal_ready_files").unwrap();
-    #[expect(clippy::cast_precision_loss, reason = "some hundred files")]
-    let expected = queue as f64;
-    assert!(waiting >= expected, "{waiting} of {queue}");
-    s3.proxy.forget();
-    s3.proxy.heal();
-    let limit = LONG + Duration::from_millis(300) * u32::try_from(queue).unwrap();
-    wait_until("an empty queue", limit, || {
-        (s3.metric("wale_wal_ready_files")? == 0.0).then_some(())
-    });
-    // In order: no segment was stored before one that PostgreSQL finished earlier.
-    let mut stored: Vec<String> = Vec::new();
-    let mut puts = Vec::new();
-    for seen in s3.proxy.requests() {
-        let name = seen.key.rsplit('/').next().unwrap_or_default();
-        let name = name.split('.').next().unwrap_or_default().to_owned();
-        if seen.kind == Kind::Put {
-            puts.push((name.clone(), seen.status));
-        }
-        if seen.kind == Kind::Put && seen.status == 200 && segments.contains(&name) {
-            stored.push(name);
-        }
-    }
-    assert_eq!(stored, segments, "each once, in order: {puts:?}");
-    for segment in segments.iter().step_by(10) {
-        assert_eq!(s3.server.objects_with(segment).len(), 1, "{segment}");
-    }
-    assert_eq!(s3.stage.sidecar.get("/readyz").status, 200);
+    s3.assert_a_queue_is_stored_in_order(queue);
 }
 
 #[test]
 fn fault_36_a_partition_between_sidecar_and_database_is_told_and_wal_is_kept() {
     let mut s3 = S3Stage::moto("s3-36");
-    let cluster = &s3.stage.cluster;
-    // Everything between the two goes through proxies: PostgreSQL's requests, and the sidecar's SQL.
-    let (requests, sql) = (
-        FaultProxy::bytes(s3.stage.sidecar.port),
-        FaultProxy::bytes(cluster.port),
-    );
-    s3.stage.options = s3
-        .stage
-        .options
-        .clone()
-        .set("PGPORT", &sql.port().to_string());
-    s3.stage.sidecar.kill();
-    s3.stage.sidecar = Sidecar::start(&s3.stage.sandbox, WALE, &s3.stage.options);
-    s3.stage.sidecar.wait_ready(LONG);
-    let command = format!(
-        "wget -q -t 1 http://127.0.0.1:{}/wal-push/%f -O -",
-        requests.port()
-    );
-    s3.set_archive_command(&command);
-    s3.stage.backup();
-    requests.partition(Partition::Refuse);
-    sql.partition(Partition::Refuse);
-    let segment = s3.segment();
-    let reply = s3.stage.sidecar.get("/backup-push");
-    assert_eq!(reply.status, 503, "{}", reply.text());
-    // Readiness follows after three checks, a minute apart (`contact.rs`); metrics show it at once.
-    let metrics = s3.stage.sidecar.get("/metrics").text();
-    let told = metrics
-        .lines()
-        .any(|line| line.contains("outcome=\"server-down\"") && line.ends_with(" 1"));
-    assert!(told, "{metrics}");
-    let failed = wait_until("PostgreSQL to be told", LONG, || {
-        let cluster = &s3.stage.cluster;
-        let failed = cluster.sql("select failed_count from pg_stat_archiver");
-        (failed != "0").then_some(failed)
-    });
-    assert_ne!(failed, "0");
-    assert!(s3.stage.cluster.wal.join(&segment).exists());
-    assert_eq!(
-        get(s3.stage.sidecar.port, "/metrics").unwrap().status,
-        200,
-        "metrics go on"
-    );
-    requests.heal();
-    sql.heal();
-    s3.stage.cluster.wait_archived();
-    s3.assert_stored(&segment);
-    assert_eq!(s3.stage.sidecar.get("/backup-push").status, 200);
-    assert_eq!(s3.stage.sidecar.get("/readyz").status, 200);
+    s3.assert_a_database_out_of_reach_is_told();
 }

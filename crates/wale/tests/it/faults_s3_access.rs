@@ -5,14 +5,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use wale_testkit::s3::{
-    ACCESS_KEY, Action, Answer, Authority, Fault, FaultProxy, Kind, S3Server, SECRET_KEY,
-    TlsIdentity,
-};
+use wale_testkit::s3::{ACCESS_KEY, Action, Answer, Fault, FaultProxy, Kind, S3Server, SECRET_KEY};
 use wale_testkit::{Sandbox, Sidecar, wait_until, wale_command};
 
-use crate::s3::{changed, wale};
+use crate::s3::changed;
 use crate::s3_stage::S3Stage;
+use crate::store_trust::{assert_certificates_are_proved, listing};
 use crate::support::WALE;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -175,12 +173,8 @@ fn fault_31_expired_credentials_are_renewed_in_mid_upload_and_403_is_not_absence
     s3.assert_stored(&segment);
 }
 
-/// The messages of a verb that must fail, in a place where no archive is.
 fn refused(settings: &[(String, String)]) -> (i32, String) {
-    let output = wale(settings, &["backup-list"]);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!stderr.contains(SECRET_KEY), "no secret is told: {stderr}");
-    (output.status.code().unwrap_or(-1), stderr)
+    listing(settings, SECRET_KEY)
 }
 
 #[test]
@@ -252,56 +246,12 @@ fn fault_32_a_bucket_that_is_gone_or_elsewhere_and_a_wrong_clock_have_hints_of_t
 fn fault_33_a_certificate_that_proves_nothing_is_refused_and_tls_is_never_given_up() {
     let sandbox = Sandbox::new("s3-33");
     let server = S3Server::s3s(&sandbox, None);
-    let authority = Authority::new();
-    let ca = sandbox.path().join("ca.pem");
-    std::fs::write(&ca, authority.pem()).unwrap();
-    let ca = ca.to_string_lossy().into_owned();
-    let settings = |port: u16, ca: &str| {
-        let endpoint = format!("https+path://127.0.0.1:{port}");
+    assert_certificates_are_proved(&sandbox, &server, SECRET_KEY, |authority, ca| {
+        let endpoint = format!("https+path://{authority}");
         changed(
-            port,
+            0,
             "x",
             &[("WALE_S3_ENDPOINT", &endpoint), ("WALE_S3_CA_FILE", ca)],
         )
-    };
-    let good = authority.issue(&["127.0.0.1", "localhost"]);
-    let proxy = FaultProxy::start_tls(server.port(), &good);
-    assert_eq!(refused(&settings(proxy.port(), &ca)).0, 0);
-    assert!(!proxy.requests().is_empty());
-    let untrusted: [(&str, TlsIdentity, &str); 4] = [
-        ("an unknown authority", good, ""),
-        ("expired", authority.issue_expired(&["127.0.0.1"]), &ca),
-        ("another host", authority.issue(&["s3.example.com"]), &ca),
-        ("self-signed", TlsIdentity::self_signed(&["127.0.0.1"]), &ca),
-    ];
-    for (what, identity, ca) in &untrusted {
-        let proxy = FaultProxy::start_tls(server.port(), identity);
-        let (code, text) = refused(&settings(proxy.port(), ca));
-        assert_eq!(code, 78, "{what}: {text}");
-        assert!(text.contains("certificate"), "{what}: {text}");
-        assert_eq!(proxy.requests().len(), 0, "{what}: nothing was sent");
-    }
-    // A server that speaks no TLS is not spoken to without.
-    let plain = FaultProxy::start(server.port());
-    let (code, text) = refused(&settings(plain.port(), &ca));
-    assert!([75, 78].contains(&code), "{code}: {text}");
-    assert!(plain.requests().iter().all(|seen| seen.status == 0));
-    // Through an HTTP proxy the certificate is still the server's: the proxy carries bytes it cannot read.
-    let tls = FaultProxy::start_tls(server.port(), &authority.issue(&["s3.test"]));
-    let tunnel = FaultProxy::start(tls.port());
-    let through = format!("http://127.0.0.1:{}", tunnel.port());
-    let mut with_proxy = changed(
-        0,
-        "x",
-        &[
-            ("WALE_S3_ENDPOINT", "https+path://s3.test:443"),
-            ("WALE_S3_CA_FILE", &ca),
-            ("HTTPS_PROXY", &through),
-        ],
-    );
-    assert_eq!(refused(&with_proxy).0, 0);
-    let asked: Vec<String> = tunnel.requests().iter().map(|s| s.method.clone()).collect();
-    assert_eq!(asked, ["CONNECT"]);
-    with_proxy.push(("NO_PROXY".into(), "s3.test".into()));
-    assert_ne!(refused(&with_proxy).0, 0, "nobody resolves this name");
+    });
 }

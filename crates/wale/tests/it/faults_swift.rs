@@ -1,10 +1,16 @@
 //! The fault battery on Swift: a store that fails, lies, garbles, refuses, or forgets its tokens.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wale_testkit::s3::{Action, Answer, Fault, Kind, Seen};
-use wale_testkit::{StoreServer, wait_until};
+use wale_testkit::s3::{Action, Answer, BUCKET, Fault, FaultProxy, Kind, Seen};
+use wale_testkit::swift::{Role, SwiftServer};
+use wale_testkit::{Sandbox, StoreServer, wait_until};
 
+use crate::s3_stage::PATH;
+use crate::store_faults::refuse_deletion;
+use crate::store_trust::assert_certificates_are_proved;
 use crate::support::WALE;
 use crate::swift_stage::SwiftStage;
 
@@ -20,6 +26,23 @@ fn fault_22_and_25_in_swift_failures_and_lost_replies_end_in_one_object_and_succ
         |status| Answer::new(status, "<html><body>Bad Gateway").header("Content-Type", "text/html");
     swift.assert_failures_pass([500, 502, 503, 498, 429].map(page));
     swift.assert_lost_replies_are_made_good();
+}
+
+#[test]
+fn fault_23_swift_asks_to_slow_down_is_not_stormed_and_archiving_resumes() {
+    let Some(swift) = SwiftStage::start("swift-23", |options| options) else {
+        return;
+    };
+    let slowly = Answer::new(498, "Slow down").header("X-Trans-Id", "tx0");
+    swift.assert_slow_down_is_not_stormed(slowly);
+}
+
+#[test]
+fn fault_26_swift_goes_silent_and_is_asked_again() {
+    let Some(swift) = SwiftStage::start("swift-26", |options| options) else {
+        return;
+    };
+    swift.assert_silence_is_cut_short();
 }
 
 #[test]
@@ -150,6 +173,117 @@ fn fault_24_and_31_in_swift_tokens_are_renewed_in_mid_backup_and_403_is_not_abse
         );
     }
     swift.assert_stored(&segment);
+}
+
+#[test]
+fn fault_33_of_swift_a_certificate_that_proves_nothing_is_refused_and_tls_is_never_given_up() {
+    let sandbox = Sandbox::new("swift-33");
+    let Some(server) = SwiftServer::start(&sandbox) else {
+        wale_testkit::skip("swift-33", "Swift is not installed: run scripts/setup.sh");
+        return;
+    };
+    // The login and the account are behind the same certificate. This login does not know that there is TLS before it.
+    let settings = |authority: &str, ca: &str| {
+        let mut settings = SwiftServer::settings_of(Role::Writer, 0, "x");
+        settings.retain(|(name, _)| name != "SWIFT_AUTHURL");
+        let account = format!("https://{authority}{}", SwiftServer::ACCOUNT);
+        for (name, value) in [
+            ("SWIFT_AUTHURL", format!("https://{authority}/auth/v1.0")),
+            ("SWIFT_STORAGE_URL", account),
+            ("WALE_SWIFT_CA_FILE", ca.to_owned()),
+        ] {
+            settings.push((name.to_owned(), value));
+        }
+        settings
+    };
+    let key = Role::Writer.login().1;
+    assert_certificates_are_proved(&sandbox, &server, key, settings);
+}
+
+/// Keeps this segment out of the deletion of many, and has the answer say that it was refused.
+fn refuse_one_of_many(proxy: &FaultProxy, segment: &str) {
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let (kept, asked) = (segment.to_owned(), Arc::clone(&is_asked));
+    let without = Action::EditUpload(Arc::new(move |body| {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let (held, rest): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.contains(&kept));
+        asked.store(!held.is_empty(), Ordering::SeqCst);
+        *body = rest.join("\n").into_bytes();
+    }));
+    let kept = format!("/{BUCKET}//{PATH}/wal_005/{segment}.zst");
+    let told = Action::EditReply(Arc::new(move |body| {
+        if is_asked.swap(false, Ordering::SeqCst) {
+            let mut told: serde_json::Value = serde_json::from_slice(body).unwrap();
+            told["Response Status"] = "400 Bad Request".into();
+            told["Errors"] = serde_json::json!([[&kept, "403 Forbidden"]]);
+            *body = told.to_string().into_bytes();
+        }
+    }));
+    for action in [without, told] {
+        proxy.fault(Fault::on(&[Kind::DeleteMany]), action);
+    }
+}
+
+#[test]
+fn fault_34_what_swift_will_not_delete_is_told_and_the_rest_goes() {
+    let Some(swift) = SwiftStage::start("swift-34", |options| options) else {
+        return;
+    };
+    // Swift has no lock of an object. A filter of the operator's may refuse one, of many in a request …
+    swift.assert_what_is_retained_is_told(refuse_one_of_many, &["AccessDenied", "403 Forbidden"]);
+    // … and where each has a request of its own.
+    let refusal = |words: &str| {
+        let page = format!("<html><h1>Forbidden</h1><p>{words}</p></html>");
+        Answer::new(403, &page).header("X-Trans-Id", "tx0")
+    };
+    swift.assert_what_is_retained_is_told(
+        |proxy, name| {
+            let many = Fault::on(&[Kind::DeleteMany]);
+            proxy.fault(many, Action::Answer(refusal("Not many.")));
+            refuse_deletion(proxy, name, &refusal("It is held."));
+        },
+        &["AccessDenied", "It is held."],
+    );
+
+    // Its own way is the container's list of who may write: taken away, nothing may be deleted.
+    swift.stage.backup();
+    let list = |name| {
+        let headers = [("X-Container-Write", name)];
+        let reply = swift
+            .server
+            .send("POST", &format!("/{BUCKET}"), &headers, b"");
+        assert_eq!(reply.status, 204, "{}", reply.text());
+    };
+    swift.hold_archiver();
+    let before = swift.server.objects();
+    list("test:nobody");
+    let line = ["delete", "--confirm", "retain", "1"];
+    let told = swift.stage.sidecar.verb(WALE, "wale", &line);
+    assert_eq!(told.code(), 77, "{}", told.stderr);
+    assert!(told.stderr.contains("denied"), "{}", told.stderr);
+    assert_eq!(swift.server.objects(), before, "nothing has begun");
+    list("test:writer");
+    let told = swift.stage.sidecar.verb(WALE, "wale", &line);
+    assert_eq!(told.code(), 0, "{}", told.stderr);
+    assert_eq!(swift.server.objects_with("sentinel").len(), 1);
+}
+
+#[test]
+fn fault_35_what_queued_up_behind_a_partition_is_stored_in_swift_in_order_once_it_heals() {
+    let settings = |options: wale_testkit::SidecarOptions| options.set("WALE_FETCH_DEADLINE", "1s");
+    let Some(swift) = SwiftStage::start("swift-35", settings) else {
+        return;
+    };
+    swift.assert_a_queue_is_stored_in_order(40);
+}
+
+#[test]
+fn fault_36_beside_swift_a_database_that_is_out_of_reach_is_told_and_wal_is_kept() {
+    let Some(mut swift) = SwiftStage::start("swift-36", |options| options) else {
+        return;
+    };
+    swift.assert_a_database_out_of_reach_is_told();
 }
 
 #[test]

@@ -17,6 +17,8 @@ use wale_testkit::{Sandbox, SidecarOptions, StoreServer, wait_until, wale_comman
 
 use crate::s3::{wale, whole_run_on};
 use crate::s3_stage::{PATH, StoreStage};
+use crate::store_faults::refuse_deletion;
+use crate::store_trust::{Certificates, assert_certificates_are_proved, listing};
 use crate::support::WALE;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -114,6 +116,13 @@ fn fault_22_and_25_failures_and_lost_answers_of_gcs_end_in_one_object() {
 }
 
 #[test]
+fn fault_23_gcs_asks_to_slow_down_is_not_stormed_and_archiving_resumes() {
+    let busy =
+        r#"{"error":{"code":429,"message":"slowly","errors":[{"reason":"rateLimitExceeded"}]}}"#;
+    stage("gcs-23").assert_slow_down_is_not_stormed(Answer::new(429, busy));
+}
+
+#[test]
 fn fault_24_and_66_a_success_that_is_not_the_stores_acknowledges_nothing() {
     let gcs = stage_with("gcs-66", |options| options.set("WALE_FETCH_DEADLINE", "1s"));
     gcs.hold_archiver();
@@ -129,6 +138,11 @@ fn fault_24_and_66_a_success_that_is_not_the_stores_acknowledges_nothing() {
         assert_eq!(gcs.push(&segment), 200);
         gcs.assert_stored(&segment);
     }
+}
+
+#[test]
+fn fault_26_gcs_goes_silent_and_is_asked_again() {
+    stage("gcs-26").assert_silence_is_cut_short();
 }
 
 #[test]
@@ -309,6 +323,93 @@ fn fault_32_what_is_wrong_with_gcs_has_hints_of_its_own() {
         code == 78 && text.contains("WALE_GS_NAMES"),
         "{code} {text}"
     );
+}
+
+#[test]
+fn fault_33_of_gcs_a_certificate_that_proves_nothing_is_refused_and_tls_is_never_given_up() {
+    let sandbox = Sandbox::new("gcs-33");
+    let server = GcsServer::start(&sandbox);
+    let settings = |authority: &str, ca: &str| {
+        [
+            ("WALE_GS_PREFIX", format!("gs://{BUCKET}/x")),
+            ("WALE_GS_ENDPOINT", format!("https://{authority}")),
+            ("WALE_GS_ANONYMOUS", "on".to_owned()),
+            ("WALE_GS_CA_FILE", ca.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    };
+    assert_certificates_are_proved(&sandbox, &server, "no secret", settings);
+
+    // The service that gives tokens must prove who it is, too, before it is shown what the key has signed.
+    let certificates = Certificates::new(&sandbox);
+    let trusted = [("trusted", certificates.good, certificates.ca)];
+    let store = FaultProxy::start(server.port());
+    for (what, identity, ca) in trusted.iter().chain(&certificates.untrusted) {
+        let tokens = FaultProxy::start_tls(0, identity);
+        let token = Answer::new(200, r#"{"access_token":"token-1","expires_in":3600}"#);
+        tokens.fault(Fault::any(), Action::Answer(token));
+        let file = sandbox.path().join("account.json");
+        let account = service_account(&format!("https://127.0.0.1:{}/token", tokens.port()));
+        std::fs::write(&file, account).unwrap();
+        let mut settings = settings("", ca);
+        settings.retain(|(name, value)| name != "WALE_GS_ANONYMOUS" && !value.is_empty());
+        let endpoint = format!("http://127.0.0.1:{}", store.port());
+        for (name, value) in [
+            ("WALE_GS_ENDPOINT", &*endpoint),
+            ("GOOGLE_APPLICATION_CREDENTIALS", &*file.to_string_lossy()),
+        ] {
+            settings.retain(|(known, _)| known != name);
+            settings.push((name.to_owned(), value.to_owned()));
+        }
+        store.forget();
+        let (code, text) = listing(&settings, "PRIVATE KEY");
+        if *what == "trusted" {
+            assert_eq!(code, 0, "{text}");
+            assert!(!tokens.requests().is_empty());
+            continue;
+        }
+        assert_eq!(code, 78, "{what}: {text}");
+        assert!(text.contains("certificate"), "{what}: {text}");
+        assert_eq!(tokens.requests().len(), 0, "{what}: nothing was sent");
+        assert_eq!(store.requests().len(), 0, "{what}: nothing was asked");
+    }
+}
+
+#[test]
+fn fault_34_what_gcs_retains_is_told_with_its_end_and_the_rest_goes() {
+    let gcs = stage("gcs-34");
+    // The record says until when; the emulator retains nothing.
+    let until = Action::EditReply(Arc::new(|body| {
+        let mut record: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        if record["name"].is_string() {
+            record["retentionExpirationTime"] = "2027-01-01T00:00:00Z".into();
+            *body = record.to_string().into_bytes();
+        }
+    }));
+    gcs.proxy.fault(Fault::on(&[Kind::Head]), until);
+    let refusal = r#"{"error":{"code":403,"message":"Object is subject to bucket's retention policy",
+        "errors":[{"reason":"retentionPolicyNotMet"}]}}"#;
+    let refusal = Answer::new(403, refusal);
+    gcs.assert_what_is_retained_is_told(
+        |proxy, name| refuse_deletion(proxy, name, &refusal),
+        &[
+            "retentionPolicyNotMet",
+            "subject to bucket's retention policy",
+            "retained until 2027-01-01T00:00:00Z",
+        ],
+    );
+}
+
+#[test]
+fn fault_35_what_queued_up_behind_a_partition_is_stored_in_gcs_in_order_once_it_heals() {
+    let gcs = stage_with("gcs-35", |options| options.set("WALE_FETCH_DEADLINE", "1s"));
+    gcs.assert_a_queue_is_stored_in_order(40);
+}
+
+#[test]
+fn fault_36_beside_gcs_a_database_that_is_out_of_reach_is_told_and_wal_is_kept() {
+    stage("gcs-36").assert_a_database_out_of_reach_is_told();
 }
 
 #[test]

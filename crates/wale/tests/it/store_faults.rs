@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use wale_testkit::s3::{Action, Answer, Fault, Kind};
+use wale_testkit::s3::{Action, Answer, Fault, FaultProxy, Kind};
 use wale_testkit::{Sidecar, StoreServer, wait_until};
 
 use crate::s3_stage::StoreStage;
@@ -147,4 +147,44 @@ impl<S: StoreServer> StoreStage<S> {
         assert_eq!(self.push(segment), 200);
         assert!(self.server.content(&object) == before, "the object stays");
     }
+
+    /// Row 34: `keep` has the store refuse to delete one segment, whose name it gets. The deletion tells it in these words,
+    /// and all else goes; the segment goes when it may.
+    pub(crate) fn assert_what_is_retained_is_told(
+        &self,
+        keep: impl Fn(&FaultProxy, &str),
+        words: &[&str],
+    ) {
+        self.stage.backup();
+        let (kept, gone) = (self.segment(), self.segment());
+        self.stage.backup();
+        self.stage.cluster.wait_archived();
+        keep(&self.proxy, &kept);
+        let line = ["delete", "--confirm", "retain", "1"];
+        let told = self.stage.sidecar.verb(WALE, "wal-e", &line);
+        assert_eq!(told.code(), 1, "{}", told.stderr);
+        let mut lines = told.stdout.split("\r\n");
+        assert_eq!(lines.next(), Some("key\terror_code\terror_message"));
+        let refused: Vec<&str> = lines.filter(|line| line.contains('\t')).collect();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        for word in [&[&*kept], words].concat() {
+            assert!(refused[0].contains(word), "{word}: {}", refused[0]);
+        }
+        assert!(told.stderr.contains("1 objects are retained"));
+        let asked = self.proxy.count(Kind::Delete, &kept);
+        assert!(asked <= 2, "no loop: {asked} requests");
+        assert_eq!(self.server.objects_with(&kept).len(), 1);
+        assert_eq!(self.server.objects_with(&gone), [""; 0]);
+        assert_eq!(self.server.objects_with("sentinel").len(), 1);
+        self.proxy.clear();
+        let told = self.stage.sidecar.verb(WALE, "wal-e", &line);
+        assert_eq!(told.code(), 0, "{}", told.stderr);
+        assert_eq!(self.server.objects_with(&kept), [""; 0]);
+    }
+}
+
+/// Answers the deletion of what has this in its name.
+pub(crate) fn refuse_deletion(proxy: &FaultProxy, name: &str, refusal: &Answer) {
+    let fault = Fault::on(&[Kind::Delete]).key(name);
+    proxy.fault(fault, Action::Answer(refusal.clone()));
 }

@@ -1,0 +1,169 @@
+//! `walrus` (crate wal-rus), another writer and reader of WAL-G's format, on one archive with wale: each restores what the
+//! other wrote, and wale goes on in an archive that it began. `scripts/setup.sh` installs it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, SidecarOptions, free_port, run_as_postgres, shell,
+    skip,
+};
+
+use crate::support::{WALE, archiving, fingerprint, restore_options};
+
+/// The program as the user of one cluster calls it: a script, because a server's archiver calls it too.
+struct Walrus(PathBuf);
+
+impl Walrus {
+    /// None, and a skip that is counted, where it is not installed.
+    fn new(sandbox: &Sandbox, cluster: &Cluster, codec: &str) -> Option<Self> {
+        let tools =
+            std::env::var("WALE_TEST_TOOLS").unwrap_or_else(|_| "/var/tmp/wale-tools".into());
+        let program = Path::new(&tools).join("bin/walrus");
+        if !program.exists() {
+            skip(codec, "walrus is not installed: run scripts/setup.sh");
+            return None;
+        }
+        let script = sandbox.path().join("walrus.sh");
+        let text = format!(
+            "#!/bin/sh\nexport PGHOST={} PGPORT={} PGUSER=postgres PGDATABASE=postgres\n\
+             export WALG_FILE_PREFIX={} WALG_COMPRESSION_METHOD={codec}\nexec {} \"$@\"\n",
+            cluster.socket.display(),
+            cluster.port,
+            sandbox.folder("archive").display(),
+            program.display(),
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Self(script))
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        run_as_postgres(&self.0, arguments)
+    }
+
+    /// Restores the newest backup with walrus alone, and recovers to the end.
+    fn restore(&self, sandbox: &Sandbox, major: u32, name: &str) -> Cluster {
+        let cluster = Cluster::at(sandbox, major, name, free_port());
+        let data = sandbox.folder(name).display().to_string();
+        self.run(&["backup-fetch", &data, "LATEST"]);
+        cluster.configure(&[
+            "archive_mode = off".into(),
+            format!("restore_command = '{} wal-fetch %f %p'", self.0.display()),
+        ]);
+        std::fs::write(cluster.data.join("recovery.signal"), "").unwrap();
+        shell(&format!("chown -hR postgres:postgres {data}"));
+        cluster.start();
+        cluster.wait_promoted();
+        cluster
+    }
+}
+
+/// How walrus takes a base backup.
+enum Source {
+    /// By reading the data directory.
+    Files,
+    /// By the replication protocol.
+    Stream,
+}
+
+/// walrus archives and backs up; wale lists and restores that, goes on in the archive, and walrus restores what wale wrote.
+fn in_turns(codec: &str, from: &Source) {
+    let sandbox = Sandbox::new(&format!("walrus-{codec}"));
+    let options = ClusterOptions {
+        major: 15,
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::init(&sandbox, &options);
+    let Some(walrus) = Walrus::new(&sandbox, &cluster, codec) else {
+        return;
+    };
+    cluster.configure(&[
+        "wal_level = replica".into(),
+        "archive_mode = on".into(),
+        format!("archive_command = '{} wal-push %p'", walrus.0.display()),
+    ]);
+    cluster.start();
+    cluster.sql("create table t as select g, md5(g::text) v from generate_series(1, 50000) g");
+    let data = cluster.data.to_string_lossy().into_owned();
+    match from {
+        Source::Files => walrus.run(&["backup-push", &data]),
+        Source::Stream => walrus.run(&["backup-push"]),
+    };
+    cluster.sql("insert into t select g, 'after' from generate_series(50001, 60000) g");
+    cluster.switch_wal();
+    cluster.wait_archived();
+    let noted = fingerprint(&cluster, "t");
+
+    // wale with WAL-G's settings: it lists the backup, and restores it to the end of WAL.
+    let archive = sandbox.path().join("archive");
+    let options = SidecarOptions::new(&sandbox, &cluster)
+        .unset("WALE_FILE_PREFIX")
+        .set("WALG_FILE_PREFIX", &archive.to_string_lossy())
+        .set("WALE_COMPRESSION", codec);
+    restores(&sandbox, &options, "first", &noted);
+
+    // wale goes on in it.
+    let sidecar = Sidecar::start(&sandbox, WALE, &options);
+    sidecar.wait_ready(Duration::from_secs(60));
+    cluster.configure(&archiving(options.port));
+    cluster.sql("select pg_reload_conf()");
+    cluster.sql("update t set v = 'by wale' where g % 3 = 0");
+    cluster.switch_wal();
+    cluster.wait_archived();
+    assert_eq!(names(&sidecar).len(), 1);
+    let noted = fingerprint(&cluster, "t");
+    // From walrus's backup, over its WAL and wale's.
+    restores(&sandbox, &options, "second", &noted);
+
+    let pushed = sidecar.verb(WALE, "wale", &["backup-push", &data]);
+    assert_eq!(pushed.code(), 0, "{}", pushed.stderr);
+    cluster.sql("delete from t where g % 7 = 0");
+    cluster.switch_wal();
+    cluster.wait_archived();
+    let noted = fingerprint(&cluster, "t");
+    let names = names(&sidecar);
+    assert_eq!(names.len(), 2, "{names:?}");
+    restores(&sandbox, &options, "third", &noted);
+
+    // walrus on what wale wrote: the newest backup is wale's, and so is the WAL after it.
+    let theirs = walrus.run(&["backup-list"]);
+    assert!(
+        names.iter().all(|name| theirs.contains(name.as_str())),
+        "{theirs}"
+    );
+    let restored = walrus.restore(&sandbox, 15, "theirs");
+    assert_eq!(fingerprint(&restored, "t"), noted);
+}
+
+/// The names of the backups that wale lists.
+fn names(sidecar: &Sidecar) -> Vec<String> {
+    let list = sidecar.get("/backups").json();
+    let backups = list.as_array().unwrap().iter();
+    let names = backups.filter_map(|backup| Some(backup["name"].as_str()?.to_owned()));
+    names.collect()
+}
+
+/// wale restores the newest backup and recovers to the end of WAL.
+fn restores(sandbox: &Sandbox, options: &SidecarOptions, name: &str, noted: &str) {
+    let (cluster, options) = restore_options(sandbox, options, 15, name, "");
+    let sidecar = Sidecar::start(sandbox, WALE, &options);
+    sidecar.wait_ready(Duration::from_secs(120));
+    // Its timeline would be the latest of the next restore.
+    cluster.configure(&["archive_mode = off".into()]);
+    cluster.start();
+    cluster.wait_promoted();
+    assert_eq!(fingerprint(&cluster, "t"), noted, "{name}");
+    cluster.stop("immediate");
+}
+
+#[test]
+fn walrus_and_wale_restore_each_others_lz4_a_streamed_backup_too() {
+    in_turns("lz4", &Source::Stream);
+}
+
+#[test]
+fn walrus_and_wale_restore_each_others_zstd() {
+    in_turns("zstd", &Source::Files);
+}
