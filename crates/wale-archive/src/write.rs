@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use wale_format::{Codec, CodecError, Seal, SealWriter};
+use wale_format::{Codec, CodecError, Encryption, Seal, SealWriter};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS};
 use wale_storage::{Body, BodyError};
@@ -58,7 +58,12 @@ impl Archive {
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
         let is_history = matches!(name, ArchiveFileName::TimelineHistory(_));
         let seal = self.seal_of(codec);
-        if is_history && !self.write_key().opens_itself() {
+        // WAL-E and WAL-G decrypt whatever they read, so with OpenPGP a history is in the clear only where nobody here opens it.
+        let key = self.write_key();
+        let opens = key.opens_itself()
+            || key.method() == Encryption::OpenPgp
+                && self.inner.seal.key_ring().has_key(key.method());
+        if is_history && !opens {
             return body_of(&seal.in_the_clear(), chunk_bytes);
         }
         body_of(&seal, chunk_bytes)

@@ -20,6 +20,8 @@ pub enum Encryption {
     Libsodium,
     /// age.
     Age,
+    /// OpenPGP, as WAL-E's gpg and WAL-G write it.
+    OpenPgp,
 }
 
 impl Encryption {
@@ -30,6 +32,7 @@ impl Encryption {
             Self::None => "none",
             Self::Libsodium => "libsodium",
             Self::Age => "age",
+            Self::OpenPgp => "openpgp",
         }
     }
 

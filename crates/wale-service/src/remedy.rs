@@ -45,11 +45,14 @@ fn words(remedy: &Remedy) -> String {
 fn reading_key(method: Option<Encryption>) -> &'static str {
     match method {
         Some(Encryption::Age) => "WALE_AGE_IDENTITY_FILE",
+        Some(Encryption::OpenPgp) => {
+            "WALE_GPG_SECRET_KEY_FILE with WALG_PGP_KEY_PASSPHRASE_FILE, or WALG_PGP_KEY_PATH"
+        }
         Some(Encryption::Libsodium) => {
             "WALG_LIBSODIUM_KEY_PATH, or WALE_LIBSODIUM_OLD_KEYS for one that nothing is written with any more"
         }
         Some(Encryption::None) | None => {
-            "WALG_LIBSODIUM_KEY_PATH with WALG_LIBSODIUM_KEY_TRANSFORM, WALE_AGE_IDENTITY_FILE"
+            "WALG_LIBSODIUM_KEY_PATH with WALG_LIBSODIUM_KEY_TRANSFORM, WALE_AGE_IDENTITY_FILE, WALE_GPG_SECRET_KEY_FILE"
         }
     }
 }

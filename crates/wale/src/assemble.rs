@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use wale_cluster::ConnectOptions;
 use wale_cluster::recovery::{
     RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
@@ -69,12 +70,8 @@ fn seal(settings: &Settings) -> Result<Seal, OpError> {
     let codec = CodecSettings::new(codec, level).map_err(|e| {
         OpError::new(Kind::Configuration, "the compression cannot be used").source(e)
     })?;
-    let keys = &settings.encryption;
-    Ok(Seal::new(
-        codec,
-        keys.write_key.clone(),
-        keys.key_ring.clone(),
-    ))
+    let (write_key, key_ring) = settings.encryption.keys(Utc::now())?;
+    Ok(Seal::new(codec, write_key, key_ring))
 }
 
 /// How the control connection is made.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! An object is recognised by its own first bytes, never by what is configured: an archive may hold objects in the clear beside
-//! encrypted ones, and objects of several keys. age begins with a line of text. libsodium's stream begins with nothing but
+//! encrypted ones, and objects of several keys. age begins with a line of text, OpenPGP with a packet for a key. libsodium's stream begins with nothing but
 //! noise: whether a key opens it, the MAC of the first chunk decides.
 //!
 //! Refuses to know: names of objects, compression, settings, files.
@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | [`libsodium`] | 32 KiB | the one key, which also reads |
 //! | [`age`] | 192 KiB | public keys, which do not read |
+//! | [`openpgp`] | 129 KiB to write, 80 KiB to read what WAL-E, WAL-G and wale write | public keys, which do not read |
 
 pub mod age;
 pub mod libsodium;
@@ -40,6 +41,8 @@ pub enum WriteKey {
     Libsodium(libsodium::Key),
     /// age, to these recipients.
     Age(age::Recipients),
+    /// OpenPGP, to these recipients.
+    OpenPgp(openpgp::Recipients),
 }
 
 impl WriteKey {
@@ -50,6 +53,7 @@ impl WriteKey {
             Self::None => Encryption::None,
             Self::Libsodium(_) => Encryption::Libsodium,
             Self::Age(_) => Encryption::Age,
+            Self::OpenPgp(_) => Encryption::OpenPgp,
         }
     }
 
@@ -60,6 +64,7 @@ impl WriteKey {
             Self::None => Vec::new(),
             Self::Libsodium(key) => vec![key.fingerprint()],
             Self::Age(recipients) => recipients.fingerprints(),
+            Self::OpenPgp(recipients) => recipients.fingerprints(),
         }
     }
 
@@ -68,7 +73,7 @@ impl WriteKey {
     pub const fn opens_itself(&self) -> bool {
         match self {
             Self::None | Self::Libsodium(_) => true,
-            Self::Age(_) => false,
+            Self::Age(_) | Self::OpenPgp(_) => false,
         }
     }
 
@@ -87,6 +92,9 @@ impl WriteKey {
             Self::None => CryptWriter::Clear(sink),
             Self::Libsodium(key) => CryptWriter::Libsodium(Box::new(libsodium::writer(key, sink)?)),
             Self::Age(recipients) => CryptWriter::Age(Box::new(age::writer(recipients, sink)?)),
+            Self::OpenPgp(recipients) => {
+                CryptWriter::OpenPgp(Box::new(openpgp::writer(recipients, sink)?))
+            }
         })
     }
 
@@ -96,6 +104,7 @@ impl WriteKey {
             Self::None => 0,
             Self::Libsodium(_) => libsodium::MEMORY_BYTES,
             Self::Age(_) => age::MEMORY_BYTES,
+            Self::OpenPgp(_) => openpgp::WRITER_BYTES,
         }
     }
 }
@@ -105,6 +114,7 @@ pub(crate) enum CryptWriter<W: Write> {
     Clear(W),
     Libsodium(Box<libsodium::SodiumWriter<W>>),
     Age(Box<age::AgeWriter<W>>),
+    OpenPgp(Box<openpgp::PgpWriter<W>>),
 }
 
 impl<W: Write> CryptWriter<W> {
@@ -117,6 +127,7 @@ impl<W: Write> CryptWriter<W> {
             Self::Clear(sink) => Ok(sink),
             Self::Libsodium(writer) => writer.finish(),
             Self::Age(writer) => writer.finish(),
+            Self::OpenPgp(writer) => writer.finish(),
         }
     }
 }
@@ -127,6 +138,7 @@ impl<W: Write> Write for CryptWriter<W> {
             Self::Clear(sink) => sink.write(bytes),
             Self::Libsodium(writer) => writer.write(bytes),
             Self::Age(writer) => writer.write(bytes),
+            Self::OpenPgp(writer) => writer.write(bytes),
         }
     }
 
@@ -135,6 +147,7 @@ impl<W: Write> Write for CryptWriter<W> {
             Self::Clear(sink) => sink.flush(),
             Self::Libsodium(writer) => writer.flush(),
             Self::Age(writer) => writer.flush(),
+            Self::OpenPgp(writer) => writer.flush(),
         }
     }
 }
@@ -144,6 +157,7 @@ impl<W: Write> Write for CryptWriter<W> {
 pub struct KeyRing {
     libsodium: Vec<libsodium::Key>,
     age: Vec<Arc<age::Identities>>,
+    openpgp: Option<openpgp::SecretKeys>,
 }
 
 impl KeyRing {
@@ -159,6 +173,14 @@ impl KeyRing {
         self.age.push(Arc::new(identities));
     }
 
+    /// Adds secret keys of OpenPGP.
+    pub fn add_openpgp(&mut self, keys: openpgp::SecretKeys) {
+        self.openpgp = Some(match self.openpgp.take() {
+            Some(others) => others.and(keys),
+            None => keys,
+        });
+    }
+
     /// Whether there is a key for objects of that method.
     #[must_use]
     pub fn has_key(&self, method: Encryption) -> bool {
@@ -166,6 +188,7 @@ impl KeyRing {
             Encryption::None => true,
             Encryption::Libsodium => !self.libsodium.is_empty(),
             Encryption::Age => !self.age.is_empty(),
+            Encryption::OpenPgp => self.openpgp.is_some(),
         }
     }
 
@@ -179,10 +202,11 @@ impl KeyRing {
 
     /// First bytes of an object that must be seen to recognise it.
     pub(crate) fn head_bytes(&self) -> usize {
+        let named = age::HEAD_BYTES.max(openpgp::HEAD_BYTES);
         if self.libsodium.is_empty() {
-            age::HEAD_BYTES
+            named
         } else {
-            libsodium::HEAD_BYTES
+            named.max(libsodium::HEAD_BYTES)
         }
     }
 
@@ -194,6 +218,7 @@ impl KeyRing {
         // Before anything else that is told by a few bytes: the header of a secret stream is noise, and may begin like anything.
         match self.libsodium.iter().find(|key| key.opens(head)) {
             Some(key) => Recognised::Libsodium(key),
+            None if openpgp::looks_like(head) => Recognised::OpenPgp,
             None => Recognised::Clear,
         }
     }
@@ -219,6 +244,21 @@ impl KeyRing {
                 .into());
             }
             Recognised::Age => Box::new(age::reader(self.age.iter().map(|file| &**file), source)?),
+            Recognised::OpenPgp => {
+                let locked = |has_key| Locked {
+                    method: Some(Encryption::OpenPgp),
+                    has_key,
+                };
+                let Some(keys) = &self.openpgp else {
+                    return Err(locked(false).into());
+                };
+                openpgp::reader(keys, source).map_err(|error| {
+                    match error.downcast::<openpgp::NoKey>() {
+                        Ok(_) => locked(true).into(),
+                        Err(error) => error,
+                    }
+                })?
+            }
         })
     }
 }
@@ -229,6 +269,7 @@ impl fmt::Debug for KeyRing {
         f.debug_struct("KeyRing")
             .field("libsodium", &self.libsodium.len())
             .field("age", &self.age.len())
+            .field("openpgp", &self.openpgp.is_some())
             .finish()
     }
 }
@@ -241,6 +282,8 @@ pub(crate) enum Recognised<'a> {
     Libsodium(&'a libsodium::Key),
     /// With age, to whomever.
     Age,
+    /// With OpenPGP, to whomever.
+    OpenPgp,
 }
 
 impl Recognised<'_> {
@@ -249,6 +292,7 @@ impl Recognised<'_> {
             Self::Clear => Encryption::None,
             Self::Libsodium(_) => Encryption::Libsodium,
             Self::Age => Encryption::Age,
+            Self::OpenPgp => Encryption::OpenPgp,
         }
     }
 }

@@ -42,7 +42,7 @@ use super::s3::value::{self as s3, Sse};
 use super::setting::{Declared, Setting, Values, settings};
 use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
-    SIZE, SWITCH, Soon, TEXT, Text, ZONE,
+    SIZE, SWITCH, TEXT, Text, ZONE,
 };
 use super::swift::value::{self as swift, AuthVersion, SwiftNames};
 use super::value;
@@ -160,22 +160,22 @@ settings! {
          default is half the limit where that is less. A restore keeps 40 bytes for each file of the backup, 64 \
          where another tool made it, in a quarter of the budget; a million files always fit.")
         .derived("256MiB, or half the memory limit of the container", |_| Some(machine::default_budget())).flag("memory");
-    WALE_GPG_KEY_ID: Option<String> = Setting::new(Archive, &Soon("encryption", Opt(TEXT)),
+    WALE_GPG_KEY_ID: Option<String> = Setting::new(Archive, &Opt(TEXT),
         "The OpenPGP key that new objects are encrypted to, in the key ring of GNUPGHOME: a key id, a fingerprint or a \
          mail address, as `gpg -r` takes it. Called as wal-e, an empty value counts too, as in WAL-E.")
         .aliases(&["WALG_GPG_KEY_ID"]);
     GNUPGHOME: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
         "The home of GnuPG, in which `pubring.kbx` or `pubring.gpg` holds the key of WALE_GPG_KEY_ID.")
         .otherwise("~/.gnupg");
-    WALE_GPG_SECRET_KEY_FILE: Option<PathBuf> = Setting::new(Archive, &Soon("encryption", Opt(PATH)),
+    WALE_GPG_SECRET_KEY_FILE: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
         "A file with the secret OpenPGP key that opens the archive, as `gpg --export-secret-keys` makes it. Without it \
          the gpg program is asked for the key, where it is installed.");
-    WALG_PGP_KEY: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
+    WALG_PGP_KEY: Option<Secret> = Setting::new(Archive, &Opt(SECRET),
         "The OpenPGP key itself, armoured, public or secret; `\\n` in two characters is the end of a line, too. New objects \
          are encrypted to it, and a secret one opens them.").secret();
-    WALG_PGP_KEY_PATH: Option<PathBuf> = Setting::new(Archive, &Soon("encryption", Opt(PATH)),
+    WALG_PGP_KEY_PATH: Option<PathBuf> = Setting::new(Archive, &Opt(PATH),
         "A file with such a key, or several, armoured or not.");
-    WALG_PGP_KEY_PASSPHRASE: Option<Secret> = Setting::new(Archive, &Soon("encryption", Opt(SECRET)),
+    WALG_PGP_KEY_PASSPHRASE: Option<Secret> = Setting::new(Archive, &Opt(SECRET),
         "The passphrase of the secret OpenPGP key.").secret();
     WALE_AGE_RECIPIENTS: Option<age::Recipients> = Setting::new(Archive, &Opt(RECIPIENTS),
         "Public keys of age, to which new objects are encrypted: age1… or ssh-ed25519 and ssh-rsa of OpenSSH, several \

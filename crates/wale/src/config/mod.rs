@@ -14,10 +14,6 @@ mod gcs;
 mod group;
 mod machine;
 mod mistake;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "encryption is refused until the seal has it")
-)]
 mod pgp;
 mod prefix;
 mod proxies;

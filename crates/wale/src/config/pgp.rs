@@ -91,6 +91,11 @@ impl PgpSettings {
         })
     }
 
+    /// Whether new objects are written to a key of OpenPGP.
+    pub(super) fn writes(&self) -> bool {
+        !matches!(self.source, Source::ReadOnly)
+    }
+
     /// The keys that new objects are written to; None where only reading is set up.
     ///
     /// # Errors

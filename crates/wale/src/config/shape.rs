@@ -173,31 +173,6 @@ impl Shape<()> for NotYet {
     }
 }
 
-/// A value that is understood, and refused: what it is for is not built yet.
-pub(crate) struct Soon<S>(pub(crate) &'static str, pub(crate) S);
-
-impl<T, S: Shape<T>> Shape<T> for Soon<S> {
-    fn describe(&self) -> String {
-        format!("refused, {} not built yet", self.0)
-    }
-
-    fn parse(&self, text: &str) -> Result<T, BadValue> {
-        self.1.parse(text)
-    }
-
-    fn unset(&self) -> Option<T> {
-        self.1.unset()
-    }
-
-    fn is_free(&self) -> bool {
-        self.1.is_free()
-    }
-
-    fn not_built(&self) -> Option<&'static str> {
-        Some(self.0)
-    }
-}
-
 pub(crate) const TEXT: Text<String> = Text("text", value::text);
 pub(crate) const LINES: Text<String> = Text("lines", value::text);
 pub(crate) const SECRET: Text<Secret> = Text("text", value::secret);

@@ -21,6 +21,7 @@ const SECOND: &str = "base_000000010000000000000006_00000040";
 /// Rows, sum and digest of table `t` with so many rows.
 fn t(rows: u32) -> &'static str {
     match rows {
+        2500 => "2500|3126250|747e957baf002e85d88330165c4f571f",
         2000 => "2000|2001000|bcb7add837e768e14b3af895a9e0e3d9",
         3000 => "3000|4501500|ec4fc959abd1befa78b60ab27352fbf9",
         3100 => "3100|4806550|95d084ce87c6547b8d6b713cebe7e4cc",
@@ -305,6 +306,35 @@ fn wal_e_archive_that_is_encrypted_is_refused_as_such() {
         "{told}"
     );
     assert!(!cluster.data.join("global/pg_control").exists());
+}
+
+/// The key is the one that `gpg --export-secret-keys` gave; no gpg is run.
+#[test]
+fn wal_e_archive_that_is_encrypted_is_restored_with_its_key() {
+    let golden = Golden::new("golden13-key", PG13_ENCRYPTED, 13);
+    let key = golden.archive.with_file_name("secret-key.asc");
+    let targets = [
+        (
+            "two",
+            "recovery_target_name = 'rp_two_thousand'\nrecovery_target_action = 'promote'",
+            2000,
+        ),
+        ("end", "", 2500),
+    ];
+    for (name, addition, rows) in targets {
+        let (cluster, options) = golden.place(name);
+        let options = options
+            .set("START_MODE", "RESTORE")
+            .set("RECOVERY_ADDITION", addition)
+            .set("WALE_GPG_SECRET_KEY_FILE", &key.to_string_lossy());
+        let sidecar = Sidecar::start(&golden.sandbox, WALE, &options);
+        sidecar.wait_ready(Duration::from_secs(120));
+        cluster.configure(&["archive_mode = off".into()]);
+        cluster.start();
+        cluster.wait_promoted();
+        assert_eq!(check(&cluster, "t"), t(rows));
+        cluster.stop("immediate");
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::support::WALE;
 struct Golden {
     major: u32,
     archive: PathBuf,
+    /// The settings of its key.
+    keys: Vec<(String, String)>,
     manifest: Value,
     sandbox: Sandbox,
 }
@@ -33,9 +35,26 @@ impl Golden {
         let manifest = std::fs::read_to_string(golden.join("manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         let version = manifest["postgres"].as_str().unwrap();
+        let key = &manifest["key"];
+        let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+        let keys = if key["libsodium"].is_string() {
+            vec![
+                ("WALG_LIBSODIUM_KEY".to_owned(), text("libsodium")),
+                ("WALG_LIBSODIUM_KEY_TRANSFORM".to_owned(), text("transform")),
+            ]
+        } else if key["file"].is_string() {
+            let file = golden.join(text("file")).display().to_string();
+            vec![
+                ("WALG_PGP_KEY_PATH".to_owned(), file),
+                ("WALG_PGP_KEY_PASSPHRASE".to_owned(), text("passphrase")),
+            ]
+        } else {
+            Vec::new()
+        };
         Self {
             major: version.split('.').next().unwrap().parse().unwrap(),
             archive: golden.join("archive"),
+            keys,
             manifest,
             sandbox,
         }
@@ -48,6 +67,9 @@ impl Golden {
         let prefix = format!("file://localhost{}", self.archive.display());
         let mut options =
             SidecarOptions::new(&self.sandbox, &cluster).set("WALE_FILE_PREFIX", &prefix);
+        for (name, value) in &self.keys {
+            options = options.set(name, value);
+        }
         if self.checks().any(|(check, _)| check == "U") {
             let space = self.sandbox.folder(&format!("{name}-ts1"));
             let mapping = format!("16384={}", space.display());
@@ -247,6 +269,17 @@ fn wal_g_archive_of_13_made_by_wal_g_1_1_to_every_target() {
 #[test]
 fn wal_g_archive_of_16_with_deltas_of_one_full_backup_and_one_without_a_list_to_every_target() {
     restores("pg16-zstd-latest-full-nolist", 0);
+}
+
+/// The secret key has a passphrase, and the archive a tablespace.
+#[test]
+fn wal_g_archive_of_13_under_openpgp_and_brotli_with_a_tablespace_to_every_target() {
+    restores("pg13-brotli-pgp-tablespace", 0);
+}
+
+#[test]
+fn wal_g_archive_of_17_under_libsodium_with_a_delta_to_every_target() {
+    restores("pg17-zstd-libsodium", 0);
 }
 
 /// A full backup, and the first and the last of the deltas that build on it.

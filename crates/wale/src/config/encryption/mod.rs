@@ -6,10 +6,12 @@ pub(super) mod value;
 
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
 use wale_cluster::read_bounded_text;
 use wale_format::crypt::age::Identities;
 use wale_format::crypt::libsodium::{self, Key};
 use wale_format::{KeyRing, WriteKey};
+use wale_ops::OpError;
 
 use super::declared::{
     WALE_AGE_IDENTITY_FILE, WALE_AGE_RECIPIENTS, WALE_ENCRYPTION_CHANGE, WALE_LIBSODIUM_OLD_KEYS,
@@ -17,6 +19,7 @@ use super::declared::{
 };
 use super::group::Group;
 use super::mistake::Mistake;
+use super::pgp::PgpSettings;
 use super::reader::Reader;
 
 /// A file of keys is refused above this: 64 KiB.
@@ -29,6 +32,8 @@ pub(crate) struct EncryptionSettings {
     pub(crate) write_key: WriteKey,
     /// What objects are read with.
     pub(crate) key_ring: KeyRing,
+    /// The keys of OpenPGP: they are read when the archive is opened, for that may run a program.
+    pgp: Option<PgpSettings>,
     /// What the encryption of the archive may become.
     pub(crate) accepted: Option<String>,
     /// What deserves a warning.
@@ -52,20 +57,57 @@ pub(super) fn read(reader: &mut Reader) -> EncryptionSettings {
     if let Some(identities) = identities(reader) {
         settings.key_ring.add_age(identities);
     }
+    settings.pgp = PgpSettings::read(reader);
+    let methods = [
+        (recipients.is_some(), "WALE_AGE_RECIPIENTS"),
+        (key.is_some(), "WALG_LIBSODIUM_KEY"),
+        (
+            settings.pgp.as_ref().is_some_and(PgpSettings::writes),
+            "an OpenPGP key",
+        ),
+    ];
+    let set: Vec<&str> = methods
+        .iter()
+        .filter(|one| one.0)
+        .map(|one| one.1)
+        .collect();
+    if let [one, other, ..] = set.as_slice() {
+        mistake(
+            reader,
+            format!(
+                "{one} and {other} are both set, and new objects are encrypted with one of them"
+            ),
+            "keep one of them; a key of libsodium that old objects are still read with goes into WALE_LIBSODIUM_OLD_KEYS, one of \
+             OpenPGP into WALE_GPG_SECRET_KEY_FILE",
+        );
+        return settings;
+    }
     settings.write_key = match (recipients, key) {
-        (Some(_), Some(_)) => {
-            mistake(
-                reader,
-                "WALE_AGE_RECIPIENTS and WALG_LIBSODIUM_KEY are both set, and new objects are encrypted with one of them",
-                "keep one of them; a key of libsodium that old objects are still read with goes into WALE_LIBSODIUM_OLD_KEYS",
-            );
-            WriteKey::None
-        }
-        (Some(recipients), None) => WriteKey::Age(recipients),
+        (Some(recipients), _) => WriteKey::Age(recipients),
         (None, Some(key)) => WriteKey::Libsodium(key),
         (None, None) => WriteKey::None,
     };
     settings
+}
+
+impl EncryptionSettings {
+    /// The key that new objects are written with, and all that old ones are read with. Keys of OpenPGP are read for it, and
+    /// `gpg` may be run. `now` is the time that a public key must be valid at.
+    ///
+    /// # Errors
+    /// When a key of OpenPGP is not found, or cannot be used.
+    pub(crate) fn keys(&self, now: DateTime<Utc>) -> Result<(WriteKey, KeyRing), OpError> {
+        let (mut write_key, mut ring) = (self.write_key.clone(), self.key_ring.clone());
+        if let Some(pgp) = &self.pgp {
+            if let Some(recipients) = pgp.recipients(now)? {
+                write_key = WriteKey::OpenPgp(recipients);
+            }
+            if let Some(keys) = pgp.secret_keys()? {
+                ring.add_openpgp(keys);
+            }
+        }
+        Ok((write_key, ring))
+    }
 }
 
 fn mistake(reader: &mut Reader, text: impl Into<String>, hint: &str) {
