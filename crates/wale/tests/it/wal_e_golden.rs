@@ -44,6 +44,11 @@ pub(crate) fn unpacked(sandbox: &Sandbox) -> PathBuf {
     unpack(sandbox, PG14)
 }
 
+/// The encrypted one, with its key beside it.
+pub(crate) fn unpacked_encrypted(sandbox: &Sandbox) -> PathBuf {
+    unpack(sandbox, PG13_ENCRYPTED)
+}
+
 fn unpack(sandbox: &Sandbox, golden: &str) -> PathBuf {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("testdata/wal-e-1.1.1")

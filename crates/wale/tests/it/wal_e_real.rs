@@ -222,6 +222,79 @@ fn real_wal_e_restores_from_s3_what_wale_wrote() {
     restores_what_wale_wrote("real_wal_e_restores_from_s3_what_wale_wrote", 14, true);
 }
 
+/// A home of GnuPG with the key of WAL-E's golden archive, for the user of the servers.
+fn gnupg_home(sandbox: &Sandbox) -> PathBuf {
+    let _ = crate::wal_e_golden::unpacked_encrypted(sandbox);
+    let home = sandbox.folder("gnupg");
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(home.join("gpg.conf"), "trust-model always\n").unwrap();
+    let key = sandbox.path().join("pg13-gpg-walseg1m/secret-key.asc");
+    let (home_text, key) = (home.display().to_string(), key.display().to_string());
+    run_as_postgres(
+        Path::new("gpg"),
+        &["--homedir", &home_text, "--batch", "-q", "--import", &key],
+    );
+    home
+}
+
+/// Written by wale to an OpenPGP key, through GnuPG's own home; read by WAL-E's gpg.
+#[test]
+fn real_wal_e_restores_what_wale_encrypted_with_openpgp() {
+    const KEY: &str = "wal-fixture@example.invalid";
+    let test = "real_wal_e_restores_what_wale_encrypted_with_openpgp";
+    let Some(program) = program(test) else { return };
+    let keys = Sandbox::new("reale-keys");
+    let home = gnupg_home(&keys).display().to_string();
+    let cluster = ClusterOptions {
+        major: 14,
+        ..ClusterOptions::default()
+    };
+    let stage = Stage::with("reale-gpg", &cluster, |options| {
+        options
+            .set("WALE_COMPRESSION", "lzo")
+            .set("WALE_GPG_KEY_ID", KEY)
+            .set("GNUPGHOME", &home)
+    });
+    let pg = &stage.cluster;
+    pg.sql("create table t as select g, md5(g::text) v from generate_series(1, 50000) g");
+    stage.backup();
+    pg.sql("insert into t select g, 'needle-of-a-row' from generate_series(50001, 51000) g");
+    pg.switch_wal();
+    pg.wait_archived();
+    let noted = fingerprint(pg, "t");
+    let archive = stage.sandbox.path().join("archive").display().to_string();
+    let clear = format!("grep -rlaE 'needle-of|PG_VERSION' {archive} || true");
+    assert_eq!(shell(&clear), "", "nothing of it can be read");
+    let place = [
+        (
+            "WALE_FILE_PREFIX".to_owned(),
+            format!("file://localhost{archive}"),
+        ),
+        ("WALE_GPG_KEY_ID".to_owned(), KEY.to_owned()),
+        ("GNUPGHOME".to_owned(), home.clone()),
+    ];
+    let real = RealWalE::new(&program, &stage.sandbox, pg, &place);
+    pg.kill();
+    let place = Place {
+        sandbox: &stage.sandbox,
+        major: 14,
+    };
+    let restored = real.restore(&place, "restored", "LATEST", None);
+    assert_eq!(fingerprint(&restored, "t"), noted);
+    // wale itself, through gpg; the timeline of the other server is not archived.
+    let (own, options) = stage.restore_options("own", "");
+    let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
+    sidecar.wait_ready(Duration::from_secs(120));
+    own.configure(&["archive_mode = off".into()]);
+    own.start();
+    own.wait_promoted();
+    assert_eq!(fingerprint(&own, "t"), noted);
+    run_as_postgres(
+        Path::new("gpgconf"),
+        &["--homedir", &home, "--kill", "gpg-agent"],
+    );
+}
+
 #[test]
 fn real_wal_e_restores_an_archive_that_it_began_and_wale_continued() {
     let test = "real_wal_e_restores_an_archive_that_it_began_and_wale_continued";
