@@ -119,6 +119,7 @@ fn warns(verb: &Verb) -> bool {
             | Verb::BackupMark(_)
             | Verb::Delete(_)
             | Verb::Retain(_)
+            | Verb::Copy(_)
             | Verb::Config(_)
     )
 }
