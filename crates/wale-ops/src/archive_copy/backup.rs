@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use wale_archive::claim::{Claim, Purpose, Taken};
 use wale_archive::lineage::Histories;
 use wale_archive::{Archive, BackupEntry, CheckDepth, Flaw, SentinelRecord};
-use wale_format::layout::{self, ArchiveKey};
 use wale_format::BackupName;
+use wale_format::layout::{self, ArchiveKey};
 use wale_pipeline::CancellationToken;
 use wale_storage::{ObjectKey, ObjectMeta};
 
@@ -112,35 +112,43 @@ impl Backups<'_> {
             return Ok((Some(left(Kind::CorruptData, why)), None));
         }
         let (damage, note) = match source.look_at(entry, CheckDepth::Whole).await? {
-            Some(Flaw::Damaged(words)) => (Some(format!("is damaged at the source: {words}")), None),
-            Some(Flaw::Unreadable(words)) => {
-                (None, Some(format!("is copied as it is, and was not checked: {words}")))
+            Some(Flaw::Damaged(words)) => {
+                let why = format!("is damaged at the source: {words}");
+                (Some((Kind::CorruptData, why)), None)
             }
+            Some(Flaw::Unreadable(words)) => (
+                None,
+                Some(format!("is copied as it is, and was not checked: {words}")),
+            ),
             None => (None, None),
         };
         let damage = damage.or_else(|| {
             let may_read = |file: &_| chosen.need.may_read(self.histories, file);
-            let file = self.lacking.find(may_read)?;
-            Some(format!("may need WAL file {file}, which could not be copied"))
+            let (file, kind) = self.lacking.find(may_read)?;
+            Some((
+                kind,
+                format!("may need WAL file {file}, which could not be copied"),
+            ))
         });
-        if let Some(why) = damage {
-            return Ok((Some(self.gone_or_left(name, why).await?), None));
+        if let Some((kind, why)) = damage {
+            return Ok((Some(self.gone_or_left(name, kind, why).await?), None));
         }
         if let Some(parent) = &chosen.parent
             && !self.listed.iter().any(|name| name.as_str() == parent)
         {
-            let why = format!("holds only the changes to backup {parent}, which is not in the copy");
+            let why =
+                format!("holds only the changes to backup {parent}, which is not in the copy");
             return Ok((Some(left(Kind::CorruptData, why)), None));
         }
         Ok((None, note))
     }
 
     /// What is wrong with a backup is no wonder when it was deleted meanwhile.
-    async fn gone_or_left(&self, name: &BackupName, why: String) -> Result<BackupFate> {
+    async fn gone_or_left(&self, name: &BackupName, kind: Kind, why: String) -> Result<BackupFate> {
         let source = &self.route.source;
         let is_listed = is_there(source, &layout::sentinel(name)).await?;
         if is_listed && !is_there(source, &layout::deletion(name)).await? {
-            return Ok(left(Kind::CorruptData, why));
+            return Ok(left(kind, why));
         }
         let why = "was deleted at the source while the copy ran".to_owned();
         Ok(BackupFate::Gone(why))
@@ -169,7 +177,12 @@ impl Backups<'_> {
     }
 
     async fn pairs(&self, name: &BackupName) -> Result<Pairs> {
-        Pairs::open(&self.route.source, &self.route.copy, &layout::backup_folder(name)).await
+        Pairs::open(
+            &self.route.source,
+            &self.route.copy,
+            &layout::backup_folder(name),
+        )
+        .await
     }
 
     async fn bring(&self, entry: &BackupEntry, objects: &mut Objects) -> Result<BackupFate> {
@@ -225,7 +238,8 @@ impl Backups<'_> {
                     "the backup is claimed at the destination; a claim that is not refreshed is dead after ten minutes, which is waited for"
                 );
             }
-            self.unless_cancelled(tokio::time::sleep(CLAIM_LOOK)).await?;
+            self.unless_cancelled(tokio::time::sleep(CLAIM_LOOK))
+                .await?;
         }
     }
 
@@ -242,19 +256,24 @@ impl Backups<'_> {
             .await??;
         if let Some(key) = &objects.vanished {
             let why = format!("lacks object {key}, which the source has lost");
-            return self.gone_or_left(name, why).await;
+            return self.gone_or_left(name, Kind::CorruptData, why).await;
         }
         if let Some(trouble) = objects.troubles.first() {
-            let why = format!("is not complete in the copy: object {} {}", trouble.key, trouble.why);
+            let why = format!(
+                "is not complete in the copy: object {} {}",
+                trouble.key, trouble.why
+            );
             return Ok(left(trouble.kind, why));
         }
         if let Some(key) = self.missing(name).await? {
             let why = format!("has lost object {key} at the destination while it was copied");
             return Ok(left(Kind::Busy, why));
         }
-        if let Some(Flaw::Damaged(words)) = self.route.copy.look_at(entry, CheckDepth::Whole).await? {
+        if let Some(Flaw::Damaged(words)) =
+            self.route.copy.look_at(entry, CheckDepth::Whole).await?
+        {
             let why = format!("is not whole in the copy: {words}");
-            return self.gone_or_left(name, why).await;
+            return self.gone_or_left(name, Kind::CorruptData, why).await;
         }
         // A backup that was deleted and taken again under its name is another one.
         let last_look = sum_of(&self.route.source, &sentinel).await?;
@@ -331,7 +350,8 @@ impl Backups<'_> {
         let mut pairs = self.pairs(name).await?;
         while let Some(group) = pairs.next().await? {
             for object in group.source.iter().filter(is_taken) {
-                let may_differ = matches!(layout::parse(object.key.as_str()), ArchiveKey::Metadata(_));
+                let may_differ =
+                    matches!(layout::parse(object.key.as_str()), ArchiveKey::Metadata(_));
                 let there = group.there(object);
                 if there != Some(object.size) && !(may_differ && there.is_some()) {
                     // A listing may be behind.

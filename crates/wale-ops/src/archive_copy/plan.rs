@@ -153,7 +153,10 @@ pub fn rivals(key: &str, ours: &BTreeSet<&str>, theirs: &BTreeSet<&str>) -> Vec<
 /// What `wale.json` of the destination becomes: `None` where it stays as it is. A copy's is the source's, which may have
 /// learned since. An archive that began by itself only learns of the codecs.
 #[must_use]
-pub fn merged_identity(source: &ArchiveIdentity, copy: &ArchiveIdentity) -> Option<ArchiveIdentity> {
+pub fn merged_identity(
+    source: &ArchiveIdentity,
+    copy: &ArchiveIdentity,
+) -> Option<ArchiveIdentity> {
     let mut merged = if is_copy_of(source, copy) {
         let mut merged = source.clone();
         for (name, value) in &copy.extra {
@@ -238,11 +241,7 @@ mod tests {
         assert_eq!(of(&[]), Ok(vec![]));
         assert_eq!(of(&[9]), Err(name(9)));
         // A parent that is not there, and a circle, which only damage makes.
-        let odd = BTreeMap::from([
-            (name(4), name(8)),
-            (name(2), name(1)),
-            (name(1), name(2)),
-        ]);
+        let odd = BTreeMap::from([(name(4), name(8)), (name(2), name(1)), (name(1), name(2))]);
         assert_eq!(order(&all, &odd, &names(&[4])), Ok(names(&[4])));
         let mut circle = order(&all, &odd, &names(&[2])).unwrap();
         circle.sort();
@@ -258,7 +257,7 @@ mod tests {
             let all: Vec<BackupName> = (0..12).map(name).collect();
             // A parent has a smaller number, as it is older.
             let parents: BTreeMap<_, _> = parents.iter().enumerate()
-                .filter(|(child, parent)| parent < child)
+                .filter(|(child, parent)| *parent < child)
                 .map(|(child, parent)| (all[child].clone(), all[*parent].clone()))
                 .collect();
             let chosen: Vec<BackupName> = chosen.into_iter().map(name).collect();
@@ -299,7 +298,13 @@ mod tests {
             (layout::manifest(&backup), true),
             (layout::configuration(&backup), true),
             (layout::metadata(&backup), true),
-            (format!("{}tar_partitions/new.tar.xyz", layout::backup_folder(&backup)), true),
+            (
+                format!(
+                    "{}tar_partitions/new.tar.xyz",
+                    layout::backup_folder(&backup)
+                ),
+                true,
+            ),
             (layout::attempt(&backup), false),
             (layout::deletion(&backup), false),
             (layout::sentinel(&backup), false),
@@ -343,16 +348,40 @@ mod tests {
             histories,
         };
         for (key, expected) in [
-            ("wal_005/000000010000000000000002.zst", [true, false, false, true]),
-            ("wal_005/000000010000000000000003.zst", [true, true, false, true]),
+            (
+                "wal_005/000000010000000000000002.zst",
+                [true, false, false, true],
+            ),
+            (
+                "wal_005/000000010000000000000003.zst",
+                [true, true, false, true],
+            ),
             ("wal_005/000000010000000000000009", [true, true, true, true]),
-            ("wal_005/000000020000000000000007.br", [true, true, false, true]),
-            ("wal_005/000000020000000000000009.zst", [true, true, false, true]),
-            ("wal_005/000000010000000000000007.partial.zst", [true, true, false, true]),
-            ("wal_005/000000010000000000000002.00000028.backup", [true, false, false, true]),
-            ("wal_005/000000010000000000000003.00000028.backup", [true, true, false, true]),
+            (
+                "wal_005/000000020000000000000007.br",
+                [true, true, false, true],
+            ),
+            (
+                "wal_005/000000020000000000000009.zst",
+                [true, true, false, true],
+            ),
+            (
+                "wal_005/000000010000000000000007.partial.zst",
+                [true, true, false, true],
+            ),
+            (
+                "wal_005/000000010000000000000002.00000028.backup",
+                [true, false, false, true],
+            ),
+            (
+                "wal_005/000000010000000000000003.00000028.backup",
+                [true, true, false, true],
+            ),
             ("wal_005/00000002.history.zst", [true, true, true, true]),
-            ("wal_005/00000001000000000000000A.zst.age", [true, true, true, true]),
+            (
+                "wal_005/00000001000000000000000A.zst.age",
+                [true, true, true, true],
+            ),
             ("wal_005/note.txt", [false, false, false, false]),
         ] {
             let found = [&all, &one, &late, &unknown].map(|choice| choice.takes(key));
@@ -364,8 +393,13 @@ mod tests {
     fn the_same_file_under_another_codec_is_a_rival() {
         const S: &str = "wal_005/000000010000000000000003";
         let zst = format!("{S}.zst");
-        let [lz4, partial, digest, strange] =
-            [".lz4", ".partial.lz4", ".partial.0123456789abcdef.lz4", ".gpg"].map(|end| format!("{S}{end}"));
+        let [lz4, partial, digest, strange] = [
+            ".lz4",
+            ".partial.lz4",
+            ".partial.0123456789abcdef.lz4",
+            ".gpg",
+        ]
+        .map(|end| format!("{S}{end}"));
         let ours = BTreeSet::from([zst.as_str()]);
         let theirs = [&lz4, &partial, &digest, &strange];
         let theirs: BTreeSet<&str> = theirs.iter().map(|key| key.as_str()).collect();
@@ -415,11 +449,24 @@ mod tests {
     fn marks_may_differ_and_nothing_else() {
         let text = |mark: &str, host: &str| format!(r#"{{"hostname": "{host}", {mark} "x": 1}}"#);
         let of = |one: (&str, &str), other: (&str, &str)| {
-            marks(text(one.0, one.1).as_bytes(), text(other.0, other.1).as_bytes())
+            marks(
+                text(one.0, one.1).as_bytes(),
+                text(other.0, other.1).as_bytes(),
+            )
         };
         let (yes, no) = (r#""is_permanent": true,"#, r#""is_permanent":false,"#);
-        assert_eq!(of((yes, "h"), (no, "h")), Marks::Differ { source_has_it: true });
-        assert_eq!(of(("", "h"), (yes, "h")), Marks::Differ { source_has_it: false });
+        assert_eq!(
+            of((yes, "h"), (no, "h")),
+            Marks::Differ {
+                source_has_it: true
+            }
+        );
+        assert_eq!(
+            of(("", "h"), (yes, "h")),
+            Marks::Differ {
+                source_has_it: false
+            }
+        );
         assert_eq!(of(("", "h"), (no, "h")), Marks::Same);
         assert_eq!(of((yes, "h"), (no, "i")), Marks::Unlike);
         assert_eq!(marks(b"no json", b"{}"), Marks::Unlike);

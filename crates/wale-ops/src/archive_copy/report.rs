@@ -111,9 +111,8 @@ impl CopyReport {
     /// Backups that are listed at the destination.
     #[must_use]
     pub fn listed(&self) -> usize {
-        let listed = |line: &&BackupLine| {
-            matches!(line.fate, BackupFate::Copied | BackupFate::WasThere)
-        };
+        let listed =
+            |line: &&BackupLine| matches!(line.fate, BackupFate::Copied | BackupFate::WasThere);
         self.backups.iter().filter(listed).count()
     }
 
@@ -138,9 +137,14 @@ impl CopyReport {
             Kind::ArchiveConflict => 1,
             _ => 2,
         };
-        let kind = all.iter().map(|(kind, ..)| *kind).min_by_key(|kind| rank(*kind))?;
+        let kind = all
+            .iter()
+            .map(|(kind, ..)| *kind)
+            .min_by_key(|kind| rank(*kind))?;
         let lines = all.iter().take(NAMED_MAX);
-        let lines: Vec<String> = lines.map(|(_, what, why)| format!("{what} {why}.")).collect();
+        let lines: Vec<String> = lines
+            .map(|(_, what, why)| format!("{what} {why}."))
+            .collect();
         let message = format!(
             "the copy at {} is not complete: {} of {} backups and {objects} objects could not be copied",
             self.destination,
@@ -157,7 +161,11 @@ impl CopyReport {
             }
             _ => "run the copy again",
         };
-        Some(OpError::new(kind, message).detail(lines.join("\n")).hint(hint))
+        Some(
+            OpError::new(kind, message)
+                .detail(lines.join("\n"))
+                .hint(hint),
+        )
     }
 }
 
@@ -187,15 +195,30 @@ mod tests {
     #[test]
     fn the_worst_decides_the_status_and_what_is_gone_does_not_count() {
         let gone = BackupFate::Gone("x".to_owned());
-        assert!(report(&[BackupFate::Copied, BackupFate::WasThere, gone]).failure().is_none());
+        assert!(
+            report(&[BackupFate::Copied, BackupFate::WasThere, gone])
+                .failure()
+                .is_none()
+        );
         for (fates, kind) in [
             (&[left(Kind::Busy)][..], Kind::Busy),
-            (&[left(Kind::Busy), left(Kind::ArchiveConflict)], Kind::ArchiveConflict),
-            (&[left(Kind::ArchiveConflict), left(Kind::CorruptData)], Kind::CorruptData),
+            (
+                &[left(Kind::Busy), left(Kind::ArchiveConflict)],
+                Kind::ArchiveConflict,
+            ),
+            (
+                &[left(Kind::ArchiveConflict), left(Kind::CorruptData)],
+                Kind::CorruptData,
+            ),
         ] {
             let error = report(fates).failure().unwrap();
             assert_eq!(error.kind, kind);
-            assert!(error.detail.unwrap().contains("base_000000010000000000000002_00000040 is like that."));
+            assert!(
+                error
+                    .detail
+                    .unwrap()
+                    .contains("base_000000010000000000000002_00000040 is like that.")
+            );
         }
     }
 

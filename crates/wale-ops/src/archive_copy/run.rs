@@ -57,7 +57,13 @@ pub async fn run(
     progress.set_total(scope.total.bytes);
     progress.set_total_files(scope.total.objects);
     progress.set_phase("copying WAL");
-    let copied = wal::copy(&route, &scope.wal, options.act, options.workers, &mut report);
+    let copied = wal::copy(
+        &route,
+        &scope.wal,
+        options.act,
+        options.workers,
+        &mut report,
+    );
     let lacking = unless_cancelled(cancel, copied).await?;
     progress.set_phase("copying backups");
     let mut backups = Backups {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
-use wale_archive::listing::each_wal;
 use wale_archive::lineage::Histories;
-use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, HistoryBounds, Noted, is_offline};
+use wale_archive::listing::each_wal;
+use wale_archive::{
+    Archive, BackupEntry, BackupSelector, Catalog, HistoryBounds, Noted, is_offline,
+};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentSize};
@@ -81,7 +83,8 @@ impl Scope {
     async fn count_backups(&mut self, source: &Archive, listed: &[BackupName]) -> Result<()> {
         let prefix = layout::BACKUP_PREFIX;
         let failed = |error| OpError::from_store(error, format_args!("list {prefix}"));
-        let wanted: BTreeSet<&BackupName> = self.backups.iter().map(|one| &one.entry.name).collect();
+        let wanted: BTreeSet<&BackupName> =
+            self.backups.iter().map(|one| &one.entry.name).collect();
         let listed: BTreeSet<&BackupName> = listed.iter().collect();
         let mut unfinished = BTreeSet::new();
         let mut listing = source.store().list(prefix).await.map_err(failed)?;

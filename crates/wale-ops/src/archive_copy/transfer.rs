@@ -131,13 +131,24 @@ impl Route {
     }
 
     /// Why a put failed: the source's reason says more than "the body failed".
-    async fn put_failed(&self, key: &ObjectKey, error: StoreError, tally: &Tally) -> Result<Brought> {
+    async fn put_failed(
+        &self,
+        key: &ObjectKey,
+        error: StoreError,
+        tally: &Tally,
+    ) -> Result<Brought> {
         let Some(cause) = tally.failed() else {
             let place = self.copy.location();
-            return Err(OpError::from_store(error, format_args!("store {key} at {place}")));
+            return Err(OpError::from_store(
+                error,
+                format_args!("store {key} at {place}"),
+            ));
         };
         let head = self.source.store().head(key).await;
-        if head.map_err(|error| reading(error, key, &self.source))?.is_none() {
+        if head
+            .map_err(|error| reading(error, key, &self.source))?
+            .is_none()
+        {
             return Ok(Brought::Vanished);
         }
         match cause {
@@ -315,7 +326,10 @@ impl Tally {
             return Ok(());
         }
         passed.broken = Some(Broken::Length(found));
-        Err(BodyError::new(format!("it has {found} bytes instead of {}", self.expected)))
+        Err(BodyError::new(format!(
+            "it has {found} bytes instead of {}",
+            self.expected
+        )))
     }
 
     fn sum(&self) -> Sum256 {

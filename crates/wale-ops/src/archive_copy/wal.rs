@@ -26,22 +26,26 @@ const LACKING_MAX: usize = 100_000;
 /// What the copy lacks of the WAL that the source had in its listing.
 #[derive(Debug, Default)]
 pub(super) struct Lacking {
-    files: Vec<ArchiveFileName>,
+    files: Vec<(ArchiveFileName, Kind)>,
 }
 
 impl Lacking {
-    /// A file that the copy lacks and for which this holds.
-    pub(super) fn find(&self, may_read: impl Fn(&ArchiveFileName) -> bool) -> Option<&ArchiveFileName> {
-        self.files.iter().find(|name| may_read(name))
+    /// A file that the copy lacks and for which this holds, and what kind of trouble it is.
+    pub(super) fn find(
+        &self,
+        may_read: impl Fn(&ArchiveFileName) -> bool,
+    ) -> Option<(ArchiveFileName, Kind)> {
+        self.files.iter().find(|(name, _)| may_read(name)).copied()
     }
 
-    fn add(&mut self, name: ArchiveFileName) -> Result<()> {
+    fn add(&mut self, name: ArchiveFileName, kind: Kind) -> Result<()> {
         if self.files.len() == LACKING_MAX {
             let message = format!("more than {LACKING_MAX} WAL files could not be copied");
-            return Err(OpError::new(Kind::StorageUnavailable, message)
-                .hint("find out who changes or deletes the WAL of either archive, and run the copy again"));
+            return Err(OpError::new(Kind::StorageUnavailable, message).hint(
+                "find out who changes or deletes the WAL of either archive, and run the copy again",
+            ));
         }
-        self.files.push(name);
+        self.files.push((name, kind));
         Ok(())
     }
 }
@@ -73,7 +77,11 @@ pub(super) async fn copy(
             if act == Act::Show {
                 report.wal.add(object.size);
                 let is_there = there.is_some() || !rivals.is_empty();
-                let sum = if is_there { &mut report.there } else { &mut report.copied };
+                let sum = if is_there {
+                    &mut report.there
+                } else {
+                    &mut report.copied
+                };
                 sum.add(object.size);
                 continue;
             }
@@ -112,24 +120,33 @@ fn note(
     report: &mut CopyReport,
     lacking: &mut Lacking,
 ) -> Result<()> {
-    match brought {
-        Brought::Copied => report.copied.add(object.size),
-        Brought::There | Brought::Marked { .. } => report.there.add(object.size),
-        Brought::Vanished => report.vanished += 1,
-        Brought::Trouble(kind, ref why) => report.trouble(Trouble {
-            key: object.key.to_string(),
-            kind,
-            why: why.clone(),
-        }),
-    }
-    if matches!(brought, Brought::Vanished | Brought::Trouble(..)) {
-        if let Some(name) = layout::wal_claim(object.key.as_str()) {
-            lacking.add(name)?;
+    let lacks = match brought {
+        Brought::Copied => {
+            report.copied.add(object.size);
+            None
         }
-    } else {
-        report.wal.add(object.size);
+        Brought::There | Brought::Marked { .. } => {
+            report.there.add(object.size);
+            None
+        }
+        Brought::Vanished => {
+            report.vanished += 1;
+            Some(Kind::CorruptData)
+        }
+        Brought::Trouble(kind, why) => {
+            let key = object.key.to_string();
+            report.trouble(Trouble { key, kind, why });
+            Some(kind)
+        }
+    };
+    match (lacks, layout::wal_claim(object.key.as_str())) {
+        (Some(kind), Some(name)) => lacking.add(name, kind),
+        (Some(_), None) => Ok(()),
+        (None, _) => {
+            report.wal.add(object.size);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// A file that the destination has under other codecs, which somebody else has stored. The same content is as good; with

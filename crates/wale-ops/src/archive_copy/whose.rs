@@ -28,11 +28,15 @@ const OPENED_MAX: usize = 8;
 /// the stores' failures.
 pub(super) async fn settle(route: &Route, act: Act) -> Result<()> {
     let Route { source, copy, .. } = route;
-    if source.location() == copy.location() {
-        return Err(same_place(source));
-    }
-    if act == Act::Copy {
-        refuse_same_place(source, copy).await?;
+    match act {
+        Act::Copy => refuse_same_place(source, copy).await?,
+        // Two buckets of one name may be two stores' ones; only a folder is known by its name.
+        Act::Show
+            if copy.location().starts_with("file:") && source.location() == copy.location() =>
+        {
+            return Err(same_place(source));
+        }
+        Act::Show => {}
     }
     let (of_source, of_copy) = (source.read_identity().await?, copy.read_identity().await?);
     match (&of_source, &of_copy) {
@@ -51,7 +55,10 @@ pub(super) async fn settle(route: &Route, act: Act) -> Result<()> {
 }
 
 fn same_place(source: &Archive) -> OpError {
-    let message = format!("the destination is the archive itself: {}", source.location());
+    let message = format!(
+        "the destination is the archive itself: {}",
+        source.location()
+    );
     OpError::new(Kind::Usage, message).hint("name another place for the copy")
 }
 
@@ -116,7 +123,10 @@ async fn compare_contents(
     if of_copy.is_none() && copy.holds_nothing().await? {
         return Ok(());
     }
-    match (cluster_of(source, of_source).await?, cluster_of(copy, of_copy).await?) {
+    match (
+        cluster_of(source, of_source).await?,
+        cluster_of(copy, of_copy).await?,
+    ) {
         (Some(one), Some(other)) if one == other => Ok(()),
         (Some(one), Some(other)) => Err(another_cluster(copy, one, other)),
         _ => refuse_strangers(source, copy).await,
@@ -180,7 +190,10 @@ async fn refuse_strangers(source: &Archive, copy: &Archive) -> Result<()> {
             let is_ours = |meta: &&ObjectMeta| layout::is_ours(meta.key.as_str());
             let unknown = |meta: &&ObjectMeta| !group.source.iter().any(|own| own.key == meta.key);
             if let Some(strange) = group.copy.iter().filter(is_ours).find(unknown) {
-                let message = format!("could not tell whether {} is of the same cluster", copy.location());
+                let message = format!(
+                    "could not tell whether {} is of the same cluster",
+                    copy.location()
+                );
                 return Err(OpError::new(Kind::ArchiveMismatch, message)
                     .detail(format!(
                         "Neither its backups nor its WAL show it, and it has {}, which the source does not have.",

@@ -65,7 +65,11 @@ fn options(arguments: &Copy, loaded: &Loaded) -> Result<CopyOptions, OpError> {
         text.parse::<BackupSelector>()
             .map_err(|problem| OpError::new(Kind::Usage, problem))
     };
-    let backups: Vec<BackupSelector> = arguments.backup.iter().map(select).collect::<Result<_, _>>()?;
+    let backups: Vec<BackupSelector> = arguments
+        .backup
+        .iter()
+        .map(select)
+        .collect::<Result<_, _>>()?;
     Ok(CopyOptions {
         which: if backups.is_empty() {
             Which::All
@@ -77,7 +81,11 @@ fn options(arguments: &Copy, loaded: &Loaded) -> Result<CopyOptions, OpError> {
         } else {
             Present::Compared
         },
-        act: if arguments.dry_run { Act::Show } else { Act::Copy },
+        act: if arguments.dry_run {
+            Act::Show
+        } else {
+            Act::Copy
+        },
         ..CopyOptions::new(workers)
     })
 }
@@ -100,7 +108,8 @@ fn summary(report: &CopyReport, act: Act) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<12} {value}");
     };
-    let sum = |sum: archive_copy::report::Sum| format!("{} objects, {}", sum.objects, bytes(sum.bytes));
+    let sum =
+        |sum: archive_copy::report::Sum| format!("{} objects, {}", sum.objects, bytes(sum.bytes));
     line("from", report.source.clone());
     line("to", report.destination.clone());
     for backup in &report.backups {
@@ -138,9 +147,9 @@ fn as_json(report: &CopyReport, act: Act) -> Value {
         };
         json!({"name": line.name.to_string(), "fate": fate, "why": why, "note": line.note})
     });
-    let troubles = report.troubles.iter().map(|trouble| {
-        json!({"key": trouble.key, "kind": trouble.kind.name(), "why": trouble.why})
-    });
+    let troubles = report.troubles.iter().map(
+        |trouble| json!({"key": trouble.key, "kind": trouble.kind.name(), "why": trouble.why}),
+    );
     json!({
         "source": report.source,
         "destination": report.destination,
@@ -183,8 +192,14 @@ mod tests {
                 line(BackupFate::Copied),
                 line(BackupFate::Gone("was deleted".to_owned())),
             ],
-            copied: Sum { objects: 3, bytes: 1536 },
-            wal: Sum { objects: 1, bytes: 512 },
+            copied: Sum {
+                objects: 3,
+                bytes: 1536,
+            },
+            wal: Sum {
+                objects: 1,
+                bytes: 512,
+            },
             duration: Duration::from_millis(1500),
             ..CopyReport::default()
         };
