@@ -46,7 +46,7 @@ impl WalChoice {
     #[must_use]
     pub fn takes(&self, key: &str) -> bool {
         let Some(name) = layout::wal_claim(key) else {
-            return false;
+            return is_map_of_changes(key);
         };
         match &self.needs {
             None => true,
@@ -55,6 +55,19 @@ impl WalChoice {
                 .any(|need| need.may_read(&self.histories, &name)),
         }
     }
+}
+
+/// Whether an object is one of WAL-G's maps of the blocks that 16 segments change, `<segment>_delta`. No restore reads them;
+/// WAL-G's next delta backup does. They are small, so all of them go along.
+fn is_map_of_changes(key: &str) -> bool {
+    const DIGITS: usize = 24;
+    let name = key.strip_prefix(layout::WAL_PREFIX);
+    let Some((segment, rest)) = name.and_then(|name| name.split_at_checked(DIGITS)) else {
+        return false;
+    };
+    let end = rest.strip_prefix("_delta");
+    WalSegmentName::parse(segment).is_ok()
+        && end.is_some_and(|end| end.is_empty() || end.starts_with('.'))
 }
 
 /// Whether an object in the folder of a backup is copied, under a name known or not: what is not understood may hold
@@ -383,6 +396,19 @@ mod tests {
                 [true, true, true, true],
             ),
             ("wal_005/note.txt", [false, false, false, false]),
+            (
+                "wal_005/000000010000000000000010_delta.lzma",
+                [true, true, true, true],
+            ),
+            (
+                "wal_005/000000010000000000000010_delta",
+                [true, true, true, true],
+            ),
+            (
+                "wal_005/000000010000000000000010_deltas",
+                [false, false, false, false],
+            ),
+            ("wal_005/00000001_delta.lzma", [false, false, false, false]),
         ] {
             let found = [&all, &one, &late, &unknown].map(|choice| choice.takes(key));
             assert_eq!(found, expected, "{key}");
