@@ -17,7 +17,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pipeline::CancellationToken;
 use wale_storage::{ObjectKey, ObjectMeta};
 
-use super::options::Act;
+use super::options::CopyMode;
 use super::pairs::Pairs;
 use super::plan::takes_of_backup;
 use super::report::{BackupFate, BackupLine, CopyReport, Sum, Trouble};
@@ -38,7 +38,7 @@ pub(super) struct Backups<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) histories: &'a Histories,
     pub(super) lacking: &'a Lacking,
-    pub(super) act: Act,
+    pub(super) act: CopyMode,
     pub(super) workers: usize,
     pub(super) cancel: &'a CancellationToken,
     /// Those that are listed at the destination by now.
@@ -64,7 +64,7 @@ impl Backups<'_> {
         let name = &chosen.entry.name;
         let (fate, note) = match self.unfit(chosen).await? {
             (Some(fate), _) => (fate, None),
-            (None, note) if self.act == Act::Show => {
+            (None, note) if self.act == CopyMode::Show => {
                 let objects = self.count(name).await?;
                 report.copied.objects += objects.copied.objects;
                 report.copied.bytes += objects.copied.bytes;

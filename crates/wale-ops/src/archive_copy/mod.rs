@@ -1,6 +1,6 @@
 //! Copying an archive into another store: backups and their WAL, byte for byte as they are stored.
 //!
-//! Nothing is decompressed, decrypted or sealed anew. [`plan`] decides (pure): which objects belong to the copy, in which
+//! Nothing is decompressed, decrypted or sealed anew. `plan` decides (pure): which objects belong to the copy, in which
 //! order, and what becomes of each. `run` acts, and [`report`] is what the user gets.
 //!
 //! ```text
@@ -21,7 +21,7 @@
 mod backup;
 mod options;
 mod pairs;
-pub mod plan;
+mod plan;
 pub mod report;
 mod run;
 mod scope;
@@ -33,6 +33,6 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use options::{Act, CopyOptions, Present, Which};
+pub use options::{CopyMode, CopyOptions, Present, Which};
 pub use report::{BackupFate, BackupLine, CopyReport, Trouble};
 pub use run::run;

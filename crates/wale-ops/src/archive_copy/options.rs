@@ -26,7 +26,7 @@ pub enum Present {
 
 /// Whether anything is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Act {
+pub enum CopyMode {
     /// Only say what would be done.
     Show,
     /// Copy.
@@ -42,7 +42,7 @@ pub struct CopyOptions {
     /// What is done with what is there.
     pub present: Present,
     /// Whether anything is written.
-    pub act: Act,
+    pub act: CopyMode,
     /// Objects that move at a time; one at least.
     pub workers: usize,
     /// How often an object is tried.
@@ -56,7 +56,7 @@ impl CopyOptions {
         Self {
             which: Which::All,
             present: Present::Compared,
-            act: Act::Copy,
+            act: CopyMode::Copy,
             workers,
             retry: RetryBudget::OBJECT,
         }

@@ -11,19 +11,18 @@ use super::options::Present;
 
 /// Where the recovery of a chosen backup begins to read WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub(super) struct Need {
     /// The backup.
-    pub backup: BackupName,
+    pub(super) backup: BackupName,
     /// Its first segment; `None` where its record does not say where it begins, and everything may be needed.
-    pub start: Option<WalSegmentName>,
+    pub(super) start: Option<WalSegmentName>,
     /// The segment size of its cluster, where it is known.
-    pub size: Option<WalSegmentSize>,
+    pub(super) size: Option<WalSegmentSize>,
 }
 
 impl Need {
     /// Whether a restore of the backup, to whatever target, may read this file.
-    #[must_use]
-    pub fn may_read(&self, histories: &Histories, name: &ArchiveFileName) -> bool {
+    pub(super) fn may_read(&self, histories: &Histories, name: &ArchiveFileName) -> bool {
         let (Some(start), Some(segment)) = (self.start, name.segment()) else {
             // A history is small, and a server asks for all of them.
             return true;
@@ -34,17 +33,16 @@ impl Need {
 
 /// Which WAL belongs to the copy.
 #[derive(Debug)]
-pub struct WalChoice {
+pub(super) struct WalChoice {
     /// What the chosen backups need; `None` where everything is copied.
-    pub needs: Option<Vec<Need>>,
+    pub(super) needs: Option<Vec<Need>>,
     /// The histories of the source.
-    pub histories: Histories,
+    pub(super) histories: Histories,
 }
 
 impl WalChoice {
     /// Whether the object of this key is copied. What claims no name of a file that PostgreSQL archives is not.
-    #[must_use]
-    pub fn takes(&self, key: &str) -> bool {
+    pub(super) fn takes(&self, key: &str) -> bool {
         let Some(name) = layout::wal_claim(key) else {
             return is_map_of_changes(key);
         };
@@ -72,8 +70,7 @@ fn is_map_of_changes(key: &str) -> bool {
 
 /// Whether an object in the folder of a backup is copied, under a name known or not: what is not understood may hold
 /// files of the cluster. Claims and notes of deletions speak of the source only.
-#[must_use]
-pub fn takes_of_backup(key: &str) -> bool {
+pub(super) fn takes_of_backup(key: &str) -> bool {
     !matches!(
         layout::parse(key),
         ArchiveKey::Attempt(_) | ArchiveKey::Deletion(_) | ArchiveKey::Sentinel(_)
@@ -85,7 +82,7 @@ pub fn takes_of_backup(key: &str) -> bool {
 ///
 /// # Errors
 /// The first backup that is chosen and not among `all`.
-pub fn order(
+pub(super) fn order(
     all: &[BackupName],
     parents: &BTreeMap<BackupName, BackupName>,
     chosen: &[BackupName],
@@ -118,7 +115,7 @@ pub fn order(
 
 /// What becomes of an object of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// The destination does not have it: it is put, and read back.
     Put,
     /// The destination has it: both are read and compared.
@@ -130,8 +127,7 @@ pub enum Step {
 }
 
 /// What becomes of an object of `size` bytes, of which the destination has one of `there` bytes, or none.
-#[must_use]
-pub const fn step(size: u64, there: Option<u64>, present: Present) -> Step {
+pub(super) const fn step(size: u64, there: Option<u64>, present: Present) -> Step {
     match (there, present) {
         (None, _) => Step::Put,
         (Some(there), _) if there != size => Step::Conflict,
@@ -142,8 +138,7 @@ pub const fn step(size: u64, there: Option<u64>, present: Present) -> Step {
 
 /// The objects of the destination that hold the same file as `key` under another codec, and which the source does not have:
 /// a fetch that finds two copies with different bytes refuses both. `ours` and `theirs` are the keys around it.
-#[must_use]
-pub fn rivals(key: &str, ours: &BTreeSet<&str>, theirs: &BTreeSet<&str>) -> Vec<String> {
+pub(super) fn rivals(key: &str, ours: &BTreeSet<&str>, theirs: &BTreeSet<&str>) -> Vec<String> {
     let same_file = |other: &str| {
         let whole = |key: &str| match layout::parse(key) {
             ArchiveKey::Wal {
@@ -165,8 +160,7 @@ pub fn rivals(key: &str, ours: &BTreeSet<&str>, theirs: &BTreeSet<&str>) -> Vec<
 
 /// What `wale.json` of the destination becomes: `None` where it stays as it is. A copy's is the source's, which may have
 /// learned since. An archive that began by itself only learns of the codecs.
-#[must_use]
-pub fn merged_identity(
+pub(super) fn merged_identity(
     source: &ArchiveIdentity,
     copy: &ArchiveIdentity,
 ) -> Option<ArchiveIdentity> {
@@ -187,14 +181,13 @@ pub fn merged_identity(
 }
 
 /// Whether an identity is a copy of the other one.
-#[must_use]
-pub fn is_copy_of(source: &ArchiveIdentity, copy: &ArchiveIdentity) -> bool {
+pub(super) fn is_copy_of(source: &ArchiveIdentity, copy: &ArchiveIdentity) -> bool {
     source.created_at == copy.created_at && source.created_by == copy.created_by
 }
 
 /// How two `metadata.json` of one backup differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Marks {
+pub(super) enum Marks {
     /// In the mark to be kept alone; whether the source's has it.
     Differ {
         /// Whether the source's backup is marked to be kept.
@@ -207,8 +200,7 @@ pub enum Marks {
 }
 
 /// Compares two `metadata.json` of one backup: `backup-mark` rewrites it on each side, so the mark may differ.
-#[must_use]
-pub fn marks(source: &[u8], copy: &[u8]) -> Marks {
+pub(super) fn marks(source: &[u8], copy: &[u8]) -> Marks {
     let read = |bytes: &[u8]| {
         let mut map: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(bytes).ok()?;
@@ -326,91 +318,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn wal_of_a_chosen_backup_is_everything_from_its_start_along_its_timelines() {
+    /// All WAL, that of a backup before the fork, of one after it, and of one whose start is not known.
+    fn choices() -> [WalChoice; 4] {
         let mut histories = Histories::default();
         let text = "1\t0/7000100\tx\n";
         histories.insert(TimelineHistory::parse(TimelineId::new(2).unwrap(), text).unwrap());
-        let all = WalChoice {
-            needs: None,
-            histories: histories.clone(),
-        };
-        let need = Need {
+        let need = |start: Option<u32>| Need {
             backup: name(3),
-            start: Some(name(3).segment()),
+            start: start.map(|number| name(number).segment()),
             size: Some(WalSegmentSize::DEFAULT),
         };
-        let one = WalChoice {
-            needs: Some(vec![need.clone()]),
+        let some = [Some(3), Some(9), None].map(|start| Some(vec![need(start)]));
+        let [one, late, unknown] = some;
+        [None, one, late, unknown].map(|needs| WalChoice {
+            needs,
             histories: histories.clone(),
-        };
-        // It begins after the fork: timeline 2 does not lead out of it.
-        let late = WalChoice {
-            needs: Some(vec![Need {
-                backup: name(9),
-                start: Some(name(9).segment()),
-                ..need.clone()
-            }]),
-            histories: histories.clone(),
-        };
-        let unknown = WalChoice {
-            needs: Some(vec![Need {
-                start: None,
-                ..need
-            }]),
-            histories,
-        };
+        })
+    }
+
+    #[test]
+    fn wal_of_a_chosen_backup_is_everything_from_its_start_along_its_timelines() {
+        let choices = choices();
         for (key, expected) in [
+            ("000000010000000000000002.zst", [true, false, false, true]),
+            ("000000010000000000000003.zst", [true, true, false, true]),
+            ("000000010000000000000009", [true, true, true, true]),
+            ("000000020000000000000007.br", [true, true, false, true]),
+            ("000000020000000000000009.zst", [true, true, false, true]),
             (
-                "wal_005/000000010000000000000002.zst",
+                "000000010000000000000007.partial.zst",
+                [true, true, false, true],
+            ),
+            (
+                "000000010000000000000002.00000028.backup",
                 [true, false, false, true],
             ),
             (
-                "wal_005/000000010000000000000003.zst",
+                "000000010000000000000003.00000028.backup",
                 [true, true, false, true],
             ),
-            ("wal_005/000000010000000000000009", [true, true, true, true]),
+            ("00000002.history.zst", [true, true, true, true]),
+            ("00000001000000000000000A.zst.age", [true, true, true, true]),
+            ("note.txt", [false, false, false, false]),
             (
-                "wal_005/000000020000000000000007.br",
-                [true, true, false, true],
-            ),
-            (
-                "wal_005/000000020000000000000009.zst",
-                [true, true, false, true],
-            ),
-            (
-                "wal_005/000000010000000000000007.partial.zst",
-                [true, true, false, true],
-            ),
-            (
-                "wal_005/000000010000000000000002.00000028.backup",
-                [true, false, false, true],
-            ),
-            (
-                "wal_005/000000010000000000000003.00000028.backup",
-                [true, true, false, true],
-            ),
-            ("wal_005/00000002.history.zst", [true, true, true, true]),
-            (
-                "wal_005/00000001000000000000000A.zst.age",
+                "000000010000000000000010_delta.lzma",
                 [true, true, true, true],
             ),
-            ("wal_005/note.txt", [false, false, false, false]),
+            ("000000010000000000000010_delta", [true, true, true, true]),
             (
-                "wal_005/000000010000000000000010_delta.lzma",
-                [true, true, true, true],
-            ),
-            (
-                "wal_005/000000010000000000000010_delta",
-                [true, true, true, true],
-            ),
-            (
-                "wal_005/000000010000000000000010_deltas",
+                "000000010000000000000010_deltas",
                 [false, false, false, false],
             ),
-            ("wal_005/00000001_delta.lzma", [false, false, false, false]),
+            ("00000001_delta.lzma", [false, false, false, false]),
         ] {
-            let found = [&all, &one, &late, &unknown].map(|choice| choice.takes(key));
+            let key = format!("wal_005/{key}");
+            let found = choices.each_ref().map(|choice| choice.takes(&key));
             assert_eq!(found, expected, "{key}");
         }
     }

@@ -8,12 +8,12 @@ use wale_archive::Archive;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::backup::Backups;
-use super::options::{Act, CopyOptions};
-use super::report::CopyReport;
+use super::options::{CopyMode, CopyOptions, Which};
+use super::report::{BackupFate, CopyReport};
 use super::scope::Scope;
 use super::transfer::Route;
 use super::{wal, whose};
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// Copies backups and their WAL from `source` to `copy`. What the report names as left out is the caller's to judge:
 /// [`CopyReport::failure`].
@@ -81,6 +81,9 @@ pub async fn run(
         }
         backups.copy(chosen, &mut report).await?;
     }
+    if options.which != Which::All {
+        not_as_asked(&mut report);
+    }
     add_notes(&mut report, options.act);
     report.duration = begun.elapsed();
     Ok(report)
@@ -94,7 +97,18 @@ async fn unless_cancelled<T>(
     done.unwrap_or_else(|| Err(OpError::cancelled()))
 }
 
-fn add_notes(report: &mut CopyReport, act: Act) {
+/// Who asks for a backup by its name has not got it when the source deletes it meanwhile.
+fn not_as_asked(report: &mut CopyReport) {
+    for line in &mut report.backups {
+        if let BackupFate::Gone(why) = &mut line.fate {
+            let why = std::mem::take(why);
+            let kind = Kind::NotFound;
+            line.fate = BackupFate::Left { kind, why };
+        }
+    }
+}
+
+fn add_notes(report: &mut CopyReport, act: CopyMode) {
     if report.vanished > 0 {
         report.notes.push(format!(
             "{} WAL objects were deleted at the source while the copy ran; they are not in the copy",
@@ -113,7 +127,7 @@ fn add_notes(report: &mut CopyReport, act: Act) {
             report.strange
         ));
     }
-    if report.backups.is_empty() && act == Act::Copy {
+    if report.backups.is_empty() && act == CopyMode::Copy {
         let note = "the source has no base backup: the copy has WAL alone, which restores nothing";
         report.notes.push(note.to_owned());
     }

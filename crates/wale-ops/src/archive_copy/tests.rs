@@ -17,7 +17,7 @@ use wale_storage::{
     Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
 };
 
-use super::{Act, BackupFate, CopyOptions, CopyReport, Present, Which, run};
+use super::{BackupFate, CopyMode, CopyOptions, CopyReport, Present, Which, run};
 use crate::error::{Kind, OpError};
 use crate::retry::RetryBudget;
 use crate::testing::{SYSTEM_IDENTIFIER, archive, cluster, encode, segment_name};
@@ -239,7 +239,7 @@ async fn copy_as(source: &Side, copy: &Side, options: &CopyOptions) -> Result<Co
     )
     .await?;
     let now = progress.snapshot();
-    if options.act == Act::Copy && report.failure().is_none() && report.vanished == 0 {
+    if options.act == CopyMode::Copy && report.failure().is_none() && report.vanished == 0 {
         assert!(
             now.total_bytes.is_some_and(|total| now.done_bytes >= total),
             "{now:?}"
@@ -265,7 +265,7 @@ fn is_left(report: &CopyReport, backup: &str) -> bool {
 async fn everything_is_copied_once_and_byte_for_byte() {
     let (source, to) = (Side::source().await, Side::new());
     let shown = CopyOptions {
-        act: Act::Show,
+        act: CopyMode::Show,
         ..options()
     };
     let plan = copy_as(&source, &to, &shown).await.expect("planned");
@@ -504,6 +504,19 @@ async fn what_is_deleted_at_the_source_meanwhile_is_left_out() {
     assert_eq!(report.backups.len(), 2);
 }
 
+/// Segments 3 and 4 are stored while the source is listed, which shows the second alone.
+#[tokio::test]
+async fn a_hole_that_only_a_listing_has_is_filled() {
+    let (source, to) = (Side::source().await, Side::new());
+    // The listings before it: the histories, and the sum of all.
+    let hidden = Fault::OmitFromList(wal(WAL[3]));
+    let plan = FaultPlan::new().fail_keys("wal_005/", Verb::List, Occurrence::Nth(3), hidden);
+    source.faulty.set_plan(plan);
+    let report = copy(&source, &to).await.expect("copied");
+    assert!(report.failure().is_none(), "{report:?}");
+    assert_eq!(to.content(), source.expected());
+}
+
 #[tokio::test]
 async fn another_clusters_place_and_the_own_one_are_refused() {
     let (source, to) = (Side::source().await, Side::new());
@@ -512,7 +525,7 @@ async fn another_clusters_place_and_the_own_one_are_refused() {
         .await
         .expect("claimed");
     let before = to.content();
-    for act in [Act::Copy, Act::Show] {
+    for act in [CopyMode::Copy, CopyMode::Show] {
         let error = copy_as(&source, &to, &CopyOptions { act, ..options() }).await;
         assert_eq!(error.expect_err("refused").kind, Kind::ArchiveMismatch);
         assert_eq!(to.content(), before);

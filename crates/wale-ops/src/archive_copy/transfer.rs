@@ -109,7 +109,7 @@ impl Route {
         } else {
             object.size
         };
-        let tally = Tally::new(expected, counted);
+        let tally = PassedSoFar::new(expected, counted);
         let (pieces, end) = (tally.clone(), tally.clone());
         let body = opened.body.map(move |piece| pieces.take(piece));
         let end = stream::once(async move { end.check().err() });
@@ -135,7 +135,7 @@ impl Route {
         &self,
         key: &ObjectKey,
         error: StoreError,
-        tally: &Tally,
+        tally: &PassedSoFar,
     ) -> Result<Brought> {
         let Some(cause) = tally.failed() else {
             let place = self.copy.location();
@@ -271,7 +271,7 @@ impl Counted {
 
 /// What has gone through a body so far.
 #[derive(Clone)]
-struct Tally {
+struct PassedSoFar {
     shared: Arc<Mutex<Passed>>,
     expected: u64,
     counted: Counted,
@@ -292,7 +292,7 @@ enum Broken {
     Length(u64),
 }
 
-impl Tally {
+impl PassedSoFar {
     fn new(expected: u64, counted: &Counted) -> Self {
         Self {
             shared: Arc::default(),

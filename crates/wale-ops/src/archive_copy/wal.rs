@@ -1,15 +1,15 @@
 //! All WAL of the copy, in the order of the listing: each timeline from its beginning, as it was archived.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wale_archive::Archive;
 use wale_format::layout::{self, ArchiveKey};
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName};
 use wale_storage::{ObjectKey, ObjectMeta};
 
-use super::options::Act;
+use super::options::CopyMode;
 use super::pairs::{Group, Pairs};
 use super::plan::{WalChoice, rivals};
 use super::report::{CopyReport, Trouble};
@@ -57,52 +57,125 @@ impl Lacking {
 pub(super) async fn copy(
     route: &Arc<Route>,
     choice: &WalChoice,
-    act: Act,
+    act: CopyMode,
     workers: usize,
     report: &mut CopyReport,
 ) -> Result<Lacking> {
-    let mut lacking = Lacking::default();
-    let mut pairs = Pairs::open(&route.source, &route.copy, layout::WAL_PREFIX).await?;
-    let mut workers = Workers::new(workers);
-    while let Some(group) = pairs.next().await? {
-        for object in &group.source {
-            if !choice.takes(object.key.as_str()) {
-                continue;
+    let mut walk = Walk {
+        route,
+        choice,
+        act,
+        workers,
+        lacking: Lacking::default(),
+        last: BTreeMap::new(),
+    };
+    walk.along(Pass::All, report).await?;
+    if act == CopyMode::Copy {
+        walk.along(Pass::Holes, report).await?;
+    }
+    Ok(walk.lacking)
+}
+
+/// What a walk along the listings takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Everything.
+    All,
+    /// What the destination lacks before the last segment of the first walk. A listing is no picture of one moment: of two
+    /// segments that were stored while it was read it may have the second alone.
+    Holes,
+}
+
+struct Walk<'a> {
+    route: &'a Arc<Route>,
+    choice: &'a WalChoice,
+    act: CopyMode,
+    workers: usize,
+    lacking: Lacking,
+    /// The last segment that was seen of each timeline.
+    last: BTreeMap<TimelineId, WalSegmentName>,
+}
+
+impl Walk<'_> {
+    async fn along(&mut self, pass: Pass, report: &mut CopyReport) -> Result<()> {
+        let route = self.route;
+        let mut pairs = Pairs::open(&route.source, &route.copy, layout::WAL_PREFIX).await?;
+        let mut workers = Workers::new(self.workers);
+        while let Some(group) = pairs.next().await? {
+            for object in &group.source {
+                let there = group.there(object);
+                if !self.choice.takes(object.key.as_str()) || !self.is_due(object, there, pass) {
+                    continue;
+                }
+                if let Some(task) = self.task(&group, object, there, report)
+                    && let Some(ended) = workers.begin(task).await?
+                {
+                    note(ended, report, &mut self.lacking)?;
+                }
             }
-            let there = group.there(object);
-            let rivals = match there {
-                None => rivals_in(&group, object),
-                Some(_) => Vec::new(),
-            };
-            if act == Act::Show {
-                report.wal.add(object.size);
-                let is_there = there.is_some() || !rivals.is_empty();
-                let sum = if is_there {
-                    &mut report.there
-                } else {
-                    &mut report.copied
-                };
-                sum.add(object.size);
-                continue;
+        }
+        while let Some(ended) = workers.end().await? {
+            note(ended, report, &mut self.lacking)?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&mut self, object: &ObjectMeta, there: Option<u64>, pass: Pass) -> bool {
+        let segment = match layout::wal_claim(object.key.as_str()) {
+            Some(ArchiveFileName::Segment(segment)) => Some(segment),
+            _ => None,
+        };
+        match (pass, segment) {
+            (Pass::All, Some(segment)) => {
+                // The listing goes upwards.
+                self.last.insert(segment.timeline(), segment);
+                true
             }
-            let (route, object) = (Arc::clone(route), object.clone());
-            let task = async move {
-                let brought = if rivals.is_empty() {
-                    route.bring(&object, there).await?
-                } else {
-                    beside(&route, &object, &rivals).await?
-                };
-                Ok((object, brought))
-            };
-            if let Some(ended) = workers.begin(task).await? {
-                note(ended, report, &mut lacking)?;
+            (Pass::All, None) => true,
+            (Pass::Holes, None) => false,
+            (Pass::Holes, Some(segment)) => {
+                let last = self.last.get(&segment.timeline());
+                let is_known = |name: &ArchiveFileName| *name == ArchiveFileName::Segment(segment);
+                there.is_none()
+                    && last.is_some_and(|last| segment <= *last)
+                    && self.lacking.find(is_known).is_none()
             }
         }
     }
-    while let Some(ended) = workers.end().await? {
-        note(ended, report, &mut lacking)?;
+
+    /// The work for an object; none where it is only counted.
+    fn task(
+        &self,
+        group: &Group,
+        object: &ObjectMeta,
+        there: Option<u64>,
+        report: &mut CopyReport,
+    ) -> Option<impl Future<Output = Result<(ObjectMeta, Brought)>> + Send + use<>> {
+        let rivals = match there {
+            None => rivals_in(group, object),
+            Some(_) => Vec::new(),
+        };
+        if self.act == CopyMode::Show {
+            report.wal.add(object.size);
+            let is_there = there.is_some() || !rivals.is_empty();
+            let sum = if is_there {
+                &mut report.there
+            } else {
+                &mut report.copied
+            };
+            sum.add(object.size);
+            return None;
+        }
+        let (route, object) = (Arc::clone(self.route), object.clone());
+        Some(async move {
+            let brought = if rivals.is_empty() {
+                route.bring(&object, there).await?
+            } else {
+                beside(&route, &object, &rivals).await?
+            };
+            Ok((object, brought))
+        })
     }
-    Ok(lacking)
 }
 
 fn rivals_in(group: &Group, object: &ObjectMeta) -> Vec<String> {

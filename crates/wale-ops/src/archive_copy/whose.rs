@@ -11,7 +11,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_pg::SystemIdentifier;
 use wale_storage::{ObjectMeta, StoreError, body_from};
 
-use super::options::Act;
+use super::options::CopyMode;
 use super::pairs::Pairs;
 use super::plan::{is_copy_of, merged_identity};
 use super::transfer::{Brought, Route};
@@ -26,17 +26,17 @@ const OPENED_MAX: usize = 8;
 /// # Errors
 /// [`Kind::Usage`] where both are one place; [`Kind::ArchiveMismatch`] where the destination is another cluster's, or may be;
 /// the stores' failures.
-pub(super) async fn settle(route: &Route, act: Act) -> Result<()> {
+pub(super) async fn settle(route: &Route, act: CopyMode) -> Result<()> {
     let Route { source, copy, .. } = route;
     match act {
-        Act::Copy => refuse_same_place(source, copy).await?,
+        CopyMode::Copy => refuse_same_place(source, copy).await?,
         // Two buckets of one name may be two stores' ones; only a folder is known by its name.
-        Act::Show
+        CopyMode::Show
             if copy.location().starts_with("file:") && source.location() == copy.location() =>
         {
             return Err(same_place(source));
         }
-        Act::Show => {}
+        CopyMode::Show => {}
     }
     let (of_source, of_copy) = (source.read_identity().await?, copy.read_identity().await?);
     match (&of_source, &of_copy) {
@@ -44,7 +44,7 @@ pub(super) async fn settle(route: &Route, act: Act) -> Result<()> {
         _ => compare_contents(route, of_source.as_ref(), of_copy.as_ref()).await?,
     }
     match (of_source, of_copy) {
-        _ if act == Act::Show => Ok(()),
+        _ if act == CopyMode::Show => Ok(()),
         (None, _) => Ok(()),
         (Some(_), None) => put_identity(route).await,
         (Some(of_source), Some(of_copy)) => match merged_identity(&of_source, &of_copy) {

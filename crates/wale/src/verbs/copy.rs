@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use wale_ops::archive_copy::{self, Act, BackupFate, CopyOptions, CopyReport, Present, Which};
+use wale_ops::archive_copy::{self, BackupFate, CopyMode, CopyOptions, CopyReport, Present, Which};
 use wale_ops::{Archive, BackupSelector, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -33,9 +33,10 @@ pub(crate) fn run(arguments: &Copy, loaded: &Loaded, bar: &ProgressBar) -> Resul
         );
         OpError { message, ..error }
     })?;
-    let source = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-    // One memory for both: the source puts nothing, so what its uploads may take is the destination's.
+    // One memory for both. The source puts nothing, so what uploads may take is the destination's.
     let copy = assemble::archive(there, Bounds::of_verb(settings))?.archive;
+    let bounds = Bounds::of_verb(settings);
+    let source = assemble::archive_within(settings, bounds, Some(copy.budget()))?.archive;
     let work = copy_now(&source, &copy, &options, bar);
     let report = runtime::large(options.workers)?.block_on(work)?;
     for note in &report.notes {
@@ -82,9 +83,9 @@ fn options(arguments: &Copy, loaded: &Loaded) -> Result<CopyOptions, OpError> {
             Present::Compared
         },
         act: if arguments.dry_run {
-            Act::Show
+            CopyMode::Show
         } else {
-            Act::Copy
+            CopyMode::Copy
         },
         ..CopyOptions::new(workers)
     })
@@ -103,7 +104,7 @@ async fn copy_now(
 }
 
 /// What was copied, for a person.
-fn summary(report: &CopyReport, act: Act) -> String {
+fn summary(report: &CopyReport, act: CopyMode) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<12} {value}");
@@ -117,8 +118,8 @@ fn summary(report: &CopyReport, act: Act) -> String {
     }
     line("wal", sum(report.wal));
     let (copied, there) = match act {
-        Act::Show => ("to copy", "there"),
-        Act::Copy => ("copied", "was there"),
+        CopyMode::Show => ("to copy", "there"),
+        CopyMode::Copy => ("copied", "was there"),
     };
     line(copied, sum(report.copied));
     line(there, sum(report.there));
@@ -135,7 +136,7 @@ fn told(fate: &BackupFate) -> &str {
     }
 }
 
-fn as_json(report: &CopyReport, act: Act) -> Value {
+fn as_json(report: &CopyReport, act: CopyMode) -> Value {
     let sum = |sum: archive_copy::report::Sum| json!({"objects": sum.objects, "bytes": sum.bytes});
     let backups = report.backups.iter().map(|line| {
         let (fate, why) = match &line.fate {
@@ -153,8 +154,8 @@ fn as_json(report: &CopyReport, act: Act) -> Value {
     json!({
         "source": report.source,
         "destination": report.destination,
-        "dry_run": act == Act::Show,
-        "complete": act == Act::Copy && report.failure().is_none(),
+        "dry_run": act == CopyMode::Show,
+        "complete": act == CopyMode::Copy && report.failure().is_none(),
         "backups": backups.collect::<Vec<_>>(),
         "wal": sum(report.wal),
         "copied": sum(report.copied),
@@ -204,18 +205,18 @@ mod tests {
             ..CopyReport::default()
         };
         assert_eq!(
-            summary(&report, Act::Copy),
+            summary(&report, CopyMode::Copy),
             "from         file:///a\nto           s3://b/c\n\
              backup       base_000000010000000000000002_00000040 copied\n\
              backup       base_000000010000000000000002_00000040 was deleted\n\
              wal          1 objects, 512 B\ncopied       3 objects, 1.5 KiB\n\
              was there    0 objects, 0 B\nduration     1.5s\n"
         );
-        assert!(summary(&report, Act::Show).contains("to copy      3 objects"));
-        let json = as_json(&report, Act::Copy);
+        assert!(summary(&report, CopyMode::Show).contains("to copy      3 objects"));
+        let json = as_json(&report, CopyMode::Copy);
         assert_eq!(json["complete"], true);
         assert_eq!(json["backups"][1]["fate"], "gone");
         assert_eq!(json["copied"]["bytes"], 1536);
-        assert_eq!(as_json(&report, Act::Show)["complete"], false);
+        assert_eq!(as_json(&report, CopyMode::Show)["complete"], false);
     }
 }

@@ -56,41 +56,87 @@ fn rows(cluster: &Cluster, from: u32) {
     ));
 }
 
-/// An archive with two timelines, two backups and a target between them is copied into S3, which fails in the middle at
-/// first. The original goes away; each target is restored from the copy alone. Then the copy is copied back.
-#[test]
-fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
+/// An archive with two timelines, two backups, and a target between them.
+struct Original {
+    stage: Stage,
+    /// What table `t` held at the target, at the end of timeline 1, and at the end of timeline 2.
+    past: String,
+    end_of_1: String,
+    end_of_2: String,
+}
+
+impl Original {
+    fn new(name: &str) -> Self {
+        let stage = small_stage(name);
+        let first = &stage.cluster;
+        first.sql("create table t (id int, v int)");
+        stage.backup();
+        rows(first, 1);
+        let past = fingerprint(first, "t");
+        first.sql("select pg_create_restore_point('between')");
+        rows(first, 2);
+        stage.archive_all();
+        let end_of_1 = fingerprint(first, "t");
+        first.kill();
+        let (second, sidecar) = stage.restore("second", "", &[]);
+        second.start();
+        second.wait_promoted();
+        let data = second.data.to_string_lossy().into_owned();
+        let exit = sidecar.verb(WALE, "wale", &["backup-push", &data]);
+        assert_eq!(exit.code(), 0, "{}", exit.stderr);
+        rows(&second, 3);
+        archive_all(&second);
+        let end_of_2 = fingerprint(&second, "t");
+        second.kill();
+        Self {
+            stage,
+            past,
+            end_of_1,
+            end_of_2,
+        }
+    }
+
+    /// Each target, restored from the archive that `options` name alone.
+    fn restore_all(&self, options: &SidecarOptions) {
+        let one = "recovery_target_timeline = '1'";
+        let between = "recovery_target_name = 'between'\nrecovery_target_action = 'promote'";
+        let major = self.stage.cluster.server.major;
+        for (name, addition, expected) in [
+            ("latest", "", &self.end_of_2),
+            ("one", one, &self.end_of_1),
+            ("past", &format!("{one}\n{between}"), &self.past),
+        ] {
+            let sandbox = &self.stage.sandbox;
+            let (restored, options) = restore_options(sandbox, options, major, name, addition);
+            let sidecar = Sidecar::start(sandbox, WALE, &options);
+            sidecar.wait_ready(Duration::from_secs(120));
+            restored.configure(&["archive_mode = off".into()]);
+            restored.start();
+            restored.wait_promoted();
+            assert_eq!(&fingerprint(&restored, "t"), expected, "{name}");
+            restored.kill();
+        }
+    }
+}
+
+fn small_stage(name: &str) -> Stage {
     let cluster = ClusterOptions {
         segment_mib: 1,
         ..ClusterOptions::default()
     };
-    let stage = Stage::with("copy", &cluster, |options| options);
-    let major = stage.cluster.server.major;
-    let first = &stage.cluster;
-    first.sql("create table t (id int, v int)");
-    stage.backup();
-    rows(first, 1);
-    let past = fingerprint(first, "t");
-    first.sql("select pg_create_restore_point('between')");
-    rows(first, 2);
-    stage.archive_all();
-    let end_of_1 = fingerprint(first, "t");
-    first.kill();
-    let (second, sidecar) = stage.restore("second", "", &[]);
-    second.start();
-    second.wait_promoted();
-    let data = second.data.to_string_lossy().into_owned();
-    let exit = sidecar.verb(WALE, "wale", &["backup-push", &data]);
-    assert_eq!(exit.code(), 0, "{}", exit.stderr);
-    rows(&second, 3);
-    archive_all(&second);
-    let end_of_2 = fingerprint(&second, "t");
-    second.kill();
+    Stage::with(name, &cluster, |options| options)
+}
 
+/// The copy fails in the middle at first, and is taken up. The original goes away; each target is restored from the copy
+/// alone. Then the copy is copied back.
+#[test]
+fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
+    let original = Original::new("copy");
+    let (stage, sandbox) = (&original.stage, &original.stage.sandbox);
     let server_sandbox = Sandbox::new("copy-server");
     let server = S3Server::moto(&server_sandbox);
     let in_s3 = S3Server::settings(server.port(), "copy");
-    let failing = stage.sandbox.path().join("faults");
+    let failing = sandbox.path().join("faults");
     std::fs::write(
         &failing,
         "put key=wal_005/00000001000000000000000A denied\n",
@@ -99,8 +145,8 @@ fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
     let mut faulty = in_s3.clone();
     let control = failing.display().to_string();
     faulty.push(("WALE_FAULT_CONTROL".to_owned(), control));
-    let faulty = settings(&stage.sandbox, "faulty.conf", &faulty);
-    let to = settings(&stage.sandbox, "s3.conf", &in_s3);
+    let faulty = settings(sandbox, "faulty.conf", &faulty);
+    let to = settings(sandbox, "s3.conf", &in_s3);
     let planned = copy(&stage.options, &to, &["--dry-run"]);
     assert!(server.objects().is_empty());
     assert_eq!(planned["complete"], false);
@@ -108,7 +154,6 @@ fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
     assert_eq!(exit.code(), 77, "{}", exit.stderr);
     let begun = server.objects().len();
     assert!(begun > 1, "wale.json and some WAL");
-    assert!(!exit.stderr.contains("test-secret"), "{}", exit.stderr);
     let report = copy(&stage.options, &to, &[]);
     assert_eq!(report["complete"], true, "{report:#}");
     assert_eq!(report["backups"].as_array().unwrap().len(), 2);
@@ -117,28 +162,12 @@ fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
     assert_eq!(again["copied"]["objects"], 0, "{again:#}");
     println!("copied {} in {} s", report["copied"], report["seconds"]);
 
-    let aside = stage.sandbox.path().join("aside");
+    let aside = sandbox.path().join("aside");
     std::fs::rename(stage.archive(), &aside).unwrap();
-    drop(sidecar);
     let from_s3 = stage.options.clone().on_s3(in_s3);
-    let one = "recovery_target_timeline = '1'";
-    let between = "recovery_target_name = 'between'\nrecovery_target_action = 'promote'";
-    for (name, addition, expected) in [
-        ("latest", "", &end_of_2),
-        ("one", one, &end_of_1),
-        ("past", &format!("{one}\n{between}"), &past),
-    ] {
-        let (restored, options) = restore_options(&stage.sandbox, &from_s3, major, name, addition);
-        let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
-        sidecar.wait_ready(Duration::from_secs(120));
-        restored.configure(&["archive_mode = off".into()]);
-        restored.start();
-        restored.wait_promoted();
-        assert_eq!(&fingerprint(&restored, "t"), expected, "{name}");
-        restored.kill();
-    }
-    let back = stage.sandbox.folder("back");
-    let to = settings(&stage.sandbox, "back.conf", &in_folder(&back));
+    original.restore_all(&from_s3);
+    let back = sandbox.folder("back");
+    let to = settings(sandbox, "back.conf", &in_folder(&back));
     let report = copy(&from_s3, &to, &[]);
     assert_eq!(report["complete"], true, "{report:#}");
     assert_same(&aside, &back);
@@ -147,11 +176,7 @@ fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
 /// What is in the way is named, and stays; so is a place that is the source itself, or another cluster's.
 #[test]
 fn a_copy_refuses_to_overwrite_and_says_so() {
-    let cluster = ClusterOptions {
-        segment_mib: 1,
-        ..ClusterOptions::default()
-    };
-    let stage = Stage::with("copy-refused", &cluster, |options| options);
+    let stage = small_stage("copy-refused");
     stage.backup();
     stage.archive_all();
     let segment = stage.wal_names().pop().unwrap();
