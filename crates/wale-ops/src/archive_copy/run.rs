@@ -47,23 +47,24 @@ pub async fn run(
         ..CopyReport::default()
     };
     progress.set_phase("taking stock");
-    let stock = async {
+    // Boxed, as the other steps are: their own state is tens of kilobytes.
+    let stock = Box::pin(async {
         whose::settle(&route, options.act).await?;
         Scope::take(source, &options.which).await
-    };
+    });
     let scope = unless_cancelled(cancel, stock).await?;
     report.unfinished = scope.unfinished;
     report.strange = scope.strange;
     progress.set_total(scope.total.bytes);
     progress.set_total_files(scope.total.objects);
     progress.set_phase("copying WAL");
-    let copied = wal::copy(
+    let copied = Box::pin(wal::copy(
         &route,
         &scope.wal,
         options.act,
         options.workers,
         &mut report,
-    );
+    ));
     let lacking = unless_cancelled(cancel, copied).await?;
     progress.set_phase("copying backups");
     let mut backups = Backups {
@@ -79,7 +80,7 @@ pub async fn run(
         if cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
-        backups.copy(chosen, &mut report).await?;
+        Box::pin(backups.copy(chosen, &mut report)).await?;
     }
     if options.which != Which::All {
         not_as_asked(&mut report);
