@@ -159,6 +159,7 @@ impl CopyReport {
             Kind::ArchiveConflict => {
                 "nothing was overwritten: find out who wrote there, remove it, or copy to an empty place"
             }
+            Kind::NotFound => "choose another backup: backup-list prints what the source has",
             _ => "run the copy again",
         };
         Some(

@@ -270,7 +270,13 @@ async fn everything_is_copied_once_and_byte_for_byte() {
     };
     let plan = copy_as(&source, &to, &shown).await.expect("planned");
     assert!(to.content().is_empty());
+    let written = |side: &Side| {
+        let verbs = [Verb::Put, Verb::PutIfAbsent, Verb::Delete];
+        verbs.map(|verb| side.faulty.calls(verb))
+    };
+    let before = written(&source);
     let report = copy(&source, &to).await.expect("copied");
+    assert_eq!(written(&source), before, "the source is only read");
     assert!(report.failure().is_none(), "{report:?}");
     assert_eq!(to.content(), source.expected());
     // All but wale.json, which is there first.
@@ -502,6 +508,22 @@ async fn what_is_deleted_at_the_source_meanwhile_is_left_out() {
     // A backup that is gone is no part of the next one.
     let report = copy(&source, &to).await.expect("copied");
     assert_eq!(report.backups.len(), 2);
+}
+
+/// Rights to delete at the destination are not needed: what would be taken away stays, and means nothing.
+#[tokio::test]
+async fn a_destination_that_lets_nothing_be_deleted_will_do() {
+    let (source, to) = (Side::source().await, Side::new());
+    let plan = FaultPlan::new().fail(Verb::Delete, Occurrence::Always, Fault::PermissionDenied);
+    to.faulty.set_plan(plan);
+    for _ in 0..2 {
+        let report = copy(&source, &to).await.expect("copied");
+        assert!(report.failure().is_none(), "{report:?}");
+        assert_eq!(to.assert_listed_is_whole().await, [A, B, C]);
+    }
+    let mut found = to.content();
+    found.retain(|key, _| !key.ends_with("wale_attempt.json") && key != layout::CLOCK);
+    assert_eq!(found, source.expected());
 }
 
 /// Segments 3 and 4 are stored while the source is listed, which shows the second alone.
