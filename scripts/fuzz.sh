@@ -41,6 +41,12 @@ find "$seeds/lzop" -name '*.lzo' -size -64k | while read -r sample; do
   { printf '\003'; cat "$sample"; } | seed codec "lzop-$(basename "$sample")"
 done
 for file in "$golden"/*/*.tar; do seed tar "$(basename "$(dirname "$file")")-$(basename "$file")" <"$file"; done
+# WAL-G's increments: none of two pages, and the first and the third of three.
+printf 'wi1U\000\100\000\000\000\000\000\000\000\000\000\000' | seed increment empty
+{
+  printf 'wi1U\000\140\000\000\000\000\000\000\002\000\000\000\000\000\000\000\002\000\000\000'
+  head -c 16384 /dev/zero
+} | seed increment pages
 for file in "$golden"/wal-e-*/*.json; do seed sentinel "$(basename "$file")" <"$file"; done
 for file in "$golden"/postgresql-*/backup_manifest*; do
   seed manifest "$(basename "$file")" <"$file"

@@ -6,7 +6,7 @@
 #   setup.sh bench    that, and the peers
 #
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
-# PG_MAJORS (default 10, 12, 14, 15, 18 and the newest that can be had) is which.
+# PG_MAJORS (default all that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
 # OpenStack Swift (a Python environment of its own); Azurite; fake-gcs-server; Patroni; cargo-fuzz and cargo-deny.
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-test}
 export WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
 known=$(bash "$here/pg-matrix.sh" majors)
-majors=${PG_MAJORS:-$(printf '%s\n' 10 12 14 15 18 "${known##* }" | sort -nu)}
+majors=${PG_MAJORS:-$known}
 tools=${WALE_TEST_TOOLS:-/var/tmp/wale-tools}
 moto=5.2.5
 s3s_fs=0.14.1

@@ -6,11 +6,13 @@ use wale_format::layout;
 use wale_format::{BackupName, Sentinel};
 use wale_pipeline::blocking;
 
+use crate::chain;
 use crate::error::{Kind, OpError, Result};
+use crate::lineage::Lineage;
 use crate::member_list::Keep;
 use crate::parts::StoredPart;
 use crate::walk::{Lack, carried};
-use crate::{Archive, BackupEntry, SentinelRecord};
+use crate::{Archive, BackupEntry, Catalog, SentinelRecord};
 
 /// Why a backup cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,14 +59,36 @@ pub enum CheckDepth {
 }
 
 impl Archive {
-    /// What is wrong with a backup; `None` when nothing is.
+    /// What is wrong with a backup; `None` when nothing is. Of a delta, the backups that it builds on are looked at, too.
     ///
-    /// Costs a listing of its partitions, a listing of its WAL, and a few small requests.
+    /// Costs a listing of its partitions, a listing of its WAL, and a few small requests; of a delta, the timelines and a
+    /// listing for each backup that it builds on.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn look_at(&self, entry: &BackupEntry, look: CheckDepth) -> Result<Option<Flaw>> {
+    pub async fn look_at(
+        &self,
+        catalog: &Catalog,
+        entry: &BackupEntry,
+        look: CheckDepth,
+    ) -> Result<Option<Flaw>> {
+        let lineage = if entry.is_delta() {
+            self.lineage_of(&catalog.backups).await?.0
+        } else {
+            Lineage::default()
+        };
+        self.look_among(catalog, &lineage, entry, look).await
+    }
+
+    /// As [`Archive::look_at`], where the lineage of the catalog's backups is known.
+    pub(crate) async fn look_among(
+        &self,
+        catalog: &Catalog,
+        lineage: &Lineage,
+        entry: &BackupEntry,
+        look: CheckDepth,
+    ) -> Result<Option<Flaw>> {
         let sentinel = match &entry.sentinel {
             SentinelRecord::Readable(sentinel) => sentinel,
             SentinelRecord::Damaged(reason) => {
@@ -73,42 +97,73 @@ impl Archive {
                 ))));
             }
         };
-        if entry.name.is_delta() || sentinel.delta_from.is_some() {
-            let words = "it is a delta backup of WAL-G, which this version cannot restore yet";
-            return Ok(Some(Flaw::Unreadable(words.to_owned())));
-        }
+        let parents = match chain::parents(catalog, entry, lineage) {
+            Ok(parents) => parents,
+            Err(error) => return Flaw::of(error).map(Some),
+        };
         if look == CheckDepth::Record {
             return Ok(None);
         }
-        match self.check_whole(&entry.name, sentinel, look).await {
+        let looked = async {
+            // All that is needed of those before is their files.
+            for parent in parents.iter().copied().chain([entry]) {
+                self.check_files(parent, entry.is_delta()).await?;
+            }
+            match look {
+                CheckDepth::Whole => self.check_own_wal(&entry.name, sentinel).await,
+                CheckDepth::Parts | CheckDepth::Record => Ok(()),
+            }
+        };
+        match looked.await {
             Ok(()) => Ok(None),
             Err(error) => Flaw::of(error).map(Some),
         }
     }
 
-    async fn check_whole(
+    /// The backups that `entry` builds on, its parent first and a full backup last; none for a full backup.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] when one of them is not there, or they do not fit together; the store's.
+    pub async fn parents(
         &self,
-        name: &BackupName,
-        sentinel: &Sentinel,
-        look: CheckDepth,
-    ) -> Result<()> {
+        catalog: &Catalog,
+        entry: &BackupEntry,
+    ) -> Result<Vec<BackupEntry>> {
+        if !entry.is_delta() {
+            return Ok(Vec::new());
+        }
+        let (lineage, _) = self.lineage_of(&catalog.backups).await?;
+        let parents = chain::parents(catalog, entry, &lineage)?;
+        Ok(parents.into_iter().cloned().collect())
+    }
+
+    /// Whether what holds the files of a backup is there, as far as its record and its list say.
+    async fn check_files(&self, entry: &BackupEntry, is_in_chain: bool) -> Result<()> {
+        let name = &entry.name;
+        let Some(sentinel) = entry.readable() else {
+            return Err(OpError::internal(
+                "a backup of a chain has a readable record",
+            ));
+        };
         let list = self.member_list(name, sentinel, Keep::Partitions).await?;
+        if is_in_chain && list.is_none() {
+            return Err(chain::lacks_list(name));
+        }
         let parts = self.checked_parts(name, sentinel, list.as_ref()).await?;
-        if sentinel.wale.is_some() {
-            let key = Self::key(&layout::manifest(name))?;
-            let head = self.store().head(&key).await;
-            let head = head.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
-            if head.is_none() {
-                let message = format!("the manifest of backup {name} is not in the archive");
-                return Err(OpError::new(Kind::CorruptData, message));
-            }
-        } else {
-            self.check_clear(name, &parts).await?;
+        if sentinel.wale.is_none() {
+            return self.check_clear(name, &parts).await;
         }
-        if look == CheckDepth::Parts {
-            return Ok(());
+        let key = Self::key(&layout::manifest(name))?;
+        let head = self.store().head(&key).await;
+        let head = head.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        match head {
+            Some(_) => Ok(()),
+            None => Err(OpError::new(
+                Kind::CorruptData,
+                format!("the manifest of backup {name} is not in the archive"),
+            )),
         }
-        self.check_own_wal(name, sentinel).await
     }
 
     /// Whether a backup of another tool is not encrypted: its smallest partition shows it, no name does.

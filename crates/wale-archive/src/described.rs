@@ -20,7 +20,7 @@ const BUDGET_PART: u64 = 2;
 /// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
 pub const MANIFEST_FILE_BYTES: u64 = 40;
 /// Memory of a file of another tool's backup: a map of digests and what brought them, 24 bytes in nodes that are two thirds
-/// full, makes some 40; 17 more where its maker listed it; rounded up.
+/// full, makes some 40; 18 more where its maker listed it; rounded up.
 pub(crate) const FOREIGN_FILE_BYTES: u64 = 64;
 
 /// The first 128 bits of the SHA-256 of a path: none is met twice by chance, nor made to.
@@ -125,30 +125,57 @@ impl DescriptionBounds {
     }
 }
 
-/// Names that are expected: 17 bytes for each.
+/// How a listed member comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Delivery {
+    /// As it is: the whole of a file, or a directory.
+    Whole,
+    /// As the pages that changed since the backup before.
+    Increment,
+    /// Not at all: it is as it was in the backup before.
+    Elsewhere,
+}
+
+/// A member of a list: 17 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedMember {
+    /// Its name.
+    pub name: NameDigest,
+    /// How it comes.
+    pub delivery: Delivery,
+}
+
+/// Names that are expected: 18 bytes for each.
 #[derive(Debug, Default)]
 pub struct ExpectedNames {
-    /// In order, each once, with whether it has come.
-    digests: Box<[NameDigest]>,
+    /// In order, each once.
+    members: Box<[ListedMember]>,
+    /// Whether each has come.
     came: Box<[bool]>,
 }
 
 impl ExpectedNames {
-    /// Names that shall come.
-    pub fn new(mut digests: Vec<NameDigest>) -> Self {
-        digests.sort_unstable();
-        digests.dedup();
+    /// Names that shall come; what is elsewhere must not.
+    pub fn new(mut members: Vec<ListedMember>) -> Self {
+        members.sort_unstable();
+        members.dedup_by_key(|member| member.name);
+        let is_elsewhere = |member: &ListedMember| member.delivery == Delivery::Elsewhere;
         Self {
-            came: vec![false; digests.len()].into_boxed_slice(),
-            digests: digests.into_boxed_slice(),
+            came: members.iter().map(is_elsewhere).collect(),
+            members: members.into_boxed_slice(),
         }
     }
 
     /// Notes that a name has come; others are passed over.
     pub fn come(&mut self, name: &str) {
-        if let Ok(at) = self.digests.binary_search(&NameDigest::of(name)) {
+        if let Some(at) = self.find(name) {
             self.came[at] = true;
         }
+    }
+
+    /// How this one comes; `None` where it is not listed.
+    pub fn delivery_of(&self, name: &str) -> Option<Delivery> {
+        self.find(name).map(|at| self.members[at].delivery)
     }
 
     /// How many have not come.
@@ -158,13 +185,35 @@ impl ExpectedNames {
 
     /// Whether this one is expected and has not come.
     pub fn is_missing(&self, name: &str) -> bool {
-        let at = self.digests.binary_search(&NameDigest::of(name));
-        at.is_ok_and(|at| !self.came[at])
+        self.find(name).is_some_and(|at| !self.came[at])
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.digests.len()
+        self.members.len()
+    }
+
+    /// As [`ExpectedNames::delivery_of`].
+    pub(crate) fn delivery_of_digest(&self, name: NameDigest) -> Option<Delivery> {
+        self.position(name).map(|at| self.members[at].delivery)
+    }
+
+    /// Those that are not whole here.
+    pub(crate) fn not_whole(&self) -> Vec<ListedMember> {
+        let members = self.members.iter().copied();
+        members
+            .filter(|member| member.delivery != Delivery::Whole)
+            .collect()
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.position(NameDigest::of(name))
+    }
+
+    fn position(&self, name: NameDigest) -> Option<usize> {
+        self.members
+            .binary_search_by_key(&name, |member| member.name)
+            .ok()
     }
 }
 
@@ -174,9 +223,22 @@ mod tests {
 
     #[test]
     fn what_has_come_is_missed_no_more() {
-        let names = ["b", "a", "c", "a"];
-        let mut expected = ExpectedNames::new(names.map(NameDigest::of).to_vec());
-        assert_eq!((expected.count(), expected.missing()), (3, 3));
+        let member = |(name, delivery)| ListedMember {
+            name: NameDigest::of(name),
+            delivery,
+        };
+        let names = [
+            ("b", Delivery::Increment),
+            ("a", Delivery::Whole),
+            ("c", Delivery::Whole),
+            ("a", Delivery::Whole),
+            ("e", Delivery::Elsewhere),
+        ];
+        let mut expected = ExpectedNames::new(names.map(member).to_vec());
+        assert_eq!((expected.count(), expected.missing()), (4, 3));
+        assert_eq!(expected.delivery_of("b"), Some(Delivery::Increment));
+        assert_eq!(expected.delivery_of("e"), Some(Delivery::Elsewhere));
+        assert_eq!(expected.delivery_of("d"), None);
         for name in ["a", "a", "d", "A"] {
             expected.come(name);
         }

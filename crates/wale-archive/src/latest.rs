@@ -1,7 +1,6 @@
 //! Which backup a name means; above all, which one `LATEST` means, everywhere the same: the newest whole backup that leads
 //! to the newest timeline. What is newer and passed over is said.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -94,8 +93,8 @@ impl Archive {
     /// # Errors
     ///
     /// [`Kind::NotFound`] when there is none; [`Kind::CorruptData`] when its sentinel cannot be read;
-    /// [`Kind::Configuration`] for a delta backup; [`Kind::ArchiveMismatch`] when no backup leads to the newest timeline; the
-    /// store's.
+    /// also for a delta backup whose parents do not fit; [`Kind::ArchiveMismatch`] when no backup leads to the newest timeline;
+    /// the store's.
     pub async fn choose(&self, catalog: &Catalog, selector: &BackupSelector) -> Result<Chosen> {
         let entry = match selector {
             BackupSelector::Latest => return self.latest(catalog, &Wanted::default()).await,
@@ -104,6 +103,7 @@ impl Archive {
                 .ok_or_else(|| no_such_backup(catalog, name))?,
         };
         check_usable(entry)?;
+        self.parents(catalog, entry).await?;
         Ok(Chosen {
             entry: entry.clone(),
             passed_over: Vec::new(),
@@ -149,7 +149,10 @@ impl Archive {
                     reasons[index] = Some(why);
                     continue;
                 }
-                if let Some(flaw) = self.look_at(entry, wanted.look).await? {
+                if let Some(flaw) = self
+                    .look_among(catalog, &family.lineage, entry, wanted.look)
+                    .await?
+                {
                     flawed.get_or_insert(index);
                     reasons[index] = Some(flaw.words().to_owned());
                     continue;
@@ -180,17 +183,8 @@ struct Family {
 
 impl Family {
     async fn of(archive: &Archive, catalog: &Catalog) -> Result<Self> {
-        let endings = archive.endings(&catalog.backups).await?;
-        let timelines: BTreeSet<TimelineId> = endings
-            .iter()
-            .flatten()
-            .map(|ending| ending.timeline)
-            .collect();
-        let histories = archive.histories_around(&timelines).await?;
-        Ok(Self {
-            lineage: Lineage::new(histories, timelines),
-            endings,
-        })
+        let (lineage, endings) = archive.lineage_of(&catalog.backups).await?;
+        Ok(Self { lineage, endings })
     }
 
     fn why_not(&self, index: usize, to: TimelineId) -> String {
@@ -202,7 +196,7 @@ impl Family {
     }
 }
 
-/// Whether a restore of ours can begin with the backup at all.
+/// Whether the backup's record can be read at all.
 fn check_usable(entry: &BackupEntry) -> Result<()> {
     if let SentinelRecord::Damaged(reason) = &entry.sentinel {
         return Err(OpError::new(
@@ -212,16 +206,6 @@ fn check_usable(entry: &BackupEntry) -> Result<()> {
         )
         .detail(format!("{reason}."))
         .hint("repair what the reason names (owner and mode, a disk), or restore another backup"));
-    }
-    if entry.name.is_delta() {
-        return Err(OpError::new(
-            Kind::Configuration,
-            format!(
-                "backup {} is a delta backup of WAL-G, which this version cannot restore yet",
-                entry.name
-            ),
-        )
-        .hint("restore it with WAL-G, or choose a full backup"));
     }
     Ok(())
 }

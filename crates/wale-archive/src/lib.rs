@@ -15,6 +15,7 @@
 mod adopt;
 mod archive;
 mod catalog;
+pub mod chain;
 pub mod claim;
 pub mod clock;
 mod condition;

@@ -13,11 +13,14 @@ use wale_format::{BackupName, Sentinel};
 use wale_storage::ObjectKey;
 
 use crate::Archive;
-use crate::described::{DescriptionBounds, ExpectedNames, NameDigest};
+use crate::described::{Delivery, DescriptionBounds, ListedMember, NameDigest};
 use crate::error::{Kind, OpError, Result};
 
 /// The file that says where the recovery of a backup begins.
 const LABEL: &str = "backup_label";
+
+/// Folders whose files have no pages with a position in the log. What WAL-G takes for one is chance.
+const NOT_PAGED: [&str; 3] = ["pg_xact/", "pg_clog/", "pg_multixact/"];
 
 /// Partitions that a list names, at most, and bytes of the name of one. 131,072 × some 80 bytes = 10 MB, 40 MB at the worst;
 /// at WAL-G's 1 GiB each they are 128 TiB.
@@ -48,8 +51,13 @@ pub enum Keep {
 pub struct MemberList {
     /// The partitions that the list names, by the last component of their keys.
     pub partitions: BTreeSet<String>,
-    /// The members that some partition must hold, without a slash at either end. The data directory itself is none.
-    pub members: ExpectedNames,
+    /// The members, in no order, by their names without a slash at either end. The data directory itself is none.
+    pub members: Vec<ListedMember>,
+    /// Members whose names are no UTF-8: JSON does not say which they are. Those that a partition of the backup holds come all
+    /// the same; these are the others.
+    pub nameless_elsewhere: u64,
+    /// A file that is no relation's and of which only pages are here. WAL-G before 3.0.5 took some for relations.
+    pub doubtful: Option<String>,
     /// The member that was asked for.
     pub first: Option<String>,
 }
@@ -58,7 +66,9 @@ pub struct MemberList {
 struct Reading {
     keep: Keep,
     partitions: BTreeSet<String>,
-    digests: Vec<NameDigest>,
+    members: Vec<ListedMember>,
+    nameless_elsewhere: u64,
+    doubtful: Option<String>,
     seen: u64,
     first: Option<String>,
     /// Whether there was one at all.
@@ -70,17 +80,23 @@ impl Reading {
         Self {
             keep,
             partitions: BTreeSet::new(),
-            digests: Vec::new(),
+            members: Vec::new(),
+            nameless_elsewhere: 0,
+            doubtful: None,
             seen: 0,
             first: None,
             found: false,
         }
     }
 
-    fn member(&mut self, name: &str) {
+    fn member(&mut self, name: &str, delivery: Delivery) {
         let name = name.trim_start_matches("./").trim_matches('/');
+        if matches!(name, "" | ".") {
+            return;
+        }
         // JSON of WAL-G's has the replacement in the place of bytes that are not UTF-8.
-        if matches!(name, "" | ".") || name.contains(char::REPLACEMENT_CHARACTER) {
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            self.nameless_elsewhere += u64::from(delivery != Delivery::Whole);
             return;
         }
         match &self.keep {
@@ -88,7 +104,12 @@ impl Reading {
             Keep::Members(bounds) => {
                 self.seen += 1;
                 if self.seen <= bounds.files_max() {
-                    self.digests.push(NameDigest::of(name));
+                    let name = NameDigest::of(name);
+                    self.members.push(ListedMember { name, delivery });
+                }
+                let is_paged = NOT_PAGED.iter().all(|folder| !name.starts_with(folder));
+                if delivery == Delivery::Increment && !is_paged && self.doubtful.is_none() {
+                    self.doubtful = Some(name.to_owned());
                 }
             }
             Keep::First(wanted) => {
@@ -119,7 +140,9 @@ impl Reading {
         }
         Ok(MemberList {
             partitions: self.partitions,
-            members: ExpectedNames::new(self.digests),
+            members: self.members,
+            nameless_elsewhere: self.nameless_elsewhere,
+            doubtful: self.doubtful,
             first: self.first,
         })
     }
@@ -214,6 +237,22 @@ struct Described {
     /// Its content is in the backup's parent.
     #[serde(default, rename = "IsSkipped")]
     is_skipped: Option<bool>,
+    /// Its content is the pages that changed since the backup's parent.
+    #[serde(default, rename = "IsIncremented")]
+    is_incremented: Option<bool>,
+}
+
+impl Described {
+    fn delivery(&self) -> Result<Delivery, &'static str> {
+        let [skipped, incremented] =
+            [self.is_skipped, self.is_incremented].map(|flag| flag == Some(true));
+        match (skipped, incremented) {
+            (false, false) => Ok(Delivery::Whole),
+            (false, true) => Ok(Delivery::Increment),
+            (true, false) => Ok(Delivery::Elsewhere),
+            (true, true) => Err("a file is skipped and incremented"),
+        }
+    }
 }
 
 /// The whole list.
@@ -297,15 +336,15 @@ impl<'de> Visitor<'de> for Names<'_> {
         while let Some(name) = map.next_key::<String>()? {
             match self.section {
                 Section::Files => {
-                    if map.next_value::<Described>()?.is_skipped != Some(true) {
-                        self.reading.member(&name);
-                    }
+                    let described = map.next_value::<Described>()?;
+                    let delivery = described.delivery().map_err(A::Error::custom)?;
+                    self.reading.member(&name, delivery);
                 }
                 Section::Sets => {
                     self.reading.partition(name).map_err(A::Error::custom)?;
                     // WAL-G also names what was gone when it came to it; but the label never is.
                     if map.next_value_seed(HasLabel)? {
-                        self.reading.member(LABEL);
+                        self.reading.member(LABEL, Delivery::Whole);
                     }
                 }
             }
@@ -415,6 +454,7 @@ pub(crate) fn list(json: &str) -> MemberList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::described::ExpectedNames;
 
     /// As it is read from a store: in pieces.
     fn parse(json: &str, keep: Keep) -> serde_json::Result<Reading> {
@@ -451,18 +491,21 @@ mod tests {
             ".",
             "caf\u{fffd}",
         ];
-        let expected = names.map(|name| read.members.is_missing(name));
+        let (count, nameless) = (read.members.len(), read.nameless_elsewhere);
+        let members = ExpectedNames::new(read.members);
+        let expected = names.map(|name| members.is_missing(name));
         assert_eq!(
             expected,
             [true, true, true, false, false, false, false, false]
         );
-        assert_eq!((read.members.count(), read.partitions.len()), (3, 3));
+        assert_eq!(members.delivery_of("base/5/1"), Some(Delivery::Elsewhere));
+        assert_eq!((count, read.partitions.len(), nameless), (4, 3, 0));
         let lost = |name: &str| name != "ab";
         let first = parse(LIST, Keep::First(Arc::new(lost))).unwrap();
         assert_eq!(first.first.as_deref(), Some("backup_label"));
         let partitions = parse(LIST, Keep::Partitions).unwrap();
         assert_eq!(
-            (partitions.partitions.len(), partitions.digests.len()),
+            (partitions.partitions.len(), partitions.members.len()),
             (3, 0)
         );
         for (json, found) in [
@@ -477,6 +520,20 @@ mod tests {
                 "{json}"
             );
         }
+    }
+
+    #[test]
+    fn a_delta_lists_what_it_has_in_part_and_what_it_has_not() {
+        let read = list(
+            r#"{"Files": {"/base/5/1": {"IsIncremented": true}, "/pg_xact/0000": {"IsIncremented": true, "IsSkipped": false},
+                "/base/5/2": {"IsSkipped": true, "IsIncremented": false}, "/caf\ufffd": {"IsSkipped": true}, "/\ufffd": {}}}"#,
+        );
+        assert_eq!(read.nameless_elsewhere, 1);
+        assert_eq!(read.doubtful.as_deref(), Some("pg_xact/0000"));
+        let members = ExpectedNames::new(read.members);
+        let of = ["base/5/1", "base/5/2", "base/5/3"].map(|name| members.delivery_of(name));
+        let expected = [Some(Delivery::Increment), Some(Delivery::Elsewhere), None];
+        assert_eq!((of, members.missing()), (expected, 2));
     }
 
     #[test]
@@ -495,6 +552,7 @@ mod tests {
             r#"{"Files": 1}"#,
             r#"{"Files": ["a"]}"#,
             r#"{"Files": {"a": null}}"#,
+            r#"{"Files": {"a": {"IsSkipped": true, "IsIncremented": true}}}"#,
             r#"{"Files": {}, "Files": {}}"#,
             r#"{"TarFileSets": {"a": [1]}}"#,
             &LIST[..LIST.len() - 1],
@@ -512,9 +570,9 @@ mod tests {
         let bounds = DescriptionBounds::of_foreign(0);
         let mut reading = Reading::new(Keep::Members(bounds));
         for number in 0..bounds.files_max() + 3 {
-            reading.member(&number.to_string());
+            reading.member(&number.to_string(), Delivery::Whole);
         }
-        assert_eq!(reading.digests.len() as u64, bounds.files_max());
+        assert_eq!(reading.members.len() as u64, bounds.files_max());
         let key = ObjectKey::new("list").unwrap();
         let error = reading.finish(&key).unwrap_err();
         assert_eq!(error.kind, Kind::Configuration);

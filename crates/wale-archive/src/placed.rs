@@ -1,11 +1,13 @@
 //! Where in the log a base backup lies, as its record says: from which segment on, up to which position, in segments of
 //! which size.
 
+use std::collections::BTreeSet;
+
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{ArchiveFileName, Lsn, WalSegmentSize};
+use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentSize};
 
 use crate::error::{Kind, Result};
-use crate::lineage::{EndPosition, Leg, own_leg};
+use crate::lineage::{EndPosition, Leg, Lineage, own_leg};
 use crate::{Archive, BackupEntry};
 
 impl Archive {
@@ -95,6 +97,24 @@ impl Archive {
             endings.push(self.ending(entry, &mut size).await?);
         }
         Ok(endings)
+    }
+
+    /// The timelines around these backups, and where each backup ends.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn lineage_of(
+        &self,
+        backups: &[BackupEntry],
+    ) -> Result<(Lineage, Vec<Option<EndPosition>>)> {
+        let endings = self.endings(backups).await?;
+        let timelines: BTreeSet<TimelineId> = endings
+            .iter()
+            .flatten()
+            .map(|ending| ending.timeline)
+            .collect();
+        let histories = self.histories_around(&timelines).await?;
+        Ok((Lineage::new(histories, timelines), endings))
     }
 
     async fn ending(

@@ -147,9 +147,21 @@ impl RestoreTree {
     /// # Errors
     /// `OutsideOfTree` for a path that leads out; `Io`, also for what is no file.
     pub fn open_file(&self, relative: &str) -> Result<File, ClusterError> {
+        self.open_as(relative, OFlags::RDONLY)
+    }
+
+    /// Opens a file that was made here, to change its content. A link is not followed.
+    ///
+    /// # Errors
+    /// As [`RestoreTree::open_file`].
+    pub fn change_file(&self, relative: &str) -> Result<File, ClusterError> {
+        self.open_as(relative, OFlags::WRONLY)
+    }
+
+    fn open_as(&self, relative: &str, access: OFlags) -> Result<File, ClusterError> {
         let (folder, name) = self.parent(relative)?;
         // A pipe without a writer would wait forever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = || -> io::Result<File> {
             let file =
                 rustix::fs::openat(&folder, &*byte_text::to_bytes(name), flags, Mode::empty())
@@ -160,7 +172,12 @@ impl RestoreTree {
                 Err(io::ErrorKind::InvalidInput.into())
             }
         };
-        open().map_err(ClusterError::io("read", &self.path_of(relative)))
+        let what = if access == OFlags::RDONLY {
+            "read"
+        } else {
+            "write"
+        };
+        open().map_err(ClusterError::io(what, &self.path_of(relative)))
     }
 
     /// Removes a file or a link, durably. Nothing happens where it, or a folder above it, does not exist.

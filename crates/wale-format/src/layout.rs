@@ -198,6 +198,8 @@ pub enum ArchiveKey {
         part: String,
         /// How it is compressed.
         codec: Codec,
+        /// Whether the name ends in a dot, as WAL-G 3.0.8 named what it did not compress.
+        dot: bool,
     },
     /// Nothing that this version knows.
     Unknown,
@@ -236,9 +238,11 @@ impl ArchiveKey {
                 backup,
                 part,
                 codec,
+                dot,
             } => format!(
-                "{BACKUP_PREFIX}{backup}/{PARTITIONS}{part}.tar{}",
-                codec.suffix()
+                "{BACKUP_PREFIX}{backup}/{PARTITIONS}{part}.tar{}{}",
+                codec.suffix(),
+                if *dot { "." } else { "" }
             ),
             Self::Unknown => return None,
         })
@@ -353,8 +357,13 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
 
 fn parse_partition(backup: BackupName, rest: &str) -> Option<ArchiveKey> {
     let (stem, codec) = split_codec(rest);
+    let (stem, dot) = match (codec, stem.strip_suffix('.')) {
+        (Codec::None, Some(stem)) => (stem, true),
+        _ => (stem, false),
+    };
     let part = stem.strip_suffix(".tar")?;
-    if let Some(digits) = part.strip_prefix("part_")
+    if !dot
+        && let Some(digits) = part.strip_prefix("part_")
         && let Ok(number) = digits.parse::<u32>()
         && format!("{number:08}") == digits
     {
@@ -374,6 +383,7 @@ fn parse_partition(backup: BackupName, rest: &str) -> Option<ArchiveKey> {
         backup,
         part: part.to_owned(),
         codec,
+        dot,
     })
 }
 
@@ -570,6 +580,7 @@ mod tests {
                     backup: backup(),
                     part: "part_001".into(),
                     codec: Codec::Lz4,
+                    dot: false,
                 },
             ),
             (
@@ -578,6 +589,16 @@ mod tests {
                     backup: backup(),
                     part: "copy_0.tar".into(),
                     codec: Codec::None,
+                    dot: false,
+                },
+            ),
+            (
+                format!("{folder}tar_partitions/part_001.tar."),
+                ArchiveKey::ForeignPartition {
+                    backup: backup(),
+                    part: "part_001".into(),
+                    codec: Codec::None,
+                    dot: true,
                 },
             ),
             (
@@ -586,6 +607,7 @@ mod tests {
                     backup: backup(),
                     part: "pg_control".into(),
                     codec: Codec::Brotli,
+                    dot: false,
                 },
             ),
         ];
@@ -617,7 +639,8 @@ mod tests {
             "basebackups_005/base_000000010000000000000003_00000040/",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_00000000",
-            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar..",
+            "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.zst.",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/.tar.lzo",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/part_001.tar.tar",
             "basebackups_005/base_000000010000000000000003_00000040/tar_partitions/copy_0.tar.tar.zst",
@@ -684,8 +707,9 @@ mod tests {
             )
                 .prop_map(|(backup, part, codec)| ArchiveKey::ForeignPartition {
                     backup,
+                    dot: codec == Codec::None && part.len() % 2 == 0,
                     part,
-                    codec
+                    codec,
                 }),
         ]
     }

@@ -12,6 +12,7 @@
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
 //! | [`manifest`] | PostgreSQL's `backup_manifest` |
+//! | [`increment`] | the pages of a file that WAL-G's delta backups have |
 //! | [`identity`] | `wale.json`: which cluster an archive belongs to |
 //! | [`partition`] | which file goes in which tar |
 
@@ -25,6 +26,7 @@ mod checksum;
 
 pub mod codec;
 pub mod identity;
+pub mod increment;
 pub mod layout;
 pub mod manifest;
 pub mod metadata;
@@ -37,6 +39,7 @@ pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use identity::{ArchiveIdentity, Encryption, IdentityError};
+pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;
 pub use manifest::{
     ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,

@@ -158,6 +158,16 @@ pub struct Sentinel {
         skip_serializing_if = "Option::is_none"
     )]
     pub delta_from: Option<String>,
+    /// WAL-G: the parent's start position. Pages that changed since then are in the delta.
+    #[serde(default, rename = "DeltaLSN", skip_serializing_if = "Option::is_none")]
+    pub delta_lsn: Option<u64>,
+    /// WAL-G before 2.0: the same.
+    #[serde(
+        default,
+        rename = "DeltaFromLSN",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub delta_from_lsn: Option<u64>,
     /// Our own record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wale: Option<WaleSentinel>,
@@ -298,6 +308,8 @@ impl Sentinel {
             is_permanent: Some(false),
             wal_g_spec,
             delta_from: None,
+            delta_lsn: None,
+            delta_from_lsn: None,
             wale: Some(record),
         })
     }
@@ -421,6 +433,13 @@ impl Sentinel {
     #[must_use]
     pub fn is_delta(&self) -> bool {
         self.delta_from.is_some()
+    }
+
+    /// The start position of the backup to which this one only holds the changes. Where both spellings are there, the older
+    /// one counts, as for WAL-G.
+    #[must_use]
+    pub fn parent_lsn(&self) -> Option<Lsn> {
+        self.delta_from_lsn.or(self.delta_lsn).map(Lsn::new)
     }
 }
 

@@ -32,6 +32,7 @@ pub mod unreadable_wal;
 pub mod wal_fetch;
 mod wal_file;
 pub mod wal_push;
+pub mod wal_survey;
 
 #[cfg(test)]
 mod testing;
@@ -44,7 +45,7 @@ pub use wale_archive::error::{self, Declined, InRecovery, Kind, Level, OpError, 
 // The names that a program needs to run these operations for a long time; wale-service sees no room below.
 pub use wale_archive::{
     Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock, Remedy,
-    SentinelRecord, StoredWal,
+    SentinelRecord, StoredWal, foreign_cluster,
 };
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{

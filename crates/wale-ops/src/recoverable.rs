@@ -67,6 +67,48 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
     Ok(None)
 }
 
+/// Through which stretches of WAL the archive carries a recovery that begins with one of these backups: from the first of
+/// them on to where something is missing, from the next one behind that on, and so forth.
+///
+/// Costs what [`run`] costs for each stretch.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub async fn stretches(archive: &Archive, backups: &[BackupName]) -> Result<Vec<Recoverable>> {
+    let catalog = archive.catalog().await?;
+    let mut stretches: Vec<Recoverable> = Vec::new();
+    // The catalog's order is that of their ends.
+    for entry in catalog
+        .backups
+        .iter()
+        .filter(|entry| backups.contains(&entry.name))
+    {
+        let Some(sentinel) = entry.readable() else {
+            continue;
+        };
+        let size = archive.segment_size_of(&entry.name, sentinel).await?;
+        let start = entry.name.segment();
+        let is_within = |stretch: &Recoverable| {
+            let Some(until) = stretch.until else {
+                return false;
+            };
+            let number = |segment: WalSegmentName| segment.number(size).ok();
+            stretch.from.timeline() <= start.timeline()
+                && start.timeline() <= until.timeline()
+                && number(stretch.from) <= number(start)
+                && number(start) <= number(until)
+        };
+        if stretches.iter().any(is_within) {
+            continue;
+        }
+        if let Some(consistent_at) = archive.consistent_at(&entry.name, sentinel).await? {
+            stretches.push(look(archive, &entry.name, sentinel, consistent_at).await?);
+        }
+    }
+    Ok(stretches)
+}
+
 async fn look(
     archive: &Archive,
     backup: &BackupName,
@@ -200,6 +242,31 @@ mod tests {
         assert_eq!(report.from, segment_name(&name(6)));
         assert_eq!(report.unreadable, None);
         assert_eq!(found(&bench).await, (Some(name(7)), None, 0));
+    }
+
+    #[tokio::test]
+    async fn a_stretch_begins_with_a_backup_and_ends_where_something_is_missing() {
+        let backups = on(1, &[2, 3, 6, 9]);
+        let backups: Vec<&str> = backups.iter().map(String::as_str).collect();
+        let files = on(1, &[2, 3, 4, 6, 7, 8, 9, 10]);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let bench = bench(&backups, &files).await;
+        let names = bench.archive.catalog().await.expect("read").backups;
+        let names: Vec<BackupName> = names.into_iter().map(|entry| entry.name).collect();
+        let told = async |names: &[BackupName]| {
+            let found = stretches(&bench.archive, names).await.expect("found");
+            let ends = found
+                .into_iter()
+                .map(|one| (one.from, one.until.expect("some")));
+            let ends = ends.map(|(from, until)| (from.to_string(), until.to_string()));
+            ends.collect::<Vec<_>>()
+        };
+        let name = |number| on(1, &[number]).remove(0);
+        let expected = [(name(2), name(4)), (name(6), name(10))];
+        assert_eq!(told(&names).await, expected);
+        // Without the first two nothing leads to what they lead to.
+        assert_eq!(told(&names[2..]).await, expected[1..]);
+        assert_eq!(told(&[]).await, []);
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ async fn flaw(archive: &Archive, backup: &str) -> Option<Flaw> {
     let catalog = archive.catalog().await.expect("read");
     let entry = catalog.find(&name(backup)).expect("there");
     archive
-        .look_at(entry, CheckDepth::Whole)
+        .look_at(&catalog, entry, CheckDepth::Whole)
         .await
         .expect("looked at")
 }

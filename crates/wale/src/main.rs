@@ -116,6 +116,7 @@ fn warns(verb: &Verb) -> bool {
             | Verb::BackupPush(_)
             | Verb::BackupFetch(_)
             | Verb::BackupList(_)
+            | Verb::Adopt { .. }
             | Verb::BackupMark(_)
             | Verb::Delete(_)
             | Verb::Retain(_)

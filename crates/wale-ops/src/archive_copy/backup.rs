@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use wale_archive::claim::{Claim, Purpose, Taken};
 use wale_archive::lineage::Histories;
-use wale_archive::{Archive, BackupEntry, CheckDepth, Flaw, SentinelRecord};
+use wale_archive::{Archive, BackupEntry, Catalog, CheckDepth, Flaw, SentinelRecord};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pipeline::CancellationToken;
@@ -36,6 +36,8 @@ const CLAIM_WAIT: Duration = Duration::from_mins(12);
 /// What the copies of all backups share.
 pub(super) struct Backups<'a> {
     pub(super) route: &'a Arc<Route>,
+    /// Of the source: a delta is looked at with the backups that it builds on.
+    pub(super) catalog: &'a Catalog,
     pub(super) histories: &'a Histories,
     pub(super) lacking: &'a Lacking,
     pub(super) act: CopyMode,
@@ -111,7 +113,10 @@ impl Backups<'_> {
             let why = format!("has a damaged record at the source: {reason}");
             return Ok((Some(left(Kind::CorruptData, why)), None));
         }
-        let (damage, note) = match source.look_at(entry, CheckDepth::Whole).await? {
+        let (damage, note) = match source
+            .look_at(self.catalog, entry, CheckDepth::Whole)
+            .await?
+        {
             Some(Flaw::Damaged(words)) => {
                 let why = format!("is damaged at the source: {words}");
                 (Some((Kind::CorruptData, why)), None)
@@ -269,8 +274,11 @@ impl Backups<'_> {
             let why = format!("has lost object {key} at the destination while it was copied");
             return Ok(left(Kind::Busy, why));
         }
-        if let Some(Flaw::Damaged(words)) =
-            self.route.copy.look_at(entry, CheckDepth::Whole).await?
+        if let Some(Flaw::Damaged(words)) = self
+            .route
+            .copy
+            .look_at(self.catalog, entry, CheckDepth::Whole)
+            .await?
         {
             let why = format!("is not whole in the copy: {words}");
             return self.gone_or_left(name, Kind::CorruptData, why).await;

@@ -69,6 +69,7 @@ pub async fn run(
     progress.set_phase("copying backups");
     let mut backups = Backups {
         route: &route,
+        catalog: &scope.catalog,
         histories: &scope.wal.histories,
         lacking: &lacking,
         act: options.act,

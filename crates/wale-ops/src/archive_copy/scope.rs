@@ -17,9 +17,11 @@ use super::plan::{Need, WalChoice, order, takes_of_backup};
 use super::report::Sum;
 use crate::error::{Kind, OpError, Result};
 
-/// What is to be copied. 1 KiB for each backup, and its sentinel.
+/// What is to be copied. 1 KiB for each backup, and its sentinel twice.
 #[derive(Debug)]
 pub(super) struct Scope {
+    /// All backups of the source.
+    pub(super) catalog: Catalog,
     /// The backups, parents before their deltas.
     pub(super) backups: Vec<Chosen>,
     /// Which WAL goes along.
@@ -48,7 +50,7 @@ impl Scope {
     /// # Errors
     /// [`Kind::NotFound`] for a backup that is named and not there; the store's failures.
     pub(super) async fn take(source: &Archive, which: &Which) -> Result<Self> {
-        let mut catalog = source.catalog().await?;
+        let catalog = source.catalog().await?;
         let chosen = chosen(source, &catalog, which).await?;
         let parents = parents(&catalog);
         let all: Vec<BackupName> = names(&catalog);
@@ -57,11 +59,9 @@ impl Scope {
         let size = identity.map(|identity| identity.cluster.wal_segment_size);
         let mut backups = Vec::with_capacity(ordered.len());
         for name in &ordered {
-            let of_name = |entry: &BackupEntry| entry.name == *name;
-            let Some(index) = catalog.backups.iter().position(of_name) else {
-                continue;
-            };
-            backups.push(Chosen::new(catalog.backups.remove(index), size));
+            if let Some(entry) = catalog.find(name) {
+                backups.push(Chosen::new(entry.clone(), size));
+            }
         }
         let needs = backups.iter().map(|chosen| chosen.need.clone()).collect();
         let wal = WalChoice {
@@ -69,6 +69,7 @@ impl Scope {
             histories: histories(source).await?,
         };
         let mut scope = Self {
+            catalog,
             backups,
             wal,
             total: Sum::default(),

@@ -74,7 +74,7 @@ pub(super) async fn check<S: Sink>(
 }
 
 /// Whether every file of the manifest, or every name of a foreign list, has come.
-async fn check_arrived(archive: &Archive, backup: &StoredBackup) -> Result<()> {
+pub(super) async fn check_arrived(archive: &Archive, backup: &StoredBackup) -> Result<()> {
     let missing = backup.ledger.missing();
     if missing == 0 {
         return Ok(());

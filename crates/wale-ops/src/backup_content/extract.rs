@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wale_archive::ConsumeError;
-use wale_format::Crc32c;
+use wale_archive::described::Delivery;
 use wale_format::tar::{Member, MemberKind, TarReader};
+use wale_format::{Crc32c, Increment, IncrementError};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::ledger::{Admission, Carrier, Ledger};
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
 use super::memory::WRITE_BYTES;
-use super::sink::Sink;
+use super::sink::{Pages, Sink};
 use super::stored::{PartRules, StoredBackup};
 use super::tablespaces::{TablespaceRule, VersionFolders};
 use crate::error::{Kind, OpError, Result};
@@ -111,6 +112,8 @@ pub(super) struct Extraction<S> {
     progress: Progress,
     /// Whether the backup is one of wale's: then nothing but files and directories is in it.
     strict: bool,
+    /// Whether later backups build on it: then only what they lack is taken.
+    is_base: bool,
     limits: Limits,
     rule: TablespaceRule,
     files: AtomicU64,
@@ -138,6 +141,7 @@ impl<S: Sink> Extraction<S> {
             ledger: Arc::clone(&backup.ledger),
             progress: progress.clone(),
             strict: backup.manifest.is_some(),
+            is_base: backup.is_base,
             limits: Limits::of(backup),
             rule: TablespaceRule::new(oids, backup.major),
             files: AtomicU64::new(0),
@@ -209,6 +213,13 @@ impl<S: Sink> Extraction<S> {
             let member = member.map_err(std::io::Error::from)?;
             if cancel.is_cancelled() {
                 return Err(OpError::cancelled().into());
+            }
+            let delivery = self.ledger.delivery_of(member.path.as_str());
+            if self.is_base && !is_wanted(&member, delivery) {
+                continue;
+            }
+            if delivery == Some(Delivery::Elsewhere) {
+                return Err(came_unlisted(&member).into());
             }
             self.ledger.come(member.path.as_str());
             if self.rule.is_beside_version_folder(member.path.as_str()) {
@@ -419,7 +430,10 @@ impl<S: Sink> Extraction<S> {
         let arrived = match path {
             ControlFile::PATH => keep(&self.control_file, path, size, body),
             TABLESPACE_MAP => keep(&self.tablespace_map, path, size, body),
-            _ => self.write(member, size, body, buffer, cancel),
+            _ => match self.ledger.delivery_of(path) {
+                Some(Delivery::Increment) => self.change(path, size, body, buffer, cancel),
+                _ => self.write(member, size, body, buffer, cancel),
+            },
         };
         let arrived = arrived.and_then(|crc| Ok(self.ledger.arrived(path, crc, carrier)?));
         if let Err(error) = arrived {
@@ -430,6 +444,45 @@ impl<S: Sink> Extraction<S> {
         self.files.fetch_add(1, Ordering::Relaxed);
         self.progress.add_files(1);
         Ok(())
+    }
+
+    /// Changes a file that an earlier backup brought, as an increment says; returns the CRC-32C of the pages.
+    fn change<R: Read>(
+        &self,
+        path: &str,
+        size: u64,
+        body: &mut R,
+        buffer: &mut [u8],
+        cancel: &CancellationToken,
+    ) -> Result<u32, ConsumeError> {
+        let increment = Increment::read(body, size).map_err(|error| match error {
+            IncrementError::Read(error) => ConsumeError::Read(error),
+            error => OpError::new(
+                Kind::CorruptData,
+                format!("\"{path}\" in the backup cannot be used"),
+            )
+            .source(error)
+            .hint("restore another backup; this one was damaged in the archive")
+            .into(),
+        })?;
+        let could_not_write = |error| OpError::from_io(error, format_args!("write \"{path}\""));
+        let file = self.sink.change(path)?;
+        file.set_size(increment.file_bytes())
+            .map_err(could_not_write)?;
+        let page = &mut buffer[..Increment::PAGE_BYTES];
+        let mut crc = Crc32c::new();
+        for place in increment.places() {
+            if cancel.is_cancelled() {
+                return Err(OpError::cancelled().into());
+            }
+            body.read_exact(page)?;
+            crc.update(page);
+            if let Some(place) = place {
+                file.write_at(page, place).map_err(could_not_write)?;
+            }
+            self.progress.add(page.len() as u64);
+        }
+        Ok(crc.finish())
     }
 
     /// Gives the body of a member to the sink; returns its CRC-32C.
@@ -463,6 +516,24 @@ impl<S: Sink> Extraction<S> {
         }
         Ok(crc.finish())
     }
+}
+
+/// Whether a backup on which others build is asked for this member: a file that the list of a later one lacks.
+fn is_wanted(member: &Member, delivery: Option<Delivery>) -> bool {
+    matches!(delivery, Some(Delivery::Whole | Delivery::Increment))
+        && matches!(member.kind, MemberKind::File { .. })
+}
+
+/// The error for a file whose list says that it is only in the backup before.
+fn came_unlisted(member: &Member) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        format!(
+            "\"{}\" is in the backup, and its list says that it is only in the backup before",
+            member.path
+        ),
+    )
+    .hint("restore a full backup; the list of this one is not its own")
 }
 
 fn refused_link(path: &str, what: &str) -> OpError {

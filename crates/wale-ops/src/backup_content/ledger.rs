@@ -10,7 +10,9 @@ use std::collections::btree_map::Entry;
 use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use wale_archive::Remedy;
-use wale_archive::described::{DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest};
+use wale_archive::described::{
+    Delivery, DescriptionBounds, ExpectedNames, MANIFEST_FILE_BYTES, NameDigest,
+};
 
 use crate::error::{Kind, OpError, Result};
 
@@ -151,6 +153,14 @@ impl Ledger {
     pub(super) fn come(&self, name: &str) {
         if let Items::Foreign { listed, .. } = &mut *self.lock() {
             listed.come(name);
+        }
+    }
+
+    /// How the list says that a member comes; `None` where nothing lists it.
+    pub(super) fn delivery_of(&self, name: &str) -> Option<Delivery> {
+        match &*self.lock() {
+            Items::Manifest(_) => None,
+            Items::Foreign { listed, .. } => listed.delivery_of(name),
         }
     }
 
@@ -308,6 +318,8 @@ fn refused(path: &str, carrier: Carrier, why: &str) -> OpError {
 
 #[cfg(test)]
 mod tests {
+    use wale_archive::described::ListedMember;
+
     use super::*;
 
     fn bounds() -> DescriptionBounds {
@@ -427,8 +439,11 @@ mod tests {
 
     #[test]
     fn what_a_list_names_must_come_whatever_it_is() {
-        let names = ["base/5", "base/5/1"].map(NameDigest::of).to_vec();
-        let ledger = Ledger::of_list(bounds(), ExpectedNames::new(names));
+        let names = ["base/5", "base/5/1"].map(|name| ListedMember {
+            name: NameDigest::of(name),
+            delivery: Delivery::Whole,
+        });
+        let ledger = Ledger::of_list(bounds(), ExpectedNames::new(names.to_vec()));
         ledger.come("base/5");
         ledger.come("base/6");
         assert!(ledger.is_missing("base/5/1") && !ledger.is_missing("base/5"));

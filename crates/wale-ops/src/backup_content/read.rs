@@ -10,7 +10,7 @@ use wale_archive::parts::StoredPart;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
 
-use super::check::{WholeBackup, check};
+use super::check::{WholeBackup, check, check_arrived};
 use super::extract::Extraction;
 use super::ledger::Carrier;
 use super::manifest::Manifest;
@@ -51,6 +51,25 @@ impl BackupReader<'_> {
             return Err(OpError::cancelled());
         }
         check(self.archive, backup, &extraction).await
+    }
+
+    /// Reads a backup on which others build: what they lack goes to the sink. Gives how many files and bytes came.
+    ///
+    /// # Errors
+    ///
+    /// As [`BackupReader::read`].
+    pub(crate) async fn read_base<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        sink: &Arc<S>,
+    ) -> Result<(u64, u64)> {
+        let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
+        self.fetch_all(backup, &extraction).await?;
+        if self.cancel.is_cancelled() {
+            return Err(OpError::cancelled());
+        }
+        check_arrived(self.archive, backup).await?;
+        Ok(extraction.counts())
     }
 
     /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
+use wale_archive::chain;
 use wale_archive::described::DescriptionBounds;
-use wale_archive::member_list::Keep;
+use wale_archive::member_list::{Keep, MemberList};
 use wale_archive::parts::StoredPart;
 use wale_archive::{Archive, BackupEntry, ConsumeError, Remedy};
 use wale_cluster::recovery::ConfigurationSet;
@@ -33,6 +34,9 @@ use wale_format::hex;
 const MAP_MAX: u64 = 1 << 20;
 /// `extended_version.txt` has one line.
 const VERSION_TEXT_MAX: u64 = 64 << 10;
+
+/// Partitions of all backups of a chain, at most: 131,072 × some 150 bytes = 20 MB; at WAL-G's 1 GiB each they are 128 TiB.
+const CHAIN_PARTS_MAX: usize = 1 << 17;
 
 /// How a partition is read.
 #[derive(Clone, Copy, Debug)]
@@ -60,52 +64,114 @@ pub(crate) struct StoredBackup {
     pub(crate) parts: Vec<StoredPart>,
     /// Whether another tool's list says which files must arrive.
     is_listed: bool,
+    /// Whether a later backup builds on it.
+    pub(super) is_base: bool,
+    /// A sentence about what the user should check.
+    pub(crate) doubt: Option<String>,
     /// What the ledger takes of the budget until the reading ends.
     memory: Option<MemoryPermit>,
 }
 
 impl StoredBackup {
-    /// Reads what describes a backup, and holds the partitions in the archive against it.
+    /// Reads what describes a backup that builds on no other, and holds the partitions in the archive against it.
     ///
     /// # Errors
     ///
     /// [`Kind::CorruptData`] for what is missing or not what was recorded; [`Kind::Configuration`] for what this version
     /// cannot read, or has no memory for; those of the store.
     pub(crate) async fn load(archive: &Archive, entry: &BackupEntry) -> Result<Self> {
-        let name = entry.name.clone();
-        let sentinel = entry
-            .readable()
-            .cloned()
-            .ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))?;
+        let sentinel = sentinel_of(entry)?;
+        let list = List::load(archive, entry).await?;
+        let mut parts = list.parts(archive, entry).await?;
+        by_size(&mut parts);
         let budget = archive.budget();
-        let foreign = DescriptionBounds::of_foreign(budget.total());
-        let keep = Keep::Members(foreign);
-        let list = archive.member_list(&name, &sentinel, keep).await?;
-        let mut parts = archive
-            .checked_parts(&name, &sentinel, list.as_ref())
-            .await?;
-        parts.sort_by(|one, other| {
-            other
-                .size
-                .cmp(&one.size)
-                .then_with(|| one.key.cmp(&other.key))
-        });
-        let is_listed = list.as_ref().is_some_and(|list| list.members.count() > 0);
-        let (manifest, ledger, counted) = if let Some(record) = &sentinel.wale {
+        if let Some(record) = &sentinel.wale {
             let bounds = DescriptionBounds::of_manifest(budget.total());
-            let (manifest, ledger) = Manifest::load(archive, &name, record, bounds).await?;
+            let (manifest, ledger) = Manifest::load(archive, &entry.name, record, bounds).await?;
             let counted = bounds.counted(manifest.files, WORKER_BYTES);
-            (Some(manifest), ledger, counted)
-        } else {
-            archive.check_clear(&name, &parts).await?;
-            let listed = list.map(|list| list.members).unwrap_or_default();
-            let counted = foreign.counted(listed.count() as u64, WORKER_BYTES);
-            (None, Ledger::of_list(foreign, listed), counted)
-        };
-        let memory = match counted {
-            0 => None,
-            bytes => Some(budget.acquire(bytes).await),
-        };
+            let mut backup = Self::new(archive, entry, parts, ledger).await?;
+            backup.manifest = Some(manifest);
+            backup.hold(archive, counted).await;
+            return Ok(backup);
+        }
+        let bounds = DescriptionBounds::of_foreign(budget.total());
+        let members = list.list.map(|list| list.members).unwrap_or_default();
+        let is_listed = !members.is_empty();
+        let alone = chain::deliveries(vec![members]);
+        let alone = alone.map_err(|(_, why)| broken(&entry.name, &entry.name, &why))?;
+        let expected = alone.into_iter().next().unwrap_or_default();
+        let counted = bounds.counted(expected.count() as u64, WORKER_BYTES);
+        let ledger = Ledger::of_list(bounds, expected);
+        let mut backup = Self::new(archive, entry, parts, ledger).await?;
+        backup.is_listed = is_listed;
+        backup.hold(archive, counted).await;
+        Ok(backup)
+    }
+
+    /// The same for a delta backup of WAL-G's and those that it builds on, its parent first. Gives them in the same order, the
+    /// delta itself first.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoredBackup::load`]; [`Kind::CorruptData`] also when the lists do not fit together.
+    pub(crate) async fn load_chain(
+        archive: &Archive,
+        delta: &BackupEntry,
+        parents: &[BackupEntry],
+    ) -> Result<Vec<Self>> {
+        let bounds = DescriptionBounds::of_foreign(archive.budget().total());
+        let entries = || [delta].into_iter().chain(parents);
+        let (mut lists, mut parts, mut files, mut doubt) = (Vec::new(), Vec::new(), 0, None);
+        let mut partitions = 0;
+        for entry in entries() {
+            let list = List::load(archive, entry).await?;
+            let mut stored = list.parts(archive, entry).await?;
+            by_size(&mut stored);
+            partitions += stored.len();
+            if partitions > CHAIN_PARTS_MAX {
+                let why = format!("the chain has more than {CHAIN_PARTS_MAX} partitions");
+                return Err(broken(&delta.name, &entry.name, &why));
+            }
+            parts.push(stored);
+            let list = list.list.ok_or_else(|| chain::lacks_list(&entry.name))?;
+            if list.nameless_elsewhere > 0 {
+                return Err(nameless(entry, list.nameless_elsewhere));
+            }
+            doubt = doubt.or_else(|| Some(doubtful(entry, list.doubtful.as_deref()?)));
+            files += list.members.len() as u64;
+            if files > bounds.files_max() {
+                let what = format!("backup {} with those that it builds on", delta.name);
+                return Err(bounds.too_many(&what, files));
+            }
+            lists.push(list.members);
+        }
+        let expected = chain::deliveries(lists).map_err(|(position, why)| {
+            let name = entries().nth(position).map(|entry| &entry.name);
+            broken(&delta.name, name.unwrap_or(&delta.name), &why)
+        })?;
+        let mut chain = Vec::new();
+        for ((entry, parts), expected) in entries().zip(parts).zip(expected) {
+            let ledger = Ledger::of_list(bounds, expected);
+            let mut backup = Self::new(archive, entry, parts, ledger).await?;
+            backup.is_listed = true;
+            backup.is_base = !chain.is_empty();
+            chain.push(backup);
+        }
+        let counted = bounds.counted(files, WORKER_BYTES);
+        if let Some(delta) = chain.first_mut() {
+            delta.doubt = doubt;
+            delta.hold(archive, counted).await;
+        }
+        Ok(chain)
+    }
+
+    async fn new(
+        archive: &Archive,
+        entry: &BackupEntry,
+        parts: Vec<StoredPart>,
+        ledger: Ledger,
+    ) -> Result<Self> {
+        let (name, sentinel) = (entry.name.clone(), sentinel_of(entry)?.clone());
         let major = match recorded_major(&sentinel) {
             Some(major) => Some(major),
             None => extended_version(archive, &name).await?,
@@ -120,12 +186,21 @@ impl StoredBackup {
             sentinel,
             major,
             timeline,
-            manifest,
+            manifest: None,
             ledger: Arc::new(ledger),
-            memory,
+            memory: None,
             parts,
-            is_listed,
+            is_listed: false,
+            is_base: false,
+            doubt: None,
         })
+    }
+
+    /// Takes what the ledger needs of the budget.
+    async fn hold(&mut self, archive: &Archive, bytes: u64) {
+        if bytes > 0 {
+            self.memory = Some(archive.budget().acquire(bytes).await);
+        }
     }
 
     /// How one of its partitions is read. That WAL-G's streamed backups have no end marks is harmless where a cut is noticed
@@ -287,6 +362,79 @@ impl StoredBackup {
     pub(crate) async fn segment_size(&self, archive: &Archive) -> Result<WalSegmentSize> {
         archive.segment_size_of(&self.name, &self.sentinel).await
     }
+}
+
+/// Another tool's list of the members of a backup, where there is one.
+struct List {
+    list: Option<MemberList>,
+}
+
+impl List {
+    async fn load(archive: &Archive, entry: &BackupEntry) -> Result<Self> {
+        let bounds = DescriptionBounds::of_foreign(archive.budget().total());
+        let (name, sentinel) = (&entry.name, sentinel_of(entry)?);
+        let list = archive.member_list(name, sentinel, Keep::Members(bounds));
+        Ok(Self { list: list.await? })
+    }
+
+    /// The partitions of the backup, held against its record and this list.
+    async fn parts(&self, archive: &Archive, entry: &BackupEntry) -> Result<Vec<StoredPart>> {
+        let (name, sentinel) = (&entry.name, sentinel_of(entry)?);
+        let parts = archive.checked_parts(name, sentinel, self.list.as_ref());
+        let parts = parts.await?;
+        if sentinel.wale.is_none() {
+            archive.check_clear(name, &parts).await?;
+        }
+        Ok(parts)
+    }
+}
+
+fn sentinel_of(entry: &BackupEntry) -> Result<&Sentinel> {
+    let sentinel = entry.readable();
+    sentinel.ok_or_else(|| OpError::internal("a chosen backup has a readable sentinel"))
+}
+
+/// Largest first.
+fn by_size(parts: &mut [StoredPart]) {
+    parts.sort_by(|one, other| {
+        let by_size = other.size.cmp(&one.size);
+        by_size.then_with(|| one.key.cmp(&other.key))
+    });
+}
+
+/// The error for a list that names what an earlier backup has by no name.
+fn nameless(entry: &BackupEntry, count: u64) -> OpError {
+    OpError::new(
+        Kind::Configuration,
+        format!(
+            "delta backup {} cannot be restored: its list leaves {count} files to the backup before whose names are no UTF-8",
+            entry.name
+        ),
+    )
+    .detail("WAL-G's list does not say which files they are, so the restore would lack them.")
+    .hint("restore a full backup; the WAL leads on from there")
+}
+
+/// A sentence about a file that is no relation's, and of which a delta has pages only.
+fn doubtful(entry: &BackupEntry, path: &str) -> String {
+    format!(
+        "backup {} has only changed pages of \"{path}\", which WAL-G before 3.0.5 took for a relation where \"base\" is in \
+         the data directory's name: it may be of an earlier state. To be sure, restore a full backup and let the WAL lead \
+         on from there",
+        entry.name
+    )
+}
+
+fn broken(delta: &BackupName, at: &BackupName, why: &str) -> OpError {
+    OpError::new(
+        Kind::CorruptData,
+        if delta == at {
+            format!("backup {delta} cannot be restored: {why}")
+        } else {
+            format!("backup {delta} cannot be restored: of backup {at}, on which it builds: {why}")
+        },
+    )
+    .hint("restore a full backup; the WAL leads on from there")
 }
 
 /// Where a place lies in the original's data directory `base`, if it does.

@@ -180,14 +180,18 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
         ("part", Some("part_00000001.tar.zst")),
         ("copy", Some("copy_0.tar.7z")),
         ("list", Some("files_metadata.json")),
+        ("unchanged", Some("names files as unchanged")),
     ] {
         let bench = Bench::new().await;
         bench.change_sentinel(|sentinel| {
             sentinel.wale = None;
             sentinel.files_metadata_disabled = None;
         });
-        let mut files = serde_json::json!({"/": {}, "/base/5": {}, "/base/5/16390": {"IsSkipped": false},
-            "/base/5/16391": {"IsSkipped": true}});
+        let mut files =
+            serde_json::json!({"/": {}, "/base/5": {}, "/base/5/16390": {"IsSkipped": false}});
+        if case == "unchanged" {
+            files["/base/5/16391"] = serde_json::json!({"IsSkipped": true});
+        }
         if case == "member" {
             files["/base/5/99999"] = serde_json::json!({});
         }

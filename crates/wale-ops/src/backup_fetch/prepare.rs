@@ -115,8 +115,10 @@ async fn choose(
     let catalog = archive.catalog().await?;
     let (chosen, mut notes) = aim::choose(archive, &catalog, &options.selector, aim).await?;
     notes.warnings.extend(chosen.passed_over);
-    let source = Source::load(archive, &chosen.entry).await?;
-    Ok((Sources::only(source), notes))
+    let sources = Sources::load(archive, &catalog, &chosen.entry).await?;
+    notes.notes.extend(sources.chain_note());
+    notes.warnings.extend(sources.restored().doubt.clone());
+    Ok((sources, notes))
 }
 
 /// Decides where tablespaces and WAL go, and looks at those places. Also returns sentences about what the user should check.

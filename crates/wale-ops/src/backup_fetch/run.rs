@@ -179,9 +179,9 @@ impl Restore<'_> {
         }
         let (mut files, mut bytes) = (0, 0);
         for source in sources.before() {
-            let read = reader.read(source, target).await?;
-            files += read.files;
-            bytes += read.bytes;
+            let (came, size) = reader.read_base(source, target).await?;
+            files += came;
+            bytes += size;
         }
         let mut whole = reader.read(restored, target).await?;
         whole.files += files;

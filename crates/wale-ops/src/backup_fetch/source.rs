@@ -1,14 +1,14 @@
 //! The backups that feed one restore.
 
+use wale_archive::{Archive, BackupEntry, Catalog};
 use wale_pg::{ControlFile, MajorVersion};
 
-use crate::backup_content::DiskNeeds;
 pub(super) use crate::backup_content::StoredBackup as Source;
+use crate::backup_content::{DiskNeed, DiskNeeds};
 use crate::error::{Kind, OpError, Result};
 
 /// The backups that a restore reads. The one that is restored says everything but the content of files: name, label,
-/// control file, tablespaces, timeline. What it leaves out, as the increments of PostgreSQL 17 and WAL-G's deltas do, is
-/// in those before it; today there are none.
+/// control file, tablespaces, timeline. What it leaves out, as WAL-G's deltas do, is in those before it.
 pub(super) struct Sources {
     /// Oldest first.
     before: Vec<Source>,
@@ -22,6 +22,38 @@ impl Sources {
             before: Vec::new(),
             restored: backup,
         }
+    }
+
+    /// Reads what describes a backup, and those that it builds on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Source::load`]; [`Kind::CorruptData`] when the backups of a chain do not fit together.
+    pub(super) async fn load(
+        archive: &Archive,
+        catalog: &Catalog,
+        entry: &BackupEntry,
+    ) -> Result<Self> {
+        let parents = archive.parents(catalog, entry).await?;
+        if parents.is_empty() {
+            return Ok(Self::only(Source::load(archive, entry).await?));
+        }
+        let mut before = Source::load_chain(archive, entry, &parents).await?;
+        let restored = before.remove(0);
+        before.reverse();
+        Ok(Self { before, restored })
+    }
+
+    /// A sentence about the backups that the restored one builds on; none for a full backup.
+    pub(super) fn chain_note(&self) -> Option<String> {
+        let names: Vec<&str> = self.before.iter().map(|one| one.name.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "backup {} is a delta of WAL-G's: it is put together from {}, and itself",
+                self.restored.name,
+                names.join(", ")
+            )
+        })
     }
 
     /// The backup that is restored.
@@ -46,6 +78,11 @@ impl Sources {
 
     /// What goes to each tablespace, at most.
     pub(super) fn needs(&self) -> DiskNeeds {
+        if let Some(bytes) = self.largest_state() {
+            let mut need = DiskNeed::default();
+            need.add(bytes);
+            return DiskNeeds::from([(None, need)]);
+        }
         let mut needs = DiskNeeds::new();
         for source in self.all() {
             for (space, need) in source.needs().iter() {
@@ -53,6 +90,20 @@ impl Sources {
             }
         }
         needs
+    }
+
+    /// Of a chain, the bytes of the largest state that the data directory has on the way, where every backup says so: what a
+    /// delta holds takes the place of what was there.
+    fn largest_state(&self) -> Option<u64> {
+        if self.before.is_empty() {
+            return None;
+        }
+        let of = |source: &Source| match &source.sentinel {
+            delta if delta.is_delta() => delta.data_catalog_size,
+            full => full.data_catalog_size.max(full.bytes()),
+        };
+        let sizes: Option<Vec<u64>> = self.all().map(of).collect();
+        sizes?.into_iter().max()
     }
 
     /// Bytes of all files, where every backup says so.

@@ -224,6 +224,7 @@ impl Target {
 impl Sink for Target {
     type File = File;
     type Body = File;
+    type Pages = File;
 
     fn judge(&self, path: &str, size: u64) -> Result<()> {
         if self.read_later.contains(&path) {
@@ -248,6 +249,12 @@ impl Sink for Target {
         })?;
         let size = file.metadata().map_err(failed)?.len();
         Ok((file, size))
+    }
+
+    fn change(&self, path: &str) -> Result<File> {
+        let (tree, relative) = self.route(path);
+        tree.change_file(relative)
+            .map_err(|error| could_not_write(error, path))
     }
 }
 

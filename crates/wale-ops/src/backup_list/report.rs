@@ -1,10 +1,10 @@
 //! One line of the list: WAL-E's columns and ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use wale_format::BackupName;
-use wale_pg::{Lsn, MajorVersion, TimelineId};
+use wale_format::{BackupName, Codec};
+use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
 /// One base backup of the archive.
 ///
@@ -52,4 +52,44 @@ pub struct BackupSummary {
     pub wale: bool,
     /// Why the backup cannot be used: its sentinel cannot be read.
     pub damaged: Option<String>,
+    /// What made it; `None` where its sentinel cannot be read.
+    pub tool: Option<Tool>,
+    /// Whose backup it is, where its maker recorded that.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// The backup that this one only holds the changes to, by name.
+    pub parent: Option<String>,
+    /// What a look at its objects showed, where there was one.
+    pub looked: Option<Looked>,
+}
+
+/// What makes base backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// This program.
+    Wale,
+    /// WAL-E.
+    WalE,
+    /// WAL-G, and what writes as it does.
+    WalG,
+}
+
+impl Tool {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wale => "wale",
+            Self::WalE => "WAL-E",
+            Self::WalG => "WAL-G",
+        }
+    }
+}
+
+/// What a look at the objects of a backup showed. None of its partitions is read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// How its partitions are compressed, as their names say.
+    pub codecs: BTreeSet<Codec>,
+    /// Why this program cannot restore it as it is set up now; `None` where it can, as far as the look showed.
+    pub cannot: Option<String>,
 }

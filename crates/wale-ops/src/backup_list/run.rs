@@ -1,12 +1,16 @@
 //! The catalog as a list. A backup whose sentinel cannot be read is listed by its name: it is there, and an operator
 //! who looks for it must see it.
 
-use wale_archive::{Archive, BackupEntry, BackupSelector, SentinelRecord};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, SentinelRecord};
 use wale_format::Sentinel;
-use wale_pg::MajorVersion;
+use wale_pg::{MajorVersion, SystemIdentifier};
 
-use super::report::BackupSummary;
+use super::report::{BackupSummary, Looked, Tool};
 use crate::error::Result;
+
+/// Backups looked at together: they hide a store's latency well enough.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// All base backups of the archive, the one that ended first coming first.
 ///
@@ -21,6 +25,46 @@ pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
         .iter()
         .map(summary)
         .collect())
+}
+
+/// Looks at the objects of each of these backups: what they are, and whether the backup can be restored.
+///
+/// # Errors
+///
+/// Those of the store. Once more what [`run`] costs, and two listings and a few small reads per backup.
+pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<BackupSummary>> {
+    let catalog = archive.catalog().await?;
+    let looks: Vec<_> = backups
+        .into_iter()
+        .map(|summary| look_at(archive, &catalog, summary))
+        .collect();
+    stream::iter(looks)
+        .buffered(LOOKS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn look_at(
+    archive: &Archive,
+    catalog: &Catalog,
+    summary: BackupSummary,
+) -> Result<BackupSummary> {
+    let cannot = match catalog.find(&summary.name) {
+        Some(entry) => archive
+            .look_at(catalog, entry, CheckDepth::Whole)
+            .await?
+            .map(|flaw| flaw.words().to_owned()),
+        None => Some("it was deleted just now".to_owned()),
+    };
+    let parts = archive.parts(&summary.name).await?.known;
+    let looked = Looked {
+        codecs: parts.iter().map(|part| part.codec).collect(),
+        cannot,
+    };
+    Ok(BackupSummary {
+        looked: Some(looked),
+        ..summary
+    })
 }
 
 /// The backup that `LATEST` means, and sentences about newer ones that it passes over. `None` where there is none.
@@ -81,7 +125,22 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
             .cloned(),
         extensions: wale.map(|wale| wale.extensions.clone()).unwrap_or_default(),
         wale: wale.is_some(),
+        tool: damaged.is_none().then(|| tool_of(sentinel)),
+        system_identifier: sentinel.system_identifier.map(SystemIdentifier::new),
+        parent: sentinel.delta_from.clone(),
+        looked: None,
         damaged,
+    }
+}
+
+/// WAL-E records segments; WAL-G records positions, and of what it copied of WAL-E's it leaves the record as it was.
+fn tool_of(sentinel: &Sentinel) -> Tool {
+    if sentinel.wale.is_some() {
+        Tool::Wale
+    } else if sentinel.lsn.is_some() || sentinel.finish_lsn.is_some() {
+        Tool::WalG
+    } else {
+        Tool::WalE
     }
 }
 
@@ -115,6 +174,7 @@ mod tests {
             (listed.timeline.get(), listed.wale, listed.damaged),
             (2, false, None)
         );
+        assert_eq!((listed.tool, listed.looked), (Some(Tool::WalE), None));
         let listed = summary(&entry(SentinelRecord::Damaged("no JSON".to_owned())));
         assert_eq!(
             (listed.stop_segment.as_str(), listed.damaged.as_deref()),

@@ -270,8 +270,6 @@ async fn facts(
         BackupPlace::Named
     };
     let last = last_segment(&entry.name, sentinel, size);
-    let is_delta = entry.name.is_delta() || sentinel.delta_from.is_some();
-    let unreadable = is_delta.then(|| "a delta backup of WAL-G".to_owned());
     Ok(BackupFacts {
         time: entry.time,
         began: sentinel.started_at().unwrap_or(entry.time),
@@ -280,7 +278,7 @@ async fn facts(
             .as_ref()
             .is_some_and(|wale| wale.requested_over_http),
         branch,
-        unreadable,
+        unreadable: None,
         recorded,
         committed: entry.modified,
         marked,

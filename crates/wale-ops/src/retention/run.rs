@@ -22,7 +22,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::claim::{Claim, store_now};
-use wale_archive::{Archive, CheckDepth, Flaw, Remedy};
+use wale_archive::{Archive, Catalog, CheckDepth, Flaw, Remedy};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -170,7 +170,15 @@ pub(super) async fn remove_left_over(
 /// What is wrong with a backup as it is now.
 async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
     match archive.entry(&name).await? {
-        Some(entry) => archive.look_at(&entry, CheckDepth::Whole).await,
+        Some(entry) => {
+            // What it builds on as it is now, too.
+            let catalog = if entry.is_delta() {
+                archive.catalog().await?
+            } else {
+                Catalog::default()
+            };
+            archive.look_at(&catalog, &entry, CheckDepth::Whole).await
+        }
         None => Ok(Some(Flaw::Damaged(
             "its record was deleted just now".to_owned(),
         ))),

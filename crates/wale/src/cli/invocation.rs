@@ -57,6 +57,11 @@ pub(crate) enum Verb {
     BackupPush(BackupPush),
     BackupFetch(BackupFetch),
     BackupList(BackupList),
+    /// `adopt`
+    Adopt {
+        /// As JSON.
+        json: bool,
+    },
     BackupMark(BackupMark),
     Delete(Delete),
     Retain(Retain),

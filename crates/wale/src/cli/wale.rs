@@ -38,6 +38,12 @@ enum WaleVerb {
     BackupFetch(BackupFetch),
     /// List the base backups
     BackupList(BackupList),
+    /// Say what another tool's archive holds, and what changes in it
+    Adopt {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Mark a base backup to be kept
     BackupMark(BackupMark),
     /// Delete what the retention settings do not keep
@@ -124,6 +130,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
+        WaleVerb::Adopt { json } => Verb::Adopt { json },
         WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
         WaleVerb::Retain(arguments) => Verb::Retain(arguments),
         WaleVerb::Delete(arguments) => Verb::Delete(arguments),

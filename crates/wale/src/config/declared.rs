@@ -139,14 +139,16 @@ settings! {
     WALE_SWIFT_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
         "The archive in OpenStack Swift, as swift://container/path. The container must exist.")
         .aliases(&["WALG_SWIFT_PREFIX"]).flag("swift-prefix");
+    WALG_STORAGE_PREFIX: Option<String> = Setting::new(Archive, &Opt(TEXT),
+        "WAL-G's: a folder below the prefix in which the archive lies, whichever prefix is set.");
     WALE_COMPRESSION: Codec = Setting::new(Archive, &Choice(&Codec::ALL_WRITABLE, Codec::name),
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
-        .default("zstd").flag("compression");
+        .default("zstd").aliases(&["WALG_COMPRESSION_METHOD"]).flag("compression");
     WALE_COMPRESSION_LEVEL: Option<i32> = Setting::new(Archive, &Opt(Number(CodecSettings::ZSTD_LEVELS)),
         "The level of zstd. Level 1 is the default because higher levels were slower on PostgreSQL's pages \
          without being smaller. The other codecs have no levels.")
-        .otherwise("1 for zstd").flag("compression-level");
+        .otherwise("1 for zstd").aliases(&["WALG_ZSTD_LEVEL"]).flag("compression-level");
     WALE_MEMORY: u64 = Setting::new(Archive, &Parsed("size", machine::budget),
         "The budget for buffers, whatever the size of the database. In a container with a memory limit the \
          default is half the limit where that is less. A restore keeps 40 bytes for each file of the backup, 64 \
@@ -539,7 +541,8 @@ settings! {
     // ------------------------------------------------------------------ backup
     WALE_BACKUP_WORKERS: usize = Setting::new(Backup, &Number(WORKERS),
         "How many partitions of a base backup are written at a time.")
-        .derived("the number of processors, 2 to 8", |_| Some(machine::workers().to_string())).flag("backup-workers");
+        .derived("the number of processors, 2 to 8", |_| Some(machine::workers().to_string()))
+        .aliases(&["WALG_UPLOAD_DISK_CONCURRENCY"]).flag("backup-workers");
     WALE_BACKUP_CHECKPOINT: Checkpoint = Setting::new(Backup, &Choice(&Checkpoint::ALL, Checkpoint::name),
         "Whether a base backup begins with an immediate checkpoint or waits for a spread one.")
         .default("fast").flag("backup-checkpoint");
@@ -549,7 +552,7 @@ settings! {
         .default_time(DEFAULT_WAL_WAIT_LIMIT).flag("backup-wal-timeout");
     WALE_BACKUP_READ_RATE: Option<u64> = Setting::new(Backup, &Opt(SIZE),
         "The most bytes per second that a base backup reads from the data directory, all workers together.")
-        .otherwise("unlimited").flag("backup-read-rate");
+        .otherwise("unlimited").aliases(&["WALG_DISK_RATE_LIMIT"]).flag("backup-read-rate");
     WALE_DAMAGED_PAGES: DamagedPagePolicy = Setting::new(Backup, &Choice(&DamagedPagePolicy::ALL, DamagedPagePolicy::name),
         "What a page whose checksum does not match does to a base backup: `record` writes it into the backup's \
          record and the log, `fail` ends the backup.")
@@ -596,7 +599,8 @@ settings! {
         .default("LATEST").flag("restore-label");
     WALE_RESTORE_WORKERS: usize = Setting::new(Restore, &Number(WORKERS),
         "How many partitions are restored at a time.")
-        .derived("the number of processors, 2 to 8", |_| Some(machine::workers().to_string())).flag("restore-workers");
+        .derived("the number of processors, 2 to 8", |_| Some(machine::workers().to_string()))
+        .aliases(&["WALG_DOWNLOAD_CONCURRENCY"]).flag("restore-workers");
     WALE_RESTORE_AS: RestoreAs = Setting::new(Restore, &Choice(&RestoreAs::ALL, RestoreAs::name),
         "What the restored cluster becomes: `primary` recovers and promotes, `standby` keeps asking for WAL.")
         .default("primary").flag("restore-as");
@@ -626,7 +630,7 @@ settings! {
     // ------------------------------------------------------------------ program
     WALE_LOG: Targets = Setting::new(Program, &Parsed("level, or `target=level` pairs", value::log_filter),
         "What is logged: error, warn, info, debug or trace, or pairs as in info,wale_storage=debug.")
-        .default("info").flag("log");
+        .default("info").aliases(&["WALG_LOG_LEVEL"]).flag("log");
     WALE_LOG_FORMAT: LogFormat = Setting::new(Program, &Choice(&LogFormat::ALL, LogFormat::name),
         "One line of text or one JSON object for each event, on standard error.")
         .default("text").flag("log-format");

@@ -27,6 +27,7 @@ mod show;
 mod source;
 mod swift;
 mod value;
+mod wal_g;
 
 use std::collections::BTreeMap;
 use std::path::Path;

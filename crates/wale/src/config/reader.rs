@@ -11,6 +11,7 @@ use super::raw::Origin;
 use super::redact::{self, redact};
 use super::setting::{Declared, Setting, Values};
 use super::source::{Several, Sources, is_declared};
+use super::wal_g;
 
 /// Reads from the sources and gathers mistakes.
 pub(crate) struct Reader {
@@ -118,11 +119,13 @@ impl Reader {
     /// ours and are not known.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let mut names: Vec<&str> = self.sources.names().collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+        let mut names: Vec<(&str, &str)> = self.sources.set_names().collect();
+        names.sort_by_key(|(name, _)| *name);
+        names.dedup_by_key(|(name, _)| *name);
+        for (name, text) in names {
+            if let Some(warning) = wal_g::warning(name, text) {
+                warnings.push(warning);
+            } else if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                 warnings.push(format!("{name} has no effect: {why}"));
             } else if self.looks_like_ours(name) && !is_declared(name) {
                 let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.facts().name));
@@ -136,7 +139,9 @@ impl Reader {
     }
 
     fn looks_like_ours(&self, name: &str) -> bool {
-        (name.starts_with("WALE_") && !is_of_kubernetes(name)) || self.sources.is_in_file(name)
+        let is_of_wal_g = name.starts_with("WALG_") && !wal_g::is_needless(name);
+        let is_ours = name.starts_with("WALE_") && !is_of_kubernetes(name);
+        is_ours || is_of_wal_g || self.sources.is_in_file(name)
     }
 }
 

@@ -12,7 +12,7 @@ use super::declared::{
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
     WALE_RETAIN_DAYS, WALE_RETAIN_MONTHLY, WALE_RETAIN_WAL, WALE_RETAIN_WEEKLY, WALE_S3_BUCKET,
     WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE, WALE_TLS_KEY_FILE,
-    WALE_WABS_PREFIX,
+    WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
 };
 use super::gcs::{self, GcsSettings};
 use super::group::Group;
@@ -127,6 +127,8 @@ pub(super) fn places() -> [&'static Setting<Option<String>>; 6] {
 
 fn place(reader: &mut Reader) -> Option<Place> {
     let mut candidates: Vec<Candidate> = Vec::new();
+    let folder = reader.get(&WALG_STORAGE_PREFIX).unwrap_or_default();
+    let folder = folder.trim_matches('/');
     for setting in places() {
         let Some((text, origin)) = reader.set(setting) else {
             continue;
@@ -139,6 +141,9 @@ fn place(reader: &mut Reader) -> Option<Place> {
             }
             let path = reader.get(&WALE_S3_PATH).unwrap_or_default();
             text = format!("s3://{text}/{}", path.trim_start_matches('/'));
+        }
+        if !folder.is_empty() {
+            text = format!("{}/{folder}", text.trim_end_matches('/'));
         }
         candidates.push(Candidate {
             name: setting.name(),

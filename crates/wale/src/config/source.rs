@@ -16,6 +16,7 @@ use super::mistake::Mistake;
 use super::raw::{Origin, Raw};
 use super::setting::{Declared, Values};
 use super::value::without_line_end;
+use super::wal_g;
 
 /// Largest configuration file: a hundred settings of 10 kB each.
 const CONFIG_MAX: u64 = 1 << 20;
@@ -227,6 +228,7 @@ impl Sources {
             if let Some(text) = self.environment.get(*name)
                 && counts(text)
             {
+                let text = wal_g::in_our_words(name, text);
                 return Raw::set(text, Origin::Environment((*name).to_owned()));
             }
         }
@@ -234,18 +236,18 @@ impl Sources {
             if let Some((text, line)) = self.file.get(*name)
                 && counts(text)
             {
+                let text = wal_g::in_our_words(name, text);
                 return Raw::set(text, Origin::File(self.file_path.clone(), *line));
             }
         }
         Raw::unset()
     }
 
-    /// The names in the environment and the file, for the search for misspellings.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.environment
-            .keys()
-            .chain(self.file.keys())
-            .map(String::as_str)
+    /// The names in the environment and the file with their values, for the search for misspellings.
+    pub(crate) fn set_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        let of_file = self.file.iter().map(|(name, (text, _))| (name, text));
+        let all = self.environment.iter().chain(of_file);
+        all.map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     /// Is the name in the configuration file?

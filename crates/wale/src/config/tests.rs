@@ -9,9 +9,10 @@ use wale_ops::retention::{Policy, WalRetention};
 
 use super::declared::{
     PGDATA, PGHOST, PGPASSWORD, PGPORT, PGUSER, PGWAL, RECOVERY_ADDITION, START_MODE, StartMode,
-    WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FETCH_STOPS_RECOVERY, WALE_HTTP_TOKEN,
-    WALE_INIT_LOCKFILE, WALE_LISTEN_PORT, WALE_MEMORY, WALE_RESTORE_LABEL, WALE_SHUTDOWN_GRACE,
-    WALE_SIDECAR_HOSTNAME, WALE_SWEEP_GRACE, WALE_TABLESPACE_MAPPING,
+    WALE_BACKUP_READ_RATE, WALE_BACKUP_WORKERS, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL,
+    WALE_FETCH_STOPS_RECOVERY, WALE_HTTP_TOKEN, WALE_INIT_LOCKFILE, WALE_LISTEN_PORT, WALE_MEMORY,
+    WALE_RESTORE_LABEL, WALE_RESTORE_WORKERS, WALE_SHUTDOWN_GRACE, WALE_SIDECAR_HOSTNAME,
+    WALE_SWEEP_GRACE, WALE_TABLESPACE_MAPPING,
 };
 use super::*;
 
@@ -363,4 +364,41 @@ fn a_short_secret_garbles_no_error() {
     let error = loaded.require_all().err().map(|error| format!("{error:?}"));
     let error = error.expect("a token with a blank is refused");
     assert!(!error.contains("(secret)"), "{error}");
+}
+
+#[test]
+fn the_environment_of_wal_g_means_what_it_meant_and_says_what_it_does_not() {
+    let loaded = load(&[
+        ("WALG_FILE_PREFIX", "/archive"),
+        ("WALG_STORAGE_PREFIX", "/main/"),
+        ("WALG_COMPRESSION_METHOD", "brotli"),
+        ("WALG_ZSTD_LEVEL", "better"),
+        ("WALG_UPLOAD_DISK_CONCURRENCY", "4"),
+        ("WALG_DOWNLOAD_CONCURRENCY", "200"),
+        ("WALG_DISK_RATE_LIMIT", "1048576"),
+        ("WALG_UPLOAD_QUEUE", "8"),
+        ("WALG_DELTA_MAX_STEPS", "6"),
+        ("WALG_UPLAOD_QUEUE", "8"),
+    ]);
+    let settings = loaded.require_all().unwrap();
+    assert_eq!(
+        settings.place,
+        Some(Place::Directory("/archive/main".into()))
+    );
+    assert_eq!(settings.get(&WALE_COMPRESSION), Codec::Zstd);
+    assert_eq!(settings.get(&WALE_COMPRESSION_LEVEL), Some(7));
+    assert_eq!(settings.get(&WALE_BACKUP_WORKERS), 4);
+    assert_eq!(settings.get(&WALE_RESTORE_WORKERS), 64);
+    assert_eq!(settings.get(&WALE_BACKUP_READ_RATE), Some(1 << 20));
+    let expected = [
+        "WALG_COMPRESSION_METHOD=brotli: wale reads brotli and does not write it; what is new is written as zstd",
+        "WALG_DELTA_MAX_STEPS has no effect: wale takes full backups; WAL-G's deltas are read",
+        "WALG_UPLAOD_QUEUE is not a known setting and has no effect",
+    ];
+    assert_eq!(loaded.warnings, expected);
+    let shown = show_text(&loaded.shown);
+    assert!(
+        shown.contains("environment WALG_COMPRESSION_METHOD"),
+        "{shown}"
+    );
 }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use chrono::{DateTime, SecondsFormat, Timelike, Utc};
 use serde_json::{Value, json};
 use wale_format::BackupName;
-use wale_ops::backup_list::BackupSummary;
+use wale_ops::backup_list::{BackupSummary, Tool};
 use wale_ops::{Archive, Kind, OpError};
 
 use crate::cli::{BackupList, Face};
@@ -59,7 +59,8 @@ pub(crate) async fn run(
         );
     }
     if arguments.json {
-        return Ok(as_json(&chosen));
+        let looked = wale_ops::backup_list::look(archive, chosen).await?;
+        return Ok(as_json(&looked));
     }
     let times = Times::of(&archive.location());
     if face == Face::WalE && times != Times::File {
@@ -207,6 +208,11 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "shared_preload_libraries": summary.preload_libraries,
         "extensions": summary.extensions,
         "made_by_wale": summary.wale,
+        "made_by": summary.tool.map(Tool::name),
+        "delta_of": summary.parent,
+        "codecs": summary.looked.as_ref().map(|looked| &looked.codecs),
+        "restorable": summary.looked.as_ref().map(|looked| looked.cannot.is_none()),
+        "not_restorable_because": summary.looked.as_ref().and_then(|looked| looked.cannot.as_ref()),
         "damaged": summary.damaged,
     })
 }
@@ -239,6 +245,10 @@ mod tests {
             preload_libraries: None,
             extensions: std::collections::BTreeMap::new(),
             wale: true,
+            tool: Some(Tool::Wale),
+            system_identifier: None,
+            parent: None,
+            looked: None,
             damaged: None,
         }
     }

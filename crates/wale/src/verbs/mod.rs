@@ -1,5 +1,6 @@
 //! The verbs: settings in, one operation, exit status out.
 
+mod adopt;
 mod backup_fetch;
 mod backup_list;
 mod backup_push;
@@ -58,6 +59,12 @@ pub(crate) fn run(
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
             let list = backup_list::run(&archive, arguments, invocation.face);
             print(&runtime::small()?.block_on(list)?)
+        }
+        Verb::Adopt { json } => {
+            let settings = loaded.require(&[Group::Archive, Group::Retention])?;
+            let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
+            let adopt = adopt::run(&archive, settings, *json);
+            print(&runtime::small()?.block_on(adopt)?)
         }
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
         Verb::Delete(arguments) => deletion::delete(arguments, invocation, loaded),

@@ -38,6 +38,24 @@ fn check(cluster: &Cluster, table: &str) -> String {
     ))
 }
 
+/// The golden archive of PostgreSQL 14, unpacked.
+pub(crate) fn unpacked(sandbox: &Sandbox) -> PathBuf {
+    unpack(sandbox, PG14)
+}
+
+fn unpack(sandbox: &Sandbox, golden: &str) -> PathBuf {
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/wal-e-1.1.1")
+        .join(format!("{golden}.tar.zst"));
+    let folder = sandbox.path().display();
+    shell(&format!(
+        "zstd -dcq --long=27 {} | tar -x -C {folder}",
+        packed.display()
+    ));
+    shell(&format!("chown -R postgres:postgres {folder}/{golden}"));
+    sandbox.path().join(golden).join("archive")
+}
+
 /// One golden archive, unpacked, and room for restores.
 struct Golden {
     major: u32,
@@ -48,19 +66,9 @@ struct Golden {
 impl Golden {
     fn new(name: &str, golden: &str, major: u32) -> Self {
         let sandbox = Sandbox::new(name);
-        let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("testdata/wal-e-1.1.1")
-            .join(format!("{golden}.tar.zst"));
-        let folder = sandbox.path().display();
-        shell(&format!(
-            "zstd -dcq --long=27 {} | tar -x -C {folder}",
-            packed.display()
-        ));
-        let archive = sandbox.path().join(golden).join("archive");
-        shell(&format!("chown -R postgres:postgres {folder}/{golden}"));
         Self {
             major,
-            archive,
+            archive: unpack(&sandbox, golden),
             sandbox,
         }
     }

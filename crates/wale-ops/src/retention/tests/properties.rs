@@ -286,7 +286,7 @@ fn leads_to_the_present(world: &World) -> bool {
     let good = world.backups.iter().filter(|backup| !backup.damaged);
     let mut listed = good.filter(|backup| world.has(&layout::sentinel(&backup.name)));
     listed.any(|backup| {
-        // A delta is nothing that we restore.
+        // What a delta is based on leads wherever it does.
         backup.parent.is_none() && way(world, backup, world.branches.len() - 1).is_some()
     })
 }

@@ -218,11 +218,21 @@ impl World {
             .iter()
             .map(|key| key.replace(&from, &to))
             .collect();
+        // What both have is in the parent.
+        for (index, name) in [(parent, &of), (self.backups.len() - 1, &name)] {
+            let list = layout::files_metadata(name);
+            if !self.has(&list) {
+                self.put(&list, r#"{"Files":{"/":{}}}"#);
+                self.backups[index].keys.push(list);
+            }
+        }
+        let since = self.backups[parent].start * SIZE.bytes() + 40;
         let sentinels = (layout::sentinel(&full), layout::sentinel(&name));
         for (key, content) in self.snapshot() {
             let moved = if key == sentinels.0 {
                 let mut value: serde_json::Value = serde_json::from_slice(&content).expect("JSON");
                 value["DeltaFrom"] = of.as_str().into();
+                value["DeltaLSN"] = since.into();
                 (sentinels.1.clone(), value.to_string().into())
             } else if key.starts_with(&from) {
                 (key.replace(&from, &to), content)

@@ -19,7 +19,7 @@ use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, StoreServer, get, 
 use self::by_hand::restore_by_hand;
 use self::page::{Page, Shell, blocks, parse_yaml, root};
 use crate::support::{Stage, WALE, fingerprint};
-use crate::tls;
+use crate::{tls, wal_e_golden};
 
 /// The pages with their tests.
 macro_rules! pages {
@@ -43,7 +43,7 @@ pages! {
     the_guide_to_azure_runs: "docs/guide/azure.md", azure;
     the_guide_to_backups_runs: "docs/guide/backup.md", backup;
     the_guide_to_copies_runs: "docs/guide/copy.md", copying;
-    the_guide_from_wal_e_runs: "docs/guide/from-wal-e.md", |_| {};
+    the_guide_from_wal_e_runs: "docs/guide/from-wal-e.md", from_wal_e;
     the_guide_from_wal_g_runs: "docs/guide/from-wal-g.md", from_wal_g;
     the_guide_to_google_runs: "docs/guide/gcs.md", gcs;
     the_guide_to_a_host_runs: "docs/guide/host.md", host;
@@ -188,6 +188,27 @@ fn backup(page: &mut Page) {
     stage.archive_all();
     stage.cluster.stop("fast");
     page.sh(&mut shell);
+}
+
+/// An archive that the real WAL-E made.
+fn from_wal_e(page: &mut Page) {
+    let stage = Stage::new("from-wal-e-guide", 14);
+    let archive = wal_e_golden::unpacked(&stage.sandbox);
+    let empty = stage.sandbox.folder("empty");
+    page.replace("/srv/wale-archive", archive.display().to_string());
+    page.replace("/srv/empty", empty.display().to_string());
+    let elsewhere = empty.display().to_string();
+    let settings = [("PGDATA", elsewhere.as_str())];
+    let mut shell = Shell::start(&stage.sandbox, &stage.cluster, settings);
+    let told = page.sh(&mut shell);
+    for words in [
+        "2, of which 2 can be restored",
+        "by WAL-E",
+        "lzo",
+        "to the end of segment",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
 }
 
 /// wale's own archive has WAL-G's layout; the settings are WAL-G's.
