@@ -212,18 +212,24 @@ fn a_copy_refuses_to_overwrite_and_says_so() {
     assert!(exit.stderr.contains("missing.conf"), "{}", exit.stderr);
 }
 
-/// An archive of the real WAL-G's, with a chain of deltas, goes over byte for byte, and a delta brings its parents along.
+/// Archives of the real WAL-G's, with chains of deltas, go over byte for byte, and a delta brings its parents along.
 #[test]
-fn a_wal_g_archive_with_a_chain_is_copied_byte_for_byte() {
-    let sandbox = Sandbox::new("copy-walg");
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata/wal-g-3.0.9/pg14-lzma-walseg1m-waldelta.tar.zst");
+fn wal_g_archives_with_chains_are_copied_byte_for_byte() {
+    for name in ["pg14-lzma-walseg1m-waldelta", "pg15-lz4-delta-chain"] {
+        copies_chain(name);
+    }
+}
+
+fn copies_chain(name: &str) {
+    let sandbox = Sandbox::new(&format!("copy-{name}"));
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packed = packed.join(format!("testdata/wal-g/{name}.tar.zst"));
     shell(&format!(
         "zstd -dcq --long=27 {} | tar -x -C {}",
         packed.display(),
         sandbox.path().display()
     ));
-    let golden: PathBuf = sandbox.path().join("pg14-lzma-walseg1m-waldelta");
+    let golden: PathBuf = sandbox.path().join(name);
     shell(&format!("chown -R postgres:postgres {}", golden.display()));
     let archive = golden.join("archive");
     let cluster = Cluster::at(&sandbox, 15, "none", wale_testkit::free_port());
@@ -250,6 +256,20 @@ fn a_wal_g_archive_with_a_chain_is_copied_byte_for_byte() {
     assert!(chain.len() > 1, "{report:#}");
     assert_eq!(chain.last().unwrap()["name"], **delta);
     assert!(!chain[0]["name"].as_str().unwrap().contains("_D_"));
+    // The files of the delta from the copy are those from the original.
+    let [from_copy, from_original] =
+        [("copied", &one), ("original", &archive)].map(|(name, place)| {
+            let target = sandbox.folder(name);
+            let mut options = options.clone();
+            for (name, value) in in_folder(place) {
+                options = options.set(&name, &value);
+            }
+            let data = target.display().to_string();
+            let exit = wale(&options, &["backup-fetch", &data, delta]);
+            assert_eq!(exit.code(), 0, "{}", exit.stderr);
+            target
+        });
+    assert_same(&from_original, &from_copy);
     // What was copied by itself is completed by the rest.
     let report = copy(&options, &to, &[]);
     assert_eq!(report["complete"], true, "{report:#}");
