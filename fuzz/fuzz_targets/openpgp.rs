@@ -9,12 +9,12 @@ use std::io::{Cursor, Read, Write};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use wale_format::crypt::openpgp::{self, Recipients, SecretKeys};
+use wale_format::crypt::openpgp::{self, PgpRecipients, SecretKeys};
 
 /// A bomb may not decompress to more than this within one run: 16 MiB, a segment.
 const OUTPUT_MAX: u64 = 16 << 20;
 
-static KEYS: LazyLock<(SecretKeys, Recipients)> = LazyLock::new(|| {
+static KEYS: LazyLock<(SecretKeys, PgpRecipients)> = LazyLock::new(|| {
     let file = include_bytes!("../../crates/wale-format/testdata/gnupg-2.2.40/curve-secret.asc");
     let keys = SecretKeys::from_keys(file, Some("correct horse")).expect("a secret key");
     let now = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("a time");

@@ -14,6 +14,7 @@
     expect(clippy::disallowed_methods, reason = "tests make files as they like")
 )]
 
+pub mod archive_copy;
 mod backup_content;
 pub mod backup_fetch;
 pub mod backup_list;

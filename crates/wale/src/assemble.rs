@@ -43,6 +43,18 @@ pub(crate) struct Opened {
 /// # Errors
 /// When the place cannot be a store.
 pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpError> {
+    archive_within(settings, bounds, None)
+}
+
+/// As [`archive`], with the memory of another archive, where there is one: two that one verb uses share it.
+///
+/// # Errors
+/// As [`archive`].
+pub(crate) fn archive_within(
+    settings: &Settings,
+    bounds: Bounds,
+    shared: Option<&MemoryBudget>,
+) -> Result<Opened, OpError> {
     let (mut store, bounds) = stores::open(settings, bounds)?;
     if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
         tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
@@ -53,7 +65,9 @@ pub(crate) fn archive(settings: &Settings, bounds: Bounds) -> Result<Opened, OpE
         store,
         seal: seal(settings)?,
         clock: Clock::System,
-        budget: MemoryBudget::new(bounds.memory_bytes),
+        budget: shared
+            .cloned()
+            .unwrap_or_else(|| MemoryBudget::new(bounds.memory_bytes)),
         created_by: format!("wale {VERSION}"),
     };
     let archive = Archive::open_changing(options, settings.encryption.accepted.clone());

@@ -120,6 +120,7 @@ fn warns(verb: &Verb) -> bool {
             | Verb::BackupMark(_)
             | Verb::Delete(_)
             | Verb::Retain(_)
+            | Verb::Copy(_)
             | Verb::Config(_)
     )
 }

@@ -10,7 +10,8 @@ pub(crate) const FUNCTION_LINES_MAX: usize = 100;
 pub(crate) const FUNCTION_LINES_AIM: usize = 70;
 
 /// The operations of wale-ops, which stand side by side. Everything else there stands below them.
-pub(crate) const OPERATIONS: [&str; 12] = [
+pub(crate) const OPERATIONS: [&str; 13] = [
+    "archive_copy",
     "backup_fetch",
     "backup_list",
     "backup_mark",

@@ -42,7 +42,7 @@ pub enum WriteKey {
     /// age, to these recipients.
     Age(age::Recipients),
     /// OpenPGP, to these recipients.
-    OpenPgp(openpgp::Recipients),
+    OpenPgp(openpgp::PgpRecipients),
 }
 
 impl WriteKey {

@@ -5,5 +5,5 @@
 mod report;
 mod run;
 
-pub use report::{BackupSummary, Looked, Tool};
+pub use report::{BackupSummary, BackupLook, Tool};
 pub use run::{latest, look, run};

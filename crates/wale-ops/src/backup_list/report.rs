@@ -59,7 +59,7 @@ pub struct BackupSummary {
     /// The backup that this one only holds the changes to, by name.
     pub parent: Option<String>,
     /// What a look at its objects showed, where there was one.
-    pub looked: Option<Looked>,
+    pub looked: Option<BackupLook>,
 }
 
 /// What makes base backups.
@@ -87,7 +87,7 @@ impl Tool {
 
 /// What a look at the objects of a backup showed. None of its partitions is read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looked {
+pub struct BackupLook {
     /// How its partitions are compressed, as their names say.
     pub codecs: BTreeSet<Codec>,
     /// Why this program cannot restore it as it is set up now; `None` where it can, as far as the look showed.

@@ -6,7 +6,7 @@ use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Se
 use wale_format::Sentinel;
 use wale_pg::{MajorVersion, SystemIdentifier};
 
-use super::report::{BackupSummary, Looked, Tool};
+use super::report::{BackupSummary, BackupLook, Tool};
 use crate::error::Result;
 
 /// Backups looked at together: they hide a store's latency well enough.
@@ -57,7 +57,7 @@ async fn look_at(
         None => Some("it was deleted just now".to_owned()),
     };
     let parts = archive.parts(&summary.name).await?.known;
-    let looked = Looked {
+    let looked = BackupLook {
         codecs: parts.iter().map(|part| part.codec).collect(),
         cannot,
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use wale_ops::Kind;
 
+use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
@@ -64,6 +65,7 @@ pub(crate) enum Verb {
     BackupMark(BackupMark),
     Delete(Delete),
     Retain(Retain),
+    Copy(Copy),
     WalPush(WalPush),
     WalFetch(WalFetch),
     WalPrefetch(WalPrefetch),
@@ -146,6 +148,9 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         }
         "check" => {
             "to see the settings, say wale config show; /readyz of the sidecar says what is missing in operation"
+        }
+        "replicate" | "sync" | "mirror" => {
+            "to copy the archive into another store, say wale copy --to FILE"
         }
         "status" => "ask the sidecar: /status at its port shows the state, backup-list the backups",
         "archive" => "to archive a file, say wal-push FILE",

@@ -3,6 +3,7 @@
 //!
 //! Knows no setting's meaning and starts nothing.
 
+mod copy;
 mod deletion;
 mod invocation;
 mod verbs;
@@ -11,6 +12,7 @@ mod wale;
 
 use std::ffi::OsString;
 
+pub(crate) use copy::Copy;
 pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use invocation::{Early, Face, Invocation, Verb};
 pub(crate) use verbs::{

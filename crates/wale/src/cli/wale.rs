@@ -2,6 +2,7 @@
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
@@ -49,6 +50,8 @@ enum WaleVerb {
     Retain(Retain),
     /// Delete base backups and WAL
     Delete(Delete),
+    /// Copy base backups and WAL into another archive
+    Copy(Copy),
     /// Archive a file
     WalPush(WalPush),
     /// Fetch an archived file
@@ -131,6 +134,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
         WaleVerb::Retain(arguments) => Verb::Retain(arguments),
         WaleVerb::Delete(arguments) => Verb::Delete(arguments),
+        WaleVerb::Copy(arguments) => Verb::Copy(arguments),
         WaleVerb::WalPush(arguments) => Verb::WalPush(arguments),
         WaleVerb::WalFetch(arguments) => Verb::WalFetch(arguments),
         WaleVerb::WalPrefetch(arguments) => Verb::WalPrefetch(arguments),

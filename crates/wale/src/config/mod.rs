@@ -32,6 +32,7 @@ mod value;
 mod wal_g;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use wale_ops::{Kind, OpError};
 
@@ -77,6 +78,11 @@ impl Loaded {
         let mut sources = Sources::of_process(flags);
         sources.several = several;
         Self::from_sources(sources)
+    }
+
+    /// Reads the settings of another archive: this file, and of the environment only what belongs to the machine.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        Self::from_sources(Sources::of_file(path))
     }
 
     /// Reads this environment and this configuration file.

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use chrono::{DateTime, Utc};
 use wale_cluster::{Secret, read_bounded};
-use wale_format::crypt::openpgp::{KeysError, Recipients, SecretKeys};
+use wale_format::crypt::openpgp::{KeysError, PgpRecipients, SecretKeys};
 use wale_ops::{Kind, OpError};
 use zeroize::Zeroizing;
 
@@ -100,12 +100,12 @@ impl PgpSettings {
     ///
     /// # Errors
     /// When a key is not found, or cannot be read, or used `now`.
-    pub(crate) fn recipients(&self, now: DateTime<Utc>) -> Result<Option<Recipients>, OpError> {
+    pub(crate) fn recipients(&self, now: DateTime<Utc>) -> Result<Option<PgpRecipients>, OpError> {
         match &self.source {
-            Source::Inline(key) => Recipients::from_keys(key.expose().as_bytes(), now)
-                .map_err(|error| refused(WALG_PGP_KEY.name(), error)),
-            Source::File(file) => Recipients::from_keys(&key_file(file, &WALG_PGP_KEY_PATH)?, now)
-                .map_err(|error| refused(WALG_PGP_KEY_PATH.name(), error)),
+            Source::Inline(key) => PgpRecipients::from_keys(key.expose().as_bytes(), now)
+                .map_err(|error| refused(WALG_PGP_KEY.name(), &error)),
+            Source::File(file) => PgpRecipients::from_keys(&key_file(file, &WALG_PGP_KEY_PATH)?, now)
+                .map_err(|error| refused(WALG_PGP_KEY_PATH.name(), &error)),
             Source::Home { home, name } => of_home(home.as_deref(), name, now),
             Source::ReadOnly => return Ok(None),
         }
@@ -122,7 +122,7 @@ impl PgpSettings {
             Some(file) => {
                 let setting = &WALE_GPG_SECRET_KEY_FILE;
                 let keys = self.open(&key_file(file, setting)?);
-                Some(keys.map_err(|error| refused(setting.name(), error))?)
+                Some(keys.map_err(|error| refused(setting.name(), &error))?)
             }
         };
         let (bytes, setting) = match &self.source {
@@ -151,7 +151,7 @@ impl PgpSettings {
             (Ok(keys), None) => Ok(Some(keys)),
             // Public keys only.
             (Err(KeysError::None(_)), from_file) => Ok(from_file),
-            (Err(error), _) => Err(refused(setting, error)),
+            (Err(error), _) => Err(refused(setting, &error)),
         }
     }
 
@@ -176,7 +176,7 @@ fn key_file(
 }
 
 /// The key of this name in a home of `GnuPG`.
-fn of_home(home: Option<&Path>, name: &str, now: DateTime<Utc>) -> Result<Recipients, OpError> {
+fn of_home(home: Option<&Path>, name: &str, now: DateTime<Utc>) -> Result<PgpRecipients, OpError> {
     let setting = WALE_GPG_KEY_ID.name();
     let mut problem = None;
     for ring in RINGS {
@@ -195,14 +195,14 @@ fn of_home(home: Option<&Path>, name: &str, now: DateTime<Utc>) -> Result<Recipi
                     .source(error));
             }
         };
-        match Recipients::from_ring(&bytes, name, now) {
+        match PgpRecipients::from_ring(&bytes, name, now) {
             Ok(recipients) => return Ok(recipients),
             Err(KeysError::NotFound { .. }) => {}
             Err(error) => problem = Some(error),
         }
     }
     if let Some(error) = problem {
-        return Err(refused(setting, error));
+        return Err(refused(setting, &error));
     }
     // Keys may be with a keybox daemon, or in another ring that gpg.conf names.
     let exported = match run_gpg(home, &["--export", "--", name], None) {
@@ -210,7 +210,7 @@ fn of_home(home: Option<&Path>, name: &str, now: DateTime<Utc>) -> Result<Recipi
         Err(Export::NotInstalled) => Zeroizing::default(),
         Err(Export::Failed(error)) => return Err(error),
     };
-    let recipients = Recipients::from_ring(&exported, name, now);
+    let recipients = PgpRecipients::from_ring(&exported, name, now);
     recipients.map_err(|error| match error {
         KeysError::Damaged(_) | KeysError::NotFound { .. } => {
             let place = home.map_or_else(String::new, |home| format!(" in {}", home.display()));
@@ -220,7 +220,7 @@ fn of_home(home: Option<&Path>, name: &str, now: DateTime<Utc>) -> Result<Recipi
                  in WALG_PGP_KEY_PATH",
             )
         }
-        error => refused(setting, error),
+        error => refused(setting, &error),
     })
 }
 
@@ -304,8 +304,8 @@ fn run_gpg(
 }
 
 /// Keys that cannot be used, and what helps.
-fn refused(setting: &str, error: KeysError) -> OpError {
-    let hint = match &error {
+fn refused(setting: &str, error: &KeysError) -> OpError {
+    let hint = match error {
         KeysError::NoPassphrase { .. } | KeysError::Passphrase { .. } => {
             "set WALG_PGP_KEY_PASSPHRASE, or the file with it in WALG_PGP_KEY_PASSPHRASE_FILE"
         }

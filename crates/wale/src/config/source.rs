@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use wale_cluster::read_bounded_text;
 
 use super::declared::{SETTINGS, WALE_CONFIG_FILE, WALE_GPG_KEY_ID};
+use super::group::Group;
 use super::mistake::Mistake;
 use super::raw::{Origin, Raw};
 use super::setting::{Declared, Values};
@@ -53,8 +54,34 @@ impl Sources {
     pub(crate) fn of_process(flags: BTreeMap<String, String>) -> Self {
         let mut sources = Self::new(flags, std::env::vars_os());
         if let Some(path) = sources.value(&WALE_CONFIG_FILE).text {
-            sources.read_file(Path::new(&path));
+            sources.read_file(Path::new(&path), WALE_CONFIG_FILE.name());
         }
+        sources
+    }
+
+    /// This file alone: the credentials of one archive are no other's. The home directory and the proxies are the
+    /// machine's, whichever archive it speaks to.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    pub(crate) fn of_file(path: &Path) -> Self {
+        let is_of_the_machine = |name: &OsString| {
+            let name = name.to_str();
+            let of_proxies = |setting: &&&dyn Declared| setting.facts().group == Group::Proxies;
+            name == Some("HOME")
+                || SETTINGS
+                    .iter()
+                    .filter(of_proxies)
+                    .any(|setting| name.is_some_and(|name| setting.facts().goes_by(name)))
+        };
+        let variables = std::env::vars_os().filter(|(name, _)| is_of_the_machine(name));
+        let mut sources = Self::new(BTreeMap::new(), variables);
+        sources.read_file(path, "--to");
+        // What the file says of them counts.
+        let of_file = std::mem::take(&mut sources.environment).into_iter();
+        let of_file = of_file.filter(|(name, _)| !sources.file.contains_key(name));
+        sources.environment = of_file.collect();
         sources
     }
 
@@ -82,17 +109,17 @@ impl Sources {
         sources
     }
 
-    fn read_file(&mut self, path: &Path) {
+    /// `named` is what names the file, for messages.
+    fn read_file(&mut self, path: &Path, named: &str) {
         self.file_path = path.to_path_buf();
         match read_bounded_text(path, CONFIG_MAX) {
             Ok(text) => self.take_file(&text),
             Err(error) => self.mistakes.push(
                 Mistake::of_program(format!(
-                    "{}: could not read \"{}\": {error}",
-                    WALE_CONFIG_FILE.name(),
+                    "{named}: could not read \"{}\": {error}",
                     path.display()
                 ))
-                .hint("name a readable text file, or unset the variable"),
+                .hint("name a readable text file of lines NAME=value"),
             ),
         }
     }
@@ -449,7 +476,7 @@ mod tests {
             assert!(raw.text.is_none());
             assert!(raw.mistake.expect("one").text.contains("no regular file"));
             let mut sources = Sources::default();
-            sources.read_file(Path::new(path));
+            sources.read_file(Path::new(path), "--to");
             assert!(sources.mistakes[0].text.contains("no regular file"));
         }
         let large = tempfile::NamedTempFile::new().unwrap();

@@ -4,6 +4,7 @@ mod adopt;
 mod backup_fetch;
 mod backup_list;
 mod backup_push;
+mod copy;
 mod deletion;
 mod print;
 pub(crate) mod recovery;
@@ -68,6 +69,7 @@ pub(crate) fn run(
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
         Verb::Delete(arguments) => deletion::delete(arguments, invocation, loaded),
         Verb::Retain(arguments) => deletion::retain(arguments, invocation, loaded),
+        Verb::Copy(arguments) => copy::run(arguments, loaded, bar),
         Verb::WalPush(arguments) => wal::push(arguments, loaded),
         Verb::WalFetch(arguments) => wal::fetch(arguments, invocation, loaded),
         Verb::WalPrefetch(arguments) => wal_ahead::prefetch(arguments, loaded),

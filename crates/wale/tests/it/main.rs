@@ -14,6 +14,7 @@ mod base_backup;
 mod beside_production;
 mod cli;
 mod contract;
+mod copy;
 mod crash_campaign;
 mod documents;
 mod encryption;

@@ -222,7 +222,7 @@ fn real_wal_e_restores_from_s3_what_wale_wrote() {
     restores_what_wale_wrote("real_wal_e_restores_from_s3_what_wale_wrote", 14, true);
 }
 
-/// A home of GnuPG with the key of WAL-E's golden archive, for the user of the servers.
+/// A home of `GnuPG` with the key of WAL-E's golden archive, for the user of the servers.
 fn gnupg_home(sandbox: &Sandbox) -> PathBuf {
     let _ = crate::wal_e_golden::unpacked_encrypted(sandbox);
     let home = sandbox.folder("gnupg");
@@ -237,7 +237,7 @@ fn gnupg_home(sandbox: &Sandbox) -> PathBuf {
     home
 }
 
-/// Written by wale to an OpenPGP key, through GnuPG's own home; read by WAL-E's gpg.
+/// Written by wale to an OpenPGP key, through the home of `GnuPG`; read by WAL-E's gpg.
 #[test]
 fn real_wal_e_restores_what_wale_encrypted_with_openpgp() {
     const KEY: &str = "wal-fixture@example.invalid";

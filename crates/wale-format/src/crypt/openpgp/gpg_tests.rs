@@ -97,7 +97,7 @@ fn gpg_and_ours_read_each_other() {
         );
         // A keybox of the gpg that is installed, and a key file.
         let ring = std::fs::read(gpg.home().join("pubring.kbx")).expect("a keybox");
-        let recipients = Recipients::from_ring(&ring, user, now()).expect("a key");
+        let recipients = PgpRecipients::from_ring(&ring, user, now()).expect("a key");
         assert_eq!(recipients.fingerprints(), [fingerprint]);
         let secret = gpg.run(&["--export-secret-keys", fingerprint], b"");
         let keys = SecretKeys::from_keys(&secret, None).expect("a secret key");

@@ -20,7 +20,7 @@ fn changed_key_rings_do_no_harm() {
             for change in [0x01, 0x80, 0xff] {
                 let mut changed = ring.to_vec();
                 changed[at] ^= change;
-                drop(Recipients::from_ring(&changed, "0123456789ABCDEF", now()));
+                drop(PgpRecipients::from_ring(&changed, "0123456789ABCDEF", now()));
                 drop(SecretKeys::from_keys(&changed, None));
             }
         }
@@ -39,11 +39,11 @@ fn changed_key_rings_do_no_harm() {
         blob([u32::MAX, u32::MAX]),
     ] {
         let keybox = [header.clone(), broken].concat();
-        let error = Recipients::from_ring(&keybox, "x", now()).expect_err("broken");
+        let error = PgpRecipients::from_ring(&keybox, "x", now()).expect_err("broken");
         assert!(matches!(error, KeysError::Damaged(_)), "{error}");
     }
     let good = [header, blob([16, 0])].concat();
-    let error = Recipients::from_ring(&good, "x", now()).expect_err("empty");
+    let error = PgpRecipients::from_ring(&good, "x", now()).expect_err("empty");
     assert!(matches!(error, KeysError::NotFound { .. }), "{error}");
 }
 

@@ -25,11 +25,11 @@ use super::ring::{self, Name};
 ///
 /// ```no_run
 /// use std::io::Write as _;
-/// use wale_format::crypt::openpgp::{self, Recipients};
+/// use wale_format::crypt::openpgp::{self, PgpRecipients};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let key_file = Vec::new();
-/// let recipients = Recipients::from_keys(&key_file, chrono::DateTime::UNIX_EPOCH)?;
+/// let recipients = PgpRecipients::from_keys(&key_file, chrono::DateTime::UNIX_EPOCH)?;
 /// let mut writer = openpgp::writer(&recipients, Vec::new())?;
 /// writer.write_all(b"plain")?;
 /// let message = writer.finish()?;
@@ -37,10 +37,10 @@ use super::ring::{self, Name};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Recipients(Vec<Recipient>);
+pub struct PgpRecipients(Vec<PgpRecipient>);
 
 #[derive(Clone, Debug)]
-struct Recipient {
+struct PgpRecipient {
     /// Of the certificate.
     fingerprint: String,
     target: Arc<Target>,
@@ -48,7 +48,7 @@ struct Recipient {
     ciphers: Vec<SymmetricKeyAlgorithm>,
 }
 
-impl Recipient {
+impl PgpRecipient {
     fn new(
         certificate: &SignedPublicKey,
         name: Option<&Name>,
@@ -71,7 +71,7 @@ impl Recipient {
     }
 }
 
-impl Recipients {
+impl PgpRecipients {
     /// All keys of a key file, armoured or binary, public or secret ones. `\n` in two characters is the end of a line, too.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Recipients {
         let certificates = ring::of_file(bytes)?;
         let mut recipients = Vec::new();
         for certificate in &certificates {
-            recipients.push(Recipient::new(&public(certificate), None, now.timestamp())?);
+            recipients.push(PgpRecipient::new(&public(certificate), None, now.timestamp())?);
         }
         if recipients.is_empty() {
             return Err(KeysError::None("key"));
@@ -100,10 +100,10 @@ impl Recipients {
         let named = certificates.iter().map(public);
         let named = named.filter(|certificate| is_named(certificate, &wanted, now));
         let judged: Vec<_> = named
-            .map(|certificate| Recipient::new(&certificate, Some(&wanted), now.timestamp()))
+            .map(|certificate| PgpRecipient::new(&certificate, Some(&wanted), now.timestamp()))
             .collect();
         // A key that has expired beside its successor of the same name does no harm.
-        let mut usable: Vec<Recipient> = judged.iter().flatten().cloned().collect();
+        let mut usable: Vec<PgpRecipient> = judged.iter().flatten().cloned().collect();
         usable.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
         usable.dedup_by(|one, other| one.fingerprint == other.fingerprint);
         if usable.len() > 1 {
@@ -393,11 +393,11 @@ impl SecretKeys {
     ///
     /// # Errors
     /// When one cannot be used `now`.
-    pub fn recipients(&self, now: DateTime<Utc>) -> Result<Recipients, KeysError> {
+    pub fn recipients(&self, now: DateTime<Utc>) -> Result<PgpRecipients, KeysError> {
         let certificates = self.certificates.iter();
         let recipients =
-            certificates.map(|certificate| Recipient::new(certificate, None, now.timestamp()));
-        Ok(Recipients(recipients.collect::<Result<_, _>>()?))
+            certificates.map(|certificate| PgpRecipient::new(certificate, None, now.timestamp()));
+        Ok(PgpRecipients(recipients.collect::<Result<_, _>>()?))
     }
 
     /// Opens a session key with the key that it names, or with any where it names none.

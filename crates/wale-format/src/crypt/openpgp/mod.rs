@@ -5,7 +5,7 @@
 //! | `packet` | headers and bodies of packets |
 //! | `writer` | plain bytes → a message |
 //! | `reader` | a message → plain bytes |
-//! | `keys` | [`Recipients`] to write to, [`SecretKeys`] to read with |
+//! | `keys` | [`PgpRecipients`] to write to, [`SecretKeys`] to read with |
 //! | `head` | what the first bytes of an object show |
 //! | `certificate` | whether a public key may be written to now, and which part of it |
 //! | `ring` | key files, key rings and keyboxes → certificates; names of keys |
@@ -36,7 +36,7 @@ mod tests;
 
 pub use error::{KeyId, KeysError, NoKey};
 pub use head::{looks_like, recipients_of};
-pub use keys::{Recipients, SecretKeys};
+pub use keys::{PgpRecipients, SecretKeys};
 #[cfg(fuzzing)]
 pub use reader::content_of_packets;
 pub use reader::reader;

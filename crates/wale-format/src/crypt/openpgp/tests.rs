@@ -30,11 +30,11 @@ pub(super) fn curve() -> SecretKeys {
     SecretKeys::from_keys(CURVE, Some(PASSPHRASE)).expect("a secret key")
 }
 
-fn recipients(keys: &SecretKeys) -> Recipients {
+fn recipients(keys: &SecretKeys) -> PgpRecipients {
     keys.recipients(now()).expect("usable")
 }
 
-pub(super) fn encrypt(recipients: &Recipients, plain: &[u8]) -> Vec<u8> {
+pub(super) fn encrypt(recipients: &PgpRecipients, plain: &[u8]) -> Vec<u8> {
     let mut writer = writer(recipients, Vec::new()).expect("a vector takes everything");
     writer.write_all(plain).expect("a vector takes everything");
     writer.finish().expect("a vector takes everything")
@@ -386,7 +386,7 @@ fn keyrings_of_gnupg_give_recipients_by_every_name() {
     ];
     for ring in [KEYBOX, RING, TWO] {
         for name in &names {
-            let found = Recipients::from_ring(ring, name, now());
+            let found = PgpRecipients::from_ring(ring, name, now());
             let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(found.fingerprints(), [rsa_fingerprint.as_str()], "{name}");
             assert_eq!(found.key_ids(), recipients(&rsa()).key_ids(), "{name}");
@@ -395,7 +395,7 @@ fn keyrings_of_gnupg_give_recipients_by_every_name() {
     let plain = decrypt(
         &rsa(),
         &encrypt(
-            &Recipients::from_ring(KEYBOX, &subkey, now()).expect("one"),
+            &PgpRecipients::from_ring(KEYBOX, &subkey, now()).expect("one"),
             &lines(),
         ),
     );
@@ -405,9 +405,9 @@ fn keyrings_of_gnupg_give_recipients_by_every_name() {
 #[test]
 fn keys_that_cannot_be_used_say_why() {
     let refused = |name: &str| {
-        let error = Recipients::from_ring(KEYBOX, name, now()).expect_err(name);
+        let error = PgpRecipients::from_ring(KEYBOX, name, now()).expect_err(name);
         assert_eq!(
-            Recipients::from_ring(RING, name, now()).expect_err(name),
+            PgpRecipients::from_ring(RING, name, now()).expect_err(name),
             error
         );
         error.to_string()
@@ -430,14 +430,14 @@ fn keys_that_cannot_be_used_say_why() {
         assert!(error.contains(why), "{name}: {error}");
     }
     // Of three subkeys one has expired and the newest was revoked.
-    let two = Recipients::from_ring(KEYBOX, "two@example.invalid", now()).expect("one is left");
+    let two = PgpRecipients::from_ring(KEYBOX, "two@example.invalid", now()).expect("one is left");
     assert_eq!(two.cipher(), SymmetricKeyAlgorithm::AES256);
     let later = DateTime::from_timestamp(1_577_923_200 + 3_600, 0).expect("2020-01-02");
-    let before = Recipients::from_ring(KEYBOX, "two@example.invalid", later);
+    let before = PgpRecipients::from_ring(KEYBOX, "two@example.invalid", later);
     assert!(before.is_ok_and(|before| before.key_ids() != two.key_ids()));
     // Before it was made.
     let early = DateTime::from_timestamp(1_000_000_000, 0).expect("2001");
-    Recipients::from_ring(KEYBOX, "rsa@example.invalid", early).expect_err("not made yet");
+    PgpRecipients::from_ring(KEYBOX, "rsa@example.invalid", early).expect_err("not made yet");
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn key_files_are_read_in_every_form() {
     let both = SecretKeys::from_keys(&text, Some(PASSPHRASE)).expect("two blocks");
     // The RSA key itself could decrypt, too.
     assert_eq!(both.key_ids().len(), 3);
-    let two = Recipients::from_keys(TWO, now()).expect("two keys in a block");
+    let two = PgpRecipients::from_keys(TWO, now()).expect("two keys in a block");
     let mut expected = [
         recipients(&rsa()).fingerprints(),
         recipients(&curve()).fingerprints(),
@@ -478,7 +478,7 @@ fn key_files_are_read_in_every_form() {
     assert_eq!(two.fingerprints(), expected);
     assert_eq!(two.clone().and(two.clone()).fingerprints(), expected);
     let crlf = String::from_utf8_lossy(TWO).replace('\n', "\r\n");
-    let two = Recipients::from_keys(crlf.as_bytes(), now()).expect("CR LF");
+    let two = PgpRecipients::from_keys(crlf.as_bytes(), now()).expect("CR LF");
     assert_eq!(two.fingerprints(), expected);
     for (bytes, why) in [
         (&b""[..], "no key"),
@@ -486,7 +486,7 @@ fn key_files_are_read_in_every_form() {
         (&RSA[..RSA.len() / 2], "no end"),
         (&KEYBOX[..4_000], "no packets"),
     ] {
-        let error = Recipients::from_keys(bytes, now()).expect_err(why);
+        let error = PgpRecipients::from_keys(bytes, now()).expect_err(why);
         assert!(error.to_string().contains(why), "{error}");
     }
     assert_eq!(
@@ -494,7 +494,7 @@ fn key_files_are_read_in_every_form() {
         KeysError::None("secret key for decryption")
     );
     for cut in 0..KEYBOX.len() {
-        drop(Recipients::from_ring(&KEYBOX[..cut], "nobody", now()).expect_err("cut or unknown"));
+        drop(PgpRecipients::from_ring(&KEYBOX[..cut], "nobody", now()).expect_err("cut or unknown"));
     }
 }
 

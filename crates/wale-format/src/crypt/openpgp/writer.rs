@@ -25,7 +25,7 @@ use rand_core::OsRng;
 use sha1::{Digest as _, Sha1};
 use zeroize::Zeroizing;
 
-use super::keys::Recipients;
+use super::keys::PgpRecipients;
 use super::packet;
 
 /// A piece has 2 to the power of this many bytes: 64 KiB, of which its length is one byte.
@@ -55,7 +55,7 @@ pub(super) const BUFFER_BYTES: usize = 2 * PIECE_BYTES + 64;
 /// # Errors
 /// Those of the sink; `InvalidInput` without any recipient; `Other` when no random number is to be had or a recipient's key
 /// cannot be used.
-pub fn writer<W: Write>(recipients: &Recipients, mut sink: W) -> io::Result<PgpWriter<W>> {
+pub fn writer<W: Write>(recipients: &PgpRecipients, mut sink: W) -> io::Result<PgpWriter<W>> {
     let algorithm = recipients.cipher();
     let session_key = algorithm.new_session_key(OsRng);
     sink.write_all(&recipients.session_key_packets(&session_key, algorithm)?)?;

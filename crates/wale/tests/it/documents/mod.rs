@@ -42,6 +42,7 @@ pages! {
     the_guide_to_archiving_runs: "docs/guide/archiving.md", archiving;
     the_guide_to_azure_runs: "docs/guide/azure.md", azure;
     the_guide_to_backups_runs: "docs/guide/backup.md", backup;
+    the_guide_to_copies_runs: "docs/guide/copy.md", copying;
     the_guide_from_wal_e_runs: "docs/guide/from-wal-e.md", from_wal_e;
     the_guide_from_wal_g_runs: "docs/guide/from-wal-g.md", from_wal_g;
     the_guide_to_google_runs: "docs/guide/gcs.md", gcs;
@@ -479,6 +480,26 @@ fn azure(page: &mut Page) {
     let segment = pushes_and_lists(&cluster, &mut shell, &text);
     assert_eq!(server.objects_with(&segment).len(), 1);
     page.json();
+}
+
+fn copying(page: &mut Page) {
+    let stage = Stage::new("copy-guide", 15);
+    stage.backup();
+    stage.archive_all();
+    let second = stage.sandbox.folder("second");
+    page.replace("/mnt/second", second.display().to_string());
+    let mut shell = Shell::of_sidecar(&stage.sandbox, &stage.cluster, &stage.options);
+    let file = shell.write("second.conf", &page.ini());
+    page.replace("/etc/wale/second.conf", file.display().to_string());
+    let told = page.sh(&mut shell);
+    assert!(
+        told.contains("to copy") && told.contains("copied"),
+        "{told}"
+    );
+    let listed = page.sh(&mut shell);
+    assert!(listed.contains("base_00000001"), "{listed}");
+    let wal = wale_testkit::shell(&format!("ls {}/wal_005", second.display()));
+    assert_eq!(wal.lines().count(), stage.wal_names().len());
 }
 
 fn gcs(page: &mut Page) {
