@@ -18,6 +18,7 @@
 //! | [`age`] | 192 KiB | public keys, which do not read |
 
 pub mod age;
+mod content_digest;
 pub mod libsodium;
 mod locked;
 pub mod openpgp;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+pub use content_digest::ContentDigest;
 pub use locked::Locked;
 
 use crate::Encryption;
@@ -69,6 +71,20 @@ impl WriteKey {
         match self {
             Self::None | Self::Libsodium(_) => true,
             Self::Age(_) => false,
+        }
+    }
+
+    /// Whether an object can say of its content what somebody without a key can compare.
+    #[must_use]
+    pub const fn notes_content(&self) -> bool {
+        matches!(self, Self::Age(_))
+    }
+
+    /// The same key for one object that says this of its content, where its method can.
+    pub(crate) fn with_content(&self, digest: ContentDigest) -> Self {
+        match self {
+            Self::Age(recipients) => Self::Age(recipients.with_content(digest)),
+            other => other.clone(),
         }
     }
 
