@@ -66,10 +66,8 @@ impl Archive {
     /// # Errors
     /// The store's; [`Kind::CorruptData`](crate::error::Kind::CorruptData) when its encryption is damaged at its beginning.
     pub async fn content_digest(&self, stored: &StoredWal) -> Result<Option<ContentDigest>> {
-        self.read_stored(&stored.key, |source| {
-            Ok(Seal::content_digest(source)?)
-        })
-        .await
+        self.read_stored(&stored.key, |source| Ok(Seal::content_digest(source)?))
+            .await
     }
 
     /// Whether `error` says of an object that no key here opens it, and the object may be one of ours all the same: this
@@ -107,6 +105,9 @@ mod tests {
             assert_ne!(one, other);
         }
         // Python: hmac.digest(hmac.digest(b"\1" * 32, b"wale content v1\0" + name, "sha256"), b"content", "sha256").
-        assert_eq!(wale_format::hex(one.as_bytes()), "46ec9cfb5c73be1bb0087fb140a757134e6477c67dc1bde7e44d0342f4b0c563");
+        assert_eq!(
+            wale_format::hex(one.as_bytes()),
+            "46ec9cfb5c73be1bb0087fb140a757134e6477c67dc1bde7e44d0342f4b0c563"
+        );
     }
 }

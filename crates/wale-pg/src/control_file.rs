@@ -492,7 +492,7 @@ mod tests {
             let mut bytes = nineteen();
             bytes[268] = state;
             bytes[273..305].fill(7);
-        seal(&mut bytes, 308);
+            seal(&mut bytes, 308);
             let file = ControlFile::parse(&bytes).unwrap();
             assert_eq!(file.has_data_checksums(), counts, "{state}");
         }

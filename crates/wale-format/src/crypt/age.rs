@@ -14,8 +14,8 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 
 use age::stream::{StreamReader, StreamWriter};
-use age_core::format::{FileKey, Stanza};
 use age::{DecryptError, Decryptor, EncryptError, Encryptor, Identity, IdentityFile, ssh, x25519};
+use age_core::format::{FileKey, Stanza};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -261,17 +261,17 @@ pub struct AgeWriter<W: Write>(StreamWriter<W>);
 /// Those of the sink.
 pub fn writer<W: Write>(recipients: &Recipients, sink: W) -> io::Result<AgeWriter<W>> {
     let keys = recipients.keys.iter().map(Recipient::as_dyn);
-    let content = recipients.content.iter().map(|one| one as &dyn age::Recipient);
+    let content = recipients
+        .content
+        .iter()
+        .map(|one| one as &dyn age::Recipient);
     let encryptor = Encryptor::with_recipients(keys.chain(content)).map_err(io::Error::other)?;
     encryptor.wrap_output(sink).map(AgeWriter)
 }
 
 /// Not a recipient, which gets no key: a stanza of the header.
 impl age::Recipient for ContentDigest {
-    fn wrap_file_key(
-        &self,
-        _: &FileKey,
-    ) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+    fn wrap_file_key(&self, _: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
         let stanza = Stanza {
             tag: CONTENT_TAG.to_owned(),
             args: Vec::new(),
@@ -307,7 +307,9 @@ pub(crate) fn content_digest(source: impl Read) -> io::Result<Option<ContentDige
             continue;
         }
         // 32 bytes are 43 characters: one line, which is short and so the last one.
-        let body = lines.next().and_then(|body| STANDARD_NO_PAD.decode(body).ok());
+        let body = lines
+            .next()
+            .and_then(|body| STANDARD_NO_PAD.decode(body).ok());
         let Some(digest) = body.and_then(|body| body.try_into().ok()) else {
             return Ok(None);
         };

@@ -68,7 +68,9 @@ pub(super) fn not_comparable(
 ) -> OpError {
     let locked = locked.locked();
     let method = locked.and_then(|locked| locked.method);
-    let encrypted = method.map_or("encrypted".to_owned(), |one| format!("encrypted with {one}"));
+    let encrypted = method.map_or("encrypted".to_owned(), |one| {
+        format!("encrypted with {one}")
+    });
     let error = OpError::new(
         Kind::Configuration,
         format!(

@@ -14,7 +14,8 @@ use wale_archive::control::control_file;
 use wale_archive::{Beginning, ContentHash};
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
 use wale_pg::{
-    ArchiveFileName, ClusterIdentity, ClusterNonce, ControlFile, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
+    ArchiveFileName, ClusterIdentity, ClusterNonce, ControlFile, TimelineHistory, TimelineId,
+    WalPageHeader, WalSegmentName,
 };
 
 use super::memory::READ_BYTES;
