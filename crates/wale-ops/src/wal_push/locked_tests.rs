@@ -41,11 +41,12 @@ fn archive(memory: &MemoryStore, has_identity: bool) -> Archive {
     })
 }
 
-/// The control file of PostgreSQL 15, of the tests' cluster, with this nonce.
-fn control_file(folder: &Path, nonce: u8) {
+/// The control file of PostgreSQL 15, of the tests' cluster, with this nonce and timeline.
+fn control_file(folder: &Path, nonce: u8, timeline: u32) {
     let mut bytes = include_bytes!("../../../wale-pg/testdata/control_file/15").to_vec();
     bytes[0..8].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
     bytes[228..232].copy_from_slice(&u32::try_from(SEGMENT_BYTES).unwrap().to_le_bytes());
+    bytes[48..52].copy_from_slice(&timeline.to_le_bytes());
     bytes[256..288].fill(nonce);
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[..288]);
     bytes[288..292].copy_from_slice(&u32::try_from(crc).unwrap().to_le_bytes());
@@ -56,7 +57,7 @@ fn control_file(folder: &Path, nonce: u8) {
 impl Host {
     async fn new() -> Self {
         let bench = Bench::new();
-        control_file(bench.folder(), 1);
+        control_file(bench.folder(), 1, 1);
         let archive = archive(&bench.memory, false);
         let cluster = cluster(SYSTEM_IDENTIFIER);
         let claimed = archive.ensure_identity(&cluster, &Beginning::Anew).await;
@@ -140,7 +141,7 @@ async fn row_40_other_bytes_are_refused_without_the_secret_key_too() {
         assert_eq!(error.kind, Kind::ArchiveConflict, "{error:?}");
     }
     // Another cluster's nonce: its digests are not ours.
-    control_file(host.bench.folder(), 2);
+    control_file(host.bench.folder(), 2, 1);
     let error = host.push(&segment(FIRST, 1)).await.expect_err("taken");
     assert_eq!(error.kind, Kind::ArchiveConflict);
     assert_eq!(host.bench.wal_keys().len(), 1);
@@ -237,18 +238,22 @@ async fn histories_and_partial_segments_go_their_old_way() {
 #[tokio::test]
 async fn a_file_of_a_left_timeline_that_differs_is_refused_with_the_reason() {
     let host = Host::new().await;
+    let stored = segment(FIRST, 1);
+    host.push(&stored).await.expect("stored");
     let history = b"1\t0/180000\tno recovery target specified\n";
-    host.push(&segment(FIRST, 1)).await.expect("stored");
     host.bench.write("00000002.history", history);
-    fs::remove_dir_all(host.bench.folder().join("global")).expect("removed");
-    // Without a control file the history in the WAL directory tells the server's timeline; put the nonce back for the digest.
-    let mut longer = segment(FIRST, 1);
-    longer[SEGMENT_BYTES - 1] ^= 1;
-    control_file(host.bench.folder(), 1);
-    let error = host.push(&longer).await.expect_err("refused");
-    assert!(
-        matches!(error.kind, Kind::ArchiveConflict | Kind::Configuration),
-        "{error:?}"
+    control_file(host.bench.folder(), 1, 2);
+    assert_eq!(
+        host.push(&stored).await.expect("same").outcome,
+        AlreadyStored
     );
+    let mut longer = stored;
+    longer[SEGMENT_BYTES - 1] ^= 1;
+    let error = host
+        .push(&longer)
+        .await
+        .expect_err("not known up to the fork");
+    refused(&error);
+    assert!(error.detail.as_ref().expect("why").contains("fork"));
     assert_eq!(host.bench.wal_keys().len(), 1);
 }
