@@ -69,9 +69,12 @@ pub(super) async fn settle(
     let mut difference = source.size;
     for stored in copies {
         let found = first_difference(archive, source, stored).await;
-        let found = found.map_err(|error| match archive.may_be_ours_locked(&error) {
-            true => not_comparable(source, stored, &error, UP_TO_THE_FORK),
-            false => error,
+        let found = found.map_err(|error| {
+            if archive.may_be_ours_locked(&error) {
+                not_comparable(source, stored, &error, UP_TO_THE_FORK)
+            } else {
+                error
+            }
         })?;
         difference = difference.min(found.unwrap_or(source.size));
     }
