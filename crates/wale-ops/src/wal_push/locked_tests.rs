@@ -100,7 +100,7 @@ fn refused(error: &OpError) {
 }
 
 #[tokio::test]
-async fn row_29_a_host_without_the_secret_key_is_handed_the_same_segment_again() {
+async fn row_37_a_host_without_the_secret_key_is_handed_the_same_segment_again() {
     let host = Host::new().await;
     let stored = host.push(&segment(FIRST, 1)).await.expect("stored");
     assert_eq!(stored.outcome, Stored);
@@ -131,7 +131,7 @@ async fn row_29_a_host_without_the_secret_key_is_handed_the_same_segment_again()
 }
 
 #[tokio::test]
-async fn row_40_other_bytes_are_refused_without_the_secret_key_too() {
+async fn row_38_other_bytes_are_refused_without_the_secret_key_too() {
     let host = Host::new().await;
     host.push(&segment(FIRST, 1)).await.expect("stored");
     let mut one_bit = segment(FIRST, 1);
