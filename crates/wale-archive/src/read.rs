@@ -76,6 +76,20 @@ impl Archive {
         on_thread(key, work).await.map(Some)
     }
 
+    /// Lets `consume` read a stored object as it is, sealed, on a blocking thread.
+    ///
+    /// # Errors
+    /// Those of [`Archive::decode`].
+    pub(crate) async fn read_stored<T, F>(&self, key: &ObjectKey, consume: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(StreamReader) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        let object = self.open_stored(key, Codec::None).await?;
+        let work = move || consume(object.source).map_err(|e| explained(&object.key, e));
+        on_thread(key, work).await
+    }
+
     /// As [`Archive::read_stream`], of a text whose name shows no codec, and which is encrypted where the archive is. The size
     /// is the stored one, which the plain text does not exceed.
     ///

@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use wale_format::{Codec, CodecError, Encryption, Seal, SealWriter};
+use wale_format::{Codec, CodecError, ContentDigest, Encryption, Seal, SealWriter};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS};
 use wale_storage::{Body, BodyError};
@@ -46,7 +46,8 @@ impl Archive {
 
     /// As [`Archive::sealed_body`], of the WAL file `name`. Where this host could not read what it encrypts, the history of a
     /// timeline stays in the clear: retention and base backups go by the histories, and they say no more than positions
-    /// and why a timeline ended.
+    /// and why a timeline ended. `content` is what the object says of the bytes that will be written, where it can
+    /// ([`Archive::notes_content`]).
     ///
     /// # Errors
     /// As [`Archive::sealed_body`].
@@ -55,19 +56,29 @@ impl Archive {
         name: &ArchiveFileName,
         codec: Codec,
         chunk_bytes: usize,
+        content: Option<ContentDigest>,
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
-        let is_history = matches!(name, ArchiveFileName::TimelineHistory(_));
         let seal = self.seal_of(codec);
-        // WAL-E and WAL-G decrypt whatever they read, so with OpenPGP a history is in the clear only where nobody here opens it.
+        if self.stays_in_the_clear(name) {
+            return body_of(&seal.in_the_clear(), chunk_bytes);
+        }
+        match content {
+            Some(digest) => body_of(&seal.with_content(digest), chunk_bytes),
+            None => body_of(&seal, chunk_bytes),
+        }
+    }
+
+    /// Whether the WAL file `name` is not encrypted although the archive is.
+    pub(crate) fn stays_in_the_clear(&self, name: &ArchiveFileName) -> bool {
+        let is_history = matches!(name, ArchiveFileName::TimelineHistory(_));
         let key = self.write_key();
+        // WAL-E and WAL-G decrypt whatever they read, so with OpenPGP a history is in the clear only where nobody here opens it.
         let opens = key.opens_itself()
             || key.method() == Encryption::OpenPgp
                 && self.inner.seal.key_ring().has_key(key.method());
-        if is_history && !opens {
-            return body_of(&seal.in_the_clear(), chunk_bytes);
-        }
-        body_of(&seal, chunk_bytes)
+        is_history && !opens
     }
+
     /// The memory of one sealed body with its writer, in bytes: the seal, the chunk that is being filled, those that wait
     /// and the one in the store's hands.
     pub fn writer_bytes(&self, chunk_bytes: usize) -> u64 {

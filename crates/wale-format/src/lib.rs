@@ -41,7 +41,7 @@ pub mod tar;
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
-pub use crypt::{KeyRing, Locked, WriteKey};
+pub use crypt::{ContentDigest, KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
 pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use increment::{Increment, IncrementError};

@@ -14,7 +14,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::Arc;
 
 use crate::codec::{self, Codec, CodecError, CodecSettings, Content, Encoder};
-use crate::crypt::{CryptWriter, KeyRing, Locked, WriteKey};
+use crate::crypt::{self, ContentDigest, CryptWriter, KeyRing, Locked, WriteKey};
 use crate::encryption::Encryption;
 
 /// How objects are sealed.
@@ -98,6 +98,23 @@ impl Seal {
             key: Arc::default(),
             ..self.clone()
         }
+    }
+
+    /// The same seal for one object that says this of its plain content, where its encryption can.
+    #[must_use]
+    pub fn with_content(&self, digest: ContentDigest) -> Self {
+        Self {
+            key: Arc::new(self.key.with_content(digest)),
+            ..self.clone()
+        }
+    }
+
+    /// What a stored object says of its plain content, without a key; nothing where it says nothing.
+    ///
+    /// # Errors
+    /// Those of the source; `InvalidData` or `UnexpectedEof` when its encryption is damaged at its beginning.
+    pub fn content_digest(source: impl Read) -> io::Result<Option<ContentDigest>> {
+        crypt::age::content_digest(source)
     }
 
     /// Seals what is written to it, into `sink`. Write pieces of 64 KiB and more where possible.

@@ -6,6 +6,7 @@
 //! rewrites the file in place, so a reader may see half of a write: the CRC shows it, and the reader reads again.
 
 mod layout;
+mod nonce;
 
 use crate::cluster_identity::ClusterIdentity;
 use crate::enforced_settings::{EnforcedSettings, WalLevel};
@@ -14,6 +15,8 @@ use crate::major_version::MajorVersion;
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
 use crate::wal_segment::WalSegmentSize;
+
+pub use nonce::ClusterNonce;
 
 use layout::{CATALOG_VERSIONS, LAYOUTS, Layout};
 
@@ -53,6 +56,8 @@ pub struct ControlFile {
     pub data_checksum_version: u32,
     /// The settings a recovery must not fall below.
     pub settings: EnforcedSettings,
+    /// `mock_authentication_nonce`; nothing where it is all zeros.
+    pub nonce: Option<ClusterNonce>,
 }
 
 /// `DBState`: what the server was doing when it last wrote the control file.
@@ -159,6 +164,7 @@ impl ControlFile {
             })?,
             data_checksum_version: reader.u32(layout.data_checksum_version)?,
             settings: reader.settings(layout)?,
+            nonce: ClusterNonce::new(reader.array(layout.nonce)?),
         })
     }
 
@@ -338,6 +344,29 @@ mod tests {
         }
     }
 
+    /// By the headers of each version: 11 has eight bytes less before it, 18 one byte more, and three of padding after it.
+    fn nonce(major: u32, bytes: &[u8]) -> [u8; 32] {
+        let at = match major {
+            11 => 248,
+            18 => 257,
+            _ => 256,
+        };
+        if major == 18 {
+            assert_eq!((bytes[at - 1], &bytes[at + 32..at + 35]), (1, &[0; 3][..]));
+            assert_eq!(bytes[at..at + 4], [0x58, 0x1d, 0x0e, 0xfe]);
+        }
+        bytes[at..].first_chunk().copied().unwrap()
+    }
+
+    #[test]
+    fn the_nonce_is_a_secret_and_zeros_are_none() {
+        let file = ControlFile::parse(REAL[8].1).unwrap();
+        assert!(format!("{file:?}").contains("ClusterNonce(…)"));
+        assert_eq!(ClusterNonce::new([0; 32]), None);
+        let all: Vec<_> = REAL.iter().map(|real| nonce(real.0, real.1)).collect();
+        assert!(all.windows(2).all(|two| two[0] != two[1]));
+    }
+
     /// Puts the right CRC behind altered content.
     fn seal(bytes: &mut [u8], crc_at: usize) {
         let crc = crc32c(&bytes[..crc_at]);
@@ -369,6 +398,7 @@ mod tests {
                 },
                 data_checksum_version: 1,
                 settings: settings(if major >= 12 { Some(13) } else { None }),
+                nonce: ClusterNonce::new(nonce(major, bytes)),
             };
             assert_eq!(file, expected, "{major}");
             assert_eq!(file.major().map(MajorVersion::get), Some(major));
@@ -409,6 +439,7 @@ mod tests {
         ] {
             put(at, &value.to_le_bytes());
         }
+        bytes[273..305].fill(7);
         seal(&mut bytes, 308);
         bytes
     }
@@ -433,6 +464,7 @@ mod tests {
             wal_segment_size: WalSegmentSize::new(64 << 20).unwrap(),
             data_checksum_version: 1,
             settings: settings(Some(13)),
+            nonce: ClusterNonce::new([7; 32]),
         };
         assert_eq!(file, expected);
         assert_eq!(file.major().map(MajorVersion::get), Some(19));
@@ -459,6 +491,7 @@ mod tests {
         for (state, counts) in [(0, false), (1, true), (2, false), (3, false)] {
             let mut bytes = nineteen();
             bytes[268] = state;
+            bytes[273..305].fill(7);
             seal(&mut bytes, 308);
             let file = ControlFile::parse(&bytes).unwrap();
             assert_eq!(file.has_data_checksums(), counts, "{state}");

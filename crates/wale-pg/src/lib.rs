@@ -51,7 +51,7 @@ pub mod relation;
 pub use archive_file_name::ArchiveFileName;
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use cluster_identity::{ClusterDifference, ClusterIdentity};
-pub use control_file::{ClusterState, ControlFile, ControlFileError};
+pub use control_file::{ClusterNonce, ClusterState, ControlFile, ControlFileError};
 pub use enforced_settings::{EnforcedSettings, WalLevel};
 pub use invalid_name::InvalidName;
 pub use lsn::{InvalidLsn, Lsn};

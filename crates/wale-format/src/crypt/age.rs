@@ -3,23 +3,32 @@
 //!
 //! Whoever writes needs no secret: a host that has only recipients cannot read what it wrote.
 //!
+//! A writer may put a digest of the content into the header, in a stanza of its own that the format tells every program to leave
+//! alone. It is readable without a key, and the header's MAC covers it.
+//!
 //! Invariants of a reader: the header has a bound; no byte is given out whose MAC did not match; it ends only after the final
 //! chunk with nothing behind it; a failure stays.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 
 use age::stream::{StreamReader, StreamWriter};
-use age::{DecryptError, Decryptor, Encryptor, Identity, IdentityFile, ssh, x25519};
+use age::{DecryptError, Decryptor, EncryptError, Encryptor, Identity, IdentityFile, ssh, x25519};
+use age_core::format::{FileKey, Stanza};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
+use super::content_digest::ContentDigest;
 use super::locked::Locked;
 use crate::Encryption;
 
 /// What every file begins with. Later versions of the format begin with the same and another number.
 const MAGIC: &[u8] = b"age-encryption.org/";
+
+/// What follows in the first line of this version.
+const VERSION: &[u8] = b"v1";
 
 /// First bytes of an object that show whether it is a file of age.
 pub(super) const HEAD_BYTES: usize = MAGIC.len();
@@ -36,9 +45,16 @@ const BUFFER_BYTES: usize = 4 << 10;
 /// Memory of a writer or a reader beside its sink or source: a plain chunk of 64 KiB, a sealed one, and the header.
 pub(super) const MEMORY_BYTES: u64 = (3 * 64) << 10;
 
+/// The tag of the stanza that holds the digest of the content; the body is the digest.
+const CONTENT_TAG: &str = "wale-content-v1";
+
 /// Public keys to which objects are encrypted: each of their owners can read.
 #[derive(Clone)]
-pub struct Recipients(Vec<Recipient>);
+pub struct Recipients {
+    keys: Vec<Recipient>,
+    /// What the header says of the content.
+    content: Option<ContentDigest>,
+}
 
 #[derive(Clone)]
 enum Recipient {
@@ -95,14 +111,26 @@ impl Recipients {
         if keys.is_empty() {
             return Err(AgeKeyError::None);
         }
-        Ok(Self(keys))
+        Ok(Self {
+            keys,
+            content: None,
+        })
+    }
+
+    /// The same keys for one file, whose header says this of its content.
+    #[must_use]
+    pub fn with_content(&self, digest: ContentDigest) -> Self {
+        Self {
+            content: Some(digest),
+            ..self.clone()
+        }
     }
 
     /// What the archive says of the keys, sorted: a key of age as it is, since it is public, and of OpenSSH's the fingerprint that
     /// `ssh-keygen -l` prints.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.0.iter().map(Recipient::fingerprint).collect();
+        let mut all: Vec<String> = self.keys.iter().map(Recipient::fingerprint).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -232,9 +260,64 @@ pub struct AgeWriter<W: Write>(StreamWriter<W>);
 /// # Errors
 /// Those of the sink.
 pub fn writer<W: Write>(recipients: &Recipients, sink: W) -> io::Result<AgeWriter<W>> {
-    let keys = recipients.0.iter().map(Recipient::as_dyn);
-    let encryptor = Encryptor::with_recipients(keys).map_err(io::Error::other)?;
+    let keys = recipients.keys.iter().map(Recipient::as_dyn);
+    let content = recipients
+        .content
+        .iter()
+        .map(|one| one as &dyn age::Recipient);
+    let encryptor = Encryptor::with_recipients(keys.chain(content)).map_err(io::Error::other)?;
     encryptor.wrap_output(sink).map(AgeWriter)
+}
+
+/// Not a recipient, which gets no key: a stanza of the header.
+impl age::Recipient for ContentDigest {
+    fn wrap_file_key(&self, _: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        let stanza = Stanza {
+            tag: CONTENT_TAG.to_owned(),
+            args: Vec::new(),
+            body: self.as_bytes().to_vec(),
+        };
+        Ok((vec![stanza], HashSet::new()))
+    }
+}
+
+/// What the header of a file says of its content, without a key. Nothing where the object is no file of this version, or
+/// says nothing, or several things.
+///
+/// # Errors
+/// Those of the source; `InvalidData` or `UnexpectedEof` for a header that does not end.
+pub(crate) fn content_digest(source: impl Read) -> io::Result<Option<ContentDigest>> {
+    let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
+    let mut begun = Vec::new();
+    (&mut source)
+        .take(HEAD_BYTES as u64)
+        .read_to_end(&mut begun)?;
+    if !is_begun(&begun) {
+        return Ok(None);
+    }
+    let header = header(&mut source)?;
+    let mut lines = header.split(|byte| *byte == b'\n');
+    if lines.next() != Some(VERSION) {
+        return Ok(None);
+    }
+    let tag = format!("-> {CONTENT_TAG}");
+    let mut found = None;
+    while let Some(line) = lines.next() {
+        if line != tag.as_bytes() {
+            continue;
+        }
+        // 32 bytes are 43 characters: one line, which is short and so the last one.
+        let body = lines
+            .next()
+            .and_then(|body| STANDARD_NO_PAD.decode(body).ok());
+        let Some(digest) = body.and_then(|body| body.try_into().ok()) else {
+            return Ok(None);
+        };
+        if found.replace(ContentDigest::new(digest)).is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(found)
 }
 
 impl<W: Write> AgeWriter<W> {

@@ -19,6 +19,7 @@
 //! | [`openpgp`] | 129 KiB to write, 80 KiB to read what WAL-E, WAL-G and wale write | public keys, which do not read |
 
 pub mod age;
+mod content_digest;
 pub mod libsodium;
 mod locked;
 pub mod openpgp;
@@ -27,6 +28,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+pub use content_digest::ContentDigest;
 pub use locked::Locked;
 
 use crate::Encryption;
@@ -74,6 +76,20 @@ impl WriteKey {
         match self {
             Self::None | Self::Libsodium(_) => true,
             Self::Age(_) | Self::OpenPgp(_) => false,
+        }
+    }
+
+    /// Whether an object can say of its content what somebody without a key can compare.
+    #[must_use]
+    pub const fn notes_content(&self) -> bool {
+        matches!(self, Self::Age(_))
+    }
+
+    /// The same key for one object that says this of its content, where its method can.
+    pub(crate) fn with_content(&self, digest: ContentDigest) -> Self {
+        match self {
+            Self::Age(recipients) => Self::Age(recipients.with_content(digest)),
+            other => other.clone(),
         }
     }
 

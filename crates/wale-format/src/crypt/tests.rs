@@ -348,3 +348,81 @@ fn a_header_of_age_has_a_bound() {
         ErrorKind::Unsupported
     );
 }
+
+fn noted(digest: u8) -> Vec<u8> {
+    let key = WriteKey::Age(age::Recipients::parse(RECIPIENT).unwrap());
+    encrypt(
+        &key.with_content(ContentDigest::new([digest; 32])),
+        b"plain",
+    )
+}
+
+fn noted_in(stored: &[u8]) -> io::Result<Option<ContentDigest>> {
+    Seal::content_digest(stored)
+}
+
+#[test]
+fn the_digest_of_the_content_is_read_without_a_key_and_hinders_no_reader() {
+    let digest = ContentDigest::new([5; 32]);
+    let stored = noted(5);
+    assert_eq!(noted_in(&stored).unwrap(), Some(digest));
+    let [_, (_, ring)] = methods();
+    assert_eq!(decrypt(&ring, &stored).unwrap(), b"plain");
+    for (key, _) in methods() {
+        assert_eq!(noted_in(&encrypt(&key, b"plain")).unwrap(), None);
+    }
+    for method in [WriteKey::None, WriteKey::Libsodium(sodium(7))] {
+        let stored = encrypt(&method.with_content(digest), b"plain");
+        assert_eq!(noted_in(&stored).unwrap(), None, "{method:?}");
+    }
+    for other in [&b""[..], b"age", b"age-encryption.org/v2\n-> wale"] {
+        assert!(!matches!(noted_in(other), Ok(Some(_))));
+    }
+    // The header's MAC covers it: a reader with the key notices another one.
+    let text = String::from_utf8_lossy(&stored).into_owned();
+    let line = text.lines().position(|line| line == "-> wale-content-v1");
+    let body = text.lines().nth(line.unwrap() + 1).unwrap().as_bytes();
+    let at = stored.windows(body.len()).position(|part| part == body);
+    let mut forged = stored.clone();
+    forged[at.unwrap()] = b'Z';
+    assert!(
+        noted_in(&forged)
+            .unwrap()
+            .is_some_and(|found| found != digest)
+    );
+    assert_eq!(
+        decrypt(&ring, &forged).unwrap_err().kind(),
+        ErrorKind::InvalidData
+    );
+}
+
+#[test]
+fn a_header_that_says_nonsense_of_its_content_says_nothing() {
+    let header = |lines: &str| format!("age-encryption.org/v1\n{lines}--- mac\n");
+    let good = "A".repeat(43);
+    let stanza = |body: &str| format!("-> wale-content-v1\n{body}\n");
+    let found = noted_in(header(&stanza(&good)).as_bytes()).unwrap();
+    assert_eq!(found, Some(ContentDigest::new([0; 32])));
+    for bad in [
+        stanza(""),
+        stanza(&"A".repeat(42)),
+        stanza(&"A".repeat(44)),
+        stanza(&format!("{}B", "A".repeat(42))),
+        stanza(&good) + &stanza(&good),
+        format!("-> wale-content-v1 more\n{good}\n"),
+        format!("-> wale-content-v2\n{good}\n"),
+        "-> wale-content-v1\n".to_owned(),
+        String::new(),
+    ] {
+        assert_eq!(noted_in(header(&bad).as_bytes()).unwrap(), None, "{bad}");
+    }
+    // A header has a bound, and an end.
+    let long = header(&format!("-> X25519 {}\n", "a".repeat(70 << 10)));
+    let error = noted_in(long.as_bytes()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    let stored = noted(1);
+    for cut in age::HEAD_BYTES..100 {
+        let error = noted_in(&stored[..cut]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{cut}");
+    }
+}

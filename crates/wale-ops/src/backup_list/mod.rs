@@ -5,5 +5,5 @@
 mod report;
 mod run;
 
-pub use report::{BackupSummary, BackupLook, Tool};
+pub use report::{BackupLook, BackupSummary, Tool};
 pub use run::{latest, look, run};

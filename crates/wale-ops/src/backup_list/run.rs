@@ -6,7 +6,7 @@ use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Se
 use wale_format::Sentinel;
 use wale_pg::{MajorVersion, SystemIdentifier};
 
-use super::report::{BackupSummary, BackupLook, Tool};
+use super::report::{BackupLook, BackupSummary, Tool};
 use crate::error::Result;
 
 /// Backups looked at together: they hide a store's latency well enough.

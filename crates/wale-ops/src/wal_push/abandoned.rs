@@ -14,11 +14,15 @@ use wale_archive::{Archive, StoredWal};
 use wale_pg::{ArchiveFileName, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::blocking;
 
-use super::compare::{content_end, first_difference};
+use super::compare::{content_end, first_difference, not_comparable};
 use super::done::{Done, confirm};
 use super::plan::{self, Abandoned};
 use super::source::Source;
 use crate::error::Result;
+
+/// Why a digest does not settle it.
+const UP_TO_THE_FORK: &str = "Their contents differ. The server has left that timeline, so they may be equal as far as it counts, up to the \
+                              fork; only the plain bytes show that.";
 
 /// What became of a segment whose name is taken by other bytes.
 pub(super) enum Settled {
@@ -64,7 +68,14 @@ pub(super) async fn settle(
     };
     let mut difference = source.size;
     for stored in copies {
-        let found = first_difference(archive, source, stored).await?;
+        let found = first_difference(archive, source, stored).await;
+        let found = found.map_err(|error| {
+            if archive.may_be_ours_locked(&error) {
+                not_comparable(source, stored, &error, UP_TO_THE_FORK)
+            } else {
+                error
+            }
+        })?;
         difference = difference.min(found.unwrap_or(source.size));
     }
     let local = source.clone();

@@ -4,7 +4,7 @@
 //! WalDirectory::open_file   regular file, handed over by PostgreSQL        → 404, 409
 //! wal_file::check_segment   size, header, name, system identifier          → 500 damaged, 409 other cluster
 //! look_and_claim            claim, adopt or compare                        → 409 other cluster
-//! compare_all               there already: same bytes is success           → 409 other bytes
+//! compare_all               there already: same bytes is success           → 409 other bytes, 500 not comparable
 //! read → seal → bounded channel → put_unseen
 //! refuse_disputed           the archive is still there, and nobody stored
 //!                           other bytes under another codec                → 200 after the store confirmed
@@ -20,6 +20,8 @@
 mod abandoned;
 mod compare;
 mod done;
+#[cfg(test)]
+mod locked_tests;
 mod memory;
 mod plan;
 mod pusher;

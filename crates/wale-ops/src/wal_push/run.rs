@@ -269,8 +269,8 @@ async fn claim(archive: &Archive, source: &Source, age: Age) -> Result<Option<Ar
 struct Copies {
     /// Those that this version can read.
     readable: Vec<Copy>,
-    /// Those that it cannot, because a key is missing. They count for nothing: no restore of ours reads
-    /// them.
+    /// Those of another tool that it cannot, because a key is missing. They count for nothing: no restore of ours reads
+    /// them. One that may be our own is none of them: where it cannot be compared, the push is refused.
     unreadable: Vec<StoredWal>,
 }
 
@@ -285,6 +285,8 @@ async fn compare_all(archive: &Archive, source: &Source, copies: Vec<StoredWal>)
     for stored in copies {
         match same_content(archive, source, &stored).await {
             Ok(same) => readable.push(Copy { stored, same }),
+            // Perhaps our own: it counts, though nobody here can say what it holds.
+            Err(error) if archive.may_be_ours_locked(&error) => return Err(error),
             Err(error) if error.kind == Kind::Configuration => unreadable.push(stored),
             Err(error) => return Err(error),
         }

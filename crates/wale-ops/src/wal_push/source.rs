@@ -10,11 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wale_archive::Beginning;
-use wale_archive::control::{control_file, read_control};
+use wale_archive::control::control_file;
+use wale_archive::{Beginning, ContentHash};
 use wale_cluster::{ArchiveStatus, ClusterError, DataDirectory, FileStamp, WalDirectory};
 use wale_pg::{
-    ArchiveFileName, ClusterIdentity, TimelineHistory, TimelineId, WalPageHeader, WalSegmentName,
+    ArchiveFileName, ClusterIdentity, ClusterNonce, ControlFile, TimelineHistory, TimelineId,
+    WalPageHeader, WalSegmentName,
 };
 
 use super::memory::READ_BYTES;
@@ -35,6 +36,8 @@ pub(super) struct Source {
     pub(super) stamp: FileStamp,
     /// The cluster it comes from, where that is known.
     pub(super) cluster: Option<ClusterIdentity>,
+    /// What is known in its data directories alone, where one can be seen.
+    nonce: Option<ClusterNonce>,
     /// The error for a file that was never written as this segment: only an object under its name can excuse it.
     pub(super) unwritten: Option<Arc<OpError>>,
     /// The server's major version, where it is newer than any that is known.
@@ -54,8 +57,9 @@ impl Source {
         let opened = directory.open_file(name).map_err(|e| open_error(name, e))?;
         refuse_unfinished(directory, name)?;
         let file = Arc::new(opened.file);
+        let control = data_directory.and_then(control_file);
         let mut origin = Origin {
-            control: data_directory.and_then(read_control),
+            control: control.as_ref().map(ControlFile::identity),
             header: None,
         };
         let (mut unwritten, mut newer) = (None, None);
@@ -99,6 +103,7 @@ impl Source {
             size: opened.size,
             stamp: opened.stamp,
             cluster,
+            nonce: control.and_then(|control| control.nonce),
             unwritten,
             newer,
             directory: directory.clone(),
@@ -141,6 +146,12 @@ impl Source {
         let mut limited = opened.file.take(wal_file::HISTORY_FILE_MAX);
         limited.read_to_end(&mut text).ok()?;
         TimelineHistory::parse(timeline, &String::from_utf8_lossy(&text)).ok()
+    }
+
+    /// What computes the digest of its content, as its object may have it; nothing where the control file is not known.
+    pub(super) fn content_hash(&self) -> Option<ContentHash> {
+        let nonce = self.nonce.as_ref()?;
+        Some(ContentHash::new(nonce, &self.stored_as))
     }
 
     /// Reads the file from its beginning, exactly `size` bytes.
@@ -228,7 +239,7 @@ fn open_error(name: &ArchiveFileName, error: ClusterError) -> OpError {
     }
 }
 
-fn changed(name: &ArchiveFileName) -> OpError {
+pub(super) fn changed(name: &ArchiveFileName) -> OpError {
     OpError::new(Kind::LocalIo, format!("{name} changed while it was read"))
         .hint("nothing was archived; PostgreSQL will ask again")
 }

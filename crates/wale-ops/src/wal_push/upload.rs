@@ -1,4 +1,4 @@
-//! One upload: file → seal → bounded channel → `put_if_absent`.
+//! One upload: file → digest of its content, where the seal notes one; file → seal → bounded channel → `put_if_absent`.
 //!
 //! The last chunk is sent only after the file was seen unchanged, and the body ends only when the push's turn has come. A
 //! reader that fails before that breaks the body, and a broken body leaves nothing under the final name: that is the
@@ -7,14 +7,15 @@
 use std::io::{Read, Write};
 
 use futures_util::{StreamExt, stream};
-use wale_archive::Archive;
-use wale_format::{Codec, SealWriter};
-use wale_pipeline::ChunkWriter;
+use wale_archive::{Archive, ContentHash};
+use wale_format::{Codec, ContentDigest, SealWriter};
+use wale_pipeline::{ChunkWriter, blocking};
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
 
+use super::compare::content_digest;
 use super::memory::{CHUNK_BYTES, READ_BYTES};
 use super::running_push::PushOrder;
-use super::source::Source;
+use super::source::{Source, changed};
 use crate::error::{OpError, Result};
 
 /// How an upload ended.
@@ -47,14 +48,15 @@ pub(super) async fn upload(
     looked: Looked,
     turn: &PushOrder,
 ) -> Result<Uploaded> {
-    let (writer, body) = archive.sealed_wal(&source.stored_as, codec, CHUNK_BYTES)?;
+    let content = noted_content(archive, source).await?;
+    let (writer, body) = archive.sealed_wal(&source.stored_as, codec, CHUNK_BYTES, content)?;
     let (name, waiting) = (source.name, turn.clone());
     let end = stream::once(async move { waiting.arrived(&name).await.err() });
     let end = end.filter_map(|failed| async { failed.map(|e| Err(BodyError::new(e.to_string()))) });
     // Fused: a store that asks once more after the end must hear "end" again.
     let body = body.chain(end).fuse().boxed();
     let local = source.clone();
-    let producer = tokio::task::spawn_blocking(move || produce(&local, writer));
+    let producer = tokio::task::spawn_blocking(move || produce(&local, writer, content));
     let store = archive.store();
     let stored = match looked {
         Looked::No => store.put_if_absent(key, body).await,
@@ -85,8 +87,23 @@ pub(super) async fn upload(
     }
 }
 
-/// Reads, seals and sends the whole file. Blocks. Dropping the writer before its end breaks the body.
-fn produce(source: &Source, mut writer: SealWriter<ChunkWriter>) -> Result<()> {
+/// What the object is to say of its content: computed before, since it stands at its beginning.
+async fn noted_content(archive: &Archive, source: &Source) -> Result<Option<ContentDigest>> {
+    if !archive.notes_content(&source.stored_as) {
+        return Ok(None);
+    }
+    let local = source.clone();
+    blocking(move || content_digest(&local)).await?
+}
+
+/// Reads, seals and sends the whole file, whose content is to be `noted`. Blocks. Dropping the writer before its end breaks the
+/// body.
+fn produce(
+    source: &Source,
+    mut writer: SealWriter<ChunkWriter>,
+    noted: Option<ContentDigest>,
+) -> Result<()> {
+    let mut hash = noted.and_then(|_| source.content_hash());
     let failed = |e| OpError::from_io(e, format_args!("encode {}", source.name));
     let mut reader = source.reader();
     let mut buffer = vec![0; READ_BYTES];
@@ -97,7 +114,13 @@ fn produce(source: &Source, mut writer: SealWriter<ChunkWriter>) -> Result<()> {
         if count == 0 {
             break;
         }
+        if let Some(hash) = &mut hash {
+            hash.update(&buffer[..count]);
+        }
         writer.write_all(&buffer[..count]).map_err(failed)?;
+    }
+    if hash.map(ContentHash::finish) != noted {
+        return Err(changed(&source.name).detail("Two reads of it gave different bytes."));
     }
     source.check_unchanged()?;
     writer

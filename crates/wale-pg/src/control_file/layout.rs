@@ -15,6 +15,8 @@ pub(super) struct Layout {
     /// WAL block size and WAL segment size follow one another from here.
     pub(super) wal_block_size: usize,
     pub(super) data_checksum_version: usize,
+    /// `mock_authentication_nonce`: 32 bytes.
+    pub(super) nonce: usize,
     /// The CRC, of all bytes before it.
     pub(super) crc: usize,
 }
@@ -31,6 +33,7 @@ pub(super) const LAYOUTS: [Layout; 7] = [
         block_size: 216,
         wal_block_size: 224,
         data_checksum_version: 252,
+        nonce: 256,
         crc: 288,
     },
     // 11 dropped it.
@@ -44,6 +47,7 @@ pub(super) const LAYOUTS: [Layout; 7] = [
         block_size: 208,
         wal_block_size: 216,
         data_checksum_version: 244,
+        nonce: 248,
         crc: 280,
     },
     // 12 widened the next transaction ID and added max_wal_senders.
@@ -62,10 +66,11 @@ pub(super) const LAYOUTS: [Layout; 7] = [
         majors: &[17],
         ..LAYOUT_FROM_12
     },
-    // 18 added default_char_signedness before the CRC.
+    // 18 added default_char_signedness, one byte before the nonce.
     Layout {
         version: 1800,
         majors: &[18],
+        nonce: 257,
         crc: 292,
         ..LAYOUT_FROM_12
     },
@@ -81,6 +86,7 @@ pub(super) const LAYOUTS: [Layout; 7] = [
         block_size: 224,
         wal_block_size: 236,
         data_checksum_version: 268,
+        nonce: 273,
         crc: 308,
     },
 ];
@@ -95,6 +101,7 @@ const LAYOUT_FROM_12: Layout = Layout {
     block_size: 216,
     wal_block_size: 224,
     data_checksum_version: 252,
+    nonce: 256,
     crc: 288,
 };
 

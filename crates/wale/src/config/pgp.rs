@@ -104,8 +104,10 @@ impl PgpSettings {
         match &self.source {
             Source::Inline(key) => PgpRecipients::from_keys(key.expose().as_bytes(), now)
                 .map_err(|error| refused(WALG_PGP_KEY.name(), &error)),
-            Source::File(file) => PgpRecipients::from_keys(&key_file(file, &WALG_PGP_KEY_PATH)?, now)
-                .map_err(|error| refused(WALG_PGP_KEY_PATH.name(), &error)),
+            Source::File(file) => {
+                PgpRecipients::from_keys(&key_file(file, &WALG_PGP_KEY_PATH)?, now)
+                    .map_err(|error| refused(WALG_PGP_KEY_PATH.name(), &error))
+            }
             Source::Home { home, name } => of_home(home.as_deref(), name, now),
             Source::ReadOnly => return Ok(None),
         }

@@ -53,8 +53,9 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
     pg.sql(
         "insert into needle_of_a_table select g, 'needle-of-a-row' from generate_series(1, 500) g",
     );
-    stage.archive_all();
+    let segment = stage.archive_all();
     let noted = fingerprint(pg, "needle_of_a_table");
+    pushed_again_it_is_compared_without_the_key(&mut stage, &segment);
     let archive = stage.archive();
     // Names of files are in the manifest: nothing of it can be read. What must stay readable, can.
     assert_eq!(in_the_clear(&archive, "needle"), "");
@@ -83,6 +84,27 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
     stage.cluster.kill();
     stage.sidecar.kill();
     restores_with_the_key_only(&stage, &identity, &noted);
+}
+
+/// After a restart nothing is remembered: the same bytes are acknowledged, others refused, and nothing is stored.
+fn pushed_again_it_is_compared_without_the_key(stage: &mut Stage, segment: &str) {
+    let before = stage.wal_objects();
+    stage.sidecar.kill();
+    stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    stage.sidecar.wait_ready(Duration::from_secs(60));
+    let path = format!("/wal-push/{segment}");
+    let file = stage.cluster.data.join("pg_wal").join(segment);
+    let good = std::fs::read(&file).unwrap();
+    let mut other = good.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for (content, status) in [(&good, 200), (&other, 409), (&good, 200)] {
+        std::fs::write(&file, content).unwrap();
+        let reply = stage.sidecar.get(&path);
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+    assert_eq!(stage.wal_objects(), before);
+    let log = stage.sidecar.log_text();
+    assert!(!log.contains("no restore by wale reads it"), "{log}");
 }
 
 /// Without the key an error that names it, before anything is written; with it a cluster that goes on archiving, encrypted.

@@ -20,7 +20,11 @@ fn changed_key_rings_do_no_harm() {
             for change in [0x01, 0x80, 0xff] {
                 let mut changed = ring.to_vec();
                 changed[at] ^= change;
-                drop(PgpRecipients::from_ring(&changed, "0123456789ABCDEF", now()));
+                drop(PgpRecipients::from_ring(
+                    &changed,
+                    "0123456789ABCDEF",
+                    now(),
+                ));
                 drop(SecretKeys::from_keys(&changed, None));
             }
         }

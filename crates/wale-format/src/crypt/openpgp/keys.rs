@@ -80,7 +80,11 @@ impl PgpRecipients {
         let certificates = ring::of_file(bytes)?;
         let mut recipients = Vec::new();
         for certificate in &certificates {
-            recipients.push(PgpRecipient::new(&public(certificate), None, now.timestamp())?);
+            recipients.push(PgpRecipient::new(
+                &public(certificate),
+                None,
+                now.timestamp(),
+            )?);
         }
         if recipients.is_empty() {
             return Err(KeysError::None("key"));

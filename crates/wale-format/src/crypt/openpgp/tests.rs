@@ -494,7 +494,9 @@ fn key_files_are_read_in_every_form() {
         KeysError::None("secret key for decryption")
     );
     for cut in 0..KEYBOX.len() {
-        drop(PgpRecipients::from_ring(&KEYBOX[..cut], "nobody", now()).expect_err("cut or unknown"));
+        drop(
+            PgpRecipients::from_ring(&KEYBOX[..cut], "nobody", now()).expect_err("cut or unknown"),
+        );
     }
 }
 
