@@ -87,7 +87,9 @@ mod tests {
         let nonce = ClusterNonce::new([nonce; 32]).expect("no zeros");
         let name = ArchiveFileName::parse(name).expect(name);
         let mut hash = ContentHash::new(&nonce, &name);
-        pieces.iter().for_each(|piece| hash.update(piece));
+        for piece in pieces {
+            hash.update(piece);
+        }
         hash.finish()
     }
 

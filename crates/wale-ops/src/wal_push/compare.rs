@@ -48,14 +48,12 @@ async fn same_digest(
         return Err(not_comparable(source, stored, &locked, why));
     };
     let local = source.clone();
-    match blocking(move || content_digest(&local)).await?? {
-        Some(ours) => Ok(ours == noted),
-        None => {
-            let why = "The object says what its content is, but that can be checked only where the control file of the server can be \
-                       read.";
-            Err(not_comparable(source, stored, &locked, why))
-        }
-    }
+    let Some(ours) = blocking(move || content_digest(&local)).await?? else {
+        let why = "The object says what its content is, but that can be checked only where the control file of the server can be \
+                   read.";
+        return Err(not_comparable(source, stored, &locked, why));
+    };
+    Ok(ours == noted)
 }
 
 /// The refusal of a file whose name an object has that may be our own, and that nobody here can compare with it. To store the
