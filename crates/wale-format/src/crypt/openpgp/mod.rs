@@ -37,9 +37,7 @@ mod tests;
 pub use error::{KeyId, KeysError, NoKey};
 pub use head::{looks_like, recipients_of};
 pub use keys::{PgpRecipients, SecretKeys};
-#[cfg(fuzzing)]
-pub use reader::content_of_packets;
-pub use reader::reader;
+pub use reader::{content_of_packets, reader};
 pub use writer::{PgpWriter, writer};
 
 /// How many first bytes show whether an object is a message: a header of 6 at most, a version, a key id of 8, an algorithm.

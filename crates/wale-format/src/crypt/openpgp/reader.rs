@@ -61,7 +61,6 @@ pub fn reader<R: Read + Send + 'static>(
 ///
 /// # Errors
 /// As [`reader`].
-#[cfg(fuzzing)]
 pub fn content_of_packets<R: Read + Send + 'static>(source: R) -> io::Result<Box<dyn Read + Send>> {
     let literal = literal(Box::new(BufReader::new(source)))?;
     Ok(Box::new(LiteralContent {
