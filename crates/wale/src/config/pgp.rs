@@ -287,8 +287,10 @@ fn run_gpg(
     }
     let ended = child.wait_with_output().map_err(failed)?;
     let words = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+    // "nothing exported" follows a wrong passphrase, too.
+    let is_locked = words.contains("error receiving key from agent");
     let has_none = words.contains("nothing exported") || words.contains("not found");
-    if ended.status.success() || (has_none && exported.is_empty()) {
+    if !is_locked && (ended.status.success() || (has_none && exported.is_empty())) {
         return Ok(exported);
     }
     let text = format!(

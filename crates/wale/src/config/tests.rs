@@ -111,7 +111,7 @@ fn all_mistakes_are_reported_together() {
         ("WALE_LISTEN_PORT", "tcp://10.0.0.1:5000"),
         ("CRON_TIMING", "0 0 0 * * *"),
         ("WALE_COMPRESSION", "gzip"),
-        ("WALE_GPG_KEY_ID", "0xAFFE"),
+        ("WALG_CSE_KMS_ID", "0xAFFE"),
         ("WALE_MEMORY", "1MB"),
         ("PGDATA", "data"),
     ]);
@@ -127,7 +127,7 @@ fn all_mistakes_are_reported_together() {
         "enableServiceLinks",
         "CRON_TIMING",
         "WALE_COMPRESSION",
-        "encryption with OpenPGP is not built yet",
+        "encryption with a key of Amazon's key service is not built yet",
         "WALE_MEMORY: 1MB is too little",
         "PGDATA: \"data\" is not an absolute path",
         "no place for the archive",
@@ -355,7 +355,7 @@ fn a_connection_string_in_place_of_a_name_is_refused_and_not_repeated() {
 
 #[test]
 fn a_short_secret_garbles_no_error() {
-    let loaded = load(&[ARCHIVE, ("PGPASSWORD", "b"), ("WALG_PGP_KEY_PATH", "/k")]);
+    let loaded = load(&[ARCHIVE, ("PGPASSWORD", "b"), ("WALG_ENVELOPE_PGP_KEY_PATH", "/k")]);
     let error = format!("{:?}", loaded.require_all().unwrap_err());
     assert!(error.contains("not built yet"), "{error}");
     assert!(!error.contains("(secret)"), "{error}");

@@ -331,7 +331,6 @@ mod tests {
                 &[("WALG_ENVELOPE_PGP_KEY", "CANARY")],
                 "that a key service encrypts",
             ),
-            (&[("WALG_GPG_KEY_ID", "CANARY")], "OpenPGP"),
         ] {
             let told = loaded(set).expect_err("a mistake");
             assert!(told.contains(word), "{set:?}: {told}");
