@@ -355,7 +355,11 @@ fn a_connection_string_in_place_of_a_name_is_refused_and_not_repeated() {
 
 #[test]
 fn a_short_secret_garbles_no_error() {
-    let loaded = load(&[ARCHIVE, ("PGPASSWORD", "b"), ("WALG_ENVELOPE_PGP_KEY_PATH", "/k")]);
+    let loaded = load(&[
+        ARCHIVE,
+        ("PGPASSWORD", "b"),
+        ("WALG_ENVELOPE_PGP_KEY_PATH", "/k"),
+    ]);
     let error = format!("{:?}", loaded.require_all().unwrap_err());
     assert!(error.contains("not built yet"), "{error}");
     assert!(!error.contains("(secret)"), "{error}");
