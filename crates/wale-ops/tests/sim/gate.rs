@@ -93,8 +93,9 @@ impl Gate {
     }
 
     /// Takes the call out at the position that `choose` names, among all that wait in an order that is the same in
-    /// every run.
-    pub(crate) fn take(&self, choose: impl FnOnce(&[Call]) -> usize) -> Option<Call> {
+    /// every run; and with it the other questions that are the same: which of two pushes of one process came first with
+    /// its question is chance.
+    pub(crate) fn take(&self, choose: impl FnOnce(&[Call]) -> usize) -> Option<(Call, Vec<Call>)> {
         let mut waiting = self.waiting();
         let calls = &mut waiting.1;
         if calls.is_empty() {
@@ -108,8 +109,16 @@ impl Gate {
                 b.number,
             ))
         });
-        let position = choose(calls);
-        Some(calls.remove(position))
+        let call = calls.remove(choose(calls));
+        let is_same = |other: &mut Call| {
+            let both = [&call, &*other];
+            let are_questions = both
+                .iter()
+                .all(|one| one.body.is_none() && !one.is_orphan());
+            are_questions && call.name() == other.name()
+        };
+        let same = calls.extract_if(.., is_same).collect();
+        Some((call, same))
     }
 
     /// Forgets calls whose caller is dead, except the writes: those may be in the wire.

@@ -317,7 +317,7 @@ impl World {
 
     async fn let_one_through(&mut self) {
         let random = &mut self.random;
-        let Some(call) = self.gate.take(|calls| random.index(calls.len())) else {
+        let Some((call, same)) = self.gate.take(|calls| random.index(calls.len())) else {
             return;
         };
         if call.is_orphan() {
@@ -340,7 +340,9 @@ impl World {
         };
         self.summary.faults += u64::from(fault.is_some());
         self.note(format!("{} {fault:?}", call.name()));
-        call.release(fault);
+        for call in std::iter::once(call).chain(same) {
+            call.release(fault.clone());
+        }
     }
 
     /// Something that can go wrong with this call and that a store may do. A body that arrives garbled and is kept so
