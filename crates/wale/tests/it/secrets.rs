@@ -298,9 +298,10 @@ fn no_verb_shows_a_password_within_an_address_of_s3() {
 
 /// Every secret that a sidecar can have, all with a canary.
 fn with_canaries(mut options: SidecarOptions) -> SidecarOptions {
-    // One method encrypts, and a canary is no public key: the archive of this sidecar is encrypted with libsodium.
+    // One method encrypts, and a canary is no key of age or OpenPGP: the archive of this sidecar is encrypted with libsodium.
+    let other_methods = ["WALE_AGE_RECIPIENTS", "WALG_PGP_KEY"];
     let can_be_set =
-        |secret: &&Setting| !secret.is_refused() && secret.name != "WALE_AGE_RECIPIENTS";
+        |secret: &&Setting| !secret.is_refused() && !other_methods.contains(&&*secret.name);
     for secret in secrets().iter().filter(can_be_set) {
         options = options.set(&secret.name, &format!("{CANARY}-{}", secret.name));
     }
