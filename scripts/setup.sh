@@ -51,7 +51,9 @@ if [ "$what" != demo ]; then
   need zstd zstd
   need lz4 lz4
   need lzop lzop
-  need gpg gnupg
+  need gnupg gpg
+  need gpg-agent gpg-agent
+  need gpgconf gpgconf
   need age age
   need openssh-client ssh-keygen
   need pv pv
