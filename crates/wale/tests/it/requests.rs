@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use wale_format::{Codec, Seal};
@@ -159,8 +159,29 @@ async fn fetched(fetcher: &Fetcher, name: &ArchiveFileName) -> bool {
     }
 }
 
-/// Runs the operations, and counts.
-async fn measure(store: impl Store + 'static, proxy: FaultProxy, name: &str) -> Vec<String> {
+/// For how long a look counts, as the guide says.
+const LOOK_HOLDS: Duration = Duration::from_secs(2);
+
+/// Runs the operations, and counts. What a busy machine did too slowly to share a look is counted again, in another place.
+async fn measure<S: Store + 'static>(
+    name: &str,
+    open: impl Fn(&str) -> (S, FaultProxy),
+) -> Vec<String> {
+    for attempt in 1..=5 {
+        let (store, proxy) = open(&format!("some/path{attempt}/"));
+        if let Some(rows) = measure_once(store, proxy, &format!("{name}{attempt}")).await {
+            return rows;
+        }
+    }
+    panic!("five times slower than a look counts: this machine is too busy");
+}
+
+/// `None` where operations that share a look were too far apart.
+async fn measure_once(
+    store: impl Store + 'static,
+    proxy: FaultProxy,
+    name: &str,
+) -> Option<Vec<String>> {
     let store = RetryStore::new(Arc::new(store), RetryPolicy::default());
     let mut counter = Counter {
         store: Arc::new(store),
@@ -174,8 +195,14 @@ async fn measure(store: impl Store + 'static, proxy: FaultProxy, name: &str) -> 
     counter.proxy.forget();
 
     let pusher = server.pusher(counter.archive());
+    let mut begun = Instant::now();
+    let mut is_slow = false;
     for number in 2..=5 {
+        if number == 3 {
+            begun = Instant::now();
+        }
         if number == 5 {
+            is_slow |= begun.elapsed() >= LOOK_HOLDS;
             tokio::time::sleep(Duration::from_millis(2_500)).await;
         }
         let report = pusher.push(&server.segment(number)).await.expect("stored");
@@ -207,28 +234,34 @@ async fn measure(store: impl Store + 'static, proxy: FaultProxy, name: &str) -> 
             ..FetcherOptions::default()
         },
     );
+    begun = Instant::now();
     for name in ["000000010000000000000002", "000000010000000000000003"] {
         let name = ArchiveFileName::parse(name).expect("a name");
         assert!(fetched(&fetcher, &name).await);
         counter.note();
     }
+    is_slow |= begun.elapsed() >= LOOK_HOLDS;
     let absent = ArchiveFileName::parse("000000020000000000000005").expect("a name");
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
+        begun = Instant::now();
         assert!(!fetched(&fetcher, &absent).await);
         counter.note();
         fetcher.prove_absent(&absent).await.expect("proven");
         counter.note();
+        is_slow |= begun.elapsed() >= LOOK_HOLDS;
     }
     let absent = ArchiveFileName::parse("00000003.history").expect("a name");
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         counter.proxy.forget();
+        begun = Instant::now();
         assert!(!fetched(&fetcher, &absent).await);
         fetcher.prove_absent(&absent).await.expect("proven");
+        is_slow |= begun.elapsed() >= LOOK_HOLDS;
     }
     counter.note();
-    counter.rows
+    (!is_slow).then_some(counter.rows)
 }
 
 /// The guide's table has these costs under this heading.
@@ -257,30 +290,34 @@ fn compare(heading: &str, rows: &[String]) {
 async fn requests_of_each_operation_on_s3() {
     let sandbox = Sandbox::new("requests-s3-server");
     let server = S3Server::moto(&sandbox);
-    let proxy = FaultProxy::start(server.port());
-    let store = s3_store::store(proxy.port(), "some/path/");
-    compare("S3", &measure(store, proxy, "requests-s3").await);
+    let open = |prefix: &str| {
+        let proxy = FaultProxy::start(server.port());
+        (s3_store::store(proxy.port(), prefix), proxy)
+    };
+    compare("S3", &measure("requests-s3", open).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_each_operation_on_gcs() {
     let sandbox = Sandbox::new("requests-gcs-server");
     let server = GcsServer::start(&sandbox);
-    let proxy = FaultProxy::start(server.port());
-    let store = gcs::store(&proxy, "/some/path/");
-    compare(
-        "Google Cloud Storage",
-        &measure(store, proxy, "requests-gcs").await,
-    );
+    let open = |prefix: &str| {
+        let proxy = FaultProxy::start(server.port());
+        (gcs::store(&proxy, &format!("/{prefix}")), proxy)
+    };
+    compare("Google Cloud Storage", &measure("requests-gcs", open).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_each_operation_on_azure() {
     let sandbox = Sandbox::new("requests-azure-server");
     let server = Azurite::start(&sandbox);
-    let proxy = FaultProxy::start(server.port());
-    let store = azure::store(proxy.port(), "some/path/", azure::shared_access());
-    compare("Azure", &measure(store, proxy, "requests-azure").await);
+    let open = |prefix: &str| {
+        let proxy = FaultProxy::start(server.port());
+        let store = azure::store(proxy.port(), prefix, azure::shared_access());
+        (store, proxy)
+    };
+    compare("Azure", &measure("requests-azure", open).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,41 +325,10 @@ async fn requests_of_each_operation_on_swift() {
     let Some((_sandbox, server)) = swift_store::server("requests-swift-server") else {
         return;
     };
-    let proxy = FaultProxy::start(server.port());
-    let store = swift_store::open(&swift_store::options(proxy.port(), "some/path/"));
-    compare("Swift", &measure(store, proxy, "requests-swift").await);
-}
-
-/// Not a test: `cargo test --workspace --test it -- --ignored --nocapture rate_of_pushes` prints how long a push takes.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn rate_of_pushes_on_s3() {
-    const PUSHES: u8 = 64;
-    let sandbox = Sandbox::new("rate-s3-server");
-    for kind in ["s3s-fs", "moto"] {
-        let server = match kind {
-            "moto" => S3Server::moto(&sandbox),
-            _ => S3Server::s3s(&sandbox, None),
-        };
-        let store = s3_store::store(server.port(), "some/path/");
-        let store = RetryStore::new(Arc::new(store), RetryPolicy::default());
-        let store: Arc<dyn Store> = Arc::new(store);
-        let local = Server::new("rate-s3");
-        let pusher = local.pusher(archive(&store));
-        let names: Vec<_> = (1..=PUSHES).map(|number| local.segment(number)).collect();
-        pusher.push(&names[0]).await.expect("stored");
-        let mut took = Vec::new();
-        for name in &names[1..] {
-            let begun = std::time::Instant::now();
-            pusher.push(name).await.expect("stored");
-            took.push(begun.elapsed());
-        }
-        took.sort();
-        let all: Duration = took.iter().sum();
-        println!(
-            "{kind}: median {:?}, all {all:?} of {} pushes",
-            took[took.len() / 2],
-            took.len()
-        );
-    }
+    let open = |prefix: &str| {
+        let proxy = FaultProxy::start(server.port());
+        let store = swift_store::open(&swift_store::options(proxy.port(), prefix));
+        (store, proxy)
+    };
+    compare("Swift", &measure("requests-swift", open).await);
 }
