@@ -50,6 +50,8 @@ struct Counter {
     store: Arc<dyn Store>,
     proxy: FaultProxy,
     rows: Vec<String>,
+    /// Whether operations that share a look were too far apart.
+    is_slow: bool,
 }
 
 fn archive(store: &Arc<dyn Store>) -> Archive {
@@ -65,6 +67,11 @@ fn archive(store: &Arc<dyn Store>) -> Archive {
 impl Counter {
     fn archive(&self) -> Archive {
         archive(&self.store)
+    }
+
+    /// Notes whether what began then has ended before its look was too old.
+    fn shared_a_look(&mut self, begun: Instant) {
+        self.is_slow |= begun.elapsed() >= LOOK_HOLDS;
     }
 
     /// What was asked since the last note, in words.
@@ -187,22 +194,27 @@ async fn measure_once(
         store: Arc::new(store),
         proxy,
         rows: Vec::new(),
+        is_slow: false,
     };
     let server = Server::new(name);
     // The archive is begun, and the store tried.
     let pusher = server.pusher(counter.archive());
     pusher.push(&server.segment(1)).await.expect("stored");
     counter.proxy.forget();
+    push_all(&mut counter, &server).await;
+    fetch_all(&mut counter).await;
+    (!counter.is_slow).then_some(counter.rows)
+}
 
+async fn push_all(counter: &mut Counter, server: &Server) {
     let pusher = server.pusher(counter.archive());
     let mut begun = Instant::now();
-    let mut is_slow = false;
     for number in 2..=5 {
         if number == 3 {
             begun = Instant::now();
         }
         if number == 5 {
-            is_slow |= begun.elapsed() >= LOOK_HOLDS;
+            counter.shared_a_look(begun);
             tokio::time::sleep(Duration::from_millis(2_500)).await;
         }
         let report = pusher.push(&server.segment(number)).await.expect("stored");
@@ -226,7 +238,9 @@ async fn measure_once(
         pusher.push(&again).await.expect("there");
         counter.note();
     }
+}
 
+async fn fetch_all(counter: &mut Counter) {
     let fetcher = Fetcher::new(
         counter.archive(),
         FetcherOptions {
@@ -234,13 +248,13 @@ async fn measure_once(
             ..FetcherOptions::default()
         },
     );
-    begun = Instant::now();
+    let mut begun = Instant::now();
     for name in ["000000010000000000000002", "000000010000000000000003"] {
         let name = ArchiveFileName::parse(name).expect("a name");
         assert!(fetched(&fetcher, &name).await);
         counter.note();
     }
-    is_slow |= begun.elapsed() >= LOOK_HOLDS;
+    counter.shared_a_look(begun);
     let absent = ArchiveFileName::parse("000000020000000000000005").expect("a name");
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -249,7 +263,7 @@ async fn measure_once(
         counter.note();
         fetcher.prove_absent(&absent).await.expect("proven");
         counter.note();
-        is_slow |= begun.elapsed() >= LOOK_HOLDS;
+        counter.shared_a_look(begun);
     }
     let absent = ArchiveFileName::parse("00000003.history").expect("a name");
     for _ in 0..2 {
@@ -258,10 +272,9 @@ async fn measure_once(
         begun = Instant::now();
         assert!(!fetched(&fetcher, &absent).await);
         fetcher.prove_absent(&absent).await.expect("proven");
-        is_slow |= begun.elapsed() >= LOOK_HOLDS;
+        counter.shared_a_look(begun);
     }
     counter.note();
-    (!is_slow).then_some(counter.rows)
 }
 
 /// The guide's table has these costs under this heading.
