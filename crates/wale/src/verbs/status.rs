@@ -1,0 +1,118 @@
+//! `status`: what the archive holds, and from when to when it can be restored. Asks the archive, and no sidecar.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use wale_ops::recoverable::{self, Holdings, Window};
+use wale_ops::{Archive, OpError};
+
+use super::adopt::{gap_of, shown};
+use crate::logging::escaped;
+use crate::progress::{bytes, duration};
+
+/// What to print.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn run(archive: &Archive, json: bool) -> Result<String, OpError> {
+    let found = recoverable::holdings(archive).await?;
+    let (location, now) = (archive.location(), archive.clock().now());
+    Ok(if json {
+        format!("{:#}\n", as_json(&found, &location))
+    } else {
+        as_text(&found, &location, now)
+    })
+}
+
+fn as_text(found: &Holdings, location: &str, now: DateTime<Utc>) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Names are the archive's: no control character of them may reach the terminal.
+        let _ = writeln!(text, "{name:<12} {}", escaped(value));
+    };
+    line("archive", location);
+    line(
+        "stored",
+        &format!("{} in {} objects", bytes(found.bytes), found.objects),
+    );
+    match &found.newest_backup {
+        Some((name, end)) => {
+            line("backups", &format!("{}, newest {name}", found.backups));
+            line("", &format!("ended {} ({})", shown(*end), age(now, *end)));
+        }
+        None => line("backups", "none"),
+    }
+    for window in &found.windows {
+        line("recoverable", &of_window(window, now));
+        if let Some(until) = window.stretch.until {
+            line(
+                "",
+                &format!("from {} to segment {until}", window.stretch.backup),
+            );
+        }
+        if let Some(gap) = gap_of(&window.stretch) {
+            line("", &gap);
+        }
+    }
+    if found.windows.is_empty() {
+        line("recoverable", "nothing: there is no base backup; take one");
+    }
+    text
+}
+
+/// From when to when.
+fn of_window(window: &Window, now: DateTime<Utc>) -> String {
+    match window.until {
+        Some(until) => format!(
+            "{} to {} ({})",
+            shown(window.from),
+            shown(until),
+            age(now, until)
+        ),
+        None => format!(
+            "nothing from {} on: the backup's own WAL is missing",
+            shown(window.from)
+        ),
+    }
+}
+
+/// How long ago, for a person.
+fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
+    match (now - then).to_std() {
+        Ok(age) => format!("{} ago", duration(age)),
+        // The store's clock is ahead of ours.
+        Err(_) => "just now".to_owned(),
+    }
+}
+
+fn as_json(found: &Holdings, location: &str) -> Value {
+    let windows = found.windows.iter().map(|window| {
+        let stretch = &window.stretch;
+        json!({
+            "backup": stretch.backup.to_string(),
+            "timeline": stretch.until.unwrap_or(stretch.from).timeline().get(),
+            "from": window.from,
+            "until": window.until,
+            "until_segment": stretch.until.map(|segment| segment.to_string()),
+            "gap": stretch.gap.map(|gap| json!({
+                "from": gap.from.to_string(),
+                "to": gap.to.to_string(),
+                "segments": stretch.missing,
+                "sealed": stretch.unreadable,
+            })),
+            "lost_history": stretch.lost_history.as_ref().map(|lost| lost.name().to_string()),
+        })
+    });
+    json!({
+        "archive": location,
+        "bytes": found.bytes,
+        "objects": found.objects,
+        "backups": found.backups,
+        "newest_backup": found.newest_backup.as_ref().map(|(name, end)| json!({
+            "name": name.to_string(),
+            "ended": end,
+        })),
+        "windows": windows.collect::<Vec<Value>>(),
+    })
+}
