@@ -74,6 +74,8 @@ if [ "$what" != demo ]; then
   need etcd-server etcd
   # OpenStack Swift keeps tokens in it.
   need memcached memcached
+  # The alerts and the dashboard are tried in it.
+  need prometheus promtool
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi

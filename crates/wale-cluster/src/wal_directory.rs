@@ -201,6 +201,17 @@ impl WalDirectory {
         Ok(names)
     }
 
+    /// Bytes that PostgreSQL may still write on the directory's volume.
+    ///
+    /// # Errors
+    /// When the directory is not there, or the system does not say.
+    pub fn free_bytes(&self) -> Result<u64, ClusterError> {
+        let facts = rustix::fs::statvfs(&self.path).map_err(|error| {
+            ClusterError::io("ask for the free space of", &self.path)(error.into())
+        })?;
+        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+    }
+
     /// A WAL file on its way into the directory: write to it, then commit. Readable and writable by the
     /// owner only, as PostgreSQL makes its own.
     ///

@@ -4,6 +4,8 @@
 //! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
 use wale_archive::walk::{Carried, Lack};
 use wale_archive::{Archive, CheckDepth, LostHistory, Wanted, walk};
@@ -12,7 +14,7 @@ use wale_pg::{
     Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
 };
 
-use crate::error::{Kind, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,89 @@ pub async fn stretches(archive: &Archive, backups: &[BackupName]) -> Result<Vec<
         }
     }
     Ok(stretches)
+}
+
+/// What the archive holds, and through which times it can be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Base backups whose record can be read.
+    pub backups: u64,
+    /// The newest of them, and its end.
+    pub newest_backup: Option<(BackupName, DateTime<Utc>)>,
+    /// All objects.
+    pub objects: u64,
+    /// Their bytes, as they are stored.
+    pub bytes: u64,
+    /// From where to where a recovery gets without a gap, in the order of the backups that they begin with.
+    pub windows: Vec<Window>,
+}
+
+/// A stretch of WAL, and its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The stretch.
+    pub stretch: Recoverable,
+    /// The end of its base backup: the first moment that can be restored.
+    pub from: DateTime<Utc>,
+    /// When its last segment was stored, by the store's clock. Nothing of that segment is younger.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Holdings {
+    /// The window that the newest backup lies in, or begins.
+    #[must_use]
+    pub fn current(&self) -> Option<&Window> {
+        self.windows.last()
+    }
+}
+
+/// Counts what there is, and follows the WAL from every base backup on.
+///
+/// Costs a listing of the whole archive, a read of every sentinel, and what [`stretches`] costs.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub async fn holdings(archive: &Archive) -> Result<Holdings> {
+    let failed = |e| OpError::from_store(e, "list the archive");
+    let mut listing = archive.store().list("").await.map_err(failed)?;
+    let (mut objects, mut bytes) = (0, 0);
+    while let Some(meta) = listing.try_next().await.map_err(failed)? {
+        objects += 1;
+        bytes += meta.size;
+    }
+    let catalog = archive.catalog().await?;
+    let ends: Vec<(BackupName, DateTime<Utc>)> = catalog
+        .backups
+        .iter()
+        .filter_map(|entry| {
+            let stopped = entry.readable()?.stopped_at();
+            Some((entry.name.clone(), stopped.unwrap_or(entry.time)))
+        })
+        .collect();
+    let names: Vec<BackupName> = ends.iter().map(|(name, _)| name.clone()).collect();
+    let mut windows = Vec::new();
+    for stretch in stretches(archive, &names).await? {
+        let Some((_, from)) = ends.iter().find(|(name, _)| *name == stretch.backup) else {
+            continue;
+        };
+        let stored = match stretch.until {
+            Some(segment) => archive.find_wal(&segment.into()).await?,
+            None => None,
+        };
+        windows.push(Window {
+            from: *from,
+            until: stored.map(|stored| stored.modified),
+            stretch,
+        });
+    }
+    Ok(Holdings {
+        backups: ends.len() as u64,
+        newest_backup: ends.into_iter().max_by_key(|(_, end)| *end),
+        objects,
+        bytes,
+        windows,
+    })
 }
 
 async fn look(
@@ -267,6 +352,45 @@ mod tests {
         // Without the first two nothing leads to what they lead to.
         assert_eq!(told(&names[2..]).await, expected[1..]);
         assert_eq!(told(&[]).await, []);
+    }
+
+    #[tokio::test]
+    async fn the_holdings_are_counted_and_each_window_has_its_times() {
+        let backups = on(1, &[2, 6]);
+        let backups: Vec<&str> = backups.iter().map(String::as_str).collect();
+        let files = on(1, &[2, 3, 6, 7]);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let bench = bench(&backups, &files).await;
+        let found = holdings(&bench.archive).await.expect("counted");
+        // Identity, two sentinels, four segments of 14 bytes or what they are sealed to.
+        assert_eq!((found.backups, found.objects), (2, 7));
+        let listed = bench.archive.store().list("").await.expect("listed");
+        let listed: Vec<_> = listed.try_collect().await.expect("listed");
+        assert_eq!(
+            found.bytes,
+            listed.iter().map(|meta| meta.size).sum::<u64>()
+        );
+        let (newest, end) = found.newest_backup.clone().expect("two");
+        assert_eq!(newest.segment(), segment_name(&on(1, &[6])[0]));
+        assert_eq!(end.to_rfc3339(), "2026-03-02T00:00:00+00:00");
+        let from: Vec<String> = found
+            .windows
+            .iter()
+            .map(|one| one.from.to_rfc3339())
+            .collect();
+        assert_eq!(
+            from,
+            ["2026-03-01T00:00:00+00:00", "2026-03-02T00:00:00+00:00"]
+        );
+        let current = found.current().expect("two");
+        assert_eq!(current.stretch.until, Some(segment_name(&on(1, &[7])[0])));
+        assert!(current.until.is_some());
+        // Nothing at all is no error.
+        let empty = holdings(&Bench::new().archive).await.expect("counted");
+        assert_eq!(
+            (empty.backups, empty.objects, empty.windows.len()),
+            (0, 0, 0)
+        );
     }
 
     #[tokio::test]

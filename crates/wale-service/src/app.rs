@@ -168,6 +168,13 @@ impl App {
         counting.await.ok()?.ok()
     }
 
+    /// Bytes that are free on the volume of the WAL directory; none while it is not there.
+    pub(crate) async fn wal_volume_free(&self) -> Option<u64> {
+        let directory = self.wal_directory.clone();
+        let asking = tokio::task::spawn_blocking(move || directory.free_bytes());
+        asking.await.ok()?.ok()
+    }
+
     /// What the metrics read at the moment of a scrape.
     pub(crate) async fn scrape(&self) -> Scrape {
         Scrape {
@@ -176,6 +183,7 @@ impl App {
             pusher: self.pusher.stats(),
             ready_files: self.ready_files().await,
             backup_running: self.backups.running().is_some(),
+            wal_volume_free: self.wal_volume_free().await,
             certificate_expires: self.tls.as_ref().and_then(Tls::expires),
         }
     }

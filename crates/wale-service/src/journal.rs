@@ -101,6 +101,28 @@ pub(crate) struct RecoverableRecord {
     pub(crate) checked_at: DateTime<Utc>,
 }
 
+/// What the archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct HoldingsRecord {
+    pub(crate) backups: u64,
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    /// From where to where a recovery gets without a gap; the last one holds the newest backup.
+    pub(crate) windows: Vec<WindowRecord>,
+    pub(crate) checked_at: DateTime<Utc>,
+}
+
+/// One of the windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct WindowRecord {
+    pub(crate) backup: String,
+    /// The timeline that it ends on.
+    pub(crate) timeline: u32,
+    pub(crate) from: DateTime<Utc>,
+    /// When the last segment was stored; none where the backup's own WAL is missing.
+    pub(crate) until: Option<DateTime<Utc>>,
+}
+
 /// Segments that are missing, both ends included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct GapRecord {
@@ -147,6 +169,7 @@ pub(crate) struct Entries {
     pub(crate) last_retention: Option<RetentionRecord>,
     pub(crate) last_retention_failure: Option<FailureRecord>,
     pub(crate) recoverable: Option<RecoverableRecord>,
+    pub(crate) holdings: Option<HoldingsRecord>,
     /// What is not known of the server, as a sentence.
     pub(crate) unknown_server: Option<String>,
     /// That the archive's newest timeline is not this server's, as a sentence.

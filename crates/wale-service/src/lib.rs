@@ -25,6 +25,7 @@ mod journal;
 mod lifecycle;
 mod lock;
 mod metrics;
+mod notify;
 mod options;
 mod ownership;
 mod promotion;
@@ -46,6 +47,7 @@ mod unknown;
 
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
+pub use notify::Notifier;
 pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 pub use remedy::advice;
 pub use schedule::Schedule;

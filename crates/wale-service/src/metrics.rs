@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use wale_ops::error::TABLE;
+use wale_ops::recoverable::Holdings;
 use wale_ops::wal_push::PusherStats;
 
 use crate::journal::RetentionRecord;
@@ -70,6 +71,8 @@ pub(crate) struct Scrape {
     /// Files that PostgreSQL has marked ready; none when the directory cannot be read.
     pub(crate) ready_files: Option<usize>,
     pub(crate) backup_running: bool,
+    /// Bytes that are free on the WAL volume; none where nobody can say.
+    pub(crate) wal_volume_free: Option<u64>,
     /// When the endpoint's certificate ends; none without TLS.
     pub(crate) certificate_expires: Option<DateTime<Utc>>,
 }
@@ -106,6 +109,12 @@ pub(crate) struct Metrics {
     unreadable: Gauge,
     beside_unreadable: Counter,
     unknown_server: Gauge,
+    archive_backups: Gauge,
+    archive_objects: Gauge,
+    archive_bytes: Gauge,
+    recoverable_from: FloatGauge,
+    recoverable_to: FloatGauge,
+    wal_volume_free: FloatGauge,
     connections: Gauge,
     handshake_failures: Counter,
     plain_http: Counter,
@@ -152,6 +161,12 @@ impl Metrics {
             unreadable: Gauge::default(),
             beside_unreadable: Counter::default(),
             unknown_server: Gauge::default(),
+            archive_backups: Gauge::default(),
+            archive_objects: Gauge::default(),
+            archive_bytes: Gauge::default(),
+            recoverable_from: FloatGauge::default(),
+            recoverable_to: FloatGauge::default(),
+            wal_volume_free: FloatGauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
             plain_http: Counter::default(),
@@ -161,6 +176,7 @@ impl Metrics {
         };
         metrics.register_pushes();
         metrics.register_watches();
+        metrics.register_holdings();
         metrics.register_fetches();
         metrics.register_backups();
         metrics.register_retention();
@@ -198,6 +214,9 @@ impl Metrics {
             &self.last_backup,
             &self.last_backup_seconds,
             &self.last_retention,
+            &self.recoverable_from,
+            &self.recoverable_to,
+            &self.wal_volume_free,
             &self.certificate_expiry,
         ] {
             time.set(f64::NAN);
@@ -279,6 +298,45 @@ impl Metrics {
             "server_unknown",
             "Whether the server is newer than this program knows, or its pg_control has an unknown layout",
             self.unknown_server.clone(),
+        );
+    }
+
+    /// What the archive holds and what the WAL volume has left.
+    fn register_holdings(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "archive_backups",
+            "Base backups in the archive whose record can be read, as of the last look",
+            self.archive_backups.clone(),
+        );
+        r.register(
+            "archive_objects",
+            "Objects in the archive, as of the last look",
+            self.archive_objects.clone(),
+        );
+        r.register_with_unit(
+            "archive",
+            "Stored bytes of the archive, as of the last look",
+            Unit::Bytes,
+            self.archive_bytes.clone(),
+        );
+        r.register_with_unit(
+            "recoverable_from_timestamp",
+            "Unix time of the first moment from which a recovery gets to the newest WAL without a gap, as of the last look",
+            Unit::Seconds,
+            self.recoverable_from.clone(),
+        );
+        r.register_with_unit(
+            "recoverable_to_timestamp",
+            "Unix time at which the last segment that a recovery reaches was stored, as of the last look",
+            Unit::Seconds,
+            self.recoverable_to.clone(),
+        );
+        r.register_with_unit(
+            "wal_volume_free",
+            "Bytes that are free on the volume of PostgreSQL's WAL",
+            Unit::Bytes,
+            self.wal_volume_free.clone(),
         );
     }
 
@@ -498,6 +556,19 @@ impl Metrics {
         self.lost_history.set(i64::from(is_lost));
     }
 
+    /// What the archive holds, and through which time it can be restored.
+    pub(crate) fn holdings(&self, found: &Holdings) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.archive_backups.set(gauge(found.backups));
+        self.archive_objects.set(gauge(found.objects));
+        self.archive_bytes.set(gauge(found.bytes));
+        let window = found.current();
+        let time = |at: Option<DateTime<Utc>>| at.map_or(f64::NAN, unix_seconds);
+        self.recoverable_from.set(time(window.map(|one| one.from)));
+        self.recoverable_to
+            .set(time(window.and_then(|one| one.until)));
+    }
+
     /// How many segments are there only for another tool.
     pub(crate) fn unreadable(&self, segments: u64) {
         self.unreadable
@@ -528,6 +599,8 @@ impl Metrics {
             .set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
         self.certificate_expiry
             .set(scrape.certificate_expires.map_or(f64::NAN, unix_seconds));
+        self.wal_volume_free
+            .set(scrape.wal_volume_free.map_or(f64::NAN, number));
         let stats = &scrape.pusher;
         catch_up(&self.uploads, stats.uploads + stats.kept_beside);
         catch_up(&self.push_bytes, stats.bytes_plain);
@@ -626,169 +699,13 @@ fn unix_seconds(at: DateTime<Utc>) -> f64 {
     at.timestamp_millis() as f64 / 1000.0
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_series_appears_and_hits_are_not_counted_twice() {
-        let metrics = Metrics::new("1.2.3");
-        let at = DateTime::from_timestamp(1_700_000_000, 500_000_000).unwrap();
-        metrics.pushed("stored", Duration::from_millis(20), at);
-        metrics.push_failed("storage-unavailable");
-        metrics.fetched("found", 16);
-        metrics.absence("proven");
-        metrics.backup_done(100, 50, Duration::from_secs(3), at);
-        metrics.backup_not_done("skipped-overlap");
-        metrics.request("/ping", 200);
-        metrics.gap(3);
-        metrics.lost_history(true);
-        let pusher = PusherStats {
-            look_ahead_hits: 5,
-            bytes_plain: 16,
-            uploads: 1,
-            ..PusherStats::default()
-        };
-        let scrape = Scrape {
-            phase: Phase::Ready,
-            connections: 2,
-            pusher,
-            ready_files: None,
-            backup_running: true,
-            certificate_expires: Some(at),
-        };
-        metrics.text(&scrape, Dialect::OpenMetrics);
-        let text = metrics.text(&scrape, Dialect::OpenMetrics);
-        let lines = [
-            "wale_wal_pushes_total{outcome=\"stored\"} 1",
-            "wale_wal_pushes_total{outcome=\"storage-unavailable\"} 1",
-            "wale_wal_push_plain_bytes_total 16",
-            "wale_wal_push_seconds_count 1",
-            "wale_wal_last_push_timestamp_seconds 1700000000.5",
-            "wale_wal_look_ahead_hits_total 5",
-            "wale_wal_ready_files -1",
-            "wale_wal_gap_segments 3",
-            "wale_wal_history_lost 1",
-            "wale_wal_fetches_total{outcome=\"found\"} 1",
-            "wale_wal_absences_total{outcome=\"proven\"} 1",
-            "wale_backups_total{outcome=\"ok\"} 1",
-            "wale_backups_total{outcome=\"skipped-overlap\"} 1",
-            "wale_backup_last_duration_seconds 3.0",
-            "wale_backup_running 1",
-            "wale_phase{phase=\"ready\"} 1",
-            "wale_phase{phase=\"degraded\"} 0",
-            "wale_http_requests_total{route=\"/ping\",status=\"200\"} 1",
-            "wale_tls_handshake_failures_total 0",
-            "wale_tls_certificate_expiry_timestamp_seconds 1700000000.5",
-            "wale_build_info{version=\"1.2.3\"} 1",
-        ];
-        for line in lines {
-            assert!(
-                text.lines().any(|found| found == line),
-                "no line {line:?} in\n{text}"
-            );
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
-    fn fresh() -> (Metrics, Scrape) {
-        let scrape = Scrape {
-            phase: Phase::Starting,
-            connections: 0,
-            pusher: PusherStats::default(),
-            ready_files: Some(0),
-            backup_running: false,
-            certificate_expires: None,
-        };
-        (Metrics::new("1"), scrape)
-    }
-
-    #[test]
-    fn after_a_restart_every_counter_is_there_and_no_time_is_1970() {
-        let (metrics, scrape) = fresh();
-        for dialect in [Dialect::OpenMetrics, Dialect::Text] {
-            let text = metrics.text(&scrape, dialect);
-            for line in [
-                "wale_wal_pushes_total{outcome=\"stored\"} 0",
-                "wale_wal_pushes_total{outcome=\"archive-conflict\"} 0",
-                "wale_wal_fetches_total{outcome=\"storage-unavailable\"} 0",
-                "wale_wal_absences_total{outcome=\"proven\"} 0",
-                "wale_backups_total{outcome=\"failed\"} 0",
-                "wale_retentions_total{outcome=\"failed\"} 0",
-                "wale_http_requests_total{route=\"/wal-push\",status=\"503\"} 0",
-                "wale_tls_plain_http_requests_total 0",
-            ] {
-                assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-            }
-            let times = text.lines().filter(|line| !line.starts_with('#'));
-            let times: Vec<&str> = times.filter(|line| line.contains("_timestamp_")).collect();
-            assert!(times.is_empty(), "{times:?}");
-            assert!(!text.contains("NaN"), "{text}");
-        }
-        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
-        metrics.recalled_push(at);
-        metrics.recalled_push(DateTime::UNIX_EPOCH);
-        let text = metrics.text(&scrape, Dialect::Text);
-        assert!(
-            text.contains("wale_wal_last_push_timestamp_seconds 1700000000"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn every_route_has_its_series_from_the_start() {
-        use crate::http::route_names;
-        for name in route_names() {
-            assert!(ROUTES.contains(&name), "{name}");
-        }
-    }
-
-    /// What `promtool check metrics` asks of the older format, and the program itself where it is installed.
-    #[test]
-    fn the_older_text_is_what_promtool_wants() {
-        let (metrics, scrape) = fresh();
-        let at = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
-        metrics.pushed("stored", Duration::from_millis(20), at);
-        metrics.backup_done(100, 50, Duration::from_secs(3), at);
-        let text = metrics.text(&scrape, Dialect::Text);
-        let mut described = BTreeMap::new();
-        for line in text.lines() {
-            assert!(!line.starts_with("# UNIT") && line != "# EOF", "{line}");
-            if let Some(rest) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = rest.split_once(' ').unwrap();
-                assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                described.insert(name, kind);
-            } else if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().unwrap();
-                let family = ["_bucket", "_sum", "_count"]
-                    .iter()
-                    .find_map(|end| name.strip_suffix(end))
-                    .filter(|family| described.get(family) == Some(&"histogram"))
-                    .unwrap_or(name);
-                assert!(described.contains_key(family), "{line} has no type");
-            }
-        }
-        promtool(&text);
-    }
-
-    fn promtool(text: &str) {
-        use std::process::{Command, Stdio};
-        let started = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let Ok(mut checking) = started else {
-            // Not installed: the rules above are checked in any case.
-            return;
-        };
-        std::io::Write::write_all(&mut checking.stdin.take().unwrap(), text.as_bytes()).unwrap();
-        let checked = checking.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-        assert!(
-            checked.status.success() && said.is_empty(),
-            "{said}\n{text}"
-        );
-    }
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a number of bytes is told to sixteen digits"
+)]
+fn number(count: u64) -> f64 {
+    count as f64
 }
+
+#[cfg(test)]
+mod tests;

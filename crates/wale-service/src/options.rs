@@ -13,7 +13,7 @@ use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 
-use crate::{Schedule, Tls};
+use crate::{Notifier, Schedule, Tls};
 
 /// Everything one sidecar needs to run.
 pub struct ServiceOptions {
@@ -23,6 +23,8 @@ pub struct ServiceOptions {
     pub mode: StartMode,
     /// The file whose removal tells the database container to go on. It need not exist, now or ever.
     pub lock_file: PathBuf,
+    /// The service manager that waits to hear when the database may start.
+    pub notifier: Notifier,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
     /// Which servers serve the slots of the schedule.

@@ -148,10 +148,15 @@ impl Service {
             });
         }
         let mut shutdown = std::pin::pin!(shutdown);
+        if matches!(options.mode, StartMode::Restore(_)) {
+            options.notifier.restoring();
+        }
         let begun = prepare(&app, &options.mode, shutdown.as_mut()).await;
         if let Ok(Begun::Serving) = begun {
             begin_work(&app, &options, &stop_work);
+            options.notifier.ready();
             shutdown.await;
+            options.notifier.stopping();
             drain::drain(&app, options.grace, &stop_work).await;
         }
         app.life.draining();

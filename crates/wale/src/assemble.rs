@@ -19,7 +19,7 @@ use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
-use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
+use wale_service::{HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls};
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
@@ -309,6 +309,7 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         ),
         mode,
         lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
+        notifier: Notifier::new(settings.get(&declared::NOTIFY_SOCKET)),
         schedule: settings.schedule(),
         backup_role: settings.get(&declared::WALE_BACKUP_ROLE),
         grace: settings.get(&declared::WALE_SHUTDOWN_GRACE),

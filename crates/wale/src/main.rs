@@ -117,6 +117,7 @@ fn warns(verb: &Verb) -> bool {
             | Verb::BackupFetch(_)
             | Verb::BackupList(_)
             | Verb::Adopt { .. }
+            | Verb::Status { .. }
             | Verb::BackupMark(_)
             | Verb::Delete(_)
             | Verb::Retain(_)

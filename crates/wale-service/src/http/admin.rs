@@ -251,6 +251,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "accepted": app.hold.is_open(),
             "ready_files": app.ready_files().await,
             "in_flight": app.life.working(),
+            "volume_free_bytes": app.wal_volume_free().await,
             "last_push": entries.last_push,
             "last_push_failure": entries.last_push_failure,
             "last_fetch_failure": entries.last_fetch_failure,
@@ -267,6 +268,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "last_failure": entries.last_backup_failure,
         },
         "recoverable": entries.recoverable,
+        "holdings": entries.holdings,
         "newest_timeline_is_anothers": entries.newest_is_anothers,
         "plain_http_on_the_tls_port": entries.plain_http,
         "retention": {

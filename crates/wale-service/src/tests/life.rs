@@ -42,6 +42,51 @@ async fn the_lock_goes_once_it_listens_and_again_when_it_comes_back() {
     sidecar.stop().await.unwrap();
 }
 
+/// Both kinds of address that systemd gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_hears_when_the_database_may_start_and_when_the_sidecar_stops() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    for is_abstract in [false, true] {
+        let mut bench = bench();
+        let path = bench.options.data_directory.join("notify");
+        let path = path.to_str().unwrap().to_owned();
+        let (address, shown) = if is_abstract {
+            let address = SocketAddr::from_abstract_name(&path).unwrap();
+            (address, format!("@{path}"))
+        } else {
+            (SocketAddr::from_pathname(&path).unwrap(), path)
+        };
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager
+            .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+            .unwrap();
+        bench.options.notifier = crate::Notifier::new(Some(shown));
+        let heard = || {
+            let mut message = [0; 200];
+            let bytes = manager.recv(&mut message).expect("a message");
+            String::from_utf8_lossy(&message[..bytes]).into_owned()
+        };
+        let sidecar = bench.start(None).await;
+        assert!(heard().starts_with("READY=1\n"));
+        assert_eq!(sidecar.get("/startupz").await.status(), 200);
+        sidecar.stop().await.unwrap();
+        assert!(heard().starts_with("STOPPING=1\n"));
+    }
+}
+
+/// Nobody listens there: a warning, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_that_is_gone_stops_nothing() {
+    let mut bench = bench();
+    let nowhere = bench.options.data_directory.join("nowhere");
+    let nowhere = nowhere.to_str().unwrap().to_owned();
+    bench.options.notifier = crate::Notifier::new(Some(nowhere));
+    let sidecar = bench.start(None).await;
+    assert_eq!(sidecar.get("/startupz").await.status(), 200);
+    sidecar.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_restore_ends_the_sidecar_and_leaves_the_lock() {
     let bench = restoring(bench());

@@ -91,6 +91,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         listen: "127.0.0.1:0".parse().unwrap(),
         mode: StartMode::ContinuousBackup,
         lock_file: data.join("wale_init_lockfile"),
+        notifier: crate::Notifier::default(),
         schedule: None,
         backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),

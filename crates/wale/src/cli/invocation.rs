@@ -62,6 +62,11 @@ pub(crate) enum Verb {
         /// As JSON.
         json: bool,
     },
+    /// `status`
+    Status {
+        /// As JSON.
+        json: bool,
+    },
     BackupMark(BackupMark),
     Delete(Delete),
     Retain(Retain),

@@ -44,6 +44,12 @@ enum WaleVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the archive holds, and from when to when it can be restored
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Mark a base backup to be kept
     BackupMark(BackupMark),
     /// Delete what the retention settings do not keep
@@ -131,6 +137,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
         WaleVerb::Adopt { json } => Verb::Adopt { json },
+        WaleVerb::Status { json } => Verb::Status { json },
         WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
         WaleVerb::Retain(arguments) => Verb::Retain(arguments),
         WaleVerb::Delete(arguments) => Verb::Delete(arguments),

@@ -566,6 +566,8 @@ settings! {
     WALE_INIT_LOCKFILE: PathBuf = Setting::new(Sidecar, &PATH,
         "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")
         .derived("$PGDATA/wale_init_lockfile", |values| below_pgdata(values, "wale_init_lockfile")).flag("init-lockfile");
+    NOTIFY_SOCKET: Option<String> = Setting::new(Sidecar, &Opt(TEXT),
+        "Where the sidecar says that PostgreSQL may start, and that it stops itself. systemd sets it (sd_notify).");
     WALE_SHUTDOWN_GRACE: Duration = Setting::new(Sidecar, &DURATION,
         "How long the sidecar goes on archiving after SIGTERM while the server is still there. Give the \
          container a longer stop time-out than this.")

@@ -356,7 +356,7 @@ fn of_backup(backup: &BackupSummary) -> String {
 }
 
 /// What ends a stretch, where it is a gap.
-fn gap_of(stretch: &Recoverable) -> Option<String> {
+pub(super) fn gap_of(stretch: &Recoverable) -> Option<String> {
     if let Some(lost) = &stretch.lost_history {
         return Some(format!(
             "{} is missing, and recovery asks for it",
@@ -373,6 +373,7 @@ fn gap_of(stretch: &Recoverable) -> Option<String> {
     })
 }
 
-fn shown(time: DateTime<Utc>) -> String {
+/// A time for a person, to the second.
+pub(super) fn shown(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S+00").to_string()
 }

@@ -11,6 +11,7 @@ pub(crate) mod recovery;
 mod reference;
 mod restore_spec;
 mod serve;
+mod status;
 mod wal;
 mod wal_ahead;
 mod wal_record;
@@ -65,6 +66,12 @@ pub(crate) fn run(
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
             let adopt = adopt::run(&archive, settings, *json);
             print(&runtime::small()?.block_on(adopt)?)
+        }
+        Verb::Status { json } => {
+            let settings = loaded.require(&[Group::Archive])?;
+            let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
+            let status = status::run(&archive, *json);
+            print(&runtime::small()?.block_on(status)?)
         }
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
         Verb::Delete(arguments) => deletion::delete(arguments, invocation, loaded),

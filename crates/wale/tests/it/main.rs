@@ -35,6 +35,7 @@ mod left_timelines;
 mod lost_mount;
 mod lost_wal;
 mod main_job;
+mod monitoring;
 mod neighbours;
 mod offline;
 mod patroni;
