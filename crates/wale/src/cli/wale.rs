@@ -70,6 +70,16 @@ enum WaleVerb {
     /// Show the settings
     #[command(subcommand)]
     Config(Config),
+    /// Put this program into a folder, for a database image without wget
+    Install {
+        /// The folder, which must be there
+        folder: std::path::PathBuf,
+    },
+    /// Print what completes the verbs and options in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Print the version
     Version,
     /// Print a page of the generated reference
@@ -147,6 +157,8 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::WalPrefetch(arguments) => Verb::WalPrefetch(arguments),
         WaleVerb::Client(client) => Verb::Client(client),
         WaleVerb::Config(config) => Verb::Config(config),
+        WaleVerb::Install { folder } => Verb::Install { folder },
+        WaleVerb::Completions { shell } => Verb::Completions(shell),
         WaleVerb::Version => Verb::Version,
         WaleVerb::Reference { page } => Verb::Reference(page),
     };

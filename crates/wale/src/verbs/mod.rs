@@ -6,6 +6,7 @@ mod backup_list;
 mod backup_push;
 mod copy;
 mod deletion;
+mod install;
 mod print;
 pub(crate) mod recovery;
 mod reference;
@@ -82,6 +83,8 @@ pub(crate) fn run(
         Verb::WalPrefetch(arguments) => wal_ahead::prefetch(arguments, loaded),
         Verb::Client(arguments) => client::run(arguments, loaded),
         Verb::Config(Config::Show { json }) => show(loaded, *json),
+        Verb::Install { folder } => install::run(folder),
+        Verb::Completions(shell) => print(&reference::completions(*shell)),
         Verb::Version => print(&match invocation.face {
             Face::Wale => format!("wale {VERSION}\n"),
             Face::WalE => format!("{VERSION}\n"),

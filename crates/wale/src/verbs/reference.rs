@@ -1,6 +1,7 @@
 //! Pages of the reference that follow from the program's own tables.
 
 use std::fmt::Write;
+use std::io::Write as _;
 
 use wale_ops::error::TABLE;
 use wale_ops::{Level, Retry};
@@ -16,7 +17,35 @@ pub(crate) fn page(page: Page) -> String {
         Page::Settings => settings_page(),
         Page::Errors => errors_page(),
         Page::Commands => commands_page(),
+        Page::Manual => manual(),
     }
+}
+
+/// The manual, for `man`: the page of the program and of each of its verbs, one after the other. Each begins with a comment that names
+/// its file.
+fn manual() -> String {
+    let program = cli::command();
+    let mut pages = Vec::new();
+    let mut append = |command: clap::Command| {
+        let name = command.get_name().to_owned();
+        // Writing to memory cannot fail.
+        let _ = writeln!(pages, ".\\\" {name}.1");
+        let _ = clap_mangen::Man::new(command).render(&mut pages);
+    };
+    append(program.clone());
+    for verb in program.get_subcommands() {
+        if !verb.is_hide_set() {
+            append(verb.clone().name(format!("wale-{}", verb.get_name())));
+        }
+    }
+    String::from_utf8_lossy(&pages).into_owned()
+}
+
+/// What completes verbs and options in a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "wale", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn errors_page() -> String {

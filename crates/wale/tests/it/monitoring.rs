@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use wale_testkit::{free_port, get, run, wait_until};
+use wale_testkit::{free_port, request, run, wait_until};
 
 use crate::support::{Stage, WALE};
 
@@ -133,7 +133,10 @@ impl Prometheus {
     /// The series that a query gives now; none while it cannot be asked. A query that Prometheus refuses ends the test.
     fn query(&self, query: &str) -> Option<Vec<Value>> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let reply = get(self.port, &format!("/api/v1/query?query={encoded}")).ok()?;
+        // HTTP/1.0: an answer of one piece.
+        let asked =
+            format!("GET /api/v1/query?query={encoded} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        let reply = request(self.port, &asked).ok()?;
         if reply.status == 503 {
             return None;
         }
