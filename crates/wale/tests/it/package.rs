@@ -18,10 +18,11 @@ impl Installed {
     fn new() -> Self {
         let sandbox = Sandbox::new("package");
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        // The program under test is not stripped as a release is: packing its symbols takes a minute.
         let built = shell(&format!(
-            "bash {}/scripts/deb.sh {WALE} {}",
+            "strip -o {folder}/wale {WALE} && bash {}/scripts/deb.sh {folder}/wale {folder}",
             here.display(),
-            sandbox.path().display()
+            folder = sandbox.path().display()
         ));
         let root = sandbox.folder("root");
         // As dpkg installs it, but beneath a folder, with a database of its own.
@@ -51,7 +52,7 @@ fn the_debian_package_brings_the_program_its_manual_and_a_unit_that_systemd_take
     ));
     assert_eq!(old_name, format!("{}\n", env!("CARGO_PKG_VERSION")));
     manual(&installed);
-    completions(&installed, &program);
+    completions(&installed);
     unit(&installed, &program);
     example(&installed, &program);
     // dpkg takes away what it brought.
@@ -85,12 +86,11 @@ fn manual(installed: &Installed) {
 }
 
 /// bash completes a verb that is begun.
-fn completions(installed: &Installed, program: &Path) {
+fn completions(installed: &Installed) {
     let file = installed.path("usr/share/bash-completion/completions/wale");
     let script = format!(
-        "source {}; COMP_WORDS=({} backup-p); COMP_CWORD=1; _wale wale backup-p wale; echo \"${{COMPREPLY[@]}}\"",
-        file.display(),
-        program.display()
+        "source {}; COMP_WORDS=(wale backup-p); COMP_CWORD=1; _wale wale backup-p wale; echo \"${{COMPREPLY[@]}}\"",
+        file.display()
     );
     let completed = run("bash", &["-c", &script]);
     assert_eq!(completed.trim(), "backup-push");
