@@ -111,6 +111,7 @@ fn unit(installed: &Installed, program: &Path) {
     let copy = installed.sandbox.path().join("wale@15-main.service");
     std::fs::write(&copy, text).expect("written");
     let verified = Command::new("systemd-analyze")
+        .env("MANPATH", installed.path("usr/share/man"))
         .arg("verify")
         .arg(&copy)
         .output();
