@@ -1,5 +1,6 @@
 //! Looking along the WAL of an archive: how far it carries a recovery, and whether a gap is one.
 
+use chrono::{DateTime, Utc};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 
@@ -90,6 +91,62 @@ pub async fn carried(archive: &Archive, legs: &[Leg], size: WalSegmentSize) -> R
         }
     }
     Ok(carried)
+}
+
+/// What the archive has of a way, counted by its listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// How many segments are there.
+    pub segments: u64,
+    /// Their bytes as stored.
+    pub bytes: u64,
+    /// The last one, and since when the store has it.
+    pub last: Option<(WalSegmentName, DateTime<Utc>)>,
+}
+
+/// Counts what the archive has of legs that follow each other, up to the segment number `end`, which does not count any more.
+///
+/// # Errors
+///
+/// The store's.
+pub async fn measured(
+    archive: &Archive,
+    legs: &[Leg],
+    size: WalSegmentSize,
+    end: Option<u64>,
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    for leg in legs {
+        let end = match (leg.end, end) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        if end.is_some_and(|end| end <= leg.first) {
+            continue;
+        }
+        let prefix = prefix(Leg { end, ..*leg }, size)?;
+        each_wal(archive, &prefix, |listed, meta| {
+            let ArchiveFileName::Segment(segment) = listed else {
+                return false;
+            };
+            let Ok(number) = segment.number(size) else {
+                return false;
+            };
+            let is_of_leg = segment.timeline() == leg.timeline
+                && number >= leg.first
+                && end.is_none_or(|end| number < end);
+            // One that is there under two codecs counts once.
+            let is_new = measured.last.is_none_or(|(last, _)| last != segment);
+            if is_of_leg && is_new {
+                measured.segments += 1;
+                measured.bytes = measured.bytes.saturating_add(meta.size);
+                measured.last = Some((segment, meta.modified));
+            }
+            end.is_some_and(|end| number >= end)
+        })
+        .await?;
+    }
+    Ok(measured)
 }
 
 async fn along(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Carried> {
