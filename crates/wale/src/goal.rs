@@ -76,9 +76,9 @@ pub(crate) fn of_settings(settings: &Settings) -> Vec<GoalItem> {
 /// the settings.
 pub(crate) fn with_flags(flags: Vec<GoalItem>, settings: Vec<GoalItem>) -> Vec<GoalItem> {
     let is_free = |item: &GoalItem| {
-        !flags.iter().any(|flag| {
-            flag.name == item.name || flag.is_target() && item.is_target()
-        })
+        !flags
+            .iter()
+            .any(|flag| flag.name == item.name || flag.is_target() && item.is_target())
     };
     let others: Vec<GoalItem> = settings.into_iter().filter(is_free).collect();
     flags.into_iter().chain(others).collect()
@@ -95,9 +95,8 @@ pub(crate) fn lines(items: &[GoalItem], addition: &str) -> Result<String, OpErro
         .map(|(name, _)| name)
         .collect();
     for (index, item) in items.iter().enumerate() {
-        let same = |name: &str| {
-            name == item.name || item.is_target() && TARGET_SETTINGS.contains(&name)
-        };
+        let same =
+            |name: &str| name == item.name || item.is_target() && TARGET_SETTINGS.contains(&name);
         if let Some(other) = items[index + 1..].iter().find(|other| same(other.name)) {
             return Err(twice(item.said, other.said));
         }
@@ -151,9 +150,21 @@ mod tests {
     fn a_target_that_is_said_twice_is_refused_by_both_names() {
         let xid = || GoalItem::new("WALE_RESTORE_TO_XID", "recovery_target_xid", "7");
         let cases = [
-            (vec![time("--to-time")], "recovery_target_lsn = '0/5'", "recovery_target_lsn"),
-            (vec![GoalItem::latest("--latest")], "recovery_target_xid = '7'", "--latest"),
-            (vec![time("WALE_RESTORE_TO_TIME"), xid()], "", "WALE_RESTORE_TO_XID"),
+            (
+                vec![time("--to-time")],
+                "recovery_target_lsn = '0/5'",
+                "recovery_target_lsn",
+            ),
+            (
+                vec![GoalItem::latest("--latest")],
+                "recovery_target_xid = '7'",
+                "--latest",
+            ),
+            (
+                vec![time("WALE_RESTORE_TO_TIME"), xid()],
+                "",
+                "WALE_RESTORE_TO_XID",
+            ),
         ];
         for (items, addition, named) in cases {
             let error = lines(&items, addition).unwrap_err();

@@ -98,12 +98,18 @@ mod tests {
             }
             // A server refuses names that it does not know.
             assert_eq!(value(&plain, "archive_library").is_some(), major >= 15);
-            assert_eq!(value(&plain, "sync_replication_slots").is_some(), major >= 17);
+            assert_eq!(
+                value(&plain, "sync_replication_slots").is_some(),
+                major >= 17
+            );
             assert_eq!(value(&plain, "cron.launch_active_jobs"), None);
             assert_eq!(value(&plain, "max_wal_senders"), None);
         }
         let jobs = settings(15, "$libdir/pg_cron, \"pg_partman_bgw\"");
-        assert_eq!(value(&jobs, "cron.launch_active_jobs").as_deref(), Some("off"));
+        assert_eq!(
+            value(&jobs, "cron.launch_active_jobs").as_deref(),
+            Some("off")
+        );
         assert_eq!(value(&jobs, "pg_partman_bgw.dbname").as_deref(), Some(""));
     }
 }

@@ -6,9 +6,7 @@
 
 use wale_archive::Archive;
 use wale_cluster::recovery;
-use wale_cluster::{
-    DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState,
-};
+use wale_cluster::{DataDirectory, DirectoryContent, RestoreMarker, RestoreRequest, RestoreState};
 use wale_pipeline::{CancellationToken, Progress, blocking};
 
 use super::configure::jobs_held;

@@ -25,6 +25,8 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),
         host_name: "h".to_owned(),
+        archive_settings: None,
+        rehearsal: None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wale_archive::{Archive, Remedy};
-use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_cluster::Owner;
+use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
 use wale_pg::{ControlFile, EnforcedSettings, MajorVersion};
 use wale_pipeline::blocking;
 
@@ -244,4 +244,3 @@ fn minimums(
     };
     told.map_or(recorded, |told| recorded.larger(told))
 }
-

@@ -1,17 +1,16 @@
 //! What is known, before the first write, of the WAL that a recovery will read: which segments, whether they are there, and
 //! whether they lead to the target. Reads the archive's listing, and the end of its last segments for the newest commit.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use wale_archive::Archive;
 use wale_archive::lineage::{Leg, legs};
 use wale_archive::walk::{Lack, measured};
 use wale_cluster::recovery;
-use wale_pg::{
-    ArchiveFileName, ParameterScan, RecoveryTargetKind, WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{ArchiveFileName, ParameterScan, RecoveryTargetKind, WalSegmentName, WalSegmentSize};
 
+use super::raised::fill;
 use super::source::Source;
 use super::wal::{self, Looked};
 use super::way::Judged;
@@ -140,7 +139,8 @@ fn reach(target: &RecoveryTargetKind, facts: &ReachFacts<'_>) -> Reach {
     match target {
         RecoveryTargetKind::Latest | RecoveryTargetKind::Immediate => Reach::Reached,
         RecoveryTargetKind::Name(_) => Reach::NotKnown(
-            "only the server finds a restore point, or its absence, at the end of the WAL".to_owned(),
+            "only the server finds a restore point, or its absence, at the end of the WAL"
+                .to_owned(),
         ),
         RecoveryTargetKind::Xid(_) => Reach::NotKnown(
             "only the server finds a transaction, or its absence, at the end of the WAL".to_owned(),
@@ -231,12 +231,8 @@ async fn commit_in(archive: &Archive, segment: WalSegmentName) -> Result<Option<
     let consume = move |plain: &mut dyn Read| {
         let mut scan = ParameterScan::default();
         let mut page = vec![0; ParameterScan::PAGE_SIZE];
-        loop {
-            match plain.read_exact(&mut page) {
-                Ok(()) => scan.page(&page),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
-            }
+        while fill(plain, &mut page)? {
+            scan.page(&page);
         }
         Ok(scan.newest_commit_micros())
     };
@@ -265,7 +261,8 @@ mod tests {
             stored_at: Some(time("2026-03-01T12:05:00Z")),
             gap: None,
         };
-        let told = |target: &RecoveryTargetKind, facts: &ReachFacts<'_>| match reach(target, facts) {
+        let told = |target: &RecoveryTargetKind, facts: &ReachFacts<'_>| match reach(target, facts)
+        {
             Reach::Reached => "reached".to_owned(),
             Reach::NotKnown(why) => format!("unknown: {why}"),
             Reach::NotReached(why) => format!("beyond: {why}"),
@@ -288,7 +285,9 @@ mod tests {
             gap: Some(&gap),
             ..facts
         };
-        assert!(told(&position("0/8000000"), &holed).contains("000000010000000000000006 is missing"));
+        assert!(
+            told(&position("0/8000000"), &holed).contains("000000010000000000000006 is missing")
+        );
         let silent = ReachFacts {
             newest_commit: None,
             ..facts

@@ -147,7 +147,10 @@ impl PlannedRestore {
 }
 
 /// What is asked for, as the marker keeps it.
-pub(super) fn cluster_request(archive: &Archive, options: &RestoreClusterOptions) -> RestoreRequest {
+pub(super) fn cluster_request(
+    archive: &Archive,
+    options: &RestoreClusterOptions,
+) -> RestoreRequest {
     let mut request = request(archive, &options.fetch);
     request.restore_as = match options.restore_as {
         RestoreAs::Primary => "recover".to_owned(),

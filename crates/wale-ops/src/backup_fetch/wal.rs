@@ -68,7 +68,10 @@ pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<L
     let mut carried = carried(archive, &way, size).await?;
     // What is missing after the position at which recovery ends is nobody's concern.
     if let (Some((gap, _)), Some(until)) = (&carried.lack, until)
-        && gap.from.number(size).is_ok_and(|missing| missing > size.segment_number(until))
+        && gap
+            .from
+            .number(size)
+            .is_ok_and(|missing| missing > size.segment_number(until))
     {
         carried.lack = None;
     }

@@ -100,10 +100,7 @@ mod tests {
         // 10 and 11 take it.
         assert!(time("2026-07-23 14:00:00 CEST").is_ok());
         let bad = time("2026-11-23 14:00:00").unwrap_err();
-        assert_eq!(
-            bad.problem,
-            "it has no time zone: \"2026-11-23 14:00:00\""
-        );
+        assert_eq!(bad.problem, "it has no time zone: \"2026-11-23 14:00:00\"");
         assert!(bad.hint.unwrap().starts_with("write for example '2026-"));
         for bad in ["now", "2026-13-23 14:00+00", "11/23/2026 14:00+00", ""] {
             assert!(time(bad).is_err(), "{bad}");

@@ -8,6 +8,7 @@
 
 pub(crate) mod allocator;
 mod azure;
+mod carried;
 pub(crate) mod declared;
 mod encryption;
 mod gcs;
@@ -52,7 +53,7 @@ pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
 pub(crate) use swift::SwiftSettings;
 pub(crate) use swift::value::SwiftNames;
-pub(crate) use value::{mapping, size};
+pub(crate) use value::{BadValue, mapping, size};
 
 use mistake::Mistake;
 use reader::Reader;
