@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 use wale_archive::Archive;
 use wale_archive::lineage::{Leg, legs};
 use wale_archive::walk::{Lack, measured};
@@ -194,7 +194,9 @@ fn ends_before(facts: &ReachFacts<'_>) -> String {
 
 /// A time as PostgreSQL takes it.
 pub(super) fn shown(time: DateTime<Utc>) -> String {
-    let text = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let text = time
+        .trunc_subsecs(6)
+        .to_rfc3339_opts(SecondsFormat::AutoSi, true);
     text.replace('T', " ").replace('Z', "+00")
 }
 

@@ -3,7 +3,7 @@
 //! The sidecar's RESTORE and `wale restore` both go through here, so what one refuses or says, the other does.
 
 use chrono::SecondsFormat;
-use wale_archive::Archive;
+use wale_archive::{Archive, BackupSelector};
 use wale_cluster::RestoreRequest;
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
@@ -21,7 +21,7 @@ use super::report::{self, FollowedTimelines, PlannedRecovery, RestorePlan, Resto
 use super::run::Restore;
 use super::source::Source;
 use super::target::check_configuration;
-use super::way::{self, Judged};
+use super::way;
 use crate::error::{Kind, OpError, Result};
 
 /// The first major version that does not promote where the archive ends before the target.
@@ -70,6 +70,11 @@ pub async fn plan_restore(
         .warnings
         .extend(not_reached(options, major, recovery.wal.as_ref()));
     let mut plan = report::plan(&prepared, &options.fetch, target)?;
+    plan.why = why(
+        &options.fetch.selector,
+        &plan.target,
+        recovery.timelines.as_ref(),
+    );
     plan.timelines = recovery.timelines;
     plan.wal = recovery.wal;
     plan.recovery = described(options, &lines, major)?;
@@ -85,6 +90,17 @@ impl PlannedRestore {
     /// Says in the log what will be done, as far as it is no line of its own later.
     pub(super) fn tell(&self) {
         let plan = &self.plan;
+        if let Some(timelines) = &plan.timelines {
+            let known: Vec<String> = timelines.known.iter().map(ToString::to_string).collect();
+            tracing::info!(
+                backup = %plan.files.backup,
+                backup_timeline = %plan.files.timeline,
+                followed = %timelines.followed,
+                "the archive knows the timelines {}; recovery will follow timeline {}",
+                known.join(", "),
+                timelines.followed
+            );
+        }
         let wal = plan.wal.as_ref();
         tracing::info!(
             backup = %plan.files.backup,
@@ -187,6 +203,27 @@ fn read_later(
     Ok(names)
 }
 
+/// Why it is this backup.
+fn why(
+    selector: &BackupSelector,
+    target: &RecoveryTargetKind,
+    timelines: Option<&FollowedTimelines>,
+) -> String {
+    if let BackupSelector::Name(_) = selector {
+        return "it was named".to_owned();
+    }
+    let leads = match timelines {
+        Some(timelines) => format!("leads to timeline {}", timelines.followed),
+        None => "can be restored".to_owned(),
+    };
+    match target {
+        RecoveryTargetKind::Time(_) | RecoveryTargetKind::Lsn(_) => {
+            format!("the newest whole backup that ends before the target and {leads}")
+        }
+        _ => format!("the newest whole backup that {leads}"),
+    }
+}
+
 fn version(source: &Source) -> Result<MajorVersion> {
     source.major.ok_or_else(|| {
         OpError::new(
@@ -221,7 +258,6 @@ async fn plan_recovery(
     let Some(judged) = way::judge(archive, source, lines).await? else {
         return Ok(RecoveryWay::default());
     };
-    tell_timelines(source, &judged);
     let streams = ["restore_command", "primary_conninfo"];
     let wal_source = if streams.iter().any(|name| setting(lines, name).is_some()) {
         WalSource::Elsewhere
@@ -251,18 +287,6 @@ async fn plan_recovery(
     })
 }
 
-fn tell_timelines(source: &Source, judged: &Judged) {
-    let known: Vec<String> = judged.way.known.iter().map(ToString::to_string).collect();
-    tracing::info!(
-        backup = %source.name,
-        backup_timeline = %source.timeline,
-        followed = %judged.way.followed,
-        "the archive knows the timelines {}; recovery will follow timeline {}",
-        known.join(", "),
-        judged.way.followed
-    );
-}
-
 /// Refuses a time that has not come: nobody means it, and a server that ends with an error tells so only after the restore. A
 /// standby waits for it.
 fn refuse_future(
@@ -275,10 +299,9 @@ fn refuse_future(
         return Ok(());
     };
     let now = archive.clock().now();
-    let Some(moment) = recovery::instant(text).filter(|moment| *moment > now) else {
+    if recovery::instant(text).is_none_or(|moment| moment <= now) {
         return Ok(());
-    };
-    let late = moment - now;
+    }
     let newest = wal.and_then(|wal| wal.newest_commit);
     let newest = newest.map_or_else(String::new, |time| {
         format!(
@@ -291,9 +314,8 @@ fn refuse_future(
         format!("the target time {text} lies in the future"),
     )
     .detail(format!(
-        "It is {} now, {} seconds before it.{newest}",
-        outlook::shown(now),
-        late.num_seconds().max(1)
+        "It is {} now.{newest}",
+        outlook::shown(now)
     ))
     .hint("choose an earlier time and look at its zone, or name no target: then recovery goes to the end of the archive"))
 }

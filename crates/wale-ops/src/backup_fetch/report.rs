@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use wale_archive::BackupSelector;
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, MajorVersion, RecoveryTargetKind, TimelineId};
 
@@ -214,7 +213,7 @@ pub(super) fn plan(
     files.warnings.retain(|told| !passed_over.contains(told));
     Ok(RestorePlan {
         files,
-        why: why(options, &target),
+        why: String::new(),
         passed_over,
         target,
         timelines: None,
@@ -225,17 +224,6 @@ pub(super) fn plan(
         wal_directory: wal.map(|wal| wal.path().to_owned()),
         recovery: PlannedRecovery::default(),
     })
-}
-
-fn why(options: &RestoreOptions, target: &RecoveryTargetKind) -> String {
-    match (&options.selector, target) {
-        (BackupSelector::Name(_), _) => "it was named".to_owned(),
-        (_, RecoveryTargetKind::Time(_) | RecoveryTargetKind::Lsn(_)) => {
-            "the newest whole backup that ends before the target and leads to its timeline"
-                .to_owned()
-        }
-        _ => "the newest whole backup that leads to the timeline".to_owned(),
-    }
 }
 
 fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {

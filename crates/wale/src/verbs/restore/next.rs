@@ -56,7 +56,13 @@ impl NextSteps {
         }
         if self.port.is_some() {
             lines.push("# when the copy is not needed any more:".to_owned());
-            lines.push(format!("{pg_ctl} -D {data} -m fast stop && rm -r {data}"));
+            lines.push(format!("{pg_ctl} -D {data} -m fast stop"));
+            let spaces = plan.files.tablespaces.iter();
+            let spaces = spaces.filter(|space| !space.target.starts_with(&self.directory));
+            let places: Vec<String> = std::iter::once(data)
+                .chain(spaces.map(|space| word(&space.target.display().to_string())))
+                .collect();
+            lines.push(format!("# then remove {}", places.join(", ")));
         } else if self.wal_from == WalFrom::Archive && major.has_recovery_signal() {
             lines.push("# after the promotion, once:".to_owned());
             let steering = plan.recovery.steering.iter();

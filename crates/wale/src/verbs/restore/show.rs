@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 use serde_json::{Value, json};
 use wale_ops::backup_fetch::{
     PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
@@ -338,9 +338,11 @@ fn rfc(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// A time as `--to-time` takes it.
+/// A time as `--to-time` takes it, as exact as PostgreSQL's.
 fn time(time: DateTime<Utc>) -> String {
-    rfc(time).replace('T', " ").replace('Z', "+00")
+    rfc(time.trunc_subsecs(6))
+        .replace('T', " ")
+        .replace('Z', "+00")
 }
 
 #[cfg(test)]
