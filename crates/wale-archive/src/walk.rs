@@ -265,9 +265,37 @@ fn prefix(leg: Leg, size: WalSegmentSize) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use wale_format::Codec;
     use wale_pg::TimelineId;
 
     use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn a_way_is_counted_up_to_where_it_ends() {
+        let bench = Bench::new();
+        let name = |timeline: u32, number: u32| format!("{timeline:08X}00000000{number:08X}");
+        for (timeline, number) in [(1, 1), (1, 2), (1, 3), (1, 9), (2, 3), (2, 4)] {
+            bench.store_wal(&name(timeline, number), Codec::Zstd, b"x");
+        }
+        // Twice there, once counted.
+        bench.store_wal(&name(2, 4), Codec::Lz4, b"xyz");
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        let leg = |timeline, first, end| Leg {
+            timeline: TimelineId::new(timeline).unwrap(),
+            first,
+            end,
+        };
+        let way = [leg(1, 2, Some(3)), leg(2, 3, None)];
+        let counted = async |end| {
+            let measured = measured(&bench.archive, &way, size, end).await.unwrap();
+            let last = measured.last.map(|(last, _)| last.to_string());
+            (measured.segments, last)
+        };
+        assert_eq!(counted(None).await, (3, Some(name(2, 4))));
+        assert_eq!(counted(Some(4)).await, (2, Some(name(2, 3))));
+        assert_eq!(counted(Some(2)).await, (0, None));
+    }
 
     #[test]
     fn a_leg_is_listed_by_what_its_names_have_in_common() {

@@ -304,6 +304,37 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_commit_is_found_and_nothing_else_is_taken_for_one() {
+        let commit = |time: i64, rest: usize| {
+            let mut data = time.to_le_bytes().to_vec();
+            data.resize(8 + rest, 9);
+            record(1, 0x80, &data)
+        };
+        let newest = |records: &[Vec<u8>]| {
+            let mut scan = ParameterScan::default();
+            for page in pages(records) {
+                scan.page(&page);
+            }
+            scan.newest_commit_micros()
+        };
+        let abort = record(1, 0x20, &9_000_i64.to_le_bytes());
+        let other = record(10, 0, &9_000_i64.to_le_bytes());
+        assert_eq!(newest(&[abort.clone(), other]), None);
+        let since_1970 = |time: i64| Some(time + EPOCH_SECONDS * 1_000_000);
+        // A long one is kept in part; the last of a prepared transaction counts, too.
+        let prepared = record(1, 0x30, &7_000_i64.to_le_bytes());
+        let found = newest(&[commit(5_000, 200), commit(4_000, 0), abort]);
+        assert_eq!(found, since_1970(5_000));
+        assert_eq!(newest(&[commit(5_000, 0), prepared]), since_1970(7_000));
+        // Behind the identifier of an origin.
+        let mut data = vec![253, 1, 0, 255, 8];
+        data.extend(6_000_i64.to_le_bytes());
+        let mut behind = record(1, 0, &[0; 11]);
+        behind[24..24 + data.len()].copy_from_slice(&data);
+        assert_eq!(newest(&[behind]), since_1970(6_000));
+    }
+
+    #[test]
     fn fault_84_the_largest_values_are_found_wherever_their_records_lie() {
         let other = |length: usize| record(10, 0, &vec![7; length]);
         let first = parameters(&[100, 8, 10, 0, 64, 1]);

@@ -98,13 +98,7 @@ pub fn apply(
     if jobs_held {
         block.push((preload::TIMESCALEDB_WORKERS.to_owned(), "0".to_owned()));
     }
-    if let Some(rehearsal) = settings.rehearsal {
-        let loaded = [
-            configured.get(preload::SETTING),
-            settings.preload_libraries.as_deref(),
-        ];
-        block.extend(rehearsal.settings(settings.major, loaded.into_iter().flatten()));
-    }
+    block.extend(of_rehearsal(settings, &configured));
     let before = configuration::read_auto_conf(data_directory)?;
     let after = configuration::with_block(configuration::strip_bytes(&before), &text_of(&block));
     if after != before {
@@ -128,6 +122,20 @@ pub fn apply(
         preload_libraries: preload,
         jobs_held,
     })
+}
+
+/// The settings of a copy beside production.
+fn of_rehearsal(
+    settings: &RecoverySettings,
+    configured: &configuration::Configured,
+) -> Vec<(String, String)> {
+    let loaded = [
+        configured.get(preload::SETTING),
+        settings.preload_libraries.as_deref(),
+    ];
+    let of =
+        |rehearsal: Rehearsal| rehearsal.settings(settings.major, loaded.into_iter().flatten());
+    settings.rehearsal.map(of).unwrap_or_default()
 }
 
 /// The settings whose present values decide what is written: those that recovery enforces, and the libraries.

@@ -62,7 +62,7 @@ impl Rehearsal {
         let names: Vec<&str> = loaded.into_iter().flat_map(libraries).collect();
         for (library, setting, value) in JOBS {
             let is_it = |name: &&str| name.rsplit('/').next() == Some(library);
-            if names.iter().any(|name| is_it(&name)) {
+            if names.iter().any(is_it) {
                 settings.push((setting, value));
             }
         }

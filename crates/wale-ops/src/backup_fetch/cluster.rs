@@ -34,9 +34,10 @@ pub async fn restore_cluster(
     {
         return already_restored(options, &request, &marker);
     }
-    let planned = plan_restore(archive, options, progress).await?;
+    // Boxed: their own states are tens of kilobytes.
+    let planned = Box::pin(plan_restore(archive, options, progress)).await?;
     planned.tell();
-    let report = planned.run(archive, options, progress, cancel).await?;
+    let report = Box::pin(planned.run(archive, options, progress, cancel)).await?;
     Ok(RestoreClusterOutcome::Restored(Box::new(report)))
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wale_archive::{Archive, Remedy};
-use wale_cluster::Owner;
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode, RecoverySettings};
+use wale_cluster::{Owner, Secret};
 use wale_pg::{ControlFile, EnforcedSettings, MajorVersion};
 use wale_pipeline::blocking;
 
@@ -35,8 +35,7 @@ pub(super) fn finishing(
     listener: raised::Listener,
 ) -> Finish {
     let restore_command = options.restore_command.clone();
-    let authorization = options.authorization.clone();
-    let archive_settings = options.archive_settings.clone();
+    let secrets = CommandFiles::of(options);
     let rehearsal = options.rehearsal;
     let client_note = options.client_note.clone();
     let source = prepared.sources.restored();
@@ -54,22 +53,7 @@ pub(super) fn finishing(
         let major = version_of(recorded_major, control_file)?;
         let path = target.path();
         let (mut notes, mut warnings) = take_configuration(plan.files, path, owner)?;
-        if let Some(content) = &authorization {
-            recovery::write_authorization(path, content, Some(owner)).map_err(|error| {
-                OpError::from_cluster(
-                    error,
-                    format_args!("write the sidecar's token into {}", path.display()),
-                )
-            })?;
-        }
-        if let Some(content) = &archive_settings {
-            recovery::write_settings(path, content, Some(owner)).map_err(|error| {
-                OpError::from_cluster(
-                    error,
-                    format_args!("write the archive's settings into {}", path.display()),
-                )
-            })?;
-        }
+        secrets.write(path, owner)?;
         warnings.extend(stand_ins(path, owner)?);
         let (told, unread) = listener.wait();
         warnings.extend(unread);
@@ -99,6 +83,36 @@ pub(super) fn finishing(
             warnings,
         })
     })
+}
+
+/// The files from which `restore_command` takes secrets.
+struct CommandFiles {
+    authorization: Option<Secret>,
+    archive_settings: Option<Secret>,
+}
+
+impl CommandFiles {
+    fn of(options: &RestoreClusterOptions) -> Self {
+        Self {
+            authorization: options.authorization.clone(),
+            archive_settings: options.archive_settings.clone(),
+        }
+    }
+
+    fn write(&self, path: &Path, owner: Owner) -> Result<()> {
+        let failed = |error, what: &str| {
+            OpError::from_cluster(error, format_args!("write {what} into {}", path.display()))
+        };
+        if let Some(content) = &self.authorization {
+            recovery::write_authorization(path, content, Some(owner))
+                .map_err(|error| failed(error, "the sidecar's token"))?;
+        }
+        if let Some(content) = &self.archive_settings {
+            recovery::write_settings(path, content, Some(owner))
+                .map_err(|error| failed(error, "the archive's settings"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes the operator's configuration, or makes the backup's the restored cluster's own. Says what was not taken over, and,

@@ -12,7 +12,7 @@ use wale_pg::{ArchiveFileName, ParameterScan, RecoveryTargetKind, WalSegmentName
 
 use super::raised::fill;
 use super::source::Source;
-use super::wal::{self, Looked};
+use super::wal::{self, WalFindings};
 use super::way::Judged;
 use crate::backup_content::WORKER_BYTES;
 use crate::error::Result;
@@ -85,7 +85,7 @@ pub(super) async fn look(
     archive: &Archive,
     source: &Source,
     judged: &Judged,
-    looked: &Looked,
+    looked: &WalFindings,
     target: &RecoveryTargetKind,
 ) -> Result<PlannedWal> {
     let size = source.segment_size(archive).await?;

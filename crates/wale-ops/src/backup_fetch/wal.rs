@@ -27,7 +27,7 @@ pub(super) struct Recovery<'a> {
 
 /// What a look showed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Looked {
+pub(super) struct WalFindings {
     /// How far the archive carries the recovery.
     pub(super) carried: Carried,
     /// Sentences for the user.
@@ -40,7 +40,7 @@ pub(super) struct Looked {
 ///
 /// [`Kind::CorruptData`] when the backup cannot become consistent, [`Kind::Configuration`] when this version cannot read what
 /// it needs for that, unless its WAL may come from elsewhere; what the store says.
-pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<Looked> {
+pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<WalFindings> {
     let Recovery {
         backup,
         sentinel,
@@ -54,7 +54,7 @@ pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<L
         if let Some((gap, lack)) = &carried.lack {
             return match source {
                 WalSource::Archive => Err(refused(backup, own, size, *gap, lack)),
-                WalSource::Elsewhere => Ok(Looked {
+                WalSource::Elsewhere => Ok(WalFindings {
                     warnings: vec![format!(
                         "the backup needs WAL that the archive does not have: {}",
                         shown(*gap, lack)
@@ -81,7 +81,7 @@ pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<L
             shown(*gap, lack)
         )
     });
-    Ok(Looked {
+    Ok(WalFindings {
         warnings: warnings.into_iter().collect(),
         carried,
     })

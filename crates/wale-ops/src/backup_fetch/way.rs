@@ -9,7 +9,7 @@ use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::options::WalSource;
 use super::source::Source;
-use super::wal::{self, Looked, Recovery};
+use super::wal::{self, Recovery, WalFindings};
 use crate::error::{Kind, OpError, Result};
 
 /// The way of a recovery.
@@ -118,7 +118,7 @@ pub(super) async fn look_for_wal(
     judged: &Judged,
     from: WalSource,
     until: Option<Lsn>,
-) -> Result<Looked> {
+) -> Result<WalFindings> {
     let recovery = Recovery {
         backup: &source.name,
         sentinel: &source.sentinel,

@@ -83,9 +83,24 @@ fn every_target_is_reached_by_the_verb_alone_on_every_major() {
         pg.sql("insert into t values (4)");
         let xid = pg.sql("insert into t select 5 returning txid_current()");
         let position = pg.sql("insert into t values (6) returning pg_current_wal_insert_lsn()");
+        let now =
+            "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')";
+        let before = pg.sql(now);
         pg.sql("insert into t values (7)");
+        let after = pg.sql(now);
+        // The last segment has no commit.
         stage.archive_all();
         stage.archive_all();
+        let seen = stage.sandbox.folder("seen").to_string_lossy().into_owned();
+        let told = plan(&host(&stage), &[&seen]);
+        let newest = told["plan"]["wal"]["newest_commit"]
+            .as_str()
+            .expect("a time");
+        let newest = newest.trim_end_matches('Z');
+        assert!(
+            *before <= *newest && *newest <= *after,
+            "{before} {newest} {after}"
+        );
         let cases: [(&str, &[&str], &str); 6] = [
             ("time", &["--to-time", &time], "2"),
             ("name", &["--to-name", "after three"], "3"),
@@ -168,18 +183,7 @@ fn the_plan_says_which_backup_wal_space_and_settings_and_a_dry_run_writes_nothin
     );
     assert_eq!(told["recovery_files"][1], "recovery.signal");
 
-    // Later than all commits: it is said.
-    let late = pg.sql("select clock_timestamp()");
-    let told = plan(&options, &["--to-time", &late, &data]);
-    assert_eq!(told["plan"]["target"]["reached"], "no", "{told:#}");
-    assert!(
-        told["plan"]["warnings"]
-            .to_string()
-            .contains("beyond the archive"),
-        "{told:#}"
-    );
-    let told = plan(&options, &["--to-lsn", "7F/0", &data]);
-    assert_eq!(told["plan"]["target"]["reached"], "no", "{told:#}");
+    says_what_is_beyond(&stage, &data);
 
     // For a person, in a hundred columns.
     let exit = restore(&options, &["--dry-run", "--rehearsal", &data]);
@@ -198,6 +202,22 @@ fn the_plan_says_which_backup_wal_space_and_settings_and_a_dry_run_writes_nothin
         0,
         "nothing is written"
     );
+}
+
+/// A target later than all commits, and one beyond the last position.
+fn says_what_is_beyond(stage: &Stage, data: &str) {
+    let options = host(stage);
+    let late = stage.cluster.sql("select clock_timestamp()");
+    let told = plan(&options, &["--to-time", &late, data]);
+    assert_eq!(told["plan"]["target"]["reached"], "no", "{told:#}");
+    assert!(
+        told["plan"]["warnings"]
+            .to_string()
+            .contains("beyond the archive"),
+        "{told:#}"
+    );
+    let told = plan(&options, &["--to-lsn", "7F/0", data]);
+    assert_eq!(told["plan"]["target"]["reached"], "no", "{told:#}");
 }
 
 /// A segment is missing after the backup: the plan names it, and what lies before it is reached.
@@ -283,27 +303,33 @@ fn a_rehearsal_beside_production_changes_nothing_there_on_every_major() {
                 "PostgreSQL {major}"
             );
         }
-        copy.sql("insert into t values (9)");
-        copy.switch_wal();
-        copy.sql("checkpoint");
-        assert_eq!(
-            stage.wal_objects(),
-            before,
-            "nothing of the copy is archived"
-        );
-        // A base backup of it would be the next restore's.
-        let there = host(&stage)
-            .set("PGHOST", &pg.socket.to_string_lossy())
-            .set("PGPORT", &text);
-        let refused = run(&there, &["backup-push", &data]);
-        assert_eq!(refused.code(), 78, "{}", refused.stderr);
-        assert!(refused.stderr.contains("rehearsal"), "{}", refused.stderr);
+        leaves_the_archive_alone(&stage, &copy, &before);
         // Production goes on, and archives.
         pg.sql("insert into t values (3)");
         stage.archive_all();
         assert_eq!(count(pg), "3");
         assert_ne!(stage.wal_objects(), before);
     });
+}
+
+/// What the copy writes is not archived, and no base backup is taken of it.
+fn leaves_the_archive_alone(stage: &Stage, copy: &Cluster, before: &str) {
+    let data = copy.data.to_string_lossy().into_owned();
+    copy.sql("insert into t values (9)");
+    copy.switch_wal();
+    copy.sql("checkpoint");
+    assert_eq!(
+        stage.wal_objects(),
+        before,
+        "nothing of the copy is archived"
+    );
+    // A base backup of it would be the next restore's.
+    let there = host(stage)
+        .set("PGHOST", &copy.socket.to_string_lossy())
+        .set("PGPORT", &copy.port.to_string());
+    let refused = run(&there, &["backup-push", &data]);
+    assert_eq!(refused.code(), 78, "{}", refused.stderr);
+    assert!(refused.stderr.contains("rehearsal"), "{}", refused.stderr);
 }
 
 /// The first recovery left a timeline. `latest` follows it, and the first one's own is followed when it is named.
@@ -354,7 +380,7 @@ fn a_target_across_a_switch_of_timelines_and_one_before_it() {
     assert_eq!(stayed.sql(rows), "1 2");
 }
 
-/// RESTORE by settings of its own, beside what RECOVERY_ADDITION says.
+/// RESTORE by settings of its own, beside what `RECOVERY_ADDITION` says.
 #[test]
 fn restore_mode_takes_its_target_from_settings() {
     let stage = Stage::new("verb-settings", 15);
@@ -385,6 +411,58 @@ fn restore_mode_takes_its_target_from_settings() {
     assert!(again.log_text().contains("already-restored"));
 }
 
+/// Arguments and settings, the status, and words of the message.
+type MistakenRequest<'a> = (Vec<&'a str>, Vec<(&'a str, &'a str)>, i32, &'a str);
+
+fn mistakes(tomorrow: &str) -> [MistakenRequest<'_>; 9] {
+    [
+        (
+            vec!["--to-time", "2026-11-23 14:00:00"],
+            vec![],
+            64,
+            "no time zone",
+        ),
+        (
+            vec!["--to-time", "2026-13-23 14:00:00+00"],
+            vec![],
+            64,
+            "13",
+        ),
+        (
+            vec!["--to-lsn", "0/3", "--to-xid", "7"],
+            vec![],
+            64,
+            "cannot be used",
+        ),
+        (vec!["--port", "5433"], vec![], 64, "--rehearsal"),
+        (vec!["--to-time", tomorrow], vec![], 78, "in the future"),
+        (
+            vec!["--to-time", "2001-01-01 00:00:00+00"],
+            vec![],
+            78,
+            "oldest backup",
+        ),
+        (
+            vec!["--to-time", "2026-07-23 14:00:00 CEST"],
+            vec![],
+            78,
+            "--to-time",
+        ),
+        (
+            vec!["--to-xid", "7"],
+            vec![("RECOVERY_ADDITION", "recovery_target_lsn = '0/5000000'")],
+            78,
+            "said twice",
+        ),
+        (
+            vec![],
+            vec![("WALE_RESTORE_TO_TIME", "2026-11-23 14:00:00")],
+            78,
+            "WALE_RESTORE_TO_TIME",
+        ),
+    ]
+}
+
 /// Mistakes are refused before anything is written, with what to write instead.
 #[test]
 fn mistakes_are_refused_before_the_first_write() {
@@ -397,53 +475,12 @@ fn mistakes_are_refused_before_the_first_write() {
     let data = folder.to_string_lossy().into_owned();
     let options = host(&stage);
     let tomorrow = pg.sql("select now() + interval '1 day'");
-    let cases: [(&[&str], &[(&str, &str)], i32, &str); 9] = [
-        (
-            &["--to-time", "2026-11-23 14:00:00"],
-            &[],
-            64,
-            "no time zone",
-        ),
-        (&["--to-time", "2026-13-23 14:00:00+00"], &[], 64, "13"),
-        (
-            &["--to-lsn", "0/3", "--to-xid", "7"],
-            &[],
-            64,
-            "cannot be used",
-        ),
-        (&["--port", "5433"], &[], 64, "--rehearsal"),
-        (&["--to-time", &tomorrow], &[], 78, "in the future"),
-        (
-            &["--to-time", "2001-01-01 00:00:00+00"],
-            &[],
-            78,
-            "oldest backup",
-        ),
-        (
-            &["--to-time", "2026-07-23 14:00:00 CEST"],
-            &[],
-            78,
-            "--to-time",
-        ),
-        (
-            &["--to-xid", "7"],
-            &[("RECOVERY_ADDITION", "recovery_target_lsn = '0/5000000'")],
-            78,
-            "said twice",
-        ),
-        (
-            &[],
-            &[("WALE_RESTORE_TO_TIME", "2026-11-23 14:00:00")],
-            78,
-            "WALE_RESTORE_TO_TIME",
-        ),
-    ];
-    for (arguments, environment, status, words) in cases {
+    for (arguments, environment, status, words) in mistakes(&tomorrow) {
         let mut with = options.clone();
         for (name, value) in environment {
             with = with.set(name, value);
         }
-        let mut all = arguments.to_vec();
+        let mut all = arguments.clone();
         all.push(&data);
         let exit = restore(&with, &all);
         assert_eq!(exit.code(), status, "{arguments:?}: {}", exit.stderr);
