@@ -8,6 +8,10 @@ use super::verbs::parse_mapping;
 use crate::config::{BadValue, TargetAction, point, position, time, timeline, transaction};
 
 /// `restore`
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that is given or not"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("target").multiple(false))]
 pub(crate) struct RestoreArguments {

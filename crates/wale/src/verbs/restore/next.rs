@@ -1,5 +1,6 @@
 //! What is to be done after a restore: the commands, ready to be copied.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use wale_cluster::{Owner, read_bounded_text};
@@ -78,10 +79,10 @@ impl NextSteps {
     fn psql(&self, statements: &[&str]) -> String {
         let mut line = "psql -d postgres".to_owned();
         if let Some(port) = self.port {
-            line.push_str(&format!(" -p {port}"));
+            let _ = write!(line, " -p {port}");
         }
         for statement in statements {
-            line.push_str(&format!(" -c '{statement}'"));
+            let _ = write!(line, " -c '{statement}'");
         }
         line
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wale_ops::backup_fetch::{
     PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
 };
-use wale_pg::RecoveryTargetKind;
+use wale_pg::{MajorVersion, RecoveryTargetKind};
 
 use crate::logging::escaped;
 use crate::progress::{bytes, duration};
@@ -261,7 +261,7 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "backup_ended_at": rfc(files.ended),
         "backup_timeline": files.timeline.get(),
         "passed_over": plan.passed_over,
-        "major": files.major.map(|major| major.get()),
+        "major": files.major.map(MajorVersion::get),
         "target": target_json(plan),
         "as": options.restore_as.name(),
         "rehearsal": options.rehearsal.map(|rehearsal| json!({"port": rehearsal.port})),
