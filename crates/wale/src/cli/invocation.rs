@@ -141,8 +141,8 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         return None;
     };
     Some(match word.as_str() {
-        "fetch" | "recover" | "recovery" | "pitr" => {
-            "to restore, say restore: wale restore --dry-run shows what would be done"
+        "restore" | "fetch" | "recover" | "recovery" | "pitr" => {
+            "to restore, say wale restore; for the files alone, backup-fetch DIRECTORY LATEST"
         }
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",

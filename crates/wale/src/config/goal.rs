@@ -77,6 +77,7 @@ fn checked(name: &str, text: &str) -> Result<String, BadValue> {
     match recovery::check_value(name, text) {
         Ok(()) => Ok(text.to_owned()),
         Err((problem, hint)) => {
+            let problem = problem.replace(&format!(" in {name}"), "");
             let bad = BadValue::new(problem.replace(name, "it"));
             Err(match hint {
                 None => bad,
