@@ -37,7 +37,6 @@ pub(super) fn finishing(
     let restore_command = options.restore_command.clone();
     let secrets = CommandFiles::of(options);
     let rehearsal = options.rehearsal;
-    let client_note = options.client_note.clone();
     let source = prepared.sources.restored();
     let recorded = source
         .wale()
@@ -74,7 +73,6 @@ pub(super) fn finishing(
                 format_args!("write the recovery settings in {}", path.display()),
             )
         })?;
-        notes.extend(client_note);
         notes.extend(notes_about(&applied));
         Ok(Finished {
             notes,

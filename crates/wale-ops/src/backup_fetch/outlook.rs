@@ -137,7 +137,11 @@ pub(super) async fn look(
 /// Whether the target is reached. Pure.
 fn reach(target: &RecoveryTargetKind, facts: &ReachFacts<'_>) -> Reach {
     match target {
-        RecoveryTargetKind::Latest | RecoveryTargetKind::Immediate => Reach::Reached,
+        RecoveryTargetKind::Latest => match facts.gap {
+            Some(gap) => Reach::NotReached(gap.why.clone()),
+            None => Reach::Reached,
+        },
+        RecoveryTargetKind::Immediate => Reach::Reached,
         RecoveryTargetKind::Name(_) => Reach::NotKnown(
             "only the server finds a restore point, or its absence, at the end of the WAL"
                 .to_owned(),
@@ -287,6 +291,7 @@ mod tests {
             gap: Some(&gap),
             ..facts
         };
+        assert!(told(&RecoveryTargetKind::Latest, &holed).starts_with("beyond"));
         assert!(
             told(&position("0/8000000"), &holed).contains("000000010000000000000006 is missing")
         );

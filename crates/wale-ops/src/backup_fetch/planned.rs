@@ -65,6 +65,7 @@ pub async fn plan_restore(
     let recovery = plan_recovery(archive, options, source, &lines).await?;
     let target = Aim::of_lines(&lines).kind;
     refuse_future(archive, options, &target, recovery.wal.as_ref())?;
+    prepared.notes.extend(options.client_note.clone());
     prepared.warnings.extend(recovery.warnings);
     prepared
         .warnings
@@ -326,10 +327,12 @@ fn not_reached(
     major: MajorVersion,
     wal: Option<&PlannedWal>,
 ) -> Option<String> {
-    let Reach::NotReached(why) = &wal?.reach else {
+    let wal = wal?;
+    let Reach::NotReached(why) = &wal.reach else {
         return None;
     };
-    if options.restore_as == RestoreAs::Standby {
+    // A gap has a warning of its own.
+    if wal.gap.is_some() || options.restore_as == RestoreAs::Standby {
         return None;
     }
     let then = if major.get() >= INSISTS_SINCE {

@@ -624,3 +624,28 @@ fn the_commands_that_are_printed_do_what_they_say() {
     assert!(!folder.join("postmaster.pid").exists());
     assert_eq!(count(pg), "2");
 }
+
+/// The file that holds the archive's settings, its secrets among them, is no part of a base backup.
+#[test]
+fn the_settings_of_the_archive_are_in_no_base_backup() {
+    let stage = Stage::new("verb-secret", 15);
+    stage.cluster.sql("create table t (v int)");
+    stage.backup();
+    stage.archive_all();
+    let cluster = restored(&stage, "restored", &[]);
+    cluster.start();
+    cluster.wait_promoted();
+    cluster.stop("fast");
+    let data = cluster.data.to_string_lossy().into_owned();
+    let options = host(&stage);
+    let taken = run(&options, &["backup-push", "--while-offline", &data]);
+    assert_eq!(taken.code(), 0, "{}", taken.stderr);
+    let start = taken.stderr.find("base_00000002").expect("its name");
+    let name = &taken.stderr[start..start + "base_000000020000000000000002_00000040".len()];
+    let copy = stage.sandbox.folder("fetched");
+    let fetched = run(&options, &["backup-fetch", &copy.to_string_lossy(), name]);
+    assert_eq!(fetched.code(), 0, "{}", fetched.stderr);
+    let file = "wale_restore_settings.conf";
+    assert!(cluster.data.join(file).exists());
+    assert!(copy.join("PG_VERSION").exists() && !copy.join(file).exists());
+}
