@@ -59,6 +59,7 @@ pub async fn plan_restore(
     let source = prepared.sources.restored();
     let major = version(source)?;
     let lines = checked_addition(&options.fetch.recovery_addition, major)?;
+    refuse_reaching_out(options, &lines)?;
     recovery::check_command(&options.restore_command)
         .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
     let files = configuration(archive, options, source, major).await?;
@@ -78,7 +79,9 @@ pub async fn plan_restore(
     );
     plan.timelines = recovery.timelines;
     plan.wal = recovery.wal;
-    plan.recovery = described(options, &lines, major)?;
+    let recorded = prepared.sources.restored().wale();
+    let libraries = recorded.and_then(|wale| wale.settings.get("shared_preload_libraries"));
+    plan.recovery = described(options, &lines, major, libraries.map(String::as_str))?;
     Ok(PlannedRestore {
         plan,
         prepared,
@@ -225,6 +228,30 @@ fn why(
     }
 }
 
+/// What a copy beside production must not do: stream from a server, take up its slot, run a command that may reach it.
+const REACHING_OUT: [&str; 4] = [
+    "primary_conninfo",
+    "primary_slot_name",
+    "archive_cleanup_command",
+    "recovery_end_command",
+];
+
+fn refuse_reaching_out(options: &RestoreClusterOptions, lines: &[(String, String)]) -> Result<()> {
+    let named = |name: &&&str| setting(lines, name).is_some();
+    let Some(name) = REACHING_OUT
+        .iter()
+        .find(named)
+        .filter(|_| options.rehearsal.is_some())
+    else {
+        return Ok(());
+    };
+    Err(OpError::new(
+        Kind::Configuration,
+        format!("a rehearsal cannot have {name}: it must not reach production"),
+    )
+    .hint("take it out of the added recovery settings, or restore without a rehearsal"))
+}
+
 fn version(source: &Source) -> Result<MajorVersion> {
     source.major.ok_or_else(|| {
         OpError::new(
@@ -350,6 +377,7 @@ fn described(
     options: &RestoreClusterOptions,
     lines: &[(String, String)],
     major: MajorVersion,
+    libraries: Option<&str>,
 ) -> Result<PlannedRecovery> {
     let mode = match options.restore_as {
         RestoreAs::Primary => RecoveryMode::Recover,
@@ -359,7 +387,7 @@ fn described(
         .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
     let besides = options
         .rehearsal
-        .map(|rehearsal| rehearsal.settings(major, []))
+        .map(|rehearsal| rehearsal.settings(major, libraries))
         .unwrap_or_default();
     Ok(PlannedRecovery {
         steering,

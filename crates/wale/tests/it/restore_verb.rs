@@ -414,8 +414,14 @@ fn restore_mode_takes_its_target_from_settings() {
 /// Arguments and settings, the status, and words of the message.
 type MistakenRequest<'a> = (Vec<&'a str>, Vec<(&'a str, &'a str)>, i32, &'a str);
 
-fn mistakes(tomorrow: &str) -> [MistakenRequest<'_>; 9] {
+fn mistakes(tomorrow: &str) -> [MistakenRequest<'_>; 10] {
     [
+        (
+            vec!["--rehearsal"],
+            vec![("RECOVERY_ADDITION", "primary_conninfo = 'host=/nowhere'")],
+            78,
+            "cannot have primary_conninfo",
+        ),
         (
             vec!["--to-time", "2026-11-23 14:00:00"],
             vec![],
