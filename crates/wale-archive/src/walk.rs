@@ -1,5 +1,6 @@
 //! Looking along the WAL of an archive: how far it carries a recovery, and whether a gap is one.
 
+use chrono::{DateTime, Utc};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 
@@ -90,6 +91,62 @@ pub async fn carried(archive: &Archive, legs: &[Leg], size: WalSegmentSize) -> R
         }
     }
     Ok(carried)
+}
+
+/// What the archive has of a way, counted by its listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// How many segments are there.
+    pub segments: u64,
+    /// Their bytes as stored.
+    pub bytes: u64,
+    /// The last one, and since when the store has it.
+    pub last: Option<(WalSegmentName, DateTime<Utc>)>,
+}
+
+/// Counts what the archive has of legs that follow each other, up to the segment number `end`, which does not count any more.
+///
+/// # Errors
+///
+/// The store's.
+pub async fn measured(
+    archive: &Archive,
+    legs: &[Leg],
+    size: WalSegmentSize,
+    end: Option<u64>,
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    for leg in legs {
+        let end = match (leg.end, end) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        if end.is_some_and(|end| end <= leg.first) {
+            continue;
+        }
+        let prefix = prefix(Leg { end, ..*leg }, size)?;
+        each_wal(archive, &prefix, |listed, meta| {
+            let ArchiveFileName::Segment(segment) = listed else {
+                return false;
+            };
+            let Ok(number) = segment.number(size) else {
+                return false;
+            };
+            let is_of_leg = segment.timeline() == leg.timeline
+                && number >= leg.first
+                && end.is_none_or(|end| number < end);
+            // One that is there under two codecs counts once.
+            let is_new = measured.last.is_none_or(|(last, _)| last != segment);
+            if is_of_leg && is_new {
+                measured.segments += 1;
+                measured.bytes = measured.bytes.saturating_add(meta.size);
+                measured.last = Some((segment, meta.modified));
+            }
+            end.is_some_and(|end| number >= end)
+        })
+        .await?;
+    }
+    Ok(measured)
 }
 
 async fn along(archive: &Archive, leg: Leg, size: WalSegmentSize) -> Result<Carried> {
@@ -208,9 +265,37 @@ fn prefix(leg: Leg, size: WalSegmentSize) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use wale_format::Codec;
     use wale_pg::TimelineId;
 
     use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn a_way_is_counted_up_to_where_it_ends() {
+        let bench = Bench::new();
+        let name = |timeline: u32, number: u32| format!("{timeline:08X}00000000{number:08X}");
+        for (timeline, number) in [(1, 1), (1, 2), (1, 3), (1, 9), (2, 3), (2, 4)] {
+            bench.store_wal(&name(timeline, number), Codec::Zstd, b"x");
+        }
+        // Twice there, once counted.
+        bench.store_wal(&name(2, 4), Codec::Lz4, b"xyz");
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        let leg = |timeline, first, end| Leg {
+            timeline: TimelineId::new(timeline).unwrap(),
+            first,
+            end,
+        };
+        let way = [leg(1, 2, Some(3)), leg(2, 3, None)];
+        let counted = async |end| {
+            let measured = measured(&bench.archive, &way, size, end).await.unwrap();
+            let last = measured.last.map(|(last, _)| last.to_string());
+            (measured.segments, last)
+        };
+        assert_eq!(counted(None).await, (3, Some(name(2, 4))));
+        assert_eq!(counted(Some(4)).await, (2, Some(name(2, 3))));
+        assert_eq!(counted(Some(2)).await, (0, None));
+    }
 
     #[test]
     fn a_leg_is_listed_by_what_its_names_have_in_common() {

@@ -96,6 +96,22 @@ pub struct RestoreRequest {
     pub other: BTreeMap<String, String>,
 }
 
+/// By this name a request says that the cluster is a copy beside production.
+const REHEARSAL: &str = "rehearsal";
+
+impl RestoreRequest {
+    /// Says that the cluster is a copy beside production.
+    pub fn mark_rehearsal(&mut self) {
+        self.other.insert(REHEARSAL.to_owned(), "yes".to_owned());
+    }
+
+    /// Whether the cluster is a copy beside production.
+    #[must_use]
+    pub fn is_rehearsal(&self) -> bool {
+        self.other.contains_key(REHEARSAL)
+    }
+}
+
 /// Reads the marker of a data directory. `None`: there is none (or no directory).
 ///
 /// # Errors

@@ -23,7 +23,7 @@ pub struct MajorVersion(u32);
 
 impl MajorVersion {
     /// The oldest supported: the first with `pg_wal` in place of `pg_xlog`.
-    const OLDEST: Self = Self(10);
+    pub const OLDEST: Self = Self(10);
     /// The newest supported.
     pub const NEWEST: Self = Self(19);
 

@@ -1,4 +1,4 @@
-//! The settings that recovery enforces, as the log has them.
+//! The settings that recovery enforces, as the log has them, and the time of its newest commit.
 //!
 //! A primary that was started with other values writes a record of them (`XLOG_PARAMETER_CHANGE`), and a recovery that comes
 //! to that record with smaller ones stops or pauses. The control file of a base backup knows only the values of its time.
@@ -13,6 +13,15 @@
 //!        24  u8 255, u8 length of the data: 24 (10, 11) or 28 (from 12 on)
 //!        26  i32 max_connections, max_worker_processes, [from 12 on max_wal_senders], max_prepared_transactions,
 //!            max_locks_per_transaction, wal_level; two flags and padding
+//! ```
+//!
+//! The record of a commit (`xl_xact_commit`, resource manager 1, info 0x00 or, of a prepared transaction, 0x30 under the mask
+//! 0x70) has no blocks. Its data begins with the time, behind the identifiers 253 (two bytes, the origin) and 252 (four bytes, the
+//! transaction above) where they are there:
+//!
+//! ```text
+//! offset  0  u8 255, u8 length of the data; or u8 254, u32 length
+//!            i64 microseconds since 2000-01-01 00:00 UTC
 //! ```
 //!
 //! Records run on behind the next page's header. Only the lengths of the others are read: a page that makes no sense ends
@@ -47,6 +56,7 @@ pub struct ParameterScan {
     /// Nothing more is to be had from this segment.
     is_over: bool,
     found: Option<EnforcedSettings>,
+    newest_commit: Option<i64>,
 }
 
 impl ParameterScan {
@@ -57,6 +67,12 @@ impl ParameterScan {
     #[must_use]
     pub const fn found(&self) -> Option<EnforcedSettings> {
         self.found
+    }
+
+    /// When the newest commit was made that was found: microseconds since 1970-01-01 00:00 UTC.
+    #[must_use]
+    pub const fn newest_commit_micros(&self) -> Option<i64> {
+        self.newest_commit
     }
 
     /// Takes the next page, whole.
@@ -125,6 +141,9 @@ impl ParameterScan {
     }
 
     fn judge(&mut self) {
+        if let Some(time) = commit_time_of(&self.kept) {
+            self.newest_commit = self.newest_commit.max(Some(time));
+        }
         let Some(settings) = settings_of(&self.kept) else {
             return;
         };
@@ -133,6 +152,28 @@ impl ParameterScan {
             Some(before) => before.larger(settings),
         });
     }
+}
+
+/// The seconds from 1970 to 2000, when PostgreSQL's time begins.
+const EPOCH_SECONDS: i64 = 946_684_800;
+
+/// The time of a record that is a commit. Its CRC is not checked: what is kept of a long one does not suffice for it.
+fn commit_time_of(record: &[u8]) -> Option<i64> {
+    let is_commit = matches!(record.get(16)? & 0x70, 0x00 | 0x30) && *record.get(17)? == 1;
+    let mut at = HEADER_LENGTH;
+    for (identifier, length) in [(253, 3), (252, 5)] {
+        if *record.get(at)? == identifier {
+            at += length;
+        }
+    }
+    at += match *record.get(at)? {
+        255 => 2,
+        254 => 5,
+        _ => return None,
+    };
+    let time = i64::from_le_bytes(*record.get(at..)?.first_chunk()?);
+    let micros = time.checked_add(EPOCH_SECONDS * 1_000_000)?;
+    (is_commit && time > 0).then_some(micros)
 }
 
 /// The settings of a record that is one of them, whole and with the right CRC.
@@ -260,6 +301,37 @@ mod tests {
             scan.page(page);
         }
         scan.found()
+    }
+
+    #[test]
+    fn the_newest_commit_is_found_and_nothing_else_is_taken_for_one() {
+        let commit = |time: i64, rest: usize| {
+            let mut data = time.to_le_bytes().to_vec();
+            data.resize(8 + rest, 9);
+            record(1, 0x80, &data)
+        };
+        let newest = |records: &[Vec<u8>]| {
+            let mut scan = ParameterScan::default();
+            for page in pages(records) {
+                scan.page(&page);
+            }
+            scan.newest_commit_micros()
+        };
+        let abort = record(1, 0x20, &9_000_i64.to_le_bytes());
+        let other = record(10, 0, &9_000_i64.to_le_bytes());
+        assert_eq!(newest(&[abort.clone(), other]), None);
+        let since_1970 = |time: i64| Some(time + EPOCH_SECONDS * 1_000_000);
+        // A long one is kept in part; the last of a prepared transaction counts, too.
+        let prepared = record(1, 0x30, &7_000_i64.to_le_bytes());
+        let found = newest(&[commit(5_000, 200), commit(4_000, 0), abort]);
+        assert_eq!(found, since_1970(5_000));
+        assert_eq!(newest(&[commit(5_000, 0), prepared]), since_1970(7_000));
+        // Behind the identifier of an origin.
+        let mut data = vec![253, 1, 0, 255, 8];
+        data.extend(6_000_i64.to_le_bytes());
+        let mut behind = record(1, 0, &[0; 11]);
+        behind[24..24 + data.len()].copy_from_slice(&data);
+        assert_eq!(newest(&[behind]), since_1970(6_000));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono::Utc;
 use wale_cluster::ConnectOptions;
 use wale_cluster::recovery::{
-    RecoveryMode, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, restore_command,
+    RecoveryMode, Rehearsal, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls,
+    direct_restore_command, restore_command,
 };
 use wale_format::{CodecSettings, Seal};
 use wale_ops::backup_fetch::{
@@ -23,7 +24,9 @@ use wale_service::{HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, T
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
+use crate::cli::WalFrom;
 use crate::config::{Settings, declared};
+use crate::goal::{self, GoalItem};
 use crate::stores;
 
 /// This program's version.
@@ -137,12 +140,16 @@ pub(crate) fn sweep_grace(settings: &Settings) -> Duration {
     settings.get(&declared::WALE_SWEEP_GRACE).max(waiting)
 }
 
-/// A restore of the files of `selector` into `target`.
+/// A restore of the files of `selector` into `target`, of a recovery that ends where `goal` says.
+///
+/// # Errors
+/// When the end of the recovery is said twice.
 pub(crate) fn fetch(
     settings: &Settings,
     target: &Path,
     selector: BackupSelector,
-) -> backup_fetch::RestoreOptions {
+    goal: &[GoalItem],
+) -> Result<backup_fetch::RestoreOptions, OpError> {
     let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
@@ -153,14 +160,13 @@ pub(crate) fn fetch(
     );
     options.lock_file_name = lock_file_name(settings, target);
     options.missing_libraries = settings.get(&declared::WALE_RESTORE_LIBRARIES);
-    options.recovery_addition = settings
-        .get(&declared::RECOVERY_ADDITION)
-        .unwrap_or_default();
+    let addition = settings.get(&declared::RECOVERY_ADDITION);
+    options.recovery_addition = goal::lines(goal, &addition.unwrap_or_default())?;
     let wal_directory = settings.get(&declared::PGWAL);
     if target == settings.get(&declared::PGDATA) && !wal_directory.starts_with(target) {
         options.pg_wal_link = Some(wal_directory);
     }
-    options
+    Ok(options)
 }
 
 /// Mappings as the restore takes them.
@@ -184,22 +190,66 @@ fn lock_file_name(settings: &Settings, directory: &Path) -> Option<String> {
     Some(lock_file.file_name()?.to_str()?.to_owned())
 }
 
-fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError> {
-    let selector = settings.get(&declared::WALE_RESTORE_LABEL);
-    let restore_as = settings.get(&declared::WALE_RESTORE_AS);
+/// A cluster to be restored, as the settings of the sidecar or the arguments of a verb say.
+pub(crate) struct ClusterRequest {
+    /// The data directory to be.
+    pub(crate) directory: PathBuf,
+    /// Which backup.
+    pub(crate) selector: BackupSelector,
+    /// What the cluster becomes.
+    pub(crate) restore_as: RestoreAs,
+    /// Where its recovery ends.
+    pub(crate) goal: Vec<GoalItem>,
+    /// Where it gets its WAL.
+    pub(crate) wal_from: WalFrom,
+    /// It is a copy beside production.
+    pub(crate) rehearsal: Option<Rehearsal>,
+}
+
+impl ClusterRequest {
+    /// What the settings say: the sidecar's RESTORE.
+    pub(crate) fn of_settings(settings: &Settings) -> Self {
+        Self {
+            directory: settings.get(&declared::PGDATA),
+            selector: settings.get(&declared::WALE_RESTORE_LABEL),
+            restore_as: settings.get(&declared::WALE_RESTORE_AS),
+            goal: goal::of_settings(settings),
+            wal_from: WalFrom::Sidecar,
+            rehearsal: None,
+        }
+    }
+}
+
+/// A restore of a cluster.
+///
+/// # Errors
+/// When settings do not fit together.
+pub(crate) fn restore_cluster(
+    settings: &Settings,
+    request: ClusterRequest,
+) -> Result<RestoreClusterOptions, OpError> {
+    let (restore_as, directory) = (request.restore_as, request.directory);
     let given = settings.get(&declared::WALE_RESTORE_COMMAND);
-    let command = match &given {
-        Some(command) => RestoreCommand {
+    let mut archive_settings = None;
+    let command = match (&given, request.wal_from) {
+        (Some(command), _) => RestoreCommand {
             // A YAML block ends with a line break; one within is refused.
             text: command.trim_end().to_owned(),
             authorization: None,
         },
-        None => generated_restore_command(settings, restore_as)?,
+        (None, WalFrom::Sidecar) => generated_restore_command(settings, restore_as)?,
+        (None, WalFrom::Archive) => {
+            archive_settings = Some(settings.archive_file()?);
+            direct_command(&directory)?
+        }
     };
-    let data_directory = settings.get(&declared::PGDATA);
-    let fetch = fetch(settings, &data_directory, selector);
+    let client_note = match request.wal_from {
+        WalFrom::Sidecar => client_note(settings, command.authorization.is_some()),
+        WalFrom::Archive => None,
+    };
+    let fetch = fetch(settings, &directory, request.selector, &request.goal)?;
     // Backups and restores name this host alike.
-    let host_name = backup(settings, &data_directory).host_name;
+    let host_name = backup(settings, &directory).host_name;
     Ok(RestoreClusterOptions {
         fetch,
         restore_command: command.text,
@@ -207,11 +257,25 @@ fn restore_cluster(settings: &Settings) -> Result<RestoreClusterOptions, OpError
             Some(_) => WalSource::Elsewhere,
             None => WalSource::Archive,
         },
-        client_note: client_note(settings, command.authorization.is_some()),
+        client_note,
         authorization: command.authorization,
         restore_as,
         configuration_directory: settings.get(&declared::PGCONF_BACKUP_DIR),
         host_name,
+        archive_settings,
+        rehearsal: request.rehearsal,
+    })
+}
+
+/// The command with which the server fetches by this program, without a sidecar.
+fn direct_command(data_directory: &Path) -> Result<RestoreCommand, OpError> {
+    let program = std::env::current_exe()
+        .map_err(|error| OpError::from_io(error, "find the program's own path"))?;
+    let text = direct_restore_command(&program, data_directory)
+        .map_err(|error| OpError::from_cluster(error, "compose restore_command"))?;
+    Ok(RestoreCommand {
+        text,
+        authorization: None,
     })
 }
 
@@ -266,7 +330,10 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
     let mode = match settings.get(&declared::START_MODE) {
         Start::ContinousBackup | Start::ContinuousBackup => StartMode::ContinuousBackup,
         Start::BackupPush => StartMode::BackupPush,
-        Start::Restore => StartMode::Restore(restore_cluster(settings)?),
+        Start::Restore => {
+            let request = ClusterRequest::of_settings(settings);
+            StartMode::Restore(restore_cluster(settings, request)?)
+        }
     };
     let token_file = settings.secret_file(&declared::WALE_HTTP_TOKEN);
     let token = match settings.get(&declared::WALE_HTTP_TOKEN) {

@@ -10,6 +10,7 @@ mod bounds;
 mod cli;
 mod client;
 mod config;
+mod goal;
 mod history_beside;
 mod logging;
 mod progress;
@@ -115,6 +116,7 @@ fn warns(verb: &Verb) -> bool {
         Verb::Serve
             | Verb::BackupPush(_)
             | Verb::BackupFetch(_)
+            | Verb::Restore(_)
             | Verb::BackupList(_)
             | Verb::Adopt { .. }
             | Verb::Status { .. }

@@ -197,7 +197,13 @@ fn the_errors_of_a_command_line_are_known() {
     let mut stage = Stage::new();
     for line in [
         "wale wal-psuh pg_wal/x",
+        "wale recover /data",
+        "wal-e restore /data",
         "wale restore /data",
+        "wale restore --to-time 2026-11-23T14:00:00 /data",
+        "wale restore --to-time 2026-13-23T14:00:00Z /data",
+        "wale restore --to-lsn 0/3000148 --latest /data",
+        "wale restore --action wait /data",
         "wale verify",
         "wale wal-fetch only-one",
         "wale backup-list --nonsense",

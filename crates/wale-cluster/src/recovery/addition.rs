@@ -72,6 +72,22 @@ pub fn parse_addition(
     }
 }
 
+/// Checks the value of one recovery setting, where the version of the server is not known yet: what some version takes is
+/// taken.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn check_value(name: &str, value: &str) -> Result<(), (String, Option<String>)> {
+    let Some(known) = names::find(name) else {
+        return Err((format!("{name} is not a recovery setting"), None));
+    };
+    if value.trim().is_empty() {
+        return Err((format!("{name} has no value"), None));
+    }
+    check(known, value, MajorVersion::NEWEST)
+        .or_else(|problem| check(known, value, MajorVersion::OLDEST).map_err(|_| problem))
+}
+
 /// The settings of lines that may be wrong: names in lower case and plain values. What is no setting is passed over.
 /// For a caller that must know the target before it knows the version of the server; [`parse_addition`] is the judge.
 #[must_use]

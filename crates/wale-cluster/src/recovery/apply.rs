@@ -7,6 +7,7 @@ use wale_pg::{EnforcedSettings, MajorVersion, TARGET_SETTINGS};
 
 use super::files::{AUTO_CONF, RECOVERY_CONF, RECOVERY_DONE, RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use super::mode::RecoveryMode;
+use super::rehearsal::Rehearsal;
 use super::settled::{self, WrittenSetting};
 use super::{configuration, names, preload};
 use crate::durable;
@@ -34,6 +35,8 @@ pub struct RecoverySettings {
     pub minimums: Option<EnforcedSettings>,
     /// `shared_preload_libraries` of the primary, where recorded.
     pub preload_libraries: Option<String>,
+    /// The cluster is a copy that is started beside production.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// What was written, and why what is not recovery's.
@@ -77,7 +80,7 @@ pub fn apply(
     };
     let configured = configuration::configured(data_directory, &READ)?;
     let preload = preload::missing(&configured, settings.preload_libraries.as_deref());
-    let jobs_held = has_target(settings)
+    let jobs_held = (has_target(settings) || settings.rehearsal.is_some())
         && preload::has_timescaledb(&configured, settings.preload_libraries.as_deref());
     let mut block = Vec::new();
     if settings.major.has_recovery_signal() {
@@ -95,6 +98,7 @@ pub fn apply(
     if jobs_held {
         block.push((preload::TIMESCALEDB_WORKERS.to_owned(), "0".to_owned()));
     }
+    block.extend(of_rehearsal(settings, &configured));
     let before = configuration::read_auto_conf(data_directory)?;
     let after = configuration::with_block(configuration::strip_bytes(&before), &text_of(&block));
     if after != before {
@@ -118,6 +122,20 @@ pub fn apply(
         preload_libraries: preload,
         jobs_held,
     })
+}
+
+/// The settings of a copy beside production.
+fn of_rehearsal(
+    settings: &RecoverySettings,
+    configured: &configuration::Configured,
+) -> Vec<(String, String)> {
+    let loaded = [
+        configured.get(preload::SETTING),
+        settings.preload_libraries.as_deref(),
+    ];
+    let of =
+        |rehearsal: Rehearsal| rehearsal.settings(settings.major, loaded.into_iter().flatten());
+    settings.rehearsal.map(of).unwrap_or_default()
 }
 
 /// The settings whose present values decide what is written: those that recovery enforces, and the libraries.
@@ -207,6 +225,45 @@ fn recovery_lines(settings: &RecoverySettings) -> Result<Vec<(String, String)>, 
     Ok(lines)
 }
 
+/// The settings that steer a recovery as [`apply`] writes them, without those that only take back what another file may
+/// hold.
+///
+/// # Errors
+/// As [`apply`], before it writes.
+pub fn steering(
+    restore_command: &str,
+    target_lines: &[(String, String)],
+    mode: RecoveryMode,
+    major: MajorVersion,
+) -> Result<Vec<(String, String)>, ClusterError> {
+    let settings = RecoverySettings {
+        major,
+        restore_command: restore_command.to_owned(),
+        target_lines: target_lines.to_vec(),
+        timeline: None,
+        mode,
+        minimums: None,
+        preload_libraries: None,
+        rehearsal: None,
+    };
+    let mut lines = recovery_lines(&settings)?;
+    lines.retain(|(name, value)| {
+        name == "recovery_target_timeline" || neutral(name) != value || !major.has_recovery_signal()
+    });
+    Ok(lines)
+}
+
+/// The files that [`apply`] writes for it.
+#[must_use]
+pub fn written_files(mode: RecoveryMode, major: MajorVersion) -> Vec<&'static str> {
+    match (mode, major.has_recovery_signal()) {
+        (RecoveryMode::None, _) => vec![AUTO_CONF],
+        (RecoveryMode::Recover, true) => vec![AUTO_CONF, RECOVERY_SIGNAL],
+        (RecoveryMode::Standby, true) => vec![AUTO_CONF, STANDBY_SIGNAL],
+        (RecoveryMode::Recover | RecoveryMode::Standby, false) => vec![AUTO_CONF, RECOVERY_CONF],
+    }
+}
+
 /// Whether a `restore_command` can be written. A line break could be, as `\n`, but the next `ALTER SYSTEM` would write it as
 /// it is, and no server would start from that file again.
 ///
@@ -258,6 +315,7 @@ mod tests {
                 wal_level: WalLevel::Replica,
             }),
             preload_libraries: None,
+            rehearsal: None,
         }
     }
 

@@ -38,8 +38,9 @@ pub(super) enum LineError {
     Rest(String),
 }
 
-/// Puts a value into quotes.
-pub(super) fn quote(value: &str) -> String {
+/// Puts a value into quotes, as configuration files have them.
+#[must_use]
+pub fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 

@@ -17,26 +17,30 @@ mod addition;
 mod apply;
 mod configuration;
 mod copy;
+mod direct;
 mod files;
 mod includes;
 mod mistake;
 mod mode;
 mod names;
 mod preload;
+mod rehearsal;
 mod restore_command;
 mod running_target;
 mod settled;
 mod stand_in;
 mod target_time;
 
-pub use addition::{parse_addition, read_addition};
-pub use apply::{Applied, RecoverySettings, apply, check_command};
-pub use configuration::{FILE_BYTES_MAX, READ_FILES, strip};
+pub use addition::{check_value, parse_addition, read_addition};
+pub use apply::{Applied, RecoverySettings, apply, check_command, steering, written_files};
+pub use configuration::{FILE_BYTES_MAX, READ_FILES, quote, strip};
 pub use copy::{ConfigurationSet, own_configuration, read_configuration};
+pub use direct::{SETTINGS_FILE, direct_restore_command, write_settings};
 pub use includes::{Mended, mend as mend_includes};
 pub use mistake::SettingMistake;
 pub use mode::RecoveryMode;
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
+pub use rehearsal::Rehearsal;
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, STOP_STATUS,
     renew_authorization, restore_command, write_authorization,

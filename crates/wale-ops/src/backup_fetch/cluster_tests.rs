@@ -25,6 +25,8 @@ fn cluster_options(bench: &Bench) -> RestoreClusterOptions {
         restore_as: RestoreAs::Primary,
         configuration_directory: Some(bench.path("conf")),
         host_name: "h".to_owned(),
+        archive_settings: None,
+        rehearsal: None,
     }
 }
 
@@ -112,10 +114,12 @@ async fn fault_91_a_configuration_beyond_all_bounds_is_refused_before_anything_i
 async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     let bench = Bench::new().await;
     fs::create_dir(bench.path("conf")).unwrap();
-    let options = RestoreClusterOptions {
+    let ends_at_once = RestoreClusterOptions {
         wal_source: WalSource::Archive,
         ..cluster_options(&bench)
     };
+    let mut options = ends_at_once.clone();
+    options.fetch.recovery_addition.clear();
     let restore = || async {
         let (progress, cancel) = (Progress::new(), CancellationToken::new());
         super::restore_cluster(&bench.archive, &options, &progress, &cancel).await
@@ -137,6 +141,16 @@ async fn row_46_a_backup_without_its_wal_is_refused_before_the_first_write() {
     assert!(!bench.options().target.exists(), "nothing was written");
     store("000000010000000000000002");
     store("000000010000000000000007");
+    // Who ends before the hole does not hear of it.
+    let hears = async |options: &RestoreClusterOptions| {
+        let planned = super::plan_restore(&bench.archive, options, &Progress::new()).await;
+        let plan = planned.unwrap().plan;
+        let wal = plan.wal.unwrap();
+        let warned = plan.files.warnings.join("\n").contains("are missing");
+        (wal.gap.is_some(), warned)
+    };
+    assert_eq!(hears(&ends_at_once).await, (false, false));
+    assert_eq!(hears(&options).await, (true, true));
     let RestoreClusterOutcome::Restored(report) = restore().await.unwrap() else {
         panic!("it was not restored before");
     };

@@ -319,6 +319,7 @@ fn obstacle(path: &Path, harmless: impl Fn(&str, &Path) -> bool) -> Option<Strin
 pub(super) fn volumes(
     target: &Path,
     tablespaces: &[PlannedTablespace],
+    wal: Option<&Path>,
     needs: &DiskNeeds,
 ) -> Result<Vec<(Volume, DiskNeed)>> {
     let mut by_device: BTreeMap<u64, (Volume, DiskNeed)> = BTreeMap::new();
@@ -330,6 +331,13 @@ pub(super) fn volumes(
         let place = nearest_existing(&space.target);
         let number = device(&place)?;
         devices.insert(Some(space.oid), number);
+        if let std::collections::btree_map::Entry::Vacant(entry) = by_device.entry(number) {
+            entry.insert((volume(&place)?, DiskNeed::default()));
+        }
+    }
+    if let Some(wal) = wal {
+        let place = nearest_existing(wal);
+        let number = device(&place)?;
         if let std::collections::btree_map::Entry::Vacant(entry) = by_device.entry(number) {
             entry.insert((volume(&place)?, DiskNeed::default()));
         }
@@ -468,7 +476,8 @@ mod tests {
         for (space, size) in [(None, 10), (Some(7), 5000)] {
             needs.entry(space).or_default().add(size);
         }
-        let volumes = volumes(&target, &spaces, &needs).unwrap();
+        let wal = folder.path().join("wal");
+        let volumes = volumes(&target, &spaces, Some(&wal), &needs).unwrap();
         assert_eq!(volumes.len(), 1);
         assert_eq!(
             volumes[0].1,

@@ -70,8 +70,7 @@ pub(super) fn jobs_note(record: &Record, target: &RecoveryTargetKind) -> Option<
     (is_loaded && *target != RecoveryTargetKind::Latest).then(|| {
         format!(
             "with a recovery target TimescaleDB's background jobs must rest until you have checked the data: the \
-             sidecar's RESTORE writes {} = 0 for that, after backup-fetch write it yourself, before the server is \
-             started",
+             restore writes {} = 0 for that; after backup-fetch write it yourself, before the server is started",
             recovery::TIMESCALEDB_WORKERS
         )
     })

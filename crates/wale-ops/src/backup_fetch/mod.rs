@@ -19,6 +19,7 @@ pub mod aim;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod configure;
 mod facts;
 mod finish;
 #[cfg(test)]
@@ -39,8 +40,10 @@ mod marker;
 mod one_answer_tests;
 mod open;
 mod options;
+mod outlook;
 mod places;
 mod plan;
+mod planned;
 mod prepare;
 mod raised;
 mod report;
@@ -62,7 +65,12 @@ pub use options::{
     MissingTablespace, RestoreAs, RestoreClusterOptions, RestoreOptions, TablespaceSource,
     WalSource,
 };
-pub use report::{Preview, RestoreClusterOutcome, RestoreReport};
+pub use outlook::{PlannedGap, PlannedWal, Reach};
+pub use planned::{PlannedRestore, plan_restore};
+pub use report::{
+    Estimate, FollowedTimelines, PlannedRecovery, PlannedVolume, Preview, RestoreClusterOutcome,
+    RestorePlan, RestoreReport,
+};
 pub use run::{preview, run};
 pub use tablespaces::{NamedBy, PlannedTablespace};
 pub use wale_archive::BackupSelector;

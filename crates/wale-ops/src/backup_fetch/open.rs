@@ -58,7 +58,7 @@ pub(super) async fn open(
     })
     .await??;
     if begin == Begin::AfterWiping {
-        check_space(options, &prepared.sources, &places.tablespaces)?;
+        check_space(options, &prepared.sources, places)?;
     }
     Ok(target)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use wale_archive::BackupSelector;
+use wale_cluster::recovery::Rehearsal;
 use wale_cluster::{Owner, Secret};
 use wale_pipeline::default_workers;
 
@@ -134,4 +135,8 @@ pub struct RestoreClusterOptions {
     pub configuration_directory: Option<PathBuf>,
     /// Name of this host, recorded in the marker.
     pub host_name: String,
+    /// Content of the file from which `restore_command` takes wale's settings, if it does.
+    pub archive_settings: Option<Secret>,
+    /// The cluster is a copy that is started beside production.
+    pub rehearsal: Option<Rehearsal>,
 }

@@ -105,6 +105,11 @@ pub(super) struct Volume {
     pub(super) read_only: bool,
 }
 
+/// What a volume must have free for a need.
+pub(super) fn wanted(need: DiskNeed) -> u64 {
+    need.bytes.saturating_add(RESERVE_BYTES)
+}
+
 /// Refuses volumes that are read-only or too small.
 ///
 /// # Errors
@@ -120,7 +125,7 @@ pub(super) fn check_space(volumes: &[(Volume, DiskNeed)]) -> Result<()> {
             )
             .hint("mount it for writing"));
         }
-        let wanted = need.bytes.saturating_add(RESERVE_BYTES);
+        let wanted = wanted(*need);
         if wanted > volume.free_bytes {
             return Err(OpError::new(
                 Kind::DiskFull,

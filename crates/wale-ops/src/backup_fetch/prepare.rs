@@ -33,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) notes: Vec<String>,
     /// Sentences about what the user should check.
     pub(super) warnings: Vec<String>,
+    /// Those of them that say which newer backups were passed over.
+    pub(super) passed_over: Vec<String>,
 }
 
 /// What the data directory to be was found to be.
@@ -67,11 +69,11 @@ pub(super) async fn prepare(
     progress.set_phase("checking");
     let found = find_target(options).await?;
     let aim = Aim::of(&options.recovery_addition);
-    let (sources, chosen) = choose(archive, options, &aim).await?;
+    let (sources, chosen, passed_over) = choose(archive, options, &aim).await?;
     let source = sources.restored();
     let (places, mut warnings) = plan_places(options, &found, source)?;
     if found.begin == Begin::Fresh {
-        check_space(options, &sources, &places.tablespaces)?;
+        check_space(options, &sources, &places)?;
     }
     warnings.extend(chosen.warnings);
     warnings.extend(warnings_about(source, options.pg_wal_link.as_deref()));
@@ -85,6 +87,7 @@ pub(super) async fn prepare(
         places,
         notes,
         warnings,
+        passed_over,
     })
 }
 
@@ -106,19 +109,19 @@ async fn find_target(options: &RestoreOptions) -> Result<FoundTarget> {
     })
 }
 
-/// Chooses the backup and reads what describes it.
+/// Chooses the backup and reads what describes it. Also gives sentences about newer ones, which are among the warnings.
 async fn choose(
     archive: &Archive,
     options: &RestoreOptions,
     aim: &Aim,
-) -> Result<(Sources, Notes)> {
+) -> Result<(Sources, Notes, Vec<String>)> {
     let catalog = archive.catalog().await?;
     let (chosen, mut notes) = aim::choose(archive, &catalog, &options.selector, aim).await?;
-    notes.warnings.extend(chosen.passed_over);
+    notes.warnings.extend(chosen.passed_over.iter().cloned());
     let sources = Sources::load(archive, &catalog, &chosen.entry).await?;
     notes.notes.extend(sources.chain_note());
     notes.warnings.extend(sources.restored().doubt.clone());
-    Ok((sources, notes))
+    Ok((sources, notes, chosen.passed_over))
 }
 
 /// Decides where tablespaces and WAL go, and looks at those places. Also returns sentences about what the user should check.
@@ -179,9 +182,10 @@ fn outside_of_target(options: &RestoreOptions, places: &PlannedPlaces) -> Vec<pl
 pub(super) fn check_space(
     options: &RestoreOptions,
     sources: &Sources,
-    tablespaces: &[PlannedTablespace],
+    places: &PlannedPlaces,
 ) -> Result<()> {
-    let volumes = facts::volumes(&options.target, tablespaces, &sources.needs())?;
+    let wal = places.wal.as_ref().map(WalPlace::path);
+    let volumes = facts::volumes(&options.target, &places.tablespaces, wal, &sources.needs())?;
     plan::check_space(&volumes)
 }
 

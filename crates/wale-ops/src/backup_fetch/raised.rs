@@ -145,7 +145,7 @@ impl RaisedReader {
 }
 
 /// Reads a whole page; `false` at the end.
-fn fill(plain: &mut dyn Read, page: &mut [u8]) -> io::Result<bool> {
+pub(super) fn fill(plain: &mut dyn Read, page: &mut [u8]) -> io::Result<bool> {
     let mut filled = 0;
     while filled < page.len() {
         match plain.read(&mut page[filled..]) {

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{Lsn, MajorVersion, TimelineId};
+use wale_pg::{Lsn, MajorVersion, RecoveryTargetKind, TimelineId};
 
+use super::facts;
 use super::options::RestoreOptions;
-use super::plan::Begin;
+use super::outlook::PlannedWal;
+use super::plan::{self, Begin, Volume};
 use super::prepare::Prepared;
 use super::tablespaces::PlannedTablespace;
-use crate::backup_content::WholeBackup;
+use super::target::WalPlace;
+use crate::backup_content::{DiskNeed, WholeBackup};
+use crate::error::Result;
 
 /// A data directory that is whole.
 #[derive(Debug, Clone)]
@@ -75,6 +79,73 @@ pub struct Preview {
     pub warnings: Vec<String>,
 }
 
+/// What the restore of a cluster will do: everything that was found before the first write.
+#[derive(Debug, Clone)]
+pub struct RestorePlan {
+    /// The files.
+    pub files: Preview,
+    /// Why it is this backup, as a sentence.
+    pub why: String,
+    /// Sentences about newer backups that were passed over.
+    pub passed_over: Vec<String>,
+    /// Where recovery ends.
+    pub target: RecoveryTargetKind,
+    /// The timelines; `None` where nobody recorded what is needed to judge them.
+    pub timelines: Option<FollowedTimelines>,
+    /// The WAL; `None` as for the timelines.
+    pub wal: Option<PlannedWal>,
+    /// The file systems that are written to.
+    pub volumes: Vec<PlannedVolume>,
+    /// Bytes to be read for the files.
+    pub bytes_stored: u64,
+    /// How long the files will take, where a rate is known.
+    pub estimate: Option<Estimate>,
+    /// Where `pg_wal` leads to, when it is not simply a directory.
+    pub wal_directory: Option<PathBuf>,
+    /// What will be written for the recovery.
+    pub recovery: PlannedRecovery,
+}
+
+/// The timelines of a recovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedTimelines {
+    /// The one that recovery follows.
+    pub followed: TimelineId,
+    /// Every one that the archive knows.
+    pub known: Vec<TimelineId>,
+}
+
+/// A file system that is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedVolume {
+    /// A directory on it.
+    pub path: PathBuf,
+    /// What it must have free, some room for WAL included.
+    pub need_bytes: u64,
+    /// What it has free.
+    pub free_bytes: u64,
+}
+
+/// How long the files of a restore will take, at the rate at which they were read when the backup was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// The time.
+    pub duration: Duration,
+    /// The rate.
+    pub bytes_per_second: u64,
+}
+
+/// What will be written for the recovery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlannedRecovery {
+    /// The settings that steer it; those that only take back what a configuration file may hold are left out.
+    pub steering: Vec<(String, String)>,
+    /// The settings of a copy beside production.
+    pub besides: Vec<(String, String)>,
+    /// The files in the data directory that hold them, or ask for them.
+    pub files: Vec<&'static str>,
+}
+
 /// What RESTORE found or did.
 #[derive(Debug, Clone)]
 pub enum RestoreClusterOutcome {
@@ -121,8 +192,68 @@ pub(super) fn restored(
     }
 }
 
+/// What a prepared restore of a cluster to this target will do, as far as the files are concerned.
+///
+/// # Errors
+///
+/// When a file system cannot be asked.
+pub(super) fn plan(
+    prepared: &Prepared,
+    options: &RestoreOptions,
+    target: RecoveryTargetKind,
+) -> Result<RestorePlan> {
+    let sources = &prepared.sources;
+    let wal = prepared.places.wal.as_ref();
+    let needs = sources.needs();
+    let spaces = &prepared.places.tablespaces;
+    let volumes = facts::volumes(&options.target, spaces, wal.map(WalPlace::path), &needs)?;
+    let (_, bytes_stored) = sources.parts();
+    let passed_over = prepared.passed_over.clone();
+    let mut files = preview(prepared);
+    files.warnings.retain(|told| !passed_over.contains(told));
+    Ok(RestorePlan {
+        files,
+        why: String::new(),
+        passed_over,
+        target,
+        timelines: None,
+        wal: None,
+        volumes: volumes.iter().map(planned_volume).collect(),
+        bytes_stored,
+        estimate: estimate(&sources.restored().sentinel, sources.bytes()),
+        wal_directory: wal.map(|wal| wal.path().to_owned()),
+        recovery: PlannedRecovery::default(),
+    })
+}
+
+fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {
+    PlannedVolume {
+        path: volume.path.clone(),
+        need_bytes: plan::wanted(*need),
+        free_bytes: volume.free_bytes,
+    }
+}
+
+/// What was measured when the backup was taken says how long its files will take. A backup of less than a second says nothing.
+fn estimate(sentinel: &Sentinel, bytes: Option<u64>) -> Option<Estimate> {
+    let read = sentinel.bytes()?;
+    let taken = (sentinel.stopped_at()? - sentinel.started_at()?)
+        .to_std()
+        .ok()?;
+    if taken < Duration::from_secs(1) {
+        return None;
+    }
+    let millis = u64::try_from(taken.as_millis()).ok()?;
+    let rate = read.checked_mul(1000)? / millis;
+    let all = bytes?.checked_mul(1000)?.checked_div(rate)?;
+    Some(Estimate {
+        duration: Duration::from_millis(all),
+        bytes_per_second: rate,
+    })
+}
+
 /// What a prepared restore would do.
-pub(super) fn preview(prepared: Prepared) -> Preview {
+pub(super) fn preview(prepared: &Prepared) -> Preview {
     let source = prepared.sources.restored();
     let (partitions, _) = prepared.sources.parts();
     Preview {
@@ -132,9 +263,35 @@ pub(super) fn preview(prepared: Prepared) -> Preview {
         major: source.major,
         timeline: source.timeline,
         partitions,
-        tablespaces: prepared.places.tablespaces,
+        tablespaces: prepared.places.tablespaces.clone(),
         begins_anew: prepared.found.begin == Begin::AfterWiping,
-        notes: prepared.notes,
-        warnings: prepared.warnings,
+        notes: prepared.notes.clone(),
+        warnings: prepared.warnings.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_took_some_time_says_how_long_its_files_take() {
+        let sentinel = |stop: &str| {
+            let text = format!(
+                r#"{{"StartTime": "2026-03-01T12:00:00Z", "FinishTime": "{stop}", "UncompressedSize": 10485760}}"#
+            );
+            Sentinel::parse(text.as_bytes()).unwrap()
+        };
+        let slow = sentinel("2026-03-01T12:00:10Z");
+        let expected = Estimate {
+            duration: Duration::from_secs(20),
+            bytes_per_second: 1 << 20,
+        };
+        assert_eq!(estimate(&slow, Some(20 << 20)), Some(expected));
+        assert_eq!(estimate(&slow, None), None);
+        // Too short, or no time at all: nothing is made up.
+        for stop in ["2026-03-01T12:00:00.5Z", "2026-03-01T11:59:00Z"] {
+            assert_eq!(estimate(&sentinel(stop), Some(1)), None, "{stop}");
+        }
     }
 }

@@ -64,7 +64,7 @@ pub async fn run(
 /// As [`run`] before it writes.
 pub async fn preview(archive: &Archive, options: &RestoreOptions) -> Result<Preview> {
     let prepared = prepare_unwritten(archive, options, &Progress::new()).await?;
-    Ok(report::preview(prepared))
+    Ok(report::preview(&prepared))
 }
 
 /// A restore whose recovery settings are only checked.

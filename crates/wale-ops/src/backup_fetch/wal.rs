@@ -6,9 +6,9 @@
 
 use wale_archive::Archive;
 use wale_archive::lineage::{Gap, Leg, legs};
-use wale_archive::walk::{Lack, carried};
+use wale_archive::walk::{Carried, Lack, carried};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{TimelineHistory, WalSegmentSize};
+use wale_pg::{Lsn, TimelineHistory, WalSegmentSize};
 
 use super::options::WalSource;
 use crate::error::{Kind, OpError, Result};
@@ -21,47 +21,73 @@ pub(super) struct Recovery<'a> {
     pub(super) followed: Option<&'a TimelineHistory>,
     pub(super) size: WalSegmentSize,
     pub(super) source: WalSource,
+    /// The position at which recovery ends, where that is known.
+    pub(super) until: Option<Lsn>,
 }
 
-/// Looks; returns sentences for the user.
+/// What a look showed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WalFindings {
+    /// How far the archive carries the recovery.
+    pub(super) carried: Carried,
+    /// Sentences for the user.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Looks.
 ///
 /// # Errors
 ///
 /// [`Kind::CorruptData`] when the backup cannot become consistent, [`Kind::Configuration`] when this version cannot read what
 /// it needs for that, unless its WAL may come from elsewhere; what the store says.
-pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<Vec<String>> {
+pub(super) async fn look(archive: &Archive, recovery: &Recovery<'_>) -> Result<WalFindings> {
     let Recovery {
         backup,
         sentinel,
         followed,
         size,
         source,
+        until,
     } = *recovery;
-    if let Some(own) = archive.own_wal(backup, sentinel).await?
-        && let Some((gap, lack)) = carried(archive, &[own], size).await?.lack
-    {
-        return match source {
-            WalSource::Archive => Err(refused(backup, own, size, gap, &lack)),
-            WalSource::Elsewhere => Ok(vec![format!(
-                "the backup needs WAL that the archive does not have: {}",
-                shown(gap, &lack)
-            )]),
-        };
+    if let Some(own) = archive.own_wal(backup, sentinel).await? {
+        let carried = carried(archive, &[own], size).await?;
+        if let Some((gap, lack)) = &carried.lack {
+            return match source {
+                WalSource::Archive => Err(refused(backup, own, size, *gap, lack)),
+                WalSource::Elsewhere => Ok(WalFindings {
+                    warnings: vec![format!(
+                        "the backup needs WAL that the archive does not have: {}",
+                        shown(*gap, lack)
+                    )],
+                    carried,
+                }),
+            };
+        }
     }
     let way = legs(backup.segment(), followed, size)?;
-    let lack = carried(archive, &way, size).await?.lack;
-    Ok(lack
-        .map(|(gap, lack)| {
-            format!(
-                "{}: recovery stops there, and a target after it is not reached",
-                shown(gap, &lack)
-            )
-        })
-        .into_iter()
-        .collect())
+    let mut carried = carried(archive, &way, size).await?;
+    // What is missing after the position at which recovery ends is nobody's concern.
+    if let (Some((gap, _)), Some(until)) = (&carried.lack, until)
+        && gap
+            .from
+            .number(size)
+            .is_ok_and(|missing| missing > size.segment_number(until))
+    {
+        carried.lack = None;
+    }
+    let warnings = carried.lack.as_ref().map(|(gap, lack)| {
+        format!(
+            "{}: recovery stops there, and a target after it is not reached",
+            shown(*gap, lack)
+        )
+    });
+    Ok(WalFindings {
+        warnings: warnings.into_iter().collect(),
+        carried,
+    })
 }
 
-fn shown(gap: Gap, lack: &Lack) -> String {
+pub(super) fn shown(gap: Gap, lack: &Lack) -> String {
     let (segments, is) = if gap.from == gap.to {
         (format!("segment {}", gap.from), "is")
     } else {

@@ -3,13 +3,13 @@
 
 use wale_archive::Archive;
 use wale_archive::lineage::{self, Course, Histories, Wish};
-use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineHistory, TimelineId};
+use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId};
 
 use super::addition::checked_addition;
 use super::aim::{Aim, setting};
 use super::options::WalSource;
 use super::source::Source;
-use super::wal::{self, Recovery};
+use super::wal::{self, Recovery, WalFindings};
 use crate::error::{Kind, OpError, Result};
 
 /// The way of a recovery.
@@ -22,6 +22,15 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// The position at which a recovery to this target ends, where it is known.
+    pub(super) fn until(&self, target: &RecoveryTargetKind) -> Option<Lsn> {
+        match target {
+            RecoveryTargetKind::Lsn(lsn) => Some(*lsn),
+            RecoveryTargetKind::Immediate => Some(self.consistent_at),
+            _ => None,
+        }
+    }
+
     /// The history of the timeline that is followed; `None` for the backup's own.
     pub(super) fn followed(&self, source: &Source) -> Option<&TimelineHistory> {
         let followed = self.way.followed;
@@ -91,13 +100,14 @@ pub(super) async fn check_unwritten(
         }
         Err(error) => return Err(error),
     };
-    let lacking = look_for_wal(archive, source, &judged, WalSource::Elsewhere).await?;
+    let until = judged.until(&Aim::of_lines(&lines).kind);
+    let looked = look_for_wal(archive, source, &judged, WalSource::Elsewhere, until).await?;
     let mut told = judged.way.warnings;
-    told.extend(lacking);
+    told.extend(looked.warnings);
     Ok(told)
 }
 
-/// Looks at what a recovery of `source` along the judged way needs; returns sentences for the user.
+/// Looks at what a recovery of `source` along the judged way needs; `until` is where it ends, if that is a position.
 ///
 /// # Errors
 ///
@@ -107,13 +117,15 @@ pub(super) async fn look_for_wal(
     source: &Source,
     judged: &Judged,
     from: WalSource,
-) -> Result<Vec<String>> {
+    until: Option<Lsn>,
+) -> Result<WalFindings> {
     let recovery = Recovery {
         backup: &source.name,
         sentinel: &source.sentinel,
         followed: judged.followed(source),
         size: source.segment_size(archive).await?,
         source: from,
+        until,
     };
     wal::look(archive, &recovery).await
 }
@@ -153,8 +165,6 @@ async fn histories(
 
 #[cfg(test)]
 mod tests {
-    use wale_pg::RecoveryTargetKind;
-
     use super::*;
 
     #[test]

@@ -93,9 +93,10 @@ impl Backup<'_> {
     async fn list(&self, ready: &Ready) -> Result<Listing> {
         let directory = ready.directory.clone();
         let mut ignore = self.options.ignore.clone();
-        // A note about an earlier restore is not part of the cluster, and a token of the sidecar's never leaves it.
+        // A note about an earlier restore is not part of the cluster, and secrets of wale's own never leave it.
         ignore.push(restore_marker::FILE_NAME.to_owned());
         ignore.push(recovery::AUTHORIZATION_FILE.to_owned());
+        ignore.push(recovery::SETTINGS_FILE.to_owned());
         let walk = WalkOptions {
             major: ready.major,
             ignore,

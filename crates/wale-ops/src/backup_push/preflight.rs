@@ -12,7 +12,7 @@ use wale_cluster::{ClusterError, Control, ControlStamp};
 use super::configuration;
 use super::options::BackupOptions;
 use super::plan::{other_server, same_cluster};
-use super::ready::{Ready, RunningServer, read_directory};
+use super::ready::{Ready, RunningServer, read_directory, refuse_rehearsal};
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// Connects and checks. The session has the advisory lock of base backups, and runs one.
@@ -22,6 +22,7 @@ pub(super) async fn prepare(
 ) -> Result<(Ready, RunningServer, Control)> {
     let failed = |error, what: &str| OpError::from_cluster(error, what);
     let (directory, control_file) = read_directory(options).await?;
+    refuse_rehearsal(options).await?;
     let control = Control::connect(&options.connect).await.map_err(|error| {
         let error = failed(error, "connect to the server for a base backup");
         match error.kind {

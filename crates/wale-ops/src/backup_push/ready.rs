@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wale_cluster::{ClusterError, DataDirectory, Owner, Situation};
+use wale_cluster::{ClusterError, DataDirectory, Owner, Situation, restore_marker};
 use wale_format::tar::Meta;
 use wale_pg::{ControlFile, MajorVersion};
 
@@ -10,7 +10,7 @@ use wale_pipeline::blocking;
 
 use super::configuration::Outside;
 use super::options::BackupOptions;
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
 
 /// A cluster that may be backed up, whether its server runs or not.
 pub(super) struct Ready {
@@ -54,6 +54,33 @@ impl Ready {
     pub(super) fn file_mode(&self) -> u32 {
         wale_cluster::durable::mode_beside(&self.directory.path().join(ControlFile::PATH))
     }
+}
+
+/// Refuses a copy that was restored to be looked at beside production: its base backup would become the one that the next
+/// restore takes.
+///
+/// # Errors
+///
+/// [`Kind::Configuration`] for such a copy; when the note of its restore cannot be read.
+pub(super) async fn refuse_rehearsal(options: &BackupOptions) -> Result<()> {
+    let path = options.data_directory.clone();
+    let shown = path.display().to_string();
+    let marker = blocking(move || restore_marker::read(&path))
+        .await?
+        .map_err(|error| OpError::from_cluster(error, format_args!("look at {shown}")))?;
+    if !marker.is_some_and(|marker| marker.request.is_rehearsal()) {
+        return Ok(());
+    }
+    Err(OpError::new(
+        Kind::Configuration,
+        format!("\"{shown}\" is a rehearsal: a copy that was restored beside production"),
+    )
+    .detail("A base backup of it would stand in production's archive as its newest. Nothing was written.")
+    .hint(format!(
+        "to keep the copy as a cluster of its own, restore it without --rehearsal into an archive of its own; \
+         or take wale's block out of postgresql.auto.conf, remove {} and name another archive",
+        restore_marker::FILE_NAME
+    )))
 }
 
 /// Opens the data directory and reads its control file.

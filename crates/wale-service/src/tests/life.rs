@@ -23,6 +23,8 @@ fn restoring(mut bench: Bench) -> Bench {
         restore_as: RestoreAs::Primary,
         configuration_directory: None,
         host_name: "test".into(),
+        archive_settings: None,
+        rehearsal: None,
     });
     bench
 }

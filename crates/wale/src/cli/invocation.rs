@@ -7,6 +7,7 @@ use wale_ops::Kind;
 
 use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
+use super::restore::RestoreArguments;
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
 };
@@ -56,6 +57,7 @@ pub(crate) enum Verb {
     Serve,
     BackupPush(BackupPush),
     BackupFetch(BackupFetch),
+    Restore(Box<RestoreArguments>),
     BackupList(BackupList),
     /// `adopt`
     Adopt {
@@ -151,11 +153,13 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         return None;
     };
     Some(match word.as_str() {
-        "restore" | "fetch" | "recover" => "to restore, say backup-fetch DIRECTORY LATEST",
+        "restore" | "fetch" | "recover" | "recovery" | "pitr" => {
+            "to restore, say wale restore; for the files alone, backup-fetch DIRECTORY LATEST"
+        }
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",
         "verify" => {
-            "there is no such verb: backup-fetch checks every file against the backup's manifest, and pg_verifybackup \
+            "there is no such verb: restore checks every file against the backup's manifest, and pg_verifybackup \
              -n proves the restored directory once more"
         }
         "check" => {

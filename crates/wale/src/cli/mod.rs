@@ -6,6 +6,7 @@
 mod copy;
 mod deletion;
 mod invocation;
+mod restore;
 mod verbs;
 mod wal_e;
 mod wale;
@@ -15,6 +16,7 @@ use std::ffi::OsString;
 pub(crate) use copy::Copy;
 pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use invocation::{Early, Face, Invocation, Verb};
+pub(crate) use restore::{RestoreArguments, WalFrom};
 pub(crate) use verbs::{
     BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPrefetch,
     WalPush,

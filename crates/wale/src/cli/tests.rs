@@ -199,7 +199,7 @@ fn a_read_rate_of_nothing_is_a_mistake() {
 #[test]
 fn other_words_for_verbs_are_told_the_right_one() {
     for (typed, told) in [
-        ("restore", "backup-fetch"),
+        ("recover", "backup-fetch"),
         ("list", "backup-list"),
         ("backups", "backup-list"),
         ("backup", "backup-push"),

@@ -173,7 +173,7 @@ pub(crate) enum Page {
     Manual,
 }
 
-fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
+pub(super) fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
     mapping(text).map_err(|bad| match bad.hint {
         Some(hint) => format!("{}; {hint}", bad.problem),
         None => bad.problem,

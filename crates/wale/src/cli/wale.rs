@@ -4,6 +4,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
+use super::restore::RestoreArguments;
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
 };
@@ -34,6 +35,8 @@ enum WaleVerb {
     Serve,
     /// Take a base backup
     BackupPush(BackupPush),
+    /// Restore the cluster, to the end of the archive or to a moment before
+    Restore(Box<RestoreArguments>),
     /// Restore the files of a base backup
     BackupFetch(BackupFetch),
     /// List the base backups
@@ -144,6 +147,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
     {
         WaleVerb::Serve => Verb::Serve,
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
+        WaleVerb::Restore(arguments) => Verb::Restore(arguments),
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
         WaleVerb::Adopt { json } => Verb::Adopt { json },

@@ -33,6 +33,7 @@ use wale_storage::{
 use super::azure::value::{self as azure, Cloud};
 use super::encryption::value as encryption;
 use super::gcs::value::{self as gcs, GcsNames};
+use super::goal::{self, RestoreTo, TargetAction};
 use super::group::Group::{
     Archive, Azure, Backup, Cluster, Endpoint, Gcs, Program, Proxies, Restore, Retention, S3,
     Server, Sidecar, Swift, Wal,
@@ -667,9 +668,29 @@ settings! {
          that the backup's server had loaded at its start, or TimescaleDB's version: `require` refuses before anything \
          is written, `warn` is for a server that runs elsewhere. Where no such server is found, it warns.")
         .default("require").flag("restore-libraries");
+    WALE_RESTORE_TO: RestoreTo = Setting::new(Restore, &Choice(&RestoreTo::ALL, RestoreTo::name),
+        "Where recovery ends: `latest` at the end of the archive, `immediate` at the end of the base backup.")
+        .default("latest");
+    WALE_RESTORE_TO_TIME: Option<String> = Setting::new(Restore, &Opt(Parsed("time with its zone", goal::time)),
+        "Recovery ends before the first commit after this time, as in 2026-11-22 07:06:29+00.");
+    WALE_RESTORE_TO_LSN: Option<String> = Setting::new(Restore, &Opt(Parsed("WAL position", goal::position)),
+        "Recovery ends at this position, as in 0/3000148.");
+    WALE_RESTORE_TO_NAME: Option<String> = Setting::new(Restore, &Opt(Text("text", goal::point)),
+        "Recovery ends at this restore point (`pg_create_restore_point`).");
+    WALE_RESTORE_TO_XID: Option<String> = Setting::new(Restore, &Opt(Parsed("transaction number", goal::transaction)),
+        "Recovery ends with this transaction.");
+    WALE_RESTORE_EXCLUSIVE: bool = Setting::new(Restore, &SWITCH,
+        "Recovery ends before its target: without the commit that has the time, the position or the number.")
+        .default("off");
+    WALE_RESTORE_TIMELINE: Option<String> = Setting::new(Restore, &Opt(Parsed("`latest`, `current` or a number", goal::timeline)),
+        "The timeline that recovery follows. PostgreSQL 10 and 11 do not know `current`.")
+        .otherwise("latest");
+    WALE_RESTORE_ACTION: Option<TargetAction> = Setting::new(Restore, &Opt(Choice(&TargetAction::ALL, TargetAction::name)),
+        "What the server does at its target: wait read-only to be looked at, take writes, or stop.")
+        .otherwise("pause");
     RECOVERY_ADDITION: Option<String> = Setting::new(Restore, &Opt(LINES),
-        "Lines added to the recovery settings, typically a recovery target, as in \
-         recovery_target_time = '2026-11-22 07:06:29+00'.");
+        "Lines added to the recovery settings, PostgreSQL's own, as in primary_conninfo = 'host=primary'. A target stands here or \
+         in one of the settings above.");
     PGCONF_BACKUP_DIR: Option<PathBuf> = Setting::new(Restore, &Opt(PATH),
         "A directory whose configuration files (*.conf, conf.d, and what they include in it) are copied into the data \
          directory after a restore. Lines that lead to the original, such as data_directory, become comments.");

@@ -8,9 +8,11 @@
 
 pub(crate) mod allocator;
 mod azure;
+mod carried;
 pub(crate) mod declared;
 mod encryption;
 mod gcs;
+mod goal;
 mod group;
 mod machine;
 mod mistake;
@@ -39,6 +41,7 @@ use wale_ops::{Kind, OpError};
 pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
 pub(crate) use gcs::GcsSettings;
+pub(crate) use goal::{RestoreTo, TargetAction, point, position, time, timeline, transaction};
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
 pub(crate) use prefix::Place;
@@ -50,7 +53,7 @@ pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
 pub(crate) use swift::SwiftSettings;
 pub(crate) use swift::value::SwiftNames;
-pub(crate) use value::{mapping, size};
+pub(crate) use value::{BadValue, mapping, size};
 
 use mistake::Mistake;
 use reader::Reader;

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use wale_cluster::Secret;
 use wale_format::Codec;
+use wale_ops::OpError;
 use wale_ops::retention::Policy;
 use wale_service::{Schedule, TokenFor};
 
 use super::azure::{self, AzureSettings};
+use super::carried;
 use super::declared::{
     CRON_TIMING, SETTINGS, TZ, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FILE_PREFIX,
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
@@ -89,6 +92,19 @@ impl Settings {
     /// The file that holds a secret, when it is set by one.
     pub(crate) fn secret_file<T>(&self, setting: &Setting<T>) -> Option<&Path> {
         self.values.secret_file(setting)
+    }
+
+    /// Whether somebody sets it.
+    pub(crate) fn is_set<T>(&self, setting: &Setting<T>) -> bool {
+        self.values.is_set(setting)
+    }
+
+    /// The settings of the archive as a configuration file.
+    ///
+    /// # Errors
+    /// When one cannot be written there.
+    pub(crate) fn archive_file(&self) -> Result<Secret, OpError> {
+        carried::archive_file(&self.values)
     }
 
     /// Certificate and key of the endpoint.

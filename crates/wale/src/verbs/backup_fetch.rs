@@ -16,6 +16,7 @@ use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::BackupFetch;
 use crate::config::{Group, Loaded, Settings, declared};
+use crate::goal;
 use crate::logging::escaped;
 use crate::progress::{bytes, duration, watch};
 use crate::report::Failure;
@@ -50,7 +51,8 @@ fn options(arguments: &BackupFetch, settings: &Settings) -> Result<RestoreOption
         .name
         .parse()
         .map_err(|problem| usage(problem, "write LATEST or a name that backup-list prints"))?;
-    let mut options = assemble::fetch(settings, target, selector);
+    let goal = goal::of_settings(settings);
+    let mut options = assemble::fetch(settings, target, selector, &goal)?;
     if let Some(workers) = arguments.pool_size {
         options.workers = declared::workers(workers);
     }

@@ -10,6 +10,7 @@ mod install;
 mod print;
 pub(crate) mod recovery;
 mod reference;
+mod restore;
 mod restore_spec;
 mod serve;
 mod status;
@@ -56,6 +57,7 @@ pub(crate) fn run(
         Verb::Serve => serve::run(loaded),
         Verb::BackupPush(arguments) => backup_push::run(arguments, loaded, bar),
         Verb::BackupFetch(arguments) => backup_fetch::run(arguments, loaded, bar),
+        Verb::Restore(arguments) => restore::run(arguments, loaded, bar),
         Verb::BackupList(arguments) => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;

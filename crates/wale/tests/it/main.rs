@@ -47,6 +47,7 @@ mod random_timelines;
 mod recovery_away;
 mod recovery_command;
 mod requests;
+mod restore_verb;
 mod restored_settings;
 mod retention;
 mod rewind;

@@ -71,8 +71,11 @@ async fn restore(world: &World, backup: &BackupName, timeline: &str) -> Result<A
         Err(error) => return Err(failed(error)),
     };
     let from = WalSource::Archive;
-    match way::look_for_wal(&world.archive, &source, &judged, from).await {
-        Ok(mut told) => Ok(Answer::Goes(judged.way.followed.get(), told.pop())),
+    match way::look_for_wal(&world.archive, &source, &judged, from, None).await {
+        Ok(mut looked) => Ok(Answer::Goes(
+            judged.way.followed.get(),
+            looked.warnings.pop(),
+        )),
         Err(error) if error.kind == Kind::CorruptData => Ok(Answer::Broken(error.chain())),
         Err(error) => Err(failed(error)),
     }

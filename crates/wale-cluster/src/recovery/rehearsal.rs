@@ -1,0 +1,115 @@
+//! The settings of a copy that is started beside production, and of which production must notice nothing.
+//!
+//! The copy has production's configuration, so it would archive into production's archive, listen at production's port, write
+//! into production's log and pid file, and take up its subscriptions and scheduled jobs. What is written here stands in
+//! `postgresql.auto.conf`, which is read last; only options on the server's command line beat it.
+//!
+//! `max_wal_senders` and the other settings that recovery enforces stay as they are: a server with less than the primary had
+//! does not recover. Nothing is lost by it: replication slots are no part of a base backup, and nobody knows the copy's port.
+
+use wale_pg::MajorVersion;
+
+use super::preload::libraries;
+
+/// The first major version with `archive_library`.
+const ARCHIVE_LIBRARY_SINCE: u32 = 15;
+/// The first major version that can copy logical slots from its primary by itself.
+const SYNC_SLOTS_SINCE: u32 = 17;
+
+/// Libraries that start jobs by themselves, and the setting that keeps each of them from it. TimescaleDB has its own place.
+const JOBS: [(&str, &str, &str); 2] = [
+    ("pg_cron", "cron.launch_active_jobs", "off"),
+    ("pg_partman_bgw", "pg_partman_bgw.dbname", ""),
+];
+
+/// A copy beside production.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// The port at which it listens, on this machine alone.
+    pub port: u16,
+}
+
+impl Rehearsal {
+    /// What is written for it, beside the recovery settings. `loaded` are lists of libraries that the server loads at its
+    /// start.
+    #[must_use]
+    pub fn settings<'l>(
+        self,
+        major: MajorVersion,
+        loaded: impl IntoIterator<Item = &'l str>,
+    ) -> Vec<(String, String)> {
+        let port = self.port.to_string();
+        let mut settings = vec![
+            ("archive_mode", "off"),
+            // Whoever turns archiving on again still pushes nothing.
+            ("archive_command", "/bin/false"),
+            ("port", port.as_str()),
+            ("listen_addresses", "localhost"),
+            ("max_logical_replication_workers", "0"),
+            // A commit would wait for production's standbys.
+            ("synchronous_standby_names", ""),
+            ("external_pid_file", ""),
+            ("log_directory", "log"),
+            // Production has taken them.
+            ("huge_pages", "try"),
+        ];
+        if major.get() >= ARCHIVE_LIBRARY_SINCE {
+            settings.push(("archive_library", ""));
+        }
+        if major.get() >= SYNC_SLOTS_SINCE {
+            settings.push(("sync_replication_slots", "off"));
+        }
+        let names: Vec<&str> = loaded.into_iter().flat_map(libraries).collect();
+        for (library, setting, value) in JOBS {
+            let is_it = |name: &&str| name.rsplit('/').next() == Some(library);
+            if names.iter().any(is_it) {
+                settings.push((setting, value));
+            }
+        }
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        settings.into_iter().map(owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_cannot_archive_reach_out_or_run_jobs() {
+        let rehearsal = Rehearsal { port: 5433 };
+        let settings = |major, loaded: &str| {
+            let major = MajorVersion::new(major).unwrap();
+            rehearsal.settings(major, [loaded])
+        };
+        let value = |settings: &[(String, String)], wanted: &str| {
+            let found = settings.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.clone())
+        };
+        for major in [10, 15, 18] {
+            let plain = settings(major, "");
+            for (name, expected) in [
+                ("archive_mode", "off"),
+                ("port", "5433"),
+                ("listen_addresses", "localhost"),
+                ("max_logical_replication_workers", "0"),
+            ] {
+                assert_eq!(value(&plain, name).as_deref(), Some(expected), "{major}");
+            }
+            // A server refuses names that it does not know.
+            assert_eq!(value(&plain, "archive_library").is_some(), major >= 15);
+            assert_eq!(
+                value(&plain, "sync_replication_slots").is_some(),
+                major >= 17
+            );
+            assert_eq!(value(&plain, "cron.launch_active_jobs"), None);
+            assert_eq!(value(&plain, "max_wal_senders"), None);
+        }
+        let jobs = settings(15, "$libdir/pg_cron, \"pg_partman_bgw\"");
+        assert_eq!(
+            value(&jobs, "cron.launch_active_jobs").as_deref(),
+            Some("off")
+        );
+        assert_eq!(value(&jobs, "pg_partman_bgw.dbname").as_deref(), Some(""));
+    }
+}
