@@ -35,6 +35,8 @@ pub mod wal_push;
 pub mod wal_survey;
 
 #[cfg(test)]
+mod several_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod wal_g_tests;
@@ -52,5 +54,5 @@ pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
     WalDirectory, read_bounded, read_bounded_text,
 };
-pub use wale_format::Encryption;
+pub use wale_format::{BackupName, Encryption};
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

@@ -21,6 +21,7 @@ use crate::lifecycle::{Lifecycle, NOT_YET, Topic};
 use crate::metrics::{Metrics, Scrape};
 use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 use crate::quiet::Quiet;
+use crate::replica::Replica;
 use crate::schedule::Schedule;
 
 /// Lists of backups made at the same time. Each reads every sentinel of the archive.
@@ -29,6 +30,10 @@ const LISTS_AT_ONCE: usize = 2;
 /// What every task of the sidecar may use.
 pub(crate) struct App {
     pub(crate) archive: Archive,
+    /// The archives that follow it.
+    pub(crate) replicas: Vec<Arc<Replica>>,
+    /// The most that one of them may lag behind.
+    pub(crate) max_archive_lag: Option<Duration>,
     pub(crate) pusher: Pusher,
     pub(crate) fetcher: Fetcher,
     pub(crate) backups: Backups,
@@ -142,6 +147,8 @@ impl App {
             lists: Semaphore::new(LISTS_AT_ONCE),
             push_seen: watch::Sender::new(None),
             tasks,
+            replicas: options.further.iter().map(Replica::new).collect(),
+            max_archive_lag: options.max_archive_lag,
             archive,
         })
     }
@@ -170,6 +177,10 @@ impl App {
 
     /// What the metrics read at the moment of a scrape.
     pub(crate) async fn scrape(&self) -> Scrape {
+        let now = self.archive.clock().now();
+        for replica in &self.replicas {
+            self.metrics.archives.set(&replica.scrape(now));
+        }
         Scrape {
             phase: self.life.phase(),
             connections: self.connections.len(),

@@ -33,6 +33,8 @@ mod reach;
 mod recall;
 mod recoverable;
 mod remedy;
+mod replica;
+mod replica_metrics;
 mod rival;
 mod rotation;
 mod schedule;
@@ -46,7 +48,9 @@ mod unknown;
 
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
-pub use options::{Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
+pub use options::{
+    FurtherArchive, Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor,
+};
 pub use remedy::advice;
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

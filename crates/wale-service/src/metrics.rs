@@ -23,6 +23,7 @@ use wale_ops::wal_push::PusherStats;
 
 use crate::journal::RetentionRecord;
 use crate::lifecycle::Phase;
+use crate::replica_metrics::ReplicaMetrics;
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
@@ -111,6 +112,7 @@ pub(crate) struct Metrics {
     plain_http: Counter,
     certificate_expiry: FloatGauge,
     phase: Family<PhaseLabel, Gauge>,
+    pub(crate) archives: ReplicaMetrics,
     /// Two scrapes at once would add the same counts twice.
     scraping: Mutex<()>,
 }
@@ -157,6 +159,7 @@ impl Metrics {
             plain_http: Counter::default(),
             certificate_expiry: FloatGauge::default(),
             phase: Family::default(),
+            archives: ReplicaMetrics::default(),
             scraping: Mutex::new(()),
         };
         metrics.register_pushes();
@@ -165,6 +168,7 @@ impl Metrics {
         metrics.register_backups();
         metrics.register_retention();
         metrics.register_service(version);
+        metrics.archives.register(&mut metrics.registry);
         metrics.begin();
         metrics
     }
@@ -622,7 +626,7 @@ fn catch_up(series: &Counter, total: u64) {
     clippy::cast_precision_loss,
     reason = "milliseconds since 1970 fit a double's 53 bits for 285,000 years"
 )]
-fn unix_seconds(at: DateTime<Utc>) -> f64 {
+pub(crate) fn unix_seconds(at: DateTime<Utc>) -> f64 {
     at.timestamp_millis() as f64 / 1000.0
 }
 

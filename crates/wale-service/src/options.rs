@@ -39,6 +39,10 @@ pub struct ServiceOptions {
     pub tls: Option<Tls>,
     /// The archive, opened.
     pub archive: Archive,
+    /// The archives that follow it.
+    pub further: Vec<FurtherArchive>,
+    /// The most that one of them may lag behind before pushes have to wait; no bound without.
+    pub max_archive_lag: Option<Duration>,
     /// Options of the long-lived pusher.
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.
@@ -57,6 +61,17 @@ pub struct ServiceOptions {
     pub limits: HttpLimits,
     /// wale's own version, for `/status` and `/metrics`.
     pub version: &'static str,
+}
+
+/// An archive that follows the first one.
+#[derive(Debug, Clone)]
+pub struct FurtherArchive {
+    /// Its number, 2 or more.
+    pub number: u8,
+    /// The archive, opened.
+    pub archive: Archive,
+    /// What is kept in it.
+    pub housekeeping: Housekeeping,
 }
 
 /// What the sidecar deletes by itself.

@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
-    recall, recoverable, rival, rotation, store_trial, unknown,
+    recall, recoverable, replica, rival, rotation, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -331,6 +331,15 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     let archives = !matches!(options.mode, StartMode::Restore(_));
     if archives {
         begin(Box::pin(store_trial::run(Arc::clone(app))));
+    }
+    for further in &app.replicas {
+        let when = if archives {
+            replica::Begin::AtOnce
+        } else {
+            replica::Begin::WithTheFirstWrite
+        };
+        let follow = replica::follow(Arc::clone(app), Arc::clone(further), when);
+        begin(Box::pin(follow));
     }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),

@@ -19,11 +19,13 @@ use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
-use wale_service::{HttpLimits, HttpToken, ServiceOptions, StartMode, Tls};
+use wale_service::{
+    FurtherArchive as Further, HttpLimits, HttpToken, ServiceOptions, StartMode, Tls,
+};
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
-use crate::config::{Settings, declared};
+use crate::config::{FurtherArchive, Settings, declared};
 use crate::stores;
 
 /// This program's version.
@@ -257,11 +259,40 @@ fn generated_restore_command(
         .map_err(|e| OpError::from_cluster(e, "compose restore_command"))
 }
 
+/// The archives after the first, each with memory of its own.
+///
+/// # Errors
+/// As [`archive`].
+pub(crate) fn further(archives: &[FurtherArchive]) -> Result<Vec<Further>, OpError> {
+    let open = |one: &FurtherArchive| {
+        let settings = &one.settings;
+        Ok(Further {
+            number: one.number,
+            archive: archive(settings, Bounds::of_further(settings))?.archive,
+            housekeeping: housekeeping(settings),
+        })
+    };
+    archives.iter().map(open).collect()
+}
+
+/// What is kept in an archive.
+fn housekeeping(settings: &Settings) -> wale_service::Housekeeping {
+    wale_service::Housekeeping {
+        policy: settings.retention(),
+        grace: sweep_grace(settings),
+        request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
+    }
+}
+
 /// The sidecar.
 ///
 /// # Errors
 /// When settings do not fit together.
-pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOptions, OpError> {
+pub(crate) fn service(
+    settings: &Settings,
+    archive: Archive,
+    further: Vec<Further>,
+) -> Result<ServiceOptions, OpError> {
     use declared::StartMode as Start;
     let mode = match settings.get(&declared::START_MODE) {
         Start::ContinousBackup | Start::ContinuousBackup => StartMode::ContinuousBackup,
@@ -297,11 +328,9 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         ..FetcherOptions::default()
     };
     Ok(ServiceOptions {
-        housekeeping: wale_service::Housekeeping {
-            policy: settings.retention(),
-            grace: sweep_grace(settings),
-            request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
-        },
+        housekeeping: housekeeping(settings),
+        further,
+        max_archive_lag: settings.get(&declared::WALE_MAX_ARCHIVE_LAG),
         backup_request_interval: settings.get(&declared::WALE_BACKUP_REQUEST_INTERVAL),
         listen: SocketAddr::new(
             settings.get(&declared::WALE_LISTEN_ADDRESS),

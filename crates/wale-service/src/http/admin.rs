@@ -237,6 +237,8 @@ pub(crate) async fn status(app: &App) -> Reply {
     };
     let entries = app.journal.entries();
     let running = app.backups.running();
+    let now = app.archive.clock().now();
+    let replicas = app.replicas.iter().map(|replica| replica.status(now));
     let value = json!({
         "version": app.version,
         "mode": app.mode,
@@ -246,6 +248,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
+        "further_archives": replicas.collect::<Vec<_>>(),
         "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),
