@@ -22,6 +22,7 @@ pub mod backup_mark;
 pub mod backup_push;
 pub mod ownership;
 pub mod promotion;
+pub mod readers;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wale_ops::backup_push::Role;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
 use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
@@ -30,6 +31,8 @@ const LISTS_AT_ONCE: usize = 2;
 /// What every task of the sidecar may use.
 pub(crate) struct App {
     pub(crate) archive: Archive,
+    /// All archives, to be read.
+    pub(crate) readers: Readers,
     /// The archives that follow it.
     pub(crate) replicas: Vec<Arc<Replica>>,
     /// The most that one of them may lag behind.
@@ -115,8 +118,13 @@ impl App {
                 wal_directory.clone(),
                 options.pusher.clone(),
             ),
-            fetcher: Fetcher::new(archive.clone(), options.fetcher)
-                .beside(options.data_directory.clone()),
+            fetcher: Fetcher::of_several(
+                options.readers.first().clone(),
+                options.readers.others(),
+                options.fetcher,
+            )
+            .beside(options.data_directory.clone()),
+            readers: options.readers.clone(),
             backups,
             life,
             hold: Arc::new(hold),

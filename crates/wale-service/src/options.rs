@@ -9,6 +9,7 @@ use std::time::Duration;
 use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
 use wale_ops::backup_push::{self, Role};
+use wale_ops::readers::Readers;
 use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
@@ -39,6 +40,8 @@ pub struct ServiceOptions {
     pub tls: Option<Tls>,
     /// The archive, opened.
     pub archive: Archive,
+    /// The same and those that follow it, to be read.
+    pub readers: Readers,
     /// The archives that follow it.
     pub further: Vec<FurtherArchive>,
     /// The most that one of them may lag behind before pushes have to wait; no bound without.

@@ -237,9 +237,11 @@ async fn restore(
     cancel: &CancellationToken,
 ) -> Result<(), OpError> {
     for pause in RESTORE_PAUSES.into_iter().map(Some).chain([None]) {
-        let restored =
-            backup_fetch::restore_cluster(&app.archive, options, &app.restore_progress, cancel)
-                .await;
+        let restored = app.readers.read("the restore", |archive| async move {
+            let progress = &app.restore_progress;
+            backup_fetch::restore_cluster(&archive, options, progress, cancel).await
+        });
+        let restored = restored.await;
         match (restored, pause) {
             (Ok(outcome), _) => {
                 note_restore(app, &outcome);

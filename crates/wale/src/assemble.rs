@@ -15,17 +15,18 @@ use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
 use wale_ops::backup_push;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{
-    FurtherArchive as Further, HttpLimits, HttpToken, ServiceOptions, StartMode, Tls,
+    FurtherArchive as Further, HttpLimits, HttpToken, ServiceOptions, StartMode, Tls, advice,
 };
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
-use crate::config::{FurtherArchive, Settings, declared};
+use crate::config::{FurtherArchive, Loaded, Settings, declared};
 use crate::stores;
 
 /// This program's version.
@@ -57,23 +58,29 @@ pub(crate) fn archive_within(
     bounds: Bounds,
     shared: Option<&MemoryBudget>,
 ) -> Result<Opened, OpError> {
-    let (mut store, bounds) = stores::open(settings, bounds)?;
-    if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
-        tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
-        store = Arc::new(FaultyStore::with_control_file(store, control));
-    }
-    let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
+    let (store, memory_bytes) = store(settings, bounds)?;
     let options = ArchiveOptions {
         store,
         seal: seal(settings)?,
         clock: Clock::System,
         budget: shared
             .cloned()
-            .unwrap_or_else(|| MemoryBudget::new(bounds.memory_bytes)),
+            .unwrap_or_else(|| MemoryBudget::new(memory_bytes)),
         created_by: format!("wale {VERSION}"),
     };
     let archive = Archive::open_changing(options, settings.encryption.accepted.clone());
     Ok(Opened { archive })
+}
+
+/// Opens the store as it is used, and says how much memory is left beside it.
+fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, u64), OpError> {
+    let (mut store, bounds) = stores::open(settings, bounds)?;
+    if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
+        tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
+        store = Arc::new(FaultyStore::with_control_file(store, control));
+    }
+    let store = RetryStore::new(store, bounds.store);
+    Ok((Arc::new(store), bounds.memory_bytes))
 }
 
 #[expect(
@@ -146,6 +153,7 @@ pub(crate) fn fetch(
     selector: BackupSelector,
 ) -> backup_fetch::RestoreOptions {
     let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
+    options.asked_of = Some(stores::location(settings));
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     options.tablespace_mapping = mappings(
@@ -259,20 +267,62 @@ fn generated_restore_command(
         .map_err(|e| OpError::from_cluster(e, "compose restore_command"))
 }
 
-/// The archives after the first, each with memory of its own.
+/// The archives after the first, each with memory of its own. They are sealed as the first is.
 ///
 /// # Errors
 /// As [`archive`].
-pub(crate) fn further(archives: &[FurtherArchive]) -> Result<Vec<Further>, OpError> {
+pub(crate) fn further(
+    first: &Archive,
+    archives: &[FurtherArchive],
+) -> Result<Vec<Further>, OpError> {
     let open = |one: &FurtherArchive| {
         let settings = &one.settings;
+        let (store, memory_bytes) = store(settings, Bounds::of_further(settings))?;
         Ok(Further {
             number: one.number,
-            archive: archive(settings, Bounds::of_further(settings))?.archive,
+            archive: first.over(store, MemoryBudget::new(memory_bytes)),
             housekeeping: housekeeping(settings),
         })
     };
     archives.iter().map(open).collect()
+}
+
+/// All archives to be read, in the memory of the first. Where there are several, none of them is waited for long. One whose
+/// settings cannot be used is left out: a mistake in them stops nothing that the others can do.
+///
+/// # Errors
+/// As [`archive`].
+pub(crate) fn readers(loaded: &Loaded, first: &Archive) -> Result<Readers, OpError> {
+    if loaded.further.is_empty() {
+        return Ok(Readers::of_one(first.clone()));
+    }
+    let open = |settings: &Settings| {
+        let (store, _) = store(settings, Bounds::of_reader(settings))?;
+        Ok::<_, OpError>(first.over(store, first.budget().clone()))
+    };
+    let mut others = Vec::with_capacity(loaded.further.len());
+    for one in &loaded.further {
+        let opened = if one.is_sound() {
+            open(&one.settings)
+        } else {
+            Err(one.mistake())
+        };
+        match opened {
+            Ok(archive) => others.push((one.number, archive)),
+            Err(error) => tracing::warn!(
+                archive = one.number,
+                detail = error.detail.as_deref(),
+                hint = advice(&error),
+                "archive {} is not read: {}",
+                one.number,
+                error.chain()
+            ),
+        }
+    }
+    if others.is_empty() {
+        return Ok(Readers::of_one(first.clone()));
+    }
+    Ok(Readers::new(open(&loaded.settings)?, others))
 }
 
 /// What is kept in an archive.
@@ -291,6 +341,7 @@ fn housekeeping(settings: &Settings) -> wale_service::Housekeeping {
 pub(crate) fn service(
     settings: &Settings,
     archive: Archive,
+    readers: Readers,
     further: Vec<Further>,
 ) -> Result<ServiceOptions, OpError> {
     use declared::StartMode as Start;
@@ -329,6 +380,7 @@ pub(crate) fn service(
     };
     Ok(ServiceOptions {
         housekeeping: housekeeping(settings),
+        readers,
         further,
         max_archive_lag: settings.get(&declared::WALE_MAX_ARCHIVE_LAG),
         backup_request_interval: settings.get(&declared::WALE_BACKUP_REQUEST_INTERVAL),

@@ -17,6 +17,9 @@ const FURTHER_SHARE: u64 = 8;
 /// How long a further archive is asked again within one request, 10 s: its task tries again by itself.
 const FURTHER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long one of several archives is asked again while it is read, 8 s: the next one is asked then.
+const READER_DEADLINE: Duration = Duration::from_secs(8);
+
 /// Bounds within which a verb uses the archive.
 pub(crate) struct Bounds {
     /// Memory for all transfers, bytes.
@@ -56,6 +59,13 @@ impl Bounds {
                 ..RetryPolicy::default()
             },
         }
+    }
+
+    /// Those of one of several archives that are read.
+    pub(crate) fn of_reader(settings: &Settings) -> Self {
+        let mut bounds = Self::of_fetch(settings);
+        bounds.store.deadline = bounds.store.deadline.min(READER_DEADLINE);
+        bounds
     }
 
     /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.

@@ -186,7 +186,12 @@ fn backup_told(record: &BackupRecord, voice: Voice) -> Reply {
 /// `/backups`: the archive's base backups, oldest first.
 pub(crate) async fn backups(app: &App) -> Result<Reply, OpError> {
     let _turn = list_turn(app).await?;
-    let list = backup_list::run(&app.archive)
+    let list = app
+        .readers
+        .read("the list of backups", |archive| async move {
+            backup_list::run(&archive).await
+        });
+    let list = list
         .await
         .inspect_err(|error| app.quiet.failure("backups", error))?;
     let list: Vec<Value> = list.iter().map(summary).collect();

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use wale_ops::OpError;
+
 use super::declared::{
     SETTINGS, STORAGE_EMULATOR_HOST, WABS_ACCOUNT_NAME, WALE_ARCHIVE, WALE_GS_ENDPOINT,
     WALE_S3_ENDPOINT, WALE_WABS_ENDPOINT,
@@ -49,6 +51,11 @@ impl FurtherArchive {
     /// Whether it can be used.
     pub(crate) fn is_sound(&self) -> bool {
         self.mistakes.is_empty()
+    }
+
+    /// Why it cannot.
+    pub(crate) fn mistake(&self) -> OpError {
+        super::error(&self.mistakes)
     }
 }
 

@@ -5,14 +5,14 @@ use wale_service::HttpLimits;
 
 use crate::assemble::{self, VERSION};
 use crate::bounds::Bounds;
-use crate::config::{FurtherArchive, Loaded, Settings, declared};
+use crate::config::{Loaded, Settings, declared};
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(loaded: &Loaded) -> Result<(), Failure> {
     let settings = loaded.require_all()?;
-    Ok(runtime::large(streams(settings))?.block_on(serve(settings, &loaded.further))?)
+    Ok(runtime::large(streams(settings))?.block_on(serve(settings, loaded))?)
 }
 
 /// Partitions and segments that may move at a time: a base backup or a restore, the pushes that are
@@ -29,11 +29,12 @@ fn streams(settings: &Settings) -> usize {
         + settings.get(&declared::WALE_FETCH_PREFETCH)
 }
 
-async fn serve(settings: &Settings, further: &[FurtherArchive]) -> Result<(), OpError> {
+async fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), OpError> {
     let signals = Signals::listen()?;
     let opened = assemble::archive(settings, Bounds::of_sidecar(settings))?;
-    let further = assemble::further(further)?;
-    let options = assemble::service(settings, opened.archive, further)?;
+    let readers = assemble::readers(loaded, &opened.archive)?;
+    let further = assemble::further(&opened.archive, &loaded.further)?;
+    let options = assemble::service(settings, opened.archive, readers, further)?;
     let schedule = options.schedule.as_ref();
     tracing::info!(
         version = VERSION,
