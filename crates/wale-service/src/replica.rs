@@ -39,6 +39,10 @@ const EVERY: Duration = Duration::from_hours(1);
 /// The same where a backup could not be copied: its name may be claimed by somebody who died, which ten minutes show.
 const EVERY_WHILE_LEFT: Duration = Duration::from_mins(10);
 
+/// How long after a backup history file, which PostgreSQL archives at the end of each backup, the backup is looked for: it is
+/// listed a moment later, and a verb that took it tells nobody.
+const AFTER_A_BACKUP: Duration = Duration::from_secs(10);
+
 /// The pause after a failure, doubled up to the second one.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -74,6 +78,8 @@ struct Known {
     pending: VecDeque<(ArchiveFileName, DateTime<Utc>)>,
     /// How many more there are.
     beyond: u64,
+    /// When a backup ended whose end nobody told of.
+    backup_ended: Option<Instant>,
     /// What the listings showed, and when, as long as that counts.
     measured: Option<(Lag, DateTime<Utc>)>,
     /// Whether the listings were ever compared.
@@ -123,6 +129,9 @@ impl Replica {
     /// Takes note of a WAL file that the first archive has.
     pub(crate) fn archived(&self, name: &ArchiveFileName, at: DateTime<Utc>) {
         let mut known = self.known();
+        if matches!(name, ArchiveFileName::BackupHistory { .. }) {
+            known.backup_ended.get_or_insert_with(Instant::now);
+        }
         if known.pending.iter().any(|(pending, _)| pending == name) {
             return;
         }
@@ -353,6 +362,8 @@ async fn tail(
         if bring_pending(app, replica).await? == Queue::Overflowed {
             return Ok(());
         }
+        let backup = replica.known().backup_ended;
+        let due = backup.map_or(due, |ended| due.min(ended + AFTER_A_BACKUP));
         tokio::select! {
             () = replica.wake.notified() => {}
             _ = completions.changed() => return Ok(()),
@@ -400,6 +411,7 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
     let (source, copy) = (&app.archive, &replica.archive);
     let keeping = &replica.housekeeping;
     let begun = source.clock().now();
+    replica.known().backup_ended = None;
     let wanted = retention::wanted(
         source,
         copy,

@@ -277,7 +277,7 @@ mod tests {
         let loaded = load(&[
             ("WALE_PREFIX_2", "s3://b/p"),
             ("AWS_REGION_2", "r"),
-            ("AWS_ACCESS_KEY_2", "of the second"),
+            ("AWS_ACCESS_KEY_2", "of-the-second"),
             ("AWS_SECRET_ACCESS_KEY_2", "canary"),
             ("WALE_RETAIN_BACKUPS", "7"),
             ("WALE_RETAIN_DAYS_2", "3"),
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(two.settings.get(&AWS_REGION).as_deref(), Some("r"));
         assert_eq!(
             two.settings.get(&AWS_ACCESS_KEY_ID).as_deref(),
-            Some("of the second")
+            Some("of-the-second")
         );
         assert_eq!(two.settings.get(&WALE_RETAIN_BACKUPS), None);
         assert_eq!(two.settings.retention().days, Some(3));
@@ -323,7 +323,7 @@ mod tests {
             .expect("a mistake in archive 2 stops nothing of archive 1");
         let error = loaded.require_all().expect_err("no region");
         assert!(
-            format!("{error} {:?}", error.hint).contains("AWS_REGION_2"),
+            format!("{error} {:?}", error.detail).contains("AWS_REGION_2"),
             "{error}"
         );
     }
