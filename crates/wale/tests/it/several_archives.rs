@@ -341,11 +341,11 @@ fn each_archive_keeps_what_its_own_retention_says() {
         let names = lines.map(|line| line.split_whitespace().next().unwrap().to_owned());
         names.collect::<Vec<_>>()
     };
-    let (one, two) = wait_until("both retentions", LONG, || {
+    let two = wait_until("both retentions", LONG, || {
         let (one, two) = (names(&["--archive", "1"]), names(&["--archive", "2"]));
-        (one.len() == 1 && two.len() == 2).then_some((one, two))
+        let has_newest = one.first().is_some_and(|newest| two.contains(newest));
+        (one.len() == 1 && two.len() == 2 && has_newest).then_some(two)
     });
-    assert_eq!(one[0], two[1], "the newest is in both");
     assert_eq!(names(&[]), two, "a list shows what any of them has");
     // Another round of each changes nothing: what goes from one is not brought again.
     let before = shell(&format!(
@@ -404,6 +404,8 @@ fn other_bytes_in_the_second_are_told_and_stay() {
     stage.cluster.sql("create table t (id int, v int)");
     stage.archive_all();
     wait_caught_up(&stage.sidecar);
+    // Behind the beginning of a segment, where the position names the one before.
+    stage.cluster.sql("insert into t values (0, 0)");
     let next = stage
         .cluster
         .sql("select pg_walfile_name(pg_current_wal_lsn())");
