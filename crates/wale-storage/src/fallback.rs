@@ -70,39 +70,6 @@ impl FallbackStore {
         order.extend(last);
         order
     }
-
-    fn refused(&self, key: &str) -> StoreError {
-        StoreError::PermissionDenied {
-            what: format!("{key}: several archives are read as one, and nothing is written"),
-            source: None,
-        }
-    }
-
-    async fn lists(&self, lists: Vec<Result<Entries, StoreError>>) -> Result<Entries, StoreError> {
-        let mut sides = Vec::with_capacity(lists.len());
-        for list in lists {
-            let mut entries = list?;
-            let head = entries.try_next().await?;
-            sides.push(ListSide { entries, head });
-        }
-        let merged = stream::try_unfold(sides, |mut sides| async move {
-            let heads = sides.iter().filter_map(|side| side.head.as_ref());
-            let Some(least) = heads.map(|meta| meta.key.clone()).min() else {
-                return Ok(None);
-            };
-            let mut found = None;
-            for side in &mut sides {
-                let is_it = side.head.as_ref().map(|meta| meta.key.cmp(&least));
-                if is_it == Some(Ordering::Equal) {
-                    let next = side.entries.try_next().await?;
-                    let meta = std::mem::replace(&mut side.head, next);
-                    found = found.or(meta);
-                }
-            }
-            Ok(found.map(|meta| (meta, sides)))
-        });
-        Ok(merged.boxed())
-    }
 }
 
 type Entries = BoxStream<'static, Result<ObjectMeta, StoreError>>;
@@ -110,6 +77,40 @@ type Entries = BoxStream<'static, Result<ObjectMeta, StoreError>>;
 struct ListSide {
     entries: Entries,
     head: Option<ObjectMeta>,
+}
+
+/// The union of listings, in the order of their keys. The first of them counts for an object that several have.
+async fn united(lists: Vec<Result<Entries, StoreError>>) -> Result<Entries, StoreError> {
+    let mut sides = Vec::with_capacity(lists.len());
+    for list in lists {
+        let mut entries = list?;
+        let head = entries.try_next().await?;
+        sides.push(ListSide { entries, head });
+    }
+    let merged = stream::try_unfold(sides, |mut sides| async move {
+        let heads = sides.iter().filter_map(|side| side.head.as_ref());
+        let Some(least) = heads.map(|meta| meta.key.clone()).min() else {
+            return Ok(None);
+        };
+        let mut found = None;
+        for side in &mut sides {
+            let is_it = side.head.as_ref().map(|meta| meta.key.cmp(&least));
+            if is_it == Some(Ordering::Equal) {
+                let next = side.entries.try_next().await?;
+                let meta = std::mem::replace(&mut side.head, next);
+                found = found.or(meta);
+            }
+        }
+        Ok(found.map(|meta| (meta, sides)))
+    });
+    Ok(merged.boxed())
+}
+
+fn refused(key: &str) -> StoreError {
+    StoreError::PermissionDenied {
+        what: format!("{key}: several archives are read as one, and nothing is written"),
+        source: None,
+    }
 }
 
 /// A body on its way, and who may go on with it.
@@ -184,11 +185,11 @@ impl Reading {
 #[async_trait]
 impl Store for FallbackStore {
     async fn put_if_absent(&self, key: &ObjectKey, _body: Body) -> Result<PutOutcome, StoreError> {
-        Err(self.refused(key.as_str()))
+        Err(refused(key.as_str()))
     }
 
     async fn put(&self, key: &ObjectKey, _body: Body) -> Result<ObjectMeta, StoreError> {
-        Err(self.refused(key.as_str()))
+        Err(refused(key.as_str()))
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
@@ -248,7 +249,7 @@ impl Store for FallbackStore {
         for part in self.stores.iter() {
             lists.push(part.store.list(prefix).await);
         }
-        self.lists(lists).await
+        united(lists).await
     }
 
     async fn list_after(&self, prefix: &str, after: &str) -> Result<Entries, StoreError> {
@@ -256,11 +257,11 @@ impl Store for FallbackStore {
         for part in self.stores.iter() {
             lists.push(part.store.list_after(prefix, after).await);
         }
-        self.lists(lists).await
+        united(lists).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        Err(self.refused(key.as_str()))
+        Err(refused(key.as_str()))
     }
 
     async fn discard_unfinished(
@@ -268,7 +269,7 @@ impl Store for FallbackStore {
         _older_than: Duration,
         _ours: Ours,
     ) -> Result<u64, StoreError> {
-        Err(self.refused("unfinished writes"))
+        Err(refused("unfinished writes"))
     }
 
     /// As the least of them can be asked.

@@ -169,9 +169,8 @@ async fn chosen(source: &Archive, catalog: &Catalog, which: &Which) -> Result<Ve
         Which::These(selectors) => selectors,
         Which::Lacking(wishes) => {
             // One that was deleted since it was wished for is not missed.
-            let wished = wishes.backups.iter();
             let is_there = |name: &&BackupName| catalog.find(name).is_some();
-            return Ok(wished.filter(is_there).cloned().collect());
+            return Ok(wishes.backups.iter().filter(is_there).cloned().collect());
         }
     };
     let mut chosen = Vec::with_capacity(selectors.len());

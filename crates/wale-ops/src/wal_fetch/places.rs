@@ -132,7 +132,7 @@ impl Places {
             return fetch.await;
         }
         if self.first.rests()
-            && let Some(fetched) = self.from_another(name, None).await
+            && let Some(fetched) = self.of_another(name, None).await
         {
             return Ok(fetched);
         }
@@ -151,13 +151,13 @@ impl Places {
         if is_disputed(&error) {
             return Err(error);
         }
-        match self.from_another(name, Some(&error)).await {
+        match self.of_another(name, Some(&error)).await {
             Some(fetched) => Ok(fetched),
             None => Err(error),
         }
     }
 
-    async fn from_another(
+    async fn of_another(
         &self,
         name: &ArchiveFileName,
         why: Option<&OpError>,
@@ -233,14 +233,13 @@ impl Places {
                     return Err(present(name, stored.key.as_str()));
                 }
                 match (depth, name) {
-                    (Depth::OneLook, _) => Ok(()),
                     (Depth::InFull, ArchiveFileName::Segment(segment)) => {
                         refuse_gap(&other.archive, *segment, None).await
                     }
                     (Depth::InFull, ArchiveFileName::TimelineHistory(timeline)) => {
                         refuse_lost_history(&other.archive, *timeline, asker).await
                     }
-                    (Depth::InFull, _) => Ok(()),
+                    (Depth::OneLook | Depth::InFull, _) => Ok(()),
                 }
             };
             let said = match tokio::time::timeout(LOOK, look).await {

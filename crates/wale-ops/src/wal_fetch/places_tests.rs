@@ -84,19 +84,19 @@ async fn what_the_first_cannot_give_comes_from_the_second() {
     first.put(2, &damaged);
     let fetcher = fetcher(&first, &second);
     for number in 1..=3 {
-        let fetched = fetcher
+        let file = fetcher
             .fetch(&name(number))
             .await
             .expect("one of both has it");
         assert_eq!(
-            content(fetched).await.expect("whole"),
+            content(file).await.expect("whole"),
             segment(number),
             "{number}"
         );
     }
     first.faulty.switch().set_down(true);
-    let fetched = fetcher.fetch(&name(4)).await.expect("the second has it");
-    assert_eq!(content(fetched).await.expect("whole"), segment(4));
+    let file = fetcher.fetch(&name(4)).await.expect("the second has it");
+    assert_eq!(content(file).await.expect("whole"), segment(4));
     assert_eq!(
         fetcher.fetch(&name(5)).await.expect_err("none").kind,
         Kind::StorageUnavailable

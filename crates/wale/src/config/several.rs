@@ -238,9 +238,8 @@ fn is_same(one: &Settings, other: &Settings) -> bool {
     match (&one.place, &other.place) {
         (Some(Place::Directory(one)), Some(Place::Directory(other))) => one == other,
         // A container of Swift is known by the account, which the login says.
-        (Some(Place::SwiftContainer { .. }), _) | (None, _) => false,
+        (Some(Place::SwiftContainer { .. }) | None, _) | (_, None) => false,
         (Some(place), Some(another)) => place == another && server(one) == server(other),
-        (Some(_), None) => false,
     }
 }
 
