@@ -1,5 +1,5 @@
 //! What the sidecar deletes by itself: the remains of crashes when it starts, and after each successful base backup
-//! what the policy does not keep. A further archive asks for the same when it has got a backup ([`crate::replica`]).
+//! what the policy does not keep. A further archive asks for the same when it has got a backup ([`crate::follower`]).
 //!
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
 //! archive is just larger than necessary. Everything may be dropped at any point: the next run goes on.

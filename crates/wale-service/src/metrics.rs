@@ -24,6 +24,7 @@ use wale_ops::wal_push::PusherStats;
 use crate::journal::RetentionRecord;
 use crate::lifecycle::Phase;
 use crate::replica_metrics::ReplicaMetrics;
+use crate::seconds::unix_seconds;
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
@@ -620,14 +621,6 @@ const STATUSES: [u16; 10] = [200, 202, 400, 401, 403, 404, 409, 500, 503, 507];
 /// Brings a counter to what somebody else has counted.
 fn catch_up(series: &Counter, total: u64) {
     series.inc_by(total.saturating_sub(series.get()));
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since 1970 fit a double's 53 bits for 285,000 years"
-)]
-pub(crate) fn unix_seconds(at: DateTime<Utc>) -> f64 {
-    at.timestamp_millis() as f64 / 1000.0
 }
 
 #[cfg(test)]

@@ -1,13 +1,35 @@
 //! The series of further archives. There are none where there is only one archive.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::replica::ReplicaScrape;
+use crate::seconds::unix_seconds;
+
+/// How far it lags behind, as told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LagTold {
+    /// Whether the archives were compared; otherwise it may be more.
+    pub(crate) known: bool,
+    pub(crate) segments: u64,
+    /// The age of the oldest WAL file that it lacks.
+    pub(crate) age: Duration,
+}
+
+/// What a scrape reads.
+#[derive(Debug)]
+pub(crate) struct ReplicaScrape {
+    pub(crate) number: u8,
+    pub(crate) lag: LagTold,
+    pub(crate) reachable: Option<bool>,
+    pub(crate) conflicts: u64,
+    pub(crate) last_pass: Option<DateTime<Utc>>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ArchiveLabel {
@@ -79,9 +101,7 @@ impl ReplicaMetrics {
         of(&self.lag_known, i64::from(scrape.lag.known));
         of(&self.reachable, i64::from(scrape.reachable == Some(true)));
         of(&self.conflicts, count(scrape.conflicts));
-        let last = scrape
-            .last_pass
-            .map_or(f64::NAN, crate::metrics::unix_seconds);
+        let last = scrape.last_pass.map_or(f64::NAN, unix_seconds);
         self.last_pass.get_or_create(&label).set(last);
     }
 }

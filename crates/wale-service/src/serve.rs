@@ -28,8 +28,8 @@ use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
-    archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
-    recall, recoverable, replica, rival, rotation, store_trial, unknown,
+    archiver, contact, first_backup, follower, housekeeping, http, lock, ownership, promotion,
+    quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -336,11 +336,11 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     }
     for further in &app.replicas {
         let when = if archives {
-            replica::Begin::AtOnce
+            follower::Begin::AtOnce
         } else {
-            replica::Begin::WithTheFirstWrite
+            follower::Begin::WithTheFirstWrite
         };
-        let follow = replica::follow(Arc::clone(app), Arc::clone(further), when);
+        let follow = follower::follow(Arc::clone(app), Arc::clone(further), when);
         begin(Box::pin(follow));
     }
     begin(Box::pin(housekeeping::keep_house(

@@ -114,7 +114,7 @@ fn refused(key: &str) -> StoreError {
 }
 
 /// A body on its way, and who may go on with it.
-struct Reading {
+struct FallbackBody {
     parts: Arc<[FallbackPart]>,
     /// Stores that were not asked yet.
     left: std::vec::IntoIter<usize>,
@@ -123,7 +123,7 @@ struct Reading {
     sent: u64,
 }
 
-impl Reading {
+impl FallbackBody {
     /// The next piece; an error only where no store can go on.
     async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
         let mut failed = match self.body.next().await? {
@@ -198,7 +198,7 @@ impl Store for FallbackStore {
         while let Some(index) = left.next() {
             match self.stores[index].get(key).await {
                 Ok(object) => {
-                    let reading = Reading {
+                    let reading = FallbackBody {
                         parts: Arc::clone(&self.stores),
                         left,
                         meta: object.meta.clone(),

@@ -334,6 +334,16 @@ fn housekeeping(settings: &Settings) -> wale_service::Housekeeping {
     }
 }
 
+/// What it does first.
+fn start_mode(settings: &Settings) -> Result<StartMode, OpError> {
+    use declared::StartMode as Start;
+    match settings.get(&declared::START_MODE) {
+        Start::ContinousBackup | Start::ContinuousBackup => Ok(StartMode::ContinuousBackup),
+        Start::BackupPush => Ok(StartMode::BackupPush),
+        Start::Restore => Ok(StartMode::Restore(restore_cluster(settings)?)),
+    }
+}
+
 /// The sidecar.
 ///
 /// # Errors
@@ -344,12 +354,6 @@ pub(crate) fn service(
     readers: Readers,
     further: Vec<Further>,
 ) -> Result<ServiceOptions, OpError> {
-    use declared::StartMode as Start;
-    let mode = match settings.get(&declared::START_MODE) {
-        Start::ContinousBackup | Start::ContinuousBackup => StartMode::ContinuousBackup,
-        Start::BackupPush => StartMode::BackupPush,
-        Start::Restore => StartMode::Restore(restore_cluster(settings)?),
-    };
     let token_file = settings.secret_file(&declared::WALE_HTTP_TOKEN);
     let token = match settings.get(&declared::WALE_HTTP_TOKEN) {
         None => None,
@@ -388,7 +392,7 @@ pub(crate) fn service(
             settings.get(&declared::WALE_LISTEN_ADDRESS),
             settings.get(&declared::WALE_LISTEN_PORT),
         ),
-        mode,
+        mode: start_mode(settings)?,
         lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
         schedule: settings.schedule(),
         backup_role: settings.get(&declared::WALE_BACKUP_ROLE),

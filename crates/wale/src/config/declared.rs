@@ -40,7 +40,6 @@ use super::group::Group::{
 use super::machine;
 use super::s3::value::{self as s3, Sse};
 use super::setting::{Declared, Setting, Values, settings};
-use super::several;
 use super::shape::{
     ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
     SIZE, SWITCH, TEXT, Text, ZONE,
@@ -101,6 +100,9 @@ impl LogFormat {
 
 /// Partitions that are moved at a time. Beyond 64 they only share the disk and the network.
 const WORKERS: RangeInclusive<usize> = 1..=64;
+
+/// The numbers of archives: one digit.
+pub(super) const ARCHIVES: RangeInclusive<u8> = 1..=9;
 
 /// As many workers as a verb is told to use, within [`WORKERS`].
 pub(crate) fn workers(count: u16) -> usize {
@@ -645,7 +647,7 @@ settings! {
     WALE_MAX_ARCHIVE_LAG: Option<Duration> = Setting::new(Several, &Opt(DURATION),
         "The most that a further archive may lag behind the first. While one lags more, a push through the sidecar answers \
          503 and PostgreSQL keeps its WAL. Without it the lag is reported, and has no bound.").flag("max-archive-lag");
-    WALE_ARCHIVE: Option<u8> = Setting::new(Several, &Opt(Number(1..=several::LAST)),
+    WALE_ARCHIVE: Option<u8> = Setting::new(Several, &Opt(Number(ARCHIVES)),
         "Use the archive of this number alone, as if there were no other: to read one of several, or when the first is lost. \
          1 is the one whose settings have no number.").flag("archive");
     // ------------------------------------------------------------------ restore

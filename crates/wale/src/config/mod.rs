@@ -14,6 +14,7 @@ mod gcs;
 mod group;
 mod machine;
 mod mistake;
+mod numbered;
 mod pgp;
 mod prefix;
 mod proxies;
@@ -35,7 +36,7 @@ mod wal_g;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wale_ops::{Kind, OpError};
+use wale_ops::OpError;
 
 pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
@@ -143,13 +144,13 @@ impl Loaded {
             let news = one.warnings.into_iter();
             let news = news.filter(|warning| !loaded.warnings.contains(warning));
             let news: Vec<String> = news
-                .map(|warning| several::with_numbers(&warning, number))
+                .map(|warning| numbered::with_numbers(&warning, number))
                 .collect();
             loaded.warnings.extend(news);
             let values = one.settings.values();
             let shown = SETTINGS
                 .iter()
-                .filter(|setting| several::is_of_one_archive(setting.facts()));
+                .filter(|setting| numbered::is_of_one_archive(setting.facts()));
             let shown = shown.filter_map(|setting| Shown::of_archive(*setting, values, number));
             loaded.shown.extend(shown);
             loaded.mistakes.extend(mistakes.iter().cloned());
@@ -215,7 +216,7 @@ impl Loaded {
         if mistakes.is_empty() {
             Ok(&self.settings)
         } else {
-            Err(error(&mistakes))
+            Err(mistake::error(&mistakes))
         }
     }
 
@@ -226,14 +227,6 @@ impl Loaded {
     pub(crate) fn require_all(&self) -> Result<&Settings, OpError> {
         self.require(&Group::ALL)
     }
-}
-
-fn error(mistakes: &[Mistake]) -> OpError {
-    let (message, detail, hint) = mistake::render(mistakes);
-    let mut error = OpError::new(Kind::Configuration, message);
-    error.detail = detail;
-    error.hint = hint;
-    error
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::declared::{SETTINGS, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
+use super::numbered;
 use super::raw::Origin;
 use super::redact::{self, redact};
 use super::setting::{Declared, Setting, Values};
-use super::several;
 use super::source::{Several, Sources, is_declared};
 use super::wal_g;
 
@@ -129,7 +129,7 @@ impl Reader {
             } else if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                 warnings.push(format!("{name} has no effect: {why}"));
             } else if self.looks_like_ours(name) && !is_declared(name) {
-                let (base, number) = match several::split(name) {
+                let (base, number) = match numbered::split(name) {
                     // Judged by `several::check`.
                     Some((base, _)) if is_declared(base) => continue,
                     Some((base, _)) => (base, &name[base.len()..]),

@@ -9,32 +9,16 @@ use std::collections::BTreeSet;
 use wale_ops::OpError;
 
 use super::declared::{
-    SETTINGS, STORAGE_EMULATOR_HOST, WABS_ACCOUNT_NAME, WALE_ARCHIVE, WALE_GS_ENDPOINT,
+    ARCHIVES, STORAGE_EMULATOR_HOST, WABS_ACCOUNT_NAME, WALE_ARCHIVE, WALE_GS_ENDPOINT,
     WALE_S3_ENDPOINT, WALE_WABS_ENDPOINT,
 };
 use super::group::Group;
-use super::mistake::Mistake;
+use super::mistake::{self, Mistake};
+use super::numbered::{is_of_one_archive, names_one_archive, setting_of, split, with_numbers};
 use super::prefix::Place;
-use super::setting::{Declared, Facts};
+use super::setting::Declared;
 use super::settings::{Settings, places};
 use super::source::{Sources, is_declared};
-
-/// The largest number of an archive: one digit.
-pub(super) const LAST: u8 = 9;
-
-/// Settings of the group of the archive that belong to one archive; the others of this group are the same for all.
-const OF_ONE_ARCHIVE: [&str; 10] = [
-    "WALE_FILE_PREFIX",
-    "WALE_S3_PREFIX",
-    "WALE_S3_BUCKET",
-    "WALE_S3_PATH",
-    "WALE_GS_PREFIX",
-    "WALE_WABS_PREFIX",
-    "WALE_SWIFT_PREFIX",
-    "WALE_PREFIX",
-    "WALG_STORAGE_PREFIX",
-    "WALE_FAULT_CONTROL",
-];
 
 /// An archive after the first.
 #[derive(Debug, Clone)]
@@ -55,37 +39,8 @@ impl FurtherArchive {
 
     /// Why it cannot.
     pub(crate) fn mistake(&self) -> OpError {
-        super::error(&self.mistakes)
+        mistake::error(&self.mistakes)
     }
-}
-
-/// Whether a setting belongs to one archive.
-pub(super) fn is_of_one_archive(facts: &Facts) -> bool {
-    match facts.group {
-        Group::S3 | Group::Gcs | Group::Azure | Group::Swift | Group::Retention => true,
-        Group::Archive => OF_ONE_ARCHIVE.contains(&facts.name),
-        _ => false,
-    }
-}
-
-/// The setting that is read under a name.
-pub(super) fn setting_of(name: &str) -> Option<&'static dyn Declared> {
-    let mut all = SETTINGS.iter().copied();
-    all.find(|setting| setting.facts().goes_by(name))
-}
-
-/// Whether a name is one of a setting that belongs to one archive.
-pub(super) fn names_one_archive(name: &str) -> bool {
-    setting_of(name).is_some_and(|setting| is_of_one_archive(setting.facts()))
-}
-
-/// A name without its number, and the number.
-pub(super) fn split(name: &str) -> Option<(&str, u8)> {
-    let (base, digit) = name.rsplit_once('_')?;
-    let [digit @ b'2'..=b'9'] = digit.as_bytes() else {
-        return None;
-    };
-    (!base.is_empty()).then_some((base, digit - b'0'))
 }
 
 /// The numbers of the further archives whose place is set.
@@ -159,7 +114,7 @@ pub(super) fn check(sources: &Sources) -> (Vec<Mistake>, Vec<String>) {
 pub(super) fn chosen(sources: &Sources) -> Option<u8> {
     let text = sources.value(&WALE_ARCHIVE).text?;
     let number = text.trim().parse().ok()?;
-    (1..=LAST).contains(&number).then_some(number)
+    ARCHIVES.contains(&number).then_some(number)
 }
 
 /// What is wrong with the choice of one archive.
@@ -184,25 +139,6 @@ pub(super) fn check_choice(sources: &Sources, chosen: u8) -> Vec<Mistake> {
         mistakes.push(Mistake::new(Group::Archive, text).hint(hint));
     }
     mistakes
-}
-
-/// A text about the settings of archive `number`, with the names that they have.
-pub(super) fn with_numbers(text: &str, number: u8) -> String {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let (mut told, mut rest) = (String::with_capacity(text.len() + 8), text);
-    while let Some(begin) = rest.find(is_part) {
-        let (before, from) = rest.split_at(begin);
-        let end = from.find(|c| !is_part(c)).unwrap_or(from.len());
-        let (word, after) = from.split_at(end);
-        told.push_str(before);
-        told.push_str(word);
-        if names_one_archive(word) {
-            told.push('_');
-            told.push(char::from(b'0' + number));
-        }
-        rest = after;
-    }
-    told + rest
 }
 
 /// A mistake in the settings of archive `number`.
@@ -390,19 +326,6 @@ mod tests {
             let error = choose(number).require_all().expect_err("a mistake");
             let told = format!("{error} {:?}", error.detail);
             assert!(told.contains(words), "{told}");
-        }
-    }
-
-    #[test]
-    fn numbers_stand_at_the_names_of_one_archive_only() {
-        let text = "set AWS_REGION, or WALE_MEMORY; AWS_SECRET_ACCESS_KEY_FILE: x (environment WALE_PREFIX_2)";
-        assert_eq!(
-            with_numbers(text, 2),
-            "set AWS_REGION_2, or WALE_MEMORY; AWS_SECRET_ACCESS_KEY_FILE_2: x (environment WALE_PREFIX_2)"
-        );
-        assert_eq!(split("WALE_PREFIX_2"), Some(("WALE_PREFIX", 2)));
-        for name in ["WALE_PREFIX", "WALE_PREFIX_1", "WALE_PREFIX_22", "_2", "X2"] {
-            assert_eq!(split(name), None, "{name}");
         }
     }
 }

@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use super::group::Group;
+use super::numbered;
 use super::raw::Origin;
 use super::redact::{HIDDEN, redact};
 use super::setting::{Declared, Default, Values};
-use super::several;
 
 /// One setting as it is shown.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Shown {
         let shown = Self::of(setting, values);
         let is_set = values.raw(setting.facts()).origin != Origin::Unset;
         is_set.then(|| Self {
-            name: several::with_numbers(&shown.name, number),
+            name: numbered::with_numbers(&shown.name, number),
             archive: Some(number),
             ..shown
         })

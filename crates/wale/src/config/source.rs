@@ -13,9 +13,9 @@ use wale_cluster::read_bounded_text;
 use super::declared::{SETTINGS, WALE_CONFIG_FILE, WALE_GPG_KEY_ID};
 use super::group::Group;
 use super::mistake::Mistake;
+use super::numbered;
 use super::raw::{Origin, Raw};
 use super::setting::{Declared, Values};
-use super::several;
 use super::value::without_line_end;
 use super::wal_g;
 
@@ -92,10 +92,10 @@ impl Sources {
     /// and all others are the same.
     pub(super) fn of_archive(&self, number: u8) -> Self {
         let name_there = |name: &str| {
-            let own = several::split(name).filter(|(base, _)| several::names_one_archive(base));
+            let own = numbered::split(name).filter(|(base, _)| numbered::names_one_archive(base));
             match own {
                 Some((base, its)) => (its == number).then(|| base.to_owned()),
-                None if several::names_one_archive(name) => None,
+                None if numbered::names_one_archive(name) => None,
                 None => Some(name.to_owned()),
             }
         };
@@ -104,7 +104,7 @@ impl Sources {
         let flags = self.flags.iter();
         Self {
             flags: flags
-                .filter(|(name, _)| !several::names_one_archive(name))
+                .filter(|(name, _)| !numbered::names_one_archive(name))
                 .map(|(name, text)| (name.clone(), text.clone()))
                 .collect(),
             environment: environment
@@ -270,7 +270,7 @@ impl Sources {
             {
                 let text = wal_g::in_our_words(name, text);
                 let name = match self.archive {
-                    Some(number) => several::with_numbers(name, number),
+                    Some(number) => numbered::with_numbers(name, number),
                     None => (*name).to_owned(),
                 };
                 return Raw::set(text, Origin::Environment(name));
