@@ -87,6 +87,19 @@ impl Archive {
         }
     }
 
+    /// The same archive over another store, which holds the same objects, with this memory.
+    #[must_use]
+    pub fn over(&self, store: Arc<dyn Store>, budget: MemoryBudget) -> Self {
+        let options = ArchiveOptions {
+            store,
+            seal: self.inner.seal.clone(),
+            clock: self.inner.clock.clone(),
+            budget,
+            created_by: self.inner.created_by.clone(),
+        };
+        Self::open_changing(options, self.inner.accepted.clone())
+    }
+
     /// The store under the archive.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {

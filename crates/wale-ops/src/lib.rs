@@ -22,6 +22,7 @@ pub mod backup_mark;
 pub mod backup_push;
 pub mod ownership;
 pub mod promotion;
+pub mod readers;
 pub mod recoverable;
 pub mod retention;
 pub mod retry;
@@ -34,6 +35,8 @@ mod wal_file;
 pub mod wal_push;
 pub mod wal_survey;
 
+#[cfg(test)]
+mod several_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -52,5 +55,5 @@ pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
     WalDirectory, read_bounded, read_bounded_text,
 };
-pub use wale_format::Encryption;
+pub use wale_format::{BackupName, Encryption};
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wale_ops::backup_push::Role;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
 use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
@@ -21,6 +22,7 @@ use crate::lifecycle::{Lifecycle, NOT_YET, Topic};
 use crate::metrics::{Metrics, Scrape};
 use crate::options::{HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor};
 use crate::quiet::Quiet;
+use crate::replica::Replica;
 use crate::schedule::Schedule;
 
 /// Lists of backups made at the same time. Each reads every sentinel of the archive.
@@ -29,6 +31,12 @@ const LISTS_AT_ONCE: usize = 2;
 /// What every task of the sidecar may use.
 pub(crate) struct App {
     pub(crate) archive: Archive,
+    /// All archives, to be read.
+    pub(crate) readers: Readers,
+    /// The archives that follow it.
+    pub(crate) replicas: Vec<Arc<Replica>>,
+    /// The most that one of them may lag behind.
+    pub(crate) max_archive_lag: Option<Duration>,
     pub(crate) pusher: Pusher,
     pub(crate) fetcher: Fetcher,
     pub(crate) backups: Backups,
@@ -110,8 +118,13 @@ impl App {
                 wal_directory.clone(),
                 options.pusher.clone(),
             ),
-            fetcher: Fetcher::new(archive.clone(), options.fetcher)
-                .beside(options.data_directory.clone()),
+            fetcher: Fetcher::of_several(
+                options.readers.first().clone(),
+                options.readers.others(),
+                options.fetcher,
+            )
+            .beside(options.data_directory.clone()),
+            readers: options.readers.clone(),
             backups,
             life,
             hold: Arc::new(hold),
@@ -142,6 +155,8 @@ impl App {
             lists: Semaphore::new(LISTS_AT_ONCE),
             push_seen: watch::Sender::new(None),
             tasks,
+            replicas: options.further.iter().map(Replica::new).collect(),
+            max_archive_lag: options.max_archive_lag,
             archive,
         })
     }
@@ -177,6 +192,10 @@ impl App {
 
     /// What the metrics read at the moment of a scrape.
     pub(crate) async fn scrape(&self) -> Scrape {
+        let now = self.archive.clock().now();
+        for replica in &self.replicas {
+            self.metrics.archives.set(&replica.scrape(now));
+        }
         Scrape {
             phase: self.life.phase(),
             connections: self.connections.len(),

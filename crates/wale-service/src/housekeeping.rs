@@ -1,5 +1,5 @@
 //! What the sidecar deletes by itself: the remains of crashes when it starts, and after each successful base backup
-//! what the policy does not keep.
+//! what the policy does not keep. A further archive asks for the same when it has got a backup ([`crate::follower`]).
 //!
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
 //! archive is just larger than necessary. Everything may be dropped at any point: the next run goes on.
@@ -46,7 +46,7 @@ pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: b
 
 /// What came of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cleaned {
+pub(crate) enum Cleaned {
     /// It was done, or failed for a reason that is reported.
     Looked,
     /// The store does not allow it.
@@ -90,7 +90,7 @@ async fn recovers(data: PathBuf) -> bool {
     ))
 }
 
-async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
+pub(crate) async fn clean(archive: &Archive, grace: Duration) -> Cleaned {
     match sweep::run(archive, grace).await {
         Ok(report) if report == sweep::SweepReport::default() => {}
         Ok(report) => tracing::info!(
@@ -131,7 +131,7 @@ async fn retain(app: &App, options: &Housekeeping) {
     }
 }
 
-async fn attempt(archive: &Archive, options: &Housekeeping) -> Result<Report, OpError> {
+pub(crate) async fn attempt(archive: &Archive, options: &Housekeeping) -> Result<Report, OpError> {
     let options = Options {
         request: Request::Policy(options.policy.clone()),
         act: Act::Delete,
@@ -155,14 +155,7 @@ fn note(app: &App, report: &Report) {
     for note in &report.notes {
         tracing::info!("{note}");
     }
-    let record = RetentionRecord {
-        at: app.archive.clock().now(),
-        kept_backups: report.kept.len(),
-        deleted_backups: report.deleted.iter().map(ToString::to_string).collect(),
-        deleted_objects: report.objects,
-        deleted_bytes: report.bytes,
-        retained_objects: report.refused_count,
-    };
+    let record = record_of(&app.archive, report);
     tracing::info!(
         kept_backups = record.kept_backups,
         deleted_backups = record.deleted_backups.len(),
@@ -176,6 +169,18 @@ fn note(app: &App, report: &Report) {
         entries.last_retention = Some(record);
         entries.last_retention_failure = None;
     });
+}
+
+/// A report as it is remembered.
+pub(crate) fn record_of(archive: &Archive, report: &Report) -> RetentionRecord {
+    RetentionRecord {
+        at: archive.clock().now(),
+        kept_backups: report.kept.len(),
+        deleted_backups: report.deleted.iter().map(ToString::to_string).collect(),
+        deleted_objects: report.objects,
+        deleted_bytes: report.bytes,
+        retained_objects: report.refused_count,
+    }
 }
 
 fn note_failure(app: &App, error: &OpError) {

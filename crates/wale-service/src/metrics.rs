@@ -24,6 +24,8 @@ use wale_ops::wal_push::PusherStats;
 
 use crate::journal::RetentionRecord;
 use crate::lifecycle::Phase;
+use crate::replica_metrics::ReplicaMetrics;
+use crate::seconds::unix_seconds;
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
@@ -120,6 +122,7 @@ pub(crate) struct Metrics {
     plain_http: Counter,
     certificate_expiry: FloatGauge,
     phase: Family<PhaseLabel, Gauge>,
+    pub(crate) archives: ReplicaMetrics,
     /// Two scrapes at once would add the same counts twice.
     scraping: Mutex<()>,
 }
@@ -172,6 +175,7 @@ impl Metrics {
             plain_http: Counter::default(),
             certificate_expiry: FloatGauge::default(),
             phase: Family::default(),
+            archives: ReplicaMetrics::default(),
             scraping: Mutex::new(()),
         };
         metrics.register_pushes();
@@ -181,6 +185,7 @@ impl Metrics {
         metrics.register_backups();
         metrics.register_retention();
         metrics.register_service(version);
+        metrics.archives.register(&mut metrics.registry);
         metrics.begin();
         metrics
     }
@@ -689,14 +694,6 @@ const STATUSES: [u16; 10] = [200, 202, 400, 401, 403, 404, 409, 500, 503, 507];
 /// Brings a counter to what somebody else has counted.
 fn catch_up(series: &Counter, total: u64) {
     series.inc_by(total.saturating_sub(series.get()));
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since 1970 fit a double's 53 bits for 285,000 years"
-)]
-fn unix_seconds(at: DateTime<Utc>) -> f64 {
-    at.timestamp_millis() as f64 / 1000.0
 }
 
 #[expect(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
 use wale_ops::backup_push::{self, Role};
+use wale_ops::readers::Readers;
 use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
@@ -41,6 +42,12 @@ pub struct ServiceOptions {
     pub tls: Option<Tls>,
     /// The archive, opened.
     pub archive: Archive,
+    /// The same and those that follow it, to be read.
+    pub readers: Readers,
+    /// The archives that follow it.
+    pub further: Vec<FurtherArchive>,
+    /// The most that one of them may lag behind before pushes have to wait; no bound without.
+    pub max_archive_lag: Option<Duration>,
     /// Options of the long-lived pusher.
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.
@@ -59,6 +66,17 @@ pub struct ServiceOptions {
     pub limits: HttpLimits,
     /// wale's own version, for `/status` and `/metrics`.
     pub version: &'static str,
+}
+
+/// An archive that follows the first one.
+#[derive(Debug, Clone)]
+pub struct FurtherArchive {
+    /// Its number, 2 or more.
+    pub number: u8,
+    /// The archive, opened.
+    pub archive: Archive,
+    /// What is kept in it.
+    pub housekeeping: Housekeeping,
 }
 
 /// What the sidecar deletes by itself.

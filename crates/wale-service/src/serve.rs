@@ -28,8 +28,8 @@ use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
-    archiver, contact, first_backup, housekeeping, http, lock, ownership, promotion, quiet, reach,
-    recall, recoverable, rival, rotation, store_trial, unknown,
+    archiver, contact, first_backup, follower, housekeeping, http, lock, ownership, promotion,
+    quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -242,9 +242,11 @@ async fn restore(
     cancel: &CancellationToken,
 ) -> Result<(), OpError> {
     for pause in RESTORE_PAUSES.into_iter().map(Some).chain([None]) {
-        let restored =
-            backup_fetch::restore_cluster(&app.archive, options, &app.restore_progress, cancel)
-                .await;
+        let restored = app.readers.read("the restore", |archive| async move {
+            let progress = &app.restore_progress;
+            backup_fetch::restore_cluster(&archive, options, progress, cancel).await
+        });
+        let restored = restored.await;
         match (restored, pause) {
             (Ok(outcome), _) => {
                 note_restore(app, &outcome);
@@ -336,6 +338,15 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     let archives = !matches!(options.mode, StartMode::Restore(_));
     if archives {
         begin(Box::pin(store_trial::run(Arc::clone(app))));
+    }
+    for further in &app.replicas {
+        let when = if archives {
+            follower::Begin::AtOnce
+        } else {
+            follower::Begin::WithTheFirstWrite
+        };
+        let follow = follower::follow(Arc::clone(app), Arc::clone(further), when);
+        begin(Box::pin(follow));
     }
     begin(Box::pin(housekeeping::keep_house(
         Arc::clone(app),

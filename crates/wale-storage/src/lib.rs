@@ -1,4 +1,5 @@
 //! Object storage, over S3, Google Cloud Storage, Azure, Swift, a file system or memory, with wrappers for faults and retries.
+//! [`FallbackStore`] reads several as one.
 //!
 //! ```text
 //!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | GcsStore | AzureStore | SwiftStore | FileStore | MemoryStore
@@ -36,6 +37,7 @@
 mod azure;
 pub mod conformance;
 mod error;
+mod fallback;
 mod fault;
 mod file;
 mod gcs;
@@ -54,6 +56,7 @@ pub use azure::{
 };
 pub use conformance::{conformance, conformance_with_names, conformance_without_backslashes};
 pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
+pub use fallback::FallbackStore;
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};
 pub use file::{FileStore, FileStoreOptions};
 pub use gcs::{GcsCredentials, GcsEncryption, GcsEndpoint, GcsOptions, GcsStore};

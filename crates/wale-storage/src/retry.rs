@@ -45,6 +45,9 @@ pub struct RetryPolicy {
     pub delay_max: Duration,
     /// Attempts in all, the first included; at least one. 20: the bound for stores that fail at once.
     pub attempts_max: u32,
+    /// Whether nobody waits: then that the store is asked again stands in the log at debug level only, and the caller says
+    /// what became of it.
+    pub quiet: bool,
 }
 
 impl Default for RetryPolicy {
@@ -56,6 +59,7 @@ impl Default for RetryPolicy {
             first_delay: Duration::from_millis(100),
             delay_max: Duration::from_secs(5),
             attempts_max: 20,
+            quiet: false,
         }
     }
 }
@@ -139,7 +143,8 @@ impl<'a> Attempts<'a> {
     /// Logs that the store is asked again: as a warning when somebody has been waiting for a while.
     fn tell(&mut self, error: &StoreError, pause: Duration) {
         let (attempt, now) = (self.made, Instant::now());
-        if self.begun.elapsed() + pause < TOLD_AFTER || !is_time_to_tell(now) {
+        let is_quick = self.begun.elapsed() + pause < TOLD_AFTER;
+        if self.policy.quiet || is_quick || !is_time_to_tell(now) {
             tracing::debug!(%error, attempt, pause_seconds = pause.as_secs_f64(), "the store is asked again");
             return;
         }

@@ -16,16 +16,19 @@ use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, TablespaceSource, WalSource,
 };
 use wale_ops::backup_push;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
-use wale_service::{HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls};
+use wale_service::{
+    FurtherArchive as Further, HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls, advice,
+};
 use wale_storage::{FaultyStore, RetryStore, Store};
 
 use crate::bounds::{self, Bounds};
 use crate::cli::WalFrom;
-use crate::config::{Settings, declared};
+use crate::config::{FurtherArchive, Loaded, Settings, declared};
 use crate::goal::{self, GoalItem};
 use crate::stores;
 
@@ -58,23 +61,29 @@ pub(crate) fn archive_within(
     bounds: Bounds,
     shared: Option<&MemoryBudget>,
 ) -> Result<Opened, OpError> {
-    let (mut store, bounds) = stores::open(settings, bounds)?;
-    if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
-        tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
-        store = Arc::new(FaultyStore::with_control_file(store, control));
-    }
-    let store: Arc<dyn Store> = Arc::new(RetryStore::new(store, bounds.store));
+    let (store, memory_bytes) = store(settings, bounds)?;
     let options = ArchiveOptions {
         store,
         seal: seal(settings)?,
         clock: Clock::System,
         budget: shared
             .cloned()
-            .unwrap_or_else(|| MemoryBudget::new(bounds.memory_bytes)),
+            .unwrap_or_else(|| MemoryBudget::new(memory_bytes)),
         created_by: format!("wale {VERSION}"),
     };
     let archive = Archive::open_changing(options, settings.encryption.accepted.clone());
     Ok(Opened { archive })
+}
+
+/// Opens the store as it is used, and says how much memory is left beside it.
+fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, u64), OpError> {
+    let (mut store, bounds) = stores::open(settings, bounds)?;
+    if let Some(control) = settings.get(&declared::WALE_FAULT_CONTROL) {
+        tracing::warn!(path = %control.display(), "faults are injected into the store: for tests only");
+        store = Arc::new(FaultyStore::with_control_file(store, control));
+    }
+    let store = RetryStore::new(store, bounds.store);
+    Ok((Arc::new(store), bounds.memory_bytes))
 }
 
 #[expect(
@@ -151,6 +160,7 @@ pub(crate) fn fetch(
     goal: &[GoalItem],
 ) -> Result<backup_fetch::RestoreOptions, OpError> {
     let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
+    options.asked_of = Some(stores::location(settings));
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     options.tablespace_mapping = mappings(
@@ -321,20 +331,96 @@ fn generated_restore_command(
         .map_err(|e| OpError::from_cluster(e, "compose restore_command"))
 }
 
+/// The archives after the first, each with memory of its own. They are sealed as the first is.
+///
+/// # Errors
+/// As [`archive`].
+pub(crate) fn further(
+    first: &Archive,
+    archives: &[FurtherArchive],
+) -> Result<Vec<Further>, OpError> {
+    let open = |one: &FurtherArchive| {
+        let settings = &one.settings;
+        let (store, memory_bytes) = store(settings, Bounds::of_further(settings))?;
+        Ok(Further {
+            number: one.number,
+            archive: first.over(store, MemoryBudget::new(memory_bytes)),
+            housekeeping: housekeeping(settings),
+        })
+    };
+    archives.iter().map(open).collect()
+}
+
+/// All archives to be read, in the memory of the first. Where there are several, none of them is waited for long. One whose
+/// settings cannot be used is left out: a mistake in them stops nothing that the others can do.
+///
+/// # Errors
+/// As [`archive`].
+pub(crate) fn readers(loaded: &Loaded, first: &Archive) -> Result<Readers, OpError> {
+    if loaded.further.is_empty() {
+        return Ok(Readers::of_one(first.clone()));
+    }
+    let open = |settings: &Settings| {
+        let (store, _) = store(settings, Bounds::of_reader(settings))?;
+        Ok::<_, OpError>(first.over(store, first.budget().clone()))
+    };
+    let mut others = Vec::with_capacity(loaded.further.len());
+    for one in &loaded.further {
+        let opened = if one.is_sound() {
+            open(&one.settings)
+        } else {
+            Err(one.mistake())
+        };
+        match opened {
+            Ok(archive) => others.push((one.number, archive)),
+            Err(error) => tracing::warn!(
+                archive = one.number,
+                detail = error.detail.as_deref(),
+                hint = advice(&error),
+                "archive {} is not read: {}",
+                one.number,
+                error.chain()
+            ),
+        }
+    }
+    if others.is_empty() {
+        return Ok(Readers::of_one(first.clone()));
+    }
+    Ok(Readers::new(open(&loaded.settings)?, others))
+}
+
+/// What is kept in an archive.
+fn housekeeping(settings: &Settings) -> wale_service::Housekeeping {
+    wale_service::Housekeeping {
+        policy: settings.retention(),
+        grace: sweep_grace(settings),
+        request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
+    }
+}
+
+/// What it does first.
+fn start_mode(settings: &Settings) -> Result<StartMode, OpError> {
+    use declared::StartMode as Start;
+    match settings.get(&declared::START_MODE) {
+        Start::ContinousBackup | Start::ContinuousBackup => Ok(StartMode::ContinuousBackup),
+        Start::BackupPush => Ok(StartMode::BackupPush),
+        Start::Restore => {
+            let request = ClusterRequest::of_settings(settings);
+            Ok(StartMode::Restore(restore_cluster(settings, request)?))
+        }
+    }
+}
+
 /// The sidecar.
 ///
 /// # Errors
 /// When settings do not fit together.
-pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOptions, OpError> {
-    use declared::StartMode as Start;
-    let mode = match settings.get(&declared::START_MODE) {
-        Start::ContinousBackup | Start::ContinuousBackup => StartMode::ContinuousBackup,
-        Start::BackupPush => StartMode::BackupPush,
-        Start::Restore => {
-            let request = ClusterRequest::of_settings(settings);
-            StartMode::Restore(restore_cluster(settings, request)?)
-        }
-    };
+pub(crate) fn service(
+    settings: &Settings,
+    archive: Archive,
+    readers: Readers,
+    further: Vec<Further>,
+) -> Result<ServiceOptions, OpError> {
     let token_file = settings.secret_file(&declared::WALE_HTTP_TOKEN);
     let token = match settings.get(&declared::WALE_HTTP_TOKEN) {
         None => None,
@@ -364,17 +450,16 @@ pub(crate) fn service(settings: &Settings, archive: Archive) -> Result<ServiceOp
         ..FetcherOptions::default()
     };
     Ok(ServiceOptions {
-        housekeeping: wale_service::Housekeeping {
-            policy: settings.retention(),
-            grace: sweep_grace(settings),
-            request_interval: settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL),
-        },
+        housekeeping: housekeeping(settings),
+        readers,
+        further,
+        max_archive_lag: settings.get(&declared::WALE_MAX_ARCHIVE_LAG),
         backup_request_interval: settings.get(&declared::WALE_BACKUP_REQUEST_INTERVAL),
         listen: SocketAddr::new(
             settings.get(&declared::WALE_LISTEN_ADDRESS),
             settings.get(&declared::WALE_LISTEN_PORT),
         ),
-        mode,
+        mode: start_mode(settings)?,
         lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
         notifier: Notifier::new(settings.get(&declared::NOTIFY_SOCKET)),
         schedule: settings.schedule(),

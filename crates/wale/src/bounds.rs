@@ -1,5 +1,7 @@
 //! What a verb may take of the memory, and for how long it may ask the store.
 
+use std::time::Duration;
+
 use wale_storage::RetryPolicy;
 
 use crate::config::{Settings, declared};
@@ -7,6 +9,16 @@ use crate::config::{Settings, declared};
 /// What prefetched segments may take of the memory budget: a quarter, so that base backups and
 /// pushes keep the rest.
 const PREFETCH_SHARE: u64 = 4;
+
+/// What each further archive may take of the memory budget to be brought up to date: an eighth, so that eight of them, the
+/// most there can be, would take it all, and two a quarter. They are fast enough with little, and nobody waits for them.
+const FURTHER_SHARE: u64 = 8;
+
+/// How long a further archive is asked again within one request, 10 s: its task tries again by itself.
+const FURTHER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long one of several archives is asked again while it is read, 8 s: the next one is asked then.
+const READER_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Bounds within which a verb uses the archive.
 pub(crate) struct Bounds {
@@ -37,14 +49,42 @@ impl Bounds {
         }
     }
 
+    /// Those of a further archive that the sidecar brings up to date.
+    pub(crate) fn of_further(settings: &Settings) -> Self {
+        Self {
+            memory_bytes: settings.get(&declared::WALE_MEMORY) / FURTHER_SHARE,
+            store: RetryPolicy {
+                deadline: FURTHER_DEADLINE,
+                quiet: true,
+                ..RetryPolicy::default()
+            },
+        }
+    }
+
+    /// Those of one of several archives that are read.
+    pub(crate) fn of_reader(settings: &Settings) -> Self {
+        let mut bounds = Self::of_fetch(settings);
+        bounds.store.deadline = bounds.store.deadline.min(READER_DEADLINE);
+        bounds
+    }
+
     /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.
     pub(crate) fn of_sidecar(settings: &Settings) -> Self {
-        let memory_bytes = settings.get(&declared::WALE_MEMORY) - prefetch_memory(settings);
+        let memory = settings.get(&declared::WALE_MEMORY);
+        let others = prefetch_memory(settings) + further_memory(settings);
+        // As much as the first archive needs for a transfer stays in any case.
+        let memory_bytes = memory.saturating_sub(others).max(memory / FURTHER_SHARE);
         Self {
             memory_bytes,
             ..Self::of_fetch(settings)
         }
     }
+}
+
+/// What all further archives may take of the sidecar's budget, bytes.
+fn further_memory(settings: &Settings) -> u64 {
+    let count = u64::try_from(settings.further).unwrap_or(u64::MAX);
+    count.saturating_mul(settings.get(&declared::WALE_MEMORY) / FURTHER_SHARE)
 }
 
 /// What prefetched segments may take of the sidecar's budget, bytes.

@@ -9,6 +9,8 @@
 //!   each backup     claim on its name → its objects → what is there is checked as a whole → sentinel → claim given back
 //! ```
 //!
+//! An archive may also follow another one for good ([`follow`]): then it is asked what it lacks, and gets that.
+//!
 //! Invariants:
 //!
 //! * What is listed in the copy can be restored: a sentinel is put last, after the backup's parts and all WAL of the copy,
@@ -19,6 +21,7 @@
 //! * The source is only read. What it loses meanwhile is left out, and said.
 
 mod backup;
+pub mod follow;
 mod options;
 mod pairs;
 mod plan;
@@ -31,8 +34,10 @@ mod whose;
 mod workers;
 
 #[cfg(test)]
-mod tests;
+mod follow_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
-pub use options::{CopyMode, CopyOptions, Present, Which};
+pub use options::{CopyMode, CopyOptions, Present, WalWish, Which, Wishes};
 pub use report::{BackupFate, BackupLine, CopyReport, Trouble};
 pub use run::run;

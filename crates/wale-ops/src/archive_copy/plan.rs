@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use wale_archive::lineage::Histories;
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{ArchiveIdentity, BackupName};
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 
-use super::options::Present;
+use super::options::{Present, WalWish};
 
 /// Where the recovery of a chosen backup begins to read WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +39,17 @@ pub(super) struct WalChoice {
     pub(super) needs: Option<Vec<Need>>,
     /// The histories of the source.
     pub(super) histories: Histories,
+    /// What else must hold for a file.
+    pub(super) wish: WalWish,
 }
 
 impl WalChoice {
+    /// As [`WalChoice::takes`], of an object that was stored at that time.
+    pub(super) fn takes_stored(&self, key: &str, stored: DateTime<Utc>) -> bool {
+        let wished = |name| self.wish.takes(&name, stored);
+        self.takes(key) && layout::wal_claim(key).is_none_or(wished)
+    }
+
     /// Whether the object of this key is copied. What claims no name of a file that PostgreSQL archives is not.
     pub(super) fn takes(&self, key: &str) -> bool {
         let Some(name) = layout::wal_claim(key) else {
@@ -333,6 +342,7 @@ mod tests {
         [None, one, late, unknown].map(|needs| WalChoice {
             needs,
             histories: histories.clone(),
+            wish: WalWish::default(),
         })
     }
 

@@ -75,7 +75,10 @@ pub async fn run(
         act: options.act,
         workers: options.workers,
         cancel,
-        listed: BTreeSet::new(),
+        listed: match &options.which {
+            Which::Lacking(wishes) => wishes.there.iter().cloned().collect(),
+            Which::All | Which::These(_) => BTreeSet::new(),
+        },
     };
     for chosen in &scope.backups {
         if cancel.is_cancelled() {
@@ -83,7 +86,7 @@ pub async fn run(
         }
         Box::pin(backups.copy(chosen, &mut report)).await?;
     }
-    if options.which != Which::All {
+    if matches!(options.which, Which::These(_)) {
         not_as_asked(&mut report);
     }
     add_notes(&mut report, options.act);

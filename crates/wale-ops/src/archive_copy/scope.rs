@@ -12,7 +12,7 @@ use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentSize};
 
-use super::options::Which;
+use super::options::{WalWish, Which};
 use super::plan::{Need, WalChoice, order, takes_of_backup};
 use super::report::Sum;
 use crate::error::{Kind, OpError, Result};
@@ -65,8 +65,12 @@ impl Scope {
         }
         let needs = backups.iter().map(|chosen| chosen.need.clone()).collect();
         let wal = WalChoice {
-            needs: (*which != Which::All).then_some(needs),
+            needs: matches!(which, Which::These(_)).then_some(needs),
             histories: histories(source).await?,
+            wish: match which {
+                Which::Lacking(wishes) => wishes.wal.clone(),
+                Which::All | Which::These(_) => WalWish::default(),
+            },
         };
         let mut scope = Self {
             catalog,
@@ -76,8 +80,11 @@ impl Scope {
             unfinished: 0,
             strange: 0,
         };
-        scope.count_backups(source, &all).await?;
-        scope.count_wal(source).await?;
+        // Nobody watches an archive that follows, and counting costs two listings each time.
+        if !matches!(which, Which::Lacking(_)) {
+            scope.count_backups(source, &all).await?;
+            scope.count_wal(source).await?;
+        }
         Ok(scope)
     }
 
@@ -115,7 +122,7 @@ impl Scope {
         let mut listing = source.store().list(prefix).await.map_err(failed)?;
         while let Some(meta) = listing.try_next().await.map_err(failed)? {
             let key = meta.key.as_str();
-            if self.wal.takes(key) {
+            if self.wal.takes_stored(key, meta.modified) {
                 self.total.add(meta.size);
             } else if layout::wal_claim(key).is_none() {
                 self.strange += 1;
@@ -160,6 +167,11 @@ async fn chosen(source: &Archive, catalog: &Catalog, which: &Which) -> Result<Ve
     let selectors = match which {
         Which::All => return Ok(names(catalog)),
         Which::These(selectors) => selectors,
+        Which::Lacking(wishes) => {
+            // One that was deleted since it was wished for is not missed.
+            let is_there = |name: &&BackupName| catalog.find(name).is_some();
+            return Ok(wishes.backups.iter().filter(is_there).cloned().collect());
+        }
     };
     let mut chosen = Vec::with_capacity(selectors.len());
     for selector in selectors {

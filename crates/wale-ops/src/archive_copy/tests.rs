@@ -22,9 +22,9 @@ use crate::error::{Kind, OpError};
 use crate::retry::RetryBudget;
 use crate::testing::{SYSTEM_IDENTIFIER, archive, cluster, encode, segment_name};
 
-const A: &str = "base_000000010000000000000002_00000040";
-const B: &str = "base_000000010000000000000004_00000040";
-const C: &str = "base_000000020000000000000006_00000040";
+pub(crate) const A: &str = "base_000000010000000000000002_00000040";
+pub(crate) const B: &str = "base_000000010000000000000004_00000040";
+pub(crate) const C: &str = "base_000000020000000000000006_00000040";
 const WAL: [&str; 12] = [
     "000000010000000000000001",
     "000000010000000000000002",
@@ -53,15 +53,15 @@ fn key(text: &str) -> ObjectKey {
     ObjectKey::new(text).expect("a key")
 }
 
-fn name(text: &str) -> BackupName {
+pub(crate) fn name(text: &str) -> BackupName {
     BackupName::parse(text).expect("a name")
 }
 
-fn at(hours: i64) -> DateTime<Utc> {
+pub(crate) fn at(hours: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::days(10_000) + TimeDelta::hours(hours)
 }
 
-fn wal(file: &str) -> String {
+pub(crate) fn wal(file: &str) -> String {
     format!("wal_005/{file}.zst")
 }
 
@@ -70,14 +70,14 @@ fn part(backup: &str, number: u32) -> String {
 }
 
 /// One store with what it holds.
-struct Side {
-    memory: MemoryStore,
-    faulty: Arc<FaultyStore>,
-    archive: Archive,
+pub(crate) struct Side {
+    pub(crate) memory: MemoryStore,
+    pub(crate) faulty: Arc<FaultyStore>,
+    pub(crate) archive: Archive,
 }
 
 impl Side {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let memory = MemoryStore::new();
         memory.set_now(at(0));
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
@@ -90,12 +90,12 @@ impl Side {
     }
 
     /// The same store, as a new process opens it.
-    fn reopened(&self) -> Archive {
+    pub(crate) fn reopened(&self) -> Archive {
         let store = Arc::clone(&self.faulty) as Arc<dyn Store>;
         archive(store, Codec::Zstd, 64 << 20)
     }
 
-    async fn source() -> Self {
+    pub(crate) async fn source() -> Self {
         let side = Self::new();
         side.archive
             .ensure_identity(&cluster(SYSTEM_IDENTIFIER), &Beginning::Anew)
@@ -117,7 +117,7 @@ impl Side {
         side
     }
 
-    fn put(&self, text: &str, content: impl Into<bytes::Bytes>) {
+    pub(crate) fn put(&self, text: &str, content: impl Into<bytes::Bytes>) {
         self.memory.insert(&key(text), content);
     }
 
@@ -130,7 +130,7 @@ impl Side {
     }
 
     /// A committed backup that begins and ends in its segment.
-    fn back_up(&self, backup: &str, hour: i64, parent: Option<&str>) {
+    pub(crate) fn back_up(&self, backup: &str, hour: i64, parent: Option<&str>) {
         let backup = name(backup);
         let segment = backup.segment();
         let size = WalSegmentSize::MIN;
@@ -192,7 +192,7 @@ impl Side {
         self.put(&layout::sentinel(&backup), sentinel.to_json());
     }
 
-    fn content(&self) -> BTreeMap<String, bytes::Bytes> {
+    pub(crate) fn content(&self) -> BTreeMap<String, bytes::Bytes> {
         let keys = self.memory.keys().into_iter();
         keys.map(|key| (key.to_string(), self.memory.content(&key).expect("there")))
             .collect()
@@ -206,7 +206,7 @@ impl Side {
     }
 
     /// What is listed is whole.
-    async fn assert_listed_is_whole(&self) -> Vec<String> {
+    pub(crate) async fn assert_listed_is_whole(&self) -> Vec<String> {
         let archive = archive(Arc::new(self.memory.clone()), Codec::Zstd, 64 << 20);
         let catalog = archive.catalog().await.expect("read");
         for entry in &catalog.backups {

@@ -69,11 +69,33 @@ pub(super) async fn copy(
         lacking: Lacking::default(),
         last: BTreeMap::new(),
     };
-    walk.along(Pass::All, report).await?;
+    walk.along(layout::WAL_PREFIX, Pass::All, report).await?;
     if act == CopyMode::Copy {
-        walk.along(Pass::Holes, report).await?;
+        walk.along(layout::WAL_PREFIX, Pass::Holes, report).await?;
     }
     Ok(walk.lacking)
+}
+
+/// Copies the objects of one file, under whatever codecs the source has it.
+///
+/// # Errors
+/// The stores' failures.
+pub(super) async fn copy_file(
+    route: &Arc<Route>,
+    choice: &WalChoice,
+    name: &ArchiveFileName,
+    report: &mut CopyReport,
+) -> Result<()> {
+    let mut walk = Walk {
+        route,
+        choice,
+        act: CopyMode::Copy,
+        workers: 1,
+        lacking: Lacking::default(),
+        last: BTreeMap::new(),
+    };
+    let prefix = format!("{}{name}", layout::WAL_PREFIX);
+    walk.along(&prefix, Pass::All, report).await
 }
 
 /// What a walk along the listings takes.
@@ -97,14 +119,17 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    async fn along(&mut self, pass: Pass, report: &mut CopyReport) -> Result<()> {
+    async fn along(&mut self, prefix: &str, pass: Pass, report: &mut CopyReport) -> Result<()> {
         let route = self.route;
-        let mut pairs = Pairs::open(&route.source, &route.copy, layout::WAL_PREFIX).await?;
+        let mut pairs = Pairs::open(&route.source, &route.copy, prefix).await?;
         let mut workers = Workers::new(self.workers);
         while let Some(group) = pairs.next().await? {
             for object in &group.source {
                 let there = group.there(object);
-                if !self.choice.takes(object.key.as_str()) || !self.is_due(object, there, pass) {
+                let key = object.key.as_str();
+                if !self.choice.takes_stored(key, object.modified)
+                    || !self.is_due(object, there, pass)
+                {
                     continue;
                 }
                 if let Some(task) = self.task(&group, object, there, report)
@@ -178,7 +203,7 @@ impl Walk<'_> {
     }
 }
 
-fn rivals_in(group: &Group, object: &ObjectMeta) -> Vec<String> {
+pub(super) fn rivals_in(group: &Group, object: &ObjectMeta) -> Vec<String> {
     let keys = |metas: &[ObjectMeta]| -> BTreeSet<String> {
         metas.iter().map(|meta| meta.key.to_string()).collect()
     };

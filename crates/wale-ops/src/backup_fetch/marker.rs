@@ -23,7 +23,10 @@ pub(super) enum MarkerAtEnd {
 /// What is asked for, as the marker keeps it.
 pub(super) fn request(archive: &Archive, options: &RestoreOptions) -> RestoreRequest {
     let mut request = RestoreRequest {
-        archive: archive.location(),
+        archive: options
+            .asked_of
+            .clone()
+            .unwrap_or_else(|| archive.location()),
         label: options.selector.to_string(),
         restore_as: "none".to_owned(),
         ..RestoreRequest::default()

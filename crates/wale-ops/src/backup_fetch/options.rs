@@ -61,6 +61,8 @@ pub struct RestoreOptions {
     /// Recovery settings that the user adds, as written. They decide which backup may be restored; RESTORE also writes
     /// them.
     pub recovery_addition: String,
+    /// The archive that was asked, where another one stands in for it: the marker keeps what was asked for.
+    pub asked_of: Option<String>,
 }
 
 impl RestoreOptions {
@@ -78,6 +80,7 @@ impl RestoreOptions {
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,
             recovery_addition: String::new(),
+            asked_of: None,
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod sweep;
 mod tests;
 mod time_of_day;
 pub mod wal;
+mod wanted;
 
 pub use branches::DEFAULT_REQUEST_INTERVAL;
 pub use facts::{BackupFacts, BackupPlace, Branch};
@@ -43,3 +44,4 @@ pub use policy::{Policy, WalRetention};
 pub use report::{Line, Refused, Report, What};
 pub use run::{old_versions, run};
 pub use time_of_day::TimeOfDay;
+pub use wanted::{Wanted, is_wanted, wanted};

@@ -198,7 +198,7 @@ async fn refuse_vanished(
 }
 
 /// Refuses absence for a segment that is missing from the middle of its timeline, or of a later one's way.
-async fn refuse_gap(
+pub(super) async fn refuse_gap(
     archive: &Archive,
     asked: WalSegmentName,
     size: Option<WalSegmentSize>,
@@ -242,7 +242,11 @@ pub async fn has_namesake(archive: &Archive, segment: WalSegmentName) -> Result<
 ///
 /// A server looks for later timelines upwards and stops at the first that is absent. If it took a lost one for
 /// absent, it would end its recovery where its own timeline ends, and begin a second timeline of that number.
-async fn refuse_lost_history(archive: &Archive, asked: TimelineId, server: Asker) -> Result<()> {
+pub(super) async fn refuse_lost_history(
+    archive: &Archive,
+    asked: TimelineId,
+    server: Asker,
+) -> Result<()> {
     // A server looks for timelines later than its own. Without the history of its own it goes on all the same.
     if server.timeline.is_some_and(|reached| asked <= reached) {
         return Ok(());

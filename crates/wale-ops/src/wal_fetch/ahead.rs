@@ -11,13 +11,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use wale_archive::Archive;
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, MemoryPermit};
 
+use super::places::Places;
 use super::plan;
 use super::report::FetchedWal;
-use super::run::fetch_with_permit;
 
 /// Segments fetched ahead at the same time. Decoding is what costs, and the server needs a core, too.
 const AT_ONCE: usize = 2;
@@ -25,7 +24,7 @@ const AT_ONCE: usize = 2;
 /// The segments at hand.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    archive: Archive,
+    places: Arc<Places>,
     window: usize,
     idle: Duration,
     budget: MemoryBudget,
@@ -60,14 +59,14 @@ impl Drop for Slot {
 
 impl Ahead {
     pub(super) fn new(
-        archive: Archive,
+        places: Arc<Places>,
         window: usize,
         budget: MemoryBudget,
         idle: Duration,
     ) -> Self {
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
         Self {
-            archive,
+            places,
             window,
             idle,
             budget,
@@ -154,8 +153,8 @@ impl Ahead {
 
     fn fetch(&self, state: &mut AheadState, name: WalSegmentName, permit: MemoryPermit) -> Slot {
         let (sender, content) = oneshot::channel();
-        let (archive, at_once, shared) = (
-            self.archive.clone(),
+        let (places, at_once, shared) = (
+            Arc::clone(&self.places),
             Arc::clone(&self.at_once),
             Arc::clone(&self.state),
         );
@@ -164,7 +163,10 @@ impl Ahead {
             let Ok(_turn) = at_once.acquire_owned().await else {
                 return;
             };
-            match fetch_with_permit(&archive, &ArchiveFileName::Segment(name), permit).await {
+            match places
+                .fetch_ahead(&ArchiveFileName::Segment(name), permit)
+                .await
+            {
                 Ok(fetched) => {
                     lock(&shared).fetched += 1;
                     // Nobody waits any more: it is dropped.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_archive::{Archive, StoredWal, foreign_cluster};
@@ -15,6 +15,7 @@ use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
+use super::places::{Depth, Places};
 use super::proofs::{Proofs, prove_again, tail_for};
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
 use super::run::{fetch_found, write_to_path};
@@ -68,6 +69,7 @@ impl Default for FetcherOptions {
 #[derive(Debug)]
 pub struct Fetcher {
     archive: Archive,
+    places: Arc<Places>,
     ahead: Option<Ahead>,
     retry: RetryBudget,
     patience: Patience,
@@ -84,6 +86,16 @@ impl Fetcher {
     /// A fetcher from `archive`.
     #[must_use]
     pub fn new(archive: Archive, options: FetcherOptions) -> Self {
+        Self::of_several(archive, Vec::new(), options)
+    }
+
+    /// The same, with further archives by their numbers, from which files are taken that the first cannot give.
+    #[must_use]
+    pub fn of_several(
+        archive: Archive,
+        others: Vec<(u8, Archive)>,
+        options: FetcherOptions,
+    ) -> Self {
         let FetcherOptions {
             prefetch,
             prefetch_bytes,
@@ -92,10 +104,12 @@ impl Fetcher {
             patience,
         } = options;
         let budget = MemoryBudget::new(prefetch_bytes);
-        let ahead =
-            (prefetch > 0).then(|| Ahead::new(archive.clone(), prefetch, budget, prefetch_idle));
+        let places = Places::new(archive.clone(), others);
+        let ahead = (prefetch > 0)
+            .then(|| Ahead::new(Arc::clone(&places), prefetch, budget, prefetch_idle));
         Self {
             archive,
+            places,
             ahead,
             retry: RetryBudget::within(deadline),
             patience,
@@ -231,13 +245,18 @@ impl Fetcher {
 
     /// One try. What was proven a moment ago is proven by one look.
     async fn prove(&self, name: &ArchiveFileName, asker: Asker) -> Result<Absence> {
+        let places = &self.places;
         if self.proofs.holds(name, &asker)
             && let Some(absence) = prove_again(&self.archive, name, &asker).await?
         {
+            let agreed = places.refuse_contradicted(name, asker, Depth::OneLook);
+            agreed.await?;
             return Ok(absence);
         }
         let begun = tokio::time::Instant::now();
         let absence = prove_absent_for(&self.archive, name, asker).await?;
+        let agreed = places.refuse_contradicted(name, asker, Depth::InFull);
+        agreed.await?;
         self.proofs.note(*name, asker, begun);
         Ok(absence)
     }
@@ -255,8 +274,25 @@ impl Fetcher {
 
     /// Finds and fetches a file, once.
     async fn fetch_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
-        let copies = self.look(name).await?;
-        fetch_found(&self.archive, name, &copies).await
+        let from_first = async {
+            let copies = self.look(name).await?;
+            fetch_found(&self.archive, name, &copies).await
+        };
+        self.places.fetch(name, from_first).await
+    }
+
+    /// The same, of which the look is a short one.
+    async fn fetch_shortly(
+        &self,
+        name: &ArchiveFileName,
+        look: impl Future<Output = Result<Vec<StoredWal>>>,
+    ) -> Result<FetchedWal> {
+        let from_first = async {
+            let copies = short(look).await?;
+            let fetch = || fetch_found(&self.archive, name, &copies);
+            RetryBudget::ONCE.run(fetch).await
+        };
+        self.places.fetch(name, from_first).await
     }
 
     /// The counters so far.
@@ -311,18 +347,14 @@ impl Fetcher {
             self.look(name).await
         };
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
-            let copies = short(look).await?;
-            let fetch = || fetch_found(&self.archive, name, &copies);
-            return RetryBudget::ONCE.run(fetch).await;
+            return self.fetch_shortly(name, look).await;
         };
         let taken = tokio::time::timeout(SHORT_TRY, ahead.take(*segment)).await;
         let fetched = if let Ok(Some(fetched)) = taken {
             self.stats_mut().prefetch_hits += 1;
             fetched
         } else {
-            let copies = short(look).await?;
-            let fetch = || fetch_found(&self.archive, name, &copies);
-            RetryBudget::ONCE.run(fetch).await?
+            self.fetch_shortly(name, look).await?
         };
         if let Ok(size) = WalSegmentSize::new(fetched.size) {
             ahead.served(*segment, size);
@@ -356,18 +388,20 @@ impl Fetcher {
         let Some(cluster) = self.asker().await?.cluster else {
             return Ok(());
         };
-        let Some(identity) = self.retry.run(|| self.archive.identity()).await? else {
+        let (identity, asked) = self.retry.run(|| self.places.identity()).await?;
+        let Some(identity) = identity else {
             return Ok(());
         };
         if identity.cluster.system_identifier != cluster {
-            let location = self.archive.location();
             return Err(foreign_cluster(
                 identity.cluster.system_identifier,
                 cluster,
-                &location,
+                &asked.location(),
             ));
         }
-        self.same_cluster.store(true, Ordering::Relaxed);
+        // Of the first: another one only stands in for it.
+        let is_first = Arc::ptr_eq(asked.store(), self.archive.store());
+        self.same_cluster.store(is_first, Ordering::Relaxed);
         Ok(())
     }
 

@@ -18,6 +18,9 @@ mod fetcher;
 #[cfg(test)]
 mod fetcher_tests;
 pub mod folder;
+mod places;
+#[cfg(test)]
+mod places_tests;
 pub mod plan;
 mod proofs;
 mod report;

@@ -31,6 +31,9 @@ const PIECES_AHEAD: usize = 4;
 /// The largest part of the budget that one file may take: a quarter, so that four fetches go on at once.
 const BUDGET_SHARE: u64 = 4;
 
+/// What is said of a name under which two contents are stored.
+pub(super) const DISPUTED: &str = "is in the archive twice, with different contents";
+
 /// Finds, decodes and verifies `name`. What comes back is known to be right.
 ///
 /// # Errors
@@ -86,7 +89,7 @@ async fn refuse_disputed(
             Some((other, before)) if before != digest => {
                 return Err(OpError::new(
                     Kind::CorruptData,
-                    format!("{name} is in the archive twice, with different contents"),
+                    format!("{name} {DISPUTED}"),
                 )
                 .detail(format!(
                     "Objects {} and {} are of two servers that archived into one prefix.",

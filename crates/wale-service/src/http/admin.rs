@@ -186,7 +186,12 @@ fn backup_told(record: &BackupRecord, voice: Voice) -> Reply {
 /// `/backups`: the archive's base backups, oldest first.
 pub(crate) async fn backups(app: &App) -> Result<Reply, OpError> {
     let _turn = list_turn(app).await?;
-    let list = backup_list::run(&app.archive)
+    let list = app
+        .readers
+        .read("the list of backups", |archive| async move {
+            backup_list::run(&archive).await
+        });
+    let list = list
         .await
         .inspect_err(|error| app.quiet.failure("backups", error))?;
     let list: Vec<Value> = list.iter().map(summary).collect();
@@ -237,6 +242,8 @@ pub(crate) async fn status(app: &App) -> Reply {
     };
     let entries = app.journal.entries();
     let running = app.backups.running();
+    let now = app.archive.clock().now();
+    let replicas = app.replicas.iter().map(|replica| replica.status(now));
     let value = json!({
         "version": app.version,
         "mode": app.mode,
@@ -246,6 +253,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "unknown_server": entries.unknown_server,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
+        "further_archives": replicas.collect::<Vec<_>>(),
         "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),

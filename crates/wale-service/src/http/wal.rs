@@ -59,7 +59,9 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
     let _permit = admit(app, &name)?;
     let begun = Instant::now();
     app.push_seen.send_replace(Some(begun));
-    let pushed = if app.hold.pass().await {
+    let pushed = if let Some(refusal) = lagging(app) {
+        Err(refusal)
+    } else if app.hold.pass().await {
         let pushing = app.pusher.push(&name);
         match tokio::time::timeout_at(begun + PUSH_ANSWER, pushing).await {
             Ok(pushed) => pushed,
@@ -82,6 +84,13 @@ pub(crate) async fn push(app: &App, raw: RawName<'_>, voice: Voice) -> Result<Re
             Err(error)
         }
     }
+}
+
+/// Why a push has to wait for an archive that lags behind more than it may.
+fn lagging(app: &App) -> Option<OpError> {
+    let (bound, now) = (app.max_archive_lag?, app.archive.clock().now());
+    let mut replicas = app.replicas.iter();
+    replicas.find_map(|replica| replica.refusal(bound, now))
 }
 
 /// A push that takes longer than anybody waits is no failure: the store or the way to it is slow.
@@ -119,6 +128,9 @@ fn note_push(app: &App, report: &PushReport, begun: Instant) {
             name = %report.name, outcome, bytes = report.bytes_plain, stored_bytes = report.bytes_stored,
             duration_seconds = begun.elapsed().as_secs_f64(), "WAL file archived"
         );
+    }
+    for replica in &app.replicas {
+        replica.archived(&report.name, at);
     }
     app.metrics.pushed(outcome, begun.elapsed(), at);
     let record = PushRecord {

@@ -82,6 +82,9 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     };
     let retry = wale_ops::retry::RetryBudget::within(Duration::from_millis(50));
     let options = ServiceOptions {
+        readers: wale_ops::readers::Readers::of_one(archive.clone()),
+        further: Vec::new(),
+        max_archive_lag: None,
         housekeeping: crate::Housekeeping {
             policy: wale_ops::retention::Policy::default(),
             grace: Duration::from_hours(24),

@@ -36,7 +36,7 @@ use super::gcs::value::{self as gcs, GcsNames};
 use super::goal::{self, RestoreTo, TargetAction};
 use super::group::Group::{
     Archive, Azure, Backup, Cluster, Endpoint, Gcs, Program, Proxies, Restore, Retention, S3,
-    Server, Sidecar, Swift, Wal,
+    Server, Several, Sidecar, Swift, Wal,
 };
 use super::machine;
 use super::s3::value::{self as s3, Sse};
@@ -102,6 +102,9 @@ impl LogFormat {
 /// Partitions that are moved at a time. Beyond 64 they only share the disk and the network.
 const WORKERS: RangeInclusive<usize> = 1..=64;
 
+/// The numbers of archives: one digit.
+pub(super) const ARCHIVES: RangeInclusive<u8> = 1..=9;
+
 /// As many workers as a verb is told to use, within [`WORKERS`].
 pub(crate) fn workers(count: u16) -> usize {
     usize::from(count).clamp(*WORKERS.start(), *WORKERS.end())
@@ -146,6 +149,8 @@ settings! {
     WALE_SWIFT_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
         "The archive in OpenStack Swift, as swift://container/path. The container must exist.")
         .aliases(&["WALG_SWIFT_PREFIX"]).flag("swift-prefix");
+    WALE_PREFIX: Option<String> = Setting::new(Archive, &Opt(PLACE),
+        "The archive in any of these stores, by its URL: file, s3, gs, wabs or swift.").flag("prefix");
     WALG_STORAGE_PREFIX: Option<String> = Setting::new(Archive, &Opt(TEXT),
         "WAL-G's: a folder below the prefix in which the archive lies, whichever prefix is set.");
     WALE_COMPRESSION: Codec = Setting::new(Archive, &Choice(&Codec::ALL_WRITABLE, Codec::name),
@@ -642,6 +647,13 @@ settings! {
          What a base backup of wale's left goes ten minutes after its claim was last refreshed. At least 1h; the \
          sidecar waits longer where WALE_BACKUP_WAL_TIMEOUT demands it.")
         .default("24h");
+    // ------------------------------------------------------------------ several archives
+    WALE_MAX_ARCHIVE_LAG: Option<Duration> = Setting::new(Several, &Opt(DURATION),
+        "The most that a further archive may lag behind the first. While one lags more, a push through the sidecar answers \
+         503 and PostgreSQL keeps its WAL. Without it the lag is reported, and has no bound.").flag("max-archive-lag");
+    WALE_ARCHIVE: Option<u8> = Setting::new(Several, &Opt(Number(ARCHIVES)),
+        "Use the archive of this number alone, as if there were no other: to read one of several, or when the first is lost. \
+         1 is the one whose settings have no number.").flag("archive");
     // ------------------------------------------------------------------ restore
     WALE_RESTORE_LABEL: BackupSelector = Setting::new(Restore, &Text("text", value::selector),
         "The base backup to restore: a full name as `backup-list` prints it, or LATEST: with a time or a position as \

@@ -30,6 +30,8 @@ pub(crate) enum Group {
     Backup,
     /// What is kept, and what may be deleted.
     Retention,
+    /// Further archives: what is said of them together, and every mistake in their own settings.
+    Several,
     /// Restores and the recovery settings that they write.
     Restore,
     /// The program itself: log and configuration file.
@@ -38,7 +40,7 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group, in the order of the reference page.
-    pub(crate) const ALL: [Group; 15] = [
+    pub(crate) const ALL: [Group; 16] = [
         Group::Archive,
         Group::S3,
         Group::Gcs,
@@ -52,6 +54,7 @@ impl Group {
         Group::Wal,
         Group::Backup,
         Group::Retention,
+        Group::Several,
         Group::Restore,
         Group::Program,
     ];
@@ -72,6 +75,7 @@ impl Group {
             Group::Wal => "WAL",
             Group::Backup => "Base backups",
             Group::Retention => "Retention",
+            Group::Several => "Several archives",
             Group::Restore => "Restore",
             Group::Program => "Program",
         }

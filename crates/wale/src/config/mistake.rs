@@ -1,5 +1,7 @@
 //! Mistakes in the configuration, gathered so that all are reported together.
 
+use wale_ops::{Kind, OpError};
+
 use super::group::Group;
 
 /// One mistake. Texts never hold a secret's value.
@@ -36,7 +38,7 @@ impl Mistake {
 }
 
 /// One mistake or several in the three voices of an error: message, detail and hint.
-pub(crate) fn render(mistakes: &[Mistake]) -> (String, Option<String>, Option<String>) {
+fn render(mistakes: &[Mistake]) -> (String, Option<String>, Option<String>) {
     if let [only] = mistakes {
         return (
             format!("configuration: {}", only.text),
@@ -54,6 +56,15 @@ pub(crate) fn render(mistakes: &[Mistake]) -> (String, Option<String>, Option<St
     let message = format!("configuration: {} mistakes", mistakes.len());
     let hint = "correct all of them; `wale config show` prints every setting and its origin";
     (message, Some(detail.join("\n")), Some(hint.to_owned()))
+}
+
+/// All of them in one error of kind `Configuration`.
+pub(crate) fn error(mistakes: &[Mistake]) -> OpError {
+    let (message, detail, hint) = render(mistakes);
+    let mut error = OpError::new(Kind::Configuration, message);
+    error.detail = detail;
+    error.hint = hint;
+    error
 }
 
 /// The known name nearest to a misspelt one, if one is near enough to be meant.

@@ -16,6 +16,7 @@ mod goal;
 mod group;
 mod machine;
 mod mistake;
+mod numbered;
 mod pgp;
 mod prefix;
 mod proxies;
@@ -26,6 +27,7 @@ mod reference;
 mod s3;
 mod setting;
 mod settings;
+mod several;
 mod shape;
 mod show;
 mod source;
@@ -36,7 +38,7 @@ mod wal_g;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wale_ops::{Kind, OpError};
+use wale_ops::OpError;
 
 pub(crate) use azure::AzureSettings;
 pub(crate) use declared::SETTINGS;
@@ -49,6 +51,7 @@ pub(crate) use reference::settings_page;
 pub(crate) use s3::S3Settings;
 pub(crate) use setting::Facts;
 pub(crate) use settings::Settings;
+pub(crate) use several::FurtherArchive;
 pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
 pub(crate) use swift::SwiftSettings;
@@ -73,6 +76,8 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<String>,
     /// Every setting as `config show` prints it.
     pub(crate) shown: Vec<Shown>,
+    /// The archives after the first, by their numbers.
+    pub(crate) further: Vec<FurtherArchive>,
 }
 
 impl Loaded {
@@ -95,6 +100,77 @@ impl Loaded {
     }
 
     fn from_sources(sources: Sources) -> Self {
+        let (mut mistakes, mut warnings) = several::check(&sources);
+        let chosen = several::chosen(&sources);
+        if let Some(number) = chosen {
+            mistakes.extend(several::check_choice(&sources, number));
+        }
+        let mut loaded = match chosen {
+            Some(number) if number > 1 => {
+                let of_first = sources.mistakes.clone();
+                let mut loaded = Self::of_one(sources.of_archive(number));
+                for mistake in &mut loaded.mistakes {
+                    let group = mistake.group;
+                    *mistake = several::of_archive(mistake, number);
+                    mistake.group = group;
+                }
+                loaded.mistakes.extend(of_first);
+                loaded
+            }
+            Some(_) => Self::of_one(sources),
+            None => Self::of_all(sources),
+        };
+        loaded.warnings.append(&mut warnings);
+        mistakes.retain(|mistake| !loaded.mistakes.contains(mistake));
+        loaded.mistakes.append(&mut mistakes);
+        loaded.mistakes.sort_by_key(|mistake| mistake.group);
+        loaded
+    }
+
+    /// The first archive, and those after it.
+    fn of_all(sources: Sources) -> Self {
+        let further: Vec<(u8, Sources)> = several::numbers(&sources)
+            .into_iter()
+            .map(|number| (number, sources.of_archive(number)))
+            .collect();
+        let mut loaded = Self::of_one(sources);
+        for (number, sources) in further {
+            let one = Self::of_one(sources);
+            // What is wrong with settings that are the same for all was said of the first.
+            let own = |mistake: &&Mistake| !loaded.mistakes.contains(mistake);
+            let mistakes: Vec<Mistake> = one
+                .mistakes
+                .iter()
+                .filter(own)
+                .map(|mistake| several::of_archive(mistake, number))
+                .collect();
+            let news = one.warnings.into_iter();
+            let news = news.filter(|warning| !loaded.warnings.contains(warning));
+            let news: Vec<String> = news
+                .map(|warning| numbered::with_numbers(&warning, number))
+                .collect();
+            loaded.warnings.extend(news);
+            let values = one.settings.values();
+            let shown = SETTINGS
+                .iter()
+                .filter(|setting| numbered::is_of_one_archive(setting.facts()));
+            let shown = shown.filter_map(|setting| Shown::of_archive(*setting, values, number));
+            loaded.shown.extend(shown);
+            loaded.mistakes.extend(mistakes.iter().cloned());
+            loaded.further.push(FurtherArchive {
+                number,
+                settings: one.settings,
+                mistakes,
+            });
+        }
+        loaded.settings.further = loaded.further.len();
+        let same = several::same_places(&loaded.settings, &loaded.further);
+        loaded.mistakes.extend(same);
+        loaded
+    }
+
+    /// One archive alone.
+    fn of_one(sources: Sources) -> Self {
         let mut reader = Reader::new(sources);
         let settings = Settings::read(&mut reader);
         reader.refuse_what_is_not_built();
@@ -124,6 +200,7 @@ impl Loaded {
             mistakes,
             warnings,
             shown,
+            further: Vec::new(),
         }
     }
 
@@ -142,7 +219,7 @@ impl Loaded {
         if mistakes.is_empty() {
             Ok(&self.settings)
         } else {
-            Err(error(&mistakes))
+            Err(mistake::error(&mistakes))
         }
     }
 
@@ -153,14 +230,6 @@ impl Loaded {
     pub(crate) fn require_all(&self) -> Result<&Settings, OpError> {
         self.require(&Group::ALL)
     }
-}
-
-fn error(mistakes: &[Mistake]) -> OpError {
-    let (message, detail, hint) = mistake::render(mistakes);
-    let mut error = OpError::new(Kind::Configuration, message);
-    error.detail = detail;
-    error.hint = hint;
-    error
 }
 
 #[cfg(test)]

@@ -45,13 +45,15 @@ pub(crate) enum Place {
 }
 
 /// WAL-E's order, of options and of variables alike (an option for Swift does not exist).
-pub(super) const PREFIXES: [&str; 6] = [
+pub(super) const PREFIXES: [&str; 7] = [
     "WALE_FILE_PREFIX",
     "WALE_GS_PREFIX",
     "WALE_S3_PREFIX",
     "WALE_S3_BUCKET",
     "WALE_SWIFT_PREFIX",
     "WALE_WABS_PREFIX",
+    // None of WAL-E's.
+    "WALE_PREFIX",
 ];
 
 /// One prefix setting that is set.

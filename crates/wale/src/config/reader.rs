@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::declared::{SETTINGS, WITHOUT_EFFECT};
 use super::mistake::{Mistake, nearest};
+use super::numbered;
 use super::raw::Origin;
 use super::redact::{self, redact};
 use super::setting::{Declared, Setting, Values};
@@ -128,8 +129,15 @@ impl Reader {
             } else if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                 warnings.push(format!("{name} has no effect: {why}"));
             } else if self.looks_like_ours(name) && !is_declared(name) {
-                let nearest = nearest(name, SETTINGS.iter().map(|setting| setting.facts().name));
-                let advice = nearest.map_or_else(String::new, |n| format!("; did you mean {n}?"));
+                let (base, number) = match numbered::split(name) {
+                    // Judged by `several::check`.
+                    Some((base, _)) if is_declared(base) => continue,
+                    Some((base, _)) => (base, &name[base.len()..]),
+                    None => (name, ""),
+                };
+                let nearest = nearest(base, SETTINGS.iter().map(|setting| setting.facts().name));
+                let advice =
+                    nearest.map_or_else(String::new, |n| format!("; did you mean {n}{number}?"));
                 warnings.push(format!(
                     "{name} is not a known setting and has no effect{advice}"
                 ));

@@ -20,6 +20,12 @@ value and where the value came from.
 Sizes take `B`, `kB`, `MB`, `GB`, `TB` in steps of 1024, as PostgreSQL's. Durations take `ms`, `s`,
 `min`, `h`, `d`. A secret may be read from a file: set `<NAME>_FILE` to its path.
 An empty file is a mistake, not an unset secret.
+
+Further archives follow the first ([guide](../guide/several-archives.md)). The settings of archive 2
+are those that belong to one archive with `_2` at the end of the name (`WALE_PREFIX_2`,
+`AWS_REGION_2`, `AWS_SECRET_ACCESS_KEY_FILE_2`, `WALE_RETAIN_DAYS_2`), and so on up to 9: the place,
+the sections of the stores, and retention. They inherit nothing from the first. Every other setting
+is the same for all archives, and with a number it is a mistake.
 ";
 
 /// The page.

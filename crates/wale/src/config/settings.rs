@@ -12,10 +12,10 @@ use super::azure::{self, AzureSettings};
 use super::carried;
 use super::declared::{
     CRON_TIMING, SETTINGS, TZ, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL, WALE_FILE_PREFIX,
-    WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_RETAIN_BACKUPS, WALE_RETAIN_DAILY,
-    WALE_RETAIN_DAYS, WALE_RETAIN_MONTHLY, WALE_RETAIN_WAL, WALE_RETAIN_WEEKLY, WALE_S3_BUCKET,
-    WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE, WALE_TLS_KEY_FILE,
-    WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
+    WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_PREFIX, WALE_RETAIN_BACKUPS,
+    WALE_RETAIN_DAILY, WALE_RETAIN_DAYS, WALE_RETAIN_MONTHLY, WALE_RETAIN_WAL, WALE_RETAIN_WEEKLY,
+    WALE_S3_BUCKET, WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE,
+    WALE_TLS_KEY_FILE, WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
 };
 use super::encryption::{self, EncryptionSettings};
 use super::gcs::{self, GcsSettings};
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) azure: Option<AzureSettings>,
     /// What objects are encrypted with, and the keys to read them.
     pub(crate) encryption: EncryptionSettings,
+    /// How many archives there are after the first.
+    pub(crate) further: usize,
 }
 
 impl Settings {
@@ -81,12 +83,23 @@ impl Settings {
             azure,
             gcs,
             encryption,
+            further: 0,
         }
+    }
+
+    /// What everything is set to.
+    pub(super) fn values(&self) -> &Values {
+        &self.values
     }
 
     /// The value of a setting.
     pub(crate) fn get<T>(&self, setting: &Setting<T>) -> T {
         self.values.get(setting)
+    }
+
+    /// The text of a setting that is set by somebody.
+    pub(super) fn text<T>(&self, setting: &Setting<T>) -> Option<&str> {
+        self.values.set(setting).map(|(text, _)| text)
     }
 
     /// The file that holds a secret, when it is set by one.
@@ -135,7 +148,7 @@ impl Settings {
 }
 
 /// The settings of which each is a place for the archive.
-pub(super) fn places() -> [&'static Setting<Option<String>>; 6] {
+pub(super) fn places() -> [&'static Setting<Option<String>>; 7] {
     [
         &WALE_FILE_PREFIX,
         &WALE_S3_PREFIX,
@@ -143,6 +156,7 @@ pub(super) fn places() -> [&'static Setting<Option<String>>; 6] {
         &WALE_WABS_PREFIX,
         &WALE_SWIFT_PREFIX,
         &WALE_S3_BUCKET,
+        &WALE_PREFIX,
     ]
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::group::Group;
+use super::numbered;
 use super::raw::Origin;
 use super::redact::{HIDDEN, redact};
 use super::setting::{Declared, Default, Values};
@@ -11,8 +12,10 @@ use super::setting::{Declared, Default, Values};
 /// One setting as it is shown.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
-    name: &'static str,
+    name: String,
     group: Group,
+    /// The further archive whose setting it is.
+    archive: Option<u8>,
     value: Option<String>,
     origin: String,
     /// Listed only when somebody sets it.
@@ -37,11 +40,30 @@ impl Shown {
             }
         };
         Self {
-            name: facts.name,
+            name: facts.name.to_owned(),
             group: facts.group,
+            archive: None,
             value,
             origin,
             reserved: facts.hidden || setting.not_built().is_some(),
+        }
+    }
+
+    /// The same for a further archive: nothing where nobody sets it.
+    pub(super) fn of_archive(setting: &dyn Declared, values: &Values, number: u8) -> Option<Self> {
+        let shown = Self::of(setting, values);
+        let is_set = values.raw(setting.facts()).origin != Origin::Unset;
+        is_set.then(|| Self {
+            name: numbered::with_numbers(&shown.name, number),
+            archive: Some(number),
+            ..shown
+        })
+    }
+
+    fn heading(&self) -> String {
+        match self.archive {
+            Some(number) => format!("Archive {number}"),
+            None => self.group.title().to_owned(),
         }
     }
 
@@ -55,20 +77,20 @@ pub(crate) fn show_text(shown: &[Shown]) -> String {
     let listed = || shown.iter().filter(|s| s.is_listed());
     let width = listed().map(|s| s.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    let mut group = None;
-    for Shown {
-        name,
-        group: its,
-        value,
-        origin,
-        ..
-    } in listed()
-    {
-        if group != Some(*its) {
-            let gap = if group.is_some() { "\n" } else { "" };
-            let _ = writeln!(text, "{gap}# {}", its.title());
-            group = Some(*its);
+    let mut heading = None;
+    for shown in listed() {
+        let its = shown.heading();
+        if heading.as_ref() != Some(&its) {
+            let gap = if heading.is_some() { "\n" } else { "" };
+            let _ = writeln!(text, "{gap}# {its}");
+            heading = Some(its);
         }
+        let Shown {
+            name,
+            value,
+            origin,
+            ..
+        } = shown;
         let value = value.as_deref().unwrap_or("").replace('\n', "\\n");
         let _ = writeln!(text, "{name:width$} = {value:<32} # {origin}");
     }
@@ -79,8 +101,8 @@ pub(crate) fn show_text(shown: &[Shown]) -> String {
 pub(crate) fn show_json(shown: &[Shown]) -> serde_json::Value {
     let entry = |s: &Shown| {
         let body =
-            serde_json::json!({ "value": s.value, "origin": s.origin, "group": s.group.title() });
-        (s.name.to_owned(), body)
+            serde_json::json!({ "value": s.value, "origin": s.origin, "group": s.heading() });
+        (s.name.clone(), body)
     };
     serde_json::Value::Object(shown.iter().filter(|s| s.is_listed()).map(entry).collect())
 }

@@ -13,6 +13,7 @@ use wale_cluster::read_bounded_text;
 use super::declared::{SETTINGS, WALE_CONFIG_FILE, WALE_GPG_KEY_ID};
 use super::group::Group;
 use super::mistake::Mistake;
+use super::numbered;
 use super::raw::{Origin, Raw};
 use super::setting::{Declared, Values};
 use super::value::without_line_end;
@@ -42,6 +43,8 @@ pub(crate) struct Sources {
     pub(crate) mistakes: Vec<Mistake>,
     /// What several prefixes mean.
     pub(crate) several: Several,
+    /// The further archive whose settings these are.
+    archive: Option<u8>,
 }
 
 impl Sources {
@@ -83,6 +86,43 @@ impl Sources {
         let of_file = of_file.filter(|(name, _)| !sources.file.contains_key(name));
         sources.environment = of_file.collect();
         sources
+    }
+
+    /// The same for the further archive of that number: the settings that belong to one archive are those with the number,
+    /// and all others are the same.
+    pub(super) fn of_archive(&self, number: u8) -> Self {
+        let name_there = |name: &str| {
+            let own = numbered::split(name).filter(|(base, _)| numbered::names_one_archive(base));
+            match own {
+                Some((base, its)) => (its == number).then(|| base.to_owned()),
+                None if numbered::names_one_archive(name) => None,
+                None => Some(name.to_owned()),
+            }
+        };
+        let environment = self.environment.iter();
+        let file = self.file.iter();
+        let flags = self.flags.iter();
+        Self {
+            flags: flags
+                .filter(|(name, _)| !numbered::names_one_archive(name))
+                .map(|(name, text)| (name.clone(), text.clone()))
+                .collect(),
+            environment: environment
+                .filter_map(|(name, text)| Some((name_there(name)?, text.clone())))
+                .collect(),
+            file: file
+                .filter_map(|(name, place)| Some((name_there(name)?, place.clone())))
+                .collect(),
+            file_path: self.file_path.clone(),
+            mistakes: Vec::new(),
+            several: self.several,
+            archive: Some(number),
+        }
+    }
+
+    /// The names of the settings that flags set.
+    pub(super) fn flag_names(&self) -> impl Iterator<Item = &str> {
+        self.flags.keys().map(String::as_str)
     }
 
     /// These flags and this environment, no file.
@@ -153,7 +193,7 @@ impl Sources {
     }
 
     /// The value of a setting, not parsed.
-    fn value(&self, setting: &dyn Declared) -> Raw {
+    pub(super) fn value(&self, setting: &dyn Declared) -> Raw {
         let facts = setting.facts();
         let direct = self.look_up(setting);
         let Some(variable) = facts.file_variable() else {
@@ -229,7 +269,11 @@ impl Sources {
                 && counts(text)
             {
                 let text = wal_g::in_our_words(name, text);
-                return Raw::set(text, Origin::Environment((*name).to_owned()));
+                let name = match self.archive {
+                    Some(number) => numbered::with_numbers(name, number),
+                    None => (*name).to_owned(),
+                };
+                return Raw::set(text, Origin::Environment(name));
             }
         }
         for name in names {

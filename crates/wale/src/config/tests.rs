@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wale_cluster::Secret;
 use wale_format::Codec;
+use wale_ops::Kind;
 use wale_ops::retention::{Policy, WalRetention};
 
 use super::declared::{

@@ -112,7 +112,10 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "WALG_WITHOUT_FILES_METADATA",
         "a backup of wale's always has its manifest",
     ),
-    ("WALG_FAILOVER_STORAGES", "one archive is read and written"),
+    (
+        "WALG_FAILOVER_STORAGES",
+        "further archives are set with WALE_PREFIX_2 and so on",
+    ),
     (
         "WALG_SSH_PREFIX",
         "there is no store over SSH; mount the directory and set WALE_FILE_PREFIX",

@@ -31,11 +31,18 @@ pub(crate) fn run(
     let settings = loaded.require(&[Group::Archive, Group::Cluster, Group::Restore])?;
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
+    let readers = assemble::readers(loaded, &archive)?;
     if arguments.dry_run {
-        let preview = runtime::small()?.block_on(backup_fetch::preview(&archive, &options))?;
+        let preview = readers.read("the plan", async |archive: Archive| {
+            backup_fetch::preview(&archive, &options).await
+        });
+        let preview = runtime::small()?.block_on(preview)?;
         return print(&describe(&preview, &options));
     }
-    let report = runtime::large(options.workers)?.block_on(fetch(&archive, &options, bar))?;
+    let report = readers.read("the restore", async |archive: Archive| {
+        fetch(&archive, &options, bar).await
+    });
+    let report = runtime::large(options.workers)?.block_on(report)?;
     tell(&report);
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(crate) use wal_record::WalObject;
 use print::print;
 
 use indicatif::ProgressBar;
-use wale_ops::{Kind, OpError};
+use wale_ops::{Archive, Kind, OpError};
 
 use crate::assemble::VERSION;
 use crate::bounds::Bounds;
@@ -61,7 +61,10 @@ pub(crate) fn run(
         Verb::BackupList(arguments) => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-            let list = backup_list::run(&archive, arguments, invocation.face);
+            let readers = assemble::readers(loaded, &archive)?;
+            let list = readers.read("the list of backups", async |archive: Archive| {
+                backup_list::run(&archive, arguments, invocation.face).await
+            });
             print(&runtime::small()?.block_on(list)?)
         }
         Verb::Adopt { json } => {

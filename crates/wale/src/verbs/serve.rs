@@ -12,7 +12,7 @@ use crate::runtime::{self, Signals};
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(loaded: &Loaded) -> Result<(), Failure> {
     let settings = loaded.require_all()?;
-    Ok(runtime::large(streams(settings))?.block_on(serve(settings))?)
+    Ok(runtime::large(streams(settings))?.block_on(serve(settings, loaded))?)
 }
 
 /// Partitions and segments that may move at a time: a base backup or a restore, the pushes that are
@@ -29,15 +29,18 @@ fn streams(settings: &Settings) -> usize {
         + settings.get(&declared::WALE_FETCH_PREFETCH)
 }
 
-async fn serve(settings: &Settings) -> Result<(), OpError> {
+async fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), OpError> {
     let signals = Signals::listen()?;
     let opened = assemble::archive(settings, Bounds::of_sidecar(settings))?;
-    let options = assemble::service(settings, opened.archive)?;
+    let readers = assemble::readers(loaded, &opened.archive)?;
+    let further = assemble::further(&opened.archive, &loaded.further)?;
+    let options = assemble::service(settings, opened.archive, readers, further)?;
     let schedule = options.schedule.as_ref();
     tracing::info!(
         version = VERSION,
         mode = options.mode.name(),
         archive = options.archive.location(),
+        further_archives = options.further.len(),
         listen = %options.listen,
         schedule = schedule.map_or("off", |schedule| schedule.text()),
         "starting"

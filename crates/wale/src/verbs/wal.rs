@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wale_cluster::WalDirectory;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::{FetchReport, Fetcher, FetcherOptions, Patience};
 use wale_ops::wal_push::{self, LOOK_AHEAD_MAX, PushOptions, PushReport, Pusher, PusherOptions};
 use wale_ops::{Archive, Kind, OpError};
@@ -199,8 +200,9 @@ fn fetch_file(
         );
     }
     let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
+    let readers = assemble::readers(loaded, &archive)?;
     let fetched = runtime::small()?.block_on(fetch_now(
-        archive,
+        &readers,
         settings.get(&declared::WALE_FETCH_DEADLINE),
         &name,
         &arguments.destination,
@@ -235,7 +237,7 @@ fn told_complete(arguments: &WalFetch, location: &str, report: &FetchReport) {
 }
 
 async fn fetch_now(
-    archive: Archive,
+    readers: &Readers,
     deadline: Duration,
     name: &ArchiveFileName,
     destination: &Path,
@@ -255,7 +257,8 @@ async fn fetch_now(
         },
         ..FetcherOptions::default()
     };
-    let fetcher = Fetcher::new(archive.clone(), options);
+    let archive = readers.first();
+    let fetcher = Fetcher::of_several(archive.clone(), readers.others(), options);
     let error = match fetcher.fetch_to_path(name, destination, None).await {
         Ok(report) => return Ok(report),
         Err(error) => error,
@@ -272,7 +275,7 @@ async fn fetch_now(
     };
     let ends_elsewhere = error.kind == Kind::CorruptData
         && role == Role::ArchiveRecovery
-        && recovery::may_end_before(&archive, name, destination).await?;
+        && recovery::may_end_before(archive, name, destination).await?;
     if !ends_elsewhere {
         return Err(error);
     }

@@ -166,7 +166,8 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
         ..FetcherOptions::default()
     };
     let location = archive.location();
-    let fetcher = Fetcher::new(archive, options);
+    let readers = assemble::readers(loaded, &archive)?;
+    let fetcher = Fetcher::of_several(readers.first().clone(), readers.others(), options);
     let result = runtime::small()?.block_on(async {
         for name in &names {
             fetch_ahead(&fetcher, &location, &folder, *name).await?;

@@ -58,6 +58,7 @@ mod s3_store;
 mod secrets;
 mod secrets_s3;
 mod segment_sizes;
+mod several_archives;
 mod several_sidecars;
 mod slots;
 mod standby;

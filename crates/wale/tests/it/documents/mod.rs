@@ -59,6 +59,7 @@ pages! {
     the_guide_to_requests_runs: "docs/guide/requests.md", |_| {};
     the_guide_to_a_restore_runs: "docs/guide/restore.md", restore;
     the_guide_to_retention_runs: "docs/guide/retention.md", retention;
+    the_guide_to_several_archives_runs: "docs/guide/several-archives.md", several_archives;
     the_guide_to_s3_runs: "docs/guide/s3.md", s3;
     the_guide_to_stores_runs: "docs/guide/stores.md", |_| {};
     the_guide_to_swift_runs: "docs/guide/swift.md", swift;
@@ -515,6 +516,29 @@ fn copying(page: &mut Page) {
     assert!(listed.contains("base_00000001"), "{listed}");
     let wal = wale_testkit::shell(&format!("ls {}/wal_005", second.display()));
     assert_eq!(wal.lines().count(), stage.wal_names().len());
+}
+
+fn several_archives(page: &mut Page) {
+    let mut stage = Stage::new("several-guide", 15);
+    stage.sidecar.kill();
+    let folder = stage.sandbox.folder("second");
+    page.replace("/mnt/second", folder.display().to_string());
+    let path = stage.sandbox.path().join("further.conf");
+    std::fs::write(&path, page.ini()).unwrap();
+    stage.options = (stage.options.clone()).set("WALE_CONFIG_FILE", &path.display().to_string());
+    stage.sidecar = Sidecar::start(&stage.sandbox, WALE, &stage.options);
+    stage.archive_all();
+    assert_eq!(stage.sidecar.get("/backup-push").status, 200);
+    wait_until("the second to have it", Duration::from_secs(60), || {
+        let listed = wale_testkit::shell(&format!("ls {}/basebackups_005", folder.display()));
+        listed.contains("sentinel").then_some(())
+    });
+    let mut shell = Shell::of_sidecar(&stage.sandbox, &stage.cluster, &stage.options);
+    let told = page.sh(&mut shell);
+    assert_eq!(told.matches("base_00000001").count(), 2, "{told}");
+    std::fs::rename(stage.archive(), stage.sandbox.path().join("lost")).unwrap();
+    let alone = page.sh(&mut shell);
+    assert!(alone.contains("base_00000001"), "{alone}");
 }
 
 fn gcs(page: &mut Page) {

@@ -1,0 +1,186 @@
+//! Archives that are read, and not written: all of them as one, and each of them alone.
+//!
+//! Read as one they give what any of them has, as long as all of them answer: what an archive that is away holds is not known,
+//! and a reader that must know fails. Then it reads one alone. Which one gave what it has, it is told in the log.
+
+use std::sync::Arc;
+
+use wale_archive::Archive;
+use wale_storage::FallbackStore;
+
+use crate::error::{Kind, Result};
+
+/// The archives.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    together: Archive,
+    each: Vec<(u8, Archive)>,
+}
+
+impl Readers {
+    /// One archive and no other.
+    #[must_use]
+    pub fn of_one(archive: Archive) -> Self {
+        Self {
+            each: vec![(1, archive.clone())],
+            together: archive,
+        }
+    }
+
+    /// The first, and those that follow it by their numbers.
+    #[must_use]
+    pub fn new(first: Archive, others: Vec<(u8, Archive)>) -> Self {
+        if others.is_empty() {
+            return Self::of_one(first);
+        }
+        let stores = others
+            .iter()
+            .map(|(_, archive)| Arc::clone(archive.store()));
+        let store = FallbackStore::new(Arc::clone(first.store()), stores.collect());
+        let together = first.over(Arc::new(store), first.budget().clone());
+        let mut each = vec![(1, first)];
+        each.extend(others);
+        Self { together, each }
+    }
+
+    /// The first alone.
+    #[must_use]
+    pub fn first(&self) -> &Archive {
+        self.each.first().map_or(&self.together, |(_, first)| first)
+    }
+
+    /// Those that follow it.
+    #[must_use]
+    pub fn others(&self) -> Vec<(u8, Archive)> {
+        self.each.iter().skip(1).cloned().collect()
+    }
+
+    /// Reads all as one; where that fails in a way that one alone may not, each alone, until it succeeds. `what` is what is
+    /// read, for the log.
+    ///
+    /// # Errors
+    /// The first error.
+    pub async fn read<T, F>(&self, what: &str, mut read: impl FnMut(Archive) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let error = match read(self.together.clone()).await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if self.each.len() == 1 || !may_differ(error.kind) {
+            return Err(error);
+        }
+        tracing::warn!(
+            hint = "archives are read one by one; /status and the log show which of them does not answer",
+            "{what} from all archives as one failed: {}",
+            error.chain()
+        );
+        // What is damaged came from the first, if it has it.
+        let begin = usize::from(error.kind == Kind::CorruptData);
+        for (number, archive) in self.each.iter().cycle().skip(begin).take(self.each.len()) {
+            match read(archive.clone()).await {
+                Ok(value) => {
+                    tracing::warn!(
+                        archive = number,
+                        location = archive.location(),
+                        "{what} from archive {number} alone succeeded"
+                    );
+                    return Ok(value);
+                }
+                Err(error) if !may_differ(error.kind) && error.kind != Kind::NotFound => {
+                    return Err(error);
+                }
+                Err(error) => tracing::warn!(
+                    archive = number,
+                    location = archive.location(),
+                    "{what} from archive {number} alone failed: {}",
+                    error.chain()
+                ),
+            }
+        }
+        Err(error)
+    }
+}
+
+/// Whether another archive may give what one does not.
+fn may_differ(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::StorageUnavailable | Kind::CorruptData | Kind::PermissionDenied | Kind::Configuration
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use wale_format::Codec;
+    use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
+
+    use super::*;
+    use crate::error::OpError;
+    use crate::testing::archive;
+
+    fn readers() -> Readers {
+        let one = || {
+            let store = FaultyStore::new(Arc::new(MemoryStore::new()), FaultPlan::new());
+            archive(Arc::new(store) as Arc<dyn Store>, Codec::Zstd, 1 << 20)
+        };
+        Readers::new(one(), vec![(2, one()), (3, one())])
+    }
+
+    /// Reads with these outcomes, in order. Gives the result and how many there were.
+    async fn read(readers: &Readers, outcomes: &[Option<Kind>]) -> (Result<(), Kind>, usize) {
+        let made = Mutex::new(0);
+        let result = readers
+            .read("a reading", |_| {
+                let mut made = made.lock().expect("sound");
+                let outcome = outcomes[*made];
+                *made += 1;
+                async move {
+                    match outcome {
+                        None => Ok(()),
+                        Some(kind) => Err(OpError::new(kind, "it failed")),
+                    }
+                }
+            })
+            .await;
+        (
+            result.map_err(|error| error.kind),
+            made.into_inner().expect("sound"),
+        )
+    }
+
+    #[tokio::test]
+    async fn one_alone_is_read_where_all_together_cannot_be() {
+        use Kind::{CorruptData, NotEmpty, NotFound, StorageUnavailable};
+        let several = readers();
+        for (outcomes, result, made) in [
+            (&[None][..], Ok(()), 1),
+            (
+                &[Some(StorageUnavailable), Some(StorageUnavailable), None],
+                Ok(()),
+                3,
+            ),
+            (&[Some(CorruptData), Some(NotFound), None], Ok(()), 3),
+            (&[Some(NotFound)], Err(NotFound), 1),
+            (
+                &[Some(StorageUnavailable), Some(NotEmpty)],
+                Err(NotEmpty),
+                2,
+            ),
+            (&[Some(CorruptData); 4], Err(CorruptData), 4),
+        ] {
+            assert_eq!(
+                read(&several, outcomes).await,
+                (result, made),
+                "{outcomes:?}"
+            );
+        }
+        let alone = Readers::of_one(several.first().clone());
+        let outcomes = [Some(StorageUnavailable)];
+        assert_eq!(read(&alone, &outcomes).await, (Err(StorageUnavailable), 1));
+        assert!(alone.others().is_empty() && several.others().len() == 2);
+    }
+}

@@ -1,0 +1,105 @@
+//! What an archive that follows another one wants of it, under a policy of its own.
+//!
+//! Both are looked at together, and the policy decides over all of their backups. So what is copied is what the archive's own
+//! retention keeps when it has it, and the two never work against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use wale_archive::Archive;
+use wale_format::BackupName;
+
+use super::facts::BackupFacts;
+use super::inventory::Inventory;
+use super::plan::{BackupVerdict, Request, decide};
+use super::policy::Policy;
+use super::wal::{Verdict, WalJudge, WalNeed};
+use crate::error::Result;
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Backups that only the other archive has, and that the policy keeps.
+    pub backups: Vec<BackupName>,
+    /// Backups that the archive has.
+    pub there: Vec<BackupName>,
+    /// The judge of WAL; without one all of it is wanted.
+    pub wal: Option<WalJudge>,
+}
+
+/// What `copy` wants of `source` under its policy. Without a rule that is everything.
+///
+/// # Errors
+/// As [`run`](super::run()): a clock that is behind the archive decides nothing.
+pub async fn wanted(
+    source: &Archive,
+    copy: &Archive,
+    policy: &Policy,
+    grace: Duration,
+    request_interval: Duration,
+) -> Result<Wanted> {
+    if !policy.is_set() {
+        let (all, there) = (source.catalog().await?, copy.catalog().await?);
+        let names = |catalog: wale_archive::Catalog| -> BTreeSet<BackupName> {
+            catalog
+                .backups
+                .into_iter()
+                .map(|entry| entry.name)
+                .collect()
+        };
+        let (all, there) = (names(all), names(there));
+        return Ok(Wanted {
+            backups: all.difference(&there).cloned().collect(),
+            there: there.into_iter().collect(),
+            wal: None,
+        });
+    }
+    let now = source.clock().now();
+    let stock = Inventory::take(source, now).await?;
+    let own = Inventory::take(copy, now).await?;
+    let grace = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
+    let writing = stock.being_written(grace);
+    let there: BTreeSet<BackupName> = own.backups.iter().map(|one| one.name.clone()).collect();
+    let in_source: BTreeSet<BackupName> =
+        stock.backups.iter().map(|one| one.name.clone()).collect();
+    let backups = union(own.backups, stock.backups);
+    let request = Request::Policy(policy.clone());
+    let verdicts = decide(&request, &backups, &[], &stock.time, request_interval)?;
+    let kept = || verdicts.iter().filter(|verdict| !verdict.goes());
+    let wanted = kept().map(|verdict| verdict.backup.name.clone());
+    let is_new = |name: &BackupName| in_source.contains(name) && !there.contains(name);
+    let wanted = wanted.filter(is_new).collect();
+    let mut needs: Vec<WalNeed> = kept().flat_map(BackupVerdict::needs).collect();
+    needs.extend(writing.iter().map(|one| WalNeed {
+        start: one.name.segment(),
+        last: None,
+        size: None,
+        committed: None,
+        is_apart: false,
+    }));
+    Ok(Wanted {
+        backups: wanted,
+        there: there.into_iter().collect(),
+        wal: Some(WalJudge::new(needs, stock.lineage.into_histories())),
+    })
+}
+
+/// The backups of both, oldest first. What the source says of one counts: it was there first.
+fn union(copy: Vec<BackupFacts>, source: Vec<BackupFacts>) -> Vec<BackupFacts> {
+    let all = copy.into_iter().chain(source);
+    let by_name: BTreeMap<BackupName, BackupFacts> =
+        all.map(|facts| (facts.name.clone(), facts)).collect();
+    let mut all: Vec<BackupFacts> = by_name.into_values().collect();
+    all.sort_by(|one, other| (one.time, &one.name).cmp(&(other.time, &other.name)));
+    all
+}
+
+/// Whether a file of this verdict is copied. What no backup needs is not, however young it is.
+#[must_use]
+pub const fn is_wanted(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Needed | Verdict::History | Verdict::NoBackup
+    )
+}

@@ -1,0 +1,275 @@
+//! The archives that a file can come from: the first, and further ones that follow it.
+//!
+//! The first is asked, and what it cannot give is taken from the next that has it: a file that it lacks, one that is damaged
+//! there, and every file while it does not answer. What comes from another one is verified just as well. An archive that did
+//! not answer rests for a while: then the others are asked before it, so that a recovery does not wait for it each time.
+//!
+//! Absence is the first's to prove, because every acknowledged file was stored there. A further one that answers must agree.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wale_archive::Archive;
+use wale_format::ArchiveIdentity;
+use wale_pg::ArchiveFileName;
+use wale_pipeline::MemoryPermit;
+
+use super::absent::{Asker, present, refuse_gap, refuse_lost_history};
+use super::report::FetchedWal;
+use super::run::{fetch_found, fetch_with_permit};
+use crate::error::{Kind, OpError, Result};
+
+/// How long an archive that did not answer is asked after the others, 30 s.
+const REST: Duration = Duration::from_secs(30);
+
+/// How long a further archive may take to say what it has, 5 s: it is asked while a server waits.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The archives.
+#[derive(Debug)]
+pub(super) struct Places {
+    first: FetchPlace,
+    others: Vec<FetchPlace>,
+}
+
+#[derive(Debug)]
+struct FetchPlace {
+    number: u8,
+    archive: Archive,
+    /// When it did not answer last.
+    silent: Mutex<Option<Instant>>,
+    /// Whether the log says that files come from it.
+    is_told: Mutex<bool>,
+}
+
+impl FetchPlace {
+    fn new(number: u8, archive: Archive) -> Self {
+        Self {
+            number,
+            archive,
+            silent: Mutex::default(),
+            is_told: Mutex::default(),
+        }
+    }
+
+    fn rests(&self) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.is_some_and(|since| since.elapsed() < REST)
+    }
+
+    fn note(&self, error: Option<&OpError>) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        *silent = error
+            .filter(|error| is_outage(error))
+            .map(|_| Instant::now());
+    }
+
+    /// Says once that files come from here, and again when the first gave one in between.
+    fn tell(&self, comes: bool, name: &ArchiveFileName, why: Option<&OpError>) {
+        let mut is_told = self.is_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_told = std::mem::replace(&mut *is_told, comes);
+        drop(is_told);
+        if comes && !was_told {
+            tracing::warn!(
+                %name,
+                archive = self.number,
+                location = self.archive.location(),
+                "WAL is taken from archive {}, since the first cannot give it: {}",
+                self.number,
+                why.map_or_else(|| "it did not answer a moment ago".to_owned(), OpError::chain)
+            );
+        }
+    }
+
+    async fn fetch(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+        let fetched = async {
+            let look = self.archive.find_wal_copies(name);
+            let copies = match tokio::time::timeout(LOOK, look).await {
+                Ok(copies) => copies?,
+                Err(_) => return Err(silent(&self.archive)),
+            };
+            fetch_found(&self.archive, name, &copies).await
+        };
+        let fetched = fetched.await;
+        self.note(fetched.as_ref().err());
+        fetched
+    }
+}
+
+fn silent(archive: &Archive) -> OpError {
+    let (place, seconds) = (archive.location(), LOOK.as_secs());
+    let message = format!("{place} did not answer within {seconds} s");
+    OpError::new(Kind::StorageUnavailable, message).hint("check that the store can be reached")
+}
+
+/// Whether an error says that the archive could not be asked, and nothing of the file.
+fn is_outage(error: &OpError) -> bool {
+    matches!(
+        error.kind,
+        Kind::StorageUnavailable | Kind::PermissionDenied | Kind::LocalIo
+    )
+}
+
+impl Places {
+    pub(super) fn new(first: Archive, others: Vec<(u8, Archive)>) -> Arc<Self> {
+        let others = others.into_iter();
+        Arc::new(Self {
+            first: FetchPlace::new(1, first),
+            others: others
+                .map(|(number, archive)| FetchPlace::new(number, archive))
+                .collect(),
+        })
+    }
+
+    /// What the first gives by `fetch`, or another one in its place. The error is the first's.
+    pub(super) async fn fetch(
+        &self,
+        name: &ArchiveFileName,
+        fetch: impl Future<Output = Result<FetchedWal>>,
+    ) -> Result<FetchedWal> {
+        if self.others.is_empty() {
+            return fetch.await;
+        }
+        if self.first.rests()
+            && let Some(fetched) = self.of_another(name, None).await
+        {
+            return Ok(fetched);
+        }
+        let fetched = fetch.await;
+        self.first.note(fetched.as_ref().err());
+        let error = match fetched {
+            Ok(fetched) => {
+                for other in &self.others {
+                    other.tell(false, name, None);
+                }
+                return Ok(fetched);
+            }
+            Err(error) => error,
+        };
+        // Two contents under one name: which of them was acknowledged, a copy does not know either.
+        if is_disputed(&error) {
+            return Err(error);
+        }
+        match self.of_another(name, Some(&error)).await {
+            Some(fetched) => Ok(fetched),
+            None => Err(error),
+        }
+    }
+
+    async fn of_another(
+        &self,
+        name: &ArchiveFileName,
+        why: Option<&OpError>,
+    ) -> Option<FetchedWal> {
+        for other in self.others.iter().filter(|other| !other.rests()) {
+            match other.fetch(name).await {
+                Ok(fetched) => {
+                    other.tell(true, name, why);
+                    return Some(fetched);
+                }
+                Err(error) => {
+                    tracing::debug!(archive = other.number, error = %error.chain(), "the file is not there either");
+                }
+            }
+        }
+        None
+    }
+
+    /// The identity, and the archive that gave it: the first, or another one while that does not answer.
+    pub(super) async fn identity(&self) -> Result<(Option<ArchiveIdentity>, &Archive)> {
+        if self.first.rests()
+            && let Some(known) = self.identity_of_another().await
+        {
+            return Ok(known);
+        }
+        let said = self.first.archive.identity().await;
+        if self.others.is_empty() {
+            return Ok((said?, &self.first.archive));
+        }
+        self.first.note(said.as_ref().err());
+        match said {
+            Ok(identity) => Ok((identity, &self.first.archive)),
+            Err(error) => self.identity_of_another().await.ok_or(error),
+        }
+    }
+
+    async fn identity_of_another(&self) -> Option<(Option<ArchiveIdentity>, &Archive)> {
+        for other in self.others.iter().filter(|other| !other.rests()) {
+            let said = tokio::time::timeout(LOOK, other.archive.identity()).await;
+            if let Ok(Ok(Some(identity))) = said {
+                return Some((Some(identity), &other.archive));
+            }
+        }
+        None
+    }
+
+    /// A segment ahead of what is asked for, from the first archive that does not rest.
+    pub(super) async fn fetch_ahead(
+        &self,
+        name: &ArchiveFileName,
+        permit: MemoryPermit,
+    ) -> Result<FetchedWal> {
+        let all = || std::iter::once(&self.first).chain(&self.others);
+        let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
+        let fetched = fetch_with_permit(&place.archive, name, permit).await;
+        if !self.others.is_empty() {
+            place.note(fetched.as_ref().err());
+        }
+        fetched
+    }
+
+    /// Refuses an absence that the first has proven and that another one contradicts. One that does not answer says
+    /// nothing.
+    pub(super) async fn refuse_contradicted(
+        &self,
+        name: &ArchiveFileName,
+        asker: Asker,
+        depth: Depth,
+    ) -> Result<()> {
+        for other in self.others.iter().filter(|other| !other.rests()) {
+            let look = async {
+                if let Some(stored) = other.archive.find_wal_copies(name).await?.first() {
+                    return Err(present(name, stored.key.as_str()));
+                }
+                match (depth, name) {
+                    (Depth::InFull, ArchiveFileName::Segment(segment)) => {
+                        refuse_gap(&other.archive, *segment, None).await
+                    }
+                    (Depth::InFull, ArchiveFileName::TimelineHistory(timeline)) => {
+                        refuse_lost_history(&other.archive, *timeline, asker).await
+                    }
+                    (Depth::OneLook | Depth::InFull, _) => Ok(()),
+                }
+            };
+            let said = match tokio::time::timeout(LOOK, look).await {
+                Ok(said) => said,
+                Err(_) => Err(silent(&other.archive)),
+            };
+            other.note(said.as_ref().err());
+            match said {
+                Err(error) if matches!(error.kind, Kind::CorruptData | Kind::ArchiveConflict) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(archive = other.number, error = %error.chain(), "it says nothing about the absence");
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How closely further archives are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Whether they have the file.
+    OneLook,
+    /// Also whether anything in them shows that it existed.
+    InFull,
+}
+
+fn is_disputed(error: &OpError) -> bool {
+    error.kind == Kind::CorruptData && error.message.contains(super::run::DISPUTED)
+}

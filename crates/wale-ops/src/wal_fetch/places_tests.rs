@@ -1,0 +1,169 @@
+//! Files come from another archive where the first cannot give them, and absence stays the first's to prove.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wale_archive::{Archive, Beginning};
+use wale_format::Codec;
+use wale_pg::ArchiveFileName;
+use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
+
+use super::{Absence, Fetcher, FetcherOptions};
+use crate::error::Kind;
+use crate::testing::{self, SYSTEM_IDENTIFIER, archive, cluster, content, encode};
+
+/// An archive in memory that can be taken down.
+struct Side {
+    memory: MemoryStore,
+    faulty: Arc<FaultyStore>,
+    archive: Archive,
+}
+
+impl Side {
+    async fn new() -> Self {
+        let memory = MemoryStore::new();
+        let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
+        let archive = archive(Arc::clone(&faulty) as Arc<dyn Store>, Codec::Zstd, 64 << 20);
+        let identity = cluster(SYSTEM_IDENTIFIER);
+        archive
+            .ensure_identity(&identity, &Beginning::Anew)
+            .await
+            .expect("claimed");
+        Self {
+            memory,
+            faulty,
+            archive,
+        }
+    }
+
+    fn put(&self, number: u32, content: &[u8]) {
+        let key = format!("wal_005/{}.zst", text(number));
+        let key = Archive::key(&key).expect("a key");
+        self.memory.insert(&key, content.to_vec());
+    }
+}
+
+fn text(number: u32) -> String {
+    format!("0000000100000000{number:08X}")
+}
+
+fn segment(number: u32) -> Vec<u8> {
+    testing::segment(&text(number), 1)
+}
+
+fn whole(number: u32) -> Vec<u8> {
+    encode(Codec::Zstd, &segment(number))
+}
+
+fn name(number: u32) -> ArchiveFileName {
+    text(number).parse().expect("a name")
+}
+
+fn fetcher(first: &Side, second: &Side) -> Fetcher {
+    let options = FetcherOptions {
+        deadline: Duration::from_millis(50),
+        ..FetcherOptions::default()
+    };
+    Fetcher::of_several(
+        first.archive.clone(),
+        vec![(2, second.archive.clone())],
+        options,
+    )
+}
+
+#[tokio::test]
+async fn what_the_first_cannot_give_comes_from_the_second() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    for number in 1..=4 {
+        second.put(number, &whole(number));
+    }
+    first.put(1, &whole(1));
+    let mut damaged = whole(2);
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    first.put(2, &damaged);
+    let fetcher = fetcher(&first, &second);
+    for number in 1..=3 {
+        let file = fetcher
+            .fetch(&name(number))
+            .await
+            .expect("one of both has it");
+        assert_eq!(
+            content(file).await.expect("whole"),
+            segment(number),
+            "{number}"
+        );
+    }
+    first.faulty.switch().set_down(true);
+    let file = fetcher.fetch(&name(4)).await.expect("the second has it");
+    assert_eq!(content(file).await.expect("whole"), segment(4));
+    assert_eq!(
+        fetcher.fetch(&name(5)).await.expect_err("none").kind,
+        Kind::StorageUnavailable
+    );
+    first.faulty.switch().set_down(false);
+    assert_eq!(
+        fetcher.fetch(&name(5)).await.expect_err("none").kind,
+        Kind::NotFound
+    );
+    fetcher.drain().await;
+}
+
+#[tokio::test]
+async fn absence_is_the_firsts_to_prove_and_another_one_may_contradict() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    for side in [&first, &second] {
+        side.put(1, &whole(1));
+    }
+    let fetcher = fetcher(&first, &second);
+    let prove = async |number| {
+        fetcher
+            .prove_absent(&name(number))
+            .await
+            .map_err(|e| e.kind)
+    };
+    assert_eq!(prove(2).await, Ok(Absence::Proven));
+    second.put(3, &whole(3));
+    assert_eq!(
+        prove(3).await,
+        Err(Kind::ArchiveConflict),
+        "the second has it"
+    );
+    second.put(5, &whole(5));
+    assert_eq!(
+        prove(4).await,
+        Err(Kind::CorruptData),
+        "a later one shows that it was written"
+    );
+    second.faulty.switch().set_down(true);
+    assert_eq!(
+        prove(4).await,
+        Ok(Absence::Proven),
+        "who does not answer says nothing"
+    );
+    first.faulty.switch().set_down(true);
+    second.faulty.switch().set_down(false);
+    assert_eq!(
+        prove(6).await,
+        Err(Kind::StorageUnavailable),
+        "the first does not answer"
+    );
+}
+
+#[tokio::test]
+async fn two_contents_under_one_name_stay_an_error() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    first.put(1, &whole(1));
+    let mut other_content = segment(1);
+    *other_content.last_mut().expect("bytes") ^= 1;
+    let key = Archive::key(&format!("wal_005/{}.lz4", text(1))).expect("a key");
+    first
+        .memory
+        .insert(&key, encode(Codec::Lz4, &other_content));
+    second.put(1, &whole(1));
+    let error = fetcher(&first, &second)
+        .fetch(&name(1))
+        .await
+        .expect_err("disputed");
+    assert_eq!(error.kind, Kind::CorruptData);
+}

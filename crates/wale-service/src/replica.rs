@@ -1,0 +1,262 @@
+//! A further archive, and what is known of it. [`crate::follower`] is the task that brings it up to date.
+//!
+//! It refuses to ask anything: others note what they did, and `/status`, the metrics and pushes read it. Invariants: a file that
+//! the first archive has acknowledged is remembered until it was brought, or counted until the listings were compared; the
+//! log hears of a change, not of each try.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use wale_ops::archive_copy::Trouble;
+use wale_ops::archive_copy::follow::Lag;
+use wale_ops::{Archive, Kind, OpError};
+use wale_pg::ArchiveFileName;
+
+use crate::journal::{FailureRecord, RetentionRecord};
+use crate::options::{FurtherArchive, Housekeeping};
+use crate::replica_metrics::{LagTold, ReplicaScrape};
+
+/// WAL files that are remembered one by one as not copied yet; of more only the number is known, and the listings show
+/// them. 10,000 × 100 bytes = 1 MB.
+const PENDING_MAX: usize = 10_000;
+
+/// Objects with other bytes that are named; all are counted. 100 × 1 KiB.
+const CONFLICTS_MAX: usize = 100;
+
+/// A further archive.
+pub(crate) struct Replica {
+    pub(crate) number: u8,
+    pub(crate) archive: Archive,
+    pub(crate) housekeeping: Housekeeping,
+    known: Mutex<Known>,
+    pub(crate) wake: Notify,
+}
+
+/// What is known of it.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// When the following began; none while nothing has been archived by this process yet that waits for it.
+    pub(crate) began: Option<DateTime<Utc>>,
+    /// WAL files that the first has acknowledged since, and that were not brought yet.
+    pub(crate) pending: VecDeque<(ArchiveFileName, DateTime<Utc>)>,
+    /// How many more there are.
+    pub(crate) beyond: u64,
+    /// When a backup ended whose end nobody told of.
+    pub(crate) backup_ended: Option<Instant>,
+    /// What the listings showed, and when, as long as that counts.
+    pub(crate) measured: Option<(Lag, DateTime<Utc>)>,
+    /// Whether the listings were ever compared.
+    pub(crate) is_measured: bool,
+    pub(crate) reachable: Option<bool>,
+    pub(crate) failure: Option<FailureRecord>,
+    pub(crate) failing_since: Option<DateTime<Utc>>,
+    pub(crate) conflicts: Vec<String>,
+    pub(crate) conflicts_count: u64,
+    pub(crate) backups_wanted: u64,
+    pub(crate) last_pass: Option<DateTime<Utc>>,
+    pub(crate) last_copied: Option<(String, DateTime<Utc>)>,
+    pub(crate) last_retention: Option<RetentionRecord>,
+}
+
+impl Replica {
+    pub(crate) fn new(further: &FurtherArchive) -> Arc<Self> {
+        Arc::new(Self {
+            number: further.number,
+            archive: further.archive.clone(),
+            housekeeping: further.housekeeping.clone(),
+            known: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Takes note of a WAL file that the first archive has.
+    pub(crate) fn archived(&self, name: &ArchiveFileName, at: DateTime<Utc>) {
+        let mut known = self.known();
+        if matches!(name, ArchiveFileName::BackupHistory { .. }) {
+            known.backup_ended.get_or_insert_with(Instant::now);
+        }
+        if known.pending.iter().any(|(pending, _)| pending == name) {
+            return;
+        }
+        if known.pending.len() < PENDING_MAX {
+            known.pending.push_back((*name, at));
+        } else {
+            known.beyond += 1;
+        }
+        drop(known);
+        self.wake.notify_one();
+    }
+
+    /// Why a push has to wait, where this archive lags behind more than it may.
+    pub(crate) fn refusal(&self, bound: Duration, now: DateTime<Utc>) -> Option<OpError> {
+        let (lag, began) = (self.lag(now), self.known().began?);
+        // What was never compared may lack whatever was archived before this process began.
+        let unknown = if lag.known {
+            Duration::ZERO
+        } else {
+            since(began, now)
+        };
+        let age = lag.age.max(unknown);
+        if age <= bound {
+            return None;
+        }
+        let (number, place) = (self.number, self.archive.location());
+        let message = format!(
+            "archive {number} ({place}) lags {} s behind the first, and {} s are allowed",
+            age.as_secs(),
+            bound.as_secs()
+        );
+        let failure = self
+            .known()
+            .failure
+            .as_ref()
+            .map(|failure| failure.message.clone());
+        let mut error = OpError::new(Kind::Busy, message).hint(
+            "PostgreSQL keeps its WAL and repeats the request; bring that archive back, or unset WALE_MAX_ARCHIVE_LAG",
+        );
+        if let Some(failure) = failure {
+            error = error.detail(format!("Its last failure: {failure}."));
+        }
+        Some(error)
+    }
+
+    /// How far it lags behind.
+    pub(crate) fn lag(&self, now: DateTime<Utc>) -> LagTold {
+        let known = self.known();
+        let (measured, at) = known.measured.unwrap_or_default();
+        let later = known.pending.iter().filter(|(_, pending)| *pending > at);
+        let waiting = later.clone().filter(|(name, _)| name.is_segment()).count() as u64;
+        let oldest = measured
+            .oldest
+            .into_iter()
+            .chain(later.map(|(_, at)| *at))
+            .min();
+        LagTold {
+            known: known.is_measured,
+            segments: measured.segments + waiting + known.beyond,
+            age: oldest.map_or(Duration::ZERO, |oldest| since(oldest, now)),
+        }
+    }
+
+    /// What a scrape reads.
+    pub(crate) fn scrape(&self, now: DateTime<Utc>) -> ReplicaScrape {
+        let lag = self.lag(now);
+        let known = self.known();
+        ReplicaScrape {
+            number: self.number,
+            lag,
+            reachable: known.reachable,
+            conflicts: known.conflicts_count,
+            last_pass: known.last_pass,
+        }
+    }
+
+    /// What `/status` says of it.
+    pub(crate) fn status(&self, now: DateTime<Utc>) -> Value {
+        let lag = self.lag(now);
+        let known = self.known();
+        let state = match (&known.began, &known.failing_since, &known.last_pass) {
+            (None, ..) => "waiting-for-the-first-push",
+            (_, Some(_), _) => "failing",
+            (_, None, None) => "copying",
+            (_, None, Some(_)) => "following",
+        };
+        json!({
+            "number": self.number,
+            "location": self.archive.location(),
+            "state": state,
+            "reachable": known.reachable,
+            "lag": {
+                "known": lag.known,
+                "segments": lag.segments,
+                "seconds": lag.age.as_secs_f64(),
+            },
+            "backups_wanted": known.backups_wanted,
+            "last_copied": known.last_copied.as_ref().map(|(name, at)| json!({"name": name, "at": at})),
+            "last_full_pass": known.last_pass,
+            "failing_since": known.failing_since,
+            "last_failure": known.failure,
+            "conflicts": known.conflicts,
+            "conflicts_count": known.conflicts_count,
+            "last_retention": known.last_retention,
+        })
+    }
+
+    /// Notes a failure. The log hears of it once, and again when it is another one.
+    pub(crate) fn failed(&self, error: &OpError, reachable: bool, now: DateTime<Utc>) {
+        let mut known = self.known();
+        known.reachable = Some(reachable);
+        let record = FailureRecord::new(format!("copying to archive {}", self.number), error, now);
+        let same = known.failing_since.is_some()
+            && known
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.kind == record.kind);
+        known.failing_since.get_or_insert(now);
+        known.failure = Some(record);
+        drop(known);
+        if !same {
+            let number = self.number;
+            tracing::warn!(
+                archive = number,
+                location = self.archive.location(),
+                detail = error.detail.as_deref(),
+                hint = "archiving goes on in the first archive; /status shows how far this one lags behind, and it is tried \
+                        again until it succeeds",
+                "archive {number} cannot be brought up to date: {}",
+                error.chain()
+            );
+        }
+    }
+
+    /// Notes that it answers, and takes what it is given.
+    pub(crate) fn works(&self) {
+        let mut known = self.known();
+        known.reachable = Some(true);
+        if known.failing_since.take().is_some() {
+            drop(known);
+            tracing::info!(
+                archive = self.number,
+                location = self.archive.location(),
+                "the archive is followed again"
+            );
+        }
+    }
+
+    /// Notes objects that are there with other bytes. Nothing was overwritten.
+    pub(crate) fn conflicts(&self, troubles: &[Trouble]) {
+        let mut known = self.known();
+        for trouble in troubles {
+            let said = format!("{} {}", trouble.key, trouble.why);
+            if known.conflicts.contains(&said) {
+                continue;
+            }
+            tracing::error!(
+                archive = self.number,
+                location = self.archive.location(),
+                key = trouble.key,
+                hint = "find out who wrote there; nothing was overwritten, and the first archive has its own bytes",
+                "an object {}",
+                trouble.why
+            );
+            known.conflicts_count += 1;
+            if known.conflicts.len() < CONFLICTS_MAX {
+                known.conflicts.push(said);
+            }
+        }
+    }
+
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
+        // Facts are replaced one by one: a panic elsewhere leaves them whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (now - then).to_std().unwrap_or_default()
+}
