@@ -228,6 +228,12 @@ fn wal_g_archive_of_14_in_lzma_with_a_delta_to_every_target() {
     restores("pg14-lzma-walseg1m-waldelta", 0);
 }
 
+/// Two files were cut between the backups.
+#[test]
+fn wal_g_archive_of_16_in_lzma_with_a_delta_by_a_full_scan_to_every_target() {
+    restores("pg16-lzma-walseg1m", 0);
+}
+
 #[test]
 fn wal_g_archive_of_15_that_was_streamed_to_every_target() {
     restores("pg15-streamed", 0);
