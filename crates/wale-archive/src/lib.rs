@@ -53,10 +53,11 @@ mod archive_tests;
 #[cfg(test)]
 mod encryption_tests;
 
+pub use adopt::RefusedEncryption;
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
-pub use condition::{CheckDepth, Flaw};
+pub use condition::{CheckDepth, Flaw, Looked, Looks};
 pub use content::ContentHash;
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};

@@ -149,7 +149,8 @@ impl Reading {
 }
 
 impl Archive {
-    /// WAL-G's list of the backup's members. `None` for a backup of another tool, and for one that was made without it.
+    /// WAL-G's list of the backup's members. `None` for a backup of WAL-E's, and for one that was made without it. Of a backup of
+    /// wale's the manifest says more; the list counts where WAL-G has made a delta of it.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ impl Archive {
         sentinel: &Sentinel,
         keep: Keep,
     ) -> Result<Option<MemberList>> {
-        if sentinel.wale.is_some() || sentinel.lsn.is_none() {
+        if sentinel.lsn.is_none() {
             return Ok(None);
         }
         let key = Self::key(&layout::files_metadata(name))?;

@@ -77,16 +77,21 @@ impl Archive {
         Ok(self.copies_among(name, listed.into_iter()))
     }
 
-    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, all at the same time: an
-    /// archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
+    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, and one for the name that WAL-G 3.0.8
+    /// gave to what it did not compress, all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_by_name(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
-        let questions = self
-            .codecs_in_order()
+        let codecs = self.codecs_in_order();
+        let mut keys: Vec<(String, Codec)> = codecs
             .into_iter()
-            .map(|codec| self.head_wal(name, codec));
+            .map(|codec| (layout::wal(name, codec), codec))
+            .collect();
+        keys.push((layout::wal_with_dot(name), Codec::None));
+        let questions = keys
+            .into_iter()
+            .map(|(key, codec)| self.head_wal_at(name, key, codec));
         Ok(try_join_all(questions)
             .await?
             .into_iter()
@@ -103,7 +108,17 @@ impl Archive {
         name: &ArchiveFileName,
         codec: Codec,
     ) -> Result<Option<StoredWal>> {
-        let key = Self::key(&layout::wal(name, codec))?;
+        self.head_wal_at(name, layout::wal(name, codec), codec)
+            .await
+    }
+
+    async fn head_wal_at(
+        &self,
+        name: &ArchiveFileName,
+        key: String,
+        codec: Codec,
+    ) -> Result<Option<StoredWal>> {
+        let key = Self::key(&key)?;
         let meta = self
             .store()
             .head(&key)

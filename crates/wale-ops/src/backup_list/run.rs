@@ -2,8 +2,10 @@
 //! who looks for it must see it.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, SentinelRecord};
-use wale_format::Sentinel;
+use wale_archive::{
+    Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Looks, SentinelRecord,
+};
+use wale_format::{Encryption, Sentinel};
 use wale_pg::{MajorVersion, SystemIdentifier};
 
 use super::report::{BackupLook, BackupSummary, Tool};
@@ -27,16 +29,19 @@ pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
         .collect())
 }
 
-/// Looks at the objects of each of these backups: what they are, and whether the backup can be restored.
+/// Looks at the objects of each of these backups: what they are, how they are encrypted, and whether the backup can be restored.
 ///
 /// # Errors
 ///
-/// Those of the store. Once more what [`run`] costs, and two listings and a few small reads per backup.
+/// Those of the store. Once more what [`run`] costs, two listings and a few small reads per backup, and of one that may be
+/// encrypted the beginning of one partition.
 pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<BackupSummary>> {
     let catalog = archive.catalog().await?;
+    let looks = Looks::new(archive, &catalog);
+    let encrypts = encrypts(archive).await?;
     let looks: Vec<_> = backups
         .into_iter()
-        .map(|summary| look_at(archive, &catalog, summary))
+        .map(|summary| look_at(archive, &catalog, &looks, encrypts, summary))
         .collect();
     stream::iter(looks)
         .buffered(LOOKS_AT_ONCE)
@@ -44,22 +49,52 @@ pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<
         .await
 }
 
+/// Whether wale ever wrote encrypted objects here. Where its record cannot be read, it may have.
+async fn encrypts(archive: &Archive) -> Result<bool> {
+    match archive.read_identity().await {
+        Ok(identity) => Ok(identity.is_some_and(|identity| {
+            identity.encryption != Encryption::None || !identity.encryptions.is_empty()
+        })),
+        Err(error) if error.kind.retryable() => Err(error),
+        Err(_) => Ok(true),
+    }
+}
+
 async fn look_at(
     archive: &Archive,
     catalog: &Catalog,
+    looks: &Looks<'_>,
+    encrypts: bool,
     summary: BackupSummary,
 ) -> Result<BackupSummary> {
-    let cannot = match catalog.find(&summary.name) {
-        Some(entry) => archive
-            .look_at(catalog, entry, CheckDepth::Whole)
-            .await?
-            .map(|flaw| flaw.words().to_owned()),
-        None => Some("it was deleted just now".to_owned()),
+    let (mut cannot, mut seen) = match catalog.find(&summary.name) {
+        Some(entry) => {
+            let looked = looks.at(entry, CheckDepth::Whole).await?;
+            let flaw = looked.flaw.map(|flaw| flaw.words().to_owned());
+            (flaw, looked.encryption)
+        }
+        None => (Some("it was deleted just now".to_owned()), Some(None)),
     };
     let parts = archive.parts(&summary.name).await?.known;
+    // Of a backup of wale's the look opens nothing, and of one that lacks something it may not come so far.
+    if seen.is_none() && (encrypts || !summary.wale) {
+        seen = match archive.shown_encryption(&parts).await {
+            Ok(shown) => Some(shown),
+            Err(error) if error.kind.retryable() => return Err(error),
+            Err(error) => {
+                cannot.get_or_insert_with(|| error.chain());
+                None
+            }
+        };
+    }
+    let encryption = seen.flatten();
+    if let Some(locked) = encryption.as_ref().and_then(|shown| shown.locked) {
+        cannot.get_or_insert_with(|| locked.to_string());
+    }
     let looked = BackupLook {
         codecs: parts.iter().map(|part| part.codec).collect(),
         cannot,
+        encryption,
     };
     Ok(BackupSummary {
         looked: Some(looked),
