@@ -69,6 +69,7 @@ pub use look::{Age, LOOK_HOLDS, Tail};
 pub use lost_history::LostHistory;
 pub use placed::is_offline;
 pub use read::{ConsumeError, SealedObject, damaged};
+pub use readable::Unopened;
 pub use remedy::Remedy;
 pub use wal::StoredWal;
 pub use witness::Trace;

@@ -190,10 +190,9 @@ fn copy_restores<S: StoreServer>(name: &str, start: impl FnOnce(&Sandbox) -> S) 
     assert_eq!(report["complete"], true, "{report:#}");
     assert_eq!(report["backups"].as_array().unwrap().len(), 2);
     let objects = server.objects();
-    assert!(
-        objects.iter().all(|key| key.starts_with("some/copy/")),
-        "{objects:?}"
-    );
+    // Google's and Swift's names begin with a slash, as WAL-E's do.
+    let below = |key: &String| key.trim_start_matches('/').starts_with("some/copy/");
+    assert!(objects.iter().all(below), "{objects:?}");
     let again = copy(&stage.options, &to, &[]);
     assert_eq!(again["copied"]["objects"], 0, "{again:#}");
 

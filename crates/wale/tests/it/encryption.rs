@@ -131,7 +131,7 @@ fn pushed_again_it_is_compared_without_the_key(stage: &mut Stage, segment: &str)
     }
     assert_eq!(stage.wal_objects(), before);
     let log = stage.sidecar.log_text();
-    assert!(!log.contains("no restore by wale reads it"), "{log}");
+    assert!(!log.contains("no key here opens it"), "{log}");
 }
 
 /// Without the key an error that names it, before anything is written; with it a cluster that goes on archiving, encrypted.
