@@ -65,8 +65,26 @@ pub enum CheckDepth {
 pub struct Looked {
     /// What is wrong with it; `None` when nothing is.
     pub flaw: Option<Flaw>,
-    /// How its partitions are encrypted, where the look had to open one; `Some(None)` where they are in the clear.
-    pub encryption: Option<Option<ShownEncryption>>,
+    /// How its partitions are encrypted, where the look had to open one.
+    pub encryption: SeenEncryption,
+}
+
+/// What is known of the encryption of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SeenEncryption {
+    /// None of its partitions was opened.
+    #[default]
+    Unknown,
+    /// They are in the clear.
+    Clear,
+    /// They are encrypted so.
+    Encrypted(ShownEncryption),
+}
+
+impl From<Option<ShownEncryption>> for SeenEncryption {
+    fn from(shown: Option<ShownEncryption>) -> Self {
+        shown.map_or(Self::Clear, Self::Encrypted)
+    }
 }
 
 /// Looks at backups of one catalog. The timelines around them are read once, and only where a delta asks for them.
@@ -132,7 +150,7 @@ impl Archive {
         entry: &BackupEntry,
         depth: CheckDepth,
     ) -> Result<Looked> {
-        let mut encryption = None;
+        let mut encryption = SeenEncryption::Unknown;
         let looked = self.check(catalog, lineage, entry, depth, &mut encryption);
         let flaw = match looked.await {
             Ok(()) => None,
@@ -148,7 +166,7 @@ impl Archive {
         lineage: &Lineage,
         entry: &BackupEntry,
         depth: CheckDepth,
-        encryption: &mut Option<Option<ShownEncryption>>,
+        encryption: &mut SeenEncryption,
     ) -> Result<()> {
         let sentinel = match &entry.sentinel {
             SentinelRecord::Readable(sentinel) => sentinel,
@@ -168,7 +186,7 @@ impl Archive {
                 let shown = self.shown_encryption(&parts).await?;
                 let refused = refuse_locked(&parent.name, &parts, shown.as_ref());
                 if parent.name == entry.name {
-                    *encryption = Some(shown);
+                    *encryption = shown.into();
                 }
                 refused?;
             }

@@ -57,7 +57,7 @@ pub use adopt::RefusedEncryption;
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
-pub use condition::{CheckDepth, Flaw, Looked, Looks};
+pub use condition::{CheckDepth, Flaw, Looked, Looks, SeenEncryption};
 pub use content::ContentHash;
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};

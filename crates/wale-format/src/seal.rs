@@ -142,6 +142,10 @@ impl Seal {
     /// # Errors
     /// Those of the source; `InvalidData` or `UnexpectedEof` when its encryption is damaged at its beginning.
     pub fn reader<R: Read + Send + 'static>(&self, source: R) -> io::Result<SealReader> {
+        self.begin(source)
+    }
+
+    fn begin<R: Read + Send + 'static>(&self, source: R) -> io::Result<SealReader> {
         let (head, source) = beginning(source, self.ring.head_bytes())?;
         let recognised = self.ring.recognise(&head);
         let encryption = recognised.method();
@@ -202,9 +206,8 @@ impl Seal {
         content: Content,
     ) -> io::Result<Option<ShownEncryption>> {
         let (head, source) = beginning(source, SHOWN_BYTES)?;
-        let recognised = self.ring.recognise(&head);
-        let keys = self.ring.keys_of(&recognised, &head);
-        let reader = self.reader(Cursor::new(head).chain(source))?;
+        let keys = self.ring.recognise(&head).keys(&head);
+        let reader = self.begin(Cursor::new(head).chain(source))?;
         let (method, locked) = (reader.encryption(), reader.locked(content));
         if method == Encryption::None && locked.is_none() {
             return Ok(None);

@@ -164,8 +164,15 @@ mod tests {
         assert_eq!(found.example, key.to_string());
         // Whoever has the key restores it by wale.
         let said = found.consequence();
-        assert!(said.contains("encrypted with openpgp"), "{said}");
+        assert!(said.contains("no key here opens it"), "{said}");
         assert!(!said.contains("no restore"), "{said}");
+        let named = UnreadableWal {
+            encrypted: Some(Unopened {
+                method: Some(wale_format::Encryption::Age),
+            }),
+            ..found
+        };
+        assert!(named.consequence().contains("encrypted with age"));
         let name = file_name(NAMES[0]);
         assert!(!encrypted.archive.has_readable(&name).await.expect("read"));
         encrypted.store_wal(NAMES[0], Codec::Zstd, &segment(NAMES[0], 1));

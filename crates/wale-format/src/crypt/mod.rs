@@ -239,20 +239,6 @@ impl KeyRing {
         }
     }
 
-    /// What names the keys that open an object, as far as it can be told without opening it. `head` are its first bytes, the more
-    /// the better.
-    pub(crate) fn keys_of(&self, recognised: &Recognised<'_>, head: &[u8]) -> Vec<String> {
-        match recognised {
-            Recognised::Clear => Vec::new(),
-            Recognised::Libsodium(key) => vec![key.fingerprint()],
-            Recognised::Age => age::recipients_of(head),
-            Recognised::OpenPgp => {
-                let keys = openpgp::recipients_of(head);
-                keys.iter().map(ToString::to_string).collect()
-            }
-        }
-    }
-
     /// Decrypts an object that was recognised.
     ///
     /// # Errors
@@ -323,6 +309,20 @@ impl Recognised<'_> {
             Self::Libsodium(_) => Encryption::Libsodium,
             Self::Age => Encryption::Age,
             Self::OpenPgp => Encryption::OpenPgp,
+        }
+    }
+
+    /// What names the keys that open the object, as far as it can be told without opening it. `head` are its first bytes, the more
+    /// the better.
+    pub(crate) fn keys(&self, head: &[u8]) -> Vec<String> {
+        match self {
+            Self::Clear => Vec::new(),
+            Self::Libsodium(key) => vec![key.fingerprint()],
+            Self::Age => age::recipients_of(head),
+            Self::OpenPgp => {
+                let keys = openpgp::recipients_of(head);
+                keys.iter().map(ToString::to_string).collect()
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::{
-    Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Looks, SentinelRecord,
+    Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Looks, SeenEncryption,
+    SentinelRecord,
 };
 use wale_format::{Encryption, Sentinel};
 use wale_pg::{MajorVersion, SystemIdentifier};
@@ -73,21 +74,24 @@ async fn look_at(
             let flaw = looked.flaw.map(|flaw| flaw.words().to_owned());
             (flaw, looked.encryption)
         }
-        None => (Some("it was deleted just now".to_owned()), Some(None)),
+        None => (
+            Some("it was deleted just now".to_owned()),
+            SeenEncryption::Clear,
+        ),
     };
     let parts = archive.parts(&summary.name).await?.known;
     // Of a backup of wale's the look opens nothing, and of one that lacks something it may not come so far.
-    if seen.is_none() && (encrypts || !summary.wale) {
-        seen = match archive.shown_encryption(&parts).await {
-            Ok(shown) => Some(shown),
+    if seen == SeenEncryption::Unknown && (encrypts || !summary.wale) {
+        match archive.shown_encryption(&parts).await {
+            Ok(shown) => seen = shown.into(),
             Err(error) if error.kind.retryable() => return Err(error),
-            Err(error) => {
-                cannot.get_or_insert_with(|| error.chain());
-                None
-            }
-        };
+            Err(error) => drop(cannot.get_or_insert_with(|| error.chain())),
+        }
     }
-    let encryption = seen.flatten();
+    let encryption = match seen {
+        SeenEncryption::Encrypted(shown) => Some(shown),
+        SeenEncryption::Clear | SeenEncryption::Unknown => None,
+    };
     if let Some(locked) = encryption.as_ref().and_then(|shown| shown.locked) {
         cannot.get_or_insert_with(|| locked.to_string());
     }

@@ -339,31 +339,33 @@ fn chunks_of_rfc_9580_are_read_to_their_last_tag() {
             assert!(rsa().key_ids().contains(&wanted[0]), "{case}: {wanted:?}");
             assert!(decrypt(&rsa(), &message).expect(&case) == plain, "{case}");
             let error = decrypt(&curve(), &message).expect_err("another's");
-            assert!(error.get_ref().is_some_and(|inner| inner.is::<NoKey>()));
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{case}: {error}");
         }
     }
 }
 
 #[test]
 fn chunks_of_rfc_9580_that_were_cut_changed_or_continued_are_errors() {
-    let plain = sample(5_000);
+    let (plain, keys) = (sample(5_000), rsa());
     for mode in [AeadAlgorithm::Eax, AeadAlgorithm::Ocb, AeadAlgorithm::Gcm] {
         let message = chunked(&plain, mode, ChunkSize::C1KiB);
-        for cut in 1..message.len() {
-            let error = decrypt(&rsa(), &message[..cut]).expect_err("cut");
+        // Each one costs an operation with the secret key.
+        let last = message.len() - 20;
+        for cut in (1..last).step_by(101).chain(last..message.len()) {
+            let error = decrypt(&keys, &message[..cut]).expect_err("cut");
             let kinds = [ErrorKind::UnexpectedEof, ErrorKind::InvalidData];
             assert!(kinds.contains(&error.kind()), "{mode:?} {cut}: {error}");
         }
         // Behind the session key: everything is under a tag.
-        for at in (message.len() - 5_000..message.len()).step_by(37) {
+        for at in (message.len() - 5_000..message.len()).step_by(211) {
             let mut changed = message.clone();
             changed[at] ^= 1;
-            let error = decrypt(&rsa(), &changed).expect_err("changed");
+            let error = decrypt(&keys, &changed).expect_err("changed");
             let kinds = [ErrorKind::UnexpectedEof, ErrorKind::InvalidData];
             assert!(kinds.contains(&error.kind()), "{mode:?} {at}: {error}");
         }
         let longer = [&message[..], b"x"].concat();
-        let error = decrypt(&rsa(), &longer).expect_err("continued");
+        let error = decrypt(&keys, &longer).expect_err("continued");
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{mode:?}");
     }
 }
