@@ -350,7 +350,7 @@ fn of_refusal(refused: &RefusedEncryption) -> String {
     if let Some(Remedy::EncryptionChange { word }) = error.remedy.as_deref() {
         let _ = write!(
             text,
-            " WALE_ENCRYPTION_CHANGE={word} goes on as it is set now, on purpose"
+            " WALE_ENCRYPTION_CHANGE={word} goes on as it is set now, on purpose."
         );
     }
     text
@@ -388,6 +388,13 @@ fn of_backup(backup: &BackupSummary) -> String {
     if let Some(looked) = &backup.looked {
         let codecs: Vec<&str> = looked.codecs.iter().copied().map(how).collect();
         let _ = write!(text, ", {}", codecs.join(" and "));
+        if let Some(shown) = &looked.encryption {
+            let method = shown.method.map_or("something unknown", Encryption::name);
+            let _ = write!(text, ", encrypted with {method}");
+            if !shown.keys.is_empty() && shown.method != Some(Encryption::Libsodium) {
+                let _ = write!(text, " for {}", shown.keys.join(", "));
+            }
+        }
     }
     if let Some(parent) = &backup.parent {
         let _ = write!(text, ", a delta of {parent}");
