@@ -1,4 +1,4 @@
-//! `backup-fetch` and the sidecar's RESTORE: a base backup out of the archive into an empty directory.
+//! `backup-fetch`, `restore` and the sidecar's RESTORE: a base backup out of the archive into an empty directory.
 //!
 //! Everything that can be refused is refused before the first write. From then on a marker says that a restore is
 //! half done, and `global/pg_control` is missing: a server cannot start from the directory until it is whole.
@@ -11,7 +11,8 @@
 //!   → global/pg_control by rename → marker removed, or Done
 //! ```
 //!
-//! `prepare` is the plan and what it looks at, `run` the line, `finish` its end. This module refuses to know how a backup is
+//! `prepare` is the plan of the files and what it looks at, `planned` that of a cluster with its recovery (`outlook`: the WAL),
+//! `run` the line, `finish` its end with `configure`. This module refuses to know how a backup is
 //! read (`backup_content`), how recovery settings are written (wale-cluster), and when a restore is wanted.
 
 mod addition;

@@ -1,5 +1,5 @@
 //! Which way the user's recovery settings lead: checked as the server would, and judged against the timelines of the archive.
-//! The sidecar's RESTORE writes the settings, `backup-fetch` only chooses the backup by them; both refuse the same ones.
+//! RESTORE and `restore` write the settings, `backup-fetch` only chooses the backup by them; all refuse the same ones.
 
 use wale_archive::Archive;
 use wale_archive::lineage::{self, Course, Histories, Wish};

@@ -8,6 +8,7 @@ use wale_testkit::{
     Cluster, Exit, Sidecar, SidecarOptions, free_port, run_as_postgres, wait_until, wale_command,
 };
 
+use crate::s3_stage::S3Stage;
 use crate::support::{Stage, WALE, on_every_major};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -654,4 +655,26 @@ fn the_settings_of_the_archive_are_in_no_base_backup() {
     let file = "wale_restore_settings.conf";
     assert!(cluster.data.join(file).exists());
     assert!(copy.join("PG_VERSION").exists() && !copy.join(file).exists());
+}
+
+/// An archive in S3: the server's environment has no keys, and its recovery has them from the file that the restore wrote.
+#[test]
+fn a_recovery_from_s3_has_its_keys_from_the_file_of_settings() {
+    let s3 = S3Stage::s3s("verb-s3");
+    let stage = &s3.stage;
+    stage.cluster.sql("insert into t values (1)");
+    stage.backup();
+    stage.cluster.sql("insert into t values (2)");
+    stage.archive_all();
+    let cluster = restored(stage, "from-s3", &[]);
+    let file = cluster.data.join("wale_restore_settings.conf");
+    let text = std::fs::read_to_string(&file).expect("the settings");
+    let secret = &stage.options.environment["AWS_SECRET_ACCESS_KEY"];
+    assert!(text.contains(secret.as_str()), "the key is there");
+    let auto = cluster.data.join("postgresql.auto.conf");
+    let auto = std::fs::read_to_string(auto).expect("the recovery settings");
+    assert!(!auto.contains(secret.as_str()), "{auto}");
+    cluster.start();
+    cluster.wait_promoted();
+    assert_eq!(count(&cluster), "2");
 }
