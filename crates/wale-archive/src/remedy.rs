@@ -44,6 +44,11 @@ pub enum Remedy {
         /// For objects of this method, where it is known.
         method: Option<Encryption>,
     },
+    /// One of several archives is used alone.
+    OneArchive {
+        /// Its number.
+        number: u8,
+    },
     /// What the encryption of the archive may become.
     EncryptionChange {
         /// The word for it.

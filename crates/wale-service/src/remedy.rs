@@ -36,6 +36,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::BackupRole => "WALE_BACKUP_ROLE".to_owned(),
         Remedy::StoreChecksum => "WALE_S3_CHECKSUM=md5, in Azure WALE_WABS_CHECKSUM=md5".to_owned(),
         Remedy::ReadingKey { method } => reading_key(*method).to_owned(),
+        Remedy::OneArchive { number } => format!("WALE_ARCHIVE={number}"),
         Remedy::EncryptionChange { word } => format!("WALE_ENCRYPTION_CHANGE={word}"),
         Remedy::StoreNames => "WALE_GS_NAMES, in Swift WALE_SWIFT_NAMES".to_owned(),
     }

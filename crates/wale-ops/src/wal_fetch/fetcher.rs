@@ -237,6 +237,7 @@ impl Fetcher {
             }
             Err(error) => Err(error),
         };
+        let result = result.map_err(|error| self.places.or_a_word(error));
         if result.is_ok() {
             self.stats_mut().proven_absent += 1;
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wale_archive::Archive;
+use wale_archive::{Archive, Remedy};
 use wale_format::ArchiveIdentity;
 use wale_pg::ArchiveFileName;
 use wale_pipeline::MemoryPermit;
@@ -217,6 +217,20 @@ impl Places {
             place.note(fetched.as_ref().err());
         }
         fetched
+    }
+
+    /// What the end of the WAL needs while the first archive does not answer: it, or a word that it is lost.
+    pub(super) fn or_a_word(&self, error: OpError) -> OpError {
+        let Some(other) = self.others.first().filter(|_| is_outage(&error)) else {
+            return error;
+        };
+        let hint = error.hint.as_deref().unwrap_or("bring it back");
+        let hint = format!(
+            "{hint}; only the first archive can say where the WAL ends. Where it is lost for good, use another one alone"
+        );
+        error.hint(hint).remedy(Remedy::OneArchive {
+            number: other.number,
+        })
     }
 
     /// Refuses an absence that the first has proven and that another one contradicts. One that does not answer says
