@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::{Codec, Encryption};
+use wale_format::{ArchiveIdentity, Codec, Encryption};
 use wale_pg::{ArchiveFileName, ClusterIdentity, SystemIdentifier};
 use wale_pipeline::blocking;
 use wale_storage::{ObjectKey, ObjectMeta};
@@ -117,12 +117,19 @@ impl Archive {
 
     /// Refuses to go on in the clear, or with another key, where the other tool encrypts: its newest segment shows it.
     async fn check_adopted_encryption(&self, stored: &StoredWal) -> Result<()> {
+        match self.adopted_encryption(stored).await? {
+            Some(refused) => Err(refused.error),
+            None => Ok(()),
+        }
+    }
+
+    async fn adopted_encryption(&self, stored: &StoredWal) -> Result<Option<RefusedEncryption>> {
         let key = self.write_key();
         let object = self.open_stored(&stored.key, stored.codec).await?;
         let (found, locked) = match blocking(move || object.look()).await? {
             Ok(looked) => looked,
             // Damage is told by whoever reads it.
-            Err(error) if error.kind == Kind::CorruptData => return Ok(()),
+            Err(error) if error.kind == Kind::CorruptData => return Ok(None),
             Err(error) => return Err(error),
         };
         let is_known = found != Encryption::None;
@@ -132,20 +139,50 @@ impl Archive {
             locked.is_none()
         };
         if goes_on || self.inner.accepted.as_deref() == Some(&key.word()) {
-            return Ok(());
+            return Ok(None);
         }
         let what = if is_known {
             format!("with {found}")
         } else {
             "with something that no key here opens".to_owned()
         };
-        Err(OpError::new(
+        let error = OpError::new(
             Kind::Configuration,
             format!("{} is encrypted, and what is set would not go on with that", self.location()),
         )
         .detail(format!("Its newest WAL object {} is encrypted {what}.", stored.key))
         .hint("set the keys that the archive was written with; to write it otherwise on purpose, say what the encryption becomes")
-        .remedy(Remedy::EncryptionChange { word: key.word() }))
+        .remedy(Remedy::EncryptionChange { word: key.word() });
+        Ok(Some(RefusedEncryption {
+            error,
+            method: is_known.then_some(found),
+        }))
+    }
+
+    /// Why nothing would be written for how the archive is encrypted, as wale is set up now; `None` where that is no reason.
+    /// The record says it, and where there is none the newest segment. Writes nothing.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn refused_encryption(
+        &self,
+        identity: Option<&ArchiveIdentity>,
+        newest: Option<&StoredWal>,
+    ) -> Result<Option<RefusedEncryption>> {
+        if let Some(identity) = identity {
+            return match self.check_encryption(identity).await {
+                Ok(()) => Ok(None),
+                Err(error) if error.kind.retryable() => Err(error),
+                Err(error) => Ok(Some(RefusedEncryption {
+                    error,
+                    method: identity.encryptions.last().map(|record| record.method),
+                })),
+            };
+        }
+        match newest {
+            Some(newest) => self.adopted_encryption(newest).await,
+            None => Ok(None),
+        }
     }
 
     /// Without any WAL that can be read, the base backups say whose archive it is, if they record it: WAL-G's do, WAL-E's do not.
@@ -166,6 +203,15 @@ impl Archive {
             None => Ok(Recorded::Nothing),
         }
     }
+}
+
+/// The encryption of an archive is not the one that is set.
+#[derive(Debug)]
+pub struct RefusedEncryption {
+    /// What a push would say.
+    pub error: OpError,
+    /// How the archive is encrypted, where its objects show that.
+    pub method: Option<Encryption>,
 }
 
 /// What the base backups of an archive say about its cluster.

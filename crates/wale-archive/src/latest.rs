@@ -149,10 +149,8 @@ impl Archive {
                     reasons[index] = Some(why);
                     continue;
                 }
-                if let Some(flaw) = self
-                    .look_among(catalog, &family.lineage, entry, wanted.look)
-                    .await?
-                {
+                let looked = self.look_among(catalog, &family.lineage, entry, wanted.look);
+                if let Some(flaw) = looked.await?.flaw {
                     flawed.get_or_insert(index);
                     reasons[index] = Some(flaw.words().to_owned());
                     continue;

@@ -53,10 +53,11 @@ mod archive_tests;
 #[cfg(test)]
 mod encryption_tests;
 
+pub use adopt::RefusedEncryption;
 pub use archive::{Archive, ArchiveOptions};
 pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
-pub use condition::{CheckDepth, Flaw};
+pub use condition::{CheckDepth, Flaw, Looked, Looks, SeenEncryption};
 pub use content::ContentHash;
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};
@@ -68,6 +69,7 @@ pub use look::{Age, LOOK_HOLDS, Tail};
 pub use lost_history::LostHistory;
 pub use placed::is_offline;
 pub use read::{ConsumeError, SealedObject, damaged};
+pub use readable::Unopened;
 pub use remedy::Remedy;
 pub use wal::StoredWal;
 pub use witness::Trace;

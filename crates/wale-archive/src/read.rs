@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_format::codec::Content;
 use wale_format::layout::{self, ArchiveKey};
-use wale_format::{Codec, Encryption, Locked, Seal, SealReader};
+use wale_format::{Codec, Encryption, Locked, Seal, SealReader, ShownEncryption};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::{MemoryBudget, StreamReader, blocking};
 use wale_storage::{ObjectKey, StoreError};
@@ -248,6 +248,12 @@ impl SealedObject {
         let read = self.seal.reader(self.source);
         let reader = read.map_err(|error| read_failed(&self.key, error))?;
         Ok((reader.encryption(), reader.locked(content_of(&self.key))))
+    }
+
+    /// How it is encrypted, and with which keys; nothing where it is in the clear. Errors as [`Archive::decode`].
+    pub(crate) fn shown(self) -> Result<Option<ShownEncryption>> {
+        let shown = self.seal.shown(self.source, content_of(&self.key));
+        shown.map_err(|error| read_failed(&self.key, error))
     }
 
     #[expect(

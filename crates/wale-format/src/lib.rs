@@ -10,6 +10,7 @@
 //! | [`codec`](mod@codec) | compression, one stage of a seal |
 //! | [`crypt`] | encryption, another stage |
 //! | [`tar`] | streaming tar writer and reader, [`tar::MemberPath`] |
+//! | [`file_list`](mod@file_list) | WAL-G's list of a backup's files, as wale writes it |
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
 //! | [`manifest`] | PostgreSQL's `backup_manifest` |
@@ -28,6 +29,7 @@ mod encryption;
 
 pub mod codec;
 pub mod crypt;
+pub mod file_list;
 pub mod identity;
 pub mod increment;
 pub mod layout;
@@ -43,6 +45,7 @@ pub use checksum::{Crc32c, hex};
 pub use codec::{Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
 pub use crypt::{ContentDigest, KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
+pub use file_list::{FileListDatabase, FileListMember, FileListRelation, file_list};
 pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;
@@ -52,7 +55,7 @@ pub use manifest::{
 };
 pub use metadata::BackupMetadata;
 pub use partition::{PartitionPlan, PlanLimits, PlannedFile};
-pub use seal::{Seal, SealReader, SealWriter};
+pub use seal::{Seal, SealReader, SealWriter, ShownEncryption};
 pub use sentinel::{
     DamagedPage, PartitionRecord, Sentinel, SentinelError, SentinelOrigin, TablespaceRecord,
     TablespaceSpec, WaleSentinel,

@@ -142,6 +142,10 @@ impl Seal {
     /// # Errors
     /// Those of the source; `InvalidData` or `UnexpectedEof` when its encryption is damaged at its beginning.
     pub fn reader<R: Read + Send + 'static>(&self, source: R) -> io::Result<SealReader> {
+        self.begin(source)
+    }
+
+    fn begin<R: Read + Send + 'static>(&self, source: R) -> io::Result<SealReader> {
         let (head, source) = beginning(source, self.ring.head_bytes())?;
         let recognised = self.ring.recognise(&head);
         let encryption = recognised.method();
@@ -168,11 +172,52 @@ impl Seal {
     }
 }
 
+/// How an object is encrypted, as its first bytes show it. None of its content is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownEncryption {
+    /// With what; nothing where its bytes do not show it, because no key of libsodium here opens it.
+    pub method: Option<Encryption>,
+    /// What names the keys that open it: ids of OpenPGP's, kinds of age's recipients, the fingerprint of the key of libsodium that
+    /// opened it.
+    pub keys: Vec<String>,
+    /// Why no key here opens it; nothing where one does.
+    pub locked: Option<Locked>,
+}
+
+/// First bytes of an object in which the names of keys are looked for: a message to eight RSA keys of 4,096 bits, an age file to
+/// some hundred keys.
+const SHOWN_BYTES: usize = 8 << 10;
+
 /// The first bytes of a source, and the source without them.
 fn beginning<R: Read>(mut source: R, bytes: usize) -> io::Result<(Vec<u8>, R)> {
     let mut head = Vec::with_capacity(bytes);
     (&mut source).take(bytes as u64).read_to_end(&mut head)?;
     Ok((head, source))
+}
+
+impl Seal {
+    /// How a stored object is encrypted, where it holds such content; nothing where it is in the clear. Reads its beginning.
+    ///
+    /// # Errors
+    /// As [`Seal::reader`].
+    pub fn shown<R: Read + Send + 'static>(
+        &self,
+        source: R,
+        content: Content,
+    ) -> io::Result<Option<ShownEncryption>> {
+        let (head, source) = beginning(source, SHOWN_BYTES)?;
+        let keys = self.ring.recognise(&head).keys(&head);
+        let reader = self.begin(Cursor::new(head).chain(source))?;
+        let (method, locked) = (reader.encryption(), reader.locked(content));
+        if method == Encryption::None && locked.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(ShownEncryption {
+            method: (method != Encryption::None).then_some(method),
+            keys,
+            locked,
+        }))
+    }
 }
 
 /// Seals what is written to it. Only [`SealWriter::finish`] makes the object whole.

@@ -44,8 +44,8 @@ pub use retention::sweep;
 pub use wale_archive::error::{self, Declined, InRecovery, Kind, Level, OpError, Retry};
 // The names that a program needs to run these operations for a long time; wale-service sees no room below.
 pub use wale_archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock, Remedy,
-    SentinelRecord, StoredWal, foreign_cluster,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock,
+    RefusedEncryption, Remedy, SentinelRecord, StoredWal, foreign_cluster,
 };
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{

@@ -281,6 +281,9 @@ impl age::Recipient for ContentDigest {
     }
 }
 
+/// Stanzas of a header that are told, at most: who needs more reads `wale.json`.
+const STANZAS_TOLD: usize = 16;
+
 /// What the header of a file says of its content, without a key. Nothing where the object is no file of this version, or
 /// says nothing, or several things.
 ///
@@ -318,6 +321,34 @@ pub(crate) fn content_digest(source: impl Read) -> io::Result<Option<ContentDige
         }
     }
     Ok(found)
+}
+
+/// Who can open a file, as far as its first bytes show it: the kind of each stanza of the header, and what it says of its key.
+/// X25519 says nothing; OpenSSH's keys have the beginning of a digest, which is the same for the same key. At most
+/// [`STANZAS_TOLD`].
+pub(super) fn recipients_of(head: &[u8]) -> Vec<String> {
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    let header = lines.take_while(|line| !line.starts_with(b"---"));
+    let stanzas = header.filter_map(|line| line.strip_prefix(b"-> "));
+    let words = stanzas.filter_map(|stanza| {
+        let stanza = std::str::from_utf8(stanza).ok()?;
+        let mut words = stanza.split(' ');
+        let (tag, argument) = (words.next()?, words.next());
+        let is_word = |word: &&str| {
+            (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        // Noise, so that no reader gets used to what it knows.
+        let is_grease = tag.ends_with("-grease");
+        if !is_word(&tag) || tag == CONTENT_TAG || is_grease {
+            return None;
+        }
+        let names_key = tag.starts_with("ssh-");
+        Some(match argument.filter(is_word).filter(|_| names_key) {
+            Some(argument) => format!("{tag} {argument}"),
+            None => tag.to_owned(),
+        })
+    });
+    words.take(STANZAS_TOLD).collect()
 }
 
 impl<W: Write> AgeWriter<W> {

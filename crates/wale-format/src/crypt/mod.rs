@@ -311,6 +311,20 @@ impl Recognised<'_> {
             Self::OpenPgp => Encryption::OpenPgp,
         }
     }
+
+    /// What names the keys that open the object, as far as it can be told without opening it. `head` are its first bytes, the more
+    /// the better.
+    pub(crate) fn keys(&self, head: &[u8]) -> Vec<String> {
+        match self {
+            Self::Clear => Vec::new(),
+            Self::Libsodium(key) => vec![key.fingerprint()],
+            Self::Age => age::recipients_of(head),
+            Self::OpenPgp => {
+                let keys = openpgp::recipients_of(head);
+                keys.iter().map(ToString::to_string).collect()
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -72,6 +72,46 @@ fn decrypt(ring: &KeyRing, stored: &[u8]) -> io::Result<Vec<u8>> {
     Ok(plain)
 }
 
+/// What an object says of its keys, whoever holds them.
+#[test]
+fn an_object_shows_how_it_is_encrypted_and_for_whom_without_a_key() {
+    const SSH: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
+    let two = age::Recipients::parse(&format!("{RECIPIENT},{SSH}")).unwrap();
+    let to_two = encrypt(&WriteKey::Age(two), b"text");
+    let shown = |ring: KeyRing, stored: &[u8]| {
+        let seal = Seal::new(Codec::None.into(), WriteKey::None, ring);
+        seal.shown(Cursor::new(stored.to_vec()), Content::Text)
+            .unwrap()
+    };
+    let [_, (_, all)] = methods();
+    let none = KeyRing::default();
+    let locked = shown(none.clone(), &to_two).expect("encrypted");
+    assert_eq!(locked.method, Some(Encryption::Age));
+    assert_eq!(locked.keys.len(), 2, "{locked:?}");
+    assert_eq!(locked.keys[0], "X25519");
+    assert!(locked.keys[1].starts_with("ssh-ed25519 "), "{locked:?}");
+    assert_eq!(locked.locked.map(|locked| locked.has_key), Some(false));
+    let open = shown(all.clone(), &to_two).expect("encrypted");
+    assert_eq!((open.keys, open.locked), (locked.keys, None));
+    // Noise names nothing, but the key that opens it.
+    let sodium_stream = encrypt(&WriteKey::Libsodium(sodium(7)), b"text");
+    let open = shown(all, &sodium_stream).expect("encrypted");
+    assert_eq!(open.method, Some(Encryption::Libsodium));
+    assert_eq!(open.keys, [sodium(7).fingerprint()]);
+    let locked = shown(none.clone(), &sodium_stream).expect("encrypted");
+    assert_eq!((locked.method, locked.keys.len()), (None, 0));
+    assert!(locked.locked.is_some());
+    assert_eq!(shown(none.clone(), b"text"), None);
+    // What a stranger writes into a header is told only where it is a word, and not more than some.
+    let stanzas: String = (0..100).map(|n| format!("-> kind{n} x\nx\n")).collect();
+    let odd = "-> \u{1b}[31m x\nx\n-> x-grease y\nx\n-> wale-content-v1\nx\n-> \n";
+    let header = format!("age-encryption.org/v1\n{odd}{stanzas}--- x\n");
+    let told = age::recipients_of(header.as_bytes());
+    assert_eq!(told.len(), 16);
+    assert_eq!(told[0], "kind0");
+}
+
 #[test]
 fn every_length_comes_back() {
     for (key, ring) in methods() {

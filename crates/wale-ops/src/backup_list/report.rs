@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use wale_format::{BackupName, Codec};
+use wale_format::{BackupName, Codec, ShownEncryption};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
 /// One base backup of the archive.
@@ -92,4 +92,6 @@ pub struct BackupLook {
     pub codecs: BTreeSet<Codec>,
     /// Why this program cannot restore it as it is set up now; `None` where it can, as far as the look showed.
     pub cannot: Option<String>,
+    /// How its partitions are encrypted, as the beginning of one shows; `None` where they are in the clear.
+    pub encryption: Option<ShownEncryption>,
 }

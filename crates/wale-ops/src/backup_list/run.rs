@@ -2,8 +2,11 @@
 //! who looks for it must see it.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use wale_archive::{Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, SentinelRecord};
-use wale_format::Sentinel;
+use wale_archive::{
+    Archive, BackupEntry, BackupSelector, Catalog, CheckDepth, Looks, SeenEncryption,
+    SentinelRecord,
+};
+use wale_format::{Encryption, Sentinel};
 use wale_pg::{MajorVersion, SystemIdentifier};
 
 use super::report::{BackupLook, BackupSummary, Tool};
@@ -27,16 +30,19 @@ pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
         .collect())
 }
 
-/// Looks at the objects of each of these backups: what they are, and whether the backup can be restored.
+/// Looks at the objects of each of these backups: what they are, how they are encrypted, and whether the backup can be restored.
 ///
 /// # Errors
 ///
-/// Those of the store. Once more what [`run`] costs, and two listings and a few small reads per backup.
+/// Those of the store. Once more what [`run`] costs, two listings and a few small reads per backup, and of one that may be
+/// encrypted the beginning of one partition.
 pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<BackupSummary>> {
     let catalog = archive.catalog().await?;
+    let looks = Looks::new(archive, &catalog);
+    let encrypts = encrypts(archive).await?;
     let looks: Vec<_> = backups
         .into_iter()
-        .map(|summary| look_at(archive, &catalog, summary))
+        .map(|summary| look_at(archive, &catalog, &looks, encrypts, summary))
         .collect();
     stream::iter(looks)
         .buffered(LOOKS_AT_ONCE)
@@ -44,22 +50,55 @@ pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<
         .await
 }
 
+/// Whether wale ever wrote encrypted objects here. Where its record cannot be read, it may have.
+async fn encrypts(archive: &Archive) -> Result<bool> {
+    match archive.read_identity().await {
+        Ok(identity) => Ok(identity.is_some_and(|identity| {
+            identity.encryption != Encryption::None || !identity.encryptions.is_empty()
+        })),
+        Err(error) if error.kind.retryable() => Err(error),
+        Err(_) => Ok(true),
+    }
+}
+
 async fn look_at(
     archive: &Archive,
     catalog: &Catalog,
+    looks: &Looks<'_>,
+    encrypts: bool,
     summary: BackupSummary,
 ) -> Result<BackupSummary> {
-    let cannot = match catalog.find(&summary.name) {
-        Some(entry) => archive
-            .look_at(catalog, entry, CheckDepth::Whole)
-            .await?
-            .map(|flaw| flaw.words().to_owned()),
-        None => Some("it was deleted just now".to_owned()),
+    let (mut cannot, mut seen) = match catalog.find(&summary.name) {
+        Some(entry) => {
+            let looked = looks.at(entry, CheckDepth::Whole).await?;
+            let flaw = looked.flaw.map(|flaw| flaw.words().to_owned());
+            (flaw, looked.encryption)
+        }
+        None => (
+            Some("it was deleted just now".to_owned()),
+            SeenEncryption::Clear,
+        ),
     };
     let parts = archive.parts(&summary.name).await?.known;
+    // Of a backup of wale's the look opens nothing, and of one that lacks something it may not come so far.
+    if seen == SeenEncryption::Unknown && (encrypts || !summary.wale) {
+        match archive.shown_encryption(&parts).await {
+            Ok(shown) => seen = shown.into(),
+            Err(error) if error.kind.retryable() => return Err(error),
+            Err(error) => drop(cannot.get_or_insert_with(|| error.chain())),
+        }
+    }
+    let encryption = match seen {
+        SeenEncryption::Encrypted(shown) => Some(shown),
+        SeenEncryption::Clear | SeenEncryption::Unknown => None,
+    };
+    if let Some(locked) = encryption.as_ref().and_then(|shown| shown.locked) {
+        cannot.get_or_insert_with(|| locked.to_string());
+    }
     let looked = BackupLook {
         codecs: parts.iter().map(|part| part.codec).collect(),
         cannot,
+        encryption,
     };
     Ok(BackupSummary {
         looked: Some(looked),

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_archive::claim::{Claim, store_now};
-use wale_archive::{Archive, Catalog, CheckDepth, Flaw, Remedy};
+use wale_archive::{Archive, Catalog, CheckDepth, Flaw, Looks, Remedy};
 use wale_format::BackupName;
 use wale_format::layout::{self, ArchiveKey};
 use wale_storage::{ObjectKey, ObjectMeta, StoreError, body_from};
@@ -168,17 +168,9 @@ pub(super) async fn remove_left_over(
 }
 
 /// What is wrong with a backup as it is now.
-async fn look_at(archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
+async fn look_at(looks: &Looks<'_>, archive: &Archive, name: BackupName) -> Result<Option<Flaw>> {
     match archive.entry(&name).await? {
-        Some(entry) => {
-            // What it builds on as it is now, too.
-            let catalog = if entry.is_delta() {
-                archive.catalog().await?
-            } else {
-                Catalog::default()
-            };
-            archive.look_at(&catalog, &entry, CheckDepth::Whole).await
-        }
+        Some(entry) => Ok(looks.at(&entry, CheckDepth::Whole).await?.flaw),
         None => Ok(Some(Flaw::Damaged(
             "its record was deleted just now".to_owned(),
         ))),
@@ -258,9 +250,19 @@ impl Run<'_> {
                 !decisions[*index].goes() && facts.is_good() && !seen.contains(index)
             };
             let unseen: Vec<usize> = (0..decisions.len()).filter(fresh).collect();
-            let looks: Vec<_> = unseen
+            // What deltas build on as it is now, too.
+            let catalog = if unseen
                 .iter()
-                .map(|&index| look_at(self.archive, inventory.backups[index].name.clone()))
+                .any(|&index| inventory.backups[index].is_delta())
+            {
+                self.archive.catalog().await?
+            } else {
+                Catalog::default()
+            };
+            let looks = Looks::new(self.archive, &catalog);
+            let names = unseen.iter().map(|&index| &inventory.backups[index].name);
+            let looks: Vec<_> = names
+                .map(|name| look_at(&looks, self.archive, name.clone()))
                 .collect();
             let flaws: Vec<Option<Flaw>> = stream::iter(looks)
                 .buffered(LOOKS_AT_ONCE)

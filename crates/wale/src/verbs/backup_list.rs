@@ -10,11 +10,14 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Timelike, Utc};
 use serde_json::{Value, json};
-use wale_format::BackupName;
+use wale_format::{BackupName, Encryption, ShownEncryption};
 use wale_ops::backup_list::{BackupSummary, Tool};
 use wale_ops::{Archive, Kind, OpError};
 
 use crate::cli::{BackupList, Face};
+
+/// What `wale` tells beside WAL-E's columns with `--detail`.
+const OWN_HEADER: [&str; 3] = ["encryption", "keys", "can_decrypt"];
 
 const HEADER: [&str; 7] = [
     "name",
@@ -66,7 +69,10 @@ pub(crate) async fn run(
     if face == Face::WalE && times != Times::File {
         chosen.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
     }
-    Ok(table(&chosen, arguments.detail, times))
+    if face == Face::Wale && arguments.detail {
+        chosen = wale_ops::backup_list::look(archive, chosen).await?;
+    }
+    Ok(table(&chosen, arguments.detail, face, times))
 }
 
 /// How a store's times look in the table.
@@ -126,8 +132,10 @@ impl Query {
     }
 }
 
-fn table(summaries: &[BackupSummary], detail: bool, times: Times) -> String {
-    let mut text = HEADER.join("\t") + "\r\n";
+fn table(summaries: &[BackupSummary], detail: bool, face: Face, times: Times) -> String {
+    let has_own = detail && face == Face::Wale;
+    let own_header: &[&str] = if has_own { &OWN_HEADER } else { &[] };
+    let mut text = [&HEADER, own_header].concat().join("\t") + "\r\n";
     for summary in summaries {
         let only_with_detail = |value: String| if detail { value } else { String::new() };
         let row = [
@@ -144,9 +152,31 @@ fn table(summaries: &[BackupSummary], detail: bool, times: Times) -> String {
             only_with_detail(summary.stop_offset.clone()),
         ];
         text.push_str(&row.map(quoted).join("\t"));
+        if has_own {
+            text.push('\t');
+            text.push_str(&own_columns(summary).map(quoted).join("\t"));
+        }
         text.push_str("\r\n");
     }
     text
+}
+
+/// How a backup is encrypted, for which keys, and whether it can be decrypted as wale is set up now; empty where it is in the
+/// clear.
+fn own_columns(summary: &BackupSummary) -> [String; 3] {
+    let looked = summary.looked.as_ref();
+    let Some(shown) = looked.and_then(|looked| looked.encryption.as_ref()) else {
+        return [const { String::new() }; 3];
+    };
+    let can = if shown.locked.is_none() { "yes" } else { "no" };
+    // Names of keys are the archive's: they have no control characters (`wale_format::crypt`).
+    let (method, keys) = (method_of(shown), shown.keys.join(","));
+    [method.to_owned(), keys, can.to_owned()]
+}
+
+/// What objects that show nothing of themselves are encrypted with, nobody knows who has no key: of libsodium's.
+fn method_of(shown: &ShownEncryption) -> &'static str {
+    shown.method.map_or("unknown", Encryption::name)
 }
 
 /// Python's `datetime.isoformat` of a UTC time without zone, and of a file's time as `os.stat` gives it: seconds in a
@@ -188,6 +218,15 @@ fn as_json(summaries: &[BackupSummary]) -> String {
 
 fn summary_json(summary: &BackupSummary) -> Value {
     let time = |t: Option<DateTime<Utc>>| t.map(|t| t.to_rfc3339());
+    let looked = summary.looked.as_ref();
+    let shown = looked.and_then(|looked| looked.encryption.as_ref());
+    let encryption = shown.map(|shown| {
+        json!({
+            "method": method_of(shown),
+            "keys": shown.keys,
+            "can_decrypt": shown.locked.is_none(),
+        })
+    });
     json!({
         "name": summary.name.to_string(),
         "last_modified": summary.modified.to_rfc3339(),
@@ -210,9 +249,10 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "made_by_wale": summary.wale,
         "made_by": summary.tool.map(Tool::name),
         "delta_of": summary.parent,
-        "codecs": summary.looked.as_ref().map(|looked| &looked.codecs),
-        "restorable": summary.looked.as_ref().map(|looked| looked.cannot.is_none()),
-        "not_restorable_because": summary.looked.as_ref().and_then(|looked| looked.cannot.as_ref()),
+        "codecs": looked.map(|looked| &looked.codecs),
+        "encryption": encryption,
+        "restorable": looked.map(|looked| looked.cannot.is_none()),
+        "not_restorable_because": looked.and_then(|looked| looked.cannot.as_ref()),
         "damaged": summary.damaged,
     })
 }
@@ -220,6 +260,8 @@ fn summary_json(summary: &BackupSummary) -> Value {
 #[cfg(test)]
 mod tests {
     use chrono::TimeZone;
+    use wale_format::{Codec, Locked};
+    use wale_ops::backup_list::BackupLook;
     use wale_pg::TimelineId;
 
     use super::*;
@@ -260,24 +302,69 @@ mod tests {
         let header = "name\tlast_modified\texpanded_size_bytes\twal_segment_backup_start\t\
                       wal_segment_offset_backup_start\twal_segment_backup_stop\t\
                       wal_segment_offset_backup_stop\r\n";
-        assert_eq!(table(&[], true, Times::File), header);
+        assert_eq!(table(&[], true, Face::WalE, Times::File), header);
         let rows = [summary(A, 29)];
         let plain = "\t2026-11-22T06:56:29\t\t00000001000000000000000B\t00000040\t\t\r\n";
         assert_eq!(
-            table(&rows, false, Times::File),
+            table(&rows, false, Face::Wale, Times::File),
             format!("{header}{A}{plain}")
         );
         let detail = "\t2026-11-22T06:56:29\t24123513\t00000001000000000000000B\t00000040\t\
                       00000001000000000000000B\t00000248\r\n";
         assert_eq!(
-            table(&rows, true, Times::File),
+            table(&rows, true, Face::WalE, Times::File),
             format!("{header}{A}{detail}")
         );
         let on_s3 = "\t2026-11-22T06:56:29.000Z\t\t00000001000000000000000B\t00000040\t\t\r\n";
         assert_eq!(
-            table(&rows, false, Times::S3),
+            table(&rows, false, Face::WalE, Times::S3),
             format!("{header}{A}{on_s3}")
         );
+    }
+
+    #[test]
+    fn with_detail_wale_tells_how_a_backup_is_encrypted() {
+        let shown = |keys: &[&str], method, locked| ShownEncryption {
+            method,
+            keys: keys.iter().map(ToString::to_string).collect(),
+            locked,
+        };
+        let locked = Some(Locked {
+            method: None,
+            has_key: false,
+        });
+        let cases = [
+            (None, "\t\t\t\r\n", Value::Null),
+            (
+                Some(shown(
+                    &["X25519", "ssh-rsa abcd"],
+                    Some(Encryption::Age),
+                    None,
+                )),
+                "\tage\tX25519,ssh-rsa abcd\tyes\r\n",
+                json!({"method": "age", "keys": ["X25519", "ssh-rsa abcd"], "can_decrypt": true}),
+            ),
+            (
+                Some(shown(&[], None, locked)),
+                "\tunknown\t\tno\r\n",
+                json!({"method": "unknown", "keys": [], "can_decrypt": false}),
+            ),
+        ];
+        for (encryption, end, value) in cases {
+            let mut row = summary(A, 29);
+            row.looked = Some(BackupLook {
+                codecs: [Codec::Zstd].into(),
+                cannot: None,
+                encryption,
+            });
+            let text = table(std::slice::from_ref(&row), true, Face::Wale, Times::File);
+            assert!(
+                text.contains("\tencryption\tkeys\tcan_decrypt\r\n"),
+                "{text}"
+            );
+            assert!(text.ends_with(end), "{text}");
+            assert_eq!(summary_json(&row)["encryption"], value);
+        }
     }
 
     #[test]

@@ -63,8 +63,21 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
     let identity_json = std::fs::read_to_string(archive.join("wale.json")).unwrap();
     assert!(identity_json.contains(&recipient), "{identity_json}");
     // A backup that this host cannot read is listed, kept, and no reason to delete it or to doubt it.
-    let list = stage.sidecar.verb(WALE, "wale", &["backup-list"]);
+    let list = stage
+        .sidecar
+        .verb(WALE, "wale", &["backup-list", "--detail"]);
     assert_eq!(list.code(), 0, "{}", list.stderr);
+    assert!(
+        list.stdout.contains("\tage\tX25519\tno\r\n"),
+        "{}",
+        list.stdout
+    );
+    let with_key = &[(
+        "WALE_AGE_IDENTITY_FILE",
+        identity.to_string_lossy().into_owned(),
+    )];
+    let readable = listed_with(&stage, with_key);
+    assert!(readable.contains("\tage\tX25519\tyes\r\n"), "{readable}");
     let retain = stage.sidecar.verb(WALE, "wale", &["delete", "retain", "1"]);
     assert_eq!(retain.code(), 0, "{}", retain.stderr);
     // The absence of a segment needs no key.
@@ -86,6 +99,20 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
     restores_with_the_key_only(&stage, &identity, &noted);
 }
 
+/// The list of backups with these settings beside those of the stage.
+fn listed_with(stage: &Stage, settings: &[(&str, String)]) -> String {
+    let mut options = stage.options.clone();
+    for (name, value) in settings {
+        options = options.set(name, value);
+    }
+    let output = wale_testkit::wale_command(WALE, "wale", &options)
+        .args(["backup-list", "--detail"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// After a restart nothing is remembered: the same bytes are acknowledged, others refused, and nothing is stored.
 fn pushed_again_it_is_compared_without_the_key(stage: &mut Stage, segment: &str) {
     let before = stage.wal_objects();
@@ -104,7 +131,7 @@ fn pushed_again_it_is_compared_without_the_key(stage: &mut Stage, segment: &str)
     }
     assert_eq!(stage.wal_objects(), before);
     let log = stage.sidecar.log_text();
-    assert!(!log.contains("no restore by wale reads it"), "{log}");
+    assert!(!log.contains("no key here opens it"), "{log}");
 }
 
 /// Without the key an error that names it, before anything is written; with it a cluster that goes on archiving, encrypted.

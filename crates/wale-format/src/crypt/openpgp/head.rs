@@ -28,12 +28,17 @@ pub fn looks_like(head: &[u8]) -> bool {
     }
 }
 
-/// The keys that a message is encrypted to, as far as its first bytes show them: 16 show one.
+/// Keys of a message that are told, at most.
+const KEYS_TOLD: usize = 16;
+
+/// The keys that a message is encrypted to, as far as its first bytes show them: 16 show one. At most as many.
 #[must_use]
 pub fn recipients_of(head: &[u8]) -> Vec<KeyId> {
     let mut rest = head;
     let mut keys = Vec::new();
-    while let Ok(Some(header)) = packet::Heading::read(&mut rest) {
+    while keys.len() < KEYS_TOLD
+        && let Ok(Some(header)) = packet::Heading::read(&mut rest)
+    {
         let packet::Length::Last(length) = header.length else {
             break;
         };
