@@ -29,6 +29,8 @@ pub struct WalSurvey {
     pub ends: Option<(WalSegmentName, WalSegmentName)>,
     /// The segment that was stored last, and when, by the store's clock.
     pub newest: Option<(WalSegmentName, DateTime<Utc>)>,
+    /// The same as an object.
+    pub newest_object: Option<StoredWal>,
     /// Whose WAL the newest segment is, where it can be read.
     pub owner: Option<WalOwner>,
     /// Why the newest segment cannot be read.
@@ -87,6 +89,7 @@ pub async fn run(archive: &Archive) -> Result<WalSurvey> {
     }
     if let Some(newest) = newest {
         survey.open(archive, &newest).await?;
+        survey.newest_object = Some(newest);
     }
     Ok(survey)
 }

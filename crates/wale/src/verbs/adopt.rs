@@ -10,7 +10,7 @@ use wale_format::{ArchiveIdentity, Codec};
 use wale_ops::backup_list::{self, BackupSummary, Tool};
 use wale_ops::recoverable::{self, Recoverable};
 use wale_ops::wal_survey::{self, WalSurvey};
-use wale_ops::{Archive, DataDirectory, Kind, OpError};
+use wale_ops::{Archive, DataDirectory, Encryption, Kind, OpError, RefusedEncryption, Remedy};
 use wale_pg::{ClusterIdentity, SystemIdentifier};
 
 use crate::config::{Settings, declared};
@@ -25,6 +25,8 @@ struct Found {
     wal: WalSurvey,
     stretches: Vec<Recoverable>,
     cluster: Option<ClusterIdentity>,
+    /// Why nothing would be written for how the archive is encrypted.
+    refused: Option<RefusedEncryption>,
 }
 
 /// What to print.
@@ -84,10 +86,15 @@ async fn look(archive: &Archive, data_directory: &Path) -> Result<Found, OpError
         Err(error) if !error.kind.retryable() => None,
         Err(error) => return Err(error),
     };
+    let wal = wal_survey::run(archive).await?;
+    let newest = wal.newest_object.as_ref();
     Ok(Found {
         location: archive.location(),
+        refused: archive
+            .refused_encryption(identity.as_ref(), newest)
+            .await?,
         identity,
-        wal: wal_survey::run(archive).await?,
+        wal,
         stretches: recoverable::stretches(archive, &restorable).await?,
         backups,
         cluster: DataDirectory::at(data_directory)
@@ -121,7 +128,7 @@ impl Found {
 
     /// What will be other than before, in sentences.
     fn changes(&self, codec: Codec, deletes: bool) -> Vec<String> {
-        let mut changes = Vec::new();
+        let mut changes: Vec<String> = self.refused.iter().map(of_refusal).collect();
         if self.identity.is_none() {
             changes.push(
                 "the first push or base backup writes wale.json, which says whose archive this is; another cluster is refused \
@@ -322,8 +329,44 @@ impl Found {
             "backups": backups.collect::<Vec<_>>(),
             "segments": codecs.collect::<serde_json::Map<_, _>>(),
             "recovery": stretches.collect::<Vec<_>>(),
+            "refused_because": self.refused.as_ref().map(|refused| refused.error.chain()),
             "changes": changes,
         })
+    }
+}
+
+/// That nothing will be written, why, and what to set.
+fn of_refusal(refused: &RefusedEncryption) -> String {
+    let RefusedEncryption { error, method } = refused;
+    let mut text = format!(
+        "nothing is written as wale is set up now: pushes and base backups are refused, and PostgreSQL keeps its WAL until the \
+         archive's keys are set ({}). {}.",
+        key_settings(*method),
+        error.chain()
+    );
+    if let Some(detail) = &error.detail {
+        let _ = write!(text, " {detail}");
+    }
+    if let Some(Remedy::EncryptionChange { word }) = error.remedy.as_deref() {
+        let _ = write!(
+            text,
+            " WALE_ENCRYPTION_CHANGE={word} goes on as it is set now, on purpose."
+        );
+    }
+    text
+}
+
+/// The settings that hold keys to write with.
+const fn key_settings(method: Option<Encryption>) -> &'static str {
+    match method {
+        Some(Encryption::Age) => "WALE_AGE_RECIPIENTS",
+        Some(Encryption::OpenPgp) => "WALE_GPG_KEY_ID, or WALG_PGP_KEY_PATH",
+        Some(Encryption::Libsodium) => {
+            "WALG_LIBSODIUM_KEY_PATH, with WALG_LIBSODIUM_KEY_TRANSFORM as it was"
+        }
+        Some(Encryption::None) | None => {
+            "WALG_LIBSODIUM_KEY_PATH with WALG_LIBSODIUM_KEY_TRANSFORM, WALG_PGP_KEY_PATH, WALE_GPG_KEY_ID or WALE_AGE_RECIPIENTS"
+        }
     }
 }
 
@@ -345,6 +388,13 @@ fn of_backup(backup: &BackupSummary) -> String {
     if let Some(looked) = &backup.looked {
         let codecs: Vec<&str> = looked.codecs.iter().copied().map(how).collect();
         let _ = write!(text, ", {}", codecs.join(" and "));
+        if let Some(shown) = &looked.encryption {
+            let method = shown.method.map_or("something unknown", Encryption::name);
+            let _ = write!(text, ", encrypted with {method}");
+            if !shown.keys.is_empty() && shown.method != Some(Encryption::Libsodium) {
+                let _ = write!(text, " for {}", shown.keys.join(", "));
+            }
+        }
     }
     if let Some(parent) = &backup.parent {
         let _ = write!(text, ", a delta of {parent}");

@@ -380,6 +380,56 @@ fn the_list_says_what_made_a_backup_and_whether_it_can_be_restored() {
     assert!(why.contains("files_metadata.json"), "{why}");
 }
 
+/// What the list says of the encryption of each backup, and whether each can be restored.
+fn listed_encryption(golden: &Golden) -> Vec<(Value, bool)> {
+    let (_, options) = golden.place("unused");
+    let output = wale_command(WALE, "wale", &options)
+        .args(["backup-list", "--json"])
+        .output()
+        .unwrap();
+    let listed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let each = listed.iter();
+    each.map(|one| (one["encryption"].clone(), one["restorable"] == true))
+        .collect()
+}
+
+#[test]
+fn the_list_says_how_a_backup_is_encrypted_for_which_key_and_whether_it_can_be_decrypted() {
+    let told = |method: &str, keys: &[&str], can: bool| serde_json::json!({"method": method, "keys": keys, "can_decrypt": can});
+    // A message names its keys to everybody.
+    let mut golden = Golden::new("listpgp", &packed("pg13-brotli-pgp-tablespace"));
+    let key = ["236FB338851A6C3B"];
+    assert_eq!(
+        listed_encryption(&golden),
+        [(told("openpgp", &key, true), true)]
+    );
+    golden.keys.clear();
+    assert_eq!(
+        listed_encryption(&golden),
+        [(told("openpgp", &key, false), false)]
+    );
+    // A secret stream names nothing: the key that opens it is what is known.
+    let mut golden = Golden::new("listsodium", &packed("pg17-zstd-libsodium"));
+    let both = listed_encryption(&golden);
+    for (encryption, can) in &both {
+        let shown = (&encryption["method"], &encryption["can_decrypt"], *can);
+        assert_eq!(shown, (&"libsodium".into(), &true.into(), true), "{both:?}");
+        assert_eq!(encryption["keys"].as_array().unwrap().len(), 1);
+    }
+    golden.keys.clear();
+    let unknown = told("unknown", &[], false);
+    assert_eq!(
+        listed_encryption(&golden),
+        [(unknown.clone(), false), (unknown, false)]
+    );
+    // In the clear.
+    let golden = Golden::new("listclear", &packed("pg16-lzma-walseg1m"));
+    assert_eq!(
+        listed_encryption(&golden),
+        [(Value::Null, true), (Value::Null, true)]
+    );
+}
+
 /// What `wale adopt` says of an archive, with its status.
 fn adopt(golden: &Golden, data: &Path) -> (Option<i32>, String) {
     let (_, options) = golden.place("unused");
@@ -438,4 +488,49 @@ fn adopt_says_what_wal_g_left_and_how_far_it_leads_and_writes_nothing() {
     assert_ne!(status, Some(0), "{told}");
     assert!(told.contains("7713238745795449200"), "{told}");
     assert_eq!(content(), before);
+}
+
+/// Without the key nothing would be archived, and the operator reads so before the other tool is switched off.
+#[test]
+fn adopt_says_that_without_the_archives_key_nothing_would_be_written() {
+    let golden = Golden::new("adoptkey", &packed("pg17-zstd-libsodium"));
+    let (_, with_key) = adopt(&golden, Path::new("/nonexistent"));
+    assert!(!with_key.contains("nothing is written"), "{with_key}");
+    assert!(
+        with_key.contains("zstd, encrypted with libsodium"),
+        "{with_key}"
+    );
+    let golden = Golden {
+        keys: Vec::new(),
+        ..golden
+    };
+    let (status, told) = adopt(&golden, Path::new("/nonexistent"));
+    assert_eq!(status, Some(0), "{told}");
+    for words in [
+        "2, of which 0 can be restored",
+        "nothing is written as wale is set up now: pushes and base backups are refused",
+        "WALG_LIBSODIUM_KEY_PATH with WALG_LIBSODIUM_KEY_TRANSFORM",
+        "is encrypted, and what is set would not go on with that",
+        "WALE_ENCRYPTION_CHANGE=none goes on",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+/// A message of OpenPGP shows what it is, and for whom.
+#[test]
+fn adopt_names_the_settings_of_the_method_that_the_archive_shows() {
+    let golden = Golden::new("adoptpgp", &packed("pg13-brotli-pgp-tablespace"));
+    let golden = Golden {
+        keys: Vec::new(),
+        ..golden
+    };
+    let (status, told) = adopt(&golden, Path::new("/nonexistent"));
+    assert_eq!(status, Some(0), "{told}");
+    for words in [
+        "(WALE_GPG_KEY_ID, or WALG_PGP_KEY_PATH)",
+        "brotli, encrypted with openpgp for 236FB338851A6C3B",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
 }
