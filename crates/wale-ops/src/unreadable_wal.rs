@@ -8,7 +8,7 @@
 //! So the newest segment is opened, and stands for the archive.
 
 use futures_util::TryStreamExt;
-use wale_archive::{Archive, StoredWal};
+use wale_archive::{Archive, StoredWal, Unopened};
 use wale_format::layout::{self, ArchiveKey};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
@@ -21,6 +21,31 @@ pub struct UnreadableWal {
     pub segments: u64,
     /// The last of them in the order of the names, or the newest segment of all where that one is encrypted.
     pub example: String,
+    /// That it is encrypted, and no key here opens it; otherwise nobody knows what it is.
+    pub encrypted: Option<Unopened>,
+}
+
+impl UnreadableWal {
+    /// What it means, as a sentence.
+    #[must_use]
+    pub fn consequence(&self) -> String {
+        let beside = "what PostgreSQL hands over from now on is stored beside it";
+        match self.encrypted {
+            None => format!(
+                "the archive has WAL under an extension that this version does not know: no restore by wale reads it; {beside}"
+            ),
+            Some(Unopened {
+                method: Some(method),
+            }) => format!(
+                "the archive's newest WAL is encrypted with {method}, and no key here opens it: only a restore that has its key \
+                 reads it; {beside}"
+            ),
+            Some(Unopened { method: None }) => format!(
+                "the archive's newest WAL does not begin as WAL does, so it is encrypted, and no key here opens it: only a restore \
+                 that has its key, or the tool that wrote it, reads it; {beside}"
+            ),
+        }
+    }
 }
 
 /// What is seen of one segment while its objects go by; they are neighbours in a listing.
@@ -69,13 +94,20 @@ pub async fn look(archive: &Archive) -> Result<Option<UnreadableWal>> {
         }
     }
     count(seen, &mut segments, &mut example);
+    let mut encrypted = None;
     if let Some(newest) = newest
         && example.is_none()
-        && !archive.opens(&newest).await?
     {
-        (segments, example) = (1, Some(newest.key.to_string()));
+        encrypted = archive.unopened(&newest).await?;
+        if encrypted.is_some() {
+            (segments, example) = (1, Some(newest.key.to_string()));
+        }
     }
-    Ok(example.map(|example| UnreadableWal { segments, example }))
+    Ok(example.map(|example| UnreadableWal {
+        segments,
+        example,
+        encrypted,
+    }))
 }
 
 fn count(seen: OneSegment, segments: &mut u64, example: &mut Option<String>) {
@@ -122,12 +154,25 @@ mod tests {
         let found = look(&bench.archive).await.expect("read").expect("two");
         assert_eq!(found.segments, 2);
         assert_eq!(found.example, "wal_005/000000010000000000000005.xz");
+        let said = found.consequence();
+        assert!(said.contains("no restore by wale reads it"), "{said}");
 
         let encrypted = Bench::new();
         let key = ObjectKey::new(&format!("wal_005/{}.lz4", NAMES[0])).expect("a key");
         encrypted.memory.insert(&key, encrypted_bytes);
-        let found = look(&encrypted.archive).await.expect("read");
-        assert_eq!(found.expect("it").example, key.to_string());
+        let found = look(&encrypted.archive).await.expect("read").expect("it");
+        assert_eq!(found.example, key.to_string());
+        // Whoever has the key restores it by wale.
+        let said = found.consequence();
+        assert!(said.contains("no key here opens it"), "{said}");
+        assert!(!said.contains("no restore"), "{said}");
+        let named = UnreadableWal {
+            encrypted: Some(Unopened {
+                method: Some(wale_format::Encryption::Age),
+            }),
+            ..found
+        };
+        assert!(named.consequence().contains("encrypted with age"));
         let name = file_name(NAMES[0]);
         assert!(!encrypted.archive.has_readable(&name).await.expect("read"));
         encrypted.store_wal(NAMES[0], Codec::Zstd, &segment(NAMES[0], 1));

@@ -56,8 +56,8 @@ pub(crate) async fn look_for_unreadable(app: Arc<App>) {
                     segments = found.segments,
                     example = found.example,
                     hint = "keep the tool and the keys that wrote it for as long as its backups count; take a base backup now",
-                    "the archive has WAL under a codec or a key that this version cannot read: no restore by wale reads it; \
-                     what PostgreSQL hands over from now on is stored beside it"
+                    "{}",
+                    found.consequence()
                 );
                 app.metrics.unreadable(found.segments);
                 let record = UnreadableWalRecord {

@@ -140,7 +140,7 @@ pub(super) async fn run_stamped(
     if let Some(beside) = &report.beside {
         tracing::warn!(
             %name, key = report.key, sealed = beside,
-            "{beside} holds {name} under a codec or a key that this version cannot read, so no restore by wale reads it; \
+            "{beside} holds {name} and cannot be read as wale is set up here, so it counts as not archived; \
              the file was stored beside it"
         );
     }
