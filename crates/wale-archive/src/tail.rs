@@ -176,6 +176,7 @@ impl Archive {
                     name: listed,
                     codec,
                     conflict: None,
+                    ..
                 } if listed == *name => Some(StoredWal {
                     name: listed,
                     key: meta.key,

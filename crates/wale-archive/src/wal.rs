@@ -1,10 +1,10 @@
 //! Looking for WAL in the archive, under whatever codec it was stored.
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use wale_format::{Codec, layout};
 use wale_pg::{ArchiveFileName, WalHeaderError, WalPageHeader};
-use wale_storage::{Looking, ObjectKey};
+use wale_storage::{Looking, ObjectKey, ObjectMeta, StoreError};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
@@ -77,21 +77,27 @@ impl Archive {
         Ok(self.copies_among(name, listed.into_iter()))
     }
 
-    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, all at the same time: an
-    /// archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
+    /// As [`Archive::find_wal_copies`], never by a listing. One request for each known codec, and one for the name that WAL-G 3.0.8
+    /// gave to what it did not compress, all at the same time: an archive may be written by other tools beside wale, so the codecs recorded in the identity are not all there can be.
     ///
     /// # Errors
     /// As [`Archive::find_wal`].
     pub async fn find_wal_by_name(&self, name: &ArchiveFileName) -> Result<Vec<StoredWal>> {
-        let questions = self
-            .codecs_in_order()
-            .into_iter()
-            .map(|codec| self.head_wal(name, codec));
-        Ok(try_join_all(questions)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect())
+        let codecs = self.codecs_in_order().into_iter();
+        let questions = codecs.map(|codec| self.head_wal(name, codec));
+        let (found, dotted) = try_join(try_join_all(questions), self.head_dotted(name)).await?;
+        Ok(found.into_iter().chain([dotted]).flatten().collect())
+    }
+
+    /// The object of `name` as WAL-G 3.0.8 named what it did not compress. A store that keeps no such names (Azure) has none.
+    async fn head_dotted(&self, name: &ArchiveFileName) -> Result<Option<StoredWal>> {
+        let key = Self::key(&layout::wal_with_dot(name))?;
+        let meta = match self.store().head(&key).await {
+            Ok(meta) => meta,
+            Err(StoreError::InvalidKey(_)) => None,
+            Err(error) => return Err(OpError::from_store(error, format_args!("look for {key}"))),
+        };
+        Ok(meta.map(|meta| stored(name, key, Codec::None, &meta)))
     }
 
     /// The object of `name` under one codec; one request, by its name.
@@ -109,13 +115,7 @@ impl Archive {
             .head(&key)
             .await
             .map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
-        Ok(meta.map(|meta| StoredWal {
-            name: *name,
-            key,
-            codec,
-            size: meta.size,
-            modified: meta.modified,
-        }))
+        Ok(meta.map(|meta| stored(name, key, codec, &meta)))
     }
 
     /// Every codec: the configured one first, then the others.
@@ -152,5 +152,15 @@ impl Archive {
             })
         })
         .await
+    }
+}
+
+fn stored(name: &ArchiveFileName, key: ObjectKey, codec: Codec, meta: &ObjectMeta) -> StoredWal {
+    StoredWal {
+        name: *name,
+        key,
+        codec,
+        size: meta.size,
+        modified: meta.modified,
     }
 }

@@ -20,6 +20,7 @@
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
+//!     <segment>.                                  WAL-G 3.0.8's, of what it did not compress; read only
 //!     <segment>[.<ext>]   <segment>.partial[.<ext>]   <segment>.<8 HEX>.backup[.<ext>]   <8 HEX>.history[.<ext>]
 //!     <segment>.partial.<16 hex>[.<ext>]          another partial segment of the same name, other bytes
 //! ```
@@ -64,6 +65,12 @@ const CONFLICT_DIGITS: usize = 16;
 #[must_use]
 pub fn wal(name: &ArchiveFileName, codec: Codec) -> String {
     format!("{WAL_PREFIX}{name}{}", codec.suffix())
+}
+
+/// The key under which WAL-G 3.0.8 stored an archived file that it did not compress.
+#[must_use]
+pub fn wal_with_dot(name: &ArchiveFileName) -> String {
+    format!("{WAL_PREFIX}{name}.")
 }
 
 /// The key for a file whose name is taken by other bytes: in practice the partial segment of a second
@@ -166,6 +173,8 @@ pub enum ArchiveKey {
         codec: Codec,
         /// 16 digits of a digest when the object stands beside another of the same name.
         conflict: Option<String>,
+        /// Whether the name ends in a dot, as WAL-G 3.0.8 named what it did not compress. Every WAL-G reads it.
+        dot: bool,
     },
     /// The commit record of a backup.
     Sentinel(BackupName),
@@ -215,14 +224,19 @@ impl ArchiveKey {
         Some(match self {
             Self::Identity => IDENTITY.to_owned(),
             Self::Wal {
+                name, dot: true, ..
+            } => wal_with_dot(name),
+            Self::Wal {
                 name,
                 codec,
                 conflict: None,
+                ..
             } => wal(name, *codec),
             Self::Wal {
                 name,
                 codec,
                 conflict: Some(digits),
+                ..
             } => wal_conflicting_partial(name, digits, *codec),
             Self::Sentinel(backup) => sentinel(backup),
             Self::ExtendedVersion(backup) => extended_version(backup),
@@ -325,11 +339,16 @@ pub fn backup_of(key: &str) -> Option<BackupName> {
 
 fn parse_wal(rest: &str) -> Option<ArchiveKey> {
     let (stem, codec) = split_codec(rest);
-    if let Ok(name) = ArchiveFileName::parse(stem) {
+    let (whole, dot) = match (codec, stem.strip_suffix('.')) {
+        (Codec::None, Some(whole)) => (whole, true),
+        _ => (stem, false),
+    };
+    if let Ok(name) = ArchiveFileName::parse(whole) {
         return Some(ArchiveKey::Wal {
             name,
             codec,
             conflict: None,
+            dot,
         });
     }
     let (stem, digits) = stem.rsplit_once('.')?;
@@ -338,6 +357,7 @@ fn parse_wal(rest: &str) -> Option<ArchiveKey> {
         name,
         codec,
         conflict: Some(digits.to_owned()),
+        dot: false,
     })
 }
 
@@ -623,6 +643,25 @@ mod tests {
     }
 
     #[test]
+    fn a_dot_after_the_name_of_wal_is_wal_gs() {
+        for name in [
+            "000000010000000000000003",
+            "000000010000000000000003.partial",
+            "000000010000000000000003.00000028.backup",
+            "00000002.history",
+        ] {
+            let key = wal_with_dot(&file(name));
+            let meaning = ArchiveKey::Wal {
+                name: file(name),
+                codec: Codec::None,
+                conflict: None,
+                dot: true,
+            };
+            assert_eq!(parse(&key), meaning);
+        }
+    }
+
+    #[test]
     fn unknown_keys() {
         let cases = [
             "",
@@ -630,7 +669,9 @@ mod tests {
             "/wale.json",
             "wal_005/",
             "wal_005",
-            "wal_005/000000010000000000000003.",
+            "wal_005/000000010000000000000003..",
+            "wal_005/000000010000000000000003.zst.",
+            "wal_005/000000010000000000000003.partial.0123456789abcdef.",
             "wal_005/000000010000000000000003.zst.zst",
             "wal_005/000000010000000000000003.gz",
             "wal_005/000000010000000000000003_delta.lz4",
@@ -681,6 +722,7 @@ mod tests {
                 _ => format!("{}.history", &segment[..8]),
             })
         });
+        let dotted = name.clone();
         let backup = (segment, any::<u64>()).prop_map(|(segment, offset)| {
             BackupName::new(&wale_pg::WalSegmentName::parse(&segment).unwrap(), offset)
         });
@@ -690,9 +732,16 @@ mod tests {
                 |(name, codec, conflict)| ArchiveKey::Wal {
                     name,
                     codec,
-                    conflict
+                    conflict,
+                    dot: false,
                 }
             ),
+            dotted.prop_map(|name| ArchiveKey::Wal {
+                name,
+                codec: Codec::None,
+                conflict: None,
+                dot: true,
+            }),
             backup.clone().prop_map(ArchiveKey::Sentinel),
             backup.clone().prop_map(ArchiveKey::ExtendedVersion),
             backup.clone().prop_map(ArchiveKey::Metadata),

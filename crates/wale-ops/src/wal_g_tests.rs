@@ -252,6 +252,46 @@ async fn fault_96_a_segment_of_wal_g_in_lzma_counts_as_archived_and_is_fetched()
     );
 }
 
+/// WAL-G 3.0.8 named so what it did not compress, and every WAL-G looks for it.
+#[tokio::test]
+async fn fault_96_a_segment_whose_name_ends_in_a_dot_counts_as_archived_and_is_fetched() {
+    let file = UNREADABLE[0].0;
+    let (name, bytes) = (file_name(file), segment(file, 1));
+    let bench = Bench::new();
+    bench.claim().await;
+    let stored = key(&format!("wal_005/{file}."));
+    bench.memory.insert(&stored, bytes.clone());
+    assert!(bench.archive.has_readable(&name).await.expect("read"));
+    let told = unreadable_wal::look(&bench.archive).await;
+    assert_eq!(told.expect("read"), None);
+    for copies in [
+        bench.archive.find_wal_by_name(&name).await,
+        bench.archive.find_wal_copies(&name).await,
+    ] {
+        let found: Vec<String> = copies
+            .expect("read")
+            .into_iter()
+            .map(|copy| copy.key.to_string())
+            .collect();
+        assert_eq!(found, [stored.to_string()]);
+    }
+    let fetched = wal_fetch::fetch(&bench.archive, &name).await.expect("read");
+    assert_eq!(content(fetched).await.expect("whole"), bytes);
+    // A push of the same bytes stores nothing beside it, and one of others is a conflict.
+    bench.ready(file, &bytes);
+    let report = wal_push::run(&bench.archive, &bench.wal, &name, &once()).await;
+    let outcome = report.expect("pushed").outcome;
+    assert_eq!(outcome, PushOutcome::AlreadyStored);
+    bench.ready(file, &segment(file, 2));
+    let refused = wal_push::run(&bench.archive, &bench.wal, &name, &once()).await;
+    assert_eq!(
+        refused.expect_err("other bytes").kind,
+        Kind::ArchiveConflict
+    );
+    let copies = bench.archive.find_wal_by_name(&name).await.expect("read");
+    assert_eq!(copies.len(), 1);
+}
+
 #[tokio::test]
 async fn fault_118_plain_wal_that_is_damaged_is_still_called_so() {
     let file = UNREADABLE[0].0;

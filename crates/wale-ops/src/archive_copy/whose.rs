@@ -165,6 +165,7 @@ async fn some_segments(archive: &Archive) -> Result<Vec<StoredWal>> {
             name,
             codec,
             conflict: None,
+            ..
         } = layout::parse(meta.key.as_str())
             && name.is_segment()
         {
