@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use wale_testkit::azure::Azurite;
+use wale_testkit::gcs::GcsServer;
 use wale_testkit::s3::S3Server;
+use wale_testkit::swift::SwiftServer;
 use wale_testkit::{
-    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, shell, wale_command,
+    Cluster, ClusterOptions, Exit, Sandbox, Sidecar, SidecarOptions, StoreServer, shell,
+    wale_command,
 };
 
 use crate::support::{Stage, WALE, archive_all, fingerprint, restore_options};
@@ -171,6 +175,56 @@ fn a_copy_in_s3_alone_restores_every_target_of_the_original() {
     let report = copy(&from_s3, &to, &[]);
     assert_eq!(report["complete"], true, "{report:#}");
     assert_same(&aside, &back);
+}
+
+/// The same into another store, without what goes wrong on the way: the copy alone restores each target, and copied back it is
+/// byte for byte the original.
+fn copy_restores<S: StoreServer>(name: &str, start: impl FnOnce(&Sandbox) -> S) {
+    let original = Original::new(name);
+    let (stage, sandbox) = (&original.stage, &original.stage.sandbox);
+    let server_sandbox = Sandbox::new(&format!("{name}-server"));
+    let server = start(&server_sandbox);
+    let there = S::settings(server.port(), "some/copy");
+    let to = settings(sandbox, "there.conf", &there);
+    let report = copy(&stage.options, &to, &[]);
+    assert_eq!(report["complete"], true, "{report:#}");
+    assert_eq!(report["backups"].as_array().unwrap().len(), 2);
+    let objects = server.objects();
+    // Google's and Swift's names begin with a slash, as WAL-E's do.
+    let below = |key: &String| key.trim_start_matches('/').starts_with("some/copy/");
+    assert!(objects.iter().all(below), "{objects:?}");
+    let again = copy(&stage.options, &to, &[]);
+    assert_eq!(again["copied"]["objects"], 0, "{again:#}");
+
+    let aside = sandbox.path().join("aside");
+    std::fs::rename(stage.archive(), &aside).unwrap();
+    let from_there = stage.options.clone().on_s3(there);
+    original.restore_all(&from_there);
+    let back = sandbox.folder("back");
+    let to = settings(sandbox, "back.conf", &in_folder(&back));
+    let report = copy(&from_there, &to, &[]);
+    assert_eq!(report["complete"], true, "{report:#}");
+    assert_same(&aside, &back);
+}
+
+#[test]
+fn a_copy_in_google_cloud_storage_alone_restores_every_target_of_the_original() {
+    copy_restores("copy-gcs", GcsServer::start);
+}
+
+#[test]
+fn a_copy_in_azure_alone_restores_every_target_of_the_original() {
+    copy_restores("copy-azure", Azurite::start);
+}
+
+#[test]
+fn a_copy_in_swift_alone_restores_every_target_of_the_original() {
+    if !SwiftServer::is_installed() {
+        wale_testkit::skip("copy-swift", "Swift is not installed: run scripts/setup.sh");
+        return;
+    }
+    let server = |sandbox: &Sandbox| SwiftServer::start(sandbox).expect("it is installed");
+    copy_restores("copy-swift", server);
 }
 
 /// What is in the way is named, and stays; so is a place that is the source itself, or another cluster's.
