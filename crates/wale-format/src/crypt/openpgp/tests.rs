@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 
 use chrono::{DateTime, Utc};
+use pgp::composed::{Deserializable as _, MessageBuilder, SignedSecretKey};
+use pgp::crypto::aead::{AeadAlgorithm, ChunkSize};
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
+use rand_core::OsRng;
 
 use super::*;
 use crate::tar::{MemberKind, TarReader};
@@ -302,11 +305,74 @@ fn messages_of_other_kinds_are_refused_by_name() {
     assert!(hidden.to_string().contains("hidden"), "{hidden}");
 }
 
+/// A message of RFC 9580 (a protected packet of version 2, a session key of version 6), by rPGP's writer.
+fn chunked(plain: &[u8], mode: AeadAlgorithm, size: ChunkSize) -> Vec<u8> {
+    let (key, _) = SignedSecretKey::from_armor_single(RSA).expect("a secret key");
+    let subkey = key.secret_subkeys.first().expect("it has one");
+    let mut builder = MessageBuilder::from_bytes("", plain.to_vec()).seipd_v2(
+        OsRng,
+        SymmetricKeyAlgorithm::AES256,
+        mode,
+        size,
+    );
+    builder
+        .encrypt_to_key(OsRng, &subkey.key.public_key())
+        .expect("a session key");
+    builder.to_vec(OsRng).expect("a vector takes everything")
+}
+
+#[test]
+fn chunks_of_rfc_9580_are_read_to_their_last_tag() {
+    for mode in [AeadAlgorithm::Eax, AeadAlgorithm::Ocb, AeadAlgorithm::Gcm] {
+        for (bytes, size) in [
+            (0, ChunkSize::C64B),
+            (1, ChunkSize::C8KiB),
+            (10_000, ChunkSize::C64B),
+            (300_000, ChunkSize::C64KiB),
+        ] {
+            let plain = sample(bytes);
+            let message = chunked(&plain, mode, size);
+            let case = format!("{mode:?}, {bytes} bytes");
+            assert!(looks_like(&message[..HEAD_BYTES]), "{case}");
+            let wanted = recipients_of(&message);
+            assert_eq!(wanted.len(), 1, "{case}");
+            assert!(rsa().key_ids().contains(&wanted[0]), "{case}: {wanted:?}");
+            assert!(decrypt(&rsa(), &message).expect(&case) == plain, "{case}");
+            let error = decrypt(&curve(), &message).expect_err("another's");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{case}: {error}");
+        }
+    }
+}
+
+#[test]
+fn chunks_of_rfc_9580_that_were_cut_changed_or_continued_are_errors() {
+    let (plain, keys) = (sample(5_000), rsa());
+    for mode in [AeadAlgorithm::Eax, AeadAlgorithm::Ocb, AeadAlgorithm::Gcm] {
+        let message = chunked(&plain, mode, ChunkSize::C1KiB);
+        // Each one costs an operation with the secret key.
+        let last = message.len() - 20;
+        for cut in (1..last).step_by(101).chain(last..message.len()) {
+            let error = decrypt(&keys, &message[..cut]).expect_err("cut");
+            let kinds = [ErrorKind::UnexpectedEof, ErrorKind::InvalidData];
+            assert!(kinds.contains(&error.kind()), "{mode:?} {cut}: {error}");
+        }
+        // Behind the session key: everything is under a tag.
+        for at in (message.len() - 5_000..message.len()).step_by(211) {
+            let mut changed = message.clone();
+            changed[at] ^= 1;
+            let error = decrypt(&keys, &changed).expect_err("changed");
+            let kinds = [ErrorKind::UnexpectedEof, ErrorKind::InvalidData];
+            assert!(kinds.contains(&error.kind()), "{mode:?} {at}: {error}");
+        }
+        let longer = [&message[..], b"x"].concat();
+        let error = decrypt(&keys, &longer).expect_err("continued");
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{mode:?}");
+    }
+}
+
 /// `GnuPG` 2.4's packet of OCB chunks, made as its draft says (draft-koch-librepgp, 5.16): there is no `gpg` 2.4 to make one.
 #[test]
 fn ocb_chunks_are_read() {
-    use pgp::crypto::aead::AeadAlgorithm;
-    use rand_core::OsRng;
     let keys = curve();
     let algorithm = SymmetricKeyAlgorithm::AES256;
     let session_key = algorithm.new_session_key(OsRng);
