@@ -65,6 +65,21 @@ printf 'wi1U\000\100\000\000\000\000\000\000\000\000\000\000' | seed increment e
   printf 'wi1U\000\140\000\000\000\000\000\000\002\000\000\000\000\000\000\000\002\000\000\000'
   head -c 16384 /dev/zero
 } | seed increment pages
+# WAL-G's lists of files, of which a few names are enough: of a full backup and a delta, of a streamed one, of WAL-G 1.1 in the sentinel.
+lists=$here/crates/wale/testdata/wal-g
+mkdir "$seeds/wal-g"
+for name in pg15-lz4-delta-chain pg15-streamed pg13-walg11-old-sentinel; do
+  zstd -dqc --long=27 "$lists/$name.tar.zst" | tar -x -C "$seeds/wal-g" --wildcards '*/basebackups_005/*.json'
+done
+find "$seeds/wal-g" -name 'files_metadata.json' -o -name '*_sentinel.json' | while read -r list; do
+  name=$(printf %s "${list#"$seeds/wal-g/"}" | tr / _)
+  python3 -c 'import json, sys
+def cut(value):
+    if isinstance(value, dict):
+        return {key: cut(one) for key, one in list(value.items())[:24]}
+    return value[:8] if isinstance(value, list) else value
+print(json.dumps(cut(json.load(open(sys.argv[1])))))' "$list" | seed member_list "$name"
+done
 for file in "$golden"/wal-e-*/*.json; do seed sentinel "$(basename "$file")" <"$file"; done
 for file in "$golden"/postgresql-*/backup_manifest*; do
   seed manifest "$(basename "$file")" <"$file"

@@ -15,6 +15,7 @@ use wale_storage::ObjectKey;
 use crate::Archive;
 use crate::described::{Delivery, DescriptionBounds, ListedMember, NameDigest};
 use crate::error::{Kind, OpError, Result};
+use crate::read::damaged;
 
 /// The file that says where the recovery of a backup begins.
 const LABEL: &str = "backup_label";
@@ -60,6 +61,20 @@ pub struct MemberList {
     pub doubtful: Option<String>,
     /// The member that was asked for.
     pub first: Option<String>,
+}
+
+impl MemberList {
+    /// Reads a list; `key` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] for what is no list; [`Kind::Configuration`] for more members than `keep` has room for.
+    pub fn read(key: &ObjectKey, source: impl Read, keep: Keep) -> Result<Self> {
+        let mut reading = Reading::new(keep);
+        read(source, &mut reading)
+            .map_err(|error| damaged(key, "it is no list of files").source(error))?;
+        reading.finish(key)
+    }
 }
 
 /// A list while it is read.
@@ -149,7 +164,8 @@ impl Reading {
 }
 
 impl Archive {
-    /// WAL-G's list of the backup's members. `None` for a backup of another tool, and for one that was made without it.
+    /// WAL-G's list of the backup's members. `None` for a backup of WAL-E's, and for one that was made without it. Of a backup of
+    /// wale's the manifest says more; the list counts where WAL-G has made a delta of it.
     ///
     /// # Errors
     ///
@@ -161,11 +177,11 @@ impl Archive {
         sentinel: &Sentinel,
         keep: Keep,
     ) -> Result<Option<MemberList>> {
-        if sentinel.wale.is_some() || sentinel.lsn.is_none() {
+        if sentinel.lsn.is_none() {
             return Ok(None);
         }
         let key = Self::key(&layout::files_metadata(name))?;
-        let damaged = |why: &str| {
+        let broken = |why: &str| {
             OpError::new(
                 Kind::CorruptData,
                 format!("backup {name} is damaged: its list of files, {key}, {why}"),
@@ -185,10 +201,10 @@ impl Archive {
         }
         match self.read_list(&key, keep).await {
             Ok(Some(read)) => read.finish(&key).map(Some),
-            Ok(None) if sentinel.version >= Some(2) => Err(damaged("is not in the archive")),
+            Ok(None) if sentinel.version >= Some(2) => Err(broken("is not in the archive")),
             Ok(None) => Ok(None),
             Err(error) if error.kind == Kind::CorruptData => {
-                Err(damaged("cannot be read").source(error))
+                Err(broken("cannot be read").source(error))
             }
             Err(error) => Err(error),
         }
