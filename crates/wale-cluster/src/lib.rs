@@ -38,8 +38,8 @@ pub mod wal_directory;
 
 pub use byte_path::{path_of_text, text_of_path};
 pub use control::{
-    Checkpoint, ConnectOptions, ConnectionWatch, Control, ControlStamp, ExtensionInventory,
-    RunningBackup, Secret, ServerFacts, SslMode, StoppedBackup,
+    Checkpoint, ConnectOptions, ConnectionWatch, Control, ControlStamp, DatabaseRelations,
+    ExtensionInventory, RunningBackup, Secret, ServerFacts, SslMode, StoppedBackup,
 };
 pub use data_directory::{
     DataDirectory, DirectoryContent, Entry, EntryKind, Listing, PostmasterFile, PostmasterState,

@@ -1,6 +1,6 @@
 //! The commit record of a base backup: `<backup>_backup_stop_sentinel.json`.
 //!
-//! One JSON object that three tools read: WAL-E's four keys, WAL-G's keys (a full backup without a list
+//! One JSON object that three tools read: WAL-E's four keys, WAL-G's keys (a full backup, with or without a list
 //! of files), and one object `wale` with everything a restore of ours wants to know.
 //!
 //! Refuses to know: when it may be written (last, create-if-absent) and what makes a backup good.
@@ -182,6 +182,8 @@ pub struct SentinelOrigin {
     pub hostname: String,
     /// The data directory, absolute.
     pub data_directory: String,
+    /// Whether WAL-G's list of files lies beside the sentinel.
+    pub has_file_list: bool,
 }
 
 /// A sentinel cannot be used.
@@ -298,7 +300,7 @@ impl Sentinel {
             uncompressed_size: Some(record.bytes),
             compressed_size: Some(record.bytes_stored()),
             data_catalog_size: Some(record.bytes),
-            files_metadata_disabled: Some(true),
+            files_metadata_disabled: (!origin.has_file_list).then_some(true),
             version: Some(2),
             start_time: Some(record.start_time),
             finish_time: Some(record.stop_time),

@@ -5,6 +5,19 @@
 
 use crate::text_form::parse_plain_decimal;
 
+/// One relation, as a server's catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueRelation {
+    /// Its OID.
+    pub oid: u32,
+    /// What its files are called; 0 for one that has none.
+    pub file_node: u32,
+    /// Schema and name, with a dot between them.
+    pub name: String,
+    /// The OIDs of what it is a partition or a child of.
+    pub parents: Vec<u32>,
+}
+
 /// A part of a relation that has files of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fork {

@@ -30,7 +30,7 @@ const ENFORCED_SETTINGS: [&str; 9] = [
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 const REPORTS_LIMIT: Duration = Duration::from_mins(1);
 /// For how long such a question waits for a lock.
-const REPORT_LOCK_LIMIT: &str = "SET lock_timeout = '2s'";
+pub(super) const REPORT_LOCK_LIMIT: &str = "SET lock_timeout = '2s'";
 
 /// What identifies a server.
 #[derive(Clone, Debug, PartialEq, Eq)]

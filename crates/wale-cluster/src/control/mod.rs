@@ -13,10 +13,12 @@ mod catalog;
 mod connection;
 mod options;
 mod passfile;
+mod relations;
 mod tls;
 
 pub use backup::{Checkpoint, RunningBackup, StoppedBackup};
 pub use catalog::{ControlStamp, ExtensionInventory, ServerFacts};
 pub use connection::{ConnectionWatch, Control};
 pub use options::{ConnectOptions, Secret, SslMode};
+pub use relations::DatabaseRelations;
 pub use tls::{checking_client, unchecking_client};

@@ -70,6 +70,7 @@ fn origin() -> SentinelOrigin {
         server_version_num: 150_018,
         hostname: "pg-0".into(),
         data_directory: "/var/lib/postgresql/data/".into(),
+        has_file_list: false,
     }
 }
 

@@ -29,7 +29,7 @@ use std::io;
 
 pub use path::MemberPath;
 pub use reader::{Member, MemberKind, TarEnd, TarReader};
-pub use writer::{Meta, TarWriter};
+pub use writer::{MemberNames, Meta, TarWriter};
 
 /// Tar's unit: headers are one block, bodies are padded to a multiple of it. Bytes.
 pub const BLOCK_BYTES: usize = 512;

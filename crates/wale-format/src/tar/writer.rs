@@ -1,5 +1,6 @@
 //! Streaming tar writer, GNU dialect: what every WAL-E, WAL-G and `tar` reads.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -24,6 +25,40 @@ pub struct Meta {
     pub mtime: u64,
 }
 
+/// What members are called that lie below the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MemberNames {
+    /// By their path, as WAL-E calls them. The real WAL-E refuses others.
+    #[default]
+    Relative,
+    /// With a slash before it, as WAL-G calls them: it compares them with its list of files as they are. `backup_label` and
+    /// `tablespace_map` have none there, either.
+    Rooted,
+}
+
+/// Members that WAL-G calls by their plain names: it makes them itself.
+const PLAIN: [&str; 2] = ["backup_label", "tablespace_map"];
+
+impl MemberNames {
+    /// What the member of this path is called, for a path that is none of a directory.
+    #[must_use]
+    pub fn of_file(self, path: &str) -> Cow<'_, str> {
+        match self {
+            Self::Rooted if !PLAIN.contains(&path) => Cow::from(format!("/{path}")),
+            Self::Rooted | Self::Relative => Cow::from(path),
+        }
+    }
+
+    /// What the member of this directory is called; `""` is the data directory itself, which is `/` for both.
+    #[must_use]
+    pub fn of_directory(self, path: &str) -> String {
+        match self {
+            Self::Rooted if !path.is_empty() => format!("/{path}/"),
+            Self::Rooted | Self::Relative => format!("{path}/"),
+        }
+    }
+}
+
 /// Writes members one after the other into `W`.
 ///
 /// A header goes out as one write of 512 bytes; bodies pass through untouched and unbuffered, so
@@ -43,6 +78,7 @@ pub struct Meta {
 /// ```
 pub struct TarWriter<W: Write> {
     sink: W,
+    names: MemberNames,
     written: u64,
     body_left: u64,
     body_padding: usize,
@@ -60,8 +96,14 @@ impl<W: Write> fmt::Debug for TarWriter<W> {
 impl<W: Write> TarWriter<W> {
     /// Starts an archive.
     pub const fn new(sink: W) -> Self {
+        Self::with_names(sink, MemberNames::Relative)
+    }
+
+    /// Starts an archive whose members are called so.
+    pub const fn with_names(sink: W, names: MemberNames) -> Self {
         Self {
             sink,
+            names,
             written: 0,
             body_left: 0,
             body_padding: 0,
@@ -74,8 +116,7 @@ impl<W: Write> TarWriter<W> {
     /// `InvalidInput` when the path is not acceptable as a [`MemberPath`] or the previous body is
     /// not complete; otherwise the sink's.
     pub fn directory(&mut self, path: &str, meta: &Meta) -> io::Result<()> {
-        let mut name = checked(path)?.into_string();
-        name.push('/');
+        let name = self.names.of_directory(checked(path)?.as_str());
         self.header(&name, "", EntryType::Directory, 0, meta)
     }
 
@@ -85,8 +126,9 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     /// As [`TarWriter::directory`]; `""` is no file's name.
     pub fn file_header(&mut self, path: &str, size: u64, meta: &Meta) -> io::Result<()> {
-        let name = checked_entry(path)?;
-        self.header(name.as_str(), "", EntryType::Regular, size, meta)?;
+        let path = checked_entry(path)?;
+        let name = self.names.of_file(path.as_str());
+        self.header(&name, "", EntryType::Regular, size, meta)?;
         self.body_left = size;
         self.body_padding = padding(size);
         Ok(())
@@ -97,7 +139,8 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     /// As [`TarWriter::file_header`]; also for an empty target or one with a NUL byte.
     pub fn symlink(&mut self, path: &str, target: &str, meta: &Meta) -> io::Result<()> {
-        let name = checked_entry(path)?;
+        let checked = checked_entry(path)?;
+        let name = self.names.of_file(checked.as_str());
         if target.is_empty()
             || target.contains('\0')
             || byte_text::to_bytes(target).len() > MemberPath::MAX_BYTES
@@ -106,7 +149,7 @@ impl<W: Write> TarWriter<W> {
                 "symbolic link \"{path}\" has no usable target"
             )));
         }
-        self.header(name.as_str(), target, EntryType::Symlink, 0, meta)
+        self.header(&name, target, EntryType::Symlink, 0, meta)
     }
 
     /// Closes a body of which every byte was written.

@@ -175,6 +175,7 @@ impl Side {
             server_version_num: 150_000,
             hostname: "h".to_owned(),
             data_directory: "/data".to_owned(),
+            has_file_list: false,
         };
         let mut sentinel = Sentinel::new(record, &origin).expect("a sentinel");
         sentinel.delta_from = parent.map(str::to_owned);

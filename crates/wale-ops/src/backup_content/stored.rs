@@ -81,7 +81,11 @@ impl StoredBackup {
     /// cannot read, or has no memory for; those of the store.
     pub(crate) async fn load(archive: &Archive, entry: &BackupEntry) -> Result<Self> {
         let sentinel = sentinel_of(entry)?;
-        let list = List::load(archive, entry).await?;
+        // A backup of wale's has a manifest, which says more.
+        let list = match &sentinel.wale {
+            Some(_) => List { list: None },
+            None => List::load(archive, entry).await?,
+        };
         let mut parts = list.parts(archive, entry).await?;
         by_size(&mut parts);
         let budget = archive.budget();
@@ -373,7 +377,7 @@ impl StoredBackup {
     }
 }
 
-/// Another tool's list of the members of a backup, where there is one.
+/// WAL-G's list of the members of a backup, where there is one.
 struct List {
     list: Option<MemberList>,
 }

@@ -182,6 +182,7 @@ impl Bench {
             server_version_num: 150_018,
             hostname: "h".to_owned(),
             data_directory: "/data".to_owned(),
+            has_file_list: false,
         };
         let sentinel = Sentinel::new(record, &origin).unwrap();
         self.insert(&layout::manifest(&name()), manifest);

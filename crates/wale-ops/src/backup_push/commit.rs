@@ -122,6 +122,10 @@ async fn check_stored(archive: &Archive, stored: &Stored) -> Result<()> {
     if objects.get(&manifest).map(|meta| meta.size) != Some(stored.manifest.bytes) {
         return Err(gone("the manifest", name));
     }
+    // The sentinel says of a list that it is there.
+    if stored.has_file_list && !objects.contains_key(&layout::files_metadata(name)) {
+        return Err(gone("WAL-G's list of files", name));
+    }
     let partitions = layout::partitions_prefix(name);
     for (key, meta) in objects {
         match layout::parse(&key) {

@@ -43,7 +43,11 @@ impl BackupContents {
             bytes_plain,
             bytes_stored,
         });
-        self.files.extend(contents.files);
+        let files = contents.files.into_iter();
+        self.files.extend(files.map(|file| FileRecord {
+            partition: number,
+            ..file
+        }));
         self.damaged.extend(contents.damaged);
         self.damaged.truncate(LISTED_PAGES_MAX);
         self.damaged_count += contents.damaged_count;

@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rustix::fs::{Mode, OFlags};
+use wale_archive::Clock;
 use wale_cluster::DataDirectory;
 use wale_format::Crc32c;
 use wale_format::sentinel::DamagedPage;
@@ -48,9 +49,17 @@ pub(super) struct FileRecord {
     pub(super) size: u64,
     /// Time of the last change.
     pub(super) mtime: DateTime<Utc>,
+    /// Whether every change after it was read shows in that time.
+    pub(super) is_settled: bool,
     /// Of the bytes stored.
     pub(super) crc32c: u32,
+    /// The number of its partition, once that is stored.
+    pub(super) partition: u32,
 }
+
+/// For so long the time of a change may not tell the next one: the kernel's clock goes in ticks of some milliseconds, and a
+/// file server has a clock of its own.
+const SETTLES_AFTER: TimeDelta = TimeDelta::seconds(10);
 
 /// What a partition was made of.
 #[derive(Debug, Default)]
@@ -93,6 +102,8 @@ pub(super) struct FileReader<'a> {
     pub(super) cancel: &'a CancellationToken,
     /// Counts the bytes and files read.
     pub(super) share: ProgressShare<'a>,
+    /// Says whether a file was changed just now.
+    pub(super) clock: &'a Clock,
     buffer: Vec<u8>,
 }
 
@@ -114,6 +125,7 @@ impl<'a> FileReader<'a> {
         throttle: &'a Throttle,
         cancel: &'a CancellationToken,
         share: ProgressShare<'a>,
+        clock: &'a Clock,
     ) -> Self {
         Self {
             verify_from,
@@ -121,6 +133,7 @@ impl<'a> FileReader<'a> {
             throttle,
             cancel,
             share,
+            clock,
             buffer: vec![0; READ_BYTES],
         }
     }
@@ -145,6 +158,7 @@ impl<'a> FileReader<'a> {
             self.share.add_bytes(source.size);
             return Ok(());
         };
+        let begun = self.clock.now();
         let size = metadata.len();
         tar.file_header(&source.relative, size, &meta_of(&metadata))?;
         let mut crc = Crc32c::new();
@@ -158,7 +172,9 @@ impl<'a> FileReader<'a> {
             path: source.relative.clone(),
             size,
             mtime: modified(&metadata),
+            is_settled: begun.signed_duration_since(modified(&metadata)) > SETTLES_AFTER,
             crc32c: crc.finish(),
+            partition: 0,
         });
         Ok(())
     }
@@ -384,7 +400,9 @@ mod tests {
                     directory: DataDirectory::at(folder.path()),
                 };
                 let share = ProgressShare::new(&progress);
-                let reader = FileReader::new(Some(pages), policy, &throttle, &cancel, share);
+                let clock = Clock::System;
+                let reader =
+                    FileReader::new(Some(pages), policy, &throttle, &cancel, share, &clock);
                 let findings = PageFindings {
                     damaged: vec![DamagedPage {
                         path: "base/5/1259".into(),

@@ -16,6 +16,8 @@ pub(super) struct ListingFacts {
     pub(super) tablespaces: Vec<TablespaceRecord>,
     pub(super) pg_wal_link: Option<String>,
     pub(super) warnings: Vec<String>,
+    /// The directories with the times of their last change, as they are in partition 0.
+    pub(super) directories: Vec<(String, DateTime<Utc>)>,
 }
 
 impl ListingFacts {
@@ -30,6 +32,11 @@ impl ListingFacts {
                     location: text_of_path(&space.location),
                     inside: space.inside.clone(),
                 })
+                .collect(),
+            directories: std::iter::once(&listing.root)
+                .chain(&listing.entries)
+                .filter(|entry| entry.kind == EntryKind::Directory)
+                .map(|entry| (entry.relative.clone(), entry.mtime.into()))
                 .collect(),
             pg_wal_link: listing.pg_wal_link.as_deref().map(text_of_path),
             warnings: listing

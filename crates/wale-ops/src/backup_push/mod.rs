@@ -29,6 +29,7 @@ mod configuration;
 mod contents;
 mod copied;
 mod ended;
+mod file_list;
 mod files;
 mod forks;
 mod listing;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_archive::Archive;
-use wale_format::tar::{Meta, TarWriter};
-use wale_format::{BackupName, SealWriter, layout};
+use wale_format::tar::{MemberNames, Meta, TarWriter};
+use wale_format::{BackupName, Codec, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 
 use super::files::{
@@ -77,6 +77,14 @@ pub(super) struct StoredPartition {
     pub(super) bytes_stored: u64,
 }
 
+/// What members are called: as WAL-G calls them, but under WAL-E's own codec, where the real WAL-E reads them.
+pub(super) const fn member_names(codec: Codec) -> MemberNames {
+    match codec {
+        Codec::Lzo => MemberNames::Relative,
+        _ => MemberNames::Rooted,
+    }
+}
+
 /// Makes and stores one partition. Runs on a blocking thread.
 pub(super) fn make_partition(
     job: &CopyJob,
@@ -89,6 +97,7 @@ pub(super) fn make_partition(
         &job.throttle,
         cancel,
         ProgressShare::new(&job.progress),
+        job.archive.clock(),
     );
     let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), Attempt::First);
     loop {
@@ -145,7 +154,8 @@ fn fill(
     reader: &mut FileReader<'_>,
     sink: SealWriter<ChunkWriter>,
 ) -> std::result::Result<(PartitionContents, u64), FillError> {
-    let mut tar = TarWriter::new(CountingWriter::new(sink));
+    let sink = CountingWriter::new(sink);
+    let mut tar = TarWriter::with_names(sink, member_names(job.archive.codec()));
     let mut contents = PartitionContents::default();
     match &part.files {
         None => {
@@ -197,7 +207,7 @@ pub(super) fn small_partition(
     files: &[(&str, &[u8], Meta)],
 ) -> Result<(Bytes, u64)> {
     let make = || -> io::Result<Vec<u8>> {
-        let mut tar = TarWriter::new(Vec::new());
+        let mut tar = TarWriter::with_names(Vec::new(), member_names(archive.codec()));
         for (path, content, meta) in files {
             tar.file_header(path, content.len() as u64, meta)?;
             tar.write_all(content)?;

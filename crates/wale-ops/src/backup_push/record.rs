@@ -22,6 +22,7 @@ impl Stored {
             server_version_num: self.ended.ready.version_num,
             hostname: options.host_name.clone(),
             data_directory,
+            has_file_list: self.has_file_list,
         };
         Sentinel::new(self.record(codec, options), &origin)
             .map_err(|error| OpError::internal("the sentinel contradicts itself").source(error))

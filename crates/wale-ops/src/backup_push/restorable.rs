@@ -123,7 +123,9 @@ mod tests {
                 path: path.clone(),
                 size,
                 mtime: stored.ended.stopped_at,
+                is_settled: true,
                 crc32c: 0,
+                partition: 1,
             });
             stored.ended.contents.files.extend(file);
             stored

@@ -19,6 +19,8 @@ pub(super) struct Stored {
     pub(super) ended: Ended,
     pub(super) manifest: StoredManifest,
     pub(super) configuration: Option<ConfigurationRecord>,
+    /// Whether WAL-G's list of files is stored.
+    pub(super) has_file_list: bool,
 }
 
 /// The manifest as it is stored.
@@ -44,6 +46,7 @@ impl Ended {
             .sort_by(|one, other| one.path.cmp(&other.path));
         Ok(Stored {
             manifest: self.store_manifest(backup).await?,
+            has_file_list: self.store_file_list(backup).await?,
             configuration: self.store_configuration(backup).await?,
             ended: self,
         })
@@ -77,7 +80,9 @@ impl Ended {
             path: (*path).to_owned(),
             size: content.len() as u64,
             mtime: self.stopped_at,
+            is_settled: true,
             crc32c: Crc32c::of(content),
+            partition: number,
         };
         Ok(StoredPartition {
             number,

@@ -197,5 +197,6 @@ pub(super) fn stored(ending: BackupEnd) -> Stored {
             bytes: 0,
         },
         configuration: None,
+        has_file_list: false,
     }
 }

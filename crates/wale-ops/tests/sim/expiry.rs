@@ -77,6 +77,7 @@ pub(crate) fn put_backup(
         server_version_num: 150_000,
         hostname: "h".to_owned(),
         data_directory: "/data".to_owned(),
+        has_file_list: false,
     };
     let sentinel = Sentinel::new(record, &origin)
         .expect("a sentinel")

@@ -137,6 +137,47 @@ fn in_turns(codec: &str, from: &Source) {
     assert_eq!(fingerprint(&restored, "t"), noted);
 }
 
+/// walrus makes a delta of wale's backup, and both restore it.
+#[test]
+fn walrus_makes_a_delta_of_wales_backup_and_both_restore_it() {
+    let sandbox = Sandbox::new("walrus-delta");
+    let options = ClusterOptions {
+        major: 15,
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::init(&sandbox, &options);
+    let Some(walrus) = Walrus::new(&sandbox, &cluster, "zstd WALG_DELTA_MAX_STEPS=3") else {
+        return;
+    };
+    let archive = sandbox.path().join("archive");
+    let options = SidecarOptions::new(&sandbox, &cluster)
+        .unset("WALE_FILE_PREFIX")
+        .set("WALG_FILE_PREFIX", &archive.to_string_lossy())
+        .set("WALE_COMPRESSION", "zstd");
+    let sidecar = Sidecar::start(&sandbox, WALE, &options);
+    cluster.configure(&archiving(options.port));
+    cluster.start();
+    sidecar.wait_ready(Duration::from_secs(60));
+    cluster.sql("create table t as select g, md5(g::text) v from generate_series(1, 50000) g");
+    let data = cluster.data.to_string_lossy().into_owned();
+    let pushed = sidecar.verb(WALE, "wale", &["backup-push", &data]);
+    assert_eq!(pushed.code(), 0, "{}", pushed.stderr);
+    cluster.sql("update t set v = 'changed' where g % 500 = 0");
+    cluster.switch_wal();
+    cluster.wait_archived();
+    walrus.run(&["backup-push", &data]);
+    cluster.sql("insert into t select g, 'after' from generate_series(50001, 51000) g");
+    cluster.switch_wal();
+    cluster.wait_archived();
+    let noted = fingerprint(&cluster, "t");
+    let names = names(&sidecar);
+    assert!(names.iter().any(|name| name.contains("_D_")), "{names:?}");
+    let restored = walrus.restore(&sandbox, 15, "theirs");
+    assert_eq!(fingerprint(&restored, "t"), noted);
+    restored.stop("immediate");
+    restores(&sandbox, &options, "ours", &noted);
+}
+
 /// The names of the backups that wale lists.
 fn names(sidecar: &Sidecar) -> Vec<String> {
     let list = sidecar.get("/backups").json();
