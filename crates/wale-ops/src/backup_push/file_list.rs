@@ -18,7 +18,7 @@ impl Ended {
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store's; cancellation.
     pub(super) async fn store_file_list(&self, backup: &Backup<'_>) -> Result<bool> {
         let codec = backup.archive.codec();
         let is_in_the_clear = backup.archive.write_key().method() == Encryption::None;
@@ -26,7 +26,8 @@ impl Ended {
         if codec == Codec::Lzo || !is_in_the_clear || self.ending.running().is_none() {
             return Ok(false);
         }
-        let Some(databases) = databases(backup.options).await else {
+        let asked = Box::pin(databases(backup.options));
+        let Some(databases) = backup.unless_cancelled(asked).await? else {
             return Ok(false);
         };
         let Some(list) = self.file_list(codec, &databases) else {

@@ -205,7 +205,6 @@ fn other_words_for_verbs_are_told_the_right_one() {
         ("backup", "backup-push"),
         ("verify", "pg_verifybackup"),
         ("check", "config show"),
-        ("status", "/status"),
     ] {
         for program in ["wale", "wal-e"] {
             let early = parse_words(&format!("{program} {typed} x")).unwrap_err();
