@@ -212,6 +212,9 @@ fn other_words_for_verbs_are_told_the_right_one() {
             assert_ne!(early.status, 0);
         }
     }
+    // wale has it; WAL-E had not.
+    let early = parse_words("wal-e status x").unwrap_err();
+    assert!(early.text.contains("/status"), "{}", early.text);
 }
 
 #[test]
