@@ -22,7 +22,8 @@ use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{
-    FurtherArchive as Further, HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls, advice,
+    FurtherArchive as Further, HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls,
+    advice,
 };
 use wale_storage::{FaultyStore, RetryStore, Store};
 

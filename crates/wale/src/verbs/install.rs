@@ -1,7 +1,7 @@
 //! `install`: this program as a file in a folder that a database container shares, for images without `wget`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wale_cluster::durable::PendingFile;
 use wale_ops::OpError;
@@ -28,7 +28,7 @@ pub(super) fn run(folder: &Path) -> Result<(), Failure> {
     print(&format!("{}\n", path.display()))
 }
 
-fn install(path: &PathBuf) -> std::io::Result<()> {
+fn install(path: &Path) -> std::io::Result<()> {
     let mut program = File::open(OWN)?;
     let mut file = PendingFile::create(path, MODE, None)?;
     std::io::copy(&mut program, &mut file)?;

@@ -34,7 +34,7 @@ fn kubernetes_takes_every_manifest() {
     }
 }
 
-/// What the ConfigMap says is a configuration without a mistake or a warning. Secrets are where the Pod mounts them.
+/// What the map of settings says is a configuration without a mistake or a warning. Secrets are where the Pod mounts them.
 #[test]
 fn the_settings_in_the_manifest_are_settings_of_ours() {
     let sandbox = Sandbox::new("kubernetes");

@@ -1,6 +1,7 @@
 //! `ops/`: the alerts and the dashboard, in a real Prometheus that asks a real sidecar.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -132,7 +133,10 @@ impl Prometheus {
 
     /// The series that a query gives now; none while it cannot be asked. A query that Prometheus refuses ends the test.
     fn query(&self, query: &str) -> Option<Vec<Value>> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = query.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02X}");
+            text
+        });
         // HTTP/1.0: an answer of one piece.
         let asked =
             format!("GET /api/v1/query?query={encoded} HTTP/1.0\r\nHost: localhost\r\n\r\n");
