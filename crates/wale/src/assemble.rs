@@ -161,7 +161,8 @@ pub(crate) fn fetch(
     goal: &[GoalItem],
 ) -> Result<backup_fetch::RestoreOptions, OpError> {
     let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
-    options.asked_of = Some(stores::location(settings));
+    // Another archive may stand in for the first: what is asked for stays the same.
+    options.asked_of = (settings.further > 0).then(|| stores::location(settings));
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     options.tablespace_mapping = mappings(
