@@ -38,8 +38,9 @@ pub mod wal_directory;
 
 pub use byte_path::{path_of_text, text_of_path};
 pub use control::{
-    Checkpoint, ConnectOptions, ConnectionWatch, Control, ControlStamp, DatabaseRelations,
-    ExtensionInventory, RunningBackup, Secret, ServerFacts, SslMode, StoppedBackup,
+    ArchiverDeed, ArchiverStats, Checkpoint, ConnectOptions, ConnectionWatch, Control,
+    ControlStamp, DatabaseRelations, ExtensionInventory, RunningBackup, Secret, ServerFacts,
+    SslMode, StoppedBackup,
 };
 pub use data_directory::{
     DataDirectory, DirectoryContent, Entry, EntryKind, Listing, PostmasterFile, PostmasterState,

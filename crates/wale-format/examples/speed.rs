@@ -60,6 +60,10 @@ fn codecs(plain: &[u8]) {
         CodecSettings::from(Codec::Zstd),
         CodecSettings {
             codec: Codec::Zstd,
+            level: Some(2),
+        },
+        CodecSettings {
+            codec: Codec::Zstd,
             level: Some(3),
         },
         CodecSettings::from(Codec::Lz4),
@@ -76,6 +80,29 @@ fn codecs(plain: &[u8]) {
                 .map_or_else(String::new, |level| format!(" {level}"))
         );
         there_and_back(&name, &seal, plain);
+    }
+}
+
+/// zstd's own levels, as every other program has them: ours are set otherwise.
+fn library(plain: &[u8]) {
+    for level in [1, 3] {
+        let mut stored = Vec::new();
+        let time = best(|| {
+            let mut sink = std::mem::take(&mut stored);
+            sink.clear();
+            let mut encoder = zstd::stream::write::Encoder::new(sink, level).expect("a level");
+            encoder.include_checksum(true).expect("settable");
+            for piece in plain.chunks(PIECE_BYTES) {
+                encoder.write_all(piece).expect("a vector takes everything");
+            }
+            stored = encoder.finish().expect("a vector takes everything");
+        });
+        show(
+            &format!("the library's zstd {level}"),
+            plain.len(),
+            time,
+            Some(stored.len()),
+        );
     }
 }
 
@@ -187,6 +214,7 @@ fn main() -> io::Result<()> {
     let plain = std::fs::read(path)?;
     println!("{} bytes, processor time, best of {ROUNDS}", plain.len());
     codecs(&plain);
+    library(&plain);
     ciphers(&plain);
     tars(&plain);
     plan();

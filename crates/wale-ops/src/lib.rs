@@ -28,6 +28,7 @@ pub mod retention;
 pub mod retry;
 pub mod rival;
 pub mod role;
+pub mod server_check;
 pub mod unknown_server;
 pub mod unreadable_wal;
 pub mod wal_fetch;

@@ -119,6 +119,7 @@ fn warns(verb: &Verb) -> bool {
             | Verb::Restore(_)
             | Verb::BackupList(_)
             | Verb::Adopt { .. }
+            | Verb::Check(_)
             | Verb::Status { .. }
             | Verb::BackupMark(_)
             | Verb::Delete(_)

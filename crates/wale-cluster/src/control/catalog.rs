@@ -89,6 +89,26 @@ pub struct ExtensionInventory {
     pub failures: BTreeMap<String, String>,
 }
 
+/// What an archiver has done since its statistics were reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiverStats {
+    /// Files that were archived.
+    pub archived: u64,
+    /// The last of them.
+    pub last: Option<ArchiverDeed>,
+    /// The last that could not be archived.
+    pub last_failure: Option<ArchiverDeed>,
+}
+
+/// A file, and when it was archived or not, by the clock of the server's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiverDeed {
+    /// Its name.
+    pub wal: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
 impl Control {
     /// Asks the server who it is. Needs no privileges.
     ///
@@ -214,6 +234,30 @@ impl Control {
         DateTime::from_timestamp(whole, 0).ok_or(ClusterError::UnexpectedAnswer {
             during,
             reason: format!("{seconds} is no time"),
+        })
+    }
+
+    /// What the server's archiver has done (`pg_stat_archiver`). Needs no privileges.
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub async fn archiver(&self) -> Result<ArchiverStats, ClusterError> {
+        let during = "asking the server what it has archived";
+        let sql = "SELECT archived_count, last_archived_wal,
+                    pg_catalog.date_part('epoch', last_archived_time)::bigint,
+                    last_failed_wal, pg_catalog.date_part('epoch', last_failed_time)::bigint
+                   FROM pg_catalog.pg_stat_archiver";
+        let row = self.query_one(during, sql, &[]).await?;
+        let deed = |name: usize| -> Result<Option<ArchiverDeed>, ClusterError> {
+            let wal: Option<String> = get(&row, name, during)?;
+            let at: Option<i64> = get(&row, name + 1, during)?;
+            let at = at.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+            Ok(wal.zip(at).map(|(wal, at)| ArchiverDeed { wal, at }))
+        };
+        Ok(ArchiverStats {
+            archived: get::<i64>(&row, 0, during)?.unsigned_abs(),
+            last: deed(1)?,
+            last_failure: deed(3)?,
         })
     }
 

@@ -17,7 +17,7 @@ mod relations;
 mod tls;
 
 pub use backup::{Checkpoint, RunningBackup, StoppedBackup};
-pub use catalog::{ControlStamp, ExtensionInventory, ServerFacts};
+pub use catalog::{ArchiverDeed, ArchiverStats, ControlStamp, ExtensionInventory, ServerFacts};
 pub use connection::{ConnectionWatch, Control};
 pub use options::{ConnectOptions, Secret, SslMode};
 pub use relations::DatabaseRelations;

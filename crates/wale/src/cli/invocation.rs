@@ -9,7 +9,8 @@ use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
 use super::restore::RestoreArguments;
 use super::verbs::{
-    BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
+    BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
+    WalPush,
 };
 use crate::config::Flags;
 
@@ -64,6 +65,7 @@ pub(crate) enum Verb {
         /// As JSON.
         json: bool,
     },
+    Check(Check),
     /// `status`
     Status {
         /// As JSON.

@@ -18,8 +18,8 @@ pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use invocation::{Early, Face, Invocation, Verb};
 pub(crate) use restore::{RestoreArguments, WalFrom};
 pub(crate) use verbs::{
-    BackupFetch, BackupList, BackupPush, Client, ClientTarget, Config, Page, WalFetch, WalPrefetch,
-    WalPush,
+    BackupFetch, BackupList, BackupPush, Check, Client, ClientTarget, Config, Page, WalFetch,
+    WalPrefetch, WalPush,
 };
 pub(crate) use wale::command;
 

@@ -149,6 +149,17 @@ pub(crate) struct ClientTarget {
     pub(crate) timeout: u32,
 }
 
+/// `check`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct Check {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// As one line, for Nagios and its kin
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) nagios: bool,
+}
+
 /// `config`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Config {

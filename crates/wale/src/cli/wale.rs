@@ -6,7 +6,8 @@ use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
 use super::restore::RestoreArguments;
 use super::verbs::{
-    BackupFetch, BackupList, BackupPush, Client, Config, Page, WalFetch, WalPrefetch, WalPush,
+    BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
+    WalPush,
 };
 use super::{Early, Face, Invocation, Verb};
 use crate::config::{Facts, Flags, SETTINGS};
@@ -47,6 +48,9 @@ enum WaleVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Look whether everything is well: settings, archive, server, WAL, base backups
+    #[command(alias = "doctor")]
+    Check(Check),
     /// Say what the archive holds, and from when to when it can be restored
     Status {
         /// As JSON
@@ -151,6 +155,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
         WaleVerb::Adopt { json } => Verb::Adopt { json },
+        WaleVerb::Check(arguments) => Verb::Check(arguments),
         WaleVerb::Status { json } => Verb::Status { json },
         WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
         WaleVerb::Retain(arguments) => Verb::Retain(arguments),

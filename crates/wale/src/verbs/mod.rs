@@ -4,6 +4,7 @@ mod adopt;
 mod backup_fetch;
 mod backup_list;
 mod backup_push;
+mod check;
 mod copy;
 mod deletion;
 mod install;
@@ -73,6 +74,7 @@ pub(crate) fn run(
             let adopt = adopt::run(&archive, settings, *json);
             print(&runtime::small()?.block_on(adopt)?)
         }
+        Verb::Check(arguments) => check::run(arguments, loaded),
         Verb::Status { json } => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;

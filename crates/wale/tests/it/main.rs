@@ -12,6 +12,7 @@ mod archive_command;
 mod azure;
 mod base_backup;
 mod beside_production;
+mod check;
 mod cli;
 mod contract;
 mod copy;

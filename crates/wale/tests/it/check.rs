@@ -1,0 +1,137 @@
+//! `wale check`: what is well and what is not, on a real server.
+
+use serde_json::Value;
+use wale_testkit::{ClusterOptions, Exit, free_port};
+
+use crate::support::{Stage, WALE};
+
+fn check(stage: &Stage, arguments: &[&str]) -> Exit {
+    let all: Vec<&str> = ["check"].iter().chain(arguments).copied().collect();
+    stage.sidecar.verb(WALE, "wale", &all)
+}
+
+/// The verdict of each topic.
+fn verdict(exit: &Exit, topic: &str) -> String {
+    let told: Value = serde_json::from_str(&exit.stdout).expect("JSON");
+    let findings = told["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|one| one["topic"] == topic);
+    let found = found.unwrap_or_else(|| panic!("nothing about {topic} in {}", exit.stdout));
+    found["verdict"].as_str().expect("a word").to_owned()
+}
+
+#[test]
+fn check_finds_nothing_where_all_is_well_on_every_major() {
+    crate::support::on_every_major(|major| {
+        let options = ClusterOptions {
+            major,
+            ..ClusterOptions::default()
+        };
+        let stage = Stage::with(&format!("check-{major}"), &options, |options| {
+            options.set("WALE_RETAIN_DAYS", "7")
+        });
+        stage
+            .cluster
+            .sql("create table t as select generate_series(1, 1000) v");
+        stage.cluster.sql("alter system set archive_timeout = 60");
+        stage.cluster.sql("select pg_reload_conf()");
+        // There is no base backup yet, and that is wrong.
+        let before = check(&stage, &["--json"]);
+        assert_eq!(before.code(), 2, "{}", before.stdout);
+        assert_eq!(verdict(&before, "backups"), "wrong");
+        assert_eq!(stage.sidecar.get("/backup-push").status, 200);
+        stage.cluster.switch_wal();
+        stage.cluster.wait_archived();
+        let objects = stage
+            .sidecar
+            .verb(WALE, "wale", &["status", "--json"])
+            .stdout;
+        let well = check(&stage, &[]);
+        assert_eq!(well.code(), 0, "{}{}", well.stdout, well.stderr);
+        assert!(
+            well.stdout.contains("0 to be looked at, 0 wrong"),
+            "{}",
+            well.stdout
+        );
+        assert_eq!(
+            stage
+                .sidecar
+                .verb(WALE, "wale", &["status", "--json"])
+                .stdout,
+            objects,
+            "it leaves nothing in the archive"
+        );
+        let nagios = check(&stage, &["--nagios"]);
+        assert!(nagios.stdout.starts_with("WALE OK - "), "{}", nagios.stdout);
+        assert_eq!(nagios.stdout.lines().count(), 1);
+    });
+}
+
+#[test]
+fn check_names_each_thing_that_is_wrong() {
+    let stage = Stage::new("check-wrong", 15);
+    stage
+        .cluster
+        .sql("create table t as select generate_series(1, 1000) v");
+    assert_eq!(stage.sidecar.get("/backup-push").status, 200);
+    let names: Vec<String> = (0..3)
+        .map(|_| {
+            let name = stage.cluster.switch_wal();
+            stage.cluster.wait_archived();
+            name
+        })
+        .collect();
+    // A gap, a command that leads elsewhere, no rule of retention.
+    let wal = stage.sandbox.path().join("archive/wal_005");
+    std::fs::remove_file(wal.join(format!("{}.zst", names[1]))).expect("removed");
+    stage
+        .cluster
+        .sql("alter system set archive_command = 'true'");
+    stage.cluster.sql("alter system set archive_timeout = 60");
+    stage.cluster.sql("select pg_reload_conf()");
+    let found = check(&stage, &["--json"]);
+    assert_eq!(found.code(), 2, "{}", found.stdout);
+    for (topic, expected) in [
+        ("settings", "good"),
+        ("archive", "good"),
+        ("writing", "good"),
+        ("server", "good"),
+        ("role", "good"),
+        ("archive_mode", "good"),
+        ("archive_command", "warning"),
+        ("recoverable", "wrong"),
+        ("retention", "warning"),
+        ("backups", "good"),
+    ] {
+        assert_eq!(
+            verdict(&found, topic),
+            expected,
+            "{topic}: {}",
+            found.stdout
+        );
+    }
+    let text = check(&stage, &[]).stdout;
+    assert!(
+        text.contains(&names[1]) && text.contains("> take a base backup"),
+        "{text}"
+    );
+    let nagios = check(&stage, &["--nagios"]).stdout;
+    assert!(nagios.starts_with("WALE CRITICAL - "), "{nagios}");
+    // The server is away, and the rest is looked at all the same.
+    let options = stage
+        .options
+        .clone()
+        .set("PGPORT", &free_port().to_string());
+    let away = wale_testkit::verb(WALE, "wale", &options, &["check", "--json"]);
+    assert_eq!(away.code(), 2);
+    assert_eq!(verdict(&away, "server"), "wrong");
+    assert_eq!(verdict(&away, "recoverable"), "wrong");
+    // An archive that is away is said, and the server is looked at.
+    std::fs::rename(
+        stage.sandbox.path().join("archive"),
+        stage.sandbox.path().join("moved"),
+    )
+    .expect("moved");
+    let lost = check(&stage, &["--json"]);
+    assert_eq!(verdict(&lost, "archive"), "wrong", "{}", lost.stdout);
+    assert_eq!(verdict(&lost, "server"), "good");
+}
