@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use wale_archive::Archive;
+use wale_archive::{Archive, foreign_cluster};
 use wale_storage::FallbackStore;
 
 use crate::error::{Kind, Result};
@@ -55,6 +55,28 @@ impl Readers {
         self.each.iter().skip(1).cloned().collect()
     }
 
+    /// Refuses archives of several clusters, whose files have the same names. One that does not answer, or that nobody has begun,
+    /// says nothing.
+    async fn refuse_strangers(&self) -> Result<()> {
+        if self.each.len() == 1 {
+            return Ok(());
+        }
+        let mut owner = None;
+        for (number, archive) in &self.each {
+            let Ok(Some(identity)) = archive.identity().await else {
+                continue;
+            };
+            let its = identity.cluster.system_identifier;
+            let own = *owner.get_or_insert(its);
+            if own != its {
+                return Err(foreign_cluster(its, own, &archive.location()).hint(format!(
+                    "correct where archive {number} is, or take its settings away"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads all as one; where that fails in a way that one alone may not, each alone, until it succeeds. `what` is what is
     /// read, for the log.
     ///
@@ -64,6 +86,7 @@ impl Readers {
     where
         F: Future<Output = Result<T>>,
     {
+        self.refuse_strangers().await?;
         let error = match read(self.together.clone()).await {
             Ok(value) => return Ok(value),
             Err(error) => error,

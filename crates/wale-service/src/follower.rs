@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wale_ops::archive_copy::follow;
@@ -22,7 +22,7 @@ use wale_ops::archive_copy::{
 };
 use wale_ops::retention::{self, Wanted};
 use wale_ops::retry::{Pauses, RetryBudget};
-use wale_ops::{BackupName, CancellationToken, OpError, Progress};
+use wale_ops::{BackupName, CancellationToken, Kind, OpError, Progress};
 
 use crate::app::App;
 use crate::housekeeping;
@@ -46,6 +46,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Between two measurements of the lag while WAL is being copied. Each is two listings.
 const MEASURE_EVERY: Duration = Duration::from_mins(1);
+
+/// How long a listing may lag behind what was stored: what was archived shortly before a pass is brought by its name as well.
+const LISTED_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
 /// Objects that move at a time.
 const WORKERS: usize = 2;
@@ -153,14 +156,25 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         known.backup_ended = None;
         known.beyond
     };
-    let wanted = retention::wanted(
+    let asked = retention::wanted(
         source,
         copy,
         &keeping.policy,
         keeping.grace,
         keeping.request_interval,
-    )
-    .await?;
+    );
+    let wanted = match asked.await {
+        // A backup is dated ahead: no rule decides. WAL must not wait for it, so all of it is copied.
+        Err(error) if error.kind == Kind::Busy => {
+            log_failure(&format!("the rules of archive {}", replica.number), &error);
+            Wanted {
+                backups: Vec::new(),
+                there: Vec::new(),
+                wal: None,
+            }
+        }
+        wanted => wanted?,
+    };
     let (backups, there, wal) = wishes(wanted);
     replica.known().backups_wanted = backups.len() as u64;
     let wishes = |backups: &[_]| {
@@ -237,7 +251,7 @@ async fn measure(app: &App, replica: &Replica, wish: &WalWish) -> Result<(), OpE
 /// What was archived before then is there, also those that were only counted by then.
 fn covered(replica: &Replica, begun: DateTime<Utc>, beyond: u64) {
     let mut known = replica.known();
-    known.pending.retain(|(_, at)| *at > begun);
+    known.pending.retain(|(_, at)| *at > begun - LISTED_WITHIN);
     known.beyond = known.beyond.saturating_sub(beyond);
     known.measured = None;
 }

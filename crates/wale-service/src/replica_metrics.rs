@@ -99,7 +99,10 @@ impl ReplicaMetrics {
             .set(scrape.lag.age.as_secs_f64());
         of(&self.lag_segments, count(scrape.lag.segments));
         of(&self.lag_known, i64::from(scrape.lag.known));
-        of(&self.reachable, i64::from(scrape.reachable == Some(true)));
+        // What nobody has asked yet is no series: an alarm goes by 0.
+        if let Some(answers) = scrape.reachable {
+            of(&self.reachable, i64::from(answers));
+        }
         of(&self.conflicts, count(scrape.conflicts));
         let last = scrape.last_pass.map_or(f64::NAN, unix_seconds);
         self.last_pass.get_or_create(&label).set(last);

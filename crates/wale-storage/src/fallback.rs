@@ -178,6 +178,12 @@ impl FallbackBody {
             self.body = object.body;
             return Ok(Some(rest));
         }
+        if self.sent < self.meta.size {
+            return Err(StoreError::Damaged {
+                key: self.meta.key.clone(),
+                reason: format!("it ends too early at {}", part.store.location()),
+            });
+        }
         Ok(None)
     }
 }

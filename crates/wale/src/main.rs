@@ -84,6 +84,12 @@ fn run(invocation: &Invocation) -> u8 {
             tracing::warn!("{warning}");
         }
     }
+    if matches!(
+        invocation.verb,
+        Verb::WalFetch(_) | Verb::Client(Client::Fetch { .. })
+    ) {
+        abort_on_panic();
+    }
     match verbs::run(invocation, &loaded, &bar) {
         Ok(()) => 0,
         Err(failure) => {
@@ -98,6 +104,15 @@ fn run(invocation: &Invocation) -> u8 {
             status.unwrap_or_else(|| invocation.face.exit_status(error.kind))
         }
     }
+}
+
+/// A panic ends a process with 101, which PostgreSQL takes for the end of the WAL. A signal stops its recovery instead.
+fn abort_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        std::process::abort();
+    }));
 }
 
 /// WAL-E says that it starts, except for the verbs that PostgreSQL runs for every segment.

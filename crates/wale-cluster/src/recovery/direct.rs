@@ -2,7 +2,8 @@
 //! the command takes wale's settings from.
 //!
 //! The server's environment knows nothing of the archive, and a command line is seen by every user of the host. So the settings
-//! lie in a file of mode 0600 in the data directory. It is no part of a base backup.
+//! lie in a file of mode 0600 in the data directory. It is no part of a base backup. They lie there alone: a variable that the server
+//! was started with would come before the file, and lead to another archive or send it another one's keys.
 
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub fn direct_restore_command(
     let program = word(program)?;
     let settings = word(&data_directory.join(SETTINGS_FILE))?;
     Ok(format!(
-        "{program} --config-file {settings} wal-fetch %f \"%p\""
+        "env -i PATH=\"$PATH\" HOME=\"$HOME\" {program} --config-file {settings} wal-fetch %f \"%p\""
     ))
 }
 
@@ -72,11 +73,11 @@ mod tests {
         };
         assert_eq!(
             command("/usr/bin/wale", "/srv/copy"),
-            "/usr/bin/wale --config-file /srv/copy/wale_restore_settings.conf wal-fetch %f \"%p\""
+            "env -i PATH=\"$PATH\" HOME=\"$HOME\" /usr/bin/wale --config-file /srv/copy/wale_restore_settings.conf wal-fetch %f \"%p\""
         );
         assert_eq!(
             command("/opt/my wale", "/srv/50%/it's"),
-            "'/opt/my wale' --config-file '/srv/50%%/it'\\''s/wale_restore_settings.conf' wal-fetch %f \"%p\""
+            "env -i PATH=\"$PATH\" HOME=\"$HOME\" '/opt/my wale' --config-file '/srv/50%%/it'\\''s/wale_restore_settings.conf' wal-fetch %f \"%p\""
         );
         assert!(direct_restore_command(Path::new("/a\nb"), Path::new("/c")).is_err());
     }

@@ -11,13 +11,16 @@ use wale_pg::MajorVersion;
 
 use super::preload::libraries;
 
-/// The first major version with `archive_library`.
+/// The first major version with `archive_library`, and without `stats_temp_directory`.
 const ARCHIVE_LIBRARY_SINCE: u32 = 15;
 /// The first major version that can copy logical slots from its primary by itself.
 const SYNC_SLOTS_SINCE: u32 = 17;
 
 /// Libraries that start jobs by themselves, and the setting that keeps each of them from it. TimescaleDB has its own place.
-const JOBS: [(&str, &str, &str); 2] = [
+/// `pg_cron` has the second of its two from 1.6 on, and its jobs go by default to the host and port that stand in their rows:
+/// production's.
+const JOBS: [(&str, &str, &str); 3] = [
+    ("pg_cron", "cron.max_running_jobs", "0"),
     ("pg_cron", "cron.launch_active_jobs", "off"),
     ("pg_partman_bgw", "pg_partman_bgw.dbname", ""),
 ];
@@ -55,6 +58,9 @@ impl Rehearsal {
         ];
         if major.get() >= ARCHIVE_LIBRARY_SINCE {
             settings.push(("archive_library", ""));
+        } else {
+            // Debian's lies outside of the data directory, and the copy would remove and write production's files in it.
+            settings.push(("stats_temp_directory", "pg_stat_tmp"));
         }
         if major.get() >= SYNC_SLOTS_SINCE {
             settings.push(("sync_replication_slots", "off"));

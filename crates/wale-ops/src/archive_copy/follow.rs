@@ -20,7 +20,7 @@ use super::report::{CopyReport, Trouble};
 use super::transfer::Route;
 use super::wal::{copy_file, rivals_in};
 use super::whose;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::retry::RetryBudget;
 
 /// How long an archive may take to say that it is there, 10 s.
@@ -92,7 +92,16 @@ pub async fn bring(
     };
     let mut report = CopyReport::default();
     copy_file(&route, &choice, name, &mut report).await?;
-    Ok(report.troubles)
+    let mut troubles = report.troubles;
+    // It was acknowledged, and the source has it no more: retention, or a hand. Nothing is left to be copied.
+    if troubles.is_empty() && report.wal.objects == 0 && copy.find_wal(name).await?.is_none() {
+        troubles.push(Trouble {
+            key: format!("{}{name}", layout::WAL_PREFIX),
+            kind: Kind::CorruptData,
+            why: "is in the first archive no more, and was not copied before: a recovery from here stops at it".to_owned(),
+        });
+    }
+    Ok(troubles)
 }
 
 /// Whether the identity of a copy says all that the source's says of how objects are stored.

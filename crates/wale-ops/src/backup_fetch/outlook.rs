@@ -171,6 +171,11 @@ fn reach(target: &RecoveryTargetKind, facts: &ReachFacts<'_>) -> Reach {
 fn reach_time(moment: DateTime<Utc>, facts: &ReachFacts<'_>) -> Reach {
     match (facts.newest_commit, facts.stored_at) {
         (Some(commit), _) if commit > moment => Reach::Reached,
+        (Some(commit), _) if commit == moment => Reach::NotKnown(
+            "the newest commit is of exactly that time: recovery stops there where the target is exclusive, otherwise it wants a \
+             later one"
+                .to_owned(),
+        ),
         (Some(_), _) => Reach::NotReached(ends_before(facts)),
         // What the store had before the time was committed before it.
         (None, Some(stored)) if stored < moment => Reach::NotReached(ends_before(facts)),

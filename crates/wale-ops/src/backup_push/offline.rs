@@ -19,7 +19,7 @@ use super::backup_end::BackupEnd;
 use super::commit::Committed;
 use super::configuration;
 use super::options::BackupOptions;
-use super::ready::{Ready, read_directory};
+use super::ready::{Ready, read_directory, refuse_rehearsal};
 use super::report::{BackupReport, Started};
 use super::shutdown_checkpoint::{ShutdownCheckpoint, find_checkpoint};
 use super::stopped::refuse_running;
@@ -72,6 +72,7 @@ async fn prepare(
     options: &BackupOptions,
 ) -> Result<(Ready, ShutdownCheckpoint)> {
     let (directory, control_file) = read_directory(options).await?;
+    refuse_rehearsal(options).await?;
     refuse_running(&directory).await?;
     let label = directory.path().join("backup_label");
     judge(&control_file, label.exists())?;

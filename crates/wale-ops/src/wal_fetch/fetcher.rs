@@ -389,6 +389,7 @@ impl Fetcher {
         let Some(cluster) = self.asker().await?.cluster else {
             return Ok(());
         };
+        self.places.asked_for(cluster);
         let (identity, asked) = self.retry.run(|| self.places.identity()).await?;
         let Some(identity) = identity else {
             return Ok(());

@@ -4,15 +4,17 @@
 //! there, and every file while it does not answer. What comes from another one is verified just as well. An archive that did
 //! not answer rests for a while: then the others are asked before it, so that a recovery does not wait for it each time.
 //!
-//! Absence is the first's to prove, because every acknowledged file was stored there. A further one that answers must agree.
+//! Absence is the first's to prove, because every acknowledged file was stored there. Each further one must answer and agree: it may have
+//! been used alone for a while, and have what the first never got.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wale_archive::{Archive, Remedy};
+use wale_archive::{Archive, Remedy, foreign_cluster};
 use wale_format::ArchiveIdentity;
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, SystemIdentifier};
 use wale_pipeline::MemoryPermit;
 
 use super::absent::{Asker, present, refuse_gap, refuse_lost_history};
@@ -37,6 +39,10 @@ pub(super) struct Places {
 struct FetchPlace {
     number: u8,
     archive: Archive,
+    /// Whether it is known to be of the cluster that asks.
+    is_ours: AtomicBool,
+    /// The cluster that asks, where that is known.
+    asked_for: Mutex<Option<SystemIdentifier>>,
     /// When it did not answer last.
     silent: Mutex<Option<Instant>>,
     /// Whether the log says that files come from it.
@@ -48,6 +54,8 @@ impl FetchPlace {
         Self {
             number,
             archive,
+            is_ours: AtomicBool::new(false),
+            asked_for: Mutex::default(),
             silent: Mutex::default(),
             is_told: Mutex::default(),
         }
@@ -82,8 +90,44 @@ impl FetchPlace {
         }
     }
 
-    async fn fetch(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+    /// Refuses an archive of another cluster, whose files have the same names. Asked once: an archive's owner does not change.
+    async fn refuse_stranger(&self, first: &Self) -> Result<()> {
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let own = *self
+            .asked_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let own = if own.is_some() {
+            own
+        } else {
+            let identity = first.archive.identity().await.ok().flatten();
+            identity.map(|identity| identity.cluster.system_identifier)
+        };
+        let its = self.archive.identity().await?;
+        let (Some(own), Some(its)) = (own, its) else {
+            return Ok(());
+        };
+        let its = its.cluster.system_identifier;
+        if its != own {
+            return Err(
+                foreign_cluster(its, own, &self.archive.location()).hint(format!(
+                    "correct where archive {} is, or take its settings away",
+                    self.number
+                )),
+            );
+        }
+        self.is_ours.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn fetch(&self, name: &ArchiveFileName, first: &Self) -> Result<FetchedWal> {
         let fetched = async {
+            match tokio::time::timeout(LOOK, self.refuse_stranger(first)).await {
+                Ok(asked) => asked?,
+                Err(_) => return Err(silent(&self.archive)),
+            }
             let look = self.archive.find_wal_copies(name);
             let copies = match tokio::time::timeout(LOOK, look).await {
                 Ok(copies) => copies?,
@@ -163,7 +207,7 @@ impl Places {
         why: Option<&OpError>,
     ) -> Option<FetchedWal> {
         for other in self.others.iter().filter(|other| !other.rests()) {
-            match other.fetch(name).await {
+            match other.fetch(name, &self.first).await {
                 Ok(fetched) => {
                     other.tell(true, name, why);
                     return Some(fetched);
@@ -174,6 +218,17 @@ impl Places {
             }
         }
         None
+    }
+
+    /// Says which cluster asks. While it is not known, the first archive's counts.
+    pub(super) fn asked_for(&self, cluster: SystemIdentifier) {
+        for other in &self.others {
+            let mut asked = other
+                .asked_for
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *asked = Some(cluster);
+        }
     }
 
     /// The identity, and the archive that gave it: the first, or another one while that does not answer.
@@ -212,6 +267,9 @@ impl Places {
     ) -> Result<FetchedWal> {
         let all = || std::iter::once(&self.first).chain(&self.others);
         let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
+        if place.number != self.first.number {
+            place.refuse_stranger(&self.first).await?;
+        }
         let fetched = fetch_with_permit(&place.archive, name, permit).await;
         if !self.others.is_empty() {
             place.note(fetched.as_ref().err());
@@ -233,16 +291,16 @@ impl Places {
         })
     }
 
-    /// Refuses an absence that the first has proven and that another one contradicts. One that does not answer says
-    /// nothing.
+    /// Refuses an absence that the first has proven and that another one contradicts, or does not confirm.
     pub(super) async fn refuse_contradicted(
         &self,
         name: &ArchiveFileName,
         asker: Asker,
         depth: Depth,
     ) -> Result<()> {
-        for other in self.others.iter().filter(|other| !other.rests()) {
+        for other in &self.others {
             let look = async {
+                other.refuse_stranger(&self.first).await?;
                 if let Some(stored) = other.archive.find_wal_copies(name).await?.first() {
                     return Err(present(name, stored.key.as_str()));
                 }
@@ -261,15 +319,18 @@ impl Places {
                 Err(_) => Err(silent(&other.archive)),
             };
             other.note(said.as_ref().err());
-            match said {
-                Err(error) if matches!(error.kind, Kind::CorruptData | Kind::ArchiveConflict) => {
-                    return Err(error);
+            said.map_err(|error| {
+                if !is_outage(&error) {
+                    return error;
                 }
-                Err(error) => {
-                    tracing::debug!(archive = other.number, error = %error.chain(), "it says nothing about the absence");
-                }
-                Ok(()) => {}
-            }
+                let hint = error.hint.as_deref().unwrap_or("bring it back");
+                let hint = format!(
+                    "{hint}; archive {} may have been used alone and hold WAL that the first never got. Where it is lost for good, \
+                     use the first alone",
+                    other.number
+                );
+                error.hint(hint).remedy(Remedy::OneArchive { number: 1 })
+            })?;
         }
         Ok(())
     }

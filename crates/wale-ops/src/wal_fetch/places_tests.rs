@@ -21,10 +21,14 @@ struct Side {
 
 impl Side {
     async fn new() -> Self {
+        Self::of(SYSTEM_IDENTIFIER).await
+    }
+
+    async fn of(system_identifier: u64) -> Self {
         let memory = MemoryStore::new();
         let faulty = Arc::new(FaultyStore::new(Arc::new(memory.clone()), FaultPlan::new()));
         let archive = archive(Arc::clone(&faulty) as Arc<dyn Store>, Codec::Zstd, 64 << 20);
-        let identity = cluster(SYSTEM_IDENTIFIER);
+        let identity = cluster(system_identifier);
         archive
             .ensure_identity(&identity, &Beginning::Anew)
             .await
@@ -138,8 +142,8 @@ async fn absence_is_the_firsts_to_prove_and_another_one_may_contradict() {
     second.faulty.switch().set_down(true);
     assert_eq!(
         prove(4).await,
-        Ok(Absence::Proven),
-        "who does not answer says nothing"
+        Err(Kind::StorageUnavailable),
+        "one that does not answer may have it"
     );
     first.faulty.switch().set_down(true);
     second.faulty.switch().set_down(false);
@@ -148,6 +152,22 @@ async fn absence_is_the_firsts_to_prove_and_another_one_may_contradict() {
         Err(Kind::StorageUnavailable),
         "the first does not answer"
     );
+}
+
+/// The names are the same in every cluster's archive.
+#[tokio::test]
+async fn a_further_archive_of_another_cluster_gives_nothing() {
+    let first = Side::new().await;
+    let stranger = Side::of(SYSTEM_IDENTIFIER + 1).await;
+    first.put(1, &whole(1));
+    stranger.put(2, &whole(2));
+    let fetcher = fetcher(&first, &stranger);
+    let kind = async |number| fetcher.fetch(&name(number)).await.expect_err("none").kind;
+    assert_eq!(kind(2).await, Kind::NotFound);
+    let refused = fetcher.prove_absent(&name(3)).await.expect_err("a mistake");
+    assert_eq!(refused.kind, Kind::ArchiveMismatch);
+    first.faulty.switch().set_down(true);
+    assert_eq!(kind(2).await, Kind::StorageUnavailable);
 }
 
 #[tokio::test]

@@ -26,14 +26,18 @@ pub(super) fn archive_file(values: &Values) -> Result<Secret, OpError> {
     };
     for setting in SETTINGS {
         let facts = setting.facts();
-        let belongs =
-            facts.group.is_of_a_store() || [Group::Archive, Group::Wal].contains(&facts.group);
+        let belongs = facts.group.is_of_a_store()
+            || [Group::Archive, Group::Wal, Group::Proxies].contains(&facts.group);
         let raw = values.raw(facts);
         let Some(value) = raw.text.as_deref().filter(|_| belongs) else {
             continue;
         };
         match (&raw.origin, facts.file_variable()) {
-            (Origin::SecretFile(path), Some(variable)) => line(&variable, &path.to_string_lossy())?,
+            // The server's working directory is another one.
+            (Origin::SecretFile(path), Some(variable)) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                line(&variable, &path.to_string_lossy())?;
+            }
             _ => line(facts.name, value)?,
         }
     }

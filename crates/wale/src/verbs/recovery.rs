@@ -10,8 +10,9 @@ use std::path::Path;
 use wale_cluster::DataDirectory;
 pub(crate) use wale_cluster::RecoveryRole as Role;
 use wale_cluster::recovery::surely_has_target;
+use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::has_namesake;
-use wale_ops::{Archive, InRecovery, Kind, OpError};
+use wale_ops::{InRecovery, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use crate::cli::Face;
@@ -39,7 +40,7 @@ const READS_AHEAD_SINCE: u32 = 15;
 /// # Errors
 /// The store's.
 pub(crate) async fn may_end_before(
-    archive: &Archive,
+    readers: &Readers,
     name: &ArchiveFileName,
     destination: &Path,
 ) -> Result<bool, OpError> {
@@ -52,7 +53,17 @@ pub(crate) async fn may_end_before(
     };
     let major = DataDirectory::at(data).version();
     let reads_ahead = matches!(major, Ok(Some(major)) if major.get() >= READS_AHEAD_SINCE);
-    Ok(reads_ahead && surely_has_target(data) && !has_namesake(archive, *segment).await?)
+    if !reads_ahead || !surely_has_target(data) {
+        return Ok(false);
+    }
+    let others = readers.others();
+    let all = std::iter::once(readers.first()).chain(others.iter().map(|(_, archive)| archive));
+    for archive in all {
+        if has_namesake(archive, *segment).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

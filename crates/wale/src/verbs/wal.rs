@@ -275,7 +275,7 @@ async fn fetch_now(
     };
     let ends_elsewhere = error.kind == Kind::CorruptData
         && role == Role::ArchiveRecovery
-        && recovery::may_end_before(archive, name, destination).await?;
+        && recovery::may_end_before(readers, name, destination).await?;
     if !ends_elsewhere {
         return Err(error);
     }

@@ -1,7 +1,7 @@
 //! `wale check`: what is well and what is not, on a real server.
 
 use serde_json::Value;
-use wale_testkit::{ClusterOptions, Exit, free_port};
+use wale_testkit::{ClusterOptions, Exit, free_port, wale_command};
 
 use crate::support::{Stage, WALE};
 
@@ -12,10 +12,14 @@ fn check(stage: &Stage, arguments: &[&str]) -> Exit {
 
 /// The verdict of each topic.
 fn verdict(exit: &Exit, topic: &str) -> String {
-    let told: Value = serde_json::from_str(&exit.stdout).expect("JSON");
+    verdict_in(&exit.stdout, topic)
+}
+
+fn verdict_in(text: &str, topic: &str) -> String {
+    let told: Value = serde_json::from_str(text).expect("JSON");
     let findings = told["findings"].as_array().expect("a list");
     let found = findings.iter().find(|one| one["topic"] == topic);
-    let found = found.unwrap_or_else(|| panic!("nothing about {topic} in {}", exit.stdout));
+    let found = found.unwrap_or_else(|| panic!("nothing about {topic} in {text}"));
     found["verdict"].as_str().expect("a word").to_owned()
 }
 
@@ -121,10 +125,14 @@ fn check_names_each_thing_that_is_wrong() {
         .options
         .clone()
         .set("PGPORT", &free_port().to_string());
-    let away = wale_testkit::verb(WALE, "wale", &options, &["check", "--json"]);
-    assert_eq!(away.code(), 2);
-    assert_eq!(verdict(&away, "server"), "wrong");
-    assert_eq!(verdict(&away, "recoverable"), "wrong");
+    let away = wale_command(WALE, "wale", &options)
+        .args(["check", "--json"])
+        .output()
+        .expect("wale runs");
+    assert_eq!(away.status.code(), Some(2));
+    let away = String::from_utf8_lossy(&away.stdout);
+    assert_eq!(verdict_in(&away, "server"), "wrong");
+    assert_eq!(verdict_in(&away, "recoverable"), "wrong");
     // An archive that is away is said, and the server is looked at.
     std::fs::rename(
         stage.sandbox.path().join("archive"),

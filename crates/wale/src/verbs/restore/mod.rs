@@ -45,13 +45,13 @@ pub(crate) fn run(
     ])?;
     let options = options(arguments, settings)?;
     let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
+    let readers = assemble::readers(loaded, &archive)?;
     let steps = NextSteps::of(&options, wal_from(arguments, settings));
-    let work = restore(&archive, &options, arguments, &steps, bar);
+    let work = readers.read("the restore", async |archive: Archive| {
+        restore(&archive, &options, arguments, &steps, bar).await
+    });
     let done = runtime::large(options.fetch.workers)?.block_on(work);
-    done.map_err(|failure| Failure {
-        error: in_flags(failure.error),
-        ..failure
-    })
+    done.map_err(|error| in_flags(error).into())
 }
 
 async fn restore(
@@ -60,7 +60,8 @@ async fn restore(
     arguments: &RestoreArguments,
     steps: &NextSteps,
     bar: &ProgressBar,
-) -> Result<(), Failure> {
+) -> Result<(), OpError> {
+    let print = |text: &str| print(text).map_err(|failure| failure.error);
     let progress = Progress::new();
     // Boxed: the work's own state is tens of kilobytes.
     let planning = Box::pin(backup_fetch::plan_restore(archive, options, &progress));

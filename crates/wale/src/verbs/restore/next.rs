@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use wale_cluster::recovery::SETTINGS_FILE;
 use wale_cluster::{Owner, read_bounded_text};
 use wale_ops::backup_fetch::{RestoreAs, RestoreClusterOptions, RestorePlan};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
@@ -72,8 +73,18 @@ impl NextSteps {
                 .collect();
             let resets: Vec<&str> = resets.iter().map(String::as_str).collect();
             lines.push(self.psql(&resets));
+            lines.push(self.without_keys());
+        } else if self.wal_from == WalFrom::Archive {
+            lines.push("# after the promotion, once:".to_owned());
+            lines.push(self.without_keys());
         }
         lines
+    }
+
+    /// What the recovery needed of the archive's keys goes when it has ended.
+    fn without_keys(&self) -> String {
+        let file = self.directory.join(SETTINGS_FILE);
+        format!("rm {}", word(&file.display().to_string()))
     }
 
     fn psql(&self, statements: &[&str]) -> String {

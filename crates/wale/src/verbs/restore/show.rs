@@ -67,6 +67,7 @@ pub(super) fn text(plan: &RestorePlan, options: &RestoreClusterOptions) -> Strin
     add_amounts(&mut lines, plan);
     add_places(&mut lines, plan, options);
     for (name, value) in plan.recovery.steering.iter().chain(&plan.recovery.besides) {
+        let value = without_password(value);
         lines.add("", &format!("{name} = '{}'", value.replace('\'', "''")));
     }
     for note in &files.notes {
@@ -79,6 +80,29 @@ pub(super) fn text(plan: &RestorePlan, options: &RestoreClusterOptions) -> Strin
         lines.add("warning", warning);
     }
     lines.0
+}
+
+/// A connection string as it may be shown.
+fn without_password(value: &str) -> String {
+    const WORD: &str = "password=";
+    let Some(at) = value.find(WORD) else {
+        return value.to_owned();
+    };
+    let (before, rest) = value.split_at(at + WORD.len());
+    // A quoted one ends with its quote, any other with white space (libpq, 34.1.1.1).
+    let length = match rest.strip_prefix('\'') {
+        Some(quoted) => {
+            let mut escaped = false;
+            let end = quoted.find(|c: char| {
+                let ends = c == '\'' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        }
+        None => rest.find(char::is_whitespace).unwrap_or(rest.len()),
+    };
+    format!("{before}…{}", without_password(&rest[length..]))
 }
 
 /// What a copy's settings cannot beat.
@@ -330,7 +354,7 @@ fn wal_json(wal: &PlannedWal) -> Value {
 fn settings_json(settings: &[(String, String)]) -> Value {
     let pairs = settings
         .iter()
-        .map(|(name, value)| (name.clone(), Value::String(value.clone())));
+        .map(|(name, value)| (name.clone(), Value::String(without_password(value))));
     Value::Object(pairs.collect())
 }
 
