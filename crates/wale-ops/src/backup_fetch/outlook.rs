@@ -282,8 +282,10 @@ mod tests {
         let position = |text: &str| RecoveryTargetKind::Lsn(text.parse().unwrap());
         assert_eq!(told(&RecoveryTargetKind::Latest, &facts), "reached");
         assert_eq!(told(&at("2026-03-01 11:59:59+00"), &facts), "reached");
+        // It stops there where the target is exclusive.
+        assert!(told(&at("2026-03-01 12:00:00+00"), &facts).starts_with("unknown"));
         // Nothing after it would end the recovery there.
-        let beyond = told(&at("2026-03-01 12:00:00+00"), &facts);
+        let beyond = told(&at("2026-03-01 12:00:01+00"), &facts);
         assert!(
             beyond.starts_with("beyond: ") && beyond.contains("of 2026-03-01 12:00:00+00"),
             "{beyond}"

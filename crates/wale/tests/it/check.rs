@@ -70,9 +70,8 @@ fn check_finds_nothing_where_all_is_well_on_every_major() {
     });
 }
 
-#[test]
-fn check_names_each_thing_that_is_wrong() {
-    let stage = Stage::new("check-wrong", 15);
+/// A gap, a command that leads elsewhere, no rule of retention. Gives the segment that is missing.
+fn spoil(stage: &Stage) -> String {
     stage
         .cluster
         .sql("create table t as select generate_series(1, 1000) v");
@@ -84,7 +83,6 @@ fn check_names_each_thing_that_is_wrong() {
             name
         })
         .collect();
-    // A gap, a command that leads elsewhere, no rule of retention.
     let wal = stage.sandbox.path().join("archive/wal_005");
     std::fs::remove_file(wal.join(format!("{}.zst", names[1]))).expect("removed");
     stage
@@ -92,6 +90,13 @@ fn check_names_each_thing_that_is_wrong() {
         .sql("alter system set archive_command = 'true'");
     stage.cluster.sql("alter system set archive_timeout = 60");
     stage.cluster.sql("select pg_reload_conf()");
+    names[1].clone()
+}
+
+#[test]
+fn check_names_each_thing_that_is_wrong() {
+    let stage = Stage::new("check-wrong", 15);
+    let missing = spoil(&stage);
     let found = check(&stage, &["--json"]);
     assert_eq!(found.code(), 2, "{}", found.stdout);
     for (topic, expected) in [
@@ -115,7 +120,7 @@ fn check_names_each_thing_that_is_wrong() {
     }
     let text = check(&stage, &[]).stdout;
     assert!(
-        text.contains(&names[1]) && text.contains("> take a base backup"),
+        text.contains(&missing) && text.contains("> take a base backup"),
         "{text}"
     );
     let nagios = check(&stage, &["--nagios"]).stdout;
