@@ -253,6 +253,9 @@ pub enum Declined {
     Recovering,
     /// Nothing listens where the server should be, or it is not up yet.
     ServerDown,
+    /// The WAL and the timelines that the archives show together lead to no such restore. One of them alone, which lags, knows
+    /// no better.
+    Unreachable,
 }
 
 impl Declined {
@@ -266,6 +269,7 @@ impl Declined {
             Self::Role => "role",
             Self::Recovering => "recovering",
             Self::ServerDown => "server-down",
+            Self::Unreachable => "unreachable",
         }
     }
 }

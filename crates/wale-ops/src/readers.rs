@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wale_archive::{Archive, foreign_cluster};
 use wale_storage::FallbackStore;
 
-use crate::error::{Kind, Result};
+use crate::error::{Declined, Kind, Result};
 
 /// The archives.
 #[derive(Clone, Debug)]
@@ -91,7 +91,8 @@ impl Readers {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if self.each.len() == 1 || !may_differ(error.kind) {
+        let is_settled = error.declined == Some(Declined::Unreachable);
+        if self.each.len() == 1 || is_settled || !may_differ(error.kind) {
             return Err(error);
         }
         tracing::warn!(
@@ -201,6 +202,17 @@ mod tests {
                 "{outcomes:?}"
             );
         }
+        // What all of them show together is no worse than what one of them shows.
+        let made = Mutex::new(0);
+        let settled = several.read("a restore", |_| {
+            *made.lock().expect("sound") += 1;
+            async {
+                let error = OpError::new(CorruptData, "a segment is missing");
+                Err::<(), _>(error.declined(Declined::Unreachable))
+            }
+        });
+        assert_eq!(settled.await.expect_err("settled").kind, CorruptData);
+        assert_eq!(made.into_inner().expect("sound"), 1);
         let alone = Readers::of_one(several.first().clone());
         let outcomes = [Some(StorageUnavailable)];
         assert_eq!(read(&alone, &outcomes).await, (Err(StorageUnavailable), 1));

@@ -22,7 +22,7 @@ use super::run::Restore;
 use super::source::Source;
 use super::target::check_configuration;
 use super::way;
-use crate::error::{Kind, OpError, Result};
+use crate::error::{Declined, Kind, OpError, Result};
 
 /// The first major version that does not promote where the archive ends before the target.
 const INSISTS_SINCE: u32 = 13;
@@ -63,7 +63,11 @@ pub async fn plan_restore(
     recovery::check_command(&options.restore_command)
         .map_err(|error| OpError::from_cluster(error, "write the recovery settings"))?;
     let files = configuration(archive, options, source, major).await?;
-    let recovery = plan_recovery(archive, options, source, &lines).await?;
+    let recovery = plan_recovery(archive, options, source, &lines).await;
+    let recovery = recovery.map_err(|error| match error.kind {
+        Kind::CorruptData | Kind::Configuration => error.declined(Declined::Unreachable),
+        _ => error,
+    })?;
     let target = Aim::of_lines(&lines).kind;
     refuse_future(archive, options, &target, recovery.wal.as_ref())?;
     prepared.notes.extend(options.client_note.clone());
