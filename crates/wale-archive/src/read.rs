@@ -27,7 +27,7 @@ const CHUNKS_AHEAD: usize = 2;
 pub(crate) const SMALL_OBJECT_MAX: u64 = 64 << 10;
 
 /// The window of a zstd frame for WAL, which the callers' budgets do not count: what the highest level asks for, for a
-/// segment of 16 MiB. A write of ours has 0.5 MiB, of WAL-G's 8.
+/// segment of 16 MiB. A write of ours has 1 MiB, 4 from level 4 on, of WAL-G's 8.
 const WAL_WINDOW_MAX: u64 = 16 << 20;
 
 /// The window of a partition that each worker's budget counts. A larger one takes the rest from the budget.

@@ -6,7 +6,8 @@
 //! Refuses to know: names of objects, how to decrypt, where the bytes come from or go to.
 //!
 //! Invariants:
-//! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
+//! * An encoder writes one frame with a checksum over the plain bytes, or of zstd several of them, each of which but the last shows that
+//!   another one follows (`none` copies).
 //! * Dropping an [`Encoder`] without [`Encoder::finish`] leaves a stream that no decoder accepts
 //!   (except `none`, which has no end mark: there the store's own length is the proof).
 //! * A decoder ends (`Ok(0)`) only when the frame is whole, its checksum matched where the format has one (brotli and lzma have
@@ -20,7 +21,7 @@
 //!
 //! | codec | encoder | decoder |
 //! |---|---|---|
-//! | zstd 1 | 1.4 MiB window, tables and buffers; 90 MiB at level 19 | window of the frame (0.5 MiB ours, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
+//! | zstd 1 | 2 MiB for a frame, plain and stored, tables 0.6 MiB; 73 MiB at level 15, the most | window of the frame (1 MiB ours, 4 MiB from level 4 on, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
 //! | brotli | not written | window of the stream, 4 MiB as WAL-G writes it and 16 MiB at most + 0.5 MiB |
@@ -61,7 +62,7 @@ use strict::FrameDecoder as _;
 pub enum Codec {
     /// No compression: the bytes as they are, and no extension.
     None,
-    /// One Zstandard frame, extension `zst`. What wale writes unless told otherwise.
+    /// Zstandard frames, extension `zst`. What wale writes unless told otherwise.
     #[default]
     Zstd,
     /// One LZ4 frame, extension `lz4`. WAL-G's default.
@@ -237,7 +238,7 @@ pub struct CodecSettings {
 }
 
 impl CodecSettings {
-    /// zstd's default: measured on PostgreSQL pages and on WAL, level 3 is slower and not smaller.
+    /// zstd's default, the fastest of the three that are set for PostgreSQL's pages and WAL.
     const DEFAULT_ZSTD_LEVEL: i32 = 1;
 
     /// zstd's levels, from the fastest on. Level 20 and above need a window of up to 128 MiB and some 700 MiB while
@@ -282,7 +283,7 @@ impl From<Codec> for CodecSettings {
     }
 }
 
-/// Compresses what is written to it into `W`, as one frame.
+/// Compresses what is written to it into `W`, as one stream.
 ///
 /// Only [`Encoder::finish`] makes the stream whole.
 pub(crate) struct Encoder<W: Write> {
@@ -291,7 +292,7 @@ pub(crate) struct Encoder<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Zstd(zstd::stream::write::Encoder<'static, W>),
+    Zstd(Box<zstd_frame::ZstdWriter<W>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
     Lzo(Box<lzo::LzopEncoder<W>>),
 }
@@ -324,10 +325,10 @@ pub(crate) fn encoder<W: Write + Send + 'static>(
     let inner = match settings.codec {
         Codec::Zstd => {
             let encoder = zstd_frame::encoder(sink, settings.zstd_level());
-            Inner::Zstd(encoder.map_err(|error| CodecError::SetUp {
+            Inner::Zstd(Box::new(encoder.map_err(|error| CodecError::SetUp {
                 codec: Codec::Zstd,
                 reason: error.to_string(),
-            })?)
+            })?))
         }
         Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
         Codec::Lzo => Inner::Lzo(Box::new(lzo::LzopEncoder::new(sink))),
@@ -431,7 +432,7 @@ pub(crate) fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> b
 /// How the streams begin that have a beginning of their own.
 const fn magic(codec: Codec) -> Option<&'static [u8]> {
     match codec {
-        Codec::Zstd => Some(zstd_frame::ZstdFrame::MAGIC),
+        Codec::Zstd => Some(zstd_frame::ZstdFrames::MAGIC),
         Codec::Lz4 => Some(lz4::Lz4Frame::MAGIC),
         Codec::Lzo => Some(lzo::LzopFrame::MAGIC),
         Codec::Lzma => Some(lzma::LzmaStream::MAGIC),

@@ -3,12 +3,12 @@
 //! | part | bytes |
 //! |---|---|
 //! | read buffer | [`READ_BYTES`] = 128 KiB |
-//! | the seal: zstd at level 1, a window of 512 KiB, its tables and buffers | 2 MiB |
+//! | the seal: zstd at level 1, a frame of 1 MiB, plain and stored, its tables | 3 MiB |
 //! | chunk being gathered | [`CHUNK_BYTES`] = 256 KiB |
 //! | chunks between seal and store | [`QUEUE_CHUNKS`](wale_pipeline::QUEUE_CHUNKS) x 256 KiB = 1 MiB |
 //! | chunk in the store's hands | 256 KiB |
 //!
-//! That is less than 4 MiB for one push and 32 MiB for eight, at the default level: what higher ones take
+//! That is less than 5 MiB for one push and 40 MiB for eight, at the default level: what higher ones take
 //! `Seal::writer_bytes` says. A comparison with a stored object reads 2 chunks of
 //! the store (2 MiB) instead of writing, and needs about the same.
 
