@@ -309,16 +309,7 @@ async fn keep_house(replica: &Replica) {
     if options.policy.is_set() {
         match housekeeping::attempt(archive, options).await {
             Ok(report) => {
-                let record = housekeeping::record_of(archive, &report);
-                tracing::info!(
-                    archive = replica.number,
-                    kept_backups = record.kept_backups,
-                    deleted_backups = record.deleted_backups.len(),
-                    deleted_objects = record.deleted_objects,
-                    deleted_bytes = record.deleted_bytes,
-                    retained_objects = record.retained_objects,
-                    "retention is done"
-                );
+                let record = housekeeping::tell(archive, Some(replica.number), &report);
                 replica.known().last_retention = Some(record);
             }
             Err(error) => log_failure(&format!("retention of archive {}", replica.number), &error),

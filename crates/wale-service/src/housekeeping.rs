@@ -149,21 +149,7 @@ pub(crate) async fn attempt(archive: &Archive, options: &Housekeeping) -> Result
 }
 
 fn note(app: &App, report: &Report) {
-    for warning in &report.warnings {
-        tracing::warn!("{warning}");
-    }
-    for note in &report.notes {
-        tracing::info!("{note}");
-    }
-    let record = record_of(&app.archive, report);
-    tracing::info!(
-        kept_backups = record.kept_backups,
-        deleted_backups = record.deleted_backups.len(),
-        deleted_objects = record.deleted_objects,
-        deleted_bytes = record.deleted_bytes,
-        retained_objects = record.retained_objects,
-        "retention is done"
-    );
+    let record = tell(&app.archive, None, report);
     app.metrics.retained(&record);
     app.journal.note(|entries| {
         entries.last_retention = Some(record);
@@ -171,16 +157,32 @@ fn note(app: &App, report: &Report) {
     });
 }
 
-/// A report as it is remembered.
-pub(crate) fn record_of(archive: &Archive, report: &Report) -> RetentionRecord {
-    RetentionRecord {
+/// Tells a run in the log, with the number of a further archive, and gives it as it is remembered.
+pub(crate) fn tell(archive: &Archive, number: Option<u8>, report: &Report) -> RetentionRecord {
+    for warning in &report.warnings {
+        tracing::warn!(archive = number, "{warning}");
+    }
+    for note in &report.notes {
+        tracing::info!(archive = number, "{note}");
+    }
+    let record = RetentionRecord {
         at: archive.clock().now(),
         kept_backups: report.kept.len(),
         deleted_backups: report.deleted.iter().map(ToString::to_string).collect(),
         deleted_objects: report.objects,
         deleted_bytes: report.bytes,
         retained_objects: report.refused_count,
-    }
+    };
+    tracing::info!(
+        archive = number,
+        kept_backups = record.kept_backups,
+        deleted_backups = record.deleted_backups.len(),
+        deleted_objects = record.deleted_objects,
+        deleted_bytes = record.deleted_bytes,
+        retained_objects = record.retained_objects,
+        "retention is done"
+    );
+    record
 }
 
 fn note_failure(app: &App, error: &OpError) {

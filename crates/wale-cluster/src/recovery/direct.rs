@@ -54,12 +54,18 @@ fn word(path: &Path) -> Result<String, ClusterError> {
             message: format!("\"{}\" cannot stand in a restore_command", path.display()),
             hint: Some("Use a path without control characters, in UTF-8.".to_owned()),
         })?;
+    // What is one word stays one with its percent signs doubled.
+    Ok(shell_word(text).replace('%', "%%"))
+}
+
+/// One word of a shell's command, in quotes where it needs them.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@=:".contains(c);
-    let text = text.replace('%', "%%");
     if text.chars().all(is_plain) {
-        return Ok(text);
+        return text.to_owned();
     }
-    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -68,6 +74,7 @@ mod tests {
 
     #[test]
     fn paths_are_one_word_each() {
+        assert_eq!(shell_word("/srv/it's here"), r"'/srv/it'\''s here'");
         let command = |program: &str, data: &str| {
             direct_restore_command(Path::new(program), Path::new(data)).unwrap()
         };

@@ -35,7 +35,7 @@ pub use addition::{check_value, parse_addition, read_addition};
 pub use apply::{Applied, RecoverySettings, apply, check_command, steering, written_files};
 pub use configuration::{FILE_BYTES_MAX, READ_FILES, quote, strip};
 pub use copy::{ConfigurationSet, own_configuration, read_configuration};
-pub use direct::{SETTINGS_FILE, direct_restore_command, write_settings};
+pub use direct::{SETTINGS_FILE, direct_restore_command, shell_word, write_settings};
 pub use includes::{Mended, mend as mend_includes};
 pub use mistake::SettingMistake;
 pub use mode::RecoveryMode;

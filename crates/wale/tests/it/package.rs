@@ -25,10 +25,11 @@ impl Installed {
             folder = sandbox.path().display()
         ));
         let root = sandbox.folder("root");
-        // As dpkg installs it, but beneath a folder, with a database of its own.
+        // As dpkg installs it, but beneath a folder, with a database of its own; container images are set up to leave
+        // manuals out.
         shell(&format!(
             "mkdir -p {root}/var/lib/dpkg/info {root}/var/lib/dpkg/updates && touch {root}/var/lib/dpkg/status {root}/var/lib/dpkg/available && \
-             dpkg --instdir={root} --admindir={root}/var/lib/dpkg --force-script-chrootless --log={root}/log -i {package}",
+             dpkg --instdir={root} --admindir={root}/var/lib/dpkg --force-script-chrootless --path-include='/usr/share/*' --log={root}/log -i {package}",
             root = root.display(),
             package = built.trim()
         ));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::recovery::SETTINGS_FILE;
+use wale_cluster::recovery::{SETTINGS_FILE, shell_word};
 use wale_cluster::{Owner, read_bounded_text};
 use wale_ops::backup_fetch::{RestoreAs, RestoreClusterOptions, RestorePlan};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
@@ -34,8 +34,8 @@ impl NextSteps {
 
     /// The steps, a comment or a command each.
     pub(super) fn lines(&self, plan: &RestorePlan, major: MajorVersion) -> Vec<String> {
-        let data = word(&self.directory.display().to_string());
-        let log = word(&self.directory.join("startup.log").display().to_string());
+        let data = shell_word(&self.directory.display().to_string());
+        let log = shell_word(&self.directory.join("startup.log").display().to_string());
         let pg_ctl = program(major);
         let mut lines = Vec::new();
         if self.wal_from == WalFrom::Sidecar {
@@ -62,7 +62,7 @@ impl NextSteps {
             let spaces = plan.files.tablespaces.iter();
             let spaces = spaces.filter(|space| !space.target.starts_with(&self.directory));
             let places: Vec<String> = std::iter::once(data)
-                .chain(spaces.map(|space| word(&space.target.display().to_string())))
+                .chain(spaces.map(|space| shell_word(&space.target.display().to_string())))
                 .collect();
             lines.push(format!("# then remove {}", places.join(", ")));
         } else if self.wal_from == WalFrom::Archive && major.has_recovery_signal() {
@@ -84,7 +84,7 @@ impl NextSteps {
     /// What the recovery needed of the archive's keys goes when it has ended.
     fn without_keys(&self) -> String {
         let file = self.directory.join(SETTINGS_FILE);
-        format!("rm {}", word(&file.display().to_string()))
+        format!("rm {}", shell_word(&file.display().to_string()))
     }
 
     fn psql(&self, statements: &[&str]) -> String {
@@ -131,24 +131,4 @@ fn other_user(directory: &Path) -> Option<String> {
         (fields.nth(1)? == uid).then(|| name.to_owned())
     });
     Some(found.unwrap_or(uid))
-}
-
-/// One word of a shell's command.
-fn word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@=:".contains(c);
-    if text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_one_word() {
-        assert_eq!(word("/srv/copy"), "/srv/copy");
-        assert_eq!(word("/srv/it's here"), r"'/srv/it'\''s here'");
-    }
 }
