@@ -5,7 +5,7 @@
 //! it alone seals and opens objects. It does not know how a segment or a backup is made: the operations stand above it.
 //!
 //! Invariants: an error of the store is never taken for absence; nothing that exists is overwritten, except the
-//! identity when a codec or an encryption is added to it; an archive serves one system identifier only.
+//! identity when a codec or an encryption is added to it, and the note of what is disputed; an archive serves one system identifier only.
 
 #![cfg_attr(
     test,
@@ -22,6 +22,7 @@ mod condition;
 mod content;
 pub mod control;
 pub mod described;
+mod disputed;
 mod encryption;
 pub mod error;
 mod evidence;
@@ -59,6 +60,7 @@ pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
 pub use condition::{CheckDepth, Flaw, Looked, Looks, SeenEncryption};
 pub use content::ContentHash;
+pub use disputed::{DISPUTED_MAX, Disputed};
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};
 pub use foreign_cluster::foreign_cluster;

@@ -8,6 +8,7 @@
 //! wale.json
 //! wale_sealed_test_<method>-<8 hex>               ours: a small text, encrypted as the archive is, to try a key on
 //! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
+//! wale_disputed.json                              ours, of an archive that follows another: WAL that differs from the first's
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
@@ -42,6 +43,8 @@ pub const IDENTITY: &str = "wale.json";
 pub const CLOCK: &str = "wale_clock";
 /// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
 pub const SLOT: &str = "wale_slot.json";
+/// What an archive that follows another one holds with other bytes than that one.
+pub const DISPUTED: &str = "wale_disputed.json";
 /// What the objects begin with that a key can be tried on; the word of method and keys follows.
 pub const SEALED_TEST_PREFIX: &str = "wale_sealed_test_";
 /// Where WAL lies.
@@ -322,6 +325,7 @@ pub fn is_ours(key: &str) -> bool {
         || key == CLOCK
         || key.starts_with(SEALED_TEST_PREFIX)
         || key == SLOT
+        || key == DISPUTED
         || wal_claim(key).is_some()
         || backup_of(key).is_some()
 }

@@ -48,7 +48,7 @@ pub use retention::sweep;
 pub use wale_archive::error::{self, Declined, InRecovery, Kind, Level, OpError, Retry};
 // The names that a program needs to run these operations for a long time; wale-service sees no room below.
 pub use wale_archive::{
-    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock,
+    Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock, Disputed,
     RefusedEncryption, Remedy, SentinelRecord, StoredWal, foreign_cluster,
 };
 pub use wale_cluster::recovery::renew_authorization;
@@ -56,5 +56,6 @@ pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,
     WalDirectory, read_bounded, read_bounded_text,
 };
+pub use wale_format::layout::wal_claim;
 pub use wale_format::{BackupName, Encryption};
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

@@ -3,18 +3,25 @@
 //! Read as one they give what any of them has, as long as all of them answer: what an archive that is away holds is not known,
 //! and a reader that must know fails. Then it reads one alone. Which one gave what it has, it is told in the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use wale_archive::{Archive, foreign_cluster};
 use wale_storage::FallbackStore;
 
-use crate::error::{Declined, Kind, Result};
+use crate::error::{Declined, Kind, OpError, Result};
+
+/// How long all are not asked together after one of them did not answer, 30 s: somebody may wait for each reading.
+const REST: Duration = Duration::from_secs(30);
 
 /// The archives.
 #[derive(Clone, Debug)]
 pub struct Readers {
     together: Archive,
     each: Vec<(u8, Archive)>,
+    /// When one of them did not answer last, and why.
+    silent: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Readers {
@@ -24,6 +31,7 @@ impl Readers {
         Self {
             each: vec![(1, archive.clone())],
             together: archive,
+            silent: Arc::default(),
         }
     }
 
@@ -40,7 +48,11 @@ impl Readers {
         let together = first.over(Arc::new(store), first.budget().clone());
         let mut each = vec![(1, first)];
         each.extend(others);
-        Self { together, each }
+        Self {
+            together,
+            each,
+            silent: Arc::default(),
+        }
     }
 
     /// The first alone.
@@ -77,6 +89,20 @@ impl Readers {
         Ok(())
     }
 
+    /// Why all are not asked together now.
+    fn resting(&self) -> Option<OpError> {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, why) = silent.as_ref().filter(|(since, _)| since.elapsed() < REST)?;
+        Some(OpError::new(Kind::StorageUnavailable, why.clone()))
+    }
+
+    fn rest(&self, error: &OpError) {
+        if error.kind == Kind::StorageUnavailable {
+            let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+            *silent = Some((Instant::now(), error.chain()));
+        }
+    }
+
     /// Reads all as one; where that fails in a way that one alone may not, each alone, until it succeeds. `what` is what is
     /// read, for the log.
     ///
@@ -87,23 +113,32 @@ impl Readers {
         F: Future<Output = Result<T>>,
     {
         self.refuse_strangers().await?;
-        let error = match read(self.together.clone()).await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+        let resting = self.resting();
+        let is_told = resting.is_some();
+        let error = match resting {
+            Some(error) => error,
+            None => match read(self.together.clone()).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            },
         };
         let is_settled = error.declined == Some(Declined::Unreachable);
         if self.each.len() == 1 || is_settled || !may_differ(error.kind) {
             return Err(error);
         }
-        tracing::warn!(
-            hint = "archives are read one by one; /status and the log show which of them does not answer",
-            "{what} from all archives as one failed: {}",
-            error.chain()
-        );
+        if !is_told {
+            self.rest(&error);
+            tracing::warn!(
+                hint = "archives are read one by one; /status and the log show which of them does not answer",
+                "{what} from all archives as one failed: {}",
+                error.chain()
+            );
+        }
         // What is damaged came from the first, if it has it.
         let begin = usize::from(error.kind == Kind::CorruptData);
         for (number, archive) in self.each.iter().cycle().skip(begin).take(self.each.len()) {
             match read(archive.clone()).await {
+                Ok(value) if is_told => return Ok(value),
                 Ok(value) => {
                     tracing::warn!(
                         archive = number,
@@ -143,7 +178,6 @@ mod tests {
     use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
 
     use super::*;
-    use crate::error::OpError;
     use crate::testing::archive;
 
     fn readers() -> Readers {
@@ -176,10 +210,25 @@ mod tests {
         )
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_all_are_not_asked_together_for_a_while() {
+        use Kind::StorageUnavailable;
+        let several = readers();
+        let outage = [Some(StorageUnavailable), None];
+        assert_eq!(read(&several, &outage).await, (Ok(()), 2));
+        assert_eq!(read(&several, &[None]).await, (Ok(()), 1), "the first alone");
+        let all_fail = [Some(StorageUnavailable); 3];
+        assert_eq!(
+            read(&several, &all_fail).await,
+            (Err(StorageUnavailable), 3)
+        );
+        tokio::time::advance(REST).await;
+        assert_eq!(read(&several, &outage).await, (Ok(()), 2));
+    }
+
     #[tokio::test]
     async fn one_alone_is_read_where_all_together_cannot_be() {
         use Kind::{CorruptData, NotEmpty, NotFound, StorageUnavailable};
-        let several = readers();
         for (outcomes, result, made) in [
             (&[None][..], Ok(()), 1),
             (
@@ -197,12 +246,13 @@ mod tests {
             (&[Some(CorruptData); 4], Err(CorruptData), 4),
         ] {
             assert_eq!(
-                read(&several, outcomes).await,
+                read(&readers(), outcomes).await,
                 (result, made),
                 "{outcomes:?}"
             );
         }
         // What all of them show together is no worse than what one of them shows.
+        let several = readers();
         let made = Mutex::new(0);
         let settled = several.read("a restore", |_| {
             *made.lock().expect("sound") += 1;

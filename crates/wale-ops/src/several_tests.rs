@@ -122,3 +122,51 @@ async fn what_is_copied_is_what_the_archives_own_retention_keeps() {
         }
     }
 }
+
+/// WAL-E records no time: a copy's is that of its sentinel, which is a new one.
+#[tokio::test]
+async fn backups_without_a_recorded_time_are_not_copied_and_deleted_by_turns() {
+    let with = |change: fn(&mut Policy)| {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        policy
+    };
+    for policy in [
+        with(|policy| policy.daily = Some(3)),
+        with(|policy| policy.days = Some(1)),
+        with(|policy| {
+            policy.daily = Some(2);
+            policy.weekly = Some(2);
+        }),
+    ] {
+        let (first, second) = (Side::source().await, Side::new());
+        for (number, hours) in [30, 60, 90].into_iter().enumerate() {
+            first.memory.set_now(at(hours));
+            let segment = format!("00000002000000000000000{}", number + 9);
+            first.put(&wal(&segment), encode(Codec::Zstd, segment.as_bytes()));
+            let backup = format!("basebackups_005/base_{segment}_00000040");
+            let part = format!("{backup}/tar_partitions/part_00000000.tar.lzo");
+            first.put(&part, encode(Codec::Lzo, b"a tar file"));
+            first.put(
+                &format!("{backup}_backup_stop_sentinel.json"),
+                format!(
+                    "{{\"wal_segment_backup_stop\": \"{segment}\", \"wal_segment_offset_backup_stop\": \"00000100\", \
+                     \"expanded_size_bytes\": 1, \"spec\": {{\"base_prefix\": \"/d/\", \"tablespaces\": []}}}}"
+                ),
+            );
+        }
+        let mut copied = 0;
+        for hour in 100..104 {
+            let (source, copy) = (opened(&first, at(hour)), opened(&second, at(hour)));
+            let (objects, deleted) = round(&source, &copy, &policy).await;
+            assert_eq!(deleted, 0, "{policy:?} at {hour}");
+            assert!(hour == 100 || objects == 0, "{policy:?} at {hour}: {objects}");
+            copied += objects;
+        }
+        assert!(copied > 0, "{policy:?}");
+        let newest = "base_00000002000000000000000B_00000040".to_owned();
+        let catalog = opened(&second, at(104)).catalog().await.expect("read");
+        let names: Vec<_> = catalog.backups.iter().map(|one| one.name.to_string()).collect();
+        assert!(names.contains(&newest), "{policy:?}: {names:?}");
+    }
+}

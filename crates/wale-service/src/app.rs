@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) replicas: Vec<Arc<Replica>>,
     /// The most that one of them may lag behind.
     pub(crate) max_archive_lag: Option<Duration>,
+    /// How long retention waits for one that lags behind.
+    pub(crate) retain_wait: Duration,
     pub(crate) pusher: Pusher,
     pub(crate) fetcher: Fetcher,
     pub(crate) backups: Backups,
@@ -157,6 +159,7 @@ impl App {
             tasks,
             replicas: options.further.iter().map(Replica::new).collect(),
             max_archive_lag: options.max_archive_lag,
+            retain_wait: options.retain_wait,
             archive,
         })
     }

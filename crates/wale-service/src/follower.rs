@@ -10,6 +10,7 @@
 //! has it. It refuses to decide what is wanted and how it is copied: wale-ops does. A further archive that is slow or dead
 //! fails nothing of the first's; only where a bound is set are pushes refused while it lags behind more than that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ use wale_ops::archive_copy::{
 };
 use wale_ops::retention::{self, Wanted};
 use wale_ops::retry::{Pauses, RetryBudget};
-use wale_ops::{BackupName, CancellationToken, Kind, OpError, Progress};
+use wale_ops::{BackupName, CancellationToken, Kind, OpError, Progress, wal_claim};
+use wale_pg::ArchiveFileName;
 
 use crate::app::App;
 use crate::housekeeping;
@@ -70,22 +72,26 @@ pub(crate) async fn follow(app: Arc<App>, replica: Arc<Replica>, begin: Begin) {
             _ = completions.changed() => {}
         }
     }
-    replica.known().began = Some(app.archive.clock().now());
+    let now = app.archive.clock().now();
+    replica.known().began = Some(now);
+    replica.behind(now);
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     let mut is_first = true;
     loop {
         let followed = match pass(&app, &replica, is_first).await {
             Ok(next) => {
                 is_first = false;
-                pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
                 tail(&app, &replica, &mut completions, next).await
             }
             Err(error) => Err(error),
         };
-        if let Err(error) = followed {
-            let reachable = follow::answers(&replica.archive).await;
-            replica.failed(&error, reachable, app.archive.clock().now());
-            tokio::time::sleep(pauses.take()).await;
+        match followed {
+            Ok(()) => pauses = Pauses::new(PAUSE, LONGEST_PAUSE),
+            Err(error) => {
+                let reachable = follow::answers(&replica.archive).await;
+                replica.failed(&error, reachable, app.archive.clock().now());
+                tokio::time::sleep(pauses.take()).await;
+            }
         }
     }
 }
@@ -131,6 +137,7 @@ async fn bring_pending(app: &App, replica: &Replica) -> Result<Queue, OpError> {
         let troubles = follow::bring(&app.archive, &replica.archive, &name).await?;
         replica.works();
         replica.conflicts(&troubles);
+        note_conflicts(replica).await;
         let now = app.archive.clock().now();
         let mut known = replica.known();
         // A pass may have taken it off meanwhile.
@@ -156,6 +163,7 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         known.backup_ended = None;
         known.beyond
     };
+    replica.remember(copy.disputed().await?);
     let asked = retention::wanted(
         source,
         copy,
@@ -163,9 +171,11 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         keeping.grace,
         keeping.request_interval,
     );
+    let mut is_level = true;
     let wanted = match asked.await {
         // A backup is dated ahead: no rule decides. WAL must not wait for it, so all of it is copied.
         Err(error) if error.kind == Kind::Busy => {
+            is_level = false;
             log_failure(&format!("the rules of archive {}", replica.number), &error);
             Wanted {
                 backups: Vec::new(),
@@ -190,21 +200,91 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
     let mut next = EVERY;
     let mut has_new = false;
     if !backups.is_empty() {
+        replica.behind(source.clock().now());
         let report = bring_backups(app, replica, wishes(&backups)).await?;
         has_new = report.listed() > 0;
-        let left = u64::try_from(backups.len() - report.listed()).unwrap_or(u64::MAX);
-        replica.known().backups_wanted = left;
-        if let Some(error) = report.failure().filter(|_| left > 0) {
-            let now = source.clock().now();
-            replica.failed(&error, true, now);
+        if let Some(error) = left_behind(replica, &report) {
+            is_level = false;
+            replica.known().is_stuck = true;
+            replica.failed(&error, true, source.clock().now());
             next = EVERY_WHILE_LEFT;
         }
+    }
+    look_again(app, replica, &wal, begun).await?;
+    note_conflicts(replica).await;
+    if is_level {
+        replica.level();
     }
     if has_new || is_first {
         keep_house(replica).await;
     }
     replica.known().last_pass = Some(source.clock().now());
     Ok(next)
+}
+
+/// Tells which backups were not copied. Gives why, where the next pass may bring them.
+fn left_behind(replica: &Replica, report: &CopyReport) -> Option<OpError> {
+    let mut left = 0;
+    for line in &report.backups {
+        match &line.fate {
+            BackupFate::Left { .. } => left += 1,
+            BackupFate::Gone(why) => tracing::warn!(
+                archive = replica.number,
+                backup = %line.name,
+                hint = "the first archive deletes before this one has got everything: keep more in the first",
+                "the base backup was not copied: it {why}"
+            ),
+            _ => {}
+        }
+    }
+    replica.known().backups_wanted = left;
+    report.failure().filter(|_| left > 0)
+}
+
+/// Compares once more the WAL that was found to differ and that the pass has not seen: it trusts sizes.
+async fn look_again(
+    app: &App,
+    replica: &Replica,
+    wal: &WalWish,
+    now: DateTime<Utc>,
+) -> Result<(), OpError> {
+    let names: BTreeSet<ArchiveFileName> = {
+        let known = replica.known();
+        let keys = known.conflicts.objects.keys();
+        let unseen = keys.filter(|key| !known.seen.objects.contains_key(*key));
+        unseen.filter_map(|key| wal_claim(key)).collect()
+    };
+    for name in names.iter().filter(|name| wal.takes(name, now)) {
+        let troubles = follow::bring(&app.archive, &replica.archive, name).await?;
+        replica.conflicts(&troubles);
+    }
+    replica.settle_conflicts();
+    Ok(())
+}
+
+/// Writes down in the archive what differs there, so that nobody takes it in the first's place. It fails nothing: it is tried
+/// again with the next pass.
+async fn note_conflicts(replica: &Replica) {
+    let note = {
+        let known = replica.known();
+        known.is_to_note.then(|| known.conflicts.clone())
+    };
+    let Some(note) = note else {
+        return;
+    };
+    match replica.archive.note_disputed(&note).await {
+        Ok(()) => {
+            let mut known = replica.known();
+            known.is_to_note = known.conflicts != note;
+        }
+        Err(error) => tracing::warn!(
+            archive = replica.number,
+            location = replica.archive.location(),
+            hint = "what differs there may be taken in place of the first archive's while that is away",
+            "it could not be noted which objects differ: {}",
+            error.chain()
+        ),
+    }
 }
 
 fn wishes(wanted: Wanted) -> (Vec<BackupName>, Vec<BackupName>, WalWish) {

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use wale_ops::DataDirectory;
 use wale_ops::retention::{self, Act, Options, Report, Request};
 use wale_ops::{Archive, Kind, OpError, sweep};
 use wale_pg::ClusterState;
 
-use crate::app::App;
+use crate::app::{App, moment};
 use crate::journal::{FailureRecord, RetentionRecord, log_failure};
 use crate::lifecycle::Topic;
 use crate::options::Housekeeping;
@@ -24,6 +25,12 @@ const PAUSES: [Duration; 3] = [
     Duration::from_mins(5),
     Duration::from_mins(15),
 ];
+
+/// Between two looks at a further archive that lags behind: at what is known of it, nothing is asked.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A further archive that answers and lags behind for longer is told, one minute.
+const SLOW: Duration = Duration::from_mins(1);
 
 /// Between two tries while nothing may be written.
 const TRY_EVERY: Duration = Duration::from_mins(1);
@@ -118,6 +125,7 @@ async fn retain(app: &App, options: &Housekeeping) {
     if !options.policy.is_set() {
         return;
     }
+    wait_for_further(app).await;
     for pause in PAUSES.into_iter().map(Some).chain([None]) {
         let error = match attempt(&app.archive, options).await {
             Ok(report) => return note(app, &report),
@@ -128,6 +136,52 @@ async fn retain(app: &App, options: &Housekeeping) {
             Some(pause) if error.kind.retryable() => tokio::time::sleep(pause).await,
             _ => return note_failure(app, &error),
         }
+    }
+}
+
+/// Waits while a further archive lacks what may be about to be deleted, for as long as that is allowed.
+async fn wait_for_further(app: &App) {
+    let mut is_told = false;
+    loop {
+        let now = app.archive.clock().now();
+        let behind = app
+            .replicas
+            .iter()
+            .filter_map(|replica| Some((replica, replica.behind_since(now)?)));
+        let lasted = |since: DateTime<Utc>| (now - since).to_std().unwrap_or_default();
+        let (waited_for, given_up): (Vec<_>, Vec<_>) =
+            behind.partition(|(_, since)| lasted(*since) < app.retain_wait);
+        let Some((replica, since)) = waited_for.first() else {
+            for (replica, since) in given_up {
+                let number = replica.number;
+                tracing::error!(
+                    archive = number,
+                    hint = "bring that archive back: what the first deletes before that it never gets",
+                    "archive {number} lags behind since {}; retention of the first archive waits for it no longer",
+                    moment(since)
+                );
+            }
+            return;
+        };
+        // After each backup it is behind for as long as the copy takes.
+        let is_slow = replica.known().failing_since.is_some() || lasted(*since) >= SLOW;
+        if is_slow && !is_told {
+            is_told = true;
+            let number = replica.number;
+            let message = format!(
+                "nothing is deleted from the first archive: archive {number} lags behind since {}",
+                moment(*since)
+            );
+            let error = OpError::new(Kind::Busy, message).hint(
+                "bring that archive up to date (further_archives in /status says what stops it); WALE_RETAIN_WAIT says how \
+                 long it is waited for",
+            );
+            log_failure("retention", &error);
+            let record = FailureRecord::new("retention", &error, now);
+            app.journal
+                .note(|entries| entries.last_retention_failure = Some(record));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

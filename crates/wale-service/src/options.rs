@@ -48,6 +48,8 @@ pub struct ServiceOptions {
     pub further: Vec<FurtherArchive>,
     /// The most that one of them may lag behind before pushes have to wait; no bound without.
     pub max_archive_lag: Option<Duration>,
+    /// How long retention waits for one of them that lags behind.
+    pub retain_wait: Duration,
     /// Options of the long-lived pusher.
     pub pusher: PusherOptions,
     /// Options of the long-lived fetcher.

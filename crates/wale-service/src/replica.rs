@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use wale_ops::archive_copy::Trouble;
 use wale_ops::archive_copy::follow::Lag;
-use wale_ops::{Archive, Kind, OpError};
+use wale_ops::{Archive, Disputed, Kind, OpError};
 use wale_pg::ArchiveFileName;
 
 use crate::journal::{FailureRecord, RetentionRecord};
@@ -24,9 +24,6 @@ use crate::replica_metrics::{LagTold, ReplicaScrape};
 /// WAL files that are remembered one by one as not copied yet; of more only the number is known, and the listings show
 /// them. 10,000 × 100 bytes = 1 MB.
 const PENDING_MAX: usize = 10_000;
-
-/// Objects with other bytes that are named; all are counted. 100 × 1 KiB.
-const CONFLICTS_MAX: usize = 100;
 
 /// A further archive.
 pub(crate) struct Replica {
@@ -55,9 +52,19 @@ pub(crate) struct Known {
     pub(crate) reachable: Option<bool>,
     pub(crate) failure: Option<FailureRecord>,
     pub(crate) failing_since: Option<DateTime<Utc>>,
-    pub(crate) conflicts: Vec<String>,
-    pub(crate) conflicts_count: u64,
+    /// Objects that are not as they should be, as the archive's own note has them.
+    pub(crate) conflicts: Disputed,
+    /// Those that the pass under way has seen so.
+    pub(crate) seen: Disputed,
+    /// The archive's own note says something else.
+    pub(crate) is_to_note: bool,
     pub(crate) backups_wanted: u64,
+    /// A backup could not be copied, although the archive answers.
+    pub(crate) is_stuck: bool,
+    /// Since when it lacks something beyond what was archived a moment ago.
+    pub(crate) behind_since: Option<DateTime<Utc>>,
+    /// A pass has found that it lacks nothing, and nothing has failed since.
+    pub(crate) is_level: bool,
     pub(crate) last_pass: Option<DateTime<Utc>>,
     pub(crate) last_copied: Option<(String, DateTime<Utc>)>,
     pub(crate) last_retention: Option<RetentionRecord>,
@@ -151,7 +158,7 @@ impl Replica {
             number: self.number,
             lag,
             reachable: known.reachable,
-            conflicts: known.conflicts_count,
+            conflicts: known.conflicts.objects.len() as u64,
             last_pass: known.last_pass,
         }
     }
@@ -181,14 +188,39 @@ impl Replica {
             "last_full_pass": known.last_pass,
             "failing_since": known.failing_since,
             "last_failure": known.failure,
-            "conflicts": known.conflicts,
-            "conflicts_count": known.conflicts_count,
+            "conflicts": known.conflicts.objects.iter().map(|(key, why)| format!("{key} {why}")).collect::<Vec<_>>(),
+            "conflicts_count": known.conflicts.objects.len(),
+            "conflicts_more": known.conflicts.more,
             "last_retention": known.last_retention,
         })
     }
 
+    /// Since when it lacks something that the first archive may be about to delete; none while it has everything it wants.
+    pub(crate) fn behind_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let known = self.known();
+        (!known.is_level).then(|| known.behind_since.unwrap_or(now))
+    }
+
+    /// Notes that it lacks something.
+    pub(crate) fn behind(&self, now: DateTime<Utc>) {
+        let mut known = self.known();
+        known.is_level = false;
+        known.behind_since.get_or_insert(now);
+    }
+
+    /// Notes that it has everything it wants.
+    pub(crate) fn level(&self) {
+        let mut known = self.known();
+        known.is_level = true;
+        known.is_stuck = false;
+        known.behind_since = None;
+        drop(known);
+        self.works();
+    }
+
     /// Notes a failure. The log hears of it once, and again when it is another one.
     pub(crate) fn failed(&self, error: &OpError, reachable: bool, now: DateTime<Utc>) {
+        self.behind(now);
         let mut known = self.known();
         known.reachable = Some(reachable);
         let record = FailureRecord::new(format!("copying to archive {}", self.number), error, now);
@@ -214,11 +246,11 @@ impl Replica {
         }
     }
 
-    /// Notes that it answers, and takes what it is given.
+    /// Notes that it answers, and takes what it is given. A backup that cannot be copied is still told.
     pub(crate) fn works(&self) {
         let mut known = self.known();
         known.reachable = Some(true);
-        if known.failing_since.take().is_some() {
+        if !known.is_stuck && known.failing_since.take().is_some() {
             drop(known);
             tracing::info!(
                 archive = self.number,
@@ -228,26 +260,51 @@ impl Replica {
         }
     }
 
-    /// Notes objects that are there with other bytes. Nothing was overwritten.
+    /// Notes objects that are not as they should be. Nothing was overwritten.
     pub(crate) fn conflicts(&self, troubles: &[Trouble]) {
         let mut known = self.known();
         for trouble in troubles {
-            let said = format!("{} {}", trouble.key, trouble.why);
-            if known.conflicts.contains(&said) {
+            known.seen.add(&trouble.key, &trouble.why);
+            if !known.conflicts.add(&trouble.key, &trouble.why) {
                 continue;
             }
+            known.is_to_note = true;
+            let hint = if trouble.kind == Kind::ArchiveConflict {
+                "find out who wrote there; nothing was overwritten, and the first archive has its own bytes"
+            } else {
+                "find out why the first archive cannot give it: a recovery from this archive alone stops there"
+            };
             tracing::error!(
                 archive = self.number,
                 location = self.archive.location(),
                 key = trouble.key,
-                hint = "find out who wrote there; nothing was overwritten, and the first archive has its own bytes",
+                hint,
                 "an object {}",
                 trouble.why
             );
-            known.conflicts_count += 1;
-            if known.conflicts.len() < CONFLICTS_MAX {
-                known.conflicts.push(said);
-            }
+        }
+    }
+
+    /// What the archive's note says, of an earlier process or another one.
+    pub(crate) fn remember(&self, noted: Disputed) {
+        let mut known = self.known();
+        known.seen = Disputed::default();
+        for (key, why) in &noted.objects {
+            known.conflicts.add(key, why);
+        }
+        known.conflicts.more |= noted.more;
+        known.is_to_note |= known.conflicts != noted;
+    }
+
+    /// Forgets the objects that the pass has not seen so.
+    pub(crate) fn settle_conflicts(&self) {
+        let mut known = self.known();
+        let seen = std::mem::take(&mut known.seen);
+        let before = std::mem::replace(&mut known.conflicts, seen);
+        known.is_to_note |= before != known.conflicts;
+        let gone = before.objects.keys();
+        for key in gone.filter(|key| !known.conflicts.objects.contains_key(*key)) {
+            tracing::info!(archive = self.number, key, "an object is in conflict no more");
         }
     }
 

@@ -48,6 +48,7 @@ mod retry;
 mod s3;
 mod store;
 mod swift;
+mod unusable;
 
 pub use self::http::options::{HttpTimeouts, Proxies, Secret};
 pub use azure::{
@@ -72,6 +73,7 @@ pub use store::{
     Body, Looking, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
     read_known,
 };
+pub use unusable::UnusableStore;
 pub use swift::{
     ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,
     SwiftOptions, SwiftStore,

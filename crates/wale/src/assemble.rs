@@ -25,7 +25,7 @@ use wale_service::{
     FurtherArchive as Further, HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls,
     advice,
 };
-use wale_storage::{FaultyStore, RetryStore, Store};
+use wale_storage::{FaultyStore, RetryStore, Store, UnusableStore};
 
 use crate::bounds::{self, Bounds};
 use crate::cli::WalFrom;
@@ -162,7 +162,7 @@ pub(crate) fn fetch(
 ) -> Result<backup_fetch::RestoreOptions, OpError> {
     let mut options = backup_fetch::RestoreOptions::new(target.to_path_buf());
     // Another archive may stand in for the first: what is asked for stays the same.
-    options.asked_of = (settings.further > 0).then(|| stores::location(settings));
+    options.asked_of = (settings.further() > 0).then(|| stores::location(settings));
     options.selector = selector;
     options.workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     options.tablespace_mapping = mappings(
@@ -333,24 +333,44 @@ fn generated_restore_command(
         .map_err(|e| OpError::from_cluster(e, "compose restore_command"))
 }
 
-/// The archives after the first, each with memory of its own. They are sealed as the first is.
-///
-/// # Errors
-/// As [`archive`].
-pub(crate) fn further(
-    first: &Archive,
-    archives: &[FurtherArchive],
-) -> Result<Vec<Further>, OpError> {
+/// The archives after the first, each with memory of its own. They are sealed as the first is. One whose settings cannot be
+/// used is there and answers nothing: it lags behind and is told like one that is away, and stops nothing of the first's.
+pub(crate) fn further(first: &Archive, archives: &[FurtherArchive]) -> Vec<Further> {
     let open = |one: &FurtherArchive| {
         let settings = &one.settings;
-        let (store, memory_bytes) = store(settings, Bounds::of_further(settings))?;
-        Ok(Further {
+        let bounds = Bounds::of_further(settings, archives.len());
+        let memory = bounds.memory_bytes;
+        let opened = if one.is_sound() {
+            store(settings, bounds)
+        } else {
+            Err(one.mistake())
+        };
+        let (store, memory_bytes) =
+            opened.unwrap_or_else(|error| (unusable(one.number, &error), memory));
+        Further {
             number: one.number,
             archive: first.over(store, MemoryBudget::new(memory_bytes)),
             housekeeping: housekeeping(settings),
-        })
+        }
     };
     archives.iter().map(open).collect()
+}
+
+/// What stands for an archive whose settings cannot be used.
+fn unusable(number: u8, error: &OpError) -> Arc<dyn Store> {
+    tracing::error!(
+        archive = number,
+        detail = error.detail.as_deref(),
+        hint = advice(error),
+        "archive {number} gets nothing until its settings are corrected and the sidecar is started again: {}",
+        error.chain()
+    );
+    let reason = match &error.detail {
+        None => error.chain(),
+        Some(detail) => format!("{}: {}", error.chain(), detail.replace('\n', "; ")),
+    };
+    let location = format!("archive {number}");
+    Arc::new(UnusableStore::new(location, reason))
 }
 
 /// All archives to be read, in the memory of the first. Where there are several, none of them is waited for long. One whose
@@ -456,6 +476,7 @@ pub(crate) fn service(
         readers,
         further,
         max_archive_lag: settings.get(&declared::WALE_MAX_ARCHIVE_LAG),
+        retain_wait: settings.get(&declared::WALE_RETAIN_WAIT),
         backup_request_interval: settings.get(&declared::WALE_BACKUP_REQUEST_INTERVAL),
         listen: SocketAddr::new(
             settings.get(&declared::WALE_LISTEN_ADDRESS),

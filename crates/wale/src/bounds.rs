@@ -10,9 +10,12 @@ use crate::config::{Settings, declared};
 /// pushes keep the rest.
 const PREFETCH_SHARE: u64 = 4;
 
-/// What each further archive may take of the memory budget to be brought up to date: an eighth, so that eight of them, the
-/// most there can be, would take it all, and two a quarter. They are fast enough with little, and nobody waits for them.
+/// What each further archive may take of the memory budget to be brought up to date: an eighth, and of more than four of them
+/// each less, so that all together take a half at most. They are fast enough with little, and nobody waits for them.
 const FURTHER_SHARE: u64 = 8;
+
+/// Beyond so many they share a half of the budget: half / 4 = an eighth.
+const FURTHER_WHOLE_SHARES: u64 = 4;
 
 /// How long a further archive is asked again within one request, 10 s: its task tries again by itself.
 const FURTHER_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,9 +53,9 @@ impl Bounds {
     }
 
     /// Those of a further archive that the sidecar brings up to date.
-    pub(crate) fn of_further(settings: &Settings) -> Self {
+    pub(crate) fn of_further(settings: &Settings, count: usize) -> Self {
         Self {
-            memory_bytes: settings.get(&declared::WALE_MEMORY) / FURTHER_SHARE,
+            memory_bytes: further_share(settings, count),
             store: RetryPolicy {
                 deadline: FURTHER_DEADLINE,
                 quiet: true,
@@ -83,8 +86,15 @@ impl Bounds {
 
 /// What all further archives may take of the sidecar's budget, bytes.
 fn further_memory(settings: &Settings) -> u64 {
-    let count = u64::try_from(settings.further).unwrap_or(u64::MAX);
-    count.saturating_mul(settings.get(&declared::WALE_MEMORY) / FURTHER_SHARE)
+    let count = u64::try_from(settings.further()).unwrap_or(u64::MAX);
+    count.saturating_mul(further_share(settings, settings.further()))
+}
+
+/// What each of so many further archives may take, bytes.
+fn further_share(settings: &Settings, count: usize) -> u64 {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let half = settings.get(&declared::WALE_MEMORY) / 2;
+    half / count.max(FURTHER_WHOLE_SHARES)
 }
 
 /// What prefetched segments may take of the sidecar's budget, bytes.
@@ -93,5 +103,32 @@ pub(crate) fn prefetch_memory(settings: &Settings) -> u64 {
         0
     } else {
         settings.get(&declared::WALE_MEMORY) / PREFETCH_SHARE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Loaded;
+
+    /// Prefetch, further archives and the first together never take more than the budget, and the first keeps an eighth.
+    #[test]
+    fn however_many_archives_there_are_they_share_one_budget() {
+        let mut set = vec![("WALE_FILE_PREFIX".to_owned(), "/a".to_owned())];
+        for number in 2..=9 {
+            set.push((format!("WALE_FILE_PREFIX_{number}"), format!("/{number}")));
+            let environment: Vec<(&str, &str)> = set
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            let loaded = Loaded::for_test(&environment, "");
+            let settings = &loaded.settings;
+            let memory = settings.get(&declared::WALE_MEMORY);
+            let first = Bounds::of_sidecar(settings).memory_bytes;
+            let each = Bounds::of_further(settings, loaded.further.len()).memory_bytes;
+            let others = each * loaded.further.len() as u64;
+            assert!(first + others + prefetch_memory(settings) <= memory);
+            assert!(first >= memory / FURTHER_SHARE && each > 0);
+        }
     }
 }

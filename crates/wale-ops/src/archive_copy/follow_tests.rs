@@ -95,6 +95,38 @@ async fn other_bytes_under_the_same_name_are_told_and_stay() {
     assert!(!to.content().contains_key(&wal(later)));
 }
 
+/// A class of storage that is not read at once: the others come, and what needs it is not listed.
+#[tokio::test]
+async fn one_object_that_the_first_will_not_give_stops_nothing_else() {
+    let (source, to) = (Side::source().await, Side::new());
+    let (lost, next) = ("000000020000000000000008", "000000020000000000000009");
+    source.put(&wal(next), encode(Codec::Zstd, b"nine"));
+    let denied = |plan: FaultPlan, prefix: &str| {
+        plan.fail_keys(prefix, Verb::Get, Occurrence::Always, Fault::PermissionDenied)
+    };
+    let plan = denied(FaultPlan::new(), &wal(lost));
+    let part = format!("basebackups_005/{A}/tar_partitions/");
+    source.faulty.set_plan(denied(plan, &part));
+    let report = follow(&source, &to, &[A, B]).await.expect("copied");
+    assert_eq!(to.assert_listed_is_whole().await, [B]);
+    assert!(to.content().contains_key(&wal(next)));
+    assert!(!to.content().contains_key(&wal(lost)));
+    let named: Vec<_> = report.troubles.iter().map(|one| one.key.as_str()).collect();
+    assert!(named.contains(&wal(lost).as_str()), "{named:?}");
+    let troubles = bring(&source.archive, &to.archive, &file_name(lost)).await;
+    let troubles = troubles.expect("told");
+    assert_eq!(troubles[0].kind, Kind::PermissionDenied);
+    assert!(troubles[0].why.contains("cannot be read at the source"));
+    // Where nothing can be read, it is an outage, and nothing is said of the object.
+    source.faulty.set_plan(denied(FaultPlan::new(), ""));
+    let error = bring(&source.reopened(), &to.reopened(), &file_name(lost)).await;
+    assert_eq!(error.expect_err("refused").kind, Kind::PermissionDenied);
+    source.faulty.set_plan(FaultPlan::new());
+    let report = follow(&source, &to, &[A]).await.expect("copied");
+    assert!(report.failure().is_none(), "{report:?}");
+    assert_eq!(to.assert_listed_is_whole().await, [A, B]);
+}
+
 /// Killed at every call: what is listed is whole, and the next one goes on.
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_is_killed_anywhere_leaves_nothing_listed_half() {

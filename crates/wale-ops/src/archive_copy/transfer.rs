@@ -66,6 +66,9 @@ impl Route {
                 Ok(brought) => break brought,
                 Err(error) => error,
             };
+            if let Some(why) = self.withheld(&object.key, &error).await {
+                break Brought::Trouble(why.kind, format!("cannot be read at the source: {}", why.chain()));
+            }
             let again = attempts.after(error)?;
             tracing::warn!(key = %object.key, attempt = again.failed, "{}; it is copied again", again.error.chain());
             again.wait().await;
@@ -73,6 +76,23 @@ impl Route {
         counted.up_to(object.size);
         self.progress.add_files(1);
         Ok(brought)
+    }
+
+    /// Why the source will not give this one object, while it gives others: it lies in a class of storage that is not read
+    /// at once, or somebody has taken the right to it away. `None` where another try may help, or nothing can be read at all.
+    async fn withheld(&self, key: &ObjectKey, error: &OpError) -> Option<OpError> {
+        if error.kind.retryable() {
+            return None;
+        }
+        let opened = match self.source.store().get(key).await {
+            Ok(mut opened) => opened.body.try_next().await.err(),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => Some(error),
+        };
+        let why = opened.filter(|error| !error.is_transient())?;
+        // Whatever it says of it: it could be read.
+        self.source.read_identity().await.ok()?;
+        Some(reading(why, key, &self.source))
     }
 
     async fn attempt(

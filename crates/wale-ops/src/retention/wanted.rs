@@ -1,12 +1,14 @@
 //! What an archive that follows another one wants of it, under a policy of its own.
 //!
 //! Both are looked at together, and the policy decides over all of their backups. So what is copied is what the archive's own
-//! retention keeps when it has it, and the two never work against each other.
+//! retention keeps when it has it, and the two never work against each other. A backup that does not record its time is dated
+//! by its sentinel, and the copy's is a new one: such a backup is wanted only if the policy keeps it at its old date and at that of
+//! the copy. Otherwise it would be copied and deleted by turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use wale_archive::Archive;
 use wale_format::BackupName;
 
@@ -63,12 +65,18 @@ pub async fn wanted(
     let there: BTreeSet<BackupName> = own.backups.iter().map(|one| one.name.clone()).collect();
     let in_source: BTreeSet<BackupName> =
         stock.backups.iter().map(|one| one.name.clone()).collect();
-    let backups = union(own.backups, stock.backups);
+    let backups = union(own.backups.clone(), stock.backups);
     let request = Request::Policy(policy.clone());
-    let verdicts = decide(&request, &backups, &[], &stock.time, request_interval)?;
+    let is_new = |name: &BackupName| in_source.contains(name) && !there.contains(name);
+    let by_old_dates = decide(&request, &backups, &[], &stock.time, request_interval)?;
+    let new = by_old_dates
+        .iter()
+        .filter(|verdict| !verdict.goes() && is_new(&verdict.backup.name));
+    let copies = new.map(|verdict| as_copied(&verdict.backup, now));
+    let copied = in_order(own.backups.into_iter().chain(copies).collect());
+    let verdicts = decide(&request, &copied, &[], &stock.time, request_interval)?;
     let kept = || verdicts.iter().filter(|verdict| !verdict.goes());
     let wanted = kept().map(|verdict| verdict.backup.name.clone());
-    let is_new = |name: &BackupName| in_source.contains(name) && !there.contains(name);
     let wanted = wanted.filter(is_new).collect();
     let mut needs: Vec<WalNeed> = kept().flat_map(BackupVerdict::needs).collect();
     needs.extend(writing.iter().map(|one| WalNeed {
@@ -85,12 +93,26 @@ pub async fn wanted(
     })
 }
 
+/// The backup with the dates that its copy will have.
+fn as_copied(facts: &BackupFacts, now: DateTime<Utc>) -> BackupFacts {
+    let mut copy = facts.clone();
+    copy.committed = now;
+    if !facts.recorded {
+        copy.time = now;
+        copy.began = now;
+    }
+    copy
+}
+
 /// The backups of both, oldest first. What the source says of one counts: it was there first.
 fn union(copy: Vec<BackupFacts>, source: Vec<BackupFacts>) -> Vec<BackupFacts> {
     let all = copy.into_iter().chain(source);
     let by_name: BTreeMap<BackupName, BackupFacts> =
         all.map(|facts| (facts.name.clone(), facts)).collect();
-    let mut all: Vec<BackupFacts> = by_name.into_values().collect();
+    in_order(by_name.into_values().collect())
+}
+
+fn in_order(mut all: Vec<BackupFacts>) -> Vec<BackupFacts> {
     all.sort_by(|one, other| (one.time, &one.name).cmp(&(other.time, &other.name)));
     all
 }

@@ -4,6 +4,8 @@
 //! there, and every file while it does not answer. What comes from another one is verified just as well. An archive that did
 //! not answer rests for a while: then the others are asked before it, so that a recovery does not wait for it each time.
 //!
+//! A file that is known to have other bytes there than in the first is not taken ([`Disputed`]), unless the first's are damaged.
+//!
 //! Absence is the first's to prove, because every acknowledged file was stored there. Each further one must answer and agree: it may have
 //! been used alone for a while, and have what the first never got.
 
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wale_archive::{Archive, Remedy, foreign_cluster};
+use wale_archive::{Archive, Disputed, Remedy, foreign_cluster};
 use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, SystemIdentifier};
 use wale_pipeline::MemoryPermit;
@@ -27,6 +29,9 @@ const REST: Duration = Duration::from_secs(30);
 
 /// How long a further archive may take to say what it has, 5 s: it is asked while a server waits.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long the note of what is disputed counts after it was read, 30 s: it changes only while the first archive answers.
+const NOTE_HOLDS: Duration = Duration::from_secs(30);
 
 /// The archives.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ struct FetchPlace {
     silent: Mutex<Option<Instant>>,
     /// Whether the log says that files come from it.
     is_told: Mutex<bool>,
+    /// What of it differs from the first, and when that was read.
+    disputed: Mutex<Option<(Disputed, Instant)>>,
 }
 
 impl FetchPlace {
@@ -58,6 +65,7 @@ impl FetchPlace {
             asked_for: Mutex::default(),
             silent: Mutex::default(),
             is_told: Mutex::default(),
+            disputed: Mutex::default(),
         }
     }
 
@@ -122,11 +130,53 @@ impl FetchPlace {
         Ok(())
     }
 
-    async fn fetch(&self, name: &ArchiveFileName, first: &Self) -> Result<FetchedWal> {
+    /// Refuses a file that is known to differ from what the first archive has acknowledged.
+    async fn refuse_disputed(&self, name: &ArchiveFileName) -> Result<()> {
+        let known = self
+            .disputed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let note = match known.filter(|(_, at)| at.elapsed() < NOTE_HOLDS) {
+            Some((note, _)) => note,
+            None => {
+                let note = self.archive.disputed().await?;
+                *self
+                    .disputed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some((note.clone(), Instant::now()));
+                note
+            }
+        };
+        let Some(why) = note.of_wal(name) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{name} is not taken from archive {}: it {why}",
+            self.number
+        );
+        Err(OpError::new(Kind::ArchiveConflict, message).hint(
+            "bring the first archive back; to recover from this one as it is, use it alone",
+        ))
+    }
+
+    async fn fetch(
+        &self,
+        name: &ArchiveFileName,
+        first: &Self,
+        why: Option<&OpError>,
+    ) -> Result<FetchedWal> {
         let fetched = async {
             match tokio::time::timeout(LOOK, self.refuse_stranger(first)).await {
                 Ok(asked) => asked?,
                 Err(_) => return Err(silent(&self.archive)),
+            }
+            // What differs from bytes that are damaged may well be right.
+            if why.is_none_or(|why| why.kind != Kind::CorruptData) {
+                match tokio::time::timeout(LOOK, self.refuse_disputed(name)).await {
+                    Ok(agreed) => agreed?,
+                    Err(_) => return Err(silent(&self.archive)),
+                }
             }
             let look = self.archive.find_wal_copies(name);
             let copies = match tokio::time::timeout(LOOK, look).await {
@@ -176,7 +226,7 @@ impl Places {
             return fetch.await;
         }
         if self.first.rests()
-            && let Some(fetched) = self.of_another(name, None).await
+            && let Ok(fetched) = self.of_another(name, None).await
         {
             return Ok(fetched);
         }
@@ -196,28 +246,36 @@ impl Places {
             return Err(error);
         }
         match self.of_another(name, Some(&error)).await {
-            Some(fetched) => Ok(fetched),
-            None => Err(error),
+            Ok(fetched) => Ok(fetched),
+            Err(None) => Err(error),
+            Err(Some(disputed)) => {
+                let (why, hint) = (disputed.message, disputed.hint.unwrap_or_default());
+                Err(error.detail(format!("{why}; {hint}.")))
+            }
         }
     }
+
+    /// The file out of another archive; otherwise why one that has it must not give it.
 
     async fn of_another(
         &self,
         name: &ArchiveFileName,
         why: Option<&OpError>,
-    ) -> Option<FetchedWal> {
+    ) -> Result<FetchedWal, Option<OpError>> {
+        let mut disputed = None;
         for other in self.others.iter().filter(|other| !other.rests()) {
-            match other.fetch(name, &self.first).await {
+            match other.fetch(name, &self.first, why).await {
                 Ok(fetched) => {
                     other.tell(true, name, why);
-                    return Some(fetched);
+                    return Ok(fetched);
                 }
+                Err(error) if error.kind == Kind::ArchiveConflict => disputed = Some(error),
                 Err(error) => {
                     tracing::debug!(archive = other.number, error = %error.chain(), "the file is not there either");
                 }
             }
         }
-        None
+        Err(disputed)
     }
 
     /// Says which cluster asks. While it is not known, the first archive's counts.
@@ -269,6 +327,7 @@ impl Places {
         let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
         if place.number != self.first.number {
             place.refuse_stranger(&self.first).await?;
+            place.refuse_disputed(name).await?;
         }
         let fetched = fetch_with_permit(&place.archive, name, permit).await;
         if !self.others.is_empty() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wale_archive::{Archive, Beginning};
+use wale_archive::{Archive, Beginning, Disputed};
 use wale_format::Codec;
 use wale_pg::ArchiveFileName;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
@@ -73,6 +73,34 @@ fn fetcher(first: &Side, second: &Side) -> Fetcher {
         vec![(2, second.archive.clone())],
         options,
     )
+}
+
+#[tokio::test]
+async fn what_is_known_to_differ_is_not_taken_in_place_of_the_first() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    for number in 1..=2 {
+        second.put(number, &whole(number));
+    }
+    let mut damaged = whole(2);
+    damaged.truncate(damaged.len() / 2);
+    first.put(2, &damaged);
+    let mut note = Disputed::default();
+    for number in 1..=2 {
+        note.add(&format!("wal_005/{}.zst", text(number)), "has other bytes");
+    }
+    second.archive.note_disputed(&note).await.expect("noted");
+    let fetcher = fetcher(&first, &second);
+    let fetched = fetcher.fetch(&name(2)).await.expect("the first's is damaged");
+    assert_eq!(content(fetched).await.expect("whole"), segment(2));
+    first.faulty.switch().set_down(true);
+    for _ in 0..2 {
+        let error = fetcher.fetch(&name(1)).await.expect_err("disputed");
+        assert_eq!(error.kind, Kind::StorageUnavailable);
+        let detail = error.detail.unwrap_or_default();
+        assert!(detail.contains("has other bytes"), "{detail}");
+    }
+    let alone = Fetcher::new(second.archive.clone(), FetcherOptions::default());
+    alone.fetch(&name(1)).await.expect("used alone");
 }
 
 #[tokio::test]

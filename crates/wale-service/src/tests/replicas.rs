@@ -11,8 +11,9 @@ use wale_pg::ArchiveFileName;
 use wale_pipeline::MemoryBudget;
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
 
-use super::support::{Bench, Sidecar, bench, bench_over, eventually};
+use super::support::{Bench, Sidecar, bench, bench_over, eventually, segment};
 use crate::FurtherArchive;
+use crate::backup::testing::Scripted;
 use crate::replica::Replica;
 
 fn further(memory: &Arc<MemoryStore>, bench: &Bench) -> (FurtherArchive, Arc<FaultyStore>) {
@@ -122,6 +123,106 @@ async fn a_bound_makes_pushes_wait_until_it_has_caught_up() {
     .await;
     assert!(holds(&second, &waiting));
     sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_remembered_in_the_archive_until_it_is_gone() {
+    let mut bench = bench();
+    let second = Arc::new(MemoryStore::new());
+    let (further_archive, _) = further(&second, &bench);
+    bench.options.further.push(further_archive);
+    let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(crate::Phase::started).await;
+    let (one, _) = push(&sidecar, 1).await;
+    eventually("it follows", || async { holds(&second, &one) }).await;
+    let (name, _) = segment(2);
+    let key = Archive::key(&format!("wal_005/{name}.zst")).unwrap();
+    second.insert(&key, "of somebody else");
+    push(&sidecar, 2).await;
+    let conflicts = async |sidecar: &Sidecar| {
+        let told = sidecar.status().await["further_archives"][0].clone();
+        told["conflicts_count"].as_u64().unwrap()
+    };
+    eventually("the conflict is told", || async {
+        conflicts(&sidecar).await == 1
+    })
+    .await;
+    let note = Archive::key("wale_disputed.json").unwrap();
+    let noted = || {
+        let content = second.content(&note).expect("noted");
+        String::from_utf8_lossy(&content).contains(&name)
+    };
+    eventually("it is noted", || async {
+        second.keys().contains(&note) && noted()
+    })
+    .await;
+    let memory = Arc::clone(&sidecar.memory);
+    sidecar.stop().await.unwrap();
+
+    // The next process knows of it, although it has the size of the first's by now.
+    let size = memory.content(&key).unwrap().len();
+    second.insert(&key, vec![0; size]);
+    let mut bench = bench_over(Arc::clone(&memory));
+    let (further_archive, _) = further(&second, &bench);
+    bench.options.further.push(further_archive);
+    let sidecar = bench.start(None).await;
+    eventually("everything was compared", || async {
+        let told = sidecar.status().await["further_archives"][0].clone();
+        told["state"] == "following"
+    })
+    .await;
+    assert_eq!(conflicts(&sidecar).await, 1);
+    assert!(noted());
+    sidecar.stop().await.unwrap();
+
+    // Once it is the same, or gone, nothing is disputed any more.
+    second.insert(&key, memory.content(&key).unwrap());
+    let mut bench = bench_over(memory);
+    let (further_archive, _) = further(&second, &bench);
+    bench.options.further.push(further_archive);
+    let sidecar = bench.start(None).await;
+    eventually("the note says nothing", || async { !noted() }).await;
+    assert_eq!(conflicts(&sidecar).await, 0);
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_of_the_first_waits_for_one_that_is_away_as_long_as_it_may() {
+    for (wait, waits) in [(Duration::from_hours(1), true), (Duration::ZERO, false)] {
+        let mut bench = bench();
+        let second = Arc::new(MemoryStore::new());
+        let (further_archive, store) = further(&second, &bench);
+        bench.options.further.push(further_archive);
+        bench.options.retain_wait = wait;
+        bench.options.housekeeping.policy.backups = Some(1);
+        let sidecar = bench.start(Some(Scripted::new([]))).await;
+        sidecar.app.life.wait(crate::Phase::started).await;
+        push(&sidecar, 1).await;
+        eventually("it follows", || async {
+            sidecar.status().await["further_archives"][0]["state"] == "following"
+        })
+        .await;
+        store.switch().set_down(true);
+        push(&sidecar, 2).await;
+        eventually("it is away", || async {
+            sidecar.status().await["further_archives"][0]["state"] == "failing"
+        })
+        .await;
+        assert_eq!(sidecar.get("/backup-push").await.status(), 200);
+        let retention = async || sidecar.status().await["retention"].clone();
+        if waits {
+            eventually("it waits, and says so", || async {
+                let failure = retention().await["last_failure"]["message"].to_string();
+                failure.contains("archive 2 lags behind")
+            })
+            .await;
+            assert!(retention().await["last"].is_null());
+            store.switch().set_down(false);
+        }
+        eventually("it has run", || async { !retention().await["last"].is_null() }).await;
+        assert!(retention().await["last_failure"].is_null());
+        sidecar.stop().await.unwrap();
+    }
 }
 
 fn at(seconds: i64) -> DateTime<Utc> {

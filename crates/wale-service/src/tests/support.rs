@@ -85,6 +85,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         readers: wale_ops::readers::Readers::of_one(archive.clone()),
         further: Vec::new(),
         max_archive_lag: None,
+        retain_wait: Duration::from_hours(72),
         housekeeping: crate::Housekeeping {
             policy: wale_ops::retention::Policy::default(),
             grace: Duration::from_hours(24),

@@ -167,8 +167,10 @@ async fn upload_in_parts<S: UploadStore>(
             drop(piece);
             sent
         };
-        let ((), next) = tokio::try_join!(send, gather)?;
-        piece = next;
+        // A body that fails waits for the part that is under way: a server may keep one that comes after the upload was aborted.
+        let gathered = async { Ok(gather.await) };
+        let ((), next) = tokio::try_join!(send, gathered)?;
+        piece = next?;
     }
     let length = (piece.end_bytes(), piece.end);
     let stored = {

@@ -9,27 +9,49 @@ use wale_ops::{Kind, OpError};
 use super::declared::{SETTINGS, WALE_GS_NAMES, WALE_GS_PREFIX};
 use super::group::Group;
 use super::raw::Origin;
-use super::setting::Values;
+use super::numbered::is_of_one_archive;
+use super::setting::{Facts, Values};
 
 /// The file's text: what somebody has set of the archive, its store and the fetching of WAL.
 ///
 /// # Errors
 /// `Configuration` for a value of several lines, which no line of the file can hold.
-pub(super) fn archive_file(values: &Values) -> Result<Secret, OpError> {
+pub(super) fn archive_file(
+    values: &Values,
+    further: &[(u8, Values)],
+) -> Result<Secret, OpError> {
     let mut text = String::from("# Written by wale's restore, for restore_command.\n");
+    let belongs = |facts: &Facts| {
+        facts.group.is_of_a_store()
+            || [Group::Archive, Group::Wal, Group::Proxies].contains(&facts.group)
+    };
+    add(&mut text, values, "", belongs)?;
+    for (number, values) in further {
+        let own = |facts: &Facts| belongs(facts) && is_of_one_archive(facts);
+        add(&mut text, values, &format!("_{number}"), own)?;
+    }
+    Ok(Secret::new(text))
+}
+
+/// Adds a line for each setting of these that is set, with the end that its name has.
+fn add(
+    text: &mut String,
+    values: &Values,
+    end: &str,
+    belongs: impl Fn(&Facts) -> bool,
+) -> Result<(), OpError> {
     let mut line = |name: &str, value: &str| {
         if value.contains(['\n', '\r']) {
             return Err(several_lines(name));
         }
         // One pair of quotes is taken off again.
-        writeln!(text, "{name}=\"{value}\"").map_err(|_| OpError::internal("text did not grow"))
+        writeln!(text, "{name}{end}=\"{value}\"")
+            .map_err(|_| OpError::internal("text did not grow"))
     };
     for setting in SETTINGS {
         let facts = setting.facts();
-        let belongs = facts.group.is_of_a_store()
-            || [Group::Archive, Group::Wal, Group::Proxies].contains(&facts.group);
         let raw = values.raw(facts);
-        let Some(value) = raw.text.as_deref().filter(|_| belongs) else {
+        let Some(value) = raw.text.as_deref().filter(|_| belongs(facts)) else {
             continue;
         };
         match (&raw.origin, facts.file_variable()) {
@@ -48,7 +70,7 @@ pub(super) fn archive_file(values: &Values) -> Result<Secret, OpError> {
     {
         line(WALE_GS_NAMES.name(), "wal-g")?;
     }
-    Ok(Secret::new(text))
+    Ok(())
 }
 
 fn several_lines(name: &str) -> OpError {
@@ -62,6 +84,7 @@ fn several_lines(name: &str) -> OpError {
 #[cfg(test)]
 mod tests {
     use super::super::Loaded;
+    use super::super::declared::AWS_SECRET_ACCESS_KEY;
 
     #[test]
     fn the_file_holds_what_is_set_of_the_archive_and_reads_the_same() {
@@ -86,6 +109,28 @@ mod tests {
         assert!(
             text.contains("AWS_SECRET_ACCESS_KEY=\"x\"y'z\"\n"),
             "{text}"
+        );
+        let several = Loaded::for_test(
+            &[
+                ("WALE_PREFIX", "file:///a"),
+                ("WALE_PREFIX_2", "s3://b/p"),
+                ("AWS_REGION_2", "r"),
+                ("AWS_ACCESS_KEY_ID_2", "id"),
+                ("AWS_SECRET_ACCESS_KEY_2", "of-the-second"),
+                ("WALE_RETAIN_DAYS_2", "3"),
+                ("WALE_FETCH_DEADLINE", "7s"),
+            ],
+            "",
+        );
+        let text = several.settings.archive_file().unwrap();
+        assert!(!text.expose().contains("RETAIN"), "{}", text.expose());
+        assert_eq!(text.expose().matches("WALE_FETCH_DEADLINE").count(), 1);
+        let again = Loaded::for_test(&[], text.expose());
+        let second = &again.further[0];
+        assert!(second.is_sound() && second.number == 2);
+        assert_eq!(
+            second.settings.get(&AWS_SECRET_ACCESS_KEY).map(|secret| secret.expose().to_owned()),
+            Some("of-the-second".to_owned())
         );
         let google = Loaded::for_test(&[("WALG_GS_PREFIX", "gs://b/a")], "");
         let text = google.settings.archive_file().unwrap();

@@ -651,6 +651,10 @@ settings! {
     WALE_MAX_ARCHIVE_LAG: Option<Duration> = Setting::new(Several, &Opt(DURATION),
         "The most that a further archive may lag behind the first. While one lags more, a push through the sidecar answers \
          503 and PostgreSQL keeps its WAL. Without it the lag is reported, and has no bound.").flag("max-archive-lag");
+    WALE_RETAIN_WAIT: Duration = Setting::new(Several, &DURATION,
+        "How long the sidecar's retention of the first archive waits for a further one that lags behind, from when it began to. \
+         After that the first deletes what its rules do not keep, although the further one may never get it. 0 does not wait.")
+        .default("72h").flag("retain-wait");
     WALE_ARCHIVE: Option<u8> = Setting::new(Several, &Opt(Number(ARCHIVES)),
         "Use the archive of this number alone, as if there were no other: to read one of several, or when the first is lost. \
          1 is the one whose settings have no number.").flag("archive");

@@ -163,7 +163,8 @@ impl Loaded {
                 mistakes,
             });
         }
-        loaded.settings.further = loaded.further.len();
+        let values = |one: &FurtherArchive| (one.number, one.settings.values().clone());
+        loaded.settings.further = loaded.further.iter().map(values).collect();
         let same = several::same_places(&loaded.settings, &loaded.further);
         loaded.mistakes.extend(same);
         loaded
@@ -216,6 +217,24 @@ impl Loaded {
         };
         let matters = |m: &&Mistake| used(m.group);
         let mistakes: Vec<Mistake> = self.mistakes.iter().filter(matters).cloned().collect();
+        if mistakes.is_empty() {
+            Ok(&self.settings)
+        } else {
+            Err(mistake::error(&mistakes))
+        }
+    }
+
+    /// Every mistake but those of one further archive, which stop nothing that the others can do.
+    ///
+    /// # Errors
+    /// All of them in one error of kind `Configuration`.
+    pub(crate) fn require_first(&self) -> Result<&Settings, OpError> {
+        let of_another = |mistake: &Mistake| {
+            let mut further = self.further.iter();
+            further.any(|one| one.mistakes.contains(mistake))
+        };
+        let mistakes = self.mistakes.iter().filter(|one| !of_another(one));
+        let mistakes: Vec<Mistake> = mistakes.cloned().collect();
         if mistakes.is_empty() {
             Ok(&self.settings)
         } else {

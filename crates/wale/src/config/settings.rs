@@ -42,8 +42,8 @@ pub(crate) struct Settings {
     pub(crate) azure: Option<AzureSettings>,
     /// What objects are encrypted with, and the keys to read them.
     pub(crate) encryption: EncryptionSettings,
-    /// How many archives there are after the first.
-    pub(crate) further: usize,
+    /// The archives after the first: their numbers, and what is set of them.
+    pub(super) further: Vec<(u8, Values)>,
 }
 
 impl Settings {
@@ -83,7 +83,7 @@ impl Settings {
             azure,
             gcs,
             encryption,
-            further: 0,
+            further: Vec::new(),
         }
     }
 
@@ -112,12 +112,17 @@ impl Settings {
         self.values.is_set(setting)
     }
 
-    /// The settings of the archive as a configuration file.
+    /// How many archives there are after the first.
+    pub(crate) fn further(&self) -> usize {
+        self.further.len()
+    }
+
+    /// The settings of all archives as a configuration file.
     ///
     /// # Errors
     /// When one cannot be written there.
     pub(crate) fn archive_file(&self) -> Result<Secret, OpError> {
-        carried::archive_file(&self.values)
+        carried::archive_file(&self.values, &self.further)
     }
 
     /// Certificate and key of the endpoint.

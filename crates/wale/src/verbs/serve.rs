@@ -11,7 +11,7 @@ use crate::runtime::{self, Signals};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(loaded: &Loaded) -> Result<(), Failure> {
-    let settings = loaded.require_all()?;
+    let settings = loaded.require_first()?;
     Ok(runtime::large(streams(settings))?.block_on(serve(settings, loaded))?)
 }
 
@@ -33,7 +33,7 @@ async fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), OpError> {
     let signals = Signals::listen()?;
     let opened = assemble::archive(settings, Bounds::of_sidecar(settings))?;
     let readers = assemble::readers(loaded, &opened.archive)?;
-    let further = assemble::further(&opened.archive, &loaded.further)?;
+    let further = assemble::further(&opened.archive, &loaded.further);
     let options = assemble::service(settings, opened.archive, readers, further)?;
     let schedule = options.schedule.as_ref();
     tracing::info!(

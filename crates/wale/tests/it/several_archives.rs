@@ -273,6 +273,61 @@ fn what_is_damaged_or_missing_in_the_first_comes_from_the_second() {
             fetched.stderr
         );
     }
+    std::fs::write(&part, &kept).unwrap();
+    let direct = restored_without_a_sidecar(&stage);
+    assert_eq!(fingerprint(&direct, "t"), expected);
+}
+
+/// By the verb, after which the server fetches its WAL itself: it knows all archives, too.
+fn restored_without_a_sidecar(stage: &Stage) -> Cluster {
+    let major = stage.cluster.server.major;
+    let cluster = Cluster::at(&stage.sandbox, major, "direct", free_port());
+    let _ = stage.sandbox.folder("direct");
+    let mut options = stage.options.clone();
+    for name in ["PGDATA", "PGWAL", "PGPORT", "PGHOST", "WALE_LISTEN_PORT"] {
+        options = options.unset(name);
+    }
+    let data = cluster.data.to_string_lossy().into_owned();
+    let words = ["restore", "--latest", "--wal-from", "archive", &data];
+    let exit = verb(&options, &words);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    cluster.configure(&["archive_mode = off".into()]);
+    cluster.start();
+    cluster.wait_promoted();
+    cluster
+}
+
+#[test]
+fn a_mistake_in_the_second_s_settings_stops_nothing_of_the_first() {
+    let stage = stage(
+        "several-mistake",
+        &[
+            ("WALE_FILE_PREFIX_2", ""),
+            ("WALE_S3_PREFIX_2", "s3://bucket/path"),
+            ("AWS_REGION_2", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID_2", "id"),
+            ("AWS_SECRET_ACCESS_KEY_FILE_2", "/run/secrets/that-is-gone"),
+        ],
+    );
+    stage.archive_all();
+    let reply = stage.sidecar.get("/backup-push");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let told = wait_until("it to be told", LONG, || {
+        let told = second(&stage.sidecar);
+        (told["state"] == "failing").then_some(told)
+    });
+    assert_eq!(told["reachable"], false, "{told}");
+    let message = told["last_failure"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("AWS_SECRET_ACCESS_KEY_FILE_2"), "{told}");
+    let metrics = stage.sidecar.get("/metrics").text();
+    assert!(
+        metrics.contains("wale_archive_reachable{archive=\"2\"} 0"),
+        "{metrics}"
+    );
+    let log = stage.sidecar.log_text();
+    assert!(log.contains("archive 2 gets nothing"), "{log}");
+    let shown = verb(&stage.options, &["config", "show"]);
+    assert_eq!(shown.code(), 78, "{}", shown.stderr);
 }
 
 #[test]
@@ -433,6 +488,9 @@ fn other_bytes_in_the_second_are_told_and_stay() {
         "{told}"
     );
     assert_eq!(std::fs::read(&object).unwrap(), b"of somebody else");
+    let note = second_folder(&stage).join("wale_disputed.json");
+    let note = wait_until("the note", LONG, || std::fs::read_to_string(&note).ok());
+    assert!(note.contains(&next), "{note}");
     let metrics = stage.sidecar.get("/metrics").text();
     assert!(
         metrics.contains("wale_archive_conflicts{archive=\"2\"} 1"),
