@@ -126,7 +126,8 @@ mod tests {
     #[tokio::test]
     async fn a_note_comes_back_and_one_that_is_damaged_disputes_everything() {
         let store = Arc::new(MemoryStore::new());
-        let archive = crate::testing::archive(Arc::clone(&store) as Arc<dyn Store>, Codec::Zstd, 1 << 20);
+        let archive =
+            crate::testing::archive(Arc::clone(&store) as Arc<dyn Store>, Codec::Zstd, 1 << 20);
         assert_eq!(archive.disputed().await.unwrap(), Disputed::default());
         let mut note = Disputed::default();
         for number in 0..=DISPUTED_MAX {
@@ -134,7 +135,10 @@ mod tests {
             assert!(note.add(&key, &"ä\n\"".repeat(1000)));
             assert_eq!(note.more, number == DISPUTED_MAX, "{number}");
         }
-        assert!(!note.add("wal_005/000000010000000000000000.partial.0123456789abcdef.lzma", "x"));
+        assert!(!note.add(
+            "wal_005/000000010000000000000000.partial.0123456789abcdef.lzma",
+            "x"
+        ));
         archive.note_disputed(&note).await.unwrap();
         assert_eq!(archive.disputed().await.unwrap(), note);
         archive.note_disputed(&Disputed::default()).await.unwrap();

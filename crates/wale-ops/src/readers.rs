@@ -92,7 +92,9 @@ impl Readers {
     /// Why all are not asked together now.
     fn resting(&self) -> Option<OpError> {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, why) = silent.as_ref().filter(|(since, _)| since.elapsed() < REST)?;
+        let (_, why) = silent
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() < REST)?;
         Some(OpError::new(Kind::StorageUnavailable, why.clone()))
     }
 
@@ -216,7 +218,11 @@ mod tests {
         let several = readers();
         let outage = [Some(StorageUnavailable), None];
         assert_eq!(read(&several, &outage).await, (Ok(()), 2));
-        assert_eq!(read(&several, &[None]).await, (Ok(()), 1), "the first alone");
+        assert_eq!(
+            read(&several, &[None]).await,
+            (Ok(()), 1),
+            "the first alone"
+        );
         let all_fail = [Some(StorageUnavailable); 3];
         assert_eq!(
             read(&several, &all_fail).await,

@@ -27,13 +27,17 @@ pub struct ServerCheck {
 }
 
 /// The settings that are looked at.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 10] = [
     "server_version",
     "archive_mode",
     "archive_command",
     "archive_library",
     "archive_timeout",
     "full_page_writes",
+    "data_directory",
+    "config_file",
+    "hba_file",
+    "ident_file",
 ];
 
 /// Asks the server.

@@ -142,7 +142,7 @@ async fn backups_without_a_recorded_time_are_not_copied_and_deleted_by_turns() {
         let (first, second) = (Side::source().await, Side::new());
         for (number, hours) in [30, 60, 90].into_iter().enumerate() {
             first.memory.set_now(at(hours));
-            let segment = format!("00000002000000000000000{}", number + 9);
+            let segment = format!("0000000200000000{:08X}", number + 9);
             first.put(&wal(&segment), encode(Codec::Zstd, segment.as_bytes()));
             let backup = format!("basebackups_005/base_{segment}_00000040");
             let part = format!("{backup}/tar_partitions/part_00000000.tar.lzo");
@@ -160,13 +160,20 @@ async fn backups_without_a_recorded_time_are_not_copied_and_deleted_by_turns() {
             let (source, copy) = (opened(&first, at(hour)), opened(&second, at(hour)));
             let (objects, deleted) = round(&source, &copy, &policy).await;
             assert_eq!(deleted, 0, "{policy:?} at {hour}");
-            assert!(hour == 100 || objects == 0, "{policy:?} at {hour}: {objects}");
+            assert!(
+                hour == 100 || objects == 0,
+                "{policy:?} at {hour}: {objects}"
+            );
             copied += objects;
         }
         assert!(copied > 0, "{policy:?}");
         let newest = "base_00000002000000000000000B_00000040".to_owned();
         let catalog = opened(&second, at(104)).catalog().await.expect("read");
-        let names: Vec<_> = catalog.backups.iter().map(|one| one.name.to_string()).collect();
+        let names: Vec<_> = catalog
+            .backups
+            .iter()
+            .map(|one| one.name.to_string())
+            .collect();
         assert!(names.contains(&newest), "{policy:?}: {names:?}");
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct App {
     pub(crate) backup_role: Role,
     /// How long after the beginning of the newest base backup another one may be requested.
     pub(crate) backup_request_interval: Duration,
+    /// The name of this host, for messages.
+    pub(crate) host_name: String,
     pub(crate) mode: &'static str,
     pub(crate) version: &'static str,
     pub(crate) started: Instant,
@@ -150,6 +152,7 @@ impl App {
             schedule: options.schedule.clone(),
             backup_role: options.backup_role,
             backup_request_interval: options.backup_request_interval,
+            host_name: options.backup.host_name.clone(),
             mode: options.mode.name(),
             version: options.version,
             started: Instant::now(),

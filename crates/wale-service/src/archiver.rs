@@ -111,7 +111,7 @@ fn look(data: &Path, wal: &WalDirectory) -> ArchiverFindings {
         }
     }
     if let (Ok(control), None) = (&control, &no_wal) {
-        no_wal = strange(control, data, wal);
+        no_wal = strange_wal_directory(control, data, wal);
     }
     ArchiverFindings {
         no_cluster,
@@ -120,9 +120,14 @@ fn look(data: &Path, wal: &WalDirectory) -> ArchiverFindings {
     }
 }
 
-/// Why the WAL directory is not the cluster's: a server that runs, and one that was shut down, has the segment of its
+/// Why the WAL directory is not the cluster's, where that shows: a server that runs, and one that was shut down, has the segment of its
 /// last checkpoint there. In recovery it may have come from elsewhere.
-fn strange(control: &ControlFile, data: &Path, wal: &WalDirectory) -> Option<String> {
+#[must_use]
+pub fn strange_wal_directory(
+    control: &ControlFile,
+    data: &Path,
+    wal: &WalDirectory,
+) -> Option<String> {
     if !matches!(
         control.state,
         ClusterState::InProduction | ClusterState::ShutDown

@@ -163,7 +163,7 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         known.backup_ended = None;
         known.beyond
     };
-    replica.remember(copy.disputed().await?);
+    replica.remember(&copy.disputed().await?);
     let asked = retention::wanted(
         source,
         copy,

@@ -156,7 +156,8 @@ async fn wait_for_further(app: &App) {
                 let number = replica.number;
                 tracing::error!(
                     archive = number,
-                    hint = "bring that archive back: what the first deletes before that it never gets",
+                    hint =
+                        "bring that archive back: what the first deletes before that it never gets",
                     "archive {number} lags behind since {}; retention of the first archive waits for it no longer",
                     moment(since)
                 );

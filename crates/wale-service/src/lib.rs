@@ -26,6 +26,7 @@ mod journal;
 mod lifecycle;
 mod lock;
 mod metrics;
+mod notices;
 mod notify;
 mod options;
 mod ownership;
@@ -49,8 +50,10 @@ mod store_trial;
 mod tests;
 mod unknown;
 
+pub use archiver::strange_wal_directory;
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
+pub use notices::NoticeOptions;
 pub use notify::Notifier;
 pub use options::{
     FurtherArchive, Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor,

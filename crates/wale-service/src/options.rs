@@ -14,6 +14,7 @@ use wale_ops::retention::Policy;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 
+use crate::notices::NoticeOptions;
 use crate::{Notifier, Schedule, Tls};
 
 /// Everything one sidecar needs to run.
@@ -26,6 +27,8 @@ pub struct ServiceOptions {
     pub lock_file: PathBuf,
     /// The service manager that waits to hear when the database may start.
     pub notifier: Notifier,
+    /// Whom to tell of base backups and of what is wrong.
+    pub notices: NoticeOptions,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
     /// Which servers serve the slots of the schedule.

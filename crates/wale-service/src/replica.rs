@@ -36,6 +36,7 @@ pub(crate) struct Replica {
 
 /// What is known of it.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Known {
     /// When the following began; none while nothing has been archived by this process yet that waits for it.
     pub(crate) began: Option<DateTime<Utc>>,
@@ -286,14 +287,14 @@ impl Replica {
     }
 
     /// What the archive's note says, of an earlier process or another one.
-    pub(crate) fn remember(&self, noted: Disputed) {
+    pub(crate) fn remember(&self, noted: &Disputed) {
         let mut known = self.known();
         known.seen = Disputed::default();
         for (key, why) in &noted.objects {
             known.conflicts.add(key, why);
         }
         known.conflicts.more |= noted.more;
-        known.is_to_note |= known.conflicts != noted;
+        known.is_to_note |= known.conflicts != *noted;
     }
 
     /// Forgets the objects that the pass has not seen so.
@@ -304,7 +305,11 @@ impl Replica {
         known.is_to_note |= before != known.conflicts;
         let gone = before.objects.keys();
         for key in gone.filter(|key| !known.conflicts.objects.contains_key(*key)) {
-            tracing::info!(archive = self.number, key, "an object is in conflict no more");
+            tracing::info!(
+                archive = self.number,
+                key,
+                "an object is in conflict no more"
+            );
         }
     }
 

@@ -28,8 +28,8 @@ use crate::journal::RestoreRecord;
 use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
-    archiver, contact, first_backup, follower, housekeeping, http, lock, ownership, promotion,
-    quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown,
+    archiver, contact, first_backup, follower, housekeeping, http, lock, notices, ownership,
+    promotion, quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -333,6 +333,10 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(recall::keep_looking(Arc::clone(app))));
     begin(Box::pin(archiver::watch(Arc::clone(app))));
     begin(Box::pin(quiet::keep_telling(Arc::clone(&app.quiet))));
+    begin(Box::pin(notices::tell(
+        Arc::clone(app),
+        options.notices.clone(),
+    )));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
     // A restore may have come from an archive that is somebody else's: there the first push tries the store.
     let archives = !matches!(options.mode, StartMode::Restore(_));

@@ -73,11 +73,11 @@ pub use store::{
     Body, Looking, Object, ObjectMeta, ObjectStream, Ours, PutOutcome, Store, body_from, read_all,
     read_known,
 };
-pub use unusable::UnusableStore;
 pub use swift::{
     ApplicationCredential, KeystoneName, LoginSecret, SwiftInterface, SwiftLogin, SwiftMethod,
     SwiftOptions, SwiftStore,
 };
+pub use unusable::UnusableStore;
 
 /// Pieces in which the stores of this room read and write: 1 MiB is large enough that a hop to a
 /// blocking thread (some 20 µs) is lost in the copy (some 200 µs), and small enough that a transfer

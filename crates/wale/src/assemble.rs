@@ -22,8 +22,8 @@ use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::MemoryBudget;
 use wale_service::{
-    FurtherArchive as Further, HttpLimits, HttpToken, Notifier, ServiceOptions, StartMode, Tls,
-    advice,
+    FurtherArchive as Further, HttpLimits, HttpToken, NoticeOptions, Notifier, ServiceOptions,
+    StartMode, Tls, advice,
 };
 use wale_storage::{FaultyStore, RetryStore, Store, UnusableStore};
 
@@ -411,6 +411,21 @@ pub(crate) fn readers(loaded: &Loaded, first: &Archive) -> Result<Readers, OpErr
     Ok(Readers::new(open(&loaded.settings)?, others))
 }
 
+/// Whom the sidecar tells of what.
+fn notices(settings: &Settings) -> NoticeOptions {
+    let proxy = |secret: Option<wale_storage::Secret>| {
+        secret.map(|secret| wale_cluster::Secret::new(secret.expose()))
+    };
+    NoticeOptions {
+        ping: settings.get(&declared::WALE_PING_URL),
+        webhook: settings.get(&declared::WALE_WEBHOOK_URL),
+        webhook_key: settings.get(&declared::WALE_WEBHOOK_KEY),
+        http_proxy: proxy(settings.get(&declared::HTTP_PROXY)),
+        https_proxy: proxy(settings.get(&declared::HTTPS_PROXY)),
+        no_proxy: settings.get(&declared::NO_PROXY),
+    }
+}
+
 /// What is kept in an archive.
 fn housekeeping(settings: &Settings) -> wale_service::Housekeeping {
     wale_service::Housekeeping {
@@ -485,6 +500,7 @@ pub(crate) fn service(
         mode: start_mode(settings)?,
         lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
         notifier: Notifier::new(settings.get(&declared::NOTIFY_SOCKET)),
+        notices: notices(settings),
         schedule: settings.schedule(),
         backup_role: settings.get(&declared::WALE_BACKUP_ROLE),
         grace: settings.get(&declared::WALE_SHUTDOWN_GRACE),

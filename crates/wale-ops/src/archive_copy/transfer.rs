@@ -67,7 +67,10 @@ impl Route {
                 Err(error) => error,
             };
             if let Some(why) = self.withheld(&object.key, &error).await {
-                break Brought::Trouble(why.kind, format!("cannot be read at the source: {}", why.chain()));
+                break Brought::Trouble(
+                    why.kind,
+                    format!("cannot be read at the source: {}", why.chain()),
+                );
             }
             let again = attempts.after(error)?;
             tracing::warn!(key = %object.key, attempt = again.failed, "{}; it is copied again", again.error.chain());

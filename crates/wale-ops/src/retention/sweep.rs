@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use wale_archive::Archive;
 use wale_archive::claim;
 use wale_format::layout;
@@ -68,13 +68,13 @@ pub async fn run(archive: &Archive, grace: Duration) -> Result<SweepReport> {
     Ok(report)
 }
 
-/// Tries whether objects can be written: puts a small one and takes it away.
+/// Tries whether objects can be written: puts a small one and takes it away. Gives the store's time of day.
 ///
 /// # Errors
 ///
 /// The store's; [`crate::Kind::PermissionDenied`] where every push would fail.
-pub async fn try_writing(archive: &Archive) -> Result<()> {
-    claim::store_now(archive).await.map(drop)
+pub async fn try_writing(archive: &Archive) -> Result<DateTime<Utc>> {
+    claim::store_now(archive).await
 }
 
 #[cfg(test)]

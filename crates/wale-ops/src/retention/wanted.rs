@@ -3,7 +3,8 @@
 //! Both are looked at together, and the policy decides over all of their backups. So what is copied is what the archive's own
 //! retention keeps when it has it, and the two never work against each other. A backup that does not record its time is dated
 //! by its sentinel, and the copy's is a new one: such a backup is wanted only if the policy keeps it at its old date and at that of
-//! the copy. Otherwise it would be copied and deleted by turns.
+//! the copy, and no later one of its kind was copied before it, than which it would seem newer. Otherwise it would be copied and
+//! deleted by turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -69,12 +70,16 @@ pub async fn wanted(
     let request = Request::Policy(policy.clone());
     let is_new = |name: &BackupName| in_source.contains(name) && !there.contains(name);
     let by_old_dates = decide(&request, &backups, &[], &stock.time, request_interval)?;
-    let new = by_old_dates
-        .iter()
-        .filter(|verdict| !verdict.goes() && is_new(&verdict.backup.name));
+    let undated = own.backups.iter().filter(|facts| !facts.recorded);
+    let last_undated = undated.map(|facts| facts.name.clone()).max();
+    let in_turn = |facts: &BackupFacts| facts.recorded || Some(&facts.name) > last_undated.as_ref();
+    let new = by_old_dates.iter().filter(|verdict| {
+        let facts = &verdict.backup;
+        !verdict.goes() && is_new(&facts.name) && in_turn(facts)
+    });
     let copies = new.map(|verdict| as_copied(&verdict.backup, now));
-    let copied = in_order(own.backups.into_iter().chain(copies).collect());
-    let verdicts = decide(&request, &copied, &[], &stock.time, request_interval)?;
+    let afterwards = in_order(own.backups.into_iter().chain(copies).collect());
+    let verdicts = decide(&request, &afterwards, &[], &stock.time, request_interval)?;
     let kept = || verdicts.iter().filter(|verdict| !verdict.goes());
     let wanted = kept().map(|verdict| verdict.backup.name.clone());
     let wanted = wanted.filter(is_new).collect();

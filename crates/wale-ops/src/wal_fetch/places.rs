@@ -137,27 +137,21 @@ impl FetchPlace {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let note = match known.filter(|(_, at)| at.elapsed() < NOTE_HOLDS) {
-            Some((note, _)) => note,
-            None => {
-                let note = self.archive.disputed().await?;
-                *self
-                    .disputed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some((note.clone(), Instant::now()));
-                note
-            }
+        let known = known.filter(|(_, at)| at.elapsed() < NOTE_HOLDS);
+        let note = if let Some((note, _)) = known {
+            note
+        } else {
+            let note = self.archive.disputed().await?;
+            let read = Some((note.clone(), Instant::now()));
+            *self.disputed.lock().unwrap_or_else(PoisonError::into_inner) = read;
+            note
         };
         let Some(why) = note.of_wal(name) else {
             return Ok(());
         };
-        let message = format!(
-            "{name} is not taken from archive {}: it {why}",
-            self.number
-        );
-        Err(OpError::new(Kind::ArchiveConflict, message).hint(
-            "bring the first archive back; to recover from this one as it is, use it alone",
-        ))
+        let message = format!("{name} is not taken from archive {}: it {why}", self.number);
+        Err(OpError::new(Kind::ArchiveConflict, message)
+            .hint("bring the first archive back; to recover from this one as it is, use it alone"))
     }
 
     async fn fetch(
@@ -256,7 +250,6 @@ impl Places {
     }
 
     /// The file out of another archive; otherwise why one that has it must not give it.
-
     async fn of_another(
         &self,
         name: &ArchiveFileName,

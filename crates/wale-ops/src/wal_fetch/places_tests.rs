@@ -89,12 +89,12 @@ async fn what_is_known_to_differ_is_not_taken_in_place_of_the_first() {
         note.add(&format!("wal_005/{}.zst", text(number)), "has other bytes");
     }
     second.archive.note_disputed(&note).await.expect("noted");
-    let fetcher = fetcher(&first, &second);
-    let fetched = fetcher.fetch(&name(2)).await.expect("the first's is damaged");
-    assert_eq!(content(fetched).await.expect("whole"), segment(2));
+    let both = fetcher(&first, &second);
+    let file = both.fetch(&name(2)).await.expect("the first's is damaged");
+    assert_eq!(content(file).await.expect("whole"), segment(2));
     first.faulty.switch().set_down(true);
     for _ in 0..2 {
-        let error = fetcher.fetch(&name(1)).await.expect_err("disputed");
+        let error = both.fetch(&name(1)).await.expect_err("disputed");
         assert_eq!(error.kind, Kind::StorageUnavailable);
         let detail = error.detail.unwrap_or_default();
         assert!(detail.contains("has other bytes"), "{detail}");

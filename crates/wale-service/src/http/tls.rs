@@ -86,7 +86,8 @@ impl Tls {
     }
 
     /// When the certificate in use ends, if it says so in a way that is understood.
-    pub(crate) fn expires(&self) -> Option<DateTime<Utc>> {
+    #[must_use]
+    pub fn expires(&self) -> Option<DateTime<Utc>> {
         self.current().expires
     }
 

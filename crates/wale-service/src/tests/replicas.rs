@@ -219,7 +219,10 @@ async fn retention_of_the_first_waits_for_one_that_is_away_as_long_as_it_may() {
             assert!(retention().await["last"].is_null());
             store.switch().set_down(false);
         }
-        eventually("it has run", || async { !retention().await["last"].is_null() }).await;
+        eventually("it has run", || async {
+            !retention().await["last"].is_null()
+        })
+        .await;
         assert!(retention().await["last_failure"].is_null());
         sidecar.stop().await.unwrap();
     }

@@ -96,6 +96,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         mode: StartMode::ContinuousBackup,
         lock_file: data.join("wale_init_lockfile"),
         notifier: crate::Notifier::default(),
+        notices: crate::NoticeOptions::default(),
         schedule: None,
         backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),

@@ -158,6 +158,9 @@ pub(crate) struct Check {
     /// As one line, for Nagios and its kin
     #[arg(long, conflicts_with = "json")]
     pub(crate) nagios: bool,
+    /// Also run `archive_command` as the server does, for the newest archived segment that it still has: nothing new is stored
+    #[arg(long)]
+    pub(crate) push: bool,
 }
 
 /// `config`

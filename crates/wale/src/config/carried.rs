@@ -8,18 +8,15 @@ use wale_ops::{Kind, OpError};
 
 use super::declared::{SETTINGS, WALE_GS_NAMES, WALE_GS_PREFIX};
 use super::group::Group;
-use super::raw::Origin;
 use super::numbered::is_of_one_archive;
+use super::raw::Origin;
 use super::setting::{Facts, Values};
 
 /// The file's text: what somebody has set of the archive, its store and the fetching of WAL.
 ///
 /// # Errors
 /// `Configuration` for a value of several lines, which no line of the file can hold.
-pub(super) fn archive_file(
-    values: &Values,
-    further: &[(u8, Values)],
-) -> Result<Secret, OpError> {
+pub(super) fn archive_file(values: &Values, further: &[(u8, Values)]) -> Result<Secret, OpError> {
     let mut text = String::from("# Written by wale's restore, for restore_command.\n");
     let belongs = |facts: &Facts| {
         facts.group.is_of_a_store()
@@ -129,7 +126,10 @@ mod tests {
         let second = &again.further[0];
         assert!(second.is_sound() && second.number == 2);
         assert_eq!(
-            second.settings.get(&AWS_SECRET_ACCESS_KEY).map(|secret| secret.expose().to_owned()),
+            second
+                .settings
+                .get(&AWS_SECRET_ACCESS_KEY)
+                .map(|secret| secret.expose().to_owned()),
             Some("of-the-second".to_owned())
         );
         let google = Loaded::for_test(&[("WALG_GS_PREFIX", "gs://b/a")], "");

@@ -527,6 +527,18 @@ settings! {
         "When set, requests other than the probes must carry it, as a bearer token or as the password of basic \
          authentication.")
         .secret();
+    WALE_PING_URL: Option<Secret> = Setting::new(Sidecar, &Opt(Text("text", value::web_address)),
+        "An address that the sidecar asks for after each base backup that it has taken, with `/start` at the end when one begins \
+         and `/fail` when one has failed, as healthchecks.io and others take it.")
+        .secret();
+    WALE_WEBHOOK_URL: Option<Secret> = Setting::new(Sidecar, &Opt(Text("text", value::web_address)),
+        "An address to which the sidecar posts a message of JSON for each thing that a person must know, and when it is so no \
+         more: a failed backup, a gap, a conflict, retention that is stuck, a store that stays away.")
+        .secret();
+    WALE_WEBHOOK_KEY: Option<Secret> = Setting::new(Sidecar, &Opt(Text("text", value::secret)),
+        "What the messages to WALE_WEBHOOK_URL are signed with: the header `wale-signature` is `sha256=` and the HMAC-SHA256 of \
+         the header `wale-timestamp`, a full stop and the body, in hexadecimal digits.")
+        .secret();
     WALE_HTTP_TOKEN_FOR: TokenFor = Setting::new(Endpoint, &Choice(&TokenFor::ALL, TokenFor::name),
         "Which requests must carry the token. `reads`: everything that reads data, starts work or shows the cluster; a \
          push needs none then, so archive_command stays as it is and holds no secret. The probes never need it.")

@@ -238,6 +238,23 @@ pub(crate) fn secret(text: &str) -> Result<Secret, BadValue> {
     Ok(Secret::new(text))
 }
 
+/// An address for HTTP, which may hold a secret.
+///
+/// # Errors
+/// When it is none. The words do not repeat it.
+pub(crate) fn web_address(text: &str) -> Result<Secret, BadValue> {
+    let text = text.trim();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let host = ["http://", "https://"]
+        .into_iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    match host {
+        Some(host) if is_plain && !host.is_empty() && !text.contains('#') => Ok(Secret::new(text)),
+        _ => Err(BadValue::new("the value is no address of HTTP")
+            .hint("give one that begins with https:// or http://")),
+    }
+}
+
 /// A backup or an upload that is alive stores something more often than this, whatever its size.
 const LEAST_GRACE: Duration = Duration::from_hours(1);
 

@@ -40,6 +40,7 @@ mod lost_wal;
 mod main_job;
 mod monitoring;
 mod neighbours;
+mod notices;
 mod offline;
 mod package;
 mod patroni;

@@ -100,6 +100,15 @@ const WAITING_MAX: usize = 16;
 /// Less than this on the WAL volume is some sixty segments.
 const FREE_LEAST: u64 = 1 << 30;
 
+/// Less than this in a folder that is the archive.
+const ARCHIVE_FREE_LEAST: u64 = 4 << 30;
+
+/// What ends sooner is renewed now.
+const ENDS_SOON: TimeDelta = TimeDelta::days(14);
+
+/// Two clocks that differ more: claims on names go by the store's, and signatures for S3 are refused at 15 minutes.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::seconds(60);
+
 /// A base backup that is older makes a restore replay much WAL.
 const BACKUP_AGE_MAX: TimeDelta = TimeDelta::hours(48);
 
@@ -151,6 +160,69 @@ pub(super) fn free(free: u64) -> Finding {
     )
 }
 
+pub(super) fn archive_free(free: u64) -> Finding {
+    let found = format!("{} are free in the archive", bytes(free));
+    if free >= ARCHIVE_FREE_LEAST {
+        return Finding::good("archive volume", found);
+    }
+    Finding::warning(
+        "archive volume",
+        found,
+        "a full archive takes no WAL, and then the WAL volume fills: grow it, or let retention keep less",
+    )
+}
+
+/// Something that ends at a time, where it says so.
+pub(super) fn expiry(
+    topic: &'static str,
+    end: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Finding {
+    let Some(end) = end else {
+        return Finding::good(topic, "it does not say when it ends".to_owned());
+    };
+    let found = format!("ends at {}", shown(end));
+    if end <= now {
+        Finding::wrong(topic, format!("{found}: it has ended"), "renew it now")
+    } else if end - now < ENDS_SOON {
+        Finding::warning(topic, found, "renew it before that")
+    } else {
+        Finding::good(topic, found)
+    }
+}
+
+/// When a token of Azure's kind ends: `se=` in its text.
+pub(super) fn end_of_sas(token: &str) -> Option<DateTime<Utc>> {
+    let mut pairs = token.trim_start_matches('?').split('&');
+    let end = pairs.find_map(|pair| pair.strip_prefix("se="))?;
+    let end = end.replace("%3A", ":").replace("%3a", ":");
+    let end = match end.len() {
+        // Days and minutes are allowed, too.
+        10 => format!("{end}T00:00:00Z"),
+        17 => end.replace('Z', ":00Z"),
+        _ => end,
+    };
+    let parsed = DateTime::parse_from_rfc3339(&end).ok()?;
+    Some(parsed.with_timezone(&Utc))
+}
+
+/// This host's clock and the store's. The object was put a moment before `here` was read.
+pub(super) fn clock(here: DateTime<Utc>, there: DateTime<Utc>) -> Finding {
+    let differ = (here - there).abs();
+    let found = format!(
+        "this host's and the archive's differ by {} s",
+        differ.num_seconds()
+    );
+    if differ <= CLOCKS_DIFFER {
+        return Finding::good("clock", found);
+    }
+    Finding::warning(
+        "clock",
+        found,
+        "let both hosts take the time from NTP: retention and claims compare times",
+    )
+}
+
 pub(super) fn server(server: &ServerCheck, directory: Option<&ClusterIdentity>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let what = if server.in_recovery {
@@ -178,7 +250,29 @@ pub(super) fn server(server: &ServerCheck, directory: Option<&ClusterIdentity>) 
         Some(error) => Finding::bad("role", error.chain(), advice(error)),
     });
     findings.extend(archiving(server));
+    findings.extend(configuration(server));
     findings
+}
+
+/// Where the server's configuration lies; none where the role may not know.
+fn configuration(server: &ServerCheck) -> Option<Finding> {
+    let path = |name: &str| server.settings.get(name).map(Path::new);
+    let data = path("data_directory")?;
+    let files = ["config_file", "hba_file", "ident_file"];
+    let outside = files
+        .iter()
+        .filter_map(|name| path(name))
+        .filter(|file| !file.starts_with(data));
+    let outside: Vec<String> = outside.map(|file| file.display().to_string()).collect();
+    Some(if outside.is_empty() {
+        Finding::good("configuration", "it lies in the data directory".to_owned())
+    } else {
+        Finding::warning(
+            "configuration",
+            format!("outside of the data directory: {}", outside.join(", ")),
+            "a base backup has it only where the sidecar sees these paths; the guide to base backups says how",
+        )
+    })
 }
 
 fn archiving(server: &ServerCheck) -> Vec<Finding> {
@@ -357,6 +451,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_azure_says_when_it_ends() {
+        let end = |text: &str| end_of_sas(text).map(|end| end.to_rfc3339());
+        let expected = Some("2026-12-01T08:30:00+00:00".to_owned());
+        for text in [
+            "sv=2022-11-02&se=2026-12-01T08%3A30%3A00Z&sig=x",
+            "?se=2026-12-01T08:30Z&sp=r",
+        ] {
+            assert_eq!(end(text), expected, "{text}");
+        }
+        assert_eq!(
+            end("se=2026-12-01&sp=r"),
+            Some("2026-12-01T00:00:00+00:00".to_owned())
+        );
+        assert_eq!(end("sp=r&sig=x"), None);
+    }
+
+    #[test]
     fn what_is_not_good_says_what_to_do() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let nothing = Holdings {
@@ -367,14 +478,28 @@ mod tests {
             windows: Vec::new(),
         };
         let mut all = holdings(&nothing, now);
-        all.extend([waiting(17), free(5), retention(false)]);
-        assert_eq!(all.len(), 4);
+        let soon = Some(now + TimeDelta::days(1));
+        all.extend([
+            waiting(17),
+            free(5),
+            retention(false),
+            archive_free(5),
+            expiry("certificate", soon, now),
+            expiry("certificate", Some(now), now),
+            clock(now, now + TimeDelta::seconds(61)),
+        ]);
+        assert_eq!(all.len(), 8);
         for one in all {
             assert_ne!(one.verdict, Verdict::Good, "{one:?}");
             assert!(one.hint.is_some(), "{one:?}");
         }
         assert_eq!(waiting(16).verdict, Verdict::Good);
         assert_eq!(free(FREE_LEAST).verdict, Verdict::Good);
+        assert_eq!(archive_free(ARCHIVE_FREE_LEAST).verdict, Verdict::Good);
+        assert_eq!(clock(now, now).verdict, Verdict::Good);
+        let late = Some(now + TimeDelta::days(15));
+        assert_eq!(expiry("certificate", late, now).verdict, Verdict::Good);
+        assert_eq!(expiry("certificate", None, now).verdict, Verdict::Good);
         assert!(Verdict::Bad > Verdict::Warning && Verdict::Warning > Verdict::Good);
     }
 }

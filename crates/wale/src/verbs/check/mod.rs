@@ -4,6 +4,7 @@
 //! nothing behind it. Nothing is changed, but for a small object that is put into the archive and taken away.
 
 mod judge;
+mod push;
 
 use std::fmt::Write;
 
@@ -13,14 +14,14 @@ use wale_ops::{
     Archive, DataDirectory, Kind, OpError, WalDirectory, ownership, server_check, sweep,
 };
 use wale_pg::ClusterIdentity;
-use wale_service::advice;
+use wale_service::{Tls, advice, strange_wal_directory};
 
 use self::judge::{Finding, Verdict};
 use super::print::print;
 use crate::assemble;
 use crate::bounds::Bounds;
 use crate::cli::Check;
-use crate::config::{Group, Loaded, Settings, declared};
+use crate::config::{Group, Loaded, Place, Settings, declared};
 use crate::logging::escaped;
 use crate::report::Failure;
 use crate::runtime;
@@ -38,7 +39,7 @@ pub(super) fn run(arguments: &Check, loaded: &Loaded) -> Result<(), Failure> {
     // What cannot even be opened was found above.
     if let Ok(settings) = loaded.require(&[Group::Archive]) {
         let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
-        runtime::small()?.block_on(look(&archive, settings, &mut findings));
+        runtime::small()?.block_on(look(&archive, settings, arguments.push, &mut findings));
     }
     print(&if arguments.json {
         format!("{:#}\n", as_json(&findings))
@@ -57,14 +58,27 @@ pub(super) fn run(arguments: &Check, loaded: &Loaded) -> Result<(), Failure> {
     }
 }
 
-async fn look(archive: &Archive, settings: &Settings, findings: &mut Vec<Finding>) {
+async fn look(
+    archive: &Archive,
+    settings: &Settings,
+    with_push: bool,
+    findings: &mut Vec<Finding>,
+) {
+    look_at_what_ends(archive, settings, findings);
     let data = settings.get(&declared::PGDATA);
     let wal = WalDirectory::at(settings.get(&declared::PGWAL));
     let has_archive = look_at_archive(archive, &data, &wal, findings).await;
     let cluster = look_at_directories(&data, &wal, findings);
     let server = server_check::run(&assemble::connect(settings)).await;
     match &server {
-        Ok(server) => findings.extend(judge::server(server, cluster.as_ref())),
+        Ok(server) => {
+            findings.extend(judge::server(server, cluster.as_ref()));
+            if with_push {
+                let command = server.settings.get("archive_command");
+                let command = command.map(String::as_str).unwrap_or_default();
+                findings.push(push::run(archive, command, &data, &wal).await);
+            }
+        }
         Err(error) => findings.push(of_error("server", error)),
     }
     if has_archive {
@@ -74,6 +88,29 @@ async fn look(archive: &Archive, settings: &Settings, findings: &mut Vec<Finding
         }
     }
     findings.push(judge::retention(settings.retention().is_set()));
+}
+
+/// Certificates and tokens that end, and room that does.
+fn look_at_what_ends(archive: &Archive, settings: &Settings, findings: &mut Vec<Finding>) {
+    let now = archive.clock().now();
+    if let Some((certificate, key)) = settings.tls_files() {
+        findings.push(match Tls::load(certificate, key) {
+            Ok(tls) => judge::expiry("certificate", tls.expires(), now),
+            Err(error) => of_error("certificate", &error),
+        });
+    }
+    if let Some(token) = settings.get(&declared::WABS_SAS_TOKEN) {
+        findings.push(judge::expiry(
+            "SAS token",
+            judge::end_of_sas(token.expose()),
+            now,
+        ));
+    }
+    if let Some(Place::Directory(folder)) = &settings.place
+        && let Ok(free) = WalDirectory::at(folder).free_bytes()
+    {
+        findings.push(judge::archive_free(free));
+    }
 }
 
 /// Whether it answers.
@@ -92,10 +129,14 @@ async fn look_at_archive(
         Ok(found) => findings.push(judge::ownership(&found, &archive.location())),
         Err(error) => findings.push(of_error("archive", &error)),
     }
-    findings.push(match sweep::try_writing(archive).await {
-        Ok(()) => Finding::good("writing", "an object was written and taken away".to_owned()),
-        Err(error) => of_error("writing", &error),
-    });
+    match sweep::try_writing(archive).await {
+        Ok(there) => {
+            let written = "an object was written and taken away".to_owned();
+            findings.push(Finding::good("writing", written));
+            findings.push(judge::clock(archive.clock().now(), there));
+        }
+        Err(error) => findings.push(of_error("writing", &error)),
+    }
     true
 }
 
@@ -110,6 +151,10 @@ fn look_at_directories(
         Ok(control) => {
             let identity = control.identity();
             findings.push(judge::data_directory(data, &identity));
+            if let Some(why) = strange_wal_directory(&control, data, wal) {
+                let hint = "mount the volume of the server's WAL directory, and set PGWAL to it";
+                findings.push(Finding::bad("WAL directory", why, Some(hint.to_owned())));
+            }
             Some(identity)
         }
         Err(error) => {

@@ -1,0 +1,296 @@
+//! Tells people: a ping for each base backup, and a message for each thing that is wrong and when it is so no more.
+//!
+//! ```text
+//!   what /status says ─ every 2 s ─▶ what is new ─▶ bounded queues ─▶ one request at a time, repeated
+//! ```
+//!
+//! It is never in the way: nothing waits for it, and what cannot be delivered is dropped after a while and logged. It refuses to
+//! know what is wrong: [`problems`] takes that from what is reported anyway. Addresses are secrets, and stand in no log.
+
+mod post;
+mod problems;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use wale_ops::Secret;
+use wale_ops::retry::Pauses;
+
+use self::post::{Client, Posted};
+use self::problems::{Problem, Problems, problems};
+use crate::app::{App, moment};
+
+/// Between two looks at what is reported.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Messages that wait; more are dropped and counted. 100 × some 2 KiB.
+const QUEUE: usize = 100;
+
+/// The pause after a request that failed, doubled up to the second one.
+const PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// How long a message is repeated, and a ping, which is worth nothing later.
+const MESSAGE_LASTS: Duration = Duration::from_hours(24);
+const PING_LASTS: Duration = Duration::from_mins(10);
+
+/// Whom to tell.
+#[derive(Debug, Clone, Default)]
+pub struct NoticeOptions {
+    /// Asked for after each base backup; with `/start` at its end before one, with `/fail` after one that failed.
+    pub ping: Option<Secret>,
+    /// Gets a message for each thing that is wrong, and when it is so no more.
+    pub webhook: Option<Secret>,
+    /// What the messages are signed with.
+    pub webhook_key: Option<Secret>,
+    /// The proxy for `http://`.
+    pub http_proxy: Option<Secret>,
+    /// The proxy for `https://`.
+    pub https_proxy: Option<Secret>,
+    /// Hosts that are reached without one.
+    pub no_proxy: Option<String>,
+}
+
+/// Tells for ever. May be dropped at any await: what was not delivered is lost.
+pub(crate) async fn tell(app: Arc<App>, options: NoticeOptions) {
+    if options.ping.is_none() && options.webhook.is_none() {
+        return;
+    }
+    let client = match Client::new(&options) {
+        Ok(client) => client,
+        Err(why) => {
+            tracing::error!(
+                hint = "correct the proxy, or the certificates of the system",
+                "nobody is told of anything: {why}"
+            );
+            return;
+        }
+    };
+    let (messages, to_post) = mpsc::channel(QUEUE);
+    let (pings, to_ping) = mpsc::channel(QUEUE);
+    let has_webhook = options.webhook.is_some();
+    tokio::join!(
+        look(&app, has_webhook.then_some(messages), pings),
+        deliver_messages(&app, &client, to_post),
+        deliver_pings(&client, to_ping),
+    );
+}
+
+/// Looks at what is reported, and puts what is new into the queues.
+async fn look(
+    app: &App,
+    messages: Option<mpsc::Sender<String>>,
+    pings: mpsc::Sender<&'static str>,
+) {
+    let mut known = Problems::new();
+    let mut dropped = 0_u64;
+    let mut backups = SeenBackups::new(app);
+    loop {
+        for end in backups.news(app) {
+            // More than a hundred that wait are worth nothing.
+            let _ = pings.try_send(end);
+        }
+        if let Some(messages) = &messages {
+            let now = problems(app);
+            for (name, problem, event) in changes(&known, &now) {
+                let text = message(app, name, problem, event, dropped);
+                match messages.try_send(text) {
+                    Ok(()) => dropped = 0,
+                    Err(_) => dropped += 1,
+                }
+            }
+            known = now;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What became of a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Problem,
+    Recovered,
+}
+
+impl Event {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Problem => "problem",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+/// What is new. The words of a problem that lasts may change: it is told once.
+fn changes<'a>(
+    before: &'a Problems,
+    now: &'a Problems,
+) -> impl Iterator<Item = (&'a str, &'a Problem, Event)> {
+    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    let gone = before.iter().filter(|(name, _)| !now.contains_key(*name));
+    let new = new.map(|(name, problem)| (name.as_str(), problem, Event::Problem));
+    new.chain(gone.map(|(name, problem)| (name.as_str(), problem, Event::Recovered)))
+}
+
+fn message(app: &App, name: &str, problem: &Problem, event: Event, dropped: u64) -> String {
+    let mut value = json!({
+        "event": event.name(),
+        "problem": name,
+        "message": problem.message,
+        "hint": problem.hint,
+        "at": moment(app.archive.clock().now()),
+        "host": app.host_name,
+        "archive": app.archive.location(),
+        "version": app.version,
+    });
+    if dropped > 0
+        && let Some(object) = value.as_object_mut()
+    {
+        object.insert("dropped_before".to_owned(), dropped.into());
+    }
+    value.to_string()
+}
+
+/// What was seen of base backups.
+struct SeenBackups {
+    is_running: bool,
+    completions: watch::Receiver<u64>,
+    failed: Option<DateTime<Utc>>,
+}
+
+impl SeenBackups {
+    fn new(app: &App) -> Self {
+        Self {
+            is_running: false,
+            completions: app.backups.completions(),
+            failed: app.journal.entries().last_backup_failure.map(|one| one.at),
+        }
+    }
+
+    /// The ends of the pings that are due.
+    fn news(&mut self, app: &App) -> Vec<&'static str> {
+        let mut news = Vec::new();
+        if self.completions.has_changed().unwrap_or(false) {
+            self.completions.borrow_and_update();
+            news.push("");
+        }
+        let failed = app.journal.entries().last_backup_failure.map(|one| one.at);
+        if failed.is_some() && failed != self.failed {
+            news.push("/fail");
+        }
+        self.failed = failed;
+        let is_running = app.backups.running().is_some();
+        if is_running && !self.is_running {
+            news.push("/start");
+        }
+        self.is_running = is_running;
+        news
+    }
+}
+
+async fn deliver_messages(app: &App, client: &Client, mut messages: mpsc::Receiver<String>) {
+    while let Some(message) = messages.recv().await {
+        let post = || client.post(&message, app.archive.clock().now().timestamp());
+        repeat("the webhook", MESSAGE_LASTS, post).await;
+    }
+}
+
+async fn deliver_pings(client: &Client, mut pings: mpsc::Receiver<&'static str>) {
+    while let Some(end) = pings.recv().await {
+        repeat("the ping", PING_LASTS, || client.ping(end)).await;
+    }
+}
+
+/// Repeats a request until it is taken or refused, for so long.
+async fn repeat<F>(what: &str, lasts: Duration, send: impl Fn() -> F)
+where
+    F: Future<Output = Posted>,
+{
+    let begun = Instant::now();
+    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+    let mut is_told = false;
+    loop {
+        let why = match send().await {
+            Posted::Taken => return,
+            Posted::Refused(why) => {
+                tracing::warn!(
+                    hint = "correct its address; this message is not sent again",
+                    "{what} was refused: {why}"
+                );
+                return;
+            }
+            Posted::Failed(why) => why,
+        };
+        if begun.elapsed() >= lasts {
+            tracing::warn!("{what} could not be sent for {} s: {why}", lasts.as_secs());
+            return;
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(
+                hint = "nothing waits for it, and it is sent again",
+                "{what} could not be sent: {why}"
+            );
+        }
+        tokio::time::sleep(pauses.take()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn of(names: &[&str]) -> Problems {
+        let problem = |name: &&str| Problem {
+            message: format!("{name} is wrong"),
+            hint: None,
+        };
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), problem(name)))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_new_and_what_is_gone_is_told_once() {
+        let told = |before: &[&str], now: &[&str]| -> Vec<(String, Event)> {
+            changes(&of(before), &of(now))
+                .map(|(name, _, event)| (name.to_owned(), event))
+                .collect()
+        };
+        assert_eq!(told(&[], &["gap"]), [("gap".into(), Event::Problem)]);
+        assert_eq!(told(&["gap"], &["gap"]), []);
+        assert_eq!(
+            told(&["gap"], &["backup"]),
+            [
+                ("backup".into(), Event::Problem),
+                ("gap".into(), Event::Recovered)
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_repeated_until_it_is_taken_refused_or_too_old() {
+        let failed = || Posted::Failed("away".to_owned());
+        for (answers, lasts, tries) in [
+            (vec![failed(), failed(), Posted::Taken], MESSAGE_LASTS, 3),
+            (vec![Posted::Refused("404".to_owned())], MESSAGE_LASTS, 1),
+            // After 0, 2, 6 and 14 seconds.
+            (vec![failed(); 9], Duration::from_secs(10), 4),
+        ] {
+            let left = Mutex::new(answers.into_iter());
+            let made = Mutex::new(0);
+            let send = || {
+                *made.lock().unwrap() += 1;
+                std::future::ready(left.lock().unwrap().next().expect("no more is asked"))
+            };
+            repeat("it", lasts, send).await;
+            assert_eq!(*made.lock().unwrap(), tries);
+        }
+    }
+}

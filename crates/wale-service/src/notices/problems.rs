@@ -1,0 +1,186 @@
+//! What a person must know now: one entry for each thing that is wrong, by a name that stays the same while it lasts.
+//!
+//! It is taken from what the sidecar reports anyway, so nothing is told here that `/status` does not say. It refuses to judge, and
+//! asks nobody.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::journal::{Entries, FailureRecord};
+use crate::lifecycle::{Complaint, Topic};
+use crate::replica::Replica;
+
+/// How long something must have been wrong that PostgreSQL or wale tries again by itself: a store that was away for a moment
+/// wakes nobody.
+const LASTING: Duration = Duration::from_mins(2);
+
+/// A thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+/// Things that are wrong, by their names.
+pub(crate) type Problems = BTreeMap<String, Problem>;
+
+/// Everything that is wrong now.
+pub(crate) fn problems(app: &App) -> Problems {
+    let mut found = of_complaints(&app.life.complaints());
+    found.extend(of_entries(&app.journal.entries()));
+    let now = app.archive.clock().now();
+    for replica in &app.replicas {
+        found.extend(of_replica(replica, now));
+    }
+    found
+}
+
+/// Why the sidecar is not ready. A backup that failed is told at once: nobody tries it again soon.
+fn of_complaints(complaints: &[Complaint]) -> Problems {
+    let told = complaints.iter().filter(|complaint| {
+        complaint.topic == Topic::Identity
+            || (complaint.topic != Topic::Backup && complaint.lasting >= LASTING)
+    });
+    told.map(|complaint| {
+        let problem = Problem {
+            message: complaint.reason.clone(),
+            hint: None,
+        };
+        (complaint.topic.name().to_owned(), problem)
+    })
+    .collect()
+}
+
+fn of_entries(entries: &Entries) -> Problems {
+    let mut found = Problems::new();
+    let failures = [
+        ("backup", &entries.last_backup_failure),
+        ("retention", &entries.last_retention_failure),
+        (
+            "conflict",
+            &entries
+                .last_push_failure
+                .clone()
+                .filter(|failure| failure.kind == wale_ops::Kind::ArchiveConflict.name()),
+        ),
+    ];
+    for (name, failure) in failures {
+        if let Some(failure) = failure {
+            found.insert(name.to_owned(), of_failure(failure));
+        }
+    }
+    let recoverable = entries.recoverable.as_ref();
+    if let Some(gap) = recoverable.and_then(|record| record.gap.as_ref()) {
+        let message = format!(
+            "WAL is missing in the archive from {} to {} ({} segments): no recovery gets past it",
+            gap.from, gap.to, gap.segments
+        );
+        let hint = "take a base backup now; if pg_wal still has the segments, push them";
+        found.insert("gap".to_owned(), Problem::new(message, hint));
+    }
+    if let Some(lost) = recoverable.and_then(|record| record.lost_history.as_ref()) {
+        let message = format!(
+            "{} is missing in the archive, and {} shows that it existed",
+            lost.name, lost.shown_by
+        );
+        let hint = "push it from a server of that timeline, which has it in pg_wal";
+        found.insert("lost-history".to_owned(), Problem::new(message, hint));
+    }
+    found
+}
+
+fn of_replica(replica: &Replica, now: chrono::DateTime<chrono::Utc>) -> Problems {
+    let mut found = Problems::new();
+    let (number, known) = (replica.number, replica.known());
+    let lasts = known.failing_since.is_some_and(|since| {
+        (now - since)
+            .to_std()
+            .is_ok_and(|lasting| lasting >= LASTING)
+    });
+    if let Some(failure) = known.failure.as_ref().filter(|_| lasts) {
+        found.insert(format!("archive-{number}"), of_failure(failure));
+    }
+    let disputed = known.conflicts.objects.len();
+    if disputed > 0 {
+        let message =
+            format!("{disputed} objects of archive {number} are not as the first archive has them");
+        let hint = "/status names them (further_archives), and the runbook says what to do";
+        found.insert(
+            format!("archive-{number}-conflicts"),
+            Problem::new(message, hint),
+        );
+    }
+    found
+}
+
+impl Problem {
+    fn new(message: String, hint: &str) -> Self {
+        Self {
+            message,
+            hint: Some(hint.to_owned()),
+        }
+    }
+}
+
+fn of_failure(failure: &FailureRecord) -> Problem {
+    Problem {
+        message: format!("{}: {}", failure.what, failure.message),
+        hint: failure.hint.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use wale_ops::{Kind, OpError};
+
+    use super::*;
+    use crate::journal::{GapRecord, RecoverableRecord};
+
+    fn complaint(topic: Topic, lasting: Duration) -> Complaint {
+        Complaint {
+            topic,
+            reason: "it is so".to_owned(),
+            lasting,
+        }
+    }
+
+    #[test]
+    fn what_is_tried_again_is_told_when_it_lasts_and_the_rest_at_once() {
+        let (long, short) = (LASTING, LASTING.saturating_sub(Duration::from_secs(1)));
+        let told = |topic, lasting| of_complaints(&[complaint(topic, lasting)]).len();
+        assert_eq!(told(Topic::WalPush, short), 0);
+        assert_eq!(told(Topic::WalPush, long), 1);
+        assert_eq!(told(Topic::Identity, Duration::ZERO), 1);
+        assert_eq!(told(Topic::Backup, long), 0, "its own failure is told");
+    }
+
+    #[test]
+    fn failures_gaps_and_conflicts_have_names_of_their_own() {
+        let at: DateTime<Utc> = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let failure = |kind| FailureRecord::new("it", &OpError::new(kind, "failed"), at);
+        let mut entries = Entries {
+            last_push_failure: Some(failure(Kind::StorageUnavailable)),
+            ..Entries::default()
+        };
+        assert!(of_entries(&entries).is_empty(), "PostgreSQL tries it again");
+        entries.last_push_failure = Some(failure(Kind::ArchiveConflict));
+        entries.last_backup_failure = Some(failure(Kind::PostgresUnavailable));
+        entries.last_retention_failure = Some(failure(Kind::PermissionDenied));
+        entries.recoverable = Some(RecoverableRecord {
+            backup: "b".to_owned(),
+            until: None,
+            gap: Some(GapRecord {
+                from: "x".to_owned(),
+                to: "y".to_owned(),
+                segments: 3,
+                unreadable: None,
+            }),
+            lost_history: None,
+            checked_at: at,
+        });
+        let names: Vec<String> = of_entries(&entries).into_keys().collect();
+        assert_eq!(names, ["backup", "conflict", "gap", "retention"]);
+    }
+}
