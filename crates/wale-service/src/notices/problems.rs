@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use wale_ops::Kind;
+
 use crate::app::App;
 use crate::journal::{Entries, FailureRecord};
 use crate::lifecycle::{Complaint, Topic};
@@ -54,18 +57,22 @@ fn of_complaints(complaints: &[Complaint]) -> Problems {
 
 fn of_entries(entries: &Entries) -> Problems {
     let mut found = Problems::new();
-    let failures = [
-        ("backup", &entries.last_backup_failure),
-        ("retention", &entries.last_retention_failure),
+    let later = |failure: &&FailureRecord, success: Option<DateTime<Utc>>| {
+        success.is_none_or(|success| success < failure.at)
+    };
+    let backed_up = entries.last_backup.as_ref().map(|one| one.stopped_at);
+    let backup = entries.last_backup_failure.as_ref();
+    let pushed = entries.last_push.as_ref().map(|one| one.at);
+    let push = entries.last_push_failure.as_ref();
+    let is_conflict = |one: &&FailureRecord| one.kind == Kind::ArchiveConflict.name();
+    for (name, failure) in [
+        ("backup", backup.filter(|one| later(one, backed_up))),
+        ("retention", entries.last_retention_failure.as_ref()),
         (
             "conflict",
-            &entries
-                .last_push_failure
-                .clone()
-                .filter(|failure| failure.kind == wale_ops::Kind::ArchiveConflict.name()),
+            push.filter(is_conflict).filter(|one| later(one, pushed)),
         ),
-    ];
-    for (name, failure) in failures {
+    ] {
         if let Some(failure) = failure {
             found.insert(name.to_owned(), of_failure(failure));
         }
@@ -90,7 +97,7 @@ fn of_entries(entries: &Entries) -> Problems {
     found
 }
 
-fn of_replica(replica: &Replica, now: chrono::DateTime<chrono::Utc>) -> Problems {
+fn of_replica(replica: &Replica, now: DateTime<Utc>) -> Problems {
     let mut found = Problems::new();
     let (number, known) = (replica.number, replica.known());
     let lasts = known.failing_since.is_some_and(|since| {
@@ -132,8 +139,8 @@ fn of_failure(failure: &FailureRecord) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeDelta, Utc};
-    use wale_ops::{Kind, OpError};
+    use chrono::TimeDelta;
+    use wale_ops::OpError;
 
     use super::*;
     use crate::journal::{GapRecord, RecoverableRecord};
@@ -180,7 +187,11 @@ mod tests {
             lost_history: None,
             checked_at: at,
         });
-        let names: Vec<String> = of_entries(&entries).into_keys().collect();
-        assert_eq!(names, ["backup", "conflict", "gap", "retention"]);
+        let names = |entries: &Entries| of_entries(entries).into_keys().collect::<Vec<_>>();
+        assert_eq!(names(&entries), ["backup", "conflict", "gap", "retention"]);
+        let mut done = crate::backup::testing::done();
+        done.stopped_at = at + TimeDelta::seconds(1);
+        entries.last_backup = Some(done);
+        assert_eq!(names(&entries), ["conflict", "gap", "retention"]);
     }
 }

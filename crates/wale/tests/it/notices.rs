@@ -116,7 +116,9 @@ fn a_backup_pings_and_what_is_wrong_is_told_once_signed_and_again_when_it_is_ove
 
     // Away for a while: it is told when somebody listens again, and nothing has waited for it.
     *ear.is_away.lock().unwrap() = true;
-    stage.cluster.stop("fast");
+    let unreadable = stage.cluster.data.join("unreadable");
+    std::fs::write(&unreadable, "x").unwrap();
+    shell(&format!("chmod 0 {}", unreadable.display()));
     let failed = stage.sidecar.get("/backup-push");
     assert_ne!(failed.status, 200, "{}", failed.text());
     *ear.is_away.lock().unwrap() = false;
@@ -148,7 +150,7 @@ fn a_backup_pings_and_what_is_wrong_is_told_once_signed_and_again_when_it_is_ove
         format!("sha256={}", digest.trim())
     );
 
-    stage.cluster.start();
+    std::fs::remove_file(&unreadable).unwrap();
     backup();
     ear.wait("its end", of("recovered"));
     let problems = ear.told().into_iter().filter(|one| of("problem")(one));
