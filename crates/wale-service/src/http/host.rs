@@ -63,6 +63,9 @@ impl Hosts {
         if is_own {
             return if is_browser && !route.is_told_to_browsers() {
                 Err(forbidden("a browser must not ask for this").hint("use curl or wget"))
+            } else if is_from_elsewhere(headers) {
+                Err(forbidden("a page of another site must not ask for this")
+                    .hint("open the address in the browser itself"))
             } else {
                 Ok(())
             };
@@ -139,6 +142,20 @@ fn is_browser(headers: &HeaderMap) -> bool {
             .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
+/// Another site's page asks in the background, or shows the answer within itself. It could read nothing, but it may not even ask. A
+/// link that a person follows from a chat or a wiki comes from elsewhere, too, and is no such thing. Browsers tell this over TLS
+/// and on their own machine only.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let says = |name: &str, words: &[&str]| {
+        let value = headers.get(name).map(|value| value.as_bytes());
+        value.is_some_and(|value| words.iter().any(|word| word.as_bytes() == value))
+    };
+    let is_link = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);
+    headers.contains_key("sec-fetch-site")
+        && !says("sec-fetch-site", &["same-origin", "none"])
+        && !is_link
+}
+
 fn bad(message: &str) -> Failure {
     Failure::of(Kind::Usage, message).closing()
 }
@@ -206,6 +223,10 @@ mod tests {
         let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
         let (own, evil) = (("host", "sidecar:5000"), ("host", "evil.example:5000"));
         let curl = ("user-agent", "curl/8.5.0");
+        let (site, navigate) = (
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+        );
         let cases: &[Case<'_>] = &[
             (push, &[own], 200),
             (wal, &[own, curl], 200),
@@ -231,6 +252,34 @@ mod tests {
             (Route::Status, &[own, ("accept-language", "de")], 200),
             (Route::Backups, &[own, ("user-agent", "Mozilla/5.0")], 200),
             (Route::Metrics, &[own, ("sec-fetch-site", "none")], 200),
+            (Route::Page, &[own, ("user-agent", "Mozilla/5.0")], 200),
+            (Route::Page, &[evil, ("user-agent", "Mozilla/5.0")], 403),
+            (Route::Page, &[evil], 403),
+            // The page's own requests, and those of other sites' pages.
+            (
+                Route::Status,
+                &[own, ("sec-fetch-site", "same-origin")],
+                200,
+            ),
+            (Route::Status, &[own, ("sec-fetch-site", "cross-site")], 403),
+            (Route::Backups, &[own, ("sec-fetch-site", "same-site")], 403),
+            (Route::Page, &[own, ("sec-fetch-site", "cross-site")], 403),
+            (
+                Route::Page,
+                &[own, site, navigate, ("sec-fetch-dest", "document")],
+                200,
+            ),
+            (
+                Route::Page,
+                &[own, site, navigate, ("sec-fetch-dest", "iframe")],
+                403,
+            ),
+            (
+                backup,
+                &[own, site, navigate, ("sec-fetch-dest", "document")],
+                403,
+            ),
+            (wal, &[own, ("sec-fetch-site", "same-origin")], 403),
             // Two names, and none.
             (push, &[own, own], 400),
             (Route::Ping, &[own, evil], 400),

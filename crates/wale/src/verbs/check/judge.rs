@@ -365,6 +365,8 @@ mod tests {
             objects: 0,
             bytes: 0,
             windows: Vec::new(),
+            left: Vec::new(),
+            timelines: Vec::new(),
         };
         let mut all = holdings(&nothing, now);
         all.extend([waiting(17), free(5), retention(false)]);
