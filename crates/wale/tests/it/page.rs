@@ -7,7 +7,7 @@ use serde_json::Value;
 use wale_testkit::{Sidecar, SidecarOptions, shell, wait_until, wale_command};
 
 use crate::browser::{Browser, HOME, LEFT, TAB};
-use crate::support::{Stage, WALE, archive_all};
+use crate::support::{Stage, WALE, archive_all, archiving};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -60,22 +60,29 @@ fn history(stage: &Stage) -> (Sidecar, Moments) {
     first.kill();
     let addition =
         format!("recovery_target_time = '{back}+00'\nrecovery_target_action = 'promote'");
-    let (second, sidecar) = stage.restore("second", &addition, &[]);
+    let (second, options) = stage.restore_options("second", &addition);
+    let restoring = Sidecar::start(&stage.sandbox, WALE, &options);
+    restoring.wait_ready(LONG);
+    second.configure(&archiving(options.port));
     second.start();
     second.wait_promoted();
     let present = moment(&second);
     archive_all(&second);
+    let taken = restoring.get("/backup-push");
+    assert_eq!(taken.status, 200, "{}", taken.text());
+    drop(restoring);
     let wal = stage.archive().join("wal_005");
     std::fs::rename(
         wal.join(format!("{gap}.zst")),
         wal.join(format!("{gap}.{HOSTILE}")),
     )
     .expect("renamed");
-    let taken = sidecar.get("/backup-push");
-    assert_eq!(taken.status, 200, "{}", taken.text());
+    let options = options.unset("START_MODE").unset("RECOVERY_ADDITION");
+    let sidecar = Sidecar::start(&stage.sandbox, WALE, &options);
     wait_until("the sidecar to have looked", LONG, || {
-        let holdings = sidecar.get("/status").json()["holdings"].clone();
-        (holdings["backups"] == 3).then_some(())
+        let status = sidecar.get("/status").json();
+        let has_looked = status["holdings"]["backups"] == 3 && !status["wal"]["sealed"].is_null();
+        has_looked.then_some(())
     });
     let moments = Moments {
         early,
@@ -180,10 +187,8 @@ fn the_picture_and_its_tables(browser: &Browser, sidecar: &Sidecar) {
         assert!(table.contains(backup), "{table}");
     }
     assert!(table.contains("--timeline 1"), "{table}");
-    assert!(
-        table.contains(HOSTILE),
-        "the name is shown as it is: {table}"
-    );
+    let health = browser.text("return document.getElementById('health').innerText");
+    assert!(health.contains(HOSTILE), "it is shown as it is: {health}");
     assert_eq!(count("img"), 0);
     assert!(browser.text("return document.title").starts_with("wale: "));
     let backups = browser.text("return document.getElementById('backups').innerText");
@@ -205,8 +210,11 @@ fn the_commands(browser: &Browser, stage: &Stage, moments: &Moments) {
         assert!(plan.contains(&format!("--to-time '{moment}+00'")), "{plan}");
         assert_eq!(plan.contains("--timeline"), timeline.is_some(), "{plan}");
         let told = planned(stage, &plan);
-        let backup = told["plan"]["backup"]["name"].as_str().expect("a name");
+        let backup = told["plan"]["backup"].as_str().expect("a name");
         assert!(verdict.contains(backup), "{verdict}\n{told}");
+        assert_ne!(told["plan"]["target"]["reached"], "no", "{told}");
+        let followed = timeline.map_or(2, |number| number.parse().expect("a number"));
+        assert_eq!(told["plan"]["timelines"]["followed"], followed, "{told}");
         let compose = command(browser, "compose");
         assert!(
             compose.contains(&format!("WALE_RESTORE_TO_TIME: \"{moment}+00\"")),
