@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::StatusCode;
-use hyper::header::{ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, USER_AGENT};
+use hyper::header::{
+    ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER, USER_AGENT,
+};
 use hyper::http::request::Parts;
 use wale_ops::Kind;
 
@@ -147,7 +149,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
 /// and on their own machine only.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let says = |name: &str, words: &[&str]| {
-        let value = headers.get(name).map(|value| value.as_bytes());
+        let value = headers.get(name).map(HeaderValue::as_bytes);
         value.is_some_and(|value| words.iter().any(|word| word.as_bytes() == value))
     };
     let is_link = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);

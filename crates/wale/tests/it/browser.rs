@@ -1,4 +1,4 @@
-//! A real Chromium, driven by Debian's `chromedriver` over its plain HTTP (the W3C's WebDriver).
+//! A real Chromium, driven by Debian's `chromedriver` over its plain HTTP (the protocol of the W3C, `WebDriver`).
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use wale_testkit::{free_port, shell, skip, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Keys as WebDriver names them.
+/// Keys as the protocol names them.
 pub(crate) const TAB: &str = "\u{E004}";
 pub(crate) const LEFT: &str = "\u{E012}";
 pub(crate) const HOME: &str = "\u{E011}";

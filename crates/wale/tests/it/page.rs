@@ -40,7 +40,7 @@ fn moment(cluster: &wale_testkit::Cluster) -> String {
 }
 
 /// Timeline 1 with a gap between two backups; timeline 2 from a moment before its end, with a third backup. The sidecar of now.
-fn history(stage: &Stage) -> (Sidecar, Moments) {
+fn history(stage: &Stage) -> (Sidecar, SidecarOptions, Moments) {
     let first = &stage.cluster;
     first.sql("create table t (v int)");
     stage.backup();
@@ -92,7 +92,7 @@ fn history(stage: &Stage) -> (Sidecar, Moments) {
         present,
     };
     second.stop("fast");
-    (sidecar, moments)
+    (sidecar, options, moments)
 }
 
 /// The arguments of a command, as a shell reads them.
@@ -145,7 +145,7 @@ fn a_person_finds_the_command_for_every_moment_in_a_real_browser() {
         return;
     };
     let stage = Stage::new("page", 18);
-    let (sidecar, moments) = history(&stage);
+    let (sidecar, options, moments) = history(&stage);
     let _ = browser.asked_for();
     let origin = format!("http://127.0.0.1:{}", sidecar.port);
     browser.look(1100, 900, "light");
@@ -162,6 +162,7 @@ fn a_person_finds_the_command_for_every_moment_in_a_real_browser() {
     every_look(&browser, &stage);
     nobody_else_was_asked(&browser, &origin);
     the_sidecar_goes_away(&browser, sidecar);
+    behind_the_token(&browser, &stage, &options.set("WALE_HTTP_TOKEN", "s3cret"));
 }
 
 /// Picture and table say what `/status` says, and a hostile name is text.
@@ -341,4 +342,19 @@ fn the_sidecar_goes_away(browser: &Browser, sidecar: Sidecar) {
     let said = browser.text("return document.getElementById('silence').innerText");
     assert!(said.contains("No answer since"), "{said}");
     assert!(said.contains("What stands here is of"), "{said}");
+}
+
+/// Without the token there is no page; with it, given to the browser as a password, the page's own requests have it, too.
+fn behind_the_token(browser: &Browser, stage: &Stage, options: &SidecarOptions) {
+    let sidecar = Sidecar::start(&stage.sandbox, WALE, options);
+    let shown = "return document.querySelectorAll('#backups tbody tr').length === 3";
+    browser.open(&format!("http://127.0.0.1:{}/status", sidecar.port));
+    let said = browser.text("return document.body.innerText");
+    assert!(!said.contains("base_"), "{said}");
+    browser.open(&format!("http://wale:s3cret@127.0.0.1:{}/ui", sidecar.port));
+    browser.wait("the page to show three backups", shown);
+    assert_eq!(
+        browser.script("return document.getElementById('silence').hidden"),
+        true
+    );
 }
