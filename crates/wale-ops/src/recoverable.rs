@@ -18,7 +18,7 @@ use wale_pg::{
 
 use crate::error::{Kind, OpError, Result};
 use map::Collector;
-pub use map::{Run, TimelineHeld, WindowLeg};
+pub use map::{TimelineHeld, WalRun, WindowLeg};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,14 +196,14 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
     let backups: Vec<&BackupEntry> = catalog.backups.iter().filter(readable).collect();
     let histories = all_histories(archive, &backups).await?;
     let timelines = map.timelines(&histories);
-    let told = Told {
+    let overview = Overview {
         archive,
         size,
         backups: &backups,
         timelines: &timelines,
     };
-    let windows = told.windows(RecoveryTargetTimeline::Latest).await?;
-    let left = told.left(&windows).await?;
+    let windows = overview.windows(RecoveryTargetTimeline::Latest).await?;
+    let left = overview.left(&windows).await?;
     let end_of = |entry: &&BackupEntry| (entry.name.clone(), ended(entry));
     Ok(Holdings {
         backups: backups.len() as u64,
@@ -246,14 +246,14 @@ async fn all_histories(archive: &Archive, backups: &[&BackupEntry]) -> Result<Hi
 }
 
 /// What is known when the windows are told.
-struct Told<'a> {
+struct Overview<'a> {
     archive: &'a Archive,
     size: WalSegmentSize,
     backups: &'a [&'a BackupEntry],
     timelines: &'a [TimelineHeld],
 }
 
-impl Told<'_> {
+impl Overview<'_> {
     /// The windows on the way to a timeline.
     async fn windows(&self, timeline: RecoveryTargetTimeline) -> Result<Vec<Window>> {
         let mut windows = Vec::new();

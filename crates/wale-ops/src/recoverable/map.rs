@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 1000;
 
 /// Segments of one timeline that follow each other, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct WalRun {
     /// The first one.
     pub first: WalSegmentName,
     /// The last one.
@@ -37,7 +37,7 @@ pub struct TimelineHeld {
     /// When its history was stored: soon after its server was promoted.
     pub began: Option<DateTime<Utc>>,
     /// Its WAL, the oldest first.
-    pub runs: Vec<Run>,
+    pub runs: Vec<WalRun>,
 }
 
 /// A part of a window, on one timeline.
@@ -54,7 +54,7 @@ pub struct WindowLeg {
 /// Takes note of WAL, object by object.
 pub(super) struct Collector {
     size: WalSegmentSize,
-    runs: VecDeque<Run>,
+    runs: VecDeque<WalRun>,
     histories: BTreeMap<TimelineId, DateTime<Utc>>,
 }
 
@@ -96,7 +96,7 @@ impl Collector {
                 return;
             }
         }
-        self.runs.push_back(Run {
+        self.runs.push_back(WalRun {
             first: segment,
             last: segment,
             from: stored,
@@ -109,7 +109,7 @@ impl Collector {
 
     /// What there is, by timelines. `histories` are those that could be read.
     pub(super) fn timelines(&self, histories: &Histories) -> Vec<TimelineHeld> {
-        let mut found: BTreeMap<TimelineId, Vec<Run>> = BTreeMap::new();
+        let mut found: BTreeMap<TimelineId, Vec<WalRun>> = BTreeMap::new();
         for timeline in self.histories.keys() {
             found.entry(*timeline).or_default();
         }

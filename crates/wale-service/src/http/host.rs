@@ -218,6 +218,14 @@ mod tests {
 
     type Case<'a> = (Route<'a>, &'a [(&'static str, &'a str)], u16);
 
+    fn judged(hosts: &Hosts, cases: &[Case<'_>]) {
+        for (route, headers, expected) in cases {
+            let checked = hosts.check(*route, &request("/x", headers));
+            let status = checked.map_or_else(|failure| failure.status.as_u16(), |()| 200);
+            assert_eq!(status, *expected, "{route:?} {headers:?}");
+        }
+    }
+
     /// Row 90: a page reads nothing and starts nothing under a name of its own, whatever it sets; archiving goes on.
     #[test]
     fn fault_90_a_page_reads_nothing_and_starts_nothing_whatever_it_sets() {
@@ -225,10 +233,6 @@ mod tests {
         let (push, backup, wal) = (Route::WalPush("x"), Route::BackupPush, Route::Wal("x"));
         let (own, evil) = (("host", "sidecar:5000"), ("host", "evil.example:5000"));
         let curl = ("user-agent", "curl/8.5.0");
-        let (site, navigate) = (
-            ("sec-fetch-site", "cross-site"),
-            ("sec-fetch-mode", "navigate"),
-        );
         let cases: &[Case<'_>] = &[
             (push, &[own], 200),
             (wal, &[own, curl], 200),
@@ -254,6 +258,35 @@ mod tests {
             (Route::Status, &[own, ("accept-language", "de")], 200),
             (Route::Backups, &[own, ("user-agent", "Mozilla/5.0")], 200),
             (Route::Metrics, &[own, ("sec-fetch-site", "none")], 200),
+            // Two names, and none.
+            (push, &[own, own], 400),
+            (Route::Ping, &[own, evil], 400),
+            (push, &[], 400),
+            (Route::Status, &[], 400),
+            (Route::Ping, &[], 200),
+            (Route::Ready, &[evil], 200),
+        ];
+        judged(&hosts, cases);
+        let absolute = request("http://evil.example/wal/x", &[own]);
+        assert!(hosts.check(wal, &absolute).is_err());
+        assert!(
+            hosts
+                .check(wal, &request("http://10.0.0.1/wal/x", &[own]))
+                .is_ok()
+        );
+    }
+
+    /// Row 90: our own page is read by who opens it, and asks for itself; a page of another site gets neither.
+    #[test]
+    fn fault_90_only_our_own_page_asks_in_a_browser() {
+        let hosts = Hosts::new(&[]);
+        let (backup, wal) = (Route::BackupPush, Route::Wal("x"));
+        let (own, evil) = (("host", "sidecar:5000"), ("host", "evil.example:5000"));
+        let (site, navigate) = (
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+        );
+        let cases: &[Case<'_>] = &[
             (Route::Page, &[own, ("user-agent", "Mozilla/5.0")], 200),
             (Route::Page, &[evil, ("user-agent", "Mozilla/5.0")], 403),
             (Route::Page, &[evil], 403),
@@ -282,25 +315,7 @@ mod tests {
                 403,
             ),
             (wal, &[own, ("sec-fetch-site", "same-origin")], 403),
-            // Two names, and none.
-            (push, &[own, own], 400),
-            (Route::Ping, &[own, evil], 400),
-            (push, &[], 400),
-            (Route::Status, &[], 400),
-            (Route::Ping, &[], 200),
-            (Route::Ready, &[evil], 200),
         ];
-        for (route, headers, expected) in cases {
-            let checked = hosts.check(*route, &request("/x", headers));
-            let status = checked.map_or_else(|failure| failure.status.as_u16(), |()| 200);
-            assert_eq!(status, *expected, "{route:?} {headers:?}");
-        }
-        let absolute = request("http://evil.example/wal/x", &[own]);
-        assert!(hosts.check(wal, &absolute).is_err());
-        assert!(
-            hosts
-                .check(wal, &request("http://10.0.0.1/wal/x", &[own]))
-                .is_ok()
-        );
+        judged(&hosts, cases);
     }
 }
