@@ -239,8 +239,11 @@ async fn all_histories(archive: &Archive, backups: &[&BackupEntry]) -> Result<Hi
         return Ok(Histories::default());
     };
     let mut found = archive.later_histories(oldest).await?;
-    if let Some(own) = archive.timeline_history(oldest).await? {
-        found.insert(own);
+    // It only says where the oldest timeline came from: one that cannot be read hides nothing else.
+    match archive.timeline_history(oldest).await {
+        Ok(own) => own.into_iter().for_each(|own| found.insert(own)),
+        Err(error) if error.kind.retryable() => return Err(error),
+        Err(_) => found.insert_unreadable(oldest),
     }
     Ok(found)
 }
