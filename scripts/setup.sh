@@ -77,6 +77,9 @@ if [ "$what" != demo ]; then
   need memcached memcached
   # The alerts and the dashboard are tried in it.
   need prometheus promtool
+  # The page of the sidecar is read in it.
+  need chromium chromium
+  need chromium-driver chromedriver
   # What the Debian package brings is tried by them.
   need systemd systemd-analyze
   need man-db man

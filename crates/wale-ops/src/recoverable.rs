@@ -4,17 +4,21 @@
 //! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
+mod map;
+
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
+use wale_archive::lineage::{Gap, Histories, Leg, Wish, judge, legs};
 use wale_archive::walk::{Carried, Lack};
-use wale_archive::{Archive, CheckDepth, LostHistory, Wanted, walk};
+use wale_archive::{Archive, BackupEntry, Catalog, CheckDepth, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{
-    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
+    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize,
 };
 
 use crate::error::{Kind, OpError, Result};
+use map::Collector;
+pub use map::{TimelineHeld, WalRun, WindowLeg};
 
 /// How far a recovery gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +65,9 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
         if let Some(sentinel) = entry.readable()
             && let Some(consistent_at) = archive.consistent_at(&entry.name, sentinel).await?
         {
-            return look(archive, &entry.name, sentinel, consistent_at)
-                .await
-                .map(Some);
+            let latest = RecoveryTargetTimeline::Latest;
+            let found = look(archive, &entry.name, sentinel, consistent_at, latest).await?;
+            return Ok(found.map(|(stretch, _)| stretch));
         }
     }
     Ok(None)
@@ -79,19 +83,29 @@ pub async fn run(archive: &Archive) -> Result<Option<Recoverable>> {
 /// Those of [`run`].
 pub async fn stretches(archive: &Archive, backups: &[BackupName]) -> Result<Vec<Recoverable>> {
     let catalog = archive.catalog().await?;
-    let mut stretches: Vec<Recoverable> = Vec::new();
     // The catalog's order is that of their ends.
-    for entry in catalog
+    let wanted = catalog
         .backups
         .iter()
-        .filter(|entry| backups.contains(&entry.name))
-    {
+        .filter(|entry| backups.contains(&entry.name));
+    let found = stretches_to(archive, wanted, RecoveryTargetTimeline::Latest).await?;
+    Ok(found.into_iter().map(|(stretch, _)| stretch).collect())
+}
+
+/// The same towards a timeline, and the way of each stretch. A backup that does not lead there has none.
+async fn stretches_to<'a>(
+    archive: &Archive,
+    backups: impl Iterator<Item = &'a BackupEntry>,
+    timeline: RecoveryTargetTimeline,
+) -> Result<Vec<(Recoverable, Vec<Leg>)>> {
+    let mut stretches: Vec<(Recoverable, Vec<Leg>)> = Vec::new();
+    for entry in backups {
         let Some(sentinel) = entry.readable() else {
             continue;
         };
         let size = archive.segment_size_of(&entry.name, sentinel).await?;
         let start = entry.name.segment();
-        let is_within = |stretch: &Recoverable| {
+        let is_within = |(stretch, _): &(Recoverable, Vec<Leg>)| {
             let Some(until) = stretch.until else {
                 return false;
             };
@@ -105,7 +119,8 @@ pub async fn stretches(archive: &Archive, backups: &[BackupName]) -> Result<Vec<
             continue;
         }
         if let Some(consistent_at) = archive.consistent_at(&entry.name, sentinel).await? {
-            stretches.push(look(archive, &entry.name, sentinel, consistent_at).await?);
+            let found = look(archive, &entry.name, sentinel, consistent_at, timeline).await?;
+            stretches.extend(found);
         }
     }
     Ok(stretches)
@@ -124,7 +139,15 @@ pub struct Holdings {
     pub bytes: u64,
     /// From where to where a recovery gets without a gap, in the order of the backups that they begin with.
     pub windows: Vec<Window>,
+    /// The same on timelines that were left, where they have WAL beyond: a recovery gets there when it is told the timeline.
+    /// Of the last [`LEFT_MAX`] of them.
+    pub left: Vec<Window>,
+    /// The WAL of each timeline.
+    pub timelines: Vec<TimelineHeld>,
 }
+
+/// Timelines that were left and are looked at: each costs what [`run`] costs, and what somebody wants back was left lately.
+pub const LEFT_MAX: usize = 4;
 
 /// A stretch of WAL, and its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +158,10 @@ pub struct Window {
     pub from: DateTime<Utc>,
     /// When its last segment was stored, by the store's clock. Nothing of that segment is younger.
     pub until: Option<DateTime<Utc>>,
+    /// Its moments on each timeline of its way.
+    pub legs: Vec<WindowLeg>,
+    /// The base backups from which a recovery gets to its moments.
+    pub backups: Vec<BackupName>,
 }
 
 impl Holdings {
@@ -147,64 +174,234 @@ impl Holdings {
 
 /// Counts what there is, and follows the WAL from every base backup on.
 ///
-/// Costs a listing of the whole archive, a read of every sentinel, and what [`stretches`] costs.
+/// Costs a listing of the whole archive, a read of every sentinel and of every history, what [`stretches`] costs, and that again
+/// for up to [`LEFT_MAX`] timelines.
 ///
 /// # Errors
 ///
 /// Those of [`run`].
 pub async fn holdings(archive: &Archive) -> Result<Holdings> {
+    let catalog = archive.catalog().await?;
+    let size = segment_size(archive, &catalog).await?;
+    let mut map = Collector::new(size);
     let failed = |e| OpError::from_store(e, "list the archive");
     let mut listing = archive.store().list("").await.map_err(failed)?;
     let (mut objects, mut bytes) = (0, 0);
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         objects += 1;
         bytes += meta.size;
+        map.see(meta.key.as_str(), meta.modified);
     }
-    let catalog = archive.catalog().await?;
-    let ends: Vec<(BackupName, DateTime<Utc>)> = catalog
-        .backups
-        .iter()
-        .filter_map(|entry| {
-            let stopped = entry.readable()?.stopped_at();
-            Some((entry.name.clone(), stopped.unwrap_or(entry.time)))
-        })
-        .collect();
-    let names: Vec<BackupName> = ends.iter().map(|(name, _)| name.clone()).collect();
-    let mut windows = Vec::new();
-    for stretch in stretches(archive, &names).await? {
-        let Some((_, from)) = ends.iter().find(|(name, _)| *name == stretch.backup) else {
-            continue;
-        };
-        let stored = match stretch.until {
-            Some(segment) => archive.find_wal(&segment.into()).await?,
-            None => None,
-        };
-        windows.push(Window {
-            from: *from,
-            until: stored.map(|stored| stored.modified),
-            stretch,
-        });
-    }
+    let readable = |entry: &&BackupEntry| entry.readable().is_some();
+    let backups: Vec<&BackupEntry> = catalog.backups.iter().filter(readable).collect();
+    let histories = all_histories(archive, &backups).await?;
+    let timelines = map.timelines(&histories);
+    let overview = Overview {
+        archive,
+        size,
+        backups: &backups,
+        timelines: &timelines,
+    };
+    let windows = overview.windows(RecoveryTargetTimeline::Latest).await?;
+    let left = overview.left(&windows).await?;
+    let end_of = |entry: &&BackupEntry| (entry.name.clone(), ended(entry));
     Ok(Holdings {
-        backups: ends.len() as u64,
-        newest_backup: ends.into_iter().max_by_key(|(_, end)| *end),
+        backups: backups.len() as u64,
+        newest_backup: backups.iter().map(end_of).max_by_key(|(_, end)| *end),
         objects,
         bytes,
         windows,
+        left,
+        timelines,
     })
 }
 
+/// When a backup ended.
+fn ended(entry: &BackupEntry) -> DateTime<Utc> {
+    let recorded = entry.readable().and_then(Sentinel::stopped_at);
+    recorded.unwrap_or(entry.time)
+}
+
+/// The size of the archive's segments; PostgreSQL's default where nobody recorded it.
+async fn segment_size(archive: &Archive, catalog: &Catalog) -> Result<WalSegmentSize> {
+    let backups = catalog.backups.iter();
+    let mut readable = backups.filter_map(|entry| Some((&entry.name, entry.readable()?)));
+    match readable.next() {
+        Some((name, sentinel)) => archive.segment_size_of(name, sentinel).await,
+        None => Ok(WalSegmentSize::DEFAULT),
+    }
+}
+
+/// The histories from the oldest backup's own on.
+async fn all_histories(archive: &Archive, backups: &[&BackupEntry]) -> Result<Histories> {
+    let timelines = backups.iter().map(|entry| entry.name.segment().timeline());
+    let Some(oldest) = timelines.min() else {
+        return Ok(Histories::default());
+    };
+    let mut found = archive.later_histories(oldest).await?;
+    // It only says where the oldest timeline came from: one that cannot be read hides nothing else.
+    match archive.timeline_history(oldest).await {
+        Ok(own) => own.into_iter().for_each(|own| found.insert(own)),
+        Err(error) if error.kind.retryable() => return Err(error),
+        Err(_) => found.insert_unreadable(oldest),
+    }
+    Ok(found)
+}
+
+/// What is known when the windows are told.
+struct Overview<'a> {
+    archive: &'a Archive,
+    size: WalSegmentSize,
+    backups: &'a [&'a BackupEntry],
+    timelines: &'a [TimelineHeld],
+}
+
+impl Overview<'_> {
+    /// The windows on the way to a timeline.
+    async fn windows(&self, timeline: RecoveryTargetTimeline) -> Result<Vec<Window>> {
+        let mut windows = Vec::new();
+        let backups = self.backups.iter().copied();
+        for (stretch, way) in stretches_to(self.archive, backups, timeline).await? {
+            let of = |entry: &&&BackupEntry| entry.name == stretch.backup;
+            let Some(from) = self.backups.iter().find(of).map(|entry| ended(entry)) else {
+                continue;
+            };
+            let until = match stretch.until {
+                Some(segment) => self.stored(segment).await?,
+                None => None,
+            };
+            let legs = match (stretch.until, until) {
+                (Some(segment), Some(until)) => self.timed(&way, from, segment, until).await?,
+                _ => Vec::new(),
+            };
+            let is_within = |entry: &&&BackupEntry| {
+                let start = entry.name.segment();
+                stretch
+                    .until
+                    .is_some_and(|until| map::is_on(&way, until, start, self.size))
+            };
+            let within = self.backups.iter().filter(is_within);
+            windows.push(Window {
+                backups: within.map(|entry| entry.name.clone()).collect(),
+                from,
+                until,
+                legs,
+                stretch,
+            });
+        }
+        Ok(windows)
+    }
+
+    /// The windows on timelines that have WAL which is on no way of these windows.
+    async fn left(&self, windows: &[Window]) -> Result<Vec<Window>> {
+        let mut left = Vec::new();
+        let is_current = |held: &&TimelineHeld| {
+            let last = held.runs.last().map(|run| run.last);
+            let mut ends = windows.iter().map(|window| window.stretch.until);
+            last.is_none() || ends.any(|end| end == last)
+        };
+        let beyond = self.timelines.iter().filter(|held| !is_current(held));
+        for held in beyond.rev().take(LEFT_MAX) {
+            let timeline = RecoveryTargetTimeline::Id(held.timeline);
+            let last = map::last_of(self.timelines, held.timeline);
+            for window in self.windows(timeline).await? {
+                // Where the timeline was only followed by another one, its own end is on the way of that.
+                let Some(end) = window.stretch.until else {
+                    continue;
+                };
+                let is_new = end.timeline() == held.timeline && Some(end) <= last;
+                if is_new && !self.is_known(windows, end).await? {
+                    left.push(window);
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Whether one of these windows goes through a segment.
+    async fn is_known(&self, windows: &[Window], segment: WalSegmentName) -> Result<bool> {
+        let Some(stored) = self.stored(segment).await? else {
+            return Ok(false);
+        };
+        let is_through = |leg: &WindowLeg| {
+            leg.timeline == segment.timeline() && leg.from <= stored && stored <= leg.until
+        };
+        let mut legs = windows.iter().flat_map(|window| &window.legs);
+        Ok(legs.any(is_through))
+    }
+
+    /// The moments of a way, on each of its timelines. Where a timeline that was left has the segment of the fork, too, its last
+    /// certain moment is that of the segment before; where it has not, the next timeline has all that was written.
+    async fn timed(
+        &self,
+        way: &[Leg],
+        from: DateTime<Utc>,
+        last: WalSegmentName,
+        until: DateTime<Utc>,
+    ) -> Result<Vec<WindowLeg>> {
+        let mut legs: Vec<WindowLeg> = Vec::new();
+        for (number, leg) in way.iter().enumerate() {
+            let began = map::began(self.timelines, leg.timeline);
+            let from = match legs.last() {
+                Some(before) => began.unwrap_or(before.until).max(before.until),
+                None => from,
+            };
+            let is_last = leg.timeline == last.timeline();
+            let until = match leg.end.filter(|_| !is_last) {
+                Some(end) => self.left_at(leg, end, way.get(number + 1)).await?,
+                None => Some(until),
+            };
+            legs.push(WindowLeg {
+                timeline: leg.timeline,
+                from,
+                until: until.unwrap_or(from).max(from),
+            });
+            if is_last {
+                break;
+            }
+        }
+        Ok(legs)
+    }
+
+    /// The last certain moment of a leg that ends before segment number `end`.
+    async fn left_at(
+        &self,
+        leg: &Leg,
+        end: u64,
+        next: Option<&Leg>,
+    ) -> Result<Option<DateTime<Utc>>> {
+        let has_fork = self.stored(leg.segment(end, self.size)?).await?.is_some();
+        if let Some(next) = next.filter(|_| !has_fork) {
+            return Ok(map::began(self.timelines, next.timeline));
+        }
+        match end.checked_sub(1).filter(|before| *before >= leg.first) {
+            Some(before) => self.stored(leg.segment(before, self.size)?).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn stored(&self, segment: WalSegmentName) -> Result<Option<DateTime<Utc>>> {
+        let found = self.archive.find_wal(&segment.into()).await?;
+        Ok(found.map(|stored| stored.modified))
+    }
+}
+
+/// How far a recovery gets from a backup towards a timeline, and its way. `None` where the backup does not lead there; towards the
+/// latest one it stays on its own.
 async fn look(
     archive: &Archive,
     backup: &BackupName,
     sentinel: &Sentinel,
     consistent_at: Lsn,
-) -> Result<Recoverable> {
+    timeline: RecoveryTargetTimeline,
+) -> Result<Option<(Recoverable, Vec<Leg>)>> {
     let size = archive.segment_size_of(backup, sentinel).await?;
     let own = backup.segment().timeline();
     let histories = archive.later_histories(own).await?;
-    let followed = followed(&histories, own, consistent_at)?;
-    let way = legs(backup.segment(), followed, size)?;
+    let Some(followed) = followed(&histories, own, consistent_at, timeline)? else {
+        return Ok(None);
+    };
+    let way = legs(backup.segment(), histories.get(followed), size)?;
     let mut found = match archive.own_wal(backup, sentinel).await? {
         Some(own) => walk::carried(archive, &[own], size).await?,
         None => Carried::default(),
@@ -215,7 +412,7 @@ async fn look(
     let Carried { until, lack } = found;
     let (gap, lack) = lack.unzip();
     let missing = gap.map(|gap| gap.segments(size)).transpose();
-    Ok(Recoverable {
+    let stretch = Recoverable {
         backup: backup.clone(),
         from: backup.segment(),
         until,
@@ -226,25 +423,29 @@ async fn look(
             Some(Lack::Missing(_)) | None => None,
         },
         lost_history: archive.lost_history(own, &histories).await?,
-    })
+    };
+    Ok(Some((stretch, way)))
 }
 
-/// The history of the timeline that a recovery to the latest position follows; `None` for the backup's own. One that left
-/// the backup's timeline before the backup was complete is not followed.
+/// The timeline that a recovery follows. Towards the latest position one that left the backup's timeline before the backup was
+/// complete is not followed; towards a named timeline there is none then.
 fn followed(
     histories: &Histories,
     own: TimelineId,
     consistent_at: Lsn,
-) -> Result<Option<&TimelineHistory>> {
+    timeline: RecoveryTargetTimeline,
+) -> Result<Option<TimelineId>> {
     let wish = Wish {
         backup_timeline: own,
         consistent_at,
-        timeline: RecoveryTargetTimeline::Latest,
+        timeline,
         target: &RecoveryTargetKind::Latest,
     };
     match judge(&wish, histories) {
-        Ok(way) => Ok(histories.get(way.followed)),
-        Err(error) if error.kind == Kind::ArchiveMismatch => Ok(None),
+        Ok(way) => Ok(Some(way.followed)),
+        Err(error) if error.kind == Kind::ArchiveMismatch => {
+            Ok((timeline == RecoveryTargetTimeline::Latest).then_some(own))
+        }
         Err(error) => Err(error),
     }
 }
@@ -391,6 +592,47 @@ mod tests {
             (empty.backups, empty.objects, empty.windows.len()),
             (0, 0, 0)
         );
+    }
+
+    /// 1 MiB a segment: timeline 2 left timeline 1 in segment 4, and timeline 1 went on.
+    #[tokio::test]
+    async fn what_is_left_of_a_timeline_is_a_window_of_its_own() {
+        let backups = [on(1, &[2, 5]), on(2, &[6])].concat();
+        let backups: Vec<&str> = backups.iter().map(String::as_str).collect();
+        let files = [on(1, &[2, 3, 4, 5, 6]), on(2, &[4, 5, 6])].concat();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let bench = bench(&backups, &files).await;
+        bench.store_wal("00000002.history", Codec::Zstd, b"1\t0/400100\tx\n");
+        let found = holdings(&bench.archive).await.expect("counted");
+        let told = |windows: &[Window]| -> Vec<_> {
+            let told = windows.iter().map(|window| {
+                let until = window.stretch.until.expect("some").to_string();
+                let legs = window.legs.iter().map(|leg| leg.timeline.get());
+                let backups = window.backups.iter().map(ToString::to_string);
+                (until, legs.collect::<Vec<_>>(), backups.collect::<Vec<_>>())
+            });
+            told.collect()
+        };
+        let name = |timeline, number| on(timeline, &[number]).remove(0);
+        let base = |timeline, number| format!("base_{}_00000040", name(timeline, number));
+        // The backup behind the fork leads to the rest of timeline 1 only.
+        let main = (name(2, 6), vec![1, 2], vec![base(1, 2), base(2, 6)]);
+        let left = (name(1, 6), vec![1], vec![base(1, 2), base(1, 5)]);
+        assert_eq!(told(&found.windows), [main]);
+        assert_eq!(told(&found.left), [left]);
+        let held = found
+            .timelines
+            .iter()
+            .map(|held| (held.timeline.get(), held.runs.len()));
+        assert_eq!(held.collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+        // Without anything behind the fork nothing was left.
+        for number in [4, 5, 6] {
+            let file = file_name(&name(1, number));
+            let key = Archive::key(&layout::wal(&file, Codec::Zstd)).expect("a key");
+            bench.archive.store().delete(&key).await.expect("deleted");
+        }
+        let found = holdings(&bench.archive).await.expect("counted");
+        assert_eq!((found.windows.len(), found.left), (1, Vec::new()));
     }
 
     #[tokio::test]

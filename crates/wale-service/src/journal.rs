@@ -109,6 +109,9 @@ pub(crate) struct HoldingsRecord {
     pub(crate) bytes: u64,
     /// From where to where a recovery gets without a gap; the last one holds the newest backup.
     pub(crate) windows: Vec<WindowRecord>,
+    /// What can be restored of timelines that were left, by naming the timeline.
+    pub(crate) left: Vec<WindowRecord>,
+    pub(crate) timelines: Vec<TimelineRecord>,
     pub(crate) checked_at: DateTime<Utc>,
 }
 
@@ -121,6 +124,43 @@ pub(crate) struct WindowRecord {
     pub(crate) from: DateTime<Utc>,
     /// When the last segment was stored; none where the backup's own WAL is missing.
     pub(crate) until: Option<DateTime<Utc>>,
+    pub(crate) until_segment: Option<String>,
+    /// What ends it.
+    pub(crate) gap: Option<GapRecord>,
+    pub(crate) lost_history: Option<LostHistoryRecord>,
+    /// Its moments on each timeline of its way.
+    pub(crate) legs: Vec<LegRecord>,
+    /// The base backups that lead to its moments.
+    pub(crate) backups: Vec<String>,
+}
+
+/// A part of a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct LegRecord {
+    pub(crate) timeline: u32,
+    pub(crate) from: DateTime<Utc>,
+    pub(crate) until: DateTime<Utc>,
+}
+
+/// What the archive has of a timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct TimelineRecord {
+    pub(crate) timeline: u32,
+    pub(crate) parent: Option<u32>,
+    /// The position at which it left its parent.
+    pub(crate) fork: Option<String>,
+    /// When its history was stored.
+    pub(crate) began: Option<DateTime<Utc>>,
+    pub(crate) wal: Vec<RunRecord>,
+}
+
+/// Segments that follow each other, and when the first and the last one were stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunRecord {
+    pub(crate) first: String,
+    pub(crate) last: String,
+    pub(crate) from: DateTime<Utc>,
+    pub(crate) until: DateTime<Utc>,
 }
 
 /// Segments that are missing, both ends included.

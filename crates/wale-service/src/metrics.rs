@@ -674,7 +674,7 @@ const BACKED_UP: [&str; 4] = ["ok", "failed", "cancelled", "skipped-overlap"];
 const RETAINED: [&str; 3] = ["ok", "retained", "failed"];
 
 /// Names of routes, and what they are answered with. 13 × 10 = 130 series.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 14] = [
     "/ping",
     "/startupz",
     "/livez",
@@ -687,6 +687,7 @@ const ROUTES: [&str; 13] = [
     "/backups",
     "/status",
     "/metrics",
+    "/ui",
     "other",
 ];
 const STATUSES: [u16; 10] = [200, 202, 400, 401, 403, 404, 409, 500, 503, 507];

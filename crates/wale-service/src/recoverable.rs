@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wale_ops::OpError;
-use wale_ops::recoverable::{self, Holdings, Recoverable};
+use wale_ops::recoverable::{self, Holdings, Recoverable, TimelineHeld, Window};
 use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::{
-    GapRecord, HoldingsRecord, LostHistoryRecord, RecoverableRecord, WindowRecord, log_failure,
+    GapRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord, RunRecord,
+    TimelineRecord, WindowRecord, log_failure,
 };
 
 /// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
 /// hour, and all objects and the way from the oldest base backup cost as much again each: 7,200 a day, which is three cents. On top
 /// come two reads of each sentinel and, for the timelines that might follow, eight look-ups under each of the codecs' names and sixteen
-/// short listings.
+/// short listings; the same for each of the last timelines that were left (`recoverable::LEFT_MAX`).
 const EVERY: Duration = Duration::from_hours(1);
 
 /// Between two checks while something is missing: a person who puts segments back wants to see that it was right, and
@@ -85,16 +86,8 @@ fn note(app: &App, found: Option<&Recoverable>) {
     let record = found.map(|found| RecoverableRecord {
         backup: found.backup.to_string(),
         until: found.until.map(|name| name.to_string()),
-        gap: found.gap.map(|gap| GapRecord {
-            from: gap.from.to_string(),
-            to: gap.to.to_string(),
-            segments: found.missing,
-            unreadable: found.unreadable.clone(),
-        }),
-        lost_history: found.lost_history.as_ref().map(|lost| LostHistoryRecord {
-            name: lost.name().to_string(),
-            shown_by: lost.witness.to_string(),
-        }),
+        gap: gap_of(found),
+        lost_history: lost_history_of(found),
         checked_at: app.archive.clock().now(),
     });
     let known = before.as_ref().and_then(|before| before.gap.as_ref());
@@ -115,23 +108,70 @@ fn note(app: &App, found: Option<&Recoverable>) {
 /// Notes what the archive holds.
 fn note_holdings(app: &App, found: &Holdings) {
     app.metrics.holdings(found);
-    let windows = found.windows.iter().map(|window| {
-        let stretch = &window.stretch;
-        WindowRecord {
-            backup: stretch.backup.to_string(),
-            timeline: stretch.until.unwrap_or(stretch.from).timeline().get(),
-            from: window.from,
-            until: window.until,
-        }
-    });
     let record = HoldingsRecord {
         backups: found.backups,
         objects: found.objects,
         bytes: found.bytes,
-        windows: windows.collect(),
+        windows: found.windows.iter().map(window).collect(),
+        left: found.left.iter().map(window).collect(),
+        timelines: found.timelines.iter().map(timeline).collect(),
         checked_at: app.archive.clock().now(),
     };
     app.journal.note(|entries| entries.holdings = Some(record));
+}
+
+fn window(window: &Window) -> WindowRecord {
+    let stretch = &window.stretch;
+    let legs = window.legs.iter().map(|leg| LegRecord {
+        timeline: leg.timeline.get(),
+        from: leg.from,
+        until: leg.until,
+    });
+    WindowRecord {
+        backup: stretch.backup.to_string(),
+        timeline: stretch.until.unwrap_or(stretch.from).timeline().get(),
+        from: window.from,
+        until: window.until,
+        until_segment: stretch.until.map(|segment| segment.to_string()),
+        gap: gap_of(stretch),
+        lost_history: lost_history_of(stretch),
+        legs: legs.collect(),
+        backups: window.backups.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn timeline(held: &TimelineHeld) -> TimelineRecord {
+    let runs = held.runs.iter().map(|run| RunRecord {
+        first: run.first.to_string(),
+        last: run.last.to_string(),
+        from: run.from,
+        until: run.until,
+    });
+    TimelineRecord {
+        timeline: held.timeline.get(),
+        parent: held.parent.map(|(parent, _)| parent.get()),
+        fork: held.parent.map(|(_, at)| at.to_string()),
+        began: held.began,
+        wal: runs.collect(),
+    }
+}
+
+fn gap_of(found: &Recoverable) -> Option<GapRecord> {
+    let gap = found.gap?;
+    Some(GapRecord {
+        from: gap.from.to_string(),
+        to: gap.to.to_string(),
+        segments: found.missing,
+        unreadable: found.unreadable.clone(),
+    })
+}
+
+fn lost_history_of(found: &Recoverable) -> Option<LostHistoryRecord> {
+    let lost = found.lost_history.as_ref()?;
+    Some(LostHistoryRecord {
+        name: lost.name().to_string(),
+        shown_by: lost.witness.to_string(),
+    })
 }
 
 /// Says in the log what has changed about the segments.

@@ -234,6 +234,7 @@ mod tests {
             Route::Backups,
             Route::Status,
             Route::Metrics,
+            Route::Page,
         ] {
             assert!(!is_open(route), "{route:?}");
         }

@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::StatusCode;
-use hyper::header::{ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, USER_AGENT};
+use hyper::header::{
+    ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER, USER_AGENT,
+};
 use hyper::http::request::Parts;
 use wale_ops::Kind;
 
@@ -63,6 +65,9 @@ impl Hosts {
         if is_own {
             return if is_browser && !route.is_told_to_browsers() {
                 Err(forbidden("a browser must not ask for this").hint("use curl or wget"))
+            } else if is_from_elsewhere(headers) {
+                Err(forbidden("a page of another site must not ask for this")
+                    .hint("open the address in the browser itself"))
             } else {
                 Ok(())
             };
@@ -139,6 +144,20 @@ fn is_browser(headers: &HeaderMap) -> bool {
             .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
+/// Another site's page asks in the background, or shows the answer within itself. It could read nothing, but it may not even ask. A
+/// link that a person follows from a chat or a wiki comes from elsewhere, too, and is no such thing. Browsers tell this over TLS
+/// and on their own machine only.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let says = |name: &str, words: &[&str]| {
+        let value = headers.get(name).map(HeaderValue::as_bytes);
+        value.is_some_and(|value| words.iter().any(|word| word.as_bytes() == value))
+    };
+    let is_link = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);
+    headers.contains_key("sec-fetch-site")
+        && !says("sec-fetch-site", &["same-origin", "none"])
+        && !is_link
+}
+
 fn bad(message: &str) -> Failure {
     Failure::of(Kind::Usage, message).closing()
 }
@@ -199,6 +218,14 @@ mod tests {
 
     type Case<'a> = (Route<'a>, &'a [(&'static str, &'a str)], u16);
 
+    fn judged(hosts: &Hosts, cases: &[Case<'_>]) {
+        for (route, headers, expected) in cases {
+            let checked = hosts.check(*route, &request("/x", headers));
+            let status = checked.map_or_else(|failure| failure.status.as_u16(), |()| 200);
+            assert_eq!(status, *expected, "{route:?} {headers:?}");
+        }
+    }
+
     /// Row 90: a page reads nothing and starts nothing under a name of its own, whatever it sets; archiving goes on.
     #[test]
     fn fault_90_a_page_reads_nothing_and_starts_nothing_whatever_it_sets() {
@@ -239,11 +266,7 @@ mod tests {
             (Route::Ping, &[], 200),
             (Route::Ready, &[evil], 200),
         ];
-        for (route, headers, expected) in cases {
-            let checked = hosts.check(*route, &request("/x", headers));
-            let status = checked.map_or_else(|failure| failure.status.as_u16(), |()| 200);
-            assert_eq!(status, *expected, "{route:?} {headers:?}");
-        }
+        judged(&hosts, cases);
         let absolute = request("http://evil.example/wal/x", &[own]);
         assert!(hosts.check(wal, &absolute).is_err());
         assert!(
@@ -251,5 +274,48 @@ mod tests {
                 .check(wal, &request("http://10.0.0.1/wal/x", &[own]))
                 .is_ok()
         );
+    }
+
+    /// Row 90: our own page is read by who opens it, and asks for itself; a page of another site gets neither.
+    #[test]
+    fn fault_90_only_our_own_page_asks_in_a_browser() {
+        let hosts = Hosts::new(&[]);
+        let (backup, wal) = (Route::BackupPush, Route::Wal("x"));
+        let (own, evil) = (("host", "sidecar:5000"), ("host", "evil.example:5000"));
+        let (site, navigate) = (
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+        );
+        let cases: &[Case<'_>] = &[
+            (Route::Page, &[own, ("user-agent", "Mozilla/5.0")], 200),
+            (Route::Page, &[evil, ("user-agent", "Mozilla/5.0")], 403),
+            (Route::Page, &[evil], 403),
+            // The page's own requests, and those of other sites' pages.
+            (
+                Route::Status,
+                &[own, ("sec-fetch-site", "same-origin")],
+                200,
+            ),
+            (Route::Status, &[own, ("sec-fetch-site", "cross-site")], 403),
+            (Route::Backups, &[own, ("sec-fetch-site", "same-site")], 403),
+            (Route::Page, &[own, ("sec-fetch-site", "cross-site")], 403),
+            (
+                Route::Page,
+                &[own, site, navigate, ("sec-fetch-dest", "document")],
+                200,
+            ),
+            (
+                Route::Page,
+                &[own, site, navigate, ("sec-fetch-dest", "iframe")],
+                403,
+            ),
+            (
+                backup,
+                &[own, site, navigate, ("sec-fetch-dest", "document")],
+                403,
+            ),
+            (wal, &[own, ("sec-fetch-site", "same-origin")], 403),
+        ];
+        judged(&hosts, cases);
     }
 }

@@ -17,6 +17,7 @@ mod guard;
 mod host;
 mod io;
 mod name;
+mod page;
 mod reply;
 mod routes;
 mod tls;
@@ -227,7 +228,8 @@ async fn answer(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let found = routes::find(&parts.method, path);
+    let found =
+        routes::find(&parts.method, path).and_then(|route| for_browsers(route, &parts.headers));
     let (manner, route) = match found {
         Ok(route) | Err(NoRoute::Method { route, .. }) => (route.manner(), route.name()),
         Err(NoRoute::Path) => (Manner::CutShort, "other"),
@@ -237,6 +239,7 @@ async fn answer(
         Spoken::AsSet => admitted(&app, &client.slot, found, &parts, body).await,
         Spoken::PlainHttp => Err(plain_http(&app, route)),
     };
+    let is_page = found == Ok(Route::Page);
     let (reply, busy, says) = match admitted {
         Ok((route, busy)) => {
             let reply = dispatch(&app, route, &parts, voice, &client).await;
@@ -251,6 +254,9 @@ async fn answer(
     let status = reply.status();
     app.metrics.request(route, status.as_u16());
     let mut response = reply.render(manner, voice, &client.flushed, busy);
+    if is_page {
+        page::guard(response.headers_mut());
+    }
     if let Some(says) = says.filter(|_| status == StatusCode::OK) {
         response.headers_mut().insert(routes::ANSWER_HEADER, says);
     }
@@ -365,7 +371,7 @@ fn crowded() -> Failure {
 fn no_such_path() -> Failure {
     Failure::of(Kind::NotFound, "there is no such address here").hint(
         "use /wal-push/<name>, /wal/<name>, /wal-absent/<name>, /wal-fetch/<name>, /backup-push, /backups, /status, \
-         /metrics, /ping, /startupz, /livez or /readyz",
+         /metrics, /ping, /startupz, /livez or /readyz; a browser gets a page at /",
     )
 }
 
@@ -391,6 +397,16 @@ async fn dispatch(
         Route::Backups => admin::backups(app).await,
         Route::Status => Ok(admin::status(app).await),
         Route::Metrics => Ok(admin::metrics(app, dialect(headers)).await),
+        Route::Page => Ok(page::reply()),
+    }
+}
+
+/// The page is there for who asks for HTML by name. curl and wget take anything, and must not hear 200 at `/`.
+fn for_browsers<'a>(route: Route<'a>, headers: &HeaderMap) -> Result<Route<'a>, NoRoute<'a>> {
+    if route == Route::Page && !accepts(headers, "text/html") {
+        Err(NoRoute::Path)
+    } else {
+        Ok(route)
     }
 }
 

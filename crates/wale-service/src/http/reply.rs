@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use wale_ops::{Kind, OpError};
@@ -36,6 +36,9 @@ pub(crate) const BINARY: &str = "application/octet-stream";
 /// How much of a file hyper is given at once. hyper keeps what it was given until the client reads, and after the last
 /// piece without the file's turn. So every connection may hold that much, beside hyper's own 16 KiB.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// A browser gives no reply to pages of other sites, whatever it is.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// After so many seconds a client may repeat a request that was refused for a passing reason.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -310,6 +313,8 @@ fn respond(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 

@@ -37,6 +37,7 @@ pub(crate) enum Route<'a> {
     Backups,
     Status,
     Metrics,
+    Page,
 }
 
 /// A route that does not exist, or not with this method.
@@ -67,6 +68,8 @@ pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRo
         "/backups" => (Route::Backups, GET),
         "/status" => (Route::Status, GET),
         "/metrics" => (Route::Metrics, GET),
+        // With another method it is no address, which is told in the manner of one: `curl -T` fails at it.
+        "/" | "/ui" if method == Method::GET => (Route::Page, GET),
         _ => {
             if let Some(name) = rest("/wal-push/").or_else(|| rest("/push/")) {
                 (Route::WalPush(name), GET_POST)
@@ -104,6 +107,7 @@ pub(crate) fn names() -> Vec<&'static str> {
         "/backups",
         "/status",
         "/metrics",
+        "/",
     ];
     let found = paths
         .iter()
@@ -127,6 +131,7 @@ impl Route<'_> {
             Self::Backups => "/backups",
             Self::Status => "/status",
             Self::Metrics => "/metrics",
+            Self::Page => "/ui",
         }
     }
 
@@ -169,7 +174,11 @@ impl Route<'_> {
 
     /// The answer to a person with a browser, at a name that is the sidecar's own. It shows no data and causes nothing.
     pub(crate) fn is_told_to_browsers(self) -> bool {
-        self.is_probe() || matches!(self, Self::Status | Self::Backups | Self::Metrics)
+        self.is_probe()
+            || matches!(
+                self,
+                Self::Status | Self::Backups | Self::Metrics | Self::Page
+            )
     }
 
     /// How a failure of this route is written.
@@ -199,14 +208,17 @@ mod tests {
             ("/wal-absent/x", Route::WalAbsent("x")),
             ("/backup-push", Route::BackupPush),
             ("/readyz", Route::Ready),
+            ("/", Route::Page),
+            ("/ui", Route::Page),
         ];
         for (path, route) in cases {
             assert_eq!(find(&Method::GET, path), Ok(route), "{path}");
         }
         for path in [
             "",
-            "/",
             "*",
+            "//",
+            "/ui/",
             "/ping/",
             "/wal-push",
             "//wal-push/x",
@@ -217,6 +229,18 @@ mod tests {
         ] {
             assert_eq!(find(&Method::GET, path), Err(NoRoute::Path), "{path}");
         }
+    }
+
+    /// `curl -T FILE http://sidecar:5000/` must fail.
+    #[test]
+    fn the_page_is_read_and_nothing_else() {
+        for method in [Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
+            for path in ["/", "/ui"] {
+                assert_eq!(find(&method, path), Err(NoRoute::Path), "{method} {path}");
+            }
+        }
+        assert_eq!(Route::Page.answer(None), None);
+        assert!(!Route::Page.is_probe() && !Route::Page.is_archive());
     }
 
     #[test]

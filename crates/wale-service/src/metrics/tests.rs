@@ -94,7 +94,11 @@ fn holdings(at: DateTime<Utc>) -> Holdings {
                 unreadable: None,
                 lost_history: None,
             },
+            legs: Vec::new(),
+            backups: Vec::new(),
         }],
+        left: Vec::new(),
+        timelines: Vec::new(),
     }
 }
 

@@ -38,6 +38,9 @@ async fn every_client_notices_every_failure() {
         format!("/wal-fetch/{missing}"),
         "/wal-push/not-a-name".to_owned(),
         format!("/walpush/{missing}"),
+        // The page is not for them.
+        "/".to_owned(),
+        "/ui".to_owned(),
         format!("/wal-push/{missing}?x=1"),
     ];
     for path in paths {

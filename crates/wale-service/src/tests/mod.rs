@@ -3,6 +3,7 @@
 mod abuse;
 mod clients;
 mod life;
+mod page;
 mod replicas;
 mod support;
 mod tls;

@@ -55,6 +55,18 @@ fn as_text(found: &Holdings, location: &str, now: DateTime<Utc>) -> String {
             line("", &gap);
         }
     }
+    for window in &found.left {
+        let timeline = window
+            .stretch
+            .until
+            .unwrap_or(window.stretch.from)
+            .timeline();
+        line("left", &of_window(window, now));
+        line(
+            "",
+            &format!("on timeline {timeline}: restore with --timeline {timeline}"),
+        );
+    }
     if found.windows.is_empty() {
         line("recoverable", "nothing: there is no base backup; take one");
     }
@@ -87,7 +99,7 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
 }
 
 fn as_json(found: &Holdings, location: &str) -> Value {
-    let windows = found.windows.iter().map(|window| {
+    let told = |window: &Window| {
         let stretch = &window.stretch;
         json!({
             "backup": stretch.backup.to_string(),
@@ -103,7 +115,7 @@ fn as_json(found: &Holdings, location: &str) -> Value {
             })),
             "lost_history": stretch.lost_history.as_ref().map(|lost| lost.name().to_string()),
         })
-    });
+    };
     json!({
         "archive": location,
         "bytes": found.bytes,
@@ -113,6 +125,7 @@ fn as_json(found: &Holdings, location: &str) -> Value {
             "name": name.to_string(),
             "ended": end,
         })),
-        "windows": windows.collect::<Vec<Value>>(),
+        "windows": found.windows.iter().map(told).collect::<Vec<Value>>(),
+        "left": found.left.iter().map(told).collect::<Vec<Value>>(),
     })
 }

@@ -476,6 +476,8 @@ mod tests {
             objects: 0,
             bytes: 0,
             windows: Vec::new(),
+            left: Vec::new(),
+            timelines: Vec::new(),
         };
         let mut all = holdings(&nothing, now);
         let soon = Some(now + TimeDelta::days(1));

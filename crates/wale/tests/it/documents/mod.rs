@@ -50,6 +50,7 @@ pages! {
     the_guide_to_keys_runs: "docs/guide/keys.md", keys;
     the_guide_to_kubernetes_runs: "docs/guide/kubernetes.md", |_| {};
     the_guide_to_monitoring_runs: "docs/guide/monitoring.md", |_| {};
+    the_guide_to_the_page_runs: "docs/guide/page.md", |_| {};
     the_guide_to_patroni_runs: "docs/guide/patroni.md", patroni;
     the_guide_to_a_point_in_time_runs: "docs/guide/point-in-time.md", point_in_time;
     a_backup_is_restored_by_hand_with_tar_zstd_and_a_shell:
