@@ -6,13 +6,11 @@
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
+use wale_archive::lineage::Gap;
 use wale_archive::walk::{Carried, Lack};
 use wale_archive::{Archive, CheckDepth, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{
-    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
-};
+use wale_pg::{Lsn, WalSegmentName};
 
 use crate::error::{Kind, OpError, Result};
 
@@ -200,17 +198,15 @@ async fn look(
     sentinel: &Sentinel,
     consistent_at: Lsn,
 ) -> Result<Recoverable> {
-    let size = archive.segment_size_of(backup, sentinel).await?;
     let own = backup.segment().timeline();
-    let histories = archive.later_histories(own).await?;
-    let followed = followed(&histories, own, consistent_at)?;
-    let way = legs(backup.segment(), followed, size)?;
-    let mut found = match archive.own_wal(backup, sentinel).await? {
+    let way = archive.onward(backup, sentinel, consistent_at).await?;
+    let size = way.size;
+    let mut found = match way.own {
         Some(own) => walk::carried(archive, &[own], size).await?,
         None => Carried::default(),
     };
     if found.lack.is_none() {
-        found = walk::carried(archive, &way, size).await?;
+        found = walk::carried(archive, &way.legs, size).await?;
     }
     let Carried { until, lack } = found;
     let (gap, lack) = lack.unzip();
@@ -225,28 +221,8 @@ async fn look(
             Some(Lack::Unreadable(key)) => Some(key),
             Some(Lack::Missing(_)) | None => None,
         },
-        lost_history: archive.lost_history(own, &histories).await?,
+        lost_history: archive.lost_history(own, &way.histories).await?,
     })
-}
-
-/// The history of the timeline that a recovery to the latest position follows; `None` for the backup's own. One that left
-/// the backup's timeline before the backup was complete is not followed.
-fn followed(
-    histories: &Histories,
-    own: TimelineId,
-    consistent_at: Lsn,
-) -> Result<Option<&TimelineHistory>> {
-    let wish = Wish {
-        backup_timeline: own,
-        consistent_at,
-        timeline: RecoveryTargetTimeline::Latest,
-        target: &RecoveryTargetKind::Latest,
-    };
-    match judge(&wish, histories) {
-        Ok(way) => Ok(histories.get(way.followed)),
-        Err(error) if error.kind == Kind::ArchiveMismatch => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

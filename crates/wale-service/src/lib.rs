@@ -48,12 +48,14 @@ mod store_trial;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod verifier;
 
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
 pub use notify::Notifier;
 pub use options::{
     FurtherArchive, Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor,
+    Verification,
 };
 pub use remedy::advice;
 pub use schedule::Schedule;

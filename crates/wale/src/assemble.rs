@@ -465,6 +465,7 @@ pub(crate) fn service(
         lock_file: settings.get(&declared::WALE_INIT_LOCKFILE),
         notifier: Notifier::new(settings.get(&declared::NOTIFY_SOCKET)),
         schedule: settings.schedule(),
+        verification: settings.verification(),
         backup_role: settings.get(&declared::WALE_BACKUP_ROLE),
         grace: settings.get(&declared::WALE_SHUTDOWN_GRACE),
         token,

@@ -277,6 +277,13 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
         "recoverable": entries.recoverable,
         "holdings": entries.holdings,
+        "verify": {
+            "known": entries.verified,
+            "running_since": entries.verifying_since,
+            "last": entries.last_verification,
+            "last_failure": entries.last_verification_failure,
+            "next": entries.next_verification,
+        },
         "newest_timeline_is_anothers": entries.newest_is_anothers,
         "plain_http_on_the_tls_port": entries.plain_http,
         "retention": {

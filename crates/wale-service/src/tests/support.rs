@@ -96,6 +96,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         lock_file: data.join("wale_init_lockfile"),
         notifier: crate::Notifier::default(),
         schedule: None,
+        verification: None,
         backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),
         token: None,
