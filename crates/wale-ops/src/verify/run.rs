@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
-use wale_archive::proof::Damage;
+use wale_archive::proof::{Damage, Proven};
 use wale_archive::{Archive, Flaw};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::{CancellationToken, Progress};
@@ -389,6 +389,7 @@ impl<'a> Run<'a> {
             quota: Quota::new(&stock.ages, self.due(), self.options.share),
             known: stock.wal.clone(),
             proof,
+            there: Proven::nothing(stock.size),
             found: WalFound::default(),
         }
     }

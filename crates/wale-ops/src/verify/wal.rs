@@ -5,7 +5,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Utc};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
-use wale_archive::proof::{DAMAGED_MAX, Damage, WalProof};
+use wale_archive::proof::{DAMAGED_MAX, Damage, Proven, WalProof};
 use wale_archive::{Archive, StoredWal};
 use wale_format::layout;
 use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName};
@@ -80,6 +80,8 @@ pub(super) struct WalReader<'a> {
     pub(super) known: WalProof,
     /// What is known now. In the beginning it says as damaged what the last reading found so, and what is still there.
     pub(super) proof: WalProof,
+    /// What is known of segments that are there: in the end, what is known at all.
+    pub(super) there: Proven,
     pub(super) found: WalFound,
 }
 
@@ -141,6 +143,8 @@ impl WalReader<'_> {
         while let Some(ended) = self.cancellable(running.next()).await? {
             self.settle(Some(ended?));
         }
+        // Of what retention took away nothing is said any more.
+        self.proof.proven.clone_from(&self.there);
         Ok(())
     }
 
@@ -155,6 +159,9 @@ impl WalReader<'_> {
             Listed::Segment(group) => {
                 let proven = group.proven(&self.known);
                 if !self.quota.takes(proven, group.bytes()) {
+                    if let Some(at) = proven {
+                        self.there.add(group.segment, at);
+                    }
                     return None;
                 }
                 let Group {
@@ -217,6 +224,7 @@ impl WalReader<'_> {
         if let Some(segment) = segment {
             if is_good {
                 self.proof.proven.add(segment, self.began);
+                self.there.add(segment, self.began);
             } else {
                 self.proof.proven.forget(segment);
             }
