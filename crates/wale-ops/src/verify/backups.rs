@@ -15,7 +15,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// What reading a backup came to.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum BackupOutcome {
     /// Every file came, as it was recorded.
     Good,
     Damaged(Damage),
@@ -26,7 +26,7 @@ pub(super) enum Outcome {
 }
 
 /// What reads the backups of one verification.
-pub(super) struct Backups<'a> {
+pub(super) struct BackupProver<'a> {
     pub(super) archive: &'a Archive,
     pub(super) stock: &'a Stock,
     pub(super) began: DateTime<Utc>,
@@ -39,12 +39,12 @@ pub(super) struct Backups<'a> {
     pub(super) not_remembered: Option<String>,
 }
 
-impl Backups<'_> {
+impl BackupProver<'_> {
     /// Reads the backup at this place of the catalog, and remembers what was found.
     ///
     /// # Errors
     /// The store's failures, once it does not answer for long; [`Kind::Cancelled`].
-    pub(super) async fn read(&mut self, index: usize) -> Result<Outcome> {
+    pub(super) async fn read(&mut self, index: usize) -> Result<BackupOutcome> {
         let entry = &self.stock.catalog.backups[index];
         tracing::debug!(backup = %entry.name, "reading the backup to verify it");
         let mut found = BackupFound {
@@ -54,17 +54,17 @@ impl Backups<'_> {
         let outcome = match self.read_content(entry).await {
             Ok((files, bytes)) => {
                 (found.files, found.bytes) = (files, bytes);
-                Outcome::Good
+                BackupOutcome::Good
             }
             Err(error) => self.judge(entry, error).await?,
         };
         match &outcome {
-            Outcome::Good => drop(self.proven.insert(index)),
-            Outcome::Damaged(damage) => {
+            BackupOutcome::Good => drop(self.proven.insert(index)),
+            BackupOutcome::Damaged(damage) => {
                 self.proven.remove(&index);
                 found.damage = Some(damage.clone());
             }
-            Outcome::Unreadable(_) | Outcome::Gone => return Ok(outcome),
+            BackupOutcome::Unreadable(_) | BackupOutcome::Gone => return Ok(outcome),
         }
         self.remember(entry, found).await;
         Ok(outcome)
@@ -127,7 +127,7 @@ impl Backups<'_> {
     }
 
     /// What an error says about the backup; those of the store say nothing.
-    async fn judge(&self, entry: &BackupEntry, error: OpError) -> Result<Outcome> {
+    async fn judge(&self, entry: &BackupEntry, error: OpError) -> Result<BackupOutcome> {
         let is_of_backup = matches!(
             error.kind,
             Kind::CorruptData | Kind::Configuration | Kind::NotFound
@@ -136,11 +136,11 @@ impl Backups<'_> {
             return Err(error);
         }
         if is_gone(self.archive, entry).await? {
-            return Ok(Outcome::Gone);
+            return Ok(BackupOutcome::Gone);
         }
         Ok(match error.kind {
-            Kind::Configuration => Outcome::Unreadable(error),
-            _ => Outcome::Damaged(damage_of(entry, &error)),
+            Kind::Configuration => BackupOutcome::Unreadable(error),
+            _ => BackupOutcome::Damaged(damage_of(entry, &error)),
         })
     }
 }

@@ -20,7 +20,7 @@ pub(super) type Position = (TimelineId, u64);
 
 /// A backup among the WAL.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct BackupSpot {
     pub(super) name: BackupName,
     /// When it ended: the first moment that it restores.
     pub(super) ended: DateTime<Utc>,
@@ -37,7 +37,7 @@ pub(super) struct Place {
 /// All backups, and all holes in the WAL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct World<'a> {
-    pub(super) places: &'a [Place],
+    pub(super) places: &'a [BackupSpot],
     pub(super) holes: &'a [Hole],
 }
 
@@ -54,7 +54,7 @@ pub(super) struct HoleMeaning {
     /// Backups that never become consistent without it.
     pub(super) cripples: Vec<BackupName>,
     /// The newest backup whose recovery ends at it.
-    pub(super) ends: Option<Ends>,
+    pub(super) ends: Option<RecoveryEnd>,
     /// The first backup behind it.
     pub(super) next: Option<Next>,
     /// Whether any backup's way leads over it.
@@ -65,7 +65,7 @@ pub(super) struct HoleMeaning {
 
 /// The end of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct RecoveryEnd {
     pub(super) from: BackupName,
     /// The last segment before it.
     pub(super) last: Option<Position>,
@@ -82,7 +82,7 @@ pub(super) struct BackupMeaning {
     pub(super) next: Option<Next>,
 }
 
-impl Place {
+impl BackupSpot {
     /// The first segment of the hole that one of these stretches leads over.
     fn hit(legs: &[Leg], hole: &Hole) -> Option<u64> {
         let within = legs.iter().filter(|leg| leg.timeline == hole.timeline);
@@ -128,26 +128,26 @@ impl Place {
 }
 
 impl World<'_> {
-    fn is_usable(&self, place: &Place) -> bool {
+    fn is_usable(&self, place: &BackupSpot) -> bool {
         let is_crippled = self.holes.iter().any(|hole| place.is_crippled_by(hole));
         !place.is_damaged && !is_crippled
     }
 
-    fn usable(&self) -> impl Iterator<Item = &Place> {
+    fn usable(&self) -> impl Iterator<Item = &BackupSpot> {
         self.places.iter().filter(|place| self.is_usable(place))
     }
 
     /// The first segment that a recovery from there does not get; none where it gets to the end of the WAL.
-    fn stopped_at(&self, place: &Place) -> Option<u64> {
+    fn stopped_at(&self, place: &BackupSpot) -> Option<u64> {
         let hits = self
             .holes
             .iter()
-            .filter_map(|hole| Place::hit(&place.legs, hole));
+            .filter_map(|hole| BackupSpot::hit(&place.legs, hole));
         hits.min()
     }
 
     /// The first usable backup behind a position on somebody's way.
-    fn next(&self, way: &Place, number: u64) -> Option<Next> {
+    fn next(&self, way: &BackupSpot, number: u64) -> Option<Next> {
         let behind = self
             .usable()
             .filter(|one| one.start.1 > number && way.leads_over(one.start));
@@ -172,36 +172,36 @@ impl World<'_> {
 
     /// What a hole means.
     pub(super) fn of_hole(&self, hole: &Hole) -> HoleMeaning {
-        let crippled = self
+        let without = self
             .places
             .iter()
             .filter(|place| place.is_crippled_by(hole));
-        let cripples: Vec<&Place> = crippled.collect();
+        let lame: Vec<&BackupSpot> = without.collect();
         let ended = self.usable().filter(|place| {
-            let hit = Place::hit(&place.legs, hole);
+            let hit = BackupSpot::hit(&place.legs, hole);
             hit.is_some() && self.stopped_at(place) == hit
         });
         let newest = ended.max_by_key(|place| (place.start.1, place.ended));
-        let way = newest.or(cripples.first().copied());
-        let on_a_way = |place: &Place| Place::hit(&place.legs, hole).is_some();
+        let way = newest.or(lame.first().copied());
+        let on_a_way = |place: &BackupSpot| BackupSpot::hit(&place.legs, hole).is_some();
         HoleMeaning {
-            ends: newest.map(|place| Ends {
+            ends: newest.map(|place| RecoveryEnd {
                 from: place.name.clone(),
                 last: self
                     .stopped_at(place)
                     .and_then(|number| place.before(number)),
             }),
             next: way.and_then(|way| self.next(way, hole.last)),
-            is_on_a_way: self.places.iter().any(on_a_way) || !cripples.is_empty(),
-            is_left_out: cripples.is_empty() && self.is_left_out(hole),
-            cripples: cripples.iter().map(|place| place.name.clone()).collect(),
+            is_on_a_way: self.places.iter().any(on_a_way) || !lame.is_empty(),
+            is_left_out: lame.is_empty() && self.is_left_out(hole),
+            cripples: lame.iter().map(|place| place.name.clone()).collect(),
         }
     }
 
     /// What it means that this backup cannot be restored.
-    pub(super) fn of_backup(&self, place: &Place) -> BackupMeaning {
+    pub(super) fn of_backup(&self, place: &BackupSpot) -> BackupMeaning {
         let position = place.own_end();
-        let reaches = |other: &&Place| {
+        let reaches = |other: &&BackupSpot| {
             let stopped = self.stopped_at(other);
             other.name != place.name
                 && other.start.1 <= place.start.1
@@ -245,8 +245,8 @@ mod tests {
     }
 
     /// A backup on timeline 1 whose own WAL is its first segment.
-    fn place(number: u64) -> Place {
-        Place {
+    fn place(number: u64) -> BackupSpot {
+        BackupSpot {
             name: name(number),
             ended: DateTime::UNIX_EPOCH + TimeDelta::days(i64::try_from(number).expect("small")),
             is_damaged: false,
@@ -264,11 +264,11 @@ mod tests {
         }
     }
 
-    fn next(number: u64) -> Option<Next> {
-        Some(Next {
+    fn next(number: u64) -> Next {
+        Next {
             name: name(number),
             ended: place(number).ended,
-        })
+        }
     }
 
     #[test]
@@ -281,11 +281,11 @@ mod tests {
         };
         let meaning = world.of_hole(&holes[0]);
         let expected = HoleMeaning {
-            ends: Some(Ends {
+            ends: Some(RecoveryEnd {
                 from: name(5),
                 last: Some((line(1), 6)),
             }),
-            next: next(10),
+            next: Some(next(10)),
             is_on_a_way: true,
             ..HoleMeaning::default()
         };
@@ -332,10 +332,10 @@ mod tests {
         let meaning = world.of_hole(&holes[0]);
         assert_eq!(meaning.cripples, [name(5)]);
         assert_eq!(meaning.ends.expect("ended").from, name(2));
-        assert_eq!(meaning.next, next(9));
+        assert_eq!(meaning.next, Some(next(9)));
         assert!(!meaning.is_left_out);
         let of_backup = world.of_backup(&places[1]);
-        assert_eq!((of_backup.covered, of_backup.next), (None, next(9)));
+        assert_eq!((of_backup.covered, of_backup.next), (None, Some(next(9))));
     }
 
     #[test]
@@ -351,13 +351,16 @@ mod tests {
         };
         let meaning = told(&[], 1);
         assert_eq!(meaning.covered, Some((name(2), None)));
-        assert_eq!((meaning.next, meaning.ended), (next(9), places[1].ended));
+        assert_eq!(
+            (meaning.next, meaning.ended),
+            (Some(next(9)), places[1].ended)
+        );
         let last = Some((line(1), 6));
         assert_eq!(told(&[hole(7, 7)], 1).covered, Some((name(2), last)));
         assert_eq!(told(&[hole(4, 4)], 1).covered, None);
         // The first has none before it, and the damaged one leads nowhere.
         let first = told(&[], 0);
-        assert_eq!((first.covered, first.next), (None, next(9)));
+        assert_eq!((first.covered, first.next), (None, Some(next(9))));
     }
 
     #[test]
@@ -401,7 +404,7 @@ mod tests {
         let meaning = world.of_hole(&on_second);
         let ends = meaning.ends.expect("ended");
         assert_eq!((ends.from, ends.last), (name(2), Some((line(1), 5))));
-        assert_eq!(meaning.next, next(8));
+        assert_eq!(meaning.next, Some(next(8)));
         assert_eq!(world.of_hole(&left), HoleMeaning::default());
     }
 }

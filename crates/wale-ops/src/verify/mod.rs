@@ -26,5 +26,5 @@ mod words;
 
 pub use last::{LastVerified, last};
 pub use options::{RATE_LEAST, Share, VerifyDepth, VerifyOptions};
-pub use report::{BackupLine, BackupState, Finding, Trouble, VerifyReport, WalSum};
+pub use report::{BackupState, DamageKind, Finding, VerifiedBackup, VerifyReport, WalSum};
 pub use run::run;

@@ -146,8 +146,8 @@ mod tests {
         }
     }
 
-    fn share(text: &str) -> Option<Share> {
-        Some(text.parse().expect("a share"))
+    fn share_of(text: &str) -> Share {
+        text.parse().expect("a share")
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
             backup(10, Some(3)),
             backup(10, None),
         ];
-        let of = |text: &str| Vec::from_iter(chosen(&all, due(None), share(text)));
+        let of = |text: &str| Vec::from_iter(chosen(&all, due(None), Some(share_of(text))));
         assert_eq!(of("1%"), [3]);
         assert_eq!(of("50%"), [1, 3]);
         assert_eq!(of("60%"), [1, 3]);
@@ -180,7 +180,10 @@ mod tests {
         assert_eq!(Vec::from_iter(lately), [1, 2, 3]);
         let mut lost = all.clone();
         lost[3].is_readable = false;
-        assert_eq!(Vec::from_iter(chosen(&lost, due(None), share("1%"))), [1]);
+        assert_eq!(
+            Vec::from_iter(chosen(&lost, due(None), Some(share_of("1%")))),
+            [1]
+        );
     }
 
     #[test]
@@ -188,7 +191,10 @@ mod tests {
         let mut all = [backup(10, Some(5)), backup(10, Some(4))];
         all[0].proven = None;
         assert_eq!(Vec::from_iter(chosen(&all, due(Some(99)), None)), [0]);
-        assert_eq!(Vec::from_iter(chosen(&all, due(None), share("10%"))), [1]);
+        assert_eq!(
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("10%")))),
+            [1]
+        );
     }
 
     #[test]
@@ -196,11 +202,14 @@ mod tests {
         let mut all = [backup(10, None), backup(1, None), backup(1, None)];
         (all[1].parent, all[2].parent) = (Some(0), Some(1));
         assert_eq!(
-            Vec::from_iter(chosen(&all, due(None), share("1%"))),
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("1%")))),
             [0, 1, 2]
         );
         all[0].proven = Some(at(99));
-        assert_eq!(Vec::from_iter(chosen(&all, due(None), share("1%"))), [1, 2]);
+        assert_eq!(
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("1%")))),
+            [1, 2]
+        );
     }
 
     /// Reads samples of ten segments of 10 bytes until all were read; gives how many it took.
@@ -211,7 +220,7 @@ mod tests {
             for at in &read {
                 *bytes.entry(*at).or_default() += 10;
             }
-            let mut quota = Quota::new(&bytes, due(None), share(text));
+            let mut quota = Quota::new(&bytes, due(None), Some(share_of(text)));
             for at_last in &mut read {
                 if quota.takes(*at_last, 10) {
                     *at_last = Some(at(i64::try_from(run).expect("few")));
@@ -234,7 +243,7 @@ mod tests {
     fn of_wal_only_what_is_due_is_taken() {
         let bytes = BTreeMap::from([(None, 10), (Some(at(5)), 10), (Some(at(90)), 10)]);
         let mut all = Quota::new(&bytes, due(Some(30)), None);
-        let mut part = Quota::new(&bytes, due(Some(30)), share("50%"));
+        let mut part = Quota::new(&bytes, due(Some(30)), Some(share_of("50%")));
         for (read, expected) in [(None, true), (Some(at(5)), true), (Some(at(90)), false)] {
             assert_eq!(
                 (all.takes(read, 10), part.takes(read, 10)),
@@ -242,7 +251,7 @@ mod tests {
             );
         }
         // Less is due than the share.
-        let mut rest = Quota::new(&bytes, due(Some(99)), share("90%"));
+        let mut rest = Quota::new(&bytes, due(Some(99)), Some(share_of("90%")));
         let taken = [None, None, Some(at(90))].map(|read| rest.takes(read, 5));
         assert_eq!(taken, [true, true, false]);
     }

@@ -23,7 +23,7 @@ pub struct VerifyReport {
     /// When it began.
     pub began: DateTime<Utc>,
     /// All backups, oldest first.
-    pub backups: Vec<BackupLine>,
+    pub backups: Vec<VerifiedBackup>,
     /// What became of the WAL.
     pub wal: WalSum,
     /// What is damaged or missing, and what that means.
@@ -48,7 +48,7 @@ pub struct VerifyReport {
 
 /// A backup and what is known of it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupLine {
+pub struct VerifiedBackup {
     /// Its name.
     pub name: BackupName,
     /// Bytes of its partitions as stored, where they are known.
@@ -109,14 +109,14 @@ pub struct WalSum {
 
 /// What is the matter with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum DamageKind {
     /// It is there, and not what it should be.
     Damaged,
     /// It is not there.
     Missing,
 }
 
-impl Trouble {
+impl DamageKind {
     /// Its word.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -133,7 +133,7 @@ pub struct Finding {
     /// An object's key, a backup's name, or the names of segments.
     pub object: String,
     /// What is the matter.
-    pub trouble: Trouble,
+    pub trouble: DamageKind,
     /// What was found.
     pub found: String,
     /// What it means for a recovery, a sentence each.

@@ -11,13 +11,13 @@ use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::PacedStore;
 
-use super::backups::{Backups, Outcome, is_gone};
+use super::backups::{BackupOutcome, BackupProver, is_gone};
 use super::lines::merged;
-use super::meaning::{Hole, Place, Position, World};
+use super::meaning::{BackupSpot, Hole, Position, World};
 use super::options::{VerifyDepth, VerifyOptions};
 use super::plan::{Candidate, Due, Quota, chosen};
 use super::report::{
-    BackupLine, BackupState, FINDINGS_MAX, Finding, Trouble, VerifyReport, WalSum,
+    BackupState, DamageKind, FINDINGS_MAX, Finding, VerifiedBackup, VerifyReport, WalSum,
 };
 use super::stock::Stock;
 use super::wal::{WalFound, WalReader};
@@ -39,7 +39,7 @@ pub async fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<VerifyReport> {
-    let begun = Instant::now();
+    let clock = Instant::now();
     if archive.holds_nothing().await? {
         let message = format!("{} holds no archive", archive.location());
         return Err(OpError::new(Kind::NotFound, message)
@@ -50,7 +50,7 @@ pub async fn run(
     let store = Arc::new(PacedStore::new(Arc::clone(archive.store()), options.rate));
     let archive = archive.over(store.clone(), archive.budget().clone());
     let stock = Stock::take(&archive).await?;
-    let mut run = Run::new(&archive, options, (progress, cancel), stock, began);
+    let mut run = VerifyRun::new(&archive, options, (progress, cancel), stock, began);
     run.names();
     let mut wal = None;
     if options.depth == VerifyDepth::Content && run.can_read().await? {
@@ -72,7 +72,7 @@ pub async fn run(
         run.report.not_remembered = run.report.not_remembered.take().or(why);
     }
     run.report.bytes_read = store.bytes_read();
-    run.report.duration = begun.elapsed();
+    run.report.duration = clock.elapsed();
     Ok(run.report)
 }
 
@@ -91,7 +91,7 @@ struct DamagedSegment {
 }
 
 /// One verification.
-struct Run<'a> {
+struct VerifyRun<'a> {
     archive: &'a Archive,
     options: &'a VerifyOptions,
     progress: &'a Progress,
@@ -105,7 +105,7 @@ struct Run<'a> {
     others: Vec<(ArchiveFileName, Damage)>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> VerifyRun<'a> {
     fn new(
         archive: &'a Archive,
         options: &'a VerifyOptions,
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         began: DateTime<Utc>,
     ) -> Self {
         let backups = stock.catalog.backups.iter().enumerate();
-        let backups = backups.map(|(index, entry)| BackupLine {
+        let backups = backups.map(|(index, entry)| VerifiedBackup {
             name: entry.name.clone(),
             stored_bytes: stock.bytes[index],
             state: BackupState::There,
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         };
         self.progress
             .set_total(indices.iter().map(plain).sum::<u64>() + stock.wal_bytes);
-        let mut reader = Backups {
+        let mut reader = BackupProver {
             archive: self.archive,
             stock: &stock,
             began: self.began,
@@ -313,11 +313,11 @@ impl<'a> Run<'a> {
             let line = &mut self.report.backups[index];
             line.proven = None;
             line.state = match outcome {
-                Outcome::Good => {
+                BackupOutcome::Good => {
                     line.proven = Some(self.began);
                     BackupState::Proven
                 }
-                Outcome::Damaged(damage) => {
+                BackupOutcome::Damaged(damage) => {
                     self.backups.push(DamagedBackup {
                         index,
                         damage,
@@ -325,12 +325,12 @@ impl<'a> Run<'a> {
                     });
                     BackupState::Damaged
                 }
-                Outcome::Unreadable(error) => {
+                BackupOutcome::Unreadable(error) => {
                     self.report.unreadable += 1;
                     self.report.unreadable_because.get_or_insert(error);
                     BackupState::Unreadable
                 }
-                Outcome::Gone => BackupState::Gone,
+                BackupOutcome::Gone => BackupState::Gone,
             };
         }
         self.report.not_remembered = reader.not_remembered;
@@ -481,8 +481,8 @@ impl<'a> Run<'a> {
     }
 
     /// The segments that backups need and the archive does not have. Places of backups that were deleted meanwhile go.
-    async fn missing(&self, places: &mut Vec<Place>) -> Result<Vec<Hole>> {
-        let of = |places: &[Place]| {
+    async fn missing(&self, places: &mut Vec<BackupSpot>) -> Result<Vec<Hole>> {
+        let of = |places: &[BackupSpot]| {
             let legs = places
                 .iter()
                 .flat_map(|one| one.own.iter().chain(&one.legs));
@@ -579,7 +579,7 @@ impl<'a> Run<'a> {
             let meaning = self.meaning(world, &hole).await?;
             self.tell(Finding {
                 object: one.damage.object,
-                trouble: Trouble::Damaged,
+                trouble: DamageKind::Damaged,
                 found: one.damage.found,
                 meaning,
                 as_of: one.as_of,
@@ -598,7 +598,7 @@ impl<'a> Run<'a> {
         for (name, damage) in std::mem::take(&mut self.others) {
             self.tell(Finding {
                 object: damage.object,
-                trouble: Trouble::Damaged,
+                trouble: DamageKind::Damaged,
                 found: damage.found,
                 meaning: vec![words::of_file(&name)],
                 as_of: None,
@@ -640,7 +640,7 @@ impl<'a> Run<'a> {
             });
             self.tell(Finding {
                 object,
-                trouble: Trouble::Missing,
+                trouble: DamageKind::Missing,
                 found,
                 meaning,
                 as_of: None,
@@ -650,7 +650,7 @@ impl<'a> Run<'a> {
     }
 
     /// A history that a recovery from the newest backup asks for, and that is not there.
-    async fn tell_lost_history(&mut self, places: &[Place]) -> Result<()> {
+    async fn tell_lost_history(&mut self, places: &[BackupSpot]) -> Result<()> {
         let Some(newest) = places.iter().max_by_key(|place| place.ended) else {
             return Ok(());
         };
@@ -670,7 +670,7 @@ impl<'a> Run<'a> {
         let name = lost.name();
         self.tell(Finding {
             object: name.to_string(),
-            trouble: Trouble::Missing,
+            trouble: DamageKind::Missing,
             found: format!(
                 "it is not in the archive; {} shows that it existed",
                 lost.witness
@@ -682,11 +682,11 @@ impl<'a> Run<'a> {
     }
 }
 
-const fn trouble(missing: bool) -> Trouble {
+const fn trouble(missing: bool) -> DamageKind {
     if missing {
-        Trouble::Missing
+        DamageKind::Missing
     } else {
-        Trouble::Damaged
+        DamageKind::Damaged
     }
 }
 

@@ -12,7 +12,7 @@ use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName, WalSegmentSize}
 use wale_storage::ObjectMeta;
 
 use super::lines::Lines;
-use super::meaning::Place;
+use super::meaning::BackupSpot;
 use super::plan::ReadAt;
 use crate::error::{Kind, OpError, Result};
 
@@ -24,14 +24,14 @@ const SEALED_MORE: u64 = 1 << 20;
 
 /// A segment as the listing has it: all objects that hold it.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(super) struct SegmentGroup {
     pub(super) segment: WalSegmentName,
     pub(super) copies: Vec<StoredWal>,
     /// An object under an extension that this version does not know.
     pub(super) unknown: Option<String>,
 }
 
-impl Group {
+impl SegmentGroup {
     pub(super) fn bytes(&self) -> u64 {
         self.copies.iter().map(|copy| copy.size).sum()
     }
@@ -52,7 +52,7 @@ impl Group {
 /// What comes next in a listing of WAL.
 pub(super) enum Listed {
     /// A segment.
-    Segment(Group),
+    Segment(SegmentGroup),
     /// Another file: a history, a partial segment, a note of a backup.
     Other(StoredWal),
 }
@@ -61,52 +61,58 @@ pub(super) enum Listed {
 /// notes of backups.
 #[derive(Default)]
 pub(super) struct Grouping {
-    current: Option<Group>,
+    current: Option<SegmentGroup>,
     /// Objects that hold no file of an archive, as WAL-G's maps.
     pub(super) strangers: u64,
 }
 
 impl Grouping {
     /// Takes the next object. Gives what is complete now.
-    pub(super) fn add(&mut self, meta: ObjectMeta) -> [Option<Listed>; 2] {
-        let key = meta.key.as_str();
+    pub(super) fn add(&mut self, meta: ObjectMeta) -> Option<Listed> {
+        let ObjectMeta {
+            key: object,
+            size,
+            modified,
+        } = meta;
+        let key = object.as_str();
         let Some(name) = layout::wal_claim(key) else {
             self.strangers += 1;
-            return [None, None];
+            return None;
         };
-        let stored = match layout::parse(key) {
-            ArchiveKey::Wal { codec, .. } => Some(StoredWal {
-                name,
-                codec,
-                size: meta.size,
-                modified: meta.modified,
-                key: meta.key.clone(),
-            }),
+        let known = match layout::parse(key) {
+            ArchiveKey::Wal { codec, .. } => Some(codec),
             _ => None,
         };
+        let is_described = known.is_none() && key.ends_with(".json");
+        let unknown = known.is_none().then(|| key.to_owned());
+        let stored = known.map(|codec| StoredWal {
+            name,
+            codec,
+            size,
+            modified,
+            key: object,
+        });
         let ArchiveFileName::Segment(segment) = name else {
-            return [stored.map(Listed::Other), None];
+            return stored.map(Listed::Other);
         };
         // WAL-G describes a segment in an object beside it.
-        if stored.is_none() && key.ends_with(".json") {
+        if is_described {
             self.strangers += 1;
-            return [None, None];
+            return None;
         }
         let done = match &self.current {
             Some(current) if current.segment == segment => None,
-            _ => self.current.replace(Group {
+            _ => self.current.replace(SegmentGroup {
                 segment,
                 copies: Vec::new(),
                 unknown: None,
             }),
         };
         if let Some(current) = &mut self.current {
-            match stored {
-                Some(stored) => current.copies.push(stored),
-                None => current.unknown = Some(key.to_owned()),
-            }
+            current.copies.extend(stored);
+            current.unknown = current.unknown.take().or(unknown);
         }
-        [done.map(Listed::Segment), None]
+        done.map(Listed::Segment)
     }
 
     /// The last one.
@@ -240,7 +246,7 @@ impl Stock {
             if known.contains(meta.key.as_str()) {
                 self.still_there.insert(meta.key.to_string());
             }
-            for listed in grouping.add(meta).into_iter().flatten() {
+            if let Some(listed) = grouping.add(meta) {
                 self.note(listed)?;
             }
         }
@@ -300,7 +306,7 @@ impl Stock {
         &self,
         archive: &Archive,
         is_damaged: impl Fn(usize) -> bool,
-    ) -> Result<Vec<Place>> {
+    ) -> Result<Vec<BackupSpot>> {
         let mut places = Vec::new();
         for (index, entry) in self.catalog.backups.iter().enumerate() {
             let Some(sentinel) = entry.readable() else {
@@ -321,7 +327,7 @@ impl Stock {
                 }
                 Err(error) => return Err(error),
             };
-            places.push(Place {
+            places.push(BackupSpot {
                 name: name.clone(),
                 ended: sentinel.stopped_at().unwrap_or(entry.time),
                 is_damaged: is_damaged(index),
@@ -355,12 +361,11 @@ async fn look(
         .readable()
         .and_then(|sentinel| sentinel.wale.as_ref())
         .map(wale_format::WaleSentinel::bytes_stored);
-    let bytes = match recorded {
-        Some(bytes) => bytes,
-        None => {
-            let parts = archive.parts(&entry.name).await?;
-            parts.known.iter().map(|part| part.size).sum()
-        }
+    let bytes = if let Some(bytes) = recorded {
+        bytes
+    } else {
+        let parts = archive.parts(&entry.name).await?;
+        parts.known.iter().map(|part| part.size).sum()
     };
     Ok((looked.flaw, bytes))
 }

@@ -283,7 +283,7 @@ async fn damaged_wal_is_found_whatever_is_wrong_with_it_and_told_with_what_is_lo
         let report = verify(&bench.archive, options(VerifyDepth::Content)).await;
         let found = report.findings.iter().find(|one| one.object == key(4));
         let found = found.unwrap_or_else(|| panic!("{what}: {report:?}"));
-        assert_eq!(found.trouble, Trouble::Damaged, "{what}");
+        assert_eq!(found.trouble, DamageKind::Damaged, "{what}");
         assert_eq!((report.wal.read, report.wal.proven), (6, 5), "{what}");
         let known = last(&bench.archive).await.expect("read");
         assert!(

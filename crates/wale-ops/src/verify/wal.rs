@@ -13,7 +13,7 @@ use wale_pipeline::{CancellationToken, Progress};
 
 use super::plan::Quota;
 use super::report::FINDINGS_MAX;
-use super::stock::{Group, Grouping, Listed};
+use super::stock::{Grouping, Listed, SegmentGroup};
 use crate::backup_content::WORKER_BYTES;
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
@@ -117,17 +117,15 @@ impl WalReader<'_> {
                 .cancellable(listing.try_next())
                 .await?
                 .map_err(failed)?;
-            let listed = match next {
-                Some(meta) => grouping.add(meta),
-                None => {
-                    is_over = true;
-                    [grouping.end(), None]
-                }
+            let listed = if let Some(meta) = next {
+                grouping.add(meta)
+            } else {
+                is_over = true;
+                grouping.end()
             };
-            for listed in listed.into_iter().flatten() {
-                let Some(reading) = self.begin(&archive, listed) else {
-                    continue;
-                };
+            if let Some(listed) = listed
+                && let Some(reading) = self.begin(&archive, listed)
+            {
                 while running.len() >= workers {
                     let ended = self.cancellable(running.next()).await?;
                     unnoted += 1;
@@ -164,7 +162,7 @@ impl WalReader<'_> {
                     }
                     return None;
                 }
-                let Group {
+                let SegmentGroup {
                     segment,
                     copies,
                     unknown,

@@ -125,7 +125,7 @@ pub(super) fn of_file(name: &ArchiveFileName) -> String {
 mod tests {
     use wale_format::BackupName;
 
-    use super::super::meaning::Ends;
+    use super::super::meaning::RecoveryEnd;
     use super::*;
 
     fn name(number: u32) -> BackupName {
@@ -136,33 +136,33 @@ mod tests {
         text.parse().expect("a time")
     }
 
-    fn next() -> Option<Next> {
-        Some(Next {
+    fn next() -> Next {
+        Next {
             name: name(9),
             ended: at("2026-03-02T00:00:00Z"),
-        })
+        }
     }
 
-    fn moment() -> Option<Moment> {
-        Some(Moment {
+    fn moment() -> Moment {
+        Moment {
             segment: WalSegmentName::parse("000000010000000000000006").expect("a name"),
             stored: Some(at("2026-03-01T12:00:00Z")),
-        })
+        }
     }
 
     #[test]
     fn a_hole_is_told_with_the_moments_that_are_lost() {
         let ends = HoleMeaning {
-            ends: Some(Ends {
+            ends: Some(RecoveryEnd {
                 from: name(5),
                 last: None,
             }),
-            next: next(),
+            next: Some(next()),
             is_on_a_way: true,
             ..HoleMeaning::default()
         };
         assert_eq!(
-            of_hole(&ends, moment()),
+            of_hole(&ends, Some(moment())),
             [
                 "from backup base_000000010000000000000005_00000040 one can recover to 2026-03-01 12:00:00+00 (the end of \
                  000000010000000000000006)",
@@ -172,7 +172,7 @@ mod tests {
         );
         let last = HoleMeaning { next: None, ..ends };
         assert_eq!(
-            of_hole(&last, moment())[1],
+            of_hole(&last, Some(moment()))[1],
             "nothing after 2026-03-01 12:00:00+00 (the end of 000000010000000000000006) can be recovered: take a base backup now"
         );
         let cripples = HoleMeaning {
@@ -201,7 +201,7 @@ mod tests {
         let covered = |until: Option<wale_pg::TimelineId>| BackupMeaning {
             ended: at("2026-03-01T00:00:00Z"),
             covered: Some((name(2), until.map(|line| (line, 6)))),
-            next: next(),
+            next: Some(next()),
         };
         let told = of_backup(&covered(None), None);
         assert_eq!(told[0], "it cannot be restored");
@@ -210,7 +210,7 @@ mod tests {
             "moments from its end (2026-03-01 00:00:00+00) on are recovered from backup \
              base_000000010000000000000002_00000040 before it, which replays more WAL"
         );
-        let told = of_backup(&covered(Some(wale_pg::TimelineId::FIRST)), moment());
+        let told = of_backup(&covered(Some(wale_pg::TimelineId::FIRST)), Some(moment()));
         assert!(told[1].contains("to 2026-03-01 12:00:00+00"), "{told:?}");
         assert!(told[2].ends_with("cannot be recovered"), "{told:?}");
         let alone = BackupMeaning {

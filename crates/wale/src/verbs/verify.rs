@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use wale_ops::verify::{
-    self, BackupLine, BackupState, Finding, VerifyDepth, VerifyOptions, VerifyReport,
+    self, BackupState, Finding, VerifiedBackup, VerifyDepth, VerifyOptions, VerifyReport,
 };
 use wale_ops::{Archive, OpError};
 use wale_pipeline::{CancellationToken, Progress};
@@ -87,7 +87,7 @@ fn as_text(report: &VerifyReport) -> String {
     let mut text = String::new();
     let mut line = |name: &str, said: &str| {
         // Much of it comes from the archive: no control character of it may reach the terminal.
-        let said = escaped(said).to_string();
+        let said = escaped(said);
         let mut name = name;
         for row in rows(&said, WIDTH - INDENT) {
             let _ = writeln!(text, "{name:<12} {row}");
@@ -143,7 +143,7 @@ fn result(report: &VerifyReport) -> String {
     }
 }
 
-fn of_backups(backups: &[BackupLine]) -> String {
+fn of_backups(backups: &[VerifiedBackup]) -> String {
     let count = |state| backups.iter().filter(|one| one.state == state).count();
     let mut text = backups.len().to_string();
     for (state, word) in [
@@ -159,7 +159,7 @@ fn of_backups(backups: &[BackupLine]) -> String {
     text
 }
 
-fn of_backup(backup: &BackupLine, depth: VerifyDepth) -> String {
+fn of_backup(backup: &VerifiedBackup, depth: VerifyDepth) -> String {
     let state = match (backup.state, depth) {
         (BackupState::There, VerifyDepth::Content) => "not read this time",
         (state, _) => state.name(),

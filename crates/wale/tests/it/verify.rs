@@ -201,90 +201,96 @@ fn told_everywhere(stage: &Stage) {
     );
 }
 
+/// What is done, where it shows, what it is called, and what is said.
+struct Damage {
+    what: &'static str,
+    shows_in_names: bool,
+    trouble: &'static str,
+    said: Vec<String>,
+}
+
+impl Damage {
+    fn all(original: &Original) -> [Self; 6] {
+        let [first, second] = [&original.backups[0], &original.backups[1]];
+        let partition = vec![format!("are recovered from backup {first} before it")];
+        let segment = vec![
+            format!("from backup {first} one can recover to"),
+            format!("until the end of backup {second}"),
+        ];
+        [
+            ("flipped partition", false, "damaged", &partition),
+            ("missing partition", true, "missing", &partition),
+            ("flipped segment", false, "damaged", &segment),
+            ("cut segment", false, "damaged", &segment),
+            ("empty segment", true, "damaged", &segment),
+            ("missing segment", true, "missing", &segment),
+        ]
+        .map(|(what, shows_in_names, trouble, said)| Self {
+            what,
+            shows_in_names,
+            trouble,
+            said: said.clone(),
+        })
+    }
+
+    fn do_it(&self, original: &Original, archive: &Path) {
+        let partition = original.partition(archive, 1);
+        let segment = original.segment(archive, 1);
+        match self.what {
+            "flipped partition" => flip(&partition),
+            "missing partition" => std::fs::remove_file(&partition).unwrap(),
+            "flipped segment" => flip(&segment),
+            "cut segment" => {
+                let bytes = std::fs::read(&segment).unwrap();
+                std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
+            }
+            "empty segment" => std::fs::write(&segment, "").unwrap(),
+            _ => std::fs::remove_file(&segment).unwrap(),
+        }
+    }
+}
+
 #[test]
 fn damage_is_named_with_the_moments_that_are_lost() {
     let original = Original::new("verify-damage");
-    let [first, second] = [&original.backups[0], &original.backups[1]];
-    /// What is done, where it shows, what it is called, and what is said.
-    type Case<'a> = (&'a str, bool, &'a str, Vec<String>);
-    let lost = format!("until the end of backup {second}");
-    let covered = format!("are recovered from backup {first} before it");
-    let from_first = format!("from backup {first} one can recover to");
-    let cases: [Case<'_>; 6] = [
-        ("flipped partition", false, "damaged", vec![covered.clone()]),
-        ("missing partition", true, "missing", vec![covered]),
-        (
-            "flipped segment",
-            false,
-            "damaged",
-            vec![from_first.clone(), lost.clone()],
-        ),
-        (
-            "cut segment",
-            false,
-            "damaged",
-            vec![from_first.clone(), lost.clone()],
-        ),
-        (
-            "empty segment",
-            true,
-            "damaged",
-            vec![from_first.clone(), lost.clone()],
-        ),
-        ("missing segment", true, "missing", vec![from_first, lost]),
-    ];
-    for (what, shows_in_names, trouble, said) in cases {
+    for damage in Damage::all(&original) {
+        let what = damage.what;
         let options = original.spoiled(&what.replace(' ', "-"), |archive| {
-            let partition = original.partition(archive, 1);
-            let segment = original.segment(archive, 1);
-            match what {
-                "flipped partition" => flip(&partition),
-                "missing partition" => std::fs::remove_file(&partition).unwrap(),
-                "flipped segment" => flip(&segment),
-                "cut segment" => {
-                    let bytes = std::fs::read(&segment).unwrap();
-                    std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
-                }
-                "empty segment" => std::fs::write(&segment, "").unwrap(),
-                _ => std::fs::remove_file(&segment).unwrap(),
-            }
+            damage.do_it(&original, archive);
         });
-        let (code, names) = verify(&options, &[]);
-        assert_eq!(code, i32::from(shows_in_names), "{what}: {names}");
+        let (code, looked) = verify(&options, &[]);
+        assert_eq!(code, i32::from(damage.shows_in_names), "{what}: {looked}");
         let (code, report) = verify(&options, &["--content"]);
         assert_eq!(code, 1, "{what}: {report}");
         let found = findings(&report);
         assert_eq!(found.len(), 1, "{what}: {report}");
-        assert_eq!(found[0]["trouble"], trouble, "{what}: {report}");
+        assert_eq!(found[0]["trouble"], damage.trouble, "{what}: {report}");
         let object = found[0]["object"].as_str().unwrap();
-        let named = if what.ends_with("segment") {
+        let expected = if what.ends_with("segment") {
             &original.between[1]
         } else {
-            second
+            &original.backups[1]
         };
-        assert!(object.contains(named.as_str()), "{what}: {report}");
-        for sentence in said {
-            assert!(meaning(&found[0]).contains(&sentence), "{what}: {report}");
+        assert!(object.contains(expected.as_str()), "{what}: {report}");
+        for sentence in &damage.said {
+            assert!(meaning(&found[0]).contains(sentence), "{what}: {report}");
         }
-        // It is known from then on, and told to people, too.
-        let told = wale(&options, &["verify"]);
-        assert_eq!(told.code(), 1, "{what}: {}", told.stdout);
-        assert!(
-            told.stderr.contains("HINT: bring the object back"),
-            "{}",
-            told.stderr
-        );
-        let wide = |line: &&str| line.chars().count() > 100;
-        assert_eq!(
-            told.stdout.lines().filter(wide).count(),
-            0,
-            "{}",
-            told.stdout
-        );
-        let status = wale(&options, &["status", "--json"]);
-        let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
-        assert_eq!(status["verified"]["damaged"], 1, "{what}: {status}");
+        is_known(&options, what);
     }
+}
+
+/// The damage is known from then on, and told to people, too.
+fn is_known(options: &SidecarOptions, what: &str) {
+    let told = wale(options, &["verify"]);
+    assert_eq!(told.code(), 1, "{what}: {}", told.stdout);
+    let hint = "HINT: bring the object back";
+    assert!(told.stderr.contains(hint), "{}", told.stderr);
+    let wide = |line: &&str| line.chars().count() > 100;
+    let wide = told.stdout.lines().filter(wide).count();
+    assert_eq!(wide, 0, "{}", told.stdout);
+    let status = wale(options, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    assert_eq!(status["verified"]["damaged"], 1, "{what}: {status}");
 }
 
 #[test]
