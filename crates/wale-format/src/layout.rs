@@ -10,6 +10,7 @@
 //! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
 //! wale_disputed.json                              ours, of an archive that follows another: WAL that differs from the first's
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
+//! wale_verified_wal.json                          ours: which WAL was read and found good, and when
 //! basebackups_005/
 //!     <backup>_backup_stop_sentinel.json          written last: its presence commits the backup
 //!     <backup>/extended_version.txt
@@ -19,6 +20,7 @@
 //!     <backup>/wale_configuration.json            ours: the server's configuration, where it lies outside of PGDATA
 //!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
+//!     <backup>/wale_verified.json                 ours: when the backup was read, and what was found
 //!     <backup>/tar_partitions/part_NNNNNNNN.tar[.<ext>]
 //! wal_005/
 //!     <segment>.                                  WAL-G 3.0.8's, of what it did not compress; read only
@@ -45,6 +47,8 @@ pub const CLOCK: &str = "wale_clock";
 pub const SLOT: &str = "wale_slot.json";
 /// What an archive that follows another one holds with other bytes than that one.
 pub const DISPUTED: &str = "wale_disputed.json";
+/// What is known of the WAL that was read to verify it.
+pub const VERIFIED_WAL: &str = "wale_verified_wal.json";
 /// What the objects begin with that a key can be tried on; the word of method and keys follows.
 pub const SEALED_TEST_PREFIX: &str = "wale_sealed_test_";
 /// Where WAL lies.
@@ -60,6 +64,7 @@ const MANIFEST: &str = "backup_manifest";
 const CONFIGURATION: &str = "wale_configuration.json";
 const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
+const VERIFIED: &str = "wale_verified.json";
 const PARTITIONS: &str = "tar_partitions/";
 /// Hexadecimal digits of a content digest in the name of a conflicting file.
 const CONFLICT_DIGITS: usize = 16;
@@ -147,6 +152,12 @@ pub fn attempt(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{ATTEMPT}")
 }
 
+/// The key of the record of the last time when the whole backup was read. It goes with the backup, and not along to a copy.
+#[must_use]
+pub fn verified(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{VERIFIED}")
+}
+
 /// The prefix of a backup's partitions; ends in `/`. Nothing but tar files may lie there.
 #[must_use]
 pub fn partitions_prefix(backup: &BackupName) -> String {
@@ -195,6 +206,8 @@ pub enum ArchiveKey {
     Attempt(BackupName),
     /// The note that a backup is being deleted.
     Deletion(BackupName),
+    /// The record of the last time when the whole backup was read.
+    Verified(BackupName),
     /// A partition as WAL-E and wale name them.
     Partition {
         /// The backup.
@@ -249,6 +262,7 @@ impl ArchiveKey {
             Self::Configuration(backup) => configuration(backup),
             Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
+            Self::Verified(backup) => verified(backup),
             Self::Partition {
                 backup,
                 number,
@@ -280,6 +294,7 @@ impl ArchiveKey {
             | Self::Configuration(backup)
             | Self::Attempt(backup)
             | Self::Deletion(backup)
+            | Self::Verified(backup)
             | Self::Partition { backup, .. }
             | Self::ForeignPartition { backup, .. } => Some(backup),
             Self::Identity | Self::Wal { .. } | Self::Unknown => None,
@@ -326,6 +341,7 @@ pub fn is_ours(key: &str) -> bool {
         || key.starts_with(SEALED_TEST_PREFIX)
         || key == SLOT
         || key == DISPUTED
+        || key == VERIFIED_WAL
         || wal_claim(key).is_some()
         || backup_of(key).is_some()
 }
@@ -379,6 +395,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         CONFIGURATION => Some(ArchiveKey::Configuration(backup)),
         ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
+        VERIFIED => Some(ArchiveKey::Verified(backup)),
         _ => parse_partition(backup, rest.strip_prefix(PARTITIONS)?),
     }
 }
@@ -544,6 +561,10 @@ mod tests {
                 "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",
                 deletion(&backup()),
             ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_verified.json",
+                verified(&backup()),
+            ),
         ];
         for (expected, key) in cases {
             assert_eq!(key, expected);
@@ -561,6 +582,7 @@ mod tests {
             CLOCK.to_owned(),
             format!("{SEALED_TEST_PREFIX}age-0f3c21ab"),
             SLOT.to_owned(),
+            VERIFIED_WAL.to_owned(),
             "wal_005/000000010000000000000003.zst".to_owned(),
             "wal_005/000000010000000000000003.br".to_owned(),
             format!("{folder}/tar_partitions/part_001.tar.lz4"),

@@ -31,6 +31,8 @@ pub mod role;
 pub mod server_check;
 pub mod unknown_server;
 pub mod unreadable_wal;
+pub mod verify;
+mod wal_content;
 pub mod wal_fetch;
 mod wal_file;
 pub mod wal_push;

@@ -8,13 +8,11 @@ mod map;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use wale_archive::lineage::{Gap, Histories, Leg, Wish, judge, legs};
+use wale_archive::lineage::{Gap, Leg};
 use wale_archive::walk::{Carried, Lack};
 use wale_archive::{Archive, BackupEntry, Catalog, CheckDepth, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{
-    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize,
-};
+use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
 use map::Collector;
@@ -395,14 +393,13 @@ async fn look(
     consistent_at: Lsn,
     timeline: RecoveryTargetTimeline,
 ) -> Result<Option<(Recoverable, Vec<Leg>)>> {
-    let size = archive.segment_size_of(backup, sentinel).await?;
     let own = backup.segment().timeline();
-    let histories = archive.later_histories(own).await?;
-    let Some(followed) = followed(&histories, own, consistent_at, timeline)? else {
+    let onward = archive.onward(backup, sentinel, consistent_at, timeline);
+    let Some(onward) = onward.await? else {
         return Ok(None);
     };
-    let way = legs(backup.segment(), histories.get(followed), size)?;
-    let mut found = match archive.own_wal(backup, sentinel).await? {
+    let (size, way) = (onward.size, onward.legs);
+    let mut found = match onward.own {
         Some(own) => walk::carried(archive, &[own], size).await?,
         None => Carried::default(),
     };
@@ -422,32 +419,9 @@ async fn look(
             Some(Lack::Unreadable(key)) => Some(key),
             Some(Lack::Missing(_)) | None => None,
         },
-        lost_history: archive.lost_history(own, &histories).await?,
+        lost_history: archive.lost_history(own, &onward.histories).await?,
     };
     Ok(Some((stretch, way)))
-}
-
-/// The timeline that a recovery follows. Towards the latest position one that left the backup's timeline before the backup was
-/// complete is not followed; towards a named timeline there is none then.
-fn followed(
-    histories: &Histories,
-    own: TimelineId,
-    consistent_at: Lsn,
-    timeline: RecoveryTargetTimeline,
-) -> Result<Option<TimelineId>> {
-    let wish = Wish {
-        backup_timeline: own,
-        consistent_at,
-        timeline,
-        target: &RecoveryTargetKind::Latest,
-    };
-    match judge(&wish, histories) {
-        Ok(way) => Ok(Some(way.followed)),
-        Err(error) if error.kind == Kind::ArchiveMismatch => {
-            Ok((timeline == RecoveryTargetTimeline::Latest).then_some(own))
-        }
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

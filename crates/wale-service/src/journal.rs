@@ -115,6 +115,48 @@ pub(crate) struct HoldingsRecord {
     pub(crate) checked_at: DateTime<Utc>,
 }
 
+/// What is known of the archive by what was read of it, by whatever process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct VerifiedRecord {
+    /// When something was last read to verify it.
+    pub(crate) at: Option<DateTime<Utc>>,
+    pub(crate) backups: u64,
+    pub(crate) proven_backups: u64,
+    pub(crate) oldest_backup_proof: Option<DateTime<Utc>>,
+    pub(crate) proven_segments: u64,
+    pub(crate) oldest_segment_proof: Option<DateTime<Utc>>,
+    /// Objects that were found damaged or missing, and some of them.
+    pub(crate) damaged: u64,
+    pub(crate) examples: Vec<DamageRecord>,
+}
+
+/// An object that was found damaged or missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct DamageRecord {
+    pub(crate) object: String,
+    pub(crate) found: String,
+    /// What that means for a recovery; only the process that found it knows.
+    pub(crate) meaning: Vec<String>,
+}
+
+/// The last verification of this process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct VerifyRecord {
+    pub(crate) began: DateTime<Utc>,
+    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+    pub(crate) duration: Duration,
+    pub(crate) bytes_read: u64,
+    pub(crate) backups_read: usize,
+    pub(crate) segments_read: u64,
+    pub(crate) damaged: u64,
+    /// Some of them.
+    pub(crate) damage: Vec<DamageRecord>,
+    /// What is to be done about them.
+    pub(crate) remedy: Option<String>,
+    /// Why what was read is not remembered.
+    pub(crate) not_remembered: Option<String>,
+}
+
 /// One of the windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct WindowRecord {
@@ -210,6 +252,12 @@ pub(crate) struct Entries {
     pub(crate) last_retention_failure: Option<FailureRecord>,
     pub(crate) recoverable: Option<RecoverableRecord>,
     pub(crate) holdings: Option<HoldingsRecord>,
+    pub(crate) verified: Option<VerifiedRecord>,
+    pub(crate) last_verification: Option<VerifyRecord>,
+    pub(crate) last_verification_failure: Option<FailureRecord>,
+    /// Since when one runs.
+    pub(crate) verifying_since: Option<DateTime<Utc>>,
+    pub(crate) next_verification: Option<DateTime<Utc>>,
     /// What is not known of the server, as a sentence.
     pub(crate) unknown_server: Option<String>,
     /// That the archive's newest timeline is not this server's, as a sentence.

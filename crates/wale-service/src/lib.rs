@@ -49,6 +49,7 @@ mod store_trial;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod verifier;
 
 pub use archiver::strange_wal_directory;
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
@@ -57,6 +58,7 @@ pub use notices::NoticeOptions;
 pub use notify::Notifier;
 pub use options::{
     FurtherArchive, Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor,
+    Verification,
 };
 pub use remedy::advice;
 pub use schedule::Schedule;

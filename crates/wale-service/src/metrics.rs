@@ -116,6 +116,8 @@ pub(crate) struct Metrics {
     archive_bytes: Gauge,
     recoverable_from: FloatGauge,
     recoverable_to: FloatGauge,
+    last_verified: FloatGauge,
+    damaged: Gauge,
     wal_volume_free: FloatGauge,
     connections: Gauge,
     handshake_failures: Counter,
@@ -169,6 +171,8 @@ impl Metrics {
             archive_bytes: Gauge::default(),
             recoverable_from: FloatGauge::default(),
             recoverable_to: FloatGauge::default(),
+            last_verified: FloatGauge::default(),
+            damaged: Gauge::default(),
             wal_volume_free: FloatGauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -221,6 +225,7 @@ impl Metrics {
             &self.last_retention,
             &self.recoverable_from,
             &self.recoverable_to,
+            &self.last_verified,
             &self.wal_volume_free,
             &self.certificate_expiry,
         ] {
@@ -336,6 +341,17 @@ impl Metrics {
             "Unix time at which the last segment that a recovery reaches was stored, as of the last look",
             Unit::Seconds,
             self.recoverable_to.clone(),
+        );
+        r.register_with_unit(
+            "last_verified_timestamp",
+            "Unix time at which the archive, or a part of it, was last read to verify it",
+            Unit::Seconds,
+            self.last_verified.clone(),
+        );
+        r.register(
+            "verify_damaged_objects",
+            "Objects of the archive that were found damaged or missing when they were last verified",
+            self.damaged.clone(),
         );
         r.register_with_unit(
             "wal_volume_free",
@@ -572,6 +588,12 @@ impl Metrics {
         self.recoverable_from.set(time(window.map(|one| one.from)));
         self.recoverable_to
             .set(time(window.and_then(|one| one.until)));
+    }
+
+    /// When the archive was last read to verify it, and how much of it was found damaged or missing.
+    pub(crate) fn verified(&self, at: Option<DateTime<Utc>>, damaged: u64) {
+        self.last_verified.set(at.map_or(f64::NAN, unix_seconds));
+        self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
     }
 
     /// How many segments are there only for another tool.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use wale_ops::backup_fetch::RestoreClusterOptions;
 use wale_ops::backup_push::{self, Role};
 use wale_ops::readers::Readers;
 use wale_ops::retention::Policy;
+use wale_ops::verify::Share;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 
@@ -31,6 +33,8 @@ pub struct ServiceOptions {
     pub notices: NoticeOptions,
     /// When base backups are taken; `None` takes none by itself.
     pub schedule: Option<Schedule>,
+    /// When the archive is verified, and how; `None` never by itself.
+    pub verification: Option<Verification>,
     /// Which servers serve the slots of the schedule.
     pub backup_role: Role,
     /// How long a shutdown goes on serving pushes while the database is still stopping.
@@ -93,6 +97,19 @@ pub struct Housekeeping {
     pub grace: Duration,
     /// A backup that was requested over HTTP is counted when it began this long after the one before it.
     pub request_interval: Duration,
+}
+
+/// How the sidecar verifies the archive: every byte of what is due.
+#[derive(Debug, Clone)]
+pub struct Verification {
+    /// When.
+    pub schedule: Schedule,
+    /// Only about so much of what is stored at a time.
+    pub share: Option<Share>,
+    /// What was found good within this time is not read again.
+    pub older_than: Duration,
+    /// The most stored bytes that are read per second.
+    pub rate: Option<NonZeroU64>,
 }
 
 /// What happens before the database may start. The original's `START_MODE`.

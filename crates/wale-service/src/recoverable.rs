@@ -16,6 +16,7 @@ use crate::journal::{
     GapRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord, RunRecord,
     TimelineRecord, WindowRecord, log_failure,
 };
+use crate::verifier;
 
 /// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
 /// hour, and all objects and the way from the oldest base backup cost as much again each: 7,200 a day, which is three cents. On top
@@ -67,6 +68,7 @@ pub(crate) async fn look(app: &App) -> Result<Option<Recoverable>, OpError> {
     // Without a base backup this is asked every minute, and there is nothing that can be restored.
     if found.is_some() {
         note_holdings(app, &recoverable::holdings(&app.archive).await?);
+        verifier::recall(app).await?;
     }
     recall_push(app, found.as_ref()).await;
     Ok(found)

@@ -29,7 +29,7 @@ use crate::options::{ServiceOptions, StartMode, TokenFor};
 use crate::scheduler::Scheduler;
 use crate::{
     archiver, contact, first_backup, follower, housekeeping, http, lock, notices, ownership,
-    promotion, quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown,
+    promotion, quiet, reach, recall, recoverable, rival, rotation, store_trial, unknown, verifier,
 };
 
 /// Pauses between the attempts of a restore while the store does not answer: two minutes in all, then it is given up
@@ -338,6 +338,12 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
         options.notices.clone(),
     )));
     begin(Box::pin(keep_schedule(Arc::clone(app))));
+    if let Some(verification) = options.verification.clone() {
+        begin(Box::pin(verifier::keep_verifying(
+            Arc::clone(app),
+            verification,
+        )));
+    }
     // A restore may have come from an archive that is somebody else's: there the first push tries the store.
     let archives = !matches!(options.mode, StartMode::Restore(_));
     if archives {

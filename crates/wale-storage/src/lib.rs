@@ -1,5 +1,5 @@
 //! Object storage, over S3, Google Cloud Storage, Azure, Swift, a file system or memory, with wrappers for faults and retries.
-//! [`FallbackStore`] reads several as one.
+//! [`FallbackStore`] reads several as one, [`PacedStore`] reads one slowly and counts.
 //!
 //! ```text
 //!   caller ──▶ RetryStore ──▶ FaultyStore ──▶ S3Store | GcsStore | AzureStore | SwiftStore | FileStore | MemoryStore
@@ -44,6 +44,7 @@ mod gcs;
 mod http;
 mod key;
 mod memory;
+mod paced;
 mod retry;
 mod s3;
 mod store;
@@ -63,6 +64,7 @@ pub use file::{FileStore, FileStoreOptions};
 pub use gcs::{GcsCredentials, GcsEncryption, GcsEndpoint, GcsOptions, GcsStore};
 pub use key::{InvalidKey, ObjectKey};
 pub use memory::MemoryStore;
+pub use paced::PacedStore;
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{
     Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource,

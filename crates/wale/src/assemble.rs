@@ -502,6 +502,7 @@ pub(crate) fn service(
         notifier: Notifier::new(settings.get(&declared::NOTIFY_SOCKET)),
         notices: notices(settings),
         schedule: settings.schedule(),
+        verification: settings.verification(),
         backup_role: settings.get(&declared::WALE_BACKUP_ROLE),
         grace: settings.get(&declared::WALE_SHUTDOWN_GRACE),
         token,

@@ -204,7 +204,7 @@ fn the_errors_of_a_command_line_are_known() {
         "wale restore --to-time 2026-13-23T14:00:00Z /data",
         "wale restore --to-lsn 0/3000148 --latest /data",
         "wale restore --action wait /data",
-        "wale verify",
+        "wale fsck",
         "wale wal-fetch only-one",
         "wale backup-list --nonsense",
         "wale backup-push --pool-size many",

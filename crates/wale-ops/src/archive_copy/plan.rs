@@ -78,11 +78,14 @@ fn is_map_of_changes(key: &str) -> bool {
 }
 
 /// Whether an object in the folder of a backup is copied, under a name known or not: what is not understood may hold
-/// files of the cluster. Claims and notes of deletions speak of the source only.
+/// files of the cluster. Claims, notes of deletions and what was verified speak of the source only.
 pub(super) fn takes_of_backup(key: &str) -> bool {
     !matches!(
         layout::parse(key),
-        ArchiveKey::Attempt(_) | ArchiveKey::Deletion(_) | ArchiveKey::Sentinel(_)
+        ArchiveKey::Attempt(_)
+            | ArchiveKey::Deletion(_)
+            | ArchiveKey::Sentinel(_)
+            | ArchiveKey::Verified(_)
     )
 }
 

@@ -41,8 +41,6 @@ pub(crate) use manifest::{MANIFEST, Manifest, TABLESPACE_MAP};
 pub(crate) use memory::WORKER_BYTES;
 pub(crate) use needs::{DiskNeed, DiskNeeds};
 pub(crate) use read::BackupReader;
-#[cfg(test)]
-pub(crate) use sink::Nowhere;
-pub(crate) use sink::Sink;
+pub(crate) use sink::{Nowhere, Sink};
 pub(crate) use stored::StoredBackup;
 pub(crate) use tablespaces::RecordedTablespace;

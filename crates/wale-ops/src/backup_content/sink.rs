@@ -61,13 +61,6 @@ impl Pages for File {
 /// What only a file system refuses is not found this way: a name of more than 255 bytes, or a file that has the name of
 /// a directory.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "its first user after the tests is the verb that verifies backups"
-    )
-)]
 pub(crate) struct Nowhere;
 
 impl Sink for Nowhere {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use wale_archive::proof::BackupProof;
 use wale_format::{BackupName, Codec, ShownEncryption};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
@@ -94,4 +95,6 @@ pub struct BackupLook {
     pub cannot: Option<String>,
     /// How its partitions are encrypted, as the beginning of one shows; `None` where they are in the clear.
     pub encryption: Option<ShownEncryption>,
+    /// What came of the last time when all of it was read.
+    pub proof: Option<BackupProof>,
 }

@@ -79,6 +79,10 @@ async fn look_at(
             SeenEncryption::Clear,
         ),
     };
+    let proof = match catalog.find(&summary.name) {
+        Some(entry) => archive.backup_proof(entry).await?,
+        None => None,
+    };
     let parts = archive.parts(&summary.name).await?.known;
     // Of a backup of wale's the look opens nothing, and of one that lacks something it may not come so far.
     if seen == SeenEncryption::Unknown && (encrypts || !summary.wale) {
@@ -99,6 +103,7 @@ async fn look_at(
         codecs: parts.iter().map(|part| part.codec).collect(),
         cannot,
         encryption,
+        proof,
     };
     Ok(BackupSummary {
         looked: Some(looked),

@@ -8,22 +8,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 use wale_archive::{Archive, ConsumeError, StoredWal, damaged};
 use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
-use wale_pg::{ArchiveFileName, WalSegmentSize};
+use wale_pg::ArchiveFileName;
 use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader, blocking};
 use wale_storage::ObjectKey;
 
-use super::plan::Expectation;
 use super::report::{FetchReport, FetchedWal};
 use crate::error::{Kind, OpError, Result};
-
-/// Bytes of a piece of the body, and of a read in the two-pass way: 256 KiB.
-const PIECE_BYTES: usize = 256 << 10;
+use crate::wal_content::{self, Decoded, Expectation, PIECE_BYTES, checksum, too_long};
 
 /// Pieces waiting between the decoder and the receiver in the two-pass way: 4 of 256 KiB make 1 MiB.
 const PIECES_AHEAD: usize = 4;
@@ -78,9 +74,9 @@ async fn refuse_disputed(
     name: &ArchiveFileName,
     copies: &[StoredWal],
 ) -> Result<()> {
-    let mut known: Option<(&StoredWal, (u64, u64))> = None;
+    let mut known: Option<(&StoredWal, Decoded)> = None;
     for stored in copies {
-        let digest = match digest_of(archive, stored).await {
+        let digest = match wal_content::decoded(archive, stored).await {
             Ok(digest) => digest,
             Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => continue,
             Err(error) => return Err(error),
@@ -101,15 +97,6 @@ async fn refuse_disputed(
         }
     }
     Ok(())
-}
-
-/// Length and CRC of the plain bytes of a sound object.
-async fn digest_of(archive: &Archive, stored: &StoredWal) -> Result<(u64, u64)> {
-    let expectation = expectation(archive, stored).await?;
-    let key = stored.key.clone();
-    let consume = move |plain: &mut dyn Read| verify(&key, plain, &expectation);
-    let seen = archive.decode(&stored.key, stored.codec, consume).await?;
-    Ok((seen.size, seen.checksum))
 }
 
 /// Fetches `name` and puts it at `path`, whole and durable, or leaves `path` as it is. The file is made in the same
@@ -187,7 +174,7 @@ async fn fetch_copy(
     stored: &StoredWal,
     budget: &MemoryBudget,
 ) -> Result<FetchedWal> {
-    let expectation = expectation(archive, stored).await?;
+    let expectation = Expectation::of(archive, stored).await?;
     let result = match buffer_permit(budget, expectation.size_max()) {
         Some(permit) => fetch_into_memory(archive, stored, expectation, permit).await,
         None => fetch_in_two_passes(archive, stored, expectation).await,
@@ -201,32 +188,6 @@ async fn fetch_copy(
         .hint("find out who deletes objects of this archive")
         .source(error),
         _ => error,
-    })
-}
-
-/// What the object must decode to. An archive without identity says it by the object's own header.
-async fn expectation(archive: &Archive, stored: &StoredWal) -> Result<Expectation> {
-    let name = stored.name;
-    if let Some(identity) = archive.identity().await? {
-        return Ok(Expectation {
-            name,
-            system_identifier: Some(identity.cluster.system_identifier),
-            segment_size: identity.cluster.wal_segment_size,
-        });
-    }
-    let mut segment_size = WalSegmentSize::DEFAULT;
-    if matches!(
-        name,
-        ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_)
-    ) {
-        let header = archive.read_wal_header(stored).await?;
-        segment_size = WalSegmentSize::new(header.segment_size.into())
-            .map_err(|e| damaged(&stored.key, &e).source(e))?;
-    }
-    Ok(Expectation {
-        name,
-        system_identifier: None,
-        segment_size,
     })
 }
 
@@ -253,7 +214,7 @@ pub(super) async fn fetch_with_permit(
         let message = format!("{name} has several copies, which are compared when it is asked for");
         return Err(OpError::new(Kind::Busy, message));
     }
-    let expectation = expectation(archive, &stored).await?;
+    let expectation = Expectation::of(archive, &stored).await?;
     if expectation.size_max() > permit.bytes() {
         return Err(OpError::new(
             Kind::Busy,
@@ -305,7 +266,7 @@ async fn fetch_in_two_passes(
     let key = stored.key.clone();
     let seen = archive
         .decode(&stored.key, stored.codec, move |plain| {
-            verify(&key, plain, &expectation)
+            expectation.verify(&key, plain)
         })
         .await?;
     let (mut sender, receiver) = wale_pipeline::channel(PIECES_AHEAD);
@@ -347,58 +308,12 @@ fn delivered(
     }
 }
 
-/// What the first pass saw.
-#[derive(Clone, Copy)]
-struct FirstPass {
-    size: u64,
-    checksum: u64,
-}
-
-fn checksum() -> Digest {
-    Digest::new(CrcAlgorithm::Crc32Iscsi)
-}
-
-/// The first pass: reads everything, keeps the beginning.
-fn verify(
-    key: &ObjectKey,
-    plain: &mut dyn Read,
-    expectation: &Expectation,
-) -> Result<FirstPass, ConsumeError> {
-    let mut head = Vec::new();
-    let mut digest = checksum();
-    let mut size = 0;
-    let mut buffer = vec![0; PIECE_BYTES];
-    loop {
-        let count = plain.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        size += count as u64;
-        if size > expectation.size_max() {
-            return Err(too_long(key, expectation.size_max()).into());
-        }
-        let wanted = expectation
-            .head_bytes()
-            .saturating_sub(head.len())
-            .min(count);
-        head.extend_from_slice(&buffer[..wanted]);
-        digest.update(&buffer[..count]);
-    }
-    expectation
-        .check(&head, size)
-        .map_err(|why| damaged(key, why))?;
-    Ok(FirstPass {
-        size,
-        checksum: digest.finalize(),
-    })
-}
-
 /// The second pass: sends everything, the last piece only when all was as before. A receiver that is gone wants nothing
 /// more. Blocks.
 fn send_again(
     key: &ObjectKey,
     plain: &mut dyn Read,
-    seen: FirstPass,
+    seen: Decoded,
     sender: &mut ChunkSender,
 ) -> Result<(), ConsumeError> {
     let mut digest = checksum();
@@ -435,11 +350,4 @@ fn refuse_surplus(
         0 => Ok(()),
         _ => Err(too_long(key, size_max).into()),
     }
-}
-
-fn too_long(key: &ObjectKey, size_max: u64) -> OpError {
-    damaged(
-        key,
-        format_args!("it decodes to more than {size_max} bytes"),
-    )
 }

@@ -15,7 +15,7 @@ use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::app::moment;
 use crate::backup::Trigger;
-use crate::journal::BackupRecord;
+use crate::journal::{BackupRecord, Entries};
 use crate::lifecycle::{Complaint, Phase};
 use crate::metrics::Dialect;
 use crate::schedule::Schedule;
@@ -277,6 +277,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
         "recoverable": entries.recoverable,
         "holdings": entries.holdings,
+        "verify": verification(&entries),
         "newest_timeline_is_anothers": entries.newest_is_anothers,
         "plain_http_on_the_tls_port": entries.plain_http,
         "retention": {
@@ -298,6 +299,17 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
     });
     Reply::json(StatusCode::OK, &value)
+}
+
+/// What is known by reading the archive, and what this process read of it.
+fn verification(entries: &Entries) -> Value {
+    json!({
+        "known": entries.verified,
+        "running_since": entries.verifying_since,
+        "last": entries.last_verification,
+        "last_failure": entries.last_verification_failure,
+        "next": entries.next_verification,
+    })
 }
 
 /// The slot that comes next. The one that the scheduler waited for has passed while a base backup runs, or waits for WAL.

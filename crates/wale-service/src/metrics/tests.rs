@@ -19,6 +19,7 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
     metrics.gap(3);
     metrics.lost_history(true);
     metrics.holdings(&holdings(at));
+    metrics.verified(Some(at), 2);
     let pusher = PusherStats {
         look_ahead_hits: 5,
         bytes_plain: 16,
@@ -51,6 +52,8 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         "wale_archive_bytes 1024",
         "wale_recoverable_from_timestamp_seconds 1700000000.5",
         "wale_recoverable_to_timestamp_seconds 1700003600.5",
+        "wale_last_verified_timestamp_seconds 1700000000.5",
+        "wale_verify_damaged_objects 2",
         "wale_wal_volume_free_bytes 5368709120.0",
         "wale_wal_fetches_total{outcome=\"found\"} 1",
         "wale_wal_absences_total{outcome=\"proven\"} 1",

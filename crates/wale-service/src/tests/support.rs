@@ -98,6 +98,7 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
         notifier: crate::Notifier::default(),
         notices: crate::NoticeOptions::default(),
         schedule: None,
+        verification: None,
         backup_role: wale_ops::backup_push::Role::Any,
         grace: Duration::from_secs(20),
         token: None,

@@ -12,6 +12,7 @@ use super::verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
     WalPush,
 };
+use super::verify::Verify;
 use crate::config::Flags;
 
 /// The name under which the program was called.
@@ -71,6 +72,7 @@ pub(crate) enum Verb {
         /// As JSON.
         json: bool,
     },
+    Verify(Verify),
     BackupMark(BackupMark),
     Delete(Delete),
     Retain(Retain),
@@ -160,9 +162,9 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         }
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",
-        "verify" => {
-            "there is no such verb: restore checks every file against the backup's manifest, and pg_verifybackup \
-             -n proves the restored directory once more"
+        "verify" | "fsck" | "scrub" => {
+            "to look whether the archive is good, say wale verify; restore checks every file against the backup's manifest, \
+             and pg_verifybackup -n proves the restored directory once more"
         }
         "check" => {
             "to see the settings, say wale config show; /readyz of the sidecar says what is missing in operation"

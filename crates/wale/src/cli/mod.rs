@@ -8,6 +8,7 @@ mod deletion;
 mod invocation;
 mod restore;
 mod verbs;
+mod verify;
 mod wal_e;
 mod wale;
 
@@ -21,6 +22,7 @@ pub(crate) use verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, ClientTarget, Config, Page, WalFetch,
     WalPrefetch, WalPush,
 };
+pub(crate) use verify::Verify;
 pub(crate) use wale::command;
 
 impl Invocation {

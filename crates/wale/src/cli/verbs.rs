@@ -195,7 +195,7 @@ pub(super) fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 /// A number of bytes per second, with the units of every size.
-fn parse_rate(text: &str) -> Result<u64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
     match size(text) {
         Ok(0) => Err("nothing at all is no limit".to_owned()),
         Ok(rate) => Ok(rate),

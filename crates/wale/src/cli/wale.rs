@@ -9,6 +9,7 @@ use super::verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
     WalPush,
 };
+use super::verify::Verify;
 use super::{Early, Face, Invocation, Verb};
 use crate::config::{Facts, Flags, SETTINGS};
 
@@ -57,6 +58,8 @@ enum WaleVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Look whether every object is there and good, and say what damage means
+    Verify(Verify),
     /// Mark a base backup to be kept
     BackupMark(BackupMark),
     /// Delete what the retention settings do not keep
@@ -157,6 +160,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::Adopt { json } => Verb::Adopt { json },
         WaleVerb::Check(arguments) => Verb::Check(arguments),
         WaleVerb::Status { json } => Verb::Status { json },
+        WaleVerb::Verify(arguments) => Verb::Verify(arguments),
         WaleVerb::BackupMark(arguments) => Verb::BackupMark(arguments),
         WaleVerb::Retain(arguments) => Verb::Retain(arguments),
         WaleVerb::Delete(arguments) => Verb::Delete(arguments),

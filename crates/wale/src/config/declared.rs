@@ -23,6 +23,7 @@ use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{BackupSelector, MissingLibraries, RestoreAs};
 use wale_ops::backup_push::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Role};
 use wale_ops::retention::{DEFAULT_REQUEST_INTERVAL, WalRetention};
+use wale_ops::verify::Share;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_ops::wal_push::LOOK_AHEAD_MAX;
 use wale_service::{Schedule, TokenFor};
@@ -115,6 +116,7 @@ const YANDEX_KMS: NotYet = NotYet("encryption with a key of Yandex's key service
 const ENVELOPE: NotYet = NotYet("encryption with an OpenPGP key that a key service encrypts");
 const RECIPIENTS: Text<age::Recipients> = Text("public keys", encryption::recipients);
 const GRACE: Parsed<Duration> = Parsed(DURATION.0, value::grace);
+const SHARE: Parsed<Share> = Parsed("share, as in 5%", value::share);
 /// One that is not absolute is taken, too.
 const ANY_PATH: Parsed<String> = Parsed(PATH.0, value::text);
 
@@ -624,6 +626,21 @@ settings! {
         "What a page whose checksum does not match does to a base backup: `record` writes it into the backup's \
          record and the log, `fail` ends the backup.")
         .default("record").flag("damaged-pages");
+    // ------------------------------------------------------------------ verification
+    WALE_VERIFY_SCHEDULE: Option<Schedule> = Setting::new(Sidecar, &Cron,
+        "When the sidecar reads the archive to its last byte to verify it, as `wale verify --content` does, in the time zone \
+         TZ: five fields as CRON_TIMING's. What is damaged is in `/status`, in the log and in a metric.")
+        .default("off").flag("verify-schedule");
+    WALE_VERIFY_OLDER_THAN: Duration = Setting::new(Sidecar, &DURATION,
+        "What a scheduled verification found good within this time is not read again.")
+        .default("30d").flag("verify-older-than");
+    WALE_VERIFY_SAMPLE: Option<Share> = Setting::new(Sidecar, &Opt(SHARE),
+        "About how much of what is stored a scheduled verification reads, as in `5%`. What was read longest ago, or never, comes \
+         first, so that samples cover everything in turn.")
+        .otherwise("all that is due").flag("verify-sample");
+    WALE_VERIFY_RATE: u64 = Setting::new(Sidecar, &Parsed(SIZE.0, value::rate),
+        "The most stored bytes per second that a scheduled verification reads, 1MiB or more.")
+        .default("16MiB").flag("verify-rate");
     // ------------------------------------------------------------------ retention
     WALE_RETAIN_BACKUPS: Option<u32> = Setting::new(Retention, &Opt(Number(1..=100_000)),
         "Keep so many of the newest base backups. The rules of this section are united: what any of them keeps \

@@ -1,12 +1,13 @@
 //! The values of all settings, and what one of them says of another.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use wale_cluster::Secret;
 use wale_format::Codec;
 use wale_ops::OpError;
 use wale_ops::retention::Policy;
-use wale_service::{Schedule, TokenFor};
+use wale_service::{Schedule, TokenFor, Verification};
 
 use super::azure::{self, AzureSettings};
 use super::carried;
@@ -15,7 +16,8 @@ use super::declared::{
     WALE_GS_PREFIX, WALE_HTTP_TOKEN, WALE_HTTP_TOKEN_FOR, WALE_PREFIX, WALE_RETAIN_BACKUPS,
     WALE_RETAIN_DAILY, WALE_RETAIN_DAYS, WALE_RETAIN_MONTHLY, WALE_RETAIN_WAL, WALE_RETAIN_WEEKLY,
     WALE_S3_BUCKET, WALE_S3_PATH, WALE_S3_PREFIX, WALE_SWIFT_PREFIX, WALE_TLS_CERT_FILE,
-    WALE_TLS_KEY_FILE, WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
+    WALE_TLS_KEY_FILE, WALE_VERIFY_OLDER_THAN, WALE_VERIFY_RATE, WALE_VERIFY_SAMPLE,
+    WALE_VERIFY_SCHEDULE, WALE_WABS_PREFIX, WALG_STORAGE_PREFIX,
 };
 use super::encryption::{self, EncryptionSettings};
 use super::gcs::{self, GcsSettings};
@@ -135,6 +137,17 @@ impl Settings {
     pub(crate) fn schedule(&self) -> Option<Schedule> {
         let schedule = self.get(&CRON_TIMING)?;
         Some(schedule.in_zone(self.get(&TZ)))
+    }
+
+    /// When the sidecar verifies the archive, and how.
+    pub(crate) fn verification(&self) -> Option<Verification> {
+        let schedule = self.get(&WALE_VERIFY_SCHEDULE)?;
+        Some(Verification {
+            schedule: schedule.in_zone(self.get(&TZ)),
+            share: self.get(&WALE_VERIFY_SAMPLE),
+            older_than: self.get(&WALE_VERIFY_OLDER_THAN),
+            rate: NonZeroU64::new(self.get(&WALE_VERIFY_RATE)),
+        })
     }
 
     /// What is kept.

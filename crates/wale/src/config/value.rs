@@ -12,6 +12,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use wale_cluster::Secret;
 use wale_ops::backup_fetch::BackupSelector;
+use wale_ops::verify::{RATE_LEAST, Share};
 
 /// Why a text is not a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,6 +270,21 @@ pub(crate) fn grace(text: &str) -> Result<Duration, BadValue> {
         return Err(BadValue::new(problem).hint("write 1h or more"));
     }
     Ok(grace)
+}
+
+/// A rate at which objects are read, bytes per second.
+pub(crate) fn rate(text: &str) -> Result<u64, BadValue> {
+    let rate = size(text)?;
+    if rate < RATE_LEAST {
+        return Err(BadValue::new(format!("{text} is less than 1MiB")).hint("write 1MiB or more"));
+    }
+    Ok(rate)
+}
+
+/// A share of what is stored.
+pub(crate) fn share(text: &str) -> Result<Share, BadValue> {
+    text.parse()
+        .map_err(|problem: String| BadValue::new(problem).hint("write it as in 5%"))
 }
 
 /// Which base backup is meant.

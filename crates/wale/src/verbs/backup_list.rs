@@ -17,7 +17,7 @@ use wale_ops::{Archive, Kind, OpError};
 use crate::cli::{BackupList, Face};
 
 /// What `wale` tells beside WAL-E's columns with `--detail`.
-const OWN_HEADER: [&str; 3] = ["encryption", "keys", "can_decrypt"];
+const OWN_HEADER: [&str; 4] = ["encryption", "keys", "can_decrypt", "verified"];
 
 const HEADER: [&str; 7] = [
     "name",
@@ -162,16 +162,21 @@ fn table(summaries: &[BackupSummary], detail: bool, face: Face, times: Times) ->
 }
 
 /// How a backup is encrypted, for which keys, and whether it can be decrypted as wale is set up now; empty where it is in the
-/// clear.
-fn own_columns(summary: &BackupSummary) -> [String; 3] {
+/// clear. Then when all of it was last read and found good; `damaged` where it was not good, empty where it was not read.
+fn own_columns(summary: &BackupSummary) -> [String; 4] {
     let looked = summary.looked.as_ref();
+    let proof = looked.and_then(|looked| looked.proof.as_ref());
+    let verified = proof.map_or_else(String::new, |proof| match &proof.damage {
+        None => proof.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        Some(_) => "damaged".to_owned(),
+    });
     let Some(shown) = looked.and_then(|looked| looked.encryption.as_ref()) else {
-        return [const { String::new() }; 3];
+        return [String::new(), String::new(), String::new(), verified];
     };
     let can = if shown.locked.is_none() { "yes" } else { "no" };
     // Names of keys are the archive's: they have no control characters (`wale_format::crypt`).
     let (method, keys) = (method_of(shown), shown.keys.join(","));
-    [method.to_owned(), keys, can.to_owned()]
+    [method.to_owned(), keys, can.to_owned(), verified]
 }
 
 /// What objects that show nothing of themselves are encrypted with, nobody knows who has no key: of libsodium's.
@@ -254,6 +259,12 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "restorable": looked.map(|looked| looked.cannot.is_none()),
         "not_restorable_because": looked.and_then(|looked| looked.cannot.as_ref()),
         "damaged": summary.damaged,
+        "verified": looked.and_then(|looked| looked.proof.as_ref()).map(|proof| json!({
+            "at": proof.at.to_rfc3339(),
+            "by": proof.by,
+            "good": proof.damage.is_none(),
+            "found": proof.damage.as_ref().map(|damage| &damage.found),
+        })),
     })
 }
 
@@ -334,19 +345,19 @@ mod tests {
             has_key: false,
         });
         let cases = [
-            (None, "\t\t\t\r\n", Value::Null),
+            (None, "\t\t\t\t\r\n", Value::Null),
             (
                 Some(shown(
                     &["X25519", "ssh-rsa abcd"],
                     Some(Encryption::Age),
                     None,
                 )),
-                "\tage\tX25519,ssh-rsa abcd\tyes\r\n",
+                "\tage\tX25519,ssh-rsa abcd\tyes\t\r\n",
                 json!({"method": "age", "keys": ["X25519", "ssh-rsa abcd"], "can_decrypt": true}),
             ),
             (
                 Some(shown(&[], None, locked)),
-                "\tunknown\t\tno\r\n",
+                "\tunknown\t\tno\t\r\n",
                 json!({"method": "unknown", "keys": [], "can_decrypt": false}),
             ),
         ];
@@ -356,10 +367,11 @@ mod tests {
                 codecs: [Codec::Zstd].into(),
                 cannot: None,
                 encryption,
+                proof: None,
             });
             let text = table(std::slice::from_ref(&row), true, Face::Wale, Times::File);
             assert!(
-                text.contains("\tencryption\tkeys\tcan_decrypt\r\n"),
+                text.contains("\tencryption\tkeys\tcan_decrypt\tverified\r\n"),
                 "{text}"
             );
             assert!(text.ends_with(end), "{text}");

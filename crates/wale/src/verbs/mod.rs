@@ -15,6 +15,7 @@ mod restore;
 mod restore_spec;
 mod serve;
 mod status;
+mod verify;
 mod wal;
 mod wal_ahead;
 mod wal_record;
@@ -81,6 +82,7 @@ pub(crate) fn run(
             let status = status::run(&archive, *json);
             print(&runtime::small()?.block_on(status)?)
         }
+        Verb::Verify(arguments) => verify::run(arguments, loaded, bar),
         Verb::BackupMark(arguments) => deletion::mark(arguments, loaded),
         Verb::Delete(arguments) => deletion::delete(arguments, invocation, loaded),
         Verb::Retain(arguments) => deletion::retain(arguments, invocation, loaded),

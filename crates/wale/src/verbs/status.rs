@@ -5,6 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use wale_ops::recoverable::{self, Holdings, Window};
+use wale_ops::verify::{self, LastVerified};
 use wale_ops::{Archive, OpError};
 
 use super::adopt::{gap_of, shown};
@@ -17,15 +18,21 @@ use crate::progress::{bytes, duration};
 /// The store's.
 pub(super) async fn run(archive: &Archive, json: bool) -> Result<String, OpError> {
     let found = recoverable::holdings(archive).await?;
+    let verified = verify::last(archive).await?;
     let (location, now) = (archive.location(), archive.clock().now());
     Ok(if json {
-        format!("{:#}\n", as_json(&found, &location))
+        format!("{:#}\n", as_json(&found, &verified, &location))
     } else {
-        as_text(&found, &location, now)
+        as_text(&found, &verified, &location, now)
     })
 }
 
-fn as_text(found: &Holdings, location: &str, now: DateTime<Utc>) -> String {
+fn as_text(
+    found: &Holdings,
+    verified: &LastVerified,
+    location: &str,
+    now: DateTime<Utc>,
+) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Names are the archive's: no control character of them may reach the terminal.
@@ -70,7 +77,41 @@ fn as_text(found: &Holdings, location: &str, now: DateTime<Utc>) -> String {
     if found.windows.is_empty() {
         line("recoverable", "nothing: there is no base backup; take one");
     }
+    for (name, said) in ["verified", "", ""]
+        .into_iter()
+        .zip(of_verified(verified, now))
+    {
+        line(name, &said);
+    }
     text
+}
+
+/// What was read of the archive to verify it, and what was found.
+fn of_verified(verified: &LastVerified, now: DateTime<Utc>) -> Vec<String> {
+    let Some(at) = verified.at else {
+        return vec!["never: wale verify --content reads every object".to_owned()];
+    };
+    let oldest = verified
+        .oldest_backup
+        .into_iter()
+        .chain(verified.oldest_segment);
+    let since = oldest.min().map_or_else(String::new, |oldest| {
+        format!(", the oldest of this {}", age(now, oldest))
+    });
+    let mut told = vec![
+        format!("{} ({})", shown(at), age(now, at)),
+        format!(
+            "{} of {} backups and {} segments were found good{since}",
+            verified.proven_backups, verified.backups, verified.proven_segments
+        ),
+    ];
+    if verified.damaged > 0 {
+        let count = verified.damaged;
+        told.push(format!(
+            "{count} damaged or missing: wale verify says what that means"
+        ));
+    }
+    told
 }
 
 /// From when to when.
@@ -98,7 +139,7 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
-fn as_json(found: &Holdings, location: &str) -> Value {
+fn as_json(found: &Holdings, verified: &LastVerified, location: &str) -> Value {
     let told = |window: &Window| {
         let stretch = &window.stretch;
         json!({
@@ -127,5 +168,17 @@ fn as_json(found: &Holdings, location: &str) -> Value {
         })),
         "windows": found.windows.iter().map(told).collect::<Vec<Value>>(),
         "left": found.left.iter().map(told).collect::<Vec<Value>>(),
+        "verified": {
+            "at": verified.at,
+            "proven_backups": verified.proven_backups,
+            "oldest_backup_proof": verified.oldest_backup,
+            "proven_segments": verified.proven_segments,
+            "oldest_segment_proof": verified.oldest_segment,
+            "damaged": verified.damaged,
+            "examples": verified.examples.iter().map(|damage| json!({
+                "object": damage.object,
+                "found": damage.found,
+            })).collect::<Vec<Value>>(),
+        },
     })
 }

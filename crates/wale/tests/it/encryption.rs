@@ -68,7 +68,7 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
         .verb(WALE, "wale", &["backup-list", "--detail"]);
     assert_eq!(list.code(), 0, "{}", list.stderr);
     assert!(
-        list.stdout.contains("\tage\tX25519\tno\r\n"),
+        list.stdout.contains("\tage\tX25519\tno\t\r\n"),
         "{}",
         list.stdout
     );
@@ -77,7 +77,7 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
         identity.to_string_lossy().into_owned(),
     )];
     let readable = listed_with(&stage, with_key);
-    assert!(readable.contains("\tage\tX25519\tyes\r\n"), "{readable}");
+    assert!(readable.contains("\tage\tX25519\tyes\t\r\n"), "{readable}");
     let retain = stage.sidecar.verb(WALE, "wale", &["delete", "retain", "1"]);
     assert_eq!(retain.code(), 0, "{}", retain.stderr);
     // The absence of a segment needs no key.

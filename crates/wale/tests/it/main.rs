@@ -77,6 +77,7 @@ mod swift_store;
 mod targets;
 mod timelines;
 mod tls;
+mod verify;
 mod wal_e_defects;
 mod wal_e_face;
 mod wal_e_golden;

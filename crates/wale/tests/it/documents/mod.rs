@@ -65,6 +65,7 @@ pages! {
     the_guide_to_stores_runs: "docs/guide/stores.md", |_| {};
     the_guide_to_swift_runs: "docs/guide/swift.md", swift;
     the_guide_to_tls_runs: "docs/guide/tls.md", over_tls;
+    the_guide_to_verification_runs: "docs/guide/verify.md", |_| {};
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! What is remembered of earlier verifications, for status, lists and metrics.
+
+use chrono::{DateTime, Utc};
+use wale_archive::Archive;
+use wale_archive::proof::{Damage, WalProof};
+
+use crate::error::Result;
+
+/// What is known of an archive by what was read of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastVerified {
+    /// Base backups there are.
+    pub backups: u64,
+    /// Those of which every byte was found good.
+    pub proven_backups: u64,
+    /// The oldest of these proofs.
+    pub oldest_backup: Option<DateTime<Utc>>,
+    /// Segments that were found good. Some may be gone by now.
+    pub proven_segments: u64,
+    /// The oldest of these proofs.
+    pub oldest_segment: Option<DateTime<Utc>>,
+    /// When something was last read to verify it.
+    pub at: Option<DateTime<Utc>>,
+    /// Objects that were found damaged.
+    pub damaged: u64,
+    /// Some of them.
+    pub examples: Vec<Damage>,
+}
+
+/// Damaged objects that are named.
+const EXAMPLES: usize = 10;
+
+/// What is remembered. Costs a listing, a read of every sentinel, and a small read for each backup.
+///
+/// # Errors
+/// The store's failures.
+pub async fn last(archive: &Archive) -> Result<LastVerified> {
+    let owner = archive.identity().await.ok().flatten();
+    let owner = owner.map(|identity| identity.cluster.system_identifier);
+    let catalog = archive.catalog().await?;
+    let proofs = archive.backup_proofs(&catalog.backups).await?;
+    let wal = archive.wal_proof(owner).await?;
+    let mut last = LastVerified {
+        backups: catalog.backups.len() as u64,
+        ..LastVerified::default()
+    };
+    for proof in proofs.into_iter().filter_map(|(_, proof)| proof) {
+        last.at = last.at.max(Some(proof.at));
+        if let Some(damage) = proof.damage {
+            last.note(damage);
+        } else {
+            last.proven_backups += 1;
+            let oldest = last.oldest_backup.unwrap_or(proof.at);
+            last.oldest_backup = Some(oldest.min(proof.at));
+        }
+    }
+    if let Some(wal) = wal {
+        last.of_wal(wal);
+    }
+    Ok(last)
+}
+
+impl LastVerified {
+    fn of_wal(&mut self, wal: WalProof) {
+        self.at = self.at.max(wal.at);
+        self.proven_segments = wal.proven.count();
+        self.oldest_segment = wal.proven.times().map(|(oldest, _)| oldest);
+        let unnamed = wal.damaged_count.saturating_sub(wal.damaged.len() as u64);
+        self.damaged += unnamed;
+        for damage in wal.damaged {
+            self.note(damage);
+        }
+    }
+
+    fn note(&mut self, damage: Damage) {
+        self.damaged += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(damage);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What is read this time. Pure.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::options::Share;
+
+/// A time before which, or none at all, something was read: what was never read comes first.
+pub(super) type ReadAt = Option<DateTime<Utc>>;
+
+/// What is old enough to be read again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    /// When the reading begins.
+    pub(super) now: DateTime<Utc>,
+    /// How long a proof holds; none holds at all without.
+    pub(super) holds: Option<TimeDelta>,
+}
+
+impl Due {
+    /// Whether something is read again that was last proven then.
+    pub(super) fn is(&self, proven: ReadAt) -> bool {
+        match (proven, self.holds) {
+            (Some(proven), Some(holds)) => self.now - proven >= holds,
+            _ => true,
+        }
+    }
+}
+
+/// A backup that may be read.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// Bytes stored.
+    pub(super) bytes: u64,
+    /// When it was read last, whatever was found.
+    pub(super) read: ReadAt,
+    /// When it was found good at last.
+    pub(super) proven: ReadAt,
+    /// Whether it can be read at all: its objects are there.
+    pub(super) is_readable: bool,
+    /// The one that it holds the changes to.
+    pub(super) parent: Option<usize>,
+}
+
+/// Which of the backups are read, oldest first by their places. Of a share whole ones: those that were read longest ago, of
+/// equal ones the newest, until another one would be more than half too much; one in any case. What a delta builds on, and
+/// was not proven, goes along.
+pub(super) fn chosen(candidates: &[Candidate], due: Due, share: Option<Share>) -> BTreeSet<usize> {
+    let is_due = |one: &Candidate| one.is_readable && due.is(one.proven);
+    let mut order: Vec<usize> = (0..candidates.len())
+        .filter(|&index| is_due(&candidates[index]))
+        .collect();
+    order.sort_by_key(|&index| (candidates[index].read, Reverse(index)));
+    let all = candidates.iter().filter(|one| one.is_readable);
+    let wanted = share.map(|share| share.of(all.map(|one| one.bytes).sum()));
+    let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
+    for index in order {
+        let one = &candidates[index];
+        let is_enough = wanted.is_some_and(|wanted| bytes + one.bytes / 2 > wanted);
+        if is_enough && !chosen.is_empty() {
+            break;
+        }
+        let mut next = Some(index);
+        while let Some(index) = next.filter(|index| !chosen.contains(index)) {
+            bytes += candidates[index].bytes;
+            chosen.insert(index);
+            let parent = candidates[index].parent;
+            next = parent.filter(|&parent| candidates[parent].proven.is_none());
+        }
+    }
+    chosen
+}
+
+/// Which WAL is read: a rule that is asked segment by segment, in the order of a listing.
+#[derive(Clone, Debug)]
+pub(super) struct Quota {
+    due: Due,
+    /// What was read later than this is left; of what was read just then, the first `left` bytes are taken.
+    up_to: Option<ReadAt>,
+    left: u64,
+}
+
+impl Quota {
+    /// A rule for WAL of which so many bytes were last read at these times.
+    pub(super) fn new(bytes: &BTreeMap<ReadAt, u64>, due: Due, share: Option<Share>) -> Self {
+        let all = Self {
+            due,
+            up_to: None,
+            left: u64::MAX,
+        };
+        let Some(share) = share else {
+            return all;
+        };
+        let mut left = share.of(bytes.values().sum());
+        for (&read, &bytes) in bytes.iter().filter(|(read, _)| due.is(**read)) {
+            if bytes >= left {
+                let up_to = Some(read);
+                return Self { due, up_to, left };
+            }
+            left -= bytes;
+        }
+        all
+    }
+
+    /// Whether the next segment is read.
+    pub(super) fn takes(&mut self, read: ReadAt, bytes: u64) -> bool {
+        if !self.due.is(read) {
+            return false;
+        }
+        match self.up_to {
+            None => true,
+            Some(last) if read == last => {
+                let takes = self.left > 0;
+                self.left = self.left.saturating_sub(bytes);
+                takes
+            }
+            Some(last) => read < last,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(days: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(days)
+    }
+
+    fn due(holds: Option<i64>) -> Due {
+        Due {
+            now: at(100),
+            holds: holds.map(TimeDelta::days),
+        }
+    }
+
+    fn backup(bytes: u64, read: Option<i64>) -> Candidate {
+        Candidate {
+            bytes,
+            read: read.map(at),
+            proven: read.map(at),
+            is_readable: true,
+            parent: None,
+        }
+    }
+
+    fn share_of(text: &str) -> Share {
+        text.parse().expect("a share")
+    }
+
+    #[test]
+    fn a_proof_holds_for_as_long_as_is_said() {
+        assert!(due(None).is(Some(at(100))));
+        assert!(due(Some(30)).is(None));
+        assert!(due(Some(30)).is(Some(at(70))));
+        assert!(!due(Some(30)).is(Some(at(71))));
+        // A clock that went back proves nothing the worse.
+        assert!(!due(Some(30)).is(Some(at(120))));
+    }
+
+    #[test]
+    fn of_backups_the_longest_unread_comes_first_and_one_in_any_case() {
+        let all = [
+            backup(10, Some(5)),
+            backup(10, None),
+            backup(10, Some(3)),
+            backup(10, None),
+        ];
+        let of = |text: &str| Vec::from_iter(chosen(&all, due(None), Some(share_of(text))));
+        assert_eq!(of("1%"), [3]);
+        assert_eq!(of("50%"), [1, 3]);
+        assert_eq!(of("60%"), [1, 3]);
+        assert_eq!(of("75%"), [1, 2, 3]);
+        assert_eq!(of("100%"), [0, 1, 2, 3]);
+        assert_eq!(chosen(&all, due(None), None).len(), 4);
+        // What was proven lately is left; what is not there cannot be read.
+        let lately = chosen(&all, due(Some(96)), None);
+        assert_eq!(Vec::from_iter(lately), [1, 2, 3]);
+        let mut lost = all.clone();
+        lost[3].is_readable = false;
+        assert_eq!(
+            Vec::from_iter(chosen(&lost, due(None), Some(share_of("1%")))),
+            [1]
+        );
+    }
+
+    #[test]
+    fn a_damaged_backup_is_read_again_and_lets_others_have_their_turn() {
+        let mut all = [backup(10, Some(5)), backup(10, Some(4))];
+        all[0].proven = None;
+        assert_eq!(Vec::from_iter(chosen(&all, due(Some(99)), None)), [0]);
+        assert_eq!(
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("10%")))),
+            [1]
+        );
+    }
+
+    #[test]
+    fn what_a_delta_builds_on_and_was_not_proven_goes_along() {
+        let mut all = [backup(10, None), backup(1, None), backup(1, None)];
+        (all[1].parent, all[2].parent) = (Some(0), Some(1));
+        assert_eq!(
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("1%")))),
+            [0, 1, 2]
+        );
+        all[0].proven = Some(at(99));
+        assert_eq!(
+            Vec::from_iter(chosen(&all, due(None), Some(share_of("1%")))),
+            [1, 2]
+        );
+    }
+
+    /// Reads samples of ten segments of 10 bytes until all were read; gives how many it took.
+    fn runs_to_cover(text: &str) -> usize {
+        let mut read: Vec<ReadAt> = vec![None; 10];
+        for run in 1..100 {
+            let mut bytes = BTreeMap::new();
+            for at in &read {
+                *bytes.entry(*at).or_default() += 10;
+            }
+            let mut quota = Quota::new(&bytes, due(None), Some(share_of(text)));
+            for at_last in &mut read {
+                if quota.takes(*at_last, 10) {
+                    *at_last = Some(at(i64::try_from(run).expect("few")));
+                }
+            }
+            if read.iter().all(Option::is_some) {
+                return run;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    #[test]
+    fn samples_of_wal_cover_everything_in_turn() {
+        let runs = ["1%", "10%", "25%", "50%", "100%"].map(runs_to_cover);
+        assert_eq!(runs, [10, 10, 4, 2, 1]);
+    }
+
+    #[test]
+    fn of_wal_only_what_is_due_is_taken() {
+        let bytes = BTreeMap::from([(None, 10), (Some(at(5)), 10), (Some(at(90)), 10)]);
+        let mut all = Quota::new(&bytes, due(Some(30)), None);
+        let mut part = Quota::new(&bytes, due(Some(30)), Some(share_of("50%")));
+        for (read, expected) in [(None, true), (Some(at(5)), true), (Some(at(90)), false)] {
+            assert_eq!(
+                (all.takes(read, 10), part.takes(read, 10)),
+                (expected, expected)
+            );
+        }
+        // Less is due than the share.
+        let mut rest = Quota::new(&bytes, due(Some(99)), Some(share_of("90%")));
+        let taken = [None, None, Some(at(90))].map(|read| rest.takes(read, 5));
+        assert_eq!(taken, [true, true, false]);
+    }
+}
