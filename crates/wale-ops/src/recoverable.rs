@@ -8,11 +8,11 @@ mod map;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use wale_archive::lineage::{Gap, Leg};
+use wale_archive::lineage::{Gap, Histories, Leg};
 use wale_archive::walk::{Carried, Lack};
 use wale_archive::{Archive, BackupEntry, Catalog, CheckDepth, LostHistory, Wanted, walk};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{Lsn, RecoveryTargetTimeline, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
 use map::Collector;
