@@ -39,6 +39,7 @@ pub mod parts;
 mod placed;
 mod read;
 mod readable;
+mod rehearsed;
 mod remedy;
 mod tail;
 #[cfg(any(test, feature = "testing"))]
@@ -70,6 +71,7 @@ pub use lost_history::LostHistory;
 pub use placed::is_offline;
 pub use read::{ConsumeError, SealedObject, damaged};
 pub use readable::Unopened;
+pub use rehearsed::Rehearsals;
 pub use remedy::Remedy;
 pub use wal::StoredWal;
 pub use witness::Trace;

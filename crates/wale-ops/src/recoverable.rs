@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use wale_archive::lineage::{Gap, Histories, Wish, judge, legs};
 use wale_archive::walk::{Carried, Lack};
-use wale_archive::{Archive, CheckDepth, LostHistory, Wanted, walk};
+use wale_archive::{Archive, CheckDepth, LostHistory, Rehearsals, Wanted, walk};
+use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{
     Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineHistory, TimelineId, WalSegmentName,
@@ -124,6 +125,8 @@ pub struct Holdings {
     pub bytes: u64,
     /// From where to where a recovery gets without a gap, in the order of the backups that they begin with.
     pub windows: Vec<Window>,
+    /// The rehearsals whose records lie with the backups.
+    pub rehearsals: Rehearsals,
 }
 
 /// A stretch of WAL, and its times.
@@ -147,7 +150,7 @@ impl Holdings {
 
 /// Counts what there is, and follows the WAL from every base backup on.
 ///
-/// Costs a listing of the whole archive, a read of every sentinel, and what [`stretches`] costs.
+/// Costs a listing of the whole archive, a read of every sentinel and of some records of rehearsals, and what [`stretches`] costs.
 ///
 /// # Errors
 ///
@@ -155,10 +158,13 @@ impl Holdings {
 pub async fn holdings(archive: &Archive) -> Result<Holdings> {
     let failed = |e| OpError::from_store(e, "list the archive");
     let mut listing = archive.store().list("").await.map_err(failed)?;
-    let (mut objects, mut bytes) = (0, 0);
+    let (mut objects, mut bytes, mut rehearsed) = (0, 0, Vec::new());
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         objects += 1;
         bytes += meta.size;
+        if let ArchiveKey::Rehearsed(name) = layout::parse(meta.key.as_str()) {
+            rehearsed.push((name, meta.modified));
+        }
     }
     let catalog = archive.catalog().await?;
     let ends: Vec<(BackupName, DateTime<Utc>)> = catalog
@@ -191,6 +197,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         objects,
         bytes,
         windows,
+        rehearsals: archive.rehearsals(rehearsed).await?,
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use wale_ops::{Level, OpError};
+use wale_ops::{Level, OpError, RehearsalRecord};
 
 use crate::remedy::advice;
 
@@ -109,7 +109,17 @@ pub(crate) struct HoldingsRecord {
     pub(crate) bytes: u64,
     /// From where to where a recovery gets without a gap; the last one holds the newest backup.
     pub(crate) windows: Vec<WindowRecord>,
+    /// The last rehearsal of a restore.
+    pub(crate) last_rehearsal: Option<RehearsalNote>,
     pub(crate) checked_at: DateTime<Utc>,
+}
+
+/// A rehearsal of a restore, as the archive records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RehearsalNote {
+    pub(crate) backup: String,
+    #[serde(flatten)]
+    pub(crate) record: RehearsalRecord,
 }
 
 /// One of the windows.

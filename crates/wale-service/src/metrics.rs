@@ -116,6 +116,8 @@ pub(crate) struct Metrics {
     archive_bytes: Gauge,
     recoverable_from: FloatGauge,
     recoverable_to: FloatGauge,
+    last_rehearsal: FloatGauge,
+    last_rehearsal_ok: FloatGauge,
     wal_volume_free: FloatGauge,
     connections: Gauge,
     handshake_failures: Counter,
@@ -169,6 +171,8 @@ impl Metrics {
             archive_bytes: Gauge::default(),
             recoverable_from: FloatGauge::default(),
             recoverable_to: FloatGauge::default(),
+            last_rehearsal: FloatGauge::default(),
+            last_rehearsal_ok: FloatGauge::default(),
             wal_volume_free: FloatGauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -221,6 +225,8 @@ impl Metrics {
             &self.last_retention,
             &self.recoverable_from,
             &self.recoverable_to,
+            &self.last_rehearsal,
+            &self.last_rehearsal_ok,
             &self.wal_volume_free,
             &self.certificate_expiry,
         ] {
@@ -336,6 +342,17 @@ impl Metrics {
             "Unix time at which the last segment that a recovery reaches was stored, as of the last look",
             Unit::Seconds,
             self.recoverable_to.clone(),
+        );
+        r.register_with_unit(
+            "last_rehearsal_timestamp",
+            "Unix time of the end of the last rehearsal of a restore in which nothing failed, as of the last look",
+            Unit::Seconds,
+            self.last_rehearsal.clone(),
+        );
+        r.register(
+            "last_rehearsal_ok",
+            "Whether nothing failed in the last rehearsal of a restore, as of the last look",
+            self.last_rehearsal_ok.clone(),
         );
         r.register_with_unit(
             "wal_volume_free",
@@ -572,6 +589,13 @@ impl Metrics {
         self.recoverable_from.set(time(window.map(|one| one.from)));
         self.recoverable_to
             .set(time(window.and_then(|one| one.until)));
+        let rehearsals = &found.rehearsals;
+        let good = rehearsals.last_good.as_ref();
+        self.last_rehearsal
+            .set(time(good.map(|(_, record)| record.ended)));
+        let ok = rehearsals.last.as_ref().map(|(_, record)| record.ok);
+        self.last_rehearsal_ok
+            .set(ok.map_or(f64::NAN, |ok| f64::from(u8::from(ok))));
     }
 
     /// How many segments are there only for another tool.

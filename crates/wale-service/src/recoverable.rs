@@ -13,7 +13,8 @@ use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::{
-    GapRecord, HoldingsRecord, LostHistoryRecord, RecoverableRecord, WindowRecord, log_failure,
+    GapRecord, HoldingsRecord, LostHistoryRecord, RecoverableRecord, RehearsalNote, WindowRecord,
+    log_failure,
 };
 
 /// Between two checks. A listing of N keys is N / 1,000 requests on S3: 100,000 segments (1.6 TB of WAL) make 100 an
@@ -124,7 +125,12 @@ fn note_holdings(app: &App, found: &Holdings) {
             until: window.until,
         }
     });
+    let last = found.rehearsals.last.as_ref();
     let record = HoldingsRecord {
+        last_rehearsal: last.map(|(backup, record)| RehearsalNote {
+            backup: backup.to_string(),
+            record: record.clone(),
+        }),
         backups: found.backups,
         objects: found.objects,
         bytes: found.bytes,

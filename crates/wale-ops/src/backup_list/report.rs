@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use wale_format::{BackupName, Codec, ShownEncryption};
+use wale_format::{BackupName, Codec, RehearsalRecord, ShownEncryption};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
 /// One base backup of the archive.
@@ -94,4 +94,6 @@ pub struct BackupLook {
     pub cannot: Option<String>,
     /// How its partitions are encrypted, as the beginning of one shows; `None` where they are in the clear.
     pub encryption: Option<ShownEncryption>,
+    /// What the last rehearsal of a restore from it found.
+    pub rehearsed: Option<RehearsalRecord>,
 }

@@ -17,7 +17,7 @@ use wale_ops::{Archive, Kind, OpError};
 use crate::cli::{BackupList, Face};
 
 /// What `wale` tells beside WAL-E's columns with `--detail`.
-const OWN_HEADER: [&str; 3] = ["encryption", "keys", "can_decrypt"];
+const OWN_HEADER: [&str; 4] = ["encryption", "keys", "can_decrypt", "rehearsed"];
 
 const HEADER: [&str; 7] = [
     "name",
@@ -162,16 +162,22 @@ fn table(summaries: &[BackupSummary], detail: bool, face: Face, times: Times) ->
 }
 
 /// How a backup is encrypted, for which keys, and whether it can be decrypted as wale is set up now; empty where it is in the
-/// clear.
-fn own_columns(summary: &BackupSummary) -> [String; 3] {
+/// clear. Then what its last rehearsal found, and when.
+fn own_columns(summary: &BackupSummary) -> [String; 4] {
     let looked = summary.looked.as_ref();
+    let rehearsed = looked.and_then(|looked| looked.rehearsed.as_ref());
+    let rehearsed = rehearsed.map_or_else(String::new, |record| {
+        let outcome = if record.ok { "ok" } else { "failed" };
+        let ended = record.ended.to_rfc3339_opts(SecondsFormat::Secs, true);
+        format!("{outcome} {ended}")
+    });
     let Some(shown) = looked.and_then(|looked| looked.encryption.as_ref()) else {
-        return [const { String::new() }; 3];
+        return [String::new(), String::new(), String::new(), rehearsed];
     };
     let can = if shown.locked.is_none() { "yes" } else { "no" };
     // Names of keys are the archive's: they have no control characters (`wale_format::crypt`).
     let (method, keys) = (method_of(shown), shown.keys.join(","));
-    [method.to_owned(), keys, can.to_owned()]
+    [method.to_owned(), keys, can.to_owned(), rehearsed]
 }
 
 /// What objects that show nothing of themselves are encrypted with, nobody knows who has no key: of libsodium's.
@@ -251,6 +257,7 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "delta_of": summary.parent,
         "codecs": looked.map(|looked| &looked.codecs),
         "encryption": encryption,
+        "rehearsed": looked.and_then(|looked| looked.rehearsed.as_ref()),
         "restorable": looked.map(|looked| looked.cannot.is_none()),
         "not_restorable_because": looked.and_then(|looked| looked.cannot.as_ref()),
         "damaged": summary.damaged,
@@ -334,19 +341,19 @@ mod tests {
             has_key: false,
         });
         let cases = [
-            (None, "\t\t\t\r\n", Value::Null),
+            (None, "\t\t\t\t\r\n", Value::Null),
             (
                 Some(shown(
                     &["X25519", "ssh-rsa abcd"],
                     Some(Encryption::Age),
                     None,
                 )),
-                "\tage\tX25519,ssh-rsa abcd\tyes\r\n",
+                "\tage\tX25519,ssh-rsa abcd\tyes\t\r\n",
                 json!({"method": "age", "keys": ["X25519", "ssh-rsa abcd"], "can_decrypt": true}),
             ),
             (
                 Some(shown(&[], None, locked)),
-                "\tunknown\t\tno\r\n",
+                "\tunknown\t\tno\t\r\n",
                 json!({"method": "unknown", "keys": [], "can_decrypt": false}),
             ),
         ];
@@ -356,10 +363,11 @@ mod tests {
                 codecs: [Codec::Zstd].into(),
                 cannot: None,
                 encryption,
+                rehearsed: None,
             });
             let text = table(std::slice::from_ref(&row), true, Face::Wale, Times::File);
             assert!(
-                text.contains("\tencryption\tkeys\tcan_decrypt\r\n"),
+                text.contains("\tencryption\tkeys\tcan_decrypt\trehearsed\r\n"),
                 "{text}"
             );
             assert!(text.ends_with(end), "{text}");
