@@ -51,7 +51,7 @@ impl Bench<'_> {
 
     /// The databases that can be asked.
     async fn databases(self) -> Result<Vec<String>, ClusterError> {
-        let control = self.connect(&self.options.database).await?;
+        let control = self.connect(&self.options.control_database).await?;
         let mut databases = control.every_database().await?;
         control.close().await;
         databases.retain(|database| !wale_pg::byte_text::has_escapes(database));
@@ -68,7 +68,11 @@ impl Bench<'_> {
             }) if sqlstate == NO_RIGHT => {
                 findings.note(AMCHECK, CheckOutcome::Skipped, message);
             }
-            Err(error) => findings.note(AMCHECK, CheckOutcome::Failed, words_of(error, AMCHECK)),
+            Err(error) => findings.note(
+                AMCHECK,
+                CheckOutcome::Failed,
+                words_of(error, "run amcheck"),
+            ),
         }
     }
 

@@ -47,6 +47,8 @@ pub struct RehearseOptions {
     pub home: Option<PathBuf>,
     /// The superuser that logs in.
     pub user: String,
+    /// The database in which the copy is asked what it is.
+    pub control_database: String,
     /// The database in which the user's SQL runs.
     pub database: String,
     /// `shared_buffers` in bytes.

@@ -133,7 +133,7 @@ async fn look(
     progress.set_phase("checking");
     let checking = Instant::now();
     let facts = async {
-        let control = Control::connect(&server.connect(&options.database)).await?;
+        let control = Control::connect(&server.connect(&options.control_database)).await?;
         let facts = control.copy_facts().await?;
         control.close().await;
         Ok(facts)

@@ -375,7 +375,7 @@ fn damage_is_found_told_and_recorded_on_every_major() {
 #[test]
 fn a_damaged_page_is_found_by_its_checksum() {
     let stage = Stage::with("drill-page", &ClusterOptions::default(), |options| {
-        options.set("WALE_DAMAGED_PAGES", "warn")
+        options.set("WALE_DAMAGED_PAGES", "record")
     });
     let pg = &stage.cluster;
     pg.sql("create table d (v text); insert into d select repeat('x', 100) from generate_series(1, 1000)");

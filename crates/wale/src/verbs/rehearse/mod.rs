@@ -344,13 +344,15 @@ impl Drill<'_> {
 
     fn options(self, chosen: &Chosen) -> RehearseOptions {
         let (arguments, settings) = (self.arguments, self.settings);
+        let control_database = settings.get(&declared::PGDATABASE);
         let database = arguments.database.clone();
         let fingerprint = arguments.fingerprint.clone();
         RehearseOptions {
             programs: chosen.programs.clone(),
             home: settings.home().map(std::path::Path::to_path_buf),
             user: settings.get(&declared::PGUSER),
-            database: database.unwrap_or_else(|| settings.get(&declared::PGDATABASE)),
+            database: database.unwrap_or_else(|| control_database.clone()),
+            control_database,
             shared_buffers: self.shared_buffers(),
             limit: arguments.timeout.unwrap_or(LIMIT),
             sql: arguments
@@ -417,9 +419,11 @@ fn is_finding(kind: Kind) -> bool {
     )
 }
 
-/// The newest commit that a recovery to the end must come to.
+/// The newest commit that a recovery to the end must come to. One before the end of the backup may lie before the place from which
+/// it replays.
 fn newest_commit(plan: &RestorePlan) -> Option<DateTime<Utc>> {
     let wal = plan.wal.as_ref()?;
     let is_wanted = plan.target == RecoveryTargetKind::Latest && wal.gap.is_none();
-    wal.newest_commit.filter(|_| is_wanted)
+    let replayed = |commit: &DateTime<Utc>| is_wanted && *commit > plan.files.ended;
+    wal.newest_commit.filter(replayed)
 }
