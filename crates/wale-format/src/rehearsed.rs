@@ -13,7 +13,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RehearsalRecord {
     /// Version of this object's format.
-    format: u32,
+    pub format: u32,
     /// When it began.
     pub began: DateTime<Utc>,
     /// When it ended.

@@ -18,7 +18,7 @@ mod report;
 mod run;
 mod scratch;
 
-pub use options::{Copy, Fingerprint, LeftOut, RehearseOptions};
+pub use options::{Fingerprint, LeftOut, RehearseOptions, RestoredCopy};
 pub use plan::{Dice, random_moment};
 pub use report::Findings;
 pub use run::run;

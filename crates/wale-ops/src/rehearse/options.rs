@@ -9,7 +9,7 @@ use wale_pg::{MajorVersion, RecoveryTargetKind};
 
 /// A restored copy that was not started yet.
 #[derive(Debug, Clone)]
-pub struct Copy {
+pub struct RestoredCopy {
     /// Where it lies, and what belongs to its server.
     pub places: TrialPlaces,
     /// Its version.

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_format::CheckOutcome;
 use wale_pg::RecoveryTargetKind;
 
-/// Numbers that follow from a seed: SplitMix64, whose next number needs nothing but a multiplication.
+/// Numbers that follow from a seed: `SplitMix64`, whose next number needs nothing but a multiplication.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 

@@ -9,7 +9,7 @@ use wale_format::CheckOutcome;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::checks::{self, Bench};
-use super::options::{Copy, LeftOut, RehearseOptions};
+use super::options::{LeftOut, RehearseOptions, RestoredCopy};
 use super::plan::judge_recovery;
 use super::report::Findings;
 use crate::error::{OpError, Result};
@@ -18,7 +18,7 @@ const RECOVERY: &str = "recovery";
 
 /// What was found before the server was stopped.
 #[derive(Default)]
-struct Looked {
+struct Seen {
     findings: Findings,
     /// Whether recovery is over.
     has_recovered: bool,
@@ -32,7 +32,7 @@ struct Looked {
 /// [`crate::Kind::Cancelled`]; [`crate::Kind::Configuration`] and those of the file system when the server cannot even be tried.
 /// What is wrong with the copy is no error.
 pub async fn run(
-    copy: &Copy,
+    copy: &RestoredCopy,
     options: &RehearseOptions,
     progress: &Progress,
     cancel: &CancellationToken,
@@ -45,14 +45,14 @@ pub async fn run(
     );
     let started = TrialServer::start(&client, &copy.places, copy.major, options.shared_buffers);
     let mut server = started.map_err(|error| OpError::from_cluster(error, "start the copy"))?;
-    let mut looked = Looked::default();
+    let mut looked = Seen::default();
     let work = look(&mut server, &client, copy, options, progress, &mut looked);
     let bounded = tokio::time::timeout(options.limit, work);
     let ended = cancel.run_until_cancelled(bounded).await;
     let last_lines = server.last_lines();
     progress.set_phase("stopping the copy");
     let stopped = server.stop().await;
-    let Looked {
+    let Seen {
         mut findings,
         has_recovered,
         has_checksums,
@@ -87,7 +87,7 @@ pub async fn run(
 
 async fn page_checksums(
     client: &Client,
-    copy: &Copy,
+    copy: &RestoredCopy,
     options: &RehearseOptions,
     has_checksums: bool,
     findings: &mut Findings,
@@ -107,10 +107,10 @@ async fn page_checksums(
 async fn look(
     server: &mut TrialServer,
     client: &Client,
-    copy: &Copy,
+    copy: &RestoredCopy,
     options: &RehearseOptions,
     progress: &Progress,
-    looked: &mut Looked,
+    looked: &mut Seen,
 ) {
     progress.set_phase("recovering");
     let begun = Instant::now();

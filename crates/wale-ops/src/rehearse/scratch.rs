@@ -168,7 +168,7 @@ fn mark(path: &Path) -> Result<bool> {
             return Err(OpError::from_io(error, what));
         }
     };
-    let data = DataDirectory::at(&path.join(DATA));
+    let data = DataDirectory::at(path.join(DATA));
     if let Ok(PostmasterState::Live(file)) = data.postmaster() {
         return Err(OpError::new(
             Kind::Busy,

@@ -3,6 +3,7 @@
 //!
 //! It puts two operations together: the restore (`backup_fetch`), and the trial of its copy (`rehearse`).
 
+mod report;
 mod show;
 
 use std::path::PathBuf;
@@ -19,12 +20,14 @@ use wale_ops::backup_fetch::{
     RestorePlan, RestoreReport,
 };
 use wale_ops::rehearse::{
-    self, Copy, Dice, Findings, Fingerprint, LeftOut, RehearseOptions, ScratchFolder, random_moment,
+    self, Dice, Findings, Fingerprint, LeftOut, RehearseOptions, RestoredCopy, ScratchFolder,
+    random_moment,
 };
 use wale_ops::{Archive, Kind, OpError};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress, blocking};
 
+use self::report::Rehearsed;
 use super::print::print;
 use super::restore::{Said, absolute, in_flags, tell};
 use crate::assemble::{self, ClusterRequest, VERSION};
@@ -60,15 +63,6 @@ struct Chosen {
     programs: Programs,
     major: MajorVersion,
     seed: Option<u64>,
-}
-
-/// A rehearsal that was made.
-struct Rehearsed {
-    plan: RestorePlan,
-    record: RehearsalRecord,
-    last_lines: Vec<String>,
-    /// Why the archive does not keep the record.
-    not_recorded: Option<String>,
 }
 
 /// Runs the verb.
@@ -171,7 +165,7 @@ impl Drill<'_> {
             print(&shown).map_err(|failure| failure.error)?;
         }
         let options = self.options(&chosen);
-        let copy = Copy {
+        let copy = RestoredCopy {
             places: self.scratch.places(),
             major: chosen.major,
             target: plan.target.clone(),

@@ -7,7 +7,7 @@ use wale_format::{CheckOutcome, CheckRecord, RehearsalRecord};
 use wale_ops::backup_fetch::RestorePlan;
 
 use super::super::restore::show::{Lines, add_amounts, add_wal, time};
-use super::Rehearsed;
+use super::report::Rehearsed;
 use crate::progress::duration;
 
 /// What will be done.
