@@ -42,6 +42,7 @@ mod placed;
 pub mod proof;
 mod read;
 mod readable;
+mod rehearsed;
 mod remedy;
 mod tail;
 #[cfg(any(test, feature = "testing"))]
@@ -75,6 +76,7 @@ pub use onward::Onward;
 pub use placed::is_offline;
 pub use read::{ConsumeError, SealedObject, damaged};
 pub use readable::Unopened;
+pub use rehearsed::Rehearsals;
 pub use remedy::Remedy;
 pub use wal::StoredWal;
 pub use witness::Trace;

@@ -9,6 +9,7 @@
 //! | [`restore_tree`] | writing a data directory: nothing escapes, owner and modes are right |
 //! | [`restore_marker`] | the note a restore leaves in PGDATA about itself |
 //! | [`lock_file`] | the file by which a database container says that it waits for the sidecar |
+//! | [`trial`] | a server that is started on a restored copy, and the programs that look at it |
 //! | [`durable`] | the only place with writes to the file system: temp file, flush, rename, flush |
 //!
 //! This room refuses to know what an archive is: no object, key, codec or backup name appears here.
@@ -34,13 +35,14 @@ pub mod recovery;
 mod regular_file;
 pub mod restore_marker;
 pub mod restore_tree;
+pub mod trial;
 pub mod wal_directory;
 
 pub use byte_path::{path_of_text, text_of_path};
 pub use control::{
     ArchiverDeed, ArchiverStats, Checkpoint, ConnectOptions, ConnectionWatch, Control,
-    ControlStamp, DatabaseRelations, ExtensionInventory, RunningBackup, Secret, ServerFacts,
-    SslMode, StoppedBackup,
+    ControlStamp, CopyFacts, DatabaseRelations, ExtensionInventory, IndexFaults, RunningBackup,
+    Secret, ServerFacts, SslMode, StoppedBackup, TimescaleFacts, TimescaleLook,
 };
 pub use data_directory::{
     DataDirectory, DirectoryContent, Entry, EntryKind, Listing, PostmasterFile, PostmasterState,

@@ -18,6 +18,7 @@
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
 //!     <backup>/wale_configuration.json            ours: the server's configuration, where it lies outside of PGDATA
+//!     <backup>/wale_rehearsed.json                ours: what the last rehearsal of a restore from it found
 //!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
 //!     <backup>/wale_deletion                      ours: the backup is being deleted
 //!     <backup>/wale_verified.json                 ours: when the backup was read, and what was found
@@ -62,6 +63,7 @@ const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
 const CONFIGURATION: &str = "wale_configuration.json";
+const REHEARSED: &str = "wale_rehearsed.json";
 const ATTEMPT: &str = "wale_attempt.json";
 const DELETION: &str = "wale_deletion";
 const VERIFIED: &str = "wale_verified.json";
@@ -138,6 +140,13 @@ pub fn configuration(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{CONFIGURATION}")
 }
 
+/// The key of what the last rehearsal of a restore from the backup found. It is written over, goes with the backup, and is no
+/// part of it.
+#[must_use]
+pub fn rehearsed(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{REHEARSED}")
+}
+
 /// The key of the note that a backup is being deleted. It is there before the sentinel goes, and goes last: what has
 /// the note and no sentinel is no backup that is being written.
 #[must_use]
@@ -202,6 +211,8 @@ pub enum ArchiveKey {
     Manifest(BackupName),
     /// The configuration that lay outside of the data directory.
     Configuration(BackupName),
+    /// What the last rehearsal found.
+    Rehearsed(BackupName),
     /// The claim on a backup's name.
     Attempt(BackupName),
     /// The note that a backup is being deleted.
@@ -260,6 +271,7 @@ impl ArchiveKey {
             Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
             Self::Configuration(backup) => configuration(backup),
+            Self::Rehearsed(backup) => rehearsed(backup),
             Self::Attempt(backup) => attempt(backup),
             Self::Deletion(backup) => deletion(backup),
             Self::Verified(backup) => verified(backup),
@@ -292,6 +304,7 @@ impl ArchiveKey {
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
             | Self::Configuration(backup)
+            | Self::Rehearsed(backup)
             | Self::Attempt(backup)
             | Self::Deletion(backup)
             | Self::Verified(backup)
@@ -393,6 +406,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
         CONFIGURATION => Some(ArchiveKey::Configuration(backup)),
+        REHEARSED => Some(ArchiveKey::Rehearsed(backup)),
         ATTEMPT => Some(ArchiveKey::Attempt(backup)),
         DELETION => Some(ArchiveKey::Deletion(backup)),
         VERIFIED => Some(ArchiveKey::Verified(backup)),
@@ -552,6 +566,10 @@ mod tests {
             (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_configuration.json",
                 configuration(&backup()),
+            ),
+            (
+                "basebackups_005/base_000000010000000000000003_00000040/wale_rehearsed.json",
+                rehearsed(&backup()),
             ),
             (
                 "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",

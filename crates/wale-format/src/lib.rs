@@ -13,6 +13,7 @@
 //! | [`file_list`](mod@file_list) | WAL-G's list of a backup's files, as wale writes it |
 //! | [`layout`] | names of objects: key ↔ meaning |
 //! | [`sentinel`], [`metadata`] | the commit record of a base backup, and WAL-G's copy of its times |
+//! | [`rehearsed`] | what a rehearsal of a restore found |
 //! | [`manifest`] | PostgreSQL's `backup_manifest` |
 //! | [`increment`] | the pages of a file that WAL-G's delta backups have |
 //! | [`identity`] | `wale.json`: which cluster an archive belongs to |
@@ -36,6 +37,7 @@ pub mod layout;
 pub mod manifest;
 pub mod metadata;
 pub mod partition;
+pub mod rehearsed;
 pub mod seal;
 pub mod sentinel;
 pub mod tar;
@@ -55,6 +57,7 @@ pub use manifest::{
 };
 pub use metadata::BackupMetadata;
 pub use partition::{PartitionPlan, PlanLimits, PlannedFile};
+pub use rehearsed::{CheckOutcome, CheckRecord, RehearsalRecord, TimescaleCounts};
 pub use seal::{Seal, SealReader, SealWriter, ShownEncryption};
 pub use sentinel::{
     DamagedPage, PartitionRecord, Sentinel, SentinelError, SentinelOrigin, TablespaceRecord,

@@ -24,6 +24,7 @@ pub mod ownership;
 pub mod promotion;
 pub mod readers;
 pub mod recoverable;
+pub mod rehearse;
 pub mod retention;
 pub mod retry;
 pub mod rival;
@@ -51,7 +52,7 @@ pub use wale_archive::error::{self, Declined, InRecovery, Kind, Level, OpError, 
 // The names that a program needs to run these operations for a long time; wale-service sees no room below.
 pub use wale_archive::{
     Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock, Disputed,
-    RefusedEncryption, Remedy, SentinelRecord, StoredWal, foreign_cluster,
+    RefusedEncryption, Rehearsals, Remedy, SentinelRecord, StoredWal, foreign_cluster,
 };
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
@@ -59,5 +60,5 @@ pub use wale_cluster::{
     WalDirectory, read_bounded, read_bounded_text,
 };
 pub use wale_format::layout::wal_claim;
-pub use wale_format::{BackupName, Encryption};
+pub use wale_format::{BackupName, Encryption, RehearsalRecord};
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};

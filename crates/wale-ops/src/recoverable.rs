@@ -10,7 +10,10 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use wale_archive::lineage::{Gap, Histories, Leg};
 use wale_archive::walk::{Carried, Lack};
-use wale_archive::{Archive, BackupEntry, Catalog, CheckDepth, LostHistory, Wanted, walk};
+use wale_archive::{
+    Archive, BackupEntry, Catalog, CheckDepth, LostHistory, Rehearsals, Wanted, walk,
+};
+use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, RecoveryTargetTimeline, WalSegmentName, WalSegmentSize};
 
@@ -142,6 +145,8 @@ pub struct Holdings {
     pub left: Vec<Window>,
     /// The WAL of each timeline.
     pub timelines: Vec<TimelineHeld>,
+    /// The rehearsals whose records lie with the backups.
+    pub rehearsals: Rehearsals,
 }
 
 /// Timelines that were left and are looked at: each costs what [`run`] costs, and what somebody wants back was left lately.
@@ -172,8 +177,8 @@ impl Holdings {
 
 /// Counts what there is, and follows the WAL from every base backup on.
 ///
-/// Costs a listing of the whole archive, a read of every sentinel and of every history, what [`stretches`] costs, and that again
-/// for up to [`LEFT_MAX`] timelines.
+/// Costs a listing of the whole archive, a read of every sentinel, of every history and of some records of rehearsals, what
+/// [`stretches`] costs, and that again for up to [`LEFT_MAX`] timelines.
 ///
 /// # Errors
 ///
@@ -184,11 +189,14 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
     let mut map = Collector::new(size);
     let failed = |e| OpError::from_store(e, "list the archive");
     let mut listing = archive.store().list("").await.map_err(failed)?;
-    let (mut objects, mut bytes) = (0, 0);
+    let (mut objects, mut bytes, mut rehearsed) = (0, 0, Vec::new());
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         objects += 1;
         bytes += meta.size;
         map.see(meta.key.as_str(), meta.modified);
+        if let ArchiveKey::Rehearsed(name) = layout::parse(meta.key.as_str()) {
+            rehearsed.push((name, meta.modified));
+        }
     }
     let readable = |entry: &&BackupEntry| entry.readable().is_some();
     let backups: Vec<&BackupEntry> = catalog.backups.iter().filter(readable).collect();
@@ -211,6 +219,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         windows,
         left,
         timelines,
+        rehearsals: archive.rehearsals(rehearsed).await?,
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use wale_ops::{Level, OpError};
+use wale_ops::{Level, OpError, RehearsalRecord};
 
 use crate::remedy::advice;
 
@@ -112,6 +112,8 @@ pub(crate) struct HoldingsRecord {
     /// What can be restored of timelines that were left, by naming the timeline.
     pub(crate) left: Vec<WindowRecord>,
     pub(crate) timelines: Vec<TimelineRecord>,
+    /// The last rehearsal of a restore.
+    pub(crate) last_rehearsal: Option<RehearsalNote>,
     pub(crate) checked_at: DateTime<Utc>,
 }
 
@@ -155,6 +157,14 @@ pub(crate) struct VerifyRecord {
     pub(crate) remedy: Option<String>,
     /// Why what was read is not remembered.
     pub(crate) not_remembered: Option<String>,
+}
+
+/// A rehearsal of a restore, as the archive records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RehearsalNote {
+    pub(crate) backup: String,
+    #[serde(flatten)]
+    pub(crate) record: RehearsalRecord,
 }
 
 /// One of the windows.

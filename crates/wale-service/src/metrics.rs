@@ -118,6 +118,8 @@ pub(crate) struct Metrics {
     recoverable_to: FloatGauge,
     last_verified: FloatGauge,
     damaged: Gauge,
+    last_rehearsal: FloatGauge,
+    last_rehearsal_ok: FloatGauge,
     wal_volume_free: FloatGauge,
     connections: Gauge,
     handshake_failures: Counter,
@@ -173,6 +175,8 @@ impl Metrics {
             recoverable_to: FloatGauge::default(),
             last_verified: FloatGauge::default(),
             damaged: Gauge::default(),
+            last_rehearsal: FloatGauge::default(),
+            last_rehearsal_ok: FloatGauge::default(),
             wal_volume_free: FloatGauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -226,6 +230,8 @@ impl Metrics {
             &self.recoverable_from,
             &self.recoverable_to,
             &self.last_verified,
+            &self.last_rehearsal,
+            &self.last_rehearsal_ok,
             &self.wal_volume_free,
             &self.certificate_expiry,
         ] {
@@ -352,6 +358,17 @@ impl Metrics {
             "verify_damaged_objects",
             "Objects of the archive that were found damaged or missing when they were last verified",
             self.damaged.clone(),
+        );
+        r.register_with_unit(
+            "last_rehearsal_timestamp",
+            "Unix time of the end of the last rehearsal of a restore in which nothing failed, as of the last look",
+            Unit::Seconds,
+            self.last_rehearsal.clone(),
+        );
+        r.register(
+            "last_rehearsal_ok",
+            "Whether nothing failed in the last rehearsal of a restore, as of the last look",
+            self.last_rehearsal_ok.clone(),
         );
         r.register_with_unit(
             "wal_volume_free",
@@ -588,6 +605,13 @@ impl Metrics {
         self.recoverable_from.set(time(window.map(|one| one.from)));
         self.recoverable_to
             .set(time(window.and_then(|one| one.until)));
+        let rehearsals = &found.rehearsals;
+        let good = rehearsals.last_good.as_ref();
+        self.last_rehearsal
+            .set(time(good.map(|(_, record)| record.ended)));
+        let ok = rehearsals.last.as_ref().map(|(_, record)| record.ok);
+        self.last_rehearsal_ok
+            .set(ok.map_or(f64::NAN, |ok| f64::from(u8::from(ok))));
     }
 
     /// When the archive was last read to verify it, and how much of it was found damaged or missing.

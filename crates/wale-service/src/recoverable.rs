@@ -13,8 +13,8 @@ use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::{
-    GapRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord, RunRecord,
-    TimelineRecord, WindowRecord, log_failure,
+    GapRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord, RehearsalNote,
+    RunRecord, TimelineRecord, WindowRecord, log_failure,
 };
 use crate::verifier;
 
@@ -110,7 +110,12 @@ fn note(app: &App, found: Option<&Recoverable>) {
 /// Notes what the archive holds.
 fn note_holdings(app: &App, found: &Holdings) {
     app.metrics.holdings(found);
+    let last = found.rehearsals.last.as_ref();
     let record = HoldingsRecord {
+        last_rehearsal: last.map(|(backup, record)| RehearsalNote {
+            backup: backup.to_string(),
+            record: record.clone(),
+        }),
         backups: found.backups,
         objects: found.objects,
         bytes: found.bytes,

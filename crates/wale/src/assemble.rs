@@ -214,6 +214,8 @@ pub(crate) struct ClusterRequest {
     pub(crate) goal: Vec<GoalItem>,
     /// Where it gets its WAL.
     pub(crate) wal_from: WalFrom,
+    /// The command by which it gets it, where that is not ours to write.
+    pub(crate) restore_command: Option<String>,
     /// It is a copy beside production.
     pub(crate) rehearsal: Option<Rehearsal>,
 }
@@ -227,6 +229,7 @@ impl ClusterRequest {
             restore_as: settings.get(&declared::WALE_RESTORE_AS),
             goal: goal::of_settings(settings),
             wal_from: WalFrom::Sidecar,
+            restore_command: settings.get(&declared::WALE_RESTORE_COMMAND),
             rehearsal: None,
         }
     }
@@ -241,7 +244,7 @@ pub(crate) fn restore_cluster(
     request: ClusterRequest,
 ) -> Result<RestoreClusterOptions, OpError> {
     let (restore_as, directory) = (request.restore_as, request.directory);
-    let given = settings.get(&declared::WALE_RESTORE_COMMAND);
+    let given = request.restore_command;
     let mut archive_settings = None;
     let command = match (&given, request.wal_from) {
         (Some(command), _) => RestoreCommand {

@@ -10,7 +10,7 @@ pub(crate) const FUNCTION_LINES_MAX: usize = 100;
 pub(crate) const FUNCTION_LINES_AIM: usize = 70;
 
 /// The operations of wale-ops, which stand side by side. Everything else there stands below them.
-pub(crate) const OPERATIONS: [&str; 13] = [
+pub(crate) const OPERATIONS: [&str; 14] = [
     "archive_copy",
     "backup_fetch",
     "backup_list",
@@ -19,6 +19,7 @@ pub(crate) const OPERATIONS: [&str; 13] = [
     "ownership",
     "promotion",
     "recoverable",
+    "rehearse",
     "retention",
     "unknown_server",
     "unreadable_wal",

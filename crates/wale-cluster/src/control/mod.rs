@@ -11,6 +11,7 @@
 mod backup;
 mod catalog;
 mod connection;
+mod examine;
 mod options;
 mod passfile;
 mod relations;
@@ -19,6 +20,7 @@ mod tls;
 pub use backup::{Checkpoint, RunningBackup, StoppedBackup};
 pub use catalog::{ArchiverDeed, ArchiverStats, ControlStamp, ExtensionInventory, ServerFacts};
 pub use connection::{ConnectionWatch, Control};
+pub use examine::{CopyFacts, IndexFaults, TimescaleFacts, TimescaleLook};
 pub use options::{ConnectOptions, Secret, SslMode};
 pub use relations::DatabaseRelations;
 pub use tls::{checking_client, unchecking_client};

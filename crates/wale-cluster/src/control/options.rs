@@ -128,7 +128,7 @@ impl Default for ConnectOptions {
 impl ConnectOptions {
     /// The same server and user, another database.
     #[must_use]
-    pub(super) fn with_database(&self, database: &str) -> Self {
+    pub(crate) fn with_database(&self, database: &str) -> Self {
         Self {
             database: database.to_owned(),
             ..self.clone()

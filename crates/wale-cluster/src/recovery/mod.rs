@@ -40,7 +40,8 @@ pub use includes::{Mended, mend as mend_includes};
 pub use mistake::SettingMistake;
 pub use mode::RecoveryMode;
 pub use preload::{TIMESCALEDB_WORKERS, libraries};
-pub use rehearsal::Rehearsal;
+pub(crate) use rehearsal::in_kilobytes;
+pub use rehearsal::{Rehearsal, SHARED_BUFFERS, SHARED_BUFFERS_MIN};
 pub use restore_command::{
     AUTHORIZATION_FILE, RestoreClient, RestoreCommand, RestoreEndpoint, RestoreTls, STOP_STATUS,
     renew_authorization, restore_command, write_authorization,

@@ -25,11 +25,23 @@ const JOBS: [(&str, &str, &str); 3] = [
     ("pg_partman_bgw", "pg_partman_bgw.dbname", ""),
 ];
 
+/// `shared_buffers` of a copy unless somebody says otherwise: PostgreSQL's own default.
+pub const SHARED_BUFFERS: u64 = 128 << 20;
+/// The least that every server takes: 128 kB.
+pub const SHARED_BUFFERS_MIN: u64 = 128 << 10;
+
+/// A number of bytes as a setting of memory has it.
+pub(crate) fn in_kilobytes(bytes: u64) -> String {
+    format!("{}kB", bytes.max(SHARED_BUFFERS_MIN) >> 10)
+}
+
 /// A copy beside production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rehearsal {
     /// The port at which it listens, on this machine alone.
     pub port: u16,
+    /// Its `shared_buffers`, in bytes: production's may be most of a machine.
+    pub shared_buffers: u64,
 }
 
 impl Rehearsal {
@@ -42,6 +54,7 @@ impl Rehearsal {
         loaded: impl IntoIterator<Item = &'l str>,
     ) -> Vec<(String, String)> {
         let port = self.port.to_string();
+        let shared_buffers = in_kilobytes(self.shared_buffers);
         let mut settings = vec![
             ("archive_mode", "off"),
             // Whoever turns archiving on again still pushes nothing.
@@ -53,8 +66,9 @@ impl Rehearsal {
             ("synchronous_standby_names", ""),
             ("external_pid_file", ""),
             ("log_directory", "log"),
-            // Production has taken them.
-            ("huge_pages", "try"),
+            // Production has taken its share of the machine.
+            ("shared_buffers", shared_buffers.as_str()),
+            ("huge_pages", "off"),
         ];
         if major.get() >= ARCHIVE_LIBRARY_SINCE {
             settings.push(("archive_library", ""));
@@ -83,7 +97,10 @@ mod tests {
 
     #[test]
     fn a_rehearsal_cannot_archive_reach_out_or_run_jobs() {
-        let rehearsal = Rehearsal { port: 5433 };
+        let rehearsal = Rehearsal {
+            port: 5433,
+            shared_buffers: SHARED_BUFFERS,
+        };
         let settings = |major, loaded: &str| {
             let major = MajorVersion::new(major).unwrap();
             rehearsal.settings(major, [loaded])
@@ -99,6 +116,8 @@ mod tests {
                 ("port", "5433"),
                 ("listen_addresses", "localhost"),
                 ("max_logical_replication_workers", "0"),
+                ("shared_buffers", "131072kB"),
+                ("huge_pages", "off"),
             ] {
                 assert_eq!(value(&plain, name).as_deref(), Some(expected), "{major}");
             }

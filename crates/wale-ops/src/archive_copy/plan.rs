@@ -78,12 +78,13 @@ fn is_map_of_changes(key: &str) -> bool {
 }
 
 /// Whether an object in the folder of a backup is copied, under a name known or not: what is not understood may hold
-/// files of the cluster. Claims, notes of deletions and what was verified speak of the source only.
+/// files of the cluster. Claims, notes of deletions, what was verified and what a rehearsal found speak of the source only.
 pub(super) fn takes_of_backup(key: &str) -> bool {
     !matches!(
         layout::parse(key),
         ArchiveKey::Attempt(_)
             | ArchiveKey::Deletion(_)
+            | ArchiveKey::Rehearsed(_)
             | ArchiveKey::Sentinel(_)
             | ArchiveKey::Verified(_)
     )
@@ -324,6 +325,7 @@ mod tests {
             ),
             (layout::attempt(&backup), false),
             (layout::deletion(&backup), false),
+            (layout::rehearsed(&backup), false),
             (layout::sentinel(&backup), false),
         ] {
             assert_eq!(takes_of_backup(&key), taken, "{key}");

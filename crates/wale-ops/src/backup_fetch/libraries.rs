@@ -106,6 +106,8 @@ pub(super) struct Question<'a> {
     pub(super) record: &'a Record,
     pub(super) major: MajorVersion,
     pub(super) policy: MissingLibraries,
+    /// Where the server that will run has them, where that is known.
+    pub(super) folder: Option<&'a Path>,
     /// Whether recovery ends where the backup does: no extension was updated on the way.
     pub(super) ends_with_backup: bool,
 }
@@ -116,7 +118,10 @@ pub(super) struct Question<'a> {
 ///
 /// [`Kind::Configuration`] where none of them can work with the restored cluster, as far as is certain.
 pub(super) fn check(question: &Question<'_>) -> Result<Vec<String>> {
-    judge(question, &installed(Path::new("/"), question.major))
+    match question.folder {
+        Some(folder) => judge(question, &[folder.to_owned()]),
+        None => judge(question, &installed(Path::new("/"), question.major)),
+    }
 }
 
 fn judge(question: &Question<'_>, folders: &[PathBuf]) -> Result<Vec<String>> {
@@ -311,6 +316,7 @@ mod tests {
             record,
             major: MajorVersion::new(15).unwrap(),
             policy: MissingLibraries::Refuse,
+            folder: None,
             ends_with_backup: false,
         }
     }

@@ -48,10 +48,14 @@ pub struct RestoreOptions {
     pub workers: usize,
     /// Tablespaces that go elsewhere, and the existing, empty directory of each.
     pub tablespace_mapping: Vec<(TablespaceSource, PathBuf)>,
+    /// Below it goes each tablespace that no mapping names and that did not lie in the data directory, under its OID.
+    pub tablespaces_below: Option<PathBuf>,
     /// What becomes of a tablespace whose directory does not exist.
     pub missing_tablespace: MissingTablespace,
     /// What happens about libraries that a server which is installed here lacks.
     pub missing_libraries: MissingLibraries,
+    /// Where the server that will run has its libraries; `None`: any that is installed here may run.
+    pub libraries: Option<PathBuf>,
     /// Owner of the files; `None` is the owner of the target (or of its parent).
     pub owner: Option<Owner>,
     /// Name of the sidecar's lock file, which may lie in an otherwise empty target.
@@ -74,8 +78,10 @@ impl RestoreOptions {
             selector: BackupSelector::Latest,
             workers: default_workers(),
             tablespace_mapping: Vec::new(),
+            tablespaces_below: None,
             missing_tablespace: MissingTablespace::default(),
             missing_libraries: MissingLibraries::default(),
+            libraries: None,
             owner: None,
             lock_file_name: Some("wale_init_lockfile".to_owned()),
             pg_wal_link: None,

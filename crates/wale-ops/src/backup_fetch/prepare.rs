@@ -130,9 +130,15 @@ fn plan_places(
     found: &FoundTarget,
     source: &Source,
 ) -> Result<(PlannedPlaces, Vec<String>)> {
+    let recorded = source.tablespaces()?;
+    let mut mapping = options.tablespace_mapping.clone();
+    mapping.extend(tablespaces::below(
+        options.tablespaces_below.as_deref(),
+        &recorded,
+    ));
     let (tablespaces, mut warnings) = tablespaces::place_tablespaces(
-        &source.tablespaces()?,
-        &options.tablespace_mapping,
+        &recorded,
+        &mapping,
         &facts::tablespace_links(&options.target),
         &options.target,
     )?;
@@ -228,6 +234,7 @@ fn check_libraries(
         record: &loaded,
         major: record.major,
         policy: options.missing_libraries,
+        folder: options.libraries.as_deref(),
         ends_with_backup: matches!(aim.kind, RecoveryTargetKind::Immediate),
     };
     warnings.extend(libraries::check(&question)?);

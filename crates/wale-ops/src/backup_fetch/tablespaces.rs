@@ -124,6 +124,22 @@ pub(super) fn place_tablespaces(
     Ok((planned, warnings))
 }
 
+/// Mappings that send each tablespace below a folder, but for those that lay in the data directory. They come last: the first
+/// mapping that names a tablespace decides.
+pub(super) fn below<'a>(
+    folder: Option<&'a Path>,
+    recorded: &'a [RecordedTablespace],
+) -> impl Iterator<Item = (TablespaceSource, PathBuf)> + 'a {
+    let outside = recorded.iter().filter(|space| space.inside.is_none());
+    folder.into_iter().flat_map(move |folder| {
+        let place = |space: &RecordedTablespace| {
+            let oid = space.oid;
+            (TablespaceSource::Oid(oid), folder.join(oid.to_string()))
+        };
+        outside.clone().map(place)
+    })
+}
+
 /// A place in the data directory that is none of the server's own.
 fn checked(oid: u32, inside: &str) -> Result<String> {
     let path = MemberPath::parse(inside).ok().map(MemberPath::into_string);
@@ -242,6 +258,19 @@ mod tests {
             ]
         );
         assert_eq!(warnings.len(), 1);
+        // Those that no mapping names and that lay outside.
+        let mut all = mapping.to_vec();
+        all.extend(below(Some(Path::new("/s")), &spaces));
+        let (planned, _) = place_tablespaces(&spaces, &all, &[], Path::new("/data")).unwrap();
+        let targets: Vec<_> = planned
+            .iter()
+            .map(|space| space.target.to_str().unwrap())
+            .collect();
+        assert_eq!(
+            targets,
+            ["/x", "/y", "/s/3", "/data/my/ts", "/s/5", "/data/x"]
+        );
+        assert_eq!(below(None, &spaces).count(), 0);
         for bad in ["relative", "/c", "/c/"] {
             let mapping = [by(1, bad)];
             let error = place_tablespaces(&spaces, &mapping, &[], Path::new("/data")).unwrap_err();

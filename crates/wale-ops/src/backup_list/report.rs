@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use wale_archive::proof::BackupProof;
-use wale_format::{BackupName, Codec, ShownEncryption};
+use wale_format::{BackupName, Codec, RehearsalRecord, ShownEncryption};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
 /// One base backup of the archive.
@@ -97,4 +97,6 @@ pub struct BackupLook {
     pub encryption: Option<ShownEncryption>,
     /// What came of the last time when all of it was read.
     pub proof: Option<BackupProof>,
+    /// What the last rehearsal of a restore from it found.
+    pub rehearsed: Option<RehearsalRecord>,
 }

@@ -34,7 +34,7 @@ pub async fn run(archive: &Archive) -> Result<Vec<BackupSummary>> {
 ///
 /// # Errors
 ///
-/// Those of the store. Once more what [`run`] costs, two listings and a few small reads per backup, and of one that may be
+/// Those of the store. Once more what [`run`] costs, two listings and a few small reads per backup (the record of its rehearsal among them), and of one that may be
 /// encrypted the beginning of one partition.
 pub async fn look(archive: &Archive, backups: Vec<BackupSummary>) -> Result<Vec<BackupSummary>> {
     let catalog = archive.catalog().await?;
@@ -104,6 +104,7 @@ async fn look_at(
         cannot,
         encryption,
         proof,
+        rehearsed: archive.rehearsed(&summary.name).await?,
     };
     Ok(BackupSummary {
         looked: Some(looked),

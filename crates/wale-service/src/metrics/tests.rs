@@ -2,6 +2,7 @@
 
 use wale_format::BackupName;
 use wale_ops::recoverable::{Recoverable, Window};
+use wale_ops::{RehearsalRecord, Rehearsals};
 
 use super::*;
 
@@ -54,6 +55,8 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         "wale_recoverable_to_timestamp_seconds 1700003600.5",
         "wale_last_verified_timestamp_seconds 1700000000.5",
         "wale_verify_damaged_objects 2",
+        "wale_last_rehearsal_timestamp_seconds 1700000000.5",
+        "wale_last_rehearsal_ok 0.0",
         "wale_wal_volume_free_bytes 5368709120.0",
         "wale_wal_fetches_total{outcome=\"found\"} 1",
         "wale_wal_absences_total{outcome=\"proven\"} 1",
@@ -81,6 +84,7 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
 fn holdings(at: DateTime<Utc>) -> Holdings {
     let backup = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
     Holdings {
+        rehearsals: rehearsals(at),
         backups: 2,
         newest_backup: Some((backup.clone(), at)),
         objects: 9,
@@ -102,6 +106,20 @@ fn holdings(at: DateTime<Utc>) -> Holdings {
         }],
         left: Vec::new(),
         timelines: Vec::new(),
+    }
+}
+
+/// A good one, and a later one that failed.
+fn rehearsals(at: DateTime<Utc>) -> Rehearsals {
+    let backup = BackupName::parse("base_000000010000000000000002_00000040").unwrap();
+    let failed = RehearsalRecord::begun(at + chrono::Duration::hours(1), "the end".to_owned());
+    let good = RehearsalRecord {
+        ok: true,
+        ..RehearsalRecord::begun(at, "the end".to_owned())
+    };
+    Rehearsals {
+        last: Some((backup.clone(), failed)),
+        last_good: Some((backup, good)),
     }
 }
 

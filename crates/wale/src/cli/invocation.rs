@@ -7,6 +7,7 @@ use wale_ops::Kind;
 
 use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
+use super::rehearse::RehearseArguments;
 use super::restore::RestoreArguments;
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
@@ -60,6 +61,7 @@ pub(crate) enum Verb {
     BackupPush(BackupPush),
     BackupFetch(BackupFetch),
     Restore(Box<RestoreArguments>),
+    Rehearse(Box<RehearseArguments>),
     BackupList(BackupList),
     /// `adopt`
     Adopt {
@@ -159,6 +161,9 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
     Some(match word.as_str() {
         "restore" | "fetch" | "recover" | "recovery" | "pitr" => {
             "to restore, say wale restore; for the files alone, backup-fetch DIRECTORY LATEST"
+        }
+        "drill" | "rehearsal" | "test-restore" => {
+            "to try a restore out and throw it away, say wale rehearse --scratch DIR"
         }
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",

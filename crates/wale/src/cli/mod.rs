@@ -6,6 +6,7 @@
 mod copy;
 mod deletion;
 mod invocation;
+mod rehearse;
 mod restore;
 mod verbs;
 mod verify;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 pub(crate) use copy::Copy;
 pub(crate) use deletion::{BackupMark, Delete, DeleteWhat, Deletion, Retain};
 pub(crate) use invocation::{Early, Face, Invocation, Verb};
+pub(crate) use rehearse::{RehearseArguments, Without};
 pub(crate) use restore::{RestoreArguments, WalFrom};
 pub(crate) use verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, ClientTarget, Config, Page, WalFetch,

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use wale_cluster::recovery::SHARED_BUFFERS_MIN;
+
 use super::verbs::parse_mapping;
-use crate::config::{BadValue, TargetAction, point, position, time, timeline, transaction};
+use crate::config::{BadValue, TargetAction, point, position, size, time, timeline, transaction};
+
+/// More than any server takes for a copy that is looked at.
+const BUFFERS_MAX: u64 = 1 << 40;
 
 /// `restore`
 #[expect(
@@ -63,6 +68,9 @@ pub(crate) struct RestoreArguments {
     /// The copy's port; default: the first from 5433 on that is free
     #[arg(long, value_name = "PORT", requires = "rehearsal", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
+    /// The copy's `shared_buffers`; default: 128MB
+    #[arg(long, value_name = "SIZE", requires = "rehearsal", value_parser = parse_buffers)]
+    pub(crate) shared_buffers: Option<u64>,
     /// Where the restored server gets its WAL: from a sidecar over HTTP, or by wale from the archive; default: sidecar
     /// where `WALE_SIDECAR_HOSTNAME` or `WALE_RESTORE_CLIENT` is set
     #[arg(long, value_name = "sidecar|archive", hide_possible_values = true)]
@@ -91,24 +99,42 @@ fn in_words<T>(parsed: Result<T, BadValue>) -> Result<T, String> {
     })
 }
 
-fn parse_time(text: &str) -> Result<String, String> {
+pub(super) fn parse_time(text: &str) -> Result<String, String> {
     in_words(time(text))
 }
 
-fn parse_position(text: &str) -> Result<String, String> {
+pub(super) fn parse_position(text: &str) -> Result<String, String> {
     in_words(position(text))
 }
 
-fn parse_point(text: &str) -> Result<String, String> {
+pub(super) fn parse_point(text: &str) -> Result<String, String> {
     in_words(point(text))
 }
 
-fn parse_transaction(text: &str) -> Result<String, String> {
+pub(super) fn parse_transaction(text: &str) -> Result<String, String> {
     in_words(transaction(text))
 }
 
-fn parse_timeline(text: &str) -> Result<String, String> {
+pub(super) fn parse_timeline(text: &str) -> Result<String, String> {
     in_words(timeline(text))
+}
+
+/// A name without a control character.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err("it is empty, or holds a control character".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `shared_buffers` of a copy.
+pub(super) fn parse_buffers(text: &str) -> Result<u64, String> {
+    let bytes = in_words(size(text))?;
+    if (SHARED_BUFFERS_MIN..=BUFFERS_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("it is from 128kB to 1TB".to_owned())
+    }
 }
 
 fn parse_action(text: &str) -> Result<TargetAction, String> {

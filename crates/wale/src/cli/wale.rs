@@ -4,6 +4,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::copy::Copy;
 use super::deletion::{BackupMark, Delete, Retain};
+use super::rehearse::RehearseArguments;
 use super::restore::RestoreArguments;
 use super::verbs::{
     BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
@@ -39,6 +40,8 @@ enum WaleVerb {
     BackupPush(BackupPush),
     /// Restore the cluster, to the end of the archive or to a moment before
     Restore(Box<RestoreArguments>),
+    /// Restore into a scratch folder, start the copy cut off, look at it, and throw it away
+    Rehearse(Box<RehearseArguments>),
     /// Restore the files of a base backup
     BackupFetch(BackupFetch),
     /// List the base backups
@@ -155,6 +158,7 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::Serve => Verb::Serve,
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
         WaleVerb::Restore(arguments) => Verb::Restore(arguments),
+        WaleVerb::Rehearse(arguments) => Verb::Rehearse(arguments),
         WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
         WaleVerb::Adopt { json } => Verb::Adopt { json },

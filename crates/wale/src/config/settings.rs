@@ -94,6 +94,11 @@ impl Settings {
         &self.values
     }
 
+    /// The home directory of the user.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.values.home()
+    }
+
     /// The value of a setting.
     pub(crate) fn get<T>(&self, setting: &Setting<T>) -> T {
         self.values.get(setting)

@@ -17,7 +17,13 @@ use wale_ops::{Archive, Kind, OpError};
 use crate::cli::{BackupList, Face};
 
 /// What `wale` tells beside WAL-E's columns with `--detail`.
-const OWN_HEADER: [&str; 4] = ["encryption", "keys", "can_decrypt", "verified"];
+const OWN_HEADER: [&str; 5] = [
+    "encryption",
+    "keys",
+    "can_decrypt",
+    "verified",
+    "rehearsed",
+];
 
 const HEADER: [&str; 7] = [
     "name",
@@ -162,21 +168,28 @@ fn table(summaries: &[BackupSummary], detail: bool, face: Face, times: Times) ->
 }
 
 /// How a backup is encrypted, for which keys, and whether it can be decrypted as wale is set up now; empty where it is in the
-/// clear. Then when all of it was last read and found good; `damaged` where it was not good, empty where it was not read.
-fn own_columns(summary: &BackupSummary) -> [String; 4] {
+/// clear. Then when all of it was last read and found good; `damaged` where it was not good, empty where it was not read. Then what its last rehearsal
+/// found, and when.
+fn own_columns(summary: &BackupSummary) -> [String; 5] {
     let looked = summary.looked.as_ref();
     let proof = looked.and_then(|looked| looked.proof.as_ref());
     let verified = proof.map_or_else(String::new, |proof| match &proof.damage {
         None => proof.at.to_rfc3339_opts(SecondsFormat::Secs, true),
         Some(_) => "damaged".to_owned(),
     });
+    let rehearsed = looked.and_then(|looked| looked.rehearsed.as_ref());
+    let rehearsed = rehearsed.map_or_else(String::new, |record| {
+        let outcome = if record.ok { "ok" } else { "failed" };
+        let ended = record.ended.to_rfc3339_opts(SecondsFormat::Secs, true);
+        format!("{outcome} {ended}")
+    });
     let Some(shown) = looked.and_then(|looked| looked.encryption.as_ref()) else {
-        return [String::new(), String::new(), String::new(), verified];
+        return [String::new(), String::new(), String::new(), verified, rehearsed];
     };
     let can = if shown.locked.is_none() { "yes" } else { "no" };
     // Names of keys are the archive's: they have no control characters (`wale_format::crypt`).
     let (method, keys) = (method_of(shown), shown.keys.join(","));
-    [method.to_owned(), keys, can.to_owned(), verified]
+    [method.to_owned(), keys, can.to_owned(), verified, rehearsed]
 }
 
 /// What objects that show nothing of themselves are encrypted with, nobody knows who has no key: of libsodium's.
@@ -256,6 +269,7 @@ fn summary_json(summary: &BackupSummary) -> Value {
         "delta_of": summary.parent,
         "codecs": looked.map(|looked| &looked.codecs),
         "encryption": encryption,
+        "rehearsed": looked.and_then(|looked| looked.rehearsed.as_ref()),
         "restorable": looked.map(|looked| looked.cannot.is_none()),
         "not_restorable_because": looked.and_then(|looked| looked.cannot.as_ref()),
         "damaged": summary.damaged,
@@ -368,10 +382,11 @@ mod tests {
                 cannot: None,
                 encryption,
                 proof: None,
+                rehearsed: None,
             });
             let text = table(std::slice::from_ref(&row), true, Face::Wale, Times::File);
             assert!(
-                text.contains("\tencryption\tkeys\tcan_decrypt\tverified\r\n"),
+                text.contains("\tencryption\tkeys\tcan_decrypt\tverified\trehearsed\r\n"),
                 "{text}"
             );
             assert!(text.ends_with(end), "{text}");

@@ -11,6 +11,7 @@ mod install;
 mod print;
 pub(crate) mod recovery;
 mod reference;
+mod rehearse;
 mod restore;
 mod restore_spec;
 mod serve;
@@ -60,6 +61,7 @@ pub(crate) fn run(
         Verb::BackupPush(arguments) => backup_push::run(arguments, loaded, bar),
         Verb::BackupFetch(arguments) => backup_fetch::run(arguments, loaded, bar),
         Verb::Restore(arguments) => restore::run(arguments, loaded, bar),
+        Verb::Rehearse(arguments) => rehearse::run(arguments, loaded, bar),
         Verb::BackupList(arguments) => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use wale_ops::recoverable::{self, Holdings, Window};
 use wale_ops::verify::{self, LastVerified};
-use wale_ops::{Archive, OpError};
+use wale_ops::{Archive, OpError, Rehearsals};
 
 use super::adopt::{gap_of, shown};
 use crate::logging::escaped;
@@ -74,6 +74,9 @@ fn as_text(
             &format!("on timeline {timeline}: restore with --timeline {timeline}"),
         );
     }
+    for (name, value) in of_rehearsals(&found.rehearsals, now) {
+        line(name, &value);
+    }
     if found.windows.is_empty() {
         line("recoverable", "nothing: there is no base backup; take one");
     }
@@ -112,6 +115,35 @@ fn of_verified(verified: &LastVerified, now: DateTime<Utc>) -> Vec<String> {
         ));
     }
     told
+}
+
+/// What the last rehearsal found, and where that was nothing good, the last good one.
+fn of_rehearsals(found: &Rehearsals, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+    let Some((backup, last)) = &found.last else {
+        return vec![(
+            "rehearsed",
+            "never: wale rehearse proves a restore".to_owned(),
+        )];
+    };
+    let when = format!("{} ({})", shown(last.ended), age(now, last.ended));
+    let mut lines = vec![match last.failure() {
+        None if last.ok => ("rehearsed", format!("ok, {when}")),
+        failure => {
+            let what = failure.map_or("it", |check| check.name.as_str());
+            ("rehearsed", format!("FAILED ({what}), {when}"))
+        }
+    }];
+    lines.push(("", format!("with {backup}, to {}", last.target)));
+    if !last.ok {
+        let good = match &found.last_good {
+            Some((backup, good)) => {
+                format!("the last good one {}, with {backup}", shown(good.ended))
+            }
+            None => "no good one is known".to_owned(),
+        };
+        lines.push(("", good));
+    }
+    lines
 }
 
 /// From when to when.
@@ -180,5 +212,13 @@ fn as_json(found: &Holdings, verified: &LastVerified, location: &str) -> Value {
                 "found": damage.found,
             })).collect::<Vec<Value>>(),
         },
+        "last_rehearsal": found.rehearsals.last.as_ref().map(|(backup, record)| json!({
+            "backup": backup.to_string(),
+            "record": record,
+        })),
+        "last_good_rehearsal": found.rehearsals.last_good.as_ref().map(|(backup, record)| json!({
+            "backup": backup.to_string(),
+            "ended": record.ended,
+        })),
     })
 }

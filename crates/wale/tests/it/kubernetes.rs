@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wale_testkit::{Sandbox, shell};
+use wale_testkit::{Sandbox, SidecarOptions, shell, wale_command};
 
 use crate::support::WALE;
 
-fn manifest() -> PathBuf {
+fn manifest(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../ops/kubernetes/postgres.yaml")
+        .join("../../ops/kubernetes")
+        .join(name)
         .canonicalize()
         .expect("the file is in the repository")
 }
+
+const POSTGRES: &str = "postgres.yaml";
+const REHEARSE: &str = "rehearse.yaml";
 
 fn tools() -> String {
     std::env::var("WALE_TEST_TOOLS").unwrap_or_else(|_| "/var/tmp/wale-tools".into())
@@ -21,16 +25,26 @@ fn tools() -> String {
 /// The first version with native sidecars, and one of the newest that the schemas know.
 #[test]
 fn kubernetes_takes_every_manifest() {
-    for version in ["1.29.0", "1.37.0"] {
+    let cases = [
+        ("1.29.0", POSTGRES, 5),
+        ("1.37.0", POSTGRES, 5),
+        ("1.29.0", REHEARSE, 2),
+        ("1.37.0", REHEARSE, 2),
+    ];
+    for (version, name, objects) in cases {
         let checked = Command::new(format!("{}/kubernetes/bin/kubernetes-validate", tools()))
             .args(["--strict", "-k", version])
-            .arg(manifest())
+            .arg(manifest(name))
             .output()
             .expect("scripts/setup.sh test installs kubernetes-validate");
         let said =
             String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{version}: {said}");
-        assert_eq!(said.matches(" passed ").count(), 5, "{version}: {said}");
+        assert_eq!(
+            said.matches(" passed ").count(),
+            objects,
+            "{version}: {said}"
+        );
     }
 }
 
@@ -42,7 +56,7 @@ fn the_settings_in_the_manifest_are_settings_of_ours() {
     for name in ["token", "password", "aws-secret-access-key"] {
         std::fs::write(secrets.join(name), "0123456789abcdef0123").expect("written");
     }
-    let text = std::fs::read_to_string(manifest()).expect("text");
+    let text = std::fs::read_to_string(manifest(POSTGRES)).expect("text");
     let settings = text.split("\ndata:\n").nth(1).expect("the ConfigMap");
     let settings = settings.split("\n---").next().expect("its end");
     let mut command = Command::new(WALE);
@@ -61,6 +75,42 @@ fn the_settings_in_the_manifest_are_settings_of_ours() {
     let shown = command.output().expect("wale runs");
     let said = String::from_utf8_lossy(&shown.stderr).into_owned();
     assert!(shown.status.success() && !said.contains("WARN"), "{said}");
+}
+
+/// The arguments in the CronJob are arguments of ours: without them the verb would not come to what it refuses here.
+#[test]
+fn the_rehearsal_of_the_cron_job_is_a_verb_of_ours() {
+    let sandbox = Sandbox::new("kubernetes-rehearse");
+    let text = std::fs::read_to_string(manifest(REHEARSE)).expect("text");
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("args: [--scratch"));
+    let arguments = line.expect("the arguments").trim_end_matches(']');
+    let mut words = arguments
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    let scratch = words.next().expect("the folder");
+    assert!(scratch.starts_with("/scratch/"), "{scratch}");
+    let archive = sandbox.folder("archive");
+    let place = format!("file://{}", archive.display());
+    let options = SidecarOptions {
+        environment: [("WALE_FILE_PREFIX".to_owned(), place)].into(),
+        port: 0,
+        as_postgres: true,
+    };
+    let output = wale_command(WALE, "wale", &options)
+        .args(["rehearse", "--scratch"])
+        .arg(sandbox.folder("scratch").join("copy"))
+        .args(words)
+        .output()
+        .expect("wale runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("no base backup") || said.contains("holds no"),
+        "{said}"
+    );
 }
 
 /// `wale install`: a program that runs, whole, over what was there.

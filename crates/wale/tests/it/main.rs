@@ -51,6 +51,7 @@ mod promises;
 mod random_timelines;
 mod recovery_away;
 mod recovery_command;
+mod rehearse;
 mod requests;
 mod restore_verb;
 mod restored_settings;

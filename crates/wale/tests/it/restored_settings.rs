@@ -346,7 +346,7 @@ fn fault_79_a_configuration_elsewhere_is_named_stored_and_restored() {
 const JOBS: &str = "timescaledb.max_background_workers";
 
 /// Makes the server load a library named `timescaledb`, and its catalogue name the extension.
-fn load_a_stand_in(stage: &Stage) {
+pub(crate) fn load_a_stand_in(stage: &Stage) {
     let pg = &stage.cluster;
     let folder = stage.sandbox.folder("libraries");
     let libdir = pg.sql("select setting from pg_config where name = 'PKGLIBDIR'");

@@ -471,6 +471,7 @@ mod tests {
     fn what_is_not_good_says_what_to_do() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let nothing = Holdings {
+            rehearsals: wale_ops::Rehearsals::default(),
             backups: 0,
             newest_backup: None,
             objects: 0,

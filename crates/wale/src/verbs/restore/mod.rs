@@ -1,18 +1,21 @@
 //! `restore`: the plan first, then the cluster, then what is to be done next. The operation is the sidecar's RESTORE.
 
 mod next;
-mod show;
+mod said;
+pub(super) mod show;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use indicatif::ProgressBar;
-use wale_cluster::recovery::Rehearsal;
+use wale_cluster::recovery::{Rehearsal, SHARED_BUFFERS};
 use wale_ops::backup_fetch::{
     self, BackupSelector, RestoreAs, RestoreClusterOptions, RestoreReport,
 };
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
+
+pub(super) use self::said::Said;
 
 use self::next::NextSteps;
 use super::print::print;
@@ -20,7 +23,7 @@ use crate::assemble::{self, ClusterRequest};
 use crate::bounds::Bounds;
 use crate::cli::{RestoreArguments, WalFrom};
 use crate::config::{Group, Loaded, Settings, declared};
-use crate::goal::{self, GoalItem};
+use crate::goal;
 use crate::progress::watch;
 use crate::report::Failure;
 use crate::runtime::{self, Signals};
@@ -81,7 +84,7 @@ async fn restore(
     let work = Box::pin(planned.run(archive, options, &progress, &cancel));
     let report = signals.cancel(&cancel, watch(bar, &progress, work)).await?;
     tell(&report, &plan.files.notes);
-    let next = steps.lines(&plan, report.major);
+    let next = steps.lines(&plan, &report);
     print(&if arguments.json {
         show::json(&plan, options, Some(&report), &next)
     } else {
@@ -90,7 +93,7 @@ async fn restore(
 }
 
 /// What the last steps said; what the plan has shown is not said again.
-fn tell(report: &RestoreReport, shown: &[String]) {
+pub(super) fn tell(report: &RestoreReport, shown: &[String]) {
     let news = report.notes.iter().filter(|note| !shown.contains(note));
     for note in news {
         tracing::info!("{note}");
@@ -122,7 +125,10 @@ fn options(
             Some(port) => port,
             None => free_port(settings.get(&declared::PGPORT))?,
         };
-        Some(Rehearsal { port })
+        Some(Rehearsal {
+            port,
+            shared_buffers: arguments.shared_buffers.unwrap_or(SHARED_BUFFERS),
+        })
     } else {
         None
     };
@@ -130,8 +136,9 @@ fn options(
         directory,
         selector,
         restore_as,
-        goal: goal::with_flags(said(arguments), goal::of_settings(settings)),
+        goal: goal::with_flags(said(arguments).items(), goal::of_settings(settings)),
         wal_from: wal_from(arguments, settings),
+        restore_command: settings.get(&declared::WALE_RESTORE_COMMAND),
         rehearsal,
     };
     let mut options = assemble::restore_cluster(settings, request)?;
@@ -152,7 +159,7 @@ fn directory(arguments: &RestoreArguments, settings: &Settings) -> Result<PathBu
     }
 }
 
-fn absolute(path: &std::path::Path) -> Result<PathBuf, OpError> {
+pub(super) fn absolute(path: &std::path::Path) -> Result<PathBuf, OpError> {
     std::path::absolute(path)
         .map_err(|error| OpError::from_io(error, format_args!("find {}", path.display())))
 }
@@ -168,44 +175,18 @@ fn wal_from(arguments: &RestoreArguments, settings: &Settings) -> WalFrom {
     }
 }
 
-fn said(arguments: &RestoreArguments) -> Vec<GoalItem> {
-    let mut said = Vec::new();
-    for (flag, name, value) in [
-        ("--to-time", "recovery_target_time", &arguments.to_time),
-        ("--to-lsn", "recovery_target_lsn", &arguments.to_lsn),
-        ("--to-name", "recovery_target_name", &arguments.to_name),
-        ("--to-xid", "recovery_target_xid", &arguments.to_xid),
-        (
-            "--timeline",
-            "recovery_target_timeline",
-            &arguments.timeline,
-        ),
-    ] {
-        if let Some(value) = value {
-            said.push(GoalItem::new(flag, name, value));
-        }
+fn said(arguments: &RestoreArguments) -> Said<'_> {
+    Said {
+        time: arguments.to_time.as_deref(),
+        lsn: arguments.to_lsn.as_deref(),
+        name: arguments.to_name.as_deref(),
+        xid: arguments.to_xid.as_deref(),
+        timeline: arguments.timeline.as_deref(),
+        immediate: arguments.immediate,
+        latest: arguments.latest,
+        exclusive: arguments.exclusive,
+        action: arguments.action,
     }
-    if arguments.immediate {
-        said.push(GoalItem::new("--immediate", "recovery_target", "immediate"));
-    }
-    if arguments.latest {
-        said.push(GoalItem::latest("--latest"));
-    }
-    if arguments.exclusive {
-        said.push(GoalItem::new(
-            "--exclusive",
-            "recovery_target_inclusive",
-            "off",
-        ));
-    }
-    if let Some(action) = arguments.action {
-        said.push(GoalItem::new(
-            "--action",
-            "recovery_target_action",
-            action.name(),
-        ));
-    }
-    said
 }
 
 /// A port of this machine that nobody listens at, and that is not production's.
@@ -225,7 +206,7 @@ fn free_port(taken: u16) -> Result<u16, OpError> {
 }
 
 /// An error in the words of this verb: the rooms below know PostgreSQL's settings.
-fn in_flags(error: OpError) -> OpError {
+pub(super) fn in_flags(error: OpError) -> OpError {
     OpError {
         message: flags_for_settings(error.message),
         detail: error.detail.map(flags_for_settings),

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use wale_cluster::recovery::{SETTINGS_FILE, shell_word};
+use wale_cluster::recovery::{SETTINGS_FILE, TIMESCALEDB_WORKERS, shell_word};
 use wale_cluster::{Owner, read_bounded_text};
-use wale_ops::backup_fetch::{RestoreAs, RestoreClusterOptions, RestorePlan};
+use wale_ops::backup_fetch::{RestoreAs, RestoreClusterOptions, RestorePlan, RestoreReport};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 
 use crate::cli::WalFrom;
@@ -33,7 +33,8 @@ impl NextSteps {
     }
 
     /// The steps, a comment or a command each.
-    pub(super) fn lines(&self, plan: &RestorePlan, major: MajorVersion) -> Vec<String> {
+    pub(super) fn lines(&self, plan: &RestorePlan, report: &RestoreReport) -> Vec<String> {
+        let major = report.major;
         let data = shell_word(&self.directory.display().to_string());
         let log = shell_word(&self.directory.join("startup.log").display().to_string());
         let pg_ctl = program(major);
@@ -61,7 +62,7 @@ impl NextSteps {
             lines.push(format!("{pg_ctl} -D {data} -m fast stop"));
             let spaces = plan.files.tablespaces.iter();
             let spaces = spaces.filter(|space| !space.target.starts_with(&self.directory));
-            let places: Vec<String> = std::iter::once(data)
+            let places: Vec<String> = std::iter::once(data.clone())
                 .chain(spaces.map(|space| shell_word(&space.target.display().to_string())))
                 .collect();
             lines.push(format!("# then remove {}", places.join(", ")));
@@ -78,7 +79,20 @@ impl NextSteps {
             lines.push("# after the promotion, once:".to_owned());
             lines.push(self.without_keys());
         }
+        if report.jobs_held && self.port.is_none() {
+            lines.extend(self.releasing_jobs(&pg_ctl, &data));
+        }
         lines
+    }
+
+    /// TimescaleDB's background jobs, which a restore to a moment holds.
+    fn releasing_jobs(&self, pg_ctl: &str, data: &str) -> [String; 4] {
+        [
+            "# when the data are checked: which of TimescaleDB's jobs may run again? those that may not, first".to_owned(),
+            self.psql(&["select job_id, proc_name, hypertable_name from timescaledb_information.jobs"]),
+            self.psql(&[&format!("alter system reset {TIMESCALEDB_WORKERS}")]),
+            format!("{pg_ctl} -D {data} -m fast restart"),
+        ]
     }
 
     /// What the recovery needed of the archive's keys goes when it has ended.

@@ -18,10 +18,10 @@ const INDENT: usize = 13;
 
 /// Lines of a name and a value, broken at words.
 #[derive(Default)]
-struct Lines(String);
+pub(in crate::verbs) struct Lines(pub(in crate::verbs) String);
 
 impl Lines {
-    fn add(&mut self, name: &str, value: &str) {
+    pub(in crate::verbs) fn add(&mut self, name: &str, value: &str) {
         // Most of it is the archive's: no control character of it may reach the terminal.
         let value = escaped(value);
         let (mut line, mut words) = (format!("{name:<12}"), 0);
@@ -110,6 +110,11 @@ const COMMAND_LINE: &str = "options on the server's command line beat these sett
      (-c archive_mode, -c archive_command, -c port, also in a container's command)";
 
 fn target(plan: &RestorePlan, options: &RestoreClusterOptions) -> String {
+    format!("{}, as {}", end(plan), options.restore_as.name())
+}
+
+/// Where recovery ends.
+pub(in crate::verbs) fn end(plan: &RestorePlan) -> String {
     let end = match &plan.target {
         RecoveryTargetKind::Latest => "the end of the archive".to_owned(),
         RecoveryTargetKind::Immediate => "the end of the base backup".to_owned(),
@@ -123,15 +128,14 @@ fn target(plan: &RestorePlan, options: &RestoreClusterOptions) -> String {
         .steering
         .iter()
         .any(|(name, value)| name == "recovery_target_inclusive" && value == "off");
-    let end = if is_exclusive {
+    if is_exclusive {
         format!("{end}, exclusive")
     } else {
         end
-    };
-    format!("{end}, as {}", options.restore_as.name())
+    }
 }
 
-fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
+pub(in crate::verbs) fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
     let there = match wal.last {
         Some(last) => format!(
             "{} to {last}, {} segments, {}",
@@ -161,7 +165,7 @@ fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
     }
 }
 
-fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
+pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
     let mut size = format!("{} to read", bytes(plan.bytes_stored));
     if let Some(write) = plan.files.sentinel.bytes() {
         let _ = write!(size, ", {} to write", bytes(write));
@@ -363,7 +367,7 @@ fn rfc(time: DateTime<Utc>) -> String {
 }
 
 /// A time as `--to-time` takes it, as exact as PostgreSQL's.
-fn time(time: DateTime<Utc>) -> String {
+pub(in crate::verbs) fn time(time: DateTime<Utc>) -> String {
     rfc(time.trunc_subsecs(6))
         .replace('T', " ")
         .replace('Z', "+00")

@@ -57,6 +57,7 @@ pages! {
         "docs/guide/restore-by-hand.md", |page| restore_by_hand(page, "zstd");
     a_backup_is_restored_by_hand_with_tar_lzop_and_a_shell:
         "docs/guide/restore-by-hand.md", |page| restore_by_hand(page, "lzo");
+    the_guide_to_rehearsals_runs: "docs/guide/rehearse.md", rehearsals;
     the_guide_to_requests_runs: "docs/guide/requests.md", |_| {};
     the_guide_to_a_restore_runs: "docs/guide/restore.md", restore;
     the_guide_to_retention_runs: "docs/guide/retention.md", retention;
@@ -439,6 +440,25 @@ fn restore(page: &mut Page) {
     page.sh(&mut shell);
     crate::support::verify(&stage.sandbox.path().join("restored/third"));
     assert!(new.read_dir().unwrap().next().is_some());
+}
+
+fn rehearsals(page: &mut Page) {
+    let stage = Stage::new("rehearse-guide", 15);
+    stage.cluster.sql("create table orders (v int)");
+    stage.backup();
+    stage.cluster.sql("insert into orders values (1)");
+    stage.archive_all();
+    let place = stage.sandbox.folder("place");
+    let checks = place.join("checks.sql");
+    std::fs::write(&checks, "select count(*) >= 0 from orders;").expect("written");
+    wale_testkit::shell(&format!("chmod a+r {}", checks.display()));
+    page.replace("/path/to", place.display().to_string());
+    let mut shell = Shell::of_sidecar(&stage.sandbox, &stage.cluster, &stage.options);
+    for _ in 0..2 {
+        let told = page.sh(&mut shell);
+        assert!(told.contains("a restore from this backup works"), "{told}");
+    }
+    assert!(!place.join("scratch").exists());
 }
 
 fn retention(page: &mut Page) {
