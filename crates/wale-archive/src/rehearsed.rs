@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use wale_format::{BackupName, Encryption, RehearsalRecord, layout};
+use wale_format::{ArchiveIdentity, BackupName, Encryption, RehearsalRecord, layout};
 use wale_storage::body_from;
 
 use crate::Archive;
@@ -78,7 +78,11 @@ impl Archive {
     /// [`Kind::NotFound`] when the backup was deleted meanwhile, the store's failures.
     pub async fn note_rehearsal(&self, name: &BackupName, record: RehearsalRecord) -> Result<()> {
         let key = Self::key(&layout::rehearsed(name))?;
-        let record = if self.write_key().method() == Encryption::None {
+        // A host that only reads has no key to write with.
+        let identity = self.read_identity().await?;
+        let is_clear = |identity: &ArchiveIdentity| identity.encryption == Encryption::None;
+        let is_clear = identity.as_ref().is_none_or(is_clear);
+        let record = if is_clear && self.write_key().method() == Encryption::None {
             record
         } else {
             record.without_words()

@@ -77,6 +77,24 @@ fn of_entries(entries: &Entries) -> Problems {
             found.insert(name.to_owned(), of_failure(failure));
         }
     }
+    if let Some(verified) = entries.verified.as_ref().filter(|one| one.damaged > 0) {
+        let message = format!(
+            "{} objects of the archive were found damaged or missing",
+            verified.damaged
+        );
+        let hint = "wale verify says which, and which moments that costs";
+        found.insert("damage".to_owned(), Problem::new(message, hint));
+    }
+    let holdings = entries.holdings.as_ref();
+    let rehearsed = holdings.and_then(|held| held.last_rehearsal.as_ref());
+    if let Some(failed) = rehearsed.filter(|last| !last.record.ok) {
+        let message = format!(
+            "the last rehearsal of a restore, of {}, failed",
+            failed.backup
+        );
+        let hint = "wale status says at what; rehearse again when it is mended";
+        found.insert("rehearsal".to_owned(), Problem::new(message, hint));
+    }
     let recoverable = entries.recoverable.as_ref();
     if let Some(gap) = recoverable.and_then(|record| record.gap.as_ref()) {
         let message = format!(

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::bufread::{DeflateEncoder, ZlibEncoder};
 
 use super::reader::literal;
-use super::tests::{KEYBOX, RING, TWO, now, sample};
+use super::tests::{KEYBOX, RING, TWO, curve, decrypt, encrypt, now, sample};
 use super::*;
 
 #[test]
@@ -136,4 +136,25 @@ fn packets_inside_are_taken_whole_or_not_at_all() {
         content(b"").expect_err("nothing").kind(),
         ErrorKind::InvalidData
     );
+}
+
+/// The session key of a message for a key of a curve, cut to every length: rPGP takes eight bytes for granted.
+#[test]
+fn a_session_key_of_any_length_does_no_harm() {
+    let keys = curve();
+    let recipients = keys.recipients(now()).expect("usable");
+    let message = encrypt(&recipients, b"plain");
+    // The first byte, the length, and in the body version, key, algorithm and the point (RFC 9580, 5.1 and 5.1.5).
+    let body_end = 2 + usize::from(message[1]);
+    let wrapped_at = 2 + 1 + 8 + 1 + 2 + 33;
+    let whole = usize::from(message[wrapped_at]);
+    assert_eq!(whole, body_end - wrapped_at - 1);
+    for length in 0..=whole {
+        let mut cut = message[..wrapped_at].to_vec();
+        cut.push(u8::try_from(length).expect("short"));
+        cut.extend_from_slice(&message[wrapped_at + 1..][..length]);
+        cut[1] = u8::try_from(cut.len() - 2).expect("short");
+        cut.extend_from_slice(&message[body_end..]);
+        assert_eq!(decrypt(&keys, &cut).is_ok(), length == whole, "{length}");
+    }
 }

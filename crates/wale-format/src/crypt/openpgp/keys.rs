@@ -12,7 +12,7 @@ use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
 use pgp::packet::{PacketTrait as _, PublicKeyEncryptedSessionKey, SecretKey, SecretSubkey};
 use pgp::types::{
-    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Password, PkeskVersion, S2kParams,
+    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Password, PkeskBytes, PkeskVersion, S2kParams,
     SecretParams, StringToKey,
 };
 use rand_core::OsRng;
@@ -312,6 +312,9 @@ impl Part {
             PkeskVersion::Other(_) => return None,
         };
         let values = session_key.values().ok()?;
+        if !has_wrapped_length(values) {
+            return None;
+        }
         let open = Password::empty();
         let decrypted = match self {
             Self::Key(key) => key.decrypt(&open, values, kind),
@@ -319,6 +322,20 @@ impl Part {
         };
         decrypted.ok()?.ok()
     }
+}
+
+/// Whether what is wrapped by AES (RFC 3394) has a length that it can have: 8 bytes, and whole blocks of 8 bytes, two at least.
+/// rPGP 0.20 subtracts 8 without a look.
+fn has_wrapped_length(values: &PkeskBytes) -> bool {
+    let wrapped = match values {
+        PkeskBytes::Ecdh {
+            encrypted_session_key,
+            ..
+        } => encrypted_session_key,
+        PkeskBytes::X25519 { session_key, .. } | PkeskBytes::X448 { session_key, .. } => session_key,
+        _ => return true,
+    };
+    wrapped.len() >= 24 && wrapped.len() % 8 == 0
 }
 
 /// What became of a session key.
