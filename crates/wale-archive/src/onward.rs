@@ -1,9 +1,7 @@
 //! Where a recovery from a base backup leads: to the end of the newest timeline that grew out of it, or of one that is named.
 
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{
-    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineId, WalSegmentSize,
-};
+use wale_pg::{Lsn, RecoveryTargetKind, RecoveryTargetTimeline, TimelineId, WalSegmentSize};
 
 use crate::Archive;
 use crate::error::{Kind, Result};

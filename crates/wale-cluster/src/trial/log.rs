@@ -130,7 +130,8 @@ mod tests {
     async fn the_last_lines_and_the_first_reason_are_kept() {
         let (sender, receiver) = watch::channel(Said::default());
         let tail = Tail::default();
-        let many: String = (0..500).map(|number| format!("LOG:  {number}\n")).collect();
+        let many: Vec<String> = (0..500).map(|number| format!("LOG:  {number}\n")).collect();
+        let many = many.concat();
         let text = format!("FATAL:  first\nFATAL:  second\n{many}");
         read(text.as_bytes(), sender, tail.clone()).await;
         assert_eq!(receiver.borrow().grave.as_deref(), Some("first"));

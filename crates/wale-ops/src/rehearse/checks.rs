@@ -287,6 +287,10 @@ mod tests {
 
     use super::*;
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "what is judged is what came of a start"
+    )]
     fn ran(code: i32, records: Records) -> std::io::Result<Ran> {
         Ok(Ran {
             status: ExitStatus::from_raw(code << 8),

@@ -17,13 +17,7 @@ use wale_ops::{Archive, Kind, OpError};
 use crate::cli::{BackupList, Face};
 
 /// What `wale` tells beside WAL-E's columns with `--detail`.
-const OWN_HEADER: [&str; 5] = [
-    "encryption",
-    "keys",
-    "can_decrypt",
-    "verified",
-    "rehearsed",
-];
+const OWN_HEADER: [&str; 5] = ["encryption", "keys", "can_decrypt", "verified", "rehearsed"];
 
 const HEADER: [&str; 7] = [
     "name",
@@ -184,7 +178,13 @@ fn own_columns(summary: &BackupSummary) -> [String; 5] {
         format!("{outcome} {ended}")
     });
     let Some(shown) = looked.and_then(|looked| looked.encryption.as_ref()) else {
-        return [String::new(), String::new(), String::new(), verified, rehearsed];
+        return [
+            String::new(),
+            String::new(),
+            String::new(),
+            verified,
+            rehearsed,
+        ];
     };
     let can = if shown.locked.is_none() { "yes" } else { "no" };
     // Names of keys are the archive's: they have no control characters (`wale_format::crypt`).

@@ -77,7 +77,7 @@ fn the_settings_in_the_manifest_are_settings_of_ours() {
     assert!(shown.status.success() && !said.contains("WARN"), "{said}");
 }
 
-/// The arguments in the CronJob are arguments of ours: without them the verb would not come to what it refuses here.
+/// The arguments in the `CronJob` are arguments of ours: without them the verb would not come to what it refuses here.
 #[test]
 fn the_rehearsal_of_the_cron_job_is_a_verb_of_ours() {
     let sandbox = Sandbox::new("kubernetes-rehearse");

@@ -12,8 +12,8 @@ use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
 use pgp::packet::{PacketTrait as _, PublicKeyEncryptedSessionKey, SecretKey, SecretSubkey};
 use pgp::types::{
-    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Password, PkeskBytes, PkeskVersion, S2kParams,
-    SecretParams, StringToKey,
+    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Password, PkeskBytes, PkeskVersion,
+    S2kParams, SecretParams, StringToKey,
 };
 use rand_core::OsRng;
 
@@ -332,7 +332,9 @@ fn has_wrapped_length(values: &PkeskBytes) -> bool {
             encrypted_session_key,
             ..
         } => encrypted_session_key,
-        PkeskBytes::X25519 { session_key, .. } | PkeskBytes::X448 { session_key, .. } => session_key,
+        PkeskBytes::X25519 { session_key, .. } | PkeskBytes::X448 { session_key, .. } => {
+            session_key
+        }
         _ => return true,
     };
     wrapped.len() >= 24 && wrapped.len() % 8 == 0

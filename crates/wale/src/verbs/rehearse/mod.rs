@@ -157,7 +157,7 @@ impl Drill<'_> {
         let plan = chosen.planned.plan.clone();
         let mut record = RehearsalRecord::begun(began, super::restore::show::end(&plan));
         record.seed = chosen.seed;
-        record.wale_version = VERSION.to_owned();
+        VERSION.clone_into(&mut record.wale_version);
         record.postgres_version.clone_from(&chosen.programs.version);
         record.host.clone_from(&chosen.options.host_name);
         if !self.arguments.json {
@@ -358,7 +358,7 @@ impl Drill<'_> {
                 sql,
                 expected: arguments.expect.clone(),
             }),
-            left_out: arguments.without.iter().map(left_out).collect(),
+            left_out: arguments.without.iter().copied().map(left_out).collect(),
         }
     }
 
@@ -398,7 +398,7 @@ impl Drill<'_> {
 /// The word for a backup that the dice choose.
 const RANDOM: &str = "RANDOM";
 
-fn left_out(without: &Without) -> LeftOut {
+fn left_out(without: Without) -> LeftOut {
     match without {
         Without::Amcheck => LeftOut::Amcheck,
         Without::Checksums => LeftOut::Checksums,
