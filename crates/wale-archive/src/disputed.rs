@@ -16,7 +16,7 @@ use crate::Archive;
 use crate::error::{OpError, Result};
 
 /// Objects that are named. 200 × (80 of the key, 200 of the words and 8) bytes stay below the 64 KiB of a small object.
-pub const DISPUTED_MAX: usize = 200;
+const DISPUTED_MAX: usize = 200;
 
 /// Bytes of what is said of one object.
 const WORDS_MAX: usize = 200;

@@ -63,7 +63,7 @@ pub use catalog::{BackupEntry, Catalog, SentinelRecord};
 pub use clock::Clock;
 pub use condition::{CheckDepth, Flaw, Looked, Looks, SeenEncryption};
 pub use content::ContentHash;
-pub use disputed::{DISPUTED_MAX, Disputed};
+pub use disputed::Disputed;
 pub use error::OpError;
 pub use evidence::{HistoryWitness, WalEvidence, Witness};
 pub use foreign_cluster::foreign_cluster;

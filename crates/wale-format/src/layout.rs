@@ -521,6 +521,7 @@ mod tests {
 
     #[test]
     fn keys_of_each_meaning() {
+        let in_folder = |name: &str| format!("basebackups_005/{BACKUP}/{name}");
         let segment = file("000000010000000000000003");
         let partial = file("000000010000000000000003.partial");
         let history = file("00000002.history");
@@ -567,28 +568,20 @@ mod tests {
                 "basebackups_005/base_000000010000000000000003_00000040/wale_configuration.json",
                 configuration(&backup()),
             ),
-            (
-                "basebackups_005/base_000000010000000000000003_00000040/wale_rehearsed.json",
-                rehearsed(&backup()),
-            ),
-            (
-                "basebackups_005/base_000000010000000000000003_00000040/wale_attempt.json",
-                attempt(&backup()),
-            ),
-            (
-                "basebackups_005/base_000000010000000000000003_00000040/wale_deletion",
-                deletion(&backup()),
-            ),
-            (
-                "basebackups_005/base_000000010000000000000003_00000040/wale_verified.json",
-                verified(&backup()),
-            ),
         ];
-        for (expected, key) in cases {
+        let own = [
+            ("wale_rehearsed.json", rehearsed(&backup())),
+            ("wale_attempt.json", attempt(&backup())),
+            ("wale_deletion", deletion(&backup())),
+            ("wale_verified.json", verified(&backup())),
+        ];
+        let cases = cases.map(|(expected, key)| (expected.to_owned(), key));
+        let own = own.map(|(name, key)| (in_folder(name), key));
+        for (expected, key) in cases.into_iter().chain(own) {
             assert_eq!(key, expected);
             let meaning = parse(&key);
             assert_ne!(meaning, ArchiveKey::Unknown, "{key}");
-            assert_eq!(meaning.to_key().as_deref(), Some(expected));
+            assert_eq!(meaning.to_key(), Some(expected));
         }
     }
 

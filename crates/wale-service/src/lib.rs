@@ -54,11 +54,10 @@ mod verifier;
 pub use archiver::strange_wal_directory;
 pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
-pub use notices::NoticeOptions;
 pub use notify::Notifier;
 pub use options::{
-    FurtherArchive, Housekeeping, HttpLimits, HttpToken, ServiceOptions, StartMode, TokenFor,
-    Verification,
+    FurtherArchive, Housekeeping, HttpLimits, HttpToken, NoticeOptions, ServiceOptions, StartMode,
+    TokenFor, Verification,
 };
 pub use remedy::advice;
 pub use schedule::Schedule;

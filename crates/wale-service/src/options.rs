@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use wale_ops::Archive;
 use wale_ops::backup_fetch::RestoreClusterOptions;
 use wale_ops::backup_push::{self, Role};
 use wale_ops::readers::Readers;
@@ -15,8 +14,8 @@ use wale_ops::retention::Policy;
 use wale_ops::verify::Share;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
+use wale_ops::{Archive, Secret};
 
-use crate::notices::NoticeOptions;
 use crate::{Notifier, Schedule, Tls};
 
 /// Everything one sidecar needs to run.
@@ -75,6 +74,23 @@ pub struct ServiceOptions {
     pub limits: HttpLimits,
     /// wale's own version, for `/status` and `/metrics`.
     pub version: &'static str,
+}
+
+/// Whom to tell.
+#[derive(Debug, Clone, Default)]
+pub struct NoticeOptions {
+    /// Asked for after each base backup; with `/start` at its end before one, with `/fail` after one that failed.
+    pub ping: Option<Secret>,
+    /// Gets a message for each thing that is wrong, and when it is so no more.
+    pub webhook: Option<Secret>,
+    /// What the messages are signed with.
+    pub webhook_key: Option<Secret>,
+    /// The proxy for `http://`.
+    pub http_proxy: Option<Secret>,
+    /// The proxy for `https://`.
+    pub https_proxy: Option<Secret>,
+    /// Hosts that are reached without one.
+    pub no_proxy: Option<String>,
 }
 
 /// An archive that follows the first one.

@@ -72,10 +72,8 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         "wale_build_info{version=\"1.2.3\"} 1",
     ];
     for line in lines {
-        assert!(
-            text.lines().any(|found| found == line),
-            "no line {line:?} in\n{text}"
-        );
+        let is_there = text.lines().any(|found| found == line);
+        assert!(is_there, "no line {line:?} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
 }

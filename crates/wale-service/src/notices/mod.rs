@@ -17,12 +17,12 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use wale_ops::Secret;
 use wale_ops::retry::Pauses;
 
-use self::post::{Client, Posted};
+use self::post::{Posted, Poster};
 use self::problems::{Problem, Problems, problems};
 use crate::app::{App, moment};
+use crate::options::NoticeOptions;
 
 /// Between two looks at what is reported.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -38,29 +38,12 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 const MESSAGE_LASTS: Duration = Duration::from_hours(24);
 const PING_LASTS: Duration = Duration::from_mins(10);
 
-/// Whom to tell.
-#[derive(Debug, Clone, Default)]
-pub struct NoticeOptions {
-    /// Asked for after each base backup; with `/start` at its end before one, with `/fail` after one that failed.
-    pub ping: Option<Secret>,
-    /// Gets a message for each thing that is wrong, and when it is so no more.
-    pub webhook: Option<Secret>,
-    /// What the messages are signed with.
-    pub webhook_key: Option<Secret>,
-    /// The proxy for `http://`.
-    pub http_proxy: Option<Secret>,
-    /// The proxy for `https://`.
-    pub https_proxy: Option<Secret>,
-    /// Hosts that are reached without one.
-    pub no_proxy: Option<String>,
-}
-
 /// Tells for ever. May be dropped at any await: what was not delivered is lost.
 pub(crate) async fn tell(app: Arc<App>, options: NoticeOptions) {
     if options.ping.is_none() && options.webhook.is_none() {
         return;
     }
-    let client = match Client::new(&options) {
+    let client = match Poster::new(&options) {
         Ok(client) => client,
         Err(why) => {
             tracing::error!(
@@ -192,14 +175,14 @@ impl SeenBackups {
     }
 }
 
-async fn deliver_messages(app: &App, client: &Client, mut messages: mpsc::Receiver<String>) {
+async fn deliver_messages(app: &App, client: &Poster, mut messages: mpsc::Receiver<String>) {
     while let Some(message) = messages.recv().await {
         let post = || client.post(&message, app.archive.clock().now().timestamp());
         repeat("the webhook", MESSAGE_LASTS, post).await;
     }
 }
 
-async fn deliver_pings(client: &Client, mut pings: mpsc::Receiver<&'static str>) {
+async fn deliver_pings(client: &Poster, mut pings: mpsc::Receiver<&'static str>) {
     while let Some(end) = pings.recv().await {
         repeat("the ping", PING_LASTS, || client.ping(end)).await;
     }

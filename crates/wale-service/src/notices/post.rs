@@ -10,7 +10,7 @@ use rustls::RootCertStore;
 use sha2::Sha256;
 use wale_ops::Secret;
 
-use super::NoticeOptions;
+use crate::options::NoticeOptions;
 
 /// How long one request may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -27,14 +27,14 @@ pub(super) enum Posted {
 }
 
 /// The client, and where the requests go.
-pub(super) struct Client {
+pub(super) struct Poster {
     http: reqwest::Client,
     ping: Option<Secret>,
     webhook: Option<Secret>,
     key: Option<Secret>,
 }
 
-impl Client {
+impl Poster {
     pub(super) fn new(options: &NoticeOptions) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls()?)

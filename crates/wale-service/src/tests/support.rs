@@ -60,13 +60,12 @@ pub(super) fn bench_at(memory: Arc<MemoryStore>, clock: Clock) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let wal = data.join("pg_wal");
-    std::fs::create_dir_all(wal.join("archive_status")).unwrap();
-    std::fs::create_dir(data.join("global")).unwrap();
+    for folder in [wal.join("archive_status"), data.join("global")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
     std::fs::write(data.join("global/pg_control"), control_file()).unwrap();
-    let store = Arc::new(FaultyStore::new(
-        Arc::clone(&memory) as Arc<dyn Store>,
-        FaultPlan::new(),
-    ));
+    let inner = Arc::clone(&memory) as Arc<dyn Store>;
+    let store = Arc::new(FaultyStore::new(inner, FaultPlan::new()));
     let archive = Archive::open(ArchiveOptions {
         store: Arc::clone(&store) as Arc<dyn Store>,
         seal: Seal::unencrypted(Codec::Zstd),
