@@ -359,19 +359,19 @@ mod tests {
             has_key: false,
         });
         let cases = [
-            (None, "\t\t\t\t\r\n", Value::Null),
+            (None, "\t\t\t\t\t\r\n", Value::Null),
             (
                 Some(shown(
                     &["X25519", "ssh-rsa abcd"],
                     Some(Encryption::Age),
                     None,
                 )),
-                "\tage\tX25519,ssh-rsa abcd\tyes\t\r\n",
+                "\tage\tX25519,ssh-rsa abcd\tyes\t\t\r\n",
                 json!({"method": "age", "keys": ["X25519", "ssh-rsa abcd"], "can_decrypt": true}),
             ),
             (
                 Some(shown(&[], None, locked)),
-                "\tunknown\t\tno\t\r\n",
+                "\tunknown\t\tno\t\t\r\n",
                 json!({"method": "unknown", "keys": [], "can_decrypt": false}),
             ),
         ];
