@@ -167,17 +167,15 @@ pub(super) fn meant_verb(error: &clap::Error) -> Option<&'static str> {
         }
         "list" | "ls" | "backups" | "show" => "to list the backups, say backup-list",
         "backup" | "push" => "to take a base backup, say backup-push",
-        "verify" | "fsck" | "scrub" => {
-            "to look whether the archive is good, say wale verify; restore checks every file against the backup's manifest, \
-             and pg_verifybackup -n proves the restored directory once more"
+        "verify" | "fsck" | "scrub" | "validate" => {
+            "to look whether the archive is good, say wale verify; to prove a restore, wale rehearse"
         }
-        "check" => {
-            "to see the settings, say wale config show; /readyz of the sidecar says what is missing in operation"
-        }
+        "check" | "health" | "diagnose" => "to see what is wrong, say wale check",
+        "settings" | "env" => "to see the settings, say wale config show",
         "replicate" | "sync" | "mirror" => {
             "to copy the archive into another store, say wale copy --to FILE"
         }
-        "status" => "ask the sidecar: /status at its port shows the state, backup-list the backups",
+        "status" | "info" | "summary" => "to see what can be restored, say wale status",
         "archive" => "to archive a file, say wal-push FILE",
         "prune" | "purge" | "expire" => {
             "to delete what the settings do not keep, say wale retain; by hand, delete"

@@ -5,6 +5,7 @@
 
 mod copy;
 mod deletion;
+mod help;
 mod invocation;
 mod rehearse;
 mod restore;

@@ -203,7 +203,7 @@ fn other_words_for_verbs_are_told_the_right_one() {
         ("list", "backup-list"),
         ("backups", "backup-list"),
         ("backup", "backup-push"),
-        ("fsck", "pg_verifybackup"),
+        ("fsck", "wale verify"),
     ] {
         for program in ["wale", "wal-e"] {
             let early = parse_words(&format!("{program} {typed} x")).unwrap_err();
@@ -213,8 +213,8 @@ fn other_words_for_verbs_are_told_the_right_one() {
     }
     // wale has them; WAL-E had not.
     for (typed, told) in [
-        ("status", "/status"),
-        ("check", "config show"),
+        ("status", "wale status"),
+        ("check", "wale check"),
         ("verify", "wale verify"),
     ] {
         let early = parse_words(&format!("wal-e {typed} x")).unwrap_err();

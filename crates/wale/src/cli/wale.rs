@@ -1,5 +1,6 @@
 //! The command line of `wale`: its verbs, and a flag for every declared setting that has one.
 
+use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::copy::Copy;
@@ -11,7 +12,7 @@ use super::verbs::{
     WalPush,
 };
 use super::verify::Verify;
-use super::{Early, Face, Invocation, Verb};
+use super::{Early, Face, Invocation, Verb, help};
 use crate::config::{Facts, Flags, SETTINGS};
 
 #[derive(Debug, Parser)]
@@ -19,8 +20,7 @@ use crate::config::{Facts, Flags, SETTINGS};
     name = "wale",
     bin_name = "wale",
     about = "Continuous archiving, base backups and restores for PostgreSQL",
-    after_help = "Every setting is also an environment variable; `wale --help` lists the flags, \
-                  `wale config show` the values.",
+    after_help = "Every setting is also an environment variable; `wale config show` has the values.",
     version,
     infer_long_args = true,
     disable_help_subcommand = true,
@@ -112,7 +112,7 @@ pub(crate) fn command() -> clap::Command {
                 .long(flag)
                 .global(true)
                 .value_name("VALUE")
-                .help(help(setting))
+                .help(in_full(setting))
                 .help_heading(setting.group.title())
                 .hide_short_help(true),
         )
@@ -132,7 +132,7 @@ pub(super) fn options(flags: &Flags) -> Vec<String> {
     facts().filter_map(option).collect()
 }
 
-fn help(setting: &Facts) -> String {
+fn in_full(setting: &Facts) -> String {
     format!(
         "{} [variable: {}]",
         setting.doc.trim_end_matches('.'),
@@ -143,7 +143,20 @@ fn help(setting: &Facts) -> String {
 /// Parses the arguments, the program's name first.
 pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
     let early = |error: clap::Error| Early::of_wale(&error);
-    let matches = command().try_get_matches_from(arguments).map_err(early)?;
+    let arguments = help::in_other_words(arguments);
+    let matches = match command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            let shown = help::command(WaleArguments::command());
+            // The same words ask for the same page.
+            let error = shown
+                .try_get_matches_from(&arguments)
+                .err()
+                .unwrap_or(error);
+            return Err(early(error));
+        }
+        Err(error) => return Err(early(error)),
+    };
     let flags: Flags = facts()
         .filter(|setting| setting.flag.is_some())
         .filter_map(|setting| {

@@ -47,9 +47,9 @@ pub(crate) use goal::{RestoreTo, TargetAction, point, position, time, timeline, 
 pub(crate) use group::Group;
 pub(crate) use machine::processors;
 pub(crate) use prefix::Place;
-pub(crate) use reference::settings_page;
+pub(crate) use reference::{default_words, settings_page};
 pub(crate) use s3::S3Settings;
-pub(crate) use setting::Facts;
+pub(crate) use setting::{Declared, Facts};
 pub(crate) use settings::Settings;
 pub(crate) use several::FurtherArchive;
 pub(crate) use show::{Shown, show_json, show_text};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::declared::SETTINGS;
 use super::group::Group;
-use super::setting::{Declared, Default};
+use super::setting::{Declared, Default, Facts};
 use super::value;
 
 const HEAD: &str = "\
@@ -49,12 +49,7 @@ fn entry(setting: &dyn Declared) -> String {
     let facts = setting.facts();
     let mut text = format!("\n### `{}`\n\n{}\n\n", facts.name, facts.doc);
     let _ = writeln!(text, "* Type: {}", setting.describe());
-    let default = match facts.default {
-        Default::None => "none".to_owned(),
-        Default::Fixed(value) => format!("`{value}`"),
-        Default::Time(time) => format!("`{}`", value::duration_text(time)),
-        Default::Words(words) | Default::Derived(words, _) => words.to_owned(),
-    };
+    let default = default_words(facts).unwrap_or_else(|| "none".to_owned());
     let _ = writeln!(text, "* Default: {default}");
     if let Some(flag) = facts.flag {
         let _ = writeln!(text, "* Flag: `--{flag}`");
@@ -68,4 +63,13 @@ fn entry(setting: &dyn Declared) -> String {
     }
     let _ = writeln!(text, "* Since: {}", facts.since);
     text
+}
+/// The default of a setting, in words; none where there is none.
+pub(crate) fn default_words(facts: &Facts) -> Option<String> {
+    Some(match facts.default {
+        Default::None => return None,
+        Default::Fixed(value) => format!("`{value}`"),
+        Default::Time(time) => format!("`{}`", value::duration_text(time)),
+        Default::Words(words) | Default::Derived(words, _) => words.to_owned(),
+    })
 }
