@@ -29,6 +29,12 @@ const HEADER: [&str; 7] = [
     "wal_segment_offset_backup_stop",
 ];
 
+/// Whether a person reads the list: then it is another table.
+pub(crate) fn is_for_a_person(arguments: &BackupList, face: Face) -> bool {
+    use std::io::IsTerminal as _;
+    face == Face::Wale && !arguments.json && !arguments.detail && std::io::stdout().is_terminal()
+}
+
 /// What to print.
 ///
 /// # Errors
@@ -38,8 +44,32 @@ pub(crate) async fn run(
     arguments: &BackupList,
     face: Face,
 ) -> Result<String, OpError> {
+    let mut chosen = chosen(archive, arguments, face).await?;
+    if arguments.json {
+        let looked = wale_ops::backup_list::look(archive, chosen).await?;
+        return Ok(as_json(&looked));
+    }
+    let times = Times::of(&archive.location());
+    if face == Face::WalE && times != Times::File {
+        chosen.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+    }
+    if face == Face::Wale && arguments.detail {
+        chosen = wale_ops::backup_list::look(archive, chosen).await?;
+    }
+    Ok(table(&chosen, arguments.detail, face, times))
+}
+
+/// The backups that are asked for.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn chosen(
+    archive: &Archive,
+    arguments: &BackupList,
+    face: Face,
+) -> Result<Vec<BackupSummary>, OpError> {
     let query = arguments.query.as_deref().map(Query::parse).transpose()?;
-    let mut chosen = match &query {
+    let chosen = match &query {
         Some(Query::Latest) => {
             let (latest, passed_over) = wale_ops::backup_list::latest(archive).await?;
             for sentence in &passed_over {
@@ -61,18 +91,7 @@ pub(crate) async fn run(
             archive.location()
         );
     }
-    if arguments.json {
-        let looked = wale_ops::backup_list::look(archive, chosen).await?;
-        return Ok(as_json(&looked));
-    }
-    let times = Times::of(&archive.location());
-    if face == Face::WalE && times != Times::File {
-        chosen.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
-    }
-    if face == Face::Wale && arguments.detail {
-        chosen = wale_ops::backup_list::look(archive, chosen).await?;
-    }
-    Ok(table(&chosen, arguments.detail, face, times))
+    Ok(chosen)
 }
 
 /// How a store's times look in the table.

@@ -4,6 +4,7 @@ mod adopt;
 mod backup_fetch;
 mod backup_list;
 mod backup_push;
+mod backup_table;
 mod check;
 mod copy;
 mod deletion;
@@ -32,7 +33,7 @@ use crate::assemble::VERSION;
 use crate::bounds::Bounds;
 use crate::cli::{Config, Face, Invocation, Verb};
 use crate::client;
-use crate::config::{Group, Loaded, show_json, show_text};
+use crate::config::{Group, Loaded, declared, show_json, show_text};
 use crate::report::Failure;
 use crate::{assemble, runtime};
 
@@ -67,6 +68,11 @@ pub(crate) fn run(
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
             let readers = assemble::readers(loaded, &archive)?;
             let list = readers.read("the list of backups", async |archive: Archive| {
+                if backup_list::is_for_a_person(arguments, invocation.face) {
+                    let policy = settings.retention();
+                    let interval = settings.get(&declared::WALE_RETAIN_REQUEST_INTERVAL);
+                    return backup_table::run(&archive, arguments, &policy, interval).await;
+                }
                 backup_list::run(&archive, arguments, invocation.face).await
             });
             print(&runtime::small()?.block_on(list)?)
