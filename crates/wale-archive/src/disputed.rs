@@ -32,12 +32,6 @@ pub struct Disputed {
 }
 
 impl Disputed {
-    /// Whether nothing is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty() && !self.more
-    }
-
     /// Adds an object. Gives whether it is news: of those that are not named the first is.
     pub fn add(&mut self, key: &str, why: &str) -> bool {
         if self.objects.contains_key(key) {
@@ -80,19 +74,34 @@ fn words(why: &str) -> String {
 }
 
 impl Archive {
-    /// The note; one that says nothing where there is none.
+    /// The note; none where nobody has compared the archive with another one.
     ///
     /// # Errors
     /// The store's failures.
-    pub async fn disputed(&self) -> Result<Disputed> {
+    pub async fn disputed(&self) -> Result<Option<Disputed>> {
         let key = Self::key(layout::DISPUTED)?;
         let Some(bytes) = self.read_small(&key).await? else {
-            return Ok(Disputed::default());
+            return Ok(None);
         };
-        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| Disputed {
+        let note = serde_json::from_slice(&bytes).unwrap_or_else(|_| Disputed {
             objects: BTreeMap::new(),
             more: true,
-        }))
+        });
+        Ok(Some(note))
+    }
+
+    /// Removes the note from an archive that is written to by itself: it follows no other one now, and whoever lets it follow
+    /// again compares it anew.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn forget_disputed(&self) -> Result<()> {
+        if self.disputed().await?.is_none() {
+            return Ok(());
+        }
+        let key = Self::key(layout::DISPUTED)?;
+        let deleted = self.store().delete(&key).await;
+        deleted.map_err(|error| OpError::from_store(error, format_args!("delete {key}")))
     }
 
     /// Writes the note in place of the one before.
@@ -128,7 +137,7 @@ mod tests {
         let store = Arc::new(MemoryStore::new());
         let archive =
             crate::testing::archive(Arc::clone(&store) as Arc<dyn Store>, Codec::Zstd, 1 << 20);
-        assert_eq!(archive.disputed().await.unwrap(), Disputed::default());
+        assert_eq!(archive.disputed().await.unwrap(), None);
         let mut note = Disputed::default();
         for number in 0..=DISPUTED_MAX {
             let key = format!("wal_005/0000000100000000{number:08X}.partial.0123456789abcdef.lzma");
@@ -140,16 +149,20 @@ mod tests {
             "x"
         ));
         archive.note_disputed(&note).await.unwrap();
-        assert_eq!(archive.disputed().await.unwrap(), note);
+        assert_eq!(archive.disputed().await.unwrap(), Some(note));
         archive.note_disputed(&Disputed::default()).await.unwrap();
-        assert!(archive.disputed().await.unwrap().is_empty());
+        let empty = archive.disputed().await.unwrap();
+        assert_eq!(empty, Some(Disputed::default()));
         let key = Archive::key(layout::DISPUTED).unwrap();
         store
             .put(&key, body_from(Bytes::from_static(b"{")))
             .await
             .unwrap();
-        let damaged = archive.disputed().await.unwrap();
+        let damaged = archive.disputed().await.unwrap().expect("a note");
         assert!(damaged.of_wal(&name("000000010000000000000001")).is_some());
+        archive.forget_disputed().await.unwrap();
+        assert_eq!(archive.disputed().await.unwrap(), None);
+        archive.forget_disputed().await.unwrap();
     }
 
     #[test]

@@ -309,9 +309,13 @@ async fn on_thread<T: Send + 'static>(
     key: &ObjectKey,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    blocking(work)
-        .await
-        .map_err(|e| OpError::internal(format!("the reader of {key} panicked")).source(e))?
+    // What a library gives up on at some bytes is damage like any other, and may come from another archive.
+    blocking(work).await.map_err(|e| {
+        let message = format!("object {key} cannot be read: its reader gave up on its bytes");
+        OpError::new(Kind::CorruptData, message)
+            .hint("take the object from a copy of the archive; and report this: no bytes should do it")
+            .source(e)
+    })?
 }
 
 /// What a failure to read says about an object.

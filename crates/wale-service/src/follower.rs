@@ -28,7 +28,7 @@ use wale_pg::ArchiveFileName;
 
 use crate::app::App;
 use crate::housekeeping;
-use crate::journal::log_failure;
+use crate::journal::{FailureRecord, log_failure};
 use crate::replica::Replica;
 
 /// Between two looks at everything. Each lists both archives a few times: what pushes and backups of this sidecar do not
@@ -163,7 +163,7 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         known.backup_ended = None;
         known.beyond
     };
-    replica.remember(&copy.disputed().await?);
+    replica.remember(copy.disputed().await?.as_ref());
     let asked = retention::wanted(
         source,
         copy,
@@ -201,12 +201,18 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
     let mut has_new = false;
     if !backups.is_empty() {
         replica.behind(source.clock().now());
-        let report = bring_backups(app, replica, wishes(&backups)).await?;
-        has_new = report.listed() > 0;
-        if let Some(error) = left_behind(replica, &report) {
+        let error = match bring_backups(app, replica, wishes(&backups)).await {
+            Ok(report) => {
+                has_new = report.listed() > 0;
+                left_behind(replica, &report)
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
             is_level = false;
             replica.known().is_stuck = true;
-            replica.failed(&error, true, source.clock().now());
+            let reachable = follow::answers(copy).await;
+            replica.failed(&error, reachable, source.clock().now());
             next = EVERY_WHILE_LEFT;
         }
     }
@@ -215,7 +221,8 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
     if is_level {
         replica.level();
     }
-    if has_new || is_first {
+    // A full archive takes nothing until its own retention has run.
+    if has_new || is_first || !is_level {
         keep_house(replica).await;
     }
     replica.known().last_pass = Some(source.clock().now());
@@ -321,7 +328,19 @@ async fn bring_wal(
 
 async fn measure(app: &App, replica: &Replica, wish: &WalWish) -> Result<(), OpError> {
     let at = app.archive.clock().now();
-    let lag = follow::lag(&app.archive, &replica.archive, wish).await?;
+    // What cannot be copied is told by itself, and would hold pushes up for ever.
+    let disputed: BTreeSet<ArchiveFileName> = {
+        let known = replica.known();
+        let keys = known.conflicts.objects.keys();
+        keys.filter_map(|key| wal_claim(key)).collect()
+    };
+    let wish = wish.clone();
+    let wish =
+        WalWish::of(move |name, stored| wish.takes(name, stored) && !disputed.contains(name));
+    let lag = follow::lag(&app.archive, &replica.archive, &wish).await?;
+    if lag.segments > 0 {
+        replica.behind(at);
+    }
     let mut known = replica.known();
     known.measured = Some((lag, at));
     known.is_measured = true;
@@ -366,7 +385,11 @@ async fn run(
     let options = CopyOptions {
         which,
         // What was copied was compared then; to read everything again every hour would cost more than the copy.
-        present: Present::TrustedBySize,
+        present: if replica.known().is_to_compare {
+            Present::Compared
+        } else {
+            Present::TrustedBySize
+        },
         retry: RetryBudget::ONCE,
         ..CopyOptions::new(WORKERS)
     };
@@ -375,6 +398,9 @@ async fn run(
     let work = archive_copy::run(source, copy, &options, &progress, &cancel);
     let report = Box::pin(work).await?;
     replica.conflicts(&report.troubles);
+    if report.troubles_count > report.troubles.len() as u64 {
+        replica.more_conflicts();
+    }
     for line in &report.backups {
         if matches!(line.fate, BackupFate::Copied) {
             tracing::info!(archive = replica.number, backup = %line.name, "base backup copied");
@@ -390,9 +416,16 @@ async fn keep_house(replica: &Replica) {
         match housekeeping::attempt(archive, options).await {
             Ok(report) => {
                 let record = housekeeping::tell(archive, Some(replica.number), &report);
-                replica.known().last_retention = Some(record);
+                let mut known = replica.known();
+                known.last_retention = Some(record);
+                known.last_retention_failure = None;
             }
-            Err(error) => log_failure(&format!("retention of archive {}", replica.number), &error),
+            Err(error) => {
+                let what = format!("retention of archive {}", replica.number);
+                log_failure(&what, &error);
+                let record = FailureRecord::new(what, &error, archive.clock().now());
+                replica.known().last_retention_failure = Some(record);
+            }
         }
     }
     housekeeping::clean(archive, options.grace).await;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -24,6 +24,13 @@ use crate::replica_metrics::{LagTold, ReplicaScrape};
 /// WAL files that are remembered one by one as not copied yet; of more only the number is known, and the listings show
 /// them. 10,000 × 100 bytes = 1 MB.
 const PENDING_MAX: usize = 10_000;
+
+/// After a comparison of everything, and while more differs than is named, it is made again so much later: it reads both
+/// archives whole.
+const COMPARE_AGAIN: Duration = Duration::from_hours(24);
+
+/// WAL that waits for longer is no more on its way as a matter of course.
+const ON_ITS_WAY: TimeDelta = TimeDelta::minutes(1);
 
 /// A further archive.
 pub(crate) struct Replica {
@@ -59,6 +66,10 @@ pub(crate) struct Known {
     pub(crate) seen: Disputed,
     /// The archive's own note says something else.
     pub(crate) is_to_note: bool,
+    /// What is there must be read and compared, whatever its size: nobody has, or more differs than is named.
+    pub(crate) is_to_compare: bool,
+    /// When everything that is there was last compared so, by this process.
+    pub(crate) compared: Option<Instant>,
     pub(crate) backups_wanted: u64,
     /// A backup could not be copied, although the archive answers.
     pub(crate) is_stuck: bool,
@@ -69,6 +80,7 @@ pub(crate) struct Known {
     pub(crate) last_pass: Option<DateTime<Utc>>,
     pub(crate) last_copied: Option<(String, DateTime<Utc>)>,
     pub(crate) last_retention: Option<RetentionRecord>,
+    pub(crate) last_retention_failure: Option<FailureRecord>,
 }
 
 impl Replica {
@@ -193,13 +205,19 @@ impl Replica {
             "conflicts_count": known.conflicts.objects.len(),
             "conflicts_more": known.conflicts.more,
             "last_retention": known.last_retention,
+            "last_retention_failure": known.last_retention_failure,
         })
     }
 
     /// Since when it lacks something that the first archive may be about to delete; none while it has everything it wants.
     pub(crate) fn behind_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let known = self.known();
-        (!known.is_level).then(|| known.behind_since.unwrap_or(now))
+        let late = known.pending.front().map(|(_, at)| *at);
+        let late = late.filter(|at| now - *at > ON_ITS_WAY);
+        if known.is_level && known.beyond == 0 {
+            return late;
+        }
+        Some(known.behind_since.or(late).unwrap_or(now))
     }
 
     /// Notes that it lacks something.
@@ -286,21 +304,39 @@ impl Replica {
         }
     }
 
-    /// What the archive's note says, of an earlier process or another one.
-    pub(crate) fn remember(&self, noted: &Disputed) {
+    /// What the archive's note says, of an earlier process or another one. Where there is none, nobody has compared what was
+    /// there before the sidecar began to copy.
+    pub(crate) fn remember(&self, noted: Option<&Disputed>) {
         let mut known = self.known();
         known.seen = Disputed::default();
-        for (key, why) in &noted.objects {
+        for (key, why) in noted.iter().flat_map(|noted| &noted.objects) {
             known.conflicts.add(key, why);
         }
-        known.conflicts.more |= noted.more;
-        known.is_to_note |= known.conflicts != *noted;
+        known.conflicts.more |= noted.is_some_and(|noted| noted.more);
+        known.is_to_note |= noted.is_none_or(|noted| known.conflicts != *noted);
+        let is_due = known
+            .compared
+            .is_none_or(|compared| compared.elapsed() >= COMPARE_AGAIN);
+        known.is_to_compare = is_due && (noted.is_none() || known.conflicts.more);
     }
 
-    /// Forgets the objects that the pass has not seen so.
+    /// Notes that there are more objects that are not as they should be than were named.
+    pub(crate) fn more_conflicts(&self) {
+        let mut known = self.known();
+        known.is_to_note |= !known.conflicts.more;
+        known.conflicts.more = true;
+        known.seen.more = true;
+    }
+
+    /// Forgets the objects that the pass has not seen so. Where it has trusted sizes, those that are not named stay disputed.
     pub(crate) fn settle_conflicts(&self) {
         let mut known = self.known();
-        let seen = std::mem::take(&mut known.seen);
+        let mut seen = std::mem::take(&mut known.seen);
+        if std::mem::take(&mut known.is_to_compare) {
+            known.compared = Some(Instant::now());
+        } else {
+            seen.more |= known.conflicts.more;
+        }
         let before = std::mem::replace(&mut known.conflicts, seen);
         known.is_to_note |= before != known.conflicts;
         let gone = before.objects.keys();

@@ -141,7 +141,7 @@ impl FetchPlace {
         let note = if let Some((note, _)) = known {
             note
         } else {
-            let note = self.archive.disputed().await?;
+            let note = self.archive.disputed().await?.unwrap_or_default();
             let read = Some((note.clone(), Instant::now()));
             *self.disputed.lock().unwrap_or_else(PoisonError::into_inner) = read;
             note

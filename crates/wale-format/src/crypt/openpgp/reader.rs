@@ -198,6 +198,13 @@ fn decrypted<B: BufRead>(
             let size = ChunkSize::try_from(start[2])
                 .map_err(|_| unsupported("an OpenPGP message in chunks above 4 MiB"))?;
             let mode = AeadAlgorithm::from(start[1]);
+            // rPGP 0.20 takes the length of a nonce for granted that no other mode has.
+            if !matches!(
+                mode,
+                AeadAlgorithm::Eax | AeadAlgorithm::Ocb | AeadAlgorithm::Gcm
+            ) {
+                return Err(unsupported("this kind of chunks in an OpenPGP message"));
+            }
             aead::StreamDecryptor::new_rfc9580(algorithm, mode, size, &salt, key.as_ref(), body)
                 .map(|stage| Stage::Chunks(Box::new(stage)))
                 .map_err(|_| unsupported("this kind of chunks in an OpenPGP message"))
