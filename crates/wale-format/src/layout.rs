@@ -8,6 +8,7 @@
 //! wale.json
 //! wale_sealed_test_<method>-<8 hex>               ours: a small text, encrypted as the archive is, to try a key on
 //! wale_slot.json                                  ours: who serves the schedule's slot now; gone at the end
+//! wale_waits_for_<number>                         ours: since when retention waits for that archive; gone when it has caught up
 //! wale_disputed.json                              ours, of an archive that follows another: WAL that differs from the first's
 //! wale_clock                                      ours, gone at once: its time is the store's time of day
 //! wale_verified_wal.json                          ours: which WAL was read and found good, and when
@@ -46,6 +47,8 @@ pub const IDENTITY: &str = "wale.json";
 pub const CLOCK: &str = "wale_clock";
 /// The claim on the slot of a schedule that several sidecars share; gone when the slot is served.
 pub const SLOT: &str = "wale_slot.json";
+/// What the objects begin with whose time says since when retention waits for a further archive; its number follows.
+pub const WAITS_PREFIX: &str = "wale_waits_for_";
 /// What an archive that follows another one holds with other bytes than that one.
 pub const DISPUTED: &str = "wale_disputed.json";
 /// What is known of the WAL that was read to verify it.
@@ -354,6 +357,7 @@ pub fn is_ours(key: &str) -> bool {
         || key.starts_with(SEALED_TEST_PREFIX)
         || key == SLOT
         || key == DISPUTED
+        || key.starts_with(WAITS_PREFIX)
         || key == VERIFIED_WAL
         || wal_claim(key).is_some()
         || backup_of(key).is_some()

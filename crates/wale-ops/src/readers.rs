@@ -3,6 +3,7 @@
 //! Read as one they give what any of them has, as long as all of them answer: what an archive that is away holds is not known,
 //! and a reader that must know fails. Then it reads one alone. Which one gave what it has, it is told in the log.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +21,10 @@ const REST: Duration = Duration::from_secs(30);
 pub struct Readers {
     together: Archive,
     each: Vec<(u8, Archive)>,
-    /// When one of them did not answer last, and why.
-    silent: Arc<Mutex<Option<(Instant, String)>>>,
+    /// When they could not be read together last, and why.
+    rests: Arc<Mutex<Option<(Instant, String)>>>,
+    /// When each of them did not answer last.
+    silent: Arc<Mutex<BTreeMap<u8, Instant>>>,
 }
 
 impl Readers {
@@ -31,6 +34,7 @@ impl Readers {
         Self {
             each: vec![(1, archive.clone())],
             together: archive,
+            rests: Arc::default(),
             silent: Arc::default(),
         }
     }
@@ -51,6 +55,7 @@ impl Readers {
         Self {
             together,
             each,
+            rests: Arc::default(),
             silent: Arc::default(),
         }
     }
@@ -75,7 +80,14 @@ impl Readers {
         }
         let mut owner = None;
         for (number, archive) in &self.each {
-            let Ok(Some(identity)) = archive.identity().await else {
+            if self.is_silent(*number) {
+                continue;
+            }
+            let said = archive.identity().await;
+            if let Err(error) = &said {
+                self.note(*number, error);
+            }
+            let Ok(Some(identity)) = said else {
                 continue;
             };
             let its = identity.cluster.system_identifier;
@@ -91,17 +103,30 @@ impl Readers {
 
     /// Why all are not asked together now.
     fn resting(&self) -> Option<OpError> {
-        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, why) = silent
-            .as_ref()
-            .filter(|(since, _)| since.elapsed() < REST)?;
-        Some(OpError::new(Kind::StorageUnavailable, why.clone()))
+        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = rests.as_ref().filter(|(at, _)| at.elapsed() < REST);
+        recent.map(|(_, why)| OpError::new(Kind::StorageUnavailable, why.clone()))
     }
 
     fn rest(&self, error: &OpError) {
         if error.kind == Kind::StorageUnavailable {
+            let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+            *rests = Some((Instant::now(), error.chain()));
+        }
+    }
+
+    fn is_silent(&self, number: u8) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent
+            .get(&number)
+            .is_some_and(|since| since.elapsed() < REST)
+    }
+
+    /// Notes an archive that did not answer.
+    fn note(&self, number: u8, error: &OpError) {
+        if error.kind == Kind::StorageUnavailable {
             let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-            *silent = Some((Instant::now(), error.chain()));
+            silent.insert(number, Instant::now());
         }
     }
 
@@ -138,7 +163,11 @@ impl Readers {
         }
         // What is damaged came from the first, if it has it.
         let begin = usize::from(error.kind == Kind::CorruptData);
-        for (number, archive) in self.each.iter().cycle().skip(begin).take(self.each.len()) {
+        let in_turn = self.each.iter().cycle().skip(begin).take(self.each.len());
+        // Those that did not answer a moment ago come last.
+        let (silent, answering): (Vec<_>, Vec<_>) =
+            in_turn.partition(|(number, _)| self.is_silent(*number));
+        for (number, archive) in answering.into_iter().chain(silent) {
             match read(archive.clone()).await {
                 Ok(value) if is_told => return Ok(value),
                 Ok(value) => {
@@ -152,12 +181,15 @@ impl Readers {
                 Err(error) if !may_differ(error.kind) && error.kind != Kind::NotFound => {
                     return Err(error);
                 }
-                Err(error) => tracing::warn!(
-                    archive = number,
-                    location = archive.location(),
-                    "{what} from archive {number} alone failed: {}",
-                    error.chain()
-                ),
+                Err(error) => {
+                    self.note(*number, &error);
+                    tracing::warn!(
+                        archive = number,
+                        location = archive.location(),
+                        "{what} from archive {number} alone failed: {}",
+                        error.chain()
+                    );
+                }
             }
         }
         Err(error)
@@ -216,20 +248,18 @@ mod tests {
     async fn after_an_outage_all_are_not_asked_together_for_a_while() {
         use Kind::StorageUnavailable;
         let several = readers();
-        let outage = [Some(StorageUnavailable), None];
-        assert_eq!(read(&several, &outage).await, (Ok(()), 2));
-        assert_eq!(
-            read(&several, &[None]).await,
-            (Ok(()), 1),
-            "the first alone"
-        );
+        // All of them, the first, and the second, which answers.
+        let outage = [Some(StorageUnavailable), Some(StorageUnavailable), None];
+        assert_eq!(read(&several, &outage).await, (Ok(()), 3));
+        // Neither together nor the first for a while.
+        assert_eq!(read(&several, &[None]).await, (Ok(()), 1));
         let all_fail = [Some(StorageUnavailable); 3];
         assert_eq!(
             read(&several, &all_fail).await,
             (Err(StorageUnavailable), 3)
         );
         tokio::time::advance(REST).await;
-        assert_eq!(read(&several, &outage).await, (Ok(()), 2));
+        assert_eq!(read(&several, &outage).await, (Ok(()), 3));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! It refuses to decide anything: wale-ops does. A failure here fails nothing else: the backup is complete, and the
 //! archive is just larger than necessary. Everything may be dropped at any point: the next run goes on.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,9 @@ pub(crate) async fn keep_house(app: Arc<App>, options: Housekeeping, archives: b
         while !may_write(&app).await {
             tokio::time::sleep(TRY_EVERY).await;
         }
+    }
+    if archives && let Err(error) = app.archive.forget_disputed().await {
+        log_failure("the note of an archive that follows no other one", &error);
     }
     // The sender lives as long as the application does.
     while completions.changed().await.is_ok() {
@@ -141,49 +145,86 @@ async fn retain(app: &App, options: &Housekeeping) {
 
 /// Waits while a further archive lacks what may be about to be deleted, for as long as that is allowed.
 async fn wait_for_further(app: &App) {
+    let mut noted = BTreeMap::new();
     let mut is_told = false;
     loop {
         let now = app.archive.clock().now();
-        let behind = app
-            .replicas
-            .iter()
-            .filter_map(|replica| Some((replica, replica.behind_since(now)?)));
-        let lasted = |since: DateTime<Utc>| (now - since).to_std().unwrap_or_default();
-        let (waited_for, given_up): (Vec<_>, Vec<_>) =
-            behind.partition(|(_, since)| lasted(*since) < app.retain_wait);
-        let Some((replica, since)) = waited_for.first() else {
-            for (replica, since) in given_up {
-                let number = replica.number;
+        let (mut waited_for, mut given_up, mut level) = (Vec::new(), Vec::new(), Vec::new());
+        for replica in &app.replicas {
+            let Some(since) = replica.behind_since(now) else {
+                noted.remove(&replica.number);
+                level.push(replica.number);
+                continue;
+            };
+            let lasts = |since: DateTime<Utc>| (now - since).to_std().unwrap_or_default();
+            // After each backup it is behind for as long as the copy takes.
+            let is_slow = replica.known().failing_since.is_some() || lasts(since) >= SLOW;
+            if is_slow && !noted.contains_key(&replica.number) {
+                noted.insert(replica.number, waits_since(app, replica.number, since).await);
+            }
+            let since = noted.get(&replica.number).map_or(since, |at| since.min(*at));
+            let lasted = lasts(since);
+            if lasted < app.retain_wait {
+                waited_for.push((replica.number, since, is_slow));
+            } else {
+                given_up.push((replica.number, since));
+            }
+        }
+        let Some((number, since, is_slow)) = waited_for.first() else {
+            for number in level {
+                forget_waiting(app, number).await;
+            }
+            for (number, since) in given_up {
                 tracing::error!(
                     archive = number,
-                    hint =
-                        "bring that archive back: what the first deletes before that it never gets",
+                    hint = "bring that archive back: what the first deletes before that it never gets",
                     "archive {number} lags behind since {}; retention of the first archive waits for it no longer",
                     moment(since)
                 );
             }
             return;
         };
-        // After each backup it is behind for as long as the copy takes.
-        let is_slow = replica.known().failing_since.is_some() || lasted(*since) >= SLOW;
-        if is_slow && !is_told {
+        if *is_slow && !is_told {
             is_told = true;
-            let number = replica.number;
-            let message = format!(
-                "nothing is deleted from the first archive: archive {number} lags behind since {}",
-                moment(*since)
-            );
-            let error = OpError::new(Kind::Busy, message).hint(
-                "bring that archive up to date (further_archives in /status says what stops it); WALE_RETAIN_WAIT says how \
-                 long it is waited for",
-            );
-            log_failure("retention", &error);
-            let record = FailureRecord::new("retention", &error, now);
-            app.journal
-                .note(|entries| entries.last_retention_failure = Some(record));
+            tell_waiting(app, *number, *since);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Since when the archive has been waited for, by this process or an earlier one. A wait that is never allowed asks nobody.
+async fn waits_since(app: &App, number: u8, since: DateTime<Utc>) -> DateTime<Utc> {
+    if app.retain_wait.is_zero() {
+        return since;
+    }
+    match retention::waits_since(&app.archive, number).await {
+        Ok(noted) => noted,
+        Err(error) => {
+            log_failure("the note of what retention waits for", &error);
+            since
+        }
+    }
+}
+
+async fn forget_waiting(app: &App, number: u8) {
+    if let Err(error) = retention::waits_no_more(&app.archive, number).await {
+        log_failure("the note of what retention waits for", &error);
+    }
+}
+
+fn tell_waiting(app: &App, number: u8, since: DateTime<Utc>) {
+    let message = format!(
+        "nothing is deleted from the first archive: archive {number} lags behind since {}",
+        moment(since)
+    );
+    let error = OpError::new(Kind::Busy, message).hint(
+        "bring that archive up to date (further_archives in /status says what stops it); WALE_RETAIN_WAIT says how long it is \
+         waited for",
+    );
+    log_failure("retention", &error);
+    let record = FailureRecord::new("retention", &error, app.archive.clock().now());
+    app.journal
+        .note(|entries| entries.last_retention_failure = Some(record));
 }
 
 pub(crate) async fn attempt(archive: &Archive, options: &Housekeeping) -> Result<Report, OpError> {

@@ -33,6 +33,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod time_of_day;
+mod waiting;
 pub mod wal;
 mod wanted;
 
@@ -46,4 +47,5 @@ pub use reasons::reasons;
 pub use report::{Line, Refused, Report, What};
 pub use run::{old_versions, run};
 pub use time_of_day::TimeOfDay;
+pub use waiting::{waits_no_more, waits_since};
 pub use wanted::{Wanted, is_wanted, wanted};

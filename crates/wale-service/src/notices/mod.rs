@@ -10,6 +10,7 @@
 mod post;
 mod problems;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,11 +176,88 @@ impl SeenBackups {
     }
 }
 
+/// Delivers messages in turn: one that is not taken lets the others go before its next try.
 async fn deliver_messages(app: &App, client: &Poster, mut messages: mpsc::Receiver<String>) {
-    while let Some(message) = messages.recv().await {
-        let post = || client.post(&message, app.archive.clock().now().timestamp());
-        repeat("the webhook", MESSAGE_LASTS, post).await;
+    let mut waiting: VecDeque<Waiting> = VecDeque::new();
+    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+    loop {
+        if waiting.is_empty() {
+            match messages.recv().await {
+                Some(text) => waiting.push_back(Waiting::new(text)),
+                None => return,
+            }
+        }
+        while waiting.len() < QUEUE
+            && let Ok(text) = messages.try_recv()
+        {
+            waiting.push_back(Waiting::new(text));
+        }
+        let mut is_taken = false;
+        for _ in 0..waiting.len() {
+            let Some(one) = waiting.pop_front() else {
+                break;
+            };
+            let now = app.archive.clock().now().timestamp();
+            match client.post(&one.text, now).await {
+                Posted::Taken => is_taken = true,
+                Posted::Refused(why) => refused("the webhook", &why),
+                Posted::Failed(why) => waiting.extend(one.again(&why)),
+            }
+        }
+        if is_taken {
+            pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(pauses.take()).await;
+        }
     }
+}
+
+/// A message that waits to be taken.
+struct Waiting {
+    text: String,
+    since: Instant,
+    is_told: bool,
+}
+
+impl Waiting {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            since: Instant::now(),
+            is_told: false,
+        }
+    }
+
+    /// It, to be sent again, unless it is too old.
+    fn again(mut self, why: &str) -> Option<Self> {
+        if self.since.elapsed() >= MESSAGE_LASTS {
+            too_old("the webhook", MESSAGE_LASTS, why);
+            return None;
+        }
+        if !std::mem::replace(&mut self.is_told, true) {
+            sent_again("the webhook", why);
+        }
+        Some(self)
+    }
+}
+
+fn refused(what: &str, why: &str) {
+    tracing::warn!(
+        hint = "correct its address; this message is not sent again",
+        "{what} was refused: {why}"
+    );
+}
+
+fn too_old(what: &str, lasts: Duration, why: &str) {
+    tracing::warn!("{what} could not be sent for {} s: {why}", lasts.as_secs());
+}
+
+fn sent_again(what: &str, why: &str) {
+    tracing::warn!(
+        hint = "nothing waits for it, and it is sent again",
+        "{what} could not be sent: {why}"
+    );
 }
 
 async fn deliver_pings(client: &Poster, mut pings: mpsc::Receiver<&'static str>) {
@@ -199,24 +277,14 @@ where
     loop {
         let why = match send().await {
             Posted::Taken => return,
-            Posted::Refused(why) => {
-                tracing::warn!(
-                    hint = "correct its address; this message is not sent again",
-                    "{what} was refused: {why}"
-                );
-                return;
-            }
+            Posted::Refused(why) => return refused(what, &why),
             Posted::Failed(why) => why,
         };
         if begun.elapsed() >= lasts {
-            tracing::warn!("{what} could not be sent for {} s: {why}", lasts.as_secs());
-            return;
+            return too_old(what, lasts, &why);
         }
         if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!(
-                hint = "nothing waits for it, and it is sent again",
-                "{what} could not be sent: {why}"
-            );
+            sent_again(what, &why);
         }
         tokio::time::sleep(pauses.take()).await;
     }

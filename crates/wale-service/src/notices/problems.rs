@@ -126,6 +126,9 @@ fn of_replica(replica: &Replica, now: DateTime<Utc>) -> Problems {
     if let Some(failure) = known.failure.as_ref().filter(|_| lasts) {
         found.insert(format!("archive-{number}"), of_failure(failure));
     }
+    if let Some(failure) = &known.last_retention_failure {
+        found.insert(format!("archive-{number}-retention"), of_failure(failure));
+    }
     let disputed = known.conflicts.objects.len();
     if disputed > 0 {
         let message =
