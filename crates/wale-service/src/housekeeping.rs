@@ -160,9 +160,14 @@ async fn wait_for_further(app: &App) {
             // After each backup it is behind for as long as the copy takes.
             let is_slow = replica.known().failing_since.is_some() || lasts(since) >= SLOW;
             if is_slow && !noted.contains_key(&replica.number) {
-                noted.insert(replica.number, waits_since(app, replica.number, since).await);
+                noted.insert(
+                    replica.number,
+                    waits_since(app, replica.number, since).await,
+                );
             }
-            let since = noted.get(&replica.number).map_or(since, |at| since.min(*at));
+            let since = noted
+                .get(&replica.number)
+                .map_or(since, |at| since.min(*at));
             let lasted = lasts(since);
             if lasted < app.retain_wait {
                 waited_for.push((replica.number, since, is_slow));
@@ -177,7 +182,8 @@ async fn wait_for_further(app: &App) {
             for (number, since) in given_up {
                 tracing::error!(
                     archive = number,
-                    hint = "bring that archive back: what the first deletes before that it never gets",
+                    hint =
+                        "bring that archive back: what the first deletes before that it never gets",
                     "archive {number} lags behind since {}; retention of the first archive waits for it no longer",
                     moment(since)
                 );

@@ -74,7 +74,7 @@ fn table(
         }
     }
     if backups.is_empty() {
-        text = "there are no base backups\n".to_owned();
+        "there are no base backups\n".clone_into(&mut text);
     }
     text
 }

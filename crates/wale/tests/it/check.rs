@@ -70,6 +70,54 @@ fn check_finds_nothing_where_all_is_well_on_every_major() {
     });
 }
 
+/// As the server runs it: it must succeed for what is archived, and fail for what is not there.
+#[test]
+fn check_runs_the_server_s_own_command_when_it_is_asked_to() {
+    let stage = Stage::with("check-push", &ClusterOptions::default(), |options| {
+        options.set("WALE_RETAIN_DAYS", "7")
+    });
+    stage.cluster.sql("create table t (v int)");
+    stage.archive_all();
+    let keys = || {
+        stage
+            .sidecar
+            .verb(WALE, "wale", &["status", "--json"])
+            .stdout
+    };
+    let before = keys();
+    let told = check(&stage, &["--json", "--push"]);
+    assert_eq!(verdict(&told, "push"), "good", "{}", told.stdout);
+    assert!(told.stdout.contains("fails for a file that does not exist"));
+    assert_eq!(keys(), before, "nothing new is stored");
+    for (command, words) in [
+        (
+            "wget -q http://127.0.0.1:1/wal-push/%f -O - || true",
+            "does not exist",
+        ),
+        (
+            "wget -q http://127.0.0.1:1/wal-push/%f -O -",
+            "archive_command fails for",
+        ),
+        ("/bin/true", "does not look like wale's"),
+    ] {
+        stage
+            .cluster
+            .sql(&format!("alter system set archive_command = '{command}'"));
+        stage.cluster.sql("select pg_reload_conf()");
+        wale_testkit::wait_until("the command", std::time::Duration::from_secs(30), || {
+            (stage.cluster.sql("show archive_command").trim() == command).then_some(())
+        });
+        let told = check(&stage, &["--json", "--push"]);
+        assert_eq!(
+            verdict(&told, "push"),
+            "wrong",
+            "{command}: {}",
+            told.stdout
+        );
+        assert!(told.stdout.contains(words), "{command}: {}", told.stdout);
+    }
+}
+
 /// A gap, a command that leads elsewhere, no rule of retention. Gives the segment that is missing.
 fn spoil(stage: &Stage) -> String {
     stage

@@ -308,6 +308,12 @@ fn archiving(server: &ServerCheck) -> Vec<Finding> {
     findings
 }
 
+/// Whether a command can be one that archives by wale.
+pub(super) fn looks_like_ours(command: &str) -> bool {
+    let ours = ["/wal-push/", "/push/", "client push", "wal-push"];
+    ours.iter().any(|word| command.contains(word))
+}
+
 /// Whether the command can be wale's.
 fn command_of(mode: &str, library: &str, command: &str) -> Finding {
     let topic = "archive_command";
@@ -322,14 +328,13 @@ fn command_of(mode: &str, library: &str, command: &str) -> Finding {
             "clear archive_library, and set archive_command",
         );
     }
-    let is_ours = ["/wal-push/", "/push/", "client push", "wal-push"];
     if command.is_empty() {
         Finding::wrong(
             topic,
             "empty: PostgreSQL keeps all WAL until its volume is full".to_owned(),
             "set it as the guide to archiving says",
         )
-    } else if is_ours.iter().any(|word| command.contains(word)) {
+    } else if looks_like_ours(command) {
         Finding::good(topic, command.to_owned())
     } else {
         Finding::warning(

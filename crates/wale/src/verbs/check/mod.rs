@@ -9,6 +9,7 @@ mod push;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use wale_ops::ownership::Ownership;
 use wale_ops::recoverable;
 use wale_ops::{
     Archive, DataDirectory, Kind, OpError, WalDirectory, ownership, server_check, sweep,
@@ -39,7 +40,9 @@ pub(super) fn run(arguments: &Check, loaded: &Loaded) -> Result<(), Failure> {
     // What cannot even be opened was found above.
     if let Ok(settings) = loaded.require(&[Group::Archive]) {
         let archive = assemble::archive(settings, Bounds::of_fetch(settings))?.archive;
-        runtime::small()?.block_on(look(&archive, settings, arguments.push, &mut findings));
+        let runtime = runtime::small()?;
+        runtime.block_on(look(&archive, settings, arguments.push, &mut findings));
+        runtime.block_on(look_at_further(loaded, &archive, &mut findings));
     }
     print(&if arguments.json {
         format!("{:#}\n", as_json(&findings))
@@ -113,6 +116,39 @@ fn look_at_what_ends(archive: &Archive, settings: &Settings, findings: &mut Vec<
     }
 }
 
+/// Whether the archives after the first answer, and are this cluster's.
+async fn look_at_further(loaded: &Loaded, first: &Archive, findings: &mut Vec<Finding>) {
+    // What is wrong with settings was found before.
+    let Ok(readers) = assemble::readers(loaded, first) else {
+        return;
+    };
+    let own = first.identity().await.ok().flatten();
+    for (number, archive) in readers.others() {
+        let finding = match (archive.identity().await, &own) {
+            (Err(error), _) => {
+                let mut finding = of_error("further archive", &error);
+                finding.found = format!("{number}: {}", finding.found);
+                finding
+            }
+            (Ok(Some(its)), Some(own))
+                if its.cluster.system_identifier != own.cluster.system_identifier =>
+            {
+                let found = format!("{number}: {} is another cluster's", archive.location());
+                let hint = format!("correct where archive {number} is");
+                Finding::bad("further archive", found, Some(hint))
+            }
+            (Ok(_), _) => Finding::good(
+                "further archive",
+                format!(
+                    "{number}: {} answers; /status says how far it lags",
+                    archive.location()
+                ),
+            ),
+        };
+        findings.push(finding);
+    }
+}
+
 /// Whether it answers.
 async fn look_at_archive(
     archive: &Archive,
@@ -126,7 +162,13 @@ async fn look_at_archive(
         return false;
     }
     match ownership::check(archive, data, wal).await {
-        Ok(found) => findings.push(judge::ownership(&found, &archive.location())),
+        Ok(found) => {
+            findings.push(judge::ownership(&found, &archive.location()));
+            if matches!(found, Ownership::Lost(_)) {
+                // Nothing is written into somebody else's.
+                return true;
+            }
+        }
         Err(error) => findings.push(of_error("archive", &error)),
     }
     match sweep::try_writing(archive).await {

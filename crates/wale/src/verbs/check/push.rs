@@ -1,16 +1,19 @@
 //! `check --push`: the server's `archive_command`, run as the server runs it, for a segment that is archived already. It must
-//! succeed, and nothing new may be stored.
+//! succeed, and nothing new may be stored. Then for a segment that does not exist: there it must fail, or it hides its failures.
+//!
+//! It refuses to run anything that does not look like wale's, or as anybody but the owner of the data directory: whoever may set
+//! `archive_command` would run programs as root.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-use wale_ops::{Archive, ArchiveStatus, OpError, WalDirectory};
+use wale_ops::{Archive, ArchiveStatus, OpError, Owner, WalDirectory};
 use wale_pg::ArchiveFileName;
 use wale_service::advice;
 
-use super::judge::Finding;
+use super::judge::{Finding, looks_like_ours};
 
 /// How long the command may take: more than a sidecar takes to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(150);
@@ -31,8 +34,8 @@ pub(super) async fn run(
         let found = "PostgreSQL has no archived segment in its WAL directory any more";
         return Finding::good(TOPIC, found.to_owned());
     };
-    if command.is_empty() {
-        return Finding::bad(TOPIC, "there is no archive_command to run".to_owned(), None);
+    if let Err(why) = may_run(command, data) {
+        return Finding::bad(TOPIC, why, None);
     }
     let before = match archive.find_wal_copies(&name).await {
         Ok(copies) if copies.is_empty() => {
@@ -53,16 +56,58 @@ pub(super) async fn run(
         );
     }
     match archive.find_wal_copies(&name).await {
-        Ok(after) if after == before => Finding::good(
-            TOPIC,
-            format!("archive_command succeeded again for {name}, and nothing new was stored"),
-        ),
+        Ok(after) if after == before => fails_where_it_must(command, &name, data, wal).await,
         Ok(_) => {
             let hint = "retention may have run meanwhile: try again";
             let found = format!("after it {name} is stored otherwise than before");
             Finding::bad(TOPIC, found, Some(hint.to_owned()))
         }
         Err(error) => failed(&error),
+    }
+}
+
+/// Why the command is not run.
+fn may_run(command: &str, data: &Path) -> Result<(), String> {
+    if !looks_like_ours(command) {
+        return Err("archive_command does not look like wale's, and is not run".to_owned());
+    }
+    let owner =
+        Owner::of(data).map_err(|error| format!("the data directory cannot be read: {error}"))?;
+    if owner.uid == Owner::of_process().uid {
+        return Ok(());
+    }
+    Err("archive_command is run by the owner of the data directory only: run wale check as that user".to_owned())
+}
+
+/// Runs the command for a segment that nobody has.
+async fn fails_where_it_must(
+    command: &str,
+    archived: &ArchiveFileName,
+    data: &Path,
+    wal: &WalDirectory,
+) -> Finding {
+    let missing = archived.segment().map(|segment| {
+        let text = format!("{}FFFFFFFF00000000", segment.timeline().to_hex());
+        ArchiveFileName::parse(&text)
+    });
+    let Some(Ok(missing)) = missing else {
+        return Finding::good(
+            TOPIC,
+            format!("archive_command succeeded again for {archived}"),
+        );
+    };
+    match execute(&expanded(command, &missing, data, wal), data).await {
+        Err(_) => Finding::good(
+            TOPIC,
+            format!(
+                "archive_command succeeded again for {archived}, stored nothing new, and fails for a file that does not exist"
+            ),
+        ),
+        Ok(()) => Finding::bad(
+            TOPIC,
+            "archive_command ends with 0 for a file that does not exist: PostgreSQL deletes WAL that nobody has".to_owned(),
+            Some("set it as the guide to archiving says, with its end `|| false`".to_owned()),
+        ),
     }
 }
 
