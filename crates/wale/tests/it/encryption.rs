@@ -68,7 +68,7 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
         .verb(WALE, "wale", &["backup-list", "--detail"]);
     assert_eq!(list.code(), 0, "{}", list.stderr);
     assert!(
-        list.stdout.contains("\tage\tX25519\tno\t\r\n"),
+        list.stdout.contains("\tage\tX25519\tno\t\t\r\n"),
         "{}",
         list.stdout
     );
