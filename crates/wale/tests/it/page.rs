@@ -290,10 +290,11 @@ fn two_timelines(browser: &Browser, stage: &Stage, moments: &Moments) {
     );
     // At the same time on both lanes.
     for (bar, timeline) in [("can", 2), ("left", 1), ("can", 2)] {
+        choose(browser, &moments.present);
         browser.script(&format!(
             "const bars = document.querySelectorAll('#picture rect.{bar}'), bar = bars[bars.length - 1].getBoundingClientRect();
              document.querySelector('#picture svg').dispatchEvent(new MouseEvent('click', {{bubbles: true,
-                 clientX: document.getElementById('cursor').getBoundingClientRect().x, clientY: bar.y + bar.height / 2}}))"
+                 clientX: document.getElementById('cursor').getBoundingClientRect().x + 1, clientY: bar.y + bar.height / 2}}))"
         ));
         assert_eq!(
             (chosen(), followed()),
