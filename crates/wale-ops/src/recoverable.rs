@@ -15,7 +15,7 @@ use wale_archive::{
 };
 use wale_format::layout::{self, ArchiveKey};
 use wale_format::{BackupName, Sentinel};
-use wale_pg::{Lsn, RecoveryTargetTimeline, WalSegmentName, WalSegmentSize};
+use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
 use map::Collector;
@@ -141,7 +141,7 @@ pub struct Holdings {
     /// From where to where a recovery gets without a gap, in the order of the backups that they begin with.
     pub windows: Vec<Window>,
     /// The same on timelines that were left, where they have WAL beyond: a recovery gets there when it is told the timeline.
-    /// Of the last [`LEFT_MAX`] of them.
+    /// Of the last [`LEFT_MAX`] of them that have any.
     pub left: Vec<Window>,
     /// The WAL of each timeline.
     pub timelines: Vec<TimelineHeld>,
@@ -307,7 +307,17 @@ impl Overview<'_> {
             let mut ends = windows.iter().map(|window| window.stretch.until);
             last.is_none() || ends.any(|end| end == last)
         };
-        let beyond = self.timelines.iter().filter(|held| !is_current(held));
+        // What was followed from its end on by another timeline costs none of the few looks, nor does what no backup leads to.
+        let oldest = self.backups.iter().map(|entry| entry.name.segment());
+        let oldest = oldest.map(WalSegmentName::timeline).min();
+        let is_beyond = |held: &&TimelineHeld| {
+            let last = held.runs.last();
+            let is_on_a_way = last.is_some_and(|run| is_through(windows, held.timeline, run.until));
+            !is_current(held)
+                && !is_on_a_way
+                && oldest.is_some_and(|oldest| oldest <= held.timeline)
+        };
+        let beyond = self.timelines.iter().filter(is_beyond);
         for held in beyond.rev().take(LEFT_MAX) {
             let timeline = RecoveryTargetTimeline::Id(held.timeline);
             let last = map::last_of(self.timelines, held.timeline);
@@ -327,14 +337,8 @@ impl Overview<'_> {
 
     /// Whether one of these windows goes through a segment.
     async fn is_known(&self, windows: &[Window], segment: WalSegmentName) -> Result<bool> {
-        let Some(stored) = self.stored(segment).await? else {
-            return Ok(false);
-        };
-        let is_through = |leg: &WindowLeg| {
-            leg.timeline == segment.timeline() && leg.from <= stored && stored <= leg.until
-        };
-        let mut legs = windows.iter().flat_map(|window| &window.legs);
-        Ok(legs.any(is_through))
+        let stored = self.stored(segment).await?;
+        Ok(stored.is_some_and(|stored| is_through(windows, segment.timeline(), stored)))
     }
 
     /// The moments of a way, on each of its timelines. Where a timeline that was left has the segment of the fork, too, its last
@@ -393,6 +397,14 @@ impl Overview<'_> {
     }
 }
 
+/// Whether one of these windows goes through what was stored of a timeline then.
+fn is_through(windows: &[Window], timeline: TimelineId, stored: DateTime<Utc>) -> bool {
+    let is_through =
+        |leg: &WindowLeg| leg.timeline == timeline && leg.from <= stored && stored <= leg.until;
+    let mut legs = windows.iter().flat_map(|window| &window.legs);
+    legs.any(is_through)
+}
+
 /// How far a recovery gets from a backup towards a timeline, and its way. `None` where the backup does not lead there; towards the
 /// latest one it stays on its own.
 async fn look(
@@ -435,6 +447,8 @@ async fn look(
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use wale_format::{Codec, layout};
     use wale_storage::{Fault, FaultPlan, Looking, Occurrence, Verb};
 
@@ -616,6 +630,33 @@ mod tests {
         }
         let found = holdings(&bench.archive).await.expect("counted");
         assert_eq!((found.windows.len(), found.left), (1, Vec::new()));
+    }
+
+    /// Timeline 1 went on after timeline 2 had left it, and five servers followed that one, each where the one before ended.
+    #[tokio::test]
+    async fn failovers_do_not_hide_an_older_timeline_that_was_left() {
+        let backup = on(1, &[2]).remove(0);
+        let files = on(1, &[2, 3, 4, 5, 6]);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let bench = bench(&[&backup], &files).await;
+        // 1 MiB a segment: timeline n begins in segment 2 n.
+        let mut parents = String::new();
+        for timeline in 2..=7_u32 {
+            let (parent, first) = (timeline - 1, 2 * timeline);
+            writeln!(parents, "{parent}\t0/{first:X}00100\tx").expect("written");
+            let history = format!("{timeline:08X}.history");
+            bench.store_wal(&history, Codec::Zstd, parents.as_bytes());
+            for segment in on(timeline, &[first, first + 1]) {
+                bench.store_wal(&segment, Codec::Zstd, b"not looked into");
+            }
+        }
+        let found = holdings(&bench.archive).await.expect("counted");
+        let ends = |windows: &[Window]| -> Vec<_> {
+            let ends = windows.iter().map(|window| window.stretch.until);
+            ends.map(|end| end.expect("some").to_string()).collect()
+        };
+        assert_eq!(ends(&found.windows), on(7, &[15]));
+        assert_eq!(ends(&found.left), on(1, &[6]));
     }
 
     #[tokio::test]

@@ -65,7 +65,7 @@ impl Hosts {
         if is_own {
             return if is_browser && !route.is_told_to_browsers() {
                 Err(forbidden("a browser must not ask for this").hint("use curl or wget"))
-            } else if is_from_elsewhere(headers) {
+            } else if is_from_elsewhere(route, headers, host) {
                 Err(forbidden("a page of another site must not ask for this")
                     .hint("open the address in the browser itself"))
             } else {
@@ -146,16 +146,44 @@ fn is_browser(headers: &HeaderMap) -> bool {
 
 /// Another site's page asks in the background, or shows the answer within itself. It could read nothing, but it may not even ask. A
 /// link that a person follows from a chat or a wiki comes from elsewhere, too, and is no such thing. Browsers tell this over TLS
-/// and on their own machine only.
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+/// and on their own machine only. To an address over plain HTTP they tell from where they come, unless that site hides it: then
+/// the page itself, which costs nothing, is all that a link leads to.
+fn is_from_elsewhere(route: Route<'_>, headers: &HeaderMap, host: &HeaderValue) -> bool {
     let says = |name: &str, words: &[&str]| {
         let value = headers.get(name).map(HeaderValue::as_bytes);
         value.is_some_and(|value| words.iter().any(|word| word.as_bytes() == value))
     };
+    if !headers.contains_key("sec-fetch-site") {
+        let mut sources = [ORIGIN, REFERER]
+            .into_iter()
+            .flat_map(|name| headers.get_all(name));
+        return route != Route::Page && sources.any(|source| !is_of(source, host));
+    }
     let is_link = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);
-    headers.contains_key("sec-fetch-site")
-        && !says("sec-fetch-site", &["same-origin", "none"])
-        && !is_link
+    !says("sec-fetch-site", &["same-origin", "none"]) && !is_link
+}
+
+/// Whether an `Origin` or a `Referer` is of the host that is asked. Ports do not count: proxies leave them out of `Host`.
+fn is_of(source: &HeaderValue, host: &HeaderValue) -> bool {
+    let (Ok(source), Ok(host)) = (source.to_str(), host.to_str()) else {
+        return false;
+    };
+    let Some((_, rest)) = source.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let named = authority.rsplit_once('@').map_or(authority, |(_, at)| at);
+    without_port(named).eq_ignore_ascii_case(without_port(host))
+}
+
+/// The name or address of `Host`, without the port and the dot at its end.
+fn without_port(host: &str) -> &str {
+    let end = match host.find(']') {
+        Some(end) => end + 1,
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    let name = &host[..end];
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 fn bad(message: &str) -> Failure {
@@ -315,6 +343,87 @@ mod tests {
                 403,
             ),
             (wal, &[own, ("sec-fetch-site", "same-origin")], 403),
+        ];
+        judged(&hosts, cases);
+    }
+
+    /// Over plain HTTP to an address a browser sends no `Sec-Fetch-Site`; what it sends is from where it comes.
+    #[test]
+    fn fault_90_over_plain_http_a_page_of_another_site_is_known_by_where_it_comes_from() {
+        let hosts = Hosts::new(&[]);
+        let (own, named) = (("host", "10.0.0.5:5000"), ("host", "Sidecar."));
+        let agent = ("user-agent", "Mozilla/5.0");
+        let referer = |text| ("referer", text);
+        let (backups, page) = (Route::Backups, Route::Page);
+        let (of_own, evil) = (
+            referer("http://10.0.0.5:5000/"),
+            referer("http://evil.example/a?http://10.0.0.5:5000/"),
+        );
+        let cases: &[Case<'_>] = &[
+            // The page's own requests, which say nothing; those of who lets a browser tell.
+            (backups, &[own, agent], 200),
+            (backups, &[own, agent, of_own], 200),
+            (backups, &[named, referer("http://SIDECAR:80/ui")], 200),
+            // A proxy that leaves the port out.
+            (backups, &[("host", "10.0.0.5"), of_own], 200),
+            (
+                backups,
+                &[("host", "[::1]:5000"), referer("http://[::1]/")],
+                200,
+            ),
+            (backups, &[own, agent, evil], 403),
+            (Route::Status, &[own, agent, evil], 403),
+            (Route::Metrics, &[own, agent, evil], 403),
+            (backups, &[own, of_own, ("origin", "null")], 403),
+            (backups, &[own, ("origin", "http://evil.example")], 403),
+            (backups, &[own, of_own, evil], 403),
+            (backups, &[own, referer("")], 403),
+            (
+                backups,
+                &[own, referer("http://10.0.0.5@evil.example/")],
+                403,
+            ),
+            (
+                backups,
+                &[own, referer("http://10.0.0.5:5000@evil.example/")],
+                403,
+            ),
+            (
+                backups,
+                &[own, referer("http://10.0.0.5.evil.example/")],
+                403,
+            ),
+            (
+                backups,
+                &[("host", "[::1]:5000"), referer("http://[::2]:5000/")],
+                403,
+            ),
+            // A link in a wiki leads to the page; where a browser says that it is one, anywhere.
+            (page, &[own, agent, evil], 200),
+            (
+                backups,
+                &[
+                    own,
+                    evil,
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "document"),
+                ],
+                200,
+            ),
+            // The clients of PostgreSQL, probes and Prometheus send neither.
+            (
+                Route::WalPush("x"),
+                &[own, ("user-agent", "Wget/1.21")],
+                200,
+            ),
+            (Route::Wal("x"), &[own, ("user-agent", "curl/8.5.0")], 200),
+            (
+                Route::Metrics,
+                &[own, ("user-agent", "Prometheus/3.0")],
+                200,
+            ),
+            (Route::Ready, &[own, evil], 200),
         ];
         judged(&hosts, cases);
     }

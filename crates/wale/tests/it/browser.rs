@@ -13,6 +13,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Keys as the protocol names them.
 pub(crate) const TAB: &str = "\u{E004}";
+pub(crate) const DOWN: &str = "\u{E015}";
 pub(crate) const LEFT: &str = "\u{E012}";
 pub(crate) const HOME: &str = "\u{E011}";
 

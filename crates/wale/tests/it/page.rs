@@ -1,12 +1,12 @@
 //! The page in a real Chromium, before a real sidecar, over an archive with two timelines, a gap, three base backups and an
-//! object with a hostile name.
+//! object with a hostile name. Some moments are on both timelines.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use wale_testkit::{Sidecar, SidecarOptions, shell, wait_until, wale_command};
 
-use crate::browser::{Browser, HOME, LEFT, TAB};
+use crate::browser::{Browser, DOWN, HOME, LEFT, TAB};
 use crate::support::{Stage, WALE, archive_all, archiving};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ struct Moments {
     common: String,
     /// After the fork, on the timeline that was left.
     left: String,
-    /// On the timeline of now.
+    /// On the timeline of now, while the other one went on.
     present: String,
 }
 
@@ -57,7 +57,6 @@ fn history(stage: &Stage) -> (Sidecar, SidecarOptions, Moments) {
     stage.archive_all();
     let left = moment(first);
     stage.archive_all();
-    first.kill();
     let addition =
         format!("recovery_target_time = '{back}+00'\nrecovery_target_action = 'promote'");
     let (second, options) = stage.restore_options("second", &addition);
@@ -68,6 +67,10 @@ fn history(stage: &Stage) -> (Sidecar, SidecarOptions, Moments) {
     second.wait_promoted();
     let present = moment(&second);
     archive_all(&second);
+    // The first one goes on meanwhile: both timelines have the moments of now.
+    first.sql("insert into t values (3)");
+    stage.archive_all();
+    first.kill();
     let taken = restoring.get("/backup-push");
     assert_eq!(taken.status, 200, "{}", taken.text());
     drop(restoring);
@@ -158,6 +161,8 @@ fn a_person_finds_the_command_for_every_moment_in_a_real_browser() {
 
     the_picture_and_its_tables(&browser, &sidecar);
     the_commands(&browser, &stage, &moments);
+    two_timelines(&browser, &stage, &moments);
+    another_server_and_an_outage(&browser, &stage, &moments);
     by_keyboard_alone(&browser);
     every_look(&browser, &stage);
     nobody_else_was_asked(&browser, &origin);
@@ -255,6 +260,142 @@ fn the_commands(browser: &Browser, stage: &Stage, moments: &Moments) {
     let invalid =
         "return document.getElementById('moment').getAttribute('aria-invalid') === 'true'";
     browser.wait("the page to refuse what is no moment", invalid);
+}
+
+/// A moment of two timelines: the one that a restore follows by itself first, and the other one by keyboard and by pointing.
+fn two_timelines(browser: &Browser, stage: &Stage, moments: &Moments) {
+    let chosen = || browser.text("return document.getElementById('branch').value");
+    let followed =
+        || planned(stage, &command(browser, "plan"))["plan"]["timelines"]["followed"].clone();
+    choose(browser, &moments.early);
+    let hidden = "return document.getElementById('branch-label').hidden";
+    assert_eq!(browser.script(hidden), true, "there is one timeline only");
+    let verdict = choose(browser, &moments.present);
+    assert!(
+        verdict.contains("The commands lead to timeline 2; for timeline 1"),
+        "{verdict}"
+    );
+    assert_eq!((chosen(), followed()), ("2".to_owned(), 2.into()));
+    for _ in 0..4 {
+        browser.press(TAB);
+    }
+    let focused = browser.text("return document.activeElement.id");
+    assert_eq!(focused, "branch");
+    browser.press(DOWN);
+    assert_eq!((chosen(), followed()), ("1".to_owned(), 1.into()));
+    let compose = command(browser, "compose");
+    assert!(
+        compose.contains("WALE_RESTORE_TIMELINE: \"1\""),
+        "{compose}"
+    );
+    // At the same time on both lanes.
+    for (bar, timeline) in [("can", 2), ("left", 1), ("can", 2)] {
+        choose(browser, &moments.present);
+        browser.script(&format!(
+            "const bars = document.querySelectorAll('#picture rect.{bar}'), bar = bars[bars.length - 1].getBoundingClientRect();
+             document.querySelector('#picture svg').dispatchEvent(new MouseEvent('click', {{bubbles: true,
+                 clientX: document.getElementById('cursor').getBoundingClientRect().x + 1, clientY: bar.y + bar.height / 2}}))"
+        ));
+        assert_eq!(
+            (chosen(), followed()),
+            (timeline.to_string(), timeline.into())
+        );
+        let named = command(browser, "plan").contains("--timeline");
+        assert_eq!(named, timeline == 1, "{bar}");
+    }
+}
+
+/// The page as if `/status` said something else.
+fn as_if(browser: &Browser, change: &str) {
+    browser.script(&format!(
+        "window.kept = window.kept || window.fetch; window.answered = 0;
+         window.fetch = async (url, how) => {{
+             const reply = await window.kept(url, how);
+             if (!String(url).endsWith('/status')) return reply;
+             const s = await reply.json();
+             {change};
+             window.answered += 1;
+             return new Response(JSON.stringify(s));
+         }};
+         document.getElementById('again').click()"
+    ));
+    let answered = "return window.answered > 0 && !document.getElementById('again').disabled";
+    browser.wait("the page to have asked again", answered);
+}
+
+/// Where the newest timeline is another server's nothing is left to the default; where WAL waits the end is not certain.
+fn another_server_and_an_outage(browser: &Browser, stage: &Stage, moments: &Moments) {
+    let end = || {
+        browser.script("document.activeElement.blur(); document.getElementById('end').click()");
+        browser.text("return document.getElementById('verdict').innerText")
+    };
+    let another = "s.newest_timeline_is_anothers = 'another server went on'";
+    as_if(
+        browser,
+        &format!("{another}; s.server = {{...s.server, timeline: 1}}"),
+    );
+    let verdict = choose(browser, &moments.present);
+    assert!(
+        verdict.contains("the commands name backup and timeline"),
+        "{verdict}"
+    );
+    let plan = command(browser, "plan");
+    assert!(
+        plan.contains(" --backup base_") && plan.contains(" --timeline 1 "),
+        "{plan}"
+    );
+    assert_eq!(
+        planned(stage, &plan)["plan"]["timelines"]["followed"],
+        1,
+        "{plan}"
+    );
+    let compose = command(browser, "compose");
+    assert!(compose.contains("WALE_RESTORE_LABEL: \"base_"), "{compose}");
+    assert!(
+        compose.contains("WALE_RESTORE_TIMELINE: \"1\""),
+        "{compose}"
+    );
+    end();
+    let plan = command(browser, "plan");
+    assert!(plan.contains("--latest --backup base_"), "{plan}");
+    assert_eq!(
+        planned(stage, &plan)["plan"]["timelines"]["followed"],
+        1,
+        "{plan}"
+    );
+    as_if(
+        browser,
+        &format!("{another}; s.server = {{...s.server, timeline: 9}}"),
+    );
+    let verdict = end();
+    assert!(verdict.contains("No command is shown"), "{verdict}");
+    assert_eq!(
+        browser.script("return document.getElementById('plan') === null"),
+        true
+    );
+
+    as_if(browser, "s.wal.ready_files = 40");
+    let verdict = end();
+    assert!(
+        verdict.contains("the last moments may not be reached"),
+        "{verdict}"
+    );
+    let grade = "return document.getElementById('verdict').className";
+    assert_eq!(browser.text(grade), "look");
+    // What lies before the newest base backup was stored before it ended.
+    let verdict = choose(browser, &moments.common);
+    assert!(!verdict.contains("may not be reached"), "{verdict}");
+    // A target has whole seconds: what began within one does not have its beginning.
+    let began = moments.present.replace(' ', "T");
+    as_if(
+        browser,
+        &format!(
+            "for (const one of [...s.holdings.windows, ...s.holdings.left]) for (const leg of one.legs) leg.from = '{began}.7Z'"
+        ),
+    );
+    let verdict = choose(browser, &moments.present);
+    assert!(verdict.contains("cannot be restored"), "{verdict}");
+    as_if(browser, "window.fetch = window.kept");
 }
 
 /// From the top by Tab to the slider, and along it.
