@@ -482,7 +482,8 @@ fn a_target_that_is_not_reached_fails_it_on_every_major() {
 fn limits_and_rights_of_the_role_do_not_read_as_damage() {
     let stage = Stage::new("drill-limits", 15);
     let pg = &stage.cluster;
-    pg.sql("create table t (v int); create database half");
+    pg.sql("create table t (v int)");
+    pg.sql("create database half");
     pg.sql("create role weak login; grant select on t to weak");
     pg.sql("alter role weak set statement_timeout = '200ms'");
     stage.backup();
@@ -519,7 +520,8 @@ fn a_rehearsal_that_cannot_be_planned_is_recorded() {
     let exit = drill.run(&[]);
     assert_eq!(exit.code(), 65, "{}", exit.stderr);
     assert_eq!(drill.records(), 1, "{}", exit.stderr);
-    is_shown(&drill, "failed");
+    let status = drill.verb(&["status"]);
+    assert!(status.contains("rehearsed    FAILED (restore)"), "{status}");
 }
 
 /// Of several archives the first that has the backup keeps the record.

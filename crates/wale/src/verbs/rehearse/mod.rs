@@ -412,11 +412,25 @@ impl Drill<'_> {
                 }
             },
         };
-        let mut record = RehearsalRecord::begun(began, "not planned".to_owned());
+        let mut record = RehearsalRecord::begun(began, self.goal().to_owned());
         record.seed = self.seed(began);
         VERSION.clone_into(&mut record.wale_version);
         let findings = Findings::not_restored(error.chain());
         self.note(&backup, &findings, &mut record).await;
+    }
+
+    /// Where a recovery was to end of which there is no plan, in words.
+    fn goal(self) -> &'static str {
+        let arguments = self.arguments;
+        if arguments.names_target() {
+            "the target that was named"
+        } else if arguments.immediate {
+            "the end of the base backup"
+        } else if arguments.random {
+            "a random moment"
+        } else {
+            "the end of the archive"
+        }
     }
 
     /// Puts what was found into the record, and that into the archive. A record that cannot be stored is no failure of the
