@@ -71,6 +71,18 @@ impl Archive {
         Ok(found)
     }
 
+    /// Whether the backup has its sentinel here.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub async fn has_backup(&self, name: &BackupName) -> Result<bool> {
+        let key = Self::key(&layout::sentinel(name))?;
+        let found = self.store().head(&key).await;
+        let found =
+            found.map_err(|error| OpError::from_store(error, format_args!("look at {key}")));
+        Ok(found?.is_some())
+    }
+
     /// Stores what a rehearsal with the backup found, over what an earlier one did. In an encrypted archive without words of the
     /// server's.
     ///
@@ -92,8 +104,7 @@ impl Archive {
         let body = body_from(Bytes::from(record.to_json()));
         store.put(&key, body).await.map_err(failed)?;
         // A deletion that ended in between has not seen it, and it would be all that is left of the backup.
-        let sentinel = Self::key(&layout::sentinel(name))?;
-        if store.head(&sentinel).await.map_err(failed)?.is_some() {
+        if self.has_backup(name).await? {
             return Ok(());
         }
         store.delete(&key).await.map_err(failed)?;

@@ -1,7 +1,8 @@
 //! `wale_rehearsed.json`: what the last rehearsal of a restore from a base backup found.
 //!
 //! It lies in the backup's folder, so it goes with the backup. It is in the clear, as `metadata.json` is: a sidecar that holds no
-//! key for reading shows it, too. In an encrypted archive it therefore holds no words of the server's and no fingerprint.
+//! key for reading shows it, too. In an encrypted archive it therefore holds no words of the server's, no
+//! fingerprint, no target and no host.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -133,10 +134,12 @@ impl RehearsalRecord {
         serde_json::to_vec(self).expect("plain values always serialise")
     }
 
-    /// The same without what may show something of the data.
+    /// The same without what may show something of the data, and without names that people gave: of a restore point, of a host.
     #[must_use]
     pub fn without_words(mut self) -> Self {
         self.fingerprint = None;
+        self.target.clear();
+        self.host.clear();
         for check in &mut self.checks {
             check.told = None;
         }
@@ -164,6 +167,8 @@ mod tests {
             told: Some("a secret row".to_owned()),
         });
         record.fingerprint = Some("another secret".to_owned());
+        record.target = "the restore point \"secret\"".to_owned();
+        record.host = "secret-host".to_owned();
         record.timescaledb = Some(TimescaleCounts::default());
         let bytes = record.to_json();
         assert_eq!(RehearsalRecord::parse(&bytes).unwrap(), record);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wale_archive::{Archive, foreign_cluster};
+use wale_format::BackupName;
 use wale_storage::FallbackStore;
 
 use crate::error::{Declined, Kind, OpError, Result};
@@ -70,6 +71,31 @@ impl Readers {
     #[must_use]
     pub fn others(&self) -> Vec<(u8, Archive)> {
         self.each.iter().skip(1).cloned().collect()
+    }
+
+    /// The archive that keeps what is noted of a backup which was read from `read`: all of them together are only read. One alone is
+    /// itself; of several it is the first that has the backup.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when none that answers has it.
+    pub async fn keeper(&self, read: &Archive, name: &BackupName) -> Result<Archive> {
+        let is_together = Arc::ptr_eq(read.store(), self.together.store());
+        let alone = [(0, read.clone())];
+        let asked = if is_together {
+            &self.each[..]
+        } else {
+            &alone[..]
+        };
+        let mut silent = None;
+        for (_, archive) in asked {
+            match archive.has_backup(name).await {
+                Ok(true) => return Ok(archive.clone()),
+                Ok(false) => {}
+                Err(error) => silent = silent.or(Some(error)),
+            }
+        }
+        let missing = || OpError::new(Kind::NotFound, format!("no archive has backup {name}"));
+        Err(silent.unwrap_or_else(missing))
     }
 
     /// Refuses archives of several clusters, whose files have the same names. One that does not answer, or that nobody has begun,
@@ -242,6 +268,28 @@ mod tests {
             result.map_err(|error| error.kind),
             made.into_inner().expect("sound"),
         )
+    }
+
+    #[tokio::test]
+    async fn a_note_goes_to_the_first_archive_that_has_the_backup() {
+        let name = BackupName::parse("base_000000010000000000000001_00000040").unwrap();
+        let several = readers();
+        let together = several.together.clone();
+        let missing = several.keeper(&together, &name).await.expect_err("none");
+        assert_eq!(missing.kind, Kind::NotFound);
+        let key = Archive::key(&wale_format::layout::sentinel(&name)).unwrap();
+        for (_, archive) in several.others() {
+            let body = wale_storage::body_from(bytes::Bytes::from_static(b"{}"));
+            archive.store().put(&key, body).await.unwrap();
+        }
+        let keeper = several.keeper(&together, &name).await.expect("the second");
+        assert!(Arc::ptr_eq(keeper.store(), several.each[1].1.store()));
+        // What was read from one alone is noted there.
+        let third = several.each[2].1.clone();
+        let keeper = several.keeper(&third, &name).await.expect("the third");
+        assert!(Arc::ptr_eq(keeper.store(), third.store()));
+        let first = several.first().clone();
+        assert!(several.keeper(&first, &name).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,9 @@ const FAULTS_TOLD: usize = 5;
 /// SQLSTATE of a server that has no files of the extension: "undefined file", and "feature not supported" of later versions.
 const NOT_INSTALLED: [&str; 2] = ["58P01", "0A000"];
 
+/// The role that `initdb` makes: `BOOTSTRAP_SUPERUSERID` of PostgreSQL.
+const BOOTSTRAP_SUPERUSER: u32 = 10;
+
 /// How far a copy's recovery came, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyFacts {
@@ -20,6 +23,8 @@ pub struct CopyFacts {
     pub has_checksums: bool,
     /// How many databases there are, templates aside.
     pub databases: u64,
+    /// The superuser that every cluster has, where it may log in.
+    pub superuser: Option<String>,
 }
 
 /// What TimescaleDB counts in one database.
@@ -62,27 +67,34 @@ impl Control {
     /// When the session is lost.
     pub async fn copy_facts(&self) -> Result<CopyFacts, ClusterError> {
         let during = "asking the copy how far its recovery came";
-        let sql = "SELECT (pg_catalog.date_part('epoch', pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,
+        let superuser = name_bytes("rolname::text");
+        let sql = format!(
+            "SELECT (pg_catalog.date_part('epoch', pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,
                     pg_catalog.current_setting('data_checksums') = 'on',
-                    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_database WHERE NOT datistemplate)";
-        let row = self.query_one(during, sql, &[]).await?;
+                    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_database WHERE NOT datistemplate),
+                    (SELECT {superuser} FROM pg_catalog.pg_roles WHERE oid = {BOOTSTRAP_SUPERUSER} AND rolsuper AND rolcanlogin)"
+        );
+        let row = self.query_one(during, &sql, &[]).await?;
         let newest: Option<i64> = get(&row, 0, during)?;
         Ok(CopyFacts {
             newest_commit: newest.and_then(DateTime::from_timestamp_micros),
             has_checksums: get(&row, 1, during)?,
             databases: get::<i64>(&row, 2, during)?.unsigned_abs(),
+            superuser: get_name(&row, 3, during)?
+                .filter(|name| !wale_pg::byte_text::has_escapes(name)),
         })
     }
 
-    /// All databases that take connections, templates too.
+    /// All databases that take connections, templates too. One whose removal was interrupted (-2) takes none.
     ///
     /// # Errors
     /// When the session is lost.
     pub async fn every_database(&self) -> Result<Vec<String>, ClusterError> {
         let during = "listing the databases";
         let name = name_bytes("datname::text");
-        let sql =
-            format!("SELECT {name} FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1");
+        let sql = format!(
+            "SELECT {name} FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY 1"
+        );
         let rows = self.query(during, &sql, &[]).await?;
         rows.iter()
             .map(|row| Ok(get_name(row, 0, during)?.unwrap_or_default()))
@@ -96,7 +108,9 @@ impl Control {
     pub async fn make_amcheck(&self) -> Result<bool, ClusterError> {
         let during = "making the extension amcheck";
         // Asked for what is available a server reads the files of all extensions, and fails for a strange one.
-        let make = "SET default_transaction_read_only = off;
+        // The user's event triggers are not fired by it.
+        let make = "SET session_replication_role = replica;
+             SET default_transaction_read_only = off;
              CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;
              ALTER EXTENSION amcheck UPDATE";
         match self.batch(during, make).await {

@@ -43,7 +43,7 @@ fn holds(list: &str, name: &str) -> bool {
 }
 
 /// `$libdir/timescaledb` and `timescaledb` are one library.
-fn base(name: &str) -> &str {
+pub(super) fn base(name: &str) -> &str {
     let name = name.rsplit('/').next().unwrap_or(name);
     name.strip_suffix(".so").unwrap_or(name)
 }

@@ -9,7 +9,7 @@
 
 use wale_pg::MajorVersion;
 
-use super::preload::libraries;
+use super::preload::{base, libraries};
 
 /// The first major version with `archive_library`, and without `stats_temp_directory`.
 const ARCHIVE_LIBRARY_SINCE: u32 = 15;
@@ -81,8 +81,7 @@ impl Rehearsal {
         }
         let names: Vec<&str> = loaded.into_iter().flat_map(libraries).collect();
         for (library, setting, value) in JOBS {
-            let is_it = |name: &&str| name.rsplit('/').next() == Some(library);
-            if names.iter().any(is_it) {
+            if names.iter().any(|name| base(name) == library) {
                 settings.push((setting, value));
             }
         }
@@ -130,7 +129,7 @@ mod tests {
             assert_eq!(value(&plain, "cron.launch_active_jobs"), None);
             assert_eq!(value(&plain, "max_wal_senders"), None);
         }
-        let jobs = settings(15, "$libdir/pg_cron, \"pg_partman_bgw\"");
+        let jobs = settings(15, "$libdir/pg_cron.so, \"pg_partman_bgw\"");
         assert_eq!(
             value(&jobs, "cron.launch_active_jobs").as_deref(),
             Some("off")

@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use tokio::process::Command;
+use wale_pg::MajorVersion;
 
 use super::output::{self, FIELD_END, Records};
 use super::settings::PORT;
 
 /// Where programs are found besides the server's own folder: `restore_command` runs `env` and perhaps more.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The first major versions that know a limit.
+const IDLE_SESSION_TIMEOUT_SINCE: u32 = 14;
+const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 
 /// What a program did.
 #[derive(Debug)]
@@ -35,17 +40,35 @@ pub struct Client {
     pub(super) socket: PathBuf,
     /// The user that logs in.
     pub(super) user: String,
+    /// The server's version.
+    pub(super) major: MajorVersion,
 }
 
 impl Client {
     /// Programs of `folder`, for a server with its socket in `socket`.
     #[must_use]
-    pub fn new(folder: &Path, home: Option<PathBuf>, socket: &Path, user: &str) -> Self {
+    pub fn new(
+        folder: &Path,
+        home: Option<PathBuf>,
+        socket: &Path,
+        user: &str,
+        major: MajorVersion,
+    ) -> Self {
         Self {
             folder: folder.to_owned(),
             home,
             socket: socket.to_owned(),
             user: user.to_owned(),
+            major,
+        }
+    }
+
+    /// The same, with another user that logs in.
+    #[must_use]
+    pub fn with_user(&self, user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            ..self.clone()
         }
     }
 
@@ -73,6 +96,7 @@ impl Client {
         let port = PORT.to_string();
         command.arg("-h").arg(&self.socket);
         command.args(["-p", &port, "-U", &self.user]);
+        command.env("PGOPTIONS", session_options(self.major));
         command
     }
 
@@ -125,6 +149,23 @@ impl Client {
     }
 }
 
+/// What a session of a program is told, in libpq's `PGOPTIONS`. It beats production's limits, wherever they stand: in a file, at a
+/// role or at a database. A check that is cancelled by one of them would read as damage; a rehearsal has its own limit. Only what
+/// every role may set.
+fn session_options(major: MajorVersion) -> String {
+    let all: [(u32, &str); 6] = [
+        (0, "statement_timeout=0"),
+        (0, "lock_timeout=0"),
+        (0, "idle_in_transaction_session_timeout=0"),
+        (0, "default_transaction_read_only=off"),
+        (IDLE_SESSION_TIMEOUT_SINCE, "idle_session_timeout=0"),
+        (TRANSACTION_TIMEOUT_SINCE, "transaction_timeout=0"),
+    ];
+    let known = all.into_iter().filter(|(since, _)| major.get() >= *since);
+    let options: Vec<String> = known.map(|(_, setting)| format!("-c {setting}")).collect();
+    options.join(" ")
+}
+
 /// Where `psql` takes its statements from.
 #[derive(Clone, Copy, Debug)]
 pub enum PsqlSource<'a> {
@@ -150,4 +191,21 @@ async fn plain(mut command: Command) -> io::Result<Ran> {
 fn pipes<O, E>(out: Option<O>, err: Option<E>) -> io::Result<(O, E)> {
     out.zip(err)
         .ok_or_else(|| io::Error::other("the program has no pipes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_taken_off_and_none_is_named_that_the_server_does_not_know() {
+        for (major, transaction, session) in
+            [(10, false, false), (14, false, true), (17, true, true)]
+        {
+            let options = session_options(MajorVersion::new(major).unwrap());
+            assert!(options.starts_with("-c statement_timeout=0 -c lock_timeout=0 "));
+            assert_eq!(options.contains("-c transaction_timeout=0"), transaction);
+            assert_eq!(options.contains("-c idle_session_timeout=0"), session);
+        }
+    }
 }

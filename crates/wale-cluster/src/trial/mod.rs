@@ -17,5 +17,5 @@ mod settings;
 pub use command::{Client, PsqlSource, Ran};
 pub use output::Records;
 pub use programs::Programs;
-pub use server::{Recovered, Stopped, TrialServer};
+pub use server::{Recovered, StopMode, Stopped, TrialServer};
 pub use settings::TrialPlaces;

@@ -55,6 +55,15 @@ pub enum Recovered {
     },
 }
 
+/// How a server is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// In order, so that its files are complete.
+    Fast,
+    /// At once: nobody reads its files.
+    Immediate,
+}
+
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -110,10 +119,13 @@ impl TrialServer {
         })
     }
 
-    /// How to log in to this database.
+    /// How `user` logs in to this database.
     #[must_use]
-    pub fn connect(&self, database: &str) -> ConnectOptions {
-        self.connect.with_database(database)
+    pub fn connect(&self, database: &str, user: &str) -> ConnectOptions {
+        ConnectOptions {
+            user: user.to_owned(),
+            ..self.connect.with_database(database)
+        }
     }
 
     /// Waits until recovery is over, or the server has ended.
@@ -144,17 +156,19 @@ impl TrialServer {
         self.tail.lines()
     }
 
-    /// Stops it, in order where that is possible, and waits for its end.
-    pub async fn stop(mut self) -> Stopped {
-        for (signal, limit) in [
-            // "Fast" and "immediate" of pg_ctl.
-            (Signal::INT, FAST_LIMIT),
-            (Signal::QUIT, IMMEDIATE_LIMIT),
-        ] {
+    /// Stops it and waits for its end.
+    pub async fn stop(mut self, mode: StopMode) -> Stopped {
+        // "Fast" and "immediate" of pg_ctl.
+        let both = [(Signal::INT, FAST_LIMIT), (Signal::QUIT, IMMEDIATE_LIMIT)];
+        let signals = match mode {
+            StopMode::Fast => &both[..],
+            StopMode::Immediate => &both[1..],
+        };
+        for (signal, limit) in signals {
             let Some(pid) = self.pid() else { break };
             // It may have ended just now.
-            let _ = kill_process(pid, signal);
-            if let Ok(Ok(status)) = tokio::time::timeout(limit, self.child.wait()).await {
+            let _ = kill_process(pid, *signal);
+            if let Ok(Ok(status)) = tokio::time::timeout(*limit, self.child.wait()).await {
                 return if status.success() {
                     Stopped::Clean
                 } else {

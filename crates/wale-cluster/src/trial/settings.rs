@@ -10,6 +10,8 @@ use crate::recovery::in_kilobytes;
 const SHARED_MEMORY_SINCE: u32 = 14;
 const ARCHIVE_LIBRARY_SINCE: u32 = 15;
 const SYNC_SLOTS_SINCE: u32 = 17;
+const EVENT_TRIGGERS_SINCE: u32 = 17;
+const IGNORED_PAGES_SINCE: u32 = 13;
 const IO_METHOD_SINCE: u32 = 18;
 /// The first whose recovery settings are settings as all others.
 const RECOVERY_SETTINGS_SINCE: u32 = 12;
@@ -58,6 +60,9 @@ pub(super) fn settings(
         ("archive_mode", "off".to_owned()),
         ("archive_command", "/bin/false".to_owned()),
         ("max_logical_replication_workers", "0".to_owned()),
+        // Whatever library wants one gets none, and its jobs do not reach production. Recovery asks for the primary's number
+        // only where `hot_standby` is on; what would run in parallel runs alone.
+        ("max_worker_processes", "0".to_owned()),
         ("synchronous_standby_names", String::new()),
         // How large it is.
         ("shared_buffers", in_kilobytes(shared_buffers)),
@@ -68,11 +73,16 @@ pub(super) fn settings(
         ("restart_after_crash", "off".to_owned()),
         ("autovacuum", "off".to_owned()),
         ("default_transaction_read_only", "off".to_owned()),
+        // Damage that production looks away from is a finding, too.
+        ("zero_damaged_pages", "off".to_owned()),
+        ("ignore_checksum_failure", "off".to_owned()),
         // What it says is read by us.
         ("logging_collector", "off".to_owned()),
         ("log_destination", "stderr".to_owned()),
         ("log_line_prefix", String::new()),
         ("log_min_messages", "warning".to_owned()),
+        // With "verbose" a code stands before each message.
+        ("log_error_verbosity", "default".to_owned()),
         ("log_statement", "none".to_owned()),
         ("log_min_duration_statement", "-1".to_owned()),
         ("lc_messages", "C".to_owned()),
@@ -90,6 +100,8 @@ pub(super) fn settings(
     since(SHARED_MEMORY_SINCE, "min_dynamic_shared_memory", "0");
     since(ARCHIVE_LIBRARY_SINCE, "archive_library", "");
     since(SYNC_SLOTS_SINCE, "sync_replication_slots", "off");
+    since(EVENT_TRIGGERS_SINCE, "event_triggers", "off");
+    since(IGNORED_PAGES_SINCE, "ignore_invalid_pages", "off");
     // What production takes may be forbidden in the container of a rehearsal.
     since(IO_METHOD_SINCE, "io_method", "worker");
     settings
@@ -118,6 +130,8 @@ mod tests {
                 ("listen_addresses", ""),
                 ("archive_mode", "off"),
                 ("max_logical_replication_workers", "0"),
+                ("max_worker_processes", "0"),
+                ("log_error_verbosity", "default"),
                 ("shared_buffers", "1024kB"),
                 ("unix_socket_directories", "/s/socket"),
             ] {
@@ -125,6 +139,7 @@ mod tests {
             }
             assert_eq!(value("primary_conninfo").is_some(), major >= 12);
             assert_eq!(value("archive_library").is_some(), major >= 15);
+            assert_eq!(value("event_triggers").is_some(), major >= 17);
             assert_eq!(value("io_method").is_some(), major >= 18);
         }
     }

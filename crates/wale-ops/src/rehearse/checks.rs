@@ -17,14 +17,17 @@ const NO_RIGHT: &str = "42501";
 const AMCHECK_DAMAGE: i32 = 2;
 
 const AMCHECK: &str = "amcheck";
-const CHECKSUMS: &str = "checksums";
+pub(super) const CHECKSUMS: &str = "checksums";
 const TIMESCALEDB: &str = "timescaledb";
 
 /// What the checks work with.
 #[derive(Clone, Copy)]
 pub(super) struct Bench<'a> {
     pub(super) server: &'a TrialServer,
+    /// As the user who was named, for the caller's SQL.
     pub(super) client: &'a Client,
+    /// The role of the checks: it may see everything, whoever was named.
+    pub(super) superuser: &'a str,
     pub(super) options: &'a RehearseOptions,
 }
 
@@ -46,7 +49,7 @@ impl Bench<'_> {
     }
 
     async fn connect(self, database: &str) -> Result<Control, ClusterError> {
-        Control::connect(&self.server.connect(database)).await
+        Control::connect(&self.server.connect(database, self.superuser)).await
     }
 
     /// The databases that can be asked.
@@ -103,7 +106,7 @@ impl Bench<'_> {
             control.close().await;
         }
         if by_program {
-            let ran = self.client.amcheck().await;
+            let ran = self.client.with_user(self.superuser).amcheck().await;
             return Ok(judge_amcheck(&ran, databases.len()));
         }
         if faults == 0 {

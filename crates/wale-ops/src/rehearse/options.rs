@@ -45,7 +45,7 @@ pub struct RehearseOptions {
     pub programs: Programs,
     /// The home directory, in which `restore_command` may find credentials.
     pub home: Option<PathBuf>,
-    /// The superuser that logs in.
+    /// The role that logs in first, and runs the user's SQL.
     pub user: String,
     /// The database in which the copy is asked what it is.
     pub control_database: String,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use wale_cluster::recovery::SETTINGS_FILE;
-use wale_cluster::trial::{Client, Recovered, Stopped, TrialServer};
+use wale_cluster::trial::{Client, Recovered, StopMode, Stopped, TrialServer};
 use wale_cluster::{Control, durable};
 use wale_format::CheckOutcome;
 use wale_pipeline::{CancellationToken, Progress};
@@ -42,7 +42,9 @@ pub async fn run(
         options.home.clone(),
         &copy.places.socket,
         &options.user,
+        copy.major,
     );
+    let begun = Instant::now();
     let started = TrialServer::start(&client, &copy.places, copy.major, options.shared_buffers);
     let mut server = started.map_err(|error| OpError::from_cluster(error, "start the copy"))?;
     let mut looked = Seen::default();
@@ -51,24 +53,34 @@ pub async fn run(
     let ended = cancel.run_until_cancelled(bounded).await;
     let last_lines = server.last_lines();
     progress.set_phase("stopping the copy");
-    let stopped = server.stop().await;
+    // After a cancellation, and past the limit, nobody reads its files.
+    let mode = match ended {
+        Some(Ok(())) => StopMode::Fast,
+        None | Some(Err(_)) => StopMode::Immediate,
+    };
+    let stopped = server.stop(mode).await;
     let Seen {
         mut findings,
         has_recovered,
         has_checksums,
     } = looked;
-    match ended {
+    let over = || {
+        let seconds = options.limit.as_secs();
+        format!("it was not over after {seconds} s, the limit that was given")
+    };
+    let is_over = match ended {
         None => return Err(OpError::cancelled()),
-        Some(Ok(())) => {}
+        Some(Ok(())) => false,
         Some(Err(_)) => {
             let name = if has_recovered { "checks" } else { RECOVERY };
-            let seconds = options.limit.as_secs();
-            let told = format!("it was not over after {seconds} s, the limit that was given");
-            findings.note(name, CheckOutcome::Failed, told);
+            findings.note(name, CheckOutcome::Failed, over());
+            true
         }
-    }
+    };
     if !has_recovered {
         findings.last_lines = last_lines;
+    }
+    if !has_recovered || is_over {
         return Ok(findings);
     }
     if stopped == Stopped::Killed {
@@ -78,8 +90,12 @@ pub async fn run(
         progress.set_phase("reading every page");
         let checking = Instant::now();
         let work = page_checksums(&client, copy, options, has_checksums, &mut findings);
-        let ended = cancel.run_until_cancelled(work).await;
-        ended.ok_or_else(OpError::cancelled)?;
+        let left = options.limit.saturating_sub(begun.elapsed());
+        let bounded = tokio::time::timeout(left, work);
+        let ended = cancel.run_until_cancelled(bounded).await;
+        if ended.ok_or_else(OpError::cancelled)?.is_err() {
+            findings.note(checks::CHECKSUMS, CheckOutcome::Failed, over());
+        }
         findings.checking += checking.elapsed();
     }
     Ok(findings)
@@ -100,7 +116,7 @@ async fn page_checksums(
         let data = &copy.places.data;
         return checks::checksums(client, options, copy.major, data, findings).await;
     };
-    findings.note("checksums", CheckOutcome::Skipped, skipped);
+    findings.note(checks::CHECKSUMS, CheckOutcome::Skipped, skipped);
 }
 
 /// From the start of the server to the last check that needs it.
@@ -133,12 +149,13 @@ async fn look(
     progress.set_phase("checking");
     let checking = Instant::now();
     let facts = async {
-        let control = Control::connect(&server.connect(&options.control_database)).await?;
+        let control =
+            Control::connect(&server.connect(&options.control_database, &options.user)).await?;
         let facts = control.copy_facts().await?;
         control.close().await;
         Ok(facts)
     };
-    match facts.await {
+    let superuser = match facts.await {
         Ok(facts) => {
             looked.has_checksums = facts.has_checksums;
             findings.newest_commit = facts.newest_commit;
@@ -146,15 +163,17 @@ async fn look(
             let (planned, newest) = (copy.newest_commit, facts.newest_commit);
             let (outcome, told) = judge_recovery(&copy.target, stopped.as_deref(), planned, newest);
             findings.note(RECOVERY, outcome, told);
+            facts.superuser.unwrap_or_else(|| options.user.clone())
         }
         Err(error) => {
             let told = checks::words_of(error, "ask the copy");
             return findings.note(RECOVERY, CheckOutcome::Failed, told);
         }
-    }
+    };
     let bench = Bench {
         server: &*server,
         client,
+        superuser: &superuser,
         options,
     };
     bench.look(findings).await;

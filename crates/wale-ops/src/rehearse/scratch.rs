@@ -1,12 +1,13 @@
 //! The folder of a rehearsal. Sync; for blocking threads.
 //!
 //! A rehearsal removes what it made, so the folder must be its own: missing or empty, or one that carries the mark of a rehearsal.
-//! The mark is the first thing in it and the last to go, and only the names below are ever removed.
+//! The mark is the first thing in it and the last to go, and only the names below are ever removed. Nobody else may write to it: whoever
+//! could would choose what is started, and what is removed.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,7 +15,9 @@ use rustix::io::Errno;
 use serde_json::json;
 use wale_cluster::recovery::SETTINGS_FILE;
 use wale_cluster::trial::TrialPlaces;
-use wale_cluster::{DataDirectory, PostmasterState, RestoreTree, durable, read_bounded_text};
+use wale_cluster::{
+    DataDirectory, Owner, PostmasterState, RestoreTree, durable, read_bounded_text,
+};
 
 use crate::error::{Kind, OpError, Result};
 
@@ -44,7 +47,8 @@ impl ScratchFolder {
     /// Takes the folder, makes it if it is missing, and removes what a former rehearsal left in it.
     ///
     /// # Errors
-    /// [`Kind::NotEmpty`] when it holds anything else, [`Kind::Busy`] while another rehearsal or its server is at work in it.
+    /// [`Kind::NotEmpty`] when it holds anything else, [`Kind::PermissionDenied`] when others may write to it, [`Kind::Busy`] while
+    /// another rehearsal or its server is at work in it.
     pub fn take(path: &Path) -> Result<Self> {
         let shown = path.display();
         let io_failed = |what: &str, error| OpError::from_io(error, format_args!("{what} {shown}"));
@@ -54,6 +58,7 @@ impl ScratchFolder {
             Err(error) => return Err(io_failed("make the scratch folder", error)),
         };
         let held = File::open(path).map_err(|error| io_failed("open the scratch folder", error))?;
+        refuse_writable_by_others(path, &held)?;
         match flock(&held, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -168,20 +173,62 @@ fn mark(path: &Path) -> Result<bool> {
             return Err(OpError::from_io(error, what));
         }
     };
-    let data = DataDirectory::at(path.join(DATA));
-    if let Ok(PostmasterState::Live(file)) = data.postmaster() {
-        return Err(OpError::new(
-            Kind::Busy,
-            format!("the server of a former rehearsal may still run in {shown}"),
-        )
-        .detail(format!("Its postmaster.pid names process {}.", file.pid))
-        .hint(format!(
-            "look at that process, and stop it: pg_ctl -D {}/{DATA} -m immediate stop",
-            path.display()
-        )));
+    let data = path.join(DATA);
+    if let Ok(PostmasterState::Live(file)) = DataDirectory::at(&data).postmaster() {
+        refuse_running(&data, file.pid, Path::new("/proc"))?;
     }
     let mark: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     Ok(mark["was_made"] == true)
+}
+
+/// Refuses a folder in which others than this user may make files, or remove them.
+fn refuse_writable_by_others(path: &Path, folder: &File) -> Result<()> {
+    const OTHERS_WRITE: u32 = 0o022;
+    let shown = path.display();
+    let own = Owner::of_process().uid;
+    let found = folder
+        .metadata()
+        .map_err(|error| OpError::from_io(error, format_args!("look at {shown}")))?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    if owner == own && mode & OTHERS_WRITE == 0 {
+        return Ok(());
+    }
+    let error = OpError::new(
+        Kind::PermissionDenied,
+        format!("others may write to the scratch folder {shown}"),
+    );
+    let error = error.detail(format!(
+        "It belongs to user {owner}, with mode {mode:04o}, and the rehearsal is user {own}. A server is started from what lies in it. \
+         Nothing was touched."
+    ));
+    Err(error.hint(
+        "name a folder below it that does not exist, or take it for this user alone: chmod go-w",
+    ))
+}
+
+/// Refuses while process `pid`, which is a server, works in the data directory. A server's working directory is its data directory,
+/// so another server that has the same number by now is none of ours.
+fn refuse_running(data: &Path, pid: u32, proc: &Path) -> Result<()> {
+    let place = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let works_in = place(&proc.join(pid.to_string()).join("cwd"));
+    let own = place(data);
+    let hint = match (works_in, own) {
+        (Ok(works_in), Ok(own)) if works_in != own => return Ok(()),
+        (Ok(_), Ok(_)) => format!("stop it: pg_ctl -D {} -m immediate stop", data.display()),
+        // Another user's, which cannot be looked at.
+        _ => format!(
+            "look at that process; if it is another server, remove {}/postmaster.pid",
+            data.display()
+        ),
+    };
+    let folder = data.parent().unwrap_or(data).display();
+    let error = OpError::new(
+        Kind::Busy,
+        format!("the server of a former rehearsal may still run in {folder}"),
+    );
+    Err(error
+        .detail(format!("Its postmaster.pid names process {pid}."))
+        .hint(hint))
 }
 
 fn refuse_occupied(path: &Path) -> Result<()> {
@@ -252,6 +299,44 @@ mod tests {
         fs::create_dir(scratch.data()).unwrap();
         scratch.give_back().unwrap();
         assert_eq!(names(&path), ["notes"]);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused_marked_or_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for with_mark in [false, true] {
+            for writable in [0o720, 0o702, 0o1777] {
+                mode(writable);
+                let error = ScratchFolder::take(path).unwrap_err();
+                assert_eq!(error.kind, Kind::PermissionDenied, "{writable:o}");
+                assert_eq!(names(path).len(), if with_mark { 2 } else { 0 });
+            }
+            mode(0o755);
+            drop(ScratchFolder::take(path).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_server_that_works_elsewhere_is_not_taken_for_the_copys() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = folder.path().join("proc");
+        let data = folder.path().join("scratch/data");
+        fs::create_dir_all(&data).unwrap();
+        fs::create_dir_all(proc.join("7")).unwrap();
+        let cwd = proc.join("7/cwd");
+        std::os::unix::fs::symlink(&data, &cwd).unwrap();
+        let error = refuse_running(&data, 7, &proc).unwrap_err();
+        assert_eq!(error.kind, Kind::Busy);
+        assert!(error.hint.unwrap().contains("pg_ctl -D"));
+        fs::remove_file(&cwd).unwrap();
+        std::os::unix::fs::symlink(folder.path(), &cwd).unwrap();
+        assert!(refuse_running(&data, 7, &proc).is_ok());
+        // What cannot be seen is not stopped.
+        let error = refuse_running(&data, 8, &proc).unwrap_err();
+        assert!(!error.hint.unwrap().contains("pg_ctl"));
     }
 
     #[test]

@@ -101,6 +101,19 @@ pub(crate) enum Without {
 }
 
 impl RehearseArguments {
+    /// Whether somebody named a place in the log, which need not be there.
+    pub(crate) fn names_target(&self) -> bool {
+        [
+            &self.to_time,
+            &self.to_lsn,
+            &self.to_name,
+            &self.to_xid,
+            &self.timeline,
+        ]
+        .iter()
+        .any(|named| named.is_some())
+    }
+
     /// Whether the files of SQL are more than are told.
     pub(crate) fn has_too_many_files(&self) -> bool {
         self.sql.len() > SQL_FILES_MAX

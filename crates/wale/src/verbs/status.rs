@@ -133,7 +133,12 @@ fn of_rehearsals(found: &Rehearsals, now: DateTime<Utc>) -> Vec<(&'static str, S
             ("rehearsed", format!("FAILED ({what}), {when}"))
         }
     }];
-    lines.push(("", format!("with {backup}, to {}", last.target)));
+    // An encrypted archive's record does not say where to.
+    let to = match last.target.as_str() {
+        "" => String::new(),
+        target => format!(", to {target}"),
+    };
+    lines.push(("", format!("with {backup}{to}")));
     if !last.ok {
         let good = match &found.last_good {
             Some((backup, good)) => {

@@ -141,6 +141,7 @@ fn words(told: &Value, name: &str) -> String {
 const CUT_OFF: &str = "select current_setting('archive_mode') = 'off';
     select current_setting('listen_addresses') = '';
     select current_setting('max_logical_replication_workers') = '0';
+    select current_setting('max_worker_processes') = '0';
     select current_setting('synchronous_standby_names') = '';
     select current_setting('shared_buffers') = '64MB';
     select inet_server_addr() is null;
@@ -161,6 +162,8 @@ fn a_good_rehearsal_is_recorded_and_leaves_production_and_its_archive_alone_on_e
         pg.sql("create table there (v int) tablespace far; insert into there values (7)");
         pg.sql("alter system set listen_addresses = '*'");
         pg.sql("alter system set synchronous_standby_names = ''");
+        // What is waited for has no code before it, whatever production writes.
+        pg.sql("alter system set log_error_verbosity = 'verbose'");
         stage.backup();
         pg.sql("insert into t values (2, 'y'), (3, 'z')");
         let fingerprint = "select count(*) || '/' || (select sum(v) from there) from t";
@@ -474,6 +477,87 @@ fn a_target_that_is_not_reached_fails_it_on_every_major() {
     });
 }
 
+/// Production's limits, a role that sees little and a database whose removal was interrupted are no damage.
+#[test]
+fn limits_and_rights_of_the_role_do_not_read_as_damage() {
+    let stage = Stage::new("drill-limits", 15);
+    let pg = &stage.cluster;
+    pg.sql("create table t (v int)");
+    pg.sql("create database half");
+    pg.sql("create role weak login; grant select on t to weak");
+    pg.sql("alter role weak set statement_timeout = '200ms'");
+    stage.backup();
+    pg.sql("update pg_database set datconnlimit = -2 where datname = 'half'");
+    stage.archive_all();
+    let mut drill = Drill::of(&stage);
+    drill.options = drill.options.set("PGUSER", "weak");
+    let slow = "select current_user = 'weak', pg_sleep(1);\n";
+    let slow = drill.sql("slow.sql", slow);
+    let told = drill.told(0, &["--sql", &slow]);
+    for name in ["recovery", "amcheck", "sql"] {
+        assert_eq!(outcome(&told, name), "ok", "{told:#}");
+    }
+    assert_eq!(told["record"]["ok"], true, "{told:#}");
+    let exit = drill.run(&["--without", "amcheck", "--without", "checksums"]);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    let claim = "its contents were not checked";
+    assert!(exit.stdout.contains(claim), "{}", exit.stdout);
+}
+
+/// The restore cannot even be planned: that is a finding, too. A target that nobody ever archived is none.
+#[test]
+fn a_rehearsal_that_cannot_be_planned_is_recorded() {
+    let stage = Stage::new("drill-plan", 15);
+    stage.cluster.sql("create table t (v int)");
+    stage.backup();
+    stage.archive_all();
+    let drill = Drill::of(&stage);
+    let exit = drill.run(&["--to-time", "2001-01-01 00:00:00+00"]);
+    assert_ne!(exit.code(), 0, "{}", exit.stdout);
+    assert_eq!(drill.records(), 0, "{}", exit.stderr);
+    let folder = stage.archive();
+    shell(&format!("rm -r {}/wal_005", folder.display()));
+    let exit = drill.run(&[]);
+    assert_eq!(exit.code(), 65, "{}", exit.stderr);
+    assert_eq!(drill.records(), 1, "{}", exit.stderr);
+    let status = drill.verb(&["status"]);
+    assert!(status.contains("rehearsed    FAILED (restore)"), "{status}");
+}
+
+/// Of several archives the first that has the backup keeps the record.
+#[test]
+fn of_several_archives_one_keeps_the_record() {
+    let stage = Stage::new("drill-several", 15);
+    stage.cluster.sql("create table t (v int)");
+    stage.backup();
+    stage.archive_all();
+    let mut drill = Drill::of(&stage);
+    let first = stage.archive();
+    let second = first.with_file_name("second");
+    let place = second.to_string_lossy().into_owned();
+    shell(&format!("cp -a {} {place}", first.display()));
+    drill.options = drill.options.set("WALE_FILE_PREFIX_2", &place);
+    let of_second = || {
+        shell(&format!("find {place} -name wale_rehearsed.json"))
+            .lines()
+            .count()
+    };
+    let quick = [
+        "--immediate",
+        "--without",
+        "amcheck",
+        "--without",
+        "checksums",
+    ];
+    let told = drill.told(0, &quick);
+    assert_eq!(told["recorded"], true, "{told:#}");
+    assert_eq!((drill.records(), of_second()), (1, 0));
+    shell(&format!("rm -r {}/basebackups_005", first.display()));
+    let told = drill.told(0, &quick);
+    assert_eq!(told["recorded"], true, "{told:#}");
+    assert_eq!((drill.records(), of_second()), (0, 1));
+}
+
 /// A segment is gone: the copy does not come to the end.
 #[test]
 fn a_gap_in_the_wal_fails_it() {
@@ -515,6 +599,14 @@ fn what_cannot_be_rehearsed_is_refused_before_anything_is_touched() {
     drill.scratch.clone_from(&stage.cluster.data);
     assert_eq!(drill.run(&[]).code(), 73);
     assert_eq!(stage.cluster.sql("select count(*) from t"), "0");
+
+    // Anybody could put a server's library into it.
+    let open = stage.sandbox.folder("open");
+    drill.scratch.clone_from(&open);
+    shell(&format!("chmod 777 {}", open.display()));
+    let exit = drill.run(&[]);
+    assert_eq!(exit.code(), 77, "{}", exit.stderr);
+    assert!(exit.stderr.contains("others may write"), "{}", exit.stderr);
 
     drill.scratch = free;
     let other = wale_testkit::server(18).bin;

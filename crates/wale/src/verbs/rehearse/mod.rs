@@ -19,11 +19,12 @@ use wale_ops::backup_fetch::{
     self, BackupSelector, MissingLibraries, PlannedRestore, RestoreAs, RestoreClusterOptions,
     RestorePlan, RestoreReport,
 };
+use wale_ops::readers::Readers;
 use wale_ops::rehearse::{
     self, Dice, Findings, Fingerprint, LeftOut, RehearseOptions, RestoredCopy, ScratchFolder,
     random_moment,
 };
-use wale_ops::{Archive, Kind, OpError};
+use wale_ops::{Archive, BackupName, Kind, OpError};
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress, blocking};
 
@@ -49,6 +50,8 @@ const NO_PORT: u16 = 5432;
 #[derive(Clone, Copy)]
 struct Drill<'a> {
     archive: &'a Archive,
+    /// All archives, of which one keeps the record.
+    readers: &'a Readers,
     settings: &'a Settings,
     arguments: &'a RehearseArguments,
     scratch: &'a ScratchFolder,
@@ -81,7 +84,7 @@ pub(crate) fn run(
     let readers = assemble::readers(loaded, &archive)?;
     let path = absolute(&arguments.scratch)?;
     let work = readers.read("the rehearsal", async |archive: Archive| {
-        rehearse(&archive, settings, arguments, path.clone(), bar).await
+        rehearse(&readers, &archive, settings, arguments, path.clone(), bar).await
     });
     let workers = settings.get(&declared::WALE_RESTORE_WORKERS);
     let done = runtime::large(workers)?.block_on(work).map_err(in_flags)?;
@@ -116,6 +119,7 @@ fn refuse_root() -> Result<(), OpError> {
 }
 
 async fn rehearse(
+    readers: &Readers,
     archive: &Archive,
     settings: &Settings,
     arguments: &RehearseArguments,
@@ -127,6 +131,7 @@ async fn rehearse(
     let progress = Progress::new();
     let drill = Drill {
         archive,
+        readers,
         settings,
         arguments,
         scratch: &scratch,
@@ -153,7 +158,14 @@ async fn rehearse(
 impl Drill<'_> {
     async fn run(self) -> Result<Rehearsed, OpError> {
         let began = self.archive.clock().now();
-        let chosen = self.choose(began).await?;
+        let mut meant = None;
+        let chosen = match self.choose(began, &mut meant).await {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.note_refused(began, meant, &error).await;
+                return Err(error);
+            }
+        };
         let plan = chosen.planned.plan.clone();
         let mut record = RehearsalRecord::begun(began, super::restore::show::end(&plan));
         record.seed = chosen.seed;
@@ -176,7 +188,7 @@ impl Drill<'_> {
             Err(error) => {
                 if is_finding(error.kind) {
                     let findings = Findings::not_restored(error.chain());
-                    self.note(&plan, &findings, &mut record).await;
+                    self.note(&plan.files.backup, &findings, &mut record).await;
                 }
                 return Err(error);
             }
@@ -184,7 +196,7 @@ impl Drill<'_> {
         let millis = u64::try_from(report.duration.as_millis());
         record.restore_milliseconds = Some(millis.unwrap_or(u64::MAX));
         let findings = rehearse::run(&copy, &options, self.progress, self.cancel).await?;
-        let not_recorded = self.note(&plan, &findings, &mut record).await;
+        let not_recorded = self.note(&plan.files.backup, &findings, &mut record).await;
         Ok(Rehearsed {
             plan,
             record,
@@ -193,15 +205,23 @@ impl Drill<'_> {
         })
     }
 
-    /// What is restored, and to where.
-    async fn choose(self, now: DateTime<Utc>) -> Result<Chosen, OpError> {
+    /// What is restored, and to where. `meant` is the backup, as soon as it is known.
+    async fn choose(
+        self,
+        now: DateTime<Utc>,
+        meant: &mut Option<BackupName>,
+    ) -> Result<Chosen, OpError> {
         let seed = self.seed(now);
         let mut dice = Dice::new(seed.unwrap_or_default());
         let selector = self.selector(&mut dice).await?;
+        if let BackupSelector::Name(name) = &selector {
+            *meant = Some(name.clone());
+        }
         let mut options = self.restore_options(selector, None)?;
         options.fetch.missing_libraries = MissingLibraries::Warn;
         let planned = self.plan(&options).await?;
         let files = &planned.plan.files;
+        *meant = Some(files.backup.clone());
         let major = files.major.ok_or_else(|| {
             let message = format!(
                 "the version of the server of backup {} is not recorded",
@@ -373,19 +393,60 @@ impl Drill<'_> {
         Ok(report)
     }
 
+    /// Records that there is no restore to plan, with the backup that was meant, otherwise with the newest. What somebody wrote and
+    /// the archive never had is none of the archive's faults.
+    async fn note_refused(self, began: DateTime<Utc>, meant: Option<BackupName>, error: &OpError) {
+        let is_own = error.kind == Kind::CorruptData || !self.arguments.names_target();
+        if !is_finding(error.kind) || !is_own {
+            return;
+        }
+        let backup = match meant {
+            Some(backup) => backup,
+            None => match self.archive.catalog().await {
+                Ok(catalog) => match catalog.backups.last() {
+                    Some(newest) => newest.name.clone(),
+                    None => return,
+                },
+                Err(error) => {
+                    return tracing::warn!("the rehearsal is not recorded: {}", error.chain());
+                }
+            },
+        };
+        let mut record = RehearsalRecord::begun(began, self.goal().to_owned());
+        record.seed = self.seed(began);
+        VERSION.clone_into(&mut record.wale_version);
+        let findings = Findings::not_restored(error.chain());
+        self.note(&backup, &findings, &mut record).await;
+    }
+
+    /// Where a recovery was to end of which there is no plan, in words.
+    fn goal(self) -> &'static str {
+        let arguments = self.arguments;
+        if arguments.names_target() {
+            "the target that was named"
+        } else if arguments.immediate {
+            "the end of the base backup"
+        } else if arguments.random {
+            "a random moment"
+        } else {
+            "the end of the archive"
+        }
+    }
+
     /// Puts what was found into the record, and that into the archive. A record that cannot be stored is no failure of the
     /// rehearsal; says why it could not.
     async fn note(
         self,
-        plan: &RestorePlan,
+        backup: &BackupName,
         findings: &Findings,
         record: &mut RehearsalRecord,
     ) -> Option<String> {
         findings.fill(record);
         record.ended = self.archive.clock().now();
-        let stored = self
-            .archive
-            .note_rehearsal(&plan.files.backup, record.clone());
+        let stored = async {
+            let keeper = self.readers.keeper(self.archive, backup).await?;
+            keeper.note_rehearsal(backup, record.clone()).await
+        };
         let error = stored.await.err()?;
         tracing::warn!(
             "the rehearsal is not recorded in the archive: {}",
