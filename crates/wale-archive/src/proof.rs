@@ -551,7 +551,7 @@ impl Archive {
 
     /// Whether what is stored beside the content must not tell of it. A host that only reads has no key to write with.
     async fn hides_words(&self) -> Result<bool> {
-        let identity = self.identity().await?;
+        let identity = self.read_identity().await?;
         let is_sealed = identity.is_some_and(|one| one.encryption != Encryption::None);
         Ok(is_sealed || self.write_key().method() != Encryption::None)
     }
@@ -856,6 +856,45 @@ mod tests {
             let read = bench.archive.backup_proof(&entry).await.unwrap();
             assert_eq!(read.is_some(), is_damaged);
             assert!(read.is_none_or(|read| read.at < now + CLOCKS_APART));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_encrypted_archive_tells_no_words() {
+        let bench = Bench::new();
+        let entry = backup(&bench).await;
+        let damage = |missing| Damage {
+            object: "wal_005/x".to_owned(),
+            found: "file base/5/secret differs".to_owned(),
+            missing,
+        };
+        for (encryption, found) in [
+            (Encryption::None, "file base/5/secret differs"),
+            (Encryption::Age, "is damaged"),
+        ] {
+            if encryption != Encryption::None {
+                bench.claim().await;
+                let mut identity = bench.archive.read_identity().await.unwrap().unwrap();
+                identity.encryption = encryption;
+                let key = Archive::key(layout::IDENTITY).unwrap();
+                let text = serde_json::to_vec(&identity).unwrap();
+                bench.memory.insert(&key, text);
+            }
+            let of_backup = BackupFound {
+                damage: Some(damage(false)),
+                ..BackupFound::default()
+            };
+            let noted = bench.archive.note_backup(&entry, at(5), of_backup);
+            noted.await.unwrap();
+            let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
+            let mut wal = WalProof::nothing(size());
+            wal.damaged.push(damage(false));
+            let seen = wal.clone();
+            let noted = bench.archive.note_wal(&mut wal, &seen, None);
+            noted.await.unwrap();
+            let stored = bench.archive.wal_proof(None).await.unwrap().unwrap();
+            assert_eq!(stored.damaged[0].found, found);
+            assert_eq!(proof.damage.unwrap().found, found);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// Verifies the archive.
 ///
-/// Costs three listings, some small requests for each backup, and what is read. Memory: what a restore of a backup holds, with
+/// Costs three listings, two and some small requests for each backup, and what is read. Memory: what a restore of a backup holds, with
 /// its workers; of names and sizes 300 bytes for each backup and 16 for each stretch of WAL.
 ///
 /// # Errors
