@@ -169,18 +169,18 @@ impl World<'_> {
             if hole.first < place.own_end() || !ends.iter().all(|&end| place.leads_over(end)) {
                 return false;
             }
-            let behind = self.first_behind(place);
+            let (is_after_own, behind) = self.first_behind(place);
             hole.last < behind
                 && self.usable().any(|next| {
-                    next.name != place.name
-                        && next.start.1 >= behind
-                        && place.leads_over(next.start)
+                    let is_next = next.start.1 == behind || (is_after_own && next.start.1 > behind);
+                    next.name != place.name && is_next && place.leads_over(next.start)
                 })
         })
     }
 
-    /// The first segment that is there behind what a backup needs for itself: all from there on is a hole, on whatever timeline.
-    fn first_behind(&self, place: &BackupSpot) -> u64 {
+    /// The first segment that is there behind what a backup needs for itself, all before it being a hole, on whatever timeline;
+    /// with whether that begins right behind. What WAL-E records may be one segment less than it needs: then one more is there.
+    fn first_behind(&self, place: &BackupSpot) -> (bool, u64) {
         let step = |number: u64| {
             let leg = place.leg_at(number)?;
             let holes = self.holes.iter();
@@ -191,17 +191,12 @@ impl World<'_> {
             Some(leg.end.map_or(next, |end| next.min(end)))
         };
         let own_end = place.own_end();
-        // What WAL-E records may be one segment less than it needs.
-        let first = if step(own_end).is_some() {
-            own_end
-        } else {
-            own_end.saturating_add(1)
-        };
-        let mut number = first;
+        let is_after_own = step(own_end).is_some();
+        let mut number = own_end.saturating_add(u64::from(!is_after_own));
         while let Some(next) = step(number).filter(|next| *next > number) {
             number = next;
         }
-        number
+        (is_after_own, number)
     }
 
     /// What a hole means.
