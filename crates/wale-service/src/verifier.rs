@@ -153,16 +153,27 @@ fn note(app: &App, report: &VerifyReport) {
 /// As [`verify::last`].
 pub(crate) async fn recall(app: &App) -> Result<Option<DateTime<Utc>>, OpError> {
     let last = verify::last(&app.archive).await?;
-    let own = app.journal.entries().last_verification;
-    // Where nothing can be stored, this process alone knows.
-    let is_forgotten = own.is_some_and(|own| own.not_remembered.is_some());
-    if !is_forgotten {
-        app.metrics.verified(last.at, last.damaged);
-    }
     let at = last.at;
-    app.journal
-        .note(|entries| entries.verified = Some(record(last)));
+    let own = app.journal.entries().last_verification;
+    let known = known(last, own.as_ref());
+    app.metrics.verified(known.at, known.damaged);
+    app.journal.note(|entries| entries.verified = Some(known));
     Ok(at)
+}
+
+/// What is remembered, and what this process found last: names, sizes and gaps are not remembered from a host that reads nothing,
+/// nor from a sample. So what it found stays until it verifies again.
+fn known(last: LastVerified, own: Option<&VerifyRecord>) -> VerifiedRecord {
+    let mut known = record(last);
+    let Some(own) = own else { return known };
+    // Where nothing can be stored, what is remembered is older than what was found.
+    let is_forgotten = own.not_remembered.is_some() && known.at.is_none_or(|at| at <= own.began);
+    if own.damaged > known.damaged || is_forgotten {
+        known.damaged = own.damaged;
+        known.examples.clone_from(&own.damage);
+    }
+    known.at = known.at.max(Some(own.began));
+    known
 }
 
 fn record(last: LastVerified) -> VerifiedRecord {
@@ -180,5 +191,61 @@ fn record(last: LastVerified) -> VerifiedRecord {
         oldest_segment_proof: last.oldest_segment,
         damaged: last.damaged,
         examples: examples.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
+    }
+
+    fn own(damaged: u64, not_remembered: Option<&str>) -> VerifyRecord {
+        VerifyRecord {
+            began: at(5),
+            duration: Duration::ZERO,
+            bytes_read: 0,
+            backups_read: 0,
+            segments_read: 0,
+            damaged,
+            damage: vec![DamageRecord {
+                object: "own".to_owned(),
+                found: String::new(),
+                meaning: Vec::new(),
+            }],
+            remedy: None,
+            not_remembered: not_remembered.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_this_process_found_is_told_until_it_verifies_again() {
+        let last = |minutes, damaged| LastVerified {
+            at: Some(at(minutes)),
+            damaged,
+            ..LastVerified::default()
+        };
+        for (last, own, damaged, is_own) in [
+            (last(5, 0), own(2, None), 2, true),
+            (last(5, 3), own(2, None), 3, false),
+            (last(9, 3), own(0, None), 3, false),
+            // It could not store that it found all good, and nobody found anything since.
+            (last(4, 3), own(0, Some("refused")), 0, true),
+            (last(9, 3), own(0, Some("refused")), 3, false),
+            (LastVerified::default(), own(2, Some("refused")), 2, true),
+        ] {
+            let known = known(last, Some(&own));
+            let told_own = known
+                .examples
+                .first()
+                .is_some_and(|one| one.object == "own");
+            assert_eq!((known.damaged, told_own), (damaged, is_own));
+            assert!(known.at >= Some(at(5)));
+        }
+        assert_eq!(known(last(9, 3), None).damaged, 3);
     }
 }

@@ -536,7 +536,13 @@ impl Run<'_> {
         let strange = |meta: &ObjectMeta| layout::backup_of(meta.key.as_str()).is_none();
         self.prefix(layout::BACKUP_PREFIX, EVERYTHING, strange)
             .await?;
-        self.prefix(layout::WAL_PREFIX, EVERYTHING, |_| true).await
+        self.prefix(layout::WAL_PREFIX, EVERYTHING, |_| true)
+            .await?;
+        // What a verification remembers of the WAL.
+        let key = Archive::key(layout::VERIFIED_WAL)?;
+        let noted = head(self.archive, &key).await?;
+        let noted = noted.map(|meta| (meta, EVERYTHING.to_owned()));
+        self.delete(noted.into_iter().collect()).await
     }
 
     /// Deletes the objects under a prefix that are meant.

@@ -49,6 +49,7 @@ impl BackupProver<'_> {
         tracing::debug!(backup = %entry.name, "reading the backup to verify it");
         let mut found = BackupFound {
             stored_bytes: self.stock.bytes[index],
+            newest: self.stock.newest_objects[index],
             ..BackupFound::default()
         };
         let outcome = match self.read_content(entry).await {
@@ -64,7 +65,15 @@ impl BackupProver<'_> {
                 self.proven.remove(&index);
                 found.damage = Some(damage.clone());
             }
-            BackupOutcome::Unreadable(_) | BackupOutcome::Gone => return Ok(outcome),
+            BackupOutcome::Unreadable(_) => {
+                if self.not_remembered.is_none()
+                    && let Err(error) = self.archive.note_attempt(entry, self.began).await
+                {
+                    self.not_remembered = Some(error.chain());
+                }
+                return Ok(outcome);
+            }
+            BackupOutcome::Gone => return Ok(outcome),
         }
         self.remember(entry, found).await;
         Ok(outcome)

@@ -1,10 +1,12 @@
 //! What is remembered of earlier verifications, for status, lists and metrics.
 
 use chrono::{DateTime, Utc};
-use wale_archive::Archive;
 use wale_archive::proof::{Damage, WalProof};
+use wale_archive::{Archive, Catalog};
+use wale_format::layout;
+use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 
-use crate::error::Result;
+use crate::error::{OpError, Result};
 
 /// What is known of an archive by what was read of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,16 +50,61 @@ pub async fn last(archive: &Archive) -> Result<LastVerified> {
         last.at = last.at.max(Some(proof.at));
         if let Some(damage) = proof.damage {
             last.note(damage);
-        } else {
+        } else if let Some(proven) = proof.proven() {
             last.proven_backups += 1;
-            let oldest = last.oldest_backup.unwrap_or(proof.at);
-            last.oldest_backup = Some(oldest.min(proof.at));
+            let oldest = last.oldest_backup.unwrap_or(proven);
+            last.oldest_backup = Some(oldest.min(proven));
         }
     }
-    if let Some(wal) = wal {
+    if let Some(mut wal) = wal {
+        let mut damaged = Vec::new();
+        for damage in std::mem::take(&mut wal.damaged) {
+            if outlives(archive, &catalog, wal.proven.size(), &damage).await? {
+                damaged.push(damage);
+            } else {
+                wal.damaged_count = wal.damaged_count.saturating_sub(1);
+            }
+        }
+        wal.damaged = damaged;
         last.of_wal(wal);
     }
     Ok(last)
+}
+
+/// Whether remembered damage of WAL still means something: its object is there, or a base backup may need it. One needs none from
+/// before its start. Costs a small request for each that no backup needs, 100 at most.
+async fn outlives(
+    archive: &Archive,
+    catalog: &Catalog,
+    size: WalSegmentSize,
+    damage: &Damage,
+) -> Result<bool> {
+    let starts = catalog
+        .backups
+        .iter()
+        .map(|one| one.name.segment().number(size));
+    let claimed = layout::wal_claim(&damage.object);
+    let is_needed = match (claimed, missing_last(&damage.object)) {
+        (Some(ArchiveFileName::Segment(segment)), _) | (None, Some(segment)) => {
+            let number = segment.number(size).unwrap_or(u64::MAX);
+            starts.flatten().any(|start| start <= number)
+        }
+        _ => !catalog.backups.is_empty(),
+    };
+    if is_needed || claimed.is_none() {
+        return Ok(is_needed);
+    }
+    let Ok(key) = Archive::key(&damage.object) else {
+        return Ok(false);
+    };
+    let head = archive.store().head(&key).await;
+    let head = head.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))?;
+    Ok(head.is_some())
+}
+
+/// The last segment of a stretch that is missing: `X`, or `X to Y`.
+fn missing_last(object: &str) -> Option<WalSegmentName> {
+    WalSegmentName::parse(object.rsplit(' ').next()?).ok()
 }
 
 impl LastVerified {

@@ -59,7 +59,7 @@ pub(super) struct HoleMeaning {
     pub(super) next: Option<Next>,
     /// Whether any backup's way leads over it.
     pub(super) is_on_a_way: bool,
-    /// Whether it is what a retention leaves out: all WAL between a backup that is kept for itself and the next one.
+    /// Whether it is what a retention leaves out: WAL between the own of a backup that is kept for itself and the next backup.
     pub(super) is_left_out: bool,
 }
 
@@ -119,11 +119,13 @@ impl BackupSpot {
     /// The segment before this one on its way.
     fn before(&self, number: u64) -> Option<Position> {
         let before = number.checked_sub(1)?;
-        let leg = self
-            .legs
-            .iter()
-            .find(|leg| leg.first <= before && leg.end.is_none_or(|end| before < end))?;
-        Some((leg.timeline, before))
+        Some((self.leg_at(before)?.timeline, before))
+    }
+
+    /// The part of its way in which a segment of this number lies.
+    fn leg_at(&self, number: u64) -> Option<&Leg> {
+        let mut legs = self.legs.iter();
+        legs.find(|leg| leg.first <= number && leg.end.is_none_or(|end| number < end))
     }
 }
 
@@ -158,16 +160,43 @@ impl World<'_> {
         })
     }
 
-    /// Whether the hole is all WAL between a backup and the next one: a backup that is kept for itself keeps only its own.
+    /// Whether the hole is of WAL that a retention leaves out: a backup that is kept for itself keeps only its own. What comes
+    /// behind that goes from its beginning on, timeline by timeline, up to the next backup; where another backup began
+    /// meanwhile, not all of it.
     fn is_left_out(&self, hole: &Hole) -> bool {
         self.places.iter().any(|place| {
-            let end = place.own_end();
-            let begins = hole.first == end || hole.first == end + 1;
-            let next = (hole.timeline, hole.last + 1);
-            begins
-                && place.leads_over((hole.timeline, hole.first))
-                && self.places.iter().any(|other| other.start == next)
+            let ends = [hole.first, hole.last].map(|number| (hole.timeline, number));
+            if hole.first < place.own_end() || !ends.iter().all(|&end| place.leads_over(end)) {
+                return false;
+            }
+            let (is_after_own, behind) = self.first_behind(place);
+            hole.last < behind
+                && self.usable().any(|next| {
+                    let is_next = next.start.1 == behind || (is_after_own && next.start.1 > behind);
+                    next.name != place.name && is_next && place.leads_over(next.start)
+                })
         })
+    }
+
+    /// The first segment that is there behind what a backup needs for itself, all before it being a hole, on whatever timeline;
+    /// with whether that begins right behind. What WAL-E records may be one segment less than it needs: then one more is there.
+    fn first_behind(&self, place: &BackupSpot) -> (bool, u64) {
+        let step = |number: u64| {
+            let leg = place.leg_at(number)?;
+            let holes = self.holes.iter();
+            let hole = holes
+                .filter(|hole| hole.timeline == leg.timeline)
+                .find(|hole| (hole.first..=hole.last).contains(&number))?;
+            let next = hole.last.saturating_add(1);
+            Some(leg.end.map_or(next, |end| next.min(end)))
+        };
+        let own_end = place.own_end();
+        let is_after_own = step(own_end).is_some();
+        let mut number = own_end.saturating_add(u64::from(!is_after_own));
+        while let Some(next) = step(number).filter(|next| *next > number) {
+            number = next;
+        }
+        (is_after_own, number)
     }
 
     /// What a hole means.
@@ -376,9 +405,41 @@ mod tests {
         assert!(told(hole(3, 8)).is_left_out);
         // What WAL-E records may be one segment more.
         assert!(told(hole(4, 8)).is_left_out);
-        for other in [hole(3, 7), hole(5, 8), hole(2, 8), hole(10, 12)] {
+        // A backup began, and the deletion stopped.
+        assert!(told(hole(3, 7)).is_left_out);
+        for other in [hole(5, 8), hole(5, 7), hole(2, 8), hole(10, 12)] {
             assert!(!told(other).is_left_out, "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_retention_leaves_between_two_backups_is_no_loss_over_a_failover() {
+        let mut first = place(2);
+        first.legs = vec![leg(1, 2, Some(6)), leg(2, 6, None)];
+        let mut second = place(10);
+        (second.start, second.legs) = ((line(2), 10), vec![leg(2, 10, None)]);
+        second.own = Some(leg(2, 10, Some(11)));
+        let mut places = [first, second];
+        let on = |timeline, first, last| Hole {
+            timeline: line(timeline),
+            first,
+            last,
+        };
+        let told = |places: &[BackupSpot], holes: &[Hole]| {
+            let world = World { places, holes };
+            Vec::from_iter(holes.iter().map(|hole| world.of_hole(hole).is_left_out))
+        };
+        assert_eq!(told(&places, &[on(1, 3, 5), on(2, 6, 9)]), [true, true]);
+        // The deletion stopped on the first timeline, or on the second one.
+        assert_eq!(told(&places, &[on(1, 3, 4)]), [true]);
+        assert_eq!(told(&places, &[on(1, 3, 5), on(2, 6, 7)]), [true, true]);
+        // Something is there, and what comes behind it is not.
+        assert_eq!(told(&places, &[on(1, 3, 4), on(2, 6, 9)]), [true, false]);
+        assert_eq!(told(&places, &[on(2, 6, 9)]), [false]);
+        assert_eq!(told(&places, &[on(1, 3, 5), on(2, 6, 12)]), [false, false]);
+        // No backup behind it can be restored.
+        places[1].is_damaged = true;
+        assert_eq!(told(&places, &[on(1, 3, 5), on(2, 6, 9)]), [false, false]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use wale_archive::proof::CLOCKS_APART;
+
 use super::options::Share;
 
 /// A time before which, or none at all, something was read: what was never read comes first.
@@ -23,10 +25,22 @@ impl Due {
     /// Whether something is read again that was last proven then.
     pub(super) fn is(&self, proven: ReadAt) -> bool {
         match (proven, self.holds) {
-            (Some(proven), Some(holds)) => self.now - proven >= holds,
+            // A clock that was ahead proves nothing for ever.
+            (Some(proven), Some(holds)) => {
+                self.now - proven >= holds || proven > self.now + CLOCKS_APART
+            }
             _ => true,
         }
     }
+}
+
+/// When WAL has its turn: what was never read first, then what was read longest ago, whatever was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    /// When it was read last, or tried.
+    pub(super) read: ReadAt,
+    /// When it was found good.
+    pub(super) proven: ReadAt,
 }
 
 /// A backup that may be read.
@@ -67,7 +81,8 @@ pub(super) fn chosen(candidates: &[Candidate], due: Due, share: Option<Share>) -
             bytes += candidates[index].bytes;
             chosen.insert(index);
             let parent = candidates[index].parent;
-            next = parent.filter(|&parent| candidates[parent].proven.is_none());
+            let is_read_along = |one: &Candidate| one.is_readable && one.proven.is_none();
+            next = parent.filter(|&parent| is_read_along(&candidates[parent]));
         }
     }
     chosen
@@ -78,26 +93,34 @@ pub(super) fn chosen(candidates: &[Candidate], due: Due, share: Option<Share>) -
 pub(super) struct Quota {
     due: Due,
     /// What was read later than this is left; of what was read just then, the first `left` bytes are taken.
-    up_to: Option<ReadAt>,
+    up_to: Option<Turn>,
     left: u64,
+    /// How much may be given back: where this host can read nothing, it does not ask for everything.
+    to_give_back: u64,
 }
 
 impl Quota {
-    /// A rule for WAL of which so many bytes were last read at these times.
-    pub(super) fn new(bytes: &BTreeMap<ReadAt, u64>, due: Due, share: Option<Share>) -> Self {
+    /// A rule for WAL of which so many bytes have these turns.
+    pub(super) fn new(bytes: &BTreeMap<Turn, u64>, due: Due, share: Option<Share>) -> Self {
         let all = Self {
             due,
             up_to: None,
             left: u64::MAX,
+            to_give_back: 0,
         };
         let Some(share) = share else {
             return all;
         };
         let mut left = share.of(bytes.values().sum());
-        for (&read, &bytes) in bytes.iter().filter(|(read, _)| due.is(**read)) {
+        let to_give_back = left;
+        for (&turn, &bytes) in bytes.iter().filter(|(turn, _)| due.is(turn.proven)) {
             if bytes >= left {
-                let up_to = Some(read);
-                return Self { due, up_to, left };
+                return Self {
+                    due,
+                    up_to: Some(turn),
+                    left,
+                    to_give_back,
+                };
             }
             left -= bytes;
         }
@@ -105,19 +128,26 @@ impl Quota {
     }
 
     /// Whether the next segment is read.
-    pub(super) fn takes(&mut self, read: ReadAt, bytes: u64) -> bool {
-        if !self.due.is(read) {
+    pub(super) fn takes(&mut self, turn: Turn, bytes: u64) -> bool {
+        if !self.due.is(turn.proven) {
             return false;
         }
         match self.up_to {
             None => true,
-            Some(last) if read == last => {
+            Some(last) if turn == last => {
                 let takes = self.left > 0;
                 self.left = self.left.saturating_sub(bytes);
                 takes
             }
-            Some(last) => read < last,
+            Some(last) => turn < last,
         }
+    }
+
+    /// What was taken could not be read: others have its share, twice the share at most.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.to_give_back);
+        self.to_give_back -= bytes;
+        self.left = self.left.saturating_add(bytes);
     }
 }
 
@@ -156,8 +186,6 @@ mod tests {
         assert!(due(Some(30)).is(None));
         assert!(due(Some(30)).is(Some(at(70))));
         assert!(!due(Some(30)).is(Some(at(71))));
-        // A clock that went back proves nothing the worse.
-        assert!(!due(Some(30)).is(Some(at(120))));
     }
 
     #[test]
@@ -212,17 +240,53 @@ mod tests {
         );
     }
 
+    /// Of what was found good then, if it was.
+    fn turn(read: ReadAt) -> Turn {
+        Turn { read, proven: read }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_proves_nothing() {
+        let minutes = |minutes| at(100) + TimeDelta::minutes(minutes);
+        let due = due(Some(30));
+        assert!(!due.is(Some(minutes(0))) && !due.is(Some(minutes(10))));
+        assert!(due.is(Some(minutes(11))) && due.is(Some(at(9999))));
+    }
+
+    #[test]
+    fn wal_that_cannot_be_read_lets_other_wal_have_its_turn() {
+        let tried = |days| Turn {
+            read: Some(at(days)),
+            proven: None,
+        };
+        let bytes = BTreeMap::from([(tried(90), 10), (turn(Some(at(5))), 10), (turn(None), 10)]);
+        let mut quota = Quota::new(&bytes, due(Some(9)), Some(share_of("34%")));
+        assert!(quota.takes(turn(None), 10));
+        assert!(quota.takes(turn(Some(at(5))), 10));
+        assert!(!quota.takes(tried(90), 10), "it was tried lately");
+        // All of it is due where there is no share.
+        assert!(Quota::new(&bytes, due(Some(9)), None).takes(tried(90), 10));
+        // None was tried: what cannot be read costs nothing of the share, once.
+        let bytes = BTreeMap::from([(turn(None), 100)]);
+        let mut quota = Quota::new(&bytes, due(None), Some(share_of("10%")));
+        for _ in 0..2 {
+            assert!(quota.takes(turn(None), 10));
+            quota.give_back(10);
+        }
+        assert!(!quota.takes(turn(None), 10));
+    }
+
     /// Reads samples of ten segments of 10 bytes until all were read; gives how many it took.
     fn runs_to_cover(text: &str) -> usize {
         let mut read: Vec<ReadAt> = vec![None; 10];
         for run in 1..100 {
             let mut bytes = BTreeMap::new();
             for at in &read {
-                *bytes.entry(*at).or_default() += 10;
+                *bytes.entry(turn(*at)).or_default() += 10;
             }
             let mut quota = Quota::new(&bytes, due(None), Some(share_of(text)));
             for at_last in &mut read {
-                if quota.takes(*at_last, 10) {
+                if quota.takes(turn(*at_last), 10) {
                     *at_last = Some(at(i64::try_from(run).expect("few")));
                 }
             }
@@ -241,18 +305,19 @@ mod tests {
 
     #[test]
     fn of_wal_only_what_is_due_is_taken() {
-        let bytes = BTreeMap::from([(None, 10), (Some(at(5)), 10), (Some(at(90)), 10)]);
+        let bytes = [None, Some(at(5)), Some(at(90))].map(|read| (turn(read), 10));
+        let bytes = BTreeMap::from(bytes);
         let mut all = Quota::new(&bytes, due(Some(30)), None);
         let mut part = Quota::new(&bytes, due(Some(30)), Some(share_of("50%")));
         for (read, expected) in [(None, true), (Some(at(5)), true), (Some(at(90)), false)] {
             assert_eq!(
-                (all.takes(read, 10), part.takes(read, 10)),
+                (all.takes(turn(read), 10), part.takes(turn(read), 10)),
                 (expected, expected)
             );
         }
         // Less is due than the share.
         let mut rest = Quota::new(&bytes, due(Some(99)), Some(share_of("90%")));
-        let taken = [None, None, Some(at(90))].map(|read| rest.takes(read, 5));
+        let taken = [None, None, Some(at(90))].map(|read| rest.takes(turn(read), 5));
         assert_eq!(taken, [true, true, false]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
-use wale_archive::proof::{Damage, Proven};
+use wale_archive::proof::{BackupProof, Damage, Proven};
 use wale_archive::{Archive, Flaw};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::{CancellationToken, Progress};
@@ -26,7 +26,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// Verifies the archive.
 ///
-/// Costs three listings, some small requests for each backup, and what is read. Memory: what a restore of a backup holds, with
+/// Costs three listings, two and some small requests for each backup, and what is read. Memory: what a restore of a backup holds, with
 /// its workers; of names and sizes 300 bytes for each backup and 16 for each stretch of WAL.
 ///
 /// # Errors
@@ -269,7 +269,7 @@ impl<'a> VerifyRun<'a> {
             let parent = entry.readable().and_then(|one| one.delta_from.as_deref());
             Candidate {
                 bytes: self.stock.bytes[index],
-                read: self.stock.proofs[index].as_ref().map(|proof| proof.at),
+                read: self.stock.proofs[index].as_ref().map(BackupProof::read),
                 proven: proven(&self.stock, index),
                 is_readable: self.stock.flaws[index].is_none(),
                 parent: parent
@@ -281,8 +281,8 @@ impl<'a> VerifyRun<'a> {
 
     async fn read_backups(&mut self) -> Result<()> {
         self.progress.set_phase("reading backups");
-        let candidates = self.candidates();
-        let indices = chosen(&candidates, self.due(), self.options.share);
+        let mut candidates = self.candidates();
+        let mut indices = chosen(&candidates, self.due(), self.options.share);
         let stock = Arc::clone(&self.stock);
         let plain = |index: &usize| {
             let record = stock.catalog.backups[*index].readable();
@@ -308,34 +308,48 @@ impl<'a> VerifyRun<'a> {
         for (index, damage) in damaged {
             reader.note_damage(index, damage).await;
         }
-        for &index in &indices {
+        let mut read = BTreeSet::new();
+        while let Some(&index) = indices.difference(&read).next() {
             let outcome = reader.read(index).await?;
-            let line = &mut self.report.backups[index];
-            line.proven = None;
-            line.state = match outcome {
-                BackupOutcome::Good => {
-                    line.proven = Some(self.began);
-                    BackupState::Proven
-                }
-                BackupOutcome::Damaged(damage) => {
-                    self.backups.push(DamagedBackup {
-                        index,
-                        damage,
-                        as_of: None,
-                    });
-                    BackupState::Damaged
-                }
-                BackupOutcome::Unreadable(error) => {
-                    self.report.unreadable += 1;
-                    self.report.unreadable_because.get_or_insert(error);
-                    BackupState::Unreadable
-                }
-                BackupOutcome::Gone => BackupState::Gone,
-            };
+            read.insert(index);
+            // What cannot be read costs nothing of the share: others have their turn.
+            if matches!(outcome, BackupOutcome::Unreadable(_)) {
+                candidates[index].is_readable = false;
+                indices.extend(chosen(&candidates, self.due(), self.options.share));
+            }
+            self.note_backup(index, outcome);
         }
         self.report.not_remembered = reader.not_remembered;
-        self.note_earlier(&indices);
+        self.note_earlier(&read);
         Ok(())
+    }
+
+    /// Takes over what reading a backup came to.
+    fn note_backup(&mut self, index: usize, outcome: BackupOutcome) {
+        let line = &mut self.report.backups[index];
+        if !matches!(outcome, BackupOutcome::Unreadable(_)) {
+            line.proven = None;
+        }
+        line.state = match outcome {
+            BackupOutcome::Good => {
+                line.proven = Some(self.began);
+                BackupState::Proven
+            }
+            BackupOutcome::Damaged(damage) => {
+                self.backups.push(DamagedBackup {
+                    index,
+                    damage,
+                    as_of: None,
+                });
+                BackupState::Damaged
+            }
+            BackupOutcome::Unreadable(error) => {
+                self.report.unreadable += 1;
+                self.report.unreadable_because.get_or_insert(error);
+                BackupState::Unreadable
+            }
+            BackupOutcome::Gone => BackupState::Gone,
+        };
     }
 
     /// Backups that an earlier reading found damaged, and that were not read now.
@@ -388,8 +402,10 @@ impl<'a> VerifyRun<'a> {
             cancel: self.cancel,
             quota: Quota::new(&stock.ages, self.due(), self.options.share),
             known: stock.wal.clone(),
+            seen: stock.wal.clone(),
             proof,
             there: Proven::nothing(stock.size),
+            tried_there: Proven::nothing(stock.size),
             found: WalFound::default(),
         }
     }
@@ -622,7 +638,7 @@ impl<'a> VerifyRun<'a> {
             };
             if world.of_hole(hole).is_left_out {
                 self.report.notes.push(format!(
-                    "WAL {object} is not there, all between a backup's own and the next backup, as a retention leaves it: no \
+                    "WAL {object} is not there, between a backup's own and the next backup, as a retention leaves it: no \
                      moment in between can be recovered"
                 ));
                 continue;
@@ -692,6 +708,5 @@ const fn trouble(missing: bool) -> DamageKind {
 
 /// When the whole of a backup was found good.
 fn proven(stock: &Stock, index: usize) -> Option<DateTime<Utc>> {
-    let proof = stock.proofs[index].as_ref()?;
-    proof.damage.is_none().then_some(proof.at)
+    stock.proofs[index].as_ref()?.proven()
 }

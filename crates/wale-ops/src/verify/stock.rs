@@ -15,7 +15,7 @@ use wale_storage::ObjectMeta;
 
 use super::lines::Lines;
 use super::meaning::BackupSpot;
-use super::plan::ReadAt;
+use super::plan::{ReadAt, Turn};
 use crate::error::{Kind, OpError, Result};
 
 /// Backups that are looked at together.
@@ -48,6 +48,13 @@ impl SegmentGroup {
         let at = proof.proven.at(self.segment)?;
         let is_as_read = self.modified().is_some_and(|modified| modified <= at);
         is_as_read.then_some(at)
+    }
+
+    /// When it has its turn to be read.
+    pub(super) fn turn(&self, proof: &WalProof) -> Turn {
+        let proven = self.proven(proof);
+        let read = proven.max(proof.tried.at(self.segment));
+        Turn { read, proven }
     }
 }
 
@@ -160,6 +167,8 @@ pub(super) struct Stock {
     pub(super) catalog: Catalog,
     /// What was found when each backup was read last.
     pub(super) proofs: Vec<Option<BackupProof>>,
+    /// When the newest object of each was stored, by the store's clock.
+    pub(super) newest_objects: Vec<Option<DateTime<Utc>>>,
     /// What is wrong with each backup by its names and sizes.
     pub(super) flaws: Vec<Option<Flaw>>,
     /// Bytes of the partitions of each, as stored.
@@ -168,8 +177,8 @@ pub(super) struct Stock {
     pub(super) wal: WalProof,
     pub(super) segments: u64,
     pub(super) wal_bytes: u64,
-    /// Bytes of WAL by when they were last proven.
-    pub(super) ages: BTreeMap<ReadAt, u64>,
+    /// Bytes of WAL by their turns to be read.
+    pub(super) ages: BTreeMap<Turn, u64>,
     /// The newest segment.
     pub(super) newest: Option<StoredWal>,
     /// Objects that their sizes show to be wrong.
@@ -200,6 +209,7 @@ impl Stock {
             owner,
             size,
             proofs: proofs.into_iter().map(|(_, proof)| proof).collect(),
+            newest_objects: Vec::new(),
             flaws: Vec::new(),
             bytes: Vec::new(),
             lines: Lines::default(),
@@ -228,11 +238,17 @@ impl Stock {
             .iter()
             .map(|entry| look(archive, &looks, entry))
             .collect();
-        let looked: Vec<(Option<Flaw>, u64)> = stream::iter(looks)
+        let looked: Vec<(Option<Flaw>, u64, _)> = stream::iter(looks)
             .buffered(LOOKS_AT_ONCE)
             .try_collect()
             .await?;
-        (self.flaws, self.bytes) = looked.into_iter().unzip();
+        for ((flaw, bytes, newest), proof) in looked.into_iter().zip(&mut self.proofs) {
+            self.flaws.push(flaw);
+            self.bytes.push(bytes);
+            self.newest_objects.push(newest);
+            // An object was stored since. What was damaged stays so until it is read again.
+            proof.take_if(|proof| proof.proven().is_some() && proof.newest != newest);
+        }
         Ok(())
     }
 
@@ -277,7 +293,7 @@ impl Stock {
         self.unknown += u64::from(group.unknown.is_some());
         self.segments += 1;
         self.wal_bytes += group.bytes();
-        *self.ages.entry(group.proven(&self.wal)).or_default() += group.bytes();
+        *self.ages.entry(group.turn(&self.wal)).or_default() += group.bytes();
         let Ok(number) = group.segment.number(self.size) else {
             return Ok(());
         };
@@ -354,12 +370,12 @@ async fn size_by_backup(archive: &Archive, catalog: &Catalog) -> Result<WalSegme
     }
 }
 
-/// What is wrong with the objects of a backup, and the bytes of its partitions.
+/// What is wrong with the objects of a backup, the bytes of its partitions, and when its newest object was stored.
 async fn look(
     archive: &Archive,
     looks: &Looks<'_>,
     entry: &BackupEntry,
-) -> Result<(Option<Flaw>, u64)> {
+) -> Result<(Option<Flaw>, u64, Option<DateTime<Utc>>)> {
     let looked = looks.at(entry, CheckDepth::Parts).await?;
     let recorded = entry
         .readable()
@@ -371,5 +387,28 @@ async fn look(
         let parts = archive.parts(&entry.name).await?;
         parts.known.iter().map(|part| part.size).sum()
     };
-    Ok((looked.flaw, bytes))
+    Ok((looked.flaw, bytes, newest_object(archive, entry).await?))
+}
+
+/// When the newest object in the folder of a backup was stored; what is noted about it does
+/// not count.
+async fn newest_object(archive: &Archive, entry: &BackupEntry) -> Result<Option<DateTime<Utc>>> {
+    let prefix = layout::backup_folder(&entry.name);
+    let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
+    let mut listing = archive.store().list(&prefix).await.map_err(failed)?;
+    let mut newest = None;
+    while let Some(meta) = listing.try_next().await.map_err(failed)? {
+        let is_read = matches!(
+            layout::parse(meta.key.as_str()),
+            ArchiveKey::Partition { .. }
+                | ArchiveKey::ForeignPartition { .. }
+                | ArchiveKey::Manifest(_)
+                | ArchiveKey::Configuration(_)
+                | ArchiveKey::FilesMetadata(_)
+        );
+        if is_read {
+            newest = newest.max(Some(meta.modified));
+        }
+    }
+    Ok(newest)
 }

@@ -417,3 +417,61 @@ async fn a_rate_is_kept() {
     assert!(report.duration >= Duration::from_millis(200), "{report:?}");
     assert_eq!(told(&report), []);
 }
+
+#[tokio::test]
+async fn reading_wal_holds_no_memory_between_two_files() {
+    let bench = wal(&[1, 2, 3], &[]).await;
+    content_of(&bench.archive).await;
+    let budget = bench.archive.budget();
+    assert_eq!(budget.in_use(), 0);
+    // Nothing is due, so it waits for no memory that others hold.
+    let _all = budget.acquire(budget.total()).await;
+    let lately = VerifyOptions {
+        older_than: Some(DAY),
+        ..options(VerifyDepth::Content)
+    };
+    let done = tokio::time::timeout(Duration::from_mins(1), verify(&bench.archive, lately));
+    let report = done.await.expect("it waits for the memory");
+    assert_eq!((report.wal.read, report.wal.proven), (0, 3));
+}
+
+#[tokio::test]
+async fn a_proof_of_a_backup_ends_where_a_partition_is_stored_anew() {
+    let bench = backup().await;
+    let lately = VerifyOptions {
+        older_than: Some(DAY),
+        ..options(VerifyDepth::Content)
+    };
+    verify(&bench.archive, lately).await;
+    let again = verify(&bench.archive, lately).await;
+    assert_eq!(again.backups[0].state, BackupState::There);
+    let key = bench.partition_keys().remove(0);
+    let bytes = bench.memory.content(&key).expect("there");
+    bench.insert(key.as_str(), bytes.to_vec());
+    assert_eq!(names(&bench.archive).await.backups[0].proven, None);
+    let again = verify(&bench.archive, lately).await;
+    assert_eq!(again.backups[0].state, BackupState::Proven);
+}
+
+#[tokio::test]
+async fn remembered_damage_goes_with_its_object_where_no_backup_needs_it() {
+    for (backups, is_told) in [(&[][..], false), (&[5][..], false), (&[2][..], true)] {
+        let bench = wal(&[2, 3, 4, 5], backups).await;
+        let object = Archive::key(&key(3)).expect("a key");
+        let bytes = bench.memory.content(&object).expect("there");
+        bench.memory.insert(&object, bytes[..1000].to_vec());
+        content_of(&bench.archive).await;
+        let told = async || {
+            let known = last(&bench.archive).await.expect("read");
+            known.examples.iter().any(|one| one.object == key(3))
+        };
+        assert!(told().await, "{backups:?}");
+        bench
+            .archive
+            .store()
+            .delete(&object)
+            .await
+            .expect("deleted");
+        assert_eq!(told().await, is_told, "{backups:?}");
+    }
+}

@@ -11,7 +11,7 @@ use wale_format::layout;
 use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentName};
 use wale_pipeline::{CancellationToken, Progress};
 
-use super::plan::Quota;
+use super::plan::{Quota, ReadAt};
 use super::report::FINDINGS_MAX;
 use super::stock::{Grouping, Listed, SegmentGroup};
 use crate::backup_content::WORKER_BYTES;
@@ -33,6 +33,8 @@ struct FileRead {
     damages: Vec<Damage>,
     /// Whether a fetch gets it.
     can_be_had: bool,
+    /// When it was found good before.
+    proven: ReadAt,
     /// Why one of its objects cannot be read here.
     locked: Option<OpError>,
     /// Whether all of its objects were deleted meanwhile.
@@ -78,10 +80,14 @@ pub(super) struct WalReader<'a> {
     pub(super) quota: Quota,
     /// What was known before.
     pub(super) known: WalProof,
+    /// What the archive's record said when this one read or stored it last.
+    pub(super) seen: WalProof,
     /// What is known now. In the beginning it says as damaged what the last reading found so, and what is still there.
     pub(super) proof: WalProof,
     /// What is known of segments that are there: in the end, what is known at all.
     pub(super) there: Proven,
+    /// Of these what was tried and not found good.
+    pub(super) tried_there: Proven,
     pub(super) found: WalFound,
 }
 
@@ -99,11 +105,9 @@ impl WalReader<'_> {
     }
 
     async fn read_all(&mut self) -> Result<()> {
-        let budget = self.archive.budget();
-        let workers = (self.workers.max(1) as u64).min((budget.total() / WORKER_BYTES).max(1));
-        let wanted = (WORKER_BYTES * workers).min(budget.total());
-        let _memory = self.cancellable(budget.acquire(wanted)).await?;
-        let workers = usize::try_from(workers).unwrap_or(1);
+        let at_once = (self.archive.budget().total() / WORKER_BYTES).max(1);
+        let workers = self.workers.max(1);
+        let workers = workers.min(usize::try_from(at_once).unwrap_or(usize::MAX));
         let prefix = layout::WAL_PREFIX;
         let failed = |e| OpError::from_store(e, format_args!("list {prefix}"));
         let mut listing = self.archive.store().list(prefix).await.map_err(failed)?;
@@ -143,6 +147,7 @@ impl WalReader<'_> {
         }
         // Of what retention took away nothing is said any more.
         self.proof.proven.clone_from(&self.there);
+        self.proof.tried.clone_from(&self.tried_there);
         Ok(())
     }
 
@@ -153,12 +158,15 @@ impl WalReader<'_> {
 
     /// The reading of what was listed, where it is its turn.
     fn begin<'r>(&mut self, archive: &Archive, listed: Listed) -> Option<Reading<'r>> {
-        let (name, copies, unknown) = match listed {
+        let (name, copies, unknown, proven) = match listed {
             Listed::Segment(group) => {
                 let proven = group.proven(&self.known);
-                if !self.quota.takes(proven, group.bytes()) {
+                if !self.quota.takes(group.turn(&self.known), group.bytes()) {
                     if let Some(at) = proven {
                         self.there.add(group.segment, at);
+                    }
+                    if let Some(at) = self.known.tried.at(group.segment) {
+                        self.tried_there.add(group.segment, at);
                     }
                     return None;
                 }
@@ -167,13 +175,16 @@ impl WalReader<'_> {
                     copies,
                     unknown,
                 } = group;
-                (ArchiveFileName::Segment(segment), copies, unknown)
+                (ArchiveFileName::Segment(segment), copies, unknown, proven)
             }
-            Listed::Other(stored) => (stored.name, vec![stored], None),
+            Listed::Other(stored) => (stored.name, vec![stored], None, None),
         };
         let archive = archive.clone();
         Some(Box::pin(async move {
-            read_file(&archive, name, &copies, unknown).await
+            // Of one file alone: what waits for memory has its turn between two of them.
+            let _memory = archive.budget().acquire(WORKER_BYTES).await;
+            let read = read_file(&archive, name, &copies, unknown).await?;
+            Ok(FileRead { proven, ..read })
         }))
     }
 
@@ -198,9 +209,13 @@ impl WalReader<'_> {
         if read.is_gone {
             found.vanished += 1;
         }
+        // What another host proved stays proven where this one cannot read.
+        let mut proven = None;
         if let Some(locked) = read.locked {
             found.unreadable += 1;
             found.unreadable_because.get_or_insert(locked);
+            self.quota.give_back(read.bytes);
+            proven = read.proven.filter(|_| read.damages.is_empty());
         }
         let is_good = read.damages.is_empty() && read.can_be_had;
         found.damaged_count += read.damages.len() as u64;
@@ -220,21 +235,31 @@ impl WalReader<'_> {
         }
         self.proof.damaged_count = self.proof.damaged.len() as u64 + found.unnamed;
         if let Some(segment) = segment {
+            self.proof.tried.forget(segment);
             if is_good {
-                self.proof.proven.add(segment, self.began);
-                self.there.add(segment, self.began);
-            } else {
-                self.proof.proven.forget(segment);
+                proven = Some(self.began);
+            } else if !read.is_gone {
+                self.proof.tried.add(segment, self.began);
+                self.tried_there.add(segment, self.began);
+            }
+            match proven {
+                Some(at) => {
+                    self.proof.proven.add(segment, at);
+                    self.there.add(segment, at);
+                }
+                None => self.proof.proven.forget(segment),
             }
         }
     }
 
     /// Remembers these segments as missing.
     pub(super) async fn note_missing(&mut self, missing: Vec<Damage>) {
-        let room = DAMAGED_MAX.saturating_sub(self.proof.damaged.len());
-        let count = missing.len() as u64;
-        self.proof.damaged.extend(missing.into_iter().take(room));
-        self.proof.damaged_count += count;
+        let known = &mut self.proof.damaged;
+        let is_new = |one: &Damage| known.iter().all(|known| known.object != one.object);
+        let new: Vec<Damage> = missing.into_iter().filter(is_new).collect();
+        self.proof.damaged_count += new.len() as u64;
+        let room = DAMAGED_MAX.saturating_sub(known.len());
+        known.extend(new.into_iter().take(room));
         self.note().await;
     }
 
@@ -244,8 +269,18 @@ impl WalReader<'_> {
             return;
         }
         self.proof.at = Some(self.began);
-        if let Err(error) = self.archive.note_wal(&mut self.proof, self.owner).await {
-            self.found.not_remembered = Some(error.chain());
+        let noted = self
+            .archive
+            .note_wal(&mut self.proof, &self.seen, self.owner);
+        match noted.await {
+            Ok(theirs) => {
+                if let Some(theirs) = theirs {
+                    self.there.take_over(&theirs.proven, &self.seen.proven);
+                    self.tried_there.take_over(&theirs.tried, &self.seen.tried);
+                }
+                self.seen.clone_from(&self.proof);
+            }
+            Err(error) => self.found.not_remembered = Some(error.chain()),
         }
     }
 }
@@ -263,6 +298,7 @@ async fn read_file(
         bytes: copies.iter().map(|copy| copy.size).sum(),
         damages: Vec::new(),
         can_be_had: false,
+        proven: None,
         locked: unknown.as_deref().map(of_unknown),
         is_gone: !copies.is_empty(),
     };

@@ -82,7 +82,12 @@ async fn defect_01_unknown_names_stay_and_partial_segments_go() {
     world.promote(1);
     world.wal(2);
     world.backup(0, true);
-    for key in ["wal_005/strange", "basebackups_005/strange/x", "elsewhere"] {
+    for key in [
+        "wal_005/strange",
+        "basebackups_005/strange/x",
+        "wale_verified_wal.json",
+        "elsewhere",
+    ] {
         world.put(key, "x");
     }
     world.put("wal_005/000000010000000000000002.lzo.gpg", "x");
@@ -90,7 +95,12 @@ async fn defect_01_unknown_names_stay_and_partial_segments_go() {
     world.pass(TimeDelta::hours(1));
     world.backup(0, true);
     world.delete(Request::Retain(1)).await.unwrap();
-    for key in ["wal_005/strange", "basebackups_005/strange/x", "elsewhere"] {
+    for key in [
+        "wal_005/strange",
+        "basebackups_005/strange/x",
+        "wale_verified_wal.json",
+        "elsewhere",
+    ] {
         assert!(world.has(key), "{key}");
     }
     assert!(
@@ -338,7 +348,12 @@ async fn fault_48_a_host_whose_clock_runs_ahead_sweeps_and_deletes_nothing_early
 #[tokio::test]
 async fn everything_empties_both_folders_and_nothing_else() {
     let world = three();
-    for key in ["wal_005/strange", "basebackups_005/strange/x", "elsewhere"] {
+    for key in [
+        "wal_005/strange",
+        "basebackups_005/strange/x",
+        "wale_verified_wal.json",
+        "elsewhere",
+    ] {
         world.put(key, "x");
     }
     let (shown, _) = world.run(Request::Everything, Act::Show).await.unwrap();
