@@ -427,7 +427,8 @@ mod tests {
         };
         let told = |places: &[BackupSpot], holes: &[Hole]| {
             let world = World { places, holes };
-            Vec::from_iter(holes.iter().map(|hole| world.of_hole(hole).is_left_out))
+            let told = holes.iter().map(|hole| world.of_hole(hole).is_left_out);
+            told.collect::<Vec<_>>()
         };
         assert_eq!(told(&places, &[on(1, 3, 5), on(2, 6, 9)]), [true, true]);
         // The deletion stopped on the first timeline, or on the second one.
