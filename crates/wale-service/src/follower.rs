@@ -156,7 +156,6 @@ async fn bring_pending(app: &App, replica: &Replica) -> Result<Queue, OpError> {
 /// Brings everything that the archive lacks and wants. Gives the time until the next pass.
 async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, OpError> {
     let (source, copy) = (&app.archive, &replica.archive);
-    let keeping = &replica.housekeeping;
     let begun = source.clock().now();
     let beyond = {
         let mut known = replica.known();
@@ -164,27 +163,9 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
         known.beyond
     };
     replica.remember(copy.disputed().await?.as_ref());
-    let asked = retention::wanted(
-        source,
-        copy,
-        &keeping.policy,
-        keeping.grace,
-        keeping.request_interval,
-    );
-    let mut is_level = true;
-    let wanted = match asked.await {
-        // A backup is dated ahead: no rule decides. WAL must not wait for it, so all of it is copied.
-        Err(error) if error.kind == Kind::Busy => {
-            is_level = false;
-            log_failure(&format!("the rules of archive {}", replica.number), &error);
-            Wanted {
-                backups: Vec::new(),
-                there: Vec::new(),
-                wal: None,
-            }
-        }
-        wanted => wanted?,
-    };
+    let decided = decide(app, replica).await?;
+    let mut is_level = decided.is_some();
+    let wanted = decided.unwrap_or_default();
     let (backups, there, wal) = wishes(wanted);
     replica.known().backups_wanted = backups.len() as u64;
     let wishes = |backups: &[_]| {
@@ -227,6 +208,26 @@ async fn pass(app: &App, replica: &Replica, is_first: bool) -> Result<Duration, 
     }
     replica.known().last_pass = Some(source.clock().now());
     Ok(next)
+}
+
+/// What the archive wants by its own rules; `None` while no rule decides because a backup is dated ahead. WAL must not wait for
+/// that, so all of it is wanted then.
+async fn decide(app: &App, replica: &Replica) -> Result<Option<Wanted>, OpError> {
+    let keeping = &replica.housekeeping;
+    let asked = retention::wanted(
+        &app.archive,
+        &replica.archive,
+        &keeping.policy,
+        keeping.grace,
+        keeping.request_interval,
+    );
+    match asked.await {
+        Err(error) if error.kind == Kind::Busy => {
+            log_failure(&format!("the rules of archive {}", replica.number), &error);
+            Ok(None)
+        }
+        wanted => wanted.map(Some),
+    }
 }
 
 /// Tells which backups were not copied. Gives why, where the next pass may bring them.

@@ -20,8 +20,8 @@ use super::policy::Policy;
 use super::wal::{Verdict, WalJudge, WalNeed};
 use crate::error::Result;
 
-/// What is wanted.
-#[derive(Debug)]
+/// What is wanted: no backup and all WAL, where nothing else is said.
+#[derive(Debug, Default)]
 pub struct Wanted {
     /// Backups that only the other archive has, and that the policy keeps.
     pub backups: Vec<BackupName>,
