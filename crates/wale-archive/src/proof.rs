@@ -755,7 +755,8 @@ mod tests {
     fn what_another_reading_noted_is_taken_over_where_it_is_newer() {
         let spans = |proven: &Proven| {
             let stretches = proven.stretches.iter();
-            Vec::from_iter(stretches.map(|((_, first), (last, at))| (*first, *last, *at)))
+            let spans = stretches.map(|((_, first), (last, at))| (*first, *last, *at));
+            spans.collect::<Vec<_>>()
         };
         let of = |stretches: &[(u32, u32, i64)]| {
             let mut proven = Proven::nothing(size());
