@@ -385,6 +385,11 @@ fn another_server_and_an_outage(browser: &Browser, stage: &Stage, moments: &Mome
     // What lies before the newest base backup was stored before it ended.
     let verdict = choose(browser, &moments.common);
     assert!(!verdict.contains("may not be reached"), "{verdict}");
+    a_beginning_within_a_second(browser, moments);
+    as_if(browser, "window.fetch = window.kept");
+}
+
+fn a_beginning_within_a_second(browser: &Browser, moments: &Moments) {
     // A target has whole seconds: what began within one does not have its beginning.
     let began = moments.present.replace(' ', "T");
     as_if(
@@ -395,7 +400,6 @@ fn another_server_and_an_outage(browser: &Browser, stage: &Stage, moments: &Mome
     );
     let verdict = choose(browser, &moments.present);
     assert!(verdict.contains("cannot be restored"), "{verdict}");
-    as_if(browser, "window.fetch = window.kept");
 }
 
 /// From the top by Tab to the slider, and along it.
