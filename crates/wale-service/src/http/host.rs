@@ -354,7 +354,7 @@ mod tests {
         let (own, named) = (("host", "10.0.0.5:5000"), ("host", "Sidecar."));
         let agent = ("user-agent", "Mozilla/5.0");
         let referer = |text| ("referer", text);
-        let (backups, page) = (Route::Backups, Route::Page);
+        let backups = Route::Backups;
         let (of_own, evil) = (
             referer("http://10.0.0.5:5000/"),
             referer("http://evil.example/a?http://10.0.0.5:5000/"),
@@ -398,10 +398,21 @@ mod tests {
                 &[("host", "[::1]:5000"), referer("http://[::2]:5000/")],
                 403,
             ),
+        ];
+        judged(&hosts, cases);
+    }
+
+    #[test]
+    fn fault_90_over_plain_http_a_link_and_who_is_no_browser_are_served() {
+        let hosts = Hosts::new(&[]);
+        let own = ("host", "10.0.0.5:5000");
+        let agent = ("user-agent", "Mozilla/5.0");
+        let evil = ("referer", "http://evil.example/a?http://10.0.0.5:5000/");
+        let cases: &[Case<'_>] = &[
             // A link in a wiki leads to the page; where a browser says that it is one, anywhere.
-            (page, &[own, agent, evil], 200),
+            (Route::Page, &[own, agent, evil], 200),
             (
-                backups,
+                Route::Backups,
                 &[
                     own,
                     evil,

@@ -77,7 +77,10 @@ fn a_host_without_the_secret_key_archives_and_whoever_has_it_restores() {
         identity.to_string_lossy().into_owned(),
     )];
     let readable = listed_with(&stage, with_key);
-    assert!(readable.contains("\tage\tX25519\tyes\t\t\r\n"), "{readable}");
+    assert!(
+        readable.contains("\tage\tX25519\tyes\t\t\r\n"),
+        "{readable}"
+    );
     let retain = stage.sidecar.verb(WALE, "wale", &["delete", "retain", "1"]);
     assert_eq!(retain.code(), 0, "{}", retain.stderr);
     // The absence of a segment needs no key.
