@@ -303,7 +303,14 @@ fn with_canaries(mut options: SidecarOptions) -> SidecarOptions {
     let can_be_set =
         |secret: &&Setting| !secret.is_refused() && !other_methods.contains(&&*secret.name);
     for secret in secrets().iter().filter(can_be_set) {
-        options = options.set(&secret.name, &format!("{CANARY}-{}", secret.name));
+        // An address may hold one; nobody listens there.
+        let scheme = if secret.name.ends_with("_URL") {
+            "http://127.0.0.1:1/"
+        } else {
+            ""
+        };
+        let value = format!("{scheme}{CANARY}-{}", secret.name);
+        options = options.set(&secret.name, &value);
     }
     options
         .set("WALE_LOG", "trace")
