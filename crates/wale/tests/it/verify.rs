@@ -192,7 +192,7 @@ fn told_everywhere(stage: &Stage) {
         assert_eq!(backup["restorable"], true, "{list}");
     }
     let list = wale(&stage.options, &["backup-list", "--detail"]);
-    let dated = |line: &&str| line.contains("\t20") && line.ends_with('Z');
+    let dated = |line: &&str| line.contains("\t20") && line.trim_end().ends_with('Z');
     assert_eq!(
         list.stdout.lines().filter(dated).count(),
         2,
