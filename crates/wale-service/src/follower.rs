@@ -262,9 +262,14 @@ async fn look_again(
         let unseen = keys.filter(|key| !known.seen.objects.contains_key(*key));
         unseen.filter_map(|key| wal_claim(key)).collect()
     };
-    for name in names.iter().filter(|name| wal.takes(name, now)) {
-        let troubles = follow::bring(&app.archive, &replica.archive, name).await?;
-        replica.conflicts(&troubles);
+    for name in &names {
+        if wal.takes(name, now) {
+            let troubles = follow::bring(&app.archive, &replica.archive, name).await?;
+            replica.conflicts(&troubles);
+        } else if replica.archive.find_wal(name).await?.is_some() {
+            // Nobody compares what is not wanted. While it is there, it may not be taken.
+            replica.still_disputed(name);
+        }
     }
     replica.settle_conflicts();
     Ok(())

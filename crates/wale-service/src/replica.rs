@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use wale_ops::archive_copy::Trouble;
 use wale_ops::archive_copy::follow::Lag;
-use wale_ops::{Archive, Disputed, Kind, OpError};
+use wale_ops::{Archive, Disputed, Kind, OpError, wal_claim};
 use wale_pg::ArchiveFileName;
 
 use crate::journal::{FailureRecord, RetentionRecord};
@@ -326,6 +326,17 @@ impl Replica {
         known.is_to_note |= !known.conflicts.more;
         known.conflicts.more = true;
         known.seen.more = true;
+    }
+
+    /// Notes that what is disputed under a name is there still.
+    pub(crate) fn still_disputed(&self, name: &ArchiveFileName) {
+        let mut guard = self.known();
+        let known = &mut *guard;
+        let claims = |key: &str| wal_claim(key).as_ref() == Some(name);
+        let of_name = known.conflicts.objects.iter();
+        for (key, why) in of_name.filter(|(key, _)| claims(key)) {
+            known.seen.add(key, why);
+        }
     }
 
     /// Forgets the objects that the pass has not seen so. Where it has trusted sizes, those that are not named stay disputed.

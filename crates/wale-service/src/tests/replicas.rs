@@ -228,6 +228,26 @@ async fn retention_of_the_first_waits_for_one_that_is_away_as_long_as_it_may() {
     }
 }
 
+#[test]
+fn what_is_not_compared_again_stays_disputed() {
+    let bench = bench();
+    let (further, _) = further(&Arc::new(MemoryStore::new()), &bench);
+    let replica = Replica::new(&further);
+    let mut noted = wale_ops::Disputed::default();
+    let key = |number: u32| format!("wal_005/0000000100000000{number:08X}.zst");
+    for number in [1, 2] {
+        noted.add(&key(number), "differs");
+    }
+    replica.remember(Some(&noted));
+    let name: ArchiveFileName = "000000010000000000000001".parse().unwrap();
+    replica.still_disputed(&name);
+    replica.settle_conflicts();
+    let known = replica.known();
+    let keys: Vec<&String> = known.conflicts.objects.keys().collect();
+    assert_eq!(keys, [&key(1)]);
+    assert!(known.is_to_note);
+}
+
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
 }
