@@ -30,6 +30,20 @@ step() { # NAME COMMAND...
   fi
 }
 
+# What uses one core for minutes is begun early, beside tests that wait for servers: begun NAME COMMAND..., and joined NAME later.
+begun() {
+  local name=$1
+  shift
+  "$@" >"$out/$name.log" 2>&1 &
+  printf '%s' "$!" >"$out/$name.pid"
+}
+joined() {
+  local name=$1
+  if wait "$(cat "$out/$name.pid")"; then return 0; fi
+  cat "$out/$name.log"
+  return 1
+}
+
 # One run for each major, so that each has a line of its own. Tests that run on several majors end with on_every_major.
 matrix() {
   local major passed failed total_passed=0 total_failed=0 start ended skipped
@@ -129,6 +143,8 @@ if [ "$mode" = all ]; then built=(); else built=("${kinds[@]}"); fi
 step "the tests compile" cargo test "${own[@]}" "${built[@]}" --no-run
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check "${CARGO_TARGET_DIR:-target}/debug/wale"
 
+# Its last step is the linker's, on one core.
+[ "$mode" != all ] || begun static make --no-print-directory build
 printf '== unit tests\n'
 INSTA_UPDATE=no cargo test "${own[@]}" "${kinds[@]}" -- "${times[@]}" 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked'
 unit=${PIPESTATUS[0]}
@@ -138,7 +154,8 @@ doc=${PIPESTATUS[0]}
 it=0
 : >"$out/it"
 if [ "$mode" = all ]; then
-  step "the static binary for the image" make --no-print-directory build
+  step "the static binary for the image" joined static
+  [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ] || begun fuzz nice -n 19 bash scripts/fuzz.sh build
   export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
   printf '== integration tests on real servers\n'
   cargo test "${own[@]}" --test it -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-4}" \
@@ -150,6 +167,8 @@ fuzz=0
 if [ "$mode" = all ] && [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ]; then
   echo "fuzz targets: WALE_TEST_FUZZ_SECONDS=0" >>"$WALE_TEST_SKIPS"
 elif [ "$mode" = all ]; then
+  # What failed to build is told by the run, which builds what is missing.
+  joined fuzz >/dev/null
   printf '== fuzz targets, %s seconds each\n' "${WALE_TEST_FUZZ_SECONDS:-3}"
   bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}" 2>&1 | tee "$out/fuzz"
   fuzz=${PIPESTATUS[0]}
