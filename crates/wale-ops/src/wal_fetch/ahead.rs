@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -18,7 +19,9 @@ use super::places::Places;
 use super::plan;
 use super::report::FetchedWal;
 
-/// Segments fetched ahead at the same time. Decoding is what costs, and the server needs a core, too.
+/// Segments fetched ahead at the same time to begin with, and at least. Decoding is what costs, and the server needs a core, too.
+/// A server that has to wait for one gets one more at a time, up to the whole window: a store far away answers late, and then
+/// waiting is what takes the time.
 const AT_ONCE: usize = 2;
 
 /// The segments at hand.
@@ -28,7 +31,7 @@ pub(super) struct Ahead {
     window: usize,
     idle: Duration,
     budget: MemoryBudget,
-    at_once: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     state: Arc<Mutex<AheadState>>,
 }
 
@@ -41,6 +44,10 @@ struct AheadState {
     /// Whether somebody watches for idleness.
     watched: bool,
     fetched: u64,
+    /// Segments that are fetched at the same time, beyond [`AT_ONCE`].
+    more_at_once: usize,
+    /// Requests in a row whose segment was at hand.
+    at_hand: usize,
     tasks: JoinSet<()>,
     draining: bool,
 }
@@ -64,13 +71,13 @@ impl Ahead {
         budget: MemoryBudget,
         idle: Duration,
     ) -> Self {
-        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
         Self {
             places,
             window,
             idle,
             budget,
-            at_once,
+            turns,
             state: Arc::default(),
         }
     }
@@ -78,15 +85,40 @@ impl Ahead {
     /// Takes `asked` out of what is at hand, waiting for it if it is on its way. `None`: fetch it yourself. If the
     /// server is going forward, fetching its next segments begins.
     pub(super) async fn take(&self, asked: WalSegmentName) -> Option<FetchedWal> {
-        let slot = {
+        let (mut slot, at_hand) = {
             let mut state = self.lock();
             state.used = Some(Instant::now());
-            let slot = state.slots.remove(&asked);
+            let mut slot = state.slots.remove(&asked);
+            let at_hand = slot.as_mut().map(|slot| slot.content.try_recv());
+            self.adapt(&mut state, at_hand.as_ref());
             self.begin(&mut state, asked);
-            slot
+            (slot?, at_hand?)
         };
-        let mut slot = slot?;
-        (&mut slot.content).await.ok()
+        match at_hand {
+            Ok(fetched) => Some(fetched),
+            Err(TryRecvError::Closed) => None,
+            Err(TryRecvError::Empty) => (&mut slot.content).await.ok(),
+        }
+    }
+
+    /// Fetches more at the same time for a server that has to wait, and one less for one that found its last segments at hand.
+    fn adapt(&self, state: &mut AheadState, at_hand: Option<&Result<FetchedWal, TryRecvError>>) {
+        match at_hand {
+            Some(Err(TryRecvError::Empty)) => {
+                state.at_hand = 0;
+                if AT_ONCE + state.more_at_once < self.window {
+                    state.more_at_once += 1;
+                    self.turns.add_permits(1);
+                }
+            }
+            Some(Ok(_)) => state.at_hand += 1,
+            Some(Err(TryRecvError::Closed)) | None => {}
+        }
+        // Two windows without a wait: the store is near enough. A turn that is taken now goes another time.
+        if state.at_hand > 2 * self.window && state.more_at_once > 0 {
+            state.at_hand = 0;
+            state.more_at_once -= self.turns.forget_permits(1);
+        }
     }
 
     /// Notes that `served` was delivered. A server that did not come from the segment before goes somewhere else.
@@ -104,6 +136,12 @@ impl Ahead {
     /// Segments fetched ahead so far.
     pub(super) fn fetched(&self) -> u64 {
         self.lock().fetched
+    }
+
+    /// Segments that may be fetched at the same time now.
+    #[cfg(test)]
+    pub(super) fn at_once(&self) -> usize {
+        AT_ONCE + self.lock().more_at_once
     }
 
     /// Segments at hand or on their way.
@@ -153,14 +191,14 @@ impl Ahead {
 
     fn fetch(&self, state: &mut AheadState, name: WalSegmentName, permit: MemoryPermit) -> Slot {
         let (sender, content) = oneshot::channel();
-        let (places, at_once, shared) = (
+        let (places, turns, shared) = (
             Arc::clone(&self.places),
-            Arc::clone(&self.at_once),
+            Arc::clone(&self.turns),
             Arc::clone(&self.state),
         );
         let fetch = state.tasks.spawn(async move {
             // First come, first served: the nearest segment is fetched first.
-            let Ok(_turn) = at_once.acquire_owned().await else {
+            let Ok(_turn) = turns.acquire_owned().await else {
                 return;
             };
             match places

@@ -105,6 +105,37 @@ async fn a_server_that_replays_finds_its_next_segments_at_hand() {
     expect(&fetcher, 9).await;
 }
 
+/// Time is the test's own: a store far away answers each call after 50 ms.
+#[tokio::test(start_paused = true)]
+async fn as_many_are_fetched_at_once_as_a_distant_store_needs_and_fewer_again_when_it_is_near() {
+    let (bench, fetcher) = recovering(120, FetcherOptions::default()).await;
+    let at_once = || fetcher.ahead().expect("it fetches ahead").at_once();
+    let far = Fault::Delay(Duration::from_millis(50));
+    bench
+        .faulty
+        .set_plan(FaultPlan::new().fail(Verb::Any, Occurrence::Always, far));
+    expect(&fetcher, 1).await;
+    expect(&fetcher, 2).await;
+    let begun = tokio::time::Instant::now();
+    for number in 3..=60 {
+        expect(&fetcher, number).await;
+    }
+    // Two calls each, two at once: 58 × 50 ms are 2.9 s. Four at once take half of it.
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(at_once(), 4, "never more than the window");
+    bench.faulty.set_plan(FaultPlan::new());
+    for number in 61..=120 {
+        // It replays meanwhile.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        expect(&fetcher, number).await;
+    }
+    assert_eq!(at_once(), 2);
+}
+
 #[tokio::test]
 async fn row_54_a_walk_backwards_fetches_nothing_ahead() {
     let (_bench, fetcher) = recovering(8, FetcherOptions::default()).await;
