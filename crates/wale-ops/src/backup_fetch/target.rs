@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use wale_archive::Remedy;
-use wale_cluster::{ClusterError, Owner, RestoreTree, durable, path_of_text, recovery};
+use wale_cluster::{ClusterError, Owner, RestoreTree, WriteOut, durable, path_of_text, recovery};
 use wale_pg::{MajorVersion, byte_text, exclusion};
 
 use super::held::HeldDirectory;
@@ -222,7 +222,7 @@ impl Target {
 }
 
 impl Sink for Target {
-    type File = File;
+    type File = WriteOut;
     type Body = File;
     type Pages = File;
 
@@ -237,8 +237,8 @@ impl Sink for Target {
         self.directory(path, mode)
     }
 
-    fn file(&self, path: &str, mode: u32) -> Result<File> {
-        self.file(path, mode)
+    fn file(&self, path: &str, mode: u32) -> Result<WriteOut> {
+        self.file(path, mode).map(WriteOut::new)
     }
 
     fn reopen(&self, path: &str) -> Result<(File, u64)> {

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use wale_archive::Clock;
 use wale_cluster::DataDirectory;
 use wale_format::Crc32c;
@@ -312,6 +312,11 @@ fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpErro
             Kind::LocalIo,
             format!("\"{}\" is not a regular file any more", source.relative),
         ));
+    }
+    if metadata.len() > READ_BYTES as u64 {
+        // Its pages are read once, and must not drive the server's out of the cache. A kernel that has no such way (before 6.3)
+        // reads them as always.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::NoReuse);
     }
     Ok(Some((file, metadata)))
 }

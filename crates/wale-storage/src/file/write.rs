@@ -6,12 +6,13 @@
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::errno::{in_the_way, object};
@@ -38,6 +39,10 @@ pub(super) enum Placing {
     IfAbsent,
 }
 
+/// After so many bytes the disk is given what was written, while the next come. 8 MiB: large enough for one long write; of a large
+/// object little is left to wait for in the end. WAL is smaller, and read again soon: its copy is compared.
+const WRITE_OUT_BYTES: u64 = 8 << 20;
+
 /// What became of a file that was placed.
 #[derive(Debug)]
 pub(super) enum Placed {
@@ -51,6 +56,9 @@ pub(super) struct Pending {
     folder: OwnedFd,
     temporary: String,
     file: File,
+    written: u64,
+    /// How much of it the disk was given.
+    given: u64,
     placed: bool,
 }
 
@@ -69,6 +77,8 @@ impl Pending {
                         folder,
                         temporary,
                         file: file.into(),
+                        written: 0,
+                        given: 0,
                         placed: false,
                     });
                 }
@@ -83,14 +93,29 @@ impl Pending {
     pub(super) fn write(&mut self, pieces: &[Bytes]) -> std::io::Result<()> {
         for piece in pieces {
             self.file.write_all(piece)?;
+            self.written += piece.len() as u64;
+        }
+        let waiting = self.written - self.given;
+        if waiting >= WRITE_OUT_BYTES {
+            self.not_needed(self.given, waiting);
+            self.given = self.written;
         }
         Ok(())
+    }
+
+    /// Linux begins to write dirty pages that are no longer needed, and drops those that were written: the server beside us needs the
+    /// cache more than an archive that nobody reads. Elsewhere nothing is lost by it.
+    fn not_needed(&self, from: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     /// Makes the content durable, gives it its name, and makes that durable.
     pub(super) fn place(mut self, name: &str, placing: Placing) -> Result<Placed, Errno> {
         // fdatasync writes the length too; what it leaves out is the time stamp.
         rustix::fs::fdatasync(&self.file)?;
+        if self.given > 0 {
+            self.not_needed(0, self.written);
+        }
         let stat = rustix::fs::fstat(&self.file)?;
         match placing {
             Placing::Replace => {
