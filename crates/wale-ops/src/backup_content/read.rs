@@ -72,7 +72,7 @@ impl BackupReader<'_> {
         Ok(extraction.counts())
     }
 
-    /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt.
+    /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt and each archive.
     ///
     /// # Errors
     ///
@@ -82,8 +82,26 @@ impl BackupReader<'_> {
         W: Write,
         F: Fn() -> Result<W> + Clone + Send + 'static,
     {
+        let mut damage = match self.copy_from(self.archive, manifest, &open).await {
+            Err(error) if error.kind == Kind::CorruptData => error,
+            copied => return copied,
+        };
+        for copy in self.archive.copies() {
+            match self.copy_from(&copy, manifest, &open).await {
+                Err(error) if error.kind == Kind::CorruptData => damage = error,
+                copied => return copied,
+            }
+        }
+        Err(damage)
+    }
+
+    async fn copy_from<W, F>(&self, archive: &Archive, manifest: &Manifest, open: &F) -> Result<()>
+    where
+        W: Write,
+        F: Fn() -> Result<W> + Clone + Send + 'static,
+    {
         let mut attempts = RetryBudget::OBJECT.begin();
-        while let Err(error) = manifest.copy(self.archive, open.clone()).await {
+        while let Err(error) = manifest.copy(archive, open.clone()).await {
             wait_after(&mut attempts, error, manifest.key(), self.cancel).await?;
         }
         Ok(())

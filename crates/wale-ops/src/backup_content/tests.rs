@@ -301,6 +301,10 @@ async fn a_damaged_partition_is_taken_from_the_other_archive() {
     let whole_part = second.content(&parts[0]).unwrap();
     damage(&bench.memory, &parts[0]);
     damage(&second, &parts[1]);
+    damage(
+        &bench.memory,
+        &ObjectKey::new(&layout::manifest(&name())).unwrap(),
+    );
     let first = bench.archive.clone();
     let others = vec![Arc::new(second.clone()) as Arc<dyn Store>];
     let both = FallbackStore::new(Arc::clone(first.store()), others);
