@@ -45,7 +45,7 @@ done
 # OpenPGP's takes a whole message, packets that are not encrypted, or plain bytes.
 mkdir "$seeds/gnupg"
 zstd -dqc "$golden"/gnupg-*/messages.tar.zst | tar -x -C "$seeds/gnupg"
-for name in curve both hidden passphrase; do
+for name in curve rsa both hidden passphrase; do
   { printf '\000'; cat "$seeds/gnupg/$name.gpg"; } | seed openpgp "$name"
 done
 for name in zip zlib bzip2 none; do

@@ -15,10 +15,13 @@ use wale_format::crypt::openpgp::{self, PgpRecipients, SecretKeys};
 const OUTPUT_MAX: u64 = 16 << 20;
 
 static KEYS: LazyLock<(SecretKeys, PgpRecipients)> = LazyLock::new(|| {
-    let file = include_bytes!("../../crates/wale-format/testdata/gnupg-2.2.40/curve-secret.asc");
-    let keys = SecretKeys::from_keys(file, Some("correct horse")).expect("a secret key");
+    let curve = include_bytes!("../../crates/wale-format/testdata/gnupg-2.2.40/curve-secret.asc");
+    let rsa = include_bytes!("../../crates/wale-format/testdata/gnupg-2.2.40/rsa-secret.asc");
+    let keys = SecretKeys::from_keys(curve, Some("correct horse")).expect("a secret key");
     let now = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
     let recipients = keys.recipients(now).expect("usable");
+    // What is written is for the curve, which is quick; messages for RSA come from the seeds.
+    let keys = keys.and(SecretKeys::from_keys(rsa, None).expect("a secret key"));
     (keys, recipients)
 });
 

@@ -100,6 +100,15 @@ impl Archive {
         Self::open_changing(options, self.inner.accepted.clone())
     }
 
+    /// Where several archives are read as this one, each of them alone.
+    #[must_use]
+    pub fn copies(&self) -> Vec<Self> {
+        let stores = self.store().copies().into_iter();
+        stores
+            .map(|store| self.over(store, self.budget().clone()))
+            .collect()
+    }
+
     /// The store under the archive.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {

@@ -32,6 +32,15 @@ pub struct Disputed {
 }
 
 impl Disputed {
+    /// The note as it is stored. One that cannot be understood disputes everything.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_else(|_| Self {
+            objects: BTreeMap::new(),
+            more: true,
+        })
+    }
+
     /// Adds an object. Gives whether it is news: of those that are not named the first is.
     pub fn add(&mut self, key: &str, why: &str) -> bool {
         if self.objects.contains_key(key) {
@@ -83,11 +92,7 @@ impl Archive {
         let Some(bytes) = self.read_small(&key).await? else {
             return Ok(None);
         };
-        let note = serde_json::from_slice(&bytes).unwrap_or_else(|_| Disputed {
-            objects: BTreeMap::new(),
-            more: true,
-        });
-        Ok(Some(note))
+        Ok(Some(Disputed::parse(&bytes)))
     }
 
     /// Removes the note from an archive that is written to by itself: it follows no other one now, and whoever lets it follow

@@ -1,6 +1,7 @@
 //! What shows that WAL which is not there was written. Restore, the proof of absence and the alarm ask here, so that one of
 //! them never calls the end of the log what another one calls a gap.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use wale_format::BackupName;
@@ -8,7 +9,7 @@ use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
 use crate::lineage::{MISSING_MAX, Neighbours, is_gap};
-use crate::listing::each_wal_after;
+use crate::listing::{each_wal, each_wal_after};
 use crate::{Archive, Trace};
 
 /// What is there although a segment before it, or within it, is not.
@@ -102,10 +103,11 @@ impl Archive {
         if backup.is_some() {
             return found(backup);
         }
-        if let Some(timeline) = self.descendant(asked, size).await? {
+        let next = self.next_timeline(asked.timeline()).await?;
+        if let Some(timeline) = self.descendant(asked, size, next.as_ref()).await? {
             return found(Some(Witness::Descendant(timeline)));
         }
-        let trace = self.descendant_without_history(asked).await?;
+        let trace = self.descendant_without_history(asked, next).await?;
         found(trace.map(Witness::Trace))
     }
 
@@ -117,12 +119,22 @@ impl Archive {
         &self,
         timeline: TimelineId,
     ) -> Result<Option<HistoryWitness>> {
-        if let Some(later) = self.later_histories(timeline).await?.shows(timeline) {
-            return Ok(Some(HistoryWitness::Later(later)));
-        }
+        // Where nothing bears a number, no history does either: one listing shows both.
+        let (mut first, mut bare) = (Vec::new(), BTreeSet::new());
         let timelines = std::iter::successors(Some(timeline), |timeline| timeline.next());
         for timeline in timelines.take(MISSING_MAX as usize) {
-            if let Some(trace) = self.trace_of(timeline).await? {
+            let wal = self.first_wal_of(timeline).await?;
+            if wal.is_none() {
+                bare.insert(timeline);
+            }
+            first.push((timeline, wal));
+        }
+        let later = self.later_histories_but(timeline, &bare).await?;
+        if let Some(later) = later.shows(timeline) {
+            return Ok(Some(HistoryWitness::Later(later)));
+        }
+        for (timeline, wal) in first {
+            if let Some(trace) = self.trace_behind(timeline, wal).await? {
                 return Ok(Some(HistoryWitness::Trace(trace)));
             }
         }
@@ -154,30 +166,34 @@ impl Archive {
     }
 
     /// What there is of its timeline before and after a segment. It reads the listing in two places, at the beginning of
-    /// the timeline and from the segment on, whatever the length of the log.
+    /// the timeline and from the segment on, whatever the length of the log; once from end to end where a listing begins at its
+    /// prefix.
     async fn neighbours(&self, asked: WalSegmentName) -> Result<Neighbours> {
         let timeline = asked.timeline().to_hex();
-        let mut neighbours = Neighbours::default();
-        each_wal_after(self, &timeline, "", |listed, _| match listed {
-            // The note of a backup shows that the timeline had the segment in which the backup began.
-            ArchiveFileName::Segment(segment) | ArchiveFileName::BackupHistory { segment, .. } => {
-                neighbours.earlier = Some(segment).filter(|segment| *segment <= asked);
-                true
-            }
-            _ => false,
+        let (mut first, mut later) = (None, None);
+        if self.looks_by_prefix() {
+            each_wal(self, &timeline, |listed, _| {
+                first = first.or(begins_in(listed));
+                later = is_later(listed, asked).then_some(listed);
+                later.is_some()
+            })
+            .await?;
+        } else {
+            each_wal_after(self, &timeline, "", |listed, _| {
+                first = begins_in(listed);
+                first.is_some()
+            })
+            .await?;
+            each_wal_after(self, &timeline, &asked.to_string(), |listed, _| {
+                later = is_later(listed, asked).then_some(listed);
+                later.is_some()
+            })
+            .await?;
+        }
+        Ok(Neighbours {
+            earlier: first.filter(|segment| *segment <= asked),
+            later,
         })
-        .await?;
-        each_wal_after(self, &timeline, &asked.to_string(), |listed, _| {
-            neighbours.later = match listed {
-                ArchiveFileName::Segment(segment) if segment > asked => Some(listed),
-                // A server archives the note of a backup after the segment in which the backup began.
-                ArchiveFileName::BackupHistory { segment, .. } if segment >= asked => Some(listed),
-                _ => None,
-            };
-            neighbours.later.is_some()
-        })
-        .await?;
-        Ok(neighbours)
     }
 
     /// The segment size of an archive without identity, by a segment that it has.
@@ -227,12 +243,25 @@ impl Archive {
         Ok(is_gap.then_some(Witness::Backup(backup)))
     }
 
-    /// What there is of the next timeline, if its history is lost and it may have begun in the segment or after it.
-    async fn descendant_without_history(&self, asked: WalSegmentName) -> Result<Option<Trace>> {
-        let Some(next) = asked.timeline().next() else {
+    /// The timeline after this one, and what WAL there is of it.
+    async fn next_timeline(&self, timeline: TimelineId) -> Result<Option<NextTimeline>> {
+        let Some(number) = timeline.next() else {
             return Ok(None);
         };
-        let Some(trace) = self.trace_of(next).await? else {
+        let wal = self.first_wal_of(number).await?;
+        Ok(Some(NextTimeline { number, wal }))
+    }
+
+    /// What there is of the next timeline, if its history is lost and it may have begun in the segment or after it.
+    async fn descendant_without_history(
+        &self,
+        asked: WalSegmentName,
+        next: Option<NextTimeline>,
+    ) -> Result<Option<Trace>> {
+        let Some(NextTimeline { number: next, wal }) = next else {
+            return Ok(None);
+        };
+        let Some(trace) = self.trace_behind(next, wal).await? else {
             return Ok(None);
         };
         let is_behind = trace.segment() >= Some(asked.with_timeline(next));
@@ -245,13 +274,43 @@ impl Archive {
         &self,
         asked: WalSegmentName,
         size: Option<WalSegmentSize>,
+        next: Option<&NextTimeline>,
     ) -> Result<Option<TimelineId>> {
         let Some(size) = size else {
             return Ok(None);
         };
-        let later = self.later_histories(asked.timeline()).await?;
+        let bare = next.filter(|next| next.wal.is_none());
+        let bare = bare.map(|next| next.number).into_iter().collect();
+        let later = self.later_histories_but(asked.timeline(), &bare).await?;
         Ok(later.written_through(asked, size))
     }
+}
+
+/// The segment that a file shows its timeline to have had: its own, or the one in which the backup began whose note it is.
+fn begins_in(listed: ArchiveFileName) -> Option<WalSegmentName> {
+    match listed {
+        ArchiveFileName::Segment(segment) | ArchiveFileName::BackupHistory { segment, .. } => {
+            Some(segment)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a file shows that the segment was written.
+fn is_later(listed: ArchiveFileName, asked: WalSegmentName) -> bool {
+    match listed {
+        ArchiveFileName::Segment(segment) => segment > asked,
+        // A server archives the note of a backup after the segment in which the backup began.
+        ArchiveFileName::BackupHistory { segment, .. } => segment >= asked,
+        _ => false,
+    }
+}
+
+/// The timeline after another one.
+struct NextTimeline {
+    number: TimelineId,
+    /// The first WAL file that bears its number, its history too.
+    wal: Option<ArchiveFileName>,
 }
 
 /// Whether the object was read and is of no use. A store that did not answer is another matter.

@@ -24,9 +24,19 @@ impl Archive {
     /// The store's failures; `CorruptData` or `Configuration` when the object is damaged or cannot be read.
     pub async fn timeline_history(&self, timeline: TimelineId) -> Result<Option<TimelineHistory>> {
         let name = ArchiveFileName::TimelineHistory(timeline);
+        let copies = self.find_wal_copies(&name).await?;
+        self.history_among(timeline, copies).await
+    }
+
+    /// The history of a timeline out of the objects that hold it.
+    async fn history_among(
+        &self,
+        timeline: TimelineId,
+        copies: Vec<StoredWal>,
+    ) -> Result<Option<TimelineHistory>> {
         let mut refused = None;
         // Of several copies one may be another tool's, which only that one reads.
-        for stored in self.find_wal_copies(&name).await? {
+        for stored in copies {
             match self.read_history(timeline, &stored).await {
                 Ok(history) => return Ok(Some(history)),
                 Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {
@@ -65,7 +75,7 @@ impl Archive {
         })
     }
 
-    /// As [`Archive::timeline_history`], of one of several, which have bounds together. Only timelines and positions are
+    /// As [`Archive::history_among`], of one of several, which have bounds together. Only timelines and positions are
     /// kept: the servers' words about them could be a megabyte each.
     ///
     /// # Errors
@@ -73,17 +83,17 @@ impl Archive {
     async fn history_within(
         &self,
         timeline: TimelineId,
+        copies: Vec<StoredWal>,
         bounds: &mut HistoryBounds,
     ) -> Result<Option<TimelineHistory>> {
         if bounds.left == 0 {
             // Whether it is there is all that can be said: reading is over.
-            let name = ArchiveFileName::TimelineHistory(timeline);
-            return match self.find_wal(&name).await? {
-                None => Ok(None),
-                Some(_) => Err(too_long(timeline)),
+            return match copies.as_slice() {
+                [] => Ok(None),
+                _ => Err(too_long(timeline)),
             };
         }
-        let mut history = self.timeline_history(timeline).await?;
+        let mut history = self.history_among(timeline, copies).await?;
         if let Some(history) = &mut history {
             bounds.charge(history)?;
         }
@@ -95,10 +105,28 @@ impl Archive {
     /// # Errors
     /// As [`Archive::timeline_history`]; `CorruptData` when they are far more than any archive has.
     pub async fn later_histories(&self, timeline: TimelineId) -> Result<Histories> {
+        self.later_histories_but(timeline, &BTreeSet::new()).await
+    }
+
+    /// The same, for a caller to whom a listing has just shown that nothing bears the numbers of some timelines.
+    ///
+    /// # Errors
+    /// As [`Archive::later_histories`].
+    pub(crate) async fn later_histories_but(
+        &self,
+        timeline: TimelineId,
+        bare: &BTreeSet<TimelineId>,
+    ) -> Result<Histories> {
         let mut found = Histories::default();
         let (mut missing, mut bounds) = (0, HistoryBounds::default());
         for timeline in std::iter::successors(timeline.next(), |timeline| timeline.next()) {
-            match self.history_within(timeline, &mut bounds).await? {
+            let name = ArchiveFileName::TimelineHistory(timeline);
+            let copies = if bare.contains(&timeline) {
+                self.after_a_bare_listing(&name).await?
+            } else {
+                self.find_wal_copies(&name).await?
+            };
+            match self.history_within(timeline, copies, &mut bounds).await? {
                 Some(history) => {
                     missing = 0;
                     found.insert(history);
@@ -163,7 +191,9 @@ impl Archive {
         histories: &mut Histories,
         bounds: &mut HistoryBounds,
     ) -> Result<Noted> {
-        match self.history_within(timeline, bounds).await {
+        let name = ArchiveFileName::TimelineHistory(timeline);
+        let copies = self.find_wal_copies(&name).await?;
+        match self.history_within(timeline, copies, bounds).await {
             Ok(None) => Ok(Noted::Absent),
             Ok(Some(history)) => {
                 histories.insert(history);

@@ -91,6 +91,22 @@ impl Archive {
         self.seen().as_ref().map(|seen| seen.mark)
     }
 
+    /// The identity that was read last.
+    pub(crate) fn seen_identity(&self) -> Option<SeenIdentity> {
+        self.seen().clone()
+    }
+
+    /// Whether the identity's object is the one that this tells; one request, by its name.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn is_identity_marked(&self, mark: Mark) -> Result<bool> {
+        let key = Self::key(layout::IDENTITY)?;
+        let meta = self.store().head(&key).await;
+        let meta = meta.map_err(|e| OpError::from_store(e, format_args!("look for {key}")))?;
+        Ok(meta.is_some_and(|meta| Mark::of(&meta) == mark))
+    }
+
     /// The object that was read last was still there at that time.
     pub(crate) fn note_seen(&self, at: Instant) {
         if let Some(seen) = self.seen().as_mut() {

@@ -14,6 +14,7 @@
 
 mod adopt;
 mod archive;
+mod around;
 mod catalog;
 pub mod chain;
 pub mod claim;

@@ -67,6 +67,15 @@ pub(crate) struct Tails {
     pub(crate) last: Option<Arc<Tail>>,
     pub(crate) too_long: Option<Instant>,
     pub(crate) nearby: Option<Nearby>,
+    pub(crate) around: Option<Around>,
+}
+
+/// What was listed around a file that is polled for.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// What its names begin with.
+    pub(crate) prefixes: Vec<String>,
+    pub(crate) tail: Arc<Tail>,
 }
 
 /// The objects of sixteen segments.

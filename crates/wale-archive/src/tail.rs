@@ -19,7 +19,7 @@ use crate::look::{LOOK_HOLDS, Mark, Nearby, Tail, Tails};
 use crate::{Archive, StoredWal};
 
 /// The most objects of a tail: 64 of some 200 bytes. Sixteen segments with their histories are less.
-const TAIL_MAX: usize = 64;
+pub(crate) const TAIL_MAX: usize = 64;
 
 /// For how long nobody asks for a tail after one was too long, 60 s: it costs a page of 1,000 names, and the archiver of an
 /// old segment, or of an old timeline, would pay it each time.
@@ -156,6 +156,7 @@ impl Archive {
         let mut tails = self.tails();
         tails.last = None;
         tails.nearby = None;
+        tails.around = None;
     }
 
     /// Whether a tail shows the archive whose identity was read last.
@@ -192,14 +193,14 @@ impl Archive {
         copies
     }
 
-    fn tails(&self) -> MutexGuard<'_, Tails> {
+    pub(crate) fn tails(&self) -> MutexGuard<'_, Tails> {
         let tails: &Mutex<Tails> = &self.inner.tails;
         tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A key right before those of the sixteen segments of `name`, or of the timeline of a history.
-fn first_key(name: &ArchiveFileName) -> String {
+pub(crate) fn first_key(name: &ArchiveFileName) -> String {
     let Some(segment) = name.segment() else {
         return format!("{}{}", layout::WAL_PREFIX, name.timeline().to_hex());
     };

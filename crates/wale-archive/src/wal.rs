@@ -59,6 +59,18 @@ impl Archive {
         Ok(copies)
     }
 
+    /// As [`Archive::find_wal_copies`], after a listing of all whose names begin as this one's has shown nothing. Where listings
+    /// may lag, that says nothing.
+    pub(crate) async fn after_a_bare_listing(
+        &self,
+        name: &ArchiveFileName,
+    ) -> Result<Vec<StoredWal>> {
+        if self.store().looking() == Looking::ByName {
+            return self.find_wal_copies(name).await;
+        }
+        self.unless_missed(name, Vec::new()).await
+    }
+
     /// As [`Archive::find_wal_copies`], for a caller that learns in another way whether the name under the configured codec
     /// is there.
     ///

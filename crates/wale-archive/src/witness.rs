@@ -105,14 +105,38 @@ impl Archive {
     /// # Errors
     /// The store's failures.
     pub(crate) async fn trace_of(&self, timeline: TimelineId) -> Result<Option<Trace>> {
+        let wal = self.first_wal_of(timeline).await?;
+        self.trace_behind(timeline, wal).await
+    }
+
+    /// The first WAL file that bears the number of a timeline, its history too. One listing.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn first_wal_of(
+        &self,
+        timeline: TimelineId,
+    ) -> Result<Option<ArchiveFileName>> {
         let mut found = None;
         each_wal(self, &timeline.to_hex(), |name, _| {
-            found = Some(Trace::Wal(name));
+            found = Some(name);
             true
         })
         .await?;
-        if found.is_some() {
-            return Ok(found);
+        Ok(found)
+    }
+
+    /// As [`Archive::trace_of`], where the first WAL file of the timeline is known.
+    ///
+    /// # Errors
+    /// The store's failures.
+    pub(crate) async fn trace_behind(
+        &self,
+        timeline: TimelineId,
+        wal: Option<ArchiveFileName>,
+    ) -> Result<Option<Trace>> {
+        if let Some(name) = wal {
+            return Ok(Some(Trace::Wal(name)));
         }
         let mut backups = Vec::new();
         self.each_sentinel(&timeline.to_hex(), |name, meta| {

@@ -290,6 +290,11 @@ impl Store for FallbackStore {
         }
     }
 
+    fn copies(&self) -> Vec<Arc<dyn Store>> {
+        let stores = self.stores.iter().map(|part| Arc::clone(&part.store));
+        stores.collect()
+    }
+
     /// That of the first: the others hold what it holds.
     fn location(&self) -> String {
         self.stores[0].store.location()
@@ -408,6 +413,20 @@ mod tests {
                 faulty.switch().set_down(down);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn each_store_can_be_read_alone() {
+        let two = Two::new();
+        two.memory[1].insert(&key("a"), "x");
+        let all: Arc<dyn Store> = Arc::new(two.all);
+        let copies = Arc::new(all).copies();
+        let there =
+            |store: Arc<dyn Store>| async move { store.head(&key("a")).await.expect("asked") };
+        assert_eq!(copies.len(), 2);
+        assert!(there(Arc::clone(&copies[0])).await.is_none());
+        assert!(there(Arc::clone(&copies[1])).await.is_some());
+        assert!(copies[0].copies().is_empty());
     }
 
     #[tokio::test]

@@ -201,6 +201,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Where the store is, for messages; no secret.
     fn location(&self) -> String;
 
+    /// The stores that are read as this one, each alone, in their order: what one of them has damaged, another may have whole. None
+    /// where it is one store, or where its reader wants to know of that one only.
+    fn copies(&self) -> Vec<Arc<dyn Store>> {
+        Vec::new()
+    }
+
     /// Whether the store can be asked at all, at the cost of one small request.
     ///
     /// # Errors
@@ -279,6 +285,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn looking(&self) -> Looking {
         (**self).looking()
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn Store>> {
+        (**self).copies()
     }
 
     fn location(&self) -> String {

@@ -40,13 +40,39 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Reads it, and checks it against itself and the sentinel.
+    /// Reads it, and checks it against itself and the sentinel. One that is damaged is read from another of the archives that are
+    /// read as one, where the sentinel has its digest.
     ///
     /// # Errors
     ///
     /// [`Kind::CorruptData`] when it is not there, or not what it was; [`Kind::Configuration`] when there is no memory for so
     /// many files.
     pub(super) async fn load(
+        archive: &Archive,
+        backup: &BackupName,
+        record: &WaleSentinel,
+        bounds: DescriptionBounds,
+    ) -> Result<(Self, Ledger)> {
+        let damage = match Self::load_from(archive, backup, record, bounds).await {
+            Err(error) if error.kind == Kind::CorruptData && record.manifest_sha256.is_some() => {
+                error
+            }
+            loaded => return loaded,
+        };
+        for copy in archive.copies() {
+            if let Ok(loaded) = Self::load_from(&copy, backup, record, bounds).await {
+                tracing::warn!(
+                    key = %loaded.0.key, location = copy.location(), error = %damage.chain(),
+                    "a damaged manifest was taken whole from another archive"
+                );
+                return Ok(loaded);
+            }
+        }
+        Err(damage)
+    }
+
+    /// The same from one archive.
+    async fn load_from(
         archive: &Archive,
         backup: &BackupName,
         record: &WaleSentinel,

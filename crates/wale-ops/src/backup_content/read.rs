@@ -17,7 +17,7 @@ use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
 use super::sink::Sink;
 use super::stored::{PartRules, StoredBackup};
-use crate::error::{OpError, Result};
+use crate::error::{Kind, OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
 
 /// What reads backups.
@@ -72,7 +72,7 @@ impl BackupReader<'_> {
         Ok(extraction.counts())
     }
 
-    /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt.
+    /// Copies the manifest of a backup, as it was read first, into a file that `open` makes, anew for each attempt and each archive.
     ///
     /// # Errors
     ///
@@ -82,8 +82,26 @@ impl BackupReader<'_> {
         W: Write,
         F: Fn() -> Result<W> + Clone + Send + 'static,
     {
+        let mut damage = match self.copy_from(self.archive, manifest, &open).await {
+            Err(error) if error.kind == Kind::CorruptData => error,
+            copied => return copied,
+        };
+        for copy in self.archive.copies() {
+            match self.copy_from(&copy, manifest, &open).await {
+                Err(error) if error.kind == Kind::CorruptData => damage = error,
+                copied => return copied,
+            }
+        }
+        Err(damage)
+    }
+
+    async fn copy_from<W, F>(&self, archive: &Archive, manifest: &Manifest, open: &F) -> Result<()>
+    where
+        W: Write,
+        F: Fn() -> Result<W> + Clone + Send + 'static,
+    {
         let mut attempts = RetryBudget::OBJECT.begin();
-        while let Err(error) = manifest.copy(self.archive, open.clone()).await {
+        while let Err(error) = manifest.copy(archive, open.clone()).await {
             wait_after(&mut attempts, error, manifest.key(), self.cancel).await?;
         }
         Ok(())
@@ -112,7 +130,8 @@ impl BackupReader<'_> {
             .zip(&backup.parts)
             .map(|(number, part)| {
                 let rules = backup.rules_of(part);
-                self.fetch((number, part, rules), held, extraction, &token)
+                let wanted = (number, part, rules);
+                self.fetch_whole(backup, wanted, held, extraction, &token)
             })
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
@@ -128,32 +147,79 @@ impl BackupReader<'_> {
         outcome
     }
 
-    async fn fetch<S: Sink>(
+    /// A partition; one that is damaged from another one of the archives that are read as one, where the manifest says of each file
+    /// what it must be. What the damaged one brought whole stays.
+    async fn fetch_whole<S: Sink>(
         &self,
-        (number, part, rules): (u32, &StoredPart, PartRules),
+        backup: &StoredBackup,
+        wanted: (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,
         token: &CancellationToken,
     ) -> Result<()> {
+        let mut attempt = NonZeroU8::MIN;
+        let fetched = self.fetch(
+            self.archive,
+            wanted,
+            held,
+            (extraction, &mut attempt),
+            token,
+        );
+        let damage = match fetched.await {
+            Err(error) if error.kind == Kind::CorruptData && backup.manifest.is_some() => error,
+            fetched => return fetched,
+        };
+        let key = &wanted.1.key;
+        for copy in self.archive.copies() {
+            attempt = attempt.saturating_add(1);
+            let fetched = self.fetch(&copy, wanted, held, (extraction, &mut attempt), token);
+            let location = copy.location();
+            match fetched.await {
+                Ok(()) => {
+                    tracing::warn!(
+                        key, location, error = %damage.chain(),
+                        "a damaged object was taken whole from another archive; wale verify shows what is damaged in each"
+                    );
+                    return Ok(());
+                }
+                Err(error) if error.kind == Kind::Cancelled => return Err(error),
+                Err(error) => {
+                    tracing::warn!(key, location, error = %error.chain(), "the object cannot be taken from this archive");
+                }
+            }
+        }
+        Err(damage)
+    }
+
+    /// A partition of one archive. `attempt` is the first one, and becomes the last.
+    async fn fetch<S: Sink>(
+        &self,
+        archive: &Archive,
+        (number, part, rules): (u32, &StoredPart, PartRules),
+        held: u64,
+        (extraction, attempt): (&Arc<Extraction<S>>, &mut NonZeroU8),
+        token: &CancellationToken,
+    ) -> Result<()> {
         let key = Archive::key(&part.key)?;
         let partition = part.number.unwrap_or(number);
-        let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), NonZeroU8::MIN);
+        let mut attempts = RetryBudget::OBJECT.begin();
         loop {
             if token.is_cancelled() {
                 return Err(OpError::cancelled());
             }
-            let carrier = Carrier { partition, attempt };
+            let carrier = Carrier {
+                partition,
+                attempt: *attempt,
+            };
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
             let consume =
                 move |plain: &mut dyn Read| extraction.extract(carrier, (plain, rules), &stop);
-            let decoded = self
-                .archive
-                .decode_partition(&key, part.codec, held, consume);
+            let decoded = archive.decode_partition(&key, part.codec, held, consume);
             match decoded.await {
                 Ok(()) => return Ok(()),
                 Err(error) => wait_after(&mut attempts, error, &key, token).await?,
             }
-            attempt = attempt.saturating_add(1);
+            *attempt = attempt.saturating_add(1);
         }
     }
 }

@@ -11,7 +11,7 @@ use wale_format::tar::{Meta, TarWriter};
 use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
-use wale_storage::ObjectKey;
+use wale_storage::{FallbackStore, MemoryStore, ObjectKey, Store};
 
 use super::testing::{Bench, CONTROL_FILE, name};
 use super::{BackupReader, Nowhere, StoredBackup, WholeBackup};
@@ -280,4 +280,49 @@ async fn what_a_restore_finds_wrong_with_a_foreign_backup_is_found_without_a_pla
         assert_eq!(error.kind, Kind::CorruptData, "{what}: {error:?}");
         assert!(error.chain().contains(told), "{what}: {}", error.chain());
     }
+}
+
+/// Two archives that are read as one, each with damage in another partition: the backup is put together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_partition_is_taken_from_the_other_archive() {
+    let mut bench = Bench::new().await;
+    let second = MemoryStore::new();
+    for key in bench.memory.keys() {
+        second.insert(&key, bench.memory.content(&key).unwrap());
+    }
+    let parts = bench.partition_keys();
+    assert!(parts.len() > 1, "{parts:?}");
+    let damage = |store: &MemoryStore, key: &ObjectKey| {
+        let mut stored = store.content(key).unwrap().to_vec();
+        let middle = stored.len() / 2;
+        stored[middle] ^= 0x55;
+        store.insert(key, stored);
+    };
+    let whole_part = second.content(&parts[0]).unwrap();
+    damage(&bench.memory, &parts[0]);
+    damage(&second, &parts[1]);
+    damage(
+        &bench.memory,
+        &ObjectKey::new(&layout::manifest(&name())).unwrap(),
+    );
+    let first = bench.archive.clone();
+    let others = vec![Arc::new(second.clone()) as Arc<dyn Store>];
+    let both = FallbackStore::new(Arc::clone(first.store()), others);
+    bench.archive = first.over(Arc::new(both), first.budget().clone());
+    let whole = read_into_nowhere(&bench).await.expect("put together");
+    assert_eq!(whole.control_bytes, CONTROL_FILE);
+    let report = bench.restore(&bench.options()).await.expect("put together");
+    assert_eq!((whole.files, whole.bytes), (report.files, report.bytes));
+    let large = fs::read(bench.path("target/base/5/16390")).unwrap();
+    assert!(large == vec![3_u8; 3 << 20]);
+    // In both of them.
+    damage(&second, &parts[0]);
+    let error = read_into_nowhere(&bench).await.expect_err("nobody has it");
+    assert_eq!(error.kind, Kind::CorruptData);
+    // Nothing says what each file of another tool's backup must be.
+    second.insert(&parts[0], whole_part);
+    read_into_nowhere(&bench).await.expect("put together");
+    foreign(&bench);
+    let error = read_into_nowhere(&bench).await.expect_err("damaged");
+    assert_eq!(error.kind, Kind::CorruptData);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use wale_archive::{Archive, StoredWal, foreign_cluster};
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
-use wale_pg::{ArchiveFileName, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
@@ -129,6 +129,16 @@ impl Fetcher {
             data_directory: Some(data_directory),
             ..self
         }
+    }
+
+    /// The same for a server of this cluster, where that is known: what comes from a further archive is its own also while the
+    /// first does not answer.
+    #[must_use]
+    pub fn of_cluster(self, cluster: Option<SystemIdentifier>) -> Self {
+        if let Some(cluster) = cluster {
+            self.places.asked_for(cluster);
+        }
+        self
     }
 
     /// As [`super::fetch`], with prefetch and patience.

@@ -5,6 +5,8 @@
 //! not answer rests for a while: then the others are asked before it, so that a recovery does not wait for it each time.
 //!
 //! A file that is known to have other bytes there than in the first is not taken ([`Disputed`]), unless the first's are damaged.
+//! Nor is anything taken while it is not certain that the archive is this cluster's: the server's own `pg_control` says it, or the
+//! first archive, now or before.
 //!
 //! Absence is the first's to prove, because every acknowledged file was stored there. Each further one must answer and agree: it may have
 //! been used alone for a while, and have what the first never got.
@@ -29,6 +31,9 @@ const REST: Duration = Duration::from_secs(30);
 
 /// How long a further archive may take to say what it has, 5 s: it is asked while a server waits.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long the first archive may take to say whose it is, where nobody else says it, 2 s: the rest of [`LOOK`] is the other's.
+const ASK: Duration = Duration::from_secs(2);
 
 /// How long the note of what is disputed counts after it was read, 30 s: it changes only while the first archive answers.
 const NOTE_HOLDS: Duration = Duration::from_secs(30);
@@ -98,7 +103,37 @@ impl FetchPlace {
         }
     }
 
-    /// Refuses an archive of another cluster, whose files have the same names. Asked once: an archive's owner does not change.
+    /// The cluster that this archive serves, as far as it says so now or has said so before.
+    async fn owner(&self) -> Option<SystemIdentifier> {
+        let said = tokio::time::timeout(ASK, self.archive.identity()).await;
+        let identity = said.ok()?.ok()??;
+        Some(identity.cluster.system_identifier)
+    }
+
+    /// Refuses to give files while it is not certain whose they are: the names are the same in every cluster's archive.
+    async fn refuse_unknown(&self, first: &Self) -> Result<()> {
+        self.refuse_stranger(first).await?;
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let number = self.number;
+        let (why, hint) = if self.archive.identity().await?.is_none() {
+            (
+                "it has no wale.json, which says whose it is",
+                "let a sidecar bring it up to date, or use it alone",
+            )
+        } else {
+            (
+                "the first archive does not say whose it is, and no data directory is there to tell",
+                "bring the first archive back; or, where this one is known to be the cluster's, use it alone",
+            )
+        };
+        let message = format!("nothing is taken from archive {number}: {why}");
+        Err(OpError::new(Kind::ArchiveConflict, message).hint(hint))
+    }
+
+    /// Refuses an archive of another cluster, whose files have the same names, as far as it is known. Asked once: an archive's owner
+    /// does not change.
     async fn refuse_stranger(&self, first: &Self) -> Result<()> {
         if self.is_ours.load(Ordering::Relaxed) {
             return Ok(());
@@ -110,8 +145,7 @@ impl FetchPlace {
         let own = if own.is_some() {
             own
         } else {
-            let identity = first.archive.identity().await.ok().flatten();
-            identity.map(|identity| identity.cluster.system_identifier)
+            first.owner().await
         };
         let its = self.archive.identity().await?;
         let (Some(own), Some(its)) = (own, its) else {
@@ -161,7 +195,7 @@ impl FetchPlace {
         why: Option<&OpError>,
     ) -> Result<FetchedWal> {
         let fetched = async {
-            match tokio::time::timeout(LOOK, self.refuse_stranger(first)).await {
+            match tokio::time::timeout(LOOK, self.refuse_unknown(first)).await {
                 Ok(asked) => asked?,
                 Err(_) => return Err(silent(&self.archive)),
             }
@@ -231,6 +265,8 @@ impl Places {
                 for other in &self.others {
                     other.tell(false, name, None);
                 }
+                // Known from now on, for when it is away.
+                self.first.owner().await;
                 return Ok(fetched);
             }
             Err(error) => error,
@@ -242,33 +278,33 @@ impl Places {
         match self.of_another(name, Some(&error)).await {
             Ok(fetched) => Ok(fetched),
             Err(None) => Err(error),
-            Err(Some(disputed)) => {
-                let (why, hint) = (disputed.message, disputed.hint.unwrap_or_default());
+            Err(Some(refused)) => {
+                let (why, hint) = (refused.message, refused.hint.unwrap_or_default());
                 Err(error.detail(format!("{why}; {hint}.")))
             }
         }
     }
 
-    /// The file out of another archive; otherwise why one that has it must not give it.
+    /// The file out of another archive; otherwise why one must not give it.
     async fn of_another(
         &self,
         name: &ArchiveFileName,
         why: Option<&OpError>,
     ) -> Result<FetchedWal, Option<OpError>> {
-        let mut disputed = None;
+        let mut refused = None;
         for other in self.others.iter().filter(|other| !other.rests()) {
             match other.fetch(name, &self.first, why).await {
                 Ok(fetched) => {
                     other.tell(true, name, why);
                     return Ok(fetched);
                 }
-                Err(error) if error.kind == Kind::ArchiveConflict => disputed = Some(error),
+                Err(error) if is_refusal(&error) => refused = Some(error),
                 Err(error) => {
                     tracing::debug!(archive = other.number, error = %error.chain(), "the file is not there either");
                 }
             }
         }
-        Err(disputed)
+        Err(refused)
     }
 
     /// Says which cluster asks. While it is not known, the first archive's counts.
@@ -319,7 +355,7 @@ impl Places {
         let all = || std::iter::once(&self.first).chain(&self.others);
         let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
         if place.number != self.first.number {
-            place.refuse_stranger(&self.first).await?;
+            place.refuse_unknown(&self.first).await?;
             place.refuse_disputed(name).await?;
         }
         let fetched = fetch_with_permit(&place.archive, name, permit).await;
@@ -395,6 +431,11 @@ pub(super) enum Depth {
     OneLook,
     /// Also whether anything in them shows that it existed.
     InFull,
+}
+
+/// Whether an archive was asked, and must not give what it may have.
+fn is_refusal(error: &OpError) -> bool {
+    matches!(error.kind, Kind::ArchiveConflict | Kind::ArchiveMismatch)
 }
 
 fn is_disputed(error: &OpError) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wale_archive::{Archive, Beginning, Disputed};
 use wale_format::Codec;
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, SystemIdentifier};
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
 
 use super::{Absence, Fetcher, FetcherOptions};
@@ -196,6 +196,88 @@ async fn a_further_archive_of_another_cluster_gives_nothing() {
     assert_eq!(refused.kind, Kind::ArchiveMismatch);
     first.faulty.switch().set_down(true);
     assert_eq!(kind(2).await, Kind::StorageUnavailable);
+}
+
+/// Neither the first, nor a data directory says which cluster asks: no archive is believed then.
+#[tokio::test]
+async fn nothing_comes_from_a_further_archive_while_nobody_knows_whose_it_is() {
+    let own: SystemIdentifier = cluster(SYSTEM_IDENTIFIER).system_identifier;
+    for (whose, known, is_given) in [
+        (SYSTEM_IDENTIFIER, None, false),
+        (SYSTEM_IDENTIFIER, Some(own), true),
+        (SYSTEM_IDENTIFIER + 1, None, false),
+        (SYSTEM_IDENTIFIER + 1, Some(own), false),
+    ] {
+        let (first, second) = (Side::new().await, Side::of(whose).await);
+        second.put(1, &whole(1));
+        first.faulty.switch().set_down(true);
+        // As a process that has never seen the first.
+        let fresh = archive(
+            Arc::clone(&first.faulty) as Arc<dyn Store>,
+            Codec::Zstd,
+            64 << 20,
+        );
+        let options = FetcherOptions {
+            deadline: Duration::from_millis(50),
+            prefetch: 0,
+            ..FetcherOptions::default()
+        };
+        let others = vec![(2, second.archive.clone())];
+        let fetcher = Fetcher::of_several(fresh, others, options).of_cluster(known);
+        for _ in 0..2 {
+            match fetcher.fetch(&name(1)).await {
+                Ok(file) => {
+                    assert!(is_given);
+                    assert_eq!(content(file).await.expect("whole"), segment(1));
+                }
+                Err(error) => {
+                    assert!(!is_given, "{}", error.chain());
+                    assert_eq!(error.kind, Kind::StorageUnavailable);
+                    let detail = error.detail.unwrap_or_default();
+                    let word = if known.is_some() {
+                        "another cluster"
+                    } else {
+                        "whose it is"
+                    };
+                    assert!(detail.contains(word), "{detail}");
+                }
+            }
+        }
+        if known.is_some() {
+            continue;
+        }
+        // The first says it, and is away again: it is known from then on.
+        first.put(2, &whole(2));
+        first.faulty.switch().set_down(false);
+        let file = fetcher.fetch(&name(2)).await.expect("the first has it");
+        content(file).await.expect("whole");
+        first.faulty.switch().set_down(true);
+        let given = fetcher.fetch(&name(1)).await;
+        assert_eq!(given.is_ok(), whose == SYSTEM_IDENTIFIER);
+    }
+}
+
+/// One that nobody has begun says nothing of whose its files are.
+#[tokio::test]
+async fn nothing_comes_from_a_further_archive_without_an_identity() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    let key = Archive::key(wale_format::layout::IDENTITY).expect("a key");
+    second.put(1, &whole(1));
+    second.memory.remove(&key);
+    let others = archive(
+        Arc::clone(&second.faulty) as Arc<dyn Store>,
+        Codec::Zstd,
+        64 << 20,
+    );
+    let fetcher = Fetcher::of_several(
+        first.archive.clone(),
+        vec![(2, others)],
+        FetcherOptions::default(),
+    );
+    let error = fetcher.fetch(&name(1)).await.expect_err("nobody's");
+    assert_eq!(error.kind, Kind::NotFound);
+    let detail = error.detail.unwrap_or_default();
+    assert!(detail.contains("wale.json"), "{detail}");
 }
 
 #[tokio::test]

@@ -5,11 +5,16 @@
 //! WAL, all later timelines and their histories are in it. Only what base backups show is not, so the proof is made in full
 //! again after a minute. What would have to happen in between is that the file is stored, a base backup ends after it, and
 //! the file is lost again. The listing is not believed alone: the file is asked for by its name, too.
+//!
+//! Where a listing begins where its prefix does, it shows the sixteen segments around the file, or all of a history's timeline; the
+//! identity and the next timeline's history are asked for by their names. What comes later than that, and nothing in between, is
+//! noticed with the next proof in full.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use tokio::time::Instant;
 use wale_archive::{Archive, Tail};
 use wale_pg::{ArchiveFileName, WalSegmentName};
@@ -75,6 +80,9 @@ pub(super) async fn tail_for(
     served: Option<WalSegmentName>,
 ) -> Result<Option<Arc<Tail>>> {
     let before = delivered_before(archive, name, served).await?;
+    if archive.looks_by_prefix() {
+        return archive.look_around(name, before).await;
+    }
     archive.tail(&before.map_or(*name, Into::into)).await
 }
 
@@ -85,22 +93,41 @@ pub(super) async fn prove_again(
     asker: &Asker,
 ) -> Result<Option<Absence>> {
     let before = delivered_before(archive, name, asker.served).await?;
-    let first = before.map_or(*name, Into::into);
-    let tail = match archive.recent_tail(&first) {
+    let tail = match recently_listed(archive, name, before) {
         Some(tail) => Some(tail),
-        None => archive.tail(&first).await?,
+        None => tail_for(archive, name, asker.served).await?,
     };
     let Some(tail) = tail else {
         return Ok(None);
     };
     let is_before_there = before.is_none_or(|before| tail.shows(&before.into()));
-    if !archive.is_own(&tail) || !tail.ends_before(name) || !is_before_there {
+    if !tail.ends_before(name) || !is_before_there {
         return Ok(None);
     }
-    match archive.head_wal(name, archive.codec()).await? {
+    let by_name = archive.head_wal(name, archive.codec());
+    let (is_own, stored) = if archive.looks_by_prefix() {
+        try_join(archive.is_as_before(name), by_name).await?
+    } else if archive.is_own(&tail) {
+        (true, by_name.await?)
+    } else {
+        (false, None)
+    };
+    match stored {
         Some(stored) => Err(present(name, stored.key.as_str())),
-        None => Ok(Some(Absence::Proven)),
+        None => Ok(is_own.then_some(Absence::Proven)),
     }
+}
+
+/// What the poll's fetch has listed a moment ago.
+fn recently_listed(
+    archive: &Archive,
+    name: &ArchiveFileName,
+    before: Option<WalSegmentName>,
+) -> Option<Arc<Tail>> {
+    if archive.looks_by_prefix() {
+        return archive.recently_around(name, before);
+    }
+    archive.recent_tail(&before.map_or(*name, Into::into))
 }
 
 /// The segment right before this one, where it was delivered last.
@@ -168,23 +195,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fault_100_a_poll_costs_a_request_for_the_fetch_and_one_for_the_proof() {
-        let (bench, fetcher) = polled(Looking::FromAnyKey).await;
-        for _ in 0..5 {
-            for name in [SECOND, HISTORY] {
-                let (lists, all) = (
-                    bench.faulty.calls(Verb::List),
-                    bench.faulty.calls(Verb::Any),
-                );
-                poll(&fetcher, name).await.expect("absent");
-                assert_eq!(bench.faulty.calls(Verb::List) - lists, 1, "{name}");
-                assert_eq!(bench.faulty.calls(Verb::Any) - all, 2, "{name}");
+        // By its prefix, the names of the segment, of the identity and of the next timeline's history are asked for beside; and the
+        // segment before it is named otherwise, which is another listing for one segment in sixteen.
+        let cases = [
+            (Looking::FromAnyKey, [(SECOND, 1, 1), (HISTORY, 1, 1)]),
+            (Looking::ByPrefix, [(SECOND, 2, 3), (HISTORY, 1, 3)]),
+        ];
+        for (looking, costs) in cases {
+            let (bench, fetcher) = polled(looking).await;
+            for _ in 0..5 {
+                for (name, listed, by_name) in costs {
+                    let (lists, all) = (
+                        bench.faulty.calls(Verb::List),
+                        bench.faulty.calls(Verb::Any),
+                    );
+                    poll(&fetcher, name).await.expect("absent");
+                    let lists = bench.faulty.calls(Verb::List) - lists;
+                    let all = bench.faulty.calls(Verb::Any) - all;
+                    assert_eq!(
+                        (lists, all - lists),
+                        (listed, by_name),
+                        "{looking:?}: {name}"
+                    );
+                }
             }
+            // After a minute everything is asked for again.
+            let all = bench.faulty.calls(Verb::Any);
+            tokio::time::advance(HOLDS).await;
+            poll(&fetcher, SECOND).await.expect("absent");
+            assert!(bench.faulty.calls(Verb::Any) - all > 10);
         }
-        // After a minute everything is asked for again.
-        let all = bench.faulty.calls(Verb::Any);
-        tokio::time::advance(HOLDS).await;
-        poll(&fetcher, SECOND).await.expect("absent");
-        assert!(bench.faulty.calls(Verb::Any) - all > 10);
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,12 +274,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fault_29_a_poll_does_not_believe_a_listing_alone() {
-        let (bench, fetcher) = polled(Looking::FromAnyKey).await;
-        bench.store_wal(SECOND, Codec::Zstd, &segment(SECOND, 1));
-        let hidden = Fault::OmitFromList(format!("wal_005/{SECOND}"));
-        bench
-            .faulty
-            .set_plan(FaultPlan::new().fail(Verb::List, Occurrence::Always, hidden));
-        assert_eq!(poll(&fetcher, SECOND).await, Err(Kind::ArchiveConflict));
+        for looking in [Looking::FromAnyKey, Looking::ByPrefix] {
+            let (bench, fetcher) = polled(looking).await;
+            bench.store_wal(SECOND, Codec::Zstd, &segment(SECOND, 1));
+            let hidden = Fault::OmitFromList(format!("wal_005/{SECOND}"));
+            bench
+                .faulty
+                .set_plan(FaultPlan::new().fail(Verb::List, Occurrence::Always, hidden));
+            let found = poll(&fetcher, SECOND).await;
+            assert_eq!(found, Err(Kind::ArchiveConflict), "{looking:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_52_a_question_without_an_answer_is_no_absence_in_a_poll() {
+        for looking in [Looking::FromAnyKey, Looking::ByPrefix] {
+            for verb in [Verb::List, Verb::Head] {
+                let (bench, fetcher) = polled(looking).await;
+                let plan = FaultPlan::new().fail(verb, Occurrence::Always, Fault::Unavailable);
+                bench.faulty.set_plan(plan);
+                let found = poll(&fetcher, SECOND).await;
+                assert_eq!(
+                    found,
+                    Err(Kind::StorageUnavailable),
+                    "{looking:?}: {verb:?}"
+                );
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use wale_cluster::recovery::surely_has_target;
 use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::has_namesake;
 use wale_ops::{InRecovery, Kind, OpError};
-use wale_pg::ArchiveFileName;
+use wale_pg::{ArchiveFileName, SystemIdentifier};
 
 use crate::cli::Face;
 
@@ -47,10 +47,7 @@ pub(crate) async fn may_end_before(
     let ArchiveFileName::Segment(segment) = name else {
         return Ok(false);
     };
-    let data = match destination.parent().and_then(Path::parent) {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let data = data_of(destination);
     let major = DataDirectory::at(data).version();
     let reads_ahead = matches!(major, Ok(Some(major)) if major.get() >= READS_AHEAD_SINCE);
     if !reads_ahead || !surely_has_target(data) {
@@ -66,9 +63,38 @@ pub(crate) async fn may_end_before(
     Ok(true)
 }
 
+/// The data directory that `destination` (`%p`) lies in.
+fn data_of(destination: &Path) -> &Path {
+    match destination.parent().and_then(Path::parent) {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The cluster that `destination` (`%p`) lies in, or else that of the working directory, in which PostgreSQL runs its commands.
+pub(crate) fn cluster_of(destination: &Path) -> Option<SystemIdentifier> {
+    let places = [data_of(destination), Path::new(".")];
+    places.into_iter().find_map(|data| {
+        let control = DataDirectory::open(data).and_then(|data| data.control_file());
+        control.ok().map(|control| control.system_identifier)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_in_a_data_directory_says_whose_it_is() {
+        let data = tempfile::tempdir().expect("made");
+        let destination = data.path().join("pg_wal/RECOVERYXLOG");
+        assert_eq!(cluster_of(&destination), None);
+        std::fs::create_dir(data.path().join("global")).expect("made");
+        let control = include_bytes!("../../../wale-pg/testdata/control_file/15");
+        std::fs::write(data.path().join("global/pg_control"), control).expect("written");
+        let whole = wale_pg::ControlFile::parse(control).expect("whole");
+        assert_eq!(cluster_of(&destination), Some(whole.system_identifier));
+    }
 
     #[test]
     fn the_status_of_a_failed_fetch() {

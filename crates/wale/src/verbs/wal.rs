@@ -258,7 +258,8 @@ async fn fetch_now(
         ..FetcherOptions::default()
     };
     let archive = readers.first();
-    let fetcher = Fetcher::of_several(archive.clone(), readers.others(), options);
+    let fetcher = Fetcher::of_several(archive.clone(), readers.others(), options)
+        .of_cluster(recovery::cluster_of(destination));
     let error = match fetcher.fetch_to_path(name, destination, None).await {
         Ok(report) => return Ok(report),
         Err(error) => error,

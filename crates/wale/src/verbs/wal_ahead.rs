@@ -15,6 +15,7 @@ use wale_ops::wal_fetch::{Fetcher, FetcherOptions};
 use wale_ops::{Kind, OpError};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 
+use super::recovery;
 use super::wal_record::WalObject;
 use crate::assemble;
 use crate::bounds::Bounds;
@@ -149,7 +150,7 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
             format_args!("open {}", arguments.directory.display()),
         )
     })?;
-    let folder = PrefetchFolder::new(wal);
+    let folder = PrefetchFolder::new(wal.clone());
     let names = std::iter::once(&arguments.name).chain(&arguments.further);
     let names = names
         .map(|name| segment(name))
@@ -167,7 +168,9 @@ pub(crate) fn prefetch(arguments: &WalPrefetch, loaded: &Loaded) -> Result<(), F
     };
     let location = archive.location();
     let readers = assemble::readers(loaded, &archive)?;
-    let fetcher = Fetcher::of_several(readers.first().clone(), readers.others(), options);
+    let cluster = recovery::cluster_of(&wal.join("x"));
+    let fetcher =
+        Fetcher::of_several(readers.first().clone(), readers.others(), options).of_cluster(cluster);
     let result = runtime::small()?.block_on(async {
         for name in &names {
             fetch_ahead(&fetcher, &location, &folder, *name).await?;

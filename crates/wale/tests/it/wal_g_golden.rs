@@ -12,16 +12,21 @@ use wale_testkit::{
 use crate::support::WALE;
 
 /// One golden archive, unpacked, and what its makers saw.
-struct Golden {
+pub(crate) struct Golden {
     major: u32,
-    archive: PathBuf,
+    pub(crate) archive: PathBuf,
     /// The settings of its key.
     keys: Vec<(String, String)>,
     manifest: Value,
-    sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Golden {
+    /// That of PostgreSQL 15, whose newest backup is the last of three deltas.
+    pub(crate) fn chain(name: &str) -> Self {
+        Self::new(name, &packed("pg15-lz4-delta-chain"))
+    }
+
     fn new(name: &str, packed: &Path) -> Self {
         let sandbox = Sandbox::new(name);
         let folder = sandbox.path().display();
@@ -106,20 +111,30 @@ impl Golden {
         cluster.configure(&["archive_mode = off".into()]);
         cluster.start();
         cluster.wait_promoted();
+        self.compare(&cluster, target);
+        cluster.stop("immediate");
+    }
+
+    /// The server has every value that the target has.
+    fn compare(&self, cluster: &Cluster, target: &Value) {
         for (check, sql) in self.checks() {
             let found = cluster.try_sql(sql);
             let found = found.map(|found| found.replace('|', " / ").trim_end().to_owned());
             match target["expected"][check].as_str() {
-                Some(expected) => {
-                    assert_eq!(found.unwrap(), expected, "{check} of {label} to {aim}");
-                }
+                Some(expected) => assert_eq!(found.unwrap(), expected, "{check}: {target}"),
                 None => assert!(
                     found.unwrap_err().contains("does not exist"),
-                    "{check} of {label}"
+                    "{check}: {target}"
                 ),
             }
         }
-        cluster.stop("immediate");
+    }
+
+    /// The server has every value of the end of the WAL.
+    pub(crate) fn compare_the_end(&self, cluster: &Cluster) {
+        let is_end = |one: &&Value| one["backup"] == "LATEST" && one["target"] == "end of WAL";
+        let target = self.targets().find(is_end).expect("a target");
+        self.compare(cluster, target);
     }
 
     /// All targets. What the real WAL-G restored wrongly is refused by name, or not what `LATEST` means. Gives how many

@@ -61,24 +61,29 @@ impl Walrus {
 }
 
 /// How walrus takes a base backup.
-enum Source {
+pub(crate) enum Source {
     /// By reading the data directory.
     Files,
     /// By the replication protocol.
     Stream,
 }
 
-/// walrus archives and backs up; wale lists and restores that, goes on in the archive, and walrus restores what wale wrote.
-fn in_turns(codec: &str, from: &Source) {
-    let sandbox = Sandbox::new(&format!("walrus-{codec}"));
+/// A server of PostgreSQL 15 whose archive walrus made, in the folder `archive`.
+pub(crate) struct Begun {
+    cluster: Cluster,
+    walrus: Walrus,
+    /// What table `t` holds at the end of the archive.
+    pub(crate) noted: String,
+}
+
+/// walrus archives and backs up. None, and a skip that is counted, where it is not installed.
+pub(crate) fn begin(sandbox: &Sandbox, codec: &str, from: &Source) -> Option<Begun> {
     let options = ClusterOptions {
         major: 15,
         ..ClusterOptions::default()
     };
-    let cluster = Cluster::init(&sandbox, &options);
-    let Some(walrus) = Walrus::new(&sandbox, &cluster, codec) else {
-        return;
-    };
+    let cluster = Cluster::init(sandbox, &options);
+    let walrus = Walrus::new(sandbox, &cluster, codec)?;
     cluster.configure(&[
         "wal_level = replica".into(),
         "archive_mode = on".into(),
@@ -95,7 +100,25 @@ fn in_turns(codec: &str, from: &Source) {
     cluster.switch_wal();
     cluster.wait_archived();
     let noted = fingerprint(&cluster, "t");
+    Some(Begun {
+        cluster,
+        walrus,
+        noted,
+    })
+}
 
+/// wale lists and restores what walrus wrote, goes on in the archive, and walrus restores what wale wrote.
+fn in_turns(codec: &str, from: &Source) {
+    let sandbox = Sandbox::new(&format!("walrus-{codec}"));
+    let Some(begun) = begin(&sandbox, codec, from) else {
+        return;
+    };
+    let Begun {
+        cluster,
+        walrus,
+        noted,
+    } = begun;
+    let data = cluster.data.to_string_lossy().into_owned();
     // wale with WAL-G's settings: it lists the backup, and restores it to the end of WAL.
     let archive = sandbox.path().join("archive");
     let options = SidecarOptions::new(&sandbox, &cluster)

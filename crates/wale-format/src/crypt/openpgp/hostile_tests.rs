@@ -5,8 +5,12 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use flate2::Compression;
 use flate2::bufread::{DeflateEncoder, ZlibEncoder};
 
+use pgp::composed::{Deserializable as _, SignedSecretKey};
+use pgp::types::{KeyDetails as _, PkeskBytes, PublicParams};
+use rand_core::OsRng;
+
 use super::reader::literal;
-use super::tests::{KEYBOX, RING, TWO, curve, decrypt, encrypt, now, sample};
+use super::tests::{KEYBOX, RING, RSA, TWO, curve, decrypt, encrypt, now, rsa, sample};
 use super::*;
 
 #[test]
@@ -156,5 +160,50 @@ fn a_session_key_of_any_length_does_no_harm() {
         cut[1] = u8::try_from(cut.len() - 2).expect("short");
         cut.extend_from_slice(&message[body_end..]);
         assert_eq!(decrypt(&keys, &cut).is_ok(), length == whole, "{length}");
+    }
+}
+
+/// What whoever has the public key may have encrypted in place of a session key: nothing, too little, another sum. rPGP takes
+/// the first byte for granted.
+#[test]
+fn a_forged_session_key_of_rsa_does_no_harm() {
+    let keys = rsa();
+    let recipients = keys.recipients(now()).expect("usable");
+    let message = encrypt(&recipients, b"plain");
+    // A length in two bytes (RFC 9580, 4.2.1.2), then version, key and algorithm.
+    let length = (usize::from(message[1]) - 192) * 256 + usize::from(message[2]) + 192;
+    let (start, behind) = (&message[3..][..10], &message[3 + length..]);
+    assert_eq!((start[0], start[9]), (3, 1));
+    let (owner, _) = SignedSecretKey::from_armor_single(RSA).expect("a secret key");
+    let subkey = owner.secret_subkeys.iter().find(|subkey| {
+        let id = KeyId::from(subkey.key.legacy_key_id());
+        recipients.key_ids().contains(&id)
+    });
+    let subkey = subkey.expect("a message is for it").key.public_key();
+    let PublicParams::RSA(public) = subkey.public_params() else {
+        panic!("no RSA key");
+    };
+    let with_key = |sum: u8| [&[9][..], &[1; 32], &[0, sum]].concat();
+    for plain in [
+        vec![],
+        vec![9],
+        vec![9, 0, 0],
+        vec![0, 0, 0],
+        vec![255, 0, 0],
+        with_key(31),
+        with_key(32),
+    ] {
+        let forged = pgp::crypto::rsa::encrypt(OsRng, &public.key, &plain).expect("short");
+        let PkeskBytes::Rsa { mpi } = forged else {
+            panic!("not of RSA");
+        };
+        let number = mpi.as_ref();
+        let bits = u16::try_from(number.len() * 8).expect("short")
+            - u16::try_from(number[0].leading_zeros()).expect("below eight");
+        let body = [start, &bits.to_be_bytes(), number].concat();
+        let forged = [&whole(1, &body)[..], behind].concat();
+        let error = decrypt(&keys, &forged).expect_err("forged");
+        // A key that is one, but not the message's, does not open it.
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{plain:?}: {error}");
     }
 }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgp::composed::{PlainSessionKey, PublicOrSecret, RawSessionKey, SignedPublicKey};
+use pgp::crypto::Decryptor as _;
 use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
 use pgp::packet::{PacketTrait as _, PublicKeyEncryptedSessionKey, SecretKey, SecretSubkey};
 use pgp::types::{
-    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Password, PkeskBytes, PkeskVersion,
-    S2kParams, SecretParams, StringToKey,
+    DecryptionKey as _, EskType, Fingerprint, KeyDetails, Mpi, Password, PkeskBytes, PkeskVersion,
+    PlainSecretParams, S2kParams, SecretParams, StringToKey,
 };
 use rand_core::OsRng;
+use zeroize::Zeroizing;
 
 use super::certificate::{Judged, Target};
 use super::error::{KeyId, KeysError};
@@ -316,12 +318,46 @@ impl Part {
             return None;
         }
         let open = Password::empty();
+        if let (PkeskBytes::Rsa { mpi }, EskType::V3_4) = (values, kind) {
+            let plain = match self {
+                Self::Key(key) => key.unlock(&open, |_, secret| Ok(of_rsa(secret, mpi))),
+                Self::Subkey(key) => key.unlock(&open, |_, secret| Ok(of_rsa(secret, mpi))),
+            };
+            return session_key_in(&plain.ok()?.ok()??);
+        }
         let decrypted = match self {
             Self::Key(key) => key.decrypt(&open, values, kind),
             Self::Subkey(key) => key.decrypt(&open, values, kind),
         };
         decrypted.ok()?.ok()
     }
+}
+
+/// What is encrypted to an RSA key.
+fn of_rsa(secret: &PlainSecretParams, encrypted: &Mpi) -> Option<Zeroizing<Vec<u8>>> {
+    match secret {
+        PlainSecretParams::RSA(key) => key.decrypt(encrypted).ok(),
+        _ => None,
+    }
+}
+
+/// The session key of an old packet in what was encrypted: the cipher, the key, the sum of the key's bytes (RFC 9580, 5.1.3). rPGP
+/// 0.20 reads the first byte without a look, and whoever has the public key may encrypt nothing at all.
+fn session_key_in(plain: &[u8]) -> Option<PlainSessionKey> {
+    let (&cipher, rest) = plain.split_first()?;
+    let (key, told) = rest.split_last_chunk::<2>()?;
+    let sym_alg = SymmetricKeyAlgorithm::from(cipher);
+    let sum = key
+        .iter()
+        .fold(0_u16, |sum, byte| sum.wrapping_add(u16::from(*byte)));
+    let is_one = sym_alg != SymmetricKeyAlgorithm::Plaintext
+        && !key.is_empty()
+        && key.len() == sym_alg.key_size()
+        && sum.to_be_bytes() == *told;
+    is_one.then(|| PlainSessionKey::V3_4 {
+        key: key.into(),
+        sym_alg,
+    })
 }
 
 /// Whether what is wrapped by AES (RFC 3394) has a length that it can have: 8 bytes, and whole blocks of 8 bytes, two at least.

@@ -12,7 +12,7 @@ use rand_core::OsRng;
 use super::*;
 use crate::tar::{MemberKind, TarReader};
 
-const RSA: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/rsa-secret.asc");
+pub(super) const RSA: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/rsa-secret.asc");
 const CURVE: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/curve-secret.asc");
 const CURVE_STUB: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/curve-stub-secret.asc");
 pub(super) const TWO: &[u8] = include_bytes!("../../../testdata/gnupg-2.2.40/two-public.asc");

@@ -14,12 +14,15 @@ use wale_testkit::azure::{ACCOUNT, ACCOUNT_KEY, Azurite, CONTAINER};
 use wale_testkit::gcs::{GcsServer, service_account};
 use wale_testkit::s3::{BUCKET, S3Server};
 use wale_testkit::swift::{Keystone, SwiftServer};
-use wale_testkit::{Cluster, ClusterOptions, Sandbox, Sidecar, StoreServer, get, wait_until};
+use wale_testkit::{
+    Cluster, ClusterOptions, Sandbox, Sidecar, StoreServer, free_port, get, wait_until,
+};
 
 use self::by_hand::restore_by_hand;
 use self::page::{Page, Shell, blocks, parse_yaml, root};
 use crate::support::{Stage, WALE, fingerprint};
-use crate::{tls, wal_e_golden};
+use crate::wal_g_golden::Golden;
+use crate::{tls, wal_e_golden, walrus};
 
 /// The pages with their tests.
 macro_rules! pages {
@@ -45,6 +48,7 @@ pages! {
     the_guide_to_copies_runs: "docs/guide/copy.md", copying;
     the_guide_from_wal_e_runs: "docs/guide/from-wal-e.md", from_wal_e;
     the_guide_from_wal_g_runs: "docs/guide/from-wal-g.md", from_wal_g;
+    the_guide_from_walrus_runs: "docs/guide/from-walrus.md", from_walrus;
     the_guide_to_google_runs: "docs/guide/gcs.md", gcs;
     the_guide_to_a_host_runs: "docs/guide/host.md", host;
     the_guide_to_keys_runs: "docs/guide/keys.md", keys;
@@ -247,29 +251,49 @@ fn keys(page: &mut Page) {
     assert!(page.sh(&mut shell).contains("wale-archive.pub"));
 }
 
+/// An archive that the real WAL-G made; the newest backup is a delta.
 fn from_wal_g(page: &mut Page) {
-    let stage = Stage::new("from-wal-g-guide", 15);
-    stage
-        .cluster
-        .sql("create table t as select generate_series(1, 1000) v");
-    stage.backup();
-    stage.cluster.sql("insert into t values (0)");
-    let noted = fingerprint(&stage.cluster, "t");
-    stage.archive_all();
-    let empty = stage.sandbox.folder("empty");
-    page.replace("/srv/walg-archive", stage.archive().display().to_string());
+    let golden = Golden::chain("from-wal-g-guide");
+    page.replace("/srv/walg-archive", golden.archive.display().to_string());
+    let (told, restored) = taken_over(page, &golden.sandbox);
+    for words in ["4, of which 4 can be restored", "by WAL-G", "_D_"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    golden.compare_the_end(&restored);
+}
+
+/// An archive that the real walrus made.
+fn from_walrus(page: &mut Page) {
+    let sandbox = Sandbox::new("from-walrus-guide");
+    let Some(begun) = walrus::begin(&sandbox, "zstd", &walrus::Source::Files) else {
+        page.pass_over();
+        return;
+    };
+    let archive = sandbox.path().join("archive").display().to_string();
+    page.replace("/srv/walrus-archive", archive);
+    let (told, restored) = taken_over(page, &sandbox);
+    assert!(told.contains("1, of which 1 can be restored"), "{told}");
+    assert_eq!(fingerprint(&restored, "t"), begun.noted);
+}
+
+/// Runs the two blocks of a page about another tool: the look at its archive, and the restore of its newest backup, into a server
+/// beside whatever else there is. What the first one printed, and the server.
+fn taken_over(page: &mut Page, sandbox: &Sandbox) -> (String, Cluster) {
+    let empty = sandbox.folder("empty");
     page.replace("/srv/empty", empty.display().to_string());
-    let mut shell = Shell::start(&stage.sandbox, &stage.cluster, []);
+    let restored = Cluster::at(sandbox, 15, "empty/data", free_port());
+    let place = format!(
+        "-c archive_mode=off -c port={} -c unix_socket_directories={}",
+        restored.port,
+        restored.socket.display()
+    );
+    page.replace("-c archive_mode=off", place);
+    let mut shell = Shell::start(sandbox, &restored, []);
     let told = page.sh(&mut shell);
-    assert!(told.contains("base_"), "{told}");
-    // The restored server has the port and the socket of the first one, which is gone.
-    stage.cluster.stop("fast");
-    let mut restored = Cluster::at(&stage.sandbox, 15, "empty/data", stage.cluster.port);
-    restored.socket.clone_from(&stage.cluster.socket);
     page.sh(&mut shell);
     restored.wait_promoted();
-    assert_eq!(fingerprint(&restored, "t"), noted);
     assert_eq!(restored.sql("show archive_mode"), "off");
+    (told, restored)
 }
 
 fn host(page: &mut Page) {

@@ -169,6 +169,11 @@ impl Page {
         parse_yaml(&format!("{}:{line}", self.name), &text);
     }
 
+    /// Nothing of the page runs on this machine, which the caller has told.
+    pub(super) fn pass_over(&mut self) {
+        self.waiting = Vec::new().into_iter();
+    }
+
     /// Every block was taken, or says why not.
     pub(super) fn finish(mut self) {
         let name = self.name;
