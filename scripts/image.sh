@@ -1,9 +1,11 @@
 #!/bin/bash
-# image.sh WALE [TAG] - build the container image from the static binary, with podman (buildah) or docker.
+# image.sh WALE [TAG [FILE]] - build the container image from the static binary, with podman (buildah) or docker, and write into
+# FILE where it comes from (in-toto, SLSA), target/wale-image.intoto.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-wale=${1:?usage: image.sh PATH-OF-WALE [TAG]}
+wale=${1:?usage: image.sh PATH-OF-WALE [TAG [FILE]]}
 tag=${2:-wale:latest}
+provenance=${3:-target/wale-image.intoto.json}
 context=$(mktemp -d "${TMPDIR:-/tmp}/wale-image-XXXXXX")
 trap 'rm -rf "$context"' EXIT
 roots=/etc/ssl/certs/ca-certificates.crt
@@ -23,6 +25,10 @@ install -m 644 Dockerfile "$context/Dockerfile"
 if command -v podman >/dev/null; then
   # Isolation and network are for RUN lines, and there are none.
   podman --runtime runc build --isolation chroot --format docker -q -t "$tag" "$context"
+  id=$(podman image inspect --format '{{.Id}}' "$tag")
 else
   docker build -q -t "$tag" "$context"
+  id=$(docker image inspect --format '{{.Id}}' "$tag")
 fi
+mkdir -p "$(dirname "$provenance")"
+cargo run -q --locked -p xtask -- provenance "$wale" "$tag" "$id" "$provenance" >/dev/null

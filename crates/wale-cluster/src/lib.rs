@@ -37,6 +37,7 @@ pub mod restore_marker;
 pub mod restore_tree;
 pub mod trial;
 pub mod wal_directory;
+mod wal_queue;
 mod write_out;
 
 pub use byte_path::{path_of_text, text_of_path};
@@ -56,4 +57,5 @@ pub use regular_file::{read_bounded, read_bounded_text};
 pub use restore_marker::{RestoreMarker, RestoreRequest, RestoreState};
 pub use restore_tree::RestoreTree;
 pub use wal_directory::{ArchiveStatus, FileStamp, WalDirectory, WalFile};
+pub use wal_queue::WalQueue;
 pub use write_out::WriteOut;

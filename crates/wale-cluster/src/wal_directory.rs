@@ -22,7 +22,7 @@ use crate::durable::{self, PendingFile};
 use crate::error::{ClusterError, FileKind};
 use crate::owner::Owner;
 
-const STATUS_DIRECTORY: &str = "archive_status";
+pub(crate) const STATUS_DIRECTORY: &str = "archive_status";
 
 /// Bytes per read while a WAL file is put in place.
 const COPY_BYTES: usize = 256 << 10;

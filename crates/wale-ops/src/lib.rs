@@ -38,6 +38,7 @@ pub mod wal_fetch;
 mod wal_file;
 pub mod wal_push;
 pub mod wal_survey;
+pub mod wal_volume;
 
 #[cfg(test)]
 mod several_tests;
@@ -62,3 +63,4 @@ pub use wale_cluster::{
 pub use wale_format::layout::wal_claim;
 pub use wale_format::{BackupName, Encryption, RehearsalRecord};
 pub use wale_pipeline::{CancellationToken, Progress, ProgressSnapshot};
+pub use wale_storage::{CredentialEnd, Renewal};

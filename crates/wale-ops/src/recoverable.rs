@@ -4,6 +4,7 @@
 //! The restore finds a gap that was not known before. It is closed by putting the segments back, or left behind by the
 //! next base backup. The restore decides where the way leads, and what is a gap: this asks the same questions early.
 
+mod growth;
 mod map;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +19,8 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
+pub use growth::Growth;
+use growth::Tally;
 use map::Collector;
 pub use map::{TimelineHeld, WalRun, WindowLeg};
 
@@ -138,6 +141,8 @@ pub struct Holdings {
     pub objects: u64,
     /// Their bytes, as they are stored.
     pub bytes: u64,
+    /// What came of late.
+    pub growth: Growth,
     /// From where to where a recovery gets without a gap, in the order of the backups that they begin with.
     pub windows: Vec<Window>,
     /// The same on timelines that were left, where they have WAL beyond: a recovery gets there when it is told the timeline.
@@ -187,6 +192,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
     let catalog = archive.catalog().await?;
     let size = segment_size(archive, &catalog).await?;
     let mut map = Collector::new(size);
+    let mut tally = Tally::new(size, archive.clock().now());
     let failed = |e| OpError::from_store(e, "list the archive");
     let mut listing = archive.store().list("").await.map_err(failed)?;
     let (mut objects, mut bytes, mut rehearsed) = (0, 0, Vec::new());
@@ -194,6 +200,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         objects += 1;
         bytes += meta.size;
         map.see(meta.key.as_str(), meta.modified);
+        tally.see(meta.key.as_str(), meta.size, meta.modified);
         if let ArchiveKey::Rehearsed(name) = layout::parse(meta.key.as_str()) {
             rehearsed.push((name, meta.modified));
         }
@@ -216,6 +223,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         newest_backup: backups.iter().map(end_of).max_by_key(|(_, end)| *end),
         objects,
         bytes,
+        growth: tally.growth(),
         windows,
         left,
         timelines,

@@ -12,7 +12,8 @@ use wale_ops::backup_push::Role;
 use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::Fetcher;
 use wale_ops::wal_push::Pusher;
-use wale_ops::{Archive, ConnectOptions, Progress, WalDirectory};
+use wale_ops::wal_volume::{self, WalVolume};
+use wale_ops::{Archive, ConnectOptions, CredentialEnd, Progress, WalDirectory};
 
 use crate::backup::{Backups, BackupsOptions, ClusterBackup, TakeBackup};
 use crate::hold::Hold;
@@ -189,11 +190,25 @@ impl App {
         counting.await.ok()?.ok()
     }
 
-    /// Bytes that are free on the volume of the WAL directory; none while it is not there.
-    pub(crate) async fn wal_volume_free(&self) -> Option<u64> {
-        let directory = self.wal_directory.clone();
-        let asking = tokio::task::spawn_blocking(move || directory.free_bytes());
-        asking.await.ok()?.ok()
+    /// The volume of the WAL directory, and what becomes of it; none while it is not there.
+    pub(crate) async fn wal_volume(&self) -> Option<WalVolume> {
+        let (directory, now) = (self.wal_directory.clone(), self.archive.clock().now());
+        let held = self.journal.entries().holdings;
+        let day = held.and_then(|held| held.growth.wal_bytes_per_hour);
+        let looking = tokio::task::spawn_blocking(move || wal_volume::look(&directory, day, now));
+        looking.await.ok()?.ok()
+    }
+
+    /// When the right to ask each archive ends, as far as that is known, with the archive's number.
+    pub(crate) async fn credential_ends(&self) -> Vec<(u8, CredentialEnd)> {
+        let further = self.replicas.iter();
+        let further = further.map(|replica| (replica.number, &replica.archive));
+        let mut ends = Vec::new();
+        for (number, archive) in std::iter::once((1, &self.archive)).chain(further) {
+            let found = archive.store().credential_ends().await;
+            ends.extend(found.into_iter().map(|end| (number, end)));
+        }
+        ends
     }
 
     /// What the metrics read at the moment of a scrape.
@@ -208,7 +223,8 @@ impl App {
             pusher: self.pusher.stats(),
             ready_files: self.ready_files().await,
             backup_running: self.backups.running().is_some(),
-            wal_volume_free: self.wal_volume_free().await,
+            wal_volume: self.wal_volume().await,
+            credential_ends: self.credential_ends().await,
             certificate_expires: self.tls.as_ref().and_then(Tls::expires),
         }
     }

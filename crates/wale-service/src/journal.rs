@@ -107,6 +107,7 @@ pub(crate) struct HoldingsRecord {
     pub(crate) backups: u64,
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
+    pub(crate) growth: GrowthRecord,
     /// From where to where a recovery gets without a gap; the last one holds the newest backup.
     pub(crate) windows: Vec<WindowRecord>,
     /// What can be restored of timelines that were left, by naming the timeline.
@@ -115,6 +116,15 @@ pub(crate) struct HoldingsRecord {
     /// The last rehearsal of a restore.
     pub(crate) last_rehearsal: Option<RehearsalNote>,
     pub(crate) checked_at: DateTime<Utc>,
+}
+
+/// What came into the archive of late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct GrowthRecord {
+    pub(crate) last_day_bytes: u64,
+    pub(crate) last_week_bytes: u64,
+    /// What the server wrote in an hour of the last day.
+    pub(crate) wal_bytes_per_hour: Option<u64>,
 }
 
 /// What is known of the archive by what was read of it, by whatever process.
@@ -260,6 +270,8 @@ pub(crate) struct Entries {
     pub(crate) last_backup_failure: Option<FailureRecord>,
     pub(crate) last_retention: Option<RetentionRecord>,
     pub(crate) last_retention_failure: Option<FailureRecord>,
+    /// Whether the archive was looked at since the start.
+    pub(crate) has_looked: bool,
     pub(crate) recoverable: Option<RecoverableRecord>,
     pub(crate) holdings: Option<HoldingsRecord>,
     pub(crate) verified: Option<VerifiedRecord>,

@@ -18,9 +18,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use wale_ops::CredentialEnd;
 use wale_ops::error::TABLE;
 use wale_ops::recoverable::Holdings;
 use wale_ops::wal_push::PusherStats;
+use wale_ops::wal_volume::WalVolume;
 
 use crate::journal::RetentionRecord;
 use crate::lifecycle::Phase;
@@ -32,6 +34,19 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// Which archive's credentials, and who renews them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CredentialLabel {
+    archive: u8,
+    renewed_by: &'static str,
+}
+
+/// Within how many days something came.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithinLabel {
+    within: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,8 +88,10 @@ pub(crate) struct Scrape {
     /// Files that PostgreSQL has marked ready; none when the directory cannot be read.
     pub(crate) ready_files: Option<usize>,
     pub(crate) backup_running: bool,
-    /// Bytes that are free on the WAL volume; none where nobody can say.
-    pub(crate) wal_volume_free: Option<u64>,
+    /// The WAL volume; none where nobody can say.
+    pub(crate) wal_volume: Option<WalVolume>,
+    /// When the right to ask each archive ends.
+    pub(crate) credential_ends: Vec<(u8, CredentialEnd)>,
     /// When the endpoint's certificate ends; none without TLS.
     pub(crate) certificate_expires: Option<DateTime<Utc>>,
 }
@@ -114,6 +131,7 @@ pub(crate) struct Metrics {
     archive_backups: Gauge,
     archive_objects: Gauge,
     archive_bytes: Gauge,
+    archive_added: Family<WithinLabel, Gauge>,
     recoverable_from: FloatGauge,
     recoverable_to: FloatGauge,
     last_verified: FloatGauge,
@@ -121,10 +139,12 @@ pub(crate) struct Metrics {
     last_rehearsal: FloatGauge,
     last_rehearsal_ok: FloatGauge,
     wal_volume_free: FloatGauge,
+    wal_volume_full_in: FloatGauge,
     connections: Gauge,
     handshake_failures: Counter,
     plain_http: Counter,
     certificate_expiry: FloatGauge,
+    credentials_expiry: Family<CredentialLabel, FloatGauge>,
     phase: Family<PhaseLabel, Gauge>,
     pub(crate) archives: ReplicaMetrics,
     /// Two scrapes at once would add the same counts twice.
@@ -171,6 +191,7 @@ impl Metrics {
             archive_backups: Gauge::default(),
             archive_objects: Gauge::default(),
             archive_bytes: Gauge::default(),
+            archive_added: Family::default(),
             recoverable_from: FloatGauge::default(),
             recoverable_to: FloatGauge::default(),
             last_verified: FloatGauge::default(),
@@ -178,10 +199,12 @@ impl Metrics {
             last_rehearsal: FloatGauge::default(),
             last_rehearsal_ok: FloatGauge::default(),
             wal_volume_free: FloatGauge::default(),
+            wal_volume_full_in: FloatGauge::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
             plain_http: Counter::default(),
             certificate_expiry: FloatGauge::default(),
+            credentials_expiry: Family::default(),
             phase: Family::default(),
             archives: ReplicaMetrics::default(),
             scraping: Mutex::new(()),
@@ -233,6 +256,7 @@ impl Metrics {
             &self.last_rehearsal,
             &self.last_rehearsal_ok,
             &self.wal_volume_free,
+            &self.wal_volume_full_in,
             &self.certificate_expiry,
         ] {
             time.set(f64::NAN);
@@ -337,6 +361,12 @@ impl Metrics {
             self.archive_bytes.clone(),
         );
         r.register_with_unit(
+            "archive_added",
+            "Stored bytes that came within the last day (1d) and the last seven days (7d) and are there, as of the last look",
+            Unit::Bytes,
+            self.archive_added.clone(),
+        );
+        r.register_with_unit(
             "recoverable_from_timestamp",
             "Unix time of the first moment from which a recovery gets to the newest WAL without a gap, as of the last look",
             Unit::Seconds,
@@ -375,6 +405,12 @@ impl Metrics {
             "Bytes that are free on the volume of PostgreSQL's WAL",
             Unit::Bytes,
             self.wal_volume_free.clone(),
+        );
+        r.register_with_unit(
+            "wal_volume_full_in",
+            "Time until the volume of PostgreSQL's WAL is full, where archiving does not keep up",
+            Unit::Seconds,
+            self.wal_volume_full_in.clone(),
         );
     }
 
@@ -491,6 +527,13 @@ impl Metrics {
             Unit::Seconds,
             self.certificate_expiry.clone(),
         );
+        r.register_with_unit(
+            "credentials_expiry_timestamp",
+            "Unix time at which an archive's credentials end, as far as they say it: the first of those that wale renews itself, that others \
+             renew, and that nobody does",
+            Unit::Seconds,
+            self.credentials_expiry.clone(),
+        );
         r.register(
             "phase",
             "1 for the phase the sidecar is in, otherwise 0",
@@ -600,6 +643,13 @@ impl Metrics {
         self.archive_backups.set(gauge(found.backups));
         self.archive_objects.set(gauge(found.objects));
         self.archive_bytes.set(gauge(found.bytes));
+        for (within, bytes) in [
+            ("1d", found.growth.last_day),
+            ("7d", found.growth.last_week),
+        ] {
+            let label = WithinLabel { within };
+            self.archive_added.get_or_create(&label).set(gauge(bytes));
+        }
         let window = found.current();
         let time = |at: Option<DateTime<Utc>>| at.map_or(f64::NAN, unix_seconds);
         self.recoverable_from.set(time(window.map(|one| one.from)));
@@ -650,8 +700,27 @@ impl Metrics {
             .set(i64::try_from(scrape.connections).unwrap_or(i64::MAX));
         self.certificate_expiry
             .set(scrape.certificate_expires.map_or(f64::NAN, unix_seconds));
+        self.credentials_expiry.clear();
+        for (archive, end) in &scrape.credential_ends {
+            let label = CredentialLabel {
+                archive: *archive,
+                renewed_by: end.renewal.name(),
+            };
+            let first = self.credentials_expiry.get_or_create(&label);
+            let (known, expires) = (first.get(), unix_seconds(end.expires));
+            // A new gauge is 0.
+            first.set(if known > 0.0 {
+                known.min(expires)
+            } else {
+                expires
+            });
+        }
+        let volume = scrape.wal_volume.as_ref();
         self.wal_volume_free
-            .set(scrape.wal_volume_free.map_or(f64::NAN, number));
+            .set(volume.map_or(f64::NAN, |volume| number(volume.free_bytes)));
+        let full_in = volume.and_then(WalVolume::full_in);
+        self.wal_volume_full_in
+            .set(full_in.map_or(f64::NAN, |time| time.as_secs_f64()));
         let stats = &scrape.pusher;
         catch_up(&self.uploads, stats.uploads + stats.kept_beside);
         catch_up(&self.push_bytes, stats.bytes_plain);

@@ -13,8 +13,8 @@ use wale_ops::retry::Pauses;
 
 use crate::app::App;
 use crate::journal::{
-    GapRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord, RehearsalNote,
-    RunRecord, TimelineRecord, WindowRecord, log_failure,
+    GapRecord, GrowthRecord, HoldingsRecord, LegRecord, LostHistoryRecord, RecoverableRecord,
+    RehearsalNote, RunRecord, TimelineRecord, WindowRecord, log_failure,
 };
 use crate::verifier;
 
@@ -71,6 +71,7 @@ pub(crate) async fn look(app: &App) -> Result<Option<Recoverable>, OpError> {
         verifier::recall(app).await?;
     }
     recall_push(app, found.as_ref()).await;
+    app.journal.note(|entries| entries.has_looked = true);
     Ok(found)
 }
 
@@ -119,6 +120,11 @@ fn note_holdings(app: &App, found: &Holdings) {
         backups: found.backups,
         objects: found.objects,
         bytes: found.bytes,
+        growth: GrowthRecord {
+            last_day_bytes: found.growth.last_day,
+            last_week_bytes: found.growth.last_week,
+            wal_bytes_per_hour: found.growth.wal_bytes_per_hour,
+        },
         windows: found.windows.iter().map(window).collect(),
         left: found.left.iter().map(window).collect(),
         timelines: found.timelines.iter().map(timeline).collect(),

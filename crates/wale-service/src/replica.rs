@@ -172,6 +172,11 @@ impl Replica {
             lag,
             reachable: known.reachable,
             conflicts: known.conflicts.objects.len() as u64,
+            backups_failing: if known.is_stuck {
+                known.backups_wanted.max(1)
+            } else {
+                0
+            },
             last_pass: known.last_pass,
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct ReplicaScrape {
     pub(crate) lag: LagTold,
     pub(crate) reachable: Option<bool>,
     pub(crate) conflicts: u64,
+    /// Base backups that could not be copied when that was last tried.
+    pub(crate) backups_failing: u64,
     pub(crate) last_pass: Option<DateTime<Utc>>,
 }
 
@@ -47,6 +49,7 @@ pub(crate) struct ReplicaMetrics {
     lag_known: OfArchives,
     reachable: OfArchives,
     conflicts: OfArchives,
+    backups_failing: OfArchives,
     last_pass: TimesOfArchives,
 }
 
@@ -78,6 +81,11 @@ impl ReplicaMetrics {
             "Objects that a further archive has with other bytes than the first",
             self.conflicts.clone(),
         );
+        registry.register(
+            "archive_backups_failing",
+            "Base backups that could not be copied to a further archive when that was last tried",
+            self.backups_failing.clone(),
+        );
         registry.register_with_unit(
             "archive_last_pass_timestamp",
             "Unix time at which a further archive was last compared in full and brought up to date",
@@ -104,6 +112,7 @@ impl ReplicaMetrics {
             of(&self.reachable, i64::from(answers));
         }
         of(&self.conflicts, count(scrape.conflicts));
+        of(&self.backups_failing, count(scrape.backups_failing));
         let last = scrape.last_pass.map_or(f64::NAN, unix_seconds);
         self.last_pass.get_or_create(&label).set(last);
     }

@@ -36,6 +36,7 @@
 
 mod azure;
 pub mod conformance;
+mod ends;
 mod error;
 mod fallback;
 mod fault;
@@ -57,6 +58,7 @@ pub use azure::{
     AzureOptions, AzureStore,
 };
 pub use conformance::{conformance, conformance_with_names, conformance_without_backslashes};
+pub use ends::{CredentialEnd, Renewal};
 pub use error::{BodyError, BoxError, Misconfiguration, ServerReply, StoreError};
 pub use fallback::FallbackStore;
 pub use fault::{Fault, FaultPlan, FaultSwitch, FaultyStore, Occurrence, Verb};

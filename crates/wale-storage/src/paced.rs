@@ -12,7 +12,10 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
-use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store,
+    StoreError,
+};
 
 /// A store over another one.
 #[derive(Debug)]
@@ -147,6 +150,10 @@ impl Store for PacedStore {
 
     fn location(&self) -> String {
         self.inner.location()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -18,7 +18,8 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+    Body, BodyError, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store,
+    StoreError,
 };
 
 /// What is retried, how long, and why.
@@ -440,6 +441,10 @@ impl Store for RetryStore {
 
     fn location(&self) -> String {
         self.inner.location()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::{BodyError, ObjectKey, StoreError};
+use crate::{BodyError, CredentialEnd, ObjectKey, StoreError};
 
 /// The content of an object on its way into a store. Ending without an error means that it is complete;
 /// an error means that nothing may appear under the object's name.
@@ -207,6 +207,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// When the right to ask it ends, as far as that is known now. Nobody is asked for it. A store whose rights do not end says
+    /// nothing.
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        Vec::new()
+    }
+
     /// Whether the store can be asked at all, at the cost of one small request.
     ///
     /// # Errors
@@ -293,6 +299,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn location(&self) -> String {
         (**self).location()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        (**self).credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

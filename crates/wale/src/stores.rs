@@ -84,6 +84,7 @@ fn s3(bucket: &str, prefix: &str, settings: &S3Settings, bounds: &Bounds) -> Des
         endpoint: settings.endpoint.clone(),
         region: settings.region.clone(),
         credentials: settings.credentials.clone(),
+        keys_expire: settings.keys_expire,
         storage_class: settings.storage_class.clone(),
         encryption: settings.encryption.clone(),
         checksum: settings.checksum,

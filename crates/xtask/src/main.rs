@@ -1,6 +1,6 @@
 //! Work on the repository itself: `cargo run -p xtask -- docs` writes the generated pages,
 //! `cargo run -p xtask -- tidy` checks the rules that a program can check, `cargo run -p xtask -- parts FOLDER` says
-//! whose work the binary holds.
+//! whose work the binary holds, and `… provenance` where an image comes from.
 //!
 //! Knows nothing of what wale does: the pages come from the program, the rules from
 //! `ARCHITECTURE.md`.
@@ -17,6 +17,7 @@ mod known;
 mod modules;
 mod names;
 mod parts;
+mod provenance;
 mod rules;
 mod source;
 mod tidy;
@@ -26,8 +27,7 @@ mod walls;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo run -p xtask -- docs [--check] [PROGRAM] | tidy [--lower] | parts FOLDER";
+const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] [PROGRAM] | tidy [--lower] | parts FOLDER | provenance BINARY IMAGE ID FILE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +40,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["tidy", "--lower"] => tidy::lower(&root()),
         ["parts", folder] => parts::write(&root(), folder.as_ref()),
+        ["provenance", binary, image, id, file] => {
+            provenance::write(&root(), binary.as_ref(), (image, id), file.as_ref())
+        }
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -40,7 +40,7 @@ pub(crate) use extract::ForeignLink;
 pub(crate) use manifest::{MANIFEST, Manifest, TABLESPACE_MAP};
 pub(crate) use memory::WORKER_BYTES;
 pub(crate) use needs::{DiskNeed, DiskNeeds};
-pub(crate) use read::BackupReader;
+pub(crate) use read::{BackupReader, Damages};
 pub(crate) use sink::{Nowhere, Sink};
 pub(crate) use stored::StoredBackup;
 pub(crate) use tablespaces::RecordedTablespace;

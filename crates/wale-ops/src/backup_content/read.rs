@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::num::NonZeroU8;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use wale_archive::Archive;
 use wale_archive::parts::StoredPart;
+use wale_archive::proof::BACKUP_DAMAGED_MAX;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
 
@@ -20,6 +21,30 @@ use super::stored::{PartRules, StoredBackup};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
 
+/// Damage that a reading goes on behind, to find all of it. Memory: [`BACKUP_DAMAGED_MAX`] errors of some KiB.
+#[derive(Debug, Default)]
+pub(crate) struct Damages(Mutex<(Vec<OpError>, u64)>);
+
+impl Damages {
+    /// Takes note of an error that tells of damage. Whether it does.
+    fn add(&self, error: &OpError) -> bool {
+        if !matches!(error.kind, Kind::CorruptData | Kind::NotFound) {
+            return false;
+        }
+        let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        met.1 += 1;
+        if met.0.len() < BACKUP_DAMAGED_MAX {
+            met.0.push(error.duplicate());
+        }
+        true
+    }
+
+    /// The first of them, and how many there were.
+    pub(crate) fn met(self) -> (Vec<OpError>, u64) {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What reads backups.
 pub(crate) struct BackupReader<'a> {
     pub(crate) archive: &'a Archive,
@@ -29,6 +54,8 @@ pub(crate) struct BackupReader<'a> {
     pub(crate) workers: usize,
     /// Bytes of the budget that the descriptions of all backups which are read hold.
     pub(crate) described: u64,
+    /// Where damage is noted, and the other partitions are read all the same; none where the first damage ends it.
+    pub(crate) damages: Option<&'a Damages>,
 }
 
 impl BackupReader<'_> {
@@ -107,7 +134,7 @@ impl BackupReader<'_> {
         Ok(())
     }
 
-    /// All partitions, some at a time; the first error stops the others and is returned when they have ended.
+    /// All partitions, some at a time; the first error is returned when they have ended, and stops the others, unless all damage is wanted.
     async fn fetch_all<S: Sink>(
         &self,
         backup: &StoredBackup,
@@ -138,7 +165,9 @@ impl BackupReader<'_> {
         let mut outcome = Ok(());
         while let Some(result) = results.next().await {
             if let Err(error) = result {
-                token.cancel();
+                if !self.damages.is_some_and(|damages| damages.add(&error)) {
+                    token.cancel();
+                }
                 if outcome.is_ok() {
                     outcome = Err(error);
                 }

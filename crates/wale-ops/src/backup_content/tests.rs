@@ -29,6 +29,7 @@ async fn read_into_nowhere(bench: &Bench) -> Result<WholeBackup, OpError> {
         cancel: &cancel,
         workers: 1,
         described: backup.held_bytes(),
+        damages: None,
     };
     reader.read(&backup, &Arc::new(Nowhere)).await
 }

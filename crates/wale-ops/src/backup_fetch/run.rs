@@ -172,6 +172,7 @@ impl Restore<'_> {
             cancel: self.cancel,
             workers: self.options.workers,
             described: sources.held_bytes(),
+            damages: None,
         };
         let restored = sources.restored();
         if let Some(placed) = &restored.manifest {

@@ -10,7 +10,7 @@ use wale_format::layout;
 use wale_pipeline::{CancellationToken, Progress};
 
 use super::stock::Stock;
-use crate::backup_content::{BackupReader, Nowhere, StoredBackup};
+use crate::backup_content::{BackupReader, Damages, Nowhere, StoredBackup};
 use crate::error::{Kind, OpError, Result};
 
 /// What reading a backup came to.
@@ -18,7 +18,8 @@ use crate::error::{Kind, OpError, Result};
 pub(super) enum BackupOutcome {
     /// Every file came, as it was recorded.
     Good,
-    Damaged(Damage),
+    /// Some of what is damaged, and how much is.
+    Damaged(Vec<Damage>, u64),
     /// No key here opens it, or this version or its memory cannot read it.
     Unreadable(OpError),
     /// It was deleted meanwhile.
@@ -37,6 +38,8 @@ pub(super) struct BackupProver<'a> {
     pub(super) proven: BTreeSet<usize>,
     /// Why what was found could not be remembered.
     pub(super) not_remembered: Option<String>,
+    /// The damaged ones, and what was remembered of them.
+    pub(super) damaged: Vec<(usize, BackupFound)>,
 }
 
 impl BackupProver<'_> {
@@ -52,18 +55,20 @@ impl BackupProver<'_> {
             newest: self.stock.newest_objects[index],
             ..BackupFound::default()
         };
-        let outcome = match self.read_content(entry).await {
+        let damages = Damages::default();
+        let outcome = match self.read_content(entry, &damages).await {
             Ok((files, bytes)) => {
                 (found.files, found.bytes) = (files, bytes);
                 BackupOutcome::Good
             }
-            Err(error) => self.judge(entry, error).await?,
+            Err(error) => self.judge(entry, error, damages.met()).await?,
         };
         match &outcome {
             BackupOutcome::Good => drop(self.proven.insert(index)),
-            BackupOutcome::Damaged(damage) => {
+            BackupOutcome::Damaged(damaged, count) => {
                 self.proven.remove(&index);
-                found.damage = Some(damage.clone());
+                found.damaged.clone_from(damaged);
+                found.damaged_count = *count;
             }
             BackupOutcome::Unreadable(_) => {
                 if self.not_remembered.is_none()
@@ -75,7 +80,7 @@ impl BackupProver<'_> {
             }
             BackupOutcome::Gone => return Ok(outcome),
         }
-        self.remember(entry, found).await;
+        self.remember(index, found).await;
         Ok(outcome)
     }
 
@@ -84,24 +89,33 @@ impl BackupProver<'_> {
         self.proven.remove(&index);
         let found = BackupFound {
             stored_bytes: self.stock.bytes[index],
-            damage: Some(damage),
+            damaged: vec![damage],
+            damaged_count: 1,
             ..BackupFound::default()
         };
-        self.remember(&self.stock.catalog.backups[index], found)
-            .await;
+        self.remember(index, found).await;
     }
 
     /// Where it cannot be stored, that is said, and not tried again.
-    async fn remember(&mut self, entry: &BackupEntry, found: BackupFound) {
-        if self.not_remembered.is_none()
-            && let Err(error) = self.archive.note_backup(entry, self.began, found).await
-        {
+    async fn remember(&mut self, index: usize, found: BackupFound) {
+        if self.not_remembered.is_some() {
+            return;
+        }
+        let (entry, seen) = (
+            &self.stock.catalog.backups[index],
+            self.stock.proofs[index].as_ref(),
+        );
+        if !found.damaged.is_empty() {
+            self.damaged.push((index, found.clone()));
+        }
+        let noted = self.archive.note_backup(entry, self.began, found, seen);
+        if let Err(error) = noted.await {
             self.not_remembered = Some(error.chain());
         }
     }
 
     /// Reads everything that only this backup has. Gives the files and bytes that came.
-    async fn read_content(&self, entry: &BackupEntry) -> Result<(u64, u64)> {
+    async fn read_content(&self, entry: &BackupEntry, damages: &Damages) -> Result<(u64, u64)> {
         let parents = self.archive.parents(&self.stock.catalog, entry).await?;
         let chain = if parents.is_empty() {
             vec![StoredBackup::load(self.archive, entry).await?]
@@ -114,6 +128,7 @@ impl BackupProver<'_> {
             cancel: self.cancel,
             workers: self.workers,
             described: chain.iter().map(StoredBackup::held_bytes).sum(),
+            damages: Some(damages),
         };
         let nowhere = Arc::new(Nowhere);
         let Some((read, before)) = chain.split_first() else {
@@ -136,7 +151,12 @@ impl BackupProver<'_> {
     }
 
     /// What an error says about the backup; those of the store say nothing.
-    async fn judge(&self, entry: &BackupEntry, error: OpError) -> Result<BackupOutcome> {
+    async fn judge(
+        &self,
+        entry: &BackupEntry,
+        error: OpError,
+        (met, count): (Vec<OpError>, u64),
+    ) -> Result<BackupOutcome> {
         let is_of_backup = matches!(
             error.kind,
             Kind::CorruptData | Kind::Configuration | Kind::NotFound
@@ -149,7 +169,18 @@ impl BackupProver<'_> {
         }
         Ok(match error.kind {
             Kind::Configuration => BackupOutcome::Unreadable(error),
-            _ => BackupOutcome::Damaged(damage_of(entry, &error)),
+            _ => {
+                let mut damaged: Vec<Damage> = Vec::new();
+                let last = met.is_empty().then_some(&error);
+                for error in met.iter().chain(last) {
+                    let damage = damage_of(entry, error);
+                    if !damaged.contains(&damage) {
+                        damaged.push(damage);
+                    }
+                }
+                let count = count.max(damaged.len() as u64);
+                BackupOutcome::Damaged(damaged, count)
+            }
         })
     }
 }

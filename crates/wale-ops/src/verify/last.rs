@@ -48,8 +48,11 @@ pub async fn last(archive: &Archive) -> Result<LastVerified> {
     };
     for proof in proofs.into_iter().filter_map(|(_, proof)| proof) {
         last.at = last.at.max(Some(proof.at));
-        if let Some(damage) = proof.damage {
-            last.note(damage);
+        if proof.damaged() > 0 {
+            last.damaged += proof.damaged() - proof.damages().count() as u64;
+            for damage in proof.damages() {
+                last.note(damage.clone());
+            }
         } else if let Some(proven) = proof.proven() {
             last.proven_backups += 1;
             let oldest = last.oldest_backup.unwrap_or(proven);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
-use wale_archive::proof::{BackupProof, Damage, Proven};
+use wale_archive::proof::{BackupFound, BackupProof, Damage, Proven};
 use wale_archive::{Archive, Flaw};
 use wale_pg::{ArchiveFileName, WalSegmentName};
 use wale_pipeline::{CancellationToken, Progress};
@@ -71,6 +71,7 @@ pub async fn run(
         let why = wal.found.not_remembered.take();
         run.report.not_remembered = run.report.not_remembered.take().or(why);
     }
+    run.keep_damage().await;
     run.report.bytes_read = store.bytes_read();
     run.report.duration = clock.elapsed();
     Ok(run.report)
@@ -101,6 +102,8 @@ struct VerifyRun<'a> {
     report: VerifyReport,
     backups: Vec<DamagedBackup>,
     segments: Vec<DamagedSegment>,
+    /// What was remembered of damaged backups.
+    remembered: Vec<(usize, BackupFound)>,
     /// Damage that stops no recovery, or only one that asks for a history.
     others: Vec<(ArchiveFileName, Damage)>,
 }
@@ -153,6 +156,7 @@ impl<'a> VerifyRun<'a> {
             report,
             backups: Vec::new(),
             segments: Vec::new(),
+            remembered: Vec::new(),
             others: Vec::new(),
         }
     }
@@ -301,6 +305,7 @@ impl<'a> VerifyRun<'a> {
                 .filter(|&index| candidates[index].proven.is_some())
                 .collect(),
             not_remembered: None,
+            damaged: Vec::new(),
         };
         let damaged = self.backups.iter();
         let damaged: Vec<(usize, Damage)> =
@@ -320,6 +325,7 @@ impl<'a> VerifyRun<'a> {
             self.note_backup(index, outcome);
         }
         self.report.not_remembered = reader.not_remembered;
+        self.remembered = reader.damaged;
         self.note_earlier(&read);
         Ok(())
     }
@@ -335,12 +341,14 @@ impl<'a> VerifyRun<'a> {
                 line.proven = Some(self.began);
                 BackupState::Proven
             }
-            BackupOutcome::Damaged(damage) => {
-                self.backups.push(DamagedBackup {
+            BackupOutcome::Damaged(damaged, count) => {
+                self.report.findings_count += count.saturating_sub(damaged.len() as u64);
+                let damaged = damaged.into_iter().map(|damage| DamagedBackup {
                     index,
                     damage,
                     as_of: None,
                 });
+                self.backups.extend(damaged);
                 BackupState::Damaged
             }
             BackupOutcome::Unreadable(error) => {
@@ -357,18 +365,17 @@ impl<'a> VerifyRun<'a> {
         let stock = Arc::clone(&self.stock);
         for (index, proof) in stock.proofs.iter().enumerate() {
             let Some(proof) = proof else { continue };
-            let Some(damage) = &proof.damage else {
-                continue;
-            };
-            if read.contains(&index) || stock.flaws[index].is_some() {
+            if proof.damaged() == 0 || read.contains(&index) || stock.flaws[index].is_some() {
                 continue;
             }
             self.report.backups[index].state = BackupState::Damaged;
-            self.backups.push(DamagedBackup {
+            self.report.findings_count += proof.damaged() - proof.damages().count() as u64;
+            let damaged = proof.damages().map(|damage| DamagedBackup {
                 index,
                 damage: damage.clone(),
                 as_of: Some(proof.at),
             });
+            self.backups.extend(damaged);
         }
     }
 
@@ -482,6 +489,17 @@ impl<'a> VerifyRun<'a> {
         Ok(told)
     }
 
+    /// Looks whether the damage that was noted is there still. It fails nothing: it is found again.
+    async fn keep_damage(&mut self) {
+        for (index, found) in std::mem::take(&mut self.remembered) {
+            let entry = &self.stock.catalog.backups[index];
+            let kept = self.archive.keep_damage(entry, self.began, found).await;
+            if let Err(error) = kept {
+                self.report.not_remembered.get_or_insert(error.chain());
+            }
+        }
+    }
+
     /// What was deleted meanwhile is not damaged.
     async fn drop_deleted(&mut self) -> Result<()> {
         let mut left = Vec::new();
@@ -558,6 +576,7 @@ impl<'a> VerifyRun<'a> {
 
     async fn tell_backups(&mut self, world: &World<'_>) -> Result<()> {
         let stock = Arc::clone(&self.stock);
+        let mut told_of = BTreeSet::new();
         for one in std::mem::take(&mut self.backups) {
             let name = &stock.catalog.backups[one.index].name;
             let place = world.places.iter().find(|place| place.name == *name);
@@ -566,6 +585,8 @@ impl<'a> VerifyRun<'a> {
                 meaning.push(format!("it is part of backup {name}"));
             }
             match place {
+                // What that means for the backup was said at the first of its objects.
+                _ if !told_of.insert(one.index) => {}
                 Some(place) => {
                     let told = world.of_backup(place);
                     let until = told.covered.as_ref().and_then(|(_, until)| *until);

@@ -161,6 +161,40 @@ async fn a_flipped_byte_in_a_partition_is_found_named_and_remembered() {
 }
 
 #[tokio::test]
+async fn all_that_is_damaged_of_a_backup_is_named_and_what_it_means_once() {
+    let bench = backup().await;
+    let keys = bench.partition_keys();
+    assert!(keys.len() > 1, "{keys:?}");
+    for key in &keys {
+        let mut bytes = bench.memory.content(key).expect("there").to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bench.insert(key.as_str(), bytes);
+    }
+    let all = |report: &VerifyReport| {
+        let mut all: Vec<String> = told(report).iter().map(|one| one.0.to_owned()).collect();
+        all.sort_unstable();
+        all
+    };
+    let mut expected: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    expected.sort_unstable();
+    let report = content_of(&bench.archive).await;
+    assert_eq!(all(&report), expected, "{report:?}");
+    let cannot = |one: &&Finding| {
+        one.meaning
+            .iter()
+            .any(|line| line == "it cannot be restored")
+    };
+    assert_eq!(report.findings.iter().filter(cannot).count(), 1);
+    // They are all remembered.
+    let looked = names(&bench.archive).await;
+    assert_eq!(all(&looked), expected);
+    let known = last(&bench.archive).await.expect("read");
+    assert_eq!(known.damaged, keys.len() as u64);
+    assert_eq!(known.examples.len(), keys.len());
+}
+
+#[tokio::test]
 async fn a_partition_that_is_missing_or_cut_shows_in_names_and_sizes() {
     for cut in [false, true] {
         let bench = backup().await;

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 use wale_ops::backup_list::{self, BackupSummary};
+use wale_ops::wal_volume::{Trend, WalVolume};
 use wale_ops::{OpError, ProgressSnapshot, rival, role};
 use wale_pg::MajorVersion;
 
@@ -244,6 +245,7 @@ pub(crate) async fn status(app: &App) -> Reply {
     let running = app.backups.running();
     let now = app.archive.clock().now();
     let replicas = app.replicas.iter().map(|replica| replica.status(now));
+    let volume = app.wal_volume().await;
     let value = json!({
         "version": app.version,
         "mode": app.mode,
@@ -254,12 +256,19 @@ pub(crate) async fn status(app: &App) -> Reply {
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
         "further_archives": replicas.collect::<Vec<_>>(),
+        "credentials": app.credential_ends().await.iter().map(|(number, end)| json!({
+            "archive": number,
+            "what": end.what,
+            "expires": end.expires,
+            "renewed_by": end.renewal.name(),
+        })).collect::<Vec<Value>>(),
         "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),
             "ready_files": app.ready_files().await,
             "in_flight": app.life.working(),
-            "volume_free_bytes": app.wal_volume_free().await,
+            "volume_free_bytes": volume.map(|volume| volume.free_bytes),
+            "volume": volume.map(|volume| room(&volume)),
             "last_push": entries.last_push,
             "last_push_failure": entries.last_push_failure,
             "last_fetch_failure": entries.last_fetch_failure,
@@ -299,6 +308,20 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
     });
     Reply::json(StatusCode::OK, &value)
+}
+
+/// What becomes of the room for WAL.
+fn room(volume: &WalVolume) -> Value {
+    let bytes_per_hour = match volume.trend {
+        Trend::Fills { bytes_per_hour, .. } => Some(bytes_per_hour),
+        Trend::Steady | Trend::CatchesUp => None,
+    };
+    json!({
+        "trend": volume.trend.name(),
+        "bytes_per_hour": bytes_per_hour,
+        "full_in_seconds": volume.full_in().map(|time| time.as_secs()),
+        "lasts_seconds": volume.lasts.map(|time| time.as_secs()),
+    })
 }
 
 /// What is known by reading the archive, and what this process read of it.

@@ -25,6 +25,13 @@ const PRIVATE_ENDS: [&str; 4] = [".local", ".internal", ".svc", ".cluster.local"
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
+/// What our page's own requests carry. Another site's page cannot send it: a browser would ask for leave first (OPTIONS), and there is none.
+const OF_PAGE: HeaderName = HeaderName::from_static("wale-page");
+
+/// Browsers send it over plain HTTP when a person opens an address or follows a link, and with nothing that a page asks for within itself
+/// but a frame. A script of another site needs the same leave for it.
+const OPENS: HeaderName = HeaderName::from_static("upgrade-insecure-requests");
+
 /// The names that are accepted, and whether a strange one was reported.
 #[derive(Debug)]
 pub(crate) struct Hosts {
@@ -146,18 +153,23 @@ fn is_browser(headers: &HeaderMap) -> bool {
 
 /// Another site's page asks in the background, or shows the answer within itself. It could read nothing, but it may not even ask. A
 /// link that a person follows from a chat or a wiki comes from elsewhere, too, and is no such thing. Browsers tell this over TLS
-/// and on their own machine only. To an address over plain HTTP they tell from where they come, unless that site hides it: then
-/// the page itself, which costs nothing, is all that a link leads to.
+/// and on their own machine only. To an address over plain HTTP they tell from where they come, unless that site hides it. So there our
+/// own page says that it is it, a person's own request shows as such, and what says nothing is not answered.
 fn is_from_elsewhere(route: Route<'_>, headers: &HeaderMap, host: &HeaderValue) -> bool {
     let says = |name: &str, words: &[&str]| {
         let value = headers.get(name).map(HeaderValue::as_bytes);
         value.is_some_and(|value| words.iter().any(|word| word.as_bytes() == value))
     };
     if !headers.contains_key("sec-fetch-site") {
-        let mut sources = [ORIGIN, REFERER]
-            .into_iter()
-            .flat_map(|name| headers.get_all(name));
-        return route != Route::Page && sources.any(|source| !is_of(source, host));
+        let sources = || {
+            let names = [ORIGIN, REFERER].into_iter();
+            names.flat_map(|name| headers.get_all(name))
+        };
+        let is_known = headers.contains_key(OF_PAGE)
+            || headers.contains_key(OPENS)
+            || sources().next().is_some()
+            || !is_browser(headers);
+        return route != Route::Page && (!is_known || sources().any(|source| !is_of(source, host)));
     }
     let is_link = says("sec-fetch-mode", &["navigate"]) && says("sec-fetch-dest", &["document"]);
     !says("sec-fetch-site", &["same-origin", "none"]) && !is_link
@@ -360,8 +372,19 @@ mod tests {
             referer("http://evil.example/a?http://10.0.0.5:5000/"),
         );
         let cases: &[Case<'_>] = &[
-            // The page's own requests, which say nothing; those of who lets a browser tell.
-            (backups, &[own, agent], 200),
+            // The page's own requests; an address that a person opens; those of who lets a browser tell.
+            (backups, &[own, agent, ("wale-page", "1")], 200),
+            (
+                Route::Status,
+                &[own, agent, ("upgrade-insecure-requests", "1")],
+                200,
+            ),
+            // A picture, a frame's picture, a request in the background, of a site that hides itself.
+            (backups, &[own, agent], 403),
+            (Route::Status, &[own, ("accept-language", "de")], 403),
+            (Route::Metrics, &[own, agent], 403),
+            // Who says both is from where he says.
+            (backups, &[own, agent, evil, ("wale-page", "1")], 403),
             (backups, &[own, agent, of_own], 200),
             (backups, &[named, referer("http://SIDECAR:80/ui")], 200),
             // A proxy that leaves the port out.

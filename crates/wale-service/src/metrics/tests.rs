@@ -1,8 +1,9 @@
 //! The series, their names, and both formats.
 
 use wale_format::BackupName;
-use wale_ops::recoverable::{Recoverable, Window};
-use wale_ops::{RehearsalRecord, Rehearsals};
+use wale_ops::recoverable::{Growth, Recoverable, Window};
+use wale_ops::wal_volume::Trend;
+use wale_ops::{RehearsalRecord, Rehearsals, Renewal};
 
 use super::*;
 
@@ -33,7 +34,16 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         pusher,
         ready_files: None,
         backup_running: true,
-        wal_volume_free: Some(5 << 30),
+        credential_ends: vec![(2, ends(1_800_000_000)), (2, ends(1_700_000_000))],
+        wal_volume: Some(WalVolume {
+            free_bytes: 5 << 30,
+            waiting: 9,
+            trend: Trend::Fills {
+                bytes_per_hour: 1 << 30,
+                full_in: Some(Duration::from_hours(5)),
+            },
+            lasts: None,
+        }),
         certificate_expires: Some(at),
     };
     metrics.text(&scrape, Dialect::OpenMetrics);
@@ -58,6 +68,7 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         "wale_last_rehearsal_timestamp_seconds 1700000000.5",
         "wale_last_rehearsal_ok 0.0",
         "wale_wal_volume_free_bytes 5368709120.0",
+        "wale_wal_volume_full_in_seconds 18000.0",
         "wale_wal_fetches_total{outcome=\"found\"} 1",
         "wale_wal_absences_total{outcome=\"proven\"} 1",
         "wale_backups_total{outcome=\"ok\"} 1",
@@ -69,6 +80,7 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         "wale_http_requests_total{route=\"/ping\",status=\"200\"} 1",
         "wale_tls_handshake_failures_total 0",
         "wale_tls_certificate_expiry_timestamp_seconds 1700000000.5",
+        "wale_credentials_expiry_timestamp_seconds{archive=\"2\",renewed_by=\"nobody\"} 1700000000.0",
         "wale_build_info{version=\"1.2.3\"} 1",
     ];
     for line in lines {
@@ -76,6 +88,14 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         assert!(is_there, "no line {line:?} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+}
+
+fn ends(seconds: i64) -> CredentialEnd {
+    CredentialEnd {
+        what: "keys".to_owned(),
+        expires: DateTime::from_timestamp(seconds, 0).unwrap(),
+        renewal: Renewal::Nobody,
+    }
 }
 
 /// Two backups, and WAL of an hour.
@@ -87,6 +107,11 @@ fn holdings(at: DateTime<Utc>) -> Holdings {
         newest_backup: Some((backup.clone(), at)),
         objects: 9,
         bytes: 1024,
+        growth: Growth {
+            last_day: 100,
+            last_week: 500,
+            wal_bytes_per_hour: Some(7),
+        },
         windows: vec![Window {
             from: at,
             until: Some(at + chrono::Duration::hours(1)),
@@ -128,7 +153,8 @@ fn fresh() -> (Metrics, Scrape) {
         pusher: PusherStats::default(),
         ready_files: Some(0),
         backup_running: false,
-        wal_volume_free: None,
+        credential_ends: Vec::new(),
+        wal_volume: None,
         certificate_expires: None,
     };
     (Metrics::new("1"), scrape)

@@ -1,4 +1,5 @@
-//! Tells people: a ping for each base backup, and a message for each thing that is wrong and when it is so no more.
+//! Tells people: a ping for each base backup, a message for each thing that is wrong and when it is so no more, and one after a start with
+//! all that is wrong, so that what was mended while nobody looked does not stay open at whoever was told.
 //!
 //! ```text
 //!   what /status says ─ every 2 s ─▶ what is new ─▶ bounded queues ─▶ one request at a time, repeated
@@ -9,19 +10,21 @@
 
 mod post;
 mod problems;
+mod told;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wale_ops::retry::Pauses;
 
 use self::post::{Posted, Poster};
-use self::problems::{Problem, Problems, problems};
+use self::problems::{Problem, problems};
+use self::told::{News, Told};
 use crate::app::{App, moment};
 use crate::options::NoticeOptions;
 
@@ -70,7 +73,7 @@ async fn look(
     messages: Option<mpsc::Sender<String>>,
     pings: mpsc::Sender<&'static str>,
 ) {
-    let mut known = Problems::new();
+    let mut told = Told::default();
     let mut dropped = 0_u64;
     let mut backups = SeenBackups::new(app);
     loop {
@@ -79,62 +82,47 @@ async fn look(
             let _ = pings.try_send(end);
         }
         if let Some(messages) = &messages {
-            let now = problems(app);
-            for (name, problem, event) in changes(&known, &now) {
-                let text = message(app, name, problem, event, dropped);
-                match messages.try_send(text) {
+            let has_looked = has_looked(app);
+            let now = problems(app, &app.credential_ends().await);
+            for news in told.news(&now, has_looked) {
+                match messages.try_send(message(app, &news, dropped)) {
                     Ok(()) => dropped = 0,
                     Err(_) => dropped += 1,
                 }
             }
-            known = now;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// What became of a problem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
-    Problem,
-    Recovered,
+/// Whether everything was looked at since the start: until then what is not seen may only not have been looked for.
+fn has_looked(app: &App) -> bool {
+    let mut replicas = app.replicas.iter();
+    app.journal.entries().has_looked && replicas.all(|one| one.known().last_pass.is_some())
 }
 
-impl Event {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Problem => "problem",
-            Self::Recovered => "recovered",
+fn message(app: &App, news: &News, dropped: u64) -> String {
+    let about = |name: &str, problem: &Problem| json!({"problem": name, "message": problem.message, "hint": problem.hint});
+    let (event, mut value) = match news {
+        News::Problem(name, problem) => ("problem", about(name, problem)),
+        News::Recovered(name, problem) => ("recovered", about(name, problem)),
+        News::Started(all) => {
+            let all = all.iter().map(|(name, problem)| about(name, problem));
+            ("started", json!({"problems": all.collect::<Vec<Value>>()}))
         }
-    }
-}
-
-/// What is new. The words of a problem that lasts may change: it is told once.
-fn changes<'a>(
-    before: &'a Problems,
-    now: &'a Problems,
-) -> impl Iterator<Item = (&'a str, &'a Problem, Event)> {
-    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
-    let gone = before.iter().filter(|(name, _)| !now.contains_key(*name));
-    let new = new.map(|(name, problem)| (name.as_str(), problem, Event::Problem));
-    new.chain(gone.map(|(name, problem)| (name.as_str(), problem, Event::Recovered)))
-}
-
-fn message(app: &App, name: &str, problem: &Problem, event: Event, dropped: u64) -> String {
-    let mut value = json!({
-        "event": event.name(),
-        "problem": name,
-        "message": problem.message,
-        "hint": problem.hint,
-        "at": moment(app.archive.clock().now()),
-        "host": app.host_name,
-        "archive": app.archive.location(),
-        "version": app.version,
-    });
-    if dropped > 0
-        && let Some(object) = value.as_object_mut()
-    {
-        object.insert("dropped_before".to_owned(), dropped.into());
+    };
+    let facts = [
+        ("event", event.to_owned()),
+        ("at", moment(app.archive.clock().now())),
+        ("host", app.host_name.clone()),
+        ("archive", app.archive.location()),
+        ("version", app.version.to_owned()),
+    ];
+    if let Some(object) = value.as_object_mut() {
+        object.extend(facts.map(|(name, fact)| (name.to_owned(), fact.into())));
+        if dropped > 0 {
+            object.insert("dropped_before".to_owned(), dropped.into());
+        }
     }
     value.to_string()
 }
@@ -295,35 +283,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-
-    fn of(names: &[&str]) -> Problems {
-        let problem = |name: &&str| Problem {
-            message: format!("{name} is wrong"),
-            hint: None,
-        };
-        names
-            .iter()
-            .map(|name| ((*name).to_owned(), problem(name)))
-            .collect()
-    }
-
-    #[test]
-    fn what_is_new_and_what_is_gone_is_told_once() {
-        let told = |before: &[&str], now: &[&str]| -> Vec<(String, Event)> {
-            changes(&of(before), &of(now))
-                .map(|(name, _, event)| (name.to_owned(), event))
-                .collect()
-        };
-        assert_eq!(told(&[], &["gap"]), [("gap".into(), Event::Problem)]);
-        assert_eq!(told(&["gap"], &["gap"]), []);
-        assert_eq!(
-            told(&["gap"], &["backup"]),
-            [
-                ("backup".into(), Event::Problem),
-                ("gap".into(), Event::Recovered)
-            ]
-        );
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_repeated_until_it_is_taken_refused_or_too_old() {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use wale_ops::Kind;
+use wale_ops::{CredentialEnd, Kind};
 
-use crate::app::App;
+use crate::app::{App, moment};
 use crate::journal::{Entries, FailureRecord};
 use crate::lifecycle::{Complaint, Topic};
 use crate::replica::Replica;
@@ -23,32 +23,35 @@ const LASTING: Duration = Duration::from_mins(2);
 pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// It is tried again by itself, and has not lasted yet: nobody is woken for it.
+    pub(crate) is_young: bool,
 }
 
 /// Things that are wrong, by their names.
 pub(crate) type Problems = BTreeMap<String, Problem>;
 
 /// Everything that is wrong now.
-pub(crate) fn problems(app: &App) -> Problems {
+pub(crate) fn problems(app: &App, ends: &[(u8, CredentialEnd)]) -> Problems {
     let mut found = of_complaints(&app.life.complaints());
     found.extend(of_entries(&app.journal.entries()));
     let now = app.archive.clock().now();
     for replica in &app.replicas {
         found.extend(of_replica(replica, now));
     }
+    found.extend(of_credentials(ends, now));
     found
 }
 
 /// Why the sidecar is not ready. A backup that failed is told at once: nobody tries it again soon.
 fn of_complaints(complaints: &[Complaint]) -> Problems {
-    let told = complaints.iter().filter(|complaint| {
-        complaint.topic == Topic::Identity
-            || (complaint.topic != Topic::Backup && complaint.lasting >= LASTING)
-    });
+    let told = complaints
+        .iter()
+        .filter(|complaint| complaint.topic != Topic::Backup);
     told.map(|complaint| {
         let problem = Problem {
             message: complaint.reason.clone(),
             hint: None,
+            is_young: complaint.topic != Topic::Identity && complaint.lasting < LASTING,
         };
         (complaint.topic.name().to_owned(), problem)
     })
@@ -123,8 +126,13 @@ fn of_replica(replica: &Replica, now: DateTime<Utc>) -> Problems {
             .to_std()
             .is_ok_and(|lasting| lasting >= LASTING)
     });
-    if let Some(failure) = known.failure.as_ref().filter(|_| lasts) {
-        found.insert(format!("archive-{number}"), of_failure(failure));
+    let fails = known.failing_since.and(known.failure.as_ref());
+    if let Some(failure) = fails {
+        let problem = Problem {
+            is_young: !lasts,
+            ..of_failure(failure)
+        };
+        found.insert(format!("archive-{number}"), problem);
     }
     if let Some(failure) = &known.last_retention_failure {
         found.insert(format!("archive-{number}-retention"), of_failure(failure));
@@ -142,11 +150,28 @@ fn of_replica(replica: &Replica, now: DateTime<Utc>) -> Problems {
     found
 }
 
+/// Credentials that end soon and that nobody renews, and those that somebody should have renewed.
+fn of_credentials(ends: &[(u8, CredentialEnd)], now: DateTime<Utc>) -> Problems {
+    let due = ends.iter().filter(|(_, end)| end.is_due(now));
+    due.map(|(number, end)| {
+        let name = match number {
+            1 => "credentials".to_owned(),
+            number => format!("archive-{number}-credentials"),
+        };
+        let verb = if end.expires <= now { "ended" } else { "ends" };
+        let message = format!("{} {verb} at {}", end.what, moment(end.expires));
+        let hint = "renew it: archiving and restores stop when it has ended";
+        (name, Problem::new(message, hint))
+    })
+    .collect()
+}
+
 impl Problem {
     fn new(message: String, hint: &str) -> Self {
         Self {
             message,
             hint: Some(hint.to_owned()),
+            is_young: false,
         }
     }
 }
@@ -155,13 +180,14 @@ fn of_failure(failure: &FailureRecord) -> Problem {
     Problem {
         message: format!("{}: {}", failure.what, failure.message),
         hint: failure.hint.clone(),
+        is_young: false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use wale_ops::OpError;
+    use wale_ops::{OpError, Renewal};
 
     use super::*;
     use crate::journal::{GapRecord, RecoverableRecord};
@@ -177,11 +203,34 @@ mod tests {
     #[test]
     fn what_is_tried_again_is_told_when_it_lasts_and_the_rest_at_once() {
         let (long, short) = (LASTING, LASTING.saturating_sub(Duration::from_secs(1)));
-        let told = |topic, lasting| of_complaints(&[complaint(topic, lasting)]).len();
-        assert_eq!(told(Topic::WalPush, short), 0);
-        assert_eq!(told(Topic::WalPush, long), 1);
-        assert_eq!(told(Topic::Identity, Duration::ZERO), 1);
-        assert_eq!(told(Topic::Backup, long), 0, "its own failure is told");
+        let young = |topic, lasting| -> Vec<bool> {
+            let found = of_complaints(&[complaint(topic, lasting)]);
+            found.values().map(|problem| problem.is_young).collect()
+        };
+        assert_eq!(young(Topic::WalPush, short), [true]);
+        assert_eq!(young(Topic::WalPush, long), [false]);
+        assert_eq!(young(Topic::Identity, Duration::ZERO), [false]);
+        let backup = young(Topic::Backup, long);
+        assert!(backup.is_empty(), "its own failure is told");
+    }
+
+    #[test]
+    fn credentials_are_told_when_somebody_must_renew_them() {
+        let now: DateTime<Utc> = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let end = |days, renewal| CredentialEnd {
+            what: "the token".to_owned(),
+            expires: now + TimeDelta::days(days),
+            renewal,
+        };
+        let ends = [
+            (1, end(13, Renewal::Nobody)),
+            (2, end(15, Renewal::Nobody)),
+            (3, end(0, Renewal::Others)),
+            (4, end(1, Renewal::Others)),
+            (5, end(-1, Renewal::Own)),
+        ];
+        let names: Vec<String> = of_credentials(&ends, now).into_keys().collect();
+        assert_eq!(names, ["archive-3-credentials", "credentials"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::http::call::HttpCall;
 use crate::http::failure::{Asked, Failure};
 use crate::http::text::query;
 use crate::http::transport::{Answer, Outgoing, Transport};
-use crate::{HttpTimeouts, ObjectKey, StoreError};
+use crate::{CredentialEnd, HttpTimeouts, ObjectKey, StoreError};
 
 /// An error's body longer than this is not Azure's: theirs are some hundred bytes.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -66,6 +66,11 @@ impl<'a> BlobCall<'a> {
 }
 
 impl Container {
+    /// When the right to ask ends.
+    pub(super) async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.keys.ends().await
+    }
+
     /// Reads the file of certificates; asks nobody.
     pub(super) fn new(options: &AzureOptions) -> Result<Self, String> {
         let transport = Transport::new(

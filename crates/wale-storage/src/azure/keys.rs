@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use chrono::{DateTime, Utc};
 
 use super::options::AzureOptions;
-use super::source::{AzureCredentialSource, AzureCredentials};
+use super::source::{AzureClient, AzureClientProof, AzureCredentialSource, AzureCredentials};
 use super::tokens;
 use crate::http::failure::Failure;
 use crate::http::keeper::{Granted, Keeper};
 use crate::http::named_file::read_secret;
 use crate::http::text::fits_header;
 use crate::http::transport::Transport;
-use crate::{HttpTimeouts, Proxies, Secret};
+use crate::{CredentialEnd, HttpTimeouts, Proxies, Renewal, Secret, ends};
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
@@ -67,6 +66,38 @@ impl AzureKeys {
         self.keeper.other_than(refused, self.grant()).await
     }
 
+    /// When they end, as far as that is known.
+    pub(super) async fn ends(&self) -> Vec<CredentialEnd> {
+        let of_signature = |text: &Secret, renewal| {
+            let end = ends::of_shared_access(text.expose())?;
+            Some(CredentialEnd::new(
+                "the shared access signature",
+                end,
+                renewal,
+            ))
+        };
+        let given = match &self.source {
+            AzureCredentialSource::SharedAccess(text) => of_signature(text, Renewal::Nobody),
+            AzureCredentialSource::SharedAccessFile(path) => {
+                let text = read_secret(path).await.ok();
+                text.and_then(|text| of_signature(&text, Renewal::Nobody))
+            }
+            AzureCredentialSource::Client(AzureClient {
+                proof: AzureClientProof::TokenFile(path),
+                ..
+            }) => CredentialEnd::of_token_file(path).await,
+            _ => None,
+        };
+        let kept = match &self.source {
+            AzureCredentialSource::SharedAccess(_) | AzureCredentialSource::SharedAccessFile(_) => {
+                None
+            }
+            _ => self.keeper.expires(),
+        };
+        let kept = kept.map(|end| CredentialEnd::new("the token of Entra", end, Renewal::Own));
+        given.into_iter().chain(kept).collect()
+    }
+
     /// Asks the source; what lies in files is read now.
     pub(super) async fn grant(&self) -> Result<Granted<AzureCredentials>, Failure> {
         match &self.source {
@@ -108,18 +139,8 @@ fn shared_access(text: &Secret) -> Result<Granted<AzureCredentials>, Failure> {
     }
     Ok(Granted {
         credentials: AzureCredentials::SharedAccess(Secret::new(query)),
-        expires: expiry(query),
+        expires: ends::of_shared_access(query),
     })
-}
-
-/// When a shared access signature ends, if it says so: `se=2027-01-01T00%3A00%3A00Z`.
-fn expiry(query: &str) -> Option<DateTime<Utc>> {
-    let mut pairs = query.split('&');
-    let moment = pairs.find_map(|pair| pair.strip_prefix("se="))?;
-    let moment = moment.replace("%3A", ":").replace("%3a", ":");
-    DateTime::parse_from_rfc3339(&moment)
-        .ok()
-        .map(|moment| moment.to_utc())
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use crate::http::writes::{UploadStore, Way};
 use crate::http::{reading, upload};
 use crate::store::check_prefix;
 use crate::{
-    Body, InvalidKey, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError,
+    Body, CredentialEnd, InvalidKey, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome,
+    Store, StoreError,
 };
 
 /// Refuses a name that the store would take for another: it makes slashes of backslashes, and drops dots from the ends of
@@ -110,6 +111,10 @@ impl Store for AzureStore {
 
     fn location(&self) -> String {
         self.inner.client.location().to_owned()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.client.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

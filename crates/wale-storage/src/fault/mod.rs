@@ -23,7 +23,8 @@ use self::body::{corrupted, limited};
 use self::control::FaultControlFile;
 pub use self::plan::{Fault, FaultPlan, Occurrence, Verb};
 use crate::{
-    Body, BodyError, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store, StoreError,
+    Body, BodyError, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, PutOutcome, Store,
+    StoreError,
 };
 
 /// Takes a store down and up again, from anywhere. Clones work on the same store.
@@ -354,6 +355,10 @@ impl Store for FaultyStore {
 
     fn location(&self) -> String {
         self.inner.location()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ use crate::http::failure::{Asked, Failure};
 use crate::http::seen::LastSeen;
 use crate::http::text::{escape, query};
 use crate::http::transport::{Answer, Outgoing, Transport};
-use crate::{HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
+use crate::{CredentialEnd, HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
 
 /// An error's body longer than this is not Google's: theirs are some hundred bytes.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -64,6 +64,11 @@ pub(crate) enum Target<'a> {
 pub(super) type Request<'a> = HttpCall<'a, Target<'a>>;
 
 impl Bucket {
+    /// When the right to ask ends.
+    pub(super) async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.tokens.ends().await
+    }
+
     /// Reads the file of certificates; asks nobody.
     pub(super) fn new(options: &GcsOptions) -> Result<Self, String> {
         let transport = Transport::new(

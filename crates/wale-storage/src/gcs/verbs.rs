@@ -15,7 +15,10 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::upload;
 use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
-use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store,
+    StoreError,
+};
 
 #[async_trait]
 impl Store for GcsStore {
@@ -98,6 +101,10 @@ impl Store for GcsStore {
 
     fn location(&self) -> String {
         self.inner.bucket.location().to_owned()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.bucket.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

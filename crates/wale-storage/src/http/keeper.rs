@@ -87,6 +87,11 @@ impl<C: PartialEq> Keeper<C> {
         }
     }
 
+    /// When those in use end, where they say it and nobody is renewing them at this moment.
+    pub(crate) fn expires(&self) -> Option<DateTime<Utc>> {
+        self.kept.try_lock().ok()?.as_ref()?.expires
+    }
+
     /// Other credentials than these, which were refused; `None` when `grant` has none.
     pub(crate) async fn other_than(
         &self,

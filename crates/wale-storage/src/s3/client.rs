@@ -18,7 +18,7 @@ use crate::http::failure::{Asked, Failure, Refusal};
 use crate::http::seen::LastSeen;
 use crate::http::text::query;
 use crate::http::transport::{Answer, Outgoing, Transport};
-use crate::{HttpTimeouts, ObjectKey, StoreError};
+use crate::{CredentialEnd, HttpTimeouts, ObjectKey, StoreError};
 
 /// An error's body longer than this is not S3's: theirs are some hundred bytes.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -78,6 +78,11 @@ impl<'a> Call<'a> {
 }
 
 impl Client {
+    /// When the right to ask ends.
+    pub(super) async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.keys.ends().await
+    }
+
     /// Reads the file of certificates; asks nobody.
     pub(super) fn new(options: &S3Options) -> Result<Self, String> {
         let S3Options {

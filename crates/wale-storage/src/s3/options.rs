@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
+
 use super::credentials::CredentialSource;
 use crate::http::slots::Slots;
 use crate::{HttpTimeouts, Proxies, RetryPolicy, Secret};
@@ -99,6 +101,8 @@ pub struct S3Options {
     pub region: String,
     /// Where keys come from.
     pub credentials: CredentialSource,
+    /// When they end, where they are given with their end and in no file.
+    pub keys_expire: Option<DateTime<Utc>>,
     /// The storage class of new objects; `None` is the bucket's.
     pub storage_class: Option<String>,
     /// Encryption at rest.

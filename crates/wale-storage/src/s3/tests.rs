@@ -74,6 +74,7 @@ impl Server {
             }),
             region: "us-east-1".into(),
             credentials: CredentialSource::Static(keys("A")),
+            keys_expire: None,
             storage_class: None,
             encryption: ServerEncryption::BucketDefault,
             checksum: UploadChecksum::Crc32c,

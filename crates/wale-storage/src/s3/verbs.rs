@@ -18,7 +18,10 @@ use crate::http::probe::{discard_stale_trials, is_guarded};
 use crate::http::writes::{UploadStore, Way};
 use crate::http::{reading, upload};
 use crate::store::check_prefix;
-use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store,
+    StoreError,
+};
 
 #[async_trait]
 impl Store for S3Store {
@@ -115,6 +118,10 @@ impl Store for S3Store {
 
     fn location(&self) -> String {
         self.inner.client.location().to_owned()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.client.credential_ends().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

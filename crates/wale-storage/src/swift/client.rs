@@ -15,7 +15,7 @@ use crate::http::failure::{ANSWERS_WITH_AN_ERROR, Asked, Failure, Meaning, Refus
 use crate::http::seen::LastSeen;
 use crate::http::text::{escape, escape_path, query};
 use crate::http::transport::{Answer, Outgoing, Transport};
-use crate::{HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
+use crate::{CredentialEnd, HttpTimeouts, Misconfiguration, ObjectKey, StoreError};
 
 /// An answer that holds one entry of a listing is some hundred bytes long.
 const SHORT_BYTES_MAX: usize = 64 << 10;
@@ -58,6 +58,11 @@ impl SwiftCall<'_> {
 }
 
 impl SwiftClient {
+    /// When the right to ask ends.
+    pub(super) fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.logins.ends()
+    }
+
     /// Reads the file of certificates; asks nobody.
     pub(super) fn new(options: &SwiftOptions) -> Result<Self, String> {
         let transport = Transport::new(

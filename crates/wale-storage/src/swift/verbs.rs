@@ -13,7 +13,10 @@ use crate::http::probe::{discard_stale_trials, try_conditions};
 use crate::http::upload;
 use crate::http::writes::{UploadStore, Way};
 use crate::store::check_prefix;
-use crate::{Body, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store, StoreError};
+use crate::{
+    Body, CredentialEnd, Looking, Object, ObjectKey, ObjectMeta, Ours, PutOutcome, Store,
+    StoreError,
+};
 
 #[async_trait]
 impl Store for SwiftStore {
@@ -96,6 +99,10 @@ impl Store for SwiftStore {
 
     fn location(&self) -> String {
         self.inner.client.location().to_owned()
+    }
+
+    async fn credential_ends(&self) -> Vec<CredentialEnd> {
+        self.inner.client.credential_ends()
     }
 
     async fn check(&self) -> Result<(), StoreError> {

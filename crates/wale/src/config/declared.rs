@@ -248,6 +248,9 @@ settings! {
     AWS_SESSION_TOKEN: Option<s3::Secret> = Setting::new(S3, &Opt(Text("text", s3::secret)),
         "The token of a temporary pair of keys.")
         .aliases(&["AWS_SECURITY_TOKEN"]).secret();
+    AWS_CREDENTIAL_EXPIRATION: Option<String> = Setting::new(S3, &Opt(TEXT),
+        "When a temporary pair of keys ends, as Amazon's tools export it beside them. wale check, /status and an alert warn before; \
+         what is no time in RFC 3339 is passed over.");
     AWS_INSTANCE_PROFILE: bool = Setting::new(S3, &SWITCH,
         "Whether the keys are those of the instance's role, from its metadata service (version 2 only).")
         .default("off");

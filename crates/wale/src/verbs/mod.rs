@@ -27,7 +27,7 @@ pub(crate) use wal_record::WalObject;
 use print::print;
 
 use indicatif::ProgressBar;
-use wale_ops::{Archive, Kind, OpError};
+use wale_ops::{Archive, Kind, OpError, WalDirectory};
 
 use crate::assemble::VERSION;
 use crate::bounds::Bounds;
@@ -87,7 +87,8 @@ pub(crate) fn run(
         Verb::Status { json } => {
             let settings = loaded.require(&[Group::Archive])?;
             let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
-            let status = status::run(&archive, *json);
+            let wal = WalDirectory::at(settings.get(&declared::PGWAL));
+            let status = status::run(&archive, &wal, *json);
             print(&runtime::small()?.block_on(status)?)
         }
         Verb::Verify(arguments) => verify::run(arguments, loaded, bar),

@@ -1,12 +1,14 @@
 //! `status`: what the archive holds, and from when to when it can be restored. Asks the archive, and no sidecar.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use wale_ops::recoverable::{self, Holdings, Window};
+use wale_ops::recoverable::{self, Growth, Holdings, Window};
 use wale_ops::verify::{self, LastVerified};
-use wale_ops::{Archive, OpError, Rehearsals};
+use wale_ops::wal_volume::{self, Trend, WalVolume};
+use wale_ops::{Archive, OpError, Rehearsals, WalDirectory};
 
 use super::adopt::{gap_of, shown};
 use crate::logging::escaped;
@@ -16,33 +18,52 @@ use crate::progress::{bytes, duration};
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn run(archive: &Archive, json: bool) -> Result<String, OpError> {
+pub(super) async fn run(
+    archive: &Archive,
+    wal: &WalDirectory,
+    json: bool,
+) -> Result<String, OpError> {
     let found = recoverable::holdings(archive).await?;
     let verified = verify::last(archive).await?;
     let (location, now) = (archive.location(), archive.clock().now());
+    // On a host without the server there is no such directory, and nothing to say.
+    let volume = wal_volume::look(wal, found.growth.wal_bytes_per_hour, now).ok();
+    let report = Report {
+        found: &found,
+        verified: &verified,
+        volume: volume.as_ref(),
+        location: &location,
+        now,
+    };
     Ok(if json {
-        format!("{:#}\n", as_json(&found, &verified, &location))
+        format!("{:#}\n", as_json(&report))
     } else {
-        as_text(&found, &verified, &location, now)
+        as_text(&report)
     })
 }
 
-fn as_text(
-    found: &Holdings,
-    verified: &LastVerified,
-    location: &str,
+/// What is told.
+struct Report<'a> {
+    found: &'a Holdings,
+    verified: &'a LastVerified,
+    volume: Option<&'a WalVolume>,
+    location: &'a str,
     now: DateTime<Utc>,
-) -> String {
+}
+
+fn as_text(report: &Report<'_>) -> String {
+    let Report { found, now, .. } = *report;
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Names are the archive's: no control character of them may reach the terminal.
         let _ = writeln!(text, "{name:<12} {}", escaped(value));
     };
-    line("archive", location);
+    line("archive", report.location);
     line(
         "stored",
         &format!("{} in {} objects", bytes(found.bytes), found.objects),
     );
+    line("", &of_growth(&found.growth));
     match &found.newest_backup {
         Some((name, end)) => {
             line("backups", &format!("{}, newest {name}", found.backups));
@@ -82,11 +103,60 @@ fn as_text(
     }
     for (name, said) in ["verified", "", ""]
         .into_iter()
-        .zip(of_verified(verified, now))
+        .zip(of_verified(report.verified, now))
     {
         line(name, &said);
     }
+    if let Some(volume) = report.volume {
+        line("WAL volume", &format!("{} free", bytes(volume.free_bytes)));
+        line("", &of_volume(volume));
+    }
     text
+}
+
+/// What came of late.
+fn of_growth(growth: &Growth) -> String {
+    format!(
+        "{} came in the last day, {} in the last 7 days",
+        bytes(growth.last_day),
+        bytes(growth.last_week)
+    )
+}
+
+/// What becomes of the room for WAL.
+fn of_volume(volume: &WalVolume) -> String {
+    let waiting = volume.waiting;
+    match volume.trend {
+        Trend::Steady => match volume.lasts {
+            Some(lasts) => format!(
+                "not growing; it would last {} if nothing were archived any more",
+                long(lasts)
+            ),
+            None => "not growing".to_owned(),
+        },
+        Trend::CatchesUp => {
+            format!("not growing: {waiting} segments wait, and more are archived than come")
+        }
+        Trend::Fills {
+            bytes_per_hour,
+            full_in: Some(full_in),
+        } => format!(
+            "FULL in {}: {waiting} segments wait, and {} come in an hour",
+            long(full_in),
+            bytes(bytes_per_hour)
+        ),
+        Trend::Fills { full_in: None, .. } => {
+            format!("growing: {waiting} segments wait; how fast they come is not known")
+        }
+    }
+}
+
+/// A length of time that may be months.
+fn long(length: Duration) -> String {
+    match length.as_secs() / 86400 {
+        0 => duration(length),
+        days => format!("{days} d {} h", length.as_secs() / 3600 % 24),
+    }
 }
 
 /// What was read of the archive to verify it, and what was found.
@@ -176,7 +246,10 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
-fn as_json(found: &Holdings, verified: &LastVerified, location: &str) -> Value {
+fn as_json(report: &Report<'_>) -> Value {
+    let Report {
+        found, verified, ..
+    } = *report;
     let told = |window: &Window| {
         let stretch = &window.stretch;
         json!({
@@ -195,9 +268,21 @@ fn as_json(found: &Holdings, verified: &LastVerified, location: &str) -> Value {
         })
     };
     json!({
-        "archive": location,
+        "archive": report.location,
         "bytes": found.bytes,
         "objects": found.objects,
+        "growth": {
+            "last_day_bytes": found.growth.last_day,
+            "last_week_bytes": found.growth.last_week,
+            "wal_bytes_per_hour": found.growth.wal_bytes_per_hour,
+        },
+        "wal_volume": report.volume.map(|volume| json!({
+            "free_bytes": volume.free_bytes,
+            "waiting": volume.waiting,
+            "trend": volume.trend.name(),
+            "full_in_seconds": volume.full_in().map(|time| time.as_secs()),
+            "lasts_seconds": volume.lasts.map(|time| time.as_secs()),
+        })),
         "backups": found.backups,
         "newest_backup": found.newest_backup.as_ref().map(|(name, end)| json!({
             "name": name.to_string(),

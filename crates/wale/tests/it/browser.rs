@@ -36,6 +36,11 @@ impl Drop for Browser {
 impl Browser {
     /// None, and a skip that is counted, where it is not installed.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(test: &str, more: &[&str]) -> Option<Self> {
         let is_there = |name: &str| Path::new("/usr/bin").join(name).exists();
         if !is_there("chromium") || !is_there("chromedriver") {
             skip(test, "Chromium and chromedriver are not installed");
@@ -56,13 +61,22 @@ impl Browser {
         wait_until("chromedriver to listen", LONG, || {
             browser.raw("GET", "/status", None).ok()
         });
+        let mut arguments = vec![
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+            "--hide-scrollbars",
+            // What the browser asks for itself is no page's.
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+        ];
+        arguments.extend(more);
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
-            "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": [
-                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server", "--hide-scrollbars",
-                // What the browser asks for itself is no page's.
-                "--disable-background-networking", "--disable-component-update", "--no-first-run",
-            ]},
+            "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": arguments},
         }}});
         let made = browser.call("POST", "/session", Some(&wanted));
         made["sessionId"]

@@ -114,17 +114,34 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The statement beside the image is about this image and this binary.
+fn says_where_it_comes_from(file: &Path, binary: &Path, tag: &str) {
+    let text = std::fs::read_to_string(file).expect("written");
+    let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(said["predicateType"], "https://slsa.dev/provenance/v1");
+    let id = output(podman().args(["image", "inspect", "--format", "{{.Id}}", tag]));
+    let subject = &said["subject"];
+    assert_eq!(subject[0]["digest"]["sha256"], id.trim(), "{said}");
+    let digest = shell(&format!("sha256sum {}", binary.display()));
+    let digest = digest.split(' ').next().expect("a digest");
+    assert_eq!(subject[1]["digest"]["sha256"], digest, "{said}");
+}
+
 #[test]
 fn the_image_archives_backs_up_lists_and_restores() {
     let Some(binary) = static_binary("the_image_archives_backs_up_lists_and_restores") else {
         return;
     };
     let tag = format!("wale-it:{}", std::process::id());
+    let sandbox = Sandbox::new("image");
+    let provenance = sandbox.path().join("provenance.json");
     shell(&format!(
-        "{}/scripts/image.sh {} {tag}",
+        "{}/scripts/image.sh {} {tag} {}",
         repository().display(),
-        binary.display()
+        binary.display(),
+        provenance.display()
     ));
+    says_where_it_comes_from(&provenance, &binary, &tag);
     let image = format!("localhost/{tag}");
     let size: u64 = output(podman().args(["image", "inspect", "--format", "{{.Size}}", &image]))
         .trim()
@@ -132,7 +149,6 @@ fn the_image_archives_backs_up_lists_and_restores() {
         .unwrap();
     assert!(size < 32 * 1000 * 1000, "the image has {size} bytes");
 
-    let sandbox = Sandbox::new("image");
     let cluster = Cluster::init(&sandbox, &ClusterOptions::default());
     let options = SidecarOptions::new(&sandbox, &cluster);
     cluster.configure(&archiving(options.port));

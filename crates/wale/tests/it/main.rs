@@ -43,6 +43,7 @@ mod monitoring;
 mod neighbours;
 mod notices;
 mod offline;
+mod other_sites;
 mod package;
 mod page;
 mod patroni;

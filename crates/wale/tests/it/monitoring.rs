@@ -208,9 +208,13 @@ fn every_query_of_dashboard_and_alerts_is_answered_by_a_real_prometheus() {
         );
     }
     // Of further archives, which this one has not; the tests of several archives ask for them.
-    for name in ["lag_seconds", "reachable", "conflicts"] {
+    for name in ["lag_seconds", "reachable", "conflicts", "backups_failing"] {
         assert!(used.remove(&format!("wale_archive_{name}")), "{name}");
     }
+    // Of credentials that end, which a folder has not; wale-service's tests hold its name.
+    assert!(used.remove("wale_credentials_expiry_timestamp_seconds"));
+    // It is there where archiving does not keep up; `a_volume_that_fills…` asks for it.
+    assert!(used.remove("wale_wal_volume_full_in_seconds"));
     assert!(used.len() > 15, "{used:?}");
     for name in used {
         let found = prometheus.query(&name).expect("an answer");
@@ -238,10 +242,19 @@ fn status_says_the_same(stage: &Stage) {
         status["wal"]["volume_free_bytes"].as_u64() > Some(0),
         "{status}"
     );
+    let growth = &holdings["growth"];
+    assert!(growth["last_day_bytes"].as_u64() > Some(0), "{status}");
+    assert_eq!(growth["last_day_bytes"], growth["last_week_bytes"]);
+    assert_eq!(status["wal"]["volume"]["trend"], "not-growing", "{status}");
     let told = stage.sidecar.verb(WALE, "wale", &["status", "--json"]);
     assert_eq!(told.code(), 0, "{}", told.stderr);
     let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!(told["backups"], 1);
+    assert!(
+        told["growth"]["last_day_bytes"].as_u64() > Some(0),
+        "{told}"
+    );
+    assert_eq!(told["wal_volume"]["trend"], "not-growing", "{told}");
     assert_eq!(told["windows"][0]["from"], holdings["windows"][0]["from"]);
     assert_eq!(
         told["windows"][0]["backup"],
@@ -249,10 +262,52 @@ fn status_says_the_same(stage: &Stage) {
     );
     let told = stage.sidecar.verb(WALE, "wale", &["status"]);
     assert!(told.stdout.contains("recoverable  20"), "{}", told.stdout);
+    assert!(told.stdout.contains(" free\n"), "{}", told.stdout);
+    assert!(told.stdout.contains("not growing"), "{}", told.stdout);
     let wide = told
         .stdout
         .lines()
         .filter(|line| line.chars().count() > 100)
         .count();
     assert_eq!(wide, 0, "{}", told.stdout);
+}
+
+/// A real server whose archive takes nothing for hours: only the times of the files are made older.
+#[test]
+fn a_volume_that_fills_says_when_it_is_full() {
+    let mut stage = Stage::new("fills", 15);
+    // Before anything was archived: what goes of late tells that archiving keeps up.
+    stage.sidecar.kill();
+    stage.cluster.sql("create table t (v int)");
+    let status = stage.cluster.data.join("pg_wal/archive_status");
+    for _ in 0..4 {
+        stage.cluster.sql("insert into t values (1)");
+        stage.cluster.switch_wal();
+    }
+    let ready = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&status).expect("the folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let mut ready: Vec<PathBuf> = paths
+            .filter(|path| path.extension().is_some_and(|end| end == "ready"))
+            .collect();
+        ready.sort();
+        ready
+    };
+    wait_until("four segments to wait", Duration::from_secs(60), || {
+        (ready().len() >= 4).then_some(())
+    });
+    let ago = std::time::SystemTime::now() - Duration::from_hours(2);
+    for path in ready() {
+        let file = std::fs::File::options().append(true).open(path);
+        file.expect("opened").set_modified(ago).expect("set");
+    }
+    let told = stage.sidecar.verb(WALE, "wale", &["status"]);
+    assert!(told.stdout.contains("FULL in "), "{}", told.stdout);
+    let told = stage.sidecar.verb(WALE, "wale", &["status", "--json"]);
+    let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    let volume = &told["wal_volume"];
+    assert_eq!(volume["trend"], "growing", "{told}");
+    assert!(volume["full_in_seconds"].as_u64() > Some(0), "{told}");
+    let checked = stage.sidecar.verb(WALE, "wale", &["check"]);
+    assert!(checked.stdout.contains("full in "), "{}", checked.stdout);
 }

@@ -37,6 +37,7 @@ fn options(port: u16, prefix: &str) -> S3Options {
             secret_access_key: Secret::new(SECRET_KEY),
             session_token: None,
         }),
+        keys_expire: None,
         storage_class: None,
         encryption: ServerEncryption::BucketDefault,
         checksum: UploadChecksum::Crc32c,

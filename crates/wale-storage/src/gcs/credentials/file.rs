@@ -99,6 +99,24 @@ pub(super) async fn grant(path: &Path, services: &Services) -> Result<GrantedTok
     granted.map_err(|failure| failure.of_source(&source))
 }
 
+/// The file with the token with which a workload shows itself; none where it shows itself in another way, or the token lies within a
+/// document.
+pub(super) async fn token_file(path: &Path) -> Option<PathBuf> {
+    let text = read_secret_text(path).await.ok()?;
+    let workload = match parse(&text).ok()? {
+        CredentialFile::ExternalAccount(workload) => workload,
+        CredentialFile::ImpersonatedServiceAccount(account) => match *account.source_credentials {
+            CredentialFile::ExternalAccount(workload) => workload,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let source = workload.credential_source;
+    matches!(source.format.kind.as_str(), "" | "text")
+        .then_some(source.file)
+        .flatten()
+}
+
 /// What the text holds, which is not quoted.
 fn parse(text: &str) -> Result<CredentialFile, Failure> {
     serde_json::from_str(text).map_err(|_| {
@@ -251,6 +269,29 @@ fn told(failure: &Failure, service: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_file_of_a_workload_s_token_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (source, expected) in [
+            (r#"{"file":"/t"}"#, Some("/t")),
+            (
+                r#"{"file":"/t","format":{"type":"json","subject_token_field_name":"f"}}"#,
+                None,
+            ),
+            (r#"{"url":"http://x/"}"#, None),
+        ] {
+            let text = format!(
+                r#"{{"type":"external_account","audience":"a","subject_token_type":"t","token_url":"u",
+                    "credential_source":{source}}}"#
+            );
+            std::fs::write(file.path(), text).unwrap();
+            let found = token_file(file.path()).await;
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{source}");
+        }
+        std::fs::write(file.path(), "canary").unwrap();
+        assert_eq!(token_file(file.path()).await, None);
+    }
 
     #[test]
     fn every_type_of_file_is_understood_and_none_is_quoted() {

@@ -9,7 +9,7 @@ use crate::gcs::options::{GcsCredentials, GcsOptions};
 use crate::http::failure::Failure;
 use crate::http::keeper::Keeper;
 use crate::http::transport::Transport;
-use crate::{HttpTimeouts, Proxies};
+use crate::{CredentialEnd, HttpTimeouts, Proxies, Renewal};
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
@@ -54,6 +54,20 @@ impl Tokens {
         refused: &Arc<AccessToken>,
     ) -> Result<Option<Arc<AccessToken>>, Failure> {
         self.keeper.other_than(refused, self.grant()).await
+    }
+
+    /// When they end, as far as that is known.
+    pub(in crate::gcs) async fn ends(&self) -> Vec<CredentialEnd> {
+        let shown = match &self.source {
+            GcsCredentials::File(path) => match file::token_file(path).await {
+                Some(token) => CredentialEnd::of_token_file(&token).await,
+                None => None,
+            },
+            GcsCredentials::Anonymous | GcsCredentials::Metadata(_) => None,
+        };
+        let kept = self.keeper.expires();
+        let kept = kept.map(|end| CredentialEnd::new("the access token", end, Renewal::Own));
+        shown.into_iter().chain(kept).collect()
     }
 
     /// Asks the source; what lies in files is read now.

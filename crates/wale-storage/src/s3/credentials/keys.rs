@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::source::{CredentialSource, Credentials, FileSource, GrantedKeys};
 use super::{container, instance, profile, sts};
 use crate::http::failure::Failure;
@@ -10,7 +12,7 @@ use crate::http::keeper::{Granted, Keeper};
 use crate::http::named_file::read_secret;
 use crate::http::transport::Transport;
 use crate::s3::options::S3Options;
-use crate::{HttpTimeouts, Proxies};
+use crate::{CredentialEnd, HttpTimeouts, Proxies, Renewal};
 
 /// Services on the host or the link answer at once or are not there.
 const LOCAL_LIMIT: Duration = Duration::from_secs(5);
@@ -20,6 +22,8 @@ const LOCAL_LIMIT: Duration = Duration::from_secs(5);
 pub(in crate::s3) struct Keys {
     source: CredentialSource,
     region: String,
+    /// When keys end that were given with their end.
+    expire: Option<DateTime<Utc>>,
     /// For services of Amazon's; the store's own.
     transport: Transport,
     /// For services nearby, which no proxy reaches.
@@ -45,6 +49,7 @@ impl Keys {
         Ok(Self {
             source,
             region: options.region.clone(),
+            expire: options.keys_expire,
             transport,
             nearby,
             keeper: Keeper::default(),
@@ -65,6 +70,23 @@ impl Keys {
             return Ok(None);
         }
         self.keeper.other_than(refused, self.grant()).await
+    }
+
+    /// When they end, as far as that is known.
+    pub(in crate::s3) async fn ends(&self) -> Vec<CredentialEnd> {
+        let given = match &self.source {
+            // Whoever gave them said it; those in files are rotated.
+            CredentialSource::Static(_) => self
+                .expire
+                .map(|expires| CredentialEnd::new("the temporary keys", expires, Renewal::Nobody)),
+            CredentialSource::WebIdentity(source) => {
+                CredentialEnd::of_token_file(&source.token_file).await
+            }
+            _ => None,
+        };
+        let kept = self.keeper.expires();
+        let kept = kept.map(|end| CredentialEnd::new("the session's keys", end, Renewal::Own));
+        given.into_iter().chain(kept).collect()
     }
 
     /// Asks the source; what lies in files is read now.

@@ -8,11 +8,11 @@ use super::catalog::WantedEndpoint;
 use super::exchange::Admitted;
 use super::method::{SwiftLogin, SwiftMethod};
 use super::{v1, v2, v3};
-use crate::Misconfiguration;
 use crate::http::failure::{Failure, Meaning, NoAnswer};
 use crate::http::keeper::{Granted, Keeper};
 use crate::http::transport::Transport;
 use crate::swift::options::SwiftOptions;
+use crate::{CredentialEnd, Misconfiguration, Renewal};
 
 /// The login, and the token in use.
 #[derive(Debug)]
@@ -36,6 +36,13 @@ impl Logins {
     /// The token to use.
     pub(in crate::swift) async fn get(&self) -> Result<Arc<Admitted>, Failure> {
         self.keeper.get(self.grant()).await
+    }
+
+    /// When the one in use ends, where that is said.
+    pub(in crate::swift) fn ends(&self) -> Vec<CredentialEnd> {
+        let kept = self.keeper.expires();
+        let kept = kept.map(|end| CredentialEnd::new("the login's token", end, Renewal::Own));
+        kept.into_iter().collect()
     }
 
     /// Another token than this, which was refused; `None` when there is none.

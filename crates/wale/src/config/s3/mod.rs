@@ -7,6 +7,8 @@ pub(super) mod value;
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
+
 use wale_storage::{
     Addressing, ContainerSource, ContainerToken, CredentialSource, Credentials, FileSource,
     ProfileSource, Proxies, RoleSource, S3Endpoint, Secret, ServerEncryption, UploadChecksum,
@@ -16,12 +18,12 @@ use wale_storage::{
 use super::declared::{
     AWS_ACCESS_KEY_ID, AWS_CONFIG_FILE, AWS_CONTAINER_AUTHORIZATION_TOKEN,
     AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE, AWS_CONTAINER_CREDENTIALS_FULL_URI,
-    AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, AWS_EC2_METADATA_SERVICE_ENDPOINT,
-    AWS_ENDPOINT_URL_STS, AWS_INSTANCE_PROFILE, AWS_PROFILE, AWS_REGION, AWS_ROLE_ARN,
-    AWS_ROLE_SESSION_NAME, AWS_S3_FORCE_PATH_STYLE, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-    AWS_SHARED_CREDENTIALS_FILE, AWS_WEB_IDENTITY_TOKEN_FILE, WALE_S3_CA_FILE, WALE_S3_CHECKSUM,
-    WALE_S3_ENDPOINT, WALE_S3_SSE, WALE_S3_SSE_C_KEY, WALE_S3_SSE_KMS_KEY_ID,
-    WALE_S3_STORAGE_CLASS,
+    AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, AWS_CREDENTIAL_EXPIRATION,
+    AWS_EC2_METADATA_SERVICE_ENDPOINT, AWS_ENDPOINT_URL_STS, AWS_INSTANCE_PROFILE, AWS_PROFILE,
+    AWS_REGION, AWS_ROLE_ARN, AWS_ROLE_SESSION_NAME, AWS_S3_FORCE_PATH_STYLE,
+    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_SHARED_CREDENTIALS_FILE,
+    AWS_WEB_IDENTITY_TOKEN_FILE, WALE_S3_CA_FILE, WALE_S3_CHECKSUM, WALE_S3_ENDPOINT, WALE_S3_SSE,
+    WALE_S3_SSE_C_KEY, WALE_S3_SSE_KMS_KEY_ID, WALE_S3_STORAGE_CLASS,
 };
 use super::group::Group;
 use super::mistake::Mistake;
@@ -36,6 +38,7 @@ pub(crate) struct S3Settings {
     pub(crate) endpoint: Option<S3Endpoint>,
     pub(crate) region: String,
     pub(crate) credentials: CredentialSource,
+    pub(crate) keys_expire: Option<DateTime<Utc>>,
     pub(crate) storage_class: Option<String>,
     pub(crate) encryption: ServerEncryption,
     pub(crate) checksum: UploadChecksum,
@@ -71,6 +74,7 @@ pub(super) fn read(reader: &mut Reader, bucket: &str) -> S3Settings {
         region: region(reader, has_endpoint),
         endpoint,
         credentials: credentials(reader),
+        keys_expire: keys_expire(reader),
         storage_class: reader.get(&WALE_S3_STORAGE_CLASS),
         encryption,
         checksum: reader.get(&WALE_S3_CHECKSUM),
@@ -233,6 +237,13 @@ fn credentials(reader: &mut Reader) -> CredentialSource {
                 nothing()
             }),
     }
+}
+
+/// When the keys end. It only warns: what is no time stops nothing.
+fn keys_expire(reader: &mut Reader) -> Option<DateTime<Utc>> {
+    let text = reader.get(&AWS_CREDENTIAL_EXPIRATION)?;
+    let parsed = DateTime::parse_from_rfc3339(text.trim());
+    parsed.ok().map(|end| end.to_utc())
 }
 
 /// The keys as they are, or from the files that hold them: what is rotated there is used without a restart.

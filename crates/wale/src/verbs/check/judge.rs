@@ -8,6 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use wale_ops::ownership::Ownership;
 use wale_ops::recoverable::Holdings;
 use wale_ops::server_check::ServerCheck;
+use wale_ops::wal_volume::WalVolume;
+use wale_ops::{CredentialEnd, Renewal};
 use wale_pg::ClusterIdentity;
 use wale_service::advice;
 
@@ -148,9 +150,19 @@ pub(super) fn waiting(files: usize) -> Finding {
     )
 }
 
-pub(super) fn free(free: u64) -> Finding {
-    let found = format!("{} are free for WAL", bytes(free));
-    if free >= FREE_LEAST {
+pub(super) fn volume(volume: &WalVolume) -> Finding {
+    let found = format!("{} are free for WAL", bytes(volume.free_bytes));
+    if let Some(full_in) = volume.full_in() {
+        return Finding::wrong(
+            "WAL volume",
+            format!(
+                "{found}: full in {}, since archiving does not keep up",
+                duration(full_in)
+            ),
+            "find out why WAL is not archived, or grow the volume; never delete anything in pg_wal",
+        );
+    }
+    if volume.free_bytes >= FREE_LEAST {
         return Finding::good("WAL volume", found);
     }
     Finding::warning(
@@ -191,19 +203,28 @@ pub(super) fn expiry(
     }
 }
 
-/// When a token of Azure's kind ends: `se=` in its text.
-pub(super) fn end_of_sas(token: &str) -> Option<DateTime<Utc>> {
-    let mut pairs = token.trim_start_matches('?').split('&');
-    let end = pairs.find_map(|pair| pair.strip_prefix("se="))?;
-    let end = end.replace("%3A", ":").replace("%3a", ":");
-    let end = match end.len() {
-        // Days and minutes are allowed, too.
-        10 => format!("{end}T00:00:00Z"),
-        17 => end.replace('Z', ":00Z"),
-        _ => end,
-    };
-    let parsed = DateTime::parse_from_rfc3339(&end).ok()?;
-    Some(parsed.with_timezone(&Utc))
+/// What the store knows of the right to ask it.
+pub(super) fn credentials(end: &CredentialEnd, now: DateTime<Utc>) -> Finding {
+    let topic = "credentials";
+    let found = format!("{} ends at {}", end.what, shown(end.expires));
+    let has_ended = end.expires <= now;
+    match end.renewal {
+        // They were in use a moment ago: that they could not be renewed is told by what failed.
+        Renewal::Own => Finding::good(topic, format!("{found}, and is renewed before that")),
+        Renewal::Others if has_ended => Finding::wrong(
+            topic,
+            format!("{found}: it has ended, and nobody has written another one"),
+            "find out what should renew the file: a service account's token is renewed by the kubelet while the volume is mounted",
+        ),
+        Renewal::Others => Finding::good(topic, format!("{found}, and is renewed by others")),
+        Renewal::Nobody => {
+            let mut finding = expiry(topic, Some(end.expires), now);
+            finding.found = finding
+                .found
+                .replacen("ends", &format!("{} ends", end.what), 1);
+            finding
+        }
+    }
 }
 
 /// This host's clock and the store's. The object was put a moment before `here` was read.
@@ -424,6 +445,9 @@ pub(super) fn retention(is_set: bool) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use wale_ops::recoverable::Growth;
+    use wale_ops::wal_volume::Trend;
+
     use super::*;
 
     #[test]
@@ -456,20 +480,28 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_azure_says_when_it_ends() {
-        let end = |text: &str| end_of_sas(text).map(|end| end.to_rfc3339());
-        let expected = Some("2026-12-01T08:30:00+00:00".to_owned());
-        for text in [
-            "sv=2022-11-02&se=2026-12-01T08%3A30%3A00Z&sig=x",
-            "?se=2026-12-01T08:30Z&sp=r",
+    fn credentials_that_nobody_renews_are_told_before_they_end_and_the_others_after() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        for (renewal, minutes, verdict) in [
+            (Renewal::Own, -1, Verdict::Good),
+            (Renewal::Others, 1, Verdict::Good),
+            (Renewal::Others, 0, Verdict::Bad),
+            (Renewal::Nobody, 60 * 24 * 15, Verdict::Good),
+            (Renewal::Nobody, 60, Verdict::Warning),
+            (Renewal::Nobody, 0, Verdict::Bad),
         ] {
-            assert_eq!(end(text), expected, "{text}");
+            let end = CredentialEnd {
+                what: "the token".to_owned(),
+                expires: now + TimeDelta::minutes(minutes),
+                renewal,
+            };
+            let found = credentials(&end, now);
+            assert_eq!(found.verdict, verdict, "{end:?}");
+            assert!(
+                found.found.starts_with("the token ends at 2027-"),
+                "{found:?}"
+            );
         }
-        assert_eq!(
-            end("se=2026-12-01&sp=r"),
-            Some("2026-12-01T00:00:00+00:00".to_owned())
-        );
-        assert_eq!(end("sp=r&sig=x"), None);
     }
 
     #[test]
@@ -481,28 +513,41 @@ mod tests {
             newest_backup: None,
             objects: 0,
             bytes: 0,
+            growth: Growth::default(),
             windows: Vec::new(),
             left: Vec::new(),
             timelines: Vec::new(),
+        };
+        let room = |free_bytes, trend| WalVolume {
+            free_bytes,
+            waiting: 0,
+            trend,
+            lasts: None,
+        };
+        let fills = Trend::Fills {
+            bytes_per_hour: 1,
+            full_in: Some(Duration::from_hours(9)),
         };
         let mut all = holdings(&nothing, now);
         let soon = Some(now + TimeDelta::days(1));
         all.extend([
             waiting(17),
-            free(5),
+            volume(&room(5, Trend::Steady)),
+            volume(&room(FREE_LEAST, fills)),
             retention(false),
             archive_free(5),
             expiry("certificate", soon, now),
             expiry("certificate", Some(now), now),
             clock(now, now + TimeDelta::seconds(61)),
         ]);
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 9);
         for one in all {
             assert_ne!(one.verdict, Verdict::Good, "{one:?}");
             assert!(one.hint.is_some(), "{one:?}");
         }
         assert_eq!(waiting(16).verdict, Verdict::Good);
-        assert_eq!(free(FREE_LEAST).verdict, Verdict::Good);
+        let well = volume(&room(FREE_LEAST, Trend::CatchesUp));
+        assert_eq!(well.verdict, Verdict::Good);
         assert_eq!(archive_free(ARCHIVE_FREE_LEAST).verdict, Verdict::Good);
         assert_eq!(clock(now, now).verdict, Verdict::Good);
         let late = Some(now + TimeDelta::days(15));

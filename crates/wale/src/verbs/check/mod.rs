@@ -8,11 +8,12 @@ mod push;
 
 use std::fmt::Write;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use wale_ops::ownership::Ownership;
 use wale_ops::recoverable;
 use wale_ops::{
-    Archive, DataDirectory, Kind, OpError, WalDirectory, ownership, server_check, sweep,
+    Archive, DataDirectory, Kind, OpError, WalDirectory, ownership, server_check, sweep, wal_volume,
 };
 use wale_pg::ClusterIdentity;
 use wale_service::{Tls, advice, strange_wal_directory};
@@ -71,7 +72,7 @@ async fn look(
     let data = settings.get(&declared::PGDATA);
     let wal = WalDirectory::at(settings.get(&declared::PGWAL));
     let has_archive = look_at_archive(archive, &data, &wal, findings).await;
-    let cluster = look_at_directories(&data, &wal, findings);
+    let cluster = look_at_directories(&data, &wal, archive.clock().now(), findings);
     let server = server_check::run(&assemble::connect(settings)).await;
     match &server {
         Ok(server) => {
@@ -93,7 +94,7 @@ async fn look(
     findings.push(judge::retention(settings.retention().is_set()));
 }
 
-/// Certificates and tokens that end, and room that does.
+/// A certificate that ends, and room that does.
 fn look_at_what_ends(archive: &Archive, settings: &Settings, findings: &mut Vec<Finding>) {
     let now = archive.clock().now();
     if let Some((certificate, key)) = settings.tls_files() {
@@ -101,13 +102,6 @@ fn look_at_what_ends(archive: &Archive, settings: &Settings, findings: &mut Vec<
             Ok(tls) => judge::expiry("certificate", tls.expires(), now),
             Err(error) => of_error("certificate", &error),
         });
-    }
-    if let Some(token) = settings.get(&declared::WABS_SAS_TOKEN) {
-        findings.push(judge::expiry(
-            "SAS token",
-            judge::end_of_sas(token.expose()),
-            now,
-        ));
     }
     if let Some(Place::Directory(folder)) = &settings.place
         && let Ok(free) = WalDirectory::at(folder).free_bytes()
@@ -146,6 +140,12 @@ async fn look_at_further(loaded: &Loaded, first: &Archive, findings: &mut Vec<Fi
             ),
         };
         findings.push(finding);
+        let now = archive.clock().now();
+        for end in archive.store().credential_ends().await {
+            let mut finding = judge::credentials(&end, now);
+            finding.found = format!("{number}: {}", finding.found);
+            findings.push(finding);
+        }
     }
 }
 
@@ -161,6 +161,9 @@ async fn look_at_archive(
         findings.push(of_error("archive", &error));
         return false;
     }
+    let now = archive.clock().now();
+    let ends = archive.store().credential_ends().await;
+    findings.extend(ends.iter().map(|end| judge::credentials(end, now)));
     match ownership::check(archive, data, wal).await {
         Ok(found) => {
             findings.push(judge::ownership(&found, &archive.location()));
@@ -186,6 +189,7 @@ async fn look_at_archive(
 fn look_at_directories(
     data: &std::path::Path,
     wal: &WalDirectory,
+    now: DateTime<Utc>,
     findings: &mut Vec<Finding>,
 ) -> Option<ClusterIdentity> {
     let control = DataDirectory::open(data).and_then(|directory| directory.control_file());
@@ -212,8 +216,8 @@ fn look_at_directories(
             findings.push(of_error("WAL directory", &error));
         }
     }
-    if let Ok(free) = wal.free_bytes() {
-        findings.push(judge::free(free));
+    if let Ok(volume) = wal_volume::look(wal, None, now) {
+        findings.push(judge::volume(&volume));
     }
     cluster
 }

@@ -3,15 +3,17 @@
 //! Of each backup an object in its folder, which goes with it; of all WAL one object at the archive's root. They only help:
 //! one that is lost, that cannot be read, or that is of another backup of the same name, costs that it is read again.
 
-use std::collections::BTreeMap;
+mod proven;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use wale_format::layout;
 use wale_format::{BackupName, Encryption};
-use wale_pg::{ArchiveFileName, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
+use wale_pg::{ArchiveFileName, SystemIdentifier, WalSegmentSize};
 use wale_storage::{ObjectKey, body_from};
 
+pub use self::proven::Proven;
+use self::proven::Stretch;
 use crate::error::{OpError, Result};
 use crate::{Archive, BackupEntry};
 
@@ -30,6 +32,13 @@ pub const CLOCKS_APART: TimeDelta = TimeDelta::minutes(10);
 
 /// Damaged objects that a record names; all are counted. 100 × at most 2 KiB = 200 KiB.
 pub const DAMAGED_MAX: usize = 100;
+
+/// Damaged objects of one backup that are named; all are counted. 20 × at most 2 KiB = 40 KiB.
+pub const BACKUP_DAMAGED_MAX: usize = 20;
+
+/// How often a record is written again because another reading wrote in between. Each time another verification of the same archive must end
+/// in the same moment.
+const WRITES_MAX: u32 = 4;
 
 /// A larger record is not read: all of the above, and as much again.
 const RECORD_MAX: u64 = 2 << 20;
@@ -81,6 +90,12 @@ pub struct BackupProof {
     pub stored_bytes: u64,
     /// The first damage that was met; none where the backup is good.
     pub damage: Option<Damage>,
+    /// Further objects of it that are damaged, the first [`BACKUP_DAMAGED_MAX`] with that one.
+    #[serde(default)]
+    pub more_damage: Vec<Damage>,
+    /// How many are damaged in all.
+    #[serde(default)]
+    pub damaged_count: u64,
     /// When the newest of its objects was stored, by the store's clock: one that was stored since was not read.
     #[serde(default)]
     pub newest: Option<DateTime<Utc>>,
@@ -94,6 +109,48 @@ impl BackupProof {
     #[must_use]
     pub fn proven(&self) -> Option<DateTime<Utc>> {
         (self.depth == Depth::Content && self.damage.is_none()).then_some(self.at)
+    }
+
+    /// What is damaged, as far as it is named.
+    pub fn damages(&self) -> impl Iterator<Item = &Damage> {
+        self.damage.iter().chain(&self.more_damage)
+    }
+
+    /// How many objects are damaged.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damaged_count.max(self.damages().count() as u64)
+    }
+
+    /// Whether the two tell of the same reading; attempts do not count.
+    fn is_same_reading(&self, other: &Self) -> bool {
+        let reading = |one: &Self| (one.at, one.depth, one.damaged());
+        reading(self) == reading(other) && self.by == other.by && self.damage == other.damage
+    }
+
+    /// Takes over what another reading noted meanwhile. Damage counts, whoever found it: two readings of the same objects that do not agree
+    /// are no proof.
+    fn take_over(&mut self, theirs: &Self) {
+        let tried = self.tried.max(theirs.tried);
+        match (self.depth, theirs.depth) {
+            (_, Depth::Nothing) => {}
+            (Depth::Nothing, Depth::Content) => *self = theirs.clone(),
+            (Depth::Content, Depth::Content) => {
+                let mut all: Vec<Damage> = self.damages().cloned().collect();
+                for damage in theirs.damages() {
+                    if all.iter().all(|known| known.object != damage.object) {
+                        all.push(damage.clone());
+                    }
+                }
+                let count = self.damaged().max(theirs.damaged());
+                self.damaged_count = count.max(all.len() as u64);
+                self.at = self.at.max(theirs.at);
+                let mut all = all.into_iter();
+                self.damage = all.next();
+                self.more_damage = all.take(BACKUP_DAMAGED_MAX - 1).collect();
+            }
+        }
+        self.tried = tried;
     }
 
     /// When somebody last read it, or tried to.
@@ -133,8 +190,10 @@ pub struct BackupFound {
     pub bytes: u64,
     /// Bytes of its partitions as stored.
     pub stored_bytes: u64,
-    /// The first damage.
-    pub damage: Option<Damage>,
+    /// What is damaged, the first [`BACKUP_DAMAGED_MAX`].
+    pub damaged: Vec<Damage>,
+    /// How much there is.
+    pub damaged_count: u64,
     /// When the newest of its objects was stored.
     pub newest: Option<DateTime<Utc>>,
 }
@@ -154,166 +213,6 @@ pub struct WalProof {
     pub damaged: Vec<Damage>,
     /// How many there were.
     pub damaged_count: u64,
-}
-
-/// Segments that were found good, and when they were read. One reading's are one stretch: its segments have one time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proven {
-    size: WalSegmentSize,
-    /// By timeline and first segment: the last one, and the time. They do not overlap.
-    stretches: BTreeMap<(TimelineId, u64), (u64, DateTime<Utc>)>,
-}
-
-impl Proven {
-    /// Nothing, of segments of this size.
-    #[must_use]
-    pub const fn nothing(size: WalSegmentSize) -> Self {
-        Self {
-            size,
-            stretches: BTreeMap::new(),
-        }
-    }
-
-    /// The size of the segments.
-    #[must_use]
-    pub const fn size(&self) -> WalSegmentSize {
-        self.size
-    }
-
-    /// When the segment was read and found good; none where it was not.
-    #[must_use]
-    pub fn at(&self, segment: WalSegmentName) -> Option<DateTime<Utc>> {
-        let number = segment.number(self.size).ok()?;
-        let (_, (last, at)) = self.around(segment.timeline(), number)?;
-        (number <= last).then_some(at)
-    }
-
-    /// The oldest and the newest time.
-    #[must_use]
-    pub fn times(&self) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-        let times = || self.stretches.values().map(|(_, at)| *at);
-        Some((times().min()?, times().max()?))
-    }
-
-    /// How many segments there are.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        let counts = self.stretches.iter();
-        counts.map(|((_, first), (last, _))| last - first + 1).sum()
-    }
-
-    /// Notes that a segment was found good at that time.
-    pub fn add(&mut self, segment: WalSegmentName, at: DateTime<Utc>) {
-        let Ok(number) = segment.number(self.size) else {
-            return;
-        };
-        self.forget(segment);
-        let line = segment.timeline();
-        let (mut first, mut last) = (number, number);
-        if let Some((before, (end, same))) = self.around(line, number)
-            && same == at
-            && end + 1 == number
-        {
-            first = before;
-        }
-        if let Some((end, same)) = self.stretches.get(&(line, number + 1)).copied()
-            && same == at
-        {
-            self.stretches.remove(&(line, number + 1));
-            last = end;
-        }
-        self.stretches.insert((line, first), (last, at));
-    }
-
-    /// Notes that nothing is known of a segment any more.
-    pub fn forget(&mut self, segment: WalSegmentName) {
-        let Ok(number) = segment.number(self.size) else {
-            return;
-        };
-        let line = segment.timeline();
-        let Some((first, (last, at))) = self.around(line, number) else {
-            return;
-        };
-        if number > last {
-            return;
-        }
-        self.stretches.remove(&(line, first));
-        if first < number {
-            self.stretches.insert((line, first), (number - 1, at));
-        }
-        if number < last {
-            self.stretches.insert((line, number + 1), (last, at));
-        }
-    }
-
-    /// Takes over what another reading noted, as far as it is newer: all that is in its record and was not there when this one
-    /// looked last.
-    pub fn take_over(&mut self, theirs: &Self, seen: &Self) {
-        for (key, stretch) in &theirs.stretches {
-            if seen.stretches.get(key) != Some(stretch) {
-                self.cover(*key, *stretch);
-            }
-        }
-    }
-
-    /// Notes a stretch, but for the parts of it that are known from a later time.
-    fn cover(&mut self, (line, first): (TimelineId, u64), (last, at): (u64, DateTime<Utc>)) {
-        let around = self
-            .around(line, first)
-            .filter(|(_, (end, _))| *end >= first);
-        let within = self.stretches.range((line, first)..=(line, last));
-        let within = within.map(|(&(_, begin), &stretch)| (begin, stretch));
-        let over: BTreeMap<_, _> = around.into_iter().chain(within).collect();
-        let mut next = first;
-        for (begin, (end, known)) in over {
-            if known >= at {
-                if next < begin {
-                    self.stretches.insert((line, next), (begin - 1, at));
-                }
-                next = end + 1;
-                continue;
-            }
-            self.stretches.remove(&(line, begin));
-            if begin < first {
-                self.stretches.insert((line, begin), (first - 1, known));
-            }
-            if end > last {
-                self.stretches.insert((line, last + 1), (end, known));
-            }
-        }
-        if next <= last {
-            self.stretches.insert((line, next), (last, at));
-        }
-    }
-
-    /// The stretch that begins at the segment or before it.
-    fn around(&self, line: TimelineId, number: u64) -> Option<(u64, (u64, DateTime<Utc>))> {
-        let mut before = self.stretches.range(..=(line, number));
-        let (&(found, first), &stretch) = before.next_back()?;
-        (found == line).then_some((first, stretch))
-    }
-
-    /// Makes two neighbours one until there are few enough, those with the nearest times first: the older time counts. Then
-    /// the oldest are forgotten.
-    fn bound(&mut self, most: usize) {
-        while self.stretches.len() > most {
-            let pairs = self.stretches.iter().zip(self.stretches.iter().skip(1));
-            let neighbours = pairs.filter_map(|(one, other)| {
-                let (&(line, first), &(last, at)) = one;
-                let (&(next, begin), &(end, later)) = other;
-                let is_next = line == next && last + 1 == begin;
-                is_next.then_some(((later - at).abs(), line, first, begin, (end, at.min(later))))
-            });
-            if let Some((_, line, first, begin, merged)) = neighbours.min() {
-                self.stretches.remove(&(line, begin));
-                self.stretches.insert((line, first), merged);
-            } else if let Some(&oldest) =
-                (self.stretches.iter().min_by_key(|(_, (_, at))| *at)).map(|(key, _)| key)
-            {
-                self.stretches.remove(&oldest);
-            }
-        }
-    }
 }
 
 impl WalProof {
@@ -369,58 +268,6 @@ struct WalRecord {
     damaged_count: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Stretch {
-    from: String,
-    to: String,
-    at: DateTime<Utc>,
-}
-
-impl Proven {
-    /// As it is stored, so many stretches at most.
-    fn recorded(&self, most: usize) -> Vec<Stretch> {
-        let mut bounded = self.clone();
-        bounded.bound(most);
-        let stretches = bounded.stretches.iter();
-        let stretches = stretches.filter_map(|(&(line, first), &(last, at))| {
-            let name = |number| WalSegmentName::from_number(line, number, self.size).ok();
-            Some(Stretch {
-                from: name(first)?.to_string(),
-                to: name(last)?.to_string(),
-                at,
-            })
-        });
-        stretches.collect()
-    }
-
-    /// As it was stored, but for what says that it was read later than that; none where the record is wrong.
-    fn from_record(
-        stretches: &[Stretch],
-        size: WalSegmentSize,
-        most: usize,
-        latest: DateTime<Utc>,
-    ) -> Option<Self> {
-        if stretches.len() > most {
-            return None;
-        }
-        let mut read = Self::nothing(size);
-        for stretch in stretches {
-            let from = WalSegmentName::parse(&stretch.from).ok()?;
-            let to = WalSegmentName::parse(&stretch.to).ok()?;
-            let (first, last) = (from.number(size).ok()?, to.number(size).ok()?);
-            let line = from.timeline();
-            let before = read.around(line, last);
-            let is_apart = before.is_none_or(|(_, (end, _))| end < first);
-            if line != to.timeline() || last < first || !is_apart {
-                return None;
-            }
-            read.stretches.insert((line, first), (last, stretch.at));
-        }
-        read.stretches.retain(|_, (_, at)| *at <= latest);
-        Some(read)
-    }
-}
-
 impl WalRecord {
     fn of(proof: &WalProof, owner: Option<SystemIdentifier>, now: DateTime<Utc>) -> Self {
         Self {
@@ -428,7 +275,7 @@ impl WalRecord {
             at: proof.at.unwrap_or(now),
             by: proof.by.clone(),
             system_identifier: owner,
-            segment_bytes: proof.proven.size.bytes(),
+            segment_bytes: proof.proven.size().bytes(),
             stretches: proof.proven.recorded(STRETCHES_MAX),
             tried: proof.tried.recorded(TRIED_MAX),
             damaged: proof.damaged.iter().take(DAMAGED_MAX).cloned().collect(),
@@ -483,18 +330,17 @@ impl Archive {
     /// # Errors
     /// As [`Archive::note_backup`].
     pub async fn note_attempt(&self, entry: &BackupEntry, at: DateTime<Utc>) -> Result<()> {
-        let mut proof = match self.noted(entry).await? {
-            Some(proof) => proof,
-            None => BackupProof {
-                depth: Depth::Nothing,
-                ..self.proof_of(entry, at, BackupFound::default())
-            },
-        };
+        let noted = self.noted(entry).await?;
+        let mut proof = noted.clone().unwrap_or_else(|| BackupProof {
+            depth: Depth::Nothing,
+            ..self.proof_of(entry, at, BackupFound::default())
+        });
         proof.tried = Some(at);
-        self.store_proof(entry, &proof).await
+        self.note_proof(entry, proof, noted.as_ref()).await
     }
 
-    /// Stores what came of reading a backup. In an encrypted archive without words about its files.
+    /// Stores what came of reading a backup, with what another reading stored since this one saw `seen`. In an encrypted archive without words
+    /// about its files.
     ///
     /// # Errors
     /// The store's failures; [`Kind::PermissionDenied`](crate::error::Kind::PermissionDenied) where this host may only read.
@@ -503,15 +349,70 @@ impl Archive {
         entry: &BackupEntry,
         at: DateTime<Utc>,
         found: BackupFound,
+        seen: Option<&BackupProof>,
     ) -> Result<()> {
         let mut proof = self.proof_of(entry, at, found);
         if self.hides_words().await? {
             proof.damage = proof.damage.map(Damage::without_words);
+            let more = std::mem::take(&mut proof.more_damage).into_iter();
+            proof.more_damage = more.map(Damage::without_words).collect();
         }
-        self.store_proof(entry, &proof).await
+        self.note_proof(entry, proof, seen).await
+    }
+
+    /// Notes damage once more, where the record does not have it any more: another reading that had looked before may have written it since,
+    /// and nobody could see that at once.
+    ///
+    /// # Errors
+    /// As [`Archive::note_backup`].
+    pub async fn keep_damage(
+        &self,
+        entry: &BackupEntry,
+        at: DateTime<Utc>,
+        found: BackupFound,
+    ) -> Result<()> {
+        let noted = self.noted(entry).await?;
+        let is_there = |damage: &Damage| {
+            let mut known = noted.iter().flat_map(BackupProof::damages);
+            known.any(|known| known.object == damage.object)
+        };
+        // Of many only some are named, and another reading may name others.
+        let is_full = noted
+            .as_ref()
+            .is_some_and(|noted| noted.damages().count() >= BACKUP_DAMAGED_MAX);
+        if is_full || found.damaged.iter().all(is_there) {
+            return Ok(());
+        }
+        self.note_backup(entry, at, found, None).await
+    }
+
+    /// Writes a record until nobody has written another one meanwhile. No store compares before it writes. So what another reading noted is
+    /// taken over before, and looked for again after: of two that write at the same time the later one finds the other's, or the
+    /// other finds that its own is gone.
+    async fn note_proof(
+        &self,
+        entry: &BackupEntry,
+        mut proof: BackupProof,
+        seen: Option<&BackupProof>,
+    ) -> Result<()> {
+        let key = Self::key(&layout::verified(&entry.name))?;
+        for _ in 0..WRITES_MAX {
+            if let Some(theirs) = self.noted(entry).await?
+                && seen.is_none_or(|seen| !seen.is_same_reading(&theirs))
+            {
+                proof.take_over(&theirs);
+            }
+            let written = self.store_proof(entry, &proof).await?;
+            let stored = self.read_record(&key).await?;
+            if stored.is_none_or(|stored| stored[..] == written[..]) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn proof_of(&self, entry: &BackupEntry, at: DateTime<Utc>, found: BackupFound) -> BackupProof {
+        let mut damaged = found.damaged.into_iter();
         BackupProof {
             format: FORMAT,
             at,
@@ -521,13 +422,16 @@ impl Archive {
             files: found.files,
             bytes: found.bytes,
             stored_bytes: found.stored_bytes,
-            damage: found.damage,
+            damage: damaged.next(),
+            more_damage: damaged.take(BACKUP_DAMAGED_MAX - 1).collect(),
+            damaged_count: found.damaged_count,
             newest: found.newest,
             tried: None,
         }
     }
 
-    async fn store_proof(&self, entry: &BackupEntry, proof: &BackupProof) -> Result<()> {
+    /// Gives the bytes that were written.
+    async fn store_proof(&self, entry: &BackupEntry, proof: &BackupProof) -> Result<Vec<u8>> {
         // A record of a backup that is gone, or going, would be taken for the remains of one that is being written.
         let sentinel = Self::key(&layout::sentinel(&entry.name))?;
         let deletion = Self::key(&layout::deletion(&entry.name))?;
@@ -536,17 +440,17 @@ impl Archive {
             found.map_err(|error| OpError::from_store(error, format_args!("look for {key}")))
         };
         if asked(&sentinel).await?.is_none() || asked(&deletion).await?.is_some() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let key = Self::key(&layout::verified(&entry.name))?;
-        self.store_record(&key, serde_json::to_vec(proof)).await?;
+        let written = self.store_record(&key, serde_json::to_vec(proof)).await?;
         // A deletion that ended in between has not seen it, and it would be all that is left of the backup.
         if asked(&sentinel).await?.is_some() {
-            return Ok(());
+            return Ok(written);
         }
         let deleted = self.store().delete(&key).await;
         deleted.map_err(|error| OpError::from_store(error, format_args!("delete {key}")))?;
-        Ok(())
+        Ok(written)
     }
 
     /// Whether what is stored beside the content must not tell of it. A host that only reads has no key to write with.
@@ -580,20 +484,30 @@ impl Archive {
         seen: &WalProof,
         owner: Option<SystemIdentifier>,
     ) -> Result<Option<WalProof>> {
-        let theirs = self.wal_proof(owner).await?;
-        let theirs = theirs.filter(|theirs| theirs.proven.size == proof.proven.size);
-        if let Some(theirs) = &theirs {
-            proof.take_over(theirs, seen);
-        }
-        if self.hides_words().await? {
-            let damaged = std::mem::take(&mut proof.damaged).into_iter();
-            proof.damaged = damaged.map(Damage::without_words).collect();
-        }
-        proof.by.clone_from(&self.inner.created_by);
-        let record = WalRecord::of(proof, owner, self.clock().now());
         let key = Self::key(layout::VERIFIED_WAL)?;
-        self.store_record(&key, serde_json::to_vec(&record)).await?;
-        Ok(theirs)
+        let hides_words = self.hides_words().await?;
+        let mut before = None;
+        for _ in 0..WRITES_MAX {
+            let theirs = self.wal_proof(owner).await?;
+            let theirs = theirs.filter(|theirs| theirs.proven.size() == proof.proven.size());
+            if let Some(theirs) = &theirs {
+                proof.take_over(theirs, seen);
+            }
+            if hides_words {
+                let damaged = std::mem::take(&mut proof.damaged).into_iter();
+                proof.damaged = damaged.map(Damage::without_words).collect();
+            }
+            proof.by.clone_from(&self.inner.created_by);
+            let record = WalRecord::of(proof, owner, self.clock().now());
+            let written = self.store_record(&key, serde_json::to_vec(&record)).await?;
+            before = theirs;
+            // As `note_proof` says.
+            let stored = self.read_record(&key).await?;
+            if stored.is_none_or(|stored| stored[..] == written[..]) {
+                break;
+            }
+        }
+        Ok(before)
     }
 
     /// A record, none where there is none of a size that records have.
@@ -611,13 +525,14 @@ impl Archive {
         &self,
         key: &ObjectKey,
         record: serde_json::Result<Vec<u8>>,
-    ) -> Result<()> {
+    ) -> Result<Vec<u8>> {
         let record = record.map_err(|error| {
             OpError::internal(format!("composed no JSON for {key}")).source(error)
         })?;
-        let put = self.store().put(key, body_from(record.into())).await;
+        let body = body_from(record.clone().into());
+        let put = self.store().put(key, body).await;
         put.map_err(|error| OpError::from_store(error, format_args!("store {key}")))?;
-        Ok(())
+        Ok(record)
     }
 
     /// What was read of these backups, in their order, and what was tried.
@@ -646,6 +561,9 @@ impl Archive {
 mod tests {
     use chrono::TimeDelta;
 
+    use wale_pg::WalSegmentName;
+    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
     use super::*;
     use crate::testing::{Bench, segment_name};
 
@@ -659,51 +577,6 @@ mod tests {
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
-    }
-
-    #[test]
-    fn what_one_reading_proves_is_one_stretch_in_whatever_order_it_comes() {
-        let mut proven = Proven::nothing(size());
-        for number in [3, 1, 5, 2, 4] {
-            proven.add(on(1, number), at(1));
-        }
-        proven.add(on(2, 6), at(1));
-        assert_eq!((proven.stretches.len(), proven.count()), (2, 6));
-        assert_eq!(proven.at(on(1, 3)), Some(at(1)));
-        assert_eq!((proven.at(on(1, 6)), proven.at(on(1, 0))), (None, None));
-        // A later reading of the middle, and one that is not known any more.
-        proven.add(on(1, 3), at(9));
-        assert_eq!(proven.stretches.len(), 4);
-        assert_eq!(proven.at(on(1, 3)), Some(at(9)));
-        assert_eq!(proven.at(on(1, 4)), Some(at(1)));
-        proven.forget(on(1, 4));
-        proven.forget(on(1, 9));
-        assert_eq!(
-            (proven.at(on(1, 4)), proven.at(on(1, 5))),
-            (None, Some(at(1)))
-        );
-        assert_eq!(proven.times(), Some((at(1), at(9))));
-    }
-
-    #[test]
-    fn few_stretches_are_kept_and_the_older_time_counts() {
-        let mut proven = Proven::nothing(size());
-        for (number, minutes) in [(1, 1), (2, 50), (3, 52), (9, 70)] {
-            proven.add(on(1, number), at(minutes));
-        }
-        proven.bound(3);
-        assert_eq!(
-            (proven.at(on(1, 2)), proven.at(on(1, 3))),
-            (Some(at(50)), Some(at(50)))
-        );
-        proven.bound(2);
-        assert_eq!(proven.at(on(1, 3)), Some(at(1)));
-        // What is apart is never made one: the oldest goes.
-        proven.bound(1);
-        assert_eq!(
-            (proven.at(on(1, 3)), proven.at(on(1, 9))),
-            (None, Some(at(70)))
-        );
     }
 
     #[tokio::test]
@@ -749,39 +622,6 @@ mod tests {
         }
         bench.memory.insert(&key, vec![b' '; 3 << 20]);
         assert_eq!(bench.archive.wal_proof(owner).await.unwrap(), None);
-    }
-
-    #[test]
-    fn what_another_reading_noted_is_taken_over_where_it_is_newer() {
-        let spans = |proven: &Proven| {
-            let stretches = proven.stretches.iter();
-            let spans = stretches.map(|((_, first), (last, at))| (*first, *last, *at));
-            spans.collect::<Vec<_>>()
-        };
-        let of = |stretches: &[(u32, u32, i64)]| {
-            let mut proven = Proven::nothing(size());
-            for &(first, last, minutes) in stretches {
-                for number in first..=last {
-                    proven.add(on(1, number), at(minutes));
-                }
-            }
-            proven
-        };
-        let seen = of(&[(1, 9, 1)]);
-        let mine = of(&[(1, 2, 5), (5, 6, 1), (8, 9, 3)]);
-        let mut both = mine.clone();
-        // What was there before is not taken over: it was forgotten for a reason.
-        both.take_over(&seen, &seen);
-        assert_eq!(spans(&both), spans(&mine));
-        both.take_over(&of(&[(2, 8, 4)]), &seen);
-        assert_eq!(spans(&both), [(1, 2, at(5)), (3, 8, at(4)), (9, 9, at(3))]);
-        both.take_over(&of(&[(1, 9, 2), (12, 13, 2)]), &seen);
-        assert_eq!(spans(&both)[3..], [(12, 13, at(2))]);
-        both.take_over(&of(&[(4, 5, 7)]), &seen);
-        assert_eq!(
-            spans(&both)[1..4],
-            [(3, 3, at(4)), (4, 5, at(7)), (6, 8, at(4))]
-        );
     }
 
     #[tokio::test]
@@ -849,11 +689,12 @@ mod tests {
         for damage in [None, Some(damage)] {
             let is_damaged = damage.is_some();
             let found = BackupFound {
-                damage,
+                damaged: damage.into_iter().collect(),
                 ..BackupFound::default()
             };
             let at = now + TimeDelta::days(900);
-            bench.archive.note_backup(&entry, at, found).await.unwrap();
+            let noted = bench.archive.note_backup(&entry, at, found, None);
+            noted.await.unwrap();
             let read = bench.archive.backup_proof(&entry).await.unwrap();
             assert_eq!(read.is_some(), is_damaged);
             assert!(read.is_none_or(|read| read.at < now + CLOCKS_APART));
@@ -882,10 +723,13 @@ mod tests {
                 bench.memory.insert(&key, text);
             }
             let of_backup = BackupFound {
-                damage: Some(damage(false)),
+                damaged: vec![damage(false), damage(true)],
                 ..BackupFound::default()
             };
-            let noted = bench.archive.note_backup(&entry, at(5), of_backup);
+            let seen = bench.archive.backup_proof(&entry).await.unwrap();
+            let noted = bench
+                .archive
+                .note_backup(&entry, at(5), of_backup, seen.as_ref());
             noted.await.unwrap();
             let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
             let mut wal = WalProof::nothing(size());
@@ -896,7 +740,107 @@ mod tests {
             let stored = bench.archive.wal_proof(None).await.unwrap().unwrap();
             assert_eq!(stored.damaged[0].found, found);
             assert_eq!(proof.damage.unwrap().found, found);
+            let is_plain = encryption == Encryption::None;
+            let more = &proof.more_damage[0].found;
+            assert_eq!(more.contains("secret"), is_plain, "{more}");
         }
+    }
+
+    #[tokio::test]
+    async fn damage_of_a_backup_outlives_another_reading_and_goes_with_the_next_of_its_own() {
+        let bench = Bench::new();
+        let entry = backup(&bench).await;
+        let note = async |minutes, objects: &[&str], seen: Option<&BackupProof>| {
+            let archive = &bench.archive;
+            let noted = archive.note_backup(&entry, at(minutes), cut(objects), seen);
+            noted.await.unwrap();
+            archive.backup_proof(&entry).await.unwrap().unwrap()
+        };
+        // Two that began with nothing: whoever ends last.
+        let one = note(5, &["a", "b"], None).await;
+        assert_eq!(
+            (names(&one), one.damaged()),
+            (vec!["a".into(), "b".into()], 2)
+        );
+        let both = note(4, &["b", "c"], None).await;
+        assert_eq!(names(&both), ["a", "b", "c"]);
+        assert_eq!((both.at, both.damaged()), (at(5), 3));
+        let good = note(6, &[], None).await;
+        assert_eq!((names(&good).len(), good.proven()), (3, None));
+        // An attempt in between is no reading.
+        bench.archive.note_attempt(&entry, at(7)).await.unwrap();
+        // Who saw them and finds all good has proven that they were mended.
+        let mended = note(8, &[], Some(&good)).await;
+        assert_eq!((names(&mended).len(), mended.proven()), (0, Some(at(8))));
+        let many: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let bounded = note(9, &many, Some(&mended)).await;
+        assert_eq!(names(&bounded).len(), BACKUP_DAMAGED_MAX);
+        assert_eq!(bounded.damaged(), 30);
+    }
+
+    /// Two verifications end in the same moment: each has looked before the other wrote.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_overwritten_in_the_same_moment_writes_again() {
+        let second = std::time::Duration::from_secs(1);
+        let mut plan = FaultPlan::new();
+        for verb in [Verb::Get, Verb::Put] {
+            plan = plan.fail(verb, Occurrence::Always, Fault::Delay(second));
+        }
+        let bench = Bench::with_plan(plan);
+        let entry = backup(&bench).await;
+        let (one, other) = tokio::join!(
+            bench.archive.note_backup(&entry, at(5), cut(&["a"]), None),
+            bench.archive.note_backup(&entry, at(5), cut(&["b"]), None),
+        );
+        one.unwrap();
+        other.unwrap();
+        let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
+        assert_eq!(names(&proof), ["a", "b"]);
+    }
+
+    /// The other one has looked before, and writes long after: nobody sees that at once.
+    #[tokio::test]
+    async fn damage_that_was_overwritten_later_is_noted_again_in_the_end() {
+        let bench = Bench::new();
+        let entry = backup(&bench).await;
+        let noted = bench.archive.note_backup(&entry, at(5), cut(&["a"]), None);
+        noted.await.unwrap();
+        let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
+        // It saw the record that it overwrites, as far as the store lets it know.
+        let stale = bench
+            .archive
+            .note_backup(&entry, at(4), cut(&[]), Some(&proof));
+        stale.await.unwrap();
+        for _ in 0..2 {
+            let kept = bench.archive.keep_damage(&entry, at(5), cut(&["a"]));
+            kept.await.unwrap();
+            let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
+            assert_eq!(
+                (names(&proof), proof.proven()),
+                (vec!["a".to_owned()], None)
+            );
+        }
+    }
+
+    fn cut(objects: &[&str]) -> BackupFound {
+        let damaged = objects.iter().map(|object| Damage {
+            object: (*object).to_owned(),
+            found: "is cut".to_owned(),
+            missing: false,
+        });
+        BackupFound {
+            damaged: damaged.collect(),
+            damaged_count: objects.len() as u64,
+            ..BackupFound::default()
+        }
+    }
+
+    fn names(proof: &BackupProof) -> Vec<String> {
+        let names = proof.damages().map(|one| one.object.clone());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
     }
 
     #[tokio::test]
@@ -917,11 +861,8 @@ mod tests {
         );
         assert_eq!(bench.archive.backup_proof(&entry).await.unwrap(), None);
         let found = BackupFound::default();
-        bench
-            .archive
-            .note_backup(&entry, at(8), found)
-            .await
-            .unwrap();
+        let noted_now = bench.archive.note_backup(&entry, at(8), found, None);
+        noted_now.await.unwrap();
         bench.archive.note_attempt(&entry, at(9)).await.unwrap();
         assert_eq!(
             (noted().await.read(), noted().await.proven()),
@@ -950,7 +891,11 @@ mod tests {
             files: 3,
             ..BackupFound::default()
         };
-        let note = || bench.archive.note_backup(&entry, at(5), found.clone());
+        let note = || {
+            bench
+                .archive
+                .note_backup(&entry, at(5), found.clone(), None)
+        };
         note().await.unwrap();
         let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
         assert_eq!((proof.at, proof.files, proof.damage), (at(5), 3, None));

@@ -1,0 +1,137 @@
+//! How much the archive grew of late, by the sizes and times of what is there. Pure: it is told of one object after the other.
+//!
+//! What was deleted meanwhile shows nowhere, and is not counted: this is what came and is still there.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use wale_format::layout::{self, ArchiveKey};
+use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
+
+const DAY: TimeDelta = TimeDelta::days(1);
+const WEEK: TimeDelta = TimeDelta::days(7);
+
+/// An archive that is younger than this shows no rate.
+const YOUNGEST: TimeDelta = TimeDelta::minutes(10);
+
+/// What came of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes that were stored within the last day, and are there.
+    pub last_day: u64,
+    /// The same of the last seven days.
+    pub last_week: u64,
+    /// Bytes of WAL that the server wrote in an hour, on average of the last day, or since the archive's oldest object where it is
+    /// younger: its segments, not their compressed objects. None where no segment came.
+    pub wal_bytes_per_hour: Option<u64>,
+}
+
+/// Counts.
+pub(super) struct Tally {
+    now: DateTime<Utc>,
+    size: WalSegmentSize,
+    last_day: u64,
+    last_week: u64,
+    oldest: Option<DateTime<Utc>>,
+    segments: u64,
+    last_segment: Option<WalSegmentName>,
+}
+
+impl Tally {
+    pub(super) const fn new(size: WalSegmentSize, now: DateTime<Utc>) -> Self {
+        Self {
+            now,
+            size,
+            last_day: 0,
+            last_week: 0,
+            oldest: None,
+            segments: 0,
+            last_segment: None,
+        }
+    }
+
+    /// The next object of the listing.
+    pub(super) fn see(&mut self, key: &str, bytes: u64, stored: DateTime<Utc>) {
+        self.oldest = Some(self.oldest.map_or(stored, |oldest| oldest.min(stored)));
+        let age = self.now - stored;
+        if age <= WEEK {
+            self.last_week += bytes;
+        }
+        if age > DAY {
+            return;
+        }
+        self.last_day += bytes;
+        let ArchiveKey::Wal { name, .. } = layout::parse(key) else {
+            return;
+        };
+        // Under two codecs it stands twice, one after the other.
+        if let ArchiveFileName::Segment(segment) = name
+            && self.last_segment.replace(segment) != Some(segment)
+        {
+            self.segments += 1;
+        }
+    }
+
+    pub(super) fn growth(&self) -> Growth {
+        let since = self.oldest.map(|oldest| (self.now - oldest).min(DAY));
+        let rate = since.filter(|since| *since >= YOUNGEST).map(|since| {
+            let written = self.segments.saturating_mul(self.size.bytes());
+            written.saturating_mul(3600) / since.num_seconds().cast_unsigned()
+        });
+        Growth {
+            last_day: self.last_day,
+            last_week: self.last_week,
+            wal_bytes_per_hour: rate.filter(|rate| *rate > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn wal(number: u32, codec: &str) -> String {
+        format!("wal_005/0000000100000000{number:08X}.{codec}")
+    }
+
+    #[test]
+    fn what_came_in_a_day_and_in_a_week_is_counted_by_its_time() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let size = WalSegmentSize::new(16 * MIB).expect("a size");
+        let mut tally = Tally::new(size, now);
+        let hours = |hours| now - TimeDelta::hours(hours);
+        tally.see("basebackups_005/x", 1000, hours(24 * 8));
+        tally.see("basebackups_005/y", 100, hours(24 * 6));
+        tally.see(&wal(1, "zst"), 10, hours(30));
+        for (number, codec) in [(2, "lz4"), (2, "zst"), (3, "zst"), (4, "zst")] {
+            tally.see(&wal(number, codec), 1, hours(3));
+        }
+        // The store's clock is ahead.
+        tally.see("wal_005/00000002.history.zst", 1, hours(-1));
+        assert_eq!(
+            tally.growth(),
+            Growth {
+                last_day: 5,
+                last_week: 115,
+                // Three segments in 24 hours.
+                wal_bytes_per_hour: Some(2 * MIB),
+            }
+        );
+    }
+
+    #[test]
+    fn a_young_archive_has_the_rate_of_its_own_time() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let size = WalSegmentSize::new(16 * MIB).expect("a size");
+        for (minutes, expected) in [(30, Some(64 * MIB)), (9, None)] {
+            let mut tally = Tally::new(size, now);
+            for number in [2, 3] {
+                let stored = now - TimeDelta::minutes(minutes);
+                tally.see(&wal(number, "zst"), 1, stored);
+            }
+            assert_eq!(tally.growth().wal_bytes_per_hour, expected, "{minutes}");
+        }
+        let nothing = Tally::new(size, now).growth();
+        assert_eq!(nothing, Growth::default());
+    }
+}
