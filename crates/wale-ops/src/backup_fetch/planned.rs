@@ -75,6 +75,11 @@ pub async fn plan_restore(
     prepared
         .warnings
         .extend(not_reached(options, major, recovery.wal.as_ref()));
+    let recorded = prepared.sources.restored().wale();
+    let libraries = recorded.and_then(|wale| wale.settings.get("shared_preload_libraries"));
+    let described = described(options, &lines, major, libraries.map(String::as_str))?;
+    // Last, for it reads the whole directory.
+    prepared.compare(archive, &options.fetch, progress).await?;
     let mut plan = report::plan(&prepared, &options.fetch, target)?;
     plan.why = why(
         &options.fetch.selector,
@@ -83,9 +88,7 @@ pub async fn plan_restore(
     );
     plan.timelines = recovery.timelines;
     plan.wal = recovery.wal;
-    let recorded = prepared.sources.restored().wale();
-    let libraries = recorded.and_then(|wale| wale.settings.get("shared_preload_libraries"));
-    plan.recovery = described(options, &lines, major, libraries.map(String::as_str))?;
+    plan.recovery = described;
     Ok(PlannedRestore {
         plan,
         prepared,

@@ -32,6 +32,8 @@ pub struct RestoreReport {
     pub start_lsn: Option<Lsn>,
     /// Position that recovery must reach, where the backup says.
     pub stop_lsn: Option<Lsn>,
+    /// What was kept of the cluster that was there before.
+    pub kept: Option<KeptCluster>,
     /// Files written.
     pub files: u64,
     /// Bytes written.
@@ -98,12 +100,29 @@ pub struct RestorePlan {
     pub volumes: Vec<PlannedVolume>,
     /// Bytes to be read for the files.
     pub bytes_stored: u64,
+    /// What is kept of the cluster that is there already.
+    pub kept: Option<KeptCluster>,
     /// How long the files will take, where a rate is known.
     pub estimate: Option<Estimate>,
     /// Where `pg_wal` leads to, when it is not simply a directory.
     pub wal_directory: Option<PathBuf>,
     /// What will be written for the recovery.
     pub recovery: PlannedRecovery,
+}
+
+/// What becomes of a cluster that lies where a restore goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeptCluster {
+    /// Files that are the backup's to the byte, and stay.
+    pub kept_files: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Files that are not, and go.
+    pub removed_files: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Partitions that are not read, because every file in them is there.
+    pub spared_partitions: u64,
 }
 
 /// The timelines of a recovery.
@@ -171,6 +190,7 @@ pub(super) fn restored(
     let source = sources.restored();
     let damaged = source.wale().map_or(0, |wale| wale.damaged_pages.len());
     let (_, bytes_stored) = sources.parts();
+    let kept = kept(&prepared);
     let spaces = prepared.places.tablespaces.into_iter();
     RestoreReport {
         backup: source.name.clone(),
@@ -179,6 +199,7 @@ pub(super) fn restored(
         timeline: source.timeline,
         start_lsn: source.sentinel.start_lsn(),
         stop_lsn: source.sentinel.stop_lsn(),
+        kept,
         files: whole.files,
         bytes: whole.bytes,
         bytes_stored,
@@ -204,7 +225,7 @@ pub(super) fn plan(
 ) -> Result<RestorePlan> {
     let sources = &prepared.sources;
     let wal = prepared.places.wal.as_ref();
-    let needs = sources.needs();
+    let needs = prepared.needs();
     let spaces = &prepared.places.tablespaces;
     let volumes = facts::volumes(&options.target, spaces, wal.map(WalPlace::path), &needs)?;
     let (_, bytes_stored) = sources.parts();
@@ -220,10 +241,29 @@ pub(super) fn plan(
         wal: None,
         volumes: volumes.iter().map(planned_volume).collect(),
         bytes_stored,
-        estimate: estimate(&sources.restored().sentinel, sources.bytes()),
+        kept: kept(prepared),
+        estimate: estimate(&sources.restored().sentinel, bytes_to_write(prepared)),
         wal_directory: wal.map(|wal| wal.path().to_owned()),
         recovery: PlannedRecovery::default(),
     })
+}
+
+/// What is kept of the cluster that is there.
+fn kept(prepared: &Prepared) -> Option<KeptCluster> {
+    let compared = prepared.compared.as_ref()?;
+    Some(KeptCluster {
+        kept_files: compared.kept_files,
+        kept_bytes: compared.kept_bytes,
+        removed_files: compared.removed_files,
+        removed_bytes: compared.removed_bytes,
+        spared_partitions: prepared.sources.spared(),
+    })
+}
+
+/// Bytes of all files that come, where every backup says how many it has.
+pub(super) fn bytes_to_write(prepared: &Prepared) -> Option<u64> {
+    let kept = prepared.compared.as_ref().map_or(0, |compared| compared.kept_bytes);
+    Some(prepared.sources.bytes()?.saturating_sub(kept))
 }
 
 fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {

@@ -153,10 +153,11 @@ pub(in crate::verbs) fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
         }
     }
     if let Some(commit) = wal.newest_commit {
-        lines.add(
-            "",
-            &format!("the newest commit in it is of {}", time(commit)),
-        );
+        let mut told = format!("the newest commit in it is of {}", time(commit));
+        if let Some(end) = wal.newest_end.filter(|end| *end > commit) {
+            let _ = write!(told, ", the newest rollback of {}", time(end));
+        }
+        lines.add("", &told);
     } else if let Some(stored) = wal.stored_at {
         lines.add("", &format!("the last one was stored at {}", time(stored)));
     }
@@ -351,6 +352,7 @@ fn wal_json(wal: &PlannedWal) -> Value {
         "bytes": wal.bytes,
         "last_stored_at": wal.stored_at.map(rfc),
         "newest_commit": wal.newest_commit.map(rfc),
+        "newest_transaction_end": wal.newest_end.map(rfc),
         "gap": gap,
     })
 }
