@@ -31,8 +31,6 @@ pub enum Remedy {
     KeepFiles,
     /// A restore that keeps files removes WAL that the archive does not have.
     DiscardWal,
-    /// The request itself names the WAL directory.
-    WalDirectory,
     /// Libraries that are missing on this host are reported, and do not fail the restore.
     MissingLibrariesWarn,
     /// The folder whose configuration files a restore takes.

@@ -30,7 +30,6 @@ fn words(remedy: &Remedy) -> String {
         }
         Remedy::KeepFiles => "wale restore --delta".to_owned(),
         Remedy::DiscardWal => "--discard-wal".to_owned(),
-        Remedy::WalDirectory => "--wal-dir".to_owned(),
         Remedy::MissingLibrariesWarn => {
             "WALE_RESTORE_LIBRARIES=warn, or --restore-libraries warn".to_owned()
         }

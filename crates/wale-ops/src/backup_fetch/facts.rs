@@ -436,7 +436,10 @@ mod tests {
             ..marker.clone()
         };
         let found = marked(path, &keeping);
-        assert!(matches!(found, TargetState::HalfKept { .. }), "not all is its own");
+        assert!(
+            matches!(found, TargetState::HalfKept { .. }),
+            "not all is its own"
+        );
         fs::write(path.join("global/pg_control"), "x").unwrap();
         assert!(!is_half_done(), "the label of another backup");
         fs::write(path.join("backup_label"), label("000000010000000000000002")).unwrap();

@@ -113,7 +113,11 @@ impl Places {
                 inside: self.tablespaces.iter().filter_map(below).collect(),
             },
         }];
-        for space in self.tablespaces.iter().filter(|space| space.target.is_dir()) {
+        for space in self
+            .tablespaces
+            .iter()
+            .filter(|space| space.target.is_dir())
+        {
             parts.push(Part {
                 tree: RestoreTree::open(&space.target, owner)?,
                 prefix: format!("pg_tblspc/{}/", space.oid),
@@ -168,8 +172,15 @@ struct Candidate {
 /// # Errors
 ///
 /// When a directory cannot be listed. A file that cannot be read is not kept.
-pub(super) fn compare(places: &Places, kept: &KeptFiles, owner: Owner, workers: usize) -> Result<Compared> {
-    let parts = places.parts(None).map_err(|error| could_not("look at", &places.data, error))?;
+pub(super) fn compare(
+    places: &Places,
+    kept: &KeptFiles,
+    owner: Owner,
+    workers: usize,
+) -> Result<Compared> {
+    let parts = places
+        .parts(None)
+        .map_err(|error| could_not("look at", &places.data, error))?;
     let compared = Mutex::new(Compared::default());
     let (sender, receiver) = sync_channel::<Candidate>(WAITING_MAX);
     let receiver = Mutex::new(receiver);
@@ -207,7 +218,9 @@ pub(super) fn compare(places: &Places, kept: &KeptFiles, owner: Owner, workers: 
         drop(sender);
         Ok(())
     })?;
-    Ok(compared.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(compared
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Compared {
@@ -294,7 +307,8 @@ pub(super) fn clear(places: &Places, kept: &KeptFiles, owner: Owner) -> Result<(
             part.tree.walk(&mut |path, found| {
                 if part.is_foreign(path, found) {
                     Fate::Ignored
-                } else if found != Found::Folder && kept.is_kept(&format!("{}{path}", part.prefix)) {
+                } else if found != Found::Folder && kept.is_kept(&format!("{}{path}", part.prefix))
+                {
                     Fate::Stays
                 } else {
                     Fate::Goes

@@ -45,7 +45,10 @@ pub(super) fn list(data: &Path, control: &ControlFile) -> Result<Vec<LocalWal>> 
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(|name| ArchiveFileName::parse(name).ok()) else {
+        let Some(name) = name
+            .to_str()
+            .and_then(|name| ArchiveFileName::parse(name).ok())
+        else {
             continue;
         };
         let counts = match name {
@@ -54,7 +57,9 @@ pub(super) fn list(data: &Path, control: &ControlFile) -> Result<Vec<LocalWal>> 
             ArchiveFileName::Segment(_) | ArchiveFileName::Partial(_) => {
                 let path = entry.path();
                 let holds = holds_wal(&path, &name, control);
-                holds.map_err(|error| OpError::from_io(error, format_args!("read {}", path.display())))?
+                holds.map_err(|error| {
+                    OpError::from_io(error, format_args!("read {}", path.display()))
+                })?
             }
         };
         if counts {
@@ -101,7 +106,9 @@ fn begins_with_the_end(name: &ArchiveFileName, control: &ControlFile) -> bool {
         return false;
     };
     let start = segment.start_lsn(control.wal_segment_size);
-    let first = start.ok().and_then(|start| start.checked_add(WalPageHeader::LENGTH as u64));
+    let first = start
+        .ok()
+        .and_then(|start| start.checked_add(WalPageHeader::LENGTH as u64));
     control.state == ClusterState::ShutDown
         && segment.timeline() == control.timeline
         && first == Some(control.checkpoint)
@@ -160,7 +167,10 @@ mod tests {
         write("archive_status/00000002.history.done", b"");
         write("xlogtemp.12", b"x");
         let found = list(folder.path(), &control).unwrap();
-        let found: Vec<_> = found.iter().map(|wal| (wal.name.to_string(), wal.status)).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|wal| (wal.name.to_string(), wal.status))
+            .collect();
         let expected = [
             ("000000010000000000000001".to_owned(), Status::Ready),
             ("00000002.history".to_owned(), Status::Done),

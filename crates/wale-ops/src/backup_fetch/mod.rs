@@ -79,8 +79,8 @@ pub use options::{
 pub use outlook::{PlannedGap, PlannedWal, Reach};
 pub use planned::{PlannedRestore, plan_restore};
 pub use report::{
-    Estimate, KeptCluster, FollowedTimelines, PlannedRecovery, PlannedVolume, Preview, RestoreClusterOutcome,
-    RestorePlan, RestoreReport,
+    Estimate, FollowedTimelines, KeptCluster, PlannedRecovery, PlannedVolume, Preview,
+    RestoreClusterOutcome, RestorePlan, RestoreReport,
 };
 pub use run::{preview, run};
 pub use tablespaces::{NamedBy, PlannedTablespace};

@@ -32,7 +32,10 @@ pub(super) async fn open(
     let (tablespaces, wal) = (places.tablespaces.clone(), places.wal.clone());
     let (wiped, major) = (places.wiped.clone(), prepared.sources.restored().major);
     let (existing, present) = (options.existing, found.present.clone());
-    let (kept_places, kept) = (prepared.kept_places(options), prepared.sources.restored().kept());
+    let (kept_places, kept) = (
+        prepared.kept_places(options),
+        prepared.sources.restored().kept(),
+    );
     let target = blocking(move || {
         RestoreTree::create(&path, 0o700, Some(owner)).map_err(|error| could_not(error, &path))?;
         let held = HeldDirectory::take(&path)?;
@@ -46,7 +49,10 @@ pub(super) async fn open(
         if looked != planned {
             return Err(OpError::new(
                 Kind::Busy,
-                format!("another restore, or a server, was at work in \"{}\" meanwhile", path.display()),
+                format!(
+                    "another restore, or a server, was at work in \"{}\" meanwhile",
+                    path.display()
+                ),
             )
             .hint("check what it left, and begin this one anew"));
         }

@@ -260,10 +260,7 @@ async fn newest(
 }
 
 /// When the newest commit of a segment was made, and when its newest transaction ended.
-async fn ends_in(
-    archive: &Archive,
-    segment: WalSegmentName,
-) -> Result<(Option<i64>, Option<i64>)> {
+async fn ends_in(archive: &Archive, segment: WalSegmentName) -> Result<(Option<i64>, Option<i64>)> {
     let Some(stored) = archive.find_wal(&ArchiveFileName::Segment(segment)).await? else {
         return Ok((None, None));
     };

@@ -81,7 +81,10 @@ pub(super) async fn prepare(
     if let Some(present) = &found.present {
         let recorded = match source.sentinel.system_identifier {
             Some(recorded) => Some(recorded),
-            None => archive.identity().await?.map(|own| own.cluster.system_identifier.as_u64()),
+            None => archive
+                .identity()
+                .await?
+                .map(|own| own.cluster.system_identifier.as_u64()),
         };
         present::check_whose(&options.target, present, recorded)?;
     }
@@ -165,8 +168,16 @@ fn plan_places(
     warnings.extend(found.doubt.clone());
     // A restore that is begun anew removes its links, and all that is beside them; one that keeps files removes other links.
     match found.begin {
-        Begin::Fresh => warnings.extend(facts::links_of_nobody(&options.target, &tablespaces, "stays; remove it if it is a leftover")),
-        Begin::Keeping => warnings.extend(facts::links_of_nobody(&options.target, &tablespaces, "is removed")),
+        Begin::Fresh => warnings.extend(facts::links_of_nobody(
+            &options.target,
+            &tablespaces,
+            "stays; remove it if it is a leftover",
+        )),
+        Begin::Keeping => warnings.extend(facts::links_of_nobody(
+            &options.target,
+            &tablespaces,
+            "is removed",
+        )),
         Begin::AfterWiping => {}
     }
     let wiped = match &found.earlier {
@@ -344,11 +355,13 @@ impl Prepared {
         options: &RestoreOptions,
         progress: &Progress,
     ) -> Result<()> {
-        let (Some(present), Existing::Keep(policy)) = (&self.found.present, options.existing) else {
+        let (Some(present), Existing::Keep(policy)) = (&self.found.present, options.existing)
+        else {
             return Ok(());
         };
         let source = self.sources.restored();
-        let lost = unarchived::check(archive, &options.target, &present.wal, source, policy).await?;
+        let lost =
+            unarchived::check(archive, &options.target, &present.wal, source, policy).await?;
         self.warnings.extend(lost);
         progress.set_phase("comparing files");
         tracing::info!(target = %options.target.display(), "reading the files that are there, to keep those that are the backup's");

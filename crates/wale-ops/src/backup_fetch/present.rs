@@ -65,7 +65,8 @@ pub(super) fn look(path: &Path, lock_file_name: &str, existing: Existing) -> Res
 /// The cluster in a directory; `None` where nothing says that it is one.
 fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<Present>> {
     let shown = path.display();
-    let failed = |error: ClusterError| OpError::from_cluster(error, format_args!("look at {shown}"));
+    let failed =
+        |error: ClusterError| OpError::from_cluster(error, format_args!("look at {shown}"));
     let directory = DataDirectory::open(path).map_err(failed)?;
     if directory.postmaster().map_err(failed)? != PostmasterState::Absent {
         return Err(OpError::new(
@@ -182,7 +183,10 @@ mod tests {
         // Not all of it is that restore's own: nobody clears it.
         let error = begin(Existing::Refuse).unwrap_err();
         assert_eq!(error.kind, Kind::NotEmpty);
-        assert_eq!(error.remedy.as_deref(), Some(&wale_archive::Remedy::KeepFiles));
+        assert_eq!(
+            error.remedy.as_deref(),
+            Some(&wale_archive::Remedy::KeepFiles)
+        );
         // That of a usual one is, and what it has is as good as an older copy.
         marker(false, Some(7));
         assert_eq!(begin(KEEP).unwrap(), Begin::Keeping);

@@ -262,7 +262,10 @@ fn kept(prepared: &Prepared) -> Option<KeptCluster> {
 
 /// Bytes of all files that come, where every backup says how many it has.
 pub(super) fn bytes_to_write(prepared: &Prepared) -> Option<u64> {
-    let kept = prepared.compared.as_ref().map_or(0, |compared| compared.kept_bytes);
+    let kept = prepared
+        .compared
+        .as_ref()
+        .map_or(0, |compared| compared.kept_bytes);
     Some(prepared.sources.bytes()?.saturating_sub(kept))
 }
 

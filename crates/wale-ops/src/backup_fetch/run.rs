@@ -77,6 +77,7 @@ async fn prepare_unwritten(
     let source = prepared.sources.restored();
     let told = check_unwritten(archive, source, &options.recovery_addition).await?;
     prepared.warnings.extend(told);
+    prepared.compare(archive, options, progress).await?;
     Ok(prepared)
 }
 
@@ -164,7 +165,10 @@ impl Restore<'_> {
             self.progress.set_total(bytes);
         }
         if let Some(files) = sources.files() {
-            let kept = prepared.compared.as_ref().map_or(0, |compared| compared.kept_files);
+            let kept = prepared
+                .compared
+                .as_ref()
+                .map_or(0, |compared| compared.kept_files);
             self.progress.set_total_files(files.saturating_sub(kept));
         }
         self.progress.set_phase("restoring files");

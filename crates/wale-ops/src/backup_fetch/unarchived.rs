@@ -37,7 +37,10 @@ pub(super) async fn check(
     let begins = source.name.segment().number(size).unwrap_or(0);
     let mut lost: Vec<ArchiveFileName> = Vec::new();
     for file in wal {
-        let number = file.name.segment().and_then(|segment| segment.number(size).ok());
+        let number = file
+            .name
+            .segment()
+            .and_then(|segment| segment.number(size).ok());
         if file.status == Status::Done && number.is_some_and(|number| number < begins) {
             continue;
         }

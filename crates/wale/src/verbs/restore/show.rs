@@ -168,7 +168,7 @@ pub(in crate::verbs) fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
 
 pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
     let mut size = format!("{} to read", bytes(plan.bytes_stored));
-    if let Some(write) = plan.files.sentinel.bytes() {
+    if let Some(write) = bytes_to_write(plan) {
         let _ = write!(size, ", {} to write", bytes(write));
     }
     if let Some(wale) = &plan.files.sentinel.wale {
@@ -195,10 +195,35 @@ pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
     lines.add("time", &time);
 }
 
+/// Bytes of the files that come.
+fn bytes_to_write(plan: &RestorePlan) -> Option<u64> {
+    let kept = plan.kept.map_or(0, |kept| kept.kept_bytes);
+    Some(plan.files.sentinel.bytes()?.saturating_sub(kept))
+}
+
 fn add_places(lines: &mut Lines, plan: &RestorePlan, options: &RestoreClusterOptions) {
     let files = &plan.files;
     if files.begins_anew {
         lines.add("first", "what an interrupted restore wrote is removed");
+    }
+    if let Some(kept) = &plan.kept {
+        lines.add(
+            "kept",
+            &format!(
+                "{} files, {}, are the backup's to the byte and stay; {} partitions need not be read",
+                kept.kept_files,
+                bytes(kept.kept_bytes),
+                kept.spared_partitions
+            ),
+        );
+        lines.add(
+            "first",
+            &format!(
+                "global/pg_control is taken away, then {} other files, {}, are removed, and pg_wal is emptied",
+                kept.removed_files,
+                bytes(kept.removed_bytes)
+            ),
+        );
     }
     lines.add("into", &options.fetch.target.display().to_string());
     for space in &files.tablespaces {
@@ -224,8 +249,15 @@ pub(super) fn done(report: &RestoreReport, next: &[String]) -> String {
         ""
     };
     lines.0.push('\n');
+    let kept = report.kept.map_or_else(String::new, |kept| {
+        format!(
+            "; {} files, {}, were kept",
+            kept.kept_files,
+            bytes(kept.kept_bytes)
+        )
+    });
     let summary = format!(
-        "{} files, {} in {}{verified}",
+        "{} files, {} in {}{verified}{kept}",
         report.files,
         bytes(report.bytes),
         duration(report.duration)
@@ -250,6 +282,7 @@ pub(super) fn json(
             "files": report.files,
             "bytes": report.bytes,
             "verified": report.verified,
+            "files_kept": report.kept.map(|kept| kept.kept_files),
             "jobs_held": report.jobs_held,
             "seconds": report.duration.as_secs_f64(),
             "notes": report.notes,
@@ -297,7 +330,14 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "timelines": timelines,
         "wal": plan.wal.as_ref().map(wal_json),
         "bytes_to_read": plan.bytes_stored,
-        "bytes_to_write": files.sentinel.bytes(),
+        "bytes_to_write": bytes_to_write(plan),
+        "kept": plan.kept.map(|kept| json!({
+            "files": kept.kept_files,
+            "bytes": kept.kept_bytes,
+            "removed_files": kept.removed_files,
+            "removed_bytes": kept.removed_bytes,
+            "partitions_not_read": kept.spared_partitions,
+        })),
         "files": files.sentinel.wale.as_ref().map(|wale| wale.files),
         "partitions": files.partitions,
         "space": volumes.collect::<Vec<_>>(),
