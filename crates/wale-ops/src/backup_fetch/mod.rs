@@ -79,7 +79,7 @@ pub use options::{
 pub use outlook::{PlannedGap, PlannedWal, Reach};
 pub use planned::{PlannedRestore, plan_restore};
 pub use report::{
-    Estimate, FollowedTimelines, KeptCluster, PlannedRecovery, PlannedVolume, Preview,
+    Estimate, FollowedTimelines, KeptCluster, Measured, PlannedRecovery, PlannedVolume, Preview,
     RestoreClusterOutcome, RestorePlan, RestoreReport,
 };
 pub use run::{preview, run};

@@ -6,6 +6,7 @@ use chrono::SecondsFormat;
 use wale_archive::{Archive, BackupSelector};
 use wale_cluster::RestoreRequest;
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode};
+use wale_format::RehearsalRecord;
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -80,7 +81,8 @@ pub async fn plan_restore(
     let described = described(options, &lines, major, libraries.map(String::as_str))?;
     // Last, for it reads the whole directory.
     prepared.compare(archive, &options.fetch, progress).await?;
-    let mut plan = report::plan(&prepared, &options.fetch, target)?;
+    let rehearsed = rehearsed(archive, &prepared).await;
+    let mut plan = report::plan(&prepared, &options.fetch, target, rehearsed.as_ref())?;
     plan.why = why(
         &options.fetch.selector,
         &plan.target,
@@ -94,6 +96,16 @@ pub async fn plan_restore(
         prepared,
         configuration: PlannedConfiguration { lines, files },
         way: recovery.way,
+    })
+}
+
+/// What the last rehearsal with the backup found: it says how long this will take, and is no need.
+async fn rehearsed(archive: &Archive, prepared: &Prepared) -> Option<RehearsalRecord> {
+    let name = &prepared.sources.restored().name;
+    let read = archive.rehearsed(name).await;
+    read.unwrap_or_else(|error| {
+        tracing::debug!(backup = %name, "what its rehearsal measured is not known: {}", error.chain());
+        None
     })
 }
 

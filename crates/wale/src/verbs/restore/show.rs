@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 use serde_json::{Value, json};
 use wale_ops::backup_fetch::{
-    PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
+    Measured, PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
 };
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 
@@ -185,11 +185,23 @@ pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
         lines.add("space", &format!("{path}: {need} needed, {free} free"));
     }
     let time = match plan.estimate {
-        Some(estimate) => format!(
-            "about {} for the files, at the {}/s at which the backup was taken; for the WAL not known",
-            duration(estimate.duration),
-            bytes(estimate.bytes_per_second)
-        ),
+        Some(estimate) => {
+            let (of_rate, of_wal) = match estimate.measured {
+                Measured::Backup => ("at which the backup was taken".to_owned(), None),
+                Measured::Rehearsal { at, recovery } => {
+                    (format!("of its rehearsal at {}", time(at)), recovery)
+                }
+            };
+            let of_wal = of_wal.map_or_else(
+                || "for the WAL not known".to_owned(),
+                |took| format!("the recovery took {} then", duration(took)),
+            );
+            format!(
+                "about {} for the files, at the {}/s {of_rate}; {of_wal}",
+                duration(estimate.duration),
+                bytes(estimate.bytes_per_second)
+            )
+        }
         None => "not known: no rate was measured".to_owned(),
     };
     lines.add("time", &time);
@@ -344,7 +356,18 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "estimate": plan.estimate.map(|estimate| json!({
             "files_seconds": estimate.duration.as_secs_f64(),
             "bytes_per_second": estimate.bytes_per_second,
-            "measured": "when the backup was taken",
+            "measured": match estimate.measured {
+                Measured::Backup => "when the backup was taken",
+                Measured::Rehearsal { .. } => "in the last rehearsal with it",
+            },
+            "rehearsed_at": match estimate.measured {
+                Measured::Backup => None,
+                Measured::Rehearsal { at, .. } => Some(rfc(at)),
+            },
+            "recovery_seconds": match estimate.measured {
+                Measured::Rehearsal { recovery, .. } => recovery.map(|took| took.as_secs_f64()),
+                Measured::Backup => None,
+            },
         })),
         "directory": options.fetch.target.display().to_string(),
         "begins_anew": files.begins_anew,
