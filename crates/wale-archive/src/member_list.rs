@@ -45,6 +45,8 @@ pub enum Keep {
     Members(DescriptionBounds),
     /// The first member, in the order of names, for which this holds.
     First(Arc<dyn Fn(&str) -> bool + Send + Sync>),
+    /// The partitions that have a member for which this holds.
+    Sets(Arc<dyn Fn(&str) -> bool + Send + Sync>),
 }
 
 /// WAL-G's list of the members of a backup, where it made one.
@@ -61,6 +63,8 @@ pub struct MemberList {
     pub doubtful: Option<String>,
     /// The member that was asked for.
     pub first: Option<String>,
+    /// The partitions that were asked for.
+    pub wanted: BTreeSet<String>,
 }
 
 impl MemberList {
@@ -86,6 +90,7 @@ struct Reading {
     doubtful: Option<String>,
     seen: u64,
     first: Option<String>,
+    wanted: BTreeSet<String>,
     /// Whether there was one at all.
     found: bool,
 }
@@ -100,12 +105,13 @@ impl Reading {
             doubtful: None,
             seen: 0,
             first: None,
+            wanted: BTreeSet::new(),
             found: false,
         }
     }
 
     fn member(&mut self, name: &str, delivery: Delivery) {
-        let name = name.trim_start_matches("./").trim_matches('/');
+        let name = plain(name);
         if matches!(name, "" | ".") {
             return;
         }
@@ -115,7 +121,7 @@ impl Reading {
             return;
         }
         match &self.keep {
-            Keep::Partitions => {}
+            Keep::Partitions | Keep::Sets(_) => {}
             Keep::Members(bounds) => {
                 self.seen += 1;
                 if self.seen <= bounds.files_max() {
@@ -159,6 +165,7 @@ impl Reading {
             nameless_elsewhere: self.nameless_elsewhere,
             doubtful: self.doubtful,
             first: self.first,
+            wanted: self.wanted,
         })
     }
 }
@@ -357,9 +364,17 @@ impl<'de> Visitor<'de> for Names<'_> {
                     self.reading.member(&name, delivery);
                 }
                 Section::Sets => {
+                    let wanted = match &self.reading.keep {
+                        Keep::Sets(wanted) => Some(Arc::clone(wanted)),
+                        _ => None,
+                    };
+                    let has = map.next_value_seed(Members(wanted))?;
+                    if has.wanted {
+                        self.reading.wanted.insert(name.clone());
+                    }
                     self.reading.partition(name).map_err(A::Error::custom)?;
                     // WAL-G also names what was gone when it came to it; but the label never is.
-                    if map.next_value_seed(HasLabel)? {
+                    if has.label {
                         self.reading.member(LABEL, Delivery::Whole);
                     }
                 }
@@ -369,35 +384,51 @@ impl<'de> Visitor<'de> for Names<'_> {
     }
 }
 
-/// Whether the label is among the members of a partition; they may be `null`.
-struct HasLabel;
+/// The members of a partition, which may be `null`; and for which names they are searched.
+struct Members(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
 
-impl<'de> DeserializeSeed<'de> for HasLabel {
-    type Value = bool;
+/// What is among them.
+#[derive(Clone, Copy, Default)]
+struct Has {
+    /// The label.
+    label: bool,
+    /// A name that is searched for.
+    wanted: bool,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
+impl<'de> DeserializeSeed<'de> for Members {
+    type Value = Has;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Has, D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for HasLabel {
-    type Value = bool;
+impl<'de> Visitor<'de> for Members {
+    type Value = Has;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of names")
     }
 
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
+    fn visit_unit<E>(self) -> Result<Has, E> {
+        Ok(Has::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<bool, A::Error> {
-        let mut found = false;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Has, A::Error> {
+        let mut has = Has::default();
         while let Some(name) = names.next_element::<String>()? {
-            found |= name == LABEL;
+            has.label |= name == LABEL;
+            let is_wanted = |wanted: &Arc<dyn Fn(&str) -> bool + Send + Sync>| wanted(plain(&name));
+            has.wanted = has.wanted || self.0.as_ref().is_some_and(is_wanted);
         }
-        Ok(found)
+        Ok(has)
     }
+}
+
+/// The name of a member without what stands before it in the tar, and without a slash at its end.
+fn plain(name: &str) -> &str {
+    name.trim_start_matches("./").trim_matches('/')
 }
 
 /// JSON whose strings and levels have an end, so that a reader of it holds little at a time.
@@ -519,6 +550,16 @@ mod tests {
         let lost = |name: &str| name != "ab";
         let first = parse(LIST, Keep::First(Arc::new(lost))).unwrap();
         assert_eq!(first.first.as_deref(), Some("backup_label"));
+        let sets = |wanted: &'static str| {
+            let has = move |name: &str| name == wanted;
+            let read = parse(LIST, Keep::Sets(Arc::new(has))).unwrap();
+            (
+                read.wanted.into_iter().collect::<Vec<_>>(),
+                read.partitions.len(),
+            )
+        };
+        assert_eq!(sets("PG_VERSION"), (vec!["part_001.tar.lz4".to_owned()], 3));
+        assert_eq!(sets("base/5"), (Vec::new(), 3));
         let partitions = parse(LIST, Keep::Partitions).unwrap();
         assert_eq!(
             (partitions.partitions.len(), partitions.members.len()),

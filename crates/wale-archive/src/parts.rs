@@ -36,7 +36,7 @@ impl StoredPart {
     }
 
     /// The last component of its key.
-    fn file_name(&self) -> &str {
+    pub fn file_name(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or(&self.key)
     }
 

@@ -27,6 +27,10 @@ pub enum Remedy {
         /// Where it would go, if that is known.
         place: Option<String>,
     },
+    /// A restore keeps the files that are there already where they are the backup's.
+    KeepFiles,
+    /// A restore that keeps files removes WAL that the archive does not have.
+    DiscardWal,
     /// Libraries that are missing on this host are reported, and do not fail the restore.
     MissingLibrariesWarn,
     /// The folder whose configuration files a restore takes.

@@ -25,13 +25,17 @@ pub const FILE_NAME: &str = "wale_restore.json";
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
 
+/// The format of a restore that keeps files while it runs. A version that does not know it must not take the directory for its own
+/// half-done work and clear it.
+pub const FORMAT_OF_DELTA: u32 = 2;
+
 /// A marker larger than this was not written by wale. The largest part is the user's recovery settings.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// What the restore of a data directory was asked, and how far it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreMarker {
-    /// Version of this file's format, [`FORMAT`].
+    /// Version of this file's format, [`FORMAT`] or [`FORMAT_OF_DELTA`].
     pub format: u32,
     /// How far it came.
     pub state: RestoreState,
@@ -67,6 +71,12 @@ pub struct RestoreMarker {
     /// The WAL directory outside that was found empty, or made: it is cleared likewise, of files of WAL alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_directory: Option<String>,
+    /// Whether files that were there before are kept while it runs: then not all is its own, and nothing may be cleared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_delta: bool,
+    /// The cluster whose backup it restores, where that is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<u64>,
 }
 
 /// How far a restore came.
@@ -136,9 +146,9 @@ pub fn read(data_directory: &Path) -> Result<Option<RestoreMarker>, ClusterError
     }
     let marker: RestoreMarker =
         serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    if marker.format > FORMAT {
+    if marker.format > FORMAT_OF_DELTA {
         return Err(damaged(format!(
-            "it has format {}, and this version of wale knows only {FORMAT}",
+            "it has format {}, and this version of wale knows only {FORMAT_OF_DELTA}",
             marker.format
         )));
     }
@@ -195,6 +205,8 @@ mod tests {
             attempt: "7f".to_owned(),
             outside: vec!["/space".to_owned()],
             wal_directory: Some("/wal".to_owned()),
+            is_delta: false,
+            system_identifier: Some(7),
         }
     }
 
@@ -226,7 +238,7 @@ mod tests {
     fn damaged_and_newer_markers_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let newer = RestoreMarker {
-            format: FORMAT + 1,
+            format: FORMAT_OF_DELTA + 1,
             ..marker()
         };
         let cases = [

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use wale_pg::byte_text;
 
@@ -32,6 +32,9 @@ use crate::owner::Owner;
 /// Permission bits of folders that are only implied by the path of a file in them.
 const DIRECTORY_MODE: u32 = 0o700;
 
+/// Folders in folders that a walk enters: a data directory has some four, and users' folders in it few more.
+const DEPTH_MAX: usize = 64;
+
 /// Folders kept open. A partition goes folder by folder, so a few for each worker are enough.
 const OPEN_FOLDERS_MAX: usize = 64;
 
@@ -39,6 +42,28 @@ const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// What a walk through a tree comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A folder.
+    Folder,
+    /// A file, and its bytes.
+    File(u64),
+    /// A link, a socket, a pipe.
+    Other,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays; a folder is entered.
+    Stays,
+    /// It goes; a folder is entered, and goes where nothing is left in it.
+    Goes,
+    /// Nobody looks at it: a folder is not entered.
+    Ignored,
+}
 
 /// A folder to restore into.
 #[derive(Debug)]
@@ -272,6 +297,70 @@ impl RestoreTree {
         Ok(())
     }
 
+    /// Shows everything in the tree to `judge`, by its path in it and in the order of names, and does what `judge` says. No link is
+    /// followed. What is removed is not flushed.
+    ///
+    /// Memory: the names of one folder and of those above it, some 40 bytes each.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn walk(&self, judge: &mut dyn FnMut(&str, Found) -> Fate) -> Result<(), ClusterError> {
+        self.open_folders().clear();
+        self.walk_folder(&self.root()?, "", 0, judge)
+    }
+
+    fn walk_folder(
+        &self,
+        folder: &OwnedFd,
+        above: &str,
+        depth: usize,
+        judge: &mut dyn FnMut(&str, Found) -> Fate,
+    ) -> Result<(), ClusterError> {
+        let failed = |what: &'static str, path: &str, error: Errno| {
+            ClusterError::io(what, &self.path_of(path))(error.into())
+        };
+        if depth > DEPTH_MAX {
+            return Err(failed("list", above, Errno::NAMETOOLONG));
+        }
+        let names = names_in(folder).map_err(|error| failed("list", above, error))?;
+        for name in names {
+            let path = match above {
+                "" => name.clone(),
+                above => format!("{above}/{name}"),
+            };
+            let raw = byte_text::to_bytes(&name);
+            let found = match rustix::fs::statat(folder, &*raw, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => Found::Folder,
+                    FileType::RegularFile => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+                    _ => Found::Other,
+                },
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(failed("look at", &path, error)),
+            };
+            let fate = judge(&path, found);
+            if found == Found::Folder && fate != Fate::Ignored {
+                let inner = rustix::fs::openat(folder, &*raw, DIRECTORY_FLAGS, Mode::empty())
+                    .map_err(|error| failed("open", &path, error))?;
+                self.walk_folder(&inner, &path, depth + 1, judge)?;
+            }
+            if fate != Fate::Goes {
+                continue;
+            }
+            let flags = match found {
+                Found::Folder => AtFlags::REMOVEDIR,
+                _ => AtFlags::empty(),
+            };
+            match rustix::fs::unlinkat(folder, &*raw, flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // Something stays in it, or it is a volume of its own.
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if found == Found::Folder => {}
+                Err(error) => return Err(failed("remove", &path, error)),
+            }
+        }
+        Ok(())
+    }
+
     fn root(&self) -> Result<OwnedFd, ClusterError> {
         rustix::fs::openat(&self.root, ".", DIRECTORY_FLAGS, Mode::empty())
             .map_err(|error| ClusterError::io("open", &self.path)(error.into()))
@@ -376,6 +465,20 @@ impl RestoreTree {
             relative: relative.to_owned(),
         }
     }
+}
+
+/// The names in a folder, sorted.
+fn names_in(folder: &OwnedFd) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(byte_text::from_bytes(name).into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn remove_file_at(folder: &OwnedFd, name: &str) -> io::Result<()> {
@@ -547,5 +650,45 @@ mod tests {
         left.sort();
         assert_eq!(left, ["lost+found", "wale_restore.json"]);
         assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn a_walk_removes_what_it_is_told_and_follows_no_link() {
+        let (folder, tree) = tree();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("precious"), "x").unwrap();
+        let data = tree.path();
+        for path in ["base/1", "base/2/deep", "left/x", "empty"] {
+            std::fs::create_dir_all(data.join(path)).unwrap();
+        }
+        for path in ["base/1/kept", "base/1/gone", "base/2/deep/gone", "left/x/y"] {
+            std::fs::write(data.join(path), "abc").unwrap();
+        }
+        symlink(&outside, data.join("base/link")).unwrap();
+        symlink(outside.join("precious"), data.join("base/file")).unwrap();
+        let mut seen = Vec::new();
+        tree.walk(&mut |path, found| {
+            seen.push((path.to_owned(), found));
+            match path {
+                "left" => Fate::Ignored,
+                "base/1/kept" => Fate::Stays,
+                _ => Fate::Goes,
+            }
+        })
+        .unwrap();
+        assert!(seen.contains(&("base/1/kept".to_owned(), Found::File(3))));
+        assert!(seen.contains(&("base/link".to_owned(), Found::Other)));
+        assert!(
+            !seen
+                .iter()
+                .any(|(path, _)| path.contains("precious") || path == "left/x")
+        );
+        let there = |path: &str| data.join(path).symlink_metadata().is_ok();
+        assert!(there("base/1/kept") && there("left/x/y"));
+        for gone in ["base/1/gone", "base/2", "base/link", "base/file", "empty"] {
+            assert!(!there(gone), "{gone}");
+        }
+        assert!(outside.join("precious").exists());
     }
 }

@@ -25,7 +25,8 @@ mod record;
 mod tablespaces;
 
 pub use record::{
-    ConfigurationRecord, DamagedPage, PartitionRecord, TablespaceRecord, WaleSentinel,
+    ConfigurationRecord, DamagedPage, PartitionRecord, TablespaceRecord, TimescaleRecord,
+    WaleSentinel,
 };
 pub use tablespaces::{TablespaceEntry, TablespaceSpec};
 
@@ -365,7 +366,11 @@ impl Sentinel {
             let extensions: usize = wale.extensions.values().map(|list| 1 + list.len()).sum();
             wale.partitions.len() * size_of::<PartitionRecord>()
                 + wale.damaged_pages.len() * 80
-                + (wale.tablespaces.len() + extensions + wale.settings.len()) * 200
+                + (wale.tablespaces.len()
+                    + extensions
+                    + wale.settings.len()
+                    + wale.timescaledb.len())
+                    * 200
         });
         size_of::<Self>() + named * 200 + ours
     }

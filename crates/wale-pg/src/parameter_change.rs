@@ -1,4 +1,4 @@
-//! The settings that recovery enforces, as the log has them, and the time of its newest commit.
+//! The settings that recovery enforces, as the log has them, and when its newest transactions were committed or rolled back.
 //!
 //! A primary that was started with other values writes a record of them (`XLOG_PARAMETER_CHANGE`), and a recovery that comes
 //! to that record with smaller ones stops or pauses. The control file of a base backup knows only the values of its time.
@@ -23,6 +23,9 @@
 //! offset  0  u8 255, u8 length of the data; or u8 254, u32 length
 //!            i64 microseconds since 2000-01-01 00:00 UTC
 //! ```
+//!
+//! The record of a rollback (info 0x20 or, of a prepared transaction, 0x40) begins in the same way (`xl_xact_abort`). A recovery that
+//! ends at a time ends before the first record of either kind that is later (`recoveryStopsBefore`).
 //!
 //! Records run on behind the next page's header. Only the lengths of the others are read: a page that makes no sense ends
 //! the look at its segment, and the next segment is entered by its own header.
@@ -57,6 +60,7 @@ pub struct ParameterScan {
     is_over: bool,
     found: Option<EnforcedSettings>,
     newest_commit: Option<i64>,
+    newest_end: Option<i64>,
 }
 
 impl ParameterScan {
@@ -73,6 +77,12 @@ impl ParameterScan {
     #[must_use]
     pub const fn newest_commit_micros(&self) -> Option<i64> {
         self.newest_commit
+    }
+
+    /// When the newest transaction ended that was found, by a commit or a rollback: microseconds since 1970-01-01 00:00 UTC.
+    #[must_use]
+    pub const fn newest_end_micros(&self) -> Option<i64> {
+        self.newest_end
     }
 
     /// Takes the next page, whole.
@@ -141,8 +151,11 @@ impl ParameterScan {
     }
 
     fn judge(&mut self) {
-        if let Some(time) = commit_time_of(&self.kept) {
-            self.newest_commit = self.newest_commit.max(Some(time));
+        if let Some((end, time)) = end_of(&self.kept) {
+            self.newest_end = self.newest_end.max(Some(time));
+            if end == End::Commit {
+                self.newest_commit = self.newest_commit.max(Some(time));
+            }
         }
         let Some(settings) = settings_of(&self.kept) else {
             return;
@@ -157,9 +170,24 @@ impl ParameterScan {
 /// The seconds from 1970 to 2000, when PostgreSQL's time begins.
 const EPOCH_SECONDS: i64 = 946_684_800;
 
-/// The time of a record that is a commit. Its CRC is not checked: what is kept of a long one does not suffice for it.
-fn commit_time_of(record: &[u8]) -> Option<i64> {
-    let is_commit = matches!(record.get(16)? & 0x70, 0x00 | 0x30) && *record.get(17)? == 1;
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Commit,
+    Rollback,
+}
+
+/// How and when a transaction ended, of a record that says it. Its CRC is not checked: what is kept of a long one does not
+/// suffice for it.
+fn end_of(record: &[u8]) -> Option<(End, i64)> {
+    if *record.get(17)? != 1 {
+        return None;
+    }
+    let end = match record.get(16)? & 0x70 {
+        0x00 | 0x30 => End::Commit,
+        0x20 | 0x40 => End::Rollback,
+        _ => return None,
+    };
     let mut at = HEADER_LENGTH;
     for (identifier, length) in [(253, 3), (252, 5)] {
         if *record.get(at)? == identifier {
@@ -173,7 +201,7 @@ fn commit_time_of(record: &[u8]) -> Option<i64> {
     };
     let time = i64::from_le_bytes(*record.get(at..)?.first_chunk()?);
     let micros = time.checked_add(EPOCH_SECONDS * 1_000_000)?;
-    (is_commit && time > 0).then_some(micros)
+    (time > 0).then_some((end, micros))
 }
 
 /// The settings of a record that is one of them, whole and with the right CRC.
@@ -315,23 +343,29 @@ mod tests {
             for page in pages(records) {
                 scan.page(&page);
             }
-            scan.newest_commit_micros()
+            (scan.newest_commit_micros(), scan.newest_end_micros())
         };
         let abort = record(1, 0x20, &9_000_i64.to_le_bytes());
         let other = record(10, 0, &9_000_i64.to_le_bytes());
-        assert_eq!(newest(&[abort.clone(), other]), None);
         let since_1970 = |time: i64| Some(time + EPOCH_SECONDS * 1_000_000);
+        // A rollback is no commit, but the end of a transaction; a prepared one's, too.
+        assert_eq!(newest(&[other.clone()]), (None, None));
+        assert_eq!(newest(&[abort.clone(), other]), (None, since_1970(9_000)));
+        let prepared_abort = record(1, 0x40, &9_500_i64.to_le_bytes());
+        assert_eq!(newest(&[prepared_abort]), (None, since_1970(9_500)));
+        let assignment = record(1, 0x50, &9_900_i64.to_le_bytes());
+        assert_eq!(newest(&[assignment]), (None, None));
         // A long one is kept in part; the last of a prepared transaction counts, too.
         let prepared = record(1, 0x30, &7_000_i64.to_le_bytes());
         let found = newest(&[commit(5_000, 200), commit(4_000, 0), abort]);
-        assert_eq!(found, since_1970(5_000));
-        assert_eq!(newest(&[commit(5_000, 0), prepared]), since_1970(7_000));
+        assert_eq!(found, (since_1970(5_000), since_1970(9_000)));
+        assert_eq!(newest(&[commit(5_000, 0), prepared]).0, since_1970(7_000));
         // Behind the identifier of an origin.
         let mut data = vec![253, 1, 0, 255, 8];
         data.extend(6_000_i64.to_le_bytes());
         let mut behind = record(1, 0, &[0; 11]);
         behind[24..24 + data.len()].copy_from_slice(&data);
-        assert_eq!(newest(&[behind]), since_1970(6_000));
+        assert_eq!(newest(&[behind]).0, since_1970(6_000));
     }
 
     #[test]

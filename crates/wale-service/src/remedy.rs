@@ -28,6 +28,8 @@ fn words(remedy: &Remedy) -> String {
             let place = place.as_deref().unwrap_or("/path");
             format!("--tablespace-mapping {oid}={place}, or WALE_TABLESPACE_MAPPING")
         }
+        Remedy::KeepFiles => "wale restore --delta".to_owned(),
+        Remedy::DiscardWal => "--discard-wal".to_owned(),
         Remedy::MissingLibrariesWarn => {
             "WALE_RESTORE_LIBRARIES=warn, or --restore-libraries warn".to_owned()
         }

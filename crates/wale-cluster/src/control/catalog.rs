@@ -9,6 +9,7 @@ use wale_pg::{
 };
 
 use super::connection::{Control, USUAL_LOCK_LIMIT, get, get_name, name_bytes};
+use super::examine::{TimescaleFacts, TimescaleLook};
 use super::options::ConnectOptions;
 use crate::error::ClusterError;
 
@@ -29,6 +30,10 @@ const ENFORCED_SETTINGS: [&str; 9] = [
 /// somebody may hold a lock on a catalogue for ever. 10 s are some hundred times what an idle database needs.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 const REPORTS_LIMIT: Duration = Duration::from_mins(1);
+/// For how long TimescaleDB is asked for its counts within that time, by the server's clock and by ours.
+const COUNTS_LIMIT: Duration = Duration::from_secs(5);
+const COUNTS_ALONE: &str = "SET statement_timeout = '4s'; SET default_transaction_read_only = on";
+const TIMESCALEDB: &str = "timescaledb";
 /// For how long such a question waits for a lock.
 pub(super) const REPORT_LOCK_LIMIT: &str = "SET lock_timeout = '2s'";
 
@@ -87,6 +92,10 @@ pub struct ExtensionInventory {
     pub databases: BTreeMap<String, BTreeMap<String, String>>,
     /// Databases that could not be asked, and why.
     pub failures: BTreeMap<String, String>,
+    /// Database → what TimescaleDB counts there, where it is.
+    pub timescaledb: BTreeMap<String, TimescaleFacts>,
+    /// Databases in which it did not answer, and why.
+    pub uncounted: BTreeMap<String, String>,
 }
 
 /// What an archiver has done since its statistics were reset.
@@ -325,16 +334,22 @@ impl Control {
             } else {
                 let options = options.with_database(&database);
                 match tokio::time::timeout(REPORT_LIMIT, extensions_of(&options)).await {
-                    Ok(Ok(extensions)) => Ok(extensions),
-                    Ok(Err(error)) => Err(match error.detail() {
-                        Some(detail) => format!("{error}: {detail}"),
-                        None => error.to_string(),
-                    }),
+                    Ok(Ok(found)) => Ok(found),
+                    Ok(Err(error)) => Err(in_words(&error)),
                     Err(_) => Err(format!("no answer within {} s", REPORT_LIMIT.as_secs())),
                 }
             };
             match outcome {
-                Ok(extensions) => {
+                Ok((extensions, counts)) => {
+                    match counts {
+                        None => {}
+                        Some(Ok(counts)) => {
+                            inventory.timescaledb.insert(database.clone(), counts);
+                        }
+                        Some(Err(reason)) => {
+                            inventory.uncounted.insert(database.clone(), reason);
+                        }
+                    }
                     inventory.databases.insert(database, extensions);
                 }
                 Err(reason) => {
@@ -347,7 +362,13 @@ impl Control {
     }
 }
 
-async fn extensions_of(options: &ConnectOptions) -> Result<BTreeMap<String, String>, ClusterError> {
+/// The extensions of one database, and what TimescaleDB counts, or why it does not.
+type Found = (
+    BTreeMap<String, String>,
+    Option<Result<TimescaleFacts, String>>,
+);
+
+async fn extensions_of(options: &ConnectOptions) -> Result<Found, ClusterError> {
     let during = "listing extensions";
     let control = Control::connect(options).await?;
     control.batch(during, REPORT_LOCK_LIMIT).await?;
@@ -356,7 +377,35 @@ async fn extensions_of(options: &ConnectOptions) -> Result<BTreeMap<String, Stri
     let extensions = rows
         .iter()
         .map(|row| Ok((get(row, 0, during)?, get(row, 1, during)?)))
-        .collect();
+        .collect::<Result<BTreeMap<String, String>, ClusterError>>()?;
+    let counts = if extensions.contains_key(TIMESCALEDB) {
+        Some(counts(&control).await)
+    } else {
+        None
+    };
     control.close().await;
-    extensions
+    Ok((extensions, counts))
+}
+
+/// What TimescaleDB counts in this database. Whatever goes wrong is a sentence: the counts serve a report.
+async fn counts(control: &Control) -> Result<TimescaleFacts, String> {
+    let asked = async {
+        control.batch("asking TimescaleDB", COUNTS_ALONE).await?;
+        control.timescale().await
+    };
+    match tokio::time::timeout(COUNTS_LIMIT, asked).await {
+        Ok(Ok(TimescaleLook::Counted(counts))) => Ok(counts),
+        Ok(Ok(TimescaleLook::Absent | TimescaleLook::Unknown)) => {
+            Err("it has not the views of 2.0 and later".to_owned())
+        }
+        Ok(Err(error)) => Err(in_words(&error)),
+        Err(_) => Err(format!("no answer within {} s", COUNTS_LIMIT.as_secs())),
+    }
+}
+
+fn in_words(error: &ClusterError) -> String {
+    match error.detail() {
+        Some(detail) => format!("{error}: {detail}"),
+        None => error.to_string(),
+    }
 }

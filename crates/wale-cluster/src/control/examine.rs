@@ -27,19 +27,23 @@ pub struct CopyFacts {
     pub superuser: Option<String>,
 }
 
-/// What TimescaleDB counts in one database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What TimescaleDB says of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimescaleFacts {
     /// Hypertables.
     pub hypertables: u64,
     /// Their chunks.
     pub chunks: u64,
+    /// Those of them that are compressed.
+    pub compressed_chunks: u64,
     /// Jobs.
     pub jobs: u64,
+    /// The edition, as its setting names it: `timescale`, `apache`.
+    pub licence: Option<String>,
 }
 
 /// What a database says of TimescaleDB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimescaleLook {
     /// It is not there.
     Absent,
@@ -163,9 +167,13 @@ impl Control {
     /// When it is there and does not answer, as with a library of another version.
     pub async fn timescale(&self) -> Result<TimescaleLook, ClusterError> {
         let during = "asking TimescaleDB";
-        let sql = "SELECT pg_catalog.to_regclass('timescaledb_information.chunks') IS NOT NULL
-                AND pg_catalog.to_regclass('timescaledb_information.jobs') IS NOT NULL
-              FROM pg_catalog.pg_extension WHERE extname = 'timescaledb'";
+        // Its own views alone: of others somebody else says what they do, with our role's rights.
+        let sql = "SELECT (SELECT pg_catalog.count(*) = 3 FROM pg_catalog.pg_class c
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+                WHERE n.nspname = 'timescaledb_information' AND c.relname IN ('hypertables', 'chunks', 'jobs'))
+              FROM pg_catalog.pg_extension e WHERE e.extname = 'timescaledb'";
         let known = match self.query(during, sql, &[]).await?.first() {
             None => return Ok(TimescaleLook::Absent),
             Some(row) => get::<bool>(row, 0, during)?,
@@ -173,16 +181,23 @@ impl Control {
         if !known {
             return Ok(TimescaleLook::Unknown);
         }
+        // A column that a version lacks is none.
         let sql = "SELECT (SELECT pg_catalog.count(*) FROM timescaledb_information.hypertables),
                     (SELECT pg_catalog.count(*) FROM timescaledb_information.chunks),
-                    (SELECT pg_catalog.count(*) FROM timescaledb_information.jobs)";
+                    (SELECT pg_catalog.count(*) FROM timescaledb_information.chunks c WHERE
+                      pg_catalog.jsonb_extract_path_text(pg_catalog.to_jsonb(c), 'is_compressed') = 'true'),
+                    (SELECT pg_catalog.count(*) FROM timescaledb_information.jobs),
+                    pg_catalog.current_setting('timescaledb.license', true)";
         let row = self.query_one(during, sql, &[]).await?;
         let count =
             |column| Ok::<_, ClusterError>(get::<i64>(&row, column, during)?.unsigned_abs());
+        let licence: Option<String> = get(&row, 4, during)?;
         Ok(TimescaleLook::Counted(TimescaleFacts {
             hypertables: count(0)?,
             chunks: count(1)?,
-            jobs: count(2)?,
+            compressed_chunks: count(2)?,
+            jobs: count(3)?,
+            licence: licence.filter(|licence| !licence.is_empty()),
         }))
     }
 }

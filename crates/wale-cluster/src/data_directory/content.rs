@@ -261,6 +261,8 @@ mod tests {
             attempt: String::new(),
             outside: Vec::new(),
             wal_directory: None,
+            is_delta: false,
+            system_identifier: None,
         };
         let restored = content_after(|data| {
             std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();

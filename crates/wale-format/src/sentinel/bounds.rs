@@ -4,7 +4,8 @@
 //!
 //! The most that one sentinel keeps: 131,072 partitions × 32 bytes (4 MiB, twice that while the list grows), 65,536
 //! tablespaces × 2 spellings × some 200 bytes (26 MiB, for as many places of 40 bytes), 131,072 damaged pages × 80 bytes
-//! (10 MiB), 16 MiB of extensions, 1 MiB of settings. A real one keeps some ten kilobytes.
+//! (10 MiB), 16 MiB of extensions, 16 MiB of what TimescaleDB counted,
+//! 1 MiB of settings. A real one keeps some ten kilobytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -163,4 +164,45 @@ pub(super) fn extensions<'de, D: Deserializer<'de>>(
         }
     }
     deserializer.deserialize_map(Databases)
+}
+
+/// Bytes of a word: the name of an edition.
+const WORD_MAX: usize = 256;
+
+/// A word, which may be missing.
+pub(super) fn optional_word<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let word = optional_text(deserializer)?;
+    if word.as_ref().is_some_and(|word| word.len() > WORD_MAX) {
+        return Err(D::Error::custom(format_args!(
+            "a word has more than {WORD_MAX} bytes"
+        )));
+    }
+    Ok(word)
+}
+
+/// What was counted, by databases, with a word for each: as many as fit into what the extensions may cost.
+pub(super) fn counts<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    struct Databases<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Databases<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of counts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut left = EXTENSIONS_COST_MAX;
+            let mut map = BTreeMap::new();
+            while let Some(database) = entries.next_key::<String>()? {
+                charge(&mut left, database.len() + size_of::<T>() + WORD_MAX)?;
+                map.insert(database, entries.next_value()?);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Databases(PhantomData))
 }

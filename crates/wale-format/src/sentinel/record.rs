@@ -66,6 +66,13 @@ pub struct WaleSentinel {
     /// Database → extension → version.
     #[serde(default, deserialize_with = "bounds::extensions")]
     pub extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Database → what TimescaleDB counted there.
+    #[serde(
+        default,
+        deserialize_with = "bounds::counts",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub timescaledb: BTreeMap<String, TimescaleRecord>,
     /// Pages whose checksum was wrong when they were read.
     #[serde(
         default,
@@ -97,6 +104,26 @@ pub struct WaleSentinel {
     /// The server's configuration, where it lay outside of the data directory and could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationRecord>,
+}
+
+/// What TimescaleDB counted in a database when the backup was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimescaleRecord {
+    /// Hypertables.
+    pub hypertables: u64,
+    /// Their chunks.
+    pub chunks: u64,
+    /// Those of them that were compressed.
+    pub compressed_chunks: u64,
+    /// Jobs, TimescaleDB's own among them.
+    pub jobs: u64,
+    /// The edition, as its setting names it.
+    #[serde(
+        default,
+        deserialize_with = "bounds::optional_word",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub licence: Option<String>,
 }
 
 /// The server's configuration, stored beside the backup.

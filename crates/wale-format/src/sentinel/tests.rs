@@ -51,6 +51,16 @@ fn record() -> WaleSentinel {
             "app".into(),
             BTreeMap::from([("timescaledb".into(), "2.17.2".into())]),
         )]),
+        timescaledb: BTreeMap::from([(
+            "app".into(),
+            TimescaleRecord {
+                hypertables: 3,
+                chunks: 2_161,
+                compressed_chunks: 2_112,
+                jobs: 9,
+                licence: Some("timescale".into()),
+            },
+        )]),
         damaged_pages: vec![DamagedPage {
             path: "base/5/16384".into(),
             block: 7,

@@ -162,6 +162,7 @@ impl Side {
             manifest_sha256: None,
             settings: BTreeMap::new(),
             extensions: BTreeMap::new(),
+            timescaledb: BTreeMap::new(),
             damaged_pages: Vec::new(),
             files: 0,
             bytes: 0,

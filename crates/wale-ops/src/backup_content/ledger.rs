@@ -27,12 +27,20 @@ pub(super) struct Carrier {
     pub(super) attempt: NonZeroU8,
 }
 
+impl Carrier {
+    /// No partition: the file was there before. No backup has so many partitions.
+    const NOBODY: Self = Self {
+        partition: u32::MAX,
+        attempt: NonZeroU8::MIN,
+    };
+}
+
 /// What to do with a file that a partition offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Write it.
     Write,
-    /// An earlier attempt at the same partition has brought it whole.
+    /// An earlier attempt at the same partition has brought it whole, or it was there before.
     HaveIt,
 }
 
@@ -172,6 +180,36 @@ impl Ledger {
         }
     }
 
+    /// Size and CRC-32C of a file, where the manifest has both.
+    pub(super) fn expected(&self, path: &str) -> Option<(u64, u32)> {
+        match &*self.lock() {
+            Items::Manifest(items) => {
+                let expected = items[find(items, path)?].expected;
+                Some((expected.size, expected.crc32c?))
+            }
+            Items::Foreign { .. } => None,
+        }
+    }
+
+    /// Notes that a file is there already, and stays. No partition needs to bring it.
+    pub(super) fn keep(&self, path: &str) {
+        if let Items::Manifest(items) = &mut *self.lock()
+            && let Some(at) = find(items, path)
+        {
+            items[at].arrived = Some(Carrier::NOBODY);
+        }
+    }
+
+    /// Whether a file that was there stays.
+    pub(super) fn is_kept(&self, path: &str) -> bool {
+        match &*self.lock() {
+            Items::Manifest(items) => {
+                find(items, path).is_some_and(|at| items[at].arrived == Some(Carrier::NOBODY))
+            }
+            Items::Foreign { .. } => false,
+        }
+    }
+
     /// Asks whether the file may be written.
     pub(super) fn admit(&self, path: &str, size: u64, carrier: Carrier) -> Result<Admission> {
         let mut items = self.lock();
@@ -199,6 +237,7 @@ impl Ledger {
         };
         match arrived {
             None => Ok(Admission::Write),
+            Some(earlier) if *earlier == Carrier::NOBODY => Ok(Admission::HaveIt),
             Some(earlier)
                 if earlier.partition == carrier.partition && earlier.attempt < carrier.attempt =>
             {
@@ -399,6 +438,28 @@ mod tests {
         );
         assert!(ledger.admit("a", 1, carrier(0, 2)).is_err());
         assert!(ledger.admit("b", 2, carrier(2, 1)).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_there_is_kept_whoever_brings_it() {
+        let ledger = manifest();
+        assert_eq!(ledger.expected("a"), Some((1, 7)));
+        // Without a checksum nothing says that it is the same.
+        assert_eq!((ledger.expected("b"), ledger.expected("c")), (None, None));
+        ledger.keep("a");
+        ledger.keep("c");
+        assert!(ledger.is_kept("a") && ledger.has("a") && !ledger.is_kept("b") && !ledger.has("c"));
+        assert_eq!(ledger.missing(), 1);
+        for partition in [3, 4] {
+            let admitted = ledger.admit("a", 1, carrier(partition, 1)).unwrap();
+            assert_eq!(admitted, Admission::HaveIt);
+        }
+        ledger.admit("b", 2, carrier(1, 1)).unwrap();
+        ledger.arrived("b", 0, carrier(1, 1)).unwrap();
+        assert!(!ledger.is_kept("b"));
+        let foreign = anything();
+        foreign.keep("a");
+        assert!(!foreign.is_kept("a") && foreign.expected("a").is_none());
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //!   → everything came → second names of files → control file, label, folders of tablespaces → WholeBackup
 //! ```
 //!
+//! Files that are there already may be kept (`kept`): they count as come, and partitions of which nothing is needed are not read.
+//!
 //! The room stands beside `archive`, not in it: the archive knows where things lie and whose they are, and does not know
 //! how a backup is made. And it stands below the operations, for a restore is not the only one that reads a backup.
 //! It refuses to know directories of this machine, recovery, and why a backup is read.
@@ -20,6 +22,7 @@
 
 mod check;
 mod extract;
+mod kept;
 mod ledger;
 mod manifest;
 mod memory;
@@ -37,10 +40,11 @@ pub(crate) use check::{WholeBackup, lacks_label};
 #[cfg(test)]
 pub(crate) use extract::FOREIGN_DIRECTORIES_MAX;
 pub(crate) use extract::ForeignLink;
+pub(crate) use kept::KeptFiles;
 pub(crate) use manifest::{MANIFEST, Manifest, TABLESPACE_MAP};
 pub(crate) use memory::WORKER_BYTES;
 pub(crate) use needs::{DiskNeed, DiskNeeds};
 pub(crate) use read::{BackupReader, Damages};
 pub(crate) use sink::{Nowhere, Sink};
 pub(crate) use stored::StoredBackup;
-pub(crate) use tablespaces::RecordedTablespace;
+pub(crate) use tablespaces::{RecordedTablespace, is_version_folder};

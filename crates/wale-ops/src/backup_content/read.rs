@@ -73,9 +73,17 @@ impl BackupReader<'_> {
         sink: &Arc<S>,
     ) -> Result<WholeBackup> {
         let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
-        self.fetch_all(backup, &extraction).await?;
+        self.fetch_all(backup, &backup.parts, &extraction).await?;
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
+        }
+        if !backup.spare.is_empty() && backup.ledger.missing() > 0 {
+            let name = &backup.name;
+            tracing::warn!(backup = %name, "the list of the backup's files was wrong: the partitions that it made superfluous are read, too");
+            self.fetch_all(backup, &backup.spare, &extraction).await?;
+            if self.cancel.is_cancelled() {
+                return Err(OpError::cancelled());
+            }
         }
         check(self.archive, backup, &extraction).await
     }
@@ -91,7 +99,7 @@ impl BackupReader<'_> {
         sink: &Arc<S>,
     ) -> Result<(u64, u64)> {
         let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
-        self.fetch_all(backup, &extraction).await?;
+        self.fetch_all(backup, &backup.parts, &extraction).await?;
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
@@ -134,10 +142,12 @@ impl BackupReader<'_> {
         Ok(())
     }
 
-    /// All partitions, some at a time; the first error is returned when they have ended, and stops the others, unless all damage is wanted.
+    /// These partitions, some at a time; the first error is returned when they have ended, and stops the others, unless all damage is
+    /// wanted.
     async fn fetch_all<S: Sink>(
         &self,
         backup: &StoredBackup,
+        parts: &[StoredPart],
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
         let workers = self.workers.max(1);
@@ -154,7 +164,7 @@ impl BackupReader<'_> {
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
         let held = wanted.saturating_add(described);
         let work: Vec<_> = (0u32..)
-            .zip(&backup.parts)
+            .zip(parts)
             .map(|(number, part)| {
                 let rules = backup.rules_of(part);
                 let wanted = (number, part, rules);

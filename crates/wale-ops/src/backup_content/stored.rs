@@ -62,6 +62,8 @@ pub(crate) struct StoredBackup {
     pub(super) ledger: Arc<Ledger>,
     /// Largest first.
     pub(crate) parts: Vec<StoredPart>,
+    /// Those of which nothing is needed, because the files are there already.
+    pub(super) spare: Vec<StoredPart>,
     /// Whether another tool's list says which files must arrive.
     is_listed: bool,
     /// Whether a later backup builds on it.
@@ -194,6 +196,7 @@ impl StoredBackup {
             ledger: Arc::new(ledger),
             memory: None,
             parts,
+            spare: Vec::new(),
             is_listed: false,
             is_base: false,
             doubt: None,

@@ -30,7 +30,7 @@ pub(super) fn tablespace_of(path: &str, oids: &[u32]) -> Option<u32> {
 
 /// Whether a name is that of the folder that a server of this version (any, where it is not known) makes in a
 /// tablespace: `PG_<major>_<catalog version>`.
-fn is_version_folder(name: &str, major: Option<MajorVersion>) -> bool {
+pub(crate) fn is_version_folder(name: &str, major: Option<MajorVersion>) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.strip_prefix("PG_")
         .and_then(|rest| rest.split_once('_'))

@@ -169,6 +169,7 @@ impl Bench {
             manifest_sha256: Some(hex(&Sha256::digest(&manifest))),
             settings: [("max_connections".to_owned(), "321".to_owned())].into(),
             extensions: [].into(),
+            timescaledb: [].into(),
             damaged_pages: Vec::new(),
             files: count,
             bytes,

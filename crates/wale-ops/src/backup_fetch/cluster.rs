@@ -176,6 +176,8 @@ mod tests {
             attempt: String::new(),
             outside: Vec::new(),
             wal_directory: None,
+            is_delta: false,
+            system_identifier: None,
         };
         let same = asked(&format!("# to two o'clock\n\n  {line}  \n"));
         assert!(already_restored(&options, &same, &marker).is_ok());

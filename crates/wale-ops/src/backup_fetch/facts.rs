@@ -70,6 +70,7 @@ fn marked(path: &Path, marker: &RestoreMarker) -> TargetState {
     let backup = marker.backup.clone();
     match marker.state {
         RestoreState::Done => TargetState::Done { backup },
+        RestoreState::Running if marker.is_delta => TargetState::HalfKept { backup },
         RestoreState::Running if path.join(ControlFile::PATH).symlink_metadata().is_err() => {
             TargetState::HalfDone { backup }
         }
@@ -182,8 +183,19 @@ pub(super) fn wal_place(target: &Path, wanted: Option<&Path>) -> Option<WalPlace
     }
 }
 
-/// Sentences about links in `pg_tblspc` that no tablespace of the backup has.
-pub(super) fn links_of_nobody(target: &Path, tablespaces: &[PlannedTablespace]) -> Vec<String> {
+/// Whether the link of a tablespace in the target leads to where it goes.
+pub(super) fn is_linked(target: &Path, space: &PlannedTablespace) -> bool {
+    let link = target.join(format!("pg_tblspc/{}", space.oid));
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    link.is_symlink() && real(&link).is_some_and(|there| real(&space.target) == Some(there))
+}
+
+/// Sentences about links in `pg_tblspc` that no tablespace of the backup has; `fate` says what becomes of them.
+pub(super) fn links_of_nobody(
+    target: &Path,
+    tablespaces: &[PlannedTablespace],
+    fate: &str,
+) -> Vec<String> {
     let links = tablespace_links(target).into_iter();
     let of_nobody = links.filter(|(source, _)| {
         !tablespaces
@@ -195,7 +207,7 @@ pub(super) fn links_of_nobody(target: &Path, tablespaces: &[PlannedTablespace]) 
             let location = location.display();
             format!(
                 "pg_tblspc/{source} leads to \"{location}\", and the backup has no such tablespace: nothing there is touched, \
-                 and the link stays; remove it if it is a leftover"
+                 and the link {fate}"
             )
         })
         .collect()
@@ -241,6 +253,15 @@ pub(super) fn outside(path: &Path, purpose: String, is_wal: bool, wiped: &Wiped)
         path: path.to_owned(),
         purpose,
         obstacle,
+    }
+}
+
+/// The WAL directory of a cluster that is kept in part: nothing but WAL may be in it.
+pub(super) fn outside_of_wal(path: &Path) -> OutsideFacts {
+    OutsideFacts {
+        path: path.to_owned(),
+        purpose: "the WAL directory".to_owned(),
+        obstacle: obstacle(path, |name, _| wipe::is_of_server_wal(name)),
     }
 }
 
@@ -395,6 +416,8 @@ mod tests {
             attempt: String::new(),
             outside: Vec::new(),
             wal_directory: None,
+            is_delta: false,
+            system_identifier: None,
         };
         let label = |segment: &str| {
             format!(
@@ -408,6 +431,15 @@ mod tests {
         assert!(is_half_done());
         fs::write(path.join("backup_label"), label("000000010000000000000007")).unwrap();
         assert!(is_half_done(), "nothing can be started");
+        let keeping = RestoreMarker {
+            is_delta: true,
+            ..marker.clone()
+        };
+        let found = marked(path, &keeping);
+        assert!(
+            matches!(found, TargetState::HalfKept { .. }),
+            "not all is its own"
+        );
         fs::write(path.join("global/pg_control"), "x").unwrap();
         assert!(!is_half_done(), "the label of another backup");
         fs::write(path.join("backup_label"), label("000000010000000000000002")).unwrap();

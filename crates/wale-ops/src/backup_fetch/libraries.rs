@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use wale_archive::Remedy;
 use wale_cluster::recovery;
 use wale_format::WaleSentinel;
+use wale_format::sentinel::TimescaleRecord;
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 
 use crate::error::{Kind, OpError, Result};
@@ -33,6 +34,8 @@ pub(super) struct Record {
     path: Option<String>,
     /// Database → extension → version.
     extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Database → what TimescaleDB counted there.
+    timescaledb: BTreeMap<String, TimescaleRecord>,
 }
 
 impl Record {
@@ -41,6 +44,7 @@ impl Record {
             libraries: sentinel.settings.get(SETTING).cloned().unwrap_or_default(),
             path: sentinel.settings.get(PATH_SETTING).cloned(),
             extensions: sentinel.extensions.clone(),
+            timescaledb: sentinel.timescaledb.clone(),
         }
     }
 }
@@ -59,7 +63,25 @@ pub(super) fn notes(record: &Record) -> Vec<String> {
             "database \"{database}\" has the extension {extension} {version}: the server needs the library of that version"
         ));
     }
+    notes.extend(
+        record
+            .timescaledb
+            .iter()
+            .map(|(database, counts)| counted(database, counts)),
+    );
     notes
+}
+
+/// A sentence to hold the restored database against.
+fn counted(database: &str, counts: &TimescaleRecord) -> String {
+    let licence = counts.licence.as_ref().map_or_else(String::new, |licence| {
+        format!("; its licence is '{licence}'")
+    });
+    format!(
+        "in database \"{database}\" TimescaleDB counted {} hypertables, {} chunks, {} of them compressed, and {} jobs when the \
+         backup was taken{licence}",
+        counts.hypertables, counts.chunks, counts.compressed_chunks, counts.jobs
+    )
 }
 
 /// A sentence about background jobs, which run within seconds of the promotion, perhaps the one that dropped what is to be
@@ -308,6 +330,7 @@ mod tests {
             libraries: "timescaledb, pg_stat_statements".to_owned(),
             path: Some(LIBDIR.to_owned()),
             extensions: [("metrics".to_owned(), extensions.into())].into(),
+            timescaledb: BTreeMap::new(),
         }
     }
 
@@ -333,6 +356,26 @@ mod tests {
         let told = notes(&record());
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[1].contains("timescaledb 2.22.1") && told[1].contains("metrics"));
+        let counts = TimescaleRecord {
+            hypertables: 3,
+            chunks: 2_161,
+            compressed_chunks: 2_112,
+            jobs: 9,
+            licence: Some("timescale".to_owned()),
+        };
+        let with_counts = Record {
+            timescaledb: [("metrics".to_owned(), counts)].into(),
+            ..record()
+        };
+        let told = notes(&with_counts);
+        for word in [
+            "3 hypertables",
+            "2161 chunks, 2112",
+            "9 jobs",
+            "'timescale'",
+        ] {
+            assert!(told[2].contains(word), "{told:?}");
+        }
         let note = |kind| jobs_note(&record(), &kind);
         assert!(note(RecoveryTargetKind::Latest).is_none());
         assert!(

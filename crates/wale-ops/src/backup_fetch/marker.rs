@@ -8,6 +8,7 @@ use wale_archive::Archive;
 use wale_cluster::{RestoreMarker, RestoreRequest, RestoreState, restore_marker};
 
 use super::options::RestoreOptions;
+use super::plan::Begin;
 use super::prepare::Prepared;
 use crate::error::{OpError, Result};
 
@@ -46,8 +47,13 @@ pub(super) fn begun(
     request: RestoreRequest,
     host: &str,
 ) -> RestoreMarker {
+    let is_delta = prepared.found.begin == Begin::Keeping;
     RestoreMarker {
-        format: restore_marker::FORMAT,
+        format: if is_delta {
+            restore_marker::FORMAT_OF_DELTA
+        } else {
+            restore_marker::FORMAT
+        },
         state: RestoreState::Running,
         request,
         backup: prepared.sources.restored().name.to_string(),
@@ -60,12 +66,16 @@ pub(super) fn begun(
         attempt: random_attempt(),
         outside: prepared.places.outside(),
         wal_directory: prepared.places.wal_directory(),
+        is_delta,
+        system_identifier: prepared.sources.restored().sentinel.system_identifier,
     }
 }
 
 /// The same when its restore is done.
 pub(super) fn done(archive: &Archive, marker: &RestoreMarker) -> RestoreMarker {
     RestoreMarker {
+        format: restore_marker::FORMAT,
+        is_delta: false,
         state: RestoreState::Done,
         finished_at: Some(archive.clock().now()),
         outside: Vec::new(),

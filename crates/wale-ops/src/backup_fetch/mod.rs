@@ -11,6 +11,10 @@
 //!   → global/pg_control by rename → marker removed, or Done
 //! ```
 //!
+//! Into a stopped cluster's directory (`wale restore --delta`): `present` says whose it is and `unarchived` whether its WAL is in the
+//! archive; after the marker `keep` takes `global/pg_control` away, then all that is not the backup's to the byte; what is left is
+//! not brought again, and partitions of which nothing is needed are not read.
+//!
 //! `prepare` is the plan of the files and what it looks at, `planned` that of a cluster with its recovery (`outlook`: the WAL),
 //! `run` the line, `finish` its end with `configure`. This module refuses to know how a backup is
 //! read (`backup_content`), how recovery settings are written (wale-cluster), and when a restore is wanted.
@@ -30,8 +34,12 @@ mod held;
 mod held_tests;
 #[cfg(test)]
 mod hostile_tests;
+mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod libraries;
 mod links;
+mod local_wal;
 mod lost;
 mod manifest;
 #[cfg(test)]
@@ -46,6 +54,7 @@ mod places;
 mod plan;
 mod planned;
 mod prepare;
+mod present;
 mod raised;
 mod report;
 mod run;
@@ -56,6 +65,7 @@ mod target;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unarchived;
 mod wal;
 mod way;
 mod wipe;
@@ -63,14 +73,14 @@ mod wipe;
 pub use cluster::restore_cluster;
 pub use libraries::MissingLibraries;
 pub use options::{
-    MissingTablespace, RestoreAs, RestoreClusterOptions, RestoreOptions, TablespaceSource,
-    WalSource,
+    Existing, MissingTablespace, RestoreAs, RestoreClusterOptions, RestoreOptions,
+    TablespaceSource, UnarchivedWal, WalSource,
 };
 pub use outlook::{PlannedGap, PlannedWal, Reach};
 pub use planned::{PlannedRestore, plan_restore};
 pub use report::{
-    Estimate, FollowedTimelines, PlannedRecovery, PlannedVolume, Preview, RestoreClusterOutcome,
-    RestorePlan, RestoreReport,
+    Estimate, FollowedTimelines, KeptCluster, Measured, PlannedRecovery, PlannedVolume, Preview,
+    RestoreClusterOutcome, RestorePlan, RestoreReport,
 };
 pub use run::{preview, run};
 pub use tablespaces::{NamedBy, PlannedTablespace};

@@ -1,4 +1,5 @@
-//! The first writes of a restore: its marker, then the removal of what an earlier one left, then what comes before the files.
+//! The first writes of a restore: its marker, then the removal of what an earlier one left, or of what is not kept, then what comes
+//! before the files.
 
 use std::path::Path;
 
@@ -6,14 +7,15 @@ use wale_cluster::{RestoreMarker, RestoreTree, restore_marker};
 
 use super::held::HeldDirectory;
 use super::options::RestoreOptions;
-use super::plan::{self, Begin};
+use super::plan::Begin;
 use super::prepare::{Prepared, check_space, lock_file_name};
+use super::present::{self, Looked};
 use super::target::Target;
-use super::{facts, wipe};
+use super::{keep, wipe};
 use crate::error::{Kind, OpError, Result};
 use wale_pipeline::blocking;
 
-/// Marks the target as half done, wipes it where it was that before, and makes what comes before the files.
+/// Marks the target as half done, wipes it where it was that before, or clears it of what is not kept, and makes what comes before the files.
 ///
 /// # Errors
 ///
@@ -29,23 +31,36 @@ pub(super) async fn open(
     let (owner, begin, earlier) = (found.owner, found.begin, found.earlier.clone());
     let (tablespaces, wal) = (places.tablespaces.clone(), places.wal.clone());
     let (wiped, major) = (places.wiped.clone(), prepared.sources.restored().major);
+    let (existing, present) = (options.existing, found.present.clone());
+    let (kept_places, kept) = (
+        prepared.kept_places(options),
+        prepared.sources.restored().kept(),
+    );
     let target = blocking(move || {
         RestoreTree::create(&path, 0o700, Some(owner)).map_err(|error| could_not(error, &path))?;
         let held = HeldDirectory::take(&path)?;
-        // Another restore may have come and gone since the first look.
-        let (state, found) = facts::target(&path, &lock_file)?;
-        if plan::judge_target(&path, &state)? != begin || found != earlier {
+        // Another restore, or a server, may have come and gone since the first look.
+        let looked = present::look(&path, &lock_file, existing)?;
+        let planned = Looked {
+            begin,
+            earlier,
+            present,
+        };
+        if looked != planned {
             return Err(OpError::new(
                 Kind::Busy,
-                format!("another restore began in \"{}\" meanwhile", path.display()),
+                format!(
+                    "another restore, or a server, was at work in \"{}\" meanwhile",
+                    path.display()
+                ),
             )
             .hint("check what it left, and begin this one anew"));
         }
         restore_marker::write(&path, &marker).map_err(|error| could_not(error, &path))?;
-        if begin == Begin::AfterWiping {
-            wipe::wipe(&path, &wiped, &lock_file, owner)?;
-        } else {
-            wipe::remove_temporary(&path, owner)?;
+        match begin {
+            Begin::AfterWiping => wipe::wipe(&path, &wiped, &lock_file, owner)?,
+            Begin::Fresh => wipe::remove_temporary(&path, owner)?,
+            Begin::Keeping => keep::clear(&kept_places, &kept, owner)?,
         }
         let target = Target::open(&path, &tablespaces, wal.as_ref(), major, owner)?;
         let target = target.held_by(held);
@@ -58,7 +73,7 @@ pub(super) async fn open(
     })
     .await??;
     if begin == Begin::AfterWiping {
-        check_space(options, &prepared.sources, places)?;
+        check_space(options, &prepared.needs(), places)?;
     }
     Ok(target)
 }

@@ -37,11 +37,34 @@ pub enum MissingTablespace {
     Make,
 }
 
+/// What becomes of a cluster that lies in the target already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// The restore is refused before anything is written.
+    #[default]
+    Refuse,
+    /// Its files are kept where they are the backup's to the byte; the others are written anew, and what the backup does not have is
+    /// removed.
+    Keep(UnarchivedWal),
+}
+
+/// What becomes of WAL of that cluster which the archive does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnarchivedWal {
+    /// The restore is refused before anything is written: nobody else may have these transactions.
+    #[default]
+    Refuse,
+    /// It is removed with all other WAL.
+    Discard,
+}
+
 /// What a caller may choose about the files of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
-    /// The data directory to make: missing or empty.
+    /// The data directory to make: missing or empty, unless what is there may be kept.
     pub target: PathBuf,
+    /// What becomes of a cluster that lies there already.
+    pub existing: Existing,
     /// Which backup.
     pub selector: BackupSelector,
     /// Partitions read at the same time.
@@ -75,6 +98,7 @@ impl RestoreOptions {
     pub fn new(target: PathBuf) -> Self {
         Self {
             target,
+            existing: Existing::default(),
             selector: BackupSelector::Latest,
             workers: default_workers(),
             tablespace_mapping: Vec::new(),

@@ -1,5 +1,6 @@
 //! What is known, before the first write, of the WAL that a recovery will read: which segments, whether they are there, and
-//! whether they lead to the target. Reads the archive's listing, and the end of its last segments for the newest commit.
+//! whether they lead to the target. Reads the archive's listing, and the end of its last segments for the newest
+//! transactions.
 
 use std::io::Read;
 
@@ -35,6 +36,8 @@ pub struct PlannedWal {
     pub stored_at: Option<DateTime<Utc>>,
     /// When the newest commit in them was made. Looked for where recovery ends at a time or with the archive.
     pub newest_commit: Option<DateTime<Utc>>,
+    /// When the newest transaction in them ended, by a commit or a rollback: recovery to an earlier time ends there at the latest.
+    pub newest_end: Option<DateTime<Utc>>,
     /// What is missing on the way.
     pub gap: Option<PlannedGap>,
     /// Whether the target is reached.
@@ -71,7 +74,8 @@ struct ReachFacts<'a> {
     /// The last segment that the archive carries the recovery to.
     until: Option<WalSegmentName>,
     size: WalSegmentSize,
-    newest_commit: Option<DateTime<Utc>>,
+    /// When the newest transaction ended: a server stops at a rollback, too.
+    newest_end: Option<DateTime<Utc>>,
     stored_at: Option<DateTime<Utc>>,
     gap: Option<&'a PlannedGap>,
 }
@@ -110,14 +114,14 @@ pub(super) async fn look(
         RecoveryTargetKind::Time(_) | RecoveryTargetKind::Latest
     );
     let (last, stored_at) = there.last.unzip();
-    let newest_commit = match last {
-        Some(last) if wants_commit => newest_commit(archive, &way, last, size).await,
-        _ => None,
+    let newest = match last {
+        Some(last) if wants_commit => newest(archive, &way, last, size).await,
+        _ => Newest::default(),
     };
     let facts = ReachFacts {
         until: looked.carried.until,
         size,
-        newest_commit,
+        newest_end: newest.end,
         stored_at,
         gap: gap.as_ref(),
     };
@@ -128,7 +132,8 @@ pub(super) async fn look(
         segments: there.segments,
         bytes: there.bytes,
         stored_at,
-        newest_commit,
+        newest_commit: newest.commit,
+        newest_end: newest.end,
         gap,
         reach,
     })
@@ -167,20 +172,20 @@ fn reach(target: &RecoveryTargetKind, facts: &ReachFacts<'_>) -> Reach {
     }
 }
 
-/// A server stops at the first commit after the time; without one it comes to the end of the log.
+/// A server stops at the first commit or rollback after the time; without one it comes to the end of the log.
 fn reach_time(moment: DateTime<Utc>, facts: &ReachFacts<'_>) -> Reach {
-    match (facts.newest_commit, facts.stored_at) {
-        (Some(commit), _) if commit > moment => Reach::Reached,
-        (Some(commit), _) if commit == moment => Reach::NotKnown(
-            "the newest commit is of exactly that time: recovery stops there where the target is exclusive, otherwise it wants a \
-             later one"
+    match (facts.newest_end, facts.stored_at) {
+        (Some(end), _) if end > moment => Reach::Reached,
+        (Some(end), _) if end == moment => Reach::NotKnown(
+            "the newest transaction ended at exactly that time: recovery stops there where the target is exclusive, otherwise it \
+             wants a later one"
                 .to_owned(),
         ),
         (Some(_), _) => Reach::NotReached(ends_before(facts)),
         // What the store had before the time was committed before it.
         (None, Some(stored)) if stored < moment => Reach::NotReached(ends_before(facts)),
         (None, _) => Reach::NotKnown(
-            "no commit was found in the archive's last segments: whether one lies after the time only the server finds"
+            "no end of a transaction was found in the archive's last segments: whether one lies after the time only the server finds"
                 .to_owned(),
         ),
     }
@@ -194,8 +199,8 @@ fn ends_before(facts: &ReachFacts<'_>) -> String {
         Some(until) => format!("the archive ends with segment {until}"),
         None => "the archive has no WAL of it".to_owned(),
     };
-    match (facts.newest_commit, facts.stored_at) {
-        (Some(commit), _) => format!("{ends}, whose newest commit is of {}", shown(commit)),
+    match (facts.newest_end, facts.stored_at) {
+        (Some(end), _) => format!("{ends}, whose newest transaction ended at {}", shown(end)),
         (None, Some(stored)) => format!("{ends}, stored at {}", shown(stored)),
         (None, None) => ends,
     }
@@ -209,34 +214,55 @@ pub(super) fn shown(time: DateTime<Utc>) -> String {
     text.replace('T', " ").replace('Z', "+00")
 }
 
-/// When the newest commit was made in the last segments of the way. What cannot be read says nothing: the plan goes on.
-async fn newest_commit(
+/// When the newest transactions ended in the last segments of the way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Newest {
+    commit: Option<DateTime<Utc>>,
+    /// By a commit or a rollback.
+    end: Option<DateTime<Utc>>,
+}
+
+/// Looks from the last segment on back, until a commit is found. What cannot be read says nothing: the plan goes on.
+async fn newest(
     archive: &Archive,
     way: &[Leg],
     last: WalSegmentName,
     size: WalSegmentSize,
-) -> Option<DateTime<Utc>> {
-    let mut number = last.number(size).ok()?;
-    for _ in 0..SEARCHED_MAX {
+) -> Newest {
+    let mut found = Newest::default();
+    let Ok(last) = last.number(size) else {
+        return found;
+    };
+    for back in 0..SEARCHED_MAX {
+        let Some(number) = last.checked_sub(back) else {
+            break;
+        };
         let holds = |leg: &&Leg| leg.first <= number && leg.end.is_none_or(|end| number < end);
-        let leg = way.iter().find(holds)?;
-        let segment = leg.segment(number, size).ok()?;
-        match commit_in(archive, segment).await {
-            Ok(Some(micros)) => return DateTime::from_timestamp_micros(micros),
-            Ok(None) => {}
+        let leg = way.iter().find(holds);
+        let Some(Ok(segment)) = leg.map(|leg| leg.segment(number, size)) else {
+            break;
+        };
+        match ends_in(archive, segment).await {
+            Ok((commit, end)) => {
+                found.commit = commit.and_then(DateTime::from_timestamp_micros);
+                found.end = found.end.max(end.and_then(DateTime::from_timestamp_micros));
+            }
             Err(error) => {
                 tracing::debug!(%segment, "the newest commit is not looked for: {}", error.chain());
-                return None;
+                break;
             }
         }
-        number = number.checked_sub(1)?;
+        if found.commit.is_some() {
+            break;
+        }
     }
-    None
+    found
 }
 
-async fn commit_in(archive: &Archive, segment: WalSegmentName) -> Result<Option<i64>> {
+/// When the newest commit of a segment was made, and when its newest transaction ended.
+async fn ends_in(archive: &Archive, segment: WalSegmentName) -> Result<(Option<i64>, Option<i64>)> {
     let Some(stored) = archive.find_wal(&ArchiveFileName::Segment(segment)).await? else {
-        return Ok(None);
+        return Ok((None, None));
     };
     let _memory = archive.budget().acquire(WORKER_BYTES).await;
     let consume = move |plain: &mut dyn Read| {
@@ -245,7 +271,7 @@ async fn commit_in(archive: &Archive, segment: WalSegmentName) -> Result<Option<
         while fill(plain, &mut page)? {
             scan.page(&page);
         }
-        Ok(scan.newest_commit_micros())
+        Ok((scan.newest_commit_micros(), scan.newest_end_micros()))
     };
     archive.decode(&stored.key, stored.codec, consume).await
 }
@@ -268,7 +294,7 @@ mod tests {
         let facts = ReachFacts {
             until: Some(until),
             size: WalSegmentSize::DEFAULT,
-            newest_commit: Some(time("2026-03-01T12:00:00Z")),
+            newest_end: Some(time("2026-03-01T12:00:00Z")),
             stored_at: Some(time("2026-03-01T12:05:00Z")),
             gap: None,
         };
@@ -287,7 +313,7 @@ mod tests {
         // Nothing after it would end the recovery there.
         let beyond = told(&at("2026-03-01 12:00:01+00"), &facts);
         assert!(
-            beyond.starts_with("beyond: ") && beyond.contains("of 2026-03-01 12:00:00+00"),
+            beyond.starts_with("beyond: ") && beyond.contains("ended at 2026-03-01 12:00:00+00"),
             "{beyond}"
         );
         assert_eq!(told(&position("0/4FFFFFF"), &facts), "reached");
@@ -303,7 +329,7 @@ mod tests {
             told(&position("0/8000000"), &holed).contains("000000010000000000000006 is missing")
         );
         let silent = ReachFacts {
-            newest_commit: None,
+            newest_end: None,
             ..facts
         };
         assert!(told(&at("2026-03-01 12:06:00+00"), &silent).starts_with("beyond"));

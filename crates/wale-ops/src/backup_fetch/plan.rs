@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use wale_archive::Remedy;
+
 use crate::backup_content::DiskNeed;
 use crate::error::{Kind, OpError, Result};
 
@@ -18,6 +20,11 @@ pub(super) enum TargetState {
     Empty,
     /// A restore of ours began in it and did not end; nobody has started a server on it.
     HalfDone {
+        /// The backup of that restore.
+        backup: String,
+    },
+    /// The same of a restore that keeps files: not all that is in it is that restore's own.
+    HalfKept {
         /// The backup of that restore.
         backup: String,
     },
@@ -39,6 +46,8 @@ pub(super) enum Begin {
     Fresh,
     /// What an earlier attempt wrote is removed first.
     AfterWiping,
+    /// Into a stopped cluster, of which what is the backup's is kept.
+    Keeping,
 }
 
 /// Decides whether the target may be written to.
@@ -52,6 +61,14 @@ pub(super) fn judge_target(target: &Path, state: &TargetState) -> Result<Begin> 
     match state {
         TargetState::Missing | TargetState::Empty => Ok(Begin::Fresh),
         TargetState::HalfDone { .. } => Ok(Begin::AfterWiping),
+        TargetState::HalfKept { backup } => refuse(format!(
+            "in \"{shown}\" a restore of {backup} has not ended that kept files which were there before"
+        ))
+        .map_err(|error| {
+            error
+                .hint("run it again: what it has is kept, and nothing is started before it is whole")
+                .remedy(Remedy::KeepFiles)
+        }),
         TargetState::Done { backup } => refuse(format!("\"{shown}\" holds a cluster that was restored from {backup}"))
             .map_err(|error| error.hint("start it, or name an empty directory to restore into")),
         TargetState::Occupied(what) => refuse(format!("\"{shown}\" is not empty: {what}")).map_err(|error| {
@@ -71,6 +88,17 @@ pub(super) struct OutsideFacts {
     pub(super) purpose: String,
     /// What is in the way: it does not exist, is no directory, or holds something. `None` is as it should be.
     pub(super) obstacle: Option<String>,
+}
+
+impl OutsideFacts {
+    /// The same in a restore that keeps files: why it is not taken for the cluster's own.
+    pub(super) fn unless_named(self) -> Self {
+        let why = "; a copy of a data directory leads to the original's: what is really its own is named in the request, and linked there";
+        Self {
+            obstacle: self.obstacle.map(|obstacle| format!("{obstacle}{why}")),
+            ..self
+        }
+    }
 }
 
 /// Refuses tablespace targets and WAL directories that do not exist or hold something.
@@ -161,6 +189,10 @@ mod tests {
             (
                 TargetState::HalfDone { backup: "b".into() },
                 Ok(Begin::AfterWiping),
+            ),
+            (
+                TargetState::HalfKept { backup: "b".into() },
+                Err(Kind::NotEmpty),
             ),
             (
                 TargetState::Done { backup: "b".into() },

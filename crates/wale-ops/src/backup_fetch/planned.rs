@@ -6,6 +6,7 @@ use chrono::SecondsFormat;
 use wale_archive::{Archive, BackupSelector};
 use wale_cluster::RestoreRequest;
 use wale_cluster::recovery::{self, ConfigurationSet, RecoveryMode};
+use wale_format::RehearsalRecord;
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 use wale_pipeline::{CancellationToken, Progress};
 
@@ -75,7 +76,13 @@ pub async fn plan_restore(
     prepared
         .warnings
         .extend(not_reached(options, major, recovery.wal.as_ref()));
-    let mut plan = report::plan(&prepared, &options.fetch, target)?;
+    let recorded = prepared.sources.restored().wale();
+    let libraries = recorded.and_then(|wale| wale.settings.get("shared_preload_libraries"));
+    let described = described(options, &lines, major, libraries.map(String::as_str))?;
+    // Last, for it reads the whole directory.
+    prepared.compare(archive, &options.fetch, progress).await?;
+    let rehearsed = rehearsed(archive, &prepared).await;
+    let mut plan = report::plan(&prepared, &options.fetch, target, rehearsed.as_ref())?;
     plan.why = why(
         &options.fetch.selector,
         &plan.target,
@@ -83,14 +90,22 @@ pub async fn plan_restore(
     );
     plan.timelines = recovery.timelines;
     plan.wal = recovery.wal;
-    let recorded = prepared.sources.restored().wale();
-    let libraries = recorded.and_then(|wale| wale.settings.get("shared_preload_libraries"));
-    plan.recovery = described(options, &lines, major, libraries.map(String::as_str))?;
+    plan.recovery = described;
     Ok(PlannedRestore {
         plan,
         prepared,
         configuration: PlannedConfiguration { lines, files },
         way: recovery.way,
+    })
+}
+
+/// What the last rehearsal with the backup found: it says how long this will take, and is no need.
+async fn rehearsed(archive: &Archive, prepared: &Prepared) -> Option<RehearsalRecord> {
+    let name = &prepared.sources.restored().name;
+    let read = archive.rehearsed(name).await;
+    read.unwrap_or_else(|error| {
+        tracing::debug!(backup = %name, "what its rehearsal measured is not known: {}", error.chain());
+        None
     })
 }
 

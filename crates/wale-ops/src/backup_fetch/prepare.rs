@@ -11,13 +11,16 @@ use wale_pipeline::Progress;
 
 use super::aim::{self, Aim, Notes};
 use super::held::HeldDirectory;
-use super::options::{MissingTablespace, RestoreOptions};
+use super::keep::{self, Compared};
+use super::options::{Existing, MissingTablespace, RestoreOptions};
 use super::plan::{self, Begin};
+use super::present::{self, Looked, Present};
 use super::source::{Source, Sources};
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::WalPlace;
 use super::wipe::Wiped;
-use super::{facts, libraries, lost, places};
+use super::{facts, libraries, lost, places, unarchived};
+use crate::backup_content::DiskNeeds;
 use crate::error::Result;
 use wale_pipeline::blocking;
 
@@ -29,6 +32,8 @@ pub(super) struct Prepared {
     pub(super) found: FoundTarget,
     /// Where its files go.
     pub(super) places: PlannedPlaces,
+    /// What is kept of the cluster that is there; known when it has been read.
+    pub(super) compared: Option<Compared>,
     /// Sentences that say what was decided.
     pub(super) notes: Vec<String>,
     /// Sentences about what the user should check.
@@ -42,6 +47,8 @@ pub(super) struct FoundTarget {
     pub(super) begin: Begin,
     /// The marker that was found.
     pub(super) earlier: Option<RestoreMarker>,
+    /// The cluster that is kept in part.
+    pub(super) present: Option<Present>,
     /// The owner that the files are to have.
     pub(super) owner: Owner,
     /// A sentence about that owner, where it is perhaps the wrong one.
@@ -71,9 +78,19 @@ pub(super) async fn prepare(
     let aim = Aim::of(&options.recovery_addition);
     let (sources, chosen, passed_over) = choose(archive, options, &aim).await?;
     let source = sources.restored();
+    if let Some(present) = &found.present {
+        let recorded = match source.sentinel.system_identifier {
+            Some(recorded) => Some(recorded),
+            None => archive
+                .identity()
+                .await?
+                .map(|own| own.cluster.system_identifier.as_u64()),
+        };
+        present::check_whose(&options.target, present, recorded)?;
+    }
     let (places, mut warnings) = plan_places(options, &found, source)?;
     if found.begin == Begin::Fresh {
-        check_space(options, &sources, &places)?;
+        check_space(options, &sources.needs(), &places)?;
     }
     warnings.extend(chosen.warnings);
     warnings.extend(warnings_about(source, options.pg_wal_link.as_deref()));
@@ -85,6 +102,7 @@ pub(super) async fn prepare(
         sources,
         found,
         places,
+        compared: None,
         notes,
         warnings,
         passed_over,
@@ -94,16 +112,21 @@ pub(super) async fn prepare(
 /// Looks at the data directory to be.
 async fn find_target(options: &RestoreOptions) -> Result<FoundTarget> {
     let (target, lock_file) = (options.target.clone(), lock_file_name(options));
+    let existing = options.existing;
     let look = move || {
         HeldDirectory::look(&target)?;
-        facts::target(&target, &lock_file)
+        present::look(&target, &lock_file, existing)
     };
-    let (state, earlier) = blocking(look).await??;
-    let begin = plan::judge_target(&options.target, &state)?;
+    let Looked {
+        begin,
+        earlier,
+        present,
+    } = blocking(look).await??;
     let (owner, doubt) = facts::owner(options.owner, &options.target)?;
     Ok(FoundTarget {
         begin,
         earlier,
+        present,
         owner,
         doubt,
     })
@@ -143,9 +166,19 @@ fn plan_places(
         &options.target,
     )?;
     warnings.extend(found.doubt.clone());
-    // A restore that is begun anew removes its links, and all that is beside them.
-    if found.begin == Begin::Fresh {
-        warnings.extend(facts::links_of_nobody(&options.target, &tablespaces));
+    // A restore that is begun anew removes its links, and all that is beside them; one that keeps files removes other links.
+    match found.begin {
+        Begin::Fresh => warnings.extend(facts::links_of_nobody(
+            &options.target,
+            &tablespaces,
+            "stays; remove it if it is a leftover",
+        )),
+        Begin::Keeping => warnings.extend(facts::links_of_nobody(
+            &options.target,
+            &tablespaces,
+            "is removed",
+        )),
+        Begin::AfterWiping => {}
     }
     let wiped = match &found.earlier {
         Some(marker) if found.begin == Begin::AfterWiping => Wiped::named_by(marker),
@@ -156,13 +189,18 @@ fn plan_places(
         tablespaces,
         wiped,
     };
-    plan::check_outside(&outside_of_target(options, &places))?;
+    plan::check_outside(&outside_of_target(options, found, &places))?;
     places::check_apart(&options.target, &places.tablespaces, places.wal.as_ref())?;
     Ok((places, warnings))
 }
 
 /// What is to be known of the directories outside that the restore will write into.
-fn outside_of_target(options: &RestoreOptions, places: &PlannedPlaces) -> Vec<plan::OutsideFacts> {
+fn outside_of_target(
+    options: &RestoreOptions,
+    found: &FoundTarget,
+    places: &PlannedPlaces,
+) -> Vec<plan::OutsideFacts> {
+    let keeps = found.begin == Begin::Keeping;
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in &places.tablespaces {
         let makes = match space.named_by {
@@ -174,12 +212,25 @@ fn outside_of_target(options: &RestoreOptions, places: &PlannedPlaces) -> Vec<pl
         if makes && facts::can_be_made(&space.target) {
             continue;
         }
+        // It is this cluster's where its own link and the request agree: the link alone may have been copied with the directory,
+        // and lead to what another server uses.
+        if keeps && makes && facts::is_linked(&options.target, space) {
+            continue;
+        }
         let purpose = format!("tablespace {}", space.oid);
-        outside.push(facts::outside(&space.target, purpose, false, &places.wiped));
+        let facts = facts::outside(&space.target, purpose, false, &places.wiped);
+        outside.push(if keeps { facts.unless_named() } else { facts });
     }
-    if let Some(wal) = &places.wal {
-        let purpose = "the WAL directory".to_owned();
-        outside.push(facts::outside(wal.path(), purpose, true, &places.wiped));
+    match &places.wal {
+        Some(WalPlace::LinkThere(path)) if keeps && options.pg_wal_link.is_some() => {
+            outside.push(facts::outside_of_wal(path));
+        }
+        Some(wal) => {
+            let purpose = "the WAL directory".to_owned();
+            let facts = facts::outside(wal.path(), purpose, true, &places.wiped);
+            outside.push(if keeps { facts.unless_named() } else { facts });
+        }
+        None => {}
     }
     outside
 }
@@ -187,11 +238,11 @@ fn outside_of_target(options: &RestoreOptions, places: &PlannedPlaces) -> Vec<pl
 /// Refuses file systems that are too small.
 pub(super) fn check_space(
     options: &RestoreOptions,
-    sources: &Sources,
+    needs: &DiskNeeds,
     places: &PlannedPlaces,
 ) -> Result<()> {
     let wal = places.wal.as_ref().map(WalPlace::path);
-    let volumes = facts::volumes(&options.target, &places.tablespaces, wal, &sources.needs())?;
+    let volumes = facts::volumes(&options.target, &places.tablespaces, wal, needs)?;
     plan::check_space(&volumes)
 }
 
@@ -269,6 +320,58 @@ fn warnings_about(source: &Source, pg_wal_link: Option<&Path>) -> Vec<String> {
 /// The name of the sidecar's lock file; empty where there is none.
 pub(super) fn lock_file_name(options: &RestoreOptions) -> String {
     options.lock_file_name.clone().unwrap_or_default()
+}
+
+impl Prepared {
+    /// What has to go to each tablespace.
+    pub(super) fn needs(&self) -> DiskNeeds {
+        let needs = self.sources.needs();
+        match &self.compared {
+            Some(compared) => compared.left(needs),
+            None => needs,
+        }
+    }
+
+    /// The directories of a cluster that is kept in part.
+    pub(super) fn kept_places(&self, options: &RestoreOptions) -> keep::Places {
+        keep::Places {
+            data: options.target.clone(),
+            tablespaces: self.places.tablespaces.clone(),
+            wal: self.places.wal.clone(),
+            lock_file_name: lock_file_name(options),
+            major: self.sources.restored().major,
+        }
+    }
+
+    /// Reads the cluster that is kept in part, once all that refuses the restore has been asked: what of it is the backup's, and
+    /// which partitions nobody needs then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unarchived::check`]; [`Kind::DiskFull`](crate::Kind::DiskFull); when a directory cannot be listed.
+    pub(super) async fn compare(
+        &mut self,
+        archive: &Archive,
+        options: &RestoreOptions,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (Some(present), Existing::Keep(policy)) = (&self.found.present, options.existing)
+        else {
+            return Ok(());
+        };
+        let source = self.sources.restored();
+        let lost =
+            unarchived::check(archive, &options.target, &present.wal, source, policy).await?;
+        self.warnings.extend(lost);
+        progress.set_phase("comparing files");
+        tracing::info!(target = %options.target.display(), "reading the files that are there, to keep those that are the backup's");
+        let (places, kept) = (self.kept_places(options), source.kept());
+        let (owner, workers) = (self.found.owner, options.workers);
+        let compared = blocking(move || keep::compare(&places, &kept, owner, workers)).await??;
+        self.compared = Some(compared);
+        self.sources.spare_partitions(archive).await;
+        check_space(options, &self.needs(), &self.places)
+    }
 }
 
 impl PlannedPlaces {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use wale_format::{BackupName, Sentinel};
+use wale_format::{BackupName, RehearsalRecord, Sentinel};
 use wale_pg::{Lsn, MajorVersion, RecoveryTargetKind, TimelineId};
 
 use super::facts;
@@ -32,6 +32,8 @@ pub struct RestoreReport {
     pub start_lsn: Option<Lsn>,
     /// Position that recovery must reach, where the backup says.
     pub stop_lsn: Option<Lsn>,
+    /// What was kept of the cluster that was there before.
+    pub kept: Option<KeptCluster>,
     /// Files written.
     pub files: u64,
     /// Bytes written.
@@ -98,12 +100,29 @@ pub struct RestorePlan {
     pub volumes: Vec<PlannedVolume>,
     /// Bytes to be read for the files.
     pub bytes_stored: u64,
+    /// What is kept of the cluster that is there already.
+    pub kept: Option<KeptCluster>,
     /// How long the files will take, where a rate is known.
     pub estimate: Option<Estimate>,
     /// Where `pg_wal` leads to, when it is not simply a directory.
     pub wal_directory: Option<PathBuf>,
     /// What will be written for the recovery.
     pub recovery: PlannedRecovery,
+}
+
+/// What becomes of a cluster that lies where a restore goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeptCluster {
+    /// Files that are the backup's to the byte, and stay.
+    pub kept_files: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Files that are not, and go.
+    pub removed_files: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Partitions that are not read, because every file in them is there.
+    pub spared_partitions: u64,
 }
 
 /// The timelines of a recovery.
@@ -126,13 +145,29 @@ pub struct PlannedVolume {
     pub free_bytes: u64,
 }
 
-/// How long the files of a restore will take, at the rate at which they were read when the backup was taken.
+/// How long the files of a restore will take, at a rate that was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
     /// The time.
     pub duration: Duration,
     /// The rate.
     pub bytes_per_second: u64,
+    /// What it was measured at.
+    pub measured: Measured,
+}
+
+/// What a rate was measured at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measured {
+    /// The reading of the files when the backup was taken.
+    Backup,
+    /// The last rehearsal of a restore from this backup.
+    Rehearsal {
+        /// When it began.
+        at: DateTime<Utc>,
+        /// How long the recovery took, to its own target.
+        recovery: Option<Duration>,
+    },
 }
 
 /// What will be written for the recovery.
@@ -171,6 +206,7 @@ pub(super) fn restored(
     let source = sources.restored();
     let damaged = source.wale().map_or(0, |wale| wale.damaged_pages.len());
     let (_, bytes_stored) = sources.parts();
+    let kept = kept(&prepared);
     let spaces = prepared.places.tablespaces.into_iter();
     RestoreReport {
         backup: source.name.clone(),
@@ -179,6 +215,7 @@ pub(super) fn restored(
         timeline: source.timeline,
         start_lsn: source.sentinel.start_lsn(),
         stop_lsn: source.sentinel.stop_lsn(),
+        kept,
         files: whole.files,
         bytes: whole.bytes,
         bytes_stored,
@@ -201,10 +238,11 @@ pub(super) fn plan(
     prepared: &Prepared,
     options: &RestoreOptions,
     target: RecoveryTargetKind,
+    rehearsed: Option<&RehearsalRecord>,
 ) -> Result<RestorePlan> {
     let sources = &prepared.sources;
     let wal = prepared.places.wal.as_ref();
-    let needs = sources.needs();
+    let needs = prepared.needs();
     let spaces = &prepared.places.tablespaces;
     let volumes = facts::volumes(&options.target, spaces, wal.map(WalPlace::path), &needs)?;
     let (_, bytes_stored) = sources.parts();
@@ -220,10 +258,36 @@ pub(super) fn plan(
         wal: None,
         volumes: volumes.iter().map(planned_volume).collect(),
         bytes_stored,
-        estimate: estimate(&sources.restored().sentinel, sources.bytes()),
+        kept: kept(prepared),
+        estimate: estimate(
+            &sources.restored().sentinel,
+            bytes_to_write(prepared),
+            rehearsed,
+        ),
         wal_directory: wal.map(|wal| wal.path().to_owned()),
         recovery: PlannedRecovery::default(),
     })
+}
+
+/// What is kept of the cluster that is there.
+fn kept(prepared: &Prepared) -> Option<KeptCluster> {
+    let compared = prepared.compared.as_ref()?;
+    Some(KeptCluster {
+        kept_files: compared.kept_files,
+        kept_bytes: compared.kept_bytes,
+        removed_files: compared.removed_files,
+        removed_bytes: compared.removed_bytes,
+        spared_partitions: prepared.sources.spared(),
+    })
+}
+
+/// Bytes of all files that come, where every backup says how many it has.
+pub(super) fn bytes_to_write(prepared: &Prepared) -> Option<u64> {
+    let kept = prepared
+        .compared
+        .as_ref()
+        .map_or(0, |compared| compared.kept_bytes);
+    Some(prepared.sources.bytes()?.saturating_sub(kept))
 }
 
 fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {
@@ -234,21 +298,34 @@ fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {
     }
 }
 
-/// What was measured when the backup was taken says how long its files will take. A backup of less than a second says nothing.
-fn estimate(sentinel: &Sentinel, bytes: Option<u64>) -> Option<Estimate> {
-    let read = sentinel.bytes()?;
-    let taken = (sentinel.stopped_at()? - sentinel.started_at()?)
-        .to_std()
-        .ok()?;
-    if taken < Duration::from_secs(1) {
-        return None;
-    }
-    let millis = u64::try_from(taken.as_millis()).ok()?;
-    let rate = read.checked_mul(1000)? / millis;
+/// What was measured says how long the files will take: a rehearsal of this very restore before the taking of the backup, which
+/// read from another disk. What took less than a second says nothing.
+fn estimate(
+    sentinel: &Sentinel,
+    bytes: Option<u64>,
+    rehearsed: Option<&RehearsalRecord>,
+) -> Option<Estimate> {
+    let whole = sentinel.bytes()?;
+    let of_rehearsal = rehearsed.and_then(|record| {
+        let millis = record.restore_milliseconds?;
+        let recovery = record.recovery_milliseconds.map(Duration::from_millis);
+        let at = record.began;
+        Some((millis, Measured::Rehearsal { at, recovery }))
+    });
+    let of_backup = || {
+        let taken = sentinel.stopped_at()? - sentinel.started_at()?;
+        let millis = u64::try_from(taken.num_milliseconds()).ok()?;
+        Some((millis, Measured::Backup))
+    };
+    let says_something = |(millis, _): &(u64, Measured)| *millis >= 1000;
+    let of_rehearsal = of_rehearsal.filter(says_something);
+    let (millis, measured) = of_rehearsal.or_else(|| of_backup().filter(says_something))?;
+    let rate = whole.checked_mul(1000)? / millis;
     let all = bytes?.checked_mul(1000)?.checked_div(rate)?;
     Some(Estimate {
         duration: Duration::from_millis(all),
         bytes_per_second: rate,
+        measured,
     })
 }
 
@@ -286,12 +363,37 @@ mod tests {
         let expected = Estimate {
             duration: Duration::from_secs(20),
             bytes_per_second: 1 << 20,
+            measured: Measured::Backup,
         };
-        assert_eq!(estimate(&slow, Some(20 << 20)), Some(expected));
-        assert_eq!(estimate(&slow, None), None);
+        assert_eq!(estimate(&slow, Some(20 << 20), None), Some(expected));
+        assert_eq!(estimate(&slow, None, None), None);
+        // A rehearsal from this backup knows better, also where the backup says nothing; one that was too short does not.
+        let at = DateTime::UNIX_EPOCH;
+        let rehearsed = |restore_milliseconds| RehearsalRecord {
+            restore_milliseconds,
+            recovery_milliseconds: Some(4_000),
+            ..RehearsalRecord::begun(at, "the end".to_owned())
+        };
+        let of_rehearsal = Estimate {
+            duration: Duration::from_secs(4),
+            bytes_per_second: 5 << 20,
+            measured: Measured::Rehearsal {
+                at,
+                recovery: Some(Duration::from_secs(4)),
+            },
+        };
+        let quick = sentinel("2026-03-01T12:00:00.5Z");
+        for taken in [&slow, &quick] {
+            let found = estimate(taken, Some(20 << 20), Some(&rehearsed(Some(2_000))));
+            assert_eq!(found, Some(of_rehearsal));
+        }
+        for said in [Some(999), None] {
+            let found = estimate(&slow, Some(20 << 20), Some(&rehearsed(said)));
+            assert_eq!(found, Some(expected));
+        }
         // Too short, or no time at all: nothing is made up.
         for stop in ["2026-03-01T12:00:00.5Z", "2026-03-01T11:59:00Z"] {
-            assert_eq!(estimate(&sentinel(stop), Some(1)), None, "{stop}");
+            assert_eq!(estimate(&sentinel(stop), Some(1), None), None, "{stop}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::open::open;
 use super::options::RestoreOptions;
 use super::prepare::{Prepared, prepare};
 use super::report::{Preview, RestoreReport};
-use super::source::{Sources, version_of};
+use super::source::version_of;
 use super::target::Target;
 use super::way::check_unwritten;
 use super::{manifest, report};
@@ -77,6 +77,7 @@ async fn prepare_unwritten(
     let source = prepared.sources.restored();
     let told = check_unwritten(archive, source, &options.recovery_addition).await?;
     prepared.warnings.extend(told);
+    prepared.compare(archive, options, progress).await?;
     Ok(prepared)
 }
 
@@ -120,7 +121,7 @@ impl Restore<'_> {
         let marker = marker::begun(self.archive, &prepared, request, host);
         let target = open(self.options, &prepared, marker.clone()).await?;
         let target = Arc::new(target.reading_later(self.read_later.clone()));
-        let whole = self.read(&prepared.sources, &target).await?;
+        let whole = self.read(&prepared, &target).await?;
         self.progress.set_phase("flushing");
         let mut done = marker::done(self.archive, &marker);
         let work = move || {
@@ -158,12 +159,17 @@ impl Restore<'_> {
 
     /// Reads the backups into the target, and checks that each is whole. Gives the one that is restored, with the files and
     /// bytes of all.
-    async fn read(&self, sources: &Sources, target: &Arc<Target>) -> Result<WholeBackup> {
-        if let Some(bytes) = sources.bytes() {
+    async fn read(&self, prepared: &Prepared, target: &Arc<Target>) -> Result<WholeBackup> {
+        let sources = &prepared.sources;
+        if let Some(bytes) = report::bytes_to_write(prepared) {
             self.progress.set_total(bytes);
         }
         if let Some(files) = sources.files() {
-            self.progress.set_total_files(files);
+            let kept = prepared
+                .compared
+                .as_ref()
+                .map_or(0, |compared| compared.kept_files);
+            self.progress.set_total_files(files.saturating_sub(kept));
         }
         self.progress.set_phase("restoring files");
         let reader = BackupReader {

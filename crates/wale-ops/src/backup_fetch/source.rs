@@ -44,6 +44,16 @@ impl Sources {
         Ok(Self { before, restored })
     }
 
+    /// Puts partitions aside that nobody needs: their files are there already.
+    pub(super) async fn spare_partitions(&mut self, archive: &Archive) {
+        self.restored.spare_partitions(archive).await;
+    }
+
+    /// How many partitions were put aside.
+    pub(super) fn spared(&self) -> u64 {
+        self.restored.spared()
+    }
+
     /// A sentence about the backups that the restored one builds on; none for a full backup.
     pub(super) fn chain_note(&self) -> Option<String> {
         let names: Vec<&str> = self.before.iter().map(|one| one.name.as_str()).collect();

@@ -45,6 +45,13 @@ pub(super) fn is_of_wal(name: &str) -> bool {
         || durable::is_temporary_name(name)
 }
 
+/// Whether a name in a WAL directory is a server's or a restore's.
+pub(super) fn is_of_server_wal(name: &str) -> bool {
+    is_of_wal(name)
+        || name.starts_with("xlogtemp.")
+        || matches!(name, "RECOVERYXLOG" | "RECOVERYHISTORY")
+}
+
 /// Removes everything that the restore wrote below `target` and into the directories `outside`.
 pub(super) fn wipe(
     target: &Path,

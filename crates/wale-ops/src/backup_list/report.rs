@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use wale_archive::proof::BackupProof;
+use wale_format::sentinel::TimescaleRecord;
 use wale_format::{BackupName, Codec, RehearsalRecord, ShownEncryption};
 use wale_pg::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 
@@ -49,6 +50,8 @@ pub struct BackupSummary {
     pub preload_libraries: Option<String>,
     /// Database → extension → version.
     pub extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Database → what TimescaleDB counted there.
+    pub timescaledb: BTreeMap<String, TimescaleRecord>,
     /// Whether wale made it: only then is there a manifest to check a restore against.
     pub wale: bool,
     /// Why the backup cannot be used: its sentinel cannot be read.

@@ -169,6 +169,9 @@ fn summary(entry: &BackupEntry) -> BackupSummary {
             .and_then(|wale| wale.settings.get("shared_preload_libraries"))
             .cloned(),
         extensions: wale.map(|wale| wale.extensions.clone()).unwrap_or_default(),
+        timescaledb: wale
+            .map(|wale| wale.timescaledb.clone())
+            .unwrap_or_default(),
         wale: wale.is_some(),
         tool: damaged.is_none().then(|| tool_of(sentinel)),
         system_identifier: sentinel.system_identifier.map(SystemIdentifier::new),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wale_archive::Archive;
-use wale_cluster::{ClusterError, Control, ControlStamp};
+use wale_cluster::{ClusterError, Control, ControlStamp, ExtensionInventory, TimescaleFacts};
+use wale_format::sentinel::TimescaleRecord;
 
 use super::configuration;
 use super::options::BackupOptions;
@@ -59,13 +60,14 @@ pub(super) async fn prepare(
         .enforced_settings()
         .await
         .map_err(|error| failed(error, "read the server's settings"))?;
-    let extensions = extensions(&control, options).await?;
+    let inventory = extensions(&control, options).await?;
     let version = version(&control).await?;
     let configuration = configuration::look(&control, &facts, directory.path(), &settings).await?;
     let server = RunningServer {
         in_recovery: facts.in_recovery,
         data_directory: facts.data_directory,
-        extensions,
+        extensions: inventory.databases,
+        timescaledb: counts(inventory.timescaledb),
         configuration,
     };
     let ready = Ready {
@@ -130,16 +132,13 @@ async fn refuse_without_archiving(control: &Control, in_recovery: bool) -> Resul
 
 /// A database that cannot be asked does not fail the backup, nor a catalogue that somebody has locked: the extensions
 /// are a help, not a need.
-async fn extensions(
-    control: &Control,
-    options: &BackupOptions,
-) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+async fn extensions(control: &Control, options: &BackupOptions) -> Result<ExtensionInventory> {
     let inventory = match control.extensions(&options.connect).await {
         Ok(inventory) => inventory,
         Err(error @ ClusterError::Query { .. }) => {
             let error = OpError::from_cluster(error, "list the server's extensions");
             tracing::warn!(error = %error.chain(), "the extensions are not recorded");
-            return Ok(BTreeMap::new());
+            return Ok(ExtensionInventory::default());
         }
         Err(error) => return Err(OpError::from_cluster(error, "list the server's extensions")),
     };
@@ -150,7 +149,29 @@ async fn extensions(
             "the extensions of this database are not recorded"
         );
     }
-    Ok(inventory.databases)
+    for (database, reason) in &inventory.uncounted {
+        tracing::warn!(
+            database,
+            reason,
+            "what TimescaleDB counts in this database is not recorded"
+        );
+    }
+    Ok(inventory)
+}
+
+/// As they are recorded.
+fn counts(found: BTreeMap<String, TimescaleFacts>) -> BTreeMap<String, TimescaleRecord> {
+    let record = |(database, counts): (String, TimescaleFacts)| {
+        let record = TimescaleRecord {
+            hypertables: counts.hypertables,
+            chunks: counts.chunks,
+            compressed_chunks: counts.compressed_chunks,
+            jobs: counts.jobs,
+            licence: counts.licence,
+        };
+        (database, record)
+    };
+    found.into_iter().map(record).collect()
 }
 
 async fn version(control: &Control) -> Result<String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use wale_cluster::{ClusterError, DataDirectory, Owner, Situation, restore_marker};
+use wale_format::sentinel::TimescaleRecord;
 use wale_format::tar::Meta;
 use wale_pg::{ControlFile, MajorVersion};
 
@@ -34,6 +35,8 @@ pub(super) struct RunningServer {
     pub(super) data_directory: Option<String>,
     /// Database → extension → version.
     pub(super) extensions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Database → what TimescaleDB counts there.
+    pub(super) timescaledb: BTreeMap<String, TimescaleRecord>,
     /// The configuration, where it lies outside of the data directory and can be read.
     pub(super) configuration: Option<Outside>,
 }

@@ -56,6 +56,9 @@ impl Stored {
             extensions: running
                 .map(|end| end.server.extensions.clone())
                 .unwrap_or_default(),
+            timescaledb: running
+                .map(|end| end.server.timescaledb.clone())
+                .unwrap_or_default(),
             damaged_pages: contents.damaged.clone(),
             files: contents.files.len() as u64,
             bytes: contents.bytes(),
@@ -92,6 +95,7 @@ mod tests {
         assert!(record_of_running.from_standby);
         assert_eq!(record_of_running.backup_label, "LABEL: wale\n");
         assert!(record_of_running.extensions.contains_key("app"));
+        assert!(record_of_running.timescaledb.contains_key("app"));
         assert_eq!(directory.as_deref(), Some("/var/lib/postgresql/18/docker"));
 
         let (record_of_stopped, directory) = record(stopped(Vec::new()));

@@ -8,7 +8,7 @@ use chrono::DateTime;
 use tokio::runtime::Handle;
 use wale_archive::Archive;
 use wale_cluster::{DataDirectory, Listing, StoppedBackup};
-use wale_format::sentinel::DamagedPage;
+use wale_format::sentinel::{DamagedPage, TimescaleRecord};
 use wale_format::tar::Meta;
 use wale_format::{BackupName, PartitionRecord, layout};
 use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
@@ -167,6 +167,7 @@ pub(super) fn running(timeline: TimelineId) -> BackupEnd {
             in_recovery: true,
             data_directory: Some("/var/lib/postgresql/18/docker".to_owned()),
             extensions: [("app".to_owned(), [].into())].into(),
+            timescaledb: [("app".to_owned(), TimescaleRecord::default())].into(),
             configuration: None,
         },
         stopped: StoppedBackup {

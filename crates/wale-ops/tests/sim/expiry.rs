@@ -64,6 +64,7 @@ pub(crate) fn put_backup(
         manifest_sha256: None,
         settings: BTreeMap::new(),
         extensions: BTreeMap::new(),
+        timescaledb: BTreeMap::new(),
         damaged_pages: Vec::new(),
         files: 0,
         bytes: 0,

@@ -20,7 +20,7 @@ const BUFFERS_MAX: u64 = 1 << 40;
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("target").multiple(false))]
 pub(crate) struct RestoreArguments {
-    /// The data directory to make: missing or empty; default: PGDATA
+    /// The data directory to make: missing or empty (but for `--delta`); default: PGDATA
     #[arg(value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
     /// End before the first commit after this time, as in '2026-11-23 14:00:00+00'
@@ -71,6 +71,13 @@ pub(crate) struct RestoreArguments {
     /// The copy's `shared_buffers`; default: 128MB
     #[arg(long, value_name = "SIZE", requires = "rehearsal", value_parser = parse_buffers)]
     pub(crate) shared_buffers: Option<u64>,
+    /// Restore into the directory of this cluster, stopped: keep every file that is the backup's to the byte, and replace and remove
+    /// the others
+    #[arg(long)]
+    pub(crate) delta: bool,
+    /// Restore also where `pg_wal` holds WAL that the archive does not have: it is lost then
+    #[arg(long, requires = "delta")]
+    pub(crate) discard_wal: bool,
     /// Where the restored server gets its WAL: from a sidecar over HTTP, or by wale from the archive; default: sidecar
     /// where `WALE_SIDECAR_HOSTNAME` or `WALE_RESTORE_CLIENT` is set
     #[arg(long, value_name = "sidecar|archive", hide_possible_values = true)]

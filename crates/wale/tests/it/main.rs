@@ -54,6 +54,7 @@ mod recovery_away;
 mod recovery_command;
 mod rehearse;
 mod requests;
+mod restore_delta;
 mod restore_verb;
 mod restored_settings;
 mod retention;

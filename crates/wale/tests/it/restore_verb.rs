@@ -14,7 +14,7 @@ use crate::support::{Stage, WALE, on_every_major};
 const LONG: Duration = Duration::from_secs(120);
 
 /// The archive's settings and no server's: what a host has on which somebody restores.
-fn host(stage: &Stage) -> SidecarOptions {
+pub(crate) fn host(stage: &Stage) -> SidecarOptions {
     let mut options = stage.options.clone();
     for name in ["PGDATA", "PGWAL", "PGPORT", "PGHOST", "WALE_LISTEN_PORT"] {
         options = options.unset(name);
@@ -22,7 +22,7 @@ fn host(stage: &Stage) -> SidecarOptions {
     options
 }
 
-fn restore(options: &SidecarOptions, arguments: &[&str]) -> Exit {
+pub(crate) fn restore(options: &SidecarOptions, arguments: &[&str]) -> Exit {
     let mut all = vec!["restore"];
     all.extend_from_slice(arguments);
     run(options, &all)
@@ -55,7 +55,7 @@ fn restored(stage: &Stage, name: &str, arguments: &[&str]) -> Cluster {
     cluster
 }
 
-fn plan(options: &SidecarOptions, arguments: &[&str]) -> Value {
+pub(crate) fn plan(options: &SidecarOptions, arguments: &[&str]) -> Value {
     let mut all = arguments.to_vec();
     all.extend(["--dry-run", "--json"]);
     let exit = restore(options, &all);

@@ -381,6 +381,101 @@ fn plan_names_the_jobs(restored: &Cluster, options: &SidecarOptions) {
     );
 }
 
+/// What `wale restore` prints at its end releases the jobs, and doing it again harms nothing.
+fn the_printed_commands_release_them(stage: &Stage, position: &str) {
+    let restored = Cluster::at(&stage.sandbox, 15, "printed", wale_testkit::free_port());
+    let data = stage
+        .sandbox
+        .folder("printed")
+        .to_string_lossy()
+        .into_owned();
+    let arguments = ["--to-lsn", position, "--action", "promote", &data];
+    let exit = crate::restore_verb::restore(&crate::restore_verb::host(stage), &arguments);
+    assert_eq!(exit.code(), 0, "{}", exit.stderr);
+    restored.configure(&["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    let shown = || restored.sql(&format!("show {JOBS}"));
+    assert_eq!(shown(), "0");
+    let reset = format!("alter system reset {JOBS}");
+    let line = exit.stdout.lines().find(|line| line.contains(&reset));
+    let line = line
+        .unwrap_or_else(|| panic!("no line with {reset}: {}", exit.stdout))
+        .trim();
+    let (socket, port) = (restored.socket.display(), restored.port);
+    let bin = wale_testkit::client_tool("psql");
+    let folder = bin.parent().expect("a folder").display();
+    let environment = format!("PATH={folder}:$PATH PGHOST={socket} PGPORT={port} PGUSER=postgres");
+    for _ in 0..2 {
+        wale_testkit::shell(&format!("{environment} {line}"));
+    }
+    restored.stop("fast");
+    restored.start();
+    assert_eq!(shown(), "16");
+    restored.stop("fast");
+}
+
+/// What TimescaleDB counts is recorded with the backup, and shown before a restore. (Views of the stand-in's own, as its extension
+/// would have them.)
+#[test]
+fn what_timescaledb_counts_is_recorded_with_a_backup_and_fails_none() {
+    let stage = Stage::new("counts", 15);
+    let pg = &stage.cluster;
+    load_a_stand_in(&stage);
+    stage.backup();
+    let list = || {
+        let exit = stage.sidecar.verb(WALE, "wale", &["backup-list", "--json"]);
+        assert_eq!(exit.code(), 0, "{}", exit.stderr);
+        let list: serde_json::Value = serde_json::from_str(&exit.stdout).expect("JSON");
+        list.as_array()
+            .expect("a list")
+            .last()
+            .expect("a backup")
+            .clone()
+    };
+    // Nobody's views are asked, and the extension's version is recorded all the same.
+    let first = list();
+    assert_eq!(first["timescaledb"], serde_json::json!({}), "{first:#}");
+    assert_eq!(
+        first["extensions"]["postgres"]["timescaledb"], "2.22.1",
+        "{first:#}"
+    );
+    let views = "create schema timescaledb_information; \
+         create view timescaledb_information.hypertables as select generate_series(1, 2) as h; \
+         create view timescaledb_information.chunks as select g as c, g <= 3 as is_compressed from generate_series(1, 5) g; \
+         create view timescaledb_information.jobs as select generate_series(1, 4) as j";
+    pg.sql(views);
+    stage.backup();
+    assert_eq!(list()["timescaledb"], serde_json::json!({}));
+    pg.sql(
+        "set allow_system_table_mods = on; insert into pg_depend \
+         select 'pg_class'::regclass, c.oid, 0, 'pg_extension'::regclass, 99999, 0, 'e' from pg_class c \
+         where c.relnamespace = 'timescaledb_information'::regnamespace",
+    );
+    stage.backup();
+    let counts = serde_json::json!({"postgres": {"hypertables": 2, "chunks": 5, "compressed_chunks": 3, "jobs": 4}});
+    assert_eq!(list()["timescaledb"], counts);
+    let data = stage
+        .sandbox
+        .folder("planned")
+        .to_string_lossy()
+        .into_owned();
+    let told = crate::restore_verb::plan(&crate::restore_verb::host(&stage), &[&data]);
+    assert!(
+        told["plan"]["notes"]
+            .to_string()
+            .contains("2 hypertables, 5 chunks, 3 of them compressed, and 4 jobs"),
+        "{told:#}"
+    );
+    // One that does not answer costs the counts and not the backup.
+    pg.sql(
+        "create or replace view timescaledb_information.jobs as select (select 4 from pg_sleep(30)) as j",
+    );
+    stage.backup();
+    assert_eq!(list()["timescaledb"], serde_json::json!({}));
+    assert!(stage.sidecar.verb(WALE, "wale", &["backup-list"]).code() == 0);
+}
+
 /// Rows 57 and 84 with a server that loads a library named `timescaledb` (another one of PostgreSQL's stands in) and a
 /// catalogue that names the extension: its background jobs are held after a recovery to a target, until they are released
 /// as the guide says, and are not held without a target.
@@ -439,6 +534,8 @@ fn fault_57_the_jobs_of_timescaledb_are_held_after_a_target_until_they_are_relea
     assert_eq!(shown(), "16");
     assert!(!auto().contains(JOBS), "{}", auto());
     assert!(!says_held());
+
+    the_printed_commands_release_them(&stage, &position);
 
     let (whole, sidecar) = stage.restore("whole", "", &[]);
     let auto = std::fs::read_to_string(whole.data.join("postgresql.auto.conf")).expect("read");

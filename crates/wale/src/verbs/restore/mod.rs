@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 use wale_cluster::recovery::{Rehearsal, SHARED_BUFFERS};
 use wale_ops::backup_fetch::{
-    self, BackupSelector, RestoreAs, RestoreClusterOptions, RestoreReport,
+    self, BackupSelector, Existing, RestoreAs, RestoreClusterOptions, RestoreReport, UnarchivedWal,
 };
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
@@ -146,6 +146,11 @@ fn options(
     let mut mapping = assemble::mappings(&arguments.tablespace_mapping);
     mapping.append(&mut options.fetch.tablespace_mapping);
     options.fetch.tablespace_mapping = mapping;
+    options.fetch.existing = match (arguments.delta, arguments.discard_wal) {
+        (false, _) => Existing::Refuse,
+        (true, false) => Existing::Keep(UnarchivedWal::Refuse),
+        (true, true) => Existing::Keep(UnarchivedWal::Discard),
+    };
     if let Some(wal) = &arguments.wal_dir {
         options.fetch.pg_wal_link = Some(absolute(wal)?);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 use serde_json::{Value, json};
 use wale_ops::backup_fetch::{
-    PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
+    Measured, PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
 };
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 
@@ -153,10 +153,11 @@ pub(in crate::verbs) fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
         }
     }
     if let Some(commit) = wal.newest_commit {
-        lines.add(
-            "",
-            &format!("the newest commit in it is of {}", time(commit)),
-        );
+        let mut told = format!("the newest commit in it is of {}", time(commit));
+        if let Some(end) = wal.newest_end.filter(|end| *end > commit) {
+            let _ = write!(told, ", the newest rollback of {}", time(end));
+        }
+        lines.add("", &told);
     } else if let Some(stored) = wal.stored_at {
         lines.add("", &format!("the last one was stored at {}", time(stored)));
     }
@@ -167,7 +168,7 @@ pub(in crate::verbs) fn add_wal(lines: &mut Lines, wal: &PlannedWal) {
 
 pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
     let mut size = format!("{} to read", bytes(plan.bytes_stored));
-    if let Some(write) = plan.files.sentinel.bytes() {
+    if let Some(write) = bytes_to_write(plan) {
         let _ = write!(size, ", {} to write", bytes(write));
     }
     if let Some(wale) = &plan.files.sentinel.wale {
@@ -184,20 +185,57 @@ pub(in crate::verbs) fn add_amounts(lines: &mut Lines, plan: &RestorePlan) {
         lines.add("space", &format!("{path}: {need} needed, {free} free"));
     }
     let time = match plan.estimate {
-        Some(estimate) => format!(
-            "about {} for the files, at the {}/s at which the backup was taken; for the WAL not known",
-            duration(estimate.duration),
-            bytes(estimate.bytes_per_second)
-        ),
+        Some(estimate) => {
+            let (of_rate, of_wal) = match estimate.measured {
+                Measured::Backup => ("at which the backup was taken".to_owned(), None),
+                Measured::Rehearsal { at, recovery } => {
+                    (format!("of its rehearsal at {}", time(at)), recovery)
+                }
+            };
+            let of_wal = of_wal.map_or_else(
+                || "for the WAL not known".to_owned(),
+                |took| format!("the recovery took {} then", duration(took)),
+            );
+            format!(
+                "about {} for the files, at the {}/s {of_rate}; {of_wal}",
+                duration(estimate.duration),
+                bytes(estimate.bytes_per_second)
+            )
+        }
         None => "not known: no rate was measured".to_owned(),
     };
     lines.add("time", &time);
+}
+
+/// Bytes of the files that come.
+fn bytes_to_write(plan: &RestorePlan) -> Option<u64> {
+    let kept = plan.kept.map_or(0, |kept| kept.kept_bytes);
+    Some(plan.files.sentinel.bytes()?.saturating_sub(kept))
 }
 
 fn add_places(lines: &mut Lines, plan: &RestorePlan, options: &RestoreClusterOptions) {
     let files = &plan.files;
     if files.begins_anew {
         lines.add("first", "what an interrupted restore wrote is removed");
+    }
+    if let Some(kept) = &plan.kept {
+        lines.add(
+            "kept",
+            &format!(
+                "{} files, {}, are the backup's to the byte and stay; {} partitions need not be read",
+                kept.kept_files,
+                bytes(kept.kept_bytes),
+                kept.spared_partitions
+            ),
+        );
+        lines.add(
+            "first",
+            &format!(
+                "global/pg_control is taken away, then {} other files, {}, are removed, and pg_wal is emptied",
+                kept.removed_files,
+                bytes(kept.removed_bytes)
+            ),
+        );
     }
     lines.add("into", &options.fetch.target.display().to_string());
     for space in &files.tablespaces {
@@ -223,8 +261,15 @@ pub(super) fn done(report: &RestoreReport, next: &[String]) -> String {
         ""
     };
     lines.0.push('\n');
+    let kept = report.kept.map_or_else(String::new, |kept| {
+        format!(
+            "; {} files, {}, were kept",
+            kept.kept_files,
+            bytes(kept.kept_bytes)
+        )
+    });
     let summary = format!(
-        "{} files, {} in {}{verified}",
+        "{} files, {} in {}{verified}{kept}",
         report.files,
         bytes(report.bytes),
         duration(report.duration)
@@ -249,6 +294,7 @@ pub(super) fn json(
             "files": report.files,
             "bytes": report.bytes,
             "verified": report.verified,
+            "files_kept": report.kept.map(|kept| kept.kept_files),
             "jobs_held": report.jobs_held,
             "seconds": report.duration.as_secs_f64(),
             "notes": report.notes,
@@ -296,14 +342,32 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "timelines": timelines,
         "wal": plan.wal.as_ref().map(wal_json),
         "bytes_to_read": plan.bytes_stored,
-        "bytes_to_write": files.sentinel.bytes(),
+        "bytes_to_write": bytes_to_write(plan),
+        "kept": plan.kept.map(|kept| json!({
+            "files": kept.kept_files,
+            "bytes": kept.kept_bytes,
+            "removed_files": kept.removed_files,
+            "removed_bytes": kept.removed_bytes,
+            "partitions_not_read": kept.spared_partitions,
+        })),
         "files": files.sentinel.wale.as_ref().map(|wale| wale.files),
         "partitions": files.partitions,
         "space": volumes.collect::<Vec<_>>(),
         "estimate": plan.estimate.map(|estimate| json!({
             "files_seconds": estimate.duration.as_secs_f64(),
             "bytes_per_second": estimate.bytes_per_second,
-            "measured": "when the backup was taken",
+            "measured": match estimate.measured {
+                Measured::Backup => "when the backup was taken",
+                Measured::Rehearsal { .. } => "in the last rehearsal with it",
+            },
+            "rehearsed_at": match estimate.measured {
+                Measured::Backup => None,
+                Measured::Rehearsal { at, .. } => Some(rfc(at)),
+            },
+            "recovery_seconds": match estimate.measured {
+                Measured::Rehearsal { recovery, .. } => recovery.map(|took| took.as_secs_f64()),
+                Measured::Backup => None,
+            },
         })),
         "directory": options.fetch.target.display().to_string(),
         "begins_anew": files.begins_anew,
@@ -351,6 +415,7 @@ fn wal_json(wal: &PlannedWal) -> Value {
         "bytes": wal.bytes,
         "last_stored_at": wal.stored_at.map(rfc),
         "newest_commit": wal.newest_commit.map(rfc),
+        "newest_transaction_end": wal.newest_end.map(rfc),
         "gap": gap,
     })
 }
