@@ -53,9 +53,9 @@ def sample(data, into, bytes_max):
 
 def codecs(path):
     return {
-        "zstd 1": ["zstd", "-b1", "-e1", "-i2", str(path)],
-        "zstd 3": ["zstd", "-b3", "-e3", "-i2", str(path)],
-        "lz4 1": ["lz4", "-b1", "-e1", "-i2", str(path)],
+        "zstd 1": ["zstd", "-b1", "-e1", "-i1", str(path)],
+        "zstd 3": ["zstd", "-b3", "-e3", "-i1", str(path)],
+        "lz4 1": ["lz4", "-b1", "-e1", "-i1", str(path)],
     }
 
 

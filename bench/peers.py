@@ -16,6 +16,10 @@ from stores import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Place, empty
 WORKERS = os.cpu_count() or 1
 
 
+def last_word(text):
+    return text.split()[-1]
+
+
 @dataclasses.dataclass
 class Stage:
     """Where a peer works: of which server, into which store, with which codec."""
@@ -51,8 +55,8 @@ class Peer:
         """Whether it does this work there."""
         raise NotImplementedError
 
-    def codec_words(self, stage):
-        """What it compresses with, where that is not what was asked for."""
+    def codec_words(self, work):
+        """What it compresses with in this work, where that is not what was asked for."""
         return None
 
     def begin(self, stage):
@@ -105,7 +109,7 @@ class Wale(Peer):
         self.port, self.client, self.name, self.settings = port, client, name, settings or {}
 
     def version(self):
-        return run([self.program, "--version"], os.environ, user=None).strip()
+        return last_word(run([self.program, "--version"], os.environ, user=None))
 
     def can(self, work, stage):
         return work in ("push", "fetch", "idle") or self.name == "wale"
@@ -167,7 +171,7 @@ class PgBackRest(Peer):
         self.has_bundles = "--repo-bundle" in run([self.program, "help", "backup"], os.environ, user=None)
 
     def version(self):
-        return run([self.program, "version"], os.environ, user=None).strip()
+        return last_word(run([self.program, "version"], os.environ, user=None))
 
     def can(self, work, stage):
         return work in ("push", "fetch") if self.is_async else work != "idle"
@@ -229,7 +233,7 @@ class Walrus(Peer):
             self.name = "walrus-daemon"
 
     def version(self):
-        return run([self.program, "--version"], os.environ, user=None).strip()
+        return last_word(run([self.program, "--version"], os.environ, user=None))
 
     def can(self, work, stage):
         return work in ("push", "fetch", "idle") if self.has_daemon else work != "idle"
@@ -310,13 +314,13 @@ class BarmanCloud(Peer):
     segments = 8
 
     def version(self):
-        return run([f"{self.program}-wal-archive", "--version"], os.environ, user=None).split()[-1]
+        return last_word(run([f"{self.program}-wal-archive", "--version"], os.environ, user=None))
 
     def can(self, work, stage):
         return bool(stage.place.s3) and work != "idle"
 
-    def codec_words(self, stage):
-        return "lz4"
+    def codec_words(self, work):
+        return "lz4" if work in ("backup", "restore") else None
 
     def environment(self, stage):
         return stage.cluster.environment() | {
@@ -346,7 +350,8 @@ class BarmanCloud(Peer):
 
 
 class WalE(Peer):
-    """WAL-E 1.1.1. It knows lzop only, and its S3 client speaks signatures that no server of today takes."""
+    """WAL-E 1.1.1. It knows lzop only, its S3 client speaks signatures that no server of today takes, and it calls functions
+    that PostgreSQL 15 has no more: WAL into a folder is what is left."""
 
     name = "wal-e"
     is_slow = True
@@ -356,23 +361,14 @@ class WalE(Peer):
         return run([self.program, "version"], os.environ, user=None).strip()
 
     def can(self, work, stage):
-        if work in ("backup", "restore"):
-            # lz4 is the nearest to what it has.
-            return stage.place.name == "memory" and stage.codec == "lz4"
-        return not stage.place.s3 and work != "idle"
+        return work in ("push", "fetch") and not stage.place.s3
 
-    def codec_words(self, stage):
+    def codec_words(self, work):
         return "lzo"
 
     def environment(self, stage):
         return stage.cluster.environment() | {
             "WALE_FILE_PREFIX": f"file://localhost{stage.archive}", "WALE_LOG_DESTINATION": "stderr"}
-
-    def backup(self, stage):
-        return [self.program, "backup-push", "--pool-size", str(WORKERS), str(stage.data)]
-
-    def restore(self, stage, into):
-        return [self.program, "backup-fetch", "--pool-size", str(WORKERS), str(into), "LATEST"]
 
     def push(self, stage, path):
         return self.script(stage, "wal-push", "-p", "0", path)

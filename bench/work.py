@@ -29,7 +29,7 @@ class Bench:
                     yield number, peer
 
     def note(self, stage, work, peer, number, measured):
-        codec = peer.codec_words(stage) or f"{stage.codec} {stage.level}" if work != "idle" else ""
+        codec = peer.codec_words(work) or f"{stage.codec} {stage.level}" if work != "idle" else ""
         row = {"work": work, "data": stage.cluster.folder.name, "place": stage.place.name, "asked": f"{stage.codec} {stage.level}",
                "codec": codec, "peer": peer.name, "round": number, **measured}
         self.rows.append(row)
