@@ -4,6 +4,7 @@
 
 TARGET := x86_64-unknown-linux-gnu
 STATIC := target/$(TARGET)/release/wale
+SPEED := target/$(TARGET)/release/examples/speed
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +40,11 @@ fuzz: ## every decoder against invented input, a minute each
 	@bash scripts/setup.sh test
 	@bash scripts/fuzz.sh 60
 
-bench: ## first figures against pg_basebackup and pgBackRest
+bench: ## wale beside every peer that the registries have, on this machine (as root; BENCH=--quick tries it, BENCH=--publish writes docs/performance.md)
 	@bash scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
-	@bash bench/run.sh $(abspath $(STATIC))
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) -p wale-format --example speed
+	@python3 bench/run.py --wale $(abspath $(STATIC)) --speed $(abspath $(SPEED)) $(BENCH)
 
 deb: ## the Debian package, target/wale_….deb
 	@$(MAKE) --no-print-directory build

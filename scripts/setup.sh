@@ -3,7 +3,7 @@
 #
 #   setup.sh demo     a PostgreSQL server, psql and wget
 #   setup.sh test     that, and every other program that the tests run, and the servers of the matrix
-#   setup.sh bench    that, and the peers
+#   setup.sh bench    the first, and the programs that wale is measured beside, as their makers release them
 #
 # WALE_TEST_PG (default /var/tmp/wale-pg) is where the servers of the matrix go;
 # PG_MAJORS (default all that can be had) is which.
@@ -31,6 +31,8 @@ wal_e=1.1.1
 pynacl=1.6.2
 patroni=4.1.5
 walrus=0.4.0
+bench_walrus=0.4.1
+barman=3.19.1
 kubernetes=1.37.0
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -48,19 +50,21 @@ need curl curl
 need postgresql-client psql
 ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 || packages+=(postgresql)
 if [ "$what" != demo ]; then
-  need busybox busybox
   need zstd zstd
   need lz4 lz4
   need lzop lzop
+  need pv pv
+  need python3 python3
+  python3 -c 'import venv, ensurepip' 2>/dev/null && /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
+    packages+=(python3-venv)
+fi
+if [ "$what" = test ]; then
+  need busybox busybox
   need gnupg gpg
   need gpg-agent gpg-agent
   need gpgconf gpgconf
   need age age
   need openssh-client ssh-keygen
-  need pv pv
-  need python3 python3
-  python3 -c 'import venv, ensurepip' 2>/dev/null && /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ||
-    packages+=(python3-venv)
   need npm npm
   need podman podman
   need buildah buildah
@@ -88,7 +92,10 @@ if [ "$what" != demo ]; then
 fi
 if [ "$what" = bench ]; then
   need pgbackrest pgbackrest
-  [ -x /usr/bin/time ] || packages+=(time)
+  # pgBackRest reaches S3 through TLS only.
+  need stunnel4 stunnel4
+  need openssl openssl
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
   say "installing ${packages[*]}"
@@ -100,7 +107,7 @@ if [ ${#packages[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
 
-if [ "$what" != demo ]; then
+if [ "$what" = test ]; then
   missing=()
   for major in $majors; do [ -x "$WALE_TEST_PG/$major/bin/postgres" ] || missing+=("$major"); done
   if [ ${#missing[@]} -gt 0 ]; then
@@ -159,6 +166,21 @@ if [ "$what" = test ]; then
     mkdir -p "$tools/azurite"
     npm install --silent --no-audit --no-fund --prefix "$tools/azurite" "azurite@$azurite"
   fi
+  if [ "$("$tools/bin/walrus" --version 2>/dev/null)" != "walrus $walrus" ]; then
+    say "compiling walrus $walrus in $tools"
+    # Not optimised: it is quick enough for a small cluster, and half the work to compile.
+    cargo install -q --debug wal-rus@$walrus --locked --root "$tools"
+  fi
+  if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
+    say "compiling cargo-fuzz $cargo_fuzz in $tools"
+    cargo install -q cargo-fuzz@$cargo_fuzz --locked --root "$tools"
+  fi
+  if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $cargo_deny" ]; then
+    say "compiling cargo-deny $cargo_deny in $tools"
+    cargo install -q cargo-deny@$cargo_deny --locked --root "$tools"
+  fi
+fi
+if [ "$what" != demo ]; then
   # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
   if [ "$("$tools/wal-e/bin/wal-e" version 2>/dev/null)" != "$wal_e" ]; then
     if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info >= (3, 12))' 2>/dev/null; then
@@ -173,18 +195,17 @@ if [ "$what" = test ]; then
     say "compiling s3s-fs $s3s_fs in $tools"
     cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools"
   fi
-  if [ "$("$tools/bin/walrus" --version 2>/dev/null)" != "walrus $walrus" ]; then
-    say "compiling walrus $walrus in $tools"
-    # Not optimised: it is quick enough for a small cluster, and half the work to compile.
-    cargo install -q --debug wal-rus@$walrus --locked --root "$tools"
+fi
+if [ "$what" = bench ]; then
+  if ! ls -d "$tools"/barman/lib/python3*/site-packages/barman-$barman.dist-info >/dev/null 2>&1; then
+    say "installing barman-cloud $barman in $tools"
+    /usr/bin/python3 -m venv --clear "$tools/barman"
+    "$tools/barman/bin/pip" install -q --disable-pip-version-check "barman[cloud,zstandard,lz4]==$barman" psycopg2-binary
   fi
-  if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
-    say "compiling cargo-fuzz $cargo_fuzz in $tools"
-    cargo install -q cargo-fuzz@$cargo_fuzz --locked --root "$tools"
-  fi
-  if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $cargo_deny" ]; then
-    say "compiling cargo-deny $cargo_deny in $tools"
-    cargo install -q cargo-deny@$cargo_deny --locked --root "$tools"
+  # Beside the one of the tests, which is not optimised. Its own lock file names a crate that was withdrawn.
+  if [ "$("$tools/bench/bin/walrus" --version 2>/dev/null)" != "walrus $bench_walrus" ]; then
+    say "compiling walrus $bench_walrus in $tools/bench"
+    cargo install -q wal-rus@$bench_walrus --root "$tools/bench"
   fi
 fi
 say "ready"

@@ -15,8 +15,8 @@ use std::time::Duration;
 use wale_format::crypt::{age, libsodium};
 use wale_format::tar::{Meta, TarReader, TarWriter};
 use wale_format::{
-    Codec, CodecSettings, KeyRing, PartitionPlan, PlanLimits, PlannedFile, Seal, WINDOW_MAX_BYTES,
-    WriteKey,
+    Codec, CodecSettings, Crc32c, KeyRing, PartitionPlan, PlanLimits, PlannedFile, Seal,
+    WINDOW_MAX_BYTES, WriteKey,
 };
 
 /// Pieces as the pipeline makes them.
@@ -190,6 +190,14 @@ fn tars(plain: &[u8]) {
     }
 }
 
+/// Every byte that is stored or restored goes through it once.
+fn checksum(plain: &[u8]) {
+    let time = best(|| {
+        black_box(Crc32c::of(plain));
+    });
+    show("crc32c", plain.len(), time, None);
+}
+
 fn plan() {
     let names: Vec<String> = (0..100_000)
         .map(|number| format!("base/16384/{number}"))
@@ -216,6 +224,7 @@ fn main() -> io::Result<()> {
     codecs(&plain);
     library(&plain);
     ciphers(&plain);
+    checksum(&plain);
     tars(&plain);
     plan();
     Ok(())
