@@ -36,6 +36,9 @@ const READ_BYTES: usize = 64 << 10;
 const STRING_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 128;
 
+/// Whether a name is looked for.
+pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// What is kept of the list.
 #[derive(Clone)]
 pub enum Keep {
@@ -44,9 +47,9 @@ pub enum Keep {
     /// The digests of all members, within these bounds.
     Members(DescriptionBounds),
     /// The first member, in the order of names, for which this holds.
-    First(Arc<dyn Fn(&str) -> bool + Send + Sync>),
+    First(Wanted),
     /// The partitions that have a member for which this holds.
-    Sets(Arc<dyn Fn(&str) -> bool + Send + Sync>),
+    Sets(Wanted),
 }
 
 /// WAL-G's list of the members of a backup, where it made one.
@@ -385,7 +388,7 @@ impl<'de> Visitor<'de> for Names<'_> {
 }
 
 /// The members of a partition, which may be `null`; and for which names they are searched.
-struct Members(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
+struct Members(Option<Wanted>);
 
 /// What is among them.
 #[derive(Clone, Copy, Default)]
@@ -419,7 +422,7 @@ impl<'de> Visitor<'de> for Members {
         let mut has = Has::default();
         while let Some(name) = names.next_element::<String>()? {
             has.label |= name == LABEL;
-            let is_wanted = |wanted: &Arc<dyn Fn(&str) -> bool + Send + Sync>| wanted(plain(&name));
+            let is_wanted = |wanted: &Wanted| wanted(plain(&name));
             has.wanted = has.wanted || self.0.as_ref().is_some_and(is_wanted);
         }
         Ok(has)

@@ -45,7 +45,7 @@ const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
 
 /// What a walk through a tree comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum TreeEntry {
     /// A folder.
     Folder,
     /// A file, and its bytes.
@@ -304,7 +304,7 @@ impl RestoreTree {
     ///
     /// # Errors
     /// When something cannot be listed or removed.
-    pub fn walk(&self, judge: &mut dyn FnMut(&str, Found) -> Fate) -> Result<(), ClusterError> {
+    pub fn walk(&self, judge: &mut dyn FnMut(&str, TreeEntry) -> Fate) -> Result<(), ClusterError> {
         self.open_folders().clear();
         self.walk_folder(&self.root()?, "", 0, judge)
     }
@@ -314,7 +314,7 @@ impl RestoreTree {
         folder: &OwnedFd,
         above: &str,
         depth: usize,
-        judge: &mut dyn FnMut(&str, Found) -> Fate,
+        judge: &mut dyn FnMut(&str, TreeEntry) -> Fate,
     ) -> Result<(), ClusterError> {
         let failed = |what: &'static str, path: &str, error: Errno| {
             ClusterError::io(what, &self.path_of(path))(error.into())
@@ -331,15 +331,17 @@ impl RestoreTree {
             let raw = byte_text::to_bytes(&name);
             let found = match rustix::fs::statat(folder, &*raw, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::Directory => Found::Folder,
-                    FileType::RegularFile => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
-                    _ => Found::Other,
+                    FileType::Directory => TreeEntry::Folder,
+                    FileType::RegularFile => {
+                        TreeEntry::File(u64::try_from(stat.st_size).unwrap_or(0))
+                    }
+                    _ => TreeEntry::Other,
                 },
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(failed("look at", &path, error)),
             };
             let fate = judge(&path, found);
-            if found == Found::Folder && fate != Fate::Ignored {
+            if found == TreeEntry::Folder && fate != Fate::Ignored {
                 let inner = rustix::fs::openat(folder, &*raw, DIRECTORY_FLAGS, Mode::empty())
                     .map_err(|error| failed("open", &path, error))?;
                 self.walk_folder(&inner, &path, depth + 1, judge)?;
@@ -348,13 +350,14 @@ impl RestoreTree {
                 continue;
             }
             let flags = match found {
-                Found::Folder => AtFlags::REMOVEDIR,
+                TreeEntry::Folder => AtFlags::REMOVEDIR,
                 _ => AtFlags::empty(),
             };
             match rustix::fs::unlinkat(folder, &*raw, flags) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 // Something stays in it, or it is a volume of its own.
-                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if found == Found::Folder => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if found == TreeEntry::Folder => {
+                }
                 Err(error) => return Err(failed("remove", &path, error)),
             }
         }
@@ -677,8 +680,8 @@ mod tests {
             }
         })
         .unwrap();
-        assert!(seen.contains(&("base/1/kept".to_owned(), Found::File(3))));
-        assert!(seen.contains(&("base/link".to_owned(), Found::Other)));
+        assert!(seen.contains(&("base/1/kept".to_owned(), TreeEntry::File(3))));
+        assert!(seen.contains(&("base/link".to_owned(), TreeEntry::Other)));
         assert!(
             !seen
                 .iter()

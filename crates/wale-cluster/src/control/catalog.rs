@@ -363,12 +363,12 @@ impl Control {
 }
 
 /// The extensions of one database, and what TimescaleDB counts, or why it does not.
-type Found = (
+type ExtensionsAndCounts = (
     BTreeMap<String, String>,
     Option<Result<TimescaleFacts, String>>,
 );
 
-async fn extensions_of(options: &ConnectOptions) -> Result<Found, ClusterError> {
+async fn extensions_of(options: &ConnectOptions) -> Result<ExtensionsAndCounts, ClusterError> {
     let during = "listing extensions";
     let control = Control::connect(options).await?;
     control.batch(during, REPORT_LOCK_LIMIT).await?;

@@ -184,8 +184,8 @@ impl Control {
         // A column that a version lacks is none.
         let sql = "SELECT (SELECT pg_catalog.count(*) FROM timescaledb_information.hypertables),
                     (SELECT pg_catalog.count(*) FROM timescaledb_information.chunks),
-                    (SELECT pg_catalog.count(*) FROM timescaledb_information.chunks c WHERE
-                      pg_catalog.jsonb_extract_path_text(pg_catalog.to_jsonb(c), 'is_compressed') = 'true'),
+                    (SELECT pg_catalog.count(*) FROM timescaledb_information.chunks wale_chunk WHERE
+                      pg_catalog.jsonb_extract_path_text(pg_catalog.to_jsonb(wale_chunk), 'is_compressed') = 'true'),
                     (SELECT pg_catalog.count(*) FROM timescaledb_information.jobs),
                     pg_catalog.current_setting('timescaledb.license', true)";
         let row = self.query_one(during, sql, &[]).await?;

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use wale_cluster::{ClusterError, Fate, Found, Owner, RestoreTree, restore_marker, text_of_path};
+use wale_cluster::{
+    ClusterError, Fate, Owner, RestoreTree, TreeEntry, restore_marker, text_of_path,
+};
 use wale_format::Crc32c;
 use wale_pg::{ControlFile, MajorVersion};
 
@@ -66,7 +68,7 @@ impl Compared {
 
 /// Where a cluster lies that is kept in part.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub(super) struct KeptPlaces {
     /// The data directory.
     pub(super) data: std::path::PathBuf,
     /// Its tablespaces, as the restore places them.
@@ -90,7 +92,7 @@ struct Part<'a> {
 
 enum PartKind<'a> {
     Data {
-        places: &'a Places,
+        places: &'a KeptPlaces,
         /// Tablespaces in the data directory: places of their own.
         inside: Vec<String>,
     },
@@ -98,7 +100,7 @@ enum PartKind<'a> {
     Wal,
 }
 
-impl Places {
+impl KeptPlaces {
     fn parts(&self, owner: Option<Owner>) -> Result<Vec<Part<'_>>, ClusterError> {
         let below = |space: &PlannedTablespace| {
             let inside = space.target.strip_prefix(&self.data).ok()?;
@@ -139,9 +141,9 @@ impl Places {
 
 impl Part<'_> {
     /// Whether something is no business of a restore's.
-    fn is_foreign(&self, path: &str, found: Found) -> bool {
+    fn is_foreign(&self, path: &str, found: TreeEntry) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
-        if name == "lost+found" && found == Found::Folder {
+        if name == "lost+found" && found == TreeEntry::Folder {
             return true;
         }
         match &self.kind {
@@ -152,7 +154,8 @@ impl Part<'_> {
                     || (path == "pg_wal" && matches!(places.wal, Some(WalPlace::LinkThere(_))))
             }
             PartKind::Tablespace(major) => {
-                !path.contains('/') && !(found == Found::Folder && is_version_folder(path, *major))
+                !path.contains('/')
+                    && !(found == TreeEntry::Folder && is_version_folder(path, *major))
             }
             PartKind::Wal => !path.contains('/') && !wipe::is_of_server_wal(path),
         }
@@ -160,7 +163,7 @@ impl Part<'_> {
 }
 
 /// A file that may be the backup's.
-struct Candidate {
+struct Unread {
     part: usize,
     path: String,
     size: u64,
@@ -173,7 +176,7 @@ struct Candidate {
 ///
 /// When a directory cannot be listed. A file that cannot be read is not kept.
 pub(super) fn compare(
-    places: &Places,
+    places: &KeptPlaces,
     kept: &KeptFiles,
     owner: Owner,
     workers: usize,
@@ -182,7 +185,7 @@ pub(super) fn compare(
         .parts(None)
         .map_err(|error| could_not("look at", &places.data, error))?;
     let compared = Mutex::new(Compared::default());
-    let (sender, receiver) = sync_channel::<Candidate>(WAITING_MAX);
+    let (sender, receiver) = sync_channel::<Unread>(WAITING_MAX);
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
         for _ in 0..workers.max(1) {
@@ -193,13 +196,13 @@ pub(super) fn compare(
                 if part.is_foreign(path, found) {
                     return Fate::Ignored;
                 }
-                let Found::File(size) = found else {
+                let TreeEntry::File(size) = found else {
                     return Fate::Stays;
                 };
                 match kept.expected(&format!("{}{path}", part.prefix)) {
                     Some((expected, crc32c)) if expected == size => {
                         // The workers live as long as this end.
-                        let _ = sender.send(Candidate {
+                        let _ = sender.send(Unread {
                             part: number,
                             path: path.to_owned(),
                             size,
@@ -240,7 +243,7 @@ impl Compared {
 /// Reads files until there are no more.
 fn work(
     parts: &[Part<'_>],
-    waiting: &Mutex<Receiver<Candidate>>,
+    waiting: &Mutex<Receiver<Unread>>,
     kept: &KeptFiles,
     owner: Owner,
     compared: &Mutex<Compared>,
@@ -249,25 +252,25 @@ fn work(
     loop {
         // The lock is held while this one waits, and let go before it reads.
         let next = lock(waiting).recv();
-        let Ok(candidate) = next else {
+        let Ok(unread) = next else {
             return;
         };
-        let part = &parts[candidate.part];
+        let part = &parts[unread.part];
         let is_same = part
             .tree
-            .open_file(&candidate.path)
-            .is_ok_and(|file| is_same(file, &candidate, owner, &mut buffer));
+            .open_file(&unread.path)
+            .is_ok_and(|file| is_same(file, &unread, owner, &mut buffer));
         if is_same {
-            kept.keep(&format!("{}{}", part.prefix, candidate.path));
-            lock(compared).stays(part.space, candidate.size);
+            kept.keep(&format!("{}{}", part.prefix, unread.path));
+            lock(compared).stays(part.space, unread.size);
         } else {
-            lock(compared).goes(part.space, candidate.size);
+            lock(compared).goes(part.space, unread.size);
         }
     }
 }
 
 /// Whether an open file is the backup's to the byte, and nobody else's.
-fn is_same(mut file: File, wanted: &Candidate, owner: Owner, buffer: &mut [u8]) -> bool {
+fn is_same(mut file: File, wanted: &Unread, owner: Owner, buffer: &mut [u8]) -> bool {
     let is_own = file.metadata().is_ok_and(|metadata| {
         metadata.nlink() == 1
             && metadata.uid() == owner.uid
@@ -299,7 +302,7 @@ fn is_same(mut file: File, wanted: &Candidate, owner: Owner, buffer: &mut [u8]) 
 /// # Errors
 ///
 /// Those of the disk.
-pub(super) fn clear(places: &Places, kept: &KeptFiles, owner: Owner) -> Result<()> {
+pub(super) fn clear(places: &KeptPlaces, kept: &KeptFiles, owner: Owner) -> Result<()> {
     let clear = || -> Result<(), ClusterError> {
         let parts = places.parts(Some(owner))?;
         parts[0].tree.remove_file(ControlFile::PATH)?;
@@ -307,7 +310,8 @@ pub(super) fn clear(places: &Places, kept: &KeptFiles, owner: Owner) -> Result<(
             part.tree.walk(&mut |path, found| {
                 if part.is_foreign(path, found) {
                     Fate::Ignored
-                } else if found != Found::Folder && kept.is_kept(&format!("{}{path}", part.prefix))
+                } else if found != TreeEntry::Folder
+                    && kept.is_kept(&format!("{}{path}", part.prefix))
                 {
                     Fate::Stays
                 } else {

@@ -9,7 +9,7 @@ use super::held::HeldDirectory;
 use super::options::RestoreOptions;
 use super::plan::Begin;
 use super::prepare::{Prepared, check_space, lock_file_name};
-use super::present::{self, Looked};
+use super::present::{self, TargetLook};
 use super::target::Target;
 use super::{keep, wipe};
 use crate::error::{Kind, OpError, Result};
@@ -41,7 +41,7 @@ pub(super) async fn open(
         let held = HeldDirectory::take(&path)?;
         // Another restore, or a server, may have come and gone since the first look.
         let looked = present::look(&path, &lock_file, existing)?;
-        let planned = Looked {
+        let planned = TargetLook {
             begin,
             earlier,
             present,

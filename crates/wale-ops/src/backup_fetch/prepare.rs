@@ -14,7 +14,7 @@ use super::held::HeldDirectory;
 use super::keep::{self, Compared};
 use super::options::{Existing, MissingTablespace, RestoreOptions};
 use super::plan::{self, Begin};
-use super::present::{self, Looked, Present};
+use super::present::{self, PresentCluster, TargetLook};
 use super::source::{Source, Sources};
 use super::tablespaces::{self, NamedBy, PlannedTablespace};
 use super::target::WalPlace;
@@ -48,7 +48,7 @@ pub(super) struct FoundTarget {
     /// The marker that was found.
     pub(super) earlier: Option<RestoreMarker>,
     /// The cluster that is kept in part.
-    pub(super) present: Option<Present>,
+    pub(super) present: Option<PresentCluster>,
     /// The owner that the files are to have.
     pub(super) owner: Owner,
     /// A sentence about that owner, where it is perhaps the wrong one.
@@ -117,7 +117,7 @@ async fn find_target(options: &RestoreOptions) -> Result<FoundTarget> {
         HeldDirectory::look(&target)?;
         present::look(&target, &lock_file, existing)
     };
-    let Looked {
+    let TargetLook {
         begin,
         earlier,
         present,
@@ -333,8 +333,8 @@ impl Prepared {
     }
 
     /// The directories of a cluster that is kept in part.
-    pub(super) fn kept_places(&self, options: &RestoreOptions) -> keep::Places {
-        keep::Places {
+    pub(super) fn kept_places(&self, options: &RestoreOptions) -> keep::KeptPlaces {
+        keep::KeptPlaces {
             data: options.target.clone(),
             tablespaces: self.places.tablespaces.clone(),
             wal: self.places.wal.clone(),

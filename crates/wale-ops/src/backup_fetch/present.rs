@@ -16,7 +16,7 @@ use crate::error::{Kind, OpError, Result};
 
 /// The cluster that lies in a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Present {
+pub(super) struct PresentCluster {
     /// Whose it is.
     pub(super) system_identifier: u64,
     /// Its control file, byte for byte; `None` where an earlier attempt has taken it away.
@@ -28,13 +28,13 @@ pub(super) struct Present {
 
 /// What a look at the target shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Looked {
+pub(super) struct TargetLook {
     /// How the restore may begin.
     pub(super) begin: Begin,
     /// The marker that was found.
     pub(super) earlier: Option<RestoreMarker>,
     /// The cluster that is kept in part.
-    pub(super) present: Option<Present>,
+    pub(super) present: Option<PresentCluster>,
 }
 
 /// Looks at the target, and decides whether it may be written to.
@@ -42,7 +42,7 @@ pub(super) struct Looked {
 /// # Errors
 ///
 /// [`Kind::NotEmpty`] when anything is there that the restore would destroy, or a server may run on it.
-pub(super) fn look(path: &Path, lock_file_name: &str, existing: Existing) -> Result<Looked> {
+pub(super) fn look(path: &Path, lock_file_name: &str, existing: Existing) -> Result<TargetLook> {
     let (state, earlier) = facts::target(path, lock_file_name)?;
     let is_free = matches!(state, TargetState::Missing | TargetState::Empty);
     let present = match existing {
@@ -55,7 +55,7 @@ pub(super) fn look(path: &Path, lock_file_name: &str, existing: Existing) -> Res
         Some(_) => Begin::Keeping,
         None => plan::judge_target(path, &state)?,
     };
-    Ok(Looked {
+    Ok(TargetLook {
         begin,
         earlier,
         present,
@@ -63,7 +63,7 @@ pub(super) fn look(path: &Path, lock_file_name: &str, existing: Existing) -> Res
 }
 
 /// The cluster in a directory; `None` where nothing says that it is one.
-fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<Present>> {
+fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<PresentCluster>> {
     let shown = path.display();
     let failed =
         |error: ClusterError| OpError::from_cluster(error, format_args!("look at {shown}"));
@@ -79,7 +79,7 @@ fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<Presen
     let is_there = path.join(ControlFile::PATH).symlink_metadata().is_ok();
     if is_there {
         let (control, bytes) = directory.control_bytes().map_err(failed)?;
-        return Ok(Some(Present {
+        return Ok(Some(PresentCluster {
             system_identifier: control.system_identifier.as_u64(),
             control: Some(bytes),
             wal: local_wal::list(path, &control)?,
@@ -87,7 +87,7 @@ fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<Presen
     }
     let running = earlier.filter(|marker| marker.state == RestoreState::Running);
     let system_identifier = running.and_then(|marker| marker.system_identifier);
-    Ok(system_identifier.map(|system_identifier| Present {
+    Ok(system_identifier.map(|system_identifier| PresentCluster {
         system_identifier,
         control: None,
         wal: Vec::new(),
@@ -99,7 +99,11 @@ fn present(path: &Path, earlier: Option<&RestoreMarker>) -> Result<Option<Presen
 /// # Errors
 ///
 /// [`Kind::ArchiveMismatch`], and [`Kind::Configuration`] where nobody recorded whose backup it is.
-pub(super) fn check_whose(path: &Path, present: &Present, backup: Option<u64>) -> Result<()> {
+pub(super) fn check_whose(
+    path: &Path,
+    present: &PresentCluster,
+    backup: Option<u64>,
+) -> Result<()> {
     let (shown, found) = (path.display(), present.system_identifier);
     let Some(wanted) = backup else {
         return Err(OpError::new(

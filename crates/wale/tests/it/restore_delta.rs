@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wale_testkit::{Cluster, ClusterOptions, free_port, shell};
@@ -27,6 +27,11 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// Arguments, and some more.
+fn with<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [first, more].concat()
+}
+
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value}"))
 }
@@ -44,6 +49,49 @@ fn damage(path: &Path) {
     file.write_all_at(&[!byte[0]], at).expect("written");
     file.set_modified(before.modified().expect("a time"))
         .expect("set");
+}
+
+/// A file with another byte, a link out of the directory in the place of a file, and a folder of nobody. Gives what the link leads to.
+fn spoil(stage: &Stage, data: &Path, files: &[String; 3]) -> PathBuf {
+    damage(&data.join(&files[1]));
+    let outside = stage.sandbox.path().join("outside");
+    fs::write(&outside, "precious").expect("written");
+    fs::remove_file(data.join(&files[2])).expect("removed");
+    std::os::unix::fs::symlink(&outside, data.join(&files[2])).expect("linked");
+    fs::create_dir_all(data.join("base/99999")).expect("made");
+    fs::write(data.join("base/99999/1"), "of nobody").expect("written");
+    shell(&format!("chown -R postgres: {}", data.display()));
+    outside
+}
+
+/// What the plan says is kept and read, beside that of a restore into nothing.
+fn check_plan(told: &Value, fresh: &Value) {
+    let kept = &told["kept"];
+    assert!(number(&kept["files"]) > 100, "{told:#}");
+    assert!(number(&kept["bytes"]) > 64 << 20, "{told:#}");
+    assert!(number(&kept["removed_files"]) > 3, "{told:#}");
+    assert!(number(&kept["partitions_not_read"]) >= 1, "{told:#}");
+    assert!(
+        number(&told["partitions"]) < number(&fresh["partitions"]),
+        "{told:#}"
+    );
+    assert!(number(&told["bytes_to_read"]) < number(&fresh["bytes_to_read"]));
+}
+
+/// The rows of the moment, and the tables that the backup had, to the byte.
+fn check_rows(restored: &Cluster, tables: &[String; 3]) {
+    restored.configure(&["archive_mode = off".into()]);
+    restored.start();
+    restored.wait_promoted();
+    assert_eq!(
+        restored.sql("select string_agg(v::text, ' ' order by v) from t"),
+        "1 2"
+    );
+    assert_eq!(restored.sql("select to_regclass('later') is null"), "t");
+    assert_eq!(
+        ["big", "middle", "small"].map(|table| fingerprint(restored, table)),
+        *tables
+    );
 }
 
 /// An older copy of the directory, in which things went wrong, becomes the cluster of a moment after the backup; what is the
@@ -79,59 +127,36 @@ fn an_older_directory_becomes_the_cluster_of_a_moment_and_keeps_what_is_the_same
     stage.archive_all();
 
     let data = &older.data;
-    damage(&data.join(&files[1]));
-    let outside = stage.sandbox.path().join("outside");
-    fs::write(&outside, "precious").expect("written");
-    fs::remove_file(data.join(&files[2])).expect("removed");
-    std::os::unix::fs::symlink(&outside, data.join(&files[2])).expect("linked");
-    fs::create_dir_all(data.join("base/99999")).expect("made");
-    fs::write(data.join("base/99999/1"), "of nobody").expect("written");
+    let outside = spoil(&stage, data, &files);
 
     let options = host(&stage);
     let directory = text(data);
     let target = ["--to-time", &time, "--action", "promote"];
-    let refused = restore(&options, &[&target[..], &[&directory]].concat());
+    let refused = restore(&options, &with(&target, &[&directory]));
     assert_ne!(refused.code(), 0);
     let empty = text(&stage.sandbox.folder("empty"));
-    let fresh = plan(&options, &[&target[..], &[&empty]].concat());
-    let with_delta = [&target[..], &["--delta", &directory]].concat();
+    let fresh = plan(&options, &with(&target, &[&empty]));
+    let with_delta = with(&target, &["--delta", &directory]);
     let told = plan(&options, &with_delta);
     let (fresh, told) = (&fresh["plan"], &told["plan"]);
-    let kept = &told["kept"];
-    assert!(number(&kept["files"]) > 100, "{told:#}");
-    assert!(number(&kept["bytes"]) > 64 << 20, "{told:#}");
-    assert!(number(&kept["removed_files"]) > 3, "{told:#}");
-    assert!(number(&kept["partitions_not_read"]) >= 1, "{told:#}");
-    assert!(
-        number(&told["partitions"]) < number(&fresh["partitions"]),
-        "{told:#}"
-    );
-    assert!(number(&told["bytes_to_read"]) < number(&fresh["bytes_to_read"]));
+    check_plan(told, fresh);
     assert!(data.join("base/99999/1").exists(), "a plan writes nothing");
 
     let inode = fs::metadata(data.join(&files[0])).expect("there").ino();
-    let exit = restore(&options, &[&with_delta[..], &["--json"]].concat());
+    let exit = restore(&options, &with(&with_delta, &["--json"]));
     assert_eq!(exit.code(), 0, "{}", exit.stderr);
     let done: Value = serde_json::from_str(&exit.stdout).expect("JSON");
-    assert_eq!(done["result"]["files_kept"], kept["files"], "{done:#}");
+    assert_eq!(
+        done["result"]["files_kept"], told["kept"]["files"],
+        "{done:#}"
+    );
     assert_eq!(
         fs::metadata(data.join(&files[0])).expect("there").ino(),
         inode
     );
     assert!(!data.join("base/99999").exists());
     assert_eq!(fs::read(&outside).expect("read"), b"precious");
-    older.configure(&["archive_mode = off".into()]);
-    older.start();
-    older.wait_promoted();
-    assert_eq!(
-        older.sql("select string_agg(v::text, ' ' order by v) from t"),
-        "1 2"
-    );
-    assert_eq!(older.sql("select to_regclass('later') is null"), "t");
-    assert_eq!(
-        ["big", "middle", "small"].map(|table| fingerprint(&older, table)),
-        tables
-    );
+    check_rows(&older, &tables);
 }
 
 /// A server that runs, another cluster, a folder that is none, and WAL that nobody else has.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 use serde_json::{Value, json};
 use wale_ops::backup_fetch::{
-    Measured, PlannedWal, Reach, RestoreClusterOptions, RestorePlan, RestoreReport,
+    Estimate, KeptCluster, Measured, PlannedWal, Reach, RestoreClusterOptions, RestorePlan,
+    RestoreReport,
 };
 use wale_pg::{MajorVersion, RecoveryTargetKind};
 
@@ -343,32 +344,11 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "wal": plan.wal.as_ref().map(wal_json),
         "bytes_to_read": plan.bytes_stored,
         "bytes_to_write": bytes_to_write(plan),
-        "kept": plan.kept.map(|kept| json!({
-            "files": kept.kept_files,
-            "bytes": kept.kept_bytes,
-            "removed_files": kept.removed_files,
-            "removed_bytes": kept.removed_bytes,
-            "partitions_not_read": kept.spared_partitions,
-        })),
+        "kept": plan.kept.map(kept_json),
         "files": files.sentinel.wale.as_ref().map(|wale| wale.files),
         "partitions": files.partitions,
         "space": volumes.collect::<Vec<_>>(),
-        "estimate": plan.estimate.map(|estimate| json!({
-            "files_seconds": estimate.duration.as_secs_f64(),
-            "bytes_per_second": estimate.bytes_per_second,
-            "measured": match estimate.measured {
-                Measured::Backup => "when the backup was taken",
-                Measured::Rehearsal { .. } => "in the last rehearsal with it",
-            },
-            "rehearsed_at": match estimate.measured {
-                Measured::Backup => None,
-                Measured::Rehearsal { at, .. } => Some(rfc(at)),
-            },
-            "recovery_seconds": match estimate.measured {
-                Measured::Rehearsal { recovery, .. } => recovery.map(|took| took.as_secs_f64()),
-                Measured::Backup => None,
-            },
-        })),
+        "estimate": plan.estimate.map(estimate_json),
         "directory": options.fetch.target.display().to_string(),
         "begins_anew": files.begins_anew,
         "wal_directory": plan.wal_directory.as_ref().map(|path| path.display().to_string()),
@@ -378,6 +358,32 @@ fn plan_json(plan: &RestorePlan, options: &RestoreClusterOptions) -> Value {
         "recovery_files": plan.recovery.files,
         "notes": files.notes,
         "warnings": files.warnings,
+    })
+}
+
+fn kept_json(kept: KeptCluster) -> Value {
+    json!({
+        "files": kept.kept_files,
+        "bytes": kept.kept_bytes,
+        "removed_files": kept.removed_files,
+        "removed_bytes": kept.removed_bytes,
+        "partitions_not_read": kept.spared_partitions,
+    })
+}
+
+fn estimate_json(estimate: Estimate) -> Value {
+    let (measured, at, recovery) = match estimate.measured {
+        Measured::Backup => ("when the backup was taken", None, None),
+        Measured::Rehearsal { at, recovery } => {
+            ("in the last rehearsal with it", Some(at), recovery)
+        }
+    };
+    json!({
+        "files_seconds": estimate.duration.as_secs_f64(),
+        "bytes_per_second": estimate.bytes_per_second,
+        "measured": measured,
+        "rehearsed_at": at.map(rfc),
+        "recovery_seconds": recovery.map(|took| took.as_secs_f64()),
     })
 }
 
