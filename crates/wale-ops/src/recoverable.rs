@@ -19,8 +19,8 @@ use wale_format::{BackupName, Sentinel};
 use wale_pg::{Lsn, RecoveryTargetTimeline, TimelineId, WalSegmentName, WalSegmentSize};
 
 use crate::error::{Kind, OpError, Result};
+use growth::Arrivals;
 pub use growth::Growth;
-use growth::Tally;
 use map::Collector;
 pub use map::{TimelineHeld, WalRun, WindowLeg};
 
@@ -192,7 +192,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
     let catalog = archive.catalog().await?;
     let size = segment_size(archive, &catalog).await?;
     let mut map = Collector::new(size);
-    let mut tally = Tally::new(size, archive.clock().now());
+    let mut arrived = Arrivals::new(size, archive.clock().now());
     let failed = |e| OpError::from_store(e, "list the archive");
     let mut listing = archive.store().list("").await.map_err(failed)?;
     let (mut objects, mut bytes, mut rehearsed) = (0, 0, Vec::new());
@@ -200,7 +200,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         objects += 1;
         bytes += meta.size;
         map.see(meta.key.as_str(), meta.modified);
-        tally.see(meta.key.as_str(), meta.size, meta.modified);
+        arrived.see(meta.key.as_str(), meta.size, meta.modified);
         if let ArchiveKey::Rehearsed(name) = layout::parse(meta.key.as_str()) {
             rehearsed.push((name, meta.modified));
         }
@@ -223,7 +223,7 @@ pub async fn holdings(archive: &Archive) -> Result<Holdings> {
         newest_backup: backups.iter().map(end_of).max_by_key(|(_, end)| *end),
         objects,
         bytes,
-        growth: tally.growth(),
+        growth: arrived.growth(),
         windows,
         left,
         timelines,

@@ -341,7 +341,7 @@ impl Metrics {
         );
     }
 
-    /// What the archive holds and what the WAL volume has left.
+    /// What the archive holds.
     fn register_holdings(&mut self) {
         let r = &mut self.registry;
         r.register(
@@ -400,6 +400,12 @@ impl Metrics {
             "Whether nothing failed in the last rehearsal of a restore, as of the last look",
             self.last_rehearsal_ok.clone(),
         );
+        self.register_wal_volume();
+    }
+
+    /// What the WAL volume has left.
+    fn register_wal_volume(&mut self) {
+        let r = &mut self.registry;
         r.register_with_unit(
             "wal_volume_free",
             "Bytes that are free on the volume of PostgreSQL's WAL",

@@ -25,7 +25,7 @@ pub struct Growth {
 }
 
 /// Counts.
-pub(super) struct Tally {
+pub(super) struct Arrivals {
     now: DateTime<Utc>,
     size: WalSegmentSize,
     last_day: u64,
@@ -35,7 +35,7 @@ pub(super) struct Tally {
     last_segment: Option<WalSegmentName>,
 }
 
-impl Tally {
+impl Arrivals {
     pub(super) const fn new(size: WalSegmentSize, now: DateTime<Utc>) -> Self {
         Self {
             now,
@@ -98,18 +98,18 @@ mod tests {
     fn what_came_in_a_day_and_in_a_week_is_counted_by_its_time() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let size = WalSegmentSize::new(16 * MIB).expect("a size");
-        let mut tally = Tally::new(size, now);
+        let mut arrived = Arrivals::new(size, now);
         let hours = |hours| now - TimeDelta::hours(hours);
-        tally.see("basebackups_005/x", 1000, hours(24 * 8));
-        tally.see("basebackups_005/y", 100, hours(24 * 6));
-        tally.see(&wal(1, "zst"), 10, hours(30));
+        arrived.see("basebackups_005/x", 1000, hours(24 * 8));
+        arrived.see("basebackups_005/y", 100, hours(24 * 6));
+        arrived.see(&wal(1, "zst"), 10, hours(30));
         for (number, codec) in [(2, "lz4"), (2, "zst"), (3, "zst"), (4, "zst")] {
-            tally.see(&wal(number, codec), 1, hours(3));
+            arrived.see(&wal(number, codec), 1, hours(3));
         }
         // The store's clock is ahead.
-        tally.see("wal_005/00000002.history.zst", 1, hours(-1));
+        arrived.see("wal_005/00000002.history.zst", 1, hours(-1));
         assert_eq!(
-            tally.growth(),
+            arrived.growth(),
             Growth {
                 last_day: 5,
                 last_week: 115,
@@ -124,14 +124,14 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let size = WalSegmentSize::new(16 * MIB).expect("a size");
         for (minutes, expected) in [(30, Some(64 * MIB)), (9, None)] {
-            let mut tally = Tally::new(size, now);
+            let mut arrived = Arrivals::new(size, now);
             for number in [2, 3] {
                 let stored = now - TimeDelta::minutes(minutes);
-                tally.see(&wal(number, "zst"), 1, stored);
+                arrived.see(&wal(number, "zst"), 1, stored);
             }
-            assert_eq!(tally.growth().wal_bytes_per_hour, expected, "{minutes}");
+            assert_eq!(arrived.growth().wal_bytes_per_hour, expected, "{minutes}");
         }
-        let nothing = Tally::new(size, now).growth();
+        let nothing = Arrivals::new(size, now).growth();
         assert_eq!(nothing, Growth::default());
     }
 }

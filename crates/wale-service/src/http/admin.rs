@@ -15,7 +15,7 @@ use wale_pg::MajorVersion;
 use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::app::moment;
-use crate::backup::Trigger;
+use crate::backup::{Running, Trigger};
 use crate::journal::{BackupRecord, Entries};
 use crate::lifecycle::{Complaint, Phase};
 use crate::metrics::Dialect;
@@ -256,12 +256,7 @@ pub(crate) async fn status(app: &App) -> Reply {
         "uptime_seconds": app.started.elapsed().as_secs(),
         "archive": archive(app).await,
         "further_archives": replicas.collect::<Vec<_>>(),
-        "credentials": app.credential_ends().await.iter().map(|(number, end)| json!({
-            "archive": number,
-            "what": end.what,
-            "expires": end.expires,
-            "renewed_by": end.renewal.name(),
-        })).collect::<Vec<Value>>(),
+        "credentials": credentials(app).await,
         "server": server(app).await,
         "wal": {
             "accepted": app.hold.is_open(),
@@ -276,11 +271,7 @@ pub(crate) async fn status(app: &App) -> Reply {
             "stored_beside_sealed": app.pusher.stats().beside_unreadable,
         },
         "backup": {
-            "running": running.map(|running| json!({
-                "trigger": running.trigger.name(),
-                "since": running.since,
-                "progress": progress(&running.progress.snapshot()),
-            })),
+            "running": running.map(|running| taken(&running)),
             "last": entries.last_backup,
             "last_failure": entries.last_backup_failure,
         },
@@ -308,6 +299,29 @@ pub(crate) async fn status(app: &App) -> Reply {
         },
     });
     Reply::json(StatusCode::OK, &value)
+}
+
+/// The base backup that runs.
+fn taken(running: &Running) -> Value {
+    json!({
+        "trigger": running.trigger.name(),
+        "since": running.since,
+        "progress": progress(&running.progress.snapshot()),
+    })
+}
+
+/// When the right to ask each archive ends.
+async fn credentials(app: &App) -> Value {
+    let ends = app.credential_ends().await.into_iter();
+    let told = ends.map(|(number, end)| {
+        json!({
+            "archive": number,
+            "what": end.what,
+            "expires": end.expires,
+            "renewed_by": end.renewal.name(),
+        })
+    });
+    told.collect()
 }
 
 /// What becomes of the room for WAL.

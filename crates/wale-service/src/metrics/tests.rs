@@ -22,30 +22,7 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
     metrics.lost_history(true);
     metrics.holdings(&holdings(at));
     metrics.verified(Some(at), 2);
-    let pusher = PusherStats {
-        look_ahead_hits: 5,
-        bytes_plain: 16,
-        uploads: 1,
-        ..PusherStats::default()
-    };
-    let scrape = Scrape {
-        phase: Phase::Ready,
-        connections: 2,
-        pusher,
-        ready_files: None,
-        backup_running: true,
-        credential_ends: vec![(2, ends(1_800_000_000)), (2, ends(1_700_000_000))],
-        wal_volume: Some(WalVolume {
-            free_bytes: 5 << 30,
-            waiting: 9,
-            trend: Trend::Fills {
-                bytes_per_hour: 1 << 30,
-                full_in: Some(Duration::from_hours(5)),
-            },
-            lasts: None,
-        }),
-        certificate_expires: Some(at),
-    };
+    let scrape = scraped(at);
     metrics.text(&scrape, Dialect::OpenMetrics);
     let text = metrics.text(&scrape, Dialect::OpenMetrics);
     let lines = [
@@ -88,6 +65,34 @@ fn every_series_appears_and_hits_are_not_counted_twice() {
         assert!(is_there, "no line {line:?} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// What a scrape reads, with a number in each place.
+fn scraped(at: DateTime<Utc>) -> Scrape {
+    let pusher = PusherStats {
+        look_ahead_hits: 5,
+        bytes_plain: 16,
+        uploads: 1,
+        ..PusherStats::default()
+    };
+    Scrape {
+        phase: Phase::Ready,
+        connections: 2,
+        pusher,
+        ready_files: None,
+        backup_running: true,
+        credential_ends: vec![(2, ends(1_800_000_000)), (2, ends(1_700_000_000))],
+        wal_volume: Some(WalVolume {
+            free_bytes: 5 << 30,
+            waiting: 9,
+            trend: Trend::Fills {
+                bytes_per_hour: 1 << 30,
+                full_in: Some(Duration::from_hours(5)),
+            },
+            lasts: None,
+        }),
+        certificate_expires: Some(at),
+    }
 }
 
 fn ends(seconds: i64) -> CredentialEnd {

@@ -114,6 +114,19 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The bill of materials, and the terms of others.
+fn says_whose_work_it_holds(sidecar: &Container, sandbox: &Sandbox) {
+    let bill: serde_json::Value =
+        serde_json::from_str(&sidecar.copy_out(sandbox, "usr/share/doc/wale/sbom.cdx.json"))
+            .unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    assert!(bill["components"].as_array().unwrap().len() > 100);
+    let terms = sidecar.copy_out(sandbox, "usr/share/doc/wale/THIRD-PARTY-NOTICES.txt");
+    for of in ["tokio ", "zstd-sys ", "the GNU C Library"] {
+        assert!(terms.contains(of), "{of}");
+    }
+}
+
 /// The statement beside the image is about this image and this binary.
 fn says_where_it_comes_from(file: &Path, binary: &Path, tag: &str) {
     let text = std::fs::read_to_string(file).expect("written");
@@ -161,16 +174,7 @@ fn the_image_archives_backs_up_lists_and_restores() {
     assert_eq!(list.lines().count(), 2, "{list}");
     assert!(list.starts_with("name\tlast_modified\t"), "{list}");
     assert!(sidecar.exec(&["wale", "client", "ready"]).len() < 200);
-    // The image says whose work it holds.
-    let bill: serde_json::Value =
-        serde_json::from_str(&sidecar.copy_out(&sandbox, "usr/share/doc/wale/sbom.cdx.json"))
-            .unwrap();
-    assert_eq!(bill["bomFormat"], "CycloneDX");
-    assert!(bill["components"].as_array().unwrap().len() > 100);
-    let terms = sidecar.copy_out(&sandbox, "usr/share/doc/wale/THIRD-PARTY-NOTICES.txt");
-    for of in ["tokio ", "zstd-sys ", "the GNU C Library"] {
-        assert!(terms.contains(of), "{of}");
-    }
+    says_whose_work_it_holds(&sidecar, &sandbox);
     cluster.sql("insert into t select generate_series(1, 500)");
     let noted = fingerprint(&cluster, "t");
     cluster.switch_wal();

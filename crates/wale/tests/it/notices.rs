@@ -113,6 +113,11 @@ fn a_backup_pings_and_what_is_wrong_is_told_once_signed_and_again_when_it_is_ove
     };
     backup();
     ear.wait("a ping", is("GET /ping-canary HTTP"));
+    // All that is wrong after the start, once: here nothing.
+    let started = ear.wait("the start", |told| told.body.contains("\"started\""));
+    let value: Value = serde_json::from_str(&started.body).unwrap();
+    assert_eq!(value["event"], "started", "{value}");
+    assert_eq!(value["problems"], serde_json::json!([]), "{value}");
 
     // Away for a while: it is told when somebody listens again, and nothing has waited for it.
     *ear.is_away.lock().unwrap() = true;

@@ -105,7 +105,15 @@ fn a_site_that_hides_itself_starts_nothing_and_costs_nothing_over_plain_http() {
         "the page to show what it was told",
         "return document.getElementById('health').innerText.includes('WAL volume')",
     );
-    // Clients as PostgreSQL's commands have them, by the same address.
+    clients_are_served(port, &segment);
+    wait_until("the last push to be told", Duration::from_secs(60), || {
+        let wal = stage.sidecar.get("/status").json()["wal"]["last_push"]["name"].clone();
+        (wal == segment.as_str()).then_some(())
+    });
+}
+
+/// Clients as PostgreSQL's commands have them, by the same address.
+fn clients_are_served(port: u16, segment: &str) {
     for client in [
         "wget -q -O -",
         "busybox wget -q -O -",
@@ -119,8 +127,4 @@ fn a_site_that_hides_itself_starts_nothing_and_costs_nothing_over_plain_http() {
             shell(&format!("{client} {url}"));
         }
     }
-    wait_until("the last push to be told", Duration::from_secs(60), || {
-        let wal = stage.sidecar.get("/status").json()["wal"]["last_push"]["name"].clone();
-        (wal == segment.as_str()).then_some(())
-    });
 }
