@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import time
@@ -40,14 +39,13 @@ def limits(sample, disk, memory, speed):
 
 
 def sample(data, into, bytes_max):
-    """Some of the relation files, in the order of their names, as one file."""
-    left = bytes_max
+    """A cut through the relation files of some size, as one file."""
+    paths = sorted(path for path in (data / "base").rglob("*") if path.is_file() and path.stat().st_size >= 1 << 20)
+    step = max(1, sum(path.stat().st_size for path in paths) // bytes_max)
     with open(into, "wb") as output:
-        for path in sorted((data / "base").rglob("*")):
-            if path.is_file() and left > 0 and path.stat().st_size >= 1 << 20:
-                piece = path.read_bytes()[:left]
-                output.write(piece)
-                left -= len(piece)
+        for path in paths[::step]:
+            output.write(path.read_bytes())
+        output.truncate(min(output.tell(), bytes_max))
     return into
 
 
@@ -101,7 +99,3 @@ def _fsync(folder):
             times.append((time.monotonic() - begun) * 1000)
     path.unlink()
     return statistics.median(times)
-
-
-def room(folder):
-    return shutil.disk_usage(folder).free
