@@ -61,9 +61,12 @@ def _codec(command, count):
     """The sum of so many processes at the same time: megabytes a second of plain data to compress, and to decompress."""
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
     texts = [process.communicate()[0].decode(errors="replace") for process in running]
-    # "1#sample : 268435456 -> 60000000 (x4.47), 500.1 MB/s, 1200.3 MB/s"; the last is the result.
-    speeds = [[float(number) for number in re.findall(r"([\d.]+) MB/s", text)[-2:]] for text in texts]
-    return [sum(pair) for pair in zip(*speeds)]
+    return [sum(pair) for pair in zip(*map(speeds, texts))]
+
+
+def speeds(text):
+    """Of "16777216 -> 1510371 (x11.11), 169.1 MB/s, 400.7 MB/s" the two rates; of several, the last: it is the result."""
+    return [float(number) for number in re.findall(r"([\d.]+) MB/s", text)[-2:]]
 
 
 def _speed(program, path):
