@@ -97,7 +97,7 @@ fi
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
-step "the bench's table and picture" python3 -B -m unittest -q discover -s bench
+step "the bench's table and picture" python3 -B -m unittest discover -q -s bench
 step "tidy" cargo run -q --locked -p xtask -- tidy
 # The fuzz targets include modules of the rooms by path, and nothing else tells when one has moved. They are compiled here, on
 # what the lints have compiled already, so that it is seen early; the path spares libFuzzer's own C++.
