@@ -65,13 +65,13 @@ class Cluster:
                  "-E", "UTF8")
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as settings:
             settings.write(
-                f"listen_addresses = ''\nunix_socket_directories = '{self.socket}'\nwal_level = replica\n"
+                "listen_addresses = ''\nwal_level = replica\n"
                 "archive_mode = on\narchive_command = '/bin/true'\nmax_wal_size = 8GB\ncheckpoint_timeout = 1h\n"
                 "shared_buffers = 256MB\nautovacuum = off\nfsync = off\nmaintenance_work_mem = 256MB\n"
                 "max_locks_per_transaction = 1024\nmax_parallel_maintenance_workers = 0\n")
 
     def start(self, *options):
-        words = " ".join((f"-c port={self.port}", *options))
+        words = " ".join((f"-c port={self.port}", f"-c unix_socket_directories={self.socket}", *options))
         self.run("pg_ctl", "-D", str(self.data), "-l", str(self.folder / "log"), "-w", "-t", "120", "-o", words, "start")
 
     def stop(self):

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import time
@@ -40,14 +39,13 @@ def limits(sample, disk, memory, speed):
 
 
 def sample(data, into, bytes_max):
-    """Some of the relation files, in the order of their names, as one file."""
-    left = bytes_max
+    """A cut through the relation files of some size, as one file."""
+    paths = sorted(path for path in (data / "base").rglob("*") if path.is_file() and path.stat().st_size >= 1 << 20)
+    step = max(1, sum(path.stat().st_size for path in paths) // bytes_max)
     with open(into, "wb") as output:
-        for path in sorted((data / "base").rglob("*")):
-            if path.is_file() and left > 0 and path.stat().st_size >= 1 << 20:
-                piece = path.read_bytes()[:left]
-                output.write(piece)
-                left -= len(piece)
+        for path in paths[::step]:
+            output.write(path.read_bytes())
+        output.truncate(min(output.tell(), bytes_max))
     return into
 
 
@@ -63,9 +61,12 @@ def _codec(command, count):
     """The sum of so many processes at the same time: megabytes a second of plain data to compress, and to decompress."""
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(count)]
     texts = [process.communicate()[0].decode(errors="replace") for process in running]
-    # "1#sample : 268435456 -> 60000000 (x4.47), 500.1 MB/s, 1200.3 MB/s"; the last is the result.
-    speeds = [[float(number) for number in re.findall(r"([\d.]+) MB/s", text)[-2:]] for text in texts]
-    return [sum(pair) for pair in zip(*speeds)]
+    return [sum(pair) for pair in zip(*map(speeds, texts))]
+
+
+def speeds(text):
+    """Of "16777216 -> 1510371 (x11.11), 169.1 MB/s, 400.7 MB/s" the two rates; of several, the last: it is the result."""
+    return [float(number) for number in re.findall(r"([\d.]+) MB/s", text)[-2:]]
 
 
 def _speed(program, path):
@@ -101,7 +102,3 @@ def _fsync(folder):
             times.append((time.monotonic() - begun) * 1000)
     path.unlink()
     return statistics.median(times)
-
-
-def room(folder):
-    return shutil.disk_usage(folder).free

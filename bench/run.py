@@ -133,7 +133,7 @@ def measure(options, home, memory, logs):
         "versions": {peer.name: peer.version() for peer in found}, "missing": missing,
     }
     say("the machine's limits")
-    sample = machine.sample(series.data, memory / "sample", (32 if options.quick else 256) << 20)
+    sample = machine.sample(series.data, memory / "sample", (16 if options.quick else 64) << 20)
     results["limits"] = machine.limits(sample, home, memory, options.speed)
     sample.unlink()
     s3 = S3(tool("s3s-fs", f"{TOOLS}/bin/s3s-fs"), memory / "s3", logs)

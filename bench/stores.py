@@ -45,8 +45,12 @@ class S3:
             str(program), "--host", "127.0.0.1", "--port", str(self.port), "--access-key", ACCESS_KEY,
             "--secret-key", SECRET_KEY, str(self.folder),
         ], self.log, {"RUST_LOG": "s3s::service=debug", "NO_COLOR": "1", "PATH": os.environ["PATH"]})
-        for port in (self.port, self.tls_port):
-            until(lambda port=port: _answers(port), 10, f"the S3 server at port {port}")
+        try:
+            for port in (self.port, self.tls_port):
+                until(lambda port=port: _answers(port), 10, f"the S3 server at port {port}")
+        except Failed:
+            self.close()
+            raise
 
     def _start(self, command, log, environment):
         with open(log, "ab") as output:
@@ -71,10 +75,6 @@ class S3:
         """How many requests came so far."""
         with open(self.log, "rb") as lines:
             return sum(b"s3s::service" in line and b"req: Request" in line for line in lines)
-
-    def empty(self):
-        shutil.rmtree(self.folder / BUCKET)
-        (self.folder / BUCKET).mkdir()
 
     def close(self):
         for process in self._processes:

@@ -56,6 +56,7 @@ def backups(bench, cluster, place, codec, level, rounds, into):
     def stage_of(peer):
         return bench.stage(cluster, place, codec, level, peer)
 
+    read_once(cluster.data)
     cluster.start()
     try:
         for number, peer in bench.turns(rounds, "backup", stage_of):
@@ -63,6 +64,15 @@ def backups(bench, cluster, place, codec, level, rounds, into):
                           lambda number=number, peer=peer: _backup(bench, stage_of(peer), peer, number, into))
     finally:
         cluster.stop()
+
+
+def read_once(folder):
+    """Brings the files into the page cache, so that the first peer does not read them from the disk for all."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(path, name), "rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
 
 
 def _backup(bench, stage, peer, number, into):

@@ -111,6 +111,7 @@ fi
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "the bench's table and picture" python3 -B -m unittest discover -q -s bench
 step "tidy" cargo run -q --locked -p xtask -- tidy
 # The fuzz targets include modules of the rooms by path, and nothing else tells when one has moved. They are compiled here, on
 # what the lints have compiled already, so that it is seen early; the path spares libFuzzer's own C++.
@@ -138,7 +139,7 @@ times=(-Z unstable-options --report-time)
 # Everything is built in one way: with other packages chosen, Cargo gives the dependencies other features, and builds them all
 # once more.
 own=(--workspace --locked --no-fail-fast)
-kinds=(--lib --bins --examples --test sim --test words)
+kinds=(--lib --bins --examples --test sim --test counts --test words)
 if [ "$mode" = all ]; then built=(); else built=("${kinds[@]}"); fi
 step "the tests compile" cargo test "${own[@]}" "${built[@]}" --no-run
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check "${CARGO_TARGET_DIR:-target}/debug/wale"
