@@ -349,7 +349,7 @@ mod tests {
         let other = record(10, 0, &9_000_i64.to_le_bytes());
         let since_1970 = |time: i64| Some(time + EPOCH_SECONDS * 1_000_000);
         // A rollback is no commit, but the end of a transaction; a prepared one's, too.
-        assert_eq!(newest(&[other.clone()]), (None, None));
+        assert_eq!(newest(std::slice::from_ref(&other)), (None, None));
         assert_eq!(newest(&[abort.clone(), other]), (None, since_1970(9_000)));
         let prepared_abort = record(1, 0x40, &9_500_i64.to_le_bytes());
         assert_eq!(newest(&[prepared_abort]), (None, since_1970(9_500)));

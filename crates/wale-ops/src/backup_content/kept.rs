@@ -53,9 +53,9 @@ impl StoredBackup {
         }
         let ledger = Arc::clone(&self.ledger);
         let wanted = Arc::new(move |name: &str| ledger.is_missing(name));
-        let list = archive.member_list(&self.name, &self.sentinel, Keep::Sets(wanted));
-        let list = match list.await {
-            Ok(Some(list)) => list,
+        let asked = archive.member_list(&self.name, &self.sentinel, Keep::Sets(wanted));
+        let sets = match asked.await {
+            Ok(Some(sets)) => sets,
             Ok(None) => return,
             Err(error) => {
                 let backup = &self.name;
@@ -70,8 +70,8 @@ impl StoredBackup {
             let name = part.file_name();
             matches!(part.number, None | Some(0))
                 || part.number == last
-                || !list.partitions.contains(name)
-                || list.wanted.contains(name)
+                || !sets.partitions.contains(name)
+                || sets.wanted.contains(name)
         };
         (self.parts, self.spare) = parts.into_iter().partition(is_needed);
     }

@@ -155,7 +155,7 @@ impl Part<'_> {
             }
             PartKind::Tablespace(major) => {
                 !path.contains('/')
-                    && !(found == TreeEntry::Folder && is_version_folder(path, *major))
+                    && (found != TreeEntry::Folder || !is_version_folder(path, *major))
             }
             PartKind::Wal => !path.contains('/') && !wipe::is_of_server_wal(path),
         }
