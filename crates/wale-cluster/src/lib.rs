@@ -55,7 +55,7 @@ pub use lock_file::LockFile;
 pub use owner::Owner;
 pub use regular_file::{read_bounded, read_bounded_text};
 pub use restore_marker::{RestoreMarker, RestoreRequest, RestoreState};
-pub use restore_tree::{Fate, RestoreTree, TreeEntry};
+pub use restore_tree::{Fate, RestoreTree, TreeEntry, TreeKind};
 pub use wal_directory::{ArchiveStatus, FileStamp, WalDirectory, WalFile};
 pub use wal_queue::WalQueue;
 pub use write_out::WriteOut;

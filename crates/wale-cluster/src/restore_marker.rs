@@ -74,6 +74,10 @@ pub struct RestoreMarker {
     /// Whether files that were there before are kept while it runs: then not all is its own, and nothing may be cleared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_delta: bool,
+    /// Where the data directory of such a restore is, links followed: in a copy of it the places outside are the original's. Bytes as
+    /// [`crate::text_of_path`] writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_directory: Option<String>,
     /// The cluster whose backup it restores, where that is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<u64>,
@@ -206,6 +210,7 @@ mod tests {
             outside: vec!["/space".to_owned()],
             wal_directory: Some("/wal".to_owned()),
             is_delta: false,
+            delta_directory: None,
             system_identifier: Some(7),
         }
     }

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use wale_pg::byte_text;
 
@@ -45,7 +45,20 @@ const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
 
 /// What a walk through a tree comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TreeEntry {
+pub struct TreeEntry {
+    /// What it is.
+    pub kind: TreeKind,
+    /// Its device and its inode: what it is by every name.
+    pub identity: (u64, u64),
+    /// Whether it has no second name.
+    pub has_one_name: bool,
+    /// Whether something is mounted there: what lies behind it is perhaps nobody's of this tree.
+    pub is_mounted: bool,
+}
+
+/// What that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeKind {
     /// A folder.
     Folder,
     /// A file, and its bytes.
@@ -210,6 +223,51 @@ impl RestoreTree {
     /// # Errors
     /// `OutsideOfTree` for a path that leads out; `Io`.
     pub fn remove_file(&self, relative: &str) -> Result<(), ClusterError> {
+        let Some((folder, name)) = self.found_parent(relative)? else {
+            return Ok(());
+        };
+        let remove = || -> io::Result<()> {
+            remove_file_at(&folder, name)?;
+            sync_folder(&folder)
+        };
+        remove().map_err(ClusterError::io("remove", &self.path_of(relative)))
+    }
+
+    /// Gives a file or a link another name in its folder, durably; what had that name is replaced. `false` where it, or a folder
+    /// above it, does not exist.
+    ///
+    /// # Errors
+    /// `OutsideOfTree` for a path that leads out; `Io`.
+    pub fn rename_file(&self, relative: &str, to: &str) -> Result<bool, ClusterError> {
+        let Some((folder, name)) = self.found_parent(relative)? else {
+            return Ok(false);
+        };
+        let rename = || -> io::Result<bool> {
+            let (from, to) = (byte_text::to_bytes(name), byte_text::to_bytes(to));
+            match rustix::fs::renameat(&folder, &*from, &folder, &*to) {
+                Ok(()) => sync_folder(&folder).map(|()| true),
+                Err(Errno::NOENT) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        };
+        rename().map_err(ClusterError::io("rename", &self.path_of(relative)))
+    }
+
+    /// Device and inode of the tree itself.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn identity(&self) -> Result<(u64, u64), ClusterError> {
+        rustix::fs::fstat(&self.root)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .map_err(|error| ClusterError::io("look at", &self.path)(error.into()))
+    }
+
+    /// The folder that a path's last part lies in, and that part; `None` where there is no such folder.
+    fn found_parent<'a>(
+        &self,
+        relative: &'a str,
+    ) -> Result<Option<(OwnedFd, &'a str)>, ClusterError> {
         let mut parts = self.parts(relative)?;
         let name = parts.pop().ok_or_else(|| self.outside(relative))?;
         let mut folder = self.root()?;
@@ -221,7 +279,7 @@ impl RestoreTree {
                 Mode::empty(),
             ) {
                 Ok(inner) => inner,
-                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::LOOP | Errno::NOTDIR) => return Err(self.outside(relative)),
                 Err(error) => {
                     return Err(ClusterError::io("open", &self.path_of(relative))(
@@ -230,11 +288,7 @@ impl RestoreTree {
                 }
             };
         }
-        let remove = || -> io::Result<()> {
-            remove_file_at(&folder, name)?;
-            sync_folder(&folder)
-        };
-        remove().map_err(ClusterError::io("remove", &self.path_of(relative)))
+        Ok(Some((folder, name)))
     }
 
     /// Makes a symbolic link that holds `target` as it stands, replacing a file, a link or an empty folder.
@@ -323,6 +377,9 @@ impl RestoreTree {
             return Err(failed("list", above, Errno::NAMETOOLONG));
         }
         let names = names_in(folder).map_err(|error| failed("list", above, error))?;
+        let device = rustix::fs::fstat(folder)
+            .map_err(|error| failed("look at", above, error))?
+            .st_dev;
         for name in names {
             let path = match above {
                 "" => name.clone(),
@@ -330,18 +387,12 @@ impl RestoreTree {
             };
             let raw = byte_text::to_bytes(&name);
             let found = match rustix::fs::statat(folder, &*raw, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::Directory => TreeEntry::Folder,
-                    FileType::RegularFile => {
-                        TreeEntry::File(u64::try_from(stat.st_size).unwrap_or(0))
-                    }
-                    _ => TreeEntry::Other,
-                },
+                Ok(stat) => entry(folder, device, &raw, &stat),
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(failed("look at", &path, error)),
             };
             let fate = judge(&path, found);
-            if found == TreeEntry::Folder && fate != Fate::Ignored {
+            if found.kind == TreeKind::Folder && fate != Fate::Ignored {
                 let inner = rustix::fs::openat(folder, &*raw, DIRECTORY_FLAGS, Mode::empty())
                     .map_err(|error| failed("open", &path, error))?;
                 self.walk_folder(&inner, &path, depth + 1, judge)?;
@@ -349,15 +400,15 @@ impl RestoreTree {
             if fate != Fate::Goes {
                 continue;
             }
-            let flags = match found {
-                TreeEntry::Folder => AtFlags::REMOVEDIR,
+            let flags = match found.kind {
+                TreeKind::Folder => AtFlags::REMOVEDIR,
                 _ => AtFlags::empty(),
             };
             match rustix::fs::unlinkat(folder, &*raw, flags) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 // Something stays in it, or it is a volume of its own.
-                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if found == TreeEntry::Folder => {
-                }
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY)
+                    if found.kind == TreeKind::Folder => {}
                 Err(error) => return Err(failed("remove", &path, error)),
             }
         }
@@ -467,6 +518,27 @@ impl RestoreTree {
             root: self.path.clone(),
             relative: relative.to_owned(),
         }
+    }
+}
+
+/// What a name in a folder is, which lies on `device`.
+fn entry(folder: &OwnedFd, device: u64, name: &[u8], stat: &Stat) -> TreeEntry {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => TreeKind::Folder,
+        FileType::RegularFile => TreeKind::File(u64::try_from(stat.st_size).unwrap_or(0)),
+        _ => TreeKind::Other,
+    };
+    // Files of one overlay may be of two devices; folders are not. The kernel knows of mounts of the same device, from 5.8 on.
+    let is_other_device = kind == TreeKind::Folder && stat.st_dev != device;
+    let told = || {
+        rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+            .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    };
+    TreeEntry {
+        kind,
+        identity: (stat.st_dev, stat.st_ino),
+        has_one_name: stat.st_nlink == 1,
+        is_mounted: is_other_device || told(),
     }
 }
 
@@ -672,7 +744,8 @@ mod tests {
         symlink(outside.join("precious"), data.join("base/file")).unwrap();
         let mut seen = Vec::new();
         tree.walk(&mut |path, found| {
-            seen.push((path.to_owned(), found));
+            assert!(!found.is_mounted, "{path}");
+            seen.push((path.to_owned(), found.kind));
             match path {
                 "left" => Fate::Ignored,
                 "base/1/kept" => Fate::Stays,
@@ -680,8 +753,8 @@ mod tests {
             }
         })
         .unwrap();
-        assert!(seen.contains(&("base/1/kept".to_owned(), TreeEntry::File(3))));
-        assert!(seen.contains(&("base/link".to_owned(), TreeEntry::Other)));
+        assert!(seen.contains(&("base/1/kept".to_owned(), TreeKind::File(3))));
+        assert!(seen.contains(&("base/link".to_owned(), TreeKind::Other)));
         assert!(
             !seen
                 .iter()

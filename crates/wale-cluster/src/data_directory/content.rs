@@ -262,6 +262,7 @@ mod tests {
             outside: Vec::new(),
             wal_directory: None,
             is_delta: false,
+            delta_directory: None,
             system_identifier: None,
         };
         let restored = content_after(|data| {

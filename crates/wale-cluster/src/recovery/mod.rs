@@ -48,5 +48,5 @@ pub use restore_command::{
 };
 pub use running_target::surely_has_target;
 pub use settled::{WrittenSetting, block_settings, has_ended, is_written, only_ours, take_back};
-pub use stand_in::{missing_configuration, write_missing_configuration};
+pub use stand_in::{is_stood_in_for, missing_configuration, write_missing_configuration};
 pub use target_time::instant;

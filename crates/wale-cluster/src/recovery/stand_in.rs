@@ -21,6 +21,12 @@ const STAND_INS: [(&str, &str); 3] = [
     ("pg_ident.conf", ""),
 ];
 
+/// Whether a path in a data directory is that of a configuration file in whose place another would be written.
+#[must_use]
+pub fn is_stood_in_for(path: &str) -> bool {
+    STAND_INS.iter().any(|(name, _)| *name == path)
+}
+
 /// The configuration files that a data directory lacks.
 ///
 /// # Errors

@@ -76,6 +76,11 @@ impl StoredBackup {
         (self.parts, self.spare) = parts.into_iter().partition(is_needed);
     }
 
+    /// Bytes of the partitions that were put aside, as stored.
+    pub(crate) fn spared_bytes(&self) -> u64 {
+        self.spare.iter().map(|part| part.size).sum()
+    }
+
     /// How many partitions were put aside.
     pub(crate) fn spared(&self) -> u64 {
         self.spare.len() as u64

@@ -117,17 +117,17 @@ impl BackupReader<'_> {
         W: Write,
         F: Fn() -> Result<W> + Clone + Send + 'static,
     {
-        let mut damage = match self.copy_from(self.archive, manifest, &open).await {
+        let mut failed = match self.copy_from(self.archive, manifest, &open).await {
             Err(error) if error.kind == Kind::CorruptData => error,
             copied => return copied,
         };
         for copy in self.archive.copies() {
             match self.copy_from(&copy, manifest, &open).await {
-                Err(error) if error.kind == Kind::CorruptData => damage = error,
+                Err(error) if error.kind != Kind::Cancelled => failed = worse(failed, error),
                 copied => return copied,
             }
         }
-        Err(damage)
+        Err(failed)
     }
 
     async fn copy_from<W, F>(&self, archive: &Archive, manifest: &Manifest, open: &F) -> Result<()>
@@ -172,18 +172,21 @@ impl BackupReader<'_> {
             })
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
-        let mut outcome = Ok(());
+        let mut damage = Ok(());
+        let mut ended = Ok(());
         while let Some(result) = results.next().await {
-            if let Err(error) = result {
-                if !self.damages.is_some_and(|damages| damages.add(&error)) {
-                    token.cancel();
-                }
-                if outcome.is_ok() {
-                    outcome = Err(error);
-                }
+            let Err(error) = result else {
+                continue;
+            };
+            if self.damages.is_some_and(|damages| damages.add(&error)) {
+                damage = damage.and(Err(error));
+            } else {
+                token.cancel();
+                ended = ended.and(Err(error));
             }
         }
-        outcome
+        // What ended the reading comes first: behind it there may be more damage.
+        ended.and(damage)
     }
 
     /// A partition; one that is damaged from another one of the archives that are read as one, where the manifest says of each file
@@ -204,7 +207,7 @@ impl BackupReader<'_> {
             (extraction, &mut attempt),
             token,
         );
-        let damage = match fetched.await {
+        let mut failed = match fetched.await {
             Err(error) if error.kind == Kind::CorruptData && backup.manifest.is_some() => error,
             fetched => return fetched,
         };
@@ -216,7 +219,7 @@ impl BackupReader<'_> {
             match fetched.await {
                 Ok(()) => {
                     tracing::warn!(
-                        key, location, error = %damage.chain(),
+                        key, location, error = %failed.chain(),
                         "a damaged object was taken whole from another archive; wale verify shows what is damaged in each"
                     );
                     return Ok(());
@@ -224,10 +227,11 @@ impl BackupReader<'_> {
                 Err(error) if error.kind == Kind::Cancelled => return Err(error),
                 Err(error) => {
                     tracing::warn!(key, location, error = %error.chain(), "the object cannot be taken from this archive");
+                    failed = worse(failed, error);
                 }
             }
         }
-        Err(damage)
+        Err(failed)
     }
 
     /// A partition of one archive. `attempt` is the first one, and becomes the last.
@@ -261,6 +265,20 @@ impl BackupReader<'_> {
             *attempt = attempt.saturating_add(1);
         }
     }
+}
+
+/// What two archives come to that both failed: damage, unless one of them only did not answer and may be whole.
+fn worse(first: OpError, next: OpError) -> OpError {
+    let is_damage = |error: &OpError| matches!(error.kind, Kind::CorruptData | Kind::NotFound);
+    if is_damage(&first) && !is_damage(&next) {
+        let told = format!("In another archive it is damaged: {}", first.chain());
+        let detail = match &next.detail {
+            Some(detail) => format!("{detail} {told}"),
+            None => told,
+        };
+        return next.detail(detail);
+    }
+    first
 }
 
 /// Waits for the next attempt at an object, where there is one after this error.

@@ -11,10 +11,12 @@ use wale_format::tar::{Meta, TarWriter};
 use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
-use wale_storage::{FallbackStore, MemoryStore, ObjectKey, Store};
+use wale_storage::{
+    FallbackStore, Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
+};
 
 use super::testing::{Bench, CONTROL_FILE, name};
-use super::{BackupReader, Nowhere, StoredBackup, WholeBackup};
+use super::{BackupReader, Damages, Nowhere, StoredBackup, WholeBackup};
 use crate::backup_fetch::RestoreOptions;
 use crate::error::{Kind, OpError};
 use crate::testing::encode;
@@ -326,4 +328,68 @@ async fn a_damaged_partition_is_taken_from_the_other_archive() {
     foreign(&bench);
     let error = read_into_nowhere(&bench).await.expect_err("damaged");
     assert_eq!(error.kind, Kind::CorruptData);
+}
+
+/// A partition that is damaged in one archive, and perhaps whole in another one that refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_does_not_answer_may_have_it_whole() {
+    let mut bench = Bench::new().await;
+    let second = MemoryStore::new();
+    for key in bench.memory.keys() {
+        second.insert(&key, bench.memory.content(&key).unwrap());
+    }
+    let part = &bench.partition_keys()[0];
+    let failing =
+        |fault| FaultPlan::new().fail_keys(part.as_str(), Verb::Get, Occurrence::Always, fault);
+    bench.faulty.set_plan(failing(Fault::CorruptByte(60)));
+    let second = FaultyStore::new(Arc::new(second), failing(Fault::PermissionDenied));
+    let first = bench.archive.clone();
+    let others = vec![Arc::new(second) as Arc<dyn Store>];
+    let both = FallbackStore::new(Arc::clone(first.store()), others);
+    bench.archive = first.over(Arc::new(both), first.budget().clone());
+    let error = read_into_nowhere(&bench).await.expect_err("refused");
+    assert_eq!(error.kind, Kind::PermissionDenied, "{error:?}");
+    let detail = error.detail.unwrap_or_default();
+    assert!(detail.contains("another archive it is damaged"), "{detail}");
+}
+
+/// All damage is wanted, and something else ends the reading: what was found till then is not all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_a_reading_is_not_hidden_by_damage_before_it() {
+    let bench = Bench::new().await;
+    let parts = bench.partition_keys();
+    let plan = FaultPlan::new()
+        .fail_keys(
+            parts[0].as_str(),
+            Verb::Get,
+            Occurrence::Always,
+            Fault::CorruptByte(60),
+        )
+        .fail_keys(
+            parts[1].as_str(),
+            Verb::Get,
+            Occurrence::Always,
+            Fault::PermissionDenied,
+        );
+    bench.faulty.set_plan(plan);
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    let catalog = bench.archive.catalog().await.unwrap();
+    let backup = StoredBackup::load(&bench.archive, catalog.find(&name()).unwrap())
+        .await
+        .unwrap();
+    let damages = Damages::default();
+    let reader = BackupReader {
+        archive: &bench.archive,
+        progress: &progress,
+        cancel: &cancel,
+        workers: 1,
+        described: backup.held_bytes(),
+        damages: Some(&damages),
+    };
+    let error = reader
+        .read(&backup, &Arc::new(Nowhere))
+        .await
+        .expect_err("refused");
+    assert_eq!(error.kind, Kind::PermissionDenied, "{error:?}");
+    assert_eq!(damages.met().1, 1);
 }

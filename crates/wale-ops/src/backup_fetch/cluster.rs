@@ -177,6 +177,7 @@ mod tests {
             outside: Vec::new(),
             wal_directory: None,
             is_delta: false,
+            delta_directory: None,
             system_identifier: None,
         };
         let same = asked(&format!("# to two o'clock\n\n  {line}  \n"));

@@ -417,6 +417,7 @@ mod tests {
             outside: Vec::new(),
             wal_directory: None,
             is_delta: false,
+            delta_directory: None,
             system_identifier: None,
         };
         let label = |segment: &str| {
@@ -433,6 +434,7 @@ mod tests {
         assert!(is_half_done(), "nothing can be started");
         let keeping = RestoreMarker {
             is_delta: true,
+            delta_directory: None,
             ..marker.clone()
         };
         let found = marked(path, &keeping);

@@ -3,15 +3,19 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use wale_cluster::restore_marker;
-use wale_format::layout;
-use wale_pg::ControlFile;
+use wale_cluster::{Owner, restore_marker};
+use wale_format::{Codec, Crc32c, ManifestFile, layout};
+use wale_pg::{ArchiveFileName, ControlFile};
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
+use super::keep::{self, KeptPlaces};
 use super::options::{Existing, UnarchivedWal};
-use super::{KeptCluster, RestoreOptions};
+use super::target::WalPlace;
+use super::{KeptCluster, RestoreOptions, TablespaceSource};
 use crate::backup_content::testing::{Bench, name};
-use crate::error::Kind;
+use crate::backup_content::{DiskNeed, DiskNeeds, KeptFiles, StoredBackup};
+use crate::error::{Kind, OpError};
+use crate::testing::encode;
 
 fn keeping(bench: &Bench) -> RestoreOptions {
     RestoreOptions {
@@ -218,4 +222,245 @@ async fn partitions_of_which_nothing_is_needed_are_not_read_and_a_wrong_list_har
     let report = bench.restore(&keeping(&bench)).await.unwrap();
     assert_eq!(spared(report.kept), Some(0));
     bench.assert_restored();
+}
+
+async fn kept_of(bench: &Bench) -> KeptFiles {
+    let catalog = bench.archive.catalog().await.unwrap();
+    let entry = catalog.find(&name()).unwrap();
+    StoredBackup::load(&bench.archive, entry)
+        .await
+        .unwrap()
+        .kept()
+}
+
+fn places_of(bench: &Bench, wal: Option<WalPlace>) -> KeptPlaces {
+    KeptPlaces {
+        data: bench.path("target"),
+        tablespaces: Vec::new(),
+        wal,
+        lock_file_name: String::new(),
+        major: None,
+    }
+}
+
+/// What [`bench.restore`] would say before its first write.
+async fn judged(bench: &Bench, options: &RestoreOptions) -> Result<(), OpError> {
+    super::preview(&bench.archive, options).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tablespace_in_the_data_directory_is_kept_by_whatever_name_it_is_reached() {
+    let bench = Bench::new().await;
+    let space = bench.path("target/ts");
+    bench.change_sentinel(|sentinel| {
+        let wale = sentinel.wale.as_mut().unwrap();
+        wale.tablespaces[0].location = space.display().to_string();
+    });
+    let options = |target: &str| RestoreOptions {
+        target: bench.path(target),
+        tablespace_mapping: vec![(TablespaceSource::Oid(16384), space.clone())],
+        ..keeping(&bench)
+    };
+    bench.restore(&options("target")).await.unwrap();
+    let file = space.join("PG_15_202209061/5/16400");
+    let inode = fs::metadata(&file).unwrap().ino();
+    symlink(bench.path(""), bench.path("alias")).unwrap();
+    for target in ["alias/target", "target"] {
+        bench.restore(&options(target)).await.unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "{target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_go_while_the_directory_is_cleared_are_noticed() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let (places, kept, owner) = (
+        places_of(&bench, None),
+        kept_of(&bench).await,
+        Owner::of_process(),
+    );
+    let compared = keep::compare(&places, &kept, owner, 1).unwrap();
+    fs::remove_file(bench.path("target/base/1/3")).unwrap();
+    keep::prevent_start(&places.data, owner).unwrap();
+    let error = keep::clear(&places, &kept, compared.kept_files, owner).unwrap_err();
+    assert_eq!(error.kind, Kind::Busy, "{error:?}");
+    keep::clear(&places, &kept, compared.kept_files - 1, owner).unwrap();
+    assert!(bench.path("target/base/1/4").exists());
+    // The control file is left by no name.
+    assert!(!bench.path("target/global").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_in_between_gets_its_control_file_back() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let (target, owner) = (bench.path("target"), Owner::of_process());
+    let control = fs::metadata(target.join(ControlFile::PATH)).unwrap().ino();
+    fs::write(target.join("postmaster.pid"), "1\n").unwrap();
+    let error = keep::prevent_start(&target, owner).unwrap_err();
+    assert_eq!(error.kind, Kind::Busy, "{error:?}");
+    let found = fs::metadata(target.join(ControlFile::PATH)).unwrap();
+    assert_eq!(found.ino(), control);
+    fs::remove_file(target.join("postmaster.pid")).unwrap();
+    keep::prevent_start(&target, owner).unwrap();
+    assert!(!target.join(ControlFile::PATH).exists());
+    keep::prevent_start(&target, owner).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wal_of_another_server_by_the_same_name_is_not_archived() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let wal = "000000010000000000000009";
+    let parsed = ArchiveFileName::parse(wal).unwrap();
+    let file = bench.path("target/pg_wal").join(wal);
+    fs::write(&file, "WAL of this server").unwrap();
+    let put = |content: &[u8]| {
+        let key = layout::wal(&parsed, Codec::Zstd);
+        bench.insert(&key, encode(Codec::Zstd, content));
+    };
+    let done = bench.path(&format!("target/pg_wal/archive_status/{wal}.done"));
+    put(b"WAL of the original");
+    for is_done in [false, true] {
+        if is_done {
+            fs::write(&done, "").unwrap();
+        }
+        let error = judged(&bench, &keeping(&bench)).await.unwrap_err();
+        assert_eq!(error.kind, Kind::NotEmpty, "{error:?}");
+    }
+    put(b"WAL of this server");
+    judged(&bench, &keeping(&bench)).await.unwrap();
+    // Not in the archive, but in the backup itself, to the byte.
+    fs::remove_file(done).unwrap();
+    put(b"WAL of the original");
+    bench.change_manifest(|files| {
+        let content = b"WAL of this server";
+        let file = ManifestFile {
+            path: format!("pg_wal/{wal}"),
+            size: content.len() as u64,
+            crc32c: Some(Crc32c::of(content)),
+            ..files["PG_VERSION"].clone()
+        };
+        files.insert(file.path.clone(), file);
+    });
+    judged(&bench, &keeping(&bench)).await.unwrap();
+    fs::write(&file, "WAL of that server").unwrap();
+    let error = judged(&bench, &keeping(&bench)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NotEmpty, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configuration_that_the_backup_lacks_stays() {
+    let bench = Bench::new().await;
+    let conf = ["pg_hba.conf", "pg_ident.conf"];
+    bench.restore(&bench.options()).await.unwrap();
+    let (places, owner) = (places_of(&bench, None), Owner::of_process());
+    fs::write(bench.path("target/pg_hba.conf"), "local all all reject\n").unwrap();
+    fs::remove_file(bench.path("target/pg_ident.conf")).unwrap();
+    symlink("/etc/ident", bench.path("target/pg_ident.conf")).unwrap();
+    bench.change_manifest(|files| files.retain(|path, _| !conf.contains(&path.as_str())));
+    let kept = kept_of(&bench).await;
+    let compared = keep::compare(&places, &kept, owner, 1).unwrap();
+    assert_eq!(compared.configuration, conf);
+    let preview = super::preview(&bench.archive, &keeping(&bench))
+        .await
+        .unwrap();
+    let told = preview
+        .notes
+        .iter()
+        .any(|note| note.contains("no pg_hba.conf, pg_ident.conf"));
+    assert!(told, "{:?}", preview.notes);
+    keep::clear(&places, &kept, compared.kept_files, owner).unwrap();
+    let text = fs::read_to_string(bench.path("target/pg_hba.conf")).unwrap();
+    assert_eq!(text, "local all all reject\n");
+    assert!(bench.path("target/pg_ident.conf").is_symlink());
+    assert!(bench.path("target/postgresql.conf").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_ended_while_it_cleared_goes_on_and_a_copy_of_it_does_not() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let target = bench.path("target");
+    let key = &bench.partition_keys()[0];
+    let plan = FaultPlan::new().fail_keys(
+        key.as_str(),
+        Verb::Get,
+        Occurrence::Always,
+        Fault::CorruptByte(60),
+    );
+    fs::write(target.join("base/1/39"), "changed").unwrap();
+    bench.faulty.set_plan(plan);
+    bench.restore(&keeping(&bench)).await.unwrap_err();
+    bench.assert_half_done();
+    bench.faulty.set_plan(FaultPlan::new());
+    // Its own link alone, as after an attempt that was told of the place by the backup.
+    let unnamed = RestoreOptions {
+        tablespace_mapping: Vec::new(),
+        ..keeping(&bench)
+    };
+    judged(&bench, &unnamed).await.unwrap();
+    // A kill in the middle of the clearing: the links are gone, the tablespace is not cleared.
+    fs::remove_file(target.join("pg_tblspc/16384")).unwrap();
+    let marker = restore_marker::read(&target).unwrap().unwrap();
+    let mut of_original = marker.clone();
+    of_original.delta_directory = Some("/original".to_owned());
+    restore_marker::write(&target, &of_original).unwrap();
+    let error = judged(&bench, &keeping(&bench)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NotEmpty, "{error:?}");
+    restore_marker::write(&target, &marker).unwrap();
+    bench.restore(&keeping(&bench)).await.unwrap();
+    bench.assert_restored();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_in_a_wal_folder_that_becomes_a_link() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let path = "pg_wal/00000001000000000000000A";
+    fs::write(bench.path("target").join(path), "WAL").unwrap();
+    bench.change_manifest(|files| {
+        let file = ManifestFile {
+            path: path.to_owned(),
+            size: 3,
+            crc32c: Some(Crc32c::of(b"WAL")),
+            ..files["PG_VERSION"].clone()
+        };
+        files.insert(file.path.clone(), file);
+    });
+    let owner = Owner::of_process();
+    let link = WalPlace::Link(bench.path("wal"));
+    for (wal, is_kept) in [(Some(link), false), (None, true)] {
+        let kept = kept_of(&bench).await;
+        keep::compare(&places_of(&bench, wal), &kept, owner, 1).unwrap();
+        assert!(kept.is_kept("base/1/1"));
+        assert_eq!(kept.is_kept(path), is_kept);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_becomes_free_on_the_volume_of_the_data_counts_as_free() {
+    let bench = Bench::new().await;
+    bench.restore(&bench.options()).await.unwrap();
+    let wal = bench.path("wal");
+    fs::create_dir(&wal).unwrap();
+    let (kept, owner) = (kept_of(&bench).await, Owner::of_process());
+    let places = places_of(&bench, Some(WalPlace::LinkThere(wal.clone())));
+    let needed = DiskNeed {
+        bytes: 100 << 20,
+        files: 1000,
+    };
+    let left = || {
+        let compared = keep::compare(&places, &kept, owner, 1).unwrap();
+        let left = compared.left(DiskNeeds::from([(None, needed)]));
+        left[&None].bytes
+    };
+    let before = left();
+    fs::write(wal.join("000000010000000000000007"), [0; 70_000]).unwrap();
+    fs::write(bench.path("second"), [0; 70_000]).unwrap();
+    fs::hard_link(bench.path("second"), bench.path("target/base/1/500")).unwrap();
+    assert_eq!(left(), before);
+    fs::write(bench.path("target/base/1/501"), [0; 70_000]).unwrap();
+    assert!(left() <= before - 70_000);
 }

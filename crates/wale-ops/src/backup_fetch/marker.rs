@@ -48,6 +48,8 @@ pub(super) fn begun(
     host: &str,
 ) -> RestoreMarker {
     let is_delta = prepared.found.begin == Begin::Keeping;
+    let present = prepared.found.present.as_ref();
+    let present = present.map(|present| present.system_identifier);
     RestoreMarker {
         format: if is_delta {
             restore_marker::FORMAT_OF_DELTA
@@ -67,7 +69,8 @@ pub(super) fn begun(
         outside: prepared.places.outside(),
         wal_directory: prepared.places.wal_directory(),
         is_delta,
-        system_identifier: prepared.sources.restored().sentinel.system_identifier,
+        delta_directory: prepared.found.directory.clone().filter(|_| is_delta),
+        system_identifier: present.or(prepared.sources.restored().sentinel.system_identifier),
     }
 }
 
@@ -76,6 +79,7 @@ pub(super) fn done(archive: &Archive, marker: &RestoreMarker) -> RestoreMarker {
     RestoreMarker {
         format: restore_marker::FORMAT,
         is_delta: false,
+        delta_directory: None,
         state: RestoreState::Done,
         finished_at: Some(archive.clock().now()),
         outside: Vec::new(),

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use wale_cluster::{RestoreMarker, RestoreTree, restore_marker};
+use wale_cluster::{Owner, RestoreMarker, RestoreTree, restore_marker};
+use wale_pg::ControlFile;
 
 use super::held::HeldDirectory;
 use super::options::RestoreOptions;
@@ -36,8 +37,15 @@ pub(super) async fn open(
         prepared.kept_places(options),
         prepared.sources.restored().kept(),
     );
+    let kept_files = prepared
+        .compared
+        .as_ref()
+        .map_or(0, |compared| compared.kept_files);
     let target = blocking(move || {
-        RestoreTree::create(&path, 0o700, Some(owner)).map_err(|error| could_not(error, &path))?;
+        // Nothing of a cluster that is there changes before it is known that nobody came.
+        if begin != Begin::Keeping {
+            make(&path, owner)?;
+        }
         let held = HeldDirectory::take(&path)?;
         // Another restore, or a server, may have come and gone since the first look.
         let looked = present::look(&path, &lock_file, existing)?;
@@ -60,7 +68,14 @@ pub(super) async fn open(
         match begin {
             Begin::AfterWiping => wipe::wipe(&path, &wiped, &lock_file, owner)?,
             Begin::Fresh => wipe::remove_temporary(&path, owner)?,
-            Begin::Keeping => keep::clear(&kept_places, &kept, owner)?,
+            Begin::Keeping => {
+                if let Err(error) = keep::prevent_start(&path, owner) {
+                    take_back(&path, planned.earlier.as_ref())?;
+                    return Err(error);
+                }
+                make(&path, owner)?;
+                keep::clear(&kept_places, &kept, kept_files, owner)?;
+            }
         }
         let target = Target::open(&path, &tablespaces, wal.as_ref(), major, owner)?;
         let target = target.held_by(held);
@@ -76,6 +91,22 @@ pub(super) async fn open(
         check_space(options, &prepared.needs(), places)?;
     }
     Ok(target)
+}
+
+/// Makes the data directory, or gives it its permissions and its owner.
+fn make(path: &Path, owner: Owner) -> Result<()> {
+    let made = RestoreTree::create(path, 0o700, Some(owner));
+    made.map(drop).map_err(|error| could_not(error, path))
+}
+
+/// Takes the marker of a restore back that removed nothing. It stays where the control file is gone: nobody else would say why.
+fn take_back(path: &Path, earlier: Option<&RestoreMarker>) -> Result<()> {
+    let result = match earlier {
+        Some(earlier) => restore_marker::write(path, earlier),
+        None if path.join(ControlFile::PATH).exists() => restore_marker::remove(path).map(drop),
+        None => Ok(()),
+    };
+    result.map_err(|error| could_not(error, path))
 }
 
 fn could_not(error: wale_cluster::ClusterError, path: &Path) -> OpError {

@@ -116,6 +116,44 @@ pub(super) fn check_apart(
     Ok(())
 }
 
+/// Refuses an archive in a folder that lies in one of the directories, or is one: what is not the backup's is removed from them.
+///
+/// # Errors
+///
+/// [`Kind::Usage`], naming both.
+pub(super) fn check_archive_apart(
+    locations: &[String],
+    data: &Path,
+    tablespaces: &[PlannedTablespace],
+    wal: Option<&WalPlace>,
+) -> Result<()> {
+    let spaces = tablespaces.iter().map(|space| space.target.as_path());
+    let roots = spaces.chain([data]).chain(wal.map(WalPlace::path));
+    let roots: Vec<_> = roots
+        .map(|path| RestorePlace::look(path, String::new(), false))
+        .collect::<Result<_>>()?;
+    for location in locations {
+        let Some(folder) = location.strip_prefix("file://") else {
+            continue;
+        };
+        let folder = RestorePlace::look(Path::new(folder), "the archive".to_owned(), false)?;
+        let is_in = |root: &&RestorePlace| folder.is_same(root) || folder.is_below(root);
+        if let Some(root) = roots.iter().find(is_in) {
+            return Err(OpError::new(
+                Kind::Usage,
+                format!(
+                    "the archive \"{}\" lies in \"{}\", from which everything goes that is not the backup's",
+                    folder.path.display(),
+                    root.path.display()
+                ),
+            )
+            .detail("Nothing was written.")
+            .hint("move the archive out of it, or restore into an empty directory"));
+        }
+    }
+    Ok(())
+}
+
 fn judge(one: &RestorePlace, other: &RestorePlace) -> Result<()> {
     let (inner, outer) = if one.is_below(other) {
         (one, other)
@@ -212,6 +250,36 @@ mod tests {
         let inside = WalPlace::LinkThere(at("data/x"));
         assert!(check_apart(&at("data"), &[], Some(&inside)).is_err());
         assert!(check_apart(&at("missing"), &[], Some(&wal)).is_ok());
+    }
+
+    #[test]
+    fn an_archive_in_a_directory_that_is_cleared_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["data/archive", "space", "wal/a", "elsewhere"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        symlink(at("data/archive"), at("link")).unwrap();
+        let spaces = [space(1, "/old/1", at("space"), NamedBy::Request)];
+        let wal = WalPlace::LinkThere(at("wal"));
+        let judged = |archive: String| {
+            let locations = ["s3://bucket/data".to_owned(), archive];
+            check_archive_apart(&locations, &at("data"), &spaces, Some(&wal))
+        };
+        for (name, acceptable) in [
+            ("data", false),
+            ("data/archive", false),
+            ("link", false),
+            ("space", false),
+            ("space/x", false),
+            ("wal/a", false),
+            ("elsewhere", true),
+            ("", true),
+        ] {
+            let found = judged(format!("file://{}", at(name).display()));
+            let kind = found.err().map(|error| error.kind);
+            assert_eq!(kind, (!acceptable).then_some(Kind::Usage), "{name}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use wale_archive::Archive;
-use wale_cluster::{Owner, RestoreMarker, text_of_path};
+use wale_cluster::{Owner, RestoreMarker, RestoreState, text_of_path};
 use wale_pg::RecoveryTargetKind;
 use wale_pipeline::Progress;
 
@@ -49,6 +49,8 @@ pub(super) struct FoundTarget {
     pub(super) earlier: Option<RestoreMarker>,
     /// The cluster that is kept in part.
     pub(super) present: Option<PresentCluster>,
+    /// Where the data directory is, links followed, as a marker names it; `None` where it does not exist yet.
+    pub(super) directory: Option<String>,
     /// The owner that the files are to have.
     pub(super) owner: Owner,
     /// A sentence about that owner, where it is perhaps the wrong one.
@@ -123,7 +125,9 @@ async fn find_target(options: &RestoreOptions) -> Result<FoundTarget> {
         present,
     } = blocking(look).await??;
     let (owner, doubt) = facts::owner(options.owner, &options.target)?;
+    let directory = std::fs::canonicalize(&options.target).ok();
     Ok(FoundTarget {
+        directory: directory.map(|path| text_of_path(&path)),
         begin,
         earlier,
         present,
@@ -201,6 +205,12 @@ fn outside_of_target(
     places: &PlannedPlaces,
 ) -> Vec<plan::OutsideFacts> {
     let keeps = found.begin == Begin::Keeping;
+    let attempt = found.attempt_to_keep();
+    let is_of_attempt =
+        |path: &Path| attempt.is_some_and(|marker| marker.outside.contains(&text_of_path(path)));
+    let is_wal_of_attempt = |path: &Path| {
+        attempt.is_some_and(|marker| marker.wal_directory == Some(text_of_path(path)))
+    };
     let mut outside: Vec<plan::OutsideFacts> = Vec::new();
     for space in &places.tablespaces {
         let makes = match space.named_by {
@@ -217,6 +227,10 @@ fn outside_of_target(
         if keeps && makes && facts::is_linked(&options.target, space) {
             continue;
         }
+        // An attempt that was interrupted had judged it before its first write, and then perhaps removed the link, or made it.
+        if is_of_attempt(&space.target) {
+            continue;
+        }
         let purpose = format!("tablespace {}", space.oid);
         let facts = facts::outside(&space.target, purpose, false, &places.wiped);
         outside.push(if keeps { facts.unless_named() } else { facts });
@@ -224,6 +238,9 @@ fn outside_of_target(
     match &places.wal {
         Some(WalPlace::LinkThere(path)) if keeps && options.pg_wal_link.is_some() => {
             outside.push(facts::outside_of_wal(path));
+        }
+        Some(wal) if is_wal_of_attempt(wal.path()) => {
+            outside.push(facts::outside_of_wal(wal.path()));
         }
         Some(wal) => {
             let purpose = "the WAL directory".to_owned();
@@ -359,6 +376,14 @@ impl Prepared {
         else {
             return Ok(());
         };
+        let (spaces, wal) = (&self.places.tablespaces, self.places.wal.as_ref());
+        let copies = archive.copies();
+        let locations: Vec<_> = copies
+            .iter()
+            .chain([archive])
+            .map(Archive::location)
+            .collect();
+        places::check_archive_apart(&locations, &options.target, spaces, wal)?;
         let source = self.sources.restored();
         let lost =
             unarchived::check(archive, &options.target, &present.wal, source, policy).await?;
@@ -368,9 +393,29 @@ impl Prepared {
         let (places, kept) = (self.kept_places(options), source.kept());
         let (owner, workers) = (self.found.owner, options.workers);
         let compared = blocking(move || keep::compare(&places, &kept, owner, workers)).await??;
+        if !compared.configuration.is_empty() {
+            self.notes.push(format!(
+                "the backup's manifest has no {}: what the directory has stays",
+                compared.configuration.join(", ")
+            ));
+        }
         self.compared = Some(compared);
         self.sources.spare_partitions(archive).await;
         check_space(options, &self.needs(), &self.places)
+    }
+}
+
+impl FoundTarget {
+    /// The marker of an interrupted attempt to keep files here: what it names outside was this cluster's. In a copy of its directory
+    /// it says nothing, for there the places are the original's.
+    fn attempt_to_keep(&self) -> Option<&RestoreMarker> {
+        self.earlier.as_ref().filter(|marker| {
+            self.begin == Begin::Keeping
+                && marker.state == RestoreState::Running
+                && marker.is_delta
+                && marker.delta_directory.is_some()
+                && marker.delta_directory == self.directory
+        })
     }
 }
 

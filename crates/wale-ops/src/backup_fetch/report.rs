@@ -117,10 +117,12 @@ pub struct KeptCluster {
     pub kept_files: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Files that are not, and go.
+    /// Files that are not, and go; the control file and those of `pg_wal` are not counted.
     pub removed_files: u64,
     /// Their bytes.
     pub removed_bytes: u64,
+    /// Whether its control file is there, and goes.
+    pub control_goes: bool,
     /// Partitions that are not read, because every file in them is there.
     pub spared_partitions: u64,
 }
@@ -261,7 +263,8 @@ pub(super) fn plan(
         kept: kept(prepared),
         estimate: estimate(
             &sources.restored().sentinel,
-            bytes_to_write(prepared),
+            sources.bytes(),
+            bytes_of_time(prepared),
             rehearsed,
         ),
         wal_directory: wal.map(|wal| wal.path().to_owned()),
@@ -277,6 +280,7 @@ fn kept(prepared: &Prepared) -> Option<KeptCluster> {
         kept_bytes: compared.kept_bytes,
         removed_files: compared.removed_files,
         removed_bytes: compared.removed_bytes,
+        control_goes: compared.control_goes,
         spared_partitions: prepared.sources.spared(),
     })
 }
@@ -290,6 +294,22 @@ pub(super) fn bytes_to_write(prepared: &Prepared) -> Option<u64> {
     Some(prepared.sources.bytes()?.saturating_sub(kept))
 }
 
+/// Bytes of files whose time the restore will take: of those that are written, or, where partitions are read for less, those that are
+/// in what is read.
+fn bytes_of_time(prepared: &Prepared) -> Option<u64> {
+    let sources = &prepared.sources;
+    let (written, all) = (bytes_to_write(prepared)?, sources.bytes()?);
+    let (_, read) = sources.parts();
+    Some(written.max(share(all, read, sources.spared_bytes())))
+}
+
+/// The part of `all` that what is read has, beside what is spared.
+fn share(all: u64, read: u64, spared: u64) -> u64 {
+    let stored = u128::from(read) + u128::from(spared);
+    let part = (u128::from(all) * u128::from(read)).checked_div(stored);
+    part.and_then(|part| u64::try_from(part).ok()).unwrap_or(0)
+}
+
 fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {
     PlannedVolume {
         path: volume.path.clone(),
@@ -300,26 +320,28 @@ fn planned_volume((volume, need): &(Volume, DiskNeed)) -> PlannedVolume {
 
 /// What was measured says how long the files will take: a rehearsal of this very restore before the taking of the backup, which
 /// read from another disk. What took less than a second says nothing.
+///
+/// `whole` is what all backups of the restore hold: a rehearsal reads each of them, the taking of one only its own.
 fn estimate(
     sentinel: &Sentinel,
+    whole: Option<u64>,
     bytes: Option<u64>,
     rehearsed: Option<&RehearsalRecord>,
 ) -> Option<Estimate> {
-    let whole = sentinel.bytes()?;
     let of_rehearsal = rehearsed.and_then(|record| {
         let millis = record.restore_milliseconds?;
         let recovery = record.recovery_milliseconds.map(Duration::from_millis);
         let at = record.began;
-        Some((millis, Measured::Rehearsal { at, recovery }))
+        Some((whole?, millis, Measured::Rehearsal { at, recovery }))
     });
     let of_backup = || {
         let taken = sentinel.stopped_at()? - sentinel.started_at()?;
         let millis = u64::try_from(taken.num_milliseconds()).ok()?;
-        Some((millis, Measured::Backup))
+        Some((sentinel.bytes()?, millis, Measured::Backup))
     };
-    let says_something = |(millis, _): &(u64, Measured)| *millis >= 1000;
+    let says_something = |(_, millis, _): &(u64, u64, Measured)| *millis >= 1000;
     let of_rehearsal = of_rehearsal.filter(says_something);
-    let (millis, measured) = of_rehearsal.or_else(|| of_backup().filter(says_something))?;
+    let (whole, millis, measured) = of_rehearsal.or_else(|| of_backup().filter(says_something))?;
     let rate = whole.checked_mul(1000)? / millis;
     let all = bytes?.checked_mul(1000)?.checked_div(rate)?;
     Some(Estimate {
@@ -352,6 +374,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_read_for_nothing_takes_its_time() {
+        let cases = [((100, 10, 0), 100), ((100, 10, 30), 25), ((100, 0, 0), 0)];
+        for ((all, read, spared), expected) in cases {
+            assert_eq!(share(all, read, spared), expected);
+        }
+    }
+
+    #[test]
     fn a_backup_that_took_some_time_says_how_long_its_files_take() {
         let sentinel = |stop: &str| {
             let text = format!(
@@ -365,8 +395,11 @@ mod tests {
             bytes_per_second: 1 << 20,
             measured: Measured::Backup,
         };
-        assert_eq!(estimate(&slow, Some(20 << 20), None), Some(expected));
-        assert_eq!(estimate(&slow, None, None), None);
+        assert_eq!(
+            estimate(&slow, Some(10 << 20), Some(20 << 20), None),
+            Some(expected)
+        );
+        assert_eq!(estimate(&slow, Some(10 << 20), None, None), None);
         // A rehearsal from this backup knows better, also where the backup says nothing; one that was too short does not.
         let at = DateTime::UNIX_EPOCH;
         let rehearsed = |restore_milliseconds| RehearsalRecord {
@@ -384,16 +417,38 @@ mod tests {
         };
         let quick = sentinel("2026-03-01T12:00:00.5Z");
         for taken in [&slow, &quick] {
-            let found = estimate(taken, Some(20 << 20), Some(&rehearsed(Some(2_000))));
+            let found = estimate(
+                taken,
+                Some(10 << 20),
+                Some(20 << 20),
+                Some(&rehearsed(Some(2_000))),
+            );
             assert_eq!(found, Some(of_rehearsal));
         }
         for said in [Some(999), None] {
-            let found = estimate(&slow, Some(20 << 20), Some(&rehearsed(said)));
+            let found = estimate(
+                &slow,
+                Some(10 << 20),
+                Some(20 << 20),
+                Some(&rehearsed(said)),
+            );
             assert_eq!(found, Some(expected));
         }
+        // The rehearsal of a delta read what it builds on, too.
+        let found = estimate(
+            &slow,
+            Some(40 << 20),
+            Some(40 << 20),
+            Some(&rehearsed(Some(2_000))),
+        );
+        assert_eq!(found.map(|found| found.bytes_per_second), Some(20 << 20));
         // Too short, or no time at all: nothing is made up.
         for stop in ["2026-03-01T12:00:00.5Z", "2026-03-01T11:59:00Z"] {
-            assert_eq!(estimate(&sentinel(stop), Some(1), None), None, "{stop}");
+            assert_eq!(
+                estimate(&sentinel(stop), Some(10 << 20), Some(1), None),
+                None,
+                "{stop}"
+            );
         }
     }
 }

@@ -54,6 +54,11 @@ impl Sources {
         self.restored.spared()
     }
 
+    /// Their bytes, as stored.
+    pub(super) fn spared_bytes(&self) -> u64 {
+        self.restored.spared_bytes()
+    }
+
     /// A sentence about the backups that the restored one builds on; none for a full backup.
     pub(super) fn chain_note(&self) -> Option<String> {
         let names: Vec<&str> = self.before.iter().map(|one| one.name.as_str()).collect();

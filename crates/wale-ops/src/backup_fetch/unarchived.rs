@@ -6,7 +6,9 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use wale_archive::{Archive, Remedy, StoredWal};
+use wale_format::Crc32c;
 use wale_pg::ArchiveFileName;
+use wale_pipeline::blocking;
 
 use super::local_wal::{LocalWal, Status};
 use super::options::UnarchivedWal;
@@ -19,9 +21,9 @@ const COMPARED_BYTES: usize = 64 << 10;
 
 /// Looks for each file in the archive. Gives a sentence about those that will be lost.
 ///
-/// A file counts as archived where the archive has it; where the server still wanted to archive it, also its bytes are compared, for
-/// the archive may have another server's under that name. What its server knows to be archived and lies before the backup may have
-/// been deleted from the archive since.
+/// A file counts as archived where the archive has its bytes: under its name it may have another server's, such as those of the
+/// original of a copy that ran on the same timeline. So does one that is the backup's own, in a backup that holds its WAL. What its
+/// server knows to be archived and lies before the backup may have been deleted from the archive since.
 ///
 /// # Errors
 ///
@@ -35,6 +37,7 @@ pub(super) async fn check(
 ) -> Result<Option<String>> {
     let size = source.segment_size(archive).await?;
     let begins = source.name.segment().number(size).unwrap_or(0);
+    let kept = source.kept();
     let mut lost: Vec<ArchiveFileName> = Vec::new();
     for file in wal {
         let number = file
@@ -44,7 +47,11 @@ pub(super) async fn check(
         if file.status == Status::Done && number.is_some_and(|number| number < begins) {
             continue;
         }
-        if !is_archived(archive, data, file).await? {
+        let path = data.join("pg_wal").join(file.name.to_string());
+        let of_backup = kept.expected(&format!("pg_wal/{}", file.name));
+        if !is_of_backup(path.clone(), of_backup).await?
+            && !is_archived(archive, path, file).await?
+        {
             lost.push(file.name);
         }
     }
@@ -74,15 +81,33 @@ pub(super) async fn check(
     }
 }
 
-async fn is_archived(archive: &Archive, data: &Path, file: &LocalWal) -> Result<bool> {
-    let Some(stored) = archive.find_wal(&file.name).await? else {
+async fn is_archived(archive: &Archive, path: PathBuf, file: &LocalWal) -> Result<bool> {
+    match archive.find_wal(&file.name).await? {
+        Some(stored) => has_content(archive, &stored, path).await,
+        None => Ok(false),
+    }
+}
+
+/// Whether a file has the size and the CRC-32C of one that the backup has.
+async fn is_of_backup(path: PathBuf, expected: Option<(u64, u32)>) -> Result<bool> {
+    let Some(expected) = expected else {
         return Ok(false);
     };
-    if file.status != Status::Ready {
-        return Ok(true);
-    }
-    let path = data.join("pg_wal").join(file.name.to_string());
-    has_content(archive, &stored, path).await
+    let sum = move || -> std::io::Result<(u64, u32)> {
+        let mut file = File::open(path)?;
+        let (mut buffer, mut crc, mut size) = (vec![0; COMPARED_BYTES], Crc32c::new(), 0);
+        loop {
+            match fill(&mut file, &mut buffer)? {
+                0 => return Ok((size, crc.finish())),
+                count => {
+                    crc.update(&buffer[..count]);
+                    size += count as u64;
+                }
+            }
+        }
+    };
+    // What cannot be read is not the backup's.
+    Ok(blocking(sum).await?.is_ok_and(|found| found == expected))
 }
 
 /// Whether an object decodes to the content of a file.

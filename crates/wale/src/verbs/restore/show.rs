@@ -232,7 +232,12 @@ fn add_places(lines: &mut Lines, plan: &RestorePlan, options: &RestoreClusterOpt
         lines.add(
             "first",
             &format!(
-                "global/pg_control is taken away, then {} other files, {}, are removed, and pg_wal is emptied",
+                "{}{} other files, {}, are removed, and pg_wal is emptied",
+                if kept.control_goes {
+                    "global/pg_control is taken away, then "
+                } else {
+                    ""
+                },
                 kept.removed_files,
                 bytes(kept.removed_bytes)
             ),
