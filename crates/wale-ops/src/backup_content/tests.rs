@@ -357,26 +357,25 @@ async fn an_archive_that_does_not_answer_may_have_it_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ends_a_reading_is_not_hidden_by_damage_before_it() {
     let bench = Bench::new().await;
-    let parts = bench.partition_keys();
-    let plan = FaultPlan::new()
-        .fail_keys(
-            parts[0].as_str(),
-            Verb::Get,
-            Occurrence::Always,
-            Fault::CorruptByte(60),
-        )
-        .fail_keys(
-            parts[1].as_str(),
-            Verb::Get,
-            Occurrence::Always,
-            Fault::PermissionDenied,
-        );
-    bench.faulty.set_plan(plan);
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     let catalog = bench.archive.catalog().await.unwrap();
     let backup = StoredBackup::load(&bench.archive, catalog.find(&name()).unwrap())
         .await
         .unwrap();
+    let plan = FaultPlan::new()
+        .fail_keys(
+            &backup.parts[0].key,
+            Verb::Get,
+            Occurrence::Always,
+            Fault::CorruptByte(60),
+        )
+        .fail_keys(
+            &backup.parts[1].key,
+            Verb::Get,
+            Occurrence::Always,
+            Fault::PermissionDenied,
+        );
+    bench.faulty.set_plan(plan);
     let damages = Damages::default();
     let reader = BackupReader {
         archive: &bench.archive,

@@ -1,7 +1,7 @@
 //! Restores into the directory of a stopped cluster: what is the backup's stays, all else goes, and nothing is written outside.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use wale_cluster::{Owner, restore_marker};
 use wale_format::{Codec, Crc32c, ManifestFile, layout};
@@ -419,7 +419,9 @@ async fn nothing_is_kept_in_a_wal_folder_that_becomes_a_link() {
     let bench = Bench::new().await;
     bench.restore(&bench.options()).await.unwrap();
     let path = "pg_wal/00000001000000000000000A";
-    fs::write(bench.path("target").join(path), "WAL").unwrap();
+    let file = bench.path("target").join(path);
+    fs::write(&file, "WAL").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     bench.change_manifest(|files| {
         let file = ManifestFile {
             path: path.to_owned(),
