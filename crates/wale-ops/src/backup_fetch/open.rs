@@ -69,11 +69,7 @@ pub(super) async fn open(
             Begin::AfterWiping => wipe::wipe(&path, &wiped, &lock_file, owner)?,
             Begin::Fresh => wipe::remove_temporary(&path, owner)?,
             Begin::Keeping => {
-                if let Err(error) = keep::prevent_start(&path, owner) {
-                    take_back(&path, planned.earlier.as_ref())?;
-                    return Err(error);
-                }
-                make(&path, owner)?;
+                prevent_start(&path, owner, planned.earlier.as_ref())?;
                 keep::clear(&kept_places, &kept, kept_files, owner)?;
             }
         }
@@ -91,6 +87,15 @@ pub(super) async fn open(
         check_space(options, &prepared.needs(), places)?;
     }
     Ok(target)
+}
+
+/// Sees to it that nothing can be started in a directory that is kept in part. Where something was, all is as it was before.
+fn prevent_start(path: &Path, owner: Owner, earlier: Option<&RestoreMarker>) -> Result<()> {
+    if let Err(error) = keep::prevent_start(path, owner) {
+        take_back(path, earlier)?;
+        return Err(error);
+    }
+    make(path, owner)
 }
 
 /// Makes the data directory, or gives it its permissions and its owner.
