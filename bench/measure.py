@@ -15,6 +15,7 @@ import threading
 import time
 
 SAMPLE_SECONDS = 0.025
+NOT_WANTED = "-"
 GROUP_ROOTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
 
@@ -159,8 +160,9 @@ def whole(command, environment, name, log):
         group.close()
 
 
-def one_by_one(commands, between, environment, group):
-    """Runs shell commands one after the other as PostgreSQL does (`sh -c`), `between` after each; what each one took.
+def one_by_one(commands, is_wanted, after, environment, group, log):
+    """Runs shell commands one after the other as PostgreSQL does (`sh -c`), those that are still wanted when their turn comes,
+    `after` behind each; what each one took.
 
     They are started by a child within the group, so that all that they start is counted; the child itself is left out of
     the memory. `group` may hold a sidecar already.
@@ -170,7 +172,7 @@ def one_by_one(commands, between, environment, group):
     busy, machine, begun = group.busy(), machine_busy(), time.monotonic()
     child = os.fork()
     if child == 0:
-        _child(commands, between, environment, group, writer)
+        _child(commands, is_wanted, after, environment, group, writer, log)
     os.close(writer)
     group.ignored.add(child)
     with os.fdopen(reader) as lines:
@@ -178,27 +180,34 @@ def one_by_one(commands, between, environment, group):
     wall = time.monotonic() - begun
     _, status = os.waitpid(child, 0)
     if status or len(texts) != len(commands):
-        raise Failed(f"command {len(texts) + 1} of {len(commands)} failed: {commands[min(len(texts), len(commands) - 1)]}")
-    times = [float(text) for text in texts]
+        end = pathlib.Path(log).read_text(errors="replace")[-1000:]
+        raise Failed(f"command {len(texts) + 1} of {len(commands)} failed: {commands[min(len(texts), len(commands) - 1)]}\n{end}")
+    times = [float(text) for text in texts if text != NOT_WANTED]
     return {
         "wall": wall, "cpu": group.busy() - busy, "machine": machine_busy() - machine, "peak": group.peak,
-        "count": len(times), "p50": statistics.median(times), "rate": len(times) / wall,
+        "count": len(commands), "commands": len(times), "p50": statistics.median(times), "rate": len(commands) / wall,
     }
 
 
-def _child(commands, between, environment, group, writer):
+def _child(commands, is_wanted, after, environment, group, writer, log):
     status = 1
     try:
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         group.join()
         become("postgres")
         for number, command in enumerate(commands):
+            if not is_wanted(number):
+                os.write(writer, f"{NOT_WANTED}\n".encode())
+                continue
             begun = time.monotonic()
             pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], environment)
             _, ended = os.waitpid(pid, 0)
             if ended:
                 os._exit(1)
             taken = time.monotonic() - begun
-            between(number)
+            after(number)
             os.write(writer, f"{taken}\n".encode())
         status = 0
     finally:

@@ -151,11 +151,16 @@ def _wal(bench, stage, peer, number, segments, names):
         shutil.chown(status / f"{name}.ready", "postgres", "postgres")
     peer.begin(stage)
 
+    # WAL-RUS marks as done what it has pushed ahead; PostgreSQL's archiver does not ask for that then.
+    def is_ready(index):
+        return (status / f"{names[index]}.ready").exists()
+
     def archived(index):
-        os.rename(status / f"{names[index]}.ready", status / f"{names[index]}.done")
+        if is_ready(index):
+            os.rename(status / f"{names[index]}.ready", status / f"{names[index]}.done")
 
     commands = [peer.push(stage, str(stage.data / "pg_wal" / name)) for name in names]
-    measured = _with_daemon(bench, stage, peer, commands, archived)
+    measured = _with_daemon(bench, stage, peer, commands, is_ready, archived)
     measured["stored"] = stored_bytes(stage.archive)
     bench.note(stage, "push", peer, number, measured)
 
@@ -171,7 +176,7 @@ def _wal(bench, stage, peer, number, segments, names):
     renew(stage, peer)
     stage.archive = archive
     commands = [peer.fetch(stage, name, str(place_of_command)) for name in names]
-    measured = _with_daemon(bench, stage, peer, commands, fetched)
+    measured = _with_daemon(bench, stage, peer, commands, lambda _: True, fetched)
     bench.note(stage, "fetch", peer, number, measured)
     for name in names:
         if not filecmp.cmp(received / name, segments / name, shallow=False):
@@ -191,7 +196,7 @@ def renew(stage, peer):
         configuration.write_text("\n".join([*lines, ""]))
 
 
-def _with_daemon(bench, stage, peer, commands, between):
+def _with_daemon(bench, stage, peer, commands, is_wanted, after):
     log, environment = bench.logs / f"{peer.name}.log", peer.environment(stage)
     group = Group(peer.name)
     try:
@@ -201,7 +206,7 @@ def _with_daemon(bench, stage, peer, commands, between):
             until(lambda: peer.is_ready(stage), 30, f"{peer.name}'s daemon")
         asked = stage.place.requests()
         shell = {name: value for name, value in environment.items() if not name.startswith(("WALE_", "WALG_", "AWS_"))}
-        measured = one_by_one(commands, between, shell, group)
+        measured = one_by_one(commands, is_wanted, after, shell, group, log)
         measured["requests"] = stage.place.requests() - asked if stage.place.s3 else None
         return measured
     finally:

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use futures_util::future::try_join_all;
 use wale_pg::{ArchiveFileName, ParentTimeline, TimelineHistory, TimelineId};
 
 use crate::error::{Kind, OpError, Result};
@@ -119,25 +120,43 @@ impl Archive {
     ) -> Result<Histories> {
         let mut found = Histories::default();
         let (mut missing, mut bounds) = (0, HistoryBounds::default());
-        for timeline in std::iter::successors(timeline.next(), |timeline| timeline.next()) {
+        let mut next = timeline.next();
+        while let Some(first) = next.filter(|_| missing < MISSING_MAX) {
+            let looked = self.look_up_from(first, missing, bare).await?;
+            for (timeline, copies) in looked {
+                next = timeline.next();
+                match self.history_within(timeline, copies, &mut bounds).await? {
+                    Some(history) => {
+                        missing = 0;
+                        found.insert(history);
+                    }
+                    None => missing += 1,
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What holds the histories of this timeline and the next ones: as many as may be missing before nobody looks on, at once, so that
+    /// a store far away is waited for once. `bare` as in [`Archive::later_histories_but`].
+    async fn look_up_from(
+        &self,
+        first: TimelineId,
+        missing: u32,
+        bare: &BTreeSet<TimelineId>,
+    ) -> Result<Vec<(TimelineId, Vec<StoredWal>)>> {
+        let count = MISSING_MAX.saturating_sub(missing) as usize;
+        let timelines = std::iter::successors(Some(first), |timeline| timeline.next()).take(count);
+        let asked = timelines.map(|timeline| async move {
             let name = ArchiveFileName::TimelineHistory(timeline);
             let copies = if bare.contains(&timeline) {
                 self.after_a_bare_listing(&name).await?
             } else {
                 self.find_wal_copies(&name).await?
             };
-            match self.history_within(timeline, copies, &mut bounds).await? {
-                Some(history) => {
-                    missing = 0;
-                    found.insert(history);
-                }
-                None => missing += 1,
-            }
-            if missing == MISSING_MAX {
-                break;
-            }
-        }
-        Ok(found)
+            Ok::<_, OpError>((timeline, copies))
+        });
+        try_join_all(asked).await
     }
 
     /// The histories of the timelines that the backups are on, and of those after them, over what is missing in between.
@@ -150,7 +169,7 @@ impl Archive {
     ) -> Result<Histories> {
         let mut found = Histories::default();
         let mut looked_up_to = None;
-        let mut bounds = HistoryBounds::default();
+        let (mut bounds, none) = (HistoryBounds::default(), BTreeSet::new());
         for &start in backups {
             if looked_up_to >= Some(start) {
                 continue;
@@ -161,20 +180,20 @@ impl Archive {
             } else {
                 Some(start)
             };
-            let mut missing = 0;
-            for timeline in std::iter::successors(first, |timeline| timeline.next()) {
-                let noted = self.note_history(timeline, &mut found, &mut bounds).await?;
-                looked_up_to = Some(timeline);
-                match noted {
-                    Noted::Absent if !backups.contains(&timeline) => missing += 1,
-                    Noted::Unreadable(error) => {
-                        tracing::debug!(%timeline, "its history cannot be read: {}", error.chain());
-                        missing = 0;
+            let (mut missing, mut next) = (0, first);
+            while let Some(first) = next.filter(|_| missing < MISSING_MAX) {
+                for (timeline, copies) in self.look_up_from(first, missing, &none).await? {
+                    let noted = self.note_among(timeline, copies, &mut found, &mut bounds);
+                    next = timeline.next();
+                    looked_up_to = Some(timeline);
+                    match noted.await? {
+                        Noted::Absent if !backups.contains(&timeline) => missing += 1,
+                        Noted::Unreadable(error) => {
+                            tracing::debug!(%timeline, "its history cannot be read: {}", error.chain());
+                            missing = 0;
+                        }
+                        Noted::Absent | Noted::Read => missing = 0,
                     }
-                    Noted::Absent | Noted::Read => missing = 0,
-                }
-                if missing == MISSING_MAX {
-                    break;
                 }
             }
         }
@@ -193,6 +212,17 @@ impl Archive {
     ) -> Result<Noted> {
         let name = ArchiveFileName::TimelineHistory(timeline);
         let copies = self.find_wal_copies(&name).await?;
+        self.note_among(timeline, copies, histories, bounds).await
+    }
+
+    /// As [`Archive::note_history`], of what holds it.
+    async fn note_among(
+        &self,
+        timeline: TimelineId,
+        copies: Vec<StoredWal>,
+        histories: &mut Histories,
+        bounds: &mut HistoryBounds,
+    ) -> Result<Noted> {
         match self.history_within(timeline, copies, bounds).await {
             Ok(None) => Ok(Noted::Absent),
             Ok(Some(history)) => {
@@ -260,7 +290,45 @@ fn too_long(timeline: TimelineId) -> OpError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use wale_format::Codec;
+    use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
+
     use super::*;
+    use crate::testing::Bench;
+
+    /// Time is the test's own: a store far away answers each call after 50 ms.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_far_away_is_waited_for_once_and_not_for_each_timeline() {
+        let bench = Bench::new();
+        bench.claim().await;
+        // The tenth is beyond what is looked for, if the third were not there.
+        for timeline in [3, 10] {
+            let name = format!("{timeline:08X}.history");
+            bench.store_wal(&name, Codec::Zstd, b"1\t0/3000000\tno reason\n");
+        }
+        let far = Fault::Delay(Duration::from_millis(50));
+        let plan = FaultPlan::new().fail(Verb::Any, Occurrence::Always, far);
+        bench.faulty.set_plan(plan);
+        let begun = tokio::time::Instant::now();
+        let one = TimelineId::FIRST;
+        let found = bench.archive.later_histories(one).await.expect("asked");
+        let backups = BTreeSet::from([one]);
+        let around = bench.archive.histories_around(&backups).await;
+        let around = around.expect("asked");
+        let timelines =
+            |found: &Histories| found.timelines().map(TimelineId::get).collect::<Vec<_>>();
+        assert_eq!(timelines(&found), [3, 10]);
+        assert_eq!(timelines(&around), [3, 10]);
+        // Twice three rounds of at most eight, each of a listing and a name, and four objects that are read: 16 calls in a row; one
+        // after the other they would be 36 listings alone.
+        assert!(
+            begun.elapsed() < Duration::from_millis(50 * 20),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 
     #[test]
     fn fault_92_histories_have_a_bound_together() {

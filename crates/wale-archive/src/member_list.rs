@@ -37,7 +37,7 @@ const STRING_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 128;
 
 /// Whether a name is looked for.
-pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+pub type NameQuestion = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What is kept of the list.
 #[derive(Clone)]
@@ -47,9 +47,9 @@ pub enum Keep {
     /// The digests of all members, within these bounds.
     Members(DescriptionBounds),
     /// The first member, in the order of names, for which this holds.
-    First(Wanted),
+    First(NameQuestion),
     /// The partitions that have a member for which this holds.
-    Sets(Wanted),
+    Sets(NameQuestion),
 }
 
 /// WAL-G's list of the members of a backup, where it made one.
@@ -388,7 +388,7 @@ impl<'de> Visitor<'de> for Names<'_> {
 }
 
 /// The members of a partition, which may be `null`; and for which names they are searched.
-struct Members(Option<Wanted>);
+struct Members(Option<NameQuestion>);
 
 /// What is among them.
 #[derive(Clone, Copy, Default)]
@@ -422,7 +422,7 @@ impl<'de> Visitor<'de> for Members {
         let mut has = Has::default();
         while let Some(name) = names.next_element::<String>()? {
             has.label |= name == LABEL;
-            let is_wanted = |wanted: &Wanted| wanted(plain(&name));
+            let is_wanted = |wanted: &NameQuestion| wanted(plain(&name));
             has.wanted = has.wanted || self.0.as_ref().is_some_and(is_wanted);
         }
         Ok(has)

@@ -294,6 +294,12 @@ fn fault_92_lists_without_end_are_refused() {
             "extensions",
             &format!("{{\"a\":{}}}", numbered(|n| format!("\"{n}\":\"\""))),
         ),
+        with(
+            "timescaledb",
+            &numbered(|n| {
+                format!(r#""{n}":{{"hypertables":0,"chunks":0,"compressed_chunks":0,"jobs":0}}"#)
+            }),
+        ),
         with("wale_version", &format!("\"{}\"", "x".repeat(1 << 20))),
         format!("{{\"LSN\":1,\"Hostname\":\"{}\"}}", "x".repeat(1 << 20)),
         format!(

@@ -55,13 +55,13 @@ impl BackupProver<'_> {
             newest: self.stock.newest_objects[index],
             ..BackupFound::default()
         };
-        let damages = Damages::default();
-        let outcome = match self.read_content(entry, &damages).await {
+        let met = Damages::default();
+        let outcome = match self.read_content(entry, &met).await {
             Ok((files, bytes)) => {
                 (found.files, found.bytes) = (files, bytes);
                 BackupOutcome::Good
             }
-            Err(error) => self.judge(entry, error, damages.met()).await?,
+            Err(error) => self.judge(entry, error, met.met()).await?,
         };
         match &outcome {
             BackupOutcome::Good => drop(self.proven.insert(index)),
@@ -155,7 +155,7 @@ impl BackupProver<'_> {
         &self,
         entry: &BackupEntry,
         error: OpError,
-        (met, count): (Vec<OpError>, u64),
+        (met, count): (Vec<(String, OpError)>, u64),
     ) -> Result<BackupOutcome> {
         let is_of_backup = matches!(
             error.kind,
@@ -167,21 +167,26 @@ impl BackupProver<'_> {
         if is_gone(self.archive, entry).await? {
             return Ok(BackupOutcome::Gone);
         }
-        Ok(match error.kind {
-            Kind::Configuration => BackupOutcome::Unreadable(error),
-            _ => {
-                let mut damaged: Vec<Damage> = Vec::new();
-                let last = met.is_empty().then_some(&error);
-                for error in met.iter().chain(last) {
-                    let damage = damage_of(entry, error);
-                    if !damaged.contains(&damage) {
-                        damaged.push(damage);
-                    }
-                }
-                let count = count.max(damaged.len() as u64);
-                BackupOutcome::Damaged(damaged, count)
+        if error.kind == Kind::Configuration {
+            return Ok(BackupOutcome::Unreadable(error));
+        }
+        let mut damaged: Vec<Damage> = Vec::new();
+        let prefix = layout::backup_folder(&entry.name);
+        for (key, error) in &met {
+            let mut damage = damage_of(entry, error);
+            // Of a backup that it builds on the error says it.
+            if key.starts_with(&prefix) {
+                damage.object.clone_from(key);
             }
-        })
+            if !damaged.contains(&damage) {
+                damaged.push(damage);
+            }
+        }
+        if damaged.is_empty() {
+            damaged.push(damage_of(entry, &error));
+        }
+        let count = count.max(damaged.len() as u64);
+        Ok(BackupOutcome::Damaged(damaged, count))
     }
 }
 
