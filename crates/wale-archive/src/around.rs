@@ -99,7 +99,7 @@ impl Archive {
         codecs.insert(self.codec());
         let next = name.timeline().next().map(ArchiveFileName::TimelineHistory);
         let next = &next;
-        let asked = codecs.into_iter().flat_map(|codec| {
+        let asked = codecs.into_iter().filter_map(|codec| {
             let asked = next.as_ref();
             asked.map(|history| self.head_wal(history, codec))
         });

@@ -247,10 +247,7 @@ fn what_is_damaged_or_missing_in_the_first_comes_from_the_second() {
     // One that is damaged is found when it is read, and comes from the second, in which another one is damaged.
     std::fs::write(&part, &kept).unwrap();
     garble(&part);
-    let other = parts.lines().last().expect("a part");
-    assert_ne!(Path::new(other), part);
-    let below = Path::new(other).strip_prefix(stage.archive()).unwrap();
-    garble(&second_folder(&stage).join(below));
+    garble_another(&stage, &part, parts.lines().last().expect("a part"));
     let data = stage.sandbox.path().join("by-verb");
     let data = data.display().to_string();
     let fetched = verb(&stage.options, &["backup-fetch", &data, "LATEST"]);
@@ -282,6 +279,13 @@ fn what_is_damaged_or_missing_in_the_first_comes_from_the_second() {
     std::fs::write(&part, &kept).unwrap();
     let direct = restored_without_a_sidecar(&stage);
     assert_eq!(fingerprint(&direct, "t"), expected);
+}
+
+/// Changes a byte in an object of the second archive that is not the one of the first.
+fn garble_another(stage: &Stage, one: &Path, other: &str) {
+    assert_ne!(Path::new(other), one);
+    let below = Path::new(other).strip_prefix(stage.archive()).unwrap();
+    garble(&second_folder(stage).join(below));
 }
 
 /// By the verb, after which the server fetches its WAL itself: it knows all archives, too.
