@@ -18,9 +18,8 @@ struct Facts {
     /// The digest of the image's configuration, hexadecimal: what podman and docker call its id.
     image_sha256: String,
     binary_sha256: String,
-    commit: String,
-    /// Whether anything in the tree is not as the commit has it.
-    is_modified: bool,
+    /// The commit, and whether anything in the tree is not as it has it; none where git cannot say.
+    source: Option<(String, bool)>,
     lock_sha256: String,
     compiler: String,
     now: String,
@@ -56,8 +55,12 @@ pub(crate) fn write(
         image: name.to_owned(),
         image_sha256: hexadecimal(id.trim_start_matches("sha256:"))?,
         binary_sha256: sha256(&binary)?,
-        commit: at_root("git", &["rev-parse", "HEAD"])?,
-        is_modified: !at_root("git", &["status", "--porcelain"])?.is_empty(),
+        source: at_root("git", &["rev-parse", "HEAD"])
+            .and_then(|commit| {
+                let changes = at_root("git", &["status", "--porcelain"])?;
+                Ok((commit, !changes.is_empty()))
+            })
+            .ok(),
         lock_sha256: sha256(&root.join("Cargo.lock"))?,
         compiler: at_root("rustc", &["--version"])?,
         now: at_root("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])?,
@@ -79,10 +82,18 @@ fn hexadecimal(text: &str) -> Result<String, String> {
 }
 
 fn statement(facts: &Facts) -> Value {
-    let tree = if facts.is_modified {
-        "modified: the binary is of no commit"
-    } else {
-        "as the commit has it"
+    let source = match &facts.source {
+        Some((commit, false)) => json!({
+            "name": "source",
+            "digest": {"gitCommit": commit},
+            "annotations": {"tree": "as the commit has it"},
+        }),
+        Some((commit, true)) => json!({
+            "name": "source",
+            "digest": {"gitCommit": commit},
+            "annotations": {"tree": "modified: the binary is of no commit"},
+        }),
+        None => json!({"name": "source", "annotations": {"tree": "of no commit that git knows"}}),
     };
     json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -101,11 +112,7 @@ fn statement(facts: &Facts) -> Value {
                 "externalParameters": {"target": "image", "tag": facts.image},
                 "internalParameters": {"build": BUILD, "image": "scripts/image.sh", "compiler": facts.compiler},
                 "resolvedDependencies": [
-                    {
-                        "name": "source",
-                        "digest": {"gitCommit": facts.commit},
-                        "annotations": {"tree": tree},
-                    },
+                    source,
                     {"name": "Cargo.lock", "digest": {"sha256": facts.lock_sha256}},
                 ],
             },
@@ -123,13 +130,18 @@ mod tests {
 
     #[test]
     fn a_statement_names_what_it_is_about_and_says_when_the_tree_was_another() {
-        for (is_modified, tree) in [(false, "as the commit"), (true, "modified")] {
+        let commit = |is_modified| Some(("3".repeat(40), is_modified));
+        for (source, tree) in [
+            (commit(false), "as the commit"),
+            (commit(true), "modified"),
+            (None, "of no commit"),
+        ] {
+            let is_known = source.is_some();
             let facts = Facts {
                 image: "wale:1".to_owned(),
                 image_sha256: "1".repeat(64),
                 binary_sha256: "2".repeat(64),
-                commit: "3".repeat(40),
-                is_modified,
+                source,
                 lock_sha256: "4".repeat(64),
                 compiler: "rustc 1".to_owned(),
                 now: "2026-12-01T00:00:00Z".to_owned(),
@@ -138,7 +150,8 @@ mod tests {
             assert_eq!(said["subject"][0]["digest"]["sha256"], "1".repeat(64));
             assert_eq!(said["subject"][1]["digest"]["sha256"], "2".repeat(64));
             let from = &said["predicate"]["buildDefinition"]["resolvedDependencies"];
-            assert_eq!(from[0]["digest"]["gitCommit"], "3".repeat(40));
+            let commit = &from[0]["digest"]["gitCommit"];
+            assert_eq!(*commit == "3".repeat(40), is_known, "{said}");
             assert_eq!(from[1]["digest"]["sha256"], "4".repeat(64));
             let told = from[0]["annotations"]["tree"].as_str().unwrap();
             assert!(told.starts_with(tree), "{told}");

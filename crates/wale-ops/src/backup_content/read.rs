@@ -23,24 +23,24 @@ use crate::retry::{Attempts, RetryBudget};
 
 /// Damage that a reading goes on behind, to find all of it. Memory: [`BACKUP_DAMAGED_MAX`] errors of some KiB.
 #[derive(Debug, Default)]
-pub(crate) struct Damages(Mutex<(Vec<OpError>, u64)>);
+pub(crate) struct Damages(Mutex<(Vec<(String, OpError)>, u64)>);
 
 impl Damages {
-    /// Takes note of an error that tells of damage. Whether it does.
-    fn add(&self, error: &OpError) -> bool {
+    /// Takes note of an error at this object, where it tells of damage. Whether it does.
+    fn add(&self, key: &str, error: &OpError) -> bool {
         if !matches!(error.kind, Kind::CorruptData | Kind::NotFound) {
             return false;
         }
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         met.1 += 1;
         if met.0.len() < BACKUP_DAMAGED_MAX {
-            met.0.push(error.duplicate());
+            met.0.push((key.to_owned(), error.duplicate()));
         }
         true
     }
 
-    /// The first of them, and how many there were.
-    pub(crate) fn met(self) -> (Vec<OpError>, u64) {
+    /// The first of them with their objects, and how many there were.
+    pub(crate) fn met(self) -> (Vec<(String, OpError)>, u64) {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -168,14 +168,15 @@ impl BackupReader<'_> {
             .map(|(number, part)| {
                 let rules = backup.rules_of(part);
                 let wanted = (number, part, rules);
-                self.fetch_whole(backup, wanted, held, extraction, &token)
+                let fetched = self.fetch_whole(backup, wanted, held, extraction, &token);
+                async move { (&part.key, fetched.await) }
             })
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
         let mut outcome = Ok(());
         while let Some(result) = results.next().await {
-            if let Err(error) = result {
-                if !self.damages.is_some_and(|damages| damages.add(&error)) {
+            if let (key, Err(error)) = result {
+                if !self.damages.is_some_and(|damages| damages.add(key, &error)) {
                     token.cancel();
                 }
                 if outcome.is_ok() {

@@ -155,7 +155,7 @@ impl BackupProver<'_> {
         &self,
         entry: &BackupEntry,
         error: OpError,
-        (met, count): (Vec<OpError>, u64),
+        (met, count): (Vec<(String, OpError)>, u64),
     ) -> Result<BackupOutcome> {
         let is_of_backup = matches!(
             error.kind,
@@ -171,12 +171,19 @@ impl BackupProver<'_> {
             Kind::Configuration => BackupOutcome::Unreadable(error),
             _ => {
                 let mut damaged: Vec<Damage> = Vec::new();
-                let last = met.is_empty().then_some(&error);
-                for error in met.iter().chain(last) {
-                    let damage = damage_of(entry, error);
+                let prefix = layout::backup_folder(&entry.name);
+                for (key, error) in &met {
+                    let mut damage = damage_of(entry, error);
+                    // Of a backup that it builds on the error says it.
+                    if key.starts_with(&prefix) {
+                        damage.object.clone_from(key);
+                    }
                     if !damaged.contains(&damage) {
                         damaged.push(damage);
                     }
+                }
+                if damaged.is_empty() {
+                    damaged.push(damage_of(entry, &error));
                 }
                 let count = count.max(damaged.len() as u64);
                 BackupOutcome::Damaged(damaged, count)

@@ -295,8 +295,20 @@ mod tests {
             (backup, &[own, ("sec-fetch-site", "none")], 403),
             (wal, &[own, ("priority", "u=4")], 403),
             (wal, &[own, ("user-agent", "Mozilla/5.0")], 403),
-            (Route::Status, &[own, ("accept-language", "de")], 200),
-            (Route::Backups, &[own, ("user-agent", "Mozilla/5.0")], 200),
+            (
+                Route::Status,
+                &[own, ("accept-language", "de"), ("wale-page", "1")],
+                200,
+            ),
+            (
+                Route::Backups,
+                &[
+                    own,
+                    ("user-agent", "Mozilla/5.0"),
+                    ("upgrade-insecure-requests", "1"),
+                ],
+                200,
+            ),
             (Route::Metrics, &[own, ("sec-fetch-site", "none")], 200),
             // Two names, and none.
             (push, &[own, own], 400),

@@ -5,7 +5,7 @@ use crate::HttpToken;
 
 /// What Chromium sends with a request that a person makes.
 const CHROMIUM: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Chrome/142.0\r\nAccept-Language: de\r\n\
-    Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\nUpgrade-Insecure-Requests: 1\r\n";
 
 async fn ask(sidecar: &Sidecar, line: &str, host: &str, more: &str) -> Reply {
     let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
