@@ -66,7 +66,9 @@ fn segment(number: u32) -> Vec<u8> {
     let mut state = u64::from(number) + 1;
     while content.len() < SEGMENT_BYTES {
         // Knuth's multiplier for 64 bits.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         content.extend_from_slice(&state.to_le_bytes());
         content.extend_from_slice(b"the same 16 bytes");
     }
@@ -137,7 +139,8 @@ fn a_push_and_a_fetch_allocate_no_more_than_they_did() {
         .max_blocking_threads(2)
         .build()
         .expect("a runtime");
-    let (pushed, fetched) = runtime.block_on(async { (push(&archive).await, fetch(&archive).await) });
+    let (pushed, fetched) =
+        runtime.block_on(async { (push(&archive).await, fetch(&archive).await) });
     println!("a push: {pushed:?}, a fetch: {fetched:?}");
     assert!(pushed.count <= PUSH_COUNT, "{pushed:?}");
     assert!(pushed.bytes <= PUSH_BYTES, "{pushed:?}");
