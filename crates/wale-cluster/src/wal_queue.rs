@@ -40,6 +40,7 @@ pub struct WalQueue {
 /// Segments that came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// How many, since then.
     pub segments: u64,
     /// From when on all of them were seen: not before the time that was asked for.
     pub from: DateTime<Utc>,

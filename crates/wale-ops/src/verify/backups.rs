@@ -55,15 +55,15 @@ impl BackupProver<'_> {
             newest: self.stock.newest_objects[index],
             ..BackupFound::default()
         };
-        let damages = Damages::default();
+        let met = Damages::default();
         // What others noted until now, this reading has seen: what it finds good was mended.
         let seen = self.noted(index).await;
-        let outcome = match self.read_content(entry, &damages).await {
+        let outcome = match self.read_content(entry, &met).await {
             Ok((files, bytes)) => {
                 (found.files, found.bytes) = (files, bytes);
                 BackupOutcome::Good
             }
-            Err(error) => self.judge(entry, error, damages.met()).await?,
+            Err(error) => self.judge(entry, error, met.met()).await?,
         };
         match &outcome {
             BackupOutcome::Good => drop(self.proven.insert(index)),
@@ -180,28 +180,26 @@ impl BackupProver<'_> {
         if is_gone(self.archive, entry).await? {
             return Ok(BackupOutcome::Gone);
         }
-        Ok(match error.kind {
-            Kind::Configuration => BackupOutcome::Unreadable(error),
-            _ => {
-                let mut damaged: Vec<Damage> = Vec::new();
-                let prefix = layout::backup_folder(&entry.name);
-                for (key, error) in &met {
-                    let mut damage = damage_of(entry, error);
-                    // Of a backup that it builds on the error says it.
-                    if key.starts_with(&prefix) {
-                        damage.object.clone_from(key);
-                    }
-                    if !damaged.contains(&damage) {
-                        damaged.push(damage);
-                    }
-                }
-                if damaged.is_empty() {
-                    damaged.push(damage_of(entry, &error));
-                }
-                let count = count.max(damaged.len() as u64);
-                BackupOutcome::Damaged(damaged, count)
+        if error.kind == Kind::Configuration {
+            return Ok(BackupOutcome::Unreadable(error));
+        }
+        let mut damaged: Vec<Damage> = Vec::new();
+        let prefix = layout::backup_folder(&entry.name);
+        for (key, error) in &met {
+            let mut damage = damage_of(entry, error);
+            // Of a backup that it builds on the error says it.
+            if key.starts_with(&prefix) {
+                damage.object.clone_from(key);
             }
-        })
+            if !damaged.contains(&damage) {
+                damaged.push(damage);
+            }
+        }
+        if damaged.is_empty() {
+            damaged.push(damage_of(entry, &error));
+        }
+        let count = count.max(damaged.len() as u64);
+        Ok(BackupOutcome::Damaged(damaged, count))
     }
 }
 

@@ -279,7 +279,9 @@ mod tests {
             let (bench, fetcher) = polled(Looking::ByPrefix).await;
             let history = b"1\t0/1180000\tno recovery target specified\n";
             match file_name(name) {
-                ArchiveFileName::Segment(_) => bench.store_wal(name, Codec::Zstd, &segment(name, 1)),
+                ArchiveFileName::Segment(_) => {
+                    bench.store_wal(name, Codec::Zstd, &segment(name, 1))
+                }
                 _ => bench.store_wal(name, Codec::Zstd, history),
             };
             assert_eq!(poll(&fetcher, SECOND).await, Ok(()), "{name}");
