@@ -11,7 +11,7 @@ use crate::browser::Browser;
 use crate::support::Stage;
 
 /// Fires everything that a page can, and says when all of it has ended.
-const SITE: &str = r#"<!doctype html><title>fires</title><body><script>
+const SITE: &str = r"<!doctype html><title>fires</title><body><script>
 const at = 'http://sidecar:PORT', ended = [];
 const paths = ['/backup-push', '/backup-push?wait=false', '/wal-push/NAME', '/wal/NAME', '/wal-fetch/NAME', '/wal-absent/NAME', '/backups', '/status', '/metrics'];
 for (const path of paths) {
@@ -30,7 +30,7 @@ for (const path of paths) {
 for (const path of ['/backup-push', '/wal-push/NAME'])
   ended.push(fetch(at + path, {method: 'POST', mode: 'no-cors', body: 'x'}).catch(() => 0));
 Promise.all(ended).then((all) => { document.title = all.includes('read') ? 'read' : 'ended'; });
-</script>"#;
+</script>";
 
 /// A server of one page.
 fn site(text: String) -> u16 {
