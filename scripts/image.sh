@@ -31,4 +31,6 @@ else
   id=$(docker image inspect --format '{{.Id}}' "$tag")
 fi
 mkdir -p "$(dirname "$provenance")"
-cargo run -q --locked -p xtask -- provenance "$wale" "$tag" "$id" "$provenance" >/dev/null
+rm -f "$provenance"
+cargo run -q --locked -p xtask -- provenance "$wale" "$tag" "$id" "$provenance" >/dev/null ||
+  echo "image.sh: the image $tag is made, and nothing says where it comes from: $provenance could not be written" >&2

@@ -211,6 +211,17 @@ impl Archive {
         }
     }
 
+    /// Makes sure that an archive whose identity this process has seen is there still. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::StorageUnavailable`] where it is not; what [`Archive::identity`] gives.
+    pub async fn ensure_not_lost(&self) -> Result<()> {
+        match self.read_identity().await? {
+            None if self.inner.was_seen.load(Ordering::Relaxed) => Err(self.lost()),
+            _ => Ok(()),
+        }
+    }
+
     async fn read_identity_of(&self, age: Age) -> Result<Option<ArchiveIdentity>> {
         match age {
             Age::Now => self.read_identity().await,

@@ -57,5 +57,5 @@ pub use regular_file::{read_bounded, read_bounded_text};
 pub use restore_marker::{RestoreMarker, RestoreRequest, RestoreState};
 pub use restore_tree::{Fate, RestoreTree, TreeEntry, TreeKind};
 pub use wal_directory::{ArchiveStatus, FileStamp, WalDirectory, WalFile};
-pub use wal_queue::WalQueue;
+pub use wal_queue::{Flow, WalQueue};
 pub use write_out::WriteOut;

@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL makes `X.ready` when a segment is complete, and renames it to `X.done` when it was archived. A rename leaves the
 //! time of the content and sets that of the entry: so each `.done` says both when its segment was complete and when it was archived. A
-//! checkpoint removes `.done` together with its segment, so fewer may be seen to have gone than went, never more.
+//! checkpoint removes `.done` together with its segment, also right after it was archived where it had waited for long. So what went
+//! is known since the oldest `.done` that is left, and nothing is known where none is left but that one was removed a moment ago.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -28,10 +29,48 @@ pub struct WalQueue {
     pub oldest: Option<DateTime<Utc>>,
     /// The size of that segment; of the segments of a cluster all have the same.
     pub segment_bytes: Option<u64>,
-    /// Segments that were complete since the time that was asked for.
-    pub completed: u64,
-    /// Segments that were archived since.
-    pub archived: u64,
+    /// What was complete, of what waits.
+    pub completed: Option<Flow>,
+    /// What was archived.
+    pub archived: Option<Flow>,
+    /// When none is left of what was archived: when it was removed, where that was after the last segment had come.
+    pub removed: Option<DateTime<Utc>>,
+}
+
+/// Segments that came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// How many, since then.
+    pub segments: u64,
+    /// From when on all of them were seen: not before the time that was asked for.
+    pub from: DateTime<Utc>,
+    /// When the last one came or went; it may have been before.
+    pub last: DateTime<Utc>,
+}
+
+impl Flow {
+    /// Of the newest first, until one is from before `since`. Of what is gone meanwhile there is no time.
+    fn of(
+        times: impl Iterator<Item = Option<DateTime<Utc>>>,
+        since: DateTime<Utc>,
+    ) -> Option<Self> {
+        let mut flow: Option<Self> = None;
+        for at in times.take(LOOKS_MAX).flatten() {
+            let flow = flow.get_or_insert(Self {
+                segments: 0,
+                from: at,
+                last: at,
+            });
+            if at < since {
+                flow.from = since;
+                break;
+            }
+            flow.segments += 1;
+            flow.from = flow.from.min(at);
+            flow.last = flow.last.max(at);
+        }
+        flow
+    }
 }
 
 impl WalDirectory {
@@ -90,30 +129,29 @@ impl WalDirectory {
             let segment = std::fs::symlink_metadata(self.path_of(&(*first).into()));
             queue.segment_bytes = segment.ok().map(|file| file.len());
         }
-        for segment in ready.iter().rev().take(LOOKS_MAX) {
-            match look(segment, "ready").and_then(|file| completed(&file)) {
-                Some(completed) if completed < since => break,
-                Some(_) => queue.completed += 1,
-                None => {}
-            }
-        }
-        for segment in done.iter().rev().take(LOOKS_MAX) {
-            let Some(file) = look(segment, "done") else {
-                continue;
-            };
-            let archived = DateTime::from_timestamp(file.ctime(), 0);
-            if archived.is_none_or(|archived| archived < since) {
-                break;
-            }
-            queue.archived += 1;
-            queue.completed += u64::from(completed(&file).is_some_and(|at| at >= since));
-        }
+        let times = ready.iter().rev();
+        let times = times.map(|segment| look(segment, "ready").and_then(|file| completed(&file)));
+        queue.completed = Flow::of(times, since);
+        let times = done.iter().rev();
+        let times = times.map(|segment| look(segment, "done").and_then(|file| archived(&file)));
+        queue.archived = Flow::of(times, since);
+        // A segment that comes changes the folder, too, in the same moment.
+        let changed = std::fs::metadata(folder).ok();
+        let changed = changed.and_then(|folder| completed(&folder));
+        queue.removed = changed.filter(|changed| {
+            let came = queue.completed.map(|flow| flow.last);
+            queue.archived.is_none() && came.is_some_and(|came| came < *changed)
+        });
         queue
     }
 }
 
 fn completed(file: &Metadata) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(file.mtime(), 0)
+}
+
+fn archived(file: &Metadata) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(file.ctime(), 0)
 }
 
 #[cfg(test)]
@@ -160,9 +198,23 @@ mod tests {
         std::fs::write(folder.path().join(segment(3)), vec![0; 4096]).unwrap();
         let queue = wal.queue(since).unwrap();
         assert_eq!((queue.waiting, queue.segment_bytes), (3, Some(4096)));
-        assert_eq!((queue.completed, queue.archived), (3, 2));
+        let (came, went) = (queue.completed.unwrap(), queue.archived.unwrap());
+        assert_eq!((came.segments, went.segments), (2, 2));
+        assert_eq!(came.from, since);
+        let age = |at: DateTime<Utc>| (DateTime::<Utc>::from(now) - at).num_minutes();
+        assert_eq!((age(came.last), age(went.from)), (1, 0));
+        assert_eq!(queue.removed, None);
         let waits = DateTime::<Utc>::from(now) - queue.oldest.unwrap();
         assert_eq!(waits.num_minutes(), 20);
+        // A checkpoint takes what was archived away. That shows for as long as no segment comes.
+        for number in [1, 2] {
+            std::fs::remove_file(status.join(format!("{}.done", segment(number)))).unwrap();
+        }
+        let queue = wal.queue(since).unwrap();
+        assert_eq!((queue.archived, age(queue.removed.unwrap())), (None, 0));
+        let entry = std::fs::File::open(&status).unwrap();
+        entry.set_modified(ago(1)).unwrap();
+        assert_eq!(wal.queue(since).unwrap().removed, None);
         assert!(
             WalDirectory::at(folder.path().join("none"))
                 .queue(since)

@@ -3,15 +3,18 @@
 //! Read as one they give what any of them has, as long as all of them answer: what an archive that is away holds is not known,
 //! and a reader that must know fails. Then it reads one alone. Which one gave what it has, it is told in the log.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use wale_archive::{Archive, foreign_cluster};
 use wale_format::BackupName;
+use wale_pg::SystemIdentifier;
 use wale_storage::FallbackStore;
 
+use crate::archive_copy::cluster_of;
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// How long all are not asked together after one of them did not answer, 30 s: somebody may wait for each reading.
@@ -26,6 +29,20 @@ pub struct Readers {
     rests: Arc<Mutex<Option<(Instant, String)>>>,
     /// When each of them did not answer last.
     silent: Arc<Mutex<BTreeMap<u8, Instant>>>,
+    /// Whose they are.
+    owners: Arc<Mutex<BTreeMap<u8, SystemIdentifier>>>,
+    /// Whether the log says that one is left out.
+    is_told: Arc<AtomicBool>,
+}
+
+/// Whose an archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Known(SystemIdentifier),
+    /// It holds something, and nothing in it says it.
+    Unknown,
+    /// It does not answer, or it is empty.
+    NotSaid,
 }
 
 impl Readers {
@@ -37,6 +54,8 @@ impl Readers {
             together: archive,
             rests: Arc::default(),
             silent: Arc::default(),
+            owners: Arc::default(),
+            is_told: Arc::default(),
         }
     }
 
@@ -58,6 +77,8 @@ impl Readers {
             each,
             rests: Arc::default(),
             silent: Arc::default(),
+            owners: Arc::default(),
+            is_told: Arc::default(),
         }
     }
 
@@ -98,33 +119,94 @@ impl Readers {
         Err(silent.unwrap_or_else(missing))
     }
 
-    /// Refuses archives of several clusters, whose files have the same names. One that does not answer, or that nobody has begun,
-    /// says nothing.
-    async fn refuse_strangers(&self) -> Result<()> {
+    /// Refuses archives of several clusters, whose files have the same names. One that does not answer, or that is empty, says nothing.
+    /// Gives the further ones that hold something and of which nothing says that it is the same cluster's: what is in them is not
+    /// taken for the first's.
+    async fn refuse_strangers(&self) -> Result<BTreeSet<u8>> {
+        let mut unknown = BTreeSet::new();
         if self.each.len() == 1 {
-            return Ok(());
+            return Ok(unknown);
         }
-        let mut owner = None;
+        let mut own = None;
+        let mut is_first_unknown = false;
         for (number, archive) in &self.each {
-            if self.is_silent(*number) {
-                continue;
-            }
-            let said = archive.identity().await;
-            if let Err(error) = &said {
-                self.note(*number, error);
-            }
-            let Ok(Some(identity)) = said else {
-                continue;
+            let is_first = *number == self.each[0].0;
+            let its = match self.owner(*number, archive).await {
+                Owner::NotSaid => continue,
+                Owner::Unknown => {
+                    is_first_unknown |= is_first;
+                    unknown.extend((!is_first).then_some(*number));
+                    continue;
+                }
+                Owner::Known(its) => its,
             };
-            let its = identity.cluster.system_identifier;
-            let own = *owner.get_or_insert(its);
+            let own = *own.get_or_insert(its);
             if own != its {
                 return Err(foreign_cluster(its, own, &archive.location()).hint(format!(
                     "correct where archive {number} is, or take its settings away"
                 )));
             }
+            if is_first_unknown {
+                unknown.insert(*number);
+            }
         }
-        Ok(())
+        Ok(unknown)
+    }
+
+    /// Whose an archive is: as `wale.json` says, otherwise as its contents show. It does not change.
+    async fn owner(&self, number: u8, archive: &Archive) -> Owner {
+        if self.is_silent(number) {
+            return Owner::NotSaid;
+        }
+        if let Some(known) = self.owners().get(&number) {
+            return Owner::Known(*known);
+        }
+        let asked = async {
+            if let Some(identity) = archive.identity().await? {
+                return Ok(Owner::Known(identity.cluster.system_identifier));
+            }
+            if archive.holds_nothing().await? {
+                return Ok(Owner::NotSaid);
+            }
+            let shown = cluster_of(archive, None).await?;
+            Ok(shown.map_or(Owner::Unknown, Owner::Known))
+        };
+        match asked.await {
+            Ok(owner) => {
+                if let Owner::Known(owner) = owner {
+                    self.owners().insert(number, owner);
+                }
+                owner
+            }
+            Err(error) => {
+                self.note(number, &error);
+                // It was asked, and gives nothing that can be read: a damaged wale.json.
+                if matches!(error.kind, Kind::CorruptData | Kind::Configuration) {
+                    Owner::Unknown
+                } else {
+                    Owner::NotSaid
+                }
+            }
+        }
+    }
+
+    fn owners(&self) -> MutexGuard<'_, BTreeMap<u8, SystemIdentifier>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why all are not read as one, where one of them may be another cluster's.
+    fn left_out(&self, unknown: &BTreeSet<u8>) -> Option<OpError> {
+        let number = unknown.first()?;
+        let (_, archive) = self.each.iter().find(|(one, _)| one == number)?;
+        let message = format!(
+            "archive {number} ({}) holds something, and nothing says that it is this cluster's",
+            archive.location()
+        );
+        let hint = "correct where it is, or let a sidecar bring it up to date; to read it as it is, use it alone";
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(archive = number, hint, "{message}: nothing is read from it");
+        }
+        Some(OpError::new(Kind::Configuration, message).hint(hint))
     }
 
     /// Why all are not asked together now.
@@ -165,8 +247,9 @@ impl Readers {
     where
         F: Future<Output = Result<T>>,
     {
-        self.refuse_strangers().await?;
-        let resting = self.resting();
+        let unknown = self.refuse_strangers().await?;
+        let left_out = self.left_out(&unknown);
+        let resting = left_out.or_else(|| self.resting());
         let is_told = resting.is_some();
         let error = match resting {
             Some(error) => error,
@@ -190,6 +273,8 @@ impl Readers {
         // What is damaged came from the first, if it has it.
         let begin = usize::from(error.kind == Kind::CorruptData);
         let in_turn = self.each.iter().cycle().skip(begin).take(self.each.len());
+        let in_turn = in_turn.filter(|(number, _)| !unknown.contains(number));
+        let mut alone = None;
         // Those that did not answer a moment ago come last.
         let (silent, answering): (Vec<_>, Vec<_>) =
             in_turn.partition(|(number, _)| self.is_silent(*number));
@@ -215,10 +300,16 @@ impl Readers {
                         "{what} from archive {number} alone failed: {}",
                         error.chain()
                     );
+                    alone.get_or_insert(error);
                 }
             }
         }
-        Err(error)
+        // What those say that may be read; the others are why there are no more.
+        Err(match alone.filter(|_| !unknown.is_empty()) {
+            Some(alone) if alone.detail.is_none() => alone.detail(format!("{}.", error.chain())),
+            Some(alone) => alone,
+            None => error,
+        })
     }
 }
 
@@ -238,7 +329,9 @@ mod tests {
     use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
 
     use super::*;
-    use crate::testing::archive;
+    use wale_archive::Beginning;
+
+    use crate::testing::{SYSTEM_IDENTIFIER, archive, cluster, encode, segment_of};
 
     fn readers() -> Readers {
         let one = || {
@@ -290,6 +383,42 @@ mod tests {
         assert!(Arc::ptr_eq(keeper.store(), third.store()));
         let first = several.first().clone();
         assert!(several.keeper(&first, &name).await.is_err());
+    }
+
+    /// The names are the same in every cluster's archive, and nobody has written there whose it is.
+    #[tokio::test]
+    async fn nothing_is_read_from_a_further_archive_while_nothing_says_that_it_is_this_clusters() {
+        let key = Archive::key("wal_005/000000010000000000000007.zst").unwrap();
+        let of = |id: u64| {
+            let content = segment_of(id, "000000010000000000000007", 1);
+            encode(Codec::Zstd, &content)
+        };
+        let other = SYSTEM_IDENTIFIER + 1;
+        for (stored, expected, made) in [
+            (of(SYSTEM_IDENTIFIER), Ok(()), vec![0]),
+            (of(other), Err(Kind::ArchiveMismatch), vec![]),
+            (b"nobody knows".to_vec(), Ok(()), vec![1]),
+        ] {
+            let memories = [MemoryStore::new(), MemoryStore::new()];
+            let stores = memories
+                .clone()
+                .map(|memory| Arc::new(memory) as Arc<dyn Store>);
+            let [first, second] = stores.map(|store| archive(store, Codec::Zstd, 64 << 20));
+            let own = cluster(SYSTEM_IDENTIFIER);
+            first.ensure_identity(&own, &Beginning::Anew).await.unwrap();
+            memories[1].insert(&key, stored);
+            let readers = Readers::new(first, vec![(2, second)]);
+            let places = Mutex::new(Vec::new());
+            let read = readers.read("a reading", |archive| {
+                let is = |other: &Archive| Arc::ptr_eq(archive.store(), other.store());
+                let all = [&readers.together, &readers.each[0].1, &readers.each[1].1];
+                let place = all.iter().position(|one| is(one));
+                places.lock().expect("sound").extend(place);
+                async { Ok(()) }
+            });
+            let read = read.await.map_err(|error| error.kind);
+            assert_eq!((read, places.into_inner().unwrap()), (expected, made));
+        }
     }
 
     #[tokio::test(start_paused = true)]

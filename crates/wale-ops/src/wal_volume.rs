@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use wale_cluster::{WalDirectory, WalQueue};
+use wale_cluster::{Flow, WalDirectory, WalQueue};
 
 use crate::error::{OpError, Result};
 
@@ -17,6 +17,9 @@ const WAITS_TOO_LONG: TimeDelta = TimeDelta::minutes(5);
 
 /// How far back it is looked whether archiving gains on what is written: some tries of a command that fails.
 const OF_LATE: TimeDelta = TimeDelta::minutes(10);
+
+/// What is seen for less than this shows no rate: the first minute after a checkpoint, which takes away what was archived.
+const SEEN_LEAST: TimeDelta = TimeDelta::minutes(1);
 
 /// The room for WAL, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub enum Trend {
     Steady,
     /// Many wait, and more are archived than come.
     CatchesUp,
+    /// Many wait, and it was seen for too short whether more come or go.
+    Unknown,
     /// Archiving does not keep up.
     Fills {
         /// Bytes an hour; 0 where no segment was seen to come.
@@ -54,6 +59,7 @@ impl Trend {
         match self {
             Self::Steady => "not-growing",
             Self::CatchesUp => "catching-up",
+            Self::Unknown => "unknown",
             Self::Fills { .. } => "growing",
         }
     }
@@ -65,7 +71,7 @@ impl WalVolume {
     pub const fn full_in(&self) -> Option<Duration> {
         match self.trend {
             Trend::Fills { full_in, .. } => full_in,
-            Trend::Steady | Trend::CatchesUp => None,
+            Trend::Steady | Trend::CatchesUp | Trend::Unknown => None,
         }
     }
 }
@@ -97,20 +103,29 @@ fn trend(free: u64, queue: &WalQueue, day: u64, now: DateTime<Utc>) -> Trend {
     if waits < WAITS_TOO_LONG {
         return Trend::Steady;
     }
-    if queue.archived > 0 && queue.archived >= queue.completed {
-        return Trend::CatchesUp;
-    }
     let size = queue.segment_bytes.unwrap_or(0);
     let per_hour = |segments: u64, within: TimeDelta| {
         let seconds = within.num_seconds().max(1).cast_unsigned();
         segments.saturating_mul(size).saturating_mul(3600) / seconds
     };
-    let bytes_per_hour = if queue.archived > 0 {
-        // Archiving goes on, and loses ground.
-        per_hour(queue.completed - queue.archived, OF_LATE)
-    } else {
+    let rate = |flow: Flow| per_hour(flow.segments, now - flow.from);
+    let is_new = |at: DateTime<Utc>, age| now - at < age;
+    let bytes_per_hour = match queue.archived {
+        // Archiving goes on.
+        Some(gone) if is_new(gone.last, WAITS_TOO_LONG) => {
+            let goes = rate(gone);
+            let comes = queue.completed.map_or(0, rate);
+            if is_new(gone.from, SEEN_LEAST) {
+                return Trend::Unknown;
+            }
+            if goes >= comes {
+                return Trend::CatchesUp;
+            }
+            comes - goes
+        }
+        None if queue.removed.is_some_and(|at| is_new(at, SEEN_LEAST)) => return Trend::Unknown,
         // What came since nothing goes. Where that is little, of a quiet hour, the day's rate is the careful one.
-        per_hour(queue.waiting, waits).max(day)
+        _ => per_hour(queue.waiting, waits).max(day),
     };
     Trend::Fills {
         bytes_per_hour,
@@ -133,12 +148,24 @@ mod tests {
     #[test]
     fn a_volume_fills_only_where_archiving_does_not_keep_up() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let ago = |minutes| now - TimeDelta::minutes(minutes);
+        let flow = |segments, from, last| Flow {
+            segments,
+            from: ago(from),
+            last: ago(last),
+        };
+        let of_ten = |segments| (segments > 0).then(|| flow(segments, 10, 0));
         let queue = |waiting, minutes, completed, archived| WalQueue {
             waiting,
-            oldest: (waiting > 0).then(|| now - TimeDelta::minutes(minutes)),
+            oldest: (waiting > 0).then(|| ago(minutes)),
             segment_bytes: Some(16 * MIB),
-            completed,
+            completed: of_ten(completed),
+            archived: of_ten(archived),
+            removed: None,
+        };
+        let after_a_checkpoint = |archived| WalQueue {
             archived,
+            ..queue(500, 600, 10, 0)
         };
         let fills = |mib: u64, minutes: u64| Trend::Fills {
             bytes_per_hour: mib * MIB,
@@ -157,6 +184,34 @@ mod tests {
             (queue(500, 600, 10, 60), None, Trend::CatchesUp),
             (queue(500, 600, 20, 10), None, fills(960, 60)),
             (queue(500, 600, 10, 10), None, Trend::CatchesUp),
+            // A checkpoint took away what had gone: of two minutes four are left, of a moment one, and none.
+            (
+                after_a_checkpoint(Some(flow(4, 2, 0))),
+                None,
+                Trend::CatchesUp,
+            ),
+            (
+                after_a_checkpoint(Some(flow(1, 0, 0))),
+                None,
+                Trend::Unknown,
+            ),
+            (
+                WalQueue {
+                    removed: Some(ago(0)),
+                    ..after_a_checkpoint(None)
+                },
+                None,
+                Trend::Unknown,
+            ),
+            // What went before it stopped helps nobody.
+            (
+                WalQueue {
+                    archived: Some(flow(40, 10, 5)),
+                    ..queue(5, 5, 5, 0)
+                },
+                None,
+                fills(960, 60),
+            ),
         ] {
             let found = judge(free, &queue, day, now);
             assert_eq!(found.trend, expected, "{queue:?} {day:?}");

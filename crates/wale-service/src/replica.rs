@@ -112,6 +112,12 @@ impl Replica {
         self.wake.notify_one();
     }
 
+    /// Whether it was looked at: a pass has ended, well or not. One that nobody follows yet will not be looked at, and is not waited for.
+    pub(crate) fn was_looked_at(&self) -> bool {
+        let known = self.known();
+        known.began.is_none() || known.last_pass.is_some() || known.failure.is_some()
+    }
+
     /// Why a push has to wait, where this archive lags behind more than it may.
     pub(crate) fn refusal(&self, bound: Duration, now: DateTime<Utc>) -> Option<OpError> {
         let (lag, began) = (self.lag(now), self.known().began?);

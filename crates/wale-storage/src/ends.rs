@@ -67,6 +67,18 @@ impl CredentialEnd {
         }
     }
 
+    /// As it lies in a file. What ends soon after the file was written is renewed by whoever wrote it; what lasts for long, a person wrote.
+    pub(crate) async fn in_file(mut self, path: &Path) -> Self {
+        let written = tokio::fs::metadata(path).await;
+        let written = written.and_then(|file| file.modified()).ok();
+        let lasts = written.map(|written| self.expires - DateTime::<Utc>::from(written));
+        self.renewal = match lasts {
+            Some(lasts) if lasts > ENDS_SOON * 2 => Renewal::Nobody,
+            _ => Renewal::Others,
+        };
+        self
+    }
+
     /// The end of a token that somebody else writes into this file; none where it does not say it.
     pub(crate) async fn of_token_file(path: &Path) -> Option<Self> {
         let text = read_secret_text(path).await.ok()?;

@@ -1,7 +1,7 @@
 //! Where an image comes from: a statement of in-toto (version 1) with the provenance of SLSA (version 1), in JSON.
 //!
-//! It says what this machine saw: the image and the binary in it by their digests, the commit and whether the tree was that commit's, the lock
-//! file, the compiler, and how the binary is built. Nobody signs it here, so it is worth what the place is worth where it lies.
+//! It says what this machine saw when it packed: the image and the binary in it by their digests, the commit and whether the tree was that
+//! commit's, the lock file, the compiler, and how the binary is built. The binary may have been there before; it is not compared. Nobody signs it here, so it is worth what the place is worth where it lies.
 
 use std::path::Path;
 use std::process::Command;
@@ -86,12 +86,12 @@ fn statement(facts: &Facts) -> Value {
         Some((commit, false)) => json!({
             "name": "source",
             "digest": {"gitCommit": commit},
-            "annotations": {"tree": "as the commit has it"},
+            "annotations": {"tree": "when the image was packed, as the commit has it; whether the binary was built from it, nobody compared"},
         }),
         Some((commit, true)) => json!({
             "name": "source",
             "digest": {"gitCommit": commit},
-            "annotations": {"tree": "modified: the binary is of no commit"},
+            "annotations": {"tree": "when the image was packed, modified: the binary may be of no commit"},
         }),
         None => json!({"name": "source", "annotations": {"tree": "of no commit that git knows"}}),
     };
@@ -132,8 +132,8 @@ mod tests {
     fn a_statement_names_what_it_is_about_and_says_when_the_tree_was_another() {
         let commit = |is_modified| Some(("3".repeat(40), is_modified));
         for (source, tree) in [
-            (commit(false), "as the commit"),
-            (commit(true), "modified"),
+            (commit(false), "when the image was packed, as the commit"),
+            (commit(true), "when the image was packed, modified"),
             (None, "of no commit"),
         ] {
             let is_known = source.is_some();

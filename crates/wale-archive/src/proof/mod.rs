@@ -233,10 +233,17 @@ impl WalProof {
     fn take_over(&mut self, theirs: &Self, seen: &Self) {
         self.proven.take_over(&theirs.proven, &seen.proven);
         self.tried.take_over(&theirs.tried, &seen.tried);
+        // Read again since, and found to be so again.
+        let is_again = |damage: &Damage| match layout::wal_claim(&damage.object) {
+            Some(ArchiveFileName::Segment(segment)) => {
+                theirs.tried.at(segment) > seen.tried.at(segment)
+            }
+            _ => false,
+        };
         for damage in &theirs.damaged {
             let names = |one: &Damage| one.object == damage.object;
             if self.damaged.len() < DAMAGED_MAX
-                && !seen.damaged.contains(damage)
+                && (!seen.damaged.contains(damage) || is_again(damage))
                 && !self.damaged.iter().any(names)
             {
                 self.damaged_count += 1;
@@ -247,6 +254,11 @@ impl WalProof {
             if let Some(ArchiveFileName::Segment(segment)) = layout::wal_claim(&damage.object) {
                 self.proven.forget(segment);
             }
+        }
+        // More is damaged there than is named: it may be any of what was tried.
+        if theirs.damaged_count > theirs.damaged.len() as u64 && theirs.at > seen.at {
+            self.damaged_count = self.damaged_count.max(theirs.damaged_count);
+            self.proven.forget_older(&theirs.tried);
         }
     }
 }
@@ -360,18 +372,22 @@ impl Archive {
         self.note_proof(entry, proof, seen).await
     }
 
-    /// Notes damage once more, where the record does not have it any more: another reading that had looked before may have written it since,
-    /// and nobody could see that at once.
+    /// Notes damage once more that was noted at `noted_at`, where the record does not have it any more: another reading that had looked before
+    /// may have written it since, and nobody could see that at once. Whoever began later has seen it, and found that it was mended.
     ///
     /// # Errors
     /// As [`Archive::note_backup`].
     pub async fn keep_damage(
         &self,
         entry: &BackupEntry,
-        at: DateTime<Utc>,
+        (at, noted_at): (DateTime<Utc>, DateTime<Utc>),
         found: BackupFound,
     ) -> Result<()> {
         let noted = self.noted(entry).await?;
+        let has_seen = |noted: &BackupProof| noted.at > noted_at + CLOCKS_APART;
+        if noted.as_ref().is_some_and(has_seen) {
+            return Ok(());
+        }
         let is_there = |damage: &Damage| {
             let mut known = noted.iter().flat_map(BackupProof::damages);
             known.any(|known| known.object == damage.object)
@@ -659,6 +675,42 @@ mod tests {
         assert_eq!((stored.damaged, stored.damaged_count), (vec![damage(2)], 1));
     }
 
+    /// One reads as good what another has read as damaged since both looked: with the words of before, or beyond what is named.
+    #[tokio::test]
+    async fn what_another_reading_finds_damaged_again_is_not_proven() {
+        let bench = Bench::new();
+        let damage = Damage {
+            object: layout::wal(&on(1, 1).into(), wale_format::Codec::Zstd),
+            found: "is cut".to_owned(),
+            missing: false,
+        };
+        let note = async |proof: &mut WalProof, seen: &WalProof| {
+            bench.archive.note_wal(proof, seen, None).await.unwrap();
+            bench.archive.wal_proof(None).await.unwrap().unwrap()
+        };
+        let mut begun = WalProof::nothing(size());
+        (begun.damaged, begun.damaged_count) = (vec![damage.clone()], 1);
+        (begun.at, begun.tried) = (Some(at(1)), Proven::nothing(size()));
+        begun.tried.add(on(1, 1), at(1));
+        let begun = note(&mut begun, &WalProof::nothing(size())).await;
+        let (mut one, mut other) = (begun.clone(), begun.clone());
+        other.at = Some(at(6));
+        other.tried.add(on(1, 1), at(6));
+        other.tried.add(on(1, 3), at(6));
+        other.damaged_count = 2;
+        note(&mut other, &begun).await;
+        one.at = Some(at(5));
+        (one.damaged, one.damaged_count) = (Vec::new(), 0);
+        one.tried.forget(on(1, 1));
+        for number in 1..=4 {
+            one.proven.add(on(1, number), at(5));
+        }
+        let stored = note(&mut one, &begun).await;
+        assert_eq!((stored.damaged, stored.damaged_count), (vec![damage], 2));
+        let times = [1, 2, 3, 4].map(|number| stored.proven.at(on(1, number)));
+        assert_eq!(times, [None, Some(at(5)), None, Some(at(5))]);
+    }
+
     #[tokio::test]
     async fn what_was_read_in_the_future_proves_nothing() {
         let bench = Bench::new();
@@ -813,7 +865,8 @@ mod tests {
             .note_backup(&entry, at(4), cut(&[]), Some(&proof));
         stale.await.unwrap();
         for _ in 0..2 {
-            let kept = bench.archive.keep_damage(&entry, at(5), cut(&["a"]));
+            let times = (at(5), at(6));
+            let kept = bench.archive.keep_damage(&entry, times, cut(&["a"]));
             kept.await.unwrap();
             let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
             assert_eq!(
@@ -821,6 +874,25 @@ mod tests {
                 (vec!["a".to_owned()], None)
             );
         }
+    }
+
+    /// A run of hours found it; meanwhile somebody mended it, and another run has read it.
+    #[tokio::test]
+    async fn damage_that_was_mended_meanwhile_does_not_come_back() {
+        let bench = Bench::new();
+        let entry = backup(&bench).await;
+        let noted = bench.archive.note_backup(&entry, at(5), cut(&["a"]), None);
+        noted.await.unwrap();
+        let seen = bench.archive.backup_proof(&entry).await.unwrap();
+        let later = bench
+            .archive
+            .note_backup(&entry, at(60), cut(&[]), seen.as_ref());
+        later.await.unwrap();
+        let times = (at(5), at(6));
+        let kept = bench.archive.keep_damage(&entry, times, cut(&["a"]));
+        kept.await.unwrap();
+        let proof = bench.archive.backup_proof(&entry).await.unwrap().unwrap();
+        assert_eq!(proof.proven(), Some(at(60)));
     }
 
     fn cut(objects: &[&str]) -> BackupFound {

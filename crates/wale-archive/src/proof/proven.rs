@@ -106,6 +106,26 @@ impl Proven {
         }
     }
 
+    /// Forgets what others tried later than it was found good here.
+    pub(super) fn forget_older(&mut self, tried: &Self) {
+        for (&(line, first), &(last, at)) in &tried.stretches {
+            let over = self.stretches.range((line, 0)..=(line, last));
+            let over = over.map(|(&(_, begin), &(end, known))| (begin, end, known));
+            let over: Vec<_> = over
+                .filter(|&(_, end, known)| end >= first && known < at)
+                .collect();
+            for (begin, end, known) in over {
+                self.stretches.remove(&(line, begin));
+                if begin < first {
+                    self.stretches.insert((line, begin), (first - 1, known));
+                }
+                if end > last {
+                    self.stretches.insert((line, last + 1), (end, known));
+                }
+            }
+        }
+    }
+
     /// Notes a stretch, but for the parts of it that are known from a later time.
     fn cover(&mut self, (line, first): (TimelineId, u64), (last, at): (u64, DateTime<Utc>)) {
         let around = self
@@ -313,5 +333,24 @@ mod tests {
             spans(&both)[1..4],
             [(3, 3, at(4)), (4, 5, at(7)), (6, 8, at(4))]
         );
+    }
+
+    #[test]
+    fn what_others_tried_later_is_not_known_any_more() {
+        let mut proven = Proven::nothing(size());
+        for number in 1..=9 {
+            proven.add(on(1, number), at(if number > 7 { 9 } else { 1 }));
+        }
+        proven.add(on(2, 4), at(1));
+        let mut tried = Proven::nothing(size());
+        for number in [3, 5, 6, 7, 8] {
+            tried.add(on(1, number), at(5));
+        }
+        proven.forget_older(&tried);
+        let left: Vec<u32> = (1..=9)
+            .filter(|number| proven.at(on(1, *number)).is_some())
+            .collect();
+        assert_eq!(left, [1, 2, 4, 8, 9]);
+        assert_eq!(proven.at(on(2, 4)), Some(at(1)));
     }
 }

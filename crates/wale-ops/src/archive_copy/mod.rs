@@ -41,3 +41,4 @@ pub(crate) mod tests;
 pub use options::{CopyMode, CopyOptions, Present, WalWish, Which, Wishes};
 pub use report::{BackupFate, BackupLine, CopyReport, Trouble};
 pub use run::run;
+pub(crate) use whose::cluster_of;

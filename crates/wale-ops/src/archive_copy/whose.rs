@@ -134,7 +134,7 @@ async fn compare_contents(
 }
 
 /// Whose an archive is, as far as its contents show: by its base backups, otherwise by its WAL.
-async fn cluster_of(
+pub(crate) async fn cluster_of(
     archive: &Archive,
     identity: Option<&ArchiveIdentity>,
 ) -> Result<Option<SystemIdentifier>> {

@@ -9,9 +9,6 @@ use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 const DAY: TimeDelta = TimeDelta::days(1);
 const WEEK: TimeDelta = TimeDelta::days(7);
 
-/// An archive that is younger than this shows no rate.
-const YOUNGEST: TimeDelta = TimeDelta::minutes(10);
-
 /// What came of late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Growth {
@@ -19,8 +16,9 @@ pub struct Growth {
     pub last_day: u64,
     /// The same of the last seven days.
     pub last_week: u64,
-    /// Bytes of WAL that the server wrote in an hour, on average of the last day, or since the archive's oldest object where it is
-    /// younger: its segments, not their compressed objects. None where no segment came.
+    /// Bytes of WAL that the server wrote in an hour, on average since the last segment that is older than a day: what came after an
+    /// outage was written since then. Its segments, not their compressed objects. None where no segment came, or where all came within the
+    /// day: it may be a copy of years.
     pub wal_bytes_per_hour: Option<u64>,
 }
 
@@ -30,7 +28,8 @@ pub(super) struct Arrivals {
     size: WalSegmentSize,
     last_day: u64,
     last_week: u64,
-    oldest: Option<DateTime<Utc>>,
+    /// When the newest segment of before the last day was stored.
+    before: Option<DateTime<Utc>>,
     segments: u64,
     last_segment: Option<WalSegmentName>,
 }
@@ -42,7 +41,7 @@ impl Arrivals {
             size,
             last_day: 0,
             last_week: 0,
-            oldest: None,
+            before: None,
             segments: 0,
             last_segment: None,
         }
@@ -50,31 +49,32 @@ impl Arrivals {
 
     /// The next object of the listing.
     pub(super) fn see(&mut self, key: &str, bytes: u64, stored: DateTime<Utc>) {
-        self.oldest = Some(self.oldest.map_or(stored, |oldest| oldest.min(stored)));
         let age = self.now - stored;
         if age <= WEEK {
             self.last_week += bytes;
         }
-        if age > DAY {
-            return;
+        if age <= DAY {
+            self.last_day += bytes;
         }
-        self.last_day += bytes;
         let ArchiveKey::Wal { name, .. } = layout::parse(key) else {
             return;
         };
-        // Under two codecs it stands twice, one after the other.
-        if let ArchiveFileName::Segment(segment) = name
-            && self.last_segment.replace(segment) != Some(segment)
-        {
+        let ArchiveFileName::Segment(segment) = name else {
+            return;
+        };
+        if age > DAY {
+            self.before = self.before.max(Some(stored));
+        } else if self.last_segment.replace(segment) != Some(segment) {
+            // Under two codecs it stands twice, one after the other.
             self.segments += 1;
         }
     }
 
     pub(super) fn growth(&self) -> Growth {
-        let since = self.oldest.map(|oldest| (self.now - oldest).min(DAY));
-        let rate = since.filter(|since| *since >= YOUNGEST).map(|since| {
+        let rate = self.before.map(|before| {
             let written = self.segments.saturating_mul(self.size.bytes());
-            written.saturating_mul(3600) / since.num_seconds().cast_unsigned()
+            let since = (self.now - before).num_seconds().max(1).cast_unsigned();
+            written.saturating_mul(3600) / since
         });
         Growth {
             last_day: self.last_day,
@@ -102,7 +102,8 @@ mod tests {
         let hours = |hours| now - TimeDelta::hours(hours);
         arrived.see("basebackups_005/x", 1000, hours(24 * 8));
         arrived.see("basebackups_005/y", 100, hours(24 * 6));
-        arrived.see(&wal(1, "zst"), 10, hours(30));
+        arrived.see(&wal(0, "zst"), 10, hours(90));
+        arrived.see(&wal(1, "zst"), 10, hours(48));
         for (number, codec) in [(2, "lz4"), (2, "zst"), (3, "zst"), (4, "zst")] {
             arrived.see(&wal(number, codec), 1, hours(3));
         }
@@ -112,25 +113,24 @@ mod tests {
             arrived.growth(),
             Growth {
                 last_day: 5,
-                last_week: 115,
-                // Three segments in 24 hours.
-                wal_bytes_per_hour: Some(2 * MIB),
+                last_week: 125,
+                // Three segments in 48 hours, of which the archive was away for most.
+                wal_bytes_per_hour: Some(MIB),
             }
         );
     }
 
+    /// Nobody knows how long it took to write what a copy of an archive brought within an hour.
     #[test]
-    fn a_young_archive_has_the_rate_of_its_own_time() {
+    fn where_all_came_within_the_day_the_rate_is_not_known() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let size = WalSegmentSize::new(16 * MIB).expect("a size");
-        for (minutes, expected) in [(30, Some(64 * MIB)), (9, None)] {
-            let mut arrived = Arrivals::new(size, now);
-            for number in [2, 3] {
-                let stored = now - TimeDelta::minutes(minutes);
-                arrived.see(&wal(number, "zst"), 1, stored);
-            }
-            assert_eq!(arrived.growth().wal_bytes_per_hour, expected, "{minutes}");
+        let mut arrived = Arrivals::new(size, now);
+        for number in 2..2000 {
+            arrived.see(&wal(number, "zst"), 1, now - TimeDelta::hours(1));
         }
+        let growth = arrived.growth();
+        assert_eq!((growth.last_day, growth.wal_bytes_per_hour), (1998, None));
         let nothing = Arrivals::new(size, now).growth();
         assert_eq!(nothing, Growth::default());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use wale_archive::proof::{BackupFound, Damage};
+use wale_archive::proof::{BackupFound, BackupProof, Damage};
 use wale_archive::{Archive, BackupEntry};
 use wale_format::layout;
 use wale_pipeline::{CancellationToken, Progress};
@@ -38,8 +38,8 @@ pub(super) struct BackupProver<'a> {
     pub(super) proven: BTreeSet<usize>,
     /// Why what was found could not be remembered.
     pub(super) not_remembered: Option<String>,
-    /// The damaged ones, and what was remembered of them.
-    pub(super) damaged: Vec<(usize, BackupFound)>,
+    /// The damaged ones, what was remembered of them, and when.
+    pub(super) damaged: Vec<(usize, BackupFound, DateTime<Utc>)>,
 }
 
 impl BackupProver<'_> {
@@ -56,6 +56,8 @@ impl BackupProver<'_> {
             ..BackupFound::default()
         };
         let met = Damages::default();
+        // What others noted until now, this reading has seen: what it finds good was mended.
+        let seen = self.noted(index).await;
         let outcome = match self.read_content(entry, &met).await {
             Ok((files, bytes)) => {
                 (found.files, found.bytes) = (files, bytes);
@@ -80,8 +82,21 @@ impl BackupProver<'_> {
             }
             BackupOutcome::Gone => return Ok(outcome),
         }
-        self.remember(index, found).await;
+        self.remember(index, found, seen.as_ref()).await;
         Ok(outcome)
+    }
+
+    /// What is noted of a backup now; where that does not come, as it was in the beginning.
+    async fn noted(&self, index: usize) -> Option<BackupProof> {
+        let entry = &self.stock.catalog.backups[index];
+        match self
+            .archive
+            .backup_proofs(std::slice::from_ref(entry))
+            .await
+        {
+            Ok(noted) => noted.into_iter().find_map(|(_, proof)| proof),
+            Err(_) => self.stock.proofs[index].clone(),
+        }
     }
 
     /// Remembers that a backup is damaged by its names and sizes: there is nothing to be read.
@@ -93,25 +108,23 @@ impl BackupProver<'_> {
             damaged_count: 1,
             ..BackupFound::default()
         };
-        self.remember(index, found).await;
+        let seen = self.stock.proofs[index].as_ref();
+        self.remember(index, found, seen).await;
     }
 
     /// Where it cannot be stored, that is said, and not tried again.
-    async fn remember(&mut self, index: usize, found: BackupFound) {
+    async fn remember(&mut self, index: usize, found: BackupFound, seen: Option<&BackupProof>) {
         if self.not_remembered.is_some() {
             return;
         }
-        let (entry, seen) = (
-            &self.stock.catalog.backups[index],
-            self.stock.proofs[index].as_ref(),
-        );
-        if !found.damaged.is_empty() {
-            self.damaged.push((index, found.clone()));
-        }
+        let entry = &self.stock.catalog.backups[index];
+        let kept = (!found.damaged.is_empty()).then(|| found.clone());
         let noted = self.archive.note_backup(entry, self.began, found, seen);
         if let Err(error) = noted.await {
             self.not_remembered = Some(error.chain());
         }
+        let now = self.archive.clock().now();
+        self.damaged.extend(kept.map(|found| (index, found, now)));
     }
 
     /// Reads everything that only this backup has. Gives the files and bytes that came.

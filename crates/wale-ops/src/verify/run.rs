@@ -102,8 +102,8 @@ struct VerifyRun<'a> {
     report: VerifyReport,
     backups: Vec<DamagedBackup>,
     segments: Vec<DamagedSegment>,
-    /// What was remembered of damaged backups.
-    remembered: Vec<(usize, BackupFound)>,
+    /// What was remembered of damaged backups, and when.
+    remembered: Vec<(usize, BackupFound, DateTime<Utc>)>,
     /// Damage that stops no recovery, or only one that asks for a history.
     others: Vec<(ArchiveFileName, Damage)>,
 }
@@ -491,10 +491,12 @@ impl<'a> VerifyRun<'a> {
 
     /// Looks whether the damage that was noted is there still. It fails nothing: it is found again.
     async fn keep_damage(&mut self) {
-        for (index, found) in std::mem::take(&mut self.remembered) {
+        for (index, found, noted_at) in std::mem::take(&mut self.remembered) {
             let entry = &self.stock.catalog.backups[index];
-            let kept = self.archive.keep_damage(entry, self.began, found).await;
-            if let Err(error) = kept {
+            let kept = self
+                .archive
+                .keep_damage(entry, (self.began, noted_at), found);
+            if let Err(error) = kept.await {
                 self.report.not_remembered.get_or_insert(error.chain());
             }
         }

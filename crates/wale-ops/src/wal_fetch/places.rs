@@ -59,6 +59,8 @@ struct FetchPlace {
     is_told: Mutex<bool>,
     /// What of it differs from the first, and when that was read.
     disputed: Mutex<Option<(Disputed, Instant)>>,
+    /// When it was asked last whose it is, only to know it later.
+    owner_asked: Mutex<Option<Instant>>,
 }
 
 impl FetchPlace {
@@ -71,6 +73,7 @@ impl FetchPlace {
             silent: Mutex::default(),
             is_told: Mutex::default(),
             disputed: Mutex::default(),
+            owner_asked: Mutex::default(),
         }
     }
 
@@ -108,6 +111,19 @@ impl FetchPlace {
         let said = tokio::time::timeout(ASK, self.archive.identity()).await;
         let identity = said.ok()?.ok()??;
         Some(identity.cluster.system_identifier)
+    }
+
+    /// Asks whose it is, so that it is known when it is away. Once in a while: where it cannot say it, each file would wait for it.
+    async fn learn_owner(&self) {
+        {
+            let asked = self.owner_asked.lock();
+            let mut asked = asked.unwrap_or_else(PoisonError::into_inner);
+            if asked.is_some_and(|at| at.elapsed() < REST) {
+                return;
+            }
+            *asked = Some(Instant::now());
+        }
+        self.owner().await;
     }
 
     /// Refuses to give files while it is not certain whose they are: the names are the same in every cluster's archive.
@@ -188,6 +204,23 @@ impl FetchPlace {
             .hint("bring the first archive back; to recover from this one as it is, use it alone"))
     }
 
+    /// That a file is here; where it must not be given all the same, why not: to ask again would not help.
+    async fn or_why_not(&self, present: OpError, name: &ArchiveFileName, first: &Self) -> OpError {
+        let asked = async {
+            self.refuse_unknown(first).await?;
+            self.refuse_disputed(name).await
+        };
+        match asked.await {
+            Err(why) if is_refusal(&why) => {
+                let held = present.detail.clone().unwrap_or_default();
+                let hint = why.hint.unwrap_or_default();
+                let detail = format!("{held} But {}.", why.message);
+                present.detail(detail.trim_start()).hint(hint)
+            }
+            _ => present,
+        }
+    }
+
     async fn fetch(
         &self,
         name: &ArchiveFileName,
@@ -266,7 +299,7 @@ impl Places {
                     other.tell(false, name, None);
                 }
                 // Known from now on, for when it is away.
-                self.first.owner().await;
+                self.first.learn_owner().await;
                 return Ok(fetched);
             }
             Err(error) => error,
@@ -390,7 +423,12 @@ impl Places {
             let look = async {
                 other.refuse_stranger(&self.first).await?;
                 if let Some(stored) = other.archive.find_wal_copies(name).await?.first() {
-                    return Err(present(name, stored.key.as_str()));
+                    let error = present(name, stored.key.as_str());
+                    return Err(other.or_why_not(error, name, &self.first).await);
+                }
+                if depth == Depth::InFull {
+                    // A volume that was taken away leaves an empty folder, which agrees to anything.
+                    other.archive.ensure_not_lost().await?;
                 }
                 match (depth, name) {
                     (Depth::InFull, ArchiveFileName::Segment(segment)) => {

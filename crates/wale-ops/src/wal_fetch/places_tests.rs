@@ -6,7 +6,7 @@ use std::time::Duration;
 use wale_archive::{Archive, Beginning, Disputed};
 use wale_format::Codec;
 use wale_pg::{ArchiveFileName, SystemIdentifier};
-use wale_storage::{FaultPlan, FaultyStore, MemoryStore, Store};
+use wale_storage::{Fault, FaultPlan, FaultyStore, MemoryStore, Occurrence, Store, Verb};
 
 use super::{Absence, Fetcher, FetcherOptions};
 use crate::error::Kind;
@@ -46,6 +46,9 @@ impl Side {
         self.memory.insert(&key, content.to_vec());
     }
 }
+
+/// For how long the first is asked whose it is.
+const ASK_SECONDS: u64 = 2;
 
 fn text(number: u32) -> String {
     format!("0000000100000000{number:08X}")
@@ -278,6 +281,84 @@ async fn nothing_comes_from_a_further_archive_without_an_identity() {
     assert_eq!(error.kind, Kind::NotFound);
     let detail = error.detail.unwrap_or_default();
     assert!(detail.contains("wale.json"), "{detail}");
+    // It is there, and to fetch it again would not help.
+    let error = fetcher.prove_absent(&name(1)).await.expect_err("there");
+    assert_eq!(error.kind, Kind::ArchiveConflict);
+    let (detail, hint) = (error.detail.unwrap_or_default(), error.hint);
+    assert!(detail.contains("wale.json"), "{detail}");
+    assert!(hint.expect("a hint").contains("use it alone"));
+}
+
+/// A volume that was taken away leaves an empty folder behind.
+#[tokio::test]
+async fn a_further_archive_that_is_gone_does_not_agree_to_absence() {
+    let (first, second) = (Side::new().await, Side::new().await);
+    for side in [&first, &second] {
+        side.put(1, &whole(1));
+    }
+    let fetcher = fetcher(&first, &second);
+    let proven = fetcher
+        .prove_absent(&name(2))
+        .await
+        .expect("neither has it");
+    assert_eq!(proven, Absence::Proven);
+    for key in [
+        wale_format::layout::IDENTITY.to_owned(),
+        format!("wal_005/{}.zst", text(1)),
+    ] {
+        second.memory.remove(&Archive::key(&key).expect("a key"));
+    }
+    let error = fetcher
+        .prove_absent(&name(3))
+        .await
+        .expect_err("it is gone");
+    assert_eq!(error.kind, Kind::StorageUnavailable);
+    let hint = error.hint.unwrap_or_default();
+    assert!(
+        hint.contains("archive 2 may have been used alone"),
+        "{hint}"
+    );
+    // One that is new, and was never filled, holds nobody up.
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let empty = archive(memory, Codec::Zstd, 64 << 20);
+    let others = vec![(2, empty)];
+    let fetcher = Fetcher::of_several(first.archive.clone(), others, FetcherOptions::default());
+    let proven = fetcher.prove_absent(&name(3)).await.expect("proven");
+    assert_eq!(proven, Absence::Proven);
+}
+
+/// Each delivered file would wait for an answer that does not come.
+#[tokio::test(start_paused = true)]
+async fn a_first_archive_that_does_not_say_whose_it_is_is_not_asked_with_each_file() {
+    let memory = MemoryStore::new();
+    let slow = FaultPlan::new().fail_keys(
+        wale_format::layout::IDENTITY,
+        Verb::Get,
+        Occurrence::Always,
+        Fault::Delay(Duration::from_secs(3)),
+    );
+    let faulty: Arc<dyn Store> = Arc::new(FaultyStore::new(Arc::new(memory.clone()), slow));
+    let second = Side::new().await;
+    for number in 1..=3 {
+        let key = Archive::key(&format!("wal_005/{}.zst", text(number))).expect("a key");
+        memory.insert(&key, whole(number));
+    }
+    let first = archive(faulty, Codec::Zstd, 64 << 20);
+    let options = FetcherOptions {
+        prefetch: 0,
+        ..FetcherOptions::default()
+    };
+    let fetcher = Fetcher::of_several(first, vec![(2, second.archive.clone())], options);
+    let begun = tokio::time::Instant::now();
+    for number in 1..=3 {
+        let file = fetcher
+            .fetch(&name(number))
+            .await
+            .expect("the first has it");
+        content(file).await.expect("whole");
+    }
+    // Each is read as the archive's wale.json says, and only the first file waits for its owner beside.
+    assert_eq!(begun.elapsed().as_secs(), 3 * 3 + ASK_SECONDS);
 }
 
 #[tokio::test]

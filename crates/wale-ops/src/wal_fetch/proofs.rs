@@ -272,6 +272,25 @@ mod tests {
         }
     }
 
+    /// What lies beyond the prefixes that a poll lists, the proof in full sees, a minute later.
+    #[tokio::test(start_paused = true)]
+    async fn fault_52_what_a_poll_by_its_prefix_does_not_list_the_next_proof_in_full_sees() {
+        for name in ["000000010000000000000099", "00000003.history"] {
+            let (bench, fetcher) = polled(Looking::ByPrefix).await;
+            let history = b"1\t0/1180000\tno recovery target specified\n";
+            match file_name(name) {
+                ArchiveFileName::Segment(_) => {
+                    bench.store_wal(name, Codec::Zstd, &segment(name, 1))
+                }
+                _ => bench.store_wal(name, Codec::Zstd, history),
+            };
+            assert_eq!(poll(&fetcher, SECOND).await, Ok(()), "{name}");
+            tokio::time::advance(HOLDS).await;
+            let found = poll(&fetcher, SECOND).await;
+            assert_eq!(found, Err(Kind::CorruptData), "{name}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn fault_29_a_poll_does_not_believe_a_listing_alone() {
         for looking in [Looking::FromAnyKey, Looking::ByPrefix] {

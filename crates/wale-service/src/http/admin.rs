@@ -328,7 +328,7 @@ async fn credentials(app: &App) -> Value {
 fn room(volume: &WalVolume) -> Value {
     let bytes_per_hour = match volume.trend {
         Trend::Fills { bytes_per_hour, .. } => Some(bytes_per_hour),
-        Trend::Steady | Trend::CatchesUp => None,
+        Trend::Steady | Trend::CatchesUp | Trend::Unknown => None,
     };
     json!({
         "trend": volume.trend.name(),

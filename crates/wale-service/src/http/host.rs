@@ -141,6 +141,13 @@ fn name_of(host: &str) -> Option<Name> {
     (!name.is_empty()).then(|| Name::Words(name.to_ascii_lowercase()))
 }
 
+/// A program that says what it is, and not a browser: some send headers as browsers do (Node's `fetch`). A page cannot call itself
+/// anything else without leave.
+fn names_itself(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT);
+    agent.is_some_and(|agent| !agent.is_empty() && !agent.as_bytes().starts_with(b"Mozilla/"))
+}
+
 /// Our clients send none of these: curl, both wgets, Prometheus, `wale client`.
 fn is_browser(headers: &HeaderMap) -> bool {
     let signs = [ORIGIN, REFERER, ACCEPT_LANGUAGE, PRIORITY];
@@ -168,6 +175,7 @@ fn is_from_elsewhere(route: Route<'_>, headers: &HeaderMap, host: &HeaderValue) 
         let is_known = headers.contains_key(OF_PAGE)
             || headers.contains_key(OPENS)
             || sources().next().is_some()
+            || names_itself(headers)
             || !is_browser(headers);
         return route != Route::Page && (!is_known || sources().any(|source| !is_of(source, host)));
     }
@@ -310,6 +318,27 @@ mod tests {
                 200,
             ),
             (Route::Metrics, &[own, ("sec-fetch-site", "none")], 200),
+            // A program's, in the manner of a browser; and a browser's that says nothing more.
+            (
+                Route::Status,
+                &[
+                    own,
+                    ("accept-language", "*"),
+                    ("sec-fetch-mode", "cors"),
+                    ("user-agent", "node"),
+                ],
+                200,
+            ),
+            (
+                Route::Status,
+                &[own, ("accept-language", "*"), ("user-agent", "Mozilla/5.0")],
+                403,
+            ),
+            (
+                Route::Wal("x"),
+                &[own, ("accept-language", "*"), ("user-agent", "node")],
+                403,
+            ),
             // Two names, and none.
             (push, &[own, own], 400),
             (Route::Ping, &[own, evil], 400),

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use wale_ops::retry::Pauses;
 
 use self::post::{Posted, Poster};
-use self::problems::{Problem, problems};
+use self::problems::{Problem, problems, unjudged};
 use self::told::{News, Told};
 use crate::app::{App, moment};
 use crate::options::NoticeOptions;
@@ -84,7 +84,8 @@ async fn look(
         if let Some(messages) = &messages {
             let has_looked = has_looked(app);
             let now = problems(app, &app.credential_ends().await);
-            for news in told.news(&now, has_looked) {
+            let unjudged = unjudged(app);
+            for news in told.news(&now, &unjudged, has_looked) {
                 match messages.try_send(message(app, &news, dropped)) {
                     Ok(()) => dropped = 0,
                     Err(_) => dropped += 1,
@@ -98,7 +99,7 @@ async fn look(
 /// Whether everything was looked at since the start: until then what is not seen may only not have been looked for.
 fn has_looked(app: &App) -> bool {
     let mut replicas = app.replicas.iter();
-    app.journal.entries().has_looked && replicas.all(|one| one.known().last_pass.is_some())
+    app.journal.entries().has_looked && replicas.all(|one| one.was_looked_at())
 }
 
 fn message(app: &App, news: &News, dropped: u64) -> String {
@@ -106,9 +107,10 @@ fn message(app: &App, news: &News, dropped: u64) -> String {
     let (event, mut value) = match news {
         News::Problem(name, problem) => ("problem", about(name, problem)),
         News::Recovered(name, problem) => ("recovered", about(name, problem)),
-        News::Started(all) => {
+        News::Started(all, unknown) => {
             let all = all.iter().map(|(name, problem)| about(name, problem));
-            ("started", json!({"problems": all.collect::<Vec<Value>>()}))
+            let all = all.collect::<Vec<Value>>();
+            ("started", json!({"problems": all, "unknown": unknown}))
         }
     };
     let facts = [

@@ -3,7 +3,7 @@
 //! It is taken from what the sidecar reports anyway, so nothing is told here that `/status` does not say. It refuses to judge, and
 //! asks nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -40,6 +40,38 @@ pub(crate) fn problems(app: &App, ends: &[(u8, CredentialEnd)]) -> Problems {
     }
     found.extend(of_credentials(ends, now));
     found
+}
+
+/// The names of what this process has not tried since its start: what an earlier one told of it may be so still.
+pub(crate) fn unjudged(app: &App) -> BTreeSet<String> {
+    let entries = app.journal.entries();
+    let mut names = of_untried(&entries);
+    for replica in &app.replicas {
+        let known = replica.known();
+        if known.last_retention.is_none() && known.last_retention_failure.is_none() {
+            names.insert(format!("archive-{}-retention", replica.number));
+        }
+    }
+    names
+}
+
+fn of_untried(entries: &Entries) -> BTreeSet<String> {
+    let tried = [
+        (
+            "backup",
+            entries.last_backup.is_some() || entries.last_backup_failure.is_some(),
+        ),
+        (
+            "retention",
+            entries.last_retention.is_some() || entries.last_retention_failure.is_some(),
+        ),
+        (
+            "conflict",
+            entries.last_push.is_some() || entries.last_push_failure.is_some(),
+        ),
+    ];
+    let untried = tried.into_iter().filter(|(_, tried)| !tried);
+    untried.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Why the sidecar is not ready. A backup that failed is told at once: nobody tries it again soon.
@@ -167,6 +199,15 @@ fn of_credentials(ends: &[(u8, CredentialEnd)], now: DateTime<Utc>) -> Problems 
 }
 
 impl Problem {
+    /// What an earlier process may have told, and is not so any more.
+    pub(crate) fn gone() -> Self {
+        Self {
+            message: "it went well since the start".to_owned(),
+            hint: None,
+            is_young: false,
+        }
+    }
+
     fn new(message: String, hint: &str) -> Self {
         Self {
             message,

@@ -3,6 +3,8 @@
 //! A problem is told once, and its end once. What an earlier process told, this one does not know: so it says once, when it has looked at
 //! everything, which problems there are. What a receiver has open beside those is over.
 
+use std::collections::BTreeSet;
+
 use super::problems::{Problem, Problems};
 
 /// Something to tell.
@@ -12,8 +14,8 @@ pub(super) enum News {
     Problem(String, Problem),
     /// It is so no more.
     Recovered(String, Problem),
-    /// All that is wrong, as far as this process can see it; nothing that an earlier one told is open beside that.
-    Started(Problems),
+    /// All that is wrong, as far as this process can see it, and what it has not tried; nothing else that an earlier one told is open.
+    Started(Problems, BTreeSet<String>),
 }
 
 /// What was told.
@@ -23,13 +25,26 @@ pub(super) struct Told {
     known: Problems,
     /// Only named when everything was: too young to wake anybody, but an earlier process may have told them.
     named: Problems,
+    /// Not tried when everything was told: an earlier process may have told them.
+    untried: BTreeSet<String>,
     has_started: bool,
 }
 
 impl Told {
-    /// What is new. `has_looked` is whether everything was looked at once.
-    pub(super) fn news(&mut self, now: &Problems, has_looked: bool) -> Vec<News> {
+    /// What is new. `untried` is what this process has not tried, and `has_looked` whether everything else was looked at once.
+    pub(super) fn news(
+        &mut self,
+        now: &Problems,
+        untried: &BTreeSet<String>,
+        has_looked: bool,
+    ) -> Vec<News> {
         let mut news = Vec::new();
+        let is_tried = |name: &String| !untried.contains(name);
+        for name in self.untried.extract_if(.., is_tried) {
+            if !now.contains_key(&name) {
+                news.push(News::Recovered(name, Problem::gone()));
+            }
+        }
         for (name, problem) in now {
             // The words of a problem that lasts may change: it is told once.
             if !problem.is_young && !self.known.contains_key(name) {
@@ -52,7 +67,8 @@ impl Told {
             self.named = named
                 .filter(|(name, _)| !self.known.contains_key(name))
                 .collect();
-            news.push(News::Started(now.clone()));
+            self.untried.clone_from(untried);
+            news.push(News::Started(now.clone(), untried.clone()));
         }
         news
     }
@@ -76,12 +92,20 @@ mod tests {
     }
 
     fn said(told: &mut Told, now: &[&str], has_looked: bool) -> Vec<String> {
-        let news = told.news(&of(now), has_looked).into_iter();
+        let news = told.news(&of(now), &BTreeSet::new(), has_looked);
+        words(news)
+    }
+
+    fn words(news: Vec<News>) -> Vec<String> {
+        let news = news.into_iter();
         let said = news.map(|one| match one {
             News::Problem(name, _) => format!("+{name}"),
             News::Recovered(name, _) => format!("-{name}"),
-            News::Started(all) => {
-                let names: Vec<String> = all.into_keys().collect();
+            News::Started(all, untried) => {
+                let names = all.into_keys();
+                let names: Vec<String> = names
+                    .chain(untried.into_iter().map(|name| format!("?{name}")))
+                    .collect();
                 format!("={}", names.join(","))
             }
         });
@@ -116,6 +140,22 @@ mod tests {
         assert_eq!(said(&mut told, &["server", "gap"], true), ["+server"]);
         let mut well = Told::default();
         assert_eq!(said(&mut well, &[], true), ["="]);
+    }
+
+    #[test]
+    fn what_was_not_tried_since_the_start_is_named_and_its_end_told() {
+        let mut told = Told::default();
+        let mut news = |now: &[&str], untried: &[&str]| {
+            let untried = untried.iter().map(|name| (*name).to_owned()).collect();
+            words(told.news(&of(now), &untried, true))
+        };
+        let begun = ["backup", "conflict", "retention"];
+        assert_eq!(news(&[], &begun), ["=?backup,?conflict,?retention"]);
+        assert!(news(&[], &begun).is_empty());
+        // One went well, and one fails.
+        assert_eq!(news(&[], &["backup", "retention"]), ["-conflict"]);
+        assert_eq!(news(&["backup"], &["retention"]), ["+backup"]);
+        assert_eq!(news(&[], &["retention"]), ["-backup"]);
     }
 
     #[test]

@@ -80,7 +80,11 @@ impl AzureKeys {
             AzureCredentialSource::SharedAccess(text) => of_signature(text, Renewal::Nobody),
             AzureCredentialSource::SharedAccessFile(path) => {
                 let text = read_secret(path).await.ok();
-                text.and_then(|text| of_signature(&text, Renewal::Nobody))
+                let end = text.and_then(|text| of_signature(&text, Renewal::Others));
+                match end {
+                    Some(end) => Some(end.in_file(path).await),
+                    None => None,
+                }
             }
             AzureCredentialSource::Client(AzureClient {
                 proof: AzureClientProof::TokenFile(path),
@@ -168,6 +172,29 @@ mod tests {
         }
         let policy = shared_access(&Secret::new("sv=1&si=policy&sig=s")).expect("it is one");
         assert_eq!(policy.expires, None);
+    }
+
+    /// A job writes a new one every day; nobody does that for one that lasts a year.
+    #[tokio::test]
+    async fn a_signature_in_a_file_that_ends_soon_after_it_was_written_is_renewed_by_others() {
+        use chrono::{TimeDelta, Utc};
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let options = |source| AzureKeys {
+            source,
+            transport: Transport::new(None, &Proxies::default(), HttpTimeouts::default()).unwrap(),
+            nearby: None,
+            keeper: Keeper::default(),
+        };
+        for (days, renewal) in [(1, Renewal::Others), (365, Renewal::Nobody)] {
+            let end = (Utc::now() + TimeDelta::days(days)).format("%Y-%m-%dT%H:%M:%SZ");
+            let text = format!("sv=1&se={end}&sig=canary");
+            std::fs::write(file.path(), &text).unwrap();
+            let source = AzureCredentialSource::SharedAccessFile(file.path().to_owned());
+            let found = options(source).ends().await;
+            assert_eq!(found[0].renewal, renewal, "{days}");
+            let source = AzureCredentialSource::SharedAccess(Secret::new(text));
+            assert_eq!(options(source).ends().await[0].renewal, Renewal::Nobody);
+        }
     }
 
     #[test]

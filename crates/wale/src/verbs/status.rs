@@ -137,6 +137,9 @@ fn of_volume(volume: &WalVolume) -> String {
         Trend::CatchesUp => {
             format!("not growing: {waiting} segments wait, and more are archived than come")
         }
+        Trend::Unknown => format!(
+            "not known: {waiting} segments wait, and it was seen for less than a minute how many go"
+        ),
         Trend::Fills {
             bytes_per_hour,
             full_in: Some(full_in),

@@ -157,7 +157,11 @@ fn a_backup_pings_and_what_is_wrong_is_told_once_signed_and_again_when_it_is_ove
 
     std::fs::remove_file(&unreadable).unwrap();
     backup();
-    ear.wait("its end", of("recovered"));
+    let is_its_end = |one: &Told| {
+        let end: Value = serde_json::from_str(&one.body).unwrap_or_default();
+        of("recovered")(one) && end["message"] == value["message"]
+    };
+    ear.wait("its end", is_its_end);
     let problems = ear.told().into_iter().filter(|one| of("problem")(one));
     assert_eq!(problems.count(), 1);
     let shown = stage.sidecar.log_text() + &stage.sidecar.get("/status").text();

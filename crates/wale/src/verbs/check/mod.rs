@@ -156,14 +156,16 @@ async fn look_at_archive(
     wal: &WalDirectory,
     findings: &mut Vec<Finding>,
 ) -> bool {
-    if let Err(error) = archive.store().check().await {
+    let answered = archive.store().check().await;
+    // Also where it was refused: that they have ended may be why.
+    let now = archive.clock().now();
+    let ends = archive.store().credential_ends().await;
+    findings.extend(ends.iter().map(|end| judge::credentials(end, now)));
+    if let Err(error) = answered {
         let error = OpError::from_store(error, "ask the archive");
         findings.push(of_error("archive", &error));
         return false;
     }
-    let now = archive.clock().now();
-    let ends = archive.store().credential_ends().await;
-    findings.extend(ends.iter().map(|end| judge::credentials(end, now)));
     match ownership::check(archive, data, wal).await {
         Ok(found) => {
             findings.push(judge::ownership(&found, &archive.location()));
