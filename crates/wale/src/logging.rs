@@ -79,12 +79,13 @@ pub(crate) struct LogOptions {
 }
 
 /// All but rPGP's own records, whatever the filter asks for: below `info` they show keys as they are parsed, secret ones, too. And none of
-/// reqwest's below `info`: they show the proxy, whose address is a secret.
+/// the HTTP client's below `info` (reqwest, and what it stands on): they show the proxy, whose address is a secret.
 fn without_keys() -> Targets {
     Targets::new()
         .with_default(LevelFilter::TRACE)
         .with_target("pgp", LevelFilter::OFF)
         .with_target("reqwest", LevelFilter::INFO)
+        .with_target("hyper_util", LevelFilter::INFO)
 }
 
 /// Installs the log for the process. The bar steps aside while a line is written.

@@ -155,7 +155,7 @@ impl KeptPlaces {
         }
         let all: Vec<_> = parts.iter().map(|part| part.identity).collect();
         for (number, part) in parts.iter_mut().enumerate() {
-            part.others = all.clone();
+            part.others.clone_from(&all);
             part.others.remove(number);
         }
         Ok(parts)

@@ -459,10 +459,10 @@ async fn only_what_becomes_free_on_the_volume_of_the_data_counts_as_free() {
         left[&None].bytes
     };
     let before = left();
-    fs::write(wal.join("000000010000000000000007"), [0; 70_000]).unwrap();
-    fs::write(bench.path("second"), [0; 70_000]).unwrap();
+    fs::write(wal.join("000000010000000000000007"), vec![0; 70_000]).unwrap();
+    fs::write(bench.path("second"), vec![0; 70_000]).unwrap();
     fs::hard_link(bench.path("second"), bench.path("target/base/1/500")).unwrap();
     assert_eq!(left(), before);
-    fs::write(bench.path("target/base/1/501"), [0; 70_000]).unwrap();
+    fs::write(bench.path("target/base/1/501"), vec![0; 70_000]).unwrap();
     assert!(left() <= before - 70_000);
 }
