@@ -20,6 +20,7 @@ pub mod backup_fetch;
 pub mod backup_list;
 pub mod backup_mark;
 pub mod backup_push;
+mod cluster_shown;
 pub mod ownership;
 pub mod promotion;
 pub mod readers;

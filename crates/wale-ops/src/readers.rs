@@ -14,7 +14,7 @@ use wale_format::BackupName;
 use wale_pg::SystemIdentifier;
 use wale_storage::FallbackStore;
 
-use crate::archive_copy::cluster_of;
+use crate::cluster_shown::cluster_of;
 use crate::error::{Declined, Kind, OpError, Result};
 
 /// How long all are not asked together after one of them did not answer, 30 s: somebody may wait for each reading.

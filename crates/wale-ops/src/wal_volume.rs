@@ -145,24 +145,38 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    #[test]
-    fn a_volume_fills_only_where_archiving_does_not_keep_up() {
-        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
-        let ago = |minutes| now - TimeDelta::minutes(minutes);
-        let flow = |segments, from, last| Flow {
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).expect("a time")
+    }
+
+    fn ago(minutes: i64) -> DateTime<Utc> {
+        now() - TimeDelta::minutes(minutes)
+    }
+
+    fn flow(segments: u64, from: i64, last: i64) -> Flow {
+        Flow {
             segments,
             from: ago(from),
             last: ago(last),
-        };
+        }
+    }
+
+    /// So many wait, the oldest since so many minutes; and so many came and went in ten.
+    fn queue(waiting: u64, minutes: i64, completed: u64, archived: u64) -> WalQueue {
         let of_ten = |segments| (segments > 0).then(|| flow(segments, 10, 0));
-        let queue = |waiting, minutes, completed, archived| WalQueue {
+        WalQueue {
             waiting,
             oldest: (waiting > 0).then(|| ago(minutes)),
             segment_bytes: Some(16 * MIB),
             completed: of_ten(completed),
             archived: of_ten(archived),
             removed: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_volume_fills_only_where_archiving_does_not_keep_up() {
+        let now = now();
         let after_a_checkpoint = |archived| WalQueue {
             archived,
             ..queue(500, 600, 10, 0)

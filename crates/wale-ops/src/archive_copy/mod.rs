@@ -41,4 +41,3 @@ pub(crate) mod tests;
 pub use options::{CopyMode, CopyOptions, Present, WalWish, Which, Wishes};
 pub use report::{BackupFate, BackupLine, CopyReport, Trouble};
 pub use run::run;
-pub(crate) use whose::cluster_of;

@@ -4,10 +4,9 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
-use wale_archive::listing::each_wal;
-use wale_archive::{Archive, StoredWal};
+use wale_archive::Archive;
 use wale_format::ArchiveIdentity;
-use wale_format::layout::{self, ArchiveKey};
+use wale_format::layout;
 use wale_pg::SystemIdentifier;
 use wale_storage::{ObjectMeta, StoreError, body_from};
 
@@ -15,10 +14,8 @@ use super::options::CopyMode;
 use super::pairs::Pairs;
 use super::plan::{is_copy_of, merged_identity};
 use super::transfer::{Brought, Route};
+use crate::cluster_shown::cluster_of;
 use crate::error::{Kind, OpError, Result};
-
-/// Segments that are opened to learn whose an archive without identity is.
-const OPENED_MAX: usize = 8;
 
 /// Makes sure that the destination is not the source, that it is nobody else's, and that it has `wale.json` where the
 /// source has one. In a dry run it only looks.
@@ -131,56 +128,6 @@ async fn compare_contents(
         (Some(one), Some(other)) => Err(another_cluster(copy, one, other)),
         _ => refuse_strangers(source, copy).await,
     }
-}
-
-/// Whose an archive is, as far as its contents show: by its base backups, otherwise by its WAL.
-pub(crate) async fn cluster_of(
-    archive: &Archive,
-    identity: Option<&ArchiveIdentity>,
-) -> Result<Option<SystemIdentifier>> {
-    if let Some(identity) = identity {
-        return Ok(Some(identity.cluster.system_identifier));
-    }
-    let catalog = archive.catalog().await?;
-    let mut newest_first = catalog.backups.iter().rev();
-    let recorded = newest_first.find_map(|entry| entry.readable()?.system_identifier);
-    if let Some(recorded) = recorded {
-        return Ok(Some(SystemIdentifier::new(recorded)));
-    }
-    for stored in some_segments(archive).await? {
-        match archive.read_wal_header(&stored).await {
-            Ok(header) => return Ok(Some(header.system_identifier)),
-            Err(error) if matches!(error.kind, Kind::CorruptData | Kind::Configuration) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
-/// Some segments of an archive under known codecs.
-async fn some_segments(archive: &Archive) -> Result<Vec<StoredWal>> {
-    let mut found = Vec::new();
-    each_wal(archive, "", |_, meta: ObjectMeta| {
-        if let ArchiveKey::Wal {
-            name,
-            codec,
-            conflict: None,
-            ..
-        } = layout::parse(meta.key.as_str())
-            && name.is_segment()
-        {
-            found.push(StoredWal {
-                name,
-                key: meta.key,
-                codec,
-                size: meta.size,
-                modified: meta.modified,
-            });
-        }
-        found.len() == OPENED_MAX
-    })
-    .await?;
-    Ok(found)
 }
 
 /// Where nothing shows whose they are, as everything is encrypted: what the destination has must all be the source's.

@@ -291,16 +291,18 @@ pub(super) fn compare(
                     return Fate::Ignored;
                 }
                 match part.judge(path, found, kept) {
-                    Judged::Unread(unread) => {
+                    Comparison::Unread(unread) => {
                         let part = number;
                         // The workers live as long as this end.
                         let _ = sender.send(Unread { part, ..unread });
                     }
-                    Judged::Goes(size) => {
+                    Comparison::Goes(size) => {
                         lock(&compared).goes(part, path, size, part.frees(path, found));
                     }
-                    Judged::Configuration => lock(&compared).configuration.push(path.to_owned()),
-                    Judged::Nothing => {}
+                    Comparison::Configuration => {
+                        lock(&compared).configuration.push(path.to_owned())
+                    }
+                    Comparison::Nothing => {}
                 }
                 Fate::Stays
             });
@@ -321,7 +323,7 @@ pub(super) fn compare(
 }
 
 /// What a look at an entry says.
-enum Judged {
+enum Comparison {
     /// It may be the backup's.
     Unread(Unread),
     /// It is not, and has these bytes.
@@ -333,22 +335,22 @@ enum Judged {
 }
 
 impl Part<'_> {
-    fn judge(&self, path: &str, found: TreeEntry, kept: &KeptFiles) -> Judged {
+    fn judge(&self, path: &str, found: TreeEntry, kept: &KeptFiles) -> Comparison {
         if found.kind != TreeKind::Folder && self.is_own_configuration(kept, path) {
-            return Judged::Configuration;
+            return Comparison::Configuration;
         }
         let TreeKind::File(size) = found.kind else {
-            return Judged::Nothing;
+            return Comparison::Nothing;
         };
         match self.expected(kept, path) {
-            Some((expected, crc32c)) if expected == size => Judged::Unread(Unread {
+            Some((expected, crc32c)) if expected == size => Comparison::Unread(Unread {
                 part: 0,
                 path: path.to_owned(),
                 size,
                 crc32c,
                 frees: self.frees(path, found),
             }),
-            _ => Judged::Goes(size),
+            _ => Comparison::Goes(size),
         }
     }
 }
