@@ -499,8 +499,11 @@ fn other_bytes_in_the_second_are_told_and_stay() {
     );
     assert_eq!(std::fs::read(&object).unwrap(), b"of somebody else");
     let note = second_folder(&stage).join("wale_disputed.json");
-    let note = wait_until("the note", LONG, || std::fs::read_to_string(&note).ok());
-    assert!(note.contains(&next), "{note}");
+    // An empty one was stored before.
+    wait_until("the note of it", LONG, || {
+        let note = std::fs::read_to_string(&note).ok()?;
+        note.contains(&next).then_some(())
+    });
     let metrics = stage.sidecar.get("/metrics").text();
     assert!(
         metrics.contains("wale_archive_conflicts{archive=\"2\"} 1"),
