@@ -301,6 +301,9 @@ fn a_volume_that_fills_says_when_it_is_full() {
         let file = std::fs::File::options().append(true).open(path);
         file.expect("opened").set_modified(ago).expect("set");
     }
+    // And the folder's: a later change of it would be a checkpoint that has just removed what was archived.
+    let folder = std::fs::File::open(&status).expect("opened");
+    folder.set_modified(ago).expect("set");
     let told = stage.sidecar.verb(WALE, "wale", &["status"]);
     assert!(told.stdout.contains("FULL in "), "{}", told.stdout);
     let told = stage.sidecar.verb(WALE, "wale", &["status", "--json"]);
