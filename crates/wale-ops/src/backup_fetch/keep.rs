@@ -300,7 +300,7 @@ pub(super) fn compare(
                         lock(&compared).goes(part, path, size, part.frees(path, found));
                     }
                     Comparison::Configuration => {
-                        lock(&compared).configuration.push(path.to_owned())
+                        lock(&compared).configuration.push(path.to_owned());
                     }
                     Comparison::Nothing => {}
                 }
