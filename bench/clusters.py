@@ -75,6 +75,8 @@ class Cluster:
         self.run("pg_ctl", "-D", str(self.data), "-l", str(self.folder / "log"), "-w", "-t", "120", "-o", words, "start")
 
     def stop(self):
+        # Its archive may be gone by now, and a server that stops waits for its archiver.
+        self.sql("alter system reset archive_command", "select pg_reload_conf()")
         self.run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
 
     def is_running(self):
@@ -82,6 +84,9 @@ class Cluster:
 
     def archive_with(self, command):
         """The server's archiver runs this from now on; what waits is archived by it before this returns."""
+        # The note of a former backup says that this server has an archive already, and wale begins no new one then.
+        for note in [*(self.data / "pg_wal").glob("*.backup"), *(self.data / "pg_wal/archive_status").glob("*.backup.*")]:
+            note.unlink()
         quoted = command.replace("'", "''")
         self.sql(f"alter system set archive_command = '{quoted}'", "select pg_reload_conf()")
         self.sql("select pg_create_restore_point('bench')", "select pg_switch_wal()")
