@@ -13,6 +13,8 @@ PANELS = [
     (("restore", "series", "memory", "lz4 1"), "Restore, folder, lz4"),
     (("backup", "series", "s3", "zstd 1"), "Base backup, S3"),
     (("restore", "series", "s3", "zstd 1"), "Restore, S3"),
+    (("push", "series", "memory", "zstd 1"), "WAL push, folder, one segment"),
+    (("fetch", "series", "memory", "zstd 1"), "WAL fetch, folder, one segment"),
     (("push", "series", "disk", "zstd 1"), "WAL push, folder on disk, one segment"),
     (("fetch", "series", "disk", "zstd 1"), "WAL fetch, folder on disk, one segment"),
     (("push", "series", "s3", "zstd 1"), "WAL push, S3, one segment"),
@@ -55,15 +57,21 @@ def draw(sections, results):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img" '
         'aria-label="wale beside other programs: time for base backup, restore and WAL">',
         f"<style>{STYLE}</style>", f'<rect class="ground" width="{WIDTH}" height="{y}" rx="6"/>',
-        f'<text class="title" x="10" y="24">{escape(_size(results))}</text>',
+        f'<text class="title" x="10" y="24">{escape(_size(results, {key for key, _ in PANELS if key in found}))}</text>',
         f'<text class="quiet" x="10" y="43">{escape(note)}</text>',
     ]
     return "\n".join([*head, *parts, "</svg>", ""])
 
 
-def _size(results):
+def _size(results, keys):
+    """What the shown cases are about."""
     data = results["data"]
-    return (f"Time for a database of {data['series_bytes'] / 1e9:.1f} GB, for a WAL segment of 16 MiB, and for {data['files']:,} files")
+    words = [f"a database of {data['series_bytes'] / 1e9:.1f} GB"]
+    if any(key[0] == "push" for key in keys):
+        words.append("a WAL segment of 16 MiB")
+    if any(key[1] == "files" for key in keys):
+        words.append(f"{data['files']:,} files")
+    return f"Time for {', and '.join(words)}"
 
 
 def _height(panel):

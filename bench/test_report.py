@@ -46,8 +46,9 @@ class Reports(unittest.TestCase):
         given["machine"]["processor"] = "<&>"
         drawn = picture.draw(report.sections(given["rows"]), given)
         bars = [part for part in xml.etree.ElementTree.fromstring(drawn).iter() if part.tag.endswith(("rect", "path"))]
-        # The ground, three whole bars, and the two pieces of the one that is cut; WAL in memory is not in the picture.
-        self.assertEqual(len(bars), 1 + 3 + 2)
+        # The ground, three whole bars, the two pieces of the one that is cut, and two of WAL.
+        self.assertEqual(len(bars), 1 + 3 + 2 + 2)
+        self.assertIn("a database of 3.0 GB, and a WAL segment of 16 MiB<", drawn)
 
     def test_a_shown_result_of_zstd_is_read(self):
         text = "-b:  16777216 ->   1510371 (x11.11),  157.4 MB/s\r-b:  16777216 ->   1510371 (x11.11),  169.1 MB/s,  400.7 MB/s "
