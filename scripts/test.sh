@@ -189,6 +189,7 @@ for part in unit doc it fuzz; do
   if [ "${!part}" != 0 ]; then
     printf '%s tests: %s\n' "$part" "$(sed -nE 's/^test (.*) \.\.\. FAILED.*/\1/p' "$out/$part" | paste -sd ' ')" >>"$out/failed"
     grep -E '^error' "$out/$part" | head -5 >>"$out/failed"
+    grep -A6 -E "^thread '.*panicked" "$out/$part" | cut -c1-400 | head -40 >>"$out/failed"
   fi
 done
 if [ -s "$WALE_TEST_SKIPS" ]; then

@@ -272,6 +272,8 @@ fn fault_20_a_page_that_cannot_be_read_fails_the_backup_by_name() {
             .map(Vec::len),
         Some(0)
     );
+    // The start of the backup closed a segment: until that is archived, the sidecar has a temporary file of its own.
+    pg.wait_archived();
     assert_eq!(leftovers(&stage.archive()), "");
     stage.backup();
 }
