@@ -59,6 +59,6 @@ pub use options::{
     FurtherArchive, Housekeeping, HttpLimits, HttpToken, NoticeOptions, ServiceOptions, StartMode,
     TokenFor, Verification,
 };
-pub use remedy::advice;
+pub use remedy::{BESIDE_BUFFERS_MIB, advice};
 pub use schedule::Schedule;
 pub use serve::{Service, serve};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::{Cluster, Reply, Sandbox, free_port, get, wait_until};
@@ -277,20 +277,25 @@ pub fn wale_command(binary: &str, name: &str, options: &SidecarOptions) -> Comma
 }
 
 /// A folder that holds the program under both names and that user `postgres` can enter: a checkout
-/// below root's home is closed to it.
+/// below root's home is closed to it. Each program that is tested is copied once.
 fn reachable(binary: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER
-        .get_or_init(|| {
-            let root = std::env::var("WALE_TEST_DIR").unwrap_or_else(|_| "/var/tmp/wale-it".into());
-            let folder = Path::new(&root).join(format!("bin-{}", std::process::id()));
-            remove_left_behind(Path::new(&root));
-            std::fs::create_dir_all(&folder).expect("a folder for the program");
-            std::fs::copy(binary, folder.join("wale")).expect("the program can be copied");
-            let _ = std::os::unix::fs::symlink("wale", folder.join("wal-e"));
-            folder
-        })
-        .clone()
+    static FOLDERS: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, folder)) = folders.iter().find(|(copied, _)| copied == binary) {
+        return folder.clone();
+    }
+    let root = std::env::var("WALE_TEST_DIR").unwrap_or_else(|_| "/var/tmp/wale-it".into());
+    if folders.is_empty() {
+        remove_left_behind(Path::new(&root));
+    }
+    let folder = Path::new(&root)
+        .join(format!("bin-{}", std::process::id()))
+        .join(folders.len().to_string());
+    std::fs::create_dir_all(&folder).expect("a folder for the program");
+    std::fs::copy(binary, folder.join("wale")).expect("the program can be copied");
+    let _ = std::os::unix::fs::symlink("wale", folder.join("wal-e"));
+    folders.push((binary.to_owned(), folder.clone()));
+    folder
 }
 
 /// Removes the programs of test runs that are over.

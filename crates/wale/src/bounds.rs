@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use wale_service::BESIDE_BUFFERS_MIB;
 use wale_storage::RetryPolicy;
 
-use crate::config::{Settings, declared};
+use crate::config::{LEAST_MEMORY_MIB, Settings, declared};
+
+/// Buffers that are there however little memory is set: what a base backup with two workers needs.
+const LEAST_BUFFERS: u64 = LEAST_MEMORY_MIB << 20;
 
 /// What prefetched segments may take of the memory budget: a quarter, so that base backups and
 /// pushes keep the rest.
@@ -23,6 +27,12 @@ const FURTHER_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one of several archives is asked again while it is read, 8 s: the next one is asked then.
 const READER_DEADLINE: Duration = Duration::from_secs(8);
 
+/// What is left of the process's memory for buffers, bytes.
+fn buffers(settings: &Settings) -> u64 {
+    let memory = settings.get(&declared::WALE_MEMORY);
+    memory.saturating_sub(BESIDE_BUFFERS_MIB << 20).max(LEAST_BUFFERS)
+}
+
 /// Bounds within which a verb uses the archive.
 pub(crate) struct Bounds {
     /// Memory for all transfers, bytes.
@@ -35,7 +45,7 @@ impl Bounds {
     /// Those of a verb that has the whole memory to itself.
     pub(crate) fn of_verb(settings: &Settings) -> Self {
         Self {
-            memory_bytes: settings.get(&declared::WALE_MEMORY),
+            memory_bytes: buffers(settings),
             store: RetryPolicy::default(),
         }
     }
@@ -47,7 +57,7 @@ impl Bounds {
             .deadline
             .min(settings.get(&declared::WALE_FETCH_DEADLINE));
         Self {
-            memory_bytes: settings.get(&declared::WALE_MEMORY),
+            memory_bytes: buffers(settings),
             store: RetryPolicy { deadline, ..store },
         }
     }
@@ -73,7 +83,7 @@ impl Bounds {
 
     /// Those of the sidecar: prefetched segments have memory of their own, out of the same budget.
     pub(crate) fn of_sidecar(settings: &Settings) -> Self {
-        let memory = settings.get(&declared::WALE_MEMORY);
+        let memory = buffers(settings);
         let others = prefetch_memory(settings) + further_memory(settings);
         // As much as the first archive needs for a transfer stays in any case.
         let memory_bytes = memory.saturating_sub(others).max(memory / FURTHER_SHARE);
@@ -93,7 +103,7 @@ fn further_memory(settings: &Settings) -> u64 {
 /// What each of so many further archives may take, bytes.
 fn further_share(settings: &Settings, count: usize) -> u64 {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let half = settings.get(&declared::WALE_MEMORY) / 2;
+    let half = buffers(settings) / 2;
     half / count.max(FURTHER_WHOLE_SHARES)
 }
 
@@ -102,7 +112,7 @@ pub(crate) fn prefetch_memory(settings: &Settings) -> u64 {
     if settings.get(&declared::WALE_FETCH_PREFETCH) == 0 {
         0
     } else {
-        settings.get(&declared::WALE_MEMORY) / PREFETCH_SHARE
+        buffers(settings) / PREFETCH_SHARE
     }
 }
 
@@ -123,7 +133,7 @@ mod tests {
                 .collect();
             let loaded = Loaded::for_test(&environment, "");
             let settings = &loaded.settings;
-            let memory = settings.get(&declared::WALE_MEMORY);
+            let memory = buffers(settings);
             let first = Bounds::of_sidecar(settings).memory_bytes;
             let each = Bounds::of_further(settings, loaded.further.len()).memory_bytes;
             let others = each * loaded.further.len() as u64;

@@ -256,13 +256,13 @@ mod tests {
         ];
         let file = [("WALE_FILE_PREFIX", "file:///archive")];
         for (place, memory, wanted, verb, sidecar) in [
-            (&s3[..], "256MiB", 63, 5, 5),
-            (&s3, "256MiB", 3, 3, 3),
+            (&s3[..], "288MiB", 63, 5, 5),
+            (&s3, "288MiB", 3, 3, 3),
             // 8 MiB of a verb and 6 MiB of the sidecar: the least, two parts, one of which is for the file itself.
-            (&s3, "32MiB", 15, 0, 0),
-            (&s3, "64MiB", 15, 1, 0),
-            (&s3, "1GiB", 63, 11, 8),
-            (&file, "32MiB", 63, 63, 63),
+            (&s3, "64MiB", 15, 0, 0),
+            (&s3, "96MiB", 15, 1, 0),
+            (&s3, "1056MiB", 63, 11, 8),
+            (&file, "64MiB", 63, 63, 63),
         ] {
             let environment = [place, &[("WALE_MEMORY", memory)]].concat();
             let loaded = Loaded::for_test(&environment, "");

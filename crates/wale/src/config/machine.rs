@@ -14,7 +14,7 @@ pub(super) fn workers() -> usize {
 }
 
 /// Below this a base backup with two workers has no buffers: 2 workers × (1 MiB chunk × 8).
-const LEAST_MEMORY_MIB: u64 = 16;
+pub(crate) const LEAST_MEMORY_MIB: u64 = 16;
 const DEFAULT_MEMORY_MIB: u64 = 256;
 
 /// A budget for buffers, bytes.

@@ -45,7 +45,7 @@ pub(crate) use declared::SETTINGS;
 pub(crate) use gcs::GcsSettings;
 pub(crate) use goal::{RestoreTo, TargetAction, point, position, time, timeline, transaction};
 pub(crate) use group::Group;
-pub(crate) use machine::processors;
+pub(crate) use machine::{LEAST_MEMORY_MIB, processors};
 pub(crate) use prefix::Place;
 pub(crate) use reference::{default_words, settings_page};
 pub(crate) use s3::S3Settings;

@@ -177,7 +177,7 @@ async fn fault_30_of_two_azure_stores_that_create_one_name_the_first_does() {
 fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_azurite() {
     // Blocks of 4 MiB.
     let mut azure = AzureStage::with("azure-run", Azurite::start, |options| {
-        options.set("WALE_MEMORY", "32MiB")
+        options.set("WALE_MEMORY", "64MiB")
     });
     azure.make_noise();
     whole_run_on(&mut azure, |server| {

@@ -140,7 +140,7 @@ fn small(name: &str) -> Stage {
         ..wale_testkit::ClusterOptions::default()
     };
     let stage = Stage::with(name, &options, |options| {
-        options.set("WALE_MEMORY", "64MiB")
+        options.set("WALE_MEMORY", "96MiB")
     });
     stage.cluster.sql("create table t (v int)");
     stage
@@ -295,7 +295,7 @@ fn fault_60_a_thousand_pushes_of_one_name_and_of_a_thousand_names() {
 fn fault_60_two_hundred_slow_readers_keep_no_push_out() {
     let options = wale_testkit::ClusterOptions::default();
     let stage = Stage::with("readers", &options, |options| {
-        options.set("WALE_MEMORY", "64MiB")
+        options.set("WALE_MEMORY", "96MiB")
     });
     let port = stage.sidecar.port;
     stage.cluster.sql("create table t (v int)");

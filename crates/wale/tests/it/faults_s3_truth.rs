@@ -16,7 +16,7 @@ fn impatient(name: &str) -> S3Stage {
     S3Stage::with(name, S3Server::moto, |options| {
         options
             .set("WALE_FETCH_DEADLINE", "1s")
-            .set("WALE_MEMORY", "32MiB")
+            .set("WALE_MEMORY", "64MiB")
             .set("WALE_COMPRESSION", "none")
     })
 }

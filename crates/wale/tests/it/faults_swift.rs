@@ -120,7 +120,7 @@ fn fault_29_in_swift_a_listing_that_lags_behind_overwrites_nothing_and_proves_no
 fn fault_24_and_31_in_swift_tokens_are_renewed_in_mid_backup_and_403_is_not_absence() {
     let settings = |options: wale_testkit::SidecarOptions| {
         options
-            .set("WALE_MEMORY", "32MiB")
+            .set("WALE_MEMORY", "64MiB")
             .set("WALE_FETCH_DEADLINE", "5s")
     };
     let Some(swift) = SwiftStage::start("swift-31", settings) else {
@@ -290,7 +290,7 @@ fn fault_36_beside_swift_a_database_that_is_out_of_reach_is_told_and_wal_is_kept
 fn fault_66_in_swift_nothing_is_acknowledged_that_somebody_else_says_was_stored() {
     let settings = |options: wale_testkit::SidecarOptions| {
         options
-            .set("WALE_MEMORY", "32MiB")
+            .set("WALE_MEMORY", "64MiB")
             .set("WALE_FETCH_DEADLINE", "1s")
     };
     let Some(swift) = SwiftStage::start("swift-66", settings) else {

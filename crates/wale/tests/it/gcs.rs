@@ -37,7 +37,7 @@ fn stage_with(name: &str, settings: impl FnOnce(SidecarOptions) -> SidecarOption
 fn large_backups(options: SidecarOptions) -> SidecarOptions {
     options
         .set("WALE_COMPRESSION", "none")
-        .set("WALE_MEMORY", "32MiB")
+        .set("WALE_MEMORY", "64MiB")
 }
 
 fn fill(stage: &GcsStage) {

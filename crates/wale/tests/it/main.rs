@@ -39,6 +39,7 @@ mod left_timelines;
 mod lost_mount;
 mod lost_wal;
 mod main_job;
+mod memory_bound;
 mod monitoring;
 mod neighbours;
 mod notices;

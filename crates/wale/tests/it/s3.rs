@@ -51,7 +51,7 @@ fn run_on_another(name: &str, server: fn(&Sandbox) -> Option<S3Server>, unkept: 
     let s3 = S3Stage::with(
         name,
         |_| server,
-        |options| options.set("WALE_MEMORY", "32MiB"),
+        |options| options.set("WALE_MEMORY", "64MiB"),
     );
     wait_until("a warning at the start", Duration::from_secs(60), || {
         let log = s3.stage.sidecar.log_text();
@@ -133,7 +133,7 @@ fn defect_21_a_backup_of_several_parts_stays_within_its_memory() {
         &cluster,
         |options| {
             options
-                .set("WALE_MEMORY", "32MiB")
+                .set("WALE_MEMORY", "64MiB")
                 .set("WALE_COMPRESSION", "none")
         },
     );
@@ -160,7 +160,7 @@ fn a_push_of_several_segments_never_waits_for_its_own_memory() {
         &cluster,
         |options| {
             options
-                .set("WALE_MEMORY", "64MiB")
+                .set("WALE_MEMORY", "96MiB")
                 .set("WALE_COMPRESSION", "none")
         },
     );

@@ -14,7 +14,7 @@ use crate::swift_stage::SwiftStage;
 #[test]
 fn archive_back_up_lose_everything_restore_to_a_point_in_time_on_swift() {
     // Segments of 5 MiB.
-    let settings = |options: wale_testkit::SidecarOptions| options.set("WALE_MEMORY", "32MiB");
+    let settings = |options: wale_testkit::SidecarOptions| options.set("WALE_MEMORY", "64MiB");
     let Some(mut swift) = SwiftStage::start("swift-run", settings) else {
         return;
     };
