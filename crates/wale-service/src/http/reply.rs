@@ -479,9 +479,14 @@ mod tests {
         );
     }
 
+    /// The byte at a place of a file.
+    fn byte(at: usize) -> u8 {
+        u8::try_from(at % 251).expect("below 251")
+    }
+
     /// All pieces of a file of so many bytes that comes in parts of `part`.
     fn pieces(size: usize, part: usize) -> Vec<(Bytes, Bytes)> {
-        let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let content: Vec<u8> = (0..size).map(byte).collect();
         let mut rest = Bytes::from(content);
         let (mut left, mut pieces) = (size as u64, Vec::new());
         while left > 0 {
@@ -519,7 +524,7 @@ mod tests {
                 assert!(!is_copy || piece.len() <= PIECE_BYTES);
                 sent.extend_from_slice(piece);
             }
-            let expected: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let expected: Vec<u8> = (0..size).map(byte).collect();
             assert_eq!(sent, expected);
         }
         let mut more = Bytes::from_static(b"more");
