@@ -158,6 +158,25 @@ class Wale(Peer):
         return f"{self.program} client fetch {name} {path} --url http://127.0.0.1:{self.port}"
 
 
+class WaleCommand(Wale):
+    """wale without its sidecar: a process for each segment, as the other tools' commands are."""
+
+    def can(self, work, stage):
+        return work in ("push", "fetch")
+
+    def daemon(self, stage):
+        return None
+
+    def is_ready(self, stage):
+        return True
+
+    def push(self, stage, path):
+        return self.script(stage, "wal-push", path)
+
+    def fetch(self, stage, name, path):
+        return self.script(stage, "wal-fetch", name, path)
+
+
 class PgBackRest(Peer):
     """pgBackRest, with bundles where its version has them; `is_async` archives and fetches ahead."""
 

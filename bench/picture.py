@@ -2,7 +2,8 @@
 
 from html import escape
 
-LABELS = {"wale": "wale", "wale-client": "wale client", "pgbackrest": "pgBackRest", "pgbackrest-async": "pgBackRest async",
+LABELS = {"wale": "wale", "wale-client": "wale client", "wale-command": "wale, no sidecar",
+          "pgbackrest": "pgBackRest", "pgbackrest-async": "pgBackRest async",
           "walrus": "WAL-RUS", "walrus-daemon": "WAL-RUS daemon", "pg_basebackup": "pg_basebackup", "barman-cloud": "barman-cloud",
           "wal-e": "WAL-E", "tar": "tar, zstd"}
 # The cases that the picture has, in two columns: key of a section, and its words.

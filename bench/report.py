@@ -9,7 +9,8 @@ BEGIN, END = "<!-- figures: written by bench/run.py --publish -->", "<!-- end of
 WORKS = {"backup": "Base backup", "restore": "Restore", "push": "WAL push, one by one", "fetch": "WAL fetch, one by one",
          "idle": "At rest"}
 PLACES = {"memory": "folder in memory", "disk": "folder on disk", "s3": "S3 on loopback"}
-NAMES = {"wale": "wale", "wale-client": "wale, by `wale client`", "pgbackrest": "pgBackRest", "pgbackrest-async": "pgBackRest, asynchronous",
+NAMES = {"wale": "wale", "wale-client": "wale, by `wale client`", "wale-command": "wale, without a sidecar",
+         "pgbackrest": "pgBackRest", "pgbackrest-async": "pgBackRest, asynchronous",
          "walrus": "WAL-RUS", "walrus-daemon": "WAL-RUS, daemon", "pg_basebackup": "pg_basebackup", "barman-cloud": "barman-cloud",
          "wal-e": "WAL-E", "tar": "tar and zstd"}
 
@@ -127,7 +128,7 @@ def shares(results):
 def words(results):
     machine, data = results["machine"], results["data"]
     versions = ", ".join(f"{NAMES[peer]} {version}" for peer, version in results["versions"].items()
-                         if peer not in ("wale-client", "pgbackrest-async", "walrus-daemon"))
+                         if peer not in ("wale-client", "wale-command", "pgbackrest-async", "walrus-daemon"))
     return [
         f"{results['date']}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
         f"PostgreSQL {results['postgresql']}. {data['series_bytes'] / 1e6:,.0f} MB in {data['series_files']:,} files; "

@@ -27,7 +27,7 @@ import machine
 import report
 import work
 from measure import Failed, run
-from peers import BarmanCloud, PgBackRest, PgBaseBackup, Tar, Wale, WalE, Walrus
+from peers import BarmanCloud, PgBackRest, PgBaseBackup, Tar, Wale, WaleCommand, WalE, Walrus
 from stores import S3, Place, empty, free_port, tool
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -58,6 +58,7 @@ def peers(wale):
     makers = [
         lambda: Wale(wale, port),
         lambda: Wale(wale, port, client="wale", name="wale-client"),
+        lambda: WaleCommand(wale, port, name="wale-command"),
         lambda: PgBackRest(tool("pgBackRest", shutil.which("pgbackrest"))),
         lambda: PgBackRest(tool("pgBackRest", shutil.which("pgbackrest")), is_async=True),
         lambda: Walrus(tool("WAL-RUS", f"{TOOLS}/bench/bin/walrus")),

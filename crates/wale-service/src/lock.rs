@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use wale_ops::{Kind, LockFile, OpError};
 
-/// How often a lock that appears later is looked for.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often a lock that appears later is looked for: a database that is restarted waits so long at most, and a sidecar at rest
+/// does next to nothing.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Removes the lock, and every later one. Runs for ever; may be dropped at any await.
 pub(crate) async fn keep_removed(lock: LockFile) {
@@ -22,7 +23,7 @@ pub(crate) async fn keep_removed(lock: LockFile) {
                 }
                 failing = false;
             }
-            // Once, not four times a second.
+            // Once, not every second.
             Err(error) if !failing => {
                 tracing::error!("{}", error.chain());
                 failing = true;

@@ -1,28 +1,30 @@
 //! Segments fetched ahead of a server that replays: decoded, verified, in memory, and nowhere else.
 //!
-//! It holds at most a window of segments after the last one asked for. What is not asked for is dropped when the
-//! direction changes, when names jump, and after some time without a request, so that memory goes back to the idle
-//! level when recovery is over. A fetch ahead that fails is forgotten: the request asks for itself.
+//! It holds the segments after the last one asked for: two, and more for a server that has to wait for them, up to its window
+//! and its memory. What is not asked for is dropped when the direction changes, when names jump, and after some time without a
+//! request, so that memory goes back to the idle level when recovery is over. A fetch ahead that fails is forgotten: the request
+//! asks for itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
-use wale_pipeline::{MemoryBudget, MemoryPermit};
+use wale_pipeline::MemoryBudget;
 
 use super::places::Places;
 use super::plan;
 use super::report::FetchedWal;
+use super::room::{Room, Shelf};
 
-/// Segments fetched ahead at the same time to begin with, and at least. Decoding is what costs, and the server needs a core, too.
-/// A server that has to wait for one gets one more at a time, up to the whole window: a store far away answers late, and then
-/// waiting is what takes the time.
-const AT_ONCE: usize = 2;
+/// Segments that are at hand or on their way to begin with, and at least. Decoding is what costs, and the server needs a core, too.
+/// A server that has to wait for one and for the next gets one more, up to the whole window: a store far away answers late, and
+/// then waiting is what takes the time. Each is 16 MiB of memory, so it is not more than that from the beginning.
+const DEPTH_MIN: usize = 2;
 
 /// The segments at hand.
 #[derive(Debug)]
@@ -30,8 +32,7 @@ pub(super) struct Ahead {
     places: Arc<Places>,
     window: usize,
     idle: Duration,
-    budget: MemoryBudget,
-    turns: Arc<Semaphore>,
+    shelf: Arc<Shelf>,
     state: Arc<Mutex<AheadState>>,
 }
 
@@ -44,8 +45,10 @@ struct AheadState {
     /// Whether somebody watches for idleness.
     watched: bool,
     fetched: u64,
-    /// Segments that are fetched at the same time, beyond [`AT_ONCE`].
-    more_at_once: usize,
+    /// Segments that are held, beyond [`DEPTH_MIN`].
+    deeper: usize,
+    /// Whether the last request had to wait.
+    waited: bool,
     /// Requests in a row whose segment was at hand.
     at_hand: usize,
     tasks: JoinSet<()>,
@@ -71,13 +74,11 @@ impl Ahead {
         budget: MemoryBudget,
         idle: Duration,
     ) -> Self {
-        let turns = Arc::new(Semaphore::new(AT_ONCE));
         Self {
             places,
             window,
             idle,
-            budget,
-            turns,
+            shelf: Shelf::new(budget),
             state: Arc::default(),
         }
     }
@@ -101,24 +102,33 @@ impl Ahead {
         }
     }
 
-    /// Fetches more at the same time for a server that has to wait, and one less for one that found its last segments at hand.
+    /// Looks further ahead for a server that waits again and again, and less far for one that found its last segments at hand.
     fn adapt(&self, state: &mut AheadState, at_hand: Option<&Result<FetchedWal, TryRecvError>>) {
         match at_hand {
             Some(Err(TryRecvError::Empty)) => {
                 state.at_hand = 0;
-                if AT_ONCE + state.more_at_once < self.window {
-                    state.more_at_once += 1;
-                    self.turns.add_permits(1);
+                // Once is chance: somebody else had the processor.
+                if state.waited && self.depth(state) < self.window {
+                    state.deeper += 1;
                 }
+                state.waited = true;
             }
-            Some(Ok(_)) => state.at_hand += 1,
+            Some(Ok(_)) => {
+                state.at_hand += 1;
+                state.waited = false;
+            }
             Some(Err(TryRecvError::Closed)) | None => {}
         }
-        // Two windows without a wait: the store is near enough. A turn that is taken now goes another time.
-        if state.at_hand > 2 * self.window && state.more_at_once > 0 {
+        // Two windows without a wait: the store is near enough.
+        if state.at_hand > 2 * self.window && state.deeper > 0 {
             state.at_hand = 0;
-            state.more_at_once -= self.turns.forget_permits(1);
+            state.deeper -= 1;
         }
+    }
+
+    /// How many segments are held.
+    fn depth(&self, state: &AheadState) -> usize {
+        (DEPTH_MIN + state.deeper).min(self.window)
     }
 
     /// Notes that `served` was delivered. A server that did not come from the segment before goes somewhere else.
@@ -138,10 +148,16 @@ impl Ahead {
         self.lock().fetched
     }
 
-    /// Segments that may be fetched at the same time now.
+    /// How many segments are held now.
     #[cfg(test)]
-    pub(super) fn at_once(&self) -> usize {
-        AT_ONCE + self.lock().more_at_once
+    pub(super) fn depth_now(&self) -> usize {
+        self.depth(&self.lock())
+    }
+
+    /// Bytes that are taken for segments, in use or kept for the next.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> u64 {
+        self.shelf.in_use()
     }
 
     /// Segments at hand or on their way.
@@ -159,6 +175,7 @@ impl Ahead {
             std::mem::take(&mut state.tasks)
         };
         tasks.shutdown().await;
+        self.shelf.clear();
     }
 
     /// Begins to fetch what follows `asked`, as far as the budget goes; drops what lies elsewhere.
@@ -167,7 +184,7 @@ impl Ahead {
         let Some((served, size)) = state.served else {
             return;
         };
-        let wanted = plan::ahead_of(Some(served), asked, self.window, size);
+        let wanted = plan::ahead_of(Some(served), asked, self.depth(state), size);
         if wanted.is_empty() || state.draining {
             return;
         }
@@ -176,33 +193,21 @@ impl Ahead {
             if state.slots.contains_key(&name) {
                 continue;
             }
-            // Cut to the budget, a permit would say more than there is.
-            if size.bytes() > self.budget.total() {
-                return;
-            }
-            let Some(permit) = self.budget.try_acquire(size.bytes()) else {
+            let Some(room) = self.shelf.take(size.bytes()) else {
                 break;
             };
-            let slot = self.fetch(state, name, permit);
+            let slot = self.fetch(state, name, room);
             state.slots.insert(name, slot);
         }
         self.watch(state);
     }
 
-    fn fetch(&self, state: &mut AheadState, name: WalSegmentName, permit: MemoryPermit) -> Slot {
+    fn fetch(&self, state: &mut AheadState, name: WalSegmentName, room: Room) -> Slot {
         let (sender, content) = oneshot::channel();
-        let (places, turns, shared) = (
-            Arc::clone(&self.places),
-            Arc::clone(&self.turns),
-            Arc::clone(&self.state),
-        );
+        let (places, shared) = (Arc::clone(&self.places), Arc::clone(&self.state));
         let fetch = state.tasks.spawn(async move {
-            // First come, first served: the nearest segment is fetched first.
-            let Ok(_turn) = turns.acquire_owned().await else {
-                return;
-            };
             match places
-                .fetch_ahead(&ArchiveFileName::Segment(name), permit)
+                .fetch_ahead(&ArchiveFileName::Segment(name), room)
                 .await
             {
                 Ok(fetched) => {
@@ -225,6 +230,7 @@ impl Ahead {
         }
         state.watched = true;
         let (shared, idle) = (Arc::clone(&self.state), self.idle);
+        let shelf = Arc::clone(&self.shelf);
         state.tasks.spawn(async move {
             loop {
                 let until = lock(&shared)
@@ -235,6 +241,7 @@ impl Ahead {
                 if state.used.is_none_or(|used| used + idle <= Instant::now()) {
                     state.slots.clear();
                     state.watched = false;
+                    shelf.clear();
                     return;
                 }
             }

@@ -107,9 +107,10 @@ async fn a_server_that_replays_finds_its_next_segments_at_hand() {
 
 /// Time is the test's own: a store far away answers each call after 50 ms.
 #[tokio::test(start_paused = true)]
-async fn as_many_are_fetched_at_once_as_a_distant_store_needs_and_fewer_again_when_it_is_near() {
+async fn as_many_are_fetched_ahead_as_a_distant_store_needs_and_fewer_again_when_it_is_near() {
     let (bench, fetcher) = recovering(120, FetcherOptions::default()).await;
-    let at_once = || fetcher.ahead().expect("it fetches ahead").at_once();
+    let depth = || fetcher.ahead().expect("it fetches ahead").depth_now();
+    assert_eq!(depth(), 2);
     let far = Fault::Delay(Duration::from_millis(50));
     bench
         .faulty
@@ -120,20 +121,20 @@ async fn as_many_are_fetched_at_once_as_a_distant_store_needs_and_fewer_again_wh
     for number in 3..=60 {
         expect(&fetcher, number).await;
     }
-    // Two calls each, two at once: 58 × 50 ms are 2.9 s. Four at once take half of it.
+    // Two calls each, two segments at once: 58 × 50 ms are 2.9 s. Four at once take half of it.
     assert!(
         begun.elapsed() < Duration::from_secs(2),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(at_once(), 4, "never more than the window");
+    assert_eq!(depth(), 4, "never more than the window");
     bench.faulty.set_plan(FaultPlan::new());
     for number in 61..=120 {
         // It replays meanwhile.
         tokio::time::sleep(Duration::from_millis(20)).await;
         expect(&fetcher, number).await;
     }
-    assert_eq!(at_once(), 2);
+    assert_eq!(depth(), 2);
 }
 
 #[tokio::test]
@@ -162,7 +163,7 @@ async fn a_jump_drops_what_is_at_hand_and_absent_timelines_do_not() {
     expect(&fetcher, 3).await;
     assert_eq!(fetcher.stats().prefetch_hits, 1);
     let ahead = fetcher.ahead().expect("on");
-    assert_eq!(ahead.at_hand().len(), 4);
+    assert_eq!(ahead.at_hand().len(), 2);
     expect(&fetcher, 9).await;
     assert_eq!(ahead.at_hand(), []);
 }
@@ -204,10 +205,16 @@ async fn memory_is_given_back_when_nobody_asks_any_more() {
     expect(&fetcher, 1).await;
     expect(&fetcher, 2).await;
     let ahead = fetcher.ahead().expect("on");
-    assert_eq!(ahead.at_hand().len(), 4);
-    tokio::time::sleep(Duration::from_secs(61)).await;
-    assert_eq!(ahead.at_hand(), []);
+    assert_eq!(ahead.at_hand().len(), 2);
     expect(&fetcher, 3).await;
+    assert_eq!(
+        ahead.memory(),
+        3 << 20,
+        "two ahead, and the one that was delivered is kept for the next"
+    );
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!((ahead.at_hand(), ahead.memory()), (Vec::new(), 0));
+    expect(&fetcher, 4).await;
 }
 
 #[tokio::test(start_paused = true)]

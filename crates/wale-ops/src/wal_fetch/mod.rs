@@ -24,6 +24,7 @@ mod places_tests;
 pub mod plan;
 mod proofs;
 mod report;
+mod room;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -19,11 +19,11 @@ use tokio::time::Instant;
 use wale_archive::{Archive, Disputed, Remedy, foreign_cluster};
 use wale_format::ArchiveIdentity;
 use wale_pg::{ArchiveFileName, SystemIdentifier};
-use wale_pipeline::MemoryPermit;
 
 use super::absent::{Asker, present, refuse_gap, refuse_lost_history};
 use super::report::FetchedWal;
-use super::run::{fetch_found, fetch_with_permit};
+use super::room::Room;
+use super::run::{fetch_found, fetch_into_room};
 use crate::error::{Kind, OpError, Result};
 
 /// How long an archive that did not answer is asked after the others, 30 s.
@@ -383,7 +383,7 @@ impl Places {
     pub(super) async fn fetch_ahead(
         &self,
         name: &ArchiveFileName,
-        permit: MemoryPermit,
+        room: Room,
     ) -> Result<FetchedWal> {
         let all = || std::iter::once(&self.first).chain(&self.others);
         let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
@@ -391,7 +391,7 @@ impl Places {
             place.refuse_unknown(&self.first).await?;
             place.refuse_disputed(name).await?;
         }
-        let fetched = fetch_with_permit(&place.archive, name, permit).await;
+        let fetched = fetch_into_room(&place.archive, name, room).await;
         if !self.others.is_empty() {
             place.note(fetched.as_ref().err());
         }

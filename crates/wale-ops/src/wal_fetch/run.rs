@@ -3,7 +3,7 @@
 //! A segment is decoded into memory when the budget has room for it. Otherwise (large segments, or a budget in use)
 //! it is decoded twice: once to verify it, once to send it; the second pass must be the same bytes as the first.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,10 +14,11 @@ use wale_archive::{Archive, ConsumeError, StoredWal, damaged};
 use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_pg::ArchiveFileName;
-use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader, blocking};
+use wale_pipeline::{ChunkSender, MemoryBudget, StreamReader, blocking};
 use wale_storage::ObjectKey;
 
 use super::report::{FetchReport, FetchedWal};
+use super::room::Room;
 use crate::error::{Kind, OpError, Result};
 use crate::wal_content::{self, Decoded, Expectation, PIECE_BYTES, checksum, too_long};
 
@@ -138,7 +139,7 @@ pub(super) async fn write_to_path(
     blocking(move || {
         let failed = |e| local_or_body(e, &target);
         let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
-        let written = io::copy(&mut source, &mut file).map_err(failed)?;
+        let written = copy(&mut source, &mut file).map_err(failed)?;
         if written != size {
             return Err(OpError::internal(format!(
                 "{written} of {size} bytes of {name} were delivered"
@@ -154,6 +155,21 @@ pub(super) async fn write_to_path(
         bytes_stored,
         duration: started.elapsed(),
     })
+}
+
+/// Writes what comes in the pieces in which it comes, which are large.
+fn copy(source: &mut impl BufRead, file: &mut impl Write) -> io::Result<u64> {
+    let mut written = 0;
+    loop {
+        let piece = source.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(written);
+        }
+        file.write_all(piece)?;
+        let count = piece.len();
+        source.consume(count);
+        written += count as u64;
+    }
 }
 
 /// An error of the body is an [`OpError`] in disguise; the rest are the file's.
@@ -175,8 +191,8 @@ async fn fetch_copy(
     budget: &MemoryBudget,
 ) -> Result<FetchedWal> {
     let expectation = Expectation::of(archive, stored).await?;
-    let result = match buffer_permit(budget, expectation.size_max()) {
-        Some(permit) => fetch_into_memory(archive, stored, expectation, permit).await,
+    let result = match room_in(budget, expectation.size_max()) {
+        Some(room) => fetch_into_memory(archive, stored, expectation, room).await,
         None => fetch_in_two_passes(archive, stored, expectation).await,
     };
     result.map_err(|error| match error.kind {
@@ -193,17 +209,18 @@ async fn fetch_copy(
 
 /// Room for `bytes`, if that is a fair share of the budget and free now. Nobody waits: without room there are two
 /// passes.
-fn buffer_permit(budget: &MemoryBudget, bytes: u64) -> Option<MemoryPermit> {
+fn room_in(budget: &MemoryBudget, bytes: u64) -> Option<Room> {
     (bytes <= budget.total() / BUDGET_SHARE)
         .then(|| budget.try_acquire(bytes))
         .flatten()
+        .map(Room::of)
 }
 
-/// Decodes and verifies a segment into memory under a permit that was taken for it already.
-pub(super) async fn fetch_with_permit(
+/// Decodes and verifies a segment into memory that was taken for it already.
+pub(super) async fn fetch_into_room(
     archive: &Archive,
     name: &ArchiveFileName,
-    permit: MemoryPermit,
+    room: Room,
 ) -> Result<FetchedWal> {
     let mut copies = match archive.recent_tail(name) {
         Some(tail) => archive.copies_in(&tail, name),
@@ -215,45 +232,44 @@ pub(super) async fn fetch_with_permit(
         return Err(OpError::new(Kind::Busy, message));
     }
     let expectation = Expectation::of(archive, &stored).await?;
-    if expectation.size_max() > permit.bytes() {
+    if expectation.size_max() > room.bytes() {
         return Err(OpError::new(
             Kind::Busy,
             format!("no room to fetch {name} ahead"),
         ));
     }
-    fetch_into_memory(archive, &stored, expectation, permit).await
+    fetch_into_memory(archive, &stored, expectation, room).await
 }
 
 async fn fetch_into_memory(
     archive: &Archive,
     stored: &StoredWal,
     expectation: Expectation,
-    permit: MemoryPermit,
+    mut room: Room,
 ) -> Result<FetchedWal> {
     let key = stored.key.clone();
-    let content: Bytes = archive
+    let content = archive
         .decode(&stored.key, stored.codec, move |plain| {
             let size_max = expectation.size_max();
-            let mut content = Vec::new();
-            if expectation.is_segment_shaped() {
-                content.reserve_exact(usize::try_from(size_max).unwrap_or(0));
+            match usize::try_from(size_max) {
+                Ok(size) if expectation.is_segment_shaped() => room.read_segment(plain, size)?,
+                _ => room.read_file(plain, size_max)?,
             }
-            plain.take(size_max).read_to_end(&mut content)?;
             refuse_surplus(&key, plain, size_max)?;
+            let content = room.content();
             expectation
-                .check(&content, content.len() as u64)
+                .check(content, content.len() as u64)
                 .map_err(|why| damaged(&key, why))?;
-            Ok(content.into())
+            Ok(room.into_bytes())
         })
         .await?;
     let size = content.len() as u64;
-    // The permit lives as long as the body.
-    let body = stream::unfold((content, permit), |(mut rest, permit)| async move {
+    let body = stream::unfold(content, |mut rest| async move {
         if rest.is_empty() {
             return None;
         }
         let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-        Some((Ok(piece), (rest, permit)))
+        Some((Ok(piece), rest))
     });
     Ok(delivered(stored, size, body.fuse().boxed()))
 }

@@ -33,9 +33,14 @@ pub(crate) const JSON: &str = "application/json";
 /// Media type of a WAL file.
 pub(crate) const BINARY: &str = "application/octet-stream";
 
-/// How much of a file hyper is given at once. hyper keeps what it was given until the client reads, and after the last
-/// piece without the file's turn. So every connection may hold that much, beside hyper's own 16 KiB.
+/// How much of the end of a file hyper is given at once, copied. hyper asks for more while it keeps less than this, and keeps
+/// it until the client reads, after the last piece without the file's turn. So every connection may hold two of them, beside
+/// hyper's own 16 KiB.
 const PIECE_BYTES: usize = 16 << 10;
+
+/// The end of a file: two pieces. When hyper asks for the second, it keeps less than the first, so of what came before them,
+/// which is handed on as it is, nothing is left when the file's turn ends.
+const END_BYTES: u64 = 2 * PIECE_BYTES as u64;
 
 /// A browser gives no reply to pages of other sites, whatever it is.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -425,13 +430,20 @@ fn broke_off(error: OpError) -> BodyError {
     Box::new(error)
 }
 
-/// The next piece for hyper. A copy, because a part of the whole would keep all of it in memory.
+/// The next piece for hyper. What comes before the end is not copied: a part of the whole keeps all of it in memory, and so does
+/// the body, whose turn it is. Of the end hyper gets copies, for it keeps them after the turn.
 fn file_piece(whole: &mut Bytes, left: &mut u64) -> Result<Frame<Bytes>, BodyError> {
-    let piece = whole.split_to(whole.len().min(PIECE_BYTES));
+    let before_end = left.saturating_sub(END_BYTES);
+    let piece = if before_end > 0 {
+        let bytes = usize::try_from(before_end).map_or(whole.len(), |most| whole.len().min(most));
+        whole.split_to(bytes)
+    } else {
+        Bytes::copy_from_slice(&whole.split_to(whole.len().min(PIECE_BYTES)))
+    };
     *left = left
         .checked_sub(piece.len() as u64)
         .ok_or_else(|| BodyError::from("the file brought more bytes than it had announced"))?;
-    Ok(Frame::data(Bytes::copy_from_slice(&piece)))
+    Ok(Frame::data(piece))
 }
 
 #[cfg(test)]
@@ -464,6 +476,61 @@ mod tests {
         assert_eq!(
             Failure::from(&both).text(),
             "could not connect: could not reach the server at /run/x\ndetail: Connection refused.\n"
+        );
+    }
+
+    /// The byte at a place of a file.
+    fn byte(at: usize) -> u8 {
+        u8::try_from(at % 251).expect("below 251")
+    }
+
+    /// All pieces of a file of so many bytes that comes in parts of `part`.
+    fn pieces(size: usize, part: usize) -> Vec<(Bytes, Bytes)> {
+        let content: Vec<u8> = (0..size).map(byte).collect();
+        let mut rest = Bytes::from(content);
+        let (mut left, mut pieces) = (size as u64, Vec::new());
+        while left > 0 {
+            let mut whole = rest.split_to(rest.len().min(part));
+            while !whole.is_empty() {
+                let source = whole.clone();
+                let piece = file_piece(&mut whole, &mut left).expect("as announced");
+                pieces.push((piece.into_data().expect("data"), source));
+            }
+        }
+        assert!(rest.is_empty());
+        pieces
+    }
+
+    #[test]
+    fn what_hyper_keeps_after_the_last_piece_is_copied() {
+        let end = usize::try_from(END_BYTES).expect("small");
+        for (size, part) in [
+            (1 << 20, 256 << 10),
+            (1 << 20, 1 << 20),
+            (end + 1, 1 << 20),
+            (end, 7_000),
+            (5, 3),
+        ] {
+            let pieces = pieces(size, part);
+            let mut sent = Vec::new();
+            for (piece, source) in &pieces {
+                let is_copy = piece.as_ptr() != source.as_ptr();
+                assert_eq!(
+                    is_copy,
+                    sent.len() + end >= size,
+                    "{size}, {part}: at {}",
+                    sent.len()
+                );
+                assert!(!is_copy || piece.len() <= PIECE_BYTES);
+                sent.extend_from_slice(piece);
+            }
+            let expected: Vec<u8> = (0..size).map(byte).collect();
+            assert_eq!(sent, expected);
+        }
+        let mut more = Bytes::from_static(b"more");
+        assert!(
+            file_piece(&mut more, &mut 3).is_err(),
+            "more than announced"
         );
     }
 

@@ -140,8 +140,48 @@ fn in_full(setting: &Facts) -> String {
     )
 }
 
+/// What a server or a container runs, without the settings' flags.
+#[derive(Debug, Parser)]
+#[command(disable_help_subcommand = true)]
+struct PlainArguments {
+    #[command(subcommand)]
+    verb: PlainVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum PlainVerb {
+    Serve,
+    WalPush(WalPush),
+    WalFetch(WalFetch),
+    WalPrefetch(WalPrefetch),
+    #[command(subcommand)]
+    Client(Client),
+}
+
+/// What is run for each file, where it is plain. clap gives a copy of each setting's flag to each verb, which takes longer than
+/// all else that a small client does, and which the sidecar would keep in memory. Whatever is not understood here is left to
+/// the whole command line.
+fn plain(arguments: &[std::ffi::OsString]) -> Option<Verb> {
+    let arguments = PlainArguments::try_parse_from(arguments).ok()?;
+    Some(match arguments.verb {
+        PlainVerb::Serve => Verb::Serve,
+        PlainVerb::WalPush(arguments) => Verb::WalPush(arguments),
+        PlainVerb::WalFetch(arguments) => Verb::WalFetch(arguments),
+        PlainVerb::WalPrefetch(arguments) => Verb::WalPrefetch(arguments),
+        PlainVerb::Client(client) => Verb::Client(client),
+    })
+}
+
 /// Parses the arguments, the program's name first.
 pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
+    if let Some(verb) = plain(&arguments) {
+        return Ok(invocation(verb, Flags::new()));
+    }
+    parse_whole(arguments)
+}
+
+/// The same by the whole command line, with the settings' flags.
+fn parse_whole(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> {
     let early = |error: clap::Error| Early::of_wale(&error);
     let arguments = help::in_other_words(arguments);
     let matches = match command().try_get_matches_from(&arguments) {
@@ -192,10 +232,68 @@ pub(super) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Ea
         WaleVerb::Version => Verb::Version,
         WaleVerb::Reference { page } => Verb::Reference(page),
     };
-    Ok(Invocation {
+    Ok(invocation(verb, flags))
+}
+
+fn invocation(verb: Verb, flags: Flags) -> Invocation {
+    Invocation {
         face: Face::Wale,
         verb,
         flags,
         words: String::new(),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_plain_command_line_is_what_the_whole_one_says() {
+        for plain in [
+            "wale client push 000000010000000000000001",
+            "wale client push --url http://sidecar:5000 000000010000000000000001 --timeout 7",
+            "wale client fetch 00000002.history pg_wal/RECOVERYHISTORY --standby",
+            "wale client fetch 00000002.history pg_wal/RECOVERYHISTORY --url=https://sidecar",
+            "/usr/bin/wale client ready --timeout=1",
+            "wale client push -- --odd",
+            "wale serve",
+            "wale wal-push pg_wal/000000010000000000000001",
+            "wale wal-push pg_wal/000000010000000000000001 -p 4",
+            "wale wal-fetch 000000010000000000000001 pg_wal/RECOVERYXLOG -p 0",
+            "wale wal-prefetch /pg_wal 000000010000000000000001",
+        ] {
+            let verb = super::plain(&words(plain)).expect(plain);
+            let whole = parse_whole(words(plain)).expect(plain);
+            assert_eq!(whole, invocation(verb, Flags::new()), "{plain}");
+        }
+        for whole in [
+            "wale client push 000000010000000000000001 --memory 64MiB",
+            "wale --memory 64MiB client push 000000010000000000000001",
+            "wale client push 000000010000000000000001 --tim 7",
+            "wale client push",
+            "wale client push x y",
+            "wale client",
+            "wale client help",
+            "wale client push --help",
+            "wale client --version",
+            "wale serve --memory 64MiB",
+            "wale serve x",
+            "wale wal-push",
+            "wale wal-push --help",
+            "wale wal-fech x y",
+            "wale backup-push",
+            "wale help client",
+            "wale --help",
+            "wale",
+        ] {
+            assert_eq!(plain(&words(whole)), None, "{whole}");
+        }
+    }
 }
