@@ -165,9 +165,10 @@ settings! {
         "The level of zstd. Levels 1, 2 and 3 are not zstd's own: they are set for PostgreSQL's pages and WAL, where each is nearly as \
          small as zstd's level 3 in half of its time. Text is smaller with 3 than with 1. The others are zstd's: below 0 \
          faster and larger, from 4 on slower and mostly smaller. The other codecs have no levels. With `auto` zstd tries as hard as \
-         the store leaves time for: at level 1 while the processor is the limit; with the same window of matches as level 3 and a \
-         longer search, at five times the processor time, and at twenty-five times, while the store is. It is decided for each \
-         WAL segment and each part of a base backup, by how long the last one waited for which side.")
+         the store leaves time for: level 1 while the processor is the limit; while the store is, a search for longer matches, \
+         at five and then at twenty-five times the processor time. That takes up to a tenth off WAL and pages, and off some nothing. It \
+         is decided for each WAL segment and each part of a base backup, by how long codec and store waited for each other with those \
+         before it.")
         .otherwise("1 for zstd").aliases(&["WALG_ZSTD_LEVEL"]).flag("compression-level");
     WALE_UPLOAD_RATE: Option<u64> = Setting::new(Archive, &Opt(SIZE),
         "The most bytes per second that base backups and copies send to the stores, all together. Archived WAL goes first: it never \
