@@ -168,7 +168,7 @@ settings! {
          the store leaves time for: level 1 while the processor is the limit; while the store is, a search for longer matches, \
          at five and then at twenty-five times the processor time. That takes up to a tenth off WAL and pages, and off some nothing. It \
          is decided for each WAL segment and each part of a base backup, by how long codec and store waited for each other with those \
-         before it.")
+         before it; a `wal-push` without the sidecar knows none before it and takes level 1.")
         .otherwise("1 for zstd").aliases(&["WALG_ZSTD_LEVEL"]).flag("compression-level");
     WALE_UPLOAD_RATE: Option<u64> = Setting::new(Archive, &Opt(SIZE),
         "The most bytes per second that base backups and copies send to the stores, all together. Archived WAL goes first: it never \
