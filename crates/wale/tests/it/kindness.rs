@@ -1,5 +1,6 @@
 //! A base backup takes no more of the machine than it is told.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,14 @@ fn stored_bytes(stage: &Stage) -> u64 {
     backups[0]["stored_bytes"].as_u64().expect("a number")
 }
 
-#[test]
-fn the_upload_rate_of_a_backup_is_kept() {
-    const RATE: u64 = 1 << 20;
-    let stage = Stage::new("uploadrate", 15);
-    let rate = RATE.to_string();
-    let slow = options(&stage, &[("WALE_UPLOAD_RATE", &rate)]);
+const RATE: u64 = 1 << 20;
+
+/// Runs a verb that sends what the backup takes in the archive, at [`RATE`]: it takes its time.
+fn sends_at_the_rate(stage: &Stage, arguments: &[&str]) {
+    let slow = options(stage, &[("WALE_UPLOAD_RATE", &RATE.to_string())]);
     let start = Instant::now();
     let exit = wale_command(WALE, "wale", &slow)
-        .arg("backup-push")
+        .args(arguments)
         .output()
         .expect("it runs");
     let took = start.elapsed();
@@ -45,13 +45,27 @@ fn the_upload_rate_of_a_backup_is_kept() {
         "{}",
         String::from_utf8_lossy(&exit.stderr)
     );
-    let bytes = stored_bytes(&stage);
+    let bytes = stored_bytes(stage);
     // A tenth less: small objects go beside the partitions.
     let least = Duration::from_millis(bytes * 900 / RATE);
     assert!(
         least > Duration::from_secs(1) && took >= least,
         "{bytes} bytes in {took:?}"
     );
+}
+
+#[test]
+fn the_upload_rate_of_a_backup_and_of_a_copy_is_kept() {
+    let stage = Stage::new("uploadrate", 15);
+    sends_at_the_rate(&stage, &["backup-push"]);
+    let second = stage.sandbox.folder("second");
+    let file = second.join("wale.conf");
+    let place = second.join("archive");
+    std::fs::create_dir(&place).expect("made");
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777)).expect("set");
+    let settings = format!("WALE_FILE_PREFIX=file://{}\n", place.display());
+    std::fs::write(&file, settings).expect("written");
+    sends_at_the_rate(&stage, &["copy", "--to", &file.to_string_lossy()]);
 }
 
 /// The nice values of the threads of a process, by name.
